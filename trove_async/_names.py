@@ -1,0 +1,92 @@
+"""Which names of buckets, keys and headers are refused on every backend alike.
+
+The rules are the strictest common part of what S3, GCS, Azure and a POSIX file system can keep, so
+that an object can move to another backend under its own name. They are checked by the store before
+any I/O; drivers may rely on them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from .errors import InvalidNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_KEY_BYTES = 1024
+"""S3 User Guide, "Naming Amazon S3 objects"; GCS documentation, "About Cloud Storage objects"."""
+
+MAX_BUCKET_BYTES = 222
+"""GCS documentation, "About Cloud Storage buckets": a name with dots may have 222 characters."""
+
+RESERVED_METADATA = "trove-"
+"""User metadata may not begin so (in any case): the library records its own facts there."""
+
+_HEADER_BREAKING = re.compile(r"[\r\n\0]")
+_METADATA_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
+_DOT_SEGMENT = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
+
+
+def check_bucket(bucket: str) -> None:
+    """Raise InvalidNameError if no bucket may have this name, TypeError if it is no string."""
+    if not isinstance(bucket, str):
+        raise TypeError(f"a bucket's name is a str, not {type(bucket).__name__}")
+    if not bucket:
+        raise InvalidNameError("a bucket's name is empty")
+    if "/" in bucket or "\0" in bucket or bucket in {".", ".."}:
+        raise InvalidNameError(
+            "a bucket's name may hold no '/' or NUL and is not '.' or '..'", bucket=bucket
+        )
+    if len(_utf8(bucket, "bucket")) > MAX_BUCKET_BYTES:
+        raise InvalidNameError(f"a bucket's name is longer than {MAX_BUCKET_BYTES} bytes")
+
+
+def check_key(bucket: str, key: str, max_bytes: int = MAX_KEY_BYTES) -> None:
+    """Raise InvalidNameError if no object may have this key, TypeError if it is no string."""
+    if not isinstance(key, str):
+        raise TypeError(f"a key is a str, not {type(key).__name__}")
+    if not key:
+        raise InvalidNameError("a key is empty: name an object", bucket=bucket)
+    if "\0" in key:
+        raise InvalidNameError("a key may hold no NUL", bucket=bucket, key=key)
+    # The regular expression is run only on the few keys that have a dot beside a slash or an end.
+    if "." in key and _DOT_SEGMENT.search(key):
+        raise InvalidNameError("a key may have no '.' or '..' segment", bucket=bucket, key=key)
+    size = len(key) if key.isascii() else len(_utf8(key, "key"))
+    if size > max_bytes:
+        raise InvalidNameError(
+            f"a key may have {max_bytes} bytes of UTF-8, this one has {size}", bucket=bucket
+        )
+
+
+def check_prefix(prefix: str) -> None:
+    """Raise InvalidNameError if no key can begin so because it is no text in UTF-8."""
+    if not isinstance(prefix, str):
+        raise TypeError(f"a prefix is a str, not {type(prefix).__name__}")
+    _utf8(prefix, "prefix")
+
+
+def check_header(name: str, value: str | None) -> None:
+    """Raise InvalidNameError if the value of a header-bound option would break a header."""
+    if value is not None and _HEADER_BREAKING.search(value):
+        raise InvalidNameError(f"{name} may hold no CR, LF or NUL")
+
+
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Raise InvalidNameError for metadata that cannot travel as headers, or names of our own."""
+    for name, value in metadata.items():
+        if not _METADATA_NAME.fullmatch(name):
+            raise InvalidNameError(f"metadata name {name!r} is no HTTP token (RFC 9110)")
+        if name.lower().startswith(RESERVED_METADATA):
+            raise InvalidNameError(f"metadata name {name!r}: {RESERVED_METADATA}* is reserved")
+        check_header(f"metadata {name!r}", value)
+        _utf8(value, f"metadata {name!r}")
+
+
+def _utf8(text: str, what: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidNameError(f"{what} {text!r} is not valid UTF-8") from error

@@ -1,0 +1,408 @@
+"""The values that pass between users, the store and the drivers. All are frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
+
+from .errors import RangeError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+KiB = 1024
+MiB = 1024 * KiB
+GiB = 1024 * MiB
+TiB = 1024 * GiB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, init=False)
+class ObjectInfo:
+    """What is known of one object.
+
+    Attributes:
+        bucket: Its bucket's name, as the caller knows it.
+        key: Its key.
+        size: Bytes of its content, as a reader gets them.
+        stored_size: Bytes that the backend keeps for it; differs from `size` under a transform.
+        etag: The driver's opaque strong validator: two contents never share one. What a driver
+            returns it accepts back as ``if_match``.
+        last_modified: When it was written, in UTC.
+        content_type: Its media type, None where none was given.
+        metadata: The user's own names (lower case) and values.
+        tags: The user's tags.
+        storage_class: The backend's name of its class, None where the backend has none.
+        cache_control: As given to put.
+        content_disposition: As given to put.
+        content_encoding: As given to put.
+        checksums: Checksums of the whole content, by algorithm (``crc32c``, ``crc64nvme``,
+            ``sha256``, ``md5``), in base64 of their big-endian bytes as S3 and GCS write them.
+        version_id: The backend's id of this version, where it keeps versions.
+        backend: The name of the backend that holds it, filled in by the store.
+        complete: False where a listing's page told only names, sizes and dates; `head` tells all.
+        write_id: The id of the write that made it, where the backend could record one: how our
+            own write is recognised after its answer was lost.
+    """
+
+    bucket: str
+    key: str
+    size: int
+    stored_size: int
+    etag: str
+    last_modified: datetime
+    content_type: str | None
+    metadata: Mapping[str, str] = field(hash=False)
+    tags: Mapping[str, str] = field(hash=False)
+    storage_class: str | None
+    cache_control: str | None
+    content_disposition: str | None
+    content_encoding: str | None
+    checksums: Mapping[str, str] = field(hash=False)
+    version_id: str | None
+    backend: str
+    complete: bool
+    write_id: str | None = field(repr=False)
+
+    def __init__(
+        self,
+        *,
+        bucket: str,
+        key: str,
+        size: int,
+        etag: str,
+        last_modified: datetime,
+        stored_size: int | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        storage_class: str | None = None,
+        cache_control: str | None = None,
+        content_disposition: str | None = None,
+        content_encoding: str | None = None,
+        checksums: Mapping[str, str] | None = None,
+        version_id: str | None = None,
+        backend: str = "",
+        complete: bool = True,
+        write_id: str | None = None,
+    ) -> None:
+        # The slots' own setters cost a third of what a frozen dataclass's generated __init__ does
+        # (1.5 against 4.5 µs for these 18), and a listing makes one of these per key.
+        _set_bucket(self, bucket)
+        _set_key(self, key)
+        _set_size(self, size)
+        _set_stored_size(self, size if stored_size is None else stored_size)
+        _set_etag(self, etag)
+        _set_last_modified(self, last_modified)
+        _set_content_type(self, content_type)
+        _set_metadata(self, {} if metadata is None else metadata)
+        _set_tags(self, {} if tags is None else tags)
+        _set_storage_class(self, storage_class)
+        _set_cache_control(self, cache_control)
+        _set_content_disposition(self, content_disposition)
+        _set_content_encoding(self, content_encoding)
+        _set_checksums(self, {} if checksums is None else checksums)
+        _set_version_id(self, version_id)
+        _set_backend(self, backend)
+        _set_complete(self, complete)
+        _set_write_id(self, write_id)
+
+    def located(
+        self, *, backend: str | None = None, bucket: str | None = None, key: str | None = None
+    ) -> ObjectInfo:
+        """Return the same facts under another backend's, bucket's or key's name."""
+        return ObjectInfo(
+            bucket=self.bucket if bucket is None else bucket,
+            key=self.key if key is None else key,
+            size=self.size,
+            stored_size=self.stored_size,
+            etag=self.etag,
+            last_modified=self.last_modified,
+            content_type=self.content_type,
+            metadata=self.metadata,
+            tags=self.tags,
+            storage_class=self.storage_class,
+            cache_control=self.cache_control,
+            content_disposition=self.content_disposition,
+            content_encoding=self.content_encoding,
+            checksums=self.checksums,
+            version_id=self.version_id,
+            backend=self.backend if backend is None else backend,
+            complete=self.complete,
+            write_id=self.write_id,
+        )
+
+
+(
+    _set_bucket,
+    _set_key,
+    _set_size,
+    _set_stored_size,
+    _set_etag,
+    _set_last_modified,
+    _set_content_type,
+    _set_metadata,
+    _set_tags,
+    _set_storage_class,
+    _set_cache_control,
+    _set_content_disposition,
+    _set_content_encoding,
+    _set_checksums,
+    _set_version_id,
+    _set_backend,
+    _set_complete,
+    _set_write_id,
+) = (vars(ObjectInfo)[slot.name].__set__ for slot in fields(ObjectInfo))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prefix:
+    """A common prefix of keys, where a listing was asked to stop at a delimiter."""
+
+    bucket: str
+    prefix: str
+    backend: str = ""
+
+    @property
+    def key(self) -> str:
+        """The prefix itself: what a listing sorts by."""
+        return self.prefix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketInfo:
+    """What is known of one bucket.
+
+    Attributes:
+        name: Its name.
+        created: When it was made, in UTC, where the backend knows.
+        backends: The names of the backends that have it, filled in by the store.
+    """
+
+    name: str
+    created: datetime | None = None
+    backends: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """A part of an object's bytes: ``[start, end)``, ``[start, …)`` or the last so many.
+
+    Args:
+        start: The first byte wanted, from 0; negative only as `last` makes it.
+        end: The first byte not wanted; beyond the object's end means up to it. None: to the end.
+
+    Raises:
+        RangeError: It can select nothing, whatever the object: ``start >= end``, a negative start,
+            the last 0 bytes.
+    """
+
+    start: int
+    end: int | None = None
+    _suffix: bool = field(default=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self._suffix:
+            if self.start >= 0:
+                raise RangeError("the last 0 bytes are nothing: ask for at least 1")
+        elif self.start < 0:
+            raise RangeError(
+                f"a range starts at 0 or later, not {self.start}; ByteRange.last(n) counts from the end"
+            )
+        elif self.end is not None and self.end <= self.start:
+            raise RangeError(f"range ({self.start}, {self.end}) is empty: the end is exclusive")
+
+    @classmethod
+    def last(cls, count: int) -> ByteRange:
+        """Select the last `count` bytes, or all of a shorter object."""
+        return cls(-count, None, True)  # noqa: FBT003 - private, and its name would say no more
+
+    @classmethod
+    def of(cls, range: ByteRange | tuple[int, int | None] | None) -> ByteRange | None:
+        """Return the range that a user wrote as a tuple, or as a ByteRange."""
+        if range is None or isinstance(range, ByteRange):
+            return range
+        start, end = range
+        return cls(start, end)
+
+    @property
+    def suffix(self) -> int | None:
+        """How many last bytes, if that is what the range says."""
+        return -self.start if self._suffix else None
+
+    def resolve(self, size: int) -> tuple[int, int]:
+        """Return the absolute ``(start, end)`` in an object of `size` bytes.
+
+        Raises:
+            RangeError: The object has no byte there; always so for an empty one.
+        """
+        start = max(size + self.start, 0) if self._suffix else self.start
+        if start >= size:
+            raise RangeError(f"the object has {size} bytes, and none at {start} or later")
+        return start, size if self.end is None else min(self.end, size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One piece of an upload.
+
+    Attributes:
+        number: From 1 on, in the order of the body.
+        offset: Where its first byte stands in the body.
+        size: Its bytes.
+        last: Whether the body ends with it. Only the last may be smaller than the others.
+    """
+
+    number: int
+    offset: int
+    size: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutOptions:
+    """What a put says of an object beside its body; see `Trove.put` for the meanings.
+
+    Attributes:
+        size: The whole body's bytes, where known.
+        if_match: Replace only the version with this etag.
+        if_none_match: ``"*"``: create only, never replace.
+        checksums: Of the whole body, where it is known up front; to be recorded, and compared by
+            a backend that can.
+        write_id: To be recorded with the object (`ObjectInfo.write_id`).
+    """
+
+    size: int | None = None
+    content_type: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    storage_class: str | None = None
+    cache_control: str | None = None
+    content_disposition: str | None = None
+    content_encoding: str | None = None
+    if_match: str | None = None
+    if_none_match: str | None = None
+    checksums: Mapping[str, str] = field(default_factory=dict, hash=False)
+    write_id: str | None = None
+
+    @property
+    def conditional(self) -> bool:
+        """Whether the put may be refused because of what is there."""
+        return self.if_match is not None or self.if_none_match is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GetOptions:
+    """Which bytes of which version a get is after; see `Trove.get` for the meanings."""
+
+    range: ByteRange | None = None
+    version_id: str | None = None
+    if_match: str | None = None
+    if_none_match: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteOptions:
+    """Which version a delete is after; see `Trove.delete` for the meanings."""
+
+    version_id: str | None = None
+    if_match: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyOptions:
+    """What a server-side copy pins of its source and changes in its destination.
+
+    Attributes:
+        source: The version to copy: its etag must still hold, else ObjectChangedError.
+        put: What the destination gets: metadata, class and conditions, complete (the engine has
+            carried over from the source what the caller did not change).
+    """
+
+    source: ObjectInfo
+    put: PutOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListOptions:
+    """One page of a listing.
+
+    Attributes:
+        prefix: Only keys that begin so.
+        delimiter: Keys that hold it after the prefix are told as one `Prefix`, up to and with it.
+        start_after: Only keys greater than this, bytewise in UTF-8.
+        token: Where the page before ended (`Page.token`); overrules `start_after`.
+        limit: At most so many entries; a driver may return fewer, though never none with a token.
+    """
+
+    prefix: str = ""
+    delimiter: str | None = None
+    start_after: str | None = None
+    token: str | None = None
+    limit: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of a listing: its entries, and the token of the next page if there is one."""
+
+    entries: Sequence[ObjectInfo | Prefix]
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteDecision:
+    """Where the router sends a key, and why.
+
+    Attributes:
+        backend: The backend's name.
+        rule: The rule that decided, as it was written; None for the default and a pinned handle.
+        reason: A sentence for people.
+    """
+
+    backend: str
+    rule: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How one backend answered a ping.
+
+    Attributes:
+        ok: Whether it answered.
+        latency: Seconds that the answer, or the failure, took.
+        error: What went wrong, if anything.
+    """
+
+    ok: bool
+    latency: float
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeleteResult:
+    """What became of one key of a `delete_many`: `error` is None where it is gone."""
+
+    key: str
+    error: Exception | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeout:
+    """How long a transfer may go without progress, in seconds each.
+
+    Attributes:
+        connect: For a connection to stand (network drivers).
+        first_byte: From a request's last byte to the answer's first.
+        idle: Between two chunks of a body, in either direction.
+        permit: For a connection of the driver's limited number to become free.
+        total: For a whole operation; None, the default, lets a transfer that moves go on. A
+            reader's time in its user's hands is never counted.
+    """
+
+    connect: float = 10.0
+    first_byte: float = 30.0
+    idle: float = 30.0
+    permit: float = 60.0
+    total: float | None = None

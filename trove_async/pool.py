@@ -1,0 +1,307 @@
+"""The memory of a store: one arena of slots, which every body that is held back must fit in.
+
+The rules, which together keep any number of transfers going in any number of slots (a model of them
+was run on random schedules; without any one of them it deadlocks):
+
+* A lease is taken all at once, while its taker holds no other that it must fill first.
+* Takers are served in the order in which they came; nobody overtakes.
+* Whoever waits for `BufferPool.spill_after` seconds gets no memory but a file (`SpillFile`), because
+  what holds the memory may be waiting for a user's slow source.
+* Read-ahead uses `try_lease`: it gets what is free while nobody waits, or nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import tempfile
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from .errors import ClosedError, ConfigError, PoolTimeoutError
+from .models import GiB, MiB
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+SLOT = 1 * MiB
+"""Bytes of a slot: receiving in smaller pieces costs up to five times the CPU, in larger ones as
+much (measured from 64 KiB to 8 MiB)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolStatistics:
+    """A pool at one moment. All are bytes, except `waiting`.
+
+    Attributes:
+        max_bytes: What the pool may hold.
+        leased: What is leased now.
+        peak: The most that was ever leased at once.
+        waiting: How many takers wait.
+        spilled: What lies in spill files now.
+        spilled_total: All that was ever written to spill files.
+    """
+
+    max_bytes: int
+    leased: int
+    peak: int
+    waiting: int
+    spilled: int
+    spilled_total: int
+
+
+class Lease:
+    """Slots on loan. It has one owner, is moved by being passed on, and is released once.
+
+    ``with`` releases it; so does `release`, which is idempotent. Its views must not be used after.
+    """
+
+    __slots__ = ("_pool", "_slots")
+
+    def __init__(self, pool: BufferPool, slots: list[int]) -> None:
+        self._pool = pool
+        self._slots = slots
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return len(self._slots) * SLOT
+
+    @property
+    def views(self) -> Sequence[memoryview]:
+        """Its slots as writable memory, page-aligned, `SLOT` bytes each."""
+        return [self._pool._slot(number) for number in self._slots]  # noqa: SLF001 - its own room
+
+    def release(self) -> None:
+        """Give the slots back."""
+        slots, self._slots = self._slots, []
+        if slots:
+            self._pool._take_back(slots)  # noqa: SLF001 - its own room
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.release()
+
+
+class BufferPool:
+    """A bounded number of bytes that all transfers of a store share.
+
+    The arena is private anonymous memory, made at the first lease and reused for ever: what a pool
+    never leased at once is never resident. A pool may be shared by stores of one event loop.
+
+    Args:
+        max_bytes: What all bodies together may hold, a multiple of 1 MiB; at least 2 MiB.
+        part_size: Bytes of a part of an upload, a multiple of 1 MiB; at most half of `max_bytes`.
+        spill_after: Seconds that a put waits for memory before it fills its part in a file.
+        spill_dir: Where those files are; None: the system's directory for temporary files. They
+            have no name, so nothing is left behind by a kill.
+        spill_max_bytes: What they may hold together; 0: no spilling.
+        deadline: Seconds after which whoever can neither get memory nor spill gives up.
+
+    Raises:
+        ConfigError: The sizes do not fit together.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int = 128 * MiB,
+        part_size: int | None = None,
+        *,
+        spill_after: float = 0.5,
+        spill_dir: str | os.PathLike[str] | None = None,
+        spill_max_bytes: int = 4 * GiB,
+        deadline: float = 60.0,
+    ) -> None:
+        if max_bytes < 2 * SLOT or max_bytes % SLOT:
+            raise ConfigError(
+                f"max_bytes is a multiple of 1 MiB and at least 2 MiB, not {max_bytes}"
+            )
+        if part_size is None:
+            part_size = min(8 * MiB, max_bytes // 2 // SLOT * SLOT)
+        if part_size < SLOT or part_size % SLOT or part_size > max_bytes // 2:
+            raise ConfigError(
+                f"part_size is a multiple of 1 MiB and at most half of max_bytes, not {part_size}"
+            )
+        self.max_bytes = max_bytes
+        self.part_size = part_size
+        self.spill_after = spill_after
+        self.spill_dir = spill_dir
+        self.spill_max_bytes = spill_max_bytes
+        self.deadline = deadline
+        self._arena: memoryview | None = None
+        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        # Last in, first out: slots that were used lately are resident and warm.
+        self._free = list(range(max_bytes // SLOT - 1, -1, -1))
+        self._waiters: deque[tuple[int, asyncio.Future[list[int]]]] = deque()
+        self._peak = 0
+        self._spilled = 0
+        self._spilled_total = 0
+
+    def __repr__(self) -> str:
+        return f"BufferPool(max_bytes={self.max_bytes}, part_size={self.part_size})"
+
+    async def lease(self, size: int, timeout: float | None = None) -> Lease:
+        """Take enough slots for `size` bytes, all at once, waiting in line for them.
+
+        The caller holds no lease that it has yet to fill. Nothing is held after a cancel.
+
+        Args:
+            size: Bytes wanted, from 1 up to `part_size`.
+            timeout: Seconds to wait; None: `deadline`.
+
+        Raises:
+            PoolTimeoutError: The memory did not become free in time.
+            ClosedError: Called from another event loop or process than before.
+        """
+        lease = self.try_lease(size)
+        if lease is not None:
+            return lease
+        loop = asyncio.get_running_loop()
+        granted: asyncio.Future[list[int]] = loop.create_future()
+        entry = (_slots_for(size), granted)
+        self._waiters.append(entry)
+        seconds = self.deadline if timeout is None else timeout
+        try:
+            await asyncio.wait([granted], timeout=seconds)
+        except BaseException:
+            self._give_up(entry)
+            raise
+        if not granted.done():
+            self._give_up(entry)
+            raise PoolTimeoutError(
+                f"no {size} bytes of the pool's {self.max_bytes} became free in {seconds:g} s:"
+                " raise max_bytes, or allow spill files (spill_max_bytes)"
+            )
+        return Lease(self, granted.result())
+
+    def try_lease(self, size: int) -> Lease | None:
+        """Take enough slots for `size` bytes if they are free and nobody waits, else None."""
+        self._check_home()
+        count = _slots_for(size)
+        if count * SLOT > self.max_bytes:
+            raise ConfigError(f"{size} bytes never fit a pool of {self.max_bytes}")
+        if self._waiters or count > len(self._free):
+            return None
+        return Lease(self, self._take(count))
+
+    def try_spill(self, size: int) -> SpillFile | None:
+        """Make a file to hold up to `size` bytes instead of memory; None if that is too much.
+
+        Opens a file: call it from a worker thread, or where that may block.
+        """
+        if self._spilled + size > self.spill_max_bytes:
+            return None
+        self._spilled += size
+        try:
+            return SpillFile(self, size)
+        except BaseException:
+            self._spilled -= size
+            raise
+
+    def statistics(self) -> PoolStatistics:
+        """Return the figures of this moment."""
+        return PoolStatistics(
+            max_bytes=self.max_bytes,
+            leased=self._leased,
+            peak=self._peak,
+            waiting=len(self._waiters),
+            spilled=self._spilled,
+            spilled_total=self._spilled_total,
+        )
+
+    @property
+    def _leased(self) -> int:
+        return self.max_bytes - len(self._free) * SLOT
+
+    def _check_home(self) -> None:
+        home = (os.getpid(), asyncio.get_running_loop())
+        if self._home is None:
+            self._home = home
+            # Python's anonymous mmap is shared with forked children unless told otherwise.
+            arena = mmap.mmap(-1, self.max_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self._arena = memoryview(arena)
+        elif self._home != home:
+            raise ClosedError(
+                "this pool belongs to another event loop or process: make one BufferPool in each"
+            )
+
+    def _slot(self, number: int) -> memoryview:
+        assert self._arena is not None  # noqa: S101 - there was a lease, so there is an arena
+        return self._arena[number * SLOT : (number + 1) * SLOT]
+
+    def _take(self, count: int) -> list[int]:
+        taken = self._free[-count:]
+        del self._free[-count:]
+        self._peak = max(self._peak, self._leased)
+        return taken
+
+    def _take_back(self, slots: list[int]) -> None:
+        self._free.extend(slots)
+        self._serve()
+
+    def _give_up(self, entry: tuple[int, asyncio.Future[list[int]]]) -> None:
+        if entry[1].done():
+            self._take_back(entry[1].result())  # granted just when it was given up
+        else:
+            self._waiters.remove(entry)
+            self._serve()  # whoever stood behind may want less
+
+    def _serve(self) -> None:
+        while self._waiters and self._waiters[0][0] <= len(self._free):
+            count, granted = self._waiters.popleft()
+            granted.set_result(self._take(count))
+
+
+class SpillFile:
+    """A part's bytes in an unlinked temporary file. Its methods block: call them in a thread.
+
+    Args:
+        pool: The pool whose budget it counts against.
+        size: The bytes that it may take.
+    """
+
+    __slots__ = ("_file", "_map", "_pool", "_size", "written")
+
+    def __init__(self, pool: BufferPool, size: int) -> None:
+        self._pool = pool
+        self._size = size
+        self._map: mmap.mmap | None = None
+        self._file = tempfile.TemporaryFile(dir=pool.spill_dir, buffering=0)  # noqa: SIM115
+        self.written = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append `data`."""
+        view = memoryview(data)
+        while view:
+            count = self._file.write(view)
+            view = view[count:]
+            self.written += count
+            self._pool._spilled_total += count  # noqa: SLF001 - its own room
+
+    def view(self) -> memoryview:
+        """Return what was written, as read-only memory that lives in the page cache."""
+        if not self.written:
+            return memoryview(b"")
+        self._map = mmap.mmap(self._file.fileno(), self.written, access=mmap.ACCESS_READ)
+        return memoryview(self._map)
+
+    def close(self) -> None:
+        """Give the file's room back. Idempotent. Views die with their last reference."""
+        size, self._size = self._size, 0
+        self._pool._spilled -= size  # noqa: SLF001 - its own room
+        self._file.close()
+        self._map = None
+
+
+def _slots_for(size: int) -> int:
+    return max(1, -(-size // SLOT))

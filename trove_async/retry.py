@@ -1,0 +1,101 @@
+"""When a failed request is sent again, and how much of that a failing backend is allowed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from .errors import ConfigError, TroveError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often and how patiently one request is tried.
+
+    The pause before try *n* is random between 0 and ``min(max_delay, base_delay * 2 ** (n - 2))``
+    (AWS Architecture Blog, "Exponential Backoff and Jitter": full jitter), or what the service
+    asked for, if that is longer.
+
+    Args:
+        attempts: Tries in all, the first one included; 1 switches retries off.
+        base_delay: Seconds, for the first pause.
+        max_delay: Seconds that no pause exceeds, whatever the service asks for.
+        budget: How many retries a driver may have outstanding in all, beside those that its
+            successes earn back: what keeps a dead backend from being hammered.
+
+    Raises:
+        ConfigError: A number that makes no sense.
+    """
+
+    attempts: int = 5
+    base_delay: float = 0.1
+    max_delay: float = 10.0
+    budget: int = 100
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or self.base_delay < 0 or self.max_delay < 0 or self.budget < 0:
+            raise ConfigError(f"attempts is at least 1 and nothing is negative in {self}")
+
+    def delay(self, attempt: int, retry_after: float | None = None) -> float:
+        """Return the seconds to wait after try number `attempt` failed."""
+        ceiling = min(self.max_delay, self.base_delay * 2.0 ** (attempt - 1))
+        jittered = random.uniform(0, ceiling)  # noqa: S311 - spreads load, keeps no secret
+        return min(self.max_delay, max(jittered, retry_after or 0.0))
+
+
+class RetryBudget:
+    """The retries that one driver has left: each costs one, each success gives a tenth back.
+
+    Args:
+        policy: Its `RetryPolicy.budget` is what there is at first, and at the most.
+    """
+
+    __slots__ = ("_most", "_tokens")
+
+    EARNED = 0.1
+    """Ten successes pay for one retry, so in the long run at most a tenth of requests are retries."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._most = float(policy.budget)
+        self._tokens = self._most
+
+    def spend(self) -> bool:
+        """Take one retry; False if there is none left."""
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def earn(self) -> None:
+        """Note a success."""
+        if self._tokens < self._most:
+            self._tokens = min(self._most, self._tokens + self.EARNED)
+
+
+class Retries:
+    """The tries of one request: asked after each failure whether, and when, to go on.
+
+    Args:
+        policy: How often and how patiently.
+        budget: The driver's.
+    """
+
+    __slots__ = ("_budget", "_policy", "attempt")
+
+    def __init__(self, policy: RetryPolicy, budget: RetryBudget) -> None:
+        self._policy = policy
+        self._budget = budget
+        self.attempt = 1
+
+    def after(self, error: TroveError) -> float | None:
+        """Return the seconds to wait before the next try, or None if there is to be none."""
+        if not error.retryable or self.attempt >= self._policy.attempts or not self._budget.spend():
+            return None
+        pause = self._policy.delay(self.attempt, error.retry_after)
+        self.attempt += 1
+        return pause
+
+    def progressed(self) -> None:
+        """Start counting anew: a download that moved on is not the one that failed before."""
+        self.attempt = 1
+        self._budget.earn()
