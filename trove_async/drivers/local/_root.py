@@ -213,9 +213,14 @@ class Root:
         self.layout = Layout(folding=folding or self.settings.folding)
 
 
+_CAN_CONFINE: Final = hasattr(os, "O_NOFOLLOW") and all(
+    call in os.supports_dir_fd
+    for call in (os.open, os.mkdir, os.rmdir, os.unlink, os.rename, os.stat, os.link)
+)
+
+
 def _check_platform() -> None:
-    needed = (os.open, os.mkdir, os.rmdir, os.unlink, os.rename, os.stat, os.link)
-    if not hasattr(os, "O_NOFOLLOW") or not all(call in os.supports_dir_fd for call in needed):
+    if not _CAN_CONFINE:
         raise ConfigError("this system cannot confine paths to a directory (no openat)")
     if sys.getfilesystemencoding().lower() != "utf-8":
         raise ConfigError("file names are not UTF-8 here: run Python in its UTF-8 mode (-X utf8)")

@@ -231,7 +231,8 @@ class Staging:
     def close(self) -> None:
         """Remove the directory, which is empty unless a call was killed, and let it go."""
         os.close(self.directory)
-        _clear(self._parent, self._name)
+        with contextlib.suppress(OSError):  # then the next to open sweeps it
+            _clear(self._parent, self._name)
         os.close(self._lock)
 
     def sweep(self) -> None:
@@ -270,8 +271,12 @@ class Staging:
         while True:
             name = secrets.token_hex(8)
             lock = os.open(name + _LOCK, _NEW, self._mode, dir_fd=self._parent)
-            if _try_flock(lock) and os.fstat(lock).st_nlink:
-                return lock, name
+            try:
+                if _try_flock(lock) and os.fstat(lock).st_nlink:
+                    return lock, name
+            except BaseException:
+                os.close(lock)
+                raise
             os.close(lock)  # somebody swept it away before it was locked
 
 
