@@ -1,0 +1,1 @@
+"""The drivers: one room for each kind of backend."""
