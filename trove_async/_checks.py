@@ -92,22 +92,21 @@ def check_put(backend: Backend, key: str, options: PutOptions) -> None:
         NotSupportedError: It cannot honour one of the options.
         InvalidNameError: The key is longer than it takes.
     """
-    can = backend.capabilities
     check_key_length(backend, key)
-    if options.if_none_match is not None and not can.put_if_none_match:
-        raise _refused(backend, "create only (if_none_match)")
-    if options.if_match is not None and not can.put_if_match:
-        raise _refused(backend, "replace one version only (if_match)")
-    if options.metadata and not can.metadata:
-        raise _refused(backend, "keep metadata")
-    if options.tags and not can.tags:
-        raise _refused(backend, "keep tags")
-    if options.storage_class is not None and not can.storage_class:
-        raise _refused(backend, "choose a storage class")
-    if not can.headers:
-        for name in ("content_type", "cache_control", "content_disposition", "content_encoding"):
-            if getattr(options, name) is not None:
-                raise _refused(backend, f"keep {name}")
+    can = backend.capabilities
+    for asked, able, what in (
+        (options.if_none_match is not None, can.put_if_none_match, "create only (if_none_match)"),
+        (options.if_match is not None, can.put_if_match, "replace one version only (if_match)"),
+        (bool(options.metadata), can.metadata, "keep metadata"),
+        (bool(options.tags), can.tags, "keep tags"),
+        (options.storage_class is not None, can.storage_class, "choose a storage class"),
+        (options.content_type is not None, can.headers, "keep content_type"),
+        (options.cache_control is not None, can.headers, "keep cache_control"),
+        (options.content_disposition is not None, can.headers, "keep content_disposition"),
+        (options.content_encoding is not None, can.headers, "keep content_encoding"),
+    ):
+        if asked and not able:
+            raise _refused(backend, what)
     if options.metadata:
         size = sum(len(name) + len(value.encode()) for name, value in options.metadata.items())
         if size > can.max_metadata_bytes:

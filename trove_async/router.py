@@ -445,3 +445,33 @@ def _function(given: RouteFunction) -> RouteFunction:
     if not callable(given):
         raise TypeError(f"a route function is callable, {type(given).__name__} is not")
     return given
+
+
+class Pinned:
+    """The routing of a handle on one backend: everything goes there.
+
+    Args:
+        backend: Its name.
+    """
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+
+    def resolve(self, bucket: str, key: str) -> str:  # noqa: ARG002 - as Router's
+        """Return the backend's name."""
+        return self.backend
+
+    async def explain(self, bucket: str, key: str) -> RouteDecision:  # noqa: ARG002 - as Router's
+        """Return the decision that was taken when the handle was made."""
+        return RouteDecision(
+            backend=self.backend, rule=None, reason="The handle is pinned: nothing is routed."
+        )
+
+    async def reaches(self, bucket: str, prefix: str = "") -> tuple[str, ...]:  # noqa: ARG002
+        """Return the one backend."""
+        return (self.backend,)
+
+    @property
+    def fingerprint(self) -> str:
+        """The backend's name: there are no rules."""
+        return self.backend

@@ -36,7 +36,7 @@ from .models import (
 from .pool import BufferPool
 from .reader import ObjectReader, OpeningReader
 from .retry import RetryPolicy
-from .router import Pinned, Router
+from .router import DEFAULT, Pinned, Router
 
 if TYPE_CHECKING:
     from collections.abc import (
@@ -59,9 +59,6 @@ if TYPE_CHECKING:
     from .router import Route, RouteFunction
 
 T = TypeVar("T")
-
-DEFAULT = "default"
-"""The name of the primary backend; no other may have it."""
 
 _MAX_EXPIRES = 7 * 24 * 3600.0  # AWS Signature Version 4, "X-Amz-Expires"; GCS V4 signing: the same
 
