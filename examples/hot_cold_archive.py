@@ -89,7 +89,9 @@ async def main(tree: Path, root: Path, limit: int | None) -> None:
         read = await each("reading back, verified", placed, read_back, total)
 
         retired = [obj for obj in placed if obj.key.startswith("test/") and obj.backend != "cold"]
-        retired = retired or [obj for obj in placed if obj.backend == "default"][: len(placed) // 10]
+        retired = (
+            retired or [obj for obj in placed if obj.backend == "default"][: len(placed) // 10]
+        )
 
         async def retire(obj: ObjectInfo) -> int:
             moved = await store.move(BUCKET, obj.key, BUCKET, f"retired/{obj.key}")

@@ -1,6 +1,6 @@
 """Two backends in one store: who gets what, and what each listing shows.
 
-    python examples/multi_backend.py
+python examples/multi_backend.py
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """A backend per tenant: a dict of them, and a closure over the buckets' names.
 
-    python examples/per_tenant.py
+python examples/per_tenant.py
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Route whole buckets: large files go to a backend of their own.
 
-    python examples/route_by_bucket.py
+python examples/route_by_bucket.py
 """
 
 import asyncio

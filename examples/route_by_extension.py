@@ -1,6 +1,6 @@
 """Route by what a key ends with: logs to a cold backend, everything else to disk.
 
-    python examples/route_by_extension.py
+python examples/route_by_extension.py
 """
 
 import asyncio

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from . import _checks, _names
 from ._concurrency import task_group, within
@@ -45,10 +45,8 @@ if TYPE_CHECKING:
     from ._upload import Progress
     from .driver import AsyncDriver
     from .events import Events
-    from .models import BucketInfo, ObjectInfo, RouteDecision
+    from .models import BucketInfo, ObjectInfo, Prefix, RouteDecision
     from .router import Route, RouteFunction
-
-T = TypeVar("T")
 
 _MAX_EXPIRES = 7 * 24 * 3600.0  # AWS Signature Version 4, "X-Amz-Expires"; GCS V4 signing: the same
 
@@ -463,6 +461,34 @@ class Trove:
         target = _names.check(dst_bucket, dst_key)
         return await self._objects.move(source, target, changes, progress)
 
+    @overload
+    def list(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        delimiter: None = None,
+        start_after: str | None = None,
+        cursor: str | None = None,
+        page_size: int = 1000,
+        details: bool = False,
+        include_shadowed: bool = False,
+    ) -> ObjectIterator[ObjectInfo]: ...
+
+    @overload
+    def list(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        delimiter: str | None,
+        start_after: str | None = None,
+        cursor: str | None = None,
+        page_size: int = 1000,
+        details: bool = False,
+        include_shadowed: bool = False,
+    ) -> ObjectIterator[ObjectInfo | Prefix]: ...
+
     def list(
         self,
         bucket: str,
@@ -474,7 +500,7 @@ class Trove:
         page_size: int = 1000,
         details: bool = False,
         include_shadowed: bool = False,
-    ) -> ObjectIterator:
+    ) -> ObjectIterator[Any]:
         """List a bucket: exactly the objects that `get` through this handle can reach.
 
         Args:
