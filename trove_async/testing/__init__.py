@@ -1,0 +1,50 @@
+"""The contract as tests, and a driver that fails on demand: ``pip install trove-async[testing]``.
+
+A driver, and a layer alike, is done when it passes `DriverSuite`, bound in a few lines::
+
+    class TestMyDriver(DriverSuite):
+        @pytest.fixture
+        def driver(self) -> AsyncDriver:
+            return MyDriver(...)
+
+The suite goes by what `Capabilities` claim. A topic can be bound alone (`DriverListing`, …), and a
+binding may override whatever does not suit its backend: `DriverTopic.bucket_name`, the keys that it
+refuses, a storage class.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+# Before anything below is imported, so that a failed assert of a suite tells its values.
+pytest.register_assert_rewrite("trove_async.testing._driving", "trove_async.testing.driver")
+
+from trove_async.testing._driving import opened  # noqa: E402 - see above
+from trove_async.testing.driver import (  # noqa: E402
+    DriverBuckets,
+    DriverCancellation,
+    DriverConditions,
+    DriverCopies,
+    DriverListing,
+    DriverMetadata,
+    DriverObjects,
+    DriverOddKeys,
+    DriverRanges,
+    DriverSuite,
+    DriverUploads,
+)
+
+__all__ = [
+    "DriverBuckets",
+    "DriverCancellation",
+    "DriverConditions",
+    "DriverCopies",
+    "DriverListing",
+    "DriverMetadata",
+    "DriverObjects",
+    "DriverOddKeys",
+    "DriverRanges",
+    "DriverSuite",
+    "DriverUploads",
+    "opened",
+]

@@ -1,0 +1,44 @@
+"""The driver's contract as tests: `trove_async.driver`, topic by topic."""
+
+from __future__ import annotations
+
+from trove_async.testing.driver.buckets import DriverBuckets
+from trove_async.testing.driver.cancellation import DriverCancellation
+from trove_async.testing.driver.conditions import DriverConditions
+from trove_async.testing.driver.copies import DriverCopies
+from trove_async.testing.driver.listing import DriverListing
+from trove_async.testing.driver.metadata import DriverMetadata
+from trove_async.testing.driver.objects import DriverObjects
+from trove_async.testing.driver.odd_keys import DriverOddKeys
+from trove_async.testing.driver.ranges import DriverRanges
+from trove_async.testing.driver.uploads import DriverUploads
+
+
+class DriverSuite(
+    DriverObjects,
+    DriverRanges,
+    DriverListing,
+    DriverUploads,
+    DriverConditions,
+    DriverCopies,
+    DriverMetadata,
+    DriverOddKeys,
+    DriverBuckets,
+    DriverCancellation,
+):
+    """Everything that the contract promises to the store. A driver is done when it passes."""
+
+
+__all__ = [
+    "DriverBuckets",
+    "DriverCancellation",
+    "DriverConditions",
+    "DriverCopies",
+    "DriverListing",
+    "DriverMetadata",
+    "DriverObjects",
+    "DriverOddKeys",
+    "DriverRanges",
+    "DriverSuite",
+    "DriverUploads",
+]

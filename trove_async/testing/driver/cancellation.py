@@ -1,0 +1,209 @@
+"""Cancellation: at whichever await it strikes, an object is old or new, and the driver goes on."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from trove_async.errors import ObjectNotFoundError
+from trove_async.models import CopyOptions, GetOptions, MiB, PutOptions
+from trove_async.testing._driving import (
+    cancelled_everywhere,
+    content,
+    copying,
+    delete,
+    elsewhere,
+    keys,
+    part_size,
+    parts,
+    read,
+    upload,
+    uploading,
+    write,
+)
+from trove_async.testing.driver._topic import DriverTopic, needs
+
+if TYPE_CHECKING:
+    from trove_async.driver import AsyncDriver
+
+OLD = content(300_000, "old")
+NEW = content(300_001, "new")
+
+
+class DriverCancellation(DriverTopic):
+    """Every call, cancelled after 0, 1, 2, … steps of the loop until it ends by itself."""
+
+    async def test_put_cancelled_anywhere_leaves_the_old_or_the_new(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        await write(backend, bucket, "key", OLD)
+
+        async def check() -> None:
+            await self._assert_whole(backend, bucket)
+            await write(backend, bucket, "key", OLD)
+
+        await cancelled_everywhere(lambda: write(backend, bucket, "key", NEW), check)
+        assert await keys(backend, bucket) == ["key"]
+
+    async def test_put_cancelled_anywhere_makes_all_or_nothing(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        async def check() -> None:
+            for key in await keys(backend, bucket):
+                assert key == "dir/key"
+                assert await read(backend, bucket, key) == NEW
+                await delete(backend, bucket, key)
+
+        await cancelled_everywhere(lambda: write(backend, bucket, "dir/key", NEW), check)
+
+    async def test_put_cancelled_anywhere_no_longer_touches_its_views(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        memory = bytearray(NEW)
+
+        async def put() -> None:
+            memory[:] = NEW
+            view = memoryview(memory)
+            await backend.put(bucket, "key", [view[:1000], view[1000:]], PutOptions())
+
+        async def check() -> None:
+            memory[:] = bytes(len(memory))
+            for key in await keys(backend, bucket):
+                assert await read(backend, bucket, key) == NEW
+
+        await cancelled_everywhere(put, check)
+
+    async def test_upload_cancelled_anywhere_leaves_the_old_or_the_new(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        size = part_size(needs(backend, "upload"))
+        new = content(3 * size - 1, "new")
+        await write(backend, bucket, "key", OLD)
+
+        async def check() -> None:
+            assert await read(backend, bucket, "key") in {OLD, new}
+            assert await keys(backend, bucket) == ["key"]
+            await write(backend, bucket, "key", OLD)
+
+        await cancelled_everywhere(lambda: upload(backend, bucket, "key", new), check)
+        await upload(backend, bucket, "key", new)
+        assert await read(backend, bucket, "key") == new
+
+    async def test_send_cancelled_anywhere_can_be_sent_again(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        size = part_size(needs(backend, "upload"))
+        body = content(3 * size - 1)
+
+        async def unseen() -> None:
+            assert await keys(backend, bucket) == []
+
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+            for part, piece in parts(body, size):
+                await cancelled_everywhere(partial(one.send, part, piece), unseen)
+            await one.commit({})
+        assert await read(backend, bucket, "key") == body
+
+    async def test_get_cancelled_anywhere_leaves_the_driver_working(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        await write(backend, bucket, "key", OLD)
+
+        async def get() -> None:
+            assert await read(backend, bucket, "key", size=50_000) == OLD
+
+        await cancelled_everywhere(get, get)
+
+    async def test_reader_is_closed_by_another_task_after_a_cancelled_read(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        body = content(4 * MiB)
+        await write(backend, bucket, "key", body)
+        opened = []
+
+        async def begin() -> None:
+            context = backend.get(bucket, "key", GetOptions())
+            reader = await context.__aenter__()
+            opened.append(context)
+            await reader.read(MiB)
+            await reader.read(MiB)
+
+        async def check() -> None:
+            while opened:
+                await elsewhere(opened.pop().__aexit__(None, None, None))
+            async with backend.get(bucket, "key", GetOptions()) as reader:
+                assert body.startswith(await reader.read(100))
+
+        await cancelled_everywhere(begin, check)
+
+    async def test_delete_cancelled_anywhere_deletes_or_does_not(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        await write(backend, bucket, "stays", OLD)
+        await write(backend, bucket, "key", OLD)
+
+        async def check() -> None:
+            assert "stays" in await keys(backend, bucket)
+            try:
+                assert await read(backend, bucket, "key") == OLD
+            except ObjectNotFoundError:
+                await write(backend, bucket, "key", OLD)
+
+        await cancelled_everywhere(lambda: delete(backend, bucket, "key"), check)
+
+    async def test_listing_cancelled_anywhere_leaves_the_driver_working(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        names = [f"{number:02}" for number in range(10)]
+        for key in names:
+            await write(backend, bucket, key)
+
+        async def check() -> None:
+            assert sorted(await keys(backend, bucket)) == names
+
+        await cancelled_everywhere(lambda: keys(backend, bucket, limit=3), check)
+
+    async def test_copy_cancelled_anywhere_leaves_the_old_or_the_new(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "server_copy")
+        options = CopyOptions(source=await write(backend, bucket, "from", NEW), put=PutOptions())
+        await write(backend, bucket, "key", OLD)
+
+        async def check() -> None:
+            await self._assert_whole(backend, bucket)
+            assert await read(backend, bucket, "from") == NEW
+            await write(backend, bucket, "key", OLD)
+
+        await cancelled_everywhere(
+            lambda: copying(backend).copy(bucket, "from", bucket, "key", options), check
+        )
+
+    async def test_bucket_calls_cancelled_anywhere_leave_it_whole_or_not_there(
+        self, backend: AsyncDriver
+    ) -> None:
+        name = self.bucket_name()
+
+        async def there() -> bool:
+            return name in [info.name for info in await backend.list_buckets()]
+
+        async def make_again() -> None:
+            if await there():
+                await write(backend, name, "key")
+                await delete(backend, name, "key")
+                await backend.delete_bucket(name)
+
+        async def remove_again() -> None:
+            if not await there():
+                await backend.create_bucket(name)
+
+        await cancelled_everywhere(lambda: backend.create_bucket(name), make_again)
+        await backend.create_bucket(name)
+        await cancelled_everywhere(lambda: backend.delete_bucket(name), remove_again)
+        await backend.delete_bucket(name)
+
+    async def _assert_whole(self, backend: AsyncDriver, bucket: str) -> None:
+        body = await read(backend, bucket, "key")
+        assert body in {OLD, NEW}
+        info = await backend.head(bucket, "key")
+        assert info.size == len(body)

@@ -1,0 +1,172 @@
+"""Conditions: decided where the object lies, so of many who race exactly one wins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async._concurrency import task_group
+from trove_async.errors import (
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    TroveError,
+)
+from trove_async.models import ByteRange
+from trove_async.testing._driving import content, delete, keys, listed, read, write
+from trove_async.testing.driver._topic import DriverTopic, needs
+
+if TYPE_CHECKING:
+    from trove_async.driver import AsyncDriver
+
+RACERS = 12
+
+
+class DriverConditions(DriverTopic):
+    """if_match and if_none_match of put, get and delete."""
+
+    async def test_create_only_creates_what_is_not_there(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "put_if_none_match")
+        await write(backend, bucket, "key", b"one", if_none_match="*")
+        assert await read(backend, bucket, "key") == b"one"
+        await delete(backend, bucket, "key")
+        await write(backend, bucket, "key", b"two", if_none_match="*")
+        assert await read(backend, bucket, "key") == b"two"
+
+    async def test_create_only_leaves_what_is_there(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "put_if_none_match")
+        old = await write(backend, bucket, "key", b"old")
+        with pytest.raises(ObjectExistsError):
+            await write(backend, bucket, "key", b"new", if_none_match="*")
+        assert await read(backend, bucket, "key") == b"old"
+        assert (await backend.head(bucket, "key")).etag == old.etag
+
+    async def test_create_only_has_one_winner(self, backend: AsyncDriver, bucket: str) -> None:
+        needs(backend, "put_if_none_match")
+        winner = await self._race(backend, bucket, if_none_match="*", lost=ObjectExistsError)
+        assert await read(backend, bucket, "key") == winner
+
+    async def test_replacing_a_version_needs_that_version(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "put_if_match")
+        one = await write(backend, bucket, "key", b"one")
+        two = await write(backend, bucket, "key", b"two", if_match=one.etag)
+        with pytest.raises(PreconditionFailedError):
+            await write(backend, bucket, "key", b"three", if_match=one.etag)
+        assert await read(backend, bucket, "key") == b"two"
+        assert (await backend.head(bucket, "key")).etag == two.etag
+
+    async def test_replacing_a_version_that_is_gone_makes_nothing(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "put_if_match")
+        old = await write(backend, bucket, "key")
+        await delete(backend, bucket, "key")
+        with pytest.raises(PreconditionFailedError):
+            await write(backend, bucket, "key", if_match=old.etag)
+        assert await keys(backend, bucket) == []
+
+    async def test_replacing_a_version_has_one_winner(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "put_if_match")
+        old = await write(backend, bucket, "key", b"old")
+        winner = await self._race(backend, bucket, if_match=old.etag, lost=PreconditionFailedError)
+        assert await read(backend, bucket, "key") == winner
+
+    async def test_every_etag_that_is_told_is_taken_back(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "put_if_match")
+        await write(backend, bucket, "key")
+        head = await backend.head(bucket, "key")
+        await write(backend, bucket, "key", b"second", if_match=head.etag)
+        (entry,) = [one for one in await listed(backend, bucket) if one.key == "key"]
+        etag = getattr(entry, "etag", None)
+        await write(backend, bucket, "key", b"third", if_match=etag)
+        assert await read(backend, bucket, "key") == b"third"
+
+    async def test_get_of_a_version_needs_that_version(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "get_conditions")
+        old = await write(backend, bucket, "key", b"old")
+        assert await read(backend, bucket, "key", if_match=old.etag) == b"old"
+        new = await write(backend, bucket, "key", b"new")
+        with pytest.raises(PreconditionFailedError):
+            await read(backend, bucket, "key", if_match=old.etag)
+        assert await read(backend, bucket, "key", if_match=new.etag) == b"new"
+
+    async def test_get_of_another_version_needs_another(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "get_conditions")
+        old = await write(backend, bucket, "key", b"old")
+        with pytest.raises(PreconditionFailedError):
+            await read(backend, bucket, "key", if_none_match=old.etag)
+        await write(backend, bucket, "key", b"new")
+        assert await read(backend, bucket, "key", if_none_match=old.etag) == b"new"
+
+    async def test_conditions_of_a_get_hold_for_its_range(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "get_conditions", "ranges")
+        old = await write(backend, bucket, "key", b"0123456789")
+        wanted = ByteRange(2, 4)
+        assert await read(backend, bucket, "key", range=wanted, if_match=old.etag) == b"23"
+        await write(backend, bucket, "key", b"9876543210")
+        with pytest.raises(PreconditionFailedError):
+            await read(backend, bucket, "key", range=wanted, if_match=old.etag)
+
+    async def test_conditional_get_of_a_missing_object_is_not_found(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "get_conditions")
+        old = await write(backend, bucket, "key")
+        await delete(backend, bucket, "key")
+        with pytest.raises(ObjectNotFoundError):
+            await read(backend, bucket, "key", if_match=old.etag)
+        with pytest.raises(ObjectNotFoundError):
+            await read(backend, bucket, "key", if_none_match=old.etag)
+
+    async def test_delete_of_a_version_needs_that_version(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "delete_if_match")
+        old = await write(backend, bucket, "key", b"old")
+        new = await write(backend, bucket, "key", b"new")
+        with pytest.raises(PreconditionFailedError):
+            await delete(backend, bucket, "key", if_match=old.etag)
+        assert await read(backend, bucket, "key") == b"new"
+        await delete(backend, bucket, "key", if_match=new.etag)
+        assert await keys(backend, bucket) == []
+        with pytest.raises(PreconditionFailedError):
+            await delete(backend, bucket, "key", if_match=new.etag)
+
+    async def _race(
+        self, backend: AsyncDriver, bucket: str, *, lost: type[TroveError], **options: str
+    ) -> bytes:
+        """Put from many tasks under one condition; return the body of the only one to win."""
+        won: list[bytes] = []
+        failures: list[TroveError] = []
+
+        async def put(body: bytes) -> None:
+            try:
+                await write(backend, bucket, "key", body, **options)
+            except TroveError as error:
+                failures.append(error)
+            else:
+                won.append(body)
+
+        async with task_group() as group:
+            for number in range(RACERS):
+                group.start_soon(put, content(30_000, str(number)))
+        assert [type(error) for error in failures] == [lost] * (RACERS - 1)
+        assert len(won) == 1
+        return won[0]

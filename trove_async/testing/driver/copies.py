@@ -1,0 +1,129 @@
+"""Server-side copies: the version that was asked for, with what was asked for beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async.errors import (
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+)
+from trove_async.models import CopyOptions, MiB, PutOptions
+from trove_async.testing._driving import content, copying, delete, keys, read, write
+from trove_async.testing.driver._topic import DriverTopic, needs
+
+if TYPE_CHECKING:
+    from trove_async.driver import AsyncDriver
+
+
+class DriverCopies(DriverTopic):
+    """copy."""
+
+    @pytest.mark.parametrize("size", [0, 1, 2 * MiB + 1])
+    async def test_copy_is_the_same_body_elsewhere(
+        self, backend: AsyncDriver, bucket: str, other_bucket: str, size: int
+    ) -> None:
+        needs(backend, "server_copy")
+        body = content(size)
+        options = CopyOptions(source=await write(backend, bucket, "a/b", body), put=PutOptions())
+        near = await copying(backend).copy(bucket, "a/b", bucket, "a", options)
+        far = await copying(backend).copy(bucket, "a/b", other_bucket, "a/b", options)
+        assert (near.bucket, near.key, near.size) == (bucket, "a", size)
+        assert (far.bucket, far.key, far.size) == (other_bucket, "a/b", size)
+        assert (await backend.head(bucket, "a")).etag == near.etag
+        await delete(backend, bucket, "a/b")
+        assert await read(backend, bucket, "a") == body
+        assert await read(backend, other_bucket, "a/b") == body
+
+    async def test_copy_replaces_what_is_there(self, backend: AsyncDriver, bucket: str) -> None:
+        needs(backend, "server_copy")
+        options = CopyOptions(source=await write(backend, bucket, "from", b"new"), put=PutOptions())
+        old = await write(backend, bucket, "to", b"old one")
+        copied = await copying(backend).copy(bucket, "from", bucket, "to", options)
+        assert copied.etag != old.etag
+        assert await read(backend, bucket, "to") == b"new"
+        assert await read(backend, bucket, "from") == b"new"
+
+    async def test_copy_takes_what_it_is_given_and_nothing_of_the_source(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "server_copy", "metadata", "headers")
+        source = await write(
+            backend, bucket, "from", metadata={"a": "1"}, content_type="text/plain"
+        )
+        put = PutOptions(metadata={"b": "2"}, cache_control="no-store")
+        await copying(backend).copy(
+            bucket, "from", bucket, "to", CopyOptions(source=source, put=put)
+        )
+        info = await backend.head(bucket, "to")
+        assert dict(info.metadata) == {"b": "2"}
+        assert info.cache_control == "no-store"
+        assert info.content_type != "text/plain"
+        assert dict((await backend.head(bucket, "from")).metadata) == {"a": "1"}
+
+    async def test_copy_onto_itself_changes_the_metadata_only(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "server_copy", "metadata")
+        body = content(100_000)
+        source = await write(backend, bucket, "key", body, metadata={"a": "1"})
+        options = CopyOptions(source=source, put=PutOptions(metadata={"a": "2"}))
+        info = await copying(backend).copy(bucket, "key", bucket, "key", options)
+        assert info.size == len(body)
+        assert await read(backend, bucket, "key") == body
+        assert dict((await backend.head(bucket, "key")).metadata) == {"a": "2"}
+
+    async def test_copy_of_a_version_that_was_replaced_makes_nothing(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "server_copy")
+        options = CopyOptions(source=await write(backend, bucket, "key", b"old"), put=PutOptions())
+        await write(backend, bucket, "key", b"new")
+        for target in ("other", "key"):
+            with pytest.raises(ObjectChangedError):
+                await copying(backend).copy(bucket, "key", bucket, target, options)
+        assert await keys(backend, bucket) == ["key"]
+        assert await read(backend, bucket, "key") == b"new"
+
+    async def test_copy_of_a_version_that_was_deleted_makes_nothing(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "server_copy")
+        options = CopyOptions(source=await write(backend, bucket, "key"), put=PutOptions())
+        await delete(backend, bucket, "key")
+        with pytest.raises((ObjectNotFoundError, ObjectChangedError)):
+            await copying(backend).copy(bucket, "key", bucket, "other", options)
+        assert await keys(backend, bucket) == []
+
+    async def test_copy_of_create_only_leaves_what_is_there(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "server_copy", "put_if_none_match")
+        options = CopyOptions(
+            source=await write(backend, bucket, "from", b"new"),
+            put=PutOptions(if_none_match="*"),
+        )
+        await write(backend, bucket, "to", b"old")
+        with pytest.raises(ObjectExistsError):
+            await copying(backend).copy(bucket, "from", bucket, "to", options)
+        assert await read(backend, bucket, "to") == b"old"
+        await delete(backend, bucket, "to")
+        await copying(backend).copy(bucket, "from", bucket, "to", options)
+        assert await read(backend, bucket, "to") == b"new"
+
+    async def test_copy_over_a_version_needs_that_version(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "server_copy", "put_if_match")
+        source = await write(backend, bucket, "from", b"new")
+        old = await write(backend, bucket, "to", b"old")
+        put = PutOptions(if_match=old.etag)
+        options = CopyOptions(source=source, put=put)
+        await copying(backend).copy(bucket, "from", bucket, "to", options)
+        assert await read(backend, bucket, "to") == b"new"
+        with pytest.raises(PreconditionFailedError):
+            await copying(backend).copy(bucket, "from", bucket, "to", options)

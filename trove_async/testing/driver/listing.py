@@ -1,0 +1,263 @@
+"""Listings: every key once, in order, whatever the page size and the prefix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trove_async.models import ListOptions, ObjectInfo, Prefix
+from trove_async.testing._driving import delete, keys, listed, write
+from trove_async.testing.driver._topic import DriverTopic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trove_async.driver import AsyncDriver
+
+TREE = [
+    "a",
+    "a-b",
+    "a.txt",
+    "a/1",
+    "a/2",
+    "a/b/1",
+    "a/b/2",
+    "a0",
+    "ab/c/d",
+    "b--1--x",
+    "b--1--y",
+    "b--2",
+    "b/1",
+    "z",
+    "é/1",
+    "\ue000",
+    "\uffff",
+    "\U00010000",
+    "\U0010ffff",
+    "\U0010ffff/1",
+    "\U0010ffff/2",
+]
+"""Keys whose order by segments, by UTF-16 or by locale is not their order by bytes."""
+
+NARROWINGS: list[dict[str, Any]] = [
+    {},
+    {"prefix": "a"},
+    {"prefix": "a/"},
+    {"prefix": "a/b"},
+    {"prefix": "a/b/"},
+    {"prefix": "a/b/1"},
+    {"prefix": "a/b/1/"},
+    {"prefix": "b-"},
+    {"prefix": "nothing"},
+    {"prefix": "zz"},
+    {"prefix": "é"},
+    {"prefix": "\uffff"},
+    {"prefix": "\U00010000"},
+    {"prefix": "\U0010ffff"},
+    {"delimiter": "/"},
+    {"delimiter": "/", "prefix": "a"},
+    {"delimiter": "/", "prefix": "a/"},
+    {"delimiter": "/", "prefix": "a/b"},
+    {"delimiter": "/", "prefix": "a/b/"},
+    {"delimiter": "/", "prefix": "\U0010ffff"},
+    {"delimiter": "-"},
+    {"delimiter": "--"},
+    {"delimiter": "--", "prefix": "b-"},
+    {"delimiter": "--", "prefix": "b--"},
+    {"delimiter": "\U0010ffff"},
+    {"delimiter": "none of them"},
+    {"start_after": "\x01"},
+    {"start_after": "a"},
+    {"start_after": "a/"},
+    {"start_after": "a/b/1"},
+    {"start_after": "a/b/15"},
+    {"start_after": "\uffff"},
+    {"start_after": "\U0010ffff/2"},
+    {"start_after": "\U0010ffff/3"},
+    {"start_after": "a/1", "prefix": "a/"},
+    {"start_after": "a", "prefix": "b"},
+    {"start_after": "b", "prefix": "a"},
+    {"start_after": "a/2", "delimiter": "/", "prefix": "a/"},
+    {"start_after": "a0", "delimiter": "/"},
+    {"start_after": "b--1--x", "delimiter": "--"},
+]
+"""Options of listings of `TREE`; what they select is `expected`."""
+
+
+def expected(
+    names: Iterable[str], *, prefix: str = "", delimiter: str = "", start_after: str = ""
+) -> list[str]:
+    """Return what a listing shows of some keys: the definition, without thought for speed."""
+    shown = set()
+    for name in names:
+        if name.startswith(prefix) and name.encode() > start_after.encode():
+            at = name.find(delimiter, len(prefix)) if delimiter else -1
+            shown.add(name if at < 0 else name[: at + len(delimiter)])
+    return sorted(shown, key=str.encode)
+
+
+class DriverListing(DriverTopic):
+    """list_page, with every option."""
+
+    async def test_listing_of_an_empty_bucket_is_one_empty_page(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        for options in (ListOptions(), ListOptions(prefix="a", delimiter="/", limit=1)):
+            page = await backend.list_page(bucket, options)
+            assert (list(page.entries), page.token) == ([], None)
+
+    async def test_listing_selects_what_is_asked_for(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        await self._plant(backend, bucket)
+        for options in NARROWINGS:
+            for limit in (1000, 1, 2, 3):
+                got = await listed(backend, bucket, limit=limit, **options)
+                self._assert_shown(backend, got, expected(TREE, **options))
+                for entry in got:
+                    rest = entry.key.removeprefix(options.get("prefix", ""))
+                    hidden = options.get("delimiter", "\0") in rest
+                    assert isinstance(entry, Prefix) == hidden, f"{entry} of {options}"
+
+    async def test_listing_is_the_same_for_every_page_size(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        await self._plant(backend, bucket)
+        for limit in range(1, len(TREE) + 2):
+            self._assert_shown(backend, await listed(backend, bucket, limit=limit), expected(TREE))
+            self._assert_shown(
+                backend,
+                await listed(backend, bucket, limit=limit, delimiter="/"),
+                expected(TREE, delimiter="/"),
+            )
+
+    async def test_page_that_holds_all_has_no_token(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        await write(backend, bucket, "a")
+        await write(backend, bucket, "b/1")
+        await write(backend, bucket, "b/2")
+        for options in (ListOptions(limit=3), ListOptions(limit=4), ListOptions()):
+            entries = list((await backend.list_page(bucket, options)).entries)
+            if len(entries) == 3:  # a driver may return fewer
+                assert (await backend.list_page(bucket, options)).token is None
+
+    async def test_listing_tells_of_objects_what_head_does(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        for key in ("a", "dir/b", "dir/empty"):
+            await write(backend, bucket, key, b"" if "empty" in key else key.encode())
+        for entry in await listed(backend, bucket):
+            assert isinstance(entry, ObjectInfo)
+            head = await backend.head(bucket, entry.key)
+            assert (entry.bucket, entry.size, entry.stored_size, entry.etag) == (
+                head.bucket,
+                head.size,
+                head.stored_size,
+                head.etag,
+            )
+            assert entry.last_modified.replace(microsecond=0) == head.last_modified.replace(
+                microsecond=0
+            )
+            if entry.complete:
+                assert entry == head
+
+    async def test_listing_names_the_bucket_in_its_prefixes(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        await write(backend, bucket, "dir/a")
+        await write(backend, bucket, "dir/b")
+        assert await listed(backend, bucket, delimiter="/") == [
+            Prefix(bucket=bucket, prefix="dir/")
+        ]
+
+    async def test_listing_shows_no_other_bucket(
+        self, backend: AsyncDriver, bucket: str, other_bucket: str
+    ) -> None:
+        await write(backend, bucket, "mine")
+        await write(backend, other_bucket, "theirs")
+        assert await keys(backend, bucket) == ["mine"]
+        assert await keys(backend, other_bucket) == ["theirs"]
+
+    async def test_token_overrules_start_after(self, backend: AsyncDriver, bucket: str) -> None:
+        for key in "abcdef":
+            await write(backend, bucket, key)
+        got = await keys(backend, bucket, start_after="b", limit=1)
+        assert sorted(got) == ["c", "d", "e", "f"]
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 7])
+    async def test_listing_goes_on_after_deletions(
+        self, backend: AsyncDriver, bucket: str, limit: int
+    ) -> None:
+        names = [f"{number:02}" for number in range(24)]
+        for key in names:
+            await write(backend, bucket, key)
+        going = [key for number, key in enumerate(names) if number % 3 != 1]
+        gone = iter([key for key in names if key not in going])
+
+        async def remove_one() -> None:
+            key = next(gone, None)
+            if key is not None:
+                await delete(backend, bucket, key)
+
+        got = await keys(backend, bucket, limit=limit, between=remove_one)
+        assert len(got) == len(set(got)), "a key came twice"
+        assert set(going) <= set(got), "a key that was there all the time is missing"
+
+    async def test_listing_goes_on_where_the_next_key_was_deleted(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        for key in ("a", "b", "c", "d"):
+            await write(backend, bucket, key)
+        first = await backend.list_page(bucket, ListOptions(limit=2))
+        shown = {entry.key for entry in first.entries}
+        left = sorted({"a", "b", "c", "d"} - shown)
+        await delete(backend, bucket, left[0])
+        assert first.token is not None
+        page = await backend.list_page(bucket, ListOptions(token=first.token))
+        assert sorted(entry.key for entry in page.entries) == left[1:]
+
+    async def test_listing_shows_no_key_twice_while_others_are_put(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        names = [f"{number:02}" for number in range(12)]
+        for key in names:
+            await write(backend, bucket, key)
+        fresh = iter([f"{number:02}-new" for number in range(12)])
+
+        async def add_one() -> None:
+            await write(backend, bucket, next(fresh))
+
+        got = await keys(backend, bucket, limit=5, between=add_one)
+        assert len(got) == len(set(got))
+        assert set(names) <= set(got)
+
+    async def test_listing_follows_puts_and_deletes(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        there: set[str] = set()
+        for number in range(60):
+            key = f"{number * 7 % 20:02}"
+            if key in there:
+                await delete(backend, bucket, key)
+                there.remove(key)
+            else:
+                await write(backend, bucket, key)
+                there.add(key)
+            if number % 4 == 0:
+                assert sorted(await keys(backend, bucket)) == sorted(there)
+        assert sorted(await keys(backend, bucket)) == sorted(there)
+
+    async def _plant(self, backend: AsyncDriver, bucket: str) -> None:
+        # Backwards: an order that only happens to be right is not.
+        for key in reversed(TREE):
+            await write(backend, bucket, key, b"")
+
+    def _assert_shown(
+        self, backend: AsyncDriver, got: list[ObjectInfo | Prefix], wanted: list[str]
+    ) -> None:
+        names = [entry.key for entry in got]
+        if not backend.capabilities.ordered:
+            names.sort(key=str.encode)
+        assert names == wanted

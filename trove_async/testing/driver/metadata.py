@@ -1,0 +1,202 @@
+"""What is said of an object beside its body: kept as given, replaced with the object."""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from trove_async.errors import IntegrityError
+from trove_async.models import GetOptions, PutOptions
+from trove_async.testing._driving import (
+    content,
+    crc32c_of,
+    keys,
+    part_size,
+    parts,
+    read,
+    upload,
+    uploading,
+    write,
+)
+from trove_async.testing.driver._topic import DriverTopic, needs
+
+if TYPE_CHECKING:
+    from trove_async.driver import AsyncDriver, Capabilities
+
+METADATA = {
+    "plain": "value",
+    "empty": "",
+    "with-dash_and.dot": "a=b; c=\"d\", 'e' \\ %20+",
+    "unicode": "gr\u00fc\u00df \u2603 \U0001f600",
+    "spaced": " in  and around ",
+    "number": "0042",
+    "encoded": "=?utf-8?b?eA==?=",
+}
+HEADERS: dict[str, Any] = {
+    "content_type": 'text/plain; charset="utf-8"',
+    "cache_control": "max-age=60, private",
+    "content_disposition": "attachment; filename*=UTF-8''gr%C3%BC%C3%9F.txt",
+    "content_encoding": "gzip",
+}
+TAGS = {"team": "storage", "cost centre": "a:b/c=d+e-f_g.h@i", "empty": ""}
+
+
+def checksums_of(body: bytes) -> dict[str, str]:
+    """Return the checksums of a body that a driver may claim, as far as they can be made here."""
+    return {
+        "crc32c": crc32c_of(body),
+        "sha256": b64encode(hashlib.sha256(body).digest()).decode(),
+        "md5": b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode(),
+    }
+
+
+class DriverMetadata(DriverTopic):
+    """Metadata, headers, tags, storage class and checksums, by put and by upload.
+
+    Attributes:
+        storage_class: A class that the backend has and, once chosen, tells.
+    """
+
+    storage_class: ClassVar[str] = "STANDARD"
+
+    @pytest.mark.parametrize("way", ["put", "upload"])
+    async def test_metadata_is_kept(self, backend: AsyncDriver, bucket: str, way: str) -> None:
+        needs(backend, "metadata")
+        await self._make(backend, bucket, way, b"body", metadata=METADATA)
+        assert dict((await backend.head(bucket, "key")).metadata) == METADATA
+        async with backend.get(bucket, "key", GetOptions()) as reader:
+            assert dict(reader.info.metadata) == METADATA
+
+    async def test_metadata_of_the_most_bytes_is_kept(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        capabilities = needs(backend, "metadata")
+        metadata = {"name": "v" * (capabilities.max_metadata_bytes - len("name"))}
+        await write(backend, bucket, "key", metadata=metadata)
+        assert dict((await backend.head(bucket, "key")).metadata) == metadata
+
+    @pytest.mark.parametrize("way", ["put", "upload"])
+    async def test_headers_are_kept_and_the_body_is_left_alone(
+        self, backend: AsyncDriver, bucket: str, way: str
+    ) -> None:
+        needs(backend, "headers")
+        await self._make(backend, bucket, way, b"not gzip at all", **HEADERS)
+        head = await backend.head(bucket, "key")
+        async with backend.get(bucket, "key", GetOptions()) as reader:
+            got = reader.info
+        for info in (head, got):
+            assert {name: getattr(info, name) for name in HEADERS} == HEADERS
+        assert await read(backend, bucket, "key") == b"not gzip at all"
+
+    @pytest.mark.parametrize("way", ["put", "upload"])
+    async def test_tags_are_kept(self, backend: AsyncDriver, bucket: str, way: str) -> None:
+        needs(backend, "tags")
+        await self._make(backend, bucket, way, b"body", tags=TAGS)
+        assert dict((await backend.head(bucket, "key")).tags) == TAGS
+
+    @pytest.mark.parametrize("way", ["put", "upload"])
+    async def test_storage_class_is_kept(self, backend: AsyncDriver, bucket: str, way: str) -> None:
+        needs(backend, "storage_class")
+        await self._make(backend, bucket, way, b"body", storage_class=self.storage_class)
+        assert (await backend.head(bucket, "key")).storage_class == self.storage_class
+
+    async def test_object_without_any_tells_none(self, backend: AsyncDriver, bucket: str) -> None:
+        await write(backend, bucket, "key")
+        info = await backend.head(bucket, "key")
+        assert (dict(info.metadata), dict(info.tags)) == ({}, {})
+        assert info.cache_control is None
+        assert info.content_disposition is None
+        assert info.content_encoding is None
+
+    async def test_nothing_of_the_old_object_stays_with_the_new(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "metadata", "headers")
+        await write(backend, bucket, "key", metadata={"a": "1", "b": "2"}, **HEADERS)
+        await write(backend, bucket, "key", metadata={"b": "3"})
+        info = await backend.head(bucket, "key")
+        assert dict(info.metadata) == {"b": "3"}
+        assert info.cache_control is None
+        assert info.content_encoding is None
+
+    async def test_put_keeps_nothing_of_the_borrowed_metadata(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "metadata")
+        metadata = {"a": "1"}
+        await write(backend, bucket, "key", metadata=metadata)
+        metadata["a"] = "changed"
+        assert dict((await backend.head(bucket, "key")).metadata) == {"a": "1"}
+
+    @pytest.mark.parametrize("way", ["put", "upload"])
+    async def test_checksums_are_reported(
+        self, backend: AsyncDriver, bucket: str, way: str
+    ) -> None:
+        body = content(12_345)
+        given = _claimed(needs(backend, "checksums"), body)
+        await self._make(backend, bucket, way, body, checksums=given)
+        reported = (await backend.head(bucket, "key")).checksums
+        assert {kind: reported[kind] for kind in given} == given
+
+    async def test_no_wrong_checksum_is_reported(self, backend: AsyncDriver, bucket: str) -> None:
+        body = content(12_345)
+        right = checksums_of(body)
+        for info in (
+            await write(backend, bucket, "key", body),
+            await backend.head(bucket, "key"),
+        ):
+            assert all(right[kind] == value for kind, value in info.checksums.items())
+
+    @pytest.mark.parametrize("way", ["put", "upload"])
+    async def test_body_that_is_not_what_was_announced_is_refused(
+        self, backend: AsyncDriver, bucket: str, way: str
+    ) -> None:
+        capabilities = needs(backend, "checksums")
+        for kind, value in _claimed(capabilities, b"another body").items():
+            with pytest.raises(IntegrityError):
+                await self._make(backend, bucket, way, b"the body", checksums={kind: value})
+            assert await keys(backend, bucket) == []
+        old = await write(backend, bucket, "key", b"old")
+        for kind, value in _claimed(capabilities, b"another body").items():
+            with pytest.raises(IntegrityError):
+                await self._make(backend, bucket, way, b"the body", checksums={kind: value})
+        assert await read(backend, bucket, "key") == b"old"
+        assert (await backend.head(bucket, "key")).etag == old.etag
+
+    async def test_commit_compares_and_records_the_checksums_it_is_given(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        capabilities = needs(backend, "checksums", "upload")
+        size = part_size(capabilities)
+        body = content(2 * size + 1)
+        given = _claimed(capabilities, body)
+        wrong = _claimed(capabilities, body[:-1])
+        for checksums in (wrong, given):
+            async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+                for part, piece in parts(body, size):
+                    await one.send(part, piece)
+                if checksums is given:
+                    await one.commit(given)
+                else:
+                    with pytest.raises(IntegrityError):
+                        await one.commit(wrong)
+                    assert await keys(backend, bucket) == []
+        reported = (await backend.head(bucket, "key")).checksums
+        assert {kind: reported[kind] for kind in given} == given
+
+    async def _make(
+        self, backend: AsyncDriver, bucket: str, way: str, body: bytes, **options: Any
+    ) -> None:
+        if way == "upload":
+            needs(backend, "upload")
+            await upload(backend, bucket, "key", body, **options)
+        else:
+            await write(backend, bucket, "key", body, **options)
+
+
+def _claimed(capabilities: Capabilities, body: bytes) -> dict[str, str]:
+    made = checksums_of(body)
+    return {kind: made[kind] for kind in capabilities.checksums if kind in made}

@@ -1,0 +1,317 @@
+"""Objects whole: what is put is what is got, until it is replaced or deleted."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async._concurrency import task_group
+from trove_async.driver import Capabilities, ReadsInto
+from trove_async.errors import ObjectChangedError, ObjectNotFoundError, UnavailableError
+from trove_async.models import GetOptions, KiB, MiB, PutOptions
+from trove_async.testing._driving import (
+    bulk_deleting,
+    content,
+    delete,
+    elsewhere,
+    keys,
+    listed,
+    read,
+    rest,
+    views,
+    write,
+)
+from trove_async.testing.driver._topic import DriverTopic, needs
+
+if TYPE_CHECKING:
+    from trove_async.driver import AsyncDriver
+
+SIZES = [0, 1, 2, 4 * KiB, 64 * KiB - 1, 64 * KiB, 64 * KiB + 1, MiB, MiB + 1, 3 * MiB + 7]
+
+
+class DriverObjects(DriverTopic):
+    """put, get, head and delete of single objects."""
+
+    @pytest.mark.parametrize("size", SIZES)
+    async def test_put_then_get_returns_the_same_bytes(
+        self, backend: AsyncDriver, bucket: str, size: int
+    ) -> None:
+        body = content(size)
+        info = await write(backend, bucket, "key", body)
+        assert info.size == size
+        assert await read(backend, bucket, "key") == body
+
+    @pytest.mark.parametrize("size", [1, 7, 1000])
+    async def test_put_concatenates_its_views(
+        self, backend: AsyncDriver, bucket: str, size: int
+    ) -> None:
+        body = content(3001)
+        await backend.put(bucket, "key", views(body, size), PutOptions())
+        assert await read(backend, bucket, "key") == body
+
+    async def test_put_of_no_views_makes_an_empty_object(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        info = await backend.put(bucket, "key", [], PutOptions())
+        assert info.size == 0
+        async with backend.get(bucket, "key", GetOptions()) as reader:
+            assert reader.range == (0, 0)
+            assert await reader.read(10) == b""
+        assert (await backend.head(bucket, "key")).size == 0
+
+    async def test_put_keeps_nothing_of_the_borrowed_views(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        memory = bytearray(b"first")
+        await backend.put(bucket, "key", [memoryview(memory)], PutOptions())
+        memory[:] = b"other"
+        assert await read(backend, bucket, "key") == b"first"
+
+    async def test_put_of_the_same_views_again_is_the_same_object(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        pieces = views(content(10_000), 3000)
+        for _ in range(2):
+            await backend.put(bucket, "key", pieces, PutOptions())
+        assert await read(backend, bucket, "key") == content(10_000)
+
+    async def test_put_head_and_get_tell_the_same_facts(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        put = await write(backend, bucket, "dir/key", b"12345")
+        head = await backend.head(bucket, "dir/key")
+        async with backend.get(bucket, "dir/key", GetOptions()) as reader:
+            got = reader.info
+        for info in (put, head, got):
+            assert (info.bucket, info.key, info.size) == (bucket, "dir/key", 5)
+            assert info.etag == put.etag
+            assert info.etag
+            assert info.last_modified.utcoffset() == timedelta(0)
+            assert info.last_modified.replace(microsecond=0) == head.last_modified.replace(
+                microsecond=0
+            )
+        assert head.complete
+
+    async def test_put_over_an_object_replaces_it(self, backend: AsyncDriver, bucket: str) -> None:
+        old = await write(backend, bucket, "key", b"a longer body")
+        new = await write(backend, bucket, "key", b"short")
+        assert new.etag != old.etag
+        assert await read(backend, bucket, "key") == b"short"
+        assert (await backend.head(bucket, "key")).etag == new.etag
+
+    async def test_etag_differs_for_every_content_of_one_size(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        bodies = [b"%03d" % number for number in range(20)]
+        etags = {(await write(backend, bucket, "key", body)).etag for body in bodies}
+        assert len(etags) == len(bodies)
+
+    async def test_etag_stays_while_the_object_does(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        put = await write(backend, bucket, "key")
+        await write(backend, bucket, "other")
+        await read(backend, bucket, "key")
+        assert (await backend.head(bucket, "key")).etag == put.etag
+
+    async def test_missing_object_is_not_found(self, backend: AsyncDriver, bucket: str) -> None:
+        await write(backend, bucket, "key/below")
+        for key in ("missing", "key", "key/", "key/below/it"):
+            with pytest.raises(ObjectNotFoundError) as caught:
+                await backend.head(bucket, key)
+            assert not caught.value.retryable
+            with pytest.raises(ObjectNotFoundError):
+                await read(backend, bucket, key)
+
+    async def test_delete_leaves_nothing_but_the_others(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        for key in ("a", "a/b", "a/c", "ab"):
+            await write(backend, bucket, key)
+        await delete(backend, bucket, "a/b")
+        with pytest.raises(ObjectNotFoundError):
+            await backend.head(bucket, "a/b")
+        with pytest.raises(ObjectNotFoundError):
+            await read(backend, bucket, "a/b")
+        assert sorted(await keys(backend, bucket)) == ["a", "a/c", "ab"]
+
+    async def test_delete_of_a_missing_object_is_no_error(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        await write(backend, bucket, "key")
+        for _ in range(2):
+            await delete(backend, bucket, "key")
+        await delete(backend, bucket, "never/was")
+        await delete(backend, bucket, "key/below")
+
+    async def test_deleted_key_can_be_put_anew(self, backend: AsyncDriver, bucket: str) -> None:
+        await write(backend, bucket, "key", b"old")
+        await delete(backend, bucket, "key")
+        await write(backend, bucket, "key", b"new")
+        assert await read(backend, bucket, "key") == b"new"
+        assert await keys(backend, bucket) == ["key"]
+
+    @pytest.mark.parametrize("size", [1, 3, 1000])
+    async def test_read_returns_at_most_what_it_is_asked_for(
+        self, backend: AsyncDriver, bucket: str, size: int
+    ) -> None:
+        body = content(1234)
+        await write(backend, bucket, "key", body)
+        assert await read(backend, bucket, "key", size=size) == body
+
+    async def test_read_at_the_end_returns_nothing_again_and_again(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        await write(backend, bucket, "key", b"body")
+        async with backend.get(bucket, "key", GetOptions()) as reader:
+            assert reader.range == (0, 4)
+            assert await rest(reader) == b"body"
+            assert [await reader.read(1), await reader.read(MiB)] == [b"", b""]
+
+    async def test_readinto_fills_the_buffer_from_its_start(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        body = content(200_000)
+        await write(backend, bucket, "key", body)
+        async with backend.get(bucket, "key", GetOptions()) as reader:
+            if not isinstance(reader, ReadsInto):
+                assert not hasattr(reader, "readinto")
+                return
+            got = bytearray()
+            memory = memoryview(bytearray(7000))
+            while count := await reader.readinto(memory):
+                got += memory[:count]
+            assert got == body
+            assert await reader.readinto(memory) == 0
+
+    async def test_reader_left_early_costs_nothing(self, backend: AsyncDriver, bucket: str) -> None:
+        body = content(3 * MiB)
+        await write(backend, bucket, "key", body)
+        for asked in range(1, 30):
+            async with backend.get(bucket, "key", GetOptions()) as reader:
+                if asked % 2:
+                    got = await reader.read(asked)
+                    assert got
+                    assert body.startswith(got)
+        assert await read(backend, bucket, "key") == body
+
+    async def test_reader_left_by_an_error_lets_it_pass(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        await write(backend, bucket, "key", content(MiB))
+        with pytest.raises(ZeroDivisionError):
+            async with backend.get(bucket, "key", GetOptions()) as reader:
+                await reader.read(1)
+                raise ZeroDivisionError
+        assert await read(backend, bucket, "key") == content(MiB)
+
+    async def test_reader_may_be_used_and_left_in_other_tasks(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        body = content(2 * MiB)
+        await write(backend, bucket, "key", body)
+        for whole in (True, False):
+            context = backend.get(bucket, "key", GetOptions())
+            reader = await elsewhere(context.__aenter__())
+            got = await elsewhere(reader.read(1000))
+            if whole:
+                got += await elsewhere(rest(reader))
+            await elsewhere(context.__aexit__(None, None, None))
+            assert got == body[: len(got)]
+            assert len(got) == len(body) or not whole
+
+    async def test_readers_of_one_object_are_independent(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        body = content(300_000)
+        await write(backend, bucket, "key", body)
+        most = min(8, backend.capabilities.max_reads or 8)
+        got: list[bytes] = []
+
+        async def collect(size: int) -> None:
+            got.append(await read(backend, bucket, "key", size=size))
+
+        async with task_group() as group:
+            for number in range(most):
+                group.start_soon(collect, 10_000 + number)
+        assert got == [body] * most
+
+    @pytest.mark.parametrize("change", ["replaced", "deleted"])
+    async def test_reader_never_mixes_two_versions(
+        self, backend: AsyncDriver, bucket: str, change: str
+    ) -> None:
+        body = content(4 * MiB, "old")
+        await write(backend, bucket, "key", body)
+        async with backend.get(bucket, "key", GetOptions()) as reader:
+            got = await reader.read(1000)
+            if change == "replaced":
+                await write(backend, bucket, "key", content(4 * MiB, "new"))
+            else:
+                await delete(backend, bucket, "key")
+            try:
+                got += await rest(reader)
+            except (UnavailableError, ObjectChangedError):
+                assert got == body[: len(got)]
+            else:
+                assert got == body
+
+    async def test_one_of_many_puts_to_one_key_wins_whole(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        bodies = [content(100_000 + number, str(number)) for number in range(8)]
+
+        async def put(body: bytes) -> None:
+            await write(backend, bucket, "key", body)
+
+        async with task_group() as group:
+            for body in bodies:
+                group.start_soon(put, body)
+        info = await backend.head(bucket, "key")
+        assert await read(backend, bucket, "key") in bodies
+        assert info.size == len(await read(backend, bucket, "key"))
+        assert await keys(backend, bucket) == ["key"]
+
+    async def test_write_id_comes_back_where_it_is_recorded(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        put = await write(backend, bucket, "key", write_id="write-1")
+        assert put.write_id in {None, "write-1"}
+        assert (await backend.head(bucket, "key")).write_id == put.write_id
+        await write(backend, bucket, "key", write_id="write-2")
+        assert (await backend.head(bucket, "key")).write_id in {None, "write-2"}
+
+    async def test_place_tells_names_apart(self, backend: AsyncDriver, bucket: str) -> None:
+        names = [("b", "k"), ("b", "k/"), ("b", "K"), ("b", "a/k"), ("b.a", "k"), ("b", "\u00e9")]
+        assert len({backend.place(*name) for name in names}) == len(names)
+        assert backend.place(bucket, "key") == backend.place(bucket, "key")
+
+    async def test_bulk_delete_tells_of_every_key(self, backend: AsyncDriver, bucket: str) -> None:
+        capabilities = needs(backend, "bulk_delete")
+        for key in ("a", "b", "c/d", "stays"):
+            await write(backend, bucket, key)
+        wanted = ["a", "missing", "c/d", "b"][: capabilities.bulk_delete]
+        results = await bulk_deleting(backend).delete_many(bucket, wanted)
+        assert sorted(one.key for one in results) == sorted(wanted)
+        assert all(one.error is None for one in results)
+        assert "stays" in await keys(backend, bucket)
+        assert not set(wanted) & set(await keys(backend, bucket))
+
+    async def test_ping_answers(self, backend: AsyncDriver) -> None:
+        await backend.ping()
+
+    async def test_name_and_capabilities_are_constant(self, backend: AsyncDriver) -> None:
+        assert backend.name
+        assert isinstance(backend.capabilities, Capabilities)
+        assert backend.capabilities == backend.capabilities
+
+    async def test_aclose_is_idempotent(self, backend: AsyncDriver) -> None:
+        await backend.ping()
+        for _ in range(2):
+            await backend.aclose()
+
+    async def test_nothing_is_listed_that_was_not_put(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        assert await listed(backend, bucket) == []

@@ -1,0 +1,211 @@
+"""Odd keys: whatever the store lets through comes back as it was, and apart from its likes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+
+from trove_async.errors import InvalidNameError, ObjectNotFoundError
+from trove_async.models import GetOptions
+from trove_async.testing._driving import delete, keys, listed, read, write
+from trove_async.testing.driver._topic import DriverTopic
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from trove_async.driver import AsyncDriver
+
+ODD_KEYS = [
+    "a",
+    "a/b",
+    "a/b/c",
+    "a//b",
+    "a///b",
+    "a/ b",
+    "dir/",
+    "dir//",
+    "dir/sub/",
+    "/",
+    "//",
+    "/leading",
+    "//leading",
+    "/leading/trailing/",
+    "space ",
+    " space",
+    "sp ace",
+    "sp  ace",
+    "tab\there",
+    "new\nline",
+    "carriage\rreturn",
+    "bell\x07",
+    "delete\x7f",
+    "control\x85",
+    "%2F",
+    "%",
+    "%%",
+    "%00",
+    "%zz",
+    "a%2Fb",
+    "a+b",
+    "a%20b",
+    "a b",
+    "a?b",
+    "a#b",
+    "a&b=c",
+    "a;b",
+    "a:b",
+    "C:",
+    "a@b",
+    "a=b",
+    "a,b",
+    "a~b",
+    "~",
+    "~user",
+    "$HOME",
+    "a*b",
+    "*",
+    "a|b",
+    "<a>",
+    "[a]",
+    "{a}",
+    "(a)",
+    "a!b",
+    "a^b",
+    "a`b",
+    "a\\b",
+    "\\",
+    "a\\",
+    '"',
+    "'",
+    "quo'te",
+    'quo"te',
+    "-",
+    "--help",
+    ".hidden",
+    "..hidden",
+    "...",
+    "....",
+    "dir/.hidden",
+    "dir/..hidden",
+    "trailing.",
+    "trailing..",
+    "trailing./x",
+    "dots..in/it",
+    "CON",
+    "nul.txt",
+    "case",
+    "Case",
+    "CASE",
+    "dir.case/x",
+    "Dir.Case/x",
+    "caf\u00e9",  # NFC
+    "cafe\u0301",  # NFD of the same
+    "\u212b",  # the Angstrom sign, which NFC turns into the next
+    "\u00c5",
+    "stra\u00dfe",
+    "strasse",
+    "\u0130",
+    "i\u0307",
+    "\u3042\u3044",
+    "\u05e9\u05dc\u05d5\u05dd",
+    "\u202eright-to-left",
+    "zero\u200bwidth",
+    "\ufeffbom",
+    "\ufffd",
+    "\ue000",
+    "\uffff",
+    "\U0001f600",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+    "\U0010ffff",
+    "xn--a",
+    "a" * 255,
+    "b" * 256,
+    "c" * 300,
+    "d/" + "e" * 300 + "/f",
+    "\u00e9" * 200,
+    "g" * 300 + "/",
+    "0",
+    "index.html",
+    "a.trove",
+    ".trove",
+    ".trove/a",
+    "trove-a",
+    ".tmp",
+    "a.tmp",
+    "soap?wsdl&uploads&acl",
+    "?list-type=2",
+    "http://example.com/a",
+]
+"""Keys that `Trove` lets through, all at home in one bucket at once."""
+
+
+def long_keys(most: int) -> list[str]:
+    """Return keys of exactly so many bytes: one segment, many, and of several bytes a letter."""
+    return [
+        "x" * most,
+        ("y/" * most)[: most - 1] + "y",
+        ("\U0001f600" * most).encode()[: most // 4 * 4].decode() + "z" * (most % 4),
+    ]
+
+
+class DriverOddKeys(DriverTopic):
+    """Keys that are easily mangled on their way to an address and back.
+
+    Attributes:
+        refused_keys: Those of `ODD_KEYS` that the backend cannot hold: it must refuse to put them
+            with InvalidNameError, and have none of them.
+    """
+
+    refused_keys: ClassVar[AbstractSet[str]] = frozenset()
+
+    @pytest.mark.parametrize("key", ODD_KEYS, ids=ascii)
+    async def test_odd_key_is_kept_as_it_is(
+        self, backend: AsyncDriver, bucket: str, key: str
+    ) -> None:
+        if key in self.refused_keys:
+            with pytest.raises(InvalidNameError):
+                await write(backend, bucket, key)
+            assert await keys(backend, bucket) == []
+            return
+        put = await write(backend, bucket, key, key.encode())
+        assert put.key == key
+        assert (await backend.head(bucket, key)).key == key
+        async with backend.get(bucket, key, GetOptions()) as reader:
+            assert reader.info.key == key
+            assert await reader.read(10_000) == key.encode()
+        assert await keys(backend, bucket) == [key]
+        assert await keys(backend, bucket, prefix=key) == [key]
+        assert await keys(backend, bucket, start_after=key) == []
+        await delete(backend, bucket, key)
+        assert await keys(backend, bucket) == []
+        with pytest.raises(ObjectNotFoundError):
+            await backend.head(bucket, key)
+
+    async def test_odd_keys_are_kept_apart(self, backend: AsyncDriver, bucket: str) -> None:
+        names = [key for key in ODD_KEYS if key not in self.refused_keys]
+        for key in names:
+            await write(backend, bucket, key, key.encode())
+        for key in names:
+            assert await read(backend, bucket, key) == key.encode()
+        got = await keys(backend, bucket, limit=7)
+        wanted = sorted(names, key=str.encode)
+        assert (got if backend.capabilities.ordered else sorted(got, key=str.encode)) == wanted
+        shown = [one.key for one in await listed(backend, bucket, limit=7, delimiter="/")]
+        assert set(shown) == {key[: key.find("/") + 1] or key for key in names}
+        assert len(shown) == len(set(shown))
+        for key in names[::2]:
+            await delete(backend, bucket, key)
+        assert sorted(await keys(backend, bucket)) == sorted(names[1::2])
+        for key in names[1::2]:
+            assert await read(backend, bucket, key) == key.encode()
+
+    async def test_key_of_the_most_bytes_is_kept(self, backend: AsyncDriver, bucket: str) -> None:
+        most = backend.capabilities.max_key_bytes
+        assert 0 < most <= 1024
+        for key in long_keys(most):
+            assert len(key.encode()) == most
+            await write(backend, bucket, key, b"long")
+            assert await read(backend, bucket, key) == b"long"
+            assert await keys(backend, bucket) == [key]
+            await delete(backend, bucket, key)

@@ -1,0 +1,122 @@
+"""Parts of objects: every range selects what the table says, or raises."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async.errors import ObjectNotFoundError, RangeError
+from trove_async.models import ByteRange, GetOptions, MiB, PutOptions
+from trove_async.testing._driving import content, part_size, parts, read, rest, uploading, views
+from trove_async.testing.driver._topic import DriverTopic, needs
+
+if TYPE_CHECKING:
+    from trove_async.driver import AsyncDriver
+
+SELECTING = [
+    (ByteRange(0, 1), (0, 1)),
+    (ByteRange(0, 5), (0, 5)),
+    (ByteRange(5, 6), (5, 6)),
+    (ByteRange(0, 10), (0, 10)),
+    (ByteRange(0, 11), (0, 10)),
+    (ByteRange(9, 10), (9, 10)),
+    (ByteRange(9, 10**15), (9, 10)),
+    (ByteRange(0), (0, 10)),
+    (ByteRange(3), (3, 10)),
+    (ByteRange(9), (9, 10)),
+    (ByteRange.last(1), (9, 10)),
+    (ByteRange.last(4), (6, 10)),
+    (ByteRange.last(10), (0, 10)),
+    (ByteRange.last(11), (0, 10)),
+    (ByteRange.last(10**15), (0, 10)),
+]
+"""What a range selects of an object of ten bytes."""
+
+BEYOND = [ByteRange(10), ByteRange(10, 11), ByteRange(11, 12), ByteRange(10**15)]
+"""What selects nothing of ten bytes."""
+
+OF_NOTHING = [ByteRange(0), ByteRange(0, 1), ByteRange(1), ByteRange.last(1), ByteRange.last(9)]
+"""What selects nothing of an empty object: anything."""
+
+SPANS = [
+    (0, 1),
+    (MiB - 1, MiB + 1),
+    (1, 3 * MiB),
+    (2 * MiB, 2 * MiB + 1),
+    (3 * MiB + 499, 3 * MiB + 500),
+    (777, 2 * MiB + 778),
+]
+"""Pieces of an object of 3 MiB and 500 bytes."""
+
+
+class DriverRanges(DriverTopic):
+    """get with a range."""
+
+    @pytest.mark.parametrize(("asked", "span"), SELECTING, ids=str)
+    async def test_range_selects(
+        self, backend: AsyncDriver, bucket: str, asked: ByteRange, span: tuple[int, int]
+    ) -> None:
+        needs(backend, "ranges")
+        await backend.put(bucket, "key", views(b"0123456789"), PutOptions())
+        async with backend.get(bucket, "key", GetOptions(range=asked)) as reader:
+            assert reader.range == span
+            assert reader.info.size == 10
+            assert await rest(reader) == b"0123456789"[slice(*span)]
+
+    @pytest.mark.parametrize("asked", BEYOND, ids=str)
+    async def test_range_beyond_the_end_raises(
+        self, backend: AsyncDriver, bucket: str, asked: ByteRange
+    ) -> None:
+        needs(backend, "ranges")
+        await backend.put(bucket, "key", views(b"0123456789"), PutOptions())
+        with pytest.raises(RangeError):
+            await read(backend, bucket, "key", range=asked)
+
+    @pytest.mark.parametrize("asked", OF_NOTHING, ids=str)
+    async def test_range_of_an_empty_object_raises(
+        self, backend: AsyncDriver, bucket: str, asked: ByteRange
+    ) -> None:
+        needs(backend, "ranges")
+        await backend.put(bucket, "key", [], PutOptions())
+        with pytest.raises(RangeError):
+            await read(backend, bucket, "key", range=asked)
+
+    async def test_range_of_a_missing_object_is_not_found(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "ranges")
+        with pytest.raises(ObjectNotFoundError):
+            await read(backend, bucket, "missing", range=ByteRange(0, 1))
+
+    @pytest.mark.parametrize("size", [1000, 10**9])
+    async def test_range_of_a_long_object_selects_across_its_pieces(
+        self, backend: AsyncDriver, bucket: str, size: int
+    ) -> None:
+        needs(backend, "ranges")
+        body = content(3 * MiB + 500)
+        await backend.put(bucket, "key", views(body), PutOptions())
+        for start, end in SPANS:
+            got = await read(backend, bucket, "key", size=size, range=ByteRange(start, end))
+            assert got == body[start:end], f"range ({start}, {end})"
+
+    async def test_range_of_an_upload_selects_across_its_parts(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        capabilities = needs(backend, "ranges", "upload")
+        size = part_size(capabilities)
+        body = content(3 * size + 1)
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+            for part, piece in parts(body, size):
+                await one.send(part, piece)
+            await one.commit({})
+        for start, end in [
+            (0, 1),
+            (size - 1, size + 1),
+            (size, 2 * size),
+            (1, 3 * size),
+            (3 * size, 3 * size + 1),
+        ]:
+            got = await read(backend, bucket, "key", range=ByteRange(start, end))
+            assert got == body[start:end], f"range ({start}, {end})"
+        assert await read(backend, bucket, "key", range=ByteRange.last(size)) == body[-size:]

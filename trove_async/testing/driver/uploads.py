@@ -1,0 +1,226 @@
+"""Uploads: nothing is seen until the commit, and then all of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async._concurrency import task_group
+from trove_async.errors import ObjectExistsError, ObjectNotFoundError, PreconditionFailedError
+from trove_async.models import KiB, PutOptions
+from trove_async.testing._driving import (
+    content,
+    delete,
+    keys,
+    part_size,
+    parts,
+    read,
+    upload,
+    uploading,
+    write,
+)
+from trove_async.testing.driver._topic import DriverTopic, needs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trove_async.driver import AsyncDriver, Upload
+    from trove_async.models import Part
+
+    Pieces = Sequence[tuple[Part, Sequence[memoryview]]]
+
+
+class DriverUploads(DriverTopic):
+    """upload, send and commit."""
+
+    @pytest.mark.parametrize(
+        ("times", "over"), [(0, 1), (1, -1), (1, 0), (1, 1), (2, 0), (3, 500), (5, 0)]
+    )
+    async def test_upload_makes_the_object_of_its_parts(
+        self, backend: AsyncDriver, bucket: str, times: int, over: int
+    ) -> None:
+        body = content(times * part_size(needs(backend, "upload")) + over)
+        info = await upload(backend, bucket, "dir/key", body)
+        head = await backend.head(bucket, "dir/key")
+        assert (info.key, info.size, info.etag) == ("dir/key", len(body), head.etag)
+        assert head.size == len(body)
+        assert await read(backend, bucket, "dir/key") == body
+        assert await keys(backend, bucket) == ["dir/key"]
+
+    async def test_parts_may_come_backwards(self, backend: AsyncDriver, bucket: str) -> None:
+        body, pieces = _cut(backend, 4)
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+            await _send(one, pieces[::-1])
+            await one.commit({})
+        assert await read(backend, bucket, "key") == body
+
+    async def test_parts_may_come_together(self, backend: AsyncDriver, bucket: str) -> None:
+        body, pieces = _cut(backend, 12)
+        lanes = min(4, backend.capabilities.parallel_parts)
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+            async with task_group() as group:
+                for lane in range(lanes):
+                    group.start_soon(_send, one, pieces[lane::lanes])
+            await one.commit({})
+        assert await read(backend, bucket, "key") == body
+
+    async def test_part_may_come_again(self, backend: AsyncDriver, bucket: str) -> None:
+        body, pieces = _cut(backend, 3)
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+            await _send(one, [pieces[0], pieces[1], pieces[0], pieces[2], pieces[2], pieces[1]])
+            info = await one.commit({})
+        assert info.size == len(body)
+        assert await read(backend, bucket, "key") == body
+
+    async def test_upload_keeps_nothing_of_the_borrowed_views(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        body, pieces = _cut(backend, 3)
+        memory = bytearray(part_size(backend.capabilities))
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+            for part, piece in pieces:
+                memory[: part.size] = b"".join(piece)
+                await one.send(part, [memoryview(memory)[: part.size]])
+                memory[:] = bytes(len(memory))
+            await one.commit({})
+        assert await read(backend, bucket, "key") == body
+
+    async def test_part_may_be_of_many_views(self, backend: AsyncDriver, bucket: str) -> None:
+        needs(backend, "upload")
+        body = content(20 * KiB)
+        (part, _), *others = parts(body, len(body))
+        assert not others
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+            views = [memoryview(body)[at : at + 100] for at in range(0, len(body), 100)]
+            await one.send(part, views)
+            await one.commit({})
+        assert await read(backend, bucket, "key") == body
+
+    async def test_nothing_is_seen_before_the_commit(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        body, pieces = _cut(backend, 3)
+        async with uploading(backend).upload(bucket, "new", PutOptions()) as one:
+            await _send(one, pieces)
+            assert await keys(backend, bucket) == []
+            with pytest.raises(ObjectNotFoundError):
+                await backend.head(bucket, "new")
+            await one.commit({})
+            assert await keys(backend, bucket) == ["new"]
+            assert await read(backend, bucket, "new") == body
+        assert await read(backend, bucket, "new") == body
+
+    @pytest.mark.parametrize("way", ["by the end of the block", "by an error"])
+    async def test_upload_left_without_a_commit_leaves_nothing(
+        self, backend: AsyncDriver, bucket: str, way: str
+    ) -> None:
+        _, pieces = _cut(backend, 3)
+        await write(backend, bucket, "old", b"old")
+        for key in ("old", "new"):
+            for sent in range(len(pieces) + 1):
+                try:
+                    async with uploading(backend).upload(bucket, key, PutOptions()) as one:
+                        await _send(one, pieces[:sent])
+                        if way == "by an error":
+                            raise ZeroDivisionError  # noqa: TRY301 - it leaves the block
+                except ZeroDivisionError:
+                    assert way == "by an error"
+        assert await keys(backend, bucket) == ["old"]
+        assert await read(backend, bucket, "old") == b"old"
+
+    async def test_object_that_an_upload_replaces_stays_until_then(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        body, pieces = _cut(backend, 2)
+        old = await write(backend, bucket, "key", b"old")
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+            await _send(one, pieces)
+            assert await read(backend, bucket, "key") == b"old"
+            new = await one.commit({})
+        assert new.etag != old.etag
+        assert await read(backend, bucket, "key") == body
+
+    async def test_second_commit_says_what_the_first_did(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        body, pieces = _cut(backend, 2)
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+            await _send(one, pieces)
+            first = await one.commit({})
+            try:
+                again = await one.commit({})
+            except ObjectNotFoundError:
+                assert (await backend.head(bucket, "key")).etag == first.etag
+            else:
+                assert again.etag == first.etag
+        assert await read(backend, bucket, "key") == body
+
+    async def test_uploads_of_one_key_do_not_mix(self, backend: AsyncDriver, bucket: str) -> None:
+        one_body, one_pieces = _cut(backend, 3, "one")
+        two_body, two_pieces = _cut(backend, 3, "two")
+        driver = uploading(backend)
+        async with (
+            driver.upload(bucket, "key", PutOptions()) as one,
+            driver.upload(bucket, "key", PutOptions()) as two,
+        ):
+            for mine, theirs in zip(one_pieces, two_pieces, strict=True):
+                await one.send(*mine)
+                await two.send(*theirs)
+            await two.commit({})
+            assert await read(backend, bucket, "key") == two_body
+            await one.commit({})
+        assert await read(backend, bucket, "key") == one_body
+
+    async def test_commit_of_create_only_leaves_what_is_there(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "upload", "put_if_none_match")
+        body, pieces = _cut(backend, 2)
+        options = PutOptions(if_none_match="*")
+        async with uploading(backend).upload(bucket, "key", options) as one:
+            await _send(one, pieces)
+            await write(backend, bucket, "key", b"was faster")
+            with pytest.raises(ObjectExistsError):
+                await one.commit({})
+        assert await read(backend, bucket, "key") == b"was faster"
+        await delete(backend, bucket, "key")
+        await upload(backend, bucket, "key", body, if_none_match="*")
+        assert await read(backend, bucket, "key") == body
+
+    async def test_commit_over_a_version_needs_that_version(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "upload", "put_if_match")
+        body, pieces = _cut(backend, 2)
+        old = await write(backend, bucket, "key", b"old")
+        options = PutOptions(if_match=old.etag)
+        async with uploading(backend).upload(bucket, "key", options) as one:
+            await _send(one, pieces)
+            now = await write(backend, bucket, "key", b"was faster")
+            with pytest.raises(PreconditionFailedError):
+                await one.commit({})
+        assert await read(backend, bucket, "key") == b"was faster"
+        await upload(backend, bucket, "key", body, if_match=now.etag)
+        assert await read(backend, bucket, "key") == body
+
+    async def test_upload_records_the_write_id_where_put_does(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "upload")
+        put = await write(backend, bucket, "key", write_id="write-1")
+        await upload(backend, bucket, "key", b"body", write_id="write-2")
+        recorded = (await backend.head(bucket, "key")).write_id
+        assert recorded == (None if put.write_id is None else "write-2")
+
+
+def _cut(backend: AsyncDriver, count: int, seed: str = "") -> tuple[bytes, Pieces]:
+    """Return a body of so many parts, the last of them short, and the parts."""
+    size = part_size(needs(backend, "upload"))
+    body = content(count * size - 300, seed)
+    return body, parts(body, size)
+
+
+async def _send(one: Upload, pieces: Pieces) -> None:
+    for part, views in pieces:
+        await one.send(part, views)
