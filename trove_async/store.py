@@ -11,12 +11,12 @@ from ._core import Core
 from ._listing import ObjectIterator
 from ._objects import Objects
 from ._sources import source_of
-from .drivers import driver_from_url
 from .errors import (
     BackendNotFoundError,
     ConfigError,
     ObjectNotFoundError,
 )
+from .layers import driver_from_url
 from .models import (
     ByteRange,
     DeleteOptions,
