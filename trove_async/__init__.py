@@ -1,1 +1,104 @@
-"""trove_async."""
+"""Asyncio object storage that routes every object to the right backend, in bounded memory.
+
+Start with `Trove`. Drivers are in `trove_async.drivers`, layers in `trove_async.layers`; the
+contract for a driver of your own is `trove_async.driver`, and `trove_async.testing` are its tests.
+"""
+
+from ._sources import BodySource
+from .errors import (
+    AlreadyExistsError,
+    BackendError,
+    BackendNotFoundError,
+    BodyConsumedError,
+    BucketExistsError,
+    BucketNotEmptyError,
+    BucketNotFoundError,
+    ClosedError,
+    ConfigError,
+    IntegrityError,
+    InvalidNameError,
+    NotFoundError,
+    NotSupportedError,
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PatternError,
+    PermissionDeniedError,
+    PoolTimeoutError,
+    PreconditionFailedError,
+    RangeError,
+    StorageFullError,
+    StreamError,
+    TimedOutError,
+    TroveError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from .events import Event, Events
+from .models import (
+    BucketInfo,
+    ByteRange,
+    DeleteResult,
+    Health,
+    ObjectInfo,
+    Prefix,
+    RouteDecision,
+    Timeout,
+)
+from .pool import BufferPool, PoolStatistics
+from .reader import ObjectReader, OpeningReader
+from .retry import RetryPolicy
+from .router import Route, RouteFunction, route_function
+from .store import Trove
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyExistsError",
+    "BackendError",
+    "BackendNotFoundError",
+    "BodyConsumedError",
+    "BodySource",
+    "BucketExistsError",
+    "BucketInfo",
+    "BucketNotEmptyError",
+    "BucketNotFoundError",
+    "BufferPool",
+    "ByteRange",
+    "ClosedError",
+    "ConfigError",
+    "DeleteResult",
+    "Event",
+    "Events",
+    "Health",
+    "IntegrityError",
+    "InvalidNameError",
+    "NotFoundError",
+    "NotSupportedError",
+    "ObjectChangedError",
+    "ObjectExistsError",
+    "ObjectInfo",
+    "ObjectNotFoundError",
+    "ObjectReader",
+    "OpeningReader",
+    "PatternError",
+    "PermissionDeniedError",
+    "PoolStatistics",
+    "PoolTimeoutError",
+    "PreconditionFailedError",
+    "Prefix",
+    "RangeError",
+    "RetryPolicy",
+    "Route",
+    "RouteDecision",
+    "RouteFunction",
+    "StorageFullError",
+    "StreamError",
+    "TimedOutError",
+    "Timeout",
+    "Trove",
+    "TroveError",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "route_function",
+]

@@ -13,7 +13,7 @@ import anyio
 from .errors import PoolTimeoutError, TimedOutError, TroveError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 
     from anyio.abc import TaskGroup
 
@@ -81,11 +81,16 @@ class OwnedTask(Generic[T]):
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         self._task = asyncio.get_running_loop().create_task(work)
+        self._task.add_done_callback(_seen)
 
     @property
     def done(self) -> bool:
         """Whether `result` would return at once."""
         return self._task.done()
+
+    def when_done(self, call: Callable[[], None]) -> None:
+        """Call this once the task has ended."""
+        self._task.add_done_callback(lambda _: call())
 
     async def result(self) -> T:
         """Return what the task returned, or raise what it raised. A cancel leaves it running."""
@@ -99,6 +104,30 @@ class OwnedTask(Generic[T]):
         await settled_quietly(self._task)
 
 
+def _seen(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()  # asked for, so that nobody is warned of what nobody wants to know
+
+
+class OwnedTasks:
+    """The owned tasks of one store: none outlives it."""
+
+    def __init__(self) -> None:
+        self._running: set[OwnedTask[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> OwnedTask[T]:
+        """Start a task that ends at the latest with the store."""
+        task = OwnedTask(work)
+        self._running.add(task)
+        task.when_done(lambda: self._running.discard(task))
+        return task
+
+    async def aclose(self) -> None:
+        """Cancel what still runs, and wait for it."""
+        for task in list(self._running):
+            await task.aclose()
+
+
 async def settled_quietly(task: asyncio.Task[Any]) -> None:
     """Wait until a cancelled task has ended, whatever it ends with; stay cancellable after it."""
     cancelled: asyncio.CancelledError | None = None
@@ -107,8 +136,6 @@ async def settled_quietly(task: asyncio.Task[Any]) -> None:
             await asyncio.wait([task])
         except asyncio.CancelledError as error:
             cancelled = error
-    if not task.cancelled():
-        task.exception()
     if cancelled is not None:
         raise cancelled
 

@@ -7,7 +7,8 @@ was run on random schedules; without any one of them it deadlocks):
 * Takers are served in the order in which they came; nobody overtakes.
 * Whoever waits for `BufferPool.spill_after` seconds gets no memory but a file (`SpillFile`), because
   what holds the memory may be waiting for a user's slow source.
-* Read-ahead uses `try_lease`: it gets what is free while nobody waits, or nothing.
+* Read-ahead uses `try_lease`: it gets what is free while nobody waits, or nothing, and a lease that
+  nobody came for is revoked as soon as somebody does wait.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ import os
 import tempfile
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
+import anyio.to_thread
+
+from ._concurrency import shielded
 from .errors import ClosedError, ConfigError, PoolTimeoutError
 from .models import GiB, MiB
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 SLOT = 1 * MiB
@@ -53,6 +57,10 @@ class PoolStatistics:
     spilled_total: int
 
 
+REVOKE_AFTER = 0.1
+"""Seconds after which read-ahead that nobody came for goes to somebody who waits."""
+
+
 class Lease:
     """Slots on loan. It has one owner, is moved by being passed on, and is released once.
 
@@ -75,11 +83,18 @@ class Lease:
         """Its slots as writable memory, page-aligned, `SLOT` bytes each."""
         return [self._pool._slot(number) for number in self._slots]  # noqa: SLF001 - its own room
 
+    def shrink(self, size: int) -> None:
+        """Give back the slots that `size` bytes do not need."""
+        keep = _slots_for(size)
+        spare, self._slots = self._slots[keep:], self._slots[:keep]
+        if spare:
+            self._pool._take_back(None, spare)  # noqa: SLF001 - its own room
+
     def release(self) -> None:
         """Give the slots back."""
         slots, self._slots = self._slots, []
         if slots:
-            self._pool._take_back(slots)  # noqa: SLF001 - its own room
+            self._pool._take_back(self, slots)  # noqa: SLF001 - its own room
 
     def __enter__(self) -> Self:
         return self
@@ -143,6 +158,7 @@ class BufferPool:
         # Last in, first out: slots that were used lately are resident and warm.
         self._free = list(range(max_bytes // SLOT - 1, -1, -1))
         self._waiters: deque[tuple[int, asyncio.Future[list[int]]]] = deque()
+        self._revocable: dict[Lease | None, tuple[float, Callable[[], bool]]] = {}
         self._peak = 0
         self._spilled = 0
         self._spilled_total = 0
@@ -171,8 +187,11 @@ class BufferPool:
         entry = (_slots_for(size), granted)
         self._waiters.append(entry)
         seconds = self.deadline if timeout is None else timeout
+        deadline = loop.time() + seconds
         try:
-            await asyncio.wait([granted], timeout=seconds)
+            while not granted.done() and (left := deadline - loop.time()) > 0:
+                self._revoke(loop.time() - REVOKE_AFTER)
+                await asyncio.wait([granted], timeout=min(left, REVOKE_AFTER))
         except BaseException:
             self._give_up(entry)
             raise
@@ -184,29 +203,32 @@ class BufferPool:
             )
         return Lease(self, granted.result())
 
-    def try_lease(self, size: int) -> Lease | None:
-        """Take enough slots for `size` bytes if they are free and nobody waits, else None."""
+    def try_lease(self, size: int, revoke: Callable[[], bool] | None = None) -> Lease | None:
+        """Take enough slots for `size` bytes if they are free and nobody waits, else None.
+
+        Args:
+            size: Bytes wanted.
+            revoke: Called when somebody waits and the lease is `REVOKE_AFTER` seconds old: it
+                releases the lease and returns True, or returns False to be asked again.
+        """
         self._check_home()
         count = _slots_for(size)
         if count * SLOT > self.max_bytes:
             raise ConfigError(f"{size} bytes never fit a pool of {self.max_bytes}")
         if self._waiters or count > len(self._free):
             return None
-        return Lease(self, self._take(count))
+        lease = Lease(self, self._take(count))
+        if revoke is not None:
+            self._revocable[lease] = (asyncio.get_running_loop().time(), revoke)
+        return lease
+
+    def can_spill(self, size: int) -> bool:
+        """Tell whether spill files may hold `size` bytes more."""
+        return self._spilled + size <= self.spill_max_bytes
 
     def try_spill(self, size: int) -> SpillFile | None:
-        """Make a file to hold up to `size` bytes instead of memory; None if that is too much.
-
-        Opens a file: call it from a worker thread, or where that may block.
-        """
-        if self._spilled + size > self.spill_max_bytes:
-            return None
-        self._spilled += size
-        try:
-            return SpillFile(self, size)
-        except BaseException:
-            self._spilled -= size
-            raise
+        """Reserve room for up to `size` bytes in a file instead of memory; None if too much."""
+        return SpillFile(self, size) if self.can_spill(size) else None
 
     def statistics(self) -> PoolStatistics:
         """Return the figures of this moment."""
@@ -245,13 +267,21 @@ class BufferPool:
         self._peak = max(self._peak, self._leased)
         return taken
 
-    def _take_back(self, slots: list[int]) -> None:
+    def _take_back(self, lease: Lease | None, slots: list[int]) -> None:
+        self._revocable.pop(lease, None)
         self._free.extend(slots)
         self._serve()
 
+    def _revoke(self, before: float) -> None:
+        """Take read-ahead back, oldest first, until the first in line can be served."""
+        for taken, revoke in list(self._revocable.values()):
+            if taken > before or not self._waiters:
+                return
+            revoke()
+
     def _give_up(self, entry: tuple[int, asyncio.Future[list[int]]]) -> None:
         if entry[1].done():
-            self._take_back(entry[1].result())  # granted just when it was given up
+            self._take_back(None, entry[1].result())  # granted just when it was given up
         else:
             self._waiters.remove(entry)
             self._serve()  # whoever stood behind may want less
@@ -263,44 +293,59 @@ class BufferPool:
 
 
 class SpillFile:
-    """A part's bytes in an unlinked temporary file. Its methods block: call them in a thread.
+    """A part's bytes in an unlinked temporary file, made at the first write.
 
     Args:
         pool: The pool whose budget it counts against.
-        size: The bytes that it may take.
+        size: The bytes reserved for it.
     """
 
-    __slots__ = ("_file", "_map", "_pool", "_size", "written")
+    __slots__ = ("_file", "_pool", "_size", "written")
 
     def __init__(self, pool: BufferPool, size: int) -> None:
         self._pool = pool
         self._size = size
-        self._map: mmap.mmap | None = None
-        self._file = tempfile.TemporaryFile(dir=pool.spill_dir, buffering=0)  # noqa: SIM115
+        self._file: BinaryIO | None = None
         self.written = 0
+        pool._spilled += size  # noqa: SLF001 - its own room
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Append `data`."""
-        view = memoryview(data)
-        while view:
-            count = self._file.write(view)
-            view = view[count:]
-            self.written += count
-            self._pool._spilled_total += count  # noqa: SLF001 - its own room
+    def try_extend(self, size: int) -> bool:
+        """Reserve `size` bytes more; False if that is too much."""
+        if not self._pool.can_spill(size):
+            return False
+        self._size += size
+        self._pool._spilled += size  # noqa: SLF001 - its own room
+        return True
+
+    async def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Append `data`, of the bytes reserved."""
+        # anyio waits for the thread even if cancelled: nobody reads `data` afterwards.
+        await anyio.to_thread.run_sync(self._write, data)
+        self.written += len(data)
+        self._pool._spilled_total += len(data)  # noqa: SLF001 - its own room
+
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._file is None:
+            file = tempfile.TemporaryFile(dir=self._pool.spill_dir, buffering=0)  # noqa: SIM115 - closed by aclose
+            self._file = cast("BinaryIO", file)  # an unbuffered one, as writes are large
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
 
     def view(self) -> memoryview:
-        """Return what was written, as read-only memory that lives in the page cache."""
-        if not self.written:
+        """Return what was written as read-only memory, which lives in the page cache."""
+        if self._file is None:
             return memoryview(b"")
-        self._map = mmap.mmap(self._file.fileno(), self.written, access=mmap.ACCESS_READ)
-        return memoryview(self._map)
+        return memoryview(mmap.mmap(self._file.fileno(), self.written, access=mmap.ACCESS_READ))
 
-    def close(self) -> None:
-        """Give the file's room back. Idempotent. Views die with their last reference."""
+    async def aclose(self) -> None:
+        """Give the room back. Idempotent, and done even if cancelled."""
         size, self._size = self._size, 0
+        file, self._file = self._file, None
         self._pool._spilled -= size  # noqa: SLF001 - its own room
-        self._file.close()
-        self._map = None
+        if file is not None:
+            with shielded():
+                await anyio.to_thread.run_sync(file.close)
 
 
 def _slots_for(size: int) -> int:

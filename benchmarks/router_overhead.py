@@ -1,0 +1,136 @@
+"""What does routing add to each operation, and how does that grow with the number of rules?
+
+Times `Router.resolve` alone with 0, 1, 50 and 1,000 rules of several mixes, in interleaved rounds,
+and prints the medians. Exits with 1 if 50 rules cost 10 µs or more, or 1,000 rules ten times what
+50 do.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from trove_async.router import Route, Router
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+COUNTS = (0, 1, 50, 1000)
+ROUNDS = 15
+CALLS = 2000
+BACKENDS = ["default", "cold", "archive"]
+
+
+def _suffix(rule: int) -> Route:
+    return Route(f"*.ext{rule}", "cold")
+
+
+def _prefix(rule: int) -> Route:
+    return Route(f"tenant-{rule}/*", "cold")
+
+
+def _below(rule: int) -> Route:
+    return Route(f"tenant-{rule}/**", "cold")
+
+
+def _segment(rule: int) -> Route:
+    return Route(f"**/team-{rule}/*.log", "cold")
+
+
+def _exact(rule: int) -> Route:
+    return Route(f"reports/{rule}/latest.json", "cold")
+
+
+def _inside(rule: int) -> Route:
+    return Route(f"*-id{rule}-*", "cold")
+
+
+def _classes(rule: int) -> Route:
+    return Route(f"data/[a-m]*/{rule:04}-?/*.parquet", "cold")
+
+
+def _per_bucket(rule: int) -> Route:
+    return Route("*.log", "cold", bucket=f"bucket-{rule}")
+
+
+MIXES: dict[str, list[Callable[[int], Route]]] = {
+    "`*.ext`": [_suffix],
+    "`dir/*`": [_prefix],
+    "`**/x/*.log`": [_segment],
+    "exact": [_exact],
+    "`*-x-*`": [_inside],
+    "classes": [_classes],
+    "one a bucket": [_per_bucket],
+    "all mixed": [_suffix, _prefix, _segment, _exact, _below, _inside, _classes, _per_bucket],
+}
+
+
+def keys(count: int) -> list[tuple[str, str]]:
+    """Return keys of which some match a rule and some do not."""
+    chance = random.Random(7)
+    made = []
+    for _ in range(100):
+        rule = chance.randrange(max(2 * count, 2))
+        made += [
+            ("data", f"photos/2024/05/{rule:08}.jpeg"),
+            ("data", f"report.ext{rule}"),
+            ("data", f"tenant-{rule}/invoice.pdf"),
+            ("data", f"var/team-{rule}/app.log"),
+            ("data", f"reports/{rule}/latest.json"),
+            (f"bucket-{rule}", "app.log"),
+            ("data", f"data/kappa/{rule:04}-x/part-00000-of-00128.parquet"),
+        ]
+    return made
+
+
+def measure(router: Router, names: list[tuple[str, str]]) -> float:
+    """Return µs per call of resolve."""
+    resolve = router.resolve
+    repeats = CALLS // len(names) + 1
+    started = time.perf_counter()
+    for _ in range(repeats):
+        for bucket, key in names:
+            resolve(bucket, key)
+    return (time.perf_counter() - started) / (repeats * len(names)) * 1e6
+
+
+def main() -> int:
+    """Print the table; return the exit status."""
+    cases = {
+        (mix, count): (
+            Router(
+                [kinds[rule % len(kinds)](rule) for rule in range(count)],
+                backends=BACKENDS,
+            ),
+            keys(count),
+        )
+        for mix, kinds in MIXES.items()
+        for count in COUNTS
+    }
+    times: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
+    for _ in range(ROUNDS):
+        for case, (router, names) in cases.items():
+            times[case].append(measure(router, names))
+    medians = {case: statistics.median(found) for case, found in times.items()}
+
+    print("| rules | " + " | ".join(f"{count:,}" for count in COUNTS) + " | 1,000 to 50 |")
+    print("| --- |" + " ---: |" * (len(COUNTS) + 1))
+    failed = False
+    for mix in MIXES:
+        few, many = medians[mix, 50], medians[mix, 1000]
+        cells = [f"{medians[mix, count]:.2f} µs" for count in COUNTS]
+        print(f"| {mix} | " + " | ".join(cells) + f" | {many / few:.1f}x |")
+        if few >= 10:
+            failed = True
+            print(f"{mix}: 50 rules cost {few:.1f} µs, the limit is 10", file=sys.stderr)
+        if many >= 10 * few:
+            failed = True
+            print(f"{mix}: 1,000 rules cost {many / few:.1f} times 50", file=sys.stderr)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

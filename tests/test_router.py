@@ -1,0 +1,377 @@
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trove_async.errors import BackendNotFoundError, PatternError
+from trove_async.router import Route, RouteFunction, Router, route_function
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Collection
+
+BACKENDS = ("default", "cold", "archive", "fast")
+
+
+def router(
+    routes: list[Route | tuple[str, str]] | None = None,
+    functions: list[RouteFunction] | None = None,
+    default: str = "default",
+    backends: Collection[str] = BACKENDS,
+) -> Router:
+    return Router(routes or [], functions or [], backends=backends, default=default)
+
+
+async def resolved(router: Router, bucket: str, key: str) -> str:
+    answer = router.resolve(bucket, key)
+    return answer if isinstance(answer, str) else await answer
+
+
+def test_without_rules_all_goes_to_the_default() -> None:
+    assert router().resolve("b", "k") == "default"
+
+
+def test_first_matching_route_wins() -> None:
+    table = router([("archive/*", "archive"), ("*.log", "cold"), ("*", "fast")])
+    assert table.resolve("b", "archive/a.log") == "archive"
+    assert table.resolve("b", "a.log") == "cold"
+    assert table.resolve("b", "a.txt") == "fast"
+    assert table.resolve("b", "logs/a.log") == "default"
+
+
+def test_plain_routes_need_no_pattern() -> None:
+    table = router(
+        [
+            Route.bucket("large", "fast"),
+            Route.prefix("logs[", "cold"),
+            Route.suffix(".t*", "archive", bucket="b"),
+            Route("x", "cold", bucket="b"),
+        ]
+    )
+    assert table.resolve("large", "anything/at/all") == "fast"
+    assert table.resolve("b", "logs[1]/a") == "cold"
+    assert table.resolve("b", "q/a.t*") == "archive"
+    assert table.resolve("c", "q/a.t*") == "default"
+    assert table.resolve("b", "x") == "cold"
+    assert table.resolve("c", "x") == "default"
+
+
+@pytest.mark.parametrize("inner_first", [True, False])
+def test_order_holds_between_routes_of_one_bucket_and_of_all(*, inner_first: bool) -> None:
+    routes: list[Route | tuple[str, str]] = [Route("*.log", "cold", bucket="b"), ("*.log", "fast")]
+    table = router(routes if inner_first else routes[::-1])
+    assert table.resolve("b", "a.log") == ("cold" if inner_first else "fast")
+    assert table.resolve("c", "a.log") == "fast"
+
+
+def test_functions_are_asked_in_order_before_the_routes() -> None:
+    asked: list[str] = []
+
+    def first(bucket: str, key: str) -> str:
+        asked.append(f"first {bucket}/{key}")
+        return ""
+
+    def second(bucket: str, key: str) -> str | None:
+        asked.append(f"second {bucket}/{key}")
+        return "cold" if key == "x" else None
+
+    table = router([("*", "fast")], [first, second])
+    assert table.resolve("b", "x") == "cold"
+    assert table.resolve("b", "y") == "fast"
+    assert asked == ["first b/x", "second b/x", "first b/y", "second b/y"]
+
+
+async def test_async_functions_and_sync_ones_that_return_awaitables() -> None:
+    asked: list[str] = []
+
+    async def slow(_bucket: str, key: str) -> str | None:
+        asked.append("slow")
+        return "cold" if key == "slow" else None
+
+    def late(bucket: str, key: str) -> Awaitable[str | None] | str:
+        asked.append("late")
+        return slow(bucket, "slow") if key == "late" else ""
+
+    table = router([("*.log", "archive")], [slow, late])
+    assert await resolved(table, "b", "slow") == "cold"
+    assert asked == ["slow"]
+    assert await resolved(table, "b", "late") == "cold"
+    assert asked == ["slow", "slow", "late", "slow"]
+    assert await resolved(table, "b", "a.log") == "archive"
+    assert await resolved(table, "b", "a.txt") == "default"
+    assert router([], [lambda _b, k: k]).resolve("b", "fast") == "fast"
+
+
+async def test_function_that_names_no_backend_fails_the_operation() -> None:
+    table = router([], [lambda _bucket, _key: "cloud"])
+    with pytest.raises(BackendNotFoundError, match=r"<lambda>.* 'cloud'; .*'archive', 'cold'"):
+        table.resolve("b", "k")
+    with pytest.raises(BackendNotFoundError):
+        await table.explain("b", "k")
+
+
+@pytest.mark.parametrize("answer", [0, False, 7, b"cold", []])
+async def test_function_that_answers_no_text_is_named(answer: object) -> None:
+    def wrong(_bucket: str, _key: str) -> str:
+        return answer  # type: ignore[return-value]  # what is tested
+
+    async def later(_bucket: str, _key: str) -> str:
+        return answer  # type: ignore[return-value]  # what is tested
+
+    with pytest.raises(TypeError, match=rf"route function 1 .*wrong\).* {type(answer).__name__}"):
+        router([], [wrong]).resolve("b", "k")
+    with pytest.raises(TypeError, match=r"later\) answered"):
+        await resolved(router([], [later]), "b", "k")
+
+
+async def test_exception_of_a_function_passes_through() -> None:
+    def fails(_bucket: str, key: str) -> str:
+        raise KeyError(key)
+
+    with pytest.raises(KeyError):
+        router([], [fails]).resolve("b", "k")
+    with pytest.raises(KeyError):
+        await router([], [route_function(fails, by="bucket")]).reaches("b")
+
+
+def test_default_is_a_name_for_the_primary_backend() -> None:
+    table = router(
+        [("*.log", "default")], [lambda _b, k: "default" if k == "f" else ""], "hot", ["cold"]
+    )
+    assert table.resolve("b", "a.log") == "hot"
+    assert table.resolve("b", "f") == "hot"
+    assert table.resolve("b", "q") == "hot"
+
+
+def test_bad_pattern_is_refused_when_the_route_is_made() -> None:
+    with pytest.raises(PatternError, match="position 0"):
+        Route("[", "cold")
+    with pytest.raises(PatternError):
+        router([("a[", "cold")])
+
+
+def test_unknown_backend_is_refused_when_the_router_is_made() -> None:
+    with pytest.raises(BackendNotFoundError, match=r"'clod'.*'archive', 'cold', 'default', 'fast'"):
+        router([Route.suffix(".log", "clod")])
+
+
+@pytest.mark.parametrize("route", ["*.log", ("*.log",), ("a", "b", "c", "d"), ["*.log", "cold"], 1])
+def test_route_of_the_wrong_shape_is_a_type_error(route: object) -> None:
+    with pytest.raises(TypeError, match="pair"):
+        router([route])  # type: ignore[list-item]  # what is tested
+
+
+def test_wrong_types_are_refused_at_once() -> None:
+    with pytest.raises(TypeError, match="callable"):
+        router([], ["cold"])  # type: ignore[list-item]  # what is tested
+    with pytest.raises(TypeError, match="callable"):
+        route_function("cold")  # type: ignore[call-overload]  # what is tested
+    with pytest.raises(TypeError, match="prefix is a str"):
+        Route.prefix(None, "cold")  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(TypeError, match="backend"):
+        Route("*", None)  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(TypeError, match="bucket"):
+        Route("*", "cold", bucket=1)  # type: ignore[arg-type]  # what is tested
+
+
+def test_route_function_marks_are_checked() -> None:
+    with pytest.raises(ValueError, match="by 'name'"):
+        route_function(by="name")  # type: ignore[call-overload]  # what is tested
+    with pytest.raises(ValueError, match="omit"):
+        route_function(by="bucket", reaches=lambda _b, _p: {"cold"})
+
+
+def test_marked_function_is_still_a_function() -> None:
+    @route_function(by="bucket")
+    def large(bucket: str, key: str) -> str:
+        return f"{bucket}{key}"
+
+    assert large("a", "b") == "ab"
+    assert route_function(large)("a", "b") == "ab"
+
+
+def test_routes_are_values() -> None:
+    routes = [
+        Route("a*", "cold"),
+        Route("a*", "cold", bucket="b"),
+        Route.prefix("a", "cold"),
+        Route.suffix("a", "cold", bucket="b"),
+        Route.bucket("a", "cold"),
+    ]
+    assert len(set(routes)) == len(routes)
+    assert list(map(repr, routes)) == [
+        "Route('a*', 'cold')",
+        "Route('a*', 'cold', bucket='b')",
+        "Route.prefix('a', 'cold')",
+        "Route.suffix('a', 'cold', bucket='b')",
+        "Route.bucket('a', 'cold')",
+    ]
+    assert eval(repr(routes), {"Route": Route}) == routes  # noqa: S307 - what a repr promises
+    assert pickle.loads(pickle.dumps(routes)) == routes == copy.deepcopy(routes)  # noqa: S301
+    assert [route.pattern for route in routes] == ["a*", "a*", None, None, None]
+    with pytest.raises(AttributeError):
+        routes[0].backend = "hot"  # type: ignore[misc]  # what is tested
+
+
+async def test_explain_tells_the_rule_and_why() -> None:
+    async def pick(_bucket: str, key: str) -> str:
+        return "fast" if key == "f" else ""
+
+    table = router(
+        [
+            ("archive/*", "archive"),
+            Route.prefix("logs/", "cold"),
+            Route.suffix(".tmp", "fast", bucket="b"),
+            Route.bucket("large", "cold"),
+        ],
+        [pick],
+    )
+    expected = {
+        ("b", "f"): ("fast", pick.__qualname__, f"route function 1 ({pick.__qualname__}) answered"),
+        ("b", "archive/x"): ("archive", "archive/*", "Route 1 of 4: pattern 'archive/*' is the"),
+        ("b", "logs/x"): ("cold", "prefix 'logs/'", "Route 2 of 4: the key begins with 'logs/'"),
+        ("b", "x.tmp"): ("fast", "suffix '.tmp'", "and is for bucket 'b'"),
+        ("large", "x"): ("cold", "bucket 'large'", "Route 4 of 4: bucket 'large' as a whole"),
+        ("b", "x"): ("default", None, "No rule claims the key"),
+    }
+    for (bucket, key), (backend, rule, reason) in expected.items():
+        decision = await table.explain(bucket, key)
+        assert (decision.backend, decision.rule) == (backend, rule)
+        assert reason.lower() in decision.reason.lower()
+        assert decision.reason[0].isupper()
+        assert decision.reason.endswith(".")
+    assert "no rules" in (await router().explain("b", "k")).reason
+
+
+async def test_function_objects_without_a_name_are_told_by_their_class() -> None:
+    table = router([], [partial(lambda name, _b, _k: name, "cold")])
+    assert (await table.explain("b", "k")).rule == "partial"
+
+
+async def test_reaches_names_what_the_routes_can_reach_in_order() -> None:
+    table = router(
+        [
+            Route("archive/*", "archive"),
+            Route("*.log", "cold"),
+            Route.prefix("data/", "fast", bucket="b"),
+        ]
+    )
+    assert await table.reaches("b") == ("archive", "cold", "fast", "default")
+    assert await table.reaches("b", "archive/") == ("archive", "default")
+    assert await table.reaches("b", "data/x") == ("fast",)
+    assert await table.reaches("c", "data/x") == ("default",)
+    assert await table.reaches("b", "x") == ("cold", "default")
+    assert await router().reaches("b") == ("default",)
+
+
+async def test_unmarked_function_reaches_all() -> None:
+    table = router([("a", "cold")], [lambda _b, _k: None])
+    assert await table.reaches("b", "x/") == BACKENDS
+
+
+async def test_function_by_bucket_is_asked_and_ends_the_search() -> None:
+    async def later(bucket: str, _key: str) -> str | None:
+        return "archive" if bucket == "old" else None
+
+    table = router(
+        [("*", "fast")],
+        [
+            route_function(reaches=lambda _b, p: ["cold"] if p.startswith("c") else [])(
+                lambda _b, k: "cold" if k.startswith("c") else ""
+            ),
+            route_function(lambda b, _k: "fast" if b == "quick" else "", by="bucket"),
+            route_function(later, by="bucket"),
+        ],
+    )
+    assert await table.reaches("quick", "c") == ("cold", "fast")
+    assert await table.reaches("quick", "x") == ("fast",)
+    assert await table.reaches("old", "x") == ("archive",)
+    assert await table.reaches("b", "x/") == ("default",)
+    assert await table.reaches("b", "x") == ("fast", "default")
+
+
+async def test_what_reaches_announces_is_checked() -> None:
+    def marked(answer: object) -> Router:
+        return router(
+            [],
+            [route_function(lambda _b, _k: "", reaches=lambda _b, _p: answer)],  # type: ignore[arg-type,return-value]  # what is tested
+        )
+
+    with pytest.raises(BackendNotFoundError, match=r"`reaches` of route function 1 .*'cloud'"):
+        await marked({"cloud"}).reaches("b")
+    for wrong in ("cold", None, 3):
+        with pytest.raises(TypeError, match="not a set"):
+            await marked(wrong).reaches("b")
+    assert await marked({"default"}).reaches("b") == ("default",)
+
+
+def test_fingerprint_is_stable_and_tells_rules_apart() -> None:
+    script = (
+        "from trove_async.router import *\n"
+        "print(Router([('*.log', 'cold'), Route.prefix('a', 'b')], backends={'cold', 'b'}).fingerprint)"
+    )
+    prints = {
+        subprocess.run(  # noqa: S603 - our own interpreter, so that another hash seed is used
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    same = Router([("*.log", "cold"), Route.prefix("a", "b")], backends=["b", "cold"])
+    assert prints == {same.fingerprint}
+    others = [
+        router(),
+        router(default="fast"),
+        router([("*.log", "cold")]),
+        router([("*.log", "fast")]),
+        router([Route("*.log", "cold", bucket="b")]),
+        router([Route.suffix("*.log", "cold")]),
+        router([("a", "cold"), ("b", "cold")]),
+        router([("b", "cold"), ("a", "cold")]),
+        router([], [lambda _b, _k: ""]),
+        router([], [route_function(lambda _b, _k: "", by="bucket")]),
+        router(backends=["default", "more"]),
+        same,
+    ]
+    assert len({one.fingerprint for one in others}) == len(others)
+
+
+keys = st.text("ab/.", min_size=1, max_size=6)
+backends = st.sampled_from(BACKENDS)
+buckets = st.sampled_from(["b", "c"])
+routes = st.one_of(
+    st.builds(Route, st.text("ab/.*?", max_size=5), backends, st.none() | buckets),
+    st.builds(Route.prefix, keys, backends, st.none() | buckets),
+    st.builds(Route.suffix, keys, backends, st.none() | buckets),
+    st.builds(Route.bucket, buckets, backends),
+)
+
+
+@given(st.lists(routes, max_size=30), buckets, keys, keys)
+async def test_resolving_is_a_scan_and_reaches_covers_it(
+    rules: list[Route], bucket: str, prefix: str, rest: str
+) -> None:
+    table = Router(rules, backends=BACKENDS)
+    key = prefix + rest
+    naive = next(
+        (
+            rule.backend
+            for rule in rules
+            if rule.in_bucket in {None, bucket} and rule.glob.matches(key)
+        ),
+        "default",
+    )
+    assert table.resolve(bucket, key) == naive
+    assert (await table.explain(bucket, key)).backend == naive
+    assert naive in await table.reaches(bucket, prefix)

@@ -1,0 +1,123 @@
+"""The backends of one store: each distinct driver opened once, closed once, whoever shares it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from ._concurrency import OwnedTasks, shielded
+from ._leaf import Leaf
+from .driver import AsyncDriver, DriverContext, Layer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .driver import Capabilities
+    from .events import Events
+    from .models import Timeout
+    from .pool import BufferPool
+    from .retry import RetryPolicy
+
+SPILL_LANES = 2
+"""Spilled parts that one backend sends at once: while sent they are resident, outside the pool."""
+
+
+class Backend:
+    """One named backend, open: the driver as the engine uses it."""
+
+    __slots__ = ("capabilities", "driver", "name", "spill_lanes", "tasks")
+
+    def __init__(self, name: str, driver: AsyncDriver, tasks: OwnedTasks) -> None:
+        self.name = name
+        self.driver = driver
+        self.tasks = tasks
+        self.capabilities: Capabilities = driver.capabilities
+        self.spill_lanes = anyio.Semaphore(SPILL_LANES)
+
+
+class Backends:
+    """All backends of a store, in the order in which they were named; the default comes first.
+
+    Args:
+        drivers: The drivers by their backends' names, as the user gave them.
+        pool: Handed down to the drivers.
+        events: Likewise.
+        timeout: Likewise.
+        retry: For the leaves.
+    """
+
+    def __init__(
+        self,
+        drivers: Mapping[str, AsyncDriver],
+        *,
+        pool: BufferPool,
+        events: Events,
+        timeout: Timeout,
+        retry: RetryPolicy,
+    ) -> None:
+        self._drivers = drivers
+        self._pool = pool
+        self._events = events
+        self._timeout = timeout
+        self._retry = retry
+        self._tasks = OwnedTasks()
+        self._attached: dict[int, AsyncDriver] = {}
+        self._opened: list[AsyncDriver] = []
+        self._backends: dict[str, Backend] = {}
+
+    def __getitem__(self, name: str) -> Backend:
+        return self._backends[name]
+
+    async def open(self) -> None:
+        """Open every driver; if one cannot be, close those that were and raise."""
+        try:
+            for name, driver in self._drivers.items():
+                self._backends[name] = Backend(name, await self._attach(name, driver), self._tasks)
+        except BaseException:
+            with shielded():
+                await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Close each distinct driver once, all of them, the last opened first.
+
+        Raises:
+            ExceptionGroup: Of every failure, if there were several; a single one comes as itself.
+        """
+        await self._tasks.aclose()
+        failures: list[Exception] = []
+        while self._opened:
+            try:
+                await self._opened.pop().aclose()
+            except Exception as error:  # noqa: BLE001 - every driver is closed, every failure told
+                failures.append(error)
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise ExceptionGroup("several drivers could not be closed", failures)
+
+    async def _attach(self, name: str, driver: AsyncDriver) -> AsyncDriver:
+        known = self._attached.get(id(driver))
+        if known is not None:
+            return known
+        context = DriverContext(
+            backend=name,
+            pool=self._pool,
+            events=self._events,
+            timeout=self._timeout,
+            attach=lambda inner: self._attach(name, inner),
+        )
+        try:
+            await driver.open(context)
+        except BaseException:
+            with shielded():
+                await driver.aclose()
+            raise
+        # Inner drivers come before the layers made of them, so closing in reverse is safe.
+        self._opened.append(driver)
+        settled = (
+            driver if isinstance(driver, Layer) else Leaf(driver, context, self._retry, self._tasks)
+        )
+        self._attached[id(driver)] = settled
+        return settled

@@ -1,0 +1,163 @@
+"""Buckets over many backends: one logical name, a bucket of that name on each backend that needs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from ._concurrency import task_group
+from .errors import (
+    BackendNotFoundError,
+    BucketExistsError,
+    BucketNotEmptyError,
+    BucketNotFoundError,
+    TroveError,
+)
+from .models import BucketInfo, ListOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from ._backends import Backend
+
+CreateMissing = bool | Literal["auto"]
+
+
+class Buckets:
+    """The buckets that one handle of a store sees.
+
+    Args:
+        backends: The backends in question, the default (or the pinned one) first.
+        create_missing: Whether a put makes a bucket that only its backend lacks; ``"auto"``: where
+            bucket names are the backend's own.
+    """
+
+    def __init__(self, backends: Sequence[Backend], create_missing: CreateMissing) -> None:
+        self._backends = backends
+        self._create_missing = create_missing
+
+    async def create(
+        self, bucket: str, *, exist_ok: bool, on: Iterable[str] | Literal["all"] | None
+    ) -> None:
+        """Make the bucket on the first backend, or on those named."""
+        chosen = self._chosen(on)
+        for backend in chosen:
+            try:
+                await backend.driver.create_bucket(bucket)
+            except BucketExistsError:
+                if not exist_ok:
+                    raise
+
+    def _chosen(self, on: Iterable[str] | Literal["all"] | None) -> Sequence[Backend]:
+        if on is None:
+            return self._backends[:1]
+        if on == "all":
+            return self._backends
+        known = {backend.name: backend for backend in self._backends}
+        wanted = [on] if isinstance(on, str) else list(on)
+        for name in wanted:
+            if name not in known:
+                raise BackendNotFoundError(
+                    f"no backend {name!r} here: there are {', '.join(map(repr, known))}"
+                )
+        return [known[name] for name in wanted]
+
+    async def delete(self, bucket: str) -> None:
+        """Delete the empty bucket wherever it is, once it is known to be empty everywhere."""
+        holders = [backend for backend in self._backends if await _is_empty(backend, bucket)]
+        if not holders:
+            raise BucketNotFoundError(
+                "no backend has such a bucket", operation="delete_bucket", bucket=bucket
+            )
+        gone: list[str] = []
+        for backend in holders:
+            try:
+                await backend.driver.delete_bucket(bucket)
+            except TroveError as error:
+                if gone:
+                    error.message += f" (it is deleted on {', '.join(gone)} already)"
+                raise
+            gone.append(repr(backend.name))
+
+    async def list(self) -> Sequence[BucketInfo]:
+        """Return the union of all backends' buckets, sorted by name."""
+        answers: dict[str, Sequence[BucketInfo]] = {}
+
+        async def ask(backend: Backend) -> None:
+            answers[backend.name] = await backend.driver.list_buckets()
+
+        async with task_group() as group:
+            for backend in self._backends:
+                group.start_soon(ask, backend)
+        united: dict[str, BucketInfo] = {}
+        for backend in self._backends:
+            for info in answers[backend.name]:
+                known = united.get(info.name, info)
+                united[info.name] = BucketInfo(
+                    name=info.name,
+                    created=known.created or info.created,
+                    backends=(*known.backends, backend.name),
+                )
+        return [united[name] for name in sorted(united)]
+
+    async def exists_anywhere(self, bucket: str) -> bool:
+        """Tell whether any of the backends has the bucket."""
+        for backend in self._backends:
+            if await _has(backend, bucket):
+                return True
+        return False
+
+    async def make_missing(self, backend: Backend, error: BucketNotFoundError) -> None:
+        """Make the bucket that a put found missing on `backend`, or raise with what to do.
+
+        It is made where the default backend has one of that name, which is how the user said that
+        the logical bucket exists, and where making it cannot take a name from the whole world.
+        """
+        bucket = error.bucket or ""
+        default = self._backends[0]
+        if backend is default:
+            error.message = f"no such bucket: await store.create_bucket({bucket!r}) first"
+            raise error
+        allowed = self._create_missing
+        if allowed == "auto":
+            allowed = backend.capabilities.private_namespace
+        if not allowed:
+            error.message = (
+                f"no such bucket: create it there (create_bucket({bucket!r},"
+                f" backends=[{backend.name!r}])), map it to one (Mapped), or make the store with"
+                " create_missing_buckets=True"
+            )
+            raise error
+        if not await _has(default, bucket):
+            error.message = (
+                f"no such bucket, nor one on the default backend: await"
+                f" store.create_bucket({bucket!r}) first"
+            )
+            raise error
+        try:
+            await backend.driver.create_bucket(bucket)
+        except BucketExistsError:
+            return  # another put made it meanwhile: just as well
+
+
+async def _has(backend: Backend, bucket: str) -> bool:
+    try:
+        await backend.driver.head_bucket(bucket)
+    except BucketNotFoundError:
+        return False
+    return True
+
+
+async def _is_empty(backend: Backend, bucket: str) -> bool:
+    """Tell whether the backend has the bucket; raise if it is there and not empty."""
+    try:
+        page = await backend.driver.list_page(bucket, ListOptions(limit=1))
+    except BucketNotFoundError:
+        return False
+    if page.entries:
+        raise BucketNotEmptyError(
+            f"the bucket still has objects, {page.entries[0].key!r} for one; nothing was deleted",
+            operation="delete_bucket",
+            backend=backend.name,
+            bucket=bucket,
+        )
+    return True

@@ -1,0 +1,191 @@
+"""What is refused before any I/O, and what a user's arguments become on their way to a driver."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING
+
+from . import _names
+from ._copy import Changes
+from .errors import InvalidNameError, NotSupportedError
+from .models import GetOptions, ObjectInfo, PutOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._backends import Backend
+    from .models import ByteRange, DeleteOptions
+
+
+def put_options(
+    *,
+    size: int | None = None,
+    content_type: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    storage_class: str | None = None,
+    cache_control: str | None = None,
+    content_disposition: str | None = None,
+    content_encoding: str | None = None,
+    if_none_match: str | None = None,
+    if_match: str | ObjectInfo | None = None,
+) -> PutOptions:
+    """Check a put's options by themselves, and pack them.
+
+    Raises:
+        InvalidNameError: A value that no header can carry, or a metadata name of our own.
+        ValueError: A negative size, or an ``if_none_match`` other than ``"*"``.
+    """
+    if size is not None and size < 0:
+        raise ValueError(f"size is the body's bytes, not {size}")
+    if if_none_match not in {None, "*"}:
+        raise ValueError('if_none_match of a put is "*": create only, never replace')
+    if if_none_match is not None and if_match is not None:
+        raise ValueError("if_match replaces a version, if_none_match creates: not both")
+    _names.check_header("content_type", content_type)
+    _names.check_header("cache_control", cache_control)
+    _names.check_header("content_disposition", content_disposition)
+    _names.check_header("content_encoding", content_encoding)
+    _names.check_header("storage_class", storage_class)
+    for name, value in (tags or {}).items():
+        _names.check_header("a tag's name", name)
+        _names.check_header("a tag", value)
+    return PutOptions(
+        size=size,
+        content_type=content_type,
+        metadata=checked_metadata(metadata or {}),
+        tags=dict(tags or {}),
+        storage_class=storage_class,
+        cache_control=cache_control,
+        content_disposition=content_disposition,
+        content_encoding=content_encoding,
+        if_match=etag_of(if_match),
+        if_none_match=if_none_match,
+        write_id=new_write_id(),
+    )
+
+
+def changes(
+    metadata: Mapping[str, str] | None,
+    storage_class: str | None,
+    if_match: str | ObjectInfo | None,
+    if_none_match: str | None,
+) -> Changes:
+    """Check the options of a copy by themselves, and pack them."""
+    checked = put_options(
+        metadata=metadata,
+        storage_class=storage_class,
+        if_match=if_match,
+        if_none_match=if_none_match,
+    )
+    return Changes(
+        metadata=None if metadata is None else checked.metadata,
+        storage_class=storage_class,
+        if_match=checked.if_match,
+        if_none_match=if_none_match,
+        write_id=new_write_id(),
+    )
+
+
+def checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
+    """Check user metadata, and put its names in lower case, as HTTP services do."""
+    if not metadata:
+        return {}
+    _names.check_metadata(metadata)
+    lowered = {name.lower(): value for name, value in metadata.items()}
+    if len(lowered) < len(metadata):
+        raise InvalidNameError("two metadata names differ by case only, which HTTP does not keep")
+    return lowered
+
+
+def new_write_id() -> str:
+    """Return an id that no other write has."""
+    return secrets.token_hex(8)
+
+
+def etag_of(condition: str | ObjectInfo | None) -> str | None:
+    """Return the etag that a user named, or had in hand."""
+    return condition.etag if isinstance(condition, ObjectInfo) else condition
+
+
+def check_put(backend: Backend, key: str, options: PutOptions) -> None:
+    """Refuse what the backend would have to drop.
+
+    Raises:
+        NotSupportedError: It cannot honour one of the options.
+        InvalidNameError: The key is longer than it takes.
+    """
+    check_key_length(backend, key)
+    can = backend.capabilities
+    for asked, able, what in (
+        (options.if_none_match is not None, can.put_if_none_match, "create only (if_none_match)"),
+        (options.if_match is not None, can.put_if_match, "replace one version only (if_match)"),
+        (bool(options.metadata), can.metadata, "keep metadata"),
+        (bool(options.tags), can.tags, "keep tags"),
+        (options.storage_class is not None, can.storage_class, "choose a storage class"),
+        (options.content_type is not None, can.headers, "keep content_type"),
+        (options.cache_control is not None, can.headers, "keep cache_control"),
+        (options.content_disposition is not None, can.headers, "keep content_disposition"),
+        (options.content_encoding is not None, can.headers, "keep content_encoding"),
+    ):
+        if asked and not able:
+            raise _refused(backend, what)
+    if options.metadata:
+        size = sum(len(name) + len(value.encode()) for name, value in options.metadata.items())
+        if size > can.max_metadata_bytes:
+            raise NotSupportedError(
+                f"the metadata has {size} bytes, and the backend keeps {can.max_metadata_bytes}",
+                backend=backend.name,
+            )
+
+
+def check_key_length(backend: Backend, key: str) -> None:
+    """Refuse a key that is longer than the backend takes, though others take it."""
+    most = backend.capabilities.max_key_bytes
+    if most < _names.MAX_KEY_BYTES and len(key.encode()) > most:
+        raise InvalidNameError(
+            f"a key may have {most} bytes of UTF-8 on this backend", backend=backend.name
+        )
+
+
+def get_options(
+    *,
+    range: ByteRange | None,
+    version_id: str | None,
+    if_match: str | ObjectInfo | None,
+    if_none_match: str | ObjectInfo | None,
+) -> GetOptions:
+    """Pack a get's options."""
+    return GetOptions(
+        range=range,
+        version_id=version_id,
+        if_match=etag_of(if_match),
+        if_none_match=etag_of(if_none_match),
+    )
+
+
+def check_get(backend: Backend, options: GetOptions) -> None:
+    """Refuse what the backend would have to ignore."""
+    can = backend.capabilities
+    if options.range is not None and not can.ranges:
+        raise _refused(backend, "read a range")
+    conditional = options.if_match is not None or options.if_none_match is not None
+    if conditional and not can.get_conditions:
+        raise _refused(backend, "read on a condition (if_match, if_none_match)")
+    if options.version_id is not None and not can.versions:
+        raise _refused(backend, "read a version by its id")
+
+
+def check_delete(backend: Backend, options: DeleteOptions) -> None:
+    """Refuse what the backend would have to ignore."""
+    can = backend.capabilities
+    if options.if_match is not None and not can.delete_if_match:
+        raise _refused(backend, "delete one version only (if_match)")
+    if options.version_id is not None and not can.versions:
+        raise _refused(backend, "delete a version by its id")
+
+
+def _refused(backend: Backend, what: str) -> NotSupportedError:
+    return NotSupportedError(
+        f"{backend.driver.name} cannot {what}; nothing was done", backend=backend.name
+    )

@@ -1,0 +1,145 @@
+"""What all handles of one store share, and what every operation begins and ends with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, TypeVar
+
+from ._backends import Backends
+from ._concurrency import within
+from .driver import AsyncDriver
+from .errors import ClosedError, TroveError
+from .events import Event, Events
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from ._buckets import CreateMissing
+    from .models import Timeout
+    from .pool import BufferPool
+    from .retry import RetryPolicy
+    from .router import Router
+
+T = TypeVar("T")
+
+
+class Core:
+    """One store's drivers, rules, memory and state.
+
+    Args:
+        drivers: By their backends' names, the default first.
+        router: The rules of the routed handle.
+        pool: The memory.
+        retry: For every leaf driver.
+        timeout: For every operation.
+        create_missing: See `Trove`.
+    """
+
+    def __init__(
+        self,
+        drivers: Mapping[str, AsyncDriver],
+        *,
+        router: Router,
+        pool: BufferPool,
+        retry: RetryPolicy,
+        timeout: Timeout,
+        create_missing: CreateMissing,
+    ) -> None:
+        for name, driver in drivers.items():
+            if not isinstance(driver, AsyncDriver):
+                raise TypeError(
+                    f"backend {name!r} is a driver or a URL, not {type(driver).__name__}"
+                )
+        self.names = tuple(drivers)
+        self.router = router
+        self.pool = pool
+        self.events = Events()
+        self.timeout = timeout
+        self.create_missing = create_missing
+        self.backends = Backends(
+            drivers, pool=pool, events=self.events, timeout=timeout, retry=retry
+        )
+        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._closed = False
+
+    async def open(self) -> None:
+        """Open every driver, in this event loop and process.
+
+        Raises:
+            ClosedError: The store was opened before: make a new one.
+            ConfigError: A driver's settings cannot work.
+        """
+        if self._home is not None or self._closed:
+            raise ClosedError("a store is opened once: make a new Trove")
+        self._home = os.getpid(), asyncio.get_running_loop()
+        try:
+            await self.backends.open()
+        except BaseException:
+            self._closed = True
+            raise
+
+    async def aclose(self) -> None:
+        """Close every driver once. Idempotent; after a cancel, a second call goes on."""
+        self._closed = True
+        if self._home is not None:
+            self._check_home()
+            await self.backends.aclose()
+
+    def check_usable(self) -> None:
+        """Raise ClosedError, with what to do, if the store may not be used here and now."""
+        if self._closed:
+            raise ClosedError("this store is closed: make a new Trove")
+        if self._home is None:
+            raise ClosedError("this store is not open yet: use it inside `async with Trove(…)`")
+        self._check_home()
+
+    def _check_home(self) -> None:
+        assert self._home is not None  # noqa: S101 - asked only once it was opened
+        if self._home[1] is not asyncio.get_running_loop():
+            raise ClosedError(
+                "this store belongs to another event loop: open a Trove in each loop that uses one"
+            )
+        if self._home[0] != os.getpid():
+            raise ClosedError("this store was opened before a fork: open a Trove in each process")
+
+    async def run(
+        self, operation: str, bucket: str | None, key: str | None, work: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Do one operation of a user's: usable, within the deadline, told, its errors located."""
+        self.check_usable()
+        started = asyncio.get_running_loop().time() if self.events else 0.0
+        failure: BaseException | None = None
+        try:
+            if self.timeout.total is None:
+                return await work()
+            return await within(self.timeout.total, f"{operation} was not done", work())
+        except TroveError as error:
+            error.operation = operation
+            failure = error.located(bucket=bucket, key=key)
+            raise
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            if self.events:
+                self._tell(operation, bucket, key, started, failure)
+
+    def _tell(
+        self,
+        operation: str,
+        bucket: str | None,
+        key: str | None,
+        started: float,
+        failure: BaseException | None,
+    ) -> None:
+        self.events.emit(
+            Event(
+                kind="operation",
+                operation=operation,
+                bucket=bucket,
+                key=key,
+                duration=asyncio.get_running_loop().time() - started,
+                error=failure,
+            )
+        )

@@ -1,0 +1,467 @@
+r"""Patterns of names, compiled once, and an index that finds the first of many that matches.
+
+The rules are those of Go's ``path/filepath.Match`` on Unix, for names whose separator is ``/``::
+
+    *           any characters but "/", none included
+    ?           one character that is not "/"
+    [a-z0-9]    one character of the class, which may be "/"; [^a-z] one that is not of it
+    \c          the character c itself, inside a class as well
+    c           any other character: itself
+
+A pattern matches a whole name. ``!`` and a class's ``[`` are ordinary, ``[]`` and ``[-a]`` are
+errors, and ``[z-a]`` is an empty range. As in Go, what stands between two ``*`` is taken where it
+first fits and never elsewhere, which bounds the time by the product of the lengths; it can be told
+from trying every place only where a class matches ``/``. Unlike Go, which may go on in the middle
+of a character's UTF-8 bytes after a ``*``, names are read by code points.
+
+One extension: a whole segment ``**`` stands for any number of segments, none included. So ``a/**``
+matches whatever begins with ``a/`` (and not ``a`` itself), ``**/b`` matches ``b`` and ``x/y/b``,
+``a/**/b`` matches ``a/b`` and ``a/x/y/b``, and ``**`` matches everything. Elsewhere, ``**`` is
+``*`` said twice, as in Go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from .errors import PatternError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+
+class Meta(Enum):
+    """What is no literal in a pattern, classes aside: its meaning as a regular expression."""
+
+    ONE = "[^/]"
+    STAR = "[^/]*?"
+    SEGMENTS = "(?:[^/]*+/)*?"  # `**/`: whole segments, each with its slash
+    ANYTHING = ".*"  # a `**` at the end
+
+
+@dataclass(frozen=True, slots=True)
+class CharacterClass:
+    """A ``[...]``: inclusive ranges of characters, and whether they are those not meant."""
+
+    ranges: tuple[tuple[str, str], ...]
+    negated: bool
+
+    def holds(self, character: str) -> bool:
+        """Tell whether the class matches the character."""
+        return any(low <= character <= high for low, high in self.ranges) != self.negated
+
+    @property
+    def regex(self) -> str:
+        """The class as a regular expression."""
+        spans = "".join(
+            f"\\U{ord(low):08x}-\\U{ord(high):08x}" for low, high in self.ranges if low <= high
+        )
+        if not spans:
+            return "." if self.negated else "(?!)"
+        return f"[{'^' if self.negated else ''}{spans}]"
+
+
+Token: TypeAlias = str | Meta | CharacterClass
+"""A string stands for itself, and two never follow one another."""
+
+
+class Glob:
+    """One compiled pattern. Two are equal when they say the same.
+
+    Attributes:
+        tokens: What it consists of.
+        test: Tells whether a name matches, by a true or false value: the quick way to ask.
+        literal: Whether the whole pattern stands for itself.
+        prefix: What every match begins with: the literal up to the first meta character.
+        suffix: What every match ends with: the literal after the last one.
+    """
+
+    __slots__ = ("literal", "prefix", "suffix", "test", "tokens")
+
+    def __init__(self, tokens: Iterable[Token]) -> None:
+        self.tokens: Final = tuple(tokens)
+        first, last = (self.tokens[0], self.tokens[-1]) if self.tokens else ("", "")
+        self.literal: Final = all(isinstance(token, str) for token in self.tokens)
+        self.prefix: Final = first if isinstance(first, str) else ""
+        self.suffix: Final = last if isinstance(last, str) else ""
+        self.test: Final = _test(self)
+
+    @classmethod
+    def parse(cls, pattern: str) -> Glob:
+        """Compile a pattern.
+
+        Raises:
+            PatternError: It is malformed, for whatever name; the message says where and why.
+        """
+        if not isinstance(pattern, str):
+            raise TypeError(f"a pattern is a str, not {type(pattern).__name__}")
+        return cls(_merged(_tokens(pattern)))
+
+    @classmethod
+    def starting(cls, prefix: str) -> Glob:
+        """Match what begins with `prefix`, slashes or not, with no character special."""
+        return cls(_merged([prefix, Meta.ANYTHING]))
+
+    @classmethod
+    def ending(cls, suffix: str) -> Glob:
+        """Match what ends with `suffix`, slashes or not, with no character special."""
+        return cls(_merged([Meta.ANYTHING, suffix]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Glob) and self.tokens == other.tokens
+
+    def __hash__(self) -> int:
+        return hash(self.tokens)
+
+    def __reduce__(self) -> tuple[type[Glob], tuple[tuple[Token, ...]]]:
+        # `test` is a closure, which no copy or pickle can carry.
+        return (Glob, (self.tokens,))
+
+    def matches(self, name: str) -> bool:
+        """Tell whether the whole name matches."""
+        return bool(self.test(name))
+
+    def covers(self, prefix: str) -> bool:
+        """Tell whether it certainly matches every name that begins with `prefix`."""
+        return self.tokens[-1:] == (Meta.ANYTHING,) and (
+            len(self.tokens) == 1
+            or (self.tokens == (self.prefix, Meta.ANYTHING) and prefix.startswith(self.prefix))
+        )
+
+    def can_match_below(self, prefix: str) -> bool:
+        """Tell whether it may match a name that begins with `prefix`; False is certain."""
+        if self.prefix.startswith(prefix):
+            return True
+        return prefix.startswith(self.prefix) and self._survives(prefix)
+
+    def _survives(self, prefix: str) -> bool:
+        # All ways of reading `prefix` at once: the places in the pattern that may come next.
+        steps: list[Token] = [
+            step for token in self.tokens for step in (token if isinstance(token, str) else [token])
+        ]
+        places = _closure(steps, [0])
+        for character in prefix:
+            places = _closure(steps, _advance(steps, places, character))
+        return bool(places)
+
+
+def _closure(steps: Sequence[Token], places: Iterable[int]) -> set[int]:
+    """Add the places reached by letting stars stand for nothing; negative: in mid-segment."""
+    reached = set()
+    for place in places:
+        at = place
+        reached.add(at)
+        while 0 <= at < len(steps) and steps[at] in {Meta.STAR, Meta.SEGMENTS, Meta.ANYTHING}:
+            at += 1
+            reached.add(at)
+    return reached
+
+
+def _advance(steps: Sequence[Token], places: Iterable[int], character: str) -> Iterator[int]:
+    for place in places:
+        at = ~place if place < 0 else place
+        step = steps[at] if at < len(steps) else None
+        if step is Meta.SEGMENTS:
+            yield at if character == "/" else ~at
+        elif step is Meta.ANYTHING or (step is Meta.STAR and character != "/"):
+            yield at
+        elif (
+            step == character
+            or (step is Meta.ONE and character != "/")
+            or (isinstance(step, CharacterClass) and step.holds(character))
+        ):
+            yield at + 1
+
+
+def _tokens(pattern: str) -> Iterator[Token]:
+    """Yield the parts of a pattern, literals by the character."""
+    at, end = 0, len(pattern)
+    starts_segment = True
+    while at < end:
+        character = pattern[at]
+        if character == "*":
+            stars = at
+            while pattern[at : at + 1] == "*":
+                at += 1
+            following = pattern[at : at + 1]
+            if starts_segment and at - stars == 2 and following in {"", "/"}:  # noqa: PLR2004 - `**`
+                yield Meta.SEGMENTS if following else Meta.ANYTHING
+                at += 1
+                continue
+            yield Meta.STAR
+        elif character == "?":
+            yield Meta.ONE
+            at += 1
+        elif character == "[":
+            found, at = _class(pattern, at)
+            yield found
+        else:
+            character, at = _character(pattern, at)
+            yield character
+        starts_segment = character == "/"
+
+
+def _class(pattern: str, start: int) -> tuple[CharacterClass, int]:
+    """Read the class that opens at `start`; return it, and where the pattern goes on."""
+    at = start + 1
+    negated = pattern[at : at + 1] == "^"
+    at += negated
+    ranges: list[tuple[str, str]] = []
+    while not (ranges and pattern[at : at + 1] == "]"):
+        low, at = _member(pattern, at, start)
+        high = low
+        if pattern[at : at + 1] == "-":
+            high, at = _member(pattern, at + 1, start)
+        ranges.append((low, high))
+    return CharacterClass(tuple(ranges), negated), at + 1
+
+
+def _member(pattern: str, at: int, start: int) -> tuple[str, int]:
+    character = pattern[at : at + 1]
+    if not character:
+        raise _malformed(pattern, start, "the class that opens here has no ']'")
+    if character in "-]":
+        raise _malformed(
+            pattern,
+            at,
+            f"a character of the class is wanted, not {character!r} (or '\\{character}')",
+        )
+    return _character(pattern, at)
+
+
+def _character(pattern: str, at: int) -> tuple[str, int]:
+    character = pattern[at]
+    if character == "\\":
+        at += 1
+        if at == len(pattern):
+            raise _malformed(pattern, at - 1, "nothing follows the '\\'")
+        character = pattern[at]
+    if "\ud800" <= character <= "\udfff":
+        raise _malformed(pattern, at, "a lone surrogate, which no UTF-8 name holds")
+    return character, at + 1
+
+
+def _malformed(pattern: str, at: int, why: str) -> PatternError:
+    return PatternError(f"bad pattern {pattern!r} at position {at}: {why}")
+
+
+def _merged(tokens: Iterable[Token]) -> list[Token]:
+    """Join neighbouring literals, and stars that say no more than the one beside them."""
+    merged: list[Token] = []
+    for token in tokens:
+        last = merged[-1] if merged else None
+        if isinstance(token, str):
+            if isinstance(last, str):
+                merged[-1] = last + token
+            elif token:
+                merged.append(token)
+        elif last is Meta.SEGMENTS and token is Meta.ANYTHING:
+            merged[-1] = token
+        elif not (last is token and token in {Meta.STAR, Meta.SEGMENTS}):
+            merged.append(token)
+    return merged
+
+
+def _test(glob: Glob) -> Callable[[str], object]:
+    """Return what tells the names that match: string methods for the shapes that most have."""
+    prefix, suffix = glob.prefix, glob.suffix
+    match glob.tokens:
+        case () | (str(),):
+            return prefix.__eq__
+        case (Meta.ANYTHING,):
+            return lambda _name: True
+        case (str(), Meta.ANYTHING):
+            return lambda name: name.startswith(prefix)
+        case (Meta.ANYTHING, str()):
+            return lambda name: name.endswith(suffix)
+        case (Meta.STAR,) | (Meta.STAR, str()) | (str(), Meta.STAR) | (str(), Meta.STAR, str()):
+            head, tail = len(prefix), len(suffix)
+            return lambda name: (
+                len(name) >= head + tail
+                and name.startswith(prefix)
+                and name.endswith(suffix)
+                and name.find("/", head, len(name) - tail) < 0
+            )
+    return re.compile(_regex(glob.tokens), re.DOTALL).match
+
+
+def _regex(tokens: Sequence[Token]) -> str:
+    # A run is a star with what follows it up to the next star. All but the last are atomic: taken
+    # where they first fit, as Go does. One `**/` holds the runs up to the next `**`, likewise.
+    groups: list[list[str]] = [[""]]
+    for token in tokens:
+        if token is Meta.SEGMENTS:
+            groups.append([token.value])
+        elif token is Meta.STAR:
+            groups[-1].append(token.value)
+        else:
+            groups[-1][-1] += (
+                re.escape(token)
+                if isinstance(token, str)
+                else token.value
+                if isinstance(token, Meta)
+                else token.regex
+            )
+    *before, last = groups
+    *runs, final = last
+    return "".join(f"(?>{_atomic(group)})" for group in before) + _atomic(runs) + final + r"\Z"
+
+
+def _atomic(runs: Sequence[str]) -> str:
+    # The first run of a group is what leads up to its first star, and may begin with `**/`.
+    return "".join(run if at == 0 else f"(?>{run})" for at, run in enumerate(runs))
+
+
+_LONGEST_PIECE = 4
+"""Characters; longer pieces tell patterns apart better, and leave more sizes to look up."""
+
+_COST = {"prefix": 0, "suffix": 0, "segment": 2, "piece": 6}
+"""To how many tests of a pattern a look-up of that kind compares."""
+
+
+class _Handle(NamedTuple):
+    """What a name must have for a pattern to be worth testing: one of `texts` at its start, say."""
+
+    kind: str
+    texts: tuple[str, ...]
+
+
+_LOOSE = _Handle("loose", ())
+
+
+class FirstMatch:
+    """Finds the first of many patterns that matches a name, testing only those that may.
+
+    Each pattern hangs on the handle that it shares with the fewest others: what its matches begin
+    with, end with, have as a segment or hold anywhere. A look-up costs about one dictionary access
+    for each length of prefix and suffix in use, and hardly depends on the number of patterns.
+
+    Args:
+        globs: The patterns, each with its rank; of those that match, the lowest rank wins. They
+            come in ascending order of rank.
+    """
+
+    __slots__ = ("_literals", "_loose", "_pieces", "_prefixes", "_segments", "_suffixes")
+
+    def __init__(self, globs: Iterable[tuple[int, Glob]]) -> None:
+        distinct: dict[Glob, int] = {}
+        for rank, glob in globs:
+            distinct.setdefault(glob, rank)
+        self._literals = {glob.prefix: rank for glob, rank in distinct.items() if glob.literal}
+        groups = _grouped([(rank, glob) for glob, rank in distinct.items() if not glob.literal])
+        self._loose = groups[_LOOSE.kind].get("", [])
+        self._prefixes = _by_size(groups["prefix"])
+        self._suffixes = _by_size(groups["suffix"])
+        self._pieces = _by_size(groups["piece"])
+        self._segments = groups["segment"]
+
+    def find(self, name: str, limit: int) -> int:
+        """Return the lowest rank below `limit` whose pattern matches `name`, else `limit`."""
+        best = min(self._literals.get(name, limit), limit)
+        for least, size, table in self._prefixes:
+            if least >= best:
+                break
+            if (group := table.get(name[:size])) is not None:
+                best = _first(group, name, best)
+        for least, size, table in self._suffixes:
+            if least >= best:
+                break
+            if (group := table.get(name[-size:])) is not None:
+                best = _first(group, name, best)
+        if self._segments or self._pieces:
+            best = self._find_inside(name, best)
+        return _first(self._loose, name, best) if self._loose else best
+
+    def _find_inside(self, name: str, best: int) -> int:
+        if self._segments:
+            for segment in name.split("/"):
+                if (group := self._segments.get(segment)) is not None:
+                    best = _first(group, name, best)
+        for least, size, table in self._pieces:
+            if least >= best:
+                break
+            for at in range(0, len(name) - size + 1, size):
+                if (group := table.get(name[at : at + size])) is not None:
+                    best = _first(group, name, best)
+        return best
+
+
+_Group: TypeAlias = "list[tuple[int, Callable[[str], object]]]"
+
+
+def _first(group: _Group, name: str, best: int) -> int:
+    for rank, test in group:
+        if rank >= best:
+            break
+        if test(name):
+            return rank
+    return best
+
+
+def _handles(glob: Glob) -> Iterator[_Handle]:
+    if glob.prefix:
+        yield _Handle("prefix", (glob.prefix,))
+    if glob.suffix:
+        yield _Handle("suffix", (glob.suffix,))
+    before: Token | None = None
+    for token in glob.tokens:
+        if isinstance(token, str):
+            # What stands between two slashes is a whole segment, and so is what follows `**/`.
+            for segment in token.split("/")[before is not Meta.SEGMENTS : -1]:
+                yield _Handle("segment", (segment,))
+            yield from _pieces(token)
+        before = token
+
+
+def _pieces(literal: str) -> Iterator[_Handle]:
+    # A name is cut into pieces of one size from its start. Wherever in it the literal stands, one
+    # of any `size` neighbouring pieces of the literal is cut out whole.
+    size = min((len(literal) + 1) // 2, _LONGEST_PIECE)
+    for start in range(len(literal) - 2 * size + 2):
+        yield _Handle("piece", tuple(literal[at : at + size] for at in range(start, start + size)))
+
+
+def _grouped(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
+    """Hang each pattern on its rarest handle; return the groups by kind and text, in order."""
+    handles = {glob: list(_handles(glob)) for _, glob in globs}
+    sharing = Counter(
+        (handle.kind, text)
+        for offered in handles.values()
+        for handle in offered
+        for text in handle.texts
+    )
+
+    def cost(handle: _Handle) -> int:
+        return _COST[handle.kind] + sum(sharing[handle.kind, text] for text in handle.texts)
+
+    chosen = {glob: min(offered, key=cost, default=_LOOSE) for glob, offered in handles.items()}
+    if sum(handle.kind == "piece" for handle in chosen.values()) <= _COST["piece"]:
+        # Too few to cut every name up for.
+        for glob, handle in chosen.items():
+            if handle.kind == "piece":
+                others = (one for one in handles[glob] if one.kind != "piece")
+                chosen[glob] = min(others, key=cost, default=_LOOSE)
+    groups: dict[str, dict[str, _Group]] = defaultdict(lambda: defaultdict(list))
+    for rank, glob in globs:
+        handle = chosen[glob]
+        for text in dict.fromkeys(handle.texts or ("",)):
+            groups[handle.kind][text].append((rank, glob.test))
+    return {kind: dict(groups[kind]) for kind in (*_COST, _LOOSE.kind)}
+
+
+def _by_size(groups: dict[str, _Group]) -> list[tuple[int, int, dict[str, _Group]]]:
+    """Return ``(lowest rank, size, groups by text)`` for each size, the lowest rank first."""
+    tables: dict[int, dict[str, _Group]] = defaultdict(dict)
+    for text, group in groups.items():
+        tables[len(text)][text] = group
+    return sorted(
+        (
+            (min(group[0][0] for group in table.values()), size, table)
+            for size, table in tables.items()
+        ),
+        key=lambda entry: entry[:2],
+    )

@@ -1,0 +1,377 @@
+"""What stands around every leaf driver: permits, timeouts, retries, and the truth about lost answers.
+
+Layers and the engine above see settled results. A retry holds no permit while it pauses, and no
+memory but the part that it is about to send again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import anyio
+
+from ._concurrency import Permits, within
+from ._download import Body
+from .errors import (
+    AlreadyExistsError,
+    NotFoundError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    TroveError,
+)
+from .events import Event
+from .models import MiB
+from .retry import Retries, RetryBudget
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from ._concurrency import OwnedTasks
+    from .driver import (
+        AsyncDriver,
+        BulkDeleting,
+        Capabilities,
+        Copying,
+        DriverContext,
+        DriverReader,
+        Presigning,
+        Upload,
+        Uploading,
+    )
+    from .models import (
+        BucketInfo,
+        CopyOptions,
+        DeleteOptions,
+        DeleteResult,
+        GetOptions,
+        ListOptions,
+        ObjectInfo,
+        Page,
+        Part,
+        PutOptions,
+    )
+    from .retry import RetryPolicy
+
+T = TypeVar("T")
+
+_MAYBE_OURS = (PreconditionFailedError, AlreadyExistsError, NotFoundError)
+"""How our own write may look to its second try, when the answer to the first was lost."""
+
+
+class Leaf:
+    """An open leaf driver as everything above it sees it: an AsyncDriver whose calls are settled.
+
+    Args:
+        driver: The driver, open.
+        context: What it was opened with.
+        policy: How its failures are retried.
+        tasks: The store's, for read-ahead.
+    """
+
+    def __init__(
+        self, driver: AsyncDriver, context: DriverContext, policy: RetryPolicy, tasks: OwnedTasks
+    ) -> None:
+        self.driver = driver
+        self.tasks = tasks
+        self.backend = context.backend
+        self.pool = context.pool
+        self.events = context.events
+        self.timeout = context.timeout
+        self.capabilities: Capabilities = driver.capabilities
+        self.reads = Permits(self.capabilities.max_reads, "connection for reading")
+        self.writes = Permits(self.capabilities.max_writes, "connection for writing")
+        self._policy = policy
+        self._budget = RetryBudget(policy)
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return self.driver.name
+
+    async def open(self, context: DriverContext) -> None:
+        """Do nothing: it is made of an open driver."""
+
+    async def aclose(self) -> None:
+        """Close the driver."""
+        await self.driver.aclose()
+
+    def place(self, bucket: str, key: str) -> Hashable:
+        """Tell where the object lies physically."""
+        return self.driver.place(bucket, key)
+
+    # -- one loop for all ------------------------------------------------------------------------
+
+    async def retrying(
+        self,
+        operation: str,
+        bucket: str | None,
+        key: str | None,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        ours: Callable[[], Awaitable[tuple[T] | None]] | None = None,
+    ) -> T:
+        """Return what `attempt` returns, trying again while that may help and is allowed.
+
+        Args:
+            operation: For events and errors.
+            bucket: Likewise.
+            key: Likewise.
+            attempt: Makes one try.
+            ours: Asked when a second try finds that the work has been done already: returns the
+                result, in a tuple, if it was our own first try that did it.
+        """
+        retries: Retries | None = None
+        loop = asyncio.get_running_loop()
+
+        def tell(duration: float, attempt: int, error: TroveError | None = None) -> None:
+            self.events.emit(
+                Event(
+                    kind="attempt",
+                    operation=operation,
+                    backend=self.backend,
+                    bucket=bucket,
+                    key=key,
+                    duration=duration,
+                    attempt=attempt,
+                    error=error,
+                )
+            )
+
+        while True:
+            started = loop.time()
+            try:
+                result = await attempt()
+            except TroveError as error:
+                self.locate(error, operation, bucket, key)
+                retries = retries or self.retries()
+                if self.events:
+                    tell(duration=loop.time() - started, attempt=retries.attempt, error=error)
+                if retries.attempt > 1 and ours is not None and isinstance(error, _MAYBE_OURS):
+                    mine = await ours()
+                    if mine is not None:
+                        return mine[0]
+                pause = retries.after(error)
+                if pause is None:
+                    raise
+                await anyio.sleep(pause)
+            else:
+                self._budget.earn()
+                if self.events:
+                    tell(duration=loop.time() - started, attempt=retries.attempt if retries else 1)
+                return result
+
+    def retries(self) -> Retries:
+        """Begin to count the tries of one request."""
+        return Retries(self._policy, self._budget)
+
+    def locate(
+        self, error: TroveError, operation: str, bucket: str | None, key: str | None
+    ) -> None:
+        """Say in the error what was tried, and where."""
+        error.located(operation=operation, backend=self.backend, bucket=bucket, key=key)
+
+    def answer(self, work: Awaitable[T]) -> Awaitable[T]:
+        """Bound the time until an answer begins."""
+        if self.capabilities.embedded:
+            return work
+        return within(self.timeout.first_byte, "no answer came", work)
+
+    def progress(self, work: Awaitable[T], what: str) -> Awaitable[T]:
+        """Bound the time between two chunks of a body."""
+        if self.capabilities.embedded:
+            return work
+        return within(self.timeout.idle, what, work)
+
+    async def _write(self, size: int, work: Callable[[], Awaitable[T]]) -> T:
+        """Send filled memory: under a permit, at a pace of at least a mebibyte an idle time."""
+        await self.writes.acquire(self.timeout.permit)
+        try:
+            if self.capabilities.embedded:
+                return await work()
+            seconds = self.timeout.first_byte + self.timeout.idle * -(-size // MiB)
+            return await within(seconds, f"{size} bytes were not taken", work())
+        finally:
+            self.writes.release()
+
+    # -- objects ---------------------------------------------------------------------------------
+
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        """Store filled memory, recognising our own write after a lost answer."""
+        size = sum(map(len, views))
+        return await self.retrying(
+            "put",
+            bucket,
+            key,
+            lambda: self._write(size, lambda: self.driver.put(bucket, key, views, options)),
+            ours=lambda: self._our_write(bucket, key, options.write_id),
+        )
+
+    async def _our_write(
+        self, bucket: str, key: str, write_id: str | None
+    ) -> tuple[ObjectInfo] | None:
+        if write_id is None:
+            return None
+        try:
+            info = await self.head(bucket, key)
+        except NotFoundError:
+            return None
+        return (info,) if info.write_id == write_id else None
+
+    def get(
+        self, bucket: str, key: str, options: GetOptions
+    ) -> AbstractAsyncContextManager[DriverReader]:
+        """Open a body that resumes by itself."""
+        return Body(self, bucket, key, options)
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        """Return what is known of the object."""
+        return await self.retrying(
+            "head", bucket, key, lambda: self.answer(self.driver.head(bucket, key, version_id))
+        )
+
+    async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        """Delete the object; a second try that finds it gone takes that for the first one's work."""
+
+        async def gone() -> tuple[None] | None:
+            try:
+                await self.head(bucket, key, options.version_id)
+            except ObjectNotFoundError:
+                return (None,)
+            return None
+
+        await self.retrying(
+            "delete",
+            bucket,
+            key,
+            lambda: self.answer(self.driver.delete(bucket, key, options)),
+            ours=gone,
+        )
+
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        """Return one page of the bucket's objects."""
+        return await self.retrying(
+            "list", bucket, None, lambda: self.answer(self.driver.list_page(bucket, options))
+        )
+
+    # -- buckets ---------------------------------------------------------------------------------
+
+    async def ping(self) -> None:
+        """Ask once whether the backend answers: health is about now, so nothing is retried."""
+        await self.answer(self.driver.ping())
+
+    async def create_bucket(self, bucket: str) -> None:
+        """Make the bucket; a second try that finds it takes it for the first one's work."""
+        await self.retrying(
+            "create_bucket",
+            bucket,
+            None,
+            lambda: self.answer(self.driver.create_bucket(bucket)),
+            ours=_done_before,
+        )
+
+    async def delete_bucket(self, bucket: str) -> None:
+        """Delete the bucket; a second try that finds none takes that for the first one's work."""
+        await self.retrying(
+            "delete_bucket",
+            bucket,
+            None,
+            lambda: self.answer(self.driver.delete_bucket(bucket)),
+            ours=_done_before,
+        )
+
+    async def head_bucket(self, bucket: str) -> BucketInfo:
+        """Return what is known of the bucket."""
+        return await self.retrying(
+            "head_bucket", bucket, None, lambda: self.answer(self.driver.head_bucket(bucket))
+        )
+
+    async def list_buckets(self) -> Sequence[BucketInfo]:
+        """Return the buckets that these credentials own."""
+        return await self.retrying(
+            "list_buckets", None, None, lambda: self.answer(self.driver.list_buckets())
+        )
+
+    # -- what is optional: called only where the capabilities announce it ---------------------------
+
+    @asynccontextmanager
+    async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
+        """Open an upload whose parts and commit are retried."""
+        driver = cast("Uploading", self.driver)
+
+        async def enter() -> tuple[AbstractAsyncContextManager[Upload], Upload]:
+            context = driver.upload(bucket, key, options)
+            return context, await self.answer(context.__aenter__())
+
+        context, opened = await self.retrying("upload", bucket, key, enter)
+        try:
+            yield _LeafUpload(self, opened, bucket, key, options)
+        except BaseException as error:
+            await context.__aexit__(type(error), error, error.__traceback__)
+            raise
+        await context.__aexit__(None, None, None)
+
+    async def copy(
+        self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """Copy on the server's side, recognising our own write after a lost answer."""
+        driver = cast("Copying", self.driver)
+        return await self.retrying(
+            "copy",
+            dst_bucket,
+            dst_key,
+            lambda: driver.copy(src_bucket, src_key, dst_bucket, dst_key, options),
+            ours=lambda: self._our_write(dst_bucket, dst_key, options.put.write_id),
+        )
+
+    async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
+        """Delete up to `Capabilities.bulk_delete` keys in one request."""
+        driver = cast("BulkDeleting", self.driver)
+        return await self.retrying(
+            "delete_many", bucket, None, lambda: self.answer(driver.delete_many(bucket, keys))
+        )
+
+    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+        """Return a URL that allows one method."""
+        driver = cast("Presigning", self.driver)
+        return await driver.presign(method, bucket, key, expires)
+
+
+async def _done_before() -> tuple[Any]:
+    return (None,)
+
+
+class _LeafUpload:
+    """An upload in parts whose calls are settled."""
+
+    def __init__(
+        self, leaf: Leaf, upload: Upload, bucket: str, key: str, options: PutOptions
+    ) -> None:
+        self._leaf = leaf
+        self._upload = upload
+        self._bucket = bucket
+        self._key = key
+        self._options = options
+
+    async def send(self, part: Part, views: Sequence[memoryview]) -> None:
+        leaf = self._leaf
+        await leaf.retrying(
+            "send",
+            self._bucket,
+            self._key,
+            lambda: leaf._write(part.size, lambda: self._upload.send(part, views)),  # noqa: SLF001
+        )
+
+    async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
+        leaf = self._leaf
+        return await leaf.retrying(
+            "commit",
+            self._bucket,
+            self._key,
+            lambda: leaf.answer(self._upload.commit(checksums)),
+            ours=lambda: leaf._our_write(self._bucket, self._key, self._options.write_id),  # noqa: SLF001
+        )

@@ -1,0 +1,1 @@
+"""Layers: drivers made of drivers."""

@@ -1,0 +1,200 @@
+"""What `Trove.get` gives: a body to be read once, in whichever way suits."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+import aiofiles
+
+from ._concurrency import OwnedTask
+from .errors import BodyConsumedError, ClosedError
+from .models import MiB
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Generator
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from ._download import Verified
+    from ._upload import Progress
+    from .driver import DriverReader
+    from .models import ObjectInfo
+
+_CHUNK = 1 * MiB
+"""Bytes of a chunk: pieces of 64 KiB cost five times the CPU, larger ones gain nothing."""
+
+
+class ObjectReader:
+    """An object's body, open. Read it once, by one task, then close it; ``async with`` does both.
+
+    Attributes:
+        info: The object: the version that the bytes belong to, whatever happens to it meanwhile.
+        range: The absolute ``(start, end)`` that the body covers.
+    """
+
+    __slots__ = ("_body", "_context", "_loop", "_progress", "_total", "info", "range")
+
+    def __init__(
+        self,
+        context: AbstractAsyncContextManager[DriverReader],
+        body: Verified,
+        info: ObjectInfo,
+        progress: Progress | None,
+    ) -> None:
+        self._context: AbstractAsyncContextManager[DriverReader] | None = context
+        self._body = body
+        self._progress = progress
+        self._loop = asyncio.get_running_loop()
+        self._total = body.remaining
+        self.info = info
+        self.range = body.range
+
+    def __repr__(self) -> str:
+        state = "closed" if self._context is None else f"{self.remaining} bytes left"
+        return f"<ObjectReader {self.info.bucket}/{self.info.key}: {state}>"
+
+    @property
+    def remaining(self) -> int:
+        """Bytes that were not read yet."""
+        return self._body.remaining
+
+    async def read(self, n: int = -1) -> bytes:
+        """Return the next bytes: up to `n` of them, or all that are left.
+
+        ``b""`` is the end, and only the end. After a cancel nothing is lost: read on.
+
+        Args:
+            n: At most so many bytes; a negative number: all, which is up to the object's size of
+                memory.
+
+        Raises:
+            ClosedError: The reader is closed.
+            IntegrityError: The bytes are not those that were stored; raised before the last chunk.
+            ObjectChangedError: The connection broke, and the version is no longer there.
+            UnavailableError: It broke more often than the store's RetryPolicy allows.
+        """
+        if n >= 0:
+            return await self._next(n) if n else b""
+        pieces = []
+        while piece := await self._next(_CHUNK):
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def readinto(self, buffer: bytearray | memoryview) -> int:
+        """Fill `buffer` from its start with the next bytes; return how many, 0 at the end."""
+        view = memoryview(buffer).cast("B")
+        data = await self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    async def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the rest of the body to a file, which appears whole or not at all.
+
+        A file of that name is replaced. After an error or a cancel the old one is untouched.
+        """
+        partial = f"{os.fspath(path)}.{os.urandom(4).hex()}.part"
+        try:
+            async with aiofiles.open(partial, "xb") as file:
+                while chunk := await self._next(_CHUNK):
+                    await file.write(chunk)
+            await asyncio.to_thread(os.replace, partial, path)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(partial)  # noqa: PTH108 - one call, and the task may be cancelled
+            raise
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while chunk := await self._next(_CHUNK):
+            yield chunk
+
+    async def _next(self, size: int) -> bytes:
+        if self._context is None:
+            raise ClosedError("this reader is closed: open the object again with store.get")
+        data = await self._body.read(size)
+        if self._progress is not None and data:
+            self._progress(self._total - self._body.remaining, self._total)
+        return data
+
+    async def aclose(self) -> None:
+        """Give the connection back, however much was read. Idempotent; any task may call it."""
+        context, self._context = self._context, None
+        if context is not None:
+            await context.__aexit__(None, None, None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if getattr(self, "_context", None) is None:
+            return
+        warnings.warn(f"{self!r} was never closed: use async with", ResourceWarning, stacklevel=2)
+        context, self._context = self._context, None
+        if context is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_close_later, context)
+
+
+def _close_later(context: AbstractAsyncContextManager[DriverReader]) -> None:
+    async def close() -> None:
+        await context.__aexit__(None, None, None)
+
+    OwnedTask(close())
+
+
+class OpeningReader:
+    """A get that has not been sent yet.
+
+    ``async with store.get(…) as obj`` opens and closes it; ``obj = await store.get(…)`` opens it,
+    and closing is up to you. As the body of a put it opens and closes itself.
+    """
+
+    __slots__ = ("_open", "_reader", "_used", "_what")
+
+    def __init__(self, open: Callable[[], Generator[None, None, ObjectReader]], what: str) -> None:
+        self._open = open
+        self._what = what
+        self._reader: ObjectReader | None = None
+        self._used = False
+
+    def __await__(self) -> Generator[None, None, ObjectReader]:
+        if self._used:
+            raise BodyConsumedError("this get was opened before: call store.get again")
+        self._used = True
+        return self._open()
+
+    async def __aenter__(self) -> ObjectReader:
+        self._reader = await self
+        return self._reader
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._reader is not None:
+            await self._reader.aclose()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async with self as reader:
+            async for chunk in reader:
+                yield chunk
+
+    def __del__(self) -> None:
+        if not getattr(self, "_used", True):
+            warnings.warn(
+                f"store.get({self._what}) was never opened: use async with, or await it",
+                ResourceWarning,
+                stacklevel=2,
+            )

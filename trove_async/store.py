@@ -1,0 +1,641 @@
+"""The store: what users hold. It checks, decides where, and delegates."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
+
+from . import _checks, _names
+from ._concurrency import task_group, within
+from ._core import Core
+from ._listing import ObjectIterator
+from ._objects import Objects
+from ._sources import source_of
+from .drivers import driver_from_url
+from .errors import (
+    BackendNotFoundError,
+    ConfigError,
+    ObjectNotFoundError,
+)
+from .models import (
+    ByteRange,
+    DeleteOptions,
+    Health,
+    ListOptions,
+    Timeout,
+)
+from .pool import BufferPool
+from .reader import OpeningReader
+from .retry import RetryPolicy
+from .router import DEFAULT, Pinned, Router
+
+if TYPE_CHECKING:
+    from collections.abc import (
+        AsyncIterable,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
+    from types import TracebackType
+
+    from ._backends import Backend
+    from ._buckets import CreateMissing
+    from ._deletion import Deletion
+    from ._sources import BodySource
+    from ._upload import Progress
+    from .driver import AsyncDriver
+    from .events import Events
+    from .models import BucketInfo, ObjectInfo, Prefix, RouteDecision
+    from .router import Route, RouteFunction
+
+_MAX_EXPIRES = 7 * 24 * 3600.0  # AWS Signature Version 4, "X-Amz-Expires"; GCS V4 signing: the same
+
+
+class Trove:
+    """Buckets of objects over one default backend and any number of named ones.
+
+    Every object is sent to a backend by the first rule that answers: the route functions, then the
+    patterns, then the default. `backend` pins one instead. Use it inside ``async with``; a store
+    belongs to the event loop and the process that opened it.
+
+    Example:
+        >>> async with Trove(MemoryDriver(), backends={"cold": MemoryDriver()},
+        ...                  routes=[("*.log", "cold")]) as store:
+        ...     await store.create_bucket("data")
+        ...     info = await store.put("data", "app.log", b"started")
+        >>> info.backend
+        'cold'
+
+    Args:
+        default: The primary backend: a driver, or a URL such as ``"file:///srv/objects"``.
+        backends: The named ones; routes may name them whatever the order of the arguments.
+        routes: Patterns, first match wins: `Route` or ``(pattern, backend)``.
+        route_functions: Asked before the patterns, in order, once an operation: they take the
+            bucket and the key, and return a backend's name, or None or ``""`` for no answer.
+        pool: The memory that all transfers share; None: a `BufferPool` of 128 MiB.
+        retry: How failed requests are tried again, on every backend with a budget of its own.
+        timeout: How long a transfer may go without progress.
+        create_missing_buckets: Whether a put makes a bucket that the default backend has and the
+            object's backend lacks. ``"auto"``: where that backend's bucket names are its own, as on
+            disk and in memory, not on the public clouds.
+
+    Raises:
+        BackendNotFoundError: A route names a backend that is not given.
+        PatternError: A pattern is malformed.
+        ConfigError: A URL, or a name, that cannot be used.
+    """
+
+    def __init__(
+        self,
+        default: AsyncDriver | str,
+        *,
+        backends: Mapping[str, AsyncDriver | str] | None = None,
+        routes: Sequence[Route | tuple[str, str]] = (),
+        route_functions: Sequence[RouteFunction] = (),
+        pool: BufferPool | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: Timeout | None = None,
+        create_missing_buckets: CreateMissing = "auto",
+    ) -> None:
+        backends = backends or {}
+        if DEFAULT in backends:
+            raise ConfigError(f"{DEFAULT!r} names the store's first argument: choose another name")
+        drivers = {
+            name: driver_from_url(given) if isinstance(given, str) else given
+            for name, given in {DEFAULT: default, **backends}.items()
+        }
+        router = Router(routes, route_functions, backends=tuple(drivers), default=DEFAULT)
+        self._core = Core(
+            drivers,
+            router=router,
+            pool=pool or BufferPool(),
+            retry=retry or RetryPolicy(),
+            timeout=timeout or Timeout(),
+            create_missing=create_missing_buckets,
+        )
+        self._routing: Router | Pinned = router
+        self._objects = Objects(self._core, router)
+
+    def __repr__(self) -> str:
+        pinned = (
+            f" pinned to {self._routing.backend!r}" if isinstance(self._routing, Pinned) else ""
+        )
+        return f"<Trove of {', '.join(self._core.names)}{pinned}>"
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if not isinstance(self._routing, Pinned):
+            await self._core.open()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every distinct driver once. Idempotent. On a pinned handle it does nothing.
+
+        Raises:
+            ExceptionGroup: Of all failures, where several drivers could not be closed; a single
+                one is raised as it is. All have been tried.
+        """
+        if not isinstance(self._routing, Pinned):
+            await self._core.aclose()
+
+    @property
+    def pool(self) -> BufferPool:
+        """The memory that all transfers share; its `BufferPool.statistics` tell how full it is."""
+        return self._core.pool
+
+    @property
+    def events(self) -> Events:
+        """What happens, as it happens: `Events.subscribe` to log, trace or count it."""
+        return self._core.events
+
+    def backend(self, name: str) -> Trove:
+        """Return a handle on one backend, by its name: everything goes there, nothing is routed.
+
+        It shares the store's drivers and pool, opens and closes with it, and may be made before.
+
+        Raises:
+            BackendNotFoundError: There is no such backend.
+        """
+        if name not in self._core.names:
+            known = ", ".join(map(repr, self._core.names))
+            raise BackendNotFoundError(f"no backend {name!r} in this store: there are {known}")
+        handle = object.__new__(type(self))
+        handle._core = self._core
+        handle._routing = Pinned(name)
+        return handle
+
+    # -- objects -----------------------------------------------------------------------------------
+
+    async def put(
+        self,
+        bucket: str,
+        key: str,
+        body: BodySource,
+        *,
+        size: int | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        storage_class: str | None = None,
+        cache_control: str | None = None,
+        content_disposition: str | None = None,
+        content_encoding: str | None = None,
+        if_none_match: str | None = None,
+        if_match: str | ObjectInfo | None = None,
+        progress: Progress | None = None,
+    ) -> ObjectInfo:
+        """Store an object, atomically: readers see the old one or the new one, whole.
+
+        After an error or a cancel, at whatever point, nothing of it is visible and nothing is held.
+
+        Args:
+            bucket: An existing bucket, or one that may be made (see `create_missing_buckets`).
+            key: 1 to 1,024 bytes of UTF-8, without a ``.`` or ``..`` segment.
+            body: Bytes, a path, a binary file, an async reader, an iterable of bytes (sync or
+                async), or what `get` returns. Read once; never held whole.
+            size: Its bytes, where you know them and the body cannot tell; held to it. Lets very
+                large uploads be planned.
+            content_type: Its media type.
+            metadata: Your own names and values; names are kept in lower case.
+            tags: Tags, where the backend has them.
+            storage_class: The backend's own name of a class.
+            cache_control: For HTTP clients that are handed the object.
+            content_disposition: Likewise.
+            content_encoding: Likewise; the body is stored as it is.
+            if_none_match: ``"*"``: create only.
+            if_match: Replace only this version: its etag, or its ObjectInfo.
+            progress: Called with the bytes stored so far and in all (None: not known).
+
+        Returns:
+            The object as stored.
+
+        Raises:
+            InvalidNameError: No backend may be given such a name or value.
+            NotSupportedError: The object's backend cannot honour an option.
+            BucketNotFoundError: There is no such bucket; the message says what to do.
+            ObjectExistsError: ``if_none_match="*"`` and it exists.
+            PreconditionFailedError: ``if_match`` and another version, or none, is there.
+            IntegrityError: The body has another size than promised, or was stored wrong.
+            StorageFullError: The backend has no room.
+        """
+        _names.check(bucket, key)
+        options = _checks.put_options(
+            size=size,
+            content_type=content_type,
+            metadata=metadata,
+            tags=tags,
+            storage_class=storage_class,
+            cache_control=cache_control,
+            content_disposition=content_disposition,
+            content_encoding=content_encoding,
+            if_none_match=if_none_match,
+            if_match=if_match,
+        )
+        return await self._objects.put(bucket, key, source_of(body), options, progress)
+
+    def get(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        range: ByteRange | tuple[int, int | None] | None = None,
+        version_id: str | None = None,
+        if_match: str | ObjectInfo | None = None,
+        if_none_match: str | ObjectInfo | None = None,
+        progress: Progress | None = None,
+    ) -> OpeningReader:
+        """Open an object's body: ``async with store.get(…) as obj``, or ``obj = await store.get(…)``.
+
+        A connection that breaks is resumed at its offset, with the same version.
+
+        Args:
+            bucket: Its bucket.
+            key: Its key.
+            range: ``(start, end)``, the end exclusive and clamped; ``(start, None)``: to the end;
+                ``ByteRange.last(n)``.
+            version_id: One version, where the backend keeps them.
+            if_match: Only this version: its etag, or its ObjectInfo.
+            if_none_match: Only another version than this.
+            progress: Called with the bytes read so far and in all.
+
+        Raises:
+            ObjectNotFoundError: There is no such object.
+            BucketNotFoundError: There is no such bucket.
+            RangeError: The range selects nothing.
+            PreconditionFailedError: A condition does not hold.
+            NotSupportedError: The object's backend cannot honour an option.
+        """
+        _names.check(bucket, key)
+        options = _checks.get_options(
+            range=ByteRange.of(range),
+            version_id=version_id,
+            if_match=if_match,
+            if_none_match=if_none_match,
+        )
+
+        return OpeningReader(
+            lambda: self._objects.open(bucket, key, options, progress).__await__(),
+            f"{bucket!r}, {key!r}",
+        )
+
+    async def read(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        range: ByteRange | tuple[int, int | None] | None = None,
+        limit: int | None = None,
+        version_id: str | None = None,
+        if_match: str | ObjectInfo | None = None,
+        if_none_match: str | ObjectInfo | None = None,
+    ) -> bytes:
+        """Return a small object's bytes in one call.
+
+        Args:
+            bucket: Its bucket.
+            key: Its key.
+            range: As in `get`.
+            limit: Refuse to hold more bytes than this.
+            version_id: As in `get`.
+            if_match: As in `get`.
+            if_none_match: As in `get`.
+
+        Raises:
+            RangeError: The range selects nothing, or there are more bytes than `limit`.
+            Otherwise as `get`.
+        """
+        _names.check(bucket, key)
+        options = _checks.get_options(
+            range=ByteRange.of(range),
+            version_id=version_id,
+            if_match=if_match,
+            if_none_match=if_none_match,
+        )
+
+        return await self._objects.read(bucket, key, options, limit)
+
+    async def get_ranges(
+        self, bucket: str, key: str, ranges: Iterable[ByteRange | tuple[int, int | None]]
+    ) -> Sequence[bytes]:
+        """Return the bytes of many ranges, in the order asked, all of one version.
+
+        Neighbours are fetched together, and up to 8 requests run at once.
+
+        Raises:
+            RangeError: One of them selects nothing; nothing is returned.
+            ObjectChangedError: The object was replaced between two of the requests.
+            Otherwise as `get`.
+        """
+        _names.check(bucket, key)
+        wanted = [one for one in map(ByteRange.of, ranges) if one is not None]
+
+        return await self._objects.get_ranges(bucket, key, wanted)
+
+    async def head(self, bucket: str, key: str) -> ObjectInfo:
+        """Return what is known of an object.
+
+        Raises:
+            ObjectNotFoundError: There is no such object.
+            BucketNotFoundError: There is no such bucket.
+        """
+        _names.check(bucket, key)
+        return await self._objects.head(bucket, key)
+
+    async def exists(self, bucket: str, key: str) -> bool:
+        """Tell whether there is such an object.
+
+        Raises:
+            BucketNotFoundError: There is not even such a bucket.
+        """
+        try:
+            await self.head(bucket, key)
+        except ObjectNotFoundError:
+            return False
+        return True
+
+    async def delete(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        version_id: str | None = None,
+        if_match: str | ObjectInfo | None = None,
+    ) -> None:
+        """Delete an object. One that is not there is no error, unless `if_match` is set.
+
+        Raises:
+            BucketNotFoundError: There is no such bucket.
+            PreconditionFailedError: ``if_match`` and another version, or none, is there.
+            NotSupportedError: The object's backend cannot honour an option.
+        """
+        _names.check(bucket, key)
+        options = DeleteOptions(version_id=version_id, if_match=_checks.etag_of(if_match))
+
+        await self._objects.delete(bucket, key, options)
+
+    def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
+        """Delete many objects: iterate what this returns for results, or await it to raise failures.
+
+        Raises:
+            TypeError: `keys` is a single str.
+        """
+        _names.check_bucket(bucket)
+        if isinstance(keys, str):
+            raise TypeError("keys is an iterable of keys: [key], not key")
+        return self._objects.delete_many(bucket, keys)
+
+    async def copy(
+        self,
+        src_bucket: str,
+        src_key: str,
+        dst_bucket: str,
+        dst_key: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        storage_class: str | None = None,
+        if_match: str | ObjectInfo | None = None,
+        if_none_match: str | None = None,
+        progress: Progress | None = None,
+    ) -> ObjectInfo:
+        """Copy one version of an object; on the server's side within a backend, else through here.
+
+        Source and destination are routed each on its own. Onto itself it changes the metadata.
+
+        Args:
+            src_bucket: The source's bucket.
+            src_key: The source's key.
+            dst_bucket: The destination's bucket.
+            dst_key: The destination's key.
+            metadata: In place of the source's; None: the source's.
+            storage_class: The destination's class; None: its backend's default.
+            if_match: Replace only this version of the destination.
+            if_none_match: ``"*"``: never replace the destination.
+            progress: Called with the bytes copied so far and in all.
+
+        Returns:
+            The copy as stored.
+
+        Raises:
+            ObjectNotFoundError: There is no such source.
+            ObjectChangedError: The source was replaced meanwhile.
+            IntegrityError: What arrived is not what was read; nothing was stored.
+            Otherwise as `put`.
+        """
+        changes = _checks.changes(metadata, storage_class, if_match, if_none_match)
+        source = _names.check(src_bucket, src_key)
+        target = _names.check(dst_bucket, dst_key)
+        return await self._objects.copy(source, target, changes, progress)
+
+    async def move(
+        self,
+        src_bucket: str,
+        src_key: str,
+        dst_bucket: str,
+        dst_key: str,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        storage_class: str | None = None,
+        if_match: str | ObjectInfo | None = None,
+        if_none_match: str | None = None,
+        progress: Progress | None = None,
+    ) -> ObjectInfo:
+        """Copy an object, verify the copy, then delete the version that was copied, and only it.
+
+        Onto itself it does nothing. After an error or a cancel the object is at its source, at its
+        destination, or at both: never nowhere.
+
+        Args and Raises:
+            As `copy`. ObjectChangedError after the copy means that both are there.
+        """
+        changes = _checks.changes(metadata, storage_class, if_match, if_none_match)
+        source = _names.check(src_bucket, src_key)
+        target = _names.check(dst_bucket, dst_key)
+        return await self._objects.move(source, target, changes, progress)
+
+    @overload
+    def list(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        delimiter: None = None,
+        start_after: str | None = None,
+        cursor: str | None = None,
+        page_size: int = 1000,
+        details: bool = False,
+        include_shadowed: bool = False,
+    ) -> ObjectIterator[ObjectInfo]: ...
+
+    @overload
+    def list(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        delimiter: str | None,
+        start_after: str | None = None,
+        cursor: str | None = None,
+        page_size: int = 1000,
+        details: bool = False,
+        include_shadowed: bool = False,
+    ) -> ObjectIterator[ObjectInfo | Prefix]: ...
+
+    def list(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        delimiter: str | None = None,
+        start_after: str | None = None,
+        cursor: str | None = None,
+        page_size: int = 1000,
+        details: bool = False,
+        include_shadowed: bool = False,
+    ) -> ObjectIterator[Any]:
+        """List a bucket: exactly the objects that `get` through this handle can reach.
+
+        Args:
+            bucket: The bucket.
+            prefix: Only keys that begin so.
+            delimiter: Keys that hold it after the prefix are told as one `Prefix`.
+            start_after: Only entries greater than this, bytewise.
+            cursor: Go on where a listing with the same arguments stood (`ObjectIterator.cursor`).
+            page_size: Entries fetched at a time from each backend.
+            details: Look every object up whose page did not tell all (`ObjectInfo.complete`).
+            include_shadowed: Also show objects that the routes hide, of every backend.
+
+        Returns:
+            An iterator: ``async for obj in store.list(bucket)``. Nothing is asked before that.
+
+        Raises:
+            BucketNotFoundError: No backend has the bucket (when iterated).
+            ConfigError: The cursor belongs to another listing (when iterated).
+        """
+        _names.check_bucket(bucket)
+        _names.check_prefix(prefix)
+        if page_size < 1:
+            raise ValueError(f"page_size is at least 1, not {page_size}")
+        if delimiter == "":
+            raise ValueError("a delimiter has at least one character; None: no delimiter")
+        if cursor is not None and start_after is not None:
+            raise ValueError("a cursor says where to start: give no start_after beside it")
+        options = ListOptions(
+            prefix=prefix, delimiter=delimiter, start_after=start_after, limit=page_size
+        )
+
+        return ObjectIterator(
+            lambda: self._objects.query(
+                bucket,
+                options,
+                cursor=cursor,
+                details=details,
+                include_shadowed=include_shadowed,
+            )
+        )
+
+    # -- buckets -----------------------------------------------------------------------------------
+
+    async def create_bucket(
+        self,
+        name: str,
+        *,
+        exist_ok: bool = False,
+        backends: Iterable[str] | Literal["all"] | None = None,
+    ) -> None:
+        """Make a bucket on the default backend, or on those named.
+
+        Args:
+            name: 1 to 222 bytes, without a slash; clouds allow less.
+            exist_ok: One that exists is no error.
+            backends: On which backends instead, or ``"all"``.
+
+        Raises:
+            BucketExistsError: It exists, whoever owns it.
+            BackendNotFoundError: There is no such backend.
+        """
+        _names.check_bucket(name)
+        await self._core.run(
+            "create_bucket",
+            name,
+            None,
+            lambda: self._objects.buckets.create(name, exist_ok=exist_ok, on=backends),
+        )
+
+    async def delete_bucket(self, name: str) -> None:
+        """Delete a bucket wherever it is, once it is seen to be empty everywhere.
+
+        Raises:
+            BucketNotFoundError: No backend has it.
+            BucketNotEmptyError: It has objects; nothing was deleted.
+        """
+        _names.check_bucket(name)
+        await self._core.run(
+            "delete_bucket", name, None, lambda: self._objects.buckets.delete(name)
+        )
+
+    async def list_buckets(self) -> Sequence[BucketInfo]:
+        """Return the buckets of all backends, each name once, sorted."""
+        return await self._core.run("list_buckets", None, None, self._objects.buckets.list)
+
+    # -- the rest ----------------------------------------------------------------------------------
+
+    async def presign_get(self, bucket: str, key: str, *, expires: float = 3600) -> str:
+        """Return a URL with which anybody can get the object for `expires` seconds.
+
+        Raises:
+            NotSupportedError: The object's backend has no such URLs.
+            ValueError: `expires` is not between 1 second and 7 days.
+        """
+        return await self._presign("GET", bucket, key, expires)
+
+    async def presign_put(self, bucket: str, key: str, *, expires: float = 3600) -> str:
+        """Return a URL with which anybody can put the object for `expires` seconds.
+
+        Raises:
+            NotSupportedError: The object's backend has no such URLs.
+            ValueError: `expires` is not between 1 second and 7 days.
+        """
+        return await self._presign("PUT", bucket, key, expires)
+
+    async def explain(self, bucket: str, key: str) -> RouteDecision:
+        """Tell where a key goes, by which rule, and why. No I/O but that of route functions."""
+        _names.check(bucket, key)
+        return await self._routing.explain(bucket, key)
+
+    async def health(self) -> Mapping[str, Health]:
+        """Ping every backend, all at once, and tell how each answered. Never raises for a failure.
+
+        Raises:
+            ClosedError: The store itself is not open.
+        """
+        self._core.check_usable()
+        found: dict[str, Health] = {}
+
+        async def ask(backend: Backend) -> None:
+            clock = asyncio.get_running_loop().time
+            started, error = clock(), None
+            try:
+                await within(self._core.timeout.first_byte, "no answer", backend.driver.ping())
+            except Exception as failure:  # noqa: BLE001 - whatever it is, it is the answer
+                error = failure
+            found[backend.name] = Health(ok=error is None, latency=clock() - started, error=error)
+
+        async with task_group() as group:
+            for backend in self._objects.backends:
+                group.start_soon(ask, backend)
+        return {backend.name: found[backend.name] for backend in self._objects.backends}
+
+    async def _presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+        _names.check(bucket, key)
+        if not 1 <= expires <= _MAX_EXPIRES:
+            raise ValueError(f"expires is 1 to {_MAX_EXPIRES:.0f} seconds, not {expires}")
+        return await self._objects.presign(method, bucket, key, expires)
