@@ -6,6 +6,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from . import _names
+from ._copy import Changes
 from .errors import InvalidNameError, NotSupportedError
 from .models import GetOptions, ObjectInfo, PutOptions
 
@@ -59,6 +60,28 @@ def put_options(
         content_disposition=content_disposition,
         content_encoding=content_encoding,
         if_match=etag_of(if_match),
+        if_none_match=if_none_match,
+        write_id=new_write_id(),
+    )
+
+
+def changes(
+    metadata: Mapping[str, str] | None,
+    storage_class: str | None,
+    if_match: str | ObjectInfo | None,
+    if_none_match: str | None,
+) -> Changes:
+    """Check the options of a copy by themselves, and pack them."""
+    checked = put_options(
+        metadata=metadata,
+        storage_class=storage_class,
+        if_match=if_match,
+        if_none_match=if_none_match,
+    )
+    return Changes(
+        metadata=None if metadata is None else checked.metadata,
+        storage_class=storage_class,
+        if_match=checked.if_match,
         if_none_match=if_none_match,
         write_id=new_write_id(),
     )

@@ -12,7 +12,7 @@ import json
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeAlias, TypeVar, cast
 
 import anyio
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .models import Page
 
 Entry: TypeAlias = ObjectInfo | Prefix
+E = TypeVar("E", bound=ObjectInfo | Prefix)
 
 _HEADS = 16
 """Objects looked up at once where a listing is asked for details."""
@@ -86,7 +87,7 @@ class _Position:
     token: str | None = None
 
 
-class ObjectIterator:
+class ObjectIterator(Generic[E]):
     """The objects of a bucket: ``async for`` one by one, `pages`, or `all` at once.
 
     One iterator goes through its listing once. It holds no connection between pages, and may be
@@ -99,10 +100,10 @@ class ObjectIterator:
         self._page: Sequence[Entry] = ()
         self._next = 0
 
-    def __aiter__(self) -> ObjectIterator:
+    def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Entry:
+    async def __anext__(self) -> E:
         """Return the next object, or common prefix.
 
         Raises:
@@ -113,9 +114,9 @@ class ObjectIterator:
             await self._turn()
         entry = self._page[self._next]
         self._next += 1
-        return entry
+        return cast("E", entry)  # prefixes come only where a delimiter was given, as E says
 
-    async def pages(self) -> AsyncIterator[Sequence[Entry]]:
+    async def pages(self) -> AsyncIterator[Sequence[E]]:
         """Go through the listing by pages of up to ``page_size`` entries."""
         while True:
             if self._next >= len(self._page):
@@ -126,9 +127,9 @@ class ObjectIterator:
             assert self._listing is not None  # noqa: S101 - there is a page of it
             page = self._page[self._next : self._next + self._listing.page_size]
             self._next += len(page)
-            yield page
+            yield cast("Sequence[E]", page)
 
-    async def all(self) -> Sequence[Entry]:
+    async def all(self) -> Sequence[E]:
         """Return the rest of the listing at once."""
         return [entry async for page in self.pages() for entry in page]
 

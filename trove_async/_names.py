@@ -29,6 +29,13 @@ _METADATA_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: 
 _DOT_SEGMENT = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
 
 
+def check(bucket: str, key: str) -> tuple[str, str]:
+    """Return both names, if there can be an object of that key in a bucket of that name."""
+    check_bucket(bucket)
+    check_key(bucket, key)
+    return bucket, key
+
+
 def check_bucket(bucket: str) -> None:
     """Raise InvalidNameError if no bucket may have this name, TypeError if it is no string."""
     if not isinstance(bucket, str):

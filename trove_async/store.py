@@ -3,46 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from . import _checks, _names
-from ._buckets import Buckets
 from ._concurrency import task_group, within
-from ._copy import Changes, Place, copy, remove_source
 from ._core import Core
-from ._deletion import Deletion
-from ._download import Verified
-from ._listing import ObjectIterator, Query
-from ._ranges import get_ranges
+from ._listing import ObjectIterator
+from ._objects import Objects
 from ._sources import source_of
-from ._upload import Put
 from .drivers import driver_from_url
 from .errors import (
     BackendNotFoundError,
-    BucketNotFoundError,
     ConfigError,
-    NotSupportedError,
     ObjectNotFoundError,
-    RangeError,
 )
 from .models import (
     ByteRange,
     DeleteOptions,
     Health,
     ListOptions,
-    MiB,
     Timeout,
 )
 from .pool import BufferPool
-from .reader import ObjectReader, OpeningReader
+from .reader import OpeningReader
 from .retry import RetryPolicy
 from .router import DEFAULT, Pinned, Router
 
 if TYPE_CHECKING:
     from collections.abc import (
         AsyncIterable,
-        Awaitable,
-        Callable,
         Iterable,
         Mapping,
         Sequence,
@@ -51,14 +40,13 @@ if TYPE_CHECKING:
 
     from ._backends import Backend
     from ._buckets import CreateMissing
+    from ._deletion import Deletion
     from ._sources import BodySource
     from ._upload import Progress
-    from .driver import AsyncDriver, Presigning
+    from .driver import AsyncDriver
     from .events import Events
-    from .models import BucketInfo, ObjectInfo, PutOptions, RouteDecision
+    from .models import BucketInfo, ObjectInfo, Prefix, RouteDecision
     from .router import Route, RouteFunction
-
-T = TypeVar("T")
 
 _MAX_EXPIRES = 7 * 24 * 3600.0  # AWS Signature Version 4, "X-Amz-Expires"; GCS V4 signing: the same
 
@@ -126,6 +114,7 @@ class Trove:
             create_missing=create_missing_buckets,
         )
         self._routing: Router | Pinned = router
+        self._objects = Objects(self._core, router)
 
     def __repr__(self) -> str:
         pinned = (
@@ -238,7 +227,7 @@ class Trove:
             IntegrityError: The body has another size than promised, or was stored wrong.
             StorageFullError: The backend has no room.
         """
-        self._check(bucket, key)
+        _names.check(bucket, key)
         options = _checks.put_options(
             size=size,
             content_type=content_type,
@@ -251,15 +240,7 @@ class Trove:
             if_none_match=if_none_match,
             if_match=if_match,
         )
-        source = source_of(body)
-
-        async def work() -> ObjectInfo:
-            backend = await self._resolve(bucket, key)
-            _checks.check_put(backend, key, options)
-            put = self._put(Place(backend=backend, bucket=bucket, key=key), options, progress)
-            return (await put.run(source)).located(backend=backend.name)
-
-        return await self._core.run("put", bucket, key, work)
+        return await self._objects.put(bucket, key, source_of(body), options, progress)
 
     def get(
         self,
@@ -293,7 +274,7 @@ class Trove:
             PreconditionFailedError: A condition does not hold.
             NotSupportedError: The object's backend cannot honour an option.
         """
-        self._check(bucket, key)
+        _names.check(bucket, key)
         options = _checks.get_options(
             range=ByteRange.of(range),
             version_id=version_id,
@@ -301,15 +282,9 @@ class Trove:
             if_none_match=if_none_match,
         )
 
-        async def work() -> ObjectReader:
-            backend = await self._resolve(bucket, key)
-            _checks.check_get(backend, options)
-            context = backend.driver.get(bucket, key, options)
-            body = Verified(await context.__aenter__())
-            return ObjectReader(context, body, body.info.located(backend=backend.name), progress)
-
         return OpeningReader(
-            lambda: self._reading("get", bucket, key, work).__await__(), f"{bucket!r}, {key!r}"
+            lambda: self._objects.open(bucket, key, options, progress).__await__(),
+            f"{bucket!r}, {key!r}",
         )
 
     async def read(
@@ -338,7 +313,7 @@ class Trove:
             RangeError: The range selects nothing, or there are more bytes than `limit`.
             Otherwise as `get`.
         """
-        self._check(bucket, key)
+        _names.check(bucket, key)
         options = _checks.get_options(
             range=ByteRange.of(range),
             version_id=version_id,
@@ -346,25 +321,7 @@ class Trove:
             if_none_match=if_none_match,
         )
 
-        async def work() -> bytes:
-            backend = await self._resolve(bucket, key)
-            _checks.check_get(backend, options)
-            async with backend.driver.get(bucket, key, options) as reader:
-                body = Verified(reader)
-                if limit is not None and body.remaining > limit:
-                    raise RangeError(
-                        f"there are {body.remaining} bytes, more than the limit of {limit}:"
-                        " stream them with get"
-                    )
-                data = await body.read(MiB)
-                if not body.remaining:
-                    return data
-                pieces = [data]
-                while body.remaining:
-                    pieces.append(await body.read(MiB))
-                return b"".join(pieces)
-
-        return await self._reading("read", bucket, key, work)
+        return await self._objects.read(bucket, key, options, limit)
 
     async def get_ranges(
         self, bucket: str, key: str, ranges: Iterable[ByteRange | tuple[int, int | None]]
@@ -378,18 +335,10 @@ class Trove:
             ObjectChangedError: The object was replaced between two of the requests.
             Otherwise as `get`.
         """
-        self._check(bucket, key)
+        _names.check(bucket, key)
         wanted = [one for one in map(ByteRange.of, ranges) if one is not None]
 
-        async def work() -> Sequence[bytes]:
-            backend = await self._resolve(bucket, key)
-            if not backend.capabilities.ranges:
-                raise NotSupportedError(
-                    f"{backend.driver.name} cannot read a range", backend=backend.name
-                )
-            return await get_ranges(backend, bucket, key, wanted)
-
-        return await self._reading("get_ranges", bucket, key, work)
+        return await self._objects.get_ranges(bucket, key, wanted)
 
     async def head(self, bucket: str, key: str) -> ObjectInfo:
         """Return what is known of an object.
@@ -398,14 +347,8 @@ class Trove:
             ObjectNotFoundError: There is no such object.
             BucketNotFoundError: There is no such bucket.
         """
-        self._check(bucket, key)
-
-        async def work() -> ObjectInfo:
-            backend = await self._resolve(bucket, key)
-            info = await backend.driver.head(bucket, key)
-            return info.located(backend=backend.name)
-
-        return await self._reading("head", bucket, key, work)
+        _names.check(bucket, key)
+        return await self._objects.head(bucket, key)
 
     async def exists(self, bucket: str, key: str) -> bool:
         """Tell whether there is such an object.
@@ -434,19 +377,10 @@ class Trove:
             PreconditionFailedError: ``if_match`` and another version, or none, is there.
             NotSupportedError: The object's backend cannot honour an option.
         """
-        self._check(bucket, key)
+        _names.check(bucket, key)
         options = DeleteOptions(version_id=version_id, if_match=_checks.etag_of(if_match))
 
-        async def work() -> None:
-            backend = await self._resolve(bucket, key)
-            _checks.check_delete(backend, options)
-            try:
-                await backend.driver.delete(bucket, key, options)
-            except BucketNotFoundError:
-                if if_match is not None or not await self._buckets.exists_anywhere(bucket):
-                    raise  # else the bucket exists, and this backend has had no object of it yet
-
-        await self._core.run("delete", bucket, key, work)
+        await self._objects.delete(bucket, key, options)
 
     def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
         """Delete many objects: iterate what this returns for results, or await it to raise failures.
@@ -457,13 +391,7 @@ class Trove:
         _names.check_bucket(bucket)
         if isinstance(keys, str):
             raise TypeError("keys is an iterable of keys: [key], not key")
-        self._core.check_usable()
-
-        async def resolve(key: str) -> Backend:
-            self._check(bucket, key)
-            return await self._resolve(bucket, key)
-
-        return Deletion(bucket, keys, resolve, self._buckets.exists_anywhere)
+        return self._objects.delete_many(bucket, keys)
 
     async def copy(
         self,
@@ -502,16 +430,10 @@ class Trove:
             IntegrityError: What arrived is not what was read; nothing was stored.
             Otherwise as `put`.
         """
-        changes = self._changes(metadata, storage_class, if_match, if_none_match)
-        self._check(src_bucket, src_key)
-        self._check(dst_bucket, dst_key)
-
-        async def work() -> ObjectInfo:
-            source = await self._place(src_bucket, src_key)
-            target = await self._place(dst_bucket, dst_key)
-            return (await self._copied(source, target, changes, progress))[1]
-
-        return await self._reading("copy", src_bucket, src_key, work)
+        changes = _checks.changes(metadata, storage_class, if_match, if_none_match)
+        source = _names.check(src_bucket, src_key)
+        target = _names.check(dst_bucket, dst_key)
+        return await self._objects.copy(source, target, changes, progress)
 
     async def move(
         self,
@@ -534,19 +456,38 @@ class Trove:
         Args and Raises:
             As `copy`. ObjectChangedError after the copy means that both are there.
         """
-        changes = self._changes(metadata, storage_class, if_match, if_none_match)
-        self._check(src_bucket, src_key)
-        self._check(dst_bucket, dst_key)
+        changes = _checks.changes(metadata, storage_class, if_match, if_none_match)
+        source = _names.check(src_bucket, src_key)
+        target = _names.check(dst_bucket, dst_key)
+        return await self._objects.move(source, target, changes, progress)
 
-        async def work() -> ObjectInfo:
-            source = await self._place(src_bucket, src_key)
-            target = await self._place(dst_bucket, dst_key)
-            info, moved = await self._copied(source, target, changes, progress)
-            if not source.is_same(target):
-                await remove_source(source, info)
-            return moved
+    @overload
+    def list(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        delimiter: None = None,
+        start_after: str | None = None,
+        cursor: str | None = None,
+        page_size: int = 1000,
+        details: bool = False,
+        include_shadowed: bool = False,
+    ) -> ObjectIterator[ObjectInfo]: ...
 
-        return await self._reading("move", src_bucket, src_key, work)
+    @overload
+    def list(
+        self,
+        bucket: str,
+        *,
+        prefix: str = "",
+        delimiter: str | None,
+        start_after: str | None = None,
+        cursor: str | None = None,
+        page_size: int = 1000,
+        details: bool = False,
+        include_shadowed: bool = False,
+    ) -> ObjectIterator[ObjectInfo | Prefix]: ...
 
     def list(
         self,
@@ -559,7 +500,7 @@ class Trove:
         page_size: int = 1000,
         details: bool = False,
         include_shadowed: bool = False,
-    ) -> ObjectIterator:
+    ) -> ObjectIterator[Any]:
         """List a bucket: exactly the objects that `get` through this handle can reach.
 
         Args:
@@ -591,23 +532,15 @@ class Trove:
             prefix=prefix, delimiter=delimiter, start_after=start_after, limit=page_size
         )
 
-        async def query() -> Query:
-            self._core.check_usable()
-            names = self._core.names if include_shadowed else None
-            if names is None or isinstance(self._routing, Pinned):
-                names = await self._routing.reaches(bucket, prefix)
-            return Query(
-                bucket=bucket,
-                options=options,
-                backends=[self._core.backends[name] for name in names],
-                sees=None if include_shadowed or len(names) == 1 else self._sees(bucket),
-                rules=self._routing.fingerprint,
-                details=details,
-                exists=lambda: self._buckets.exists_anywhere(bucket),
+        return ObjectIterator(
+            lambda: self._objects.query(
+                bucket,
+                options,
                 cursor=cursor,
+                details=details,
+                include_shadowed=include_shadowed,
             )
-
-        return ObjectIterator(query)
+        )
 
     # -- buckets -----------------------------------------------------------------------------------
 
@@ -634,7 +567,7 @@ class Trove:
             "create_bucket",
             name,
             None,
-            lambda: self._buckets.create(name, exist_ok=exist_ok, on=backends),
+            lambda: self._objects.buckets.create(name, exist_ok=exist_ok, on=backends),
         )
 
     async def delete_bucket(self, name: str) -> None:
@@ -645,11 +578,13 @@ class Trove:
             BucketNotEmptyError: It has objects; nothing was deleted.
         """
         _names.check_bucket(name)
-        await self._core.run("delete_bucket", name, None, lambda: self._buckets.delete(name))
+        await self._core.run(
+            "delete_bucket", name, None, lambda: self._objects.buckets.delete(name)
+        )
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets of all backends, each name once, sorted."""
-        return await self._core.run("list_buckets", None, None, self._buckets.list)
+        return await self._core.run("list_buckets", None, None, self._objects.buckets.list)
 
     # -- the rest ----------------------------------------------------------------------------------
 
@@ -660,7 +595,7 @@ class Trove:
             NotSupportedError: The object's backend has no such URLs.
             ValueError: `expires` is not between 1 second and 7 days.
         """
-        return await self._presigned("GET", bucket, key, expires)
+        return await self._presign("GET", bucket, key, expires)
 
     async def presign_put(self, bucket: str, key: str, *, expires: float = 3600) -> str:
         """Return a URL with which anybody can put the object for `expires` seconds.
@@ -669,11 +604,11 @@ class Trove:
             NotSupportedError: The object's backend has no such URLs.
             ValueError: `expires` is not between 1 second and 7 days.
         """
-        return await self._presigned("PUT", bucket, key, expires)
+        return await self._presign("PUT", bucket, key, expires)
 
     async def explain(self, bucket: str, key: str) -> RouteDecision:
         """Tell where a key goes, by which rule, and why. No I/O but that of route functions."""
-        self._check(bucket, key)
+        _names.check(bucket, key)
         return await self._routing.explain(bucket, key)
 
     async def health(self) -> Mapping[str, Health]:
@@ -695,126 +630,12 @@ class Trove:
             found[backend.name] = Health(ok=error is None, latency=clock() - started, error=error)
 
         async with task_group() as group:
-            for backend in self._seen_backends:
+            for backend in self._objects.backends:
                 group.start_soon(ask, backend)
-        return {backend.name: found[backend.name] for backend in self._seen_backends}
+        return {backend.name: found[backend.name] for backend in self._objects.backends}
 
-    # -- engine ------------------------------------------------------------------------------------
-
-    def _check(self, bucket: str, key: str) -> None:
-        _names.check_bucket(bucket)
-        _names.check_key(bucket, key)
-
-    async def _resolve(self, bucket: str, key: str) -> Backend:
-        name = self._routing.resolve(bucket, key)
-        if not isinstance(name, str):
-            name = await name
-        return self._core.backends[name]
-
-    async def _place(self, bucket: str, key: str) -> Place:
-        return Place(backend=await self._resolve(bucket, key), bucket=bucket, key=key)
-
-    @property
-    def _seen_backends(self) -> Sequence[Backend]:
-        names = [self._routing.backend] if isinstance(self._routing, Pinned) else self._core.names
-        return [self._core.backends[name] for name in names]
-
-    @property
-    def _buckets(self) -> Buckets:
-        return Buckets(self._seen_backends, self._core.create_missing)
-
-    def _sees(self, bucket: str) -> Callable[[str, str], bool | Awaitable[bool]]:
-        resolve = self._routing.resolve
-
-        def sees(key: str, backend: str) -> bool | Awaitable[bool]:
-            name = resolve(bucket, key)
-            return name == backend if isinstance(name, str) else later(name, backend)
-
-        async def later(name: Awaitable[str], backend: str) -> bool:
-            return await name == backend
-
-        return sees
-
-    def _put(self, target: Place, options: PutOptions, progress: Progress | None) -> Put:
-        return Put(
-            target.backend,
-            target.bucket,
-            target.key,
-            options,
-            pool=self._core.pool,
-            events=self._core.events,
-            progress=progress,
-            missing=lambda error: self._buckets.make_missing(target.backend, error),
-        )
-
-    def _changes(
-        self,
-        metadata: Mapping[str, str] | None,
-        storage_class: str | None,
-        if_match: str | ObjectInfo | None,
-        if_none_match: str | None,
-    ) -> Changes:
-        checked = _checks.put_options(
-            metadata=metadata,
-            storage_class=storage_class,
-            if_match=if_match,
-            if_none_match=if_none_match,
-        )
-        return Changes(
-            metadata=None if metadata is None else checked.metadata,
-            storage_class=storage_class,
-            if_match=checked.if_match,
-            if_none_match=if_none_match,
-            write_id=_checks.new_write_id(),
-        )
-
-    async def _copied(
-        self, source: Place, target: Place, changes: Changes, progress: Progress | None
-    ) -> tuple[ObjectInfo, ObjectInfo]:
-        info, copied = await copy(
-            source,
-            target,
-            changes,
-            check=lambda options: _checks.check_put(target.backend, target.key, options),
-            put=lambda options: self._put(target, options, progress),
-            missing=lambda error: self._buckets.make_missing(target.backend, error),
-            progress=progress,
-        )
-        return info, copied.located(backend=target.backend.name)
-
-    async def _reading(
-        self, operation: str, bucket: str, key: str, work: Callable[[], Awaitable[T]]
-    ) -> T:
-        """Run what needs an object to exist; tell a missing object from a missing bucket.
-
-        A bucket exists if any backend has it: one that is made on a backend at its first put is not
-        missing there before that.
-        """
-
-        async def told_apart() -> T:
-            try:
-                return await work()
-            except BucketNotFoundError as error:
-                if error.bucket == bucket and await self._buckets.exists_anywhere(bucket):
-                    raise ObjectNotFoundError(
-                        "no such object", backend=error.backend, bucket=bucket, key=key
-                    ) from error
-                raise
-
-        return await self._core.run(operation, bucket, key, told_apart)
-
-    async def _presigned(self, method: str, bucket: str, key: str, expires: float) -> str:
-        self._check(bucket, key)
+    async def _presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+        _names.check(bucket, key)
         if not 1 <= expires <= _MAX_EXPIRES:
             raise ValueError(f"expires is 1 to {_MAX_EXPIRES:.0f} seconds, not {expires}")
-
-        async def work() -> str:
-            backend = await self._resolve(bucket, key)
-            if not backend.capabilities.presign:
-                raise NotSupportedError(
-                    f"{backend.driver.name} has no presigned URLs", backend=backend.name
-                )
-            driver: Presigning = backend.driver  # type: ignore[assignment]  # announced
-            return await driver.presign(method, bucket, key, expires)
-
-        return await self._core.run("presign", bucket, key, work)
+        return await self._objects.presign(method, bucket, key, expires)

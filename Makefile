@@ -1,0 +1,40 @@
+# Every target makes the virtual environment that it needs; nothing but Python >= 3.11 is assumed.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test check bench soak clean
+
+demo: .venv/demo  ## the main job: a tree of files over a hot, a cold and an archive backend
+	$(BIN)/python examples/hot_cold_archive.py
+
+test: .venv/test  ## all tests, with branch coverage
+	$(BIN)/python -m pytest --cov
+
+check: .venv/check  ## format, lint, types, imports
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/bench  ## every benchmark, beside its peers; tables to benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/run_all.py
+
+soak: .venv/test  ## the long runs of what `make test` runs short
+	TROVE_SOAK=1 $(BIN)/python -m pytest -m soak --timeout=3600
+
+clean:
+	rm -rf .venv .demo
+
+# A stamp a set of extras: made again when what is installed may have changed.
+.venv/%: pyproject.toml | .venv/bin/python
+	$(PIP) install --editable '.[$(if $(filter check,$*),dev$(,)bench,$*)]'
+	@touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.12 …"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PIP) install --upgrade pip
+
+, := ,

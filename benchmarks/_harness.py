@@ -1,0 +1,95 @@
+"""What the benchmarks share: fresh processes, interleaved rounds, medians, tables."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+MiB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """One piece of work, done: how much, in how many seconds, for how much CPU."""
+
+    amount: float
+    seconds: float
+    cpu: float
+
+    @property
+    def rate(self) -> float:
+        """Amount a second."""
+        return self.amount / self.seconds
+
+
+async def concurrently(
+    count: int, limit: int, work: Callable[[int], Awaitable[object]]
+) -> Measured:
+    """Do `work` for 0 to `count` - 1, `limit` at once, and measure it."""
+    numbers = iter(range(count))
+
+    async def worker() -> None:
+        for number in numbers:
+            await work(number)
+
+    started, cpu = time.perf_counter(), time.process_time()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(limit):
+            group.create_task(worker())
+    return Measured(
+        amount=count, seconds=time.perf_counter() - started, cpu=time.process_time() - cpu
+    )
+
+
+async def once(amount: float, work: Awaitable[object]) -> Measured:
+    """Do one piece of work of a given amount, and measure it."""
+    started, cpu = time.perf_counter(), time.process_time()
+    await work
+    return Measured(
+        amount=amount, seconds=time.perf_counter() - started, cpu=time.process_time() - cpu
+    )
+
+
+def peak_rss() -> float:
+    """Return this process's peak resident memory in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (MiB if sys.platform == "darwin" else 1024)
+
+
+def in_fresh_process(script: str, *arguments: str) -> dict[str, dict[str, float]]:
+    """Run a script's child mode and return the JSON object that it prints last."""
+    answer = subprocess.run(  # noqa: S603 - this very script, with arguments of its own
+        [sys.executable, script, *arguments], check=True, stdout=subprocess.PIPE, text=True
+    )
+    found: dict[str, dict[str, float]] = json.loads(answer.stdout.splitlines()[-1])
+    return found
+
+
+def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return the median of the ratios, round by round: the machine's moods cancel out."""
+    return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def machine(*packages: str) -> str:
+    """Return one line on what this was measured with."""
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return (
+        f"{os.cpu_count()} cores, {platform.system()} {platform.machine()},"
+        f" Python {platform.python_version()}" + (f"; {versions}" if versions else "")
+    )

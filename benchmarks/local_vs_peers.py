@@ -1,0 +1,344 @@
+"""How fast is the local driver, beside obstore, OpenDAL, aiofiles and plain synchronous calls?
+
+Every contender does the same work on the same file system, in a process of its own, in turn, for
+several rounds. Ours is used as shipped, through a `Trove`, with names checked, routed, checksums
+computed and verified; fsync is off for all, as the others have none.
+
+    python benchmarks/local_vs_peers.py [--rounds 5] [--dir DIRECTORY]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import aiofiles
+import obstore
+import opendal
+from _harness import (
+    Measured,
+    MiB,
+    concurrently,
+    in_fresh_process,
+    machine,
+    median_ratio,
+    once,
+    peak_rss,
+    table,
+)
+from obstore.store import LocalStore
+
+from trove_async import Trove
+from trove_async.drivers import LocalDriver
+
+SMALL = 4096
+COUNT = 2000
+LARGE = 256 * MiB
+LISTED = 100, 1000  # directories, files in each
+
+
+class Contender(Protocol):
+    """The work, as one library does it."""
+
+    async def put(self, key: str, body: bytes) -> object:
+        """Store bytes."""
+        ...
+
+    async def get(self, key: str) -> bytes:
+        """Return a small object."""
+        ...
+
+    async def stream(self, key: str) -> int:
+        """Read a large object chunk by chunk; return its bytes."""
+        ...
+
+    async def list(self, prefix: str) -> int:
+        """Go through the keys below a directory, with sizes; return how many."""
+        ...
+
+
+class Ours:
+    """trove_async."""
+
+    def __init__(self, store: Trove) -> None:
+        self._store = store
+
+    async def put(self, key: str, body: bytes) -> object:
+        return await self._store.put("bench", key, body)
+
+    async def get(self, key: str) -> bytes:
+        return await self._store.read("bench", key)
+
+    async def stream(self, key: str) -> int:
+        size = 0
+        async with self._store.get("bench", key) as reader:
+            async for chunk in reader:
+                size += len(chunk)
+        return size
+
+    async def list(self, prefix: str) -> int:
+        count = 0
+        async for entry in self._store.list("bench", prefix=prefix):
+            count += entry.size >= 0
+        return count
+
+
+class Obstore:
+    """obstore's LocalStore: Rust's object_store."""
+
+    def __init__(self, root: Path) -> None:
+        self._store = LocalStore(root / "bench")
+
+    async def put(self, key: str, body: bytes) -> object:
+        return await obstore.put_async(self._store, key, body)
+
+    async def get(self, key: str) -> bytes:
+        return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
+
+    async def stream(self, key: str) -> int:
+        size = 0
+        async for chunk in (await obstore.get_async(self._store, key)).stream():
+            size += len(chunk)
+        return size
+
+    async def list(self, prefix: str) -> int:
+        count = 0
+        async for batch in obstore.list(self._store, prefix=prefix, chunk_size=1000):
+            for meta in batch:
+                count += meta["size"] >= 0
+        return count
+
+
+class OpenDAL:
+    """OpenDAL's fs service."""
+
+    def __init__(self, root: Path) -> None:
+        self._operator = opendal.AsyncOperator("fs", root=str(root / "bench"))
+
+    async def put(self, key: str, body: bytes) -> object:
+        return await self._operator.write(key, body)
+
+    async def get(self, key: str) -> bytes:
+        return bytes(await self._operator.read(key))
+
+    async def stream(self, key: str) -> int:
+        size = 0
+        async with await self._operator.open(key, "rb") as file:
+            while chunk := await file.read(MiB):
+                size += len(chunk)
+        return size
+
+    async def list(self, prefix: str) -> int:
+        count = 0
+        async for entry in await self._operator.list(prefix, recursive=True):
+            if not entry.path.endswith("/"):
+                count += (await self._operator.stat(entry.path)).content_length >= 0
+        return count
+
+
+class Aiofiles:
+    """aiofiles, as most services have it: a file written in place, no rename, no metadata."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root / "bench"
+
+    async def put(self, key: str, body: bytes) -> object:
+        path = self._root / key
+        path.parent.mkdir(exist_ok=True)
+        async with aiofiles.open(path, "wb") as file:
+            for start in range(0, len(body), MiB):
+                await file.write(body[start : start + MiB])
+        return None
+
+    async def get(self, key: str) -> bytes:
+        async with aiofiles.open(self._root / key, "rb") as file:
+            return await file.read()
+
+    async def stream(self, key: str) -> int:
+        size = 0
+        async with aiofiles.open(self._root / key, "rb") as file:
+            while chunk := await file.read(MiB):
+                size += len(chunk)
+        return size
+
+    async def list(self, prefix: str) -> int:
+        return await asyncio.to_thread(_walk, str(self._root / prefix))
+
+
+class Synchronous:
+    """Plain calls that block the loop: the floor, as no service may do it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root / "bench")
+
+    async def put(self, key: str, body: bytes) -> object:
+        path = f"{self._root}/{key}"
+        os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+        with open(path, "wb", buffering=0) as file:  # noqa: ASYNC230, PTH123
+            return file.write(body)
+
+    async def get(self, key: str) -> bytes:
+        with open(f"{self._root}/{key}", "rb", buffering=0) as file:  # noqa: ASYNC230, PTH123
+            return file.read()
+
+    async def stream(self, key: str) -> int:
+        size = 0
+        with open(f"{self._root}/{key}", "rb", buffering=0) as file:  # noqa: ASYNC230, PTH123
+            while chunk := file.read(MiB):
+                size += len(chunk)
+        return size
+
+    async def list(self, prefix: str) -> int:
+        return _walk(f"{self._root}/{prefix}")
+
+
+def _walk(path: str) -> int:
+    count = 0
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                count += _walk(entry.path)
+            else:
+                count += entry.stat(follow_symlinks=False).st_size >= 0
+    return count
+
+
+@asynccontextmanager
+async def opened(name: str, root: Path) -> AsyncIterator[Contender]:
+    """Make a contender ready."""
+    if name == "trove_async":
+        async with Trove(LocalDriver(root, fsync=False)) as store:
+            yield Ours(store)
+    else:
+        peers: dict[str, Callable[[Path], Contender]] = {
+            "obstore": Obstore,
+            "OpenDAL": OpenDAL,
+            "aiofiles": Aiofiles,
+            "synchronous": Synchronous,
+        }
+        yield peers[name](root)
+
+
+NAMES = ["trove_async", "obstore", "OpenDAL", "aiofiles", "synchronous"]
+
+
+async def work(name: str, root: Path) -> dict[str, Measured]:
+    """Do everything once, with one contender."""
+    small = os.urandom(SMALL)
+    large = os.urandom(MiB) * (LARGE // MiB)
+    found: dict[str, Measured] = {}
+    async with opened(name, root) as contender:
+
+        def put(number: int) -> Awaitable[object]:
+            return contender.put(f"{name}/{number}", small)
+
+        def get(number: int) -> Awaitable[object]:
+            return contender.get(f"{name}/{number}")
+
+        async def listed() -> None:
+            assert await contender.list("listed/") == LISTED[0] * LISTED[1]  # noqa: S101
+
+        async def streamed() -> None:
+            assert await contender.stream(f"{name}-large") == LARGE  # noqa: S101
+
+        await concurrently(200, 32, put)  # warm: threads, directories, caches
+        await concurrently(200, 32, get)
+        for limit in (1, 32):
+            found[f"put 4 KiB, {limit} at once"] = await concurrently(COUNT, limit, put)
+            found[f"get 4 KiB, {limit} at once"] = await concurrently(COUNT, limit, get)
+        for amount, what, step in (
+            (LARGE / MiB, "put 256 MiB", lambda: contender.put(f"{name}-large", large)),
+            (LARGE / MiB, "get 256 MiB, streamed", streamed),
+            (LISTED[0] * LISTED[1], "list 100,000 keys with sizes", listed),
+        ):
+            await step()
+            found[what] = await once(amount, step())
+    return found
+
+
+def prepare(root: Path) -> None:
+    """Make the tree to be listed: plain files, the same for all."""
+    for directory in range(LISTED[0]):
+        path = root / "bench" / "listed" / f"{directory:03}"
+        path.mkdir(parents=True, exist_ok=True)
+        for number in range(LISTED[1]):
+            (path / f"{number:05}.txt").touch()
+
+
+TARGETS = {
+    "get 4 KiB, 32 at once": ("obstore", 2.0),
+    "put 4 KiB, 32 at once": ("obstore", 1.2),
+    "get 256 MiB, streamed": ("obstore", 5.0),
+    "put 256 MiB": ("obstore", 0.9),
+    "list 100,000 keys with sizes": ("obstore", 1.3),
+}
+
+
+def main() -> int:
+    """Measure in rounds, print a table; 1 if a ratio that we promise was not reached."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dir", type=Path, help="on which file system; default: a temporary one")
+    parser.add_argument("--child", nargs=2, metavar=("NAME", "ROOT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        name, root = arguments.child
+        found = asyncio.run(work(name, Path(root)))
+        figures = {
+            what: {"rate": one.rate, "cpu": one.cpu / one.amount} for what, one in found.items()
+        }
+        print(json.dumps({**figures, "peak": {"rss": peak_rss()}}))
+        return 0
+    with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
+        prepare(Path(directory))
+        rounds = [
+            {name: in_fresh_process(__file__, "--child", name, directory) for name in NAMES}
+            for _ in range(arguments.rounds)
+        ]
+    return report(rounds)
+
+
+def report(rounds: list[dict[str, dict[str, dict[str, float]]]]) -> int:
+    """Print what was found."""
+
+    def series(name: str, what: str, figure: str) -> list[float]:
+        return [one[name][what][figure] for one in rounds]
+
+    print(
+        f"Medians of {len(rounds)} interleaved rounds; {machine('obstore', 'opendal', 'aiofiles')}."
+    )
+    print("Ratios are ours to theirs: rates above 1.00 are faster.\n")
+    rows = []
+    missed = 0
+    for what in (what for what in rounds[0]["trove_async"] if what != "peak"):
+        rate = statistics.median(series("trove_async", what, "rate"))
+        cpu = statistics.median(series("trove_async", what, "cpu")) * 1e6
+        ratios = [
+            median_ratio(series("trove_async", what, "rate"), series(peer, what, "rate"))
+            for peer in NAMES[1:]
+        ]
+        rows.append([what, f"{rate:,.0f}/s", f"{cpu:,.0f}", *(f"{ratio:.2f}" for ratio in ratios)])
+        peer, target = TARGETS.get(what, ("obstore", 0.0))
+        if ratios[NAMES.index(peer) - 1] < target:
+            missed += 1
+            print(f"missed: {what} is {ratios[NAMES.index(peer) - 1]:.2f} of {peer}, not {target}")
+    header = ["work", "ours", "CPU µs each", *(f"to {peer}" for peer in NAMES[1:])]
+    print(table(header, rows))
+    peaks = ", ".join(
+        f"{name} {statistics.median(series(name, 'peak', 'rss')):.0f}" for name in NAMES
+    )
+    print(f"\nPeak memory in MiB, the 256 MiB body that is put included: {peaks}.")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""What does it cost that all transfers share one pool?
+
+Bodies of 4 MiB are streamed into a driver that discards them, through pools of several sizes and at
+several concurrencies: throughput against one at a time in a pool that never fills, and the memory
+that it took.
+
+    python benchmarks/pool_contention.py [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+from collections.abc import AsyncIterator
+
+from _harness import MiB, concurrently, in_fresh_process, machine, median_ratio, peak_rss, table
+
+from trove_async import BufferPool, Trove
+from trove_async.drivers import MemoryDriver
+
+BODY = 4 * MiB
+COUNT = 256
+PIECE = bytes(256 * 1024)
+CASES = [(pool, limit) for pool in (256, 64, 8, 2) for limit in (1, 32, 256)]
+
+
+async def body() -> AsyncIterator[bytes]:
+    """Yield 4 MiB, giving way between pieces as a network would."""
+    for _ in range(BODY // len(PIECE)):
+        yield PIECE
+        await asyncio.sleep(0)
+
+
+async def measure(pool_mib: int, limit: int) -> dict[str, float]:
+    """Put every body, overwriting a few keys so that what is stored stays small."""
+    pool = BufferPool(pool_mib * MiB)
+    async with Trove(MemoryDriver(), pool=pool) as store:
+        await store.create_bucket("bench")
+        await store.put("bench", "warm", body())
+        base = peak_rss()
+        done = await concurrently(
+            COUNT, limit, lambda number: store.put("bench", str(number % 2), body())
+        )
+    statistics_ = pool.statistics()
+    return {
+        "rate": done.amount * BODY / MiB / done.seconds,
+        "rss": peak_rss() - base,
+        "peak": statistics_.peak / MiB,
+        "spilled": statistics_.spilled_total / MiB,
+    }
+
+
+def main() -> int:
+    """Measure in rounds and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--child", nargs=2, type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps({"found": asyncio.run(measure(*arguments.child))}))
+        return 0
+    rounds = [
+        {case: in_fresh_process(__file__, "--child", *map(str, case))["found"] for case in CASES}
+        for _ in range(arguments.rounds)
+    ]
+    alone = [one[CASES[0]]["rate"] for one in rounds]
+    rows = []
+    for case in CASES:
+        found = {
+            figure: [one[case][figure] for one in rounds]
+            for figure in ("rate", "rss", "peak", "spilled")
+        }
+        middle = {figure: statistics.median(values) for figure, values in found.items()}
+        rows.append(
+            [
+                f"pool of {case[0]} MiB, {case[1]} at once",
+                f"{middle['rate']:,.0f}",
+                f"{median_ratio(found['rate'], alone):.2f}",
+                f"{middle['peak']:.0f}",
+                f"{middle['spilled']:.0f}",
+                f"{middle['rss']:.0f}",
+            ]
+        )
+    print(f"Medians of {arguments.rounds} interleaved rounds; {machine()}.\n")
+    header = ["case", "MiB/s", "to the first", "pool's peak", "spilled", "memory over idle"]
+    print(table(header, rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

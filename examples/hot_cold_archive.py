@@ -1,0 +1,185 @@
+"""The main job: a tree of real files over a hot, a cold and an archive backend.
+
+    python examples/hot_cold_archive.py [TREE] [--root DIRECTORY] [--limit FILES]
+
+Stores every file of TREE (by default the running interpreter's standard library) through routes,
+shows where it all landed, reads it back with checksums verified, and moves one class of objects to
+another backend. The backends are three directories below DIRECTORY, by default a temporary one.
+"""
+
+import argparse
+import asyncio
+import sysconfig
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from trove_async import ObjectInfo, Route, Trove
+from trove_async.drivers import LocalDriver
+
+T = TypeVar("T")
+
+BUCKET = "stdlib"
+CONCURRENCY = 32
+MiB = 1024 * 1024
+
+console = Console()
+
+
+def compiled(_bucket: str, key: str) -> str:
+    """Send what can be made again to the cold backend: a rule that no pattern says as plainly."""
+    return "cold" if "__pycache__" in key.split("/") or key.endswith(".so") else ""
+
+
+ROUTES = [
+    Route.suffix(".zip", "cold"),
+    Route.suffix(".whl", "cold"),
+    Route.suffix(".gz", "cold"),
+    Route("**/*.txt", "archive"),
+    Route("**/*.rst", "archive"),
+    Route("**/*.md", "archive"),
+    Route("**/LICENSE*", "archive"),
+    Route.prefix("pydoc_data/", "archive"),
+    Route.prefix("retired/", "archive"),
+]
+
+
+async def main(tree: Path, root: Path, limit: int | None) -> None:
+    """Store, show, read back, move, tell."""
+    files = sorted(path for path in tree.rglob("*") if is_ours(path))[:limit]
+    sizes = {path.relative_to(tree).as_posix(): path.stat().st_size for path in files}
+    total = sum(sizes.values())
+    console.print(f"{len(files):,} files, {total / MiB:.1f} MiB, from {tree}")
+
+    async with Trove(
+        LocalDriver(root / "hot"),
+        backends={"cold": LocalDriver(root / "cold"), "archive": LocalDriver(root / "archive")},
+        routes=ROUTES,
+        route_functions=[compiled],
+    ) as store:
+        await store.create_bucket(BUCKET)
+
+        async def put(path: Path) -> int:
+            return (await store.put(BUCKET, path.relative_to(tree).as_posix(), path)).size
+
+        stored = await each("storing", files, put, total)
+
+        placed = [obj async for obj in store.list(BUCKET) if isinstance(obj, ObjectInfo)]
+        console.print(where(placed))
+        if {obj.key: obj.size for obj in placed} != sizes:
+            raise SystemExit("the listing is not what was stored")
+
+        async def read_back(obj: ObjectInfo) -> int:
+            return await verified(store, obj, tree)
+
+        read = await each("reading back, verified", placed, read_back, total)
+
+        retired = [obj for obj in placed if obj.key.startswith("test/") and obj.backend != "cold"]
+        retired = (
+            retired or [obj for obj in placed if obj.backend == "default"][: len(placed) // 10]
+        )
+
+        async def retire(obj: ObjectInfo) -> int:
+            moved = await store.move(BUCKET, obj.key, BUCKET, f"retired/{obj.key}")
+            return moved.size
+
+        size = sum(obj.size for obj in retired)
+        moved = await each("moving sources to the archive", retired, retire, size)
+        after = [obj async for obj in store.list(BUCKET) if isinstance(obj, ObjectInfo)]
+        console.print(where(after))
+        if len(after) != len(placed):
+            raise SystemExit("a move lost or doubled an object")
+
+        pool = store.pool.statistics()
+        console.print(
+            f"stored {stored:.1f}, read {read:.1f}, moved {moved:.1f} MiB/s; the pool held at most"
+            f" {pool.peak / MiB:.0f} of {pool.max_bytes / MiB:.0f} MiB"
+        )
+
+
+def is_ours(path: Path) -> bool:
+    """Tell whether a path is a plain file of the tree itself, not of what was installed into it."""
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    return not installed and path.is_file() and not path.is_symlink()
+
+
+async def each(
+    what: str, items: Sequence[T], work: Callable[[T], Awaitable[int]], total: int
+) -> float:
+    """Do `work` on every item, some at once, under a progress bar; return MiB a second."""
+    started = time.perf_counter()
+    queue = iter(items)
+    with Progress(
+        TextColumn(f"{what:32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        count = progress.add_task(what, total=len(items))
+
+        async def worker() -> int:
+            size = 0
+            for item in queue:
+                size += await work(item)
+                progress.advance(count)
+            return size
+
+        async with asyncio.TaskGroup() as group:
+            workers = [group.create_task(worker()) for _ in range(CONCURRENCY)]
+    if sum(one.result() for one in workers) != total:
+        raise SystemExit(f"{what}: some bytes are missing")
+    return total / MiB / (time.perf_counter() - started)
+
+
+async def verified(store: Trove, obj: ObjectInfo, tree: Path) -> int:
+    """Read one object back: its checksum is verified on the way, its bytes against the file."""
+    async with store.get(BUCKET, obj.key) as reader:
+        body = await reader.read()
+    if "crc32c" not in reader.info.checksums:
+        raise SystemExit(f"{obj.key} has no recorded checksum")
+    if body != await asyncio.to_thread((tree / obj.key).read_bytes):
+        raise SystemExit(f"{obj.key} came back different")
+    return len(body)
+
+
+def where(objects: Iterable[ObjectInfo]) -> Table:
+    """Return a table of what lies on which backend, by kind of file."""
+    counts: Counter[tuple[str, str]] = Counter()
+    sizes: Counter[tuple[str, str]] = Counter()
+    for obj in objects:
+        place = obj.backend, Path(obj.key).suffix or "(none)"
+        counts[place] += 1
+        sizes[place] += obj.size
+    table = Table("backend", "kind", "objects", "MiB", title="where everything is")
+    for place, count in sorted(counts.items(), key=lambda one: (one[0][0], -one[1])):
+        table.add_row(*place, f"{count:,}", f"{sizes[place] / MiB:.2f}")
+    return table
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tree", nargs="?", type=Path, default=Path(sysconfig.get_path("stdlib")))
+    parser.add_argument("--root", type=Path, help="where the backends are; kept")
+    parser.add_argument("--limit", type=int, help="at most so many files")
+    arguments = parser.parse_args()
+    if arguments.root is not None:
+        asyncio.run(main(arguments.tree, arguments.root, arguments.limit))
+    else:
+        with tempfile.TemporaryDirectory() as directory:
+            asyncio.run(main(arguments.tree, Path(directory), arguments.limit))

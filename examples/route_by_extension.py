@@ -1,0 +1,34 @@
+"""Route by what a key ends with: logs to a cold backend, everything else to disk.
+
+python examples/route_by_extension.py
+"""
+
+import asyncio
+import tempfile
+
+from trove_async import Route, Trove
+from trove_async.drivers import LocalDriver, MemoryDriver
+
+KEYS = ["app.log", "logs/2024/app.log", "site/index.html", "backup.tar.gz"]
+
+
+async def main(root: str) -> None:
+    """Show the difference between a pattern, which stays in one segment, and a suffix."""
+    async with Trove(
+        LocalDriver(root),
+        backends={"cold": MemoryDriver(), "archive": MemoryDriver()},
+        routes=[
+            ("*.log", "cold"),  # as in a shell: "app.log", but not "logs/2024/app.log"
+            Route.suffix(".log", "archive"),  # whatever comes before
+            Route.suffix(".tar.gz", "archive"),
+        ],
+    ) as store:
+        await store.create_bucket("data")
+        for key in KEYS:
+            info = await store.put("data", key, f"the body of {key}".encode())
+            print(f"{info.key:20} -> {info.backend}")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(main(directory))

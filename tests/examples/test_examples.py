@@ -1,0 +1,60 @@
+"""Every program in examples/ runs, and shows what it is there to show."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trove_async
+
+ROOT = Path(trove_async.__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+SHOWN = {
+    "multi_backend.py": ["On archive:", "archive/2023.csv", "disk.iso  4096 bytes on archive"],
+    "route_by_extension.py": ["app.log              -> cold", "logs/2024/app.log    -> archive"],
+    "route_by_bucket.py": ["large-files/body.bin: 1000000 bytes on large"],
+    "per_tenant.py": ["tenant-acme/invoice.txt is on acme", "for tenant-acme"],
+    "custom_driver.py": [],
+    "hot_cold_archive.py": ["where everything is", "archive", "the pool held at most"],
+}
+
+
+def run(script: str, *arguments: str) -> str:
+    ran = subprocess.run(  # noqa: S603 - our own examples
+        [sys.executable, "-W", "error", str(EXAMPLES / script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env={"PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return ran.stdout
+
+
+def test_every_example_is_tried() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == SHOWN.keys()
+
+
+@pytest.mark.parametrize("script", SHOWN.keys() - {"hot_cold_archive.py"})
+def test_example_runs_and_shows_its_point(script: str) -> None:
+    shown = run(script)
+    for line in SHOWN[script]:
+        assert line in shown
+
+
+def test_main_job_runs_on_a_tree_of_its_own(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in ("a.py", "doc/readme.txt", "__pycache__/a.pyc", "pack.zip", "test/test_a.py"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(name.encode() * 1000)
+    shown = run("hot_cold_archive.py", str(tree), "--root", str(tmp_path / "store"))
+    for line in SHOWN["hot_cold_archive.py"]:
+        assert line in shown
+    assert (tmp_path / "store" / "hot" / "stdlib" / "a.py").read_bytes() == b"a.py" * 1000
+    assert (tmp_path / "store" / "cold" / "stdlib" / "pack.zip").exists()
+    assert (tmp_path / "store" / "archive" / "stdlib" / "retired" / "test" / "test_a.py").exists()

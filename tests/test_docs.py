@@ -1,0 +1,80 @@
+"""What the README and the docstrings show has to run, as it stands there."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import doctest
+import importlib
+import inspect
+import io
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import trove_async
+import trove_async.drivers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(trove_async.__file__).parent.parent
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda code: code.strip().splitlines()[0][:40])
+def test_readme_snippet_runs_when_pasted(snippet: str, tmp_path: Path) -> None:
+    ran = subprocess.run(  # noqa: S603 - our own README
+        [sys.executable, "-W", "error", "-c", snippet],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert ran.stdout
+
+
+def test_readme_has_snippets() -> None:
+    assert len(SNIPPETS) >= 2
+
+
+def documented() -> Iterator[doctest.DocTest]:
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    for found in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
+        module = importlib.import_module(found.name)
+        for test in finder.find(module):
+            if test.examples:
+                yield test
+
+
+DOCUMENTED = list(documented())
+
+
+def test_docstrings_have_examples() -> None:
+    assert "trove_async.store.Trove" in {test.name for test in DOCUMENTED}
+
+
+@pytest.mark.parametrize("test", DOCUMENTED, ids=lambda test: test.name)
+def test_docstring_example_shows_what_it_says(test: doctest.DocTest) -> None:
+    drivers = {name: getattr(trove_async.drivers, name) for name in trove_async.drivers.__all__}
+    names: dict[str, Any] = {**vars(trove_async), **drivers, **test.globs}
+    with asyncio.Runner() as runner:
+        for example in test.examples:
+            shown = io.StringIO()
+            code = compile(
+                example.source, test.name, "single", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+            )
+            with contextlib.redirect_stdout(shown):
+                answer = eval(code, names)  # noqa: S307 - our own docstring
+                if inspect.iscoroutine(answer):
+                    runner.run(answer)
+            assert shown.getvalue() == example.want

@@ -1,0 +1,153 @@
+"""Finding, storing and deleting one object: what happens in the threads."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from base64 import b64encode
+from typing import TYPE_CHECKING
+
+from crc32c import crc32c
+
+from trove_async.errors import IntegrityError, ObjectNotFoundError
+
+from ._beneath import ABSENT, READ
+from ._placing import Ground, check_conditions, prune, publish, sync_removal, unlink
+from ._record import FOREIGN, Record, decode, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trove_async.models import ObjectInfo, PutOptions
+
+    from ._layout import Spot
+    from ._root import Root
+    from ._threads import Stop
+
+
+class Found:
+    """An object's file, open. Whoever asked for it closes it."""
+
+    __slots__ = ("fd", "record", "status")
+
+    def __init__(self, fd: int, status: os.stat_result, record: Record) -> None:
+        self.fd = fd
+        self.status = status
+        self.record = record
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.fd)
+
+
+def find(root: Root, spot: Spot) -> Found:
+    """Open the object.
+
+    Raises:
+        ObjectNotFoundError, BucketNotFoundError: It, or its bucket, is not there.
+    """
+    found = None if spot.plain is None else _open(root, spot, spot.plain)
+    if found is None:
+        root.require_bucket(spot)
+        found = _open(root, spot, spot.overflow)
+    if found is None:
+        raise ObjectNotFoundError("there is no such object", bucket=spot.bucket, key=spot.key)
+    return found
+
+
+def find_nowait(root: Root, spot: Spot) -> Found | None:
+    """Open the object if nothing need be waited for; None: `find` it in a thread.
+
+    For the event loop. Only the usual case is here, a plain file that carries its own record.
+    """
+    if spot.plain is None or not root.is_local:
+        return None
+    fd = root.beneath.open_cached(spot.plain)
+    if fd < 0:
+        return None
+    try:
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode) and (raw := root.read_xattr(fd)) is not None:
+            found = decode(raw, status)
+            return Found(fd, status, FOREIGN if found is None else found[0])
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None
+
+
+def head(root: Root, spot: Spot) -> ObjectInfo:
+    """Return all that is known of the object."""
+    found = find(root, spot)
+    found.close()
+    return describe(spot.bucket, spot.key, found.status, found.record)
+
+
+def put(
+    root: Root, spot: Spot, views: Sequence[memoryview], options: PutOptions, stop: Stop
+) -> ObjectInfo:
+    """Store the object: write it aside, and let it take its place."""
+    counted = 0
+    for view in views:
+        counted = crc32c(view, counted)
+    checksum = b64encode(counted.to_bytes(4)).decode()
+    check_crc32c(options, checksum)
+    staged = root.staging.create()
+    try:
+        staged.write(views, 0, stop)
+        return publish(root, spot, staged, Record.of(options, checksum), options=options, stop=stop)
+    except BaseException:
+        staged.discard()
+        raise
+
+
+def check_crc32c(options: PutOptions, counted: str) -> None:
+    """Raise IntegrityError if the body is not what its sender took it to be."""
+    given = options.checksums.get("crc32c", counted)
+    if given != counted:
+        raise IntegrityError(
+            f"the body's crc32c is {counted}, not {given} as given: it changed on its way here"
+        )
+
+
+def delete(root: Root, spot: Spot, if_match: str | None, stop: Stop) -> None:
+    """Delete the object, and the directories that it leaves empty."""
+    emptied: list[str] = []
+    with root.locks.key(spot.bucket, spot.key, stop), Ground(root, spot) as ground:
+        if ground.parent < 0:
+            root.require_bucket(spot)
+        check_conditions(ground.current, if_match, None)
+        stop.check()
+        if ground.hidden is not None:
+            unlink(root, spot.overflow)
+            root.sidecars.forget(ground.hidden)
+            emptied.append(spot.overflow)
+        if ground.plain is not None and spot.plain is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(ground.name, dir_fd=ground.parent)
+            root.sidecars.forget(ground.plain)
+            emptied.append(spot.plain)
+    for path in emptied:
+        prune(root, path)
+        if root.fsync:
+            sync_removal(root, path)
+
+
+def _open(root: Root, spot: Spot, path: str) -> Found | None:
+    try:
+        fd = root.beneath.open(path, READ)
+    except OSError as error:
+        if error.errno in ABSENT:
+            return None
+        raise
+    try:
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode):
+            return Found(fd, status, root.read_record(spot, fd, status))
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return None

@@ -1,0 +1,266 @@
+"""The root, the driver's own area in it, and what the file system below can do."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from trove_async.errors import ConfigError
+
+from ._beneath import DIRECTORY, READ, Beneath
+from ._failures import missing_bucket
+from ._layout import AREA, PROBE, Layout, is_folding
+from ._locks import Locks
+from ._record import FOREIGN, decode, decode_owner
+from ._staging import XATTR, Sidecars, Staging
+from ._walk import Snapshots
+
+if TYPE_CHECKING:
+    from ._layout import Spot
+    from ._record import Record
+
+_LOCAL_FILE_SYSTEMS: Final = frozenset(
+    (
+        0xEF53,  # ext2, ext3, ext4: linux/include/uapi/linux/magic.h, and the following
+        0x58465342,  # XFS
+        0x9123683E,  # Btrfs
+        _TMPFS := 0x01021994,
+        0x794C7630,  # overlayfs
+        0xF2F52010,  # F2FS
+    )
+)
+
+_LOCAL_TICK = 50_000_000
+_REMOTE_TICK = 2_000_000_000
+
+_SWEPT_SIDECARS = 1000
+_SWEPT_AGE = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a LocalDriver was made with. The last four are for tests: what to do without."""
+
+    root: str
+    fsync: bool
+    mkdir: bool
+    file_mode: int
+    dir_mode: int
+    openat2: bool = True
+    ofd_locks: bool = True
+    xattrs: bool = True
+    folding: bool = False
+
+
+class Root:
+    """An open root. All of it blocks, but `open_cached`.
+
+    Attributes:
+        path: Its real path.
+        settings: What the driver was made with.
+        beneath: Its paths.
+        layout: Which path a key has.
+        locks: Its keys' locks.
+        staging: Where files are written.
+        sidecars: Where records are that do not fit their files.
+        snapshots: Directories that were listed lately.
+        is_local: Whether a path that is in the kernel's cache can be opened without waiting.
+        read_flags: How preadv(2) reads what is in the cache, and nothing else; None: it cannot.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Open it, make the area if it is not there, and sweep what is dead in it.
+
+        Raises:
+            ConfigError: It is no directory, or this system has no way to confine paths.
+        """
+        self.settings = settings
+        self.fsync = settings.fsync
+        _check_platform()
+        with ExitStack() as opened:
+            self._fd = fd = _directory(opened, settings)
+            self.path = os.path.realpath(settings.root)
+            self.beneath = Beneath(fd, openat2=settings.openat2)
+            area = self._own(opened, fd, AREA)
+            self._own(opened, area, "overflow")
+            self.locks = Locks(area, settings.file_mode, ofd=settings.ofd_locks)
+            opened.callback(self.locks.close)
+            self.sidecars = Sidecars(
+                self._own(opened, area, "meta"), settings.file_mode, fsync=settings.fsync
+            )
+            self.staging = Staging(
+                self._own(opened, area, "staging"),
+                self.sidecars,
+                file_mode=settings.file_mode,
+                dir_mode=settings.dir_mode,
+                fsync=settings.fsync,
+            )
+            opened.callback(self.staging.close)
+            kind = _file_system(fd)
+            self.is_local = kind in _LOCAL_FILE_SYSTEMS
+            self.snapshots = Snapshots(_LOCAL_TICK if self.is_local else _REMOTE_TICK)
+            self._probe(kind)
+            self.sweep()
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._opened.close()
+
+    def ping(self) -> None:
+        """Raise OSError if the root is not there any more."""
+        os.stat(".", dir_fd=self._fd)
+        Path(self.path).stat()
+
+    def require_bucket(self, spot: Spot) -> None:
+        """Raise BucketNotFoundError if the bucket has no directory."""
+        if not self.beneath.exists(spot.home):
+            raise missing_bucket(spot.bucket)
+
+    def open_parent(self, path: str) -> tuple[int, str]:
+        """Open the directory that `path` lies in; return its descriptor and the last name."""
+        parent, _, name = path.rpartition("/")
+        return self.beneath.open(parent, DIRECTORY), name
+
+    @property
+    def top(self) -> int:
+        """The root's own descriptor."""
+        return self._fd
+
+    def read_record(self, spot: Spot, fd: int, status: os.stat_result) -> Record:
+        """Return the record of an open file; `FOREIGN` if there is none that holds."""
+        raw = self.read_xattr(fd)
+        if raw is None:
+            return self.sidecars.read(spot.bucket, spot.key, status)
+        found = decode(raw, status)
+        return FOREIGN if found is None else found[0]
+
+    def read_xattr(self, fd: int) -> bytes | None:
+        """Return the record that an open file carries, as it is; None if it carries none."""
+        if not self.staging.xattrs:
+            return None
+        try:
+            return os.getxattr(fd, XATTR)
+        except OSError:
+            return None
+
+    def sweep(self) -> None:
+        """Remove what killed processes left behind, and records whose file another tool took."""
+        self.staging.sweep()
+        for name, raw in self.sidecars.sample(_SWEPT_SIDECARS, _SWEPT_AGE):
+            if not self._is_kept(name, raw):
+                self.sidecars.remove(name)
+
+    def _is_kept(self, name: str, raw: bytes) -> bool:
+        """Tell whether the file that a sidecar belongs to is still where it was put."""
+        owner = decode_owner(raw)
+        if owner is None:
+            return False
+        spot = self.layout.spot(*owner)
+        for path in (spot.plain, spot.overflow):
+            if path is None:
+                continue
+            with contextlib.suppress(OSError):
+                fd = self.beneath.open(path, READ)
+                try:
+                    status = os.fstat(fd)
+                finally:
+                    os.close(fd)
+                if f"{status.st_mtime_ns}-{status.st_ino}" == name:
+                    return True
+        return False
+
+    def _own(self, opened: ExitStack, parent: int, name: str) -> int:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, self.settings.dir_mode, dir_fd=parent)
+        fd = os.open(name, DIRECTORY, dir_fd=parent)
+        opened.callback(os.close, fd)
+        return fd
+
+    def _probe(self, kind: int) -> None:
+        staged = self.staging.create()
+        try:
+            os.write(staged.fd, b"?")
+            self.read_flags = _read_flags(staged.fd, kind)
+            if self.settings.xattrs and hasattr(os, "setxattr"):
+                with contextlib.suppress(OSError):
+                    os.setxattr(staged.fd, XATTR, b"?")
+                    self.staging.xattrs = True
+        finally:
+            staged.discard()
+        directory = self.staging.directory
+
+        def exists(name: str) -> bool:
+            try:
+                os.stat(name, dir_fd=directory, follow_symlinks=False)
+            except OSError:
+                return False
+            return True
+
+        try:
+            os.close(os.open(PROBE, os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=directory))
+            folding = is_folding(exists, PROBE)
+            os.unlink(PROBE, dir_fd=directory)
+        except OSError:  # it cannot hold such a name at all
+            folding = True
+        self.layout = Layout(folding=folding or self.settings.folding)
+
+
+_CAN_CONFINE: Final = hasattr(os, "O_NOFOLLOW") and all(
+    call in os.supports_dir_fd
+    for call in (os.open, os.mkdir, os.rmdir, os.unlink, os.rename, os.stat, os.link)
+)
+
+
+def _check_platform() -> None:
+    if not _CAN_CONFINE:
+        raise ConfigError("this system cannot confine paths to a directory (no openat)")
+    if sys.getfilesystemencoding().lower() != "utf-8":
+        raise ConfigError("file names are not UTF-8 here: run Python in its UTF-8 mode (-X utf8)")
+
+
+def _directory(opened: ExitStack, settings: Settings) -> int:
+    try:
+        if settings.mkdir:
+            Path(settings.root).mkdir(settings.dir_mode, parents=True, exist_ok=True)
+        fd = os.open(settings.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
+        hint = "" if settings.mkdir else ": make it, or pass mkdir=True"
+        raise ConfigError(f"the root {settings.root!r} is no directory{hint}") from error
+    opened.callback(os.close, fd)
+    return fd
+
+
+class _StatFs(ctypes.Structure):
+    """The beginning of ``struct statfs`` (statfs(2)), and room for the rest of it."""
+
+    _fields_ = (("type", ctypes.c_long), ("rest", ctypes.c_byte * 248))
+
+
+def _file_system(fd: int) -> int:
+    """Return the magic number of the file system's kind; 0 where it is not to be had."""
+    buffer = _StatFs()
+    if sys.platform != "linux" or ctypes.CDLL(None).fstatfs(fd, ctypes.byref(buffer)) != 0:
+        return 0
+    kind: int = buffer.type
+    return kind & 0xFFFFFFFF
+
+
+def _read_flags(fd: int, kind: int) -> int | None:
+    """Try how a file with something in it can be read without waiting."""
+    if kind == _TMPFS:
+        return 0  # it is memory, though it does not know RWF_NOWAIT
+    if kind not in _LOCAL_FILE_SYSTEMS or not hasattr(os, "RWF_NOWAIT"):
+        return None
+    try:
+        os.preadv(fd, [bytearray(1)], 0, os.RWF_NOWAIT)
+    except OSError as error:
+        return os.RWF_NOWAIT if error.errno == errno.EAGAIN else None
+    return os.RWF_NOWAIT

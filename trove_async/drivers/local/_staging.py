@@ -1,0 +1,332 @@
+"""Files on their way to being objects, and the litter of processes that were killed.
+
+Each open driver has a directory in ``.trove/staging`` and beside it a file that it keeps locked while
+it lives. Whoever finds such a file unlocked may clear the directory away: its owner is dead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import itertools
+import os
+import random
+import secrets
+import shutil
+import time
+from io import FileIO
+from typing import TYPE_CHECKING, Final
+
+from ._beneath import DIRECTORY
+from ._record import FOREIGN, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._record import Record
+    from ._threads import Stop
+
+XATTR: Final = "user.trove"
+
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_WRITE_AT_ONCE = 4 * 1024 * 1024  # between two looks at whether the call was cancelled
+_MAX_VIEWS = 512  # below IOV_MAX, 1,024 on Linux (<limits.h>)
+
+# What setxattr says where a record does not fit, or none can be kept: not a full disk. If the disk
+# is full after all, writing the sidecar says so.
+_NO_XATTR = frozenset(
+    (errno.ENOTSUP, errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE, errno.EPERM)
+)
+
+
+class Sidecars:
+    """Records that are kept in files, where an attribute of the object's file cannot hold them.
+
+    One is named by what no two files share: it is written before its file takes its place, and
+    becomes valid by that, at once.
+
+    Args:
+        directory: The descriptor of the directory that they are in.
+        mode: Their mode.
+        fsync: Whether they must outlive a power cut.
+    """
+
+    def __init__(self, directory: int, mode: int, *, fsync: bool) -> None:
+        self._directory = directory
+        self._mode = mode
+        self._fsync = fsync
+
+    def write(self, status: os.stat_result, raw: bytes) -> None:
+        """Keep the record of a file."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(_sidecar(status), flags, self._mode, dir_fd=self._directory)
+        try:
+            rest = memoryview(raw)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            if self._fsync:
+                os.fsync(fd)
+        except BaseException:
+            self.forget(status)
+            raise
+        finally:
+            os.close(fd)
+        if self._fsync:
+            os.fsync(self._directory)
+
+    def read(self, bucket: str, key: str, status: os.stat_result) -> Record:
+        """Return the record of a file; `FOREIGN` if none is kept here."""
+        raw = self._raw(_sidecar(status))
+        found = None if raw is None else decode(raw, status)
+        return found[0] if found is not None and found[1] == (bucket, key) else FOREIGN
+
+    def forget(self, status: os.stat_result) -> None:
+        """Remove the record of a file, if there is one. It is litter if that fails."""
+        with contextlib.suppress(OSError):
+            os.unlink(_sidecar(status), dir_fd=self._directory)
+
+    def sample(self, count: int, older: float) -> list[tuple[str, bytes]]:
+        """Return some records, drawn at random, with their names: a sweep need not read all.
+
+        Args:
+            count: How many to draw.
+            older: Only those that were written so many seconds ago: their files are in place.
+        """
+        names = os.listdir(self._directory)  # noqa: PTH208 - no path leads to a descriptor
+        drawn: list[tuple[str, bytes]] = []
+        for name in random.sample(names, min(count, len(names))):
+            with contextlib.suppress(OSError):
+                age = (
+                    time.time()
+                    - os.stat(name, dir_fd=self._directory, follow_symlinks=False).st_mtime
+                )
+                raw = self._raw(name) if age > older else None
+                if raw is not None:
+                    drawn.append((name, raw))
+        return drawn
+
+    def remove(self, name: str) -> None:
+        """Remove a record that `sample` found to be litter."""
+        with contextlib.suppress(OSError):
+            os.unlink(name, dir_fd=self._directory)
+
+    def _raw(self, name: str) -> bytes | None:
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+        except FileNotFoundError:
+            return None
+        with FileIO(fd) as file:
+            return file.readall()
+
+
+class Staged:
+    """One file that is not an object yet. It is discarded unless it takes its place.
+
+    Attributes:
+        fd: Its descriptor, open for writing.
+        name: Its name in the staging directory.
+        status: What `seal` left it as.
+    """
+
+    __slots__ = ("_sidecar", "_staging", "fd", "name", "status")
+
+    def __init__(self, staging: Staging, fd: int, name: str) -> None:
+        self._staging = staging
+        self._sidecar = False
+        self.fd = fd
+        self.name = name
+        self.status: os.stat_result | None = None
+
+    def write(self, views: Sequence[memoryview], offset: int, stop: Stop) -> None:
+        """Write `views` one after the other from `offset` on."""
+        for batch in _batches(views):
+            stop.check()
+            rest = batch
+            while rest:
+                count = os.pwritev(self.fd, rest, offset)
+                offset += count
+                rest = _after(rest, count)
+
+    def cut(self, size: int) -> None:
+        """Let the file end at `size`."""
+        os.ftruncate(self.fd, size)
+
+    def seal(self, bucket: str, key: str, record: Record) -> os.stat_result:
+        """Give the file its own moment and its record, make both durable, and tell what it is."""
+        staging = self._staging
+        # The kernel's own stamp is that of its last tick, and two puts may share it.
+        now = time.time_ns()
+        os.utime(self.fd, ns=(now, now))
+        self.status = status = os.fstat(self.fd)
+        if not (staging.xattrs and _set_xattr(self.fd, record.encode(status))):
+            staging.sidecars.write(status, record.encode(status, (bucket, key)))
+            self._sidecar = True
+        if staging.fsync:
+            os.fsync(self.fd)
+        return status
+
+    def placed(self) -> None:
+        """Note that it has taken its place: its record stays."""
+        self._sidecar = False
+
+    def close(self) -> None:
+        """Close the file."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def discard(self) -> None:
+        """Leave nothing of it. Idempotent."""
+        if self.fd < 0:
+            return
+        self.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.name, dir_fd=self._staging.directory)
+        if self._sidecar and self.status is not None:
+            self._staging.sidecars.forget(self.status)
+
+
+class Staging:
+    """The staging directory of one open driver.
+
+    Args:
+        parent: The descriptor of the directory of all of them.
+        sidecars: Where records go that do not fit the file.
+        file_mode: The mode of files.
+        dir_mode: The mode of directories.
+        fsync: Whether a sealed file must outlive a power cut.
+
+    Attributes:
+        directory: Its descriptor.
+        xattrs: Whether files can carry their records.
+    """
+
+    def __init__(
+        self, parent: int, sidecars: Sidecars, *, file_mode: int, dir_mode: int, fsync: bool
+    ) -> None:
+        self._parent = parent
+        self._mode = file_mode
+        self._numbers = itertools.count()
+        self.sidecars = sidecars
+        self.fsync = fsync
+        self.xattrs = False
+        self._lock, self._name = self._take_name()
+        try:
+            os.mkdir(self._name, dir_mode, dir_fd=parent)
+            self.directory = os.open(self._name, DIRECTORY, dir_fd=parent)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def create(self) -> Staged:
+        """Make a file."""
+        while True:
+            name = f"{next(self._numbers):x}"
+            try:
+                return Staged(self, os.open(name, _NEW, self._mode, dir_fd=self.directory), name)
+            except FileExistsError:  # a forked child counts as we do
+                continue
+
+    def close(self) -> None:
+        """Remove the directory, which is empty unless a call was killed, and let it go."""
+        os.close(self.directory)
+        with contextlib.suppress(OSError):  # then the next to open sweeps it
+            _clear(self._parent, self._name)
+        os.close(self._lock)
+
+    def sweep(self) -> None:
+        """Clear away the directories of drivers that are no more."""
+        for name in {entry.removesuffix(_LOCK) for entry in os.listdir(self._parent)}:  # noqa: PTH208 - as above
+            if name != self._name:
+                with contextlib.suppress(OSError):  # somebody else sweeps as well, or it may stay
+                    self._sweep(name)
+
+    def _sweep(self, name: str) -> None:
+        try:
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+            lock = os.open(name + _LOCK, flags, dir_fd=self._parent)
+        except FileNotFoundError:
+            _clear(self._parent, name)  # a lock goes last: its owner was killed in between
+            return
+        try:
+            if _try_flock(lock):
+                self._forget_sidecars(name)
+                _clear(self._parent, name)
+        finally:
+            os.close(lock)
+
+    def _forget_sidecars(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):  # its owner was killed before it made it
+            directory = os.open(name, DIRECTORY, dir_fd=self._parent)
+            try:
+                for staged in os.listdir(directory):  # noqa: PTH208 - as above
+                    status = os.stat(staged, dir_fd=directory, follow_symlinks=False)
+                    if status.st_nlink == 1:  # else it took its place by a link, and is valid
+                        self.sidecars.forget(status)
+            finally:
+                os.close(directory)
+
+    def _take_name(self) -> tuple[int, str]:
+        while True:
+            name = secrets.token_hex(8)
+            lock = os.open(name + _LOCK, _NEW, self._mode, dir_fd=self._parent)
+            try:
+                if _try_flock(lock) and os.fstat(lock).st_nlink:
+                    return lock, name
+            except BaseException:
+                os.close(lock)
+                raise
+            os.close(lock)  # somebody swept it away before it was locked
+
+
+_LOCK = ".lock"
+
+
+def _clear(parent: int, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(name, dir_fd=parent)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name + _LOCK, dir_fd=parent)
+
+
+def _try_flock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _set_xattr(fd: int, raw: bytes) -> bool:
+    try:
+        os.setxattr(fd, XATTR, raw)
+    except OSError as error:
+        if error.errno not in _NO_XATTR:
+            raise
+        return False
+    return True
+
+
+def _sidecar(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns}-{status.st_ino}"
+
+
+def _batches(views: Sequence[memoryview]) -> list[list[memoryview]]:
+    batches: list[list[memoryview]] = []
+    size = 0
+    for view in views:
+        if not batches or size + view.nbytes > _WRITE_AT_ONCE or len(batches[-1]) == _MAX_VIEWS:
+            batches.append([])
+            size = 0
+        batches[-1].append(view)
+        size += view.nbytes
+    return batches
+
+
+def _after(views: list[memoryview], count: int) -> list[memoryview]:
+    for index, view in enumerate(views):
+        if count < view.nbytes:
+            return [view[count:], *views[index + 1 :]]
+        count -= view.nbytes
+    return []

@@ -1,0 +1,114 @@
+"""Uploads: one staged file, into which parts are written wherever they belong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from trove_async.errors import BackendError, IntegrityError, StreamError
+
+from ._failures import translated
+from ._placing import publish
+from ._record import Record
+from ._threads import Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from trove_async.models import ObjectInfo, Part, PutOptions
+
+    from ._layout import Spot
+    from ._root import Root
+    from ._staging import Staged
+    from ._threads import Threads
+
+
+class FileUpload:
+    """One upload: entered, it has a file; left without a commit, it has none.
+
+    Args:
+        root: The root.
+        spot: Where the object is to be.
+        options: What the put said.
+        threads: The driver's.
+    """
+
+    def __init__(self, root: Root, spot: Spot, options: PutOptions, threads: Threads) -> None:
+        self._root = root
+        self._spot = spot
+        self._options = options
+        self._threads = threads
+        self._staged: Staged | None = None
+        self._parts: dict[int, Part] = {}
+        self._done: ObjectInfo | None = None
+
+    async def __aenter__(self) -> Self:
+        with translated(self._spot.bucket, self._spot.key):
+            self._staged = await self._threads.run(self._begin, undo=_discard)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        staged, self._staged = self._staged, None
+        if staged is not None:
+            with translated(self._spot.bucket, self._spot.key):
+                await self._threads.finish(staged.discard)
+
+    async def send(self, part: Part, views: Sequence[memoryview]) -> None:
+        """Write one part where it belongs. After a cancel the views are left alone."""
+        size = sum(view.nbytes for view in views)
+        if size != part.size:
+            raise IntegrityError(f"part {part.number} has {size} bytes, not {part.size} as said")
+        staged, stop = self._open(), Stop()
+        with translated(self._spot.bucket, self._spot.key):
+            await self._threads.run(lambda: staged.write(views, part.offset, stop), stop=stop)
+        self._parts[part.number] = part
+
+    async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
+        """Make the object of the parts; the same again if it was made already."""
+        if self._done is not None:
+            return self._done
+        staged, stop = self._open(), Stop()
+        size = self._size()
+        crc32c = checksums.get("crc32c", self._options.checksums.get("crc32c"))
+        record = Record.of(self._options, crc32c)
+
+        def publish_parts() -> ObjectInfo:
+            staged.cut(size)
+            return publish(self._root, self._spot, staged, record, options=self._options, stop=stop)
+
+        with translated(self._spot.bucket, self._spot.key):
+            self._done = await self._threads.run(publish_parts, stop=stop)
+        return self._done
+
+    def _begin(self) -> Staged:
+        self._root.require_bucket(self._spot)
+        return self._root.staging.create()
+
+    def _open(self) -> Staged:
+        if self._staged is None or self._done is not None:
+            raise StreamError("this upload is over: open another")
+        return self._staged
+
+    def _size(self) -> int:
+        """Return the bytes of all parts together.
+
+        Raises:
+            BackendError: They leave a gap, overlap, or are not as many bytes as was said.
+        """
+        end = 0
+        for part in sorted(self._parts.values(), key=lambda part: part.offset):
+            if part.offset != end:
+                raise BackendError(f"the parts do not meet at {end}: one begins at {part.offset}")
+            end += part.size
+        if self._options.size not in {None, end}:
+            raise IntegrityError(f"the parts have {end} bytes, not {self._options.size} as said")
+        return end
+
+
+def _discard(staged: Staged) -> None:
+    staged.discard()

@@ -1,0 +1,418 @@
+"""Listings: the keys of a bucket in bytewise order, from the directories that are on the way.
+
+A directory is read once, sorted as keys sort (``a.b`` before ``a/…``, because ``.`` comes before
+``/``), and entered only where the listing gets to it. A large one that page after page is taken from
+is remembered, for as long as its times say that it is unchanged.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from bisect import bisect_left
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final, Protocol
+
+from trove_async.models import ObjectInfo
+from trove_async.paging import paginate
+
+from ._beneath import ABSENT, DIRECTORY
+from ._failures import missing_bucket
+from ._layout import MAX_KEY, MAX_NAME, OVERFLOW, PIECE, SUFFIX, escape, is_text, unescape
+from ._record import etag, written
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trove_async.models import ListOptions, Page
+
+    from ._layout import Layout
+    from ._root import Root
+    from ._threads import Stop
+
+REMEMBERED: Final = 250_000
+"""Names that are remembered, all directories together: some 20 MB."""
+
+
+class Snapshots:
+    """Sorted directories, remembered while they are unchanged. Shared by the threads.
+
+    Args:
+        tick: Nanoseconds by which a file system's times may be behind: a directory that changed
+            so lately may change again without its times telling (as git's index has it: "racy").
+        limit: Names remembered at most.
+    """
+
+    def __init__(self, tick: int, limit: int = REMEMBERED) -> None:
+        self._tick = tick
+        self._limit = limit
+        self._kept: OrderedDict[tuple[str, int, int], tuple[int, int, list[str]]] = OrderedDict()
+        self._count = 0
+        self._guard = threading.Lock()
+
+    def get(self, kind: str, status: os.stat_result) -> list[str] | None:
+        """Return the directory as it was read, if it still is so."""
+        place = (kind, status.st_dev, status.st_ino)
+        with self._guard:
+            kept = self._kept.get(place)
+            if kept is None or kept[:2] != (status.st_mtime_ns, status.st_ctime_ns):
+                return None
+            self._kept.move_to_end(place)
+            return kept[2]
+
+    def add(self, kind: str, status: os.stat_result, names: list[str]) -> None:
+        """Remember the directory, which was `status` before it was read."""
+        last = max(status.st_mtime_ns, status.st_ctime_ns)
+        if len(names) > self._limit or last + self._tick > time.time_ns():
+            return
+        place = (kind, status.st_dev, status.st_ino)
+        with self._guard:
+            self._drop(place)
+            self._kept[place] = (status.st_mtime_ns, status.st_ctime_ns, names)
+            self._count += len(names) + 1
+            while self._count > self._limit:
+                self._drop(next(iter(self._kept)))
+
+    def _drop(self, place: tuple[str, int, int]) -> None:
+        kept = self._kept.pop(place, None)
+        if kept is not None:
+            self._count -= len(kept[2]) + 1
+
+
+class _Names(Protocol):
+    """How a tree of directories spells keys.
+
+    An *entry* is what a directory's name adds to a key, with `mark` after it if it is a directory
+    itself: so entries sort as the keys do to which they lead.
+    """
+
+    kind: str
+    mark: str
+
+    def scan(self, fd: int, base: str) -> list[str]:
+        """Return the entries of a directory, sorted."""
+        ...
+
+    def towards(self, rest: str) -> str | None:
+        """Return the directory entry that a key's `rest` leads through, if any."""
+        ...
+
+    def grown(self, base: str, entry: str) -> str:
+        """Return what is spelled when the directory of `entry` is entered."""
+        ...
+
+    def name(self, entry: str) -> str:
+        """Return the entry's name in its directory."""
+        ...
+
+
+class _PlainNames:
+    """Keys under their own names."""
+
+    kind = "plain"
+    mark = "/"
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def scan(self, fd: int, base: str) -> list[str]:
+        names: list[str] = []
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    names.append(entry.name)
+                elif entry.is_dir(follow_symlinks=False):
+                    names.append(entry.name + "/")
+        if self._layout.folding:
+            names = [name for name in names if self._layout.plain(name.removesuffix("/"))]
+        if not all(map(str.isascii, names)):
+            names = [name for name in names if is_text(name)]
+        room = MAX_KEY - len(base.encode())
+        if room <= MAX_NAME:
+            names = [name for name in names if len(name.encode()) <= room]
+        names.sort()
+        return names
+
+    def towards(self, rest: str) -> str | None:
+        head, slash, _ = rest.partition("/")
+        return head + slash if slash else None
+
+    def grown(self, base: str, entry: str) -> str:
+        return base + entry
+
+    def name(self, entry: str) -> str:
+        return entry.removesuffix("/")
+
+
+class _OverflowNames:
+    """Keys in escaped pieces; here spelled in Latin-1, one character for each byte of UTF-8."""
+
+    kind = "overflow"
+    mark = "\0"  # in no key, and before all that is in one
+
+    def scan(self, fd: int, base: str) -> list[str]:  # noqa: ARG002 - the rule is the same at all depths
+        names: list[str] = []
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    piece = unescape(entry.name)
+                    if piece is not None and len(piece) == PIECE:
+                        names.append(piece.decode("latin-1") + "\0")
+                elif entry.name.endswith(SUFFIX) and entry.is_file(follow_symlinks=False):
+                    piece = unescape(entry.name.removesuffix(SUFFIX))
+                    if piece is not None and 0 < len(piece) <= PIECE:
+                        names.append(piece.decode("latin-1"))
+        names.sort()
+        return names
+
+    def towards(self, rest: str) -> str | None:
+        return rest[:PIECE] + "\0" if len(rest) > PIECE else None
+
+    def grown(self, base: str, entry: str) -> str:
+        return base + entry[:-1]
+
+    def name(self, entry: str) -> str:
+        if entry[-1] == "\0":
+            return escape(entry[:-1].encode("latin-1"))
+        return escape(entry.encode("latin-1")) + SUFFIX
+
+
+class _Frame:
+    """A directory that the walk is in: what it spells, its path, its entries, and the next one."""
+
+    __slots__ = ("base", "entries", "index", "path")
+
+    def __init__(self, base: str, path: str, entries: list[str]) -> None:
+        self.base = base
+        self.path = path
+        self.entries = entries
+        self.index = 0
+
+
+class Walk:
+    """A walk through one tree, that can be set to any key. It holds one directory open.
+
+    Args:
+        root: The root.
+        bucket: The bucket, for what is told of its keys.
+        names: How the tree spells keys.
+        path: Its top, from the root.
+        prefix: The walk may end where keys no longer begin so.
+        stop: Whether to go on at all.
+        fresh: Read every directory, whatever is remembered.
+    """
+
+    def __init__(
+        self,
+        root: Root,
+        bucket: str,
+        names: _Names,
+        path: str,
+        *,
+        prefix: str,
+        stop: Stop,
+        fresh: bool,
+    ) -> None:
+        self._root = root
+        self._bucket = bucket
+        self._names = names
+        self._escapes = names.kind != _PlainNames.kind
+        self._prefix = prefix
+        self._stop = stop
+        self._fresh = fresh
+        self._fd = -1
+        self._frames: list[_Frame] = []
+        self.exists = self._enter("", path)
+
+    def seek(self, start: str) -> Iterator[tuple[str, str]]:
+        """Yield ``(key, entry)`` for the keys from `start` on. One such iterator lives at a time."""
+        self._set(start)
+        mark = self._names.mark
+        while self._frames:
+            frame = self._frames[-1]
+            base, entries = frame.base, frame.entries
+            for index in range(frame.index, len(entries)):
+                entry = entries[index]
+                if entry[-1] == mark:
+                    frame.index = index + 1
+                    deeper = self._names.grown(base, entry)
+                    if self._leads_on(deeper):
+                        self._enter(deeper, f"{frame.path}/{self._names.name(entry)}")
+                        break
+                    if deeper > self._prefix:
+                        return
+                else:
+                    frame.index = index + 1
+                    yield base + entry, entry
+            else:
+                self._leave()
+
+    def load(self, key: str, entry: str) -> ObjectInfo | None:
+        """Return what is known of the key that was just yielded; None if it is no file any more."""
+        if self._fd < 0:
+            try:
+                self._fd = self._root.beneath.open(self._frames[-1].path, DIRECTORY)
+            except OSError as error:
+                if error.errno in ABSENT:
+                    return None
+                raise
+        name = self._names.name(entry) if self._escapes else entry
+        try:
+            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return ObjectInfo(
+            bucket=self._bucket,
+            key=key,
+            size=status.st_size,
+            etag=etag(status),
+            last_modified=written(status.st_mtime),
+            complete=False,
+        )
+
+    def close(self) -> None:
+        """Close the directory that is held open."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _set(self, start: str) -> None:
+        frames = self._frames
+        while len(frames) > 1 and not start.startswith(frames[-1].base):
+            self._leave()
+        while frames:
+            frame = frames[-1]
+            rest = start[len(frame.base) :] if start.startswith(frame.base) else ""
+            entries = frame.entries
+            frame.index = bisect_left(entries, rest)
+            towards = self._names.towards(rest)
+            if towards is None:
+                return
+            index = bisect_left(entries, towards)
+            if index == len(entries) or entries[index] != towards:
+                return
+            frame.index = index + 1
+            path = f"{frame.path}/{self._names.name(towards)}"
+            if not self._enter(self._names.grown(frame.base, towards), path):
+                return
+
+    def _leads_on(self, base: str) -> bool:
+        return base.startswith(self._prefix) or self._prefix.startswith(base)
+
+    def _enter(self, base: str, path: str) -> bool:
+        """Read a directory and go on in it; False if it is gone."""
+        self._stop.check()
+        self.close()
+        try:
+            self._fd = self._root.beneath.open(path, DIRECTORY)
+        except OSError as error:
+            if error.errno in ABSENT:
+                return False
+            raise
+        try:
+            entries = self._entries(base)
+        except BaseException:
+            self.close()
+            raise
+        self._frames.append(_Frame(base, path, entries))
+        return True
+
+    def _entries(self, base: str) -> list[str]:
+        kind, snapshots = self._names.kind, self._root.snapshots
+        status = os.fstat(self._fd)
+        entries = None if self._fresh else snapshots.get(kind, status)
+        if entries is None:
+            entries = self._names.scan(self._fd, base)
+            if len(base) * 4 < MAX_KEY - MAX_NAME:  # else it lacks what does not fit behind `base`
+                snapshots.add(kind, status, entries)
+        return entries
+
+    def _leave(self) -> None:
+        self.close()
+        self._frames.pop()
+
+
+class Walks:
+    """The walks through both trees of a bucket, as one.
+
+    Args:
+        root: The root.
+        bucket: The bucket.
+        stop: Whether to go on at all.
+        prefix: What the keys begin with that are wanted.
+        fresh: Read every directory, whatever is remembered.
+
+    Raises:
+        BucketNotFoundError: There is no such bucket.
+    """
+
+    def __init__(
+        self, root: Root, bucket: str, stop: Stop, *, prefix: str = "", fresh: bool = False
+    ) -> None:
+        home = root.layout.home(bucket)
+        self._bucket = bucket
+        plain = _PlainNames(root.layout)
+        self._plain = Walk(root, bucket, plain, home, prefix=prefix, stop=stop, fresh=fresh)
+        if not self._plain.exists:
+            raise missing_bucket(bucket)
+        path = f"{OVERFLOW}/{home}"
+        hidden = _latin(prefix)
+        try:
+            self._hidden = Walk(
+                root, bucket, _OverflowNames(), path, prefix=hidden, stop=stop, fresh=fresh
+            )
+        except BaseException:
+            self._plain.close()
+            raise
+
+    def page(self, options: ListOptions) -> Page:
+        """Return one page of the bucket's objects."""
+        if self._hidden.exists:
+            return paginate(self._bucket, options, self._seek, _load)
+        return paginate(self._bucket, options, self._plain.seek, self._plain.load)
+
+    def any(self) -> bool:
+        """Tell whether there is an object."""
+        return any(next(walk.seek(""), None) for walk in (self._plain, self._hidden))
+
+    def close(self) -> None:
+        """Close what is held open."""
+        self._plain.close()
+        self._hidden.close()
+
+    def _seek(self, start: str) -> Iterator[tuple[str, tuple[Walk, str]]]:
+        plain, hidden = self._plain, self._hidden
+        plains = plain.seek(start)
+        hiddens = _decoded(hidden.seek(_latin(start)))
+        left, right = next(plains, None), next(hiddens, None)
+        while left is not None or right is not None:
+            if right is None or (left is not None and left[0] <= right[0]):
+                assert left is not None  # noqa: S101 - one of the two is not
+                if right is not None and left[0] == right[0]:
+                    right = next(hiddens, None)  # the plain file wins
+                yield left[0], (plain, left[1])
+                left = next(plains, None)
+            else:
+                yield right[0], (hidden, right[1])
+                right = next(hiddens, None)
+
+
+def _load(key: str, at: tuple[Walk, str]) -> ObjectInfo | None:
+    walk, entry = at
+    return walk.load(key, entry)
+
+
+def _latin(text: str) -> str:
+    return text.encode().decode("latin-1")
+
+
+def _decoded(found: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    for key, entry in found:
+        try:
+            yield key.encode("latin-1").decode(), entry
+        except UnicodeDecodeError:
+            continue  # another tool's file: no key is spelled so

@@ -1,0 +1,358 @@
+"""The driver: the contract, on the event loop."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from trove_async.driver import Capabilities
+from trove_async.errors import ClosedError, ConfigError, NotSupportedError, TroveError
+from trove_async.models import DeleteResult, TiB
+
+from . import _buckets, _objects
+from ._bodies import HeldBody, OpenBody, open_body, open_body_nowait
+from ._copying import copy
+from ._failures import failure, translated
+from ._layout import Layout
+from ._record import describe
+from ._root import Root, Settings
+from ._threads import Stop, Threads
+from ._uploads import FileUpload
+from ._walk import Walks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from trove_async.driver import DriverContext, DriverReader, Upload
+    from trove_async.models import (
+        BucketInfo,
+        CopyOptions,
+        DeleteOptions,
+        GetOptions,
+        ListOptions,
+        ObjectInfo,
+        Page,
+        PutOptions,
+    )
+
+    from ._layout import Spot
+    from ._objects import Found
+
+T = TypeVar("T")
+
+_BULK = 1000
+_MAX_MODE: Final = 0o7777
+_MAX_METADATA = 64 * 1024
+
+
+class LocalDriver:
+    """Objects as files under a directory.
+
+    A key is a path: other tools see the objects as files of their names, and files that they put
+    there are objects. Puts are atomic and, by default, durable when they return; many processes may
+    use one root at once, conditions included. Nothing outside the root can be reached through it.
+
+    Args:
+        root: The directory. It gets a directory ``.trove`` for the driver's own files.
+        fsync: Whether what a call has stored or deleted must outlive a power cut when it returns.
+            Without, a kill of the process loses nothing, and a power cut at most the latest
+            calls: never half of one.
+        mkdir: Whether to make the root where it is missing.
+        file_mode: Permissions of new files, less the process's umask.
+        dir_mode: Permissions of new directories, less the process's umask.
+        threads: How many calls may be in the file system at once.
+        max_reads: Readers that may be open at once, each of which holds a file open.
+        max_writes: Writes that may be under way at once.
+
+    Raises:
+        ConfigError: A value that can never work.
+    """
+
+    name = "local"
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        fsync: bool = True,
+        mkdir: bool = True,
+        file_mode: int = 0o600,
+        dir_mode: int = 0o700,
+        threads: int = 8,
+        max_reads: int = 64,
+        max_writes: int = 64,
+        **without: bool,
+    ) -> None:
+        path = os.fspath(root)
+        if not isinstance(path, str):
+            raise TypeError(f"the root is a str or a path of str, not {type(path).__name__}")
+        if not path or "\0" in path:
+            raise ConfigError("the root is empty or holds a NUL: name a directory")
+        for what, count in (
+            ("threads", threads),
+            ("max_reads", max_reads),
+            ("max_writes", max_writes),
+        ):
+            if count < 1:
+                raise ConfigError(f"{what} is at least 1, not {count}")
+        for what, mode, least in (("file_mode", file_mode, 0o600), ("dir_mode", dir_mode, 0o700)):
+            if not 0 <= mode <= _MAX_MODE or mode & least != least:
+                raise ConfigError(f"{what} lets at least the owner in ({least:#o}), not {mode:#o}")
+        self._settings = Settings(
+            root=path, fsync=fsync, mkdir=mkdir, file_mode=file_mode, dir_mode=dir_mode, **without
+        )
+        self._count = threads
+        self._threads: Threads | None = None
+        self._root: Root | None = None
+        self._layout = Layout()
+        self._capabilities = Capabilities(
+            put_if_none_match=True,
+            put_if_match=True,
+            get_conditions=True,
+            delete_if_match=True,
+            ranges=True,
+            checksums=frozenset({"crc32c"}),
+            metadata=True,
+            headers=True,
+            tags=True,
+            upload=True,
+            parallel_parts=2,
+            max_object=8 * 1024 * 1024 * TiB,
+            server_copy=True,
+            bulk_delete=_BULK,
+            private_namespace=True,
+            embedded=True,
+            max_reads=max_reads,
+            max_writes=max_writes,
+            max_metadata_bytes=_MAX_METADATA,
+        )
+
+    def __repr__(self) -> str:
+        return f"LocalDriver({self._settings.root!r})"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can honour."""
+        return self._capabilities
+
+    async def open(self, context: DriverContext) -> None:  # noqa: ARG002 - it holds no bytes back
+        """Open the root, making what is missing, and sweep what killed processes left in it."""
+        if self._threads is not None:
+            raise ClosedError("this driver was opened before: make another")
+        self._threads = Threads(self._count)
+        with translated():
+            self._root = await self._threads.run(lambda: Root(self._settings), undo=Root.close)
+        self._layout = self._root.layout
+
+    async def aclose(self) -> None:
+        """Wait for the threads, remove the staging directory, and close everything. Idempotent."""
+        root, self._root = self._root, None
+        threads = self._threads
+        if threads is None:
+            return
+        try:
+            if root is not None:
+                with translated():
+                    await threads.finish(root.close)
+        finally:
+            await threads.aclose()
+
+    async def ping(self) -> None:
+        """Return if the root is there and its file system answers."""
+        root, threads = self._opened()
+        with translated():
+            await threads.run(root.ping)
+
+    def place(self, bucket: str, key: str) -> Hashable:
+        """Tell the object's path: the same for two drivers of one directory, or one in another."""
+        layout = self._layout
+        root = os.path.realpath(self._settings.root) if self._root is None else self._root.path
+        spot = layout.spot(bucket, key)
+        path = spot.overflow if spot.plain is None else spot.plain
+        return ("file", f"{root.rstrip('/')}/{path}")
+
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        """Store the object, in one hop.
+
+        A cancel that comes before the file has taken its place leaves nothing; one that comes
+        after is too late, and the object stays.
+        """
+        return await self._on_object(
+            bucket, key, lambda root, spot, stop: _objects.put(root, spot, views, options, stop)
+        )
+
+    def get(
+        self, bucket: str, key: str, options: GetOptions
+    ) -> AbstractAsyncContextManager[DriverReader]:
+        """Open the object's body: on the event loop if it is small and cached, else in one hop."""
+        root, threads = self._opened()
+        return _Opening(root, threads, root.layout.spot(bucket, key), options)
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        """Return what is known of the object."""
+        _no_versions(version_id)
+        root, _ = self._opened()
+        with translated(bucket, key):
+            found = _objects.find_nowait(root, root.layout.spot(bucket, key))
+        if found is not None:
+            found.close()
+            return describe(bucket, key, found.status, found.record)
+        return await self._on_object(bucket, key, lambda root, spot, _: _objects.head(root, spot))
+
+    async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        """Delete the object, and the directories that it leaves empty."""
+        _no_versions(options.version_id)
+        await self._on_object(
+            bucket,
+            key,
+            lambda root, spot, stop: _objects.delete(root, spot, options.if_match, stop),
+        )
+
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        """Return one page, in one hop: only the directories on its way are read."""
+
+        def make(root: Root, stop: Stop) -> Page:
+            walks = Walks(root, bucket, stop, prefix=options.prefix)
+            try:
+                return walks.page(options)
+            finally:
+                walks.close()
+
+        return await self._on_bucket(bucket, make)
+
+    async def create_bucket(self, bucket: str) -> None:
+        """Make the bucket's directory."""
+        await self._on_bucket(bucket, lambda root, stop: _buckets.create_bucket(root, bucket, stop))
+
+    async def delete_bucket(self, bucket: str) -> None:
+        """Delete the bucket's directory, if no object is in it."""
+        await self._on_bucket(bucket, lambda root, stop: _buckets.delete_bucket(root, bucket, stop))
+
+    async def head_bucket(self, bucket: str) -> BucketInfo:
+        """Return what is known of the bucket."""
+        return await self._on_bucket(bucket, lambda root, _: _buckets.head_bucket(root, bucket))
+
+    async def list_buckets(self) -> Sequence[BucketInfo]:
+        """Return the directories of the root that are buckets."""
+        return await self._on_bucket(None, lambda root, _: _buckets.list_buckets(root))
+
+    def upload(
+        self, bucket: str, key: str, options: PutOptions
+    ) -> AbstractAsyncContextManager[Upload]:
+        """Open an upload: parts are written where they belong, in one hop each."""
+        root, threads = self._opened()
+        return FileUpload(root, root.layout.spot(bucket, key), options, threads)
+
+    async def copy(
+        self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """Copy within the file system, sharing blocks where it can."""
+        return await self._on_object(
+            dst_bucket,
+            dst_key,
+            lambda root, spot, stop: copy(
+                root, root.layout.spot(src_bucket, src_key), spot, options, stop
+            ),
+        )
+
+    async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
+        """Delete the keys in one hop; a cancel leaves those that were not come to."""
+
+        def delete(root: Root, stop: Stop) -> Sequence[DeleteResult]:
+            _buckets.head_bucket(root, bucket)
+            return [_delete_one(root, root.layout.spot(bucket, key), stop) for key in keys]
+
+        return await self._on_bucket(bucket, delete)
+
+    async def _on_object(self, bucket: str, key: str, work: Callable[[Root, Spot, Stop], T]) -> T:
+        root, threads = self._opened()
+        stop = Stop()
+        try:
+            spot = root.layout.spot(bucket, key)
+            return await threads.run(lambda: work(root, spot, stop), stop=stop)
+        except TroveError as error:  # some are OSErrors as well
+            error.located(bucket=bucket, key=key)
+            raise
+        except OSError as error:
+            raise failure(error, bucket, key) from error
+
+    async def _on_bucket(self, bucket: str | None, work: Callable[[Root, Stop], T]) -> T:
+        root, threads = self._opened()
+        stop = Stop()
+        with translated(bucket):
+            return await threads.run(lambda: work(root, stop), stop=stop)
+
+    def _opened(self) -> tuple[Root, Threads]:
+        if self._root is None or self._threads is None:
+            raise ClosedError("this driver is not open: use it within the store that opens it")
+        return self._root, self._threads
+
+
+class _Opening:
+    """A get: entered, a body; left, nothing."""
+
+    __slots__ = ("_body", "_options", "_root", "_spot", "_threads")
+
+    def __init__(self, root: Root, threads: Threads, spot: Spot, options: GetOptions) -> None:
+        self._root = root
+        self._threads = threads
+        self._spot = spot
+        self._options = options
+        self._body: HeldBody | OpenBody | None = None
+
+    async def __aenter__(self) -> HeldBody | OpenBody:
+        spot = self._spot
+        _no_versions(self._options.version_id)
+        try:
+            body = open_body_nowait(self._root, spot, self._options)
+            self._body = await self._open_in_thread() if body is None else body
+        except TroveError as error:  # some are OSErrors as well
+            error.located(bucket=spot.bucket, key=spot.key)
+            raise
+        except OSError as error:
+            raise failure(error, spot.bucket, spot.key) from error
+        return self._body
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._body is not None:
+            await self._body.aclose()
+
+    async def _open_in_thread(self) -> HeldBody | OpenBody:
+        opened = await self._threads.run(
+            lambda: open_body(self._root, self._spot, self._options), undo=_abandon
+        )
+        if isinstance(opened, HeldBody):
+            return opened
+        found, span, info = opened
+        return OpenBody(found, info, span, self._threads)
+
+
+def _abandon(opened: HeldBody | tuple[Found, tuple[int, int], ObjectInfo]) -> None:
+    if not isinstance(opened, HeldBody):
+        opened[0].close()
+
+
+def _no_versions(version_id: str | None) -> None:
+    if version_id is not None:
+        raise NotSupportedError("files have no versions: leave version_id out")
+
+
+def _delete_one(root: Root, spot: Spot, stop: Stop) -> DeleteResult:
+    error: TroveError | None = None
+    try:
+        _objects.delete(root, spot, None, stop)
+    except TroveError as ours:
+        error = ours.located(bucket=spot.bucket, key=spot.key)
+    except OSError as system:
+        error = failure(system, spot.bucket, spot.key)
+        error.__cause__ = system
+    return DeleteResult(key=spot.key, error=error)
