@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from collections.abc import Sized
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import anyio
 
-from .errors import PoolTimeoutError, TimedOutError, TroveError
+from .errors import ClosedError, PoolTimeoutError, TimedOutError, TroveError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 
     from anyio.abc import TaskGroup
 
@@ -42,6 +43,28 @@ def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(failure, BaseExceptionGroup):
         failure = failure.exceptions[0]
     return failure
+
+
+async def for_each(
+    items: Iterable[T], work: Callable[[T], Awaitable[object]], *, limit: int
+) -> None:
+    """Do the work on every item, `limit` of them at a time; the first failure ends it, and is raised.
+
+    `items` is asked for the next one only when somebody is free to work on it.
+    """
+    remaining = iter(items)
+
+    async def work_on() -> None:
+        for item in remaining:
+            await work(item)
+
+    workers = min(limit, len(items)) if isinstance(items, Sized) else limit
+    if workers == 1:
+        await work_on()
+    elif workers:
+        async with task_group() as group:
+            for _ in range(workers):
+                group.start_soon(work_on)
 
 
 @contextmanager
@@ -96,6 +119,9 @@ class OwnedTask(Generic[T]):
         """Return what the task returned, or raise what it raised. A cancel leaves it running."""
         if not self._task.done():
             await asyncio.wait([self._task])
+        if self._task.cancelled():
+            # By its owner's close, not by whoever waits here, whose own cancel is raised above.
+            raise ClosedError("what this was part of was closed meanwhile")
         return self._task.result()
 
     async def aclose(self) -> None:
