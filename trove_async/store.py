@@ -171,6 +171,8 @@ class Trove:
         handle = object.__new__(type(self))
         handle._core = self._core
         handle._routing = Pinned(name)
+        handle._objects = Objects(self._core, handle._routing)
+        handle._objects = Objects(self._core, handle._routing)
         return handle
 
     # -- objects -----------------------------------------------------------------------------------

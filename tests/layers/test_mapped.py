@@ -467,7 +467,7 @@ async def test_reader_without_readinto_stays_without() -> None:
             return await self.below.__aexit__(kind, error, traceback)
 
     class PlainReads(MemoryDriver):
-        def get(self, bucket: str, key: str, options: GetOptions) -> Plain:  # type: ignore[override]  # another shape
+        def get(self, bucket: str, key: str, options: GetOptions) -> Plain:  # another shape
             return Plain(super().get(bucket, key, options))
 
     async with opened(Mapped(PlainReads(), into="all")) as layer:

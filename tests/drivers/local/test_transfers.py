@@ -317,8 +317,8 @@ async def test_closed_driver_says_so(tmp_path: Path, open_shop: OpenShop) -> Non
         await shop.driver.head("b", "k")
     with pytest.raises(ClosedError):
         shop.driver.get("b", "k", GetOptions())
-    assert {path.name for path in tmp_path.glob("*")} == {".trove", "b"}
-    assert list((tmp_path / ".trove/staging").iterdir()) == []
+    assert {path.name for path in tmp_path.glob("*")} == {".trove", "b"}  # noqa: ASYNC240 - a look
+    assert not any((tmp_path / ".trove/staging").iterdir())
 
 
 async def test_driver_opens_once(shop: Shop) -> None:

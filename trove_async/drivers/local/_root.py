@@ -89,7 +89,7 @@ class Root:
             self.path = os.path.realpath(settings.root)
             self.beneath = Beneath(fd, openat2=settings.openat2)
             area = self._own(opened, fd, AREA)
-            self._own(opened, area, "overflow")
+            self._overflow = self._own(opened, area, "overflow")
             self.locks = Locks(area, settings.file_mode, ofd=settings.ofd_locks)
             opened.callback(self.locks.close)
             self.sidecars = Sidecars(
@@ -128,6 +128,15 @@ class Root:
         """Open the directory that `path` lies in; return its descriptor and the last name."""
         parent, _, name = path.rpartition("/")
         return self.beneath.open(parent, DIRECTORY), name
+
+    @property
+    def nothing_hidden(self) -> bool:
+        """Whether no key is in the overflow, and no record in a sidecar, as far as one look tells.
+
+        A directory without subdirectories has two links, where the file system counts them; where
+        it does not, the answer is no.
+        """
+        return not self.sidecars.used and os.fstat(self._overflow).st_nlink == _NO_SUBDIRECTORY
 
     @property
     def top(self) -> int:
@@ -212,6 +221,8 @@ class Root:
             folding = True
         self.layout = Layout(folding=folding or self.settings.folding)
 
+
+_NO_SUBDIRECTORY = 2  # its name in its parent, and its own "."
 
 _CAN_CONFINE: Final = hasattr(os, "O_NOFOLLOW") and all(
     call in os.supports_dir_fd

@@ -50,15 +50,21 @@ class Sidecars:
         directory: The descriptor of the directory that they are in.
         mode: Their mode.
         fsync: Whether they must outlive a power cut.
+
+    Attributes:
+        used: Whether there may be any, as far as this process knows.
     """
 
     def __init__(self, directory: int, mode: int, *, fsync: bool) -> None:
         self._directory = directory
         self._mode = mode
         self._fsync = fsync
+        with os.scandir(directory) as entries:
+            self.used = next(entries, None) is not None
 
     def write(self, status: os.stat_result, raw: bytes) -> None:
         """Keep the record of a file."""
+        self.used = True
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(_sidecar(status), flags, self._mode, dir_fd=self._directory)
         try:
