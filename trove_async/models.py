@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, TypeAlias
 
-from .errors import RangeError
+from .errors import ConfigError, RangeError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -206,9 +206,12 @@ class ByteRange:
     _suffix: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
+        for bound in (self.start, self.end):
+            if bound is not None and not isinstance(bound, int):
+                raise TypeError(f"a range's bounds are ints, not {type(bound).__name__}")
         if self._suffix:
             if self.start >= 0:
-                raise RangeError("the last 0 bytes are nothing: ask for at least 1")
+                raise RangeError(f"the last {-self.start} bytes are nothing: ask for at least 1")
         elif self.start < 0:
             raise RangeError(
                 f"a range starts at 0 or later, not {self.start}; ByteRange.last(n) counts from the end"
@@ -222,12 +225,19 @@ class ByteRange:
         return cls(-count, None, True)  # noqa: FBT003 - private, and its name would say no more
 
     @classmethod
-    def of(cls, range: ByteRange | tuple[int, int | None] | None) -> ByteRange | None:
-        """Return the range that a user wrote as a tuple, or as a ByteRange."""
-        if range is None or isinstance(range, ByteRange):
+    def of(cls, range: ByteRange | tuple[int, int | None]) -> ByteRange:
+        """Return the range that a user wrote as a tuple, or as a ByteRange.
+
+        Raises:
+            TypeError: It is neither.
+        """
+        if isinstance(range, ByteRange):
             return range
-        start, end = range
-        return cls(start, end)
+        if isinstance(range, tuple) and len(range) == 2:  # noqa: PLR2004 - a pair
+            return cls(*range)
+        raise TypeError(
+            f"a range is (start, end), (start, None) or ByteRange.last(n), not {range!r}"
+        )
 
     @property
     def suffix(self) -> int | None:
@@ -421,6 +431,9 @@ class Timeout:
         permit: For a connection of the driver's limited number to become free.
         total: For a whole operation; None, the default, lets a transfer that moves go on. A
             reader's time in its user's hands is never counted.
+
+    Raises:
+        ConfigError: A limit is not positive.
     """
 
     connect: float = 10.0
@@ -428,3 +441,9 @@ class Timeout:
     idle: float = 30.0
     permit: float = 60.0
     total: float | None = None
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            seconds = getattr(self, limit.name)
+            if not (seconds is None and limit.name == "total") and not seconds > 0:
+                raise ConfigError(f"{limit.name} is more than 0 seconds, not {seconds}")

@@ -20,7 +20,6 @@ from .errors import (
 from .layers import driver_from_url
 from .models import (
     ByteRange,
-    DeleteOptions,
     Health,
     Timeout,
 )
@@ -169,8 +168,8 @@ class Trove:
             known = ", ".join(map(repr, self._core.names))
             raise BackendNotFoundError(f"no backend {name!r} in this store: there are {known}")
         handle = copy(self)  # whatever a subclass has added included
-        handle._routing = routing = Pinned(name)  # noqa: SLF001 - of its own class
-        handle._objects = Objects(self._core, routing)  # noqa: SLF001 - of its own class
+        handle._routing = routing = Pinned(name)  # noqa: SLF001 - of this very class
+        handle._objects = Objects(self._core, routing)  # noqa: SLF001 - likewise
         return handle
 
     # -- objects -----------------------------------------------------------------------------------
@@ -276,7 +275,7 @@ class Trove:
         """
         _names.check(bucket, key)
         options = _checks.get_options(
-            range=ByteRange.of(range),
+            range=range,
             version_id=version_id,
             if_match=if_match,
             if_none_match=if_none_match,
@@ -315,7 +314,7 @@ class Trove:
         """
         _names.check(bucket, key)
         options = _checks.get_options(
-            range=ByteRange.of(range),
+            range=range,
             version_id=version_id,
             if_match=if_match,
             if_none_match=if_none_match,
@@ -336,8 +335,7 @@ class Trove:
             Otherwise as `get`.
         """
         _names.check(bucket, key)
-        wanted = [one for one in map(ByteRange.of, ranges) if one is not None]
-
+        wanted = [ByteRange.of(one) for one in ranges]
         return await self._objects.get_ranges(bucket, key, wanted)
 
     async def head(self, bucket: str, key: str) -> ObjectInfo:
@@ -378,7 +376,7 @@ class Trove:
             NotSupportedError: The object's backend cannot honour an option.
         """
         _names.check(bucket, key)
-        options = DeleteOptions(version_id=version_id, if_match=_checks.etag_of(if_match))
+        options = _checks.delete_options(version_id=version_id, if_match=if_match)
 
         await self._objects.delete(bucket, key, options)
 
