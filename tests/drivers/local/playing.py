@@ -161,6 +161,8 @@ async def lodge(driver: LocalDriver, key: str, rounds: int) -> int:
         try:
             await driver.put("c", key, [memoryview(b"x")], PutOptions())
         except BucketNotFoundError:
+            with suppress(BucketExistsError):
+                await driver.create_bucket("c")
             continue
         stored += 1
         await driver.head("c", key)

@@ -191,7 +191,7 @@ def _take_place(
         root.require_bucket(spot)
         made = _rename_below(root, spot, staged, spot.overflow, exclusive=False)
         if ground.hidden is not None:
-            root.sidecars.forget(ground.hidden)
+            root.sidecars.forget(spot.bucket, spot.key, ground.hidden)
         return made, spot.overflow
 
 
@@ -238,10 +238,10 @@ def _rename(root: Root, staged: Staged, parent: int, name: str, *, exclusive: bo
 
 def _clear_old(root: Root, spot: Spot, ground: Ground) -> None:
     if ground.plain is not None:
-        root.sidecars.forget(ground.plain)
+        root.sidecars.forget(spot.bucket, spot.key, ground.plain)
     if ground.hidden is not None:
         unlink(root, spot.overflow)
-        root.sidecars.forget(ground.hidden)
+        root.sidecars.forget(spot.bucket, spot.key, ground.hidden)
         prune(root, spot.overflow)
 
 

@@ -19,7 +19,8 @@ from ._failures import missing_bucket
 from ._layout import AREA, PROBE, Layout, is_folding
 from ._locks import Locks
 from ._record import FOREIGN, decode, decode_owner
-from ._staging import XATTR, Sidecars, Staging
+from ._sidecars import Sidecars, name_of
+from ._staging import XATTR, Staging
 from ._walk import Snapshots
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ class Root:
                     status = os.fstat(fd)
                 finally:
                     os.close(fd)
-                if f"{status.st_mtime_ns}-{status.st_ino}" == name:
+                if name_of(status) == name:
                     return True
         return False
 
