@@ -45,6 +45,12 @@ def context() -> DriverContext:
     )
 
 
+def local(root: str, settings: Settings) -> LocalDriver:
+    lacking = dict(settings)
+    driver = LocalDriver(root, fsync=lacking.pop("fsync"))
+    return driver._lacking(**lacking)  # noqa: SLF001 - made for tests
+
+
 async def read(driver: LocalDriver, key: str) -> bytes:
     chunks = []
     async with driver.get("b", key, GetOptions()) as reader:
@@ -189,7 +195,7 @@ async def check_after_kill(root: str, key: str, old: int, told: str, settings: S
     least = max(ended, default=old)
     most = max(begun, default=old)
     staging = Path(root) / ".trove/staging"
-    driver = LocalDriver(root, **settings)
+    driver = local(root, settings)
     await driver.open(context())
     try:
         for entry in (await driver.list_page("b", ListOptions())).entries:
@@ -229,14 +235,14 @@ def kill(root: str, kills: int, seed: int, settings: Settings) -> int:
 
 
 async def _put_in_child(root: str, key: str, start: int, tell: int, settings: Settings) -> None:
-    driver = LocalDriver(root, **settings)
+    driver = local(root, settings)
     await driver.open(context())
     os.write(tell, b" ")
     await put_for_ever(driver, key, start, tell)
 
 
 async def prepare(root: str, settings: Settings) -> None:
-    driver = LocalDriver(root, **settings)
+    driver = local(root, settings)
     await driver.open(context())
     await driver.create_bucket("b")
     for key in KEYS:
@@ -247,7 +253,7 @@ async def prepare(root: str, settings: Settings) -> None:
 
 async def put_once(root: str, settings: Settings) -> None:
     """Put version 1 of every key once: what is killed at each of its system calls in turn."""
-    driver = LocalDriver(root, **settings)
+    driver = local(root, settings)
     await driver.open(context())
     for key in KEYS:
         options = PutOptions(metadata=metadata_of(1))
@@ -262,7 +268,7 @@ async def check_once(root: str, settings: Settings) -> None:
 
 
 async def _play(play: str, root: str, arguments: dict[str, Any]) -> object:
-    driver = LocalDriver(root, fsync=False, **arguments.pop("settings", {}))
+    driver = local(root, {"fsync": False} | arguments.pop("settings", {}))
     await driver.open(context())
     try:
         work: Any = globals()[play]

@@ -116,7 +116,7 @@ class Ground:
         self.name = ""
         self.plain = None
         self.blocked = spot.plain is None
-        self.hidden = _status(root, spot.overflow)
+        self.hidden = _status(root, spot.overflow) if root.has_overflow(spot) else None
         if spot.plain is None:
             return
         try:

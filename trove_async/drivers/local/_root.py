@@ -90,7 +90,7 @@ class Root:
             self.path = os.path.realpath(settings.root)
             self.beneath = Beneath(fd, openat2=settings.openat2)
             area = self._own(opened, fd, AREA)
-            self._own(opened, area, "overflow")
+            self._overflow = self._own(opened, area, "overflow")
             self.locks = Locks(area, settings.file_mode, ofd=settings.ofd_locks)
             opened.callback(self.locks.close)
             self.sidecars = Sidecars(
@@ -124,6 +124,14 @@ class Root:
         """Raise BucketNotFoundError if the bucket has no directory."""
         if not self.beneath.exists(spot.home):
             raise missing_bucket(spot.bucket)
+
+    def has_overflow(self, spot: Spot) -> bool:
+        """Tell whether any key of the bucket may be in the overflow: most buckets have none."""
+        try:
+            os.stat(spot.home, dir_fd=self._overflow, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def open_parent(self, path: str) -> tuple[int, str]:
         """Open the directory that `path` lies in; return its descriptor and the last name."""

@@ -71,6 +71,8 @@ class Sidecars:
 
     def forget(self, bucket: str, key: str, status: os.stat_result) -> None:
         """Remove the record of a file that was an object. It is litter if that fails."""
+        if not os.access(name_of(status), os.F_OK, dir_fd=self._directory):
+            return  # as most often: half the time of an error's
         with contextlib.suppress(OSError):
             raw = self._raw(name_of(status))
             # A copy that another tool made has the times of its original, whose record this is.
