@@ -32,6 +32,7 @@ from trove_async.pool import BufferPool
 
 Settings = dict[str, bool]
 
+NEW = "new/k"
 KEYS = ["a", "a/b", "a/b/c", "dir/", "plain", "x/y/z"]
 
 
@@ -199,7 +200,10 @@ async def check_after_kill(root: str, key: str, old: int, told: str, settings: S
     await driver.open(context())
     try:
         for entry in (await driver.list_page("b", ListOptions())).entries:
-            assert entry.key in KEYS, f"{entry.key} is listed"
+            assert entry.key in {*KEYS, NEW}, f"{entry.key} is listed"
+            if entry.key == NEW:
+                assert number_of(await read(driver, NEW)) == 1
+                assert (await driver.head("b", NEW)).metadata == metadata_of(1)
         info = await driver.head("b", key)
         number = number_of(await read(driver, key))
         assert least <= number <= most, f"version {number}, not {least} to {most}"
@@ -252,12 +256,14 @@ async def prepare(root: str, settings: Settings) -> None:
 
 
 async def put_once(root: str, settings: Settings) -> None:
-    """Put version 1 of every key once: what is killed at each of its system calls in turn."""
+    """Put version 1 of every key, and of a new one: to be killed at each system call in turn."""
     driver = local(root, settings)
     await driver.open(context())
+    views = [memoryview(version(1, 4))]
     for key in KEYS:
-        options = PutOptions(metadata=metadata_of(1))
-        await driver.put("b", key, [memoryview(version(1, 4))], options)
+        await driver.put("b", key, views, PutOptions(metadata=metadata_of(1)))
+    options = PutOptions(metadata=metadata_of(1), if_none_match="*")
+    await driver.put("b", NEW, views, options)
     await driver.aclose()
 
 

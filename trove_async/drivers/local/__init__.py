@@ -17,6 +17,11 @@
 =================  ================================================================================
 """
 
+import sys
+
+if sys.platform == "win32":
+    raise ImportError("LocalDriver confines paths by openat(2), which Windows has not")
+
 from .driver import LocalDriver
 
 __all__ = ["LocalDriver"]
