@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from trove_async.models import Prefix
 
 
+LACKING = {"openat2", "ofd_locks", "xattrs", "folding"}
+
+
 class Shop:
     """An open driver with one bucket, and its calls in a word."""
 
@@ -80,7 +83,8 @@ def context() -> DriverContext:
 
 @asynccontextmanager
 async def opened(root: Path, **settings: Any) -> AsyncIterator[LocalDriver]:  # noqa: ANN401 - the driver knows
-    driver = LocalDriver(root, **settings)
+    lacking = {name: settings.pop(name) for name in LACKING & settings.keys()}
+    driver = LocalDriver(root, **settings)._lacking(**lacking)  # noqa: SLF001 - made for us
     try:
         await driver.open(context())
         yield driver

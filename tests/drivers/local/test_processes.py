@@ -152,7 +152,7 @@ async def test_litter_of_the_dead_is_swept(tmp_path: Path, open_shop: OpenShop) 
     (staging / "orphan/0").write_bytes(b"half")
     (staging / "young.lock").write_bytes(b"")
     status = (staging / "dead/0").stat()
-    sidecar = tmp_path / f".trove/meta/{status.st_mtime_ns}-{status.st_ino}"
+    sidecar = tmp_path / f".trove/meta/{status.st_mtime_ns}-{status.st_size}"
     sidecar.write_bytes(b"of what is staged")
     async with open_shop(tmp_path):
         assert not sidecar.exists()

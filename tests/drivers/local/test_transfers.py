@@ -324,6 +324,20 @@ async def test_closed_driver_says_so(tmp_path: Path, open_shop: OpenShop) -> Non
     assert shop.own_files() == []
 
 
+async def test_reader_of_a_closed_driver_lets_its_file_go(
+    tmp_path: Path, open_shop: OpenShop, open_files: Callable[[], int]
+) -> None:
+    before = open_files()
+    async with open_shop(tmp_path) as shop:
+        await shop.put("big", bytes(MIB))
+        opening = shop.driver.get("b", "big", GetOptions())
+        reader = await opening.__aenter__()
+    with pytest.raises(ClosedError):
+        await reader.read(10)
+    await opening.__aexit__(None, None, None)
+    assert open_files() == before
+
+
 async def test_driver_opens_once(shop: Shop) -> None:
     with pytest.raises(ClosedError):
         await shop.driver.open(DriverContext.__new__(DriverContext))
