@@ -125,16 +125,18 @@ class OpenDAL:
         self._operator = opendal.AsyncOperator("fs", root=str(root / "bench"))
 
     async def put(self, key: str, body: bytes) -> object:
-        return await self._operator.write(key, body)
+        await self._operator.write(key, body)
+        return None
 
     async def get(self, key: str) -> bytes:
         return bytes(await self._operator.read(key))
 
     async def stream(self, key: str) -> int:
         size = 0
-        async with await self._operator.open(key, "rb") as file:
-            while chunk := await file.read(MiB):
-                size += len(chunk)
+        file = await self._operator.open(key, "rb")
+        while chunk := await file.read(MiB):
+            size += len(chunk)
+        await file.close()
         return size
 
     async def list(self, prefix: str) -> int:
@@ -153,7 +155,7 @@ class Aiofiles:
 
     async def put(self, key: str, body: bytes) -> object:
         path = self._root / key
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         async with aiofiles.open(path, "wb") as file:
             for start in range(0, len(body), MiB):
                 await file.write(body[start : start + MiB])
@@ -233,30 +235,41 @@ NAMES = ["trove_async", "obstore", "OpenDAL", "aiofiles", "synchronous"]
 
 async def work(name: str, root: Path) -> dict[str, Measured]:
     """Do everything once, with one contender."""
+    run = os.getpid()
     small = os.urandom(SMALL)
     large = os.urandom(MiB) * (LARGE // MiB)
     found: dict[str, Measured] = {}
     async with opened(name, root) as contender:
 
-        def put(number: int) -> Awaitable[object]:
-            return contender.put(f"{name}/{number}", small)
-
-        def get(number: int) -> Awaitable[object]:
-            return contender.get(f"{name}/{number}")
+        async def warm(number: int) -> None:
+            await contender.put(f"{name}-{run}/warm/{number}", small)
+            await contender.get(f"{name}-{run}/warm/{number}")
 
         async def listed() -> None:
             assert await contender.list("listed/") == LISTED[0] * LISTED[1]  # noqa: S101
 
+        async def stored() -> None:
+            await contender.put(f"{name}-large", large)
+
         async def streamed() -> None:
             assert await contender.stream(f"{name}-large") == LARGE  # noqa: S101
 
-        await concurrently(200, 32, put)  # warm: threads, directories, caches
-        await concurrently(200, 32, get)
+        await concurrently(200, 32, warm)  # threads, directories, caches
         for limit in (1, 32):
+            # Keys of their own each time: a file system that has to forget what was replaced is
+            # slow for whoever writes next.
+            keys = [f"{name}-{run}/{limit}/{number}" for number in range(COUNT)]
+
+            def put(number: int, keys: list[str] = keys) -> Awaitable[object]:
+                return contender.put(keys[number], small)
+
+            def get(number: int, keys: list[str] = keys) -> Awaitable[object]:
+                return contender.get(keys[number])
+
             found[f"put 4 KiB, {limit} at once"] = await concurrently(COUNT, limit, put)
             found[f"get 4 KiB, {limit} at once"] = await concurrently(COUNT, limit, get)
         for amount, what, step in (
-            (LARGE / MiB, "put 256 MiB", lambda: contender.put(f"{name}-large", large)),
+            (LARGE / MiB, "put 256 MiB", stored),
             (LARGE / MiB, "get 256 MiB, streamed", streamed),
             (LISTED[0] * LISTED[1], "list 100,000 keys with sizes", listed),
         ):

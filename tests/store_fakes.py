@@ -96,7 +96,7 @@ class Fake(MemoryDriver):
         async with super().get(bucket, key, options) as reader:
             yield reader
 
-    def get(  # type: ignore[override]  # its own reader, wrapped
+    def get(
         self, bucket: str, key: str, options: GetOptions
     ) -> AbstractAsyncContextManager[DriverReader]:
         return self._get(bucket, key, options)
@@ -136,7 +136,7 @@ class Fake(MemoryDriver):
         async with super().upload(bucket, key, options) as upload:
             yield upload
 
-    def upload(  # type: ignore[override]  # its own upload, wrapped
+    def upload(
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
         return self._uploading(bucket, key, options)

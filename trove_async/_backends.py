@@ -89,9 +89,10 @@ class Backends:
         failures: list[Exception] = []
         while self._opened:
             try:
-                await self._opened.pop().aclose()
+                await self._opened[-1].aclose()
             except Exception as error:  # noqa: BLE001 - every driver is closed, every failure told
                 failures.append(error)
+            self._opened.pop()  # after a cancel a second call closes it again, then the rest
         if len(failures) == 1:
             raise failures[0]
         if failures:

@@ -1,48 +1,55 @@
-"""Tasks, shields and the permits of a driver: how things wait for one another here."""
+"""Tasks, shields, threads and waiting lines: how things wait for one another here."""
 
 from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Sized
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, TypeVarTuple, Unpack
 
 import anyio
 
 from .errors import ClosedError, PoolTimeoutError, TimedOutError, TroveError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+    from types import TracebackType
 
     from anyio.abc import TaskGroup
 
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 CLEANUP_SECONDS = 10.0
 """How long an abort or a close may take under its shield, before it is left as litter."""
 
 
-@asynccontextmanager
-async def task_group() -> AsyncIterator[TaskGroup]:
+class task_group:  # noqa: N801 - used as a function, as contextlib's are
     """Open a task group whose single failure comes out as itself, not in a group of one.
 
     Where several tasks fail at once, the first is raised: the others failed because of the same
-    thing, or while they were being cancelled for it.
+    thing, or while they were being cancelled for it. A group that a task itself raised stays one.
     """
-    try:
-        async with anyio.create_task_group() as group:  # noqa: TID251 - the one place
-            yield group
-    except BaseExceptionGroup as failures:
-        raise _first(failures) from None
 
+    __slots__ = ("_group",)
 
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    failure: BaseException = failures
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return failure
+    async def __aenter__(self) -> TaskGroup:
+        self._group = anyio.create_task_group()  # noqa: TID251 - the one place
+        return await self._group.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        try:
+            return await self._group.__aexit__(kind, error, traceback)
+        except BaseExceptionGroup as failures:
+            first = failures.exceptions[0]
+        # Raised out here, it keeps the cause and the context that it has.
+        raise first
 
 
 async def for_each(
@@ -93,6 +100,16 @@ async def settled(work: asyncio.Future[T]) -> T:
     return work.result()
 
 
+async def in_thread(call: Callable[[Unpack[Args]], T], *args: *Args) -> T:
+    """Return what a blocking call of ours returns, waiting for its end even if cancelled.
+
+    Only for work that ends by itself: a call on a file of ours, never one of a user's. (anyio's
+    threads do not do this: a shield of anyio's stops no native cancel, and the thread goes on
+    writing to memory that has been given back.)
+    """
+    return await settled(asyncio.get_running_loop().run_in_executor(None, call, *args))
+
+
 class OwnedTask(Generic[T]):
     """A task that belongs to an object rather than to a block: a reader's read-ahead, say.
 
@@ -116,7 +133,11 @@ class OwnedTask(Generic[T]):
         self._task.add_done_callback(lambda _: call())
 
     async def result(self) -> T:
-        """Return what the task returned, or raise what it raised. A cancel leaves it running."""
+        """Return what the task returned, or raise what it raised. A cancel leaves it running.
+
+        Raises:
+            ClosedError: The task was closed meanwhile.
+        """
         if not self._task.done():
             await asyncio.wait([self._task])
         if self._task.cancelled():
@@ -125,9 +146,16 @@ class OwnedTask(Generic[T]):
         return self._task.result()
 
     async def aclose(self) -> None:
-        """Cancel the task and wait until it has ended. Idempotent."""
+        """Cancel the task and wait until it has ended, whatever with. Idempotent."""
         self._task.cancel()
-        await settled_quietly(self._task)
+        cancelled: asyncio.CancelledError | None = None
+        while not self._task.done():
+            try:
+                await asyncio.wait([self._task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
 
 def _seen(task: asyncio.Task[Any]) -> None:
@@ -136,13 +164,18 @@ def _seen(task: asyncio.Task[Any]) -> None:
 
 
 class OwnedTasks:
-    """The owned tasks of one store: none outlives it."""
+    """The owned tasks of one store: none outlives it.
+
+    Attributes:
+        closed: Whether it takes no more.
+    """
 
     def __init__(self) -> None:
+        self.closed = False
         self._running: set[OwnedTask[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, T]) -> OwnedTask[T]:
-        """Start a task that ends at the latest with the store."""
+        """Start a task that ends at the latest with the store; ask `closed` before."""
         task = OwnedTask(work)
         self._running.add(task)
         task.when_done(lambda: self._running.discard(task))
@@ -150,27 +183,114 @@ class OwnedTasks:
 
     async def aclose(self) -> None:
         """Cancel what still runs, and wait for it."""
+        self.closed = True
         for task in list(self._running):
             await task.aclose()
 
 
-async def settled_quietly(task: asyncio.Task[Any]) -> None:
-    """Wait until a cancelled task has ended, whatever it ends with; stay cancellable after it."""
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
+NUDGE_SECONDS = 0.1
+"""How often a line in which somebody waits looks for what it can take back."""
+
+
+class Line:
+    """Units of something bounded, handed out in the order in which they were asked for.
+
+    Nobody overtakes: whoever wants little waits behind whoever wants much, or would be starved.
+
+    Args:
+        free: How many units there are.
+        nudge: Called when somebody begins to wait, and again and again while anybody does: takes
+            back what is not in use.
+    """
+
+    __slots__ = ("_nudge", "_timer", "_waiting", "free", "served")
+
+    def __init__(self, free: float, nudge: Callable[[], None]) -> None:
+        self.free = free
+        self.served = 0
+        self._nudge = nudge
+        self._waiting: dict[asyncio.Future[None], int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def try_take(self, count: int) -> bool:
+        """Take so many units if they are free and nobody waits."""
+        if self._waiting or count > self.free:
+            return False
+        self.free -= count
+        return True
+
+    def join(self, count: int) -> asyncio.Future[None]:
+        """Stand in line for so many units: they are the caller's once the future is done.
+
+        The caller then `leave`s the line, or keeps the units.
+        """
+        loop = asyncio.get_running_loop()
+        place: asyncio.Future[None] = loop.create_future()
+        self._waiting[place] = count
+        self._nudge()
+        if self._timer is None and self._waiting:
+            self._timer = loop.call_later(NUDGE_SECONDS, self._look, loop)
+        return place
+
+    def leave(self, place: asyncio.Future[None], count: int) -> None:
+        """Go without the units, whether or not they have been handed out."""
+        if self._waiting.pop(place, None) is None:
+            self.free += count
+        self._serve()  # whoever stood behind may want less
+
+    def position(self, place: asyncio.Future[None]) -> int:
+        """Return how many are to be served up to and with this place; 0: it was served."""
+        return next((n for n, other in enumerate(self._waiting, 1) if other is place), 0)
+
+    async def take(self, count: int, timeout: float) -> bool:
+        """Take so many units, in turn; False if that is not within `timeout` seconds.
+
+        Nothing is held after a cancel.
+        """
+        if self.try_take(count):
+            return True
+        place = self.join(count)
         try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
+            await asyncio.wait([place], timeout=timeout)
+        except BaseException:
+            self.leave(place, count)
+            raise
+        if not place.done():
+            self.leave(place, count)
+            return False
+        return True
+
+    def give_back(self, count: int) -> None:
+        """Give units back, to whoever is first in line."""
+        self.free += count
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._waiting:
+            place, count = next(iter(self._waiting.items()))
+            if count > self.free:
+                return
+            del self._waiting[place]
+            self.free -= count
+            self.served += 1
+            place.set_result(None)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        if self._waiting:
+            self._nudge()
+        if self._waiting:
+            self._timer = loop.call_later(NUDGE_SECONDS, self._look, loop)
 
 
 class Parkable(Protocol):
     """What holds a permit that can be taken from it while nobody uses it."""
 
-    async def park(self) -> None:
-        """Give the permit back; take a new one before the next use."""
+    def park(self) -> None:
+        """Begin to give the permit back; take a new one before the next use."""
         ...
 
 
@@ -186,17 +306,27 @@ class Permits:
         what: What they are, for the message of a timeout.
     """
 
+    __slots__ = ("_idle", "_limit", "_line", "_what")
+
     def __init__(self, limit: int | None, what: str) -> None:
-        self._free = math.inf if limit is None else limit
         self._limit = limit
         self._what = what
-        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._line = Line(math.inf if limit is None else limit, self._park_idle)
         self._idle: dict[Parkable, float] = {}
 
     @property
     def waiting(self) -> int:
         """How many wait for one."""
-        return len(self._waiters)
+        return len(self._line)
+
+    @property
+    def free(self) -> float:
+        """How many could be taken now."""
+        return self._line.free
+
+    def try_acquire(self) -> bool:
+        """Take a permit if one is free and nobody waits."""
+        return self._line.try_take(1)
 
     async def acquire(self, timeout: float) -> None:
         """Take a permit, from an idle holder if need be.
@@ -205,37 +335,15 @@ class Permits:
             PoolTimeoutError: None became free within `timeout` seconds. None is held after a
                 cancel.
         """
-        if self._free > 0 and not self._waiters:
-            self._free -= 1
-            return
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        granted: asyncio.Future[None] = loop.create_future()
-        self._waiters.append(granted)
-        try:
-            while not granted.done():
-                pause = min(deadline, self._next_idle(loop.time())) - loop.time()
-                if pause > 0:
-                    await asyncio.wait([granted], timeout=pause)
-                elif (holder := self._longest_idle(loop.time())) is not None:
-                    await holder.park()
-                elif loop.time() >= deadline:
-                    raise self._timed_out(timeout)  # noqa: TRY301 - the cleanup below is for it too
-        except BaseException:
-            if granted.done():
-                self.release()  # it came together with the cancel: on to the next in line
-            else:
-                self._waiters.remove(granted)
-            raise
+        if not await self._line.take(1, timeout):
+            raise PoolTimeoutError(
+                f"no {self._what} of {self._limit} became free in {timeout:g} s: close readers, or"
+                " raise the driver's max_connections or Timeout.permit"
+            )
 
     def release(self) -> None:
         """Give a permit back."""
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return
-        self._free += 1
+        self._line.give_back(1)
 
     def idle(self, holder: Parkable) -> None:
         """Note that the holder of a permit is not using it for now."""
@@ -246,23 +354,14 @@ class Permits:
         """Note that the holder uses its permit again, or no longer has one."""
         self._idle.pop(holder, None)
 
-    def _timed_out(self, seconds: float) -> PoolTimeoutError:
-        return PoolTimeoutError(
-            f"no {self._what} of {self._limit} became free in {seconds:g} s: close readers, or"
-            " raise the driver's max_connections or Timeout.permit"
-        )
-
-    def _next_idle(self, now: float) -> float:
-        since = next(iter(self._idle.values()), None)
-        # Holders turn idle without waking us: look again before one that does so now is ripe.
-        return now + PARK_AFTER if since is None else since + PARK_AFTER
-
-    def _longest_idle(self, now: float) -> Parkable | None:
-        holder, since = next(iter(self._idle.items()), (None, 0.0))
-        if holder is None or since + PARK_AFTER > now:
-            return None
-        del self._idle[holder]
-        return holder
+    def _park_idle(self) -> None:
+        """Take permits from those who have been idle longest, for as many as wait."""
+        ripe = asyncio.get_running_loop().time() - PARK_AFTER
+        for holder, since in list(self._idle.items())[: len(self._line)]:
+            if since > ripe:
+                return
+            del self._idle[holder]
+            holder.park()
 
 
 async def within(seconds: float, what: str, work: Awaitable[T]) -> T:

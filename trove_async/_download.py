@@ -6,6 +6,7 @@ to the connection after that, the bytes it hands out are that version's, in orde
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import anyio
@@ -14,10 +15,12 @@ from ._concurrency import shielded
 from ._pipeline import CRC32C, Crc32c
 from .driver import DriverReader, ReadsInto
 from .errors import (
+    ClosedError,
     IntegrityError,
     NotFoundError,
     ObjectChangedError,
     PreconditionFailedError,
+    RangeError,
     TroveError,
     UnavailableError,
 )
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from ._concurrency import OwnedTask
+    from ._concurrency import OwnedTask, Permits
     from ._leaf import Leaf
     from .models import ObjectInfo
     from .pool import Lease
@@ -39,29 +42,98 @@ if TYPE_CHECKING:
 B = TypeVar("B", bytes, memoryview)
 
 
+class _Connection:
+    """One answered request, and the permit that it was sent under."""
+
+    __slots__ = ("_context", "_permits", "reader")
+
+    def __init__(
+        self,
+        context: AbstractAsyncContextManager[DriverReader],
+        reader: DriverReader,
+        permits: Permits,
+    ) -> None:
+        self._context = context
+        self._permits = permits
+        self.reader = reader
+
+    async def aclose(self) -> None:
+        """Give both back. Called once."""
+        try:
+            with shielded(), suppress(TroveError):  # what the body was, its reads have told
+                await self._context.__aexit__(None, None, None)
+        finally:
+            self._permits.release()
+
+
+class _Ahead:
+    """One slot that is being filled with the next bytes, then handed out in pieces.
+
+    Attributes:
+        claimed: A read is under way that wants what is in it: it is not to be revoked.
+    """
+
+    __slots__ = ("_dropped", "_lease", "_task", "_unread", "claimed")
+
+    def __init__(self, lease: Lease, task: OwnedTask[memoryview]) -> None:
+        self._lease = lease
+        self._dropped = False
+        self._task = task
+        self._unread: memoryview | None = None
+        self.claimed = False
+
+    @property
+    def busy(self) -> bool:
+        return self.claimed or not self._task.done
+
+    @property
+    def empty(self) -> bool:
+        return self._unread is not None and not self._unread
+
+    async def take(self, size: int) -> bytes:
+        """Return the next 1 to `size` bytes, or raise what filling it raised."""
+        if self._unread is None:
+            self._unread = await self._task.result()
+        if self._dropped:  # between its being filled and our being told
+            raise ClosedError("closed while it was being used")
+        data = bytes(self._unread[:size])
+        self._unread = self._unread[len(data) :]
+        return data
+
+    def drop(self) -> None:
+        """Give the memory back: nobody is filling it."""
+        self._dropped = True
+        self._lease.release()
+
+    async def aclose(self) -> None:
+        """Stop filling, then give the memory back."""
+        try:
+            await self._task.aclose()
+        finally:
+            self.drop()
+
+
 class Body:
     """A DriverReader, and the context manager that `Leaf.get` returns.
 
     At any moment it is *open* (it has a connection and a permit), or *between* connections: because
     it was parked, because a read failed or was cancelled, or because the range has been read. The
-    next read opens it again at `_position`.
+    next read opens it again at `_position`, which is where the bytes handed out end.
     """
 
     __slots__ = (
         "_ahead",
         "_bucket",
+        "_closed",
         "_connection",
         "_end",
         "_info",
         "_key",
         "_leaf",
-        "_lease",
         "_options",
         "_position",
-        "_reader",
         "_start",
         "_streaming",
-        "_unread",
     )
 
     def __init__(self, leaf: Leaf, bucket: str, key: str, options: GetOptions) -> None:
@@ -69,15 +141,12 @@ class Body:
         self._bucket = bucket
         self._key = key
         self._options = options
-        self._connection: AbstractAsyncContextManager[DriverReader] | None = None
-        self._reader: DriverReader | None = None
+        self._connection: _Connection | None = None
+        self._ahead: _Ahead | None = None
         self._info: ObjectInfo | None = None
         self._start = self._end = self._position = 0
         self._streaming = False
-        # Read-ahead: the task that fills the lease, and what of the lease was not handed out yet.
-        self._ahead: OwnedTask[memoryview] | None = None
-        self._lease: Lease | None = None
-        self._unread: memoryview | None = None
+        self._closed = False
 
     async def __aenter__(self) -> Self:
         await self._leaf.retrying("get", self._bucket, self._key, self._first)
@@ -89,6 +158,7 @@ class Body:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._closed = True
         await self._disconnect()
 
     @property
@@ -109,66 +179,74 @@ class Body:
         if self._position >= self._end:
             return b""
         self._leaf.reads.busy(self)
+        ahead = self._ahead
         try:
-            if self._ahead is not None or self._unread is not None:
-                data = await self._read_ahead(size)
-            else:
+            if ahead is None:
                 data = await self._read_through(size)
-            self._position += len(data)
-            if self._position < self._end:
+            else:
+                data = await self._read_ahead(ahead, size)
+            if self._position + len(data) >= self._end:
+                # A consumer that lingers over the last bytes holds nothing. The position moves
+                # after the last await: whoever is cancelled in it has not had the bytes yet.
+                await self._disconnect()
+                self._position += len(data)
+            else:
+                self._position += len(data)
                 self._start_ahead(size)
         finally:
-            if self._connection is not None and self._leaf.capabilities.ranges:
-                self._leaf.reads.idle(self)
-        if self._position >= self._end:
-            await self._disconnect()  # a consumer that lingers over the last bytes holds nothing
+            self._rest()
         return data
 
-    async def _read_through(self, size: int) -> bytes:
+    async def _read_through(self, size: int, failure: TroveError | None = None) -> bytes:
+        """Read from the connection, opening it anew after a failure, while that is allowed."""
         retries: Retries | None = None
         while True:
-            try:
-                reader = self._reader or await self._reconnect()
-                data = self._arrived(
-                    await self._leaf.progress(reader.read(size), "no bytes arrived")
-                )
-            except TroveError as error:
+            if failure is not None:
                 await self._disconnect()
                 retries = retries or self._leaf.retries()
-                await self._pause_after(error, retries)
+                await self._pause_after(failure, retries)
+                failure = None
+            try:
+                connection = self._connection or await self._reconnect()
+                data = await self._leaf.progress(connection.reader.read(size), "no bytes arrived")
+                return self._arrived(data)
+            except TroveError as error:
+                failure = error
             except BaseException:
                 # A cancelled read may go on later: at this offset, over a new connection.
                 await self._disconnect()
                 raise
-            else:
-                return data
 
-    async def _read_ahead(self, size: int) -> bytes:
-        if self._unread is None:
-            assert self._ahead is not None  # noqa: S101 - one of the two is there
-            try:
-                self._unread = await self._ahead.result()
-            except TroveError:
-                await self._disconnect()  # let the plain read find out, and retry
+    async def _read_ahead(self, ahead: _Ahead, size: int) -> bytes:
+        ahead.claimed = True
+        try:
+            data = await ahead.take(size)
+        except TroveError as error:
+            return await self._read_through(size, error)
+        finally:
+            ahead.claimed = False
+        if ahead.empty:
             self._ahead = None
-            if self._unread is None:
-                return await self._read_through(size)
-        data = bytes(self._unread[:size])
-        self._unread = self._unread[len(data) :]
-        if not self._unread:
-            self._drop_ahead()
+            ahead.drop()
         return data
 
     def _start_ahead(self, size: int) -> None:
         """Fetch the next slot while the consumer works on these bytes, if memory is free."""
+        leaf, connection = self._leaf, self._connection
         streaming, self._streaming = self._streaming, size >= SLOT
-        if not streaming or self._unread is not None or not isinstance(self._reader, ReadsInto):
+        if (
+            not streaming
+            or self._ahead is not None
+            or connection is None
+            or leaf.tasks.closed
+            or not leaf.capabilities.ranges  # what is revoked could not be read again
+            or not isinstance(connection.reader, ReadsInto)
+        ):
             return
-        self._lease = self._leaf.pool.try_lease(SLOT, revoke=self._revoke)
-        if self._lease is None:
-            return
-        view = self._lease.views[0][: min(SLOT, self._end - self._position)]
-        self._ahead = self._leaf.tasks.start(self._fill(self._reader, view))
+        lease = leaf.pool.try_lease(SLOT, revoke=self._revoke)
+        if lease is not None:
+            view = lease.views[0][: min(SLOT, self._end - self._position)]
+            self._ahead = _Ahead(lease, leaf.tasks.start(self._fill(connection.reader, view)))
 
     async def _fill(self, reader: ReadsInto, view: memoryview) -> memoryview:
         count = await self._leaf.progress(reader.readinto(view), "no bytes arrived")
@@ -176,96 +254,105 @@ class Body:
 
     def _revoke(self) -> bool:
         """Give read-ahead memory up to somebody who waits: what it held is read again later."""
-        if self._ahead is not None and not self._ahead.done:
-            return False  # it is being filled: in a moment
-        self._drop_ahead()
-        self._reader = None  # its connection has gone on without us; closed before the next read
+        ahead = self._ahead
+        if ahead is None or ahead.busy:
+            return False  # it is being filled, or read: in a moment
+        ahead.drop()
+        self._close_later()  # the connection stands behind the bytes that were in there
         return True
-
-    def _drop_ahead(self) -> None:
-        lease, self._lease = self._lease, None
-        self._ahead = None
-        self._unread = None
-        if lease is not None:
-            lease.release()
 
     # -- connections -----------------------------------------------------------------------------
 
     async def _first(self) -> None:
-        reader = await self._connect(self._options)
+        reader = (await self._connect(self._options)).reader
         self._info = reader.info
         self._start, self._end = reader.range
         self._position = self._start
         if self._position >= self._end:
             await self._disconnect()
+        else:
+            self._rest()
 
-    async def _connect(self, options: GetOptions) -> DriverReader:
-        reads = self._leaf.reads
-        await reads.acquire(self._leaf.timeout.permit)
-        connection = self._leaf.driver.get(self._bucket, self._key, options)
+    async def _connect(self, options: GetOptions) -> _Connection:
+        leaf = self._leaf
+        await leaf.permit(leaf.reads, "get", self._bucket, self._key)
         try:
-            reader = await self._leaf.answer(connection.__aenter__())
+            context = leaf.driver.get(self._bucket, self._key, options)
+            reader = await leaf.answer(context.__aenter__())
         except BaseException:
-            reads.release()
+            leaf.reads.release()
             raise
-        self._connection = connection
-        self._reader = reader
-        return reader
+        self._connection = connection = _Connection(context, reader, leaf.reads)
+        if self._closed:  # by another task, meanwhile
+            await self._disconnect()
+            raise self._was_closed()
+        return connection
 
-    async def _reconnect(self) -> DriverReader:
+    async def _reconnect(self) -> _Connection:
         """Open the rest of the range, of the very version that was opened first."""
-        await self._disconnect()
-        info = self.info
-        pinned = self._leaf.capabilities.get_conditions
+        if self._closed or self._leaf.tasks.closed:
+            raise self._was_closed()
+        can, info = self._leaf.capabilities, self.info
+        rest = (self._position, self._end)
+        if not self._resumable:
+            raise UnavailableError(
+                f"the body cannot go on at byte {self._position}: the backend reads no ranges",
+                retryable=False,
+            )
         options = GetOptions(
-            range=ByteRange(self._position, self._end) if self._position or self._ranged else None,
-            version_id=self._options.version_id,
-            if_match=info.etag if pinned else None,
+            range=None if rest == (0, info.stored_size) else ByteRange(*rest),
+            version_id=self._options.version_id or (info.version_id if can.versions else None),
+            if_match=info.etag if can.get_conditions else None,
         )
         try:
-            reader = await self._connect(options)
-        except (PreconditionFailedError, NotFoundError) as error:
+            connection = await self._connect(options)
+        except (PreconditionFailedError, NotFoundError, RangeError) as error:
             raise self._changed() from error
-        if reader.info.etag != info.etag:
+        if connection.reader.info.etag != info.etag or connection.reader.range != rest:
             await self._disconnect()
             raise self._changed()
-        return reader
+        return connection
 
     @property
-    def _ranged(self) -> bool:
-        return self._end != self.info.stored_size
+    def _resumable(self) -> bool:
+        return self._leaf.capabilities.ranges or self._position == 0
+
+    def _rest(self) -> None:
+        """Note that nobody reads for now: who waits for a connection may have this one."""
+        if self._connection is not None and self._resumable:
+            self._leaf.reads.idle(self)
 
     async def _disconnect(self) -> None:
         """Give back the connection, the permit and the read-ahead. Idempotent."""
+        if self._connection is not None or self._ahead is not None:
+            await _close(*self._detached())
+
+    def _close_later(self) -> None:
+        detached = self._detached()
+        if not self._leaf.tasks.closed:  # else the driver is being closed anyway
+            self._leaf.tasks.start(_close(*detached))
+
+    def _detached(self) -> tuple[_Ahead | None, _Connection | None]:
+        """Take out what is to be closed, at once: who reads meanwhile opens anew."""
         self._leaf.reads.busy(self)
         ahead, self._ahead = self._ahead, None
         connection, self._connection = self._connection, None
-        self._reader = None
-        try:
-            if ahead is not None:
-                await ahead.aclose()  # it writes to the lease until then
-        finally:
-            self._drop_ahead()
-            if connection is not None:
-                try:
-                    with shielded():
-                        await connection.__aexit__(None, None, None)
-                finally:
-                    self._leaf.reads.release()
+        return ahead, connection
 
-    async def park(self) -> None:
+    def park(self) -> None:
         """Give the connection up because somebody else waits for one and nobody reads here."""
         if self._leaf.events:
             self._emit("park")
-        await self._disconnect()
+        self._close_later()
 
     # -- failures --------------------------------------------------------------------------------
 
     async def _pause_after(self, error: TroveError, retries: Retries) -> None:
         """Wait before the next try, or raise if there is to be none."""
+        if self._closed:
+            raise self._was_closed() from error
         self._leaf.locate(error, "get", self._bucket, self._key)
-        resumable = self._leaf.capabilities.ranges or self._position == 0
-        pause = retries.after(error) if resumable else None
+        pause = retries.after(error) if self._resumable else None
         if pause is None:
             raise error
         if self._leaf.events:
@@ -281,6 +368,9 @@ class Body:
     def _changed(self) -> ObjectChangedError:
         return ObjectChangedError("the object was replaced or deleted while it was being read")
 
+    def _was_closed(self) -> ClosedError:
+        return ClosedError("the reader, or its store, was closed while it was being read")
+
     def _emit(self, kind: Literal["park", "resume"], error: BaseException | None = None) -> None:
         self._leaf.events.emit(
             Event(
@@ -293,6 +383,15 @@ class Body:
                 error=error,
             )
         )
+
+
+async def _close(ahead: _Ahead | None, connection: _Connection | None) -> None:
+    try:
+        if ahead is not None:
+            await ahead.aclose()
+    finally:
+        if connection is not None:
+            await connection.aclose()
 
 
 class Verified:

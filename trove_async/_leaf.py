@@ -7,15 +7,17 @@ memory but the part that it is about to send again.
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import anyio
 
-from ._concurrency import Permits, within
+from ._concurrency import Permits, shielded, within
 from ._download import Body
 from .errors import (
     AlreadyExistsError,
+    BucketExistsError,
+    BucketNotFoundError,
     NotFoundError,
     ObjectNotFoundError,
     PreconditionFailedError,
@@ -59,6 +61,11 @@ T = TypeVar("T")
 
 _MAYBE_OURS = (PreconditionFailedError, AlreadyExistsError, NotFoundError)
 """How our own write may look to its second try, when the answer to the first was lost."""
+
+_COPY_PACE = 64 * MiB
+_COMMIT_PACE = 100
+"""Bytes copied, and parts put together, that a server is granted an idle time each for: both
+answer only at their end."""
 
 
 class Leaf:
@@ -111,7 +118,7 @@ class Leaf:
         key: str | None,
         attempt: Callable[[], Awaitable[T]],
         *,
-        ours: Callable[[], Awaitable[tuple[T] | None]] | None = None,
+        ours: Callable[[TroveError], Awaitable[tuple[T] | None]] | None = None,
     ) -> T:
         """Return what `attempt` returns, trying again while that may help and is allowed.
 
@@ -120,48 +127,70 @@ class Leaf:
             bucket: Likewise.
             key: Likewise.
             attempt: Makes one try.
-            ours: Asked when a second try finds that the work has been done already: returns the
-                result, in a tuple, if it was our own first try that did it.
+            ours: Asked what to make of the failure of a second try: returns the result, in a
+                tuple, if it was our own first try that had done the work.
         """
         retries: Retries | None = None
-        loop = asyncio.get_running_loop()
-
-        def tell(duration: float, attempt: int, error: TroveError | None = None) -> None:
-            self.events.emit(
-                Event(
-                    kind="attempt",
-                    operation=operation,
-                    backend=self.backend,
-                    bucket=bucket,
-                    key=key,
-                    duration=duration,
-                    attempt=attempt,
-                    error=error,
-                )
-            )
-
+        clock = asyncio.get_running_loop().time
         while True:
-            started = loop.time()
+            started = clock()
             try:
                 result = await attempt()
             except TroveError as error:
                 self.locate(error, operation, bucket, key)
                 retries = retries or self.retries()
                 if self.events:
-                    tell(duration=loop.time() - started, attempt=retries.attempt, error=error)
-                if retries.attempt > 1 and ours is not None and isinstance(error, _MAYBE_OURS):
-                    mine = await ours()
+                    self._tell(
+                        operation,
+                        bucket,
+                        key,
+                        duration=clock() - started,
+                        attempt=retries.attempt,
+                        error=error,
+                    )
+                if retries.attempt > 1 and ours is not None:
+                    mine = await ours(error)
                     if mine is not None:
                         return mine[0]
                 pause = retries.after(error)
                 if pause is None:
                     raise
-                await anyio.sleep(pause)
             else:
                 self._budget.earn()
                 if self.events:
-                    tell(duration=loop.time() - started, attempt=retries.attempt if retries else 1)
+                    self._tell(
+                        operation,
+                        bucket,
+                        key,
+                        duration=clock() - started,
+                        attempt=retries.attempt if retries else 1,
+                    )
                 return result
+            await anyio.sleep(pause)
+
+    def _tell(
+        self,
+        operation: str,
+        bucket: str | None,
+        key: str | None,
+        *,
+        kind: Literal["attempt", "wait"] = "attempt",
+        duration: float,
+        attempt: int = 1,
+        error: TroveError | None = None,
+    ) -> None:
+        self.events.emit(
+            Event(
+                kind=kind,
+                operation=operation,
+                backend=self.backend,
+                bucket=bucket,
+                key=key,
+                duration=duration,
+                attempt=attempt,
+                error=error,
+            )
+        )
 
     def retries(self) -> Retries:
         """Begin to count the tries of one request."""
@@ -173,11 +202,12 @@ class Leaf:
         """Say in the error what was tried, and where."""
         error.located(operation=operation, backend=self.backend, bucket=bucket, key=key)
 
-    def answer(self, work: Awaitable[T]) -> Awaitable[T]:
-        """Bound the time until an answer begins."""
+    def answer(self, work: Awaitable[T], pace: int = 0) -> Awaitable[T]:
+        """Bound the time until an answer begins: the first byte's, and `pace` idle times more."""
         if self.capabilities.embedded:
             return work
-        return within(self.timeout.first_byte, "no answer came", work)
+        seconds = self.timeout.first_byte + self.timeout.idle * pace
+        return within(seconds, "no answer came", work)
 
     def progress(self, work: Awaitable[T], what: str) -> Awaitable[T]:
         """Bound the time between two chunks of a body."""
@@ -185,14 +215,23 @@ class Leaf:
             return work
         return within(self.timeout.idle, what, work)
 
-    async def _write(self, size: int, work: Callable[[], Awaitable[T]]) -> T:
+    async def permit(self, permits: Permits, operation: str, bucket: str, key: str) -> None:
+        """Take a permit, and tell if it had to be waited for."""
+        if permits.try_acquire():
+            return
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        await permits.acquire(self.timeout.permit)
+        if self.events:
+            self._tell(operation, bucket, key, kind="wait", duration=clock() - started)
+
+    async def write(
+        self, operation: str, bucket: str, key: str, size: int, work: Callable[[], Awaitable[T]]
+    ) -> T:
         """Send filled memory: under a permit, at a pace of at least a mebibyte an idle time."""
-        await self.writes.acquire(self.timeout.permit)
+        await self.permit(self.writes, operation, bucket, key)
         try:
-            if self.capabilities.embedded:
-                return await work()
-            seconds = self.timeout.first_byte + self.timeout.idle * -(-size // MiB)
-            return await within(seconds, f"{size} bytes were not taken", work())
+            return await self.answer(work(), -(-size // MiB))
         finally:
             self.writes.release()
 
@@ -207,14 +246,16 @@ class Leaf:
             "put",
             bucket,
             key,
-            lambda: self._write(size, lambda: self.driver.put(bucket, key, views, options)),
-            ours=lambda: self._our_write(bucket, key, options.write_id),
+            lambda: self.write(
+                "put", bucket, key, size, lambda: self.driver.put(bucket, key, views, options)
+            ),
+            ours=lambda error: self._our_write(error, bucket, key, options.write_id),
         )
 
     async def _our_write(
-        self, bucket: str, key: str, write_id: str | None
+        self, error: TroveError, bucket: str, key: str, write_id: str | None
     ) -> tuple[ObjectInfo] | None:
-        if write_id is None:
+        if write_id is None or not isinstance(error, _MAYBE_OURS):
             return None
         try:
             info = await self.head(bucket, key)
@@ -237,7 +278,9 @@ class Leaf:
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object; a second try that finds it gone takes that for the first one's work."""
 
-        async def gone() -> tuple[None] | None:
+        async def gone(error: TroveError) -> tuple[None] | None:
+            if not isinstance(error, (PreconditionFailedError, ObjectNotFoundError)):
+                return None
             try:
                 await self.head(bucket, key, options.version_id)
             except ObjectNotFoundError:
@@ -271,7 +314,7 @@ class Leaf:
             bucket,
             None,
             lambda: self.answer(self.driver.create_bucket(bucket)),
-            ours=_done_before,
+            ours=_done_if(BucketExistsError),
         )
 
     async def delete_bucket(self, bucket: str) -> None:
@@ -281,7 +324,7 @@ class Leaf:
             bucket,
             None,
             lambda: self.answer(self.driver.delete_bucket(bucket)),
-            ours=_done_before,
+            ours=_done_if(BucketNotFoundError),
         )
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
@@ -311,21 +354,26 @@ class Leaf:
         try:
             yield _LeafUpload(self, opened, bucket, key, options)
         except BaseException as error:
-            await context.__aexit__(type(error), error, error.__traceback__)
+            with shielded(), suppress(TroveError):  # what could not be undone is litter
+                await context.__aexit__(type(error), error, error.__traceback__)
             raise
-        await context.__aexit__(None, None, None)
+        with shielded(), suppress(TroveError):  # it is committed, whatever comes now
+            await context.__aexit__(None, None, None)
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Copy on the server's side, recognising our own write after a lost answer."""
         driver = cast("Copying", self.driver)
+        pace = -(-options.source.stored_size // _COPY_PACE)
         return await self.retrying(
             "copy",
             dst_bucket,
             dst_key,
-            lambda: driver.copy(src_bucket, src_key, dst_bucket, dst_key, options),
-            ours=lambda: self._our_write(dst_bucket, dst_key, options.put.write_id),
+            lambda: self.answer(
+                driver.copy(src_bucket, src_key, dst_bucket, dst_key, options), pace
+            ),
+            ours=lambda error: self._our_write(error, dst_bucket, dst_key, options.put.write_id),
         )
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
@@ -341,8 +389,11 @@ class Leaf:
         return await driver.presign(method, bucket, key, expires)
 
 
-async def _done_before() -> tuple[Any]:
-    return (None,)
+def _done_if(kind: type[TroveError]) -> Callable[[TroveError], Awaitable[tuple[None] | None]]:
+    async def done(error: TroveError) -> tuple[None] | None:
+        return (None,) if isinstance(error, kind) else None
+
+    return done
 
 
 class _LeafUpload:
@@ -356,14 +407,22 @@ class _LeafUpload:
         self._bucket = bucket
         self._key = key
         self._options = options
+        self._parts = 0
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         leaf = self._leaf
+        self._parts += 1
         await leaf.retrying(
             "send",
             self._bucket,
             self._key,
-            lambda: leaf._write(part.size, lambda: self._upload.send(part, views)),  # noqa: SLF001
+            lambda: leaf.write(
+                "send",
+                self._bucket,
+                self._key,
+                part.size,
+                lambda: self._upload.send(part, views),
+            ),
         )
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
@@ -372,6 +431,8 @@ class _LeafUpload:
             "commit",
             self._bucket,
             self._key,
-            lambda: leaf.answer(self._upload.commit(checksums)),
-            ours=lambda: leaf._our_write(self._bucket, self._key, self._options.write_id),  # noqa: SLF001
+            lambda: leaf.answer(self._upload.commit(checksums), -(-self._parts // _COMMIT_PACE)),
+            ours=lambda error: leaf._our_write(  # noqa: SLF001
+                error, self._bucket, self._key, self._options.write_id
+            ),
         )

@@ -65,11 +65,9 @@ class Stream:
         first, self.exists = not self.exists, True
         self.token, self.limit = options.token, options.limit
         name = self._backend.name
+        # A driver that knows its backend's name (`DriverContext.backend`) saves us a copy of each.
         self.entries = [
-            entry.located(backend=name)
-            if isinstance(entry, ObjectInfo)
-            else Prefix(bucket=entry.bucket, prefix=entry.prefix, backend=name)
-            for entry in page.entries
+            entry if entry.backend == name else _named(entry, name) for entry in page.entries
         ]
         if page.token is None:
             self._options = None
@@ -98,3 +96,9 @@ class Stream:
         at = bisect_right(self.entries, frontier, key=key_of)
         taken, self.entries = self.entries[:at], self.entries[at:]
         return taken
+
+
+def _named(entry: Entry, backend: str) -> Entry:
+    if isinstance(entry, ObjectInfo):
+        return entry.located(backend=backend)
+    return Prefix(bucket=entry.bucket, prefix=entry.prefix, backend=backend)

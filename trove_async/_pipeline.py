@@ -74,21 +74,23 @@ class Intake:
 
     def __init__(self, source: Source, size: int | None) -> None:
         self._source = source
-        self._promised = size
+        self._size = size
         self._crc = Crc32c()
         self.taken = 0
 
     @property
     def size(self) -> int | None:
-        """All its bytes, where known; ask after `ready`."""
-        return self._source.size if self._promised is None else self._promised
+        """All its bytes, where known: before `ready` only what was promised."""
+        return self._size
 
     async def ready(self) -> bool:
         """Wait until there is a byte to take; False at the end, which must be where promised."""
         more = await self._source.ready()
-        if self.size is not None and more != (self.taken < self.size):
+        if self._size is None and not self.taken:
+            self._size = self._source.size
+        if self._size is not None and more != (self.taken < self._size):
             has = f"more than {self.taken}" if more else f"only {self.taken}"
-            raise IntegrityError(f"the body has {has} bytes, not {self.size} as promised")
+            raise IntegrityError(f"the body has {has} bytes, not {self._size} as promised")
         return more
 
     async def take(self, limit: int) -> BytesLike:
@@ -112,8 +114,8 @@ class Intake:
 
     def _count(self, size: int) -> None:
         self.taken += size
-        if self._promised is not None and self.taken > self._promised:
-            raise IntegrityError(f"the body has more than the {self._promised} bytes promised")
+        if self._size is not None and self.taken > self._size:
+            raise IntegrityError(f"the body has more than the {self._size} bytes promised")
 
     @property
     def checksums(self) -> Mapping[str, str]:

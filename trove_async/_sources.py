@@ -10,21 +10,28 @@ import inspect
 import io
 import os
 import stat
+import threading
 from collections.abc import AsyncIterable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, cast, runtime_checkable
 
-import aiofiles
+import anyio
 import anyio.to_thread
 
+from ._concurrency import in_thread
 from .models import KiB
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-
-    from aiofiles.threadpool.binary import AsyncFileIO
+    from collections.abc import AsyncIterator, Callable, Generator, Iterator
 
 _TAKE = 256 * KiB
 """Bytes of a piece where the choice is ours: above it a thread hop's cost no longer shows."""
+
+_IOV_MAX = 1024  # Linux, include/uapi/linux/uio.h: UIO_MAXIOV
+
+_END = object()
+_NOTHING = memoryview(b"")
 
 
 @runtime_checkable
@@ -79,6 +86,8 @@ def source_of(body: BodySource) -> Source:
     Raises:
         TypeError: It is no body; for a str it says how to make one.
     """
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return _Memory(memoryview(body))
     if isinstance(body, str):
         raise TypeError("a body is bytes, not str: put(..., text.encode()), or a pathlib.Path")
     if isinstance(body, os.PathLike):
@@ -87,9 +96,9 @@ def source_of(body: BodySource) -> Source:
     if inspect.iscoroutinefunction(read):
         return _AsyncReader(cast("AsyncReadable", body))
     if isinstance(body, AsyncIterable):
-        return _Chunks(body)
+        return _Opening(body) if isinstance(body, Opening) else _Chunks(body)
     if read is not None:
-        return _File(cast("BinaryIO", body))
+        return _of_file(cast("BinaryIO", body))
     return _memory_of(body) or _iterable_of(body)
 
 
@@ -104,20 +113,44 @@ def _iterable_of(body: object) -> Source:
     if isinstance(body, (list, tuple)):
         return _Chunks(_inline(body))
     if isinstance(body, Iterable):
-        return _Chunks(_in_thread(iter(body)))
+        return _Blocking(iter(body))
     raise TypeError(
         "a body is bytes, a path, a binary file, a reader or an iterable of bytes,"
         f" not {type(body).__name__}"
     )
 
 
+def _of_file(file: BinaryIO) -> Source:
+    if isinstance(file, io.TextIOBase):
+        raise TypeError("a body is bytes: open the file in binary mode ('rb')")
+    if type(file) is io.BytesIO:
+        rest = memoryview(file.getvalue())[file.tell() :]  # shares what it has, copies nothing
+        file.seek(0, os.SEEK_END)
+        return _Memory(rest)
+    # read1 gives what a pipe has; read would wait until it has as much as was asked for.
+    read = file.read1 if isinstance(file, io.BufferedReader) else file.read
+    return _Blocking(iter(lambda: read(_TAKE), b""), _bytes_left(file))
+
+
+def _bytes_left(file: BinaryIO) -> int | None:
+    if not isinstance(file, (io.FileIO, io.BufferedReader, io.BufferedRandom)):
+        return None  # one that decompresses, say, would read all of it to find its end
+    try:
+        at = file.tell()
+        end = file.seek(0, os.SEEK_END)
+        file.seek(at)
+    except (OSError, ValueError):
+        return None  # a pipe, a socket
+    return max(0, end - at)
+
+
 class _Memory:
     """Bytes that are all there: parts of them are views, and nothing is copied."""
 
+    __slots__ = ("_at", "memory", "size")
+
     def __init__(self, view: memoryview) -> None:
-        if view.format != "B" or view.ndim != 1:
-            view = view.cast("B") if view.contiguous else memoryview(view.tobytes())
-        self.memory: memoryview | None = view.toreadonly()
+        self.memory: memoryview | None = bytes_of(view).toreadonly()
         self.size: int | None = view.nbytes
         self._at = 0
 
@@ -146,45 +179,60 @@ class _Chunks:
 
     def __init__(self, chunks: AsyncIterable[BytesLike], size: int | None = None) -> None:
         self.size = size
-        self._chunks: AsyncIterator[BytesLike] = aiter(chunks)
-        self._pending = memoryview(b"")
+        self._chunks: AsyncIterator[BytesLike] | None = aiter(chunks)
+        # What was not taken yet of the last chunk. Let go of as soon as it is empty: a view of a
+        # bytearray keeps its owner from resizing it.
+        self._pending = _NOTHING
 
     async def ready(self) -> bool:
         while not self._pending:
+            if self._chunks is None:
+                return False
             try:
                 chunk = await anext(self._chunks)
             except StopAsyncIteration:
+                self._chunks = None
                 return False
             self._pending = _view_of_chunk(chunk)
         return True
 
     async def take(self, limit: int) -> BytesLike:
-        if not await self.ready():
+        if not self._pending and not await self.ready():
             return b""
-        piece = self._pending[:limit]
-        self._pending = self._pending[len(piece) :]
-        return piece
+        return self._next(limit)
 
     async def fill(self, views: Sequence[memoryview]) -> int:
+        if not self._pending and not await self.ready():
+            return 0
+        # What has arrived goes in; the next chunk is waited for only by the next call.
         filled = 0
         for view in views:
-            room = view
-            while room:
-                # What has arrived goes in; the next chunk is waited for only if nothing has.
-                if not self._pending and (filled or not await self.ready()):
-                    return filled
-                count = min(len(room), len(self._pending))
-                room[:count] = self._pending[:count]
-                room = room[count:]
-                self._pending = self._pending[count:]
-                filled += count
+            piece = self._next(len(view))
+            view[: len(piece)] = piece
+            filled += len(piece)
+            if not self._pending:
+                break
         return filled
 
+    def _next(self, limit: int) -> memoryview:
+        pending = self._pending
+        if len(pending) <= limit:
+            self._pending = _NOTHING
+            return pending
+        self._pending = pending[limit:]
+        return pending[:limit]
+
     async def aclose(self) -> None:
-        self._pending = memoryview(b"")
-        close = getattr(self._chunks, "aclose", None)
+        self._pending = _NOTHING
+        chunks, self._chunks = self._chunks, None
+        close = getattr(chunks, "aclose", None)
         if close is not None:
             await close()
+
+
+async def _inline(chunks: Iterable[BytesLike]) -> AsyncIterator[BytesLike]:
+    for chunk in chunks:
+        yield chunk
 
 
 class _AsyncReader(_Chunks):
@@ -200,35 +248,68 @@ async def _read_all(reader: AsyncReadable) -> AsyncIterator[BytesLike]:
         yield chunk
 
 
-async def _inline(chunks: Iterable[BytesLike]) -> AsyncIterator[BytesLike]:
-    for chunk in chunks:
-        yield chunk
+@runtime_checkable
+class Opening(Protocol):
+    """A body that is opened by entering it, and can also be awaited: what `Trove.get` returns."""
+
+    def __await__(self) -> Generator[Any, Any, AsyncReadable]: ...
+
+    async def __aenter__(self) -> AsyncReadable: ...
+
+    async def __aexit__(self, *about: object) -> bool | None: ...
 
 
-async def _in_thread(chunks: Iterator[BytesLike]) -> AsyncIterator[BytesLike]:
-    # A generator may read files or compute: it must not do so on the loop.
-    end = object()
-    while (chunk := await anyio.to_thread.run_sync(next, chunks, end)) is not end:
-        yield chunk  # type: ignore[misc]  # not the end, so a chunk
+class _Opening(_Chunks):
+    """A get that has not been sent: opened when asked for, so that it tells its size."""
+
+    def __init__(self, body: Opening) -> None:
+        super().__init__(_inline(()))
+        self._opening: Opening | None = body
+        self._opened = False
+
+    async def ready(self) -> bool:
+        if self._opening is not None and not self._opened:
+            reader = _AsyncReader(await self._opening.__aenter__())
+            self._opened = True
+            self._chunks, self.size = reader._chunks, reader.size  # noqa: SLF001 - its own kind
+        return await super().ready()
+
+    async def aclose(self) -> None:
+        opening, self._opening = self._opening, None
+        try:
+            await super().aclose()
+        finally:
+            if opening is not None:
+                await opening.__aexit__(None, None, None)
 
 
-class _File(_Chunks):
-    """A binary file object of the user's, read from where it stands, in a thread."""
+class _Blocking(_Chunks):
+    """An iterator or a file of a user's: it may read, wait or compute, so it runs in a thread.
 
-    def __init__(self, file: BinaryIO) -> None:
-        if isinstance(file, io.TextIOBase):
-            raise TypeError("a body is bytes: open the file in binary mode ('rb')")
-        super().__init__(_in_thread(iter(lambda: file.read(_TAKE), b"")), _bytes_left(file))
+    It may also block for ever. So it has a thread of its own, that of others' bodies or of our own
+    file calls is never the one it blocks, and a cancel does not wait for it: what it returns then
+    is dropped.
+    """
 
+    def __init__(self, chunks: Iterator[BytesLike], size: int | None = None) -> None:
+        super().__init__(self._pulled(), size)
+        self._iterator = chunks
 
-def _bytes_left(file: BinaryIO) -> int | None:
-    try:
-        at = file.tell()
-        end = file.seek(0, os.SEEK_END)
-        file.seek(at)
-    except (AttributeError, OSError, ValueError):
-        return None  # a pipe, a socket, or an object that can only read
-    return max(0, end - at)
+    async def _pulled(self) -> AsyncIterator[BytesLike]:
+        own = anyio.CapacityLimiter(1)
+        while True:
+            chunk = await anyio.to_thread.run_sync(
+                next, self._iterator, _END, abandon_on_cancel=True, limiter=own
+            )
+            if chunk is _END:
+                return
+            yield cast("BytesLike", chunk)
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        if inspect.isgenerator(self._iterator):
+            with suppress(ValueError):  # it still runs, in the thread that was left to itself
+                await anyio.to_thread.run_sync(self._iterator.close)
 
 
 class _Path:
@@ -238,36 +319,78 @@ class _Path:
 
     def __init__(self, path: os.PathLike[str]) -> None:
         self._path = path
-        self._handle: AsyncFileIO | None = None
+        self._file: io.FileIO | None = None
         self._at = 0
+        self._stream: _Chunks | None = None
         self.size: int | None = None
 
     async def ready(self) -> bool:
-        if self._handle is None:
-            self._handle = await aiofiles.open(self._path, "rb", buffering=0)
-            status = os.fstat(self._handle.fileno())
+        if self._file is None:
+            self._file = file = await _opened(self._path)
+            status = os.fstat(file.fileno())
+            # What says that it has no bytes may have some all the same: a FIFO, or /proc's files.
             self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
-        return self.size is None or self._at < self.size
+            if not self.size:
+                self.size = None
+                self._stream = _Blocking(iter(lambda: file.read(_TAKE), b""))
+        if self._stream is not None:
+            return await self._stream.ready()
+        return self._at < (self.size or 0)
 
     async def take(self, limit: int) -> BytesLike:
-        piece = bytearray(limit)
-        count = await self.fill([memoryview(piece)])
-        return memoryview(piece)[:count]
+        if self._stream is not None:
+            return await self._stream.take(limit)
+        piece = memoryview(bytearray(limit))
+        return piece[: await self.fill([piece])]
 
     async def fill(self, views: Sequence[memoryview]) -> int:
         if not await self.ready():
             return 0
-        assert self._handle is not None  # noqa: S101 - ready has opened it
-        if self.size is not None:
-            views = trimmed(views, self.size - self._at)
-        # anyio waits for the thread even if cancelled, so nobody writes to the views afterwards.
-        count = await anyio.to_thread.run_sync(os.readv, self._handle.fileno(), views)
+        if self._stream is not None:
+            return await self._stream.fill(views)
+        assert self._file is not None and self.size is not None  # noqa: S101, PT018 - ready
+        rest = trimmed(views, self.size - self._at)[:_IOV_MAX]
+        count = await in_thread(os.readv, self._file.fileno(), rest)
+        if not count:
+            self.size = self._at  # it was cut short meanwhile: it ends here
         self._at += count
         return count
 
     async def aclose(self) -> None:
-        if self._handle is not None:
-            await self._handle.close()
+        file, self._file = self._file, None
+        if self._stream is not None:
+            await self._stream.aclose()
+        if file is not None:
+            await in_thread(file.close)
+
+
+async def _opened(path: os.PathLike[str]) -> io.FileIO:
+    """Open a file in a thread that a cancel leaves to itself: a FIFO may never have a writer."""
+    lock = threading.Lock()
+    abandoned = False
+    found: io.FileIO | None = None
+
+    def open_it() -> None:
+        nonlocal found
+        file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed by the source
+        with lock:
+            if not abandoned:
+                found = file
+                return
+        file.close()
+
+    try:
+        await anyio.to_thread.run_sync(
+            open_it, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+        )
+        assert found is not None  # noqa: S101 - or it would have raised
+    except BaseException:
+        with lock:
+            abandoned = True
+        if found is not None:
+            found.close()
+        raise
+    return found
 
 
 def trimmed(views: Sequence[memoryview], size: int) -> list[memoryview]:
@@ -291,6 +414,15 @@ def without(views: Sequence[memoryview], size: int) -> list[memoryview]:
     return kept
 
 
+def bytes_of(view: memoryview) -> memoryview:
+    """Return a view of single bytes, whatever the layout; a copy where there is no other way."""
+    if view.format == "B" and view.ndim == 1 and view.contiguous:
+        return view
+    if view.nbytes and view.c_contiguous:
+        return view.cast("B")
+    return memoryview(view.tobytes())
+
+
 def _view_of_chunk(chunk: object) -> memoryview:
     if isinstance(chunk, str):
         raise TypeError("the body yielded str: encode its chunks")
@@ -298,4 +430,4 @@ def _view_of_chunk(chunk: object) -> memoryview:
         view = memoryview(chunk)  # type: ignore[arg-type]  # what else it is, is told below
     except TypeError:
         raise TypeError(f"the body yielded {type(chunk).__name__}, not bytes") from None
-    return view if view.format == "B" and view.ndim == 1 else view.cast("B")
+    return bytes_of(view)

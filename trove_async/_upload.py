@@ -7,21 +7,22 @@ held while a user's source is pulled, and no memory while there is nothing to pu
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Protocol, Self, TypeVar, cast
 
-from ._concurrency import shielded, task_group
-from ._pipeline import CRC32C, Crc32c, Intake, compare_stored, crc32c_of
+from ._concurrency import in_thread, shielded, task_group
+from ._pipeline import CRC32C, Crc32c, Intake, compare, compare_stored, crc32c_of
 from ._sources import trimmed, without
 from .errors import (
     BucketNotFoundError,
     IntegrityError,
     NotSupportedError,
-    PoolTimeoutError,
+    TroveError,
 )
 from .events import Event
-from .models import DeleteOptions, KiB, Part
+from .models import DeleteOptions, KiB, MiB, Part
+from .pool import SpillFile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -33,9 +34,12 @@ if TYPE_CHECKING:
     from .driver import Capabilities, Upload, Uploading
     from .events import Events
     from .models import ObjectInfo, PutOptions
-    from .pool import BufferPool, Lease, SpillFile
+    from .pool import BufferPool, Lease
 
 T = TypeVar("T")
+
+_INLINE_HASH = 4 * MiB
+"""Bytes that are hashed on the loop: as long as a thread hop takes, at 20 GB/s."""
 
 _SPILL_PIECE = 256 * KiB
 """Bytes pulled at a time on their way to a file: one thread hop each."""
@@ -110,47 +114,52 @@ class Put:
     # -- bodies that are pulled ------------------------------------------------------------------------
 
     async def _of_stream(self, intake: Intake) -> ObjectInfo:
-        if not await intake.ready():
+        # A size that was promised lets a missing bucket, or a backend too small, show before any
+        # byte is pulled; otherwise the first byte is waited for, while nothing is held.
+        if not intake.size and not await intake.ready():
             return await self._at_once([], 0)
-        capabilities = self._backend.capabilities
-        part = part_size(intake.size, capabilities, self._pool)
+        capabilities, size = self._backend.capabilities, intake.size
+        part = part_size(size, capabilities, self._pool)
         if part > self._pool.max_bytes // 2:
             raise NotSupportedError(
                 f"parts of {part} bytes are needed here, which is more than half of the pool:"
                 f" give the store a BufferPool(max_bytes={2 * part}) or more"
             )
         once = min(part, capabilities.max_put)
-        parts = _StreamParts(intake, part, self._pool, self._backend, self._told_spill)
-        if intake.size is not None and intake.size > once and capabilities.upload:
-            return await self._in_parts(parts, intake.size)  # a missing bucket shows before a byte
+        parts = _StreamParts(intake, part, self._pool, self._backend, self._told)
+        if size is not None and size > once:
+            if capabilities.upload:
+                return await self._in_parts(parts, size)
+            self._check_fits_put(size)
         first = await parts.next()
-        assert first is not None  # noqa: S101 - there was a byte
+        assert first is not None  # noqa: S101 - there is a byte, or next has raised
         if first.part.last and first.part.size <= once:
             async with first, first.loaded() as views:
                 return await self._at_once(views, first.part.size, intake.checksums)
         if capabilities.upload:
-            return await self._in_parts(parts, intake.size, first)
+            return await self._in_parts(parts, size, first)
         return await self._from_file(intake, first)
 
     async def _from_file(self, intake: Intake, first: _Filled) -> ObjectInfo:
         """Send a large body to a driver that takes no parts: all of it, from a file's pages."""
-        spill = self._pool.try_spill(first.part.size)
-        if spill is None:
-            await first.aclose()
-            raise self._too_large()
-        try:
-            async with first, first.loaded() as views:
-                for view in views:
-                    await spill.write(view)
-            while piece := await intake.take(_SPILL_PIECE):
-                if not spill.try_extend(len(piece)):
-                    raise self._too_large()
-                await spill.write(piece)
-            await intake.ready()  # it ends where it was promised to
-            async with self._backend.spill_lanes:
-                return await self._at_once([spill.view()], spill.written, intake.checksums)
-        finally:
-            await spill.aclose()
+        async with first:
+            spill = self._pool.try_spill(first.part.size)
+            if spill is None:
+                raise self._too_large()
+            async with spill:
+                async with first.loaded() as views:
+                    for view in views:
+                        await spill.write(view)
+                await first.aclose()
+                while await intake.ready():
+                    piece = await intake.take(_SPILL_PIECE)
+                    self._check_fits_put(spill.written + len(piece))
+                    if not spill.try_extend(len(piece)):
+                        raise self._too_large()
+                    await spill.write(piece)
+                self._told("spill", spill.written)
+                async with self._backend.spill_lanes:
+                    return await self._at_once([spill.view()], spill.written, intake.checksums)
 
     def _too_large(self) -> NotSupportedError:
         return NotSupportedError(
@@ -160,6 +169,14 @@ class Put:
             key=self._key,
         )
 
+    def _check_fits_put(self, size: int) -> None:
+        most = self._backend.capabilities.max_put
+        if size > most:
+            raise NotSupportedError(
+                f"backend {self._backend.name!r} stores at most {most} bytes in an object,"
+                f" not {size}"
+            )
+
     # -- sending ---------------------------------------------------------------------------------------
 
     async def _at_once(
@@ -168,14 +185,15 @@ class Put:
         size: int,
         checksums: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
-        capabilities, driver = self._backend.capabilities, self._backend.driver
-        if size > capabilities.max_put:
-            raise NotSupportedError(
-                f"backend {self._backend.name!r} stores at most {capabilities.max_put} bytes in"
-                f" an object, not {size}"
-            )
-        checksums = checksums or {CRC32C: crc32c_of(views)}
-        options = replace(self._options, size=size, checksums=checksums)
+        self._check_fits_put(size)
+        if checksums is None:
+            hop = size > _INLINE_HASH
+            checksums = {CRC32C: await in_thread(crc32c_of, views) if hop else crc32c_of(views)}
+        compare(self._options.checksums, checksums, "the body is not what was announced")
+        options = replace(
+            self._options, size=size, checksums={**self._options.checksums, **checksums}
+        )
+        driver = self._backend.driver
         info = await self._with_bucket(lambda: driver.put(self._bucket, self._key, views, options))
         self._report(size, size)
         return await self._verified(info, size, checksums)
@@ -192,30 +210,36 @@ class Put:
                 lambda: stack.enter_async_context(driver.upload(self._bucket, self._key, options))
             )
             await self._send_all(upload, parts, size, first)
+            compare(self._options.checksums, parts.checksums, "the body is not what was announced")
             info = await upload.commit(parts.checksums)
         return await self._verified(info, self._done, parts.checksums)
 
     async def _send_all(
         self, upload: Upload, parts: _Parts, size: int | None, first: _Filled | None
     ) -> None:
-        turn = asyncio.Lock()  # one at a time pulls the body, the others send or wait with nothing
+        # The body is pulled by the task that called put, and by no other: what a user's generator
+        # keeps open between its chunks, a timeout or a task group, may belong to one task only.
+        # While parts are under way, one more is filled: it waits here for its turn to be sent.
+        lanes = asyncio.Semaphore(self._backend.capabilities.parallel_parts)
 
-        async def send_parts(filled: _Filled | None) -> None:
-            while True:
-                if filled is None:
-                    async with turn:
-                        filled = await parts.next()
-                if filled is None:
-                    return
+        async def send(filled: _Filled) -> None:
+            try:
                 async with filled, filled.loaded() as views:
                     await upload.send(filled.part, views)
                     self._report(filled.part.size, size)
-                filled = None
+            finally:
+                lanes.release()
 
         async with task_group() as group:
-            for _ in range(self._backend.capabilities.parallel_parts):
-                group.start_soon(send_parts, first)
-                first = None
+            filled = first or await parts.next()
+            while filled is not None:
+                try:
+                    await lanes.acquire()
+                except BaseException:
+                    await filled.aclose()
+                    raise
+                group.start_soon(send, filled)
+                filled = await parts.next()
 
     async def _with_bucket(self, request: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -234,7 +258,7 @@ class Put:
                 operation="put", backend=self._backend.name, bucket=self._bucket, key=self._key
             )
             if self._backend.capabilities.delete_if_match:
-                with shielded():  # what is there is ours, and wrong
+                with shielded(), suppress(TroveError):  # what is there is ours, and wrong
                     await self._backend.driver.delete(
                         self._bucket, self._key, DeleteOptions(if_match=info.etag)
                     )
@@ -243,24 +267,24 @@ class Put:
 
     def _report(self, size: int, total: int | None) -> None:
         self._done += size
-        if self._events:
-            self._events.emit(self._event("part", size))
+        self._told("part", size)
         if self._progress is not None:
             self._progress(self._done, total)
 
-    def _told_spill(self, size: int) -> None:
+    def _told(
+        self, kind: Literal["part", "spill", "wait"], size: int, duration: float = 0.0
+    ) -> None:
         if self._events:
-            self._events.emit(self._event("spill", size))
-
-    def _event(self, kind: Literal["part", "spill"], size: int) -> Event:
-        return Event(
-            kind=kind,
-            operation="put",
-            backend=self._backend.name,
-            bucket=self._bucket,
-            key=self._key,
-            size=size,
-        )
+            event = Event(
+                kind=kind,
+                operation="put",
+                backend=self._backend.name,
+                bucket=self._bucket,
+                key=self._key,
+                size=size,
+                duration=duration,
+            )
+            self._events.emit(event)
 
 
 def part_size(size: int | None, capabilities: Capabilities, pool: BufferPool) -> int:
@@ -279,9 +303,10 @@ def part_size(size: int | None, capabilities: Capabilities, pool: BufferPool) ->
             f"the backend stores at most {capabilities.max_object} bytes in an object, not {size}"
         )
     needed = 0 if size is None else -(-size // capabilities.max_parts)
-    part = max(min(pool.part_size, capabilities.max_part), capabilities.min_part, needed)
     multiple = capabilities.part_multiple
-    part = -(-part // multiple) * multiple
+    wanted = min(pool.part_size, capabilities.max_part) // multiple * multiple
+    least = max(capabilities.min_part, needed, 1)
+    part = max(wanted, -(-least // multiple) * multiple)
     if part > capabilities.max_part:
         raise NotSupportedError(
             f"{size} bytes do not fit {capabilities.max_parts} parts of"
@@ -337,6 +362,14 @@ class _Filled:
             await self._spill.aclose()
 
 
+class _Told(Protocol):
+    """Takes what there is to tell of a put."""
+
+    def __call__(
+        self, kind: Literal["part", "spill", "wait"], size: int, duration: float = 0.0
+    ) -> None: ...
+
+
 class _Parts(Protocol):
     """A body cut into parts."""
 
@@ -387,13 +420,13 @@ class _StreamParts:
         size: int,
         pool: BufferPool,
         backend: Backend,
-        told_spill: Callable[[int], None],
+        told: _Told,
     ) -> None:
         self._intake = intake
         self._size = size
         self._pool = pool
         self._backend = backend
-        self._told_spill = told_spill
+        self._told = told
         self._number = 0
         self._last = False
 
@@ -415,27 +448,28 @@ class _StreamParts:
                 f"the body is larger than {self._backend.capabilities.max_parts} parts of"
                 f" {self._size} bytes: give put its size, so that larger parts are planned"
             )
-        lease = await self._lease_or_none(wanted)
-        if lease is None:
-            return await self._in_file(offset, wanted)
+        room = self._pool.try_lease(wanted) or await self._wait(wanted)
+        if isinstance(room, SpillFile):
+            return await self._in_file(room, offset, wanted)
         try:
-            rest = trimmed(lease.views, wanted)
+            rest = trimmed(room.views, wanted)
             while rest and (count := await self._intake.fill(rest)):
                 rest = without(rest, count)
             part = await self._part(offset)
-            lease.shrink(part.size)
+            room.shrink(part.size)
         except BaseException:
-            lease.release()
+            room.release()
             raise
-        return _Filled(part, trimmed(lease.views, part.size), lease=lease)
+        return _Filled(part, trimmed(room.views, part.size), lease=room)
 
-    async def _in_file(self, offset: int, wanted: int) -> _Filled:
-        spill = self._pool.try_spill(wanted)
-        if spill is None:
-            raise PoolTimeoutError(
-                f"the pool and its spill files are full, at {self._pool.spill_max_bytes} bytes:"
-                " raise spill_max_bytes or max_bytes"
-            )
+    async def _wait(self, size: int) -> Lease | SpillFile:
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        room = await self._pool.lease_or_spill(size)
+        self._told("wait", size, clock() - started)
+        return room
+
+    async def _in_file(self, spill: SpillFile, offset: int, wanted: int) -> _Filled:
         try:
             while (room := wanted - spill.written) and (
                 piece := await self._intake.take(min(room, _SPILL_PIECE))
@@ -445,23 +479,15 @@ class _StreamParts:
         except BaseException:
             await spill.aclose()
             raise
-        self._told_spill(part.size)
+        self._told("spill", part.size)
         return _Filled(part, (), spill=spill, lanes=self._backend.spill_lanes)
-
-    async def _lease_or_none(self, size: int) -> Lease | None:
-        """Lease memory; None if there is none in time and the part may go to a file instead."""
-        if not self._pool.can_spill(size):
-            return await self._pool.lease(size)
-        try:
-            return await self._pool.lease(size, timeout=self._pool.spill_after)
-        except PoolTimeoutError:
-            if self._pool.can_spill(size):
-                return None
-        return await self._pool.lease(size)
 
     async def _part(self, offset: int) -> Part:
         taken, whole = self._intake.taken, self._intake.size
         if whole is None or taken >= whole or taken - offset < self._size:
             # Is that all? An end too early or too late shows here, before anything is committed.
             self._last = not await self._intake.ready()
+        most = self._backend.capabilities.max_object
+        if taken > most:
+            raise NotSupportedError(f"the backend stores at most {most} bytes in an object")
         return Part(number=self._number, offset=offset, size=taken - offset, last=self._last)

@@ -5,8 +5,9 @@ was run on random schedules; without any one of them it deadlocks):
 
 * A lease is taken all at once, while its taker holds no other that it must fill first.
 * Takers are served in the order in which they came; nobody overtakes.
-* Whoever waits for `BufferPool.spill_after` seconds gets no memory but a file (`SpillFile`), because
-  what holds the memory may be waiting for a user's slow source.
+* Whoever would fill the memory from a user's source, and has waited for `BufferPool.spill_after`
+  seconds in a line that hardly moves, gets a file instead (`SpillFile`), because what holds the
+  memory may be waiting for such a source.
 * Read-ahead uses `try_lease`: it gets what is free while nobody waits, or nothing, and a lease that
   nobody came for is revoked as soon as somebody does wait.
 """
@@ -17,13 +18,10 @@ import asyncio
 import mmap
 import os
 import tempfile
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
-import anyio.to_thread
-
-from ._concurrency import shielded
+from ._concurrency import Line, in_thread
 from .errors import ClosedError, ConfigError, PoolTimeoutError
 from .models import GiB, MiB
 
@@ -117,7 +115,8 @@ class BufferPool:
     Args:
         max_bytes: What all bodies together may hold, a multiple of 1 MiB; at least 2 MiB.
         part_size: Bytes of a part of an upload, a multiple of 1 MiB; at most half of `max_bytes`.
-        spill_after: Seconds that a put waits for memory before it fills its part in a file.
+        spill_after: Seconds that a put waits for memory before it fills its part in a file, unless
+            its turn is near.
         spill_dir: Where those files are; None: the system's directory for temporary files. They
             have no name, so nothing is left behind by a kill.
         spill_max_bytes: What they may hold together; 0: no spilling.
@@ -157,8 +156,8 @@ class BufferPool:
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         # Last in, first out: slots that were used lately are resident and warm.
         self._free = list(range(max_bytes // SLOT - 1, -1, -1))
-        self._waiters: deque[tuple[int, asyncio.Future[list[int]]]] = deque()
-        self._revocable: dict[Lease | None, tuple[float, Callable[[], bool]]] = {}
+        self._line = Line(len(self._free), self._revoke)
+        self._revocable: dict[Lease, tuple[float, Callable[[], bool]]] = {}
         self._peak = 0
         self._spilled = 0
         self._spilled_total = 0
@@ -182,26 +181,48 @@ class BufferPool:
         lease = self.try_lease(size)
         if lease is not None:
             return lease
-        loop = asyncio.get_running_loop()
-        granted: asyncio.Future[list[int]] = loop.create_future()
-        entry = (_slots_for(size), granted)
-        self._waiters.append(entry)
         seconds = self.deadline if timeout is None else timeout
-        deadline = loop.time() + seconds
+        count = _slots_for(size)
+        if not await self._line.take(count, seconds):
+            raise self._timed_out(size, seconds)
+        return Lease(self, self._take(count))
+
+    async def lease_or_spill(self, size: int) -> Lease | SpillFile:
+        """Take memory for `size` bytes, or else room in a file, to be filled from a user's source.
+
+        A line that stands still is left for a file after `spill_after` seconds: what holds the
+        memory may be waiting for a slow source. One that moves fast enough for our turn to come
+        within as long again is not: memory is better, and it is near.
+
+        Raises:
+            PoolTimeoutError: There was neither within `deadline` seconds.
+            ClosedError: Called from another event loop or process than before.
+        """
+        lease = self.try_lease(size)
+        if lease is not None:
+            return lease
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.deadline
+        count = _slots_for(size)
+        place = self._line.join(count)
         try:
-            while not granted.done() and (left := deadline - loop.time()) > 0:
-                self._revoke(loop.time() - REVOKE_AFTER)
-                await asyncio.wait([granted], timeout=min(left, REVOKE_AFTER))
+            while not place.done():
+                if clock() >= deadline:
+                    raise self._timed_out(size, self.deadline)  # noqa: TRY301 - leaves the line
+                served = self._line.served
+                patience = max(self.spill_after, 0.01)
+                await asyncio.wait([place], timeout=min(patience, deadline - clock()))
+                served = self._line.served - served
+                if served >= self._line.position(place):
+                    continue
+                spill = self.try_spill(size)
+                if spill is not None:
+                    self._line.leave(place, count)
+                    return spill
         except BaseException:
-            self._give_up(entry)
+            self._line.leave(place, count)
             raise
-        if not granted.done():
-            self._give_up(entry)
-            raise PoolTimeoutError(
-                f"no {size} bytes of the pool's {self.max_bytes} became free in {seconds:g} s:"
-                " raise max_bytes, or allow spill files (spill_max_bytes)"
-            )
-        return Lease(self, granted.result())
+        return Lease(self, self._take(count))
 
     def try_lease(self, size: int, revoke: Callable[[], bool] | None = None) -> Lease | None:
         """Take enough slots for `size` bytes if they are free and nobody waits, else None.
@@ -215,7 +236,7 @@ class BufferPool:
         count = _slots_for(size)
         if count * SLOT > self.max_bytes:
             raise ConfigError(f"{size} bytes never fit a pool of {self.max_bytes}")
-        if self._waiters or count > len(self._free):
+        if not self._line.try_take(count):
             return None
         lease = Lease(self, self._take(count))
         if revoke is not None:
@@ -236,14 +257,14 @@ class BufferPool:
             max_bytes=self.max_bytes,
             leased=self._leased,
             peak=self._peak,
-            waiting=len(self._waiters),
+            waiting=len(self._line),
             spilled=self._spilled,
             spilled_total=self._spilled_total,
         )
 
     @property
     def _leased(self) -> int:
-        return self.max_bytes - len(self._free) * SLOT
+        return self.max_bytes - int(self._line.free) * SLOT
 
     def _check_home(self) -> None:
         home = (os.getpid(), asyncio.get_running_loop())
@@ -268,28 +289,24 @@ class BufferPool:
         return taken
 
     def _take_back(self, lease: Lease | None, slots: list[int]) -> None:
-        self._revocable.pop(lease, None)
+        if lease is not None:
+            self._revocable.pop(lease, None)
         self._free.extend(slots)
-        self._serve()
+        self._line.give_back(len(slots))
 
-    def _revoke(self, before: float) -> None:
-        """Take read-ahead back, oldest first, until the first in line can be served."""
+    def _revoke(self) -> None:
+        """Take read-ahead back, the oldest first, until nobody waits or none is old enough."""
+        ripe = asyncio.get_running_loop().time() - REVOKE_AFTER
         for taken, revoke in list(self._revocable.values()):
-            if taken > before or not self._waiters:
+            if taken > ripe or not self._line:
                 return
             revoke()
 
-    def _give_up(self, entry: tuple[int, asyncio.Future[list[int]]]) -> None:
-        if entry[1].done():
-            self._take_back(None, entry[1].result())  # granted just when it was given up
-        else:
-            self._waiters.remove(entry)
-            self._serve()  # whoever stood behind may want less
-
-    def _serve(self) -> None:
-        while self._waiters and self._waiters[0][0] <= len(self._free):
-            count, granted = self._waiters.popleft()
-            granted.set_result(self._take(count))
+    def _timed_out(self, size: int, seconds: float) -> PoolTimeoutError:
+        return PoolTimeoutError(
+            f"no {size} bytes of the pool's {self.max_bytes} became free in {seconds:g} s:"
+            " raise max_bytes, or allow more spill files (spill_max_bytes)"
+        )
 
 
 class SpillFile:
@@ -318,9 +335,8 @@ class SpillFile:
         return True
 
     async def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append `data`, of the bytes reserved."""
-        # anyio waits for the thread even if cancelled: nobody reads `data` afterwards.
-        await anyio.to_thread.run_sync(self._write, data)
+        """Append `data`, of the bytes reserved. After a cancel the file may only be closed."""
+        await in_thread(self._write, data)
         self.written += len(data)
         self._pool._spilled_total += len(data)  # noqa: SLF001 - its own room
 
@@ -338,14 +354,24 @@ class SpillFile:
             return memoryview(b"")
         return memoryview(mmap.mmap(self._file.fileno(), self.written, access=mmap.ACCESS_READ))
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
     async def aclose(self) -> None:
         """Give the room back. Idempotent, and done even if cancelled."""
         size, self._size = self._size, 0
         file, self._file = self._file, None
         self._pool._spilled -= size  # noqa: SLF001 - its own room
         if file is not None:
-            with shielded():
-                await anyio.to_thread.run_sync(file.close)
+            await in_thread(file.close)  # frees its pages, which takes a while for large ones
 
 
 def _slots_for(size: int) -> int:

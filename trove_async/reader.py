@@ -183,6 +183,7 @@ class OpeningReader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._used = True
         if self._reader is not None:
             await self._reader.aclose()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .errors import ConfigError, TroveError
+from .errors import ConfigError, PoolTimeoutError, TroveError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class RetryPolicy:
 
     def delay(self, attempt: int, retry_after: float | None = None) -> float:
         """Return the seconds to wait after try number `attempt` failed."""
-        ceiling = min(self.max_delay, self.base_delay * 2.0 ** (attempt - 1))
+        ceiling = min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 1000))
         jittered = random.uniform(0, ceiling)  # noqa: S311 - spreads load, keeps no secret
         return min(self.max_delay, max(jittered, retry_after or 0.0))
 
@@ -89,13 +89,10 @@ class Retries:
 
     def after(self, error: TroveError) -> float | None:
         """Return the seconds to wait before the next try, or None if there is to be none."""
-        if not error.retryable or self.attempt >= self._policy.attempts or not self._budget.spend():
+        if not error.retryable or isinstance(error, PoolTimeoutError):
+            return None  # who has waited in line for so long here is not told to do so again
+        if self.attempt >= self._policy.attempts or not self._budget.spend():
             return None
         pause = self._policy.delay(self.attempt, error.retry_after)
         self.attempt += 1
         return pause
-
-    def progressed(self) -> None:
-        """Start counting anew: a download that moved on is not the one that failed before."""
-        self.attempt = 1
-        self._budget.earn()

@@ -12,12 +12,12 @@ from ._core import Core
 from ._listing import ObjectIterator
 from ._objects import Objects
 from ._sources import source_of
-from .drivers import driver_from_url
 from .errors import (
     BackendNotFoundError,
     ConfigError,
     ObjectNotFoundError,
 )
+from .layers import driver_from_url
 from .models import (
     ByteRange,
     Health,
@@ -168,8 +168,8 @@ class Trove:
             known = ", ".join(map(repr, self._core.names))
             raise BackendNotFoundError(f"no backend {name!r} in this store: there are {known}")
         handle = copy(self)  # whatever a subclass has added included
-        handle._routing = routing = Pinned(name)  # noqa: SLF001 - of this very class
-        handle._objects = Objects(self._core, routing)  # noqa: SLF001 - likewise
+        handle._routing = routing = Pinned(name)  # noqa: SLF001 - of its own class
+        handle._objects = Objects(self._core, routing)  # noqa: SLF001 - of its own class
         return handle
 
     # -- objects -----------------------------------------------------------------------------------

@@ -1,7 +1,236 @@
-"""The drivers: one room for each kind of backend."""
+"""The drivers: one room for each kind of backend. And the URLs that stand for them.
+
+A driver's module, and the SDK that it needs, is imported when its name is first used here, so that
+``from trove_async.drivers import LocalDriver`` costs what the local driver costs.
+
+=======================  ==========================================  ==============================
+URL                      backend                                     options
+=======================  ==========================================  ==============================
+``file:///abs/olute``    `LocalDriver` on that directory             ``fsync``, ``mkdir``
+``local:///abs/olute``   the same                                    the same
+``local://./rel/ative``  one below the working directory             the same
+``mem://``               `MemoryDriver`, empty, of its own           none
+``memory://``            the same                                    none
+=======================  ==========================================  ==============================
+
+Options are a query (``file:///data?fsync=false``); switches are ``true`` or ``false``. In a path,
+``%23``, ``%25`` and ``%3F`` stand for ``#``, ``%`` and ``?``.
+
+Other packages add schemes by an entry point of the group ``trove_async.drivers``: its name is the
+scheme, and it loads a driver's class with a ``from_url(url)``, or a callable that takes the URL as
+it was written and returns a driver. The schemes above cannot be replaced, and one that two packages
+claim is refused rather than chosen among.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from trove_async.driver import AsyncDriver
+from trove_async.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+    from importlib.metadata import EntryPoint
+
+    from trove_async.drivers.local import LocalDriver
+    from trove_async.drivers.memory import MemoryDriver
+
+__all__ = ["LocalDriver", "MemoryDriver"]
+
+ENTRY_POINTS = "trove_async.drivers"
+"""The group in which other packages register their schemes."""
+
+_MODULES = {"LocalDriver": "local", "MemoryDriver": "memory"}
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")  # RFC 3986, 3.1
+# `urlsplit` drops tabs and line breaks in silence: a path would then not be the one written.
+_UNWRITTEN = re.compile(r"[\x00-\x20\x7f]")
 
 
-def driver_from_url(url: str):  # TEMPORARY SHIM, not committed
-    from .memory import MemoryDriver
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
-    return MemoryDriver()
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """What a URL names: a driver, and, if the URL names a bucket, where in it objects are kept.
+
+    Attributes:
+        driver: The driver, not yet open.
+        into: The one physical bucket that holds every logical one; None: buckets are themselves.
+        prefix: What comes before their names there.
+    """
+
+    driver: AsyncDriver
+    into: str | None = None
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitURL:
+    """A URL in parts. Only the scheme is ever shown: the rest may hold credentials.
+
+    Attributes:
+        scheme: What kind of backend, in lower case.
+        host: What stands between ``//`` and the next ``/``, decoded.
+        path: What follows, with the slash it begins with, decoded.
+        options: The query, decoded.
+    """
+
+    scheme: str
+    host: str = field(repr=False)
+    path: str = field(repr=False)
+    options: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def of(cls, url: str) -> SplitURL:
+        """Take a URL apart.
+
+        Raises:
+            ConfigError: It is none, or none that can be read in one way only.
+        """
+        name = _scheme(url)
+        if _UNWRITTEN.search(url):
+            raise _bad(name, "blanks and control characters are written %20 and so on")
+        try:
+            parts = urlsplit(url)
+            host, path = (unquote(part, errors="strict") for part in (parts.netloc, parts.path))
+            pairs = [_option(written) for written in parts.query.split("&") if parts.query]
+        except ValueError:
+            # Not chained: what the parser says quotes the URL.
+            raise _bad(name, "it is malformed (a query is name=value&…, all in UTF-8)") from None
+        if parts.fragment:
+            raise _bad(name, "'#' is written %23")
+        if "\0" in host + path:
+            raise _bad(name, "a NUL can be part of no name")
+        if len(dict(pairs)) < len(pairs):
+            raise _bad(name, "an option is given twice")
+        return cls(scheme=name, host=host, path=path, options=dict(pairs))
+
+    def check_options(self, known: Collection[str] = ()) -> None:
+        """Raise ConfigError for an option that is not among the known ones."""
+        unknown = sorted(self.options.keys() - set(known))
+        if unknown:
+            there = f"there are {', '.join(sorted(known))}" if known else "there are none"
+            raise _bad(self.scheme, f"unknown option {unknown[0]!r}: {there}")
+
+    def switch(self, name: str, *, default: bool) -> bool:
+        """Return an option that is ``true`` or ``false``."""
+        value = self.options.get(name, str(default)).lower()
+        if value not in {"true", "false"}:
+            raise _bad(self.scheme, f"option {name} is true or false")
+        return value == "true"
+
+
+def address_from_url(url: str) -> Address:
+    """Make the driver that a URL stands for, without any I/O.
+
+    `trove_async.layers.driver_from_url` makes one driver of the answer.
+
+    Args:
+        url: As in the table above, or of a scheme that an installed package adds.
+
+    Raises:
+        ConfigError: The URL is malformed, its scheme or an option of it unknown, or the package
+            behind it cannot be used. The message shows no part of the URL that may be secret.
+    """
+    scheme = _scheme(url)
+    factory = _SCHEMES.get(scheme)
+    if factory is None:
+        return Address(driver=_plugged_in(url, scheme))
+    return factory(SplitURL.of(url))
+
+
+def _scheme(url: str) -> str:
+    if not isinstance(url, str):
+        raise TypeError(f"a backend's URL is a str, not {type(url).__name__}")
+    found = _SCHEME.match(url)
+    if found is None:
+        raise ConfigError(
+            "a backend's URL begins with its scheme, such as file:///data or mem://; for a"
+            " directory, LocalDriver takes a path as well"
+        )
+    return found[1].lower()
+
+
+def _option(written: str) -> tuple[str, str]:
+    # Not `parse_qsl`, for which "+" is a blank: credentials are full of it.
+    name, equals, value = written.partition("=")
+    if not equals:
+        raise ValueError
+    return unquote(name, errors="strict"), unquote(value, errors="strict")
+
+
+def _local(url: SplitURL) -> Address:
+    url.check_options({"fsync", "mkdir"})
+    host = "" if url.scheme == "file" and url.host == "localhost" else url.host  # RFC 8089, 2
+    if host and url.scheme == "file":
+        raise _bad("file", "it has three slashes and an absolute path; local://./rel is relative")
+    root = host + url.path
+    if not root:
+        raise _bad(url.scheme, "it names no directory")
+    fsync = url.switch("fsync", default=True)
+    mkdir = url.switch("mkdir", default=True)
+    from .local import LocalDriver  # noqa: PLC0415 - drivers are imported when used
+
+    return Address(driver=LocalDriver(root, fsync=fsync, mkdir=mkdir))
+
+
+def _memory(url: SplitURL) -> Address:
+    url.check_options()
+    if url.host or url.path not in {"", "/"}:
+        raise _bad(url.scheme, "nothing follows it: each one is an empty backend of its own")
+    from .memory import MemoryDriver  # noqa: PLC0415 - drivers are imported when used
+
+    return Address(driver=MemoryDriver())
+
+
+_SCHEMES: dict[str, Callable[[SplitURL], Address]] = {
+    "file": _local,
+    "local": _local,
+    "mem": _memory,
+    "memory": _memory,
+}
+
+
+def _plugged_in(url: str, scheme: str) -> AsyncDriver:
+    registered = entry_points(group=ENTRY_POINTS)
+    # One package may be found twice, along two entries of sys.path.
+    found = {point.value: point for point in registered if point.name.lower() == scheme}
+    if not found:
+        known = sorted({*_SCHEMES, *(point.name.lower() for point in registered)})
+        raise ConfigError(f"unknown scheme {scheme!r}: there are {', '.join(known)}")
+    if len(found) > 1:
+        raise _bad(scheme, f"several packages claim it: {', '.join(sorted(found))}")
+    [point] = found.values()
+    loaded = _loaded(point, scheme)
+    factory = getattr(loaded, "from_url", loaded)
+    if not callable(factory):
+        raise _bad(scheme, f"{point.value} is neither callable nor has it a from_url")
+    driver = factory(url)
+    if not isinstance(driver, AsyncDriver):
+        raise _bad(scheme, f"{point.value} made a {type(driver).__name__}, which is no driver")
+    return driver
+
+
+def _loaded(point: EntryPoint, scheme: str) -> object:
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise _bad(scheme, f"{point.value} cannot be imported: {error}") from error
+
+
+def _bad(scheme: str, why: str) -> ConfigError:
+    return ConfigError(f"bad {scheme}:// URL: {why}")

@@ -30,9 +30,10 @@ from trove_async.paging import paginate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from trove_async.driver import DriverContext
+    from trove_async.driver import DriverContext, DriverReader, Upload
     from trove_async.models import (
         CopyOptions,
         DeleteOptions,
@@ -117,7 +118,9 @@ class MemoryDriver:
             await asyncio.sleep(0)
         return self._store(bucket, key, (body,) if body else (), crc32c(body), options)
 
-    def get(self, bucket: str, key: str, options: GetOptions) -> _Reader:
+    def get(
+        self, bucket: str, key: str, options: GetOptions
+    ) -> AbstractAsyncContextManager[DriverReader]:
         """Open the object's body as it is now, whatever is put over it later."""
         return _Reader(self, bucket, key, options)
 
@@ -164,7 +167,9 @@ class MemoryDriver:
         """Return all buckets, sorted by name."""
         return [self._buckets[name].info for name in sorted(self._buckets)]
 
-    def upload(self, bucket: str, key: str, options: PutOptions) -> _Upload:
+    def upload(
+        self, bucket: str, key: str, options: PutOptions
+    ) -> AbstractAsyncContextManager[Upload]:
         """Open an upload, whose parts are forgotten if it is left uncommitted."""
         return _Upload(self, bucket, key, options)
 

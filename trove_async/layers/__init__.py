@@ -1,1 +1,26 @@
-"""Layers: drivers made of drivers."""
+"""Layers: drivers made of drivers. Any of them can be a backend, and any nesting works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trove_async.drivers import address_from_url
+
+from .mapped import Mapped
+
+if TYPE_CHECKING:
+    from trove_async.driver import AsyncDriver
+
+__all__ = ["Mapped"]
+
+
+def driver_from_url(url: str) -> AsyncDriver:
+    """Make the driver that a URL stands for; one that names a bucket is mapped into it.
+
+    Raises:
+        ConfigError: As `trove_async.drivers.address_from_url`.
+    """
+    address = address_from_url(url)
+    if address.into is None:
+        return address.driver
+    return Mapped(address.driver, into=address.into, prefix=address.prefix)

@@ -33,8 +33,11 @@ from trove_async.testing.driver import (  # noqa: E402
     DriverSuite,
     DriverUploads,
 )
+from trove_async.testing.faults import Call, Hang  # noqa: E402
+from trove_async.testing.faulty import Faulty  # noqa: E402
 
 __all__ = [
+    "Call",
     "DriverBuckets",
     "DriverCancellation",
     "DriverConditions",
@@ -46,5 +49,7 @@ __all__ = [
     "DriverRanges",
     "DriverSuite",
     "DriverUploads",
+    "Faulty",
+    "Hang",
     "opened",
 ]

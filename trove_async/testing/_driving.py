@@ -149,10 +149,11 @@ async def listed(
         page = await driver.list_page(bucket, asked)
         assert len(page.entries) <= asked.limit, "a page has more entries than its limit"
         entries.extend(page.entries)
-        token = page.token
-        if token is None:
+        if page.token is None:
             return entries
         assert page.entries, "a page with a token is empty"
+        assert page.token != token, "a page's token leads to the same page again"
+        token = page.token
         if between is not None:
             await between()
 
@@ -162,10 +163,10 @@ async def keys(driver: AsyncDriver, bucket: str, **options: Any) -> list[str]:
     return [entry.key for entry in await listed(driver, bucket, **options)]
 
 
-def part_size(capabilities: Capabilities) -> int:
-    """Return a small size that a part which is not the last may have."""
+def part_size(capabilities: Capabilities, least: int = 1000) -> int:
+    """Return a small size, `least` or above, that a part which is not the last may have."""
     multiple = capabilities.part_multiple
-    return -(-max(capabilities.min_part, 1000) // multiple) * multiple
+    return -(-max(capabilities.min_part, least) // multiple) * multiple
 
 
 def parts(body: bytes, size: int) -> list[tuple[Part, Sequence[memoryview]]]:
@@ -185,11 +186,17 @@ def parts(body: bytes, size: int) -> list[tuple[Part, Sequence[memoryview]]]:
 
 
 async def upload(
-    driver: AsyncDriver, bucket: str, key: str, body: bytes, **options: Any
+    driver: AsyncDriver,
+    bucket: str,
+    key: str,
+    body: bytes,
+    *,
+    least: int = 1000,
+    **options: Any,
 ) -> ObjectInfo:
-    """Upload a body in its smallest parts, one after the other, and commit."""
+    """Upload a body in its smallest parts, `least` or above, one by one, and commit."""
     async with uploading(driver).upload(bucket, key, PutOptions(**options)) as one:
-        for part, piece in parts(body, part_size(driver.capabilities)):
+        for part, piece in parts(body, part_size(driver.capabilities, least)):
             await one.send(part, piece)
         return await one.commit({})
 

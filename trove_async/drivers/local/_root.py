@@ -65,6 +65,7 @@ class Root:
     Attributes:
         path: Its real path.
         settings: What the driver was made with.
+        backend: The name of the backend that the driver is.
         beneath: Its paths.
         layout: Which path a key has.
         locks: Its keys' locks.
@@ -75,13 +76,14 @@ class Root:
         read_flags: How preadv(2) reads what is in the cache, and nothing else; None: it cannot.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, backend: str = "") -> None:
         """Open it, make the area if it is not there, and sweep what is dead in it.
 
         Raises:
             ConfigError: It is no directory, or this system has no way to confine paths.
         """
         self.settings = settings
+        self.backend = backend
         self.fsync = settings.fsync
         _check_platform()
         with ExitStack() as opened:
@@ -89,7 +91,7 @@ class Root:
             self.path = os.path.realpath(settings.root)
             self.beneath = Beneath(fd, openat2=settings.openat2)
             area = self._own(opened, fd, AREA)
-            self._own(opened, area, "overflow")
+            self._overflow = self._own(opened, area, "overflow")
             self.locks = Locks(area, settings.file_mode, ofd=settings.ofd_locks)
             opened.callback(self.locks.close)
             self.sidecars = Sidecars(
@@ -128,6 +130,15 @@ class Root:
         """Open the directory that `path` lies in; return its descriptor and the last name."""
         parent, _, name = path.rpartition("/")
         return self.beneath.open(parent, DIRECTORY), name
+
+    @property
+    def nothing_hidden(self) -> bool:
+        """Whether no key is in the overflow, and no record in a sidecar, as far as one look tells.
+
+        A directory without subdirectories has two links, where the file system counts them; where
+        it does not, the answer is no.
+        """
+        return not self.sidecars.used and os.fstat(self._overflow).st_nlink == _NO_SUBDIRECTORY
 
     @property
     def top(self) -> int:
@@ -213,9 +224,16 @@ class Root:
         self.layout = Layout(folding=folding or self.settings.folding)
 
 
+_NO_SUBDIRECTORY = 2  # its name in its parent, and its own "."
+
+_CAN_CONFINE: Final = hasattr(os, "O_NOFOLLOW") and all(
+    call in os.supports_dir_fd
+    for call in (os.open, os.mkdir, os.rmdir, os.unlink, os.rename, os.stat, os.link)
+)
+
+
 def _check_platform() -> None:
-    needed = (os.open, os.mkdir, os.rmdir, os.unlink, os.rename, os.stat, os.link)
-    if not hasattr(os, "O_NOFOLLOW") or not all(call in os.supports_dir_fd for call in needed):
+    if not _CAN_CONFINE:
         raise ConfigError("this system cannot confine paths to a directory (no openat)")
     if sys.getfilesystemencoding().lower() != "utf-8":
         raise ConfigError("file names are not UTF-8 here: run Python in its UTF-8 mode (-X utf8)")

@@ -50,15 +50,21 @@ class Sidecars:
         directory: The descriptor of the directory that they are in.
         mode: Their mode.
         fsync: Whether they must outlive a power cut.
+
+    Attributes:
+        used: Whether there may be any, as far as this process knows.
     """
 
     def __init__(self, directory: int, mode: int, *, fsync: bool) -> None:
         self._directory = directory
         self._mode = mode
         self._fsync = fsync
+        with os.scandir(directory) as entries:
+            self.used = next(entries, None) is not None
 
     def write(self, status: os.stat_result, raw: bytes) -> None:
         """Keep the record of a file."""
+        self.used = True
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(_sidecar(status), flags, self._mode, dir_fd=self._directory)
         try:
@@ -231,7 +237,8 @@ class Staging:
     def close(self) -> None:
         """Remove the directory, which is empty unless a call was killed, and let it go."""
         os.close(self.directory)
-        _clear(self._parent, self._name)
+        with contextlib.suppress(OSError):  # then the next to open sweeps it
+            _clear(self._parent, self._name)
         os.close(self._lock)
 
     def sweep(self) -> None:
@@ -270,8 +277,12 @@ class Staging:
         while True:
             name = secrets.token_hex(8)
             lock = os.open(name + _LOCK, _NEW, self._mode, dir_fd=self._parent)
-            if _try_flock(lock) and os.fstat(lock).st_nlink:
-                return lock, name
+            try:
+                if _try_flock(lock) and os.fstat(lock).st_nlink:
+                    return lock, name
+            except BaseException:
+                os.close(lock)
+                raise
             os.close(lock)  # somebody swept it away before it was locked
 
 

@@ -271,6 +271,7 @@ class Walk:
             size=status.st_size,
             etag=etag(status),
             last_modified=written(status.st_mtime),
+            backend=self._root.backend,
             complete=False,
         )
 
@@ -313,15 +314,23 @@ class Walk:
             if error.errno in ABSENT:
                 return False
             raise
-        kind = self._names.kind
+        try:
+            entries = self._entries(base)
+        except BaseException:
+            self.close()
+            raise
+        self._frames.append(_Frame(base, path, entries))
+        return True
+
+    def _entries(self, base: str) -> list[str]:
+        kind, snapshots = self._names.kind, self._root.snapshots
         status = os.fstat(self._fd)
-        entries = None if self._fresh else self._root.snapshots.get(kind, status)
+        entries = None if self._fresh else snapshots.get(kind, status)
         if entries is None:
             entries = self._names.scan(self._fd, base)
             if len(base) * 4 < MAX_KEY - MAX_NAME:  # else it lacks what does not fit behind `base`
-                self._root.snapshots.add(kind, status, entries)
-        self._frames.append(_Frame(base, path, entries))
-        return True
+                snapshots.add(kind, status, entries)
+        return entries
 
     def _leave(self) -> None:
         self.close()
@@ -351,11 +360,15 @@ class Walks:
         self._plain = Walk(root, bucket, plain, home, prefix=prefix, stop=stop, fresh=fresh)
         if not self._plain.exists:
             raise missing_bucket(bucket)
-        hidden = _latin(prefix)
         path = f"{OVERFLOW}/{home}"
-        self._hidden = Walk(
-            root, bucket, _OverflowNames(), path, prefix=hidden, stop=stop, fresh=fresh
-        )
+        hidden = _latin(prefix)
+        try:
+            self._hidden = Walk(
+                root, bucket, _OverflowNames(), path, prefix=hidden, stop=stop, fresh=fresh
+            )
+        except BaseException:
+            self._plain.close()
+            raise
 
     def page(self, options: ListOptions) -> Page:
         """Return one page of the bucket's objects."""

@@ -10,7 +10,7 @@ from trove_async.errors import ClosedError, ConfigError, NotSupportedError, Trov
 from trove_async.models import DeleteResult, TiB
 
 from . import _buckets, _objects
-from ._bodies import HeldBody, OpenBody, open_body, open_body_nowait
+from ._bodies import WHOLE, HeldBody, OpenBody, open_body, open_body_nowait
 from ._copying import copy
 from ._failures import failure, translated
 from ._layout import Layout
@@ -104,6 +104,7 @@ class LocalDriver:
             root=path, fsync=fsync, mkdir=mkdir, file_mode=file_mode, dir_mode=dir_mode, **without
         )
         self._count = threads
+        self._brief = not fsync  # else a call waits for the disk, and more threads wait better
         self._threads: Threads | None = None
         self._root: Root | None = None
         self._layout = Layout()
@@ -137,13 +138,15 @@ class LocalDriver:
         """What it can honour."""
         return self._capabilities
 
-    async def open(self, context: DriverContext) -> None:  # noqa: ARG002 - it holds no bytes back
+    async def open(self, context: DriverContext) -> None:
         """Open the root, making what is missing, and sweep what killed processes left in it."""
         if self._threads is not None:
             raise ClosedError("this driver was opened before: make another")
         self._threads = Threads(self._count)
         with translated():
-            self._root = await self._threads.run(lambda: Root(self._settings), undo=Root.close)
+            self._root = await self._threads.run(
+                lambda: Root(self._settings, context.backend), undo=Root.close
+            )
         self._layout = self._root.layout
 
     async def aclose(self) -> None:
@@ -182,7 +185,10 @@ class LocalDriver:
         after is too late, and the object stays.
         """
         return await self._on_object(
-            bucket, key, lambda root, spot, stop: _objects.put(root, spot, views, options, stop)
+            bucket,
+            key,
+            lambda root, spot, stop: _objects.put(root, spot, views, options, stop),
+            brief=self._brief and sum(map(len, views)) <= WHOLE,
         )
 
     def get(
@@ -210,6 +216,7 @@ class LocalDriver:
             bucket,
             key,
             lambda root, spot, stop: _objects.delete(root, spot, options.if_match, stop),
+            brief=self._brief,
         )
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
@@ -268,12 +275,14 @@ class LocalDriver:
 
         return await self._on_bucket(bucket, delete)
 
-    async def _on_object(self, bucket: str, key: str, work: Callable[[Root, Spot, Stop], T]) -> T:
+    async def _on_object(
+        self, bucket: str, key: str, work: Callable[[Root, Spot, Stop], T], *, brief: bool = False
+    ) -> T:
         root, threads = self._opened()
         stop = Stop()
         try:
             spot = root.layout.spot(bucket, key)
-            return await threads.run(lambda: work(root, spot, stop), stop=stop)
+            return await threads.run(lambda: work(root, spot, stop), stop=stop, brief=brief)
         except TroveError as error:  # some are OSErrors as well
             error.located(bucket=bucket, key=key)
             raise

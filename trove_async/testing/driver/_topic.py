@@ -62,11 +62,11 @@ async def _remove(backend: AsyncDriver, bucket: str) -> None:
 
 
 def needs(driver: AsyncDriver, *names: str) -> Capabilities:
-    """Skip a test of what the driver does not claim: the store's suite asserts the refusal."""
+    """Skip a test of what the driver does not claim: StoreSuite asserts what comes of that."""
     capabilities = driver.capabilities
     for name in names:
         if not getattr(capabilities, name):
             pytest.skip(
-                f"Capabilities.{name} is not claimed: StoreSuite asserts that it is refused"
+                f"Capabilities.{name} is not claimed: StoreSuite asserts what comes of that"
             )
     return capabilities

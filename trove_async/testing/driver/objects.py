@@ -136,6 +136,8 @@ class DriverObjects(DriverTopic):
         with pytest.raises(ObjectNotFoundError):
             await read(backend, bucket, "a/b")
         assert sorted(await keys(backend, bucket)) == ["a", "a/c", "ab"]
+        await delete(backend, bucket, "a")
+        assert sorted(await keys(backend, bucket)) == ["a/c", "ab"]
 
     async def test_delete_of_a_missing_object_is_no_error(
         self, backend: AsyncDriver, bucket: str

@@ -1,0 +1,192 @@
+"""A backend of your own: all that a driver has to do, here over a dict. Copy it and fill it in.
+
+A driver handles one request at a time. Bodies of any kind and size, retries, timeouts, limits,
+routing and listings over many backends are the store's business, for your driver as for any other.
+It is done when it passes the conformance suite, which takes four lines::
+
+    class TestNotebookDriver(DriverSuite):
+        @pytest.fixture
+        def driver(self) -> NotebookDriver:
+            return NotebookDriver()
+
+Run it: python examples/custom_driver.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from trove_async import (
+    BucketExistsError,
+    BucketInfo,
+    BucketNotEmptyError,
+    BucketNotFoundError,
+    NotSupportedError,
+    ObjectInfo,
+    ObjectNotFoundError,
+    Trove,
+)
+from trove_async.driver import Capabilities
+from trove_async.drivers import MemoryDriver
+from trove_async.paging import paginate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from trove_async.driver import DriverContext
+    from trove_async.models import DeleteOptions, GetOptions, ListOptions, Page, PutOptions
+
+    Objects = dict[str, tuple[ObjectInfo, bytes]]
+
+
+class NotebookDriver:
+    """Objects in a dict of dicts."""
+
+    name = "notebook"
+
+    # What is not claimed here is refused by the store, before it gets to the driver: conditions,
+    # metadata, tags, uploads in parts, … Claim more as you honour more.
+    capabilities = Capabilities(ranges=True, private_namespace=True, embedded=True)
+
+    def __init__(self) -> None:
+        self._buckets: dict[str, Objects] = {}
+
+    async def open(self, context: DriverContext) -> None:
+        """Connect to your service here; the constructor does no I/O."""
+
+    async def aclose(self) -> None:
+        """Disconnect."""
+
+    async def ping(self) -> None:
+        """Return if your service answers, raise if not."""
+
+    def place(self, bucket: str, key: str) -> tuple[object, str, str]:
+        """Two names are one object where their places are equal."""
+        return self, bucket, key
+
+    async def put(
+        self,
+        bucket: str,
+        key: str,
+        views: Sequence[memoryview],
+        options: PutOptions,
+    ) -> ObjectInfo:
+        """Copy the views, and show the object only once it is whole."""
+        objects = self._objects(bucket)
+        body = b"".join(views)
+        info = ObjectInfo(
+            bucket=bucket,
+            key=key,
+            size=len(body),
+            etag=uuid4().hex,  # never the same for two bodies
+            last_modified=datetime.now(UTC),
+            write_id=options.write_id,  # lets the store recognise its own write in a retry
+        )
+        objects[key] = info, body
+        return info
+
+    @asynccontextmanager
+    async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[Reader]:
+        """Answer before the first byte is asked for; leaving gives a connection back."""
+        info, body = self._object(bucket, key)
+        span = (0, info.size) if options.range is None else options.range.resolve(info.size)
+        yield Reader(info, span, body)
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        """Tell all that is known of the object."""
+        if version_id is not None:
+            raise NotSupportedError("there are no versions here")
+        return self._object(bucket, key)[0]
+
+    async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        """Delete the object, if it is there."""
+        del options  # all of them are conditions, and none is claimed
+        self._objects(bucket).pop(key, None)
+
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        """Let `paginate` see to prefixes, delimiters and tokens."""
+        objects = self._objects(bucket)
+
+        def seek(start: str) -> Iterator[tuple[str, ObjectInfo]]:
+            return ((key, objects[key][0]) for key in sorted(objects) if key >= start)
+
+        return paginate(bucket, options, seek, lambda _key, info: info)
+
+    async def create_bucket(self, bucket: str) -> None:
+        """Make the bucket."""
+        if bucket in self._buckets:
+            raise BucketExistsError("the bucket exists", bucket=bucket)
+        self._buckets[bucket] = {}
+
+    async def delete_bucket(self, bucket: str) -> None:
+        """Delete the bucket, if it is empty."""
+        if self._objects(bucket):
+            raise BucketNotEmptyError("the bucket has objects", bucket=bucket)
+        del self._buckets[bucket]
+
+    async def head_bucket(self, bucket: str) -> BucketInfo:
+        """Tell whether the bucket is there."""
+        self._objects(bucket)
+        return BucketInfo(name=bucket)
+
+    async def list_buckets(self) -> Sequence[BucketInfo]:
+        """Name the buckets."""
+        return [BucketInfo(name=bucket) for bucket in sorted(self._buckets)]
+
+    def _objects(self, bucket: str) -> Objects:
+        if bucket not in self._buckets:
+            raise BucketNotFoundError("no such bucket", bucket=bucket)
+        return self._buckets[bucket]
+
+    def _object(self, bucket: str, key: str) -> tuple[ObjectInfo, bytes]:
+        objects = self._objects(bucket)
+        if key not in objects:
+            raise ObjectNotFoundError("no such object", bucket=bucket, key=key)
+        return objects[key]
+
+
+@dataclass
+class Reader:
+    """The body of one get: a cursor over a span of bytes."""
+
+    info: ObjectInfo
+    range: tuple[int, int]
+    body: bytes
+    done: int = 0
+
+    async def read(self, size: int) -> bytes:
+        """Return the next bytes, or none at the end."""
+        start = self.range[0] + self.done
+        piece = self.body[start : min(start + size, self.range[1])]
+        self.done += len(piece)
+        return piece
+
+
+async def main() -> None:
+    """Use the driver beside another one."""
+    async with Trove(
+        MemoryDriver(),
+        backends={"notebook": NotebookDriver()},
+        routes=[("*.md", "notebook")],
+    ) as store:
+        await store.create_bucket("data")
+        await store.put("data", "logo.png", b"\x89PNG")
+        await store.put("data", "ideas.md", b"# Ideas\n\n- a driver of my own\n")
+
+        async for obj in store.list("data"):
+            print(f"{obj.key}: {obj.size} bytes on {obj.backend}")
+        print(await store.read("data", "ideas.md", range=(2, 7)))
+
+        try:
+            await store.put("data", "ideas.md", b"", metadata={"author": "me"})
+        except NotSupportedError as error:
+            print(error)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,137 @@
+"""Drivers on a fresh root, and the few calls that every test makes."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trove_async.driver import DriverContext
+from trove_async.drivers.local import LocalDriver
+from trove_async.events import Events
+from trove_async.models import GetOptions, ListOptions, ObjectInfo, PutOptions, Timeout
+from trove_async.pool import BufferPool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from trove_async.driver import AsyncDriver
+    from trove_async.models import Prefix
+
+
+class Shop:
+    """An open driver with one bucket, and its calls in a word."""
+
+    def __init__(self, driver: LocalDriver, root: Path) -> None:
+        self.driver = driver
+        self.root = root
+        self.bucket = root / "b"
+
+    async def put(self, key: str, body: bytes = b"", **options: Any) -> ObjectInfo:  # noqa: ANN401 - the driver knows
+        views = [memoryview(body)] if body else []
+        return await self.driver.put("b", key, views, PutOptions(**options))
+
+    async def read(self, key: str, **options: Any) -> bytes:  # noqa: ANN401 - the driver knows
+        chunks: list[bytes] = []
+        async with self.driver.get("b", key, GetOptions(**options)) as reader:
+            while chunk := await reader.read(1024 * 1024):
+                chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def objects(self) -> list[ObjectInfo]:
+        return [entry for entry in await self.entries() if isinstance(entry, ObjectInfo)]
+
+    async def entries(self, **options: Any) -> list[ObjectInfo | Prefix]:  # noqa: ANN401 - the driver knows
+        found: list[ObjectInfo | Prefix] = []
+        token = None
+        while True:
+            page = await self.driver.list_page("b", ListOptions(token=token, **options))
+            found.extend(page.entries)
+            token = page.token
+            if token is None:
+                return found
+
+    async def keys(self, **options: Any) -> list[str]:  # noqa: ANN401 - the driver knows
+        return [entry.key for entry in await self.entries(**options)]
+
+    def own_files(self) -> list[str]:
+        """Return the files of the driver's own area that are neither locks nor objects."""
+        area = self.root / ".trove"
+        return sorted(
+            str(path.relative_to(area))
+            for name in ("staging", "meta")
+            for path in (area / name).rglob("*")
+            if path.is_file() and path.suffix != ".lock"
+        )
+
+
+async def attach(driver: AsyncDriver) -> AsyncDriver:
+    return driver
+
+
+def context() -> DriverContext:
+    return DriverContext(
+        backend="local", pool=BufferPool(), events=Events(), timeout=Timeout(), attach=attach
+    )
+
+
+@asynccontextmanager
+async def opened(root: Path, **settings: Any) -> AsyncIterator[LocalDriver]:  # noqa: ANN401 - the driver knows
+    driver = LocalDriver(root, **settings)
+    try:
+        await driver.open(context())
+        yield driver
+    finally:
+        await driver.aclose()
+
+
+@asynccontextmanager
+async def shop_at(root: Path, **settings: Any) -> AsyncIterator[Shop]:  # noqa: ANN401 - the driver knows
+    async with opened(root, **({"fsync": False} | settings)) as driver:
+        if not (root / "b").exists():
+            await driver.create_bucket("b")
+        yield Shop(driver, root)
+
+
+@pytest.fixture
+async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
+    async with shop_at(tmp_path / "root") as it:
+        yield it
+
+
+@pytest.fixture
+def open_shop() -> Callable[..., AbstractAsyncContextManager[Shop]]:
+    """Open a shop on a root of the test's choice: ``async with open_shop(path, …) as shop``."""
+    return shop_at
+
+
+@pytest.fixture
+def open_driver() -> Callable[..., AbstractAsyncContextManager[LocalDriver]]:
+    """Open a driver and nothing else."""
+    return opened
+
+
+WITHOUT: list[dict[str, bool]] = [
+    {},
+    {"openat2": False},
+    {"ofd_locks": False},
+    {"xattrs": False},
+    {"folding": True},
+    {"fsync": True},
+]
+
+
+@pytest.fixture(params=WITHOUT, ids=lambda without: next(iter(without), "all"))
+async def any_shop(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
+    """The same driver with all that the system has, and with each thing missing in turn."""
+    async with shop_at(tmp_path / "root", **request.param) as it:
+        yield it
+
+
+@pytest.fixture
+def open_files() -> Callable[[], int]:
+    """Count what this process has open."""
+    return lambda: len(list(Path("/proc/self/fd").iterdir()))

@@ -1,0 +1,123 @@
+"""Buckets are directories of the root."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async.errors import (
+    BucketExistsError,
+    BucketNotEmptyError,
+    BucketNotFoundError,
+)
+from trove_async.models import (
+    CopyOptions,
+    DeleteOptions,
+    GetOptions,
+    ListOptions,
+    PutOptions,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from tests.drivers.local.conftest import Shop
+    from trove_async.drivers.local import LocalDriver
+
+    Open = Callable[..., AbstractAsyncContextManager[LocalDriver]]
+
+
+@pytest.mark.parametrize("folding", [False, True])
+async def test_buckets_named_like_the_area_are_kept_apart(
+    tmp_path: Path, open_driver: Open, *, folding: bool
+) -> None:
+    names = [".trove", ".trove2", "%", "%.trove", "%=x", "B", "b", "=x", "\u00e9"]
+    async with open_driver(tmp_path, folding=folding) as driver:
+        for name in names:
+            await driver.create_bucket(name)
+            await driver.put(name, "staging", [memoryview(name.encode())], PutOptions())
+        assert [bucket.name for bucket in await driver.list_buckets()] == sorted(names)
+        for name in names:
+            async with driver.get(name, "staging", GetOptions()) as reader:
+                assert await reader.read(100) == name.encode()
+            await driver.delete(name, "staging", DeleteOptions())
+            await driver.delete_bucket(name)
+        assert list(await driver.list_buckets()) == []
+
+
+async def test_second_create_is_refused(shop: Shop) -> None:
+    with pytest.raises(BucketExistsError):
+        await shop.driver.create_bucket("b")
+
+
+async def test_file_in_place_of_a_bucket_is_no_bucket(shop: Shop) -> None:
+    (shop.root / "file").write_bytes(b"")
+    with pytest.raises(BucketExistsError):
+        await shop.driver.create_bucket("file")
+    with pytest.raises(BucketNotFoundError):
+        await shop.driver.head_bucket("file")
+    assert [bucket.name for bucket in await shop.driver.list_buckets()] == ["b"]
+
+
+@pytest.mark.parametrize("key", ["plain", "dir/", "a//b"])
+async def test_bucket_with_an_object_is_not_deleted(shop: Shop, key: str) -> None:
+    await shop.put(key, b"x")
+    with pytest.raises(BucketNotEmptyError):
+        await shop.driver.delete_bucket("b")
+    assert await shop.read(key) == b"x"
+
+
+async def test_empty_directories_do_not_keep_a_bucket(any_shop: Shop) -> None:
+    (any_shop.bucket / "x/y/z").mkdir(parents=True)
+    (any_shop.root / ".trove/overflow/b/x").mkdir(parents=True)
+    assert await any_shop.keys() == []
+    await any_shop.driver.delete_bucket("b")
+    assert not any_shop.bucket.exists()
+
+
+async def test_what_is_no_object_keeps_a_bucket(shop: Shop) -> None:
+    (shop.bucket / "x").mkdir()
+    (shop.bucket / "x/link").symlink_to("/etc/passwd")
+    with pytest.raises(BucketNotEmptyError, match="no object"):
+        await shop.driver.delete_bucket("b")
+
+
+async def test_overflow_of_a_removed_bucket_does_not_come_back(shop: Shop) -> None:
+    await shop.put("dir/", b"old")
+    shop.bucket.rmdir()
+    with pytest.raises(BucketNotFoundError):
+        await shop.read("dir/")
+    await shop.driver.create_bucket("b")
+    assert await shop.keys() == []
+
+
+@pytest.mark.parametrize("key", ["k", "d/k", "dir/"])
+async def test_missing_bucket_is_told_by_every_call(shop: Shop, key: str) -> None:
+    driver = shop.driver
+    info = await shop.put("k", b"x")
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: driver.put("no", key, [], PutOptions()),
+        lambda: driver.head("no", key),
+        lambda: driver.get("no", key, GetOptions()).__aenter__(),
+        lambda: driver.delete("no", key, DeleteOptions()),
+        lambda: driver.delete_many("no", [key]),
+        lambda: driver.list_page("no", ListOptions()),
+        lambda: driver.head_bucket("no"),
+        lambda: driver.delete_bucket("no"),
+        lambda: driver.upload("no", key, PutOptions()).__aenter__(),
+        lambda: driver.copy("b", "k", "no", key, CopyOptions(source=info, put=PutOptions())),
+    ]
+    for call in calls:
+        with pytest.raises(BucketNotFoundError) as caught:
+            await call()
+        assert caught.value.bucket == "no"
+    assert shop.own_files() == []
+    assert not (shop.root / "no").exists()
+
+
+async def test_own_area_is_no_bucket(shop: Shop) -> None:
+    with pytest.raises(BucketNotFoundError):
+        await shop.driver.head_bucket(".trove")

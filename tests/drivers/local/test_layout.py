@@ -1,0 +1,118 @@
+"""Keys and paths: reversible, in order, and never two keys on one path."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trove_async.drivers.local._layout import (
+    MAX_NAME,
+    OVERFLOW,
+    PIECE,
+    SUFFIX,
+    Layout,
+    escape,
+    unescape,
+)
+from trove_async.errors import InvalidNameError
+
+keys = st.text(st.characters(blacklist_characters="\0", codec="utf-8"), min_size=1, max_size=300)
+buckets = st.text(st.characters(blacklist_characters="\0/", codec="utf-8"), min_size=1, max_size=20)
+
+
+def _decoded(path: str) -> str:
+    pieces = path.removesuffix(SUFFIX).split("/")[3:]
+    return b"".join(unescape(piece) or b"?" for piece in pieces).decode()
+
+
+@given(st.binary(max_size=200))
+def test_unescape_undoes_escape(data: bytes) -> None:
+    assert unescape(escape(data)) == data
+
+
+@given(st.text(max_size=20))
+def test_unescape_takes_only_what_escape_makes(name: str) -> None:
+    data = unescape(name)
+    assert data is None or escape(data) == name
+
+
+@given(keys)
+def test_overflow_path_tells_the_key(key: str) -> None:
+    path = Layout().spot("b", key).overflow
+    assert path.startswith(f"{OVERFLOW}/b/")
+    assert _decoded(path) == key
+    assert all(0 < len(name) <= MAX_NAME for name in path.split("/"))
+
+
+@given(keys)
+def test_overflow_path_is_safe_from_folding(key: str) -> None:
+    path = Layout().spot("b", key).overflow
+    assert path.isascii()
+    assert path == path.lower()
+
+
+@given(st.lists(keys, max_size=10))
+def test_overflow_pieces_sort_as_keys_do(some: list[str]) -> None:
+    def pieces(key: str) -> list[bytes]:
+        data = key.encode()
+        return [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
+
+    assert sorted(some) == sorted(some, key=pieces)
+
+
+@given(keys)
+def test_no_overflow_path_is_a_directory_of_another(key: str) -> None:
+    path = Layout().spot("b", key).overflow
+    longer = Layout().spot("b", key + "x" * PIECE).overflow
+    assert not longer.startswith(path + "/")
+
+
+@pytest.mark.parametrize("folding", [False, True])
+@given(bucket=buckets)
+def test_bucket_directory_tells_the_bucket(bucket: str, *, folding: bool) -> None:
+    layout = Layout(folding=folding)
+    home = layout.home(bucket)
+    assert layout.bucket(home) == bucket
+    assert not home.startswith(".trove")
+    if folding:
+        assert home == home.lower()
+        assert home.isascii()
+
+
+@pytest.mark.parametrize("name", ["%", "%a", "%=%2", "%=%ff", "%=a", "\udcff", "%=A"])
+def test_directory_that_no_bucket_has_is_nobodys(name: str) -> None:
+    assert Layout().bucket(name) is None
+
+
+def test_bucket_too_long_to_be_escaped_is_refused() -> None:
+    with pytest.raises(InvalidNameError, match="too long"):
+        Layout(folding=True).home("Ä" * 100)
+
+
+@pytest.mark.parametrize(
+    ("key", "plain"),
+    [
+        ("a", True),
+        ("a/b", True),
+        ("..a/.b", True),
+        ("ä" * 127, True),
+        ("ä" * 128, False),
+        ("x/" + "y" * 255, True),
+        ("x/" + "y" * 256 + "/z", False),
+        ("a/", False),
+        ("/a", False),
+        ("a//b", False),
+        ("/", False),
+    ],
+)
+def test_plain_keys_are_those_a_directory_can_hold(key: str, *, plain: bool) -> None:
+    assert Layout().plain(key) is plain
+
+
+@pytest.mark.parametrize(
+    ("key", "plain"),
+    [("a/b.txt", True), ("A", False), ("ä", False), ("a.", False), ("a./b", False), ("a b", False)],
+)
+def test_folding_leaves_only_unambiguous_keys_plain(key: str, *, plain: bool) -> None:
+    assert Layout(folding=True).plain(key) is plain

@@ -1,0 +1,188 @@
+"""Listings against sorted(), page by page, and what they remember of directories."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from trove_async._names import check_key
+from trove_async.drivers.local._walk import Snapshots
+from trove_async.errors import InvalidNameError
+from trove_async.models import DeleteOptions, ListOptions, Prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from tests.drivers.local.conftest import Shop
+
+    OpenShop = Callable[..., AbstractAsyncContextManager[Shop]]
+
+
+def _is_key(key: str) -> bool:
+    try:
+        check_key("b", key)
+    except InvalidNameError:
+        return False
+    return True
+
+
+keys = st.one_of(
+    st.text("ab/.é-", min_size=1, max_size=8),
+    st.text("a/", min_size=60, max_size=140),
+).filter(_is_key)
+
+
+def _expected(some: set[str], options: ListOptions) -> list[str]:
+    found: list[str] = []
+    for key in sorted(some):
+        if not key.startswith(options.prefix):
+            continue
+        if options.start_after is not None and key <= options.start_after:
+            continue
+        at = key.find(options.delimiter, len(options.prefix)) if options.delimiter else -1
+        entry = key if at < 0 else key[: at + 1]
+        if not found or found[-1] != entry:
+            found.append(entry)
+    return found
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    some=st.sets(keys, max_size=12),
+    prefix=st.one_of(st.just(""), st.text("ab/", max_size=3)),
+    delimiter=st.sampled_from([None, "/", "b"]),
+    start_after=st.none() | keys,
+    limit=st.integers(1, 13),
+)
+async def test_pages_are_the_sorted_keys(  # noqa: PLR0917 - what hypothesis gives
+    tmp_path: Path,
+    open_shop: OpenShop,
+    some: set[str],
+    prefix: str,
+    delimiter: str | None,
+    start_after: str | None,
+    limit: int,
+) -> None:
+    async with open_shop(tmp_path) as shop:
+        for key in some:
+            await shop.put(key, key.encode())
+        options = ListOptions(
+            prefix=prefix, delimiter=delimiter, start_after=start_after, limit=limit
+        )
+        found: list[str] = []
+        token = None
+        while True:
+            page = await shop.driver.list_page(
+                "b",
+                ListOptions(
+                    prefix=prefix,
+                    delimiter=delimiter,
+                    start_after=start_after,
+                    limit=limit,
+                    token=token,
+                ),
+            )
+            assert len(page.entries) <= limit
+            found.extend(entry.key for entry in page.entries)
+            token = page.token
+            if token is None:
+                break
+            assert page.entries
+        assert found == _expected(some, options)
+        for key in some:
+            await shop.driver.delete("b", key, DeleteOptions())
+        assert list(shop.bucket.iterdir()) == []
+
+
+async def test_prefixes_and_objects_come_in_order(any_shop: Shop) -> None:
+    for key in ["a.b", "a/b", "a/c", "a0", "a", "b/", "c//d"]:
+        await any_shop.put(key)
+    entries = await any_shop.entries(delimiter="/", limit=2)
+    assert [(entry.key, isinstance(entry, Prefix)) for entry in entries] == [
+        ("a", False),
+        ("a.b", False),
+        ("a/", True),
+        ("a0", False),
+        ("b/", True),
+        ("c/", True),
+    ]
+
+
+async def test_listing_while_directories_come_and_go(shop: Shop) -> None:
+    for number in range(20):
+        await shop.put(f"d{number:02}/k")
+    page = await shop.driver.list_page("b", ListOptions(limit=5))
+    for number in range(3, 15):
+        await shop.driver.delete("b", f"d{number:02}/k", DeleteOptions())
+    await shop.put("d10", b"a file where a directory was")
+    rest = await shop.driver.list_page("b", ListOptions(token=page.token))
+    assert [entry.key for entry in rest.entries] == ["d10"] + [f"d{n}/k" for n in range(15, 20)]
+
+
+async def test_remembered_directory_is_read_again_when_it_changes(shop: Shop) -> None:
+    await shop.put("d/a")
+    await shop.put("d/c")
+    directory = shop.bucket / "d"
+    # Its times are old enough to be believed only if the clock has moved on since: set them back.
+    past = time.time_ns() - 10**10
+    os.utime(directory, ns=(past, past))
+    snapshots = shop.driver._root.snapshots  # type: ignore[union-attr]  # noqa: SLF001 - it is open
+    snapshots._tick = -(10**12)  # noqa: SLF001 - so that what was just changed is believed as well
+    assert await shop.keys() == ["d/a", "d/c"]
+    assert await shop.keys() == ["d/a", "d/c"]
+    assert snapshots._kept  # noqa: SLF001 - it is remembered
+    await shop.put("d/b")
+    assert await shop.keys() == ["d/a", "d/b", "d/c"]
+
+
+def _status(*, ino: int, mtime_ns: int) -> os.stat_result:
+    return os.stat_result(
+        (0o40700, ino, 1, 2, 0, 0, 0, 0, 0, 0), {"st_mtime_ns": mtime_ns, "st_ctime_ns": mtime_ns}
+    )
+
+
+def test_snapshots_are_bounded_and_forget_the_oldest() -> None:
+    snapshots = Snapshots(tick=0, limit=10)
+    old = [_status(ino=number, mtime_ns=1) for number in range(4)]
+    for status in old[:3]:
+        snapshots.add("plain", status, ["a", "b", "c"])
+    assert snapshots.get("plain", old[0]) is None
+    assert snapshots.get("plain", old[2]) == ["a", "b", "c"]
+    assert snapshots.get("overflow", old[2]) is None
+    snapshots.add("plain", old[3], ["n"] * 11)
+    assert snapshots.get("plain", old[3]) is None
+    snapshots.add("plain", old[2], ["a"])
+    assert snapshots.get("plain", old[2]) == ["a"]
+
+
+def test_directory_that_just_changed_is_not_remembered() -> None:
+    snapshots = Snapshots(tick=10**9)
+    young = _status(ino=1, mtime_ns=time.time_ns())
+    snapshots.add("plain", young, ["a"])
+    assert snapshots.get("plain", young) is None
+
+
+async def test_names_in_the_overflow_that_are_no_keys_are_left_out(shop: Shop) -> None:
+    await shop.put("dir/")
+    top = shop.root / ".trove/overflow/b"
+    for name in ["X.o", "a", "%ff.o", ".o", "%zz.o", "a" * 65 + ".o", "%41.tmp"]:
+        (top / name).write_bytes(b"")
+    (top / "short").mkdir()
+    (top / "short/x.o").write_bytes(b"")
+    (top / "link.o").symlink_to("a")
+    assert await shop.keys() == ["dir/"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 1000])
+async def test_files_between_directories_are_listed(shop: Shop, limit: int) -> None:
+    names = ["a/x/1", "a/y", "a/z/1", "b", "c/1", "d", "e/f/g/h", "e/i"]
+    for name in names:
+        await shop.put(name)
+    assert await shop.keys(limit=limit) == names

@@ -1,0 +1,166 @@
+"""What is known of an object beside its bytes, in its file or beside it."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from base64 import b64encode
+from typing import TYPE_CHECKING
+
+import pytest
+from crc32c import crc32c
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trove_async.drivers.local._record import Record, decode, decode_owner, written
+from trove_async.errors import IntegrityError
+from trove_async.models import CopyOptions, DeleteOptions, PutOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from tests.drivers.local.conftest import Shop
+
+    OpenShop = Callable[..., AbstractAsyncContextManager[Shop]]
+
+BIG = {f"name-{number}": "v" * 1000 for number in range(8)}
+
+texts = st.text(st.characters(codec="utf-8"), max_size=40)
+records = st.builds(
+    Record,
+    crc32c=st.none() | st.binary(min_size=4, max_size=4).map(lambda raw: b64encode(raw).decode()),
+    write_id=st.none() | st.text(st.characters(codec="utf-8"), min_size=1, max_size=400),
+    content_type=st.none() | texts,
+    cache_control=st.none() | texts,
+    content_disposition=st.none() | texts,
+    content_encoding=st.none() | texts,
+    metadata=st.dictionaries(texts, texts, max_size=3),
+    tags=st.dictionaries(texts, texts, max_size=3),
+)
+
+
+def _status(*, mtime_ns: int = 1, size: int = 2, ino: int = 3) -> os.stat_result:
+    return os.stat_result(
+        (0o100600, ino, 0, 1, 0, 0, size, 0, 0, 0), {"st_mtime_ns": mtime_ns, "st_mtime": 0.0}
+    )
+
+
+@given(records, st.none() | st.tuples(texts, texts))
+def test_decode_undoes_encode(record: Record, owner: tuple[str, str] | None) -> None:
+    status = _status()
+    raw = record.encode(status, owner)
+    assert decode(raw, status) == (record, owner)
+    assert decode_owner(raw) == owner
+
+
+@pytest.mark.parametrize("status", [_status(mtime_ns=2), _status(size=3)])
+def test_record_of_another_state_is_not_believed(status: os.stat_result) -> None:
+    assert decode(Record(content_type="a/b").encode(_status()), status) is None
+
+
+@given(st.binary(max_size=80))
+def test_garbage_is_no_record(raw: bytes) -> None:
+    decode(raw, _status())
+    decode_owner(raw)
+    head = struct.pack("<BBBqQI", 1, 1, len(raw) % 7, 1, 2, 0)
+    found = decode(head + raw, _status())
+    assert found is None or isinstance(found[0], Record)
+    decode_owner(head + raw)
+
+
+def test_usual_record_fits_an_inode() -> None:
+    raw = Record(crc32c="AAAAAA==", write_id="0" * 32).encode(_status())
+    assert len(raw) <= 60
+
+
+def test_times_beyond_a_datetime_are_the_nearest() -> None:
+    assert written(1e20).year == 9999
+    assert written(-1e20).year == 1
+
+
+async def test_everything_that_put_was_told_comes_back(any_shop: Shop) -> None:
+    said = {
+        "content_type": "text/plain",
+        "metadata": {"a": "ä"},
+        "tags": {"t": "u"},
+        "cache_control": "no-store",
+        "content_disposition": "inline",
+        "content_encoding": "identity",
+        "write_id": "w1",
+    }
+    put = await any_shop.put("k", b"body", **said)
+    head = await any_shop.driver.head("b", "k")
+    assert put == head
+    assert put.metadata == head.metadata == {"a": "ä"}
+    assert {name: getattr(head, name) for name in said} == said
+    assert head.checksums == {"crc32c": b64encode(crc32c(b"body").to_bytes(4)).decode()}
+
+
+async def test_record_too_large_for_an_attribute_is_kept_beside(any_shop: Shop) -> None:
+    await any_shop.put("k", b"1", metadata=BIG)
+    assert (await any_shop.driver.head("b", "k")).metadata == BIG
+    await any_shop.put("k", b"2", metadata={**BIG, "more": "x"})
+    assert (await any_shop.driver.head("b", "k")).metadata == {**BIG, "more": "x"}
+    assert await any_shop.read("k") == b"2"
+    await any_shop.put("k", b"3")
+    assert (await any_shop.driver.head("b", "k")).metadata == {}
+    await any_shop.driver.delete("b", "k", DeleteOptions())
+    assert any_shop.own_files() == []
+
+
+async def test_sidecar_that_is_lost_or_spoilt_leaves_the_bytes(
+    tmp_path: Path, open_shop: OpenShop
+) -> None:
+    async with open_shop(tmp_path, xattrs=False) as shop:
+        await shop.put("k", b"body", metadata={"a": "b"})
+        (sidecar,) = (tmp_path / ".trove/meta").iterdir()
+        sidecar.write_bytes(b"spoilt")
+        assert (await shop.driver.head("b", "k")).metadata == {}
+        sidecar.unlink()
+        assert (await shop.driver.head("b", "k")).metadata == {}
+        assert await shop.read("k") == b"body"
+
+
+async def test_sidecars_without_their_file_are_swept(tmp_path: Path, open_shop: OpenShop) -> None:
+    async with open_shop(tmp_path, xattrs=False) as shop:
+        for key in ["kept", "dir/", "gone", "changed", "young"]:
+            await shop.put(key, key.encode(), metadata={"k": key})
+        (shop.bucket / "gone").unlink()
+        (shop.bucket / "changed").write_bytes(b"theirs")
+        (shop.bucket / "young").unlink()
+        (tmp_path / ".trove/meta/rubbish").write_bytes(b"rubbish")
+        old = time.time() - 3600
+        for sidecar in (tmp_path / ".trove/meta").iterdir():
+            if b"young" not in sidecar.read_bytes():
+                os.utime(sidecar, (old, old))
+    async with open_shop(tmp_path, xattrs=False) as shop:
+        kept = sorted(path.read_bytes()[-60:] for path in (tmp_path / ".trove/meta").iterdir())
+        assert len(kept) == 3
+        for key in ["kept", "dir/"]:
+            assert (await shop.driver.head("b", key)).metadata == {"k": key}
+
+
+async def test_body_that_is_not_its_checksum_is_refused(shop: Shop) -> None:
+    with pytest.raises(IntegrityError):
+        await shop.put("k", b"body", checksums={"crc32c": "AAAAAA=="})
+    assert await shop.keys() == []
+    assert shop.own_files() == []
+
+
+async def test_copy_carries_the_checksum_and_takes_the_new_metadata(any_shop: Shop) -> None:
+    source = await any_shop.put("k", b"body", metadata={"a": "b"})
+    for key in ["copy", "k/under", "k"]:
+        copied = await any_shop.driver.copy(
+            "b",
+            "k",
+            "b",
+            key,
+            CopyOptions(source=source, put=PutOptions(metadata={"c": "d"}, write_id="w")),
+        )
+        head = await any_shop.driver.head("b", key)
+        assert head == copied
+        assert (head.metadata, head.write_id, head.checksums) == ({"c": "d"}, "w", source.checksums)
+        assert await any_shop.read(key) == b"body"

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module, invalidate_caches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async import drivers
+from trove_async.drivers import Address, MemoryDriver, SplitURL, address_from_url
+from trove_async.errors import ConfigError
+from trove_async.layers import Mapped, driver_from_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BAD = [
+    ("", "begins with its scheme"),
+    ("/data", "LocalDriver"),
+    ("file:/data", "begins with its scheme"),
+    ("://x", "begins with its scheme"),
+    ("file://", "names no directory"),
+    ("local://", "names no directory"),
+    ("file://data/hot", "three slashes"),
+    ("file:///data?fsync=maybe", "fsync is true or false"),
+    ("file:///data?fsync=true&fsync=false", "twice"),
+    ("file:///data?fast=true", "unknown option 'fast': there are fsync, mkdir"),
+    ("file:///data?fsync", "malformed"),
+    ("file:///%ff", "malformed"),
+    ("file:///da%00ta", "NUL"),
+    ("file:///data#hot", "%23"),
+    ("file:///my data", "%20"),
+    ("file:///a\tb", "%20"),
+    ("local://[x/y", "malformed"),
+    ("mem://name", "nothing follows"),
+    ("mem:///name", "nothing follows"),
+    ("memory://?size=1", "unknown option 'size': there are none"),
+    ("ftp://host/", "unknown scheme 'ftp': there are file, local, mem, memory"),
+]
+
+
+@pytest.mark.parametrize(("url", "why"), BAD)
+def test_url_that_cannot_be_used_is_refused_in_one_line(url: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why) as caught:
+        driver_from_url(url)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://KEY:SECRET@eu-west-1/bucket",
+        "file://KEY:SECRET@host/data",
+        "local:///data?fsync=SECRET",
+        "mem://KEY:SECRET@x",
+        "file:///x?fsync=false&fsync=SECRET",
+        "KEY:SECRET@host",
+        "file://KEY:SECRET@[/",
+    ],
+)
+def test_no_message_shows_credentials(url: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        driver_from_url(url)
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "SECRET" not in str(error)
+        assert "KEY" not in str(error)
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def test_url_is_text() -> None:
+    with pytest.raises(TypeError, match="PosixPath"):
+        driver_from_url(Path("/data"))  # type: ignore[arg-type]  # what is tested
+
+
+@pytest.mark.parametrize("url", ["mem://", "memory://", "MEM://", "mem:///"])
+def test_memory_urls_make_a_backend_of_their_own(url: str) -> None:
+    made = driver_from_url(url)
+    assert isinstance(made, MemoryDriver)
+    assert driver_from_url(url) is not made
+
+
+def test_parts_of_a_url_are_decoded_and_hidden() -> None:
+    parts = SplitURL.of("x+y://ho%20st/a%2Fb%3F?c=%26+&d=")
+    assert parts == SplitURL(scheme="x+y", host="ho st", path="/a/b?", options={"c": "&+", "d": ""})
+    assert repr(parts) == "SplitURL(scheme='x+y')"
+
+
+def test_names_are_imported_when_used() -> None:
+    script = (
+        "import sys, trove_async.drivers as d\n"
+        "loaded = lambda: {m for m in sys.modules if m.startswith('trove_async.drivers.')}\n"
+        "assert not loaded(), loaded()\n"
+        "d.MemoryDriver\n"
+        "assert loaded() == {'trove_async.drivers.memory'}, loaded()\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)  # noqa: S603 - our own interpreter
+
+
+def test_names_are_listed_and_others_are_missing() -> None:
+    assert set(drivers.__all__) <= set(dir(drivers))
+    with pytest.raises(AttributeError, match="NoDriver"):
+        _ = drivers.NoDriver
+
+
+class Plugin:
+    url: str
+
+    @classmethod
+    def from_url(cls, url: str) -> MemoryDriver:
+        cls.url = url
+        return MemoryDriver()
+
+
+def no_driver(_url: str) -> int:
+    return 1
+
+
+not_callable = 7
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Install distributions that register entry points, as pip would."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "installed_plugin", sys.modules[__name__])
+
+    def register(**schemes: str) -> None:
+        for number, (scheme, value) in enumerate(schemes.items()):
+            info = tmp_path / f"plugin{number}_{len(list(tmp_path.iterdir()))}-1.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text(f"Name: {info.name}\nVersion: 1\n")
+            (info / "entry_points.txt").write_text(f"[trove_async.drivers]\n{scheme} = {value}\n")
+        invalidate_caches()
+
+    return register
+
+
+def test_entry_point_adds_a_scheme(install: Callable[..., None]) -> None:
+    install(plug="installed_plugin:Plugin", func="installed_plugin:Plugin.from_url")
+    assert isinstance(driver_from_url("plug://a?b#c"), MemoryDriver)
+    assert Plugin.url == "plug://a?b#c"
+    assert isinstance(driver_from_url("FUNC://a"), MemoryDriver)
+    with pytest.raises(ConfigError, match=r"there are file, func, local, mem, memory, plug$"):
+        driver_from_url("other://a")
+
+
+def test_entry_point_cannot_replace_a_built_in_scheme(install: Callable[..., None]) -> None:
+    install(mem="installed_plugin:no_driver")
+    assert isinstance(driver_from_url("mem://"), MemoryDriver)
+
+
+def test_scheme_that_two_packages_claim_is_refused(install: Callable[..., None]) -> None:
+    install(plug="installed_plugin:Plugin")
+    install(plug="installed_plugin:Plugin")
+    assert isinstance(driver_from_url("plug://"), MemoryDriver)
+    install(plug="installed_plugin:Plugin.from_url")
+    with pytest.raises(ConfigError, match="several packages"):
+        driver_from_url("plug://")
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("installed_plugin:no_driver", "made a int, which is no driver"),
+        ("installed_plugin:not_callable", "neither callable"),
+        ("installed_plugin:missing", "cannot be imported"),
+        ("no_such_package_at_all:Driver", "cannot be imported"),
+    ],
+)
+def test_entry_point_that_makes_no_driver_is_named(
+    install: Callable[..., None], value: str, why: str
+) -> None:
+    install(plug=value)
+    with pytest.raises(ConfigError, match=why) as caught:
+        driver_from_url("plug://")
+    assert value in str(caught.value)
+
+
+def test_url_that_names_a_bucket_is_mapped_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = MemoryDriver()
+    monkeypatch.setitem(
+        vars(drivers)["_SCHEMES"],
+        "cloud",
+        lambda url: Address(driver=inner, into=url.host, prefix=url.path[1:]),
+    )
+    assert address_from_url("cloud://acme/team").into == "acme"
+    layer = driver_from_url("cloud://acme/team")
+    assert isinstance(layer, Mapped)
+    assert layer.place("data", "key") == inner.place("acme", "team/data/key")
+
+
+def is_directory(path: str) -> bool:
+    return Path(path).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("url", "root"),
+    [
+        ("file:///{root}", "{root}"),
+        ("file://localhost/{root}", "{root}"),
+        ("local:///{root}", "{root}"),
+        ("FILE:///{root}?fsync=false&mkdir=true", "{root}"),
+        ("file:///{root}/a%23b%25", "{root}/a#b%"),
+        ("local://./here", "./here"),
+        ("local://here/b", "here/b"),
+        ("local://../here", "../here"),
+    ],
+)
+async def test_directories_keep_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, root: str
+) -> None:
+    # By what lands on disk: the driver's own attributes are its own.
+    from trove_async.testing import opened  # noqa: PLC0415 - with its driver only
+
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    base = str(tmp_path / "root")
+    async with opened(driver_from_url(url.format(root=base.lstrip("/")))) as driver:
+        assert driver.name == "local"
+        await driver.create_bucket("bucket")
+    assert is_directory(root.format(root=base))
+
+
+def test_lazy_names_are_the_drivers() -> None:
+    for name in drivers.__all__:
+        made = getattr(drivers, name)
+        assert made.__name__ == name
+        assert getattr(import_module(made.__module__), name) is made

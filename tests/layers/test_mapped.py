@@ -1,0 +1,552 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Any, Self
+
+import pytest
+
+from trove_async.driver import AsyncDriver, Layer, ReadsInto
+from trove_async.drivers import MemoryDriver
+from trove_async.errors import (
+    BucketExistsError,
+    BucketNotEmptyError,
+    BucketNotFoundError,
+    ClosedError,
+    ConfigError,
+    InvalidNameError,
+    NotSupportedError,
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    TroveError,
+    UnavailableError,
+)
+from trove_async.layers import Mapped
+from trove_async.models import (
+    BucketInfo,
+    CopyOptions,
+    DeleteOptions,
+    DeleteResult,
+    GetOptions,
+    ListOptions,
+    ObjectInfo,
+    Page,
+    Part,
+    Prefix,
+    PutOptions,
+)
+from trove_async.testing import DriverSuite, opened
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from trove_async.driver import Capabilities, DriverContext, DriverReader
+
+
+class TestIntoOneBucket(DriverSuite):
+    @pytest.fixture
+    def driver(self) -> AsyncDriver:
+        return Mapped(MemoryDriver(), into="everything", prefix="team/")
+
+
+class TestIntoOneBucketWithoutPrefix(DriverSuite):
+    @pytest.fixture
+    def driver(self) -> AsyncDriver:
+        return Mapped(MemoryDriver(), into="everything")
+
+
+class TestRenamedBuckets(DriverSuite):
+    @pytest.fixture
+    def driver(self) -> AsyncDriver:
+        self.numbers = count()
+        return Mapped(MemoryDriver(), buckets={f"b{n}": f"acme-b{9 - n}" for n in range(10)})
+
+    def bucket_name(self) -> str:
+        return f"b{next(self.numbers)}"
+
+
+class TestNested(DriverSuite):
+    @pytest.fixture
+    def driver(self) -> AsyncDriver:
+        inner = Mapped(MemoryDriver(), into="everything")
+        outer = Mapped(inner, buckets={"outer": "inner"})
+        return Mapped(outer, into="outer", prefix="x")
+
+
+async def put(driver: AsyncDriver, bucket: str, key: str, body: bytes = b"body") -> ObjectInfo:
+    return await driver.put(bucket, key, [memoryview(body)] if body else [], PutOptions())
+
+
+async def keys(driver: AsyncDriver, bucket: str) -> list[str]:
+    page = await driver.list_page(bucket, ListOptions())
+    return [entry.key for entry in page.entries]
+
+
+class PublicCloud(MemoryDriver):
+    """Memory whose buckets' names are global, without optional calls."""
+
+    claims: dict[str, Any] = {  # noqa: RUF012 - constant
+        "private_namespace": False,
+        "put_if_none_match": False,
+        "upload": False,
+        "server_copy": False,
+        "bulk_delete": 0,
+    }
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, **self.claims)
+
+
+def names_of(error: TroveError) -> tuple[str | None, str | None]:
+    return error.bucket, error.key
+
+
+async def test_objects_lie_below_prefix_and_bucket() -> None:
+    inner = MemoryDriver()
+    async with opened(Mapped(inner, into="all", prefix="p")) as layer:
+        await layer.create_bucket("data")
+        info = await put(layer, "data", "a/b")
+        assert names_of_info(info) == ("data", "a/b")
+        assert await keys(inner, "all") == ["p/data/", "p/data/a/b"]
+        assert layer.place("data", "a/b") == inner.place("all", "p/data/a/b")
+        assert await keys(layer, "data") == ["a/b"]
+        await layer.ping()
+    assert isinstance(layer, Layer)
+    assert layer.inner == (inner,)
+    assert layer.name == "memory"
+
+
+def names_of_info(info: ObjectInfo) -> tuple[str, str]:
+    return info.bucket, info.key
+
+
+async def test_renamed_bucket_is_the_physical_one() -> None:
+    inner = MemoryDriver()
+    async with opened(Mapped(inner, buckets={"a": "b", "b": "a"})) as layer:
+        await layer.create_bucket("a")
+        await put(layer, "a", "key")
+        assert await keys(inner, "b") == ["key"]
+        assert [info.name for info in await layer.list_buckets()] == ["a"]
+        await inner.create_bucket("unlisted")
+        assert [info.name for info in await layer.list_buckets()] == ["a"]
+        assert layer.capabilities == inner.capabilities
+        assert layer.place("a", "key") == inner.place("b", "key")
+
+
+async def test_unlisted_bucket_does_not_exist_and_cannot_be_made() -> None:
+    inner = MemoryDriver()
+    await inner.create_bucket("b")
+    async with opened(Mapped(inner, buckets={"a": "b"})) as layer:
+        for call in (
+            layer.head("b", "key"),
+            put(layer, "b", "key"),
+            layer.delete_bucket("b"),
+            layer.list_page("b", ListOptions()),
+        ):
+            with pytest.raises(BucketNotFoundError) as caught:
+                await call
+            assert caught.value.bucket == "b"
+        with pytest.raises(InvalidNameError, match=r"Mapped\(buckets="):
+            await layer.create_bucket("b")
+        opening = layer.get("b", "key", GetOptions())
+        with pytest.raises(BucketNotFoundError):
+            await opening.__aenter__()
+        assert layer.place("b", "key") not in {layer.place("a", "key"), inner.place("b", "key")}
+
+
+async def test_bucket_marker_is_no_object() -> None:
+    inner = MemoryDriver()
+    async with opened(Mapped(inner, into="all")) as layer:
+        await layer.create_bucket("data")
+        for options in (
+            ListOptions(),
+            ListOptions(limit=1),
+            ListOptions(delimiter="/"),
+            ListOptions(start_after=""),
+        ):
+            assert await layer.list_page("data", options) == Page(entries=[])
+        assert (await layer.head_bucket("data")).created is not None
+        await layer.delete_bucket("data")
+        assert await keys(inner, "all") == []
+
+
+async def test_listing_is_translated_both_ways() -> None:
+    async with opened(Mapped(MemoryDriver(), into="all", prefix="p/")) as layer:
+        for bucket in ("data", "data2", "dat"):
+            await layer.create_bucket(bucket)
+        for key in ("a", "b/1", "b/2", "c", "data/x"):
+            await put(layer, "data", key)
+        await put(layer, "data2", "z")
+        first = await layer.list_page("data", ListOptions(delimiter="/", start_after="a", limit=2))
+        assert [(entry.bucket, entry.key) for entry in first.entries] == [
+            ("data", "b/"),
+            ("data", "c"),
+        ]
+        assert isinstance(first.entries[0], Prefix)
+        second = await layer.list_page(
+            "data", ListOptions(delimiter="/", start_after="a", token=first.token)
+        )
+        assert [entry.key for entry in second.entries] == ["data/"]
+        assert [info.name for info in await layer.list_buckets()] == ["dat", "data", "data2"]
+
+
+async def test_many_buckets_are_listed_page_by_page_in_order_of_names() -> None:
+    class ShortPages(MemoryDriver):
+        async def list_page(self, bucket: str, options: ListOptions) -> Page:
+            return await super().list_page(bucket, replace(options, limit=min(options.limit, 2)))
+
+    inner = ShortPages()
+    async with opened(Mapped(inner, into="all", prefix="p/")) as layer:
+        assert await layer.list_buckets() == []
+        names = ["a", "a-b", "a.b", "b", "c"]
+        for name in names:
+            await layer.create_bucket(name)
+        for foreign in ("p/object", "p//x", "q/x", f"p/{'n' * 300}/x"):
+            await put(inner, "all", foreign)
+        assert await layer.list_buckets() == [BucketInfo(name=name) for name in names]
+
+
+async def test_folder_that_others_filled_is_a_bucket() -> None:
+    inner = MemoryDriver()
+    await inner.create_bucket("all")
+    await put(inner, "all", "data/a/b")
+    async with opened(Mapped(inner, into="all")) as layer:
+        assert await layer.head_bucket("data") == BucketInfo(name="data")
+        assert await keys(layer, "data") == ["a/b"]
+        await put(layer, "data", "c")
+        with pytest.raises(BucketExistsError):
+            await layer.create_bucket("data")
+        with pytest.raises(BucketNotEmptyError) as caught:
+            await layer.delete_bucket("data")
+        assert names_of(caught.value) == ("data", None)
+
+
+async def test_nothing_is_stored_in_a_missing_bucket() -> None:
+    inner = MemoryDriver()
+    await inner.create_bucket("all")
+    async with opened(Mapped(inner, into="all")) as layer:
+        with pytest.raises(BucketNotFoundError) as caught:
+            await put(layer, "data", "key")
+        assert names_of(caught.value) == ("data", None)
+        assert await keys(inner, "all") == []
+
+
+async def test_deleted_bucket_is_missing_at_once() -> None:
+    async with opened(Mapped(MemoryDriver(), into="all")) as layer:
+        await layer.create_bucket("data")
+        await put(layer, "data", "key")
+        await layer.delete("data", "key", DeleteOptions())
+        await layer.delete_bucket("data")
+        with pytest.raises(BucketNotFoundError):
+            await put(layer, "data", "key")
+        with pytest.raises(BucketNotFoundError):
+            await layer.delete_bucket("data")
+
+
+async def test_put_during_delete_bucket_keeps_the_bucket() -> None:
+    class Racing(MemoryDriver):
+        async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
+            await put(self, "all", "data/late")
+            await super().delete(bucket, key, options)
+
+    async with opened(Mapped(Racing(), into="all")) as layer:
+        await layer.create_bucket("data")
+        await layer.delete_bucket("data")
+        assert await keys(layer, "data") == ["late"]
+
+
+async def test_create_races_are_told_as_existing() -> None:
+    class Racing(MemoryDriver):
+        async def create_bucket(self, bucket: str) -> None:
+            await super().create_bucket(bucket)
+            raise BucketExistsError("somebody else", bucket=bucket)
+
+        async def put(
+            self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+        ) -> ObjectInfo:
+            if key == "twice/" and bucket == "all":
+                raise ObjectExistsError("somebody else", bucket=bucket, key=key)
+            return await super().put(bucket, key, views, options)
+
+    async with opened(Mapped(Racing(), into="all")) as layer:
+        await layer.create_bucket("data")
+        with pytest.raises(BucketExistsError) as caught:
+            await layer.create_bucket("twice")
+        assert names_of(caught.value) == ("twice", None)
+
+
+async def test_global_namespace_is_never_taken_from() -> None:
+    inner = PublicCloud()
+    async with opened(Mapped(inner, into="all")) as layer:
+        with pytest.raises(BucketNotFoundError, match=r"'all'.*make it first") as caught:
+            await layer.create_bucket("data")
+        assert caught.value.bucket == "data"
+        with pytest.raises(BucketNotFoundError):
+            await layer.list_buckets()
+        await inner.create_bucket("all")
+        await layer.create_bucket("data")
+        await put(layer, "data", "key")
+        assert layer.capabilities.private_namespace
+
+
+async def test_what_the_inner_driver_lacks_is_refused() -> None:
+    async with opened(Mapped(PublicCloud(), buckets={"a": "b"})) as layer:
+        assert isinstance(layer, Mapped)
+        await layer.create_bucket("a")
+        source = await put(layer, "a", "key")
+        with pytest.raises(NotSupportedError):
+            layer.upload("a", "key", PutOptions())
+        with pytest.raises(NotSupportedError):
+            await layer.copy("a", "key", "a", "b", CopyOptions(source=source, put=PutOptions()))
+        with pytest.raises(NotSupportedError):
+            await layer.delete_many("a", ["key"])
+        with pytest.raises(NotSupportedError):
+            await layer.presign("GET", "a", "key", 60)
+
+
+async def test_presigned_url_is_of_the_physical_object() -> None:
+    class Signing(PublicCloud):
+        claims = {"presign": True}  # noqa: RUF012 - constant
+
+        async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+            return f"{method} {bucket}/{key} {expires}"
+
+    async with opened(Mapped(Signing(), into="all", prefix="p")) as layer:
+        assert isinstance(layer, Mapped)
+        assert await layer.presign("GET", "data", "key", 60) == "GET all/p/data/key 60"
+
+
+class Failing(MemoryDriver):
+    """Some calls fail, telling the names that they were given."""
+
+    def __init__(self, bucket: str | None = None, key: str | None = None) -> None:
+        super().__init__()
+        self.told = bucket, key
+
+    async def head(self, bucket: str, key: str, _version_id: str | None = None) -> ObjectInfo:
+        known_bucket, known_key = self.told
+        raise UnavailableError("no", bucket=known_bucket or bucket, key=known_key or key)
+
+    async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
+        error = PermissionDeniedError("no", bucket=bucket, key=keys[0])
+        return [
+            DeleteResult(key=keys[0], error=error),
+            DeleteResult(key=keys[1], error=OSError()),
+            DeleteResult(key=keys[2]),
+        ]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda inner: Mapped(inner, into="phys", prefix="p"),
+        lambda inner: Mapped(inner, buckets={"data": "phys", "other": "data"}),
+    ],
+    ids=["into", "buckets"],
+)
+async def test_errors_tell_the_logical_names(
+    make: Callable[[AsyncDriver], Mapped],
+) -> None:
+    async with opened(make(Failing())) as layer:
+        assert isinstance(layer, Mapped)
+        await layer.create_bucket("data")
+        with pytest.raises(UnavailableError) as caught:
+            await layer.head("data", "a/b")
+        assert names_of(caught.value) == ("data", "a/b")
+        assert "phys" not in str(caught.value)
+        assert any("phys" in note for note in caught.value.__notes__)
+        results = await layer.delete_many("data", ["a", "b", "c"])
+        assert [result.key for result in results] == ["a", "b", "c"]
+        denied = results[0].error
+        assert isinstance(denied, PermissionDeniedError)
+        assert names_of(denied) == ("data", "a")
+        assert [type(result.error) for result in results[1:]] == [OSError, type(None)]
+
+
+async def test_errors_of_copies_tell_the_side_that_failed() -> None:
+    async with opened(Mapped(MemoryDriver(), buckets={"a": "b", "b": "a"})) as layer:
+        assert isinstance(layer, Mapped)
+        for bucket in ("a", "b"):
+            await layer.create_bucket(bucket)
+        source = await put(layer, "a", "src")
+        await put(layer, "a", "src")
+        await put(layer, "b", "dst")
+        with pytest.raises(ObjectChangedError) as changed:
+            await layer.copy("a", "src", "b", "dst", CopyOptions(source=source, put=PutOptions()))
+        assert names_of(changed.value) == ("a", "src")
+        source = await layer.head("a", "src")
+        with pytest.raises(ObjectExistsError) as exists:
+            await layer.copy(
+                "a",
+                "src",
+                "b",
+                "dst",
+                CopyOptions(source=source, put=PutOptions(if_none_match="*")),
+            )
+        assert names_of(exists.value) == ("b", "dst")
+
+
+@pytest.mark.parametrize(("bucket", "key"), [("elsewhere", "data/k"), ("all", "k")])
+async def test_errors_about_something_else_are_left_alone(bucket: str, key: str) -> None:
+    async with opened(Mapped(Failing(bucket, key), into="all")) as layer:
+        await layer.create_bucket("data")
+        with pytest.raises(UnavailableError) as caught:
+            await layer.head("data", "object")
+        assert names_of(caught.value) == (bucket, key)
+
+
+async def test_error_that_tells_no_bucket_gets_the_logical_key() -> None:
+    class Silent(MemoryDriver):
+        async def head(self, _bucket: str, key: str, _version_id: str | None = None) -> ObjectInfo:
+            raise UnavailableError("no", key=key)
+
+    async with opened(Mapped(Silent(), into="all")) as layer:
+        await layer.create_bucket("data")
+        with pytest.raises(UnavailableError) as caught:
+            await layer.head("data", "k")
+        assert names_of(caught.value) == (None, "k")
+
+
+async def test_missing_object_and_missing_bucket_are_told_apart() -> None:
+    inner = MemoryDriver()
+    await inner.create_bucket("all")
+    async with opened(Mapped(inner, into="all")) as layer:
+        await layer.create_bucket("data")
+        for bucket, kind in (("data", ObjectNotFoundError), ("none", BucketNotFoundError)):
+            with pytest.raises(kind) as caught:
+                await layer.head(bucket, "key")
+            assert isinstance(caught.value, TroveError)
+            assert caught.value.bucket == bucket
+            with pytest.raises(kind):
+                async with layer.get(bucket, "key", GetOptions()):
+                    pass
+
+
+async def test_reader_and_upload_tell_the_logical_names() -> None:
+    async with opened(Mapped(MemoryDriver(), into="all")) as layer:
+        assert isinstance(layer, Mapped)
+        await layer.create_bucket("data")
+        async with layer.upload("data", "key", PutOptions()) as upload:
+            part = Part(number=1, offset=0, size=4, last=True)
+            await upload.send(part, [memoryview(b"body")])
+            info = await upload.commit({})
+        assert names_of_info(info) == ("data", "key")
+        async with layer.get("data", "key", GetOptions()) as reader:
+            assert names_of_info(reader.info) == ("data", "key")
+            assert reader.range == (0, 4)
+            assert isinstance(reader, ReadsInto)
+            buffer = bytearray(2)
+            assert await reader.readinto(memoryview(buffer)) == 2
+            assert bytes(buffer) + await reader.read(9) == b"body"
+        with pytest.raises(ClosedError) as caught:
+            await reader.read(1)
+        assert names_of(caught.value) == ("data", "key")
+
+
+async def test_reader_without_readinto_stays_without() -> None:
+    class Plain:
+        def __init__(self, below: AbstractAsyncContextManager[DriverReader]) -> None:
+            self.below = below
+
+        async def __aenter__(self) -> Self:
+            reader = await self.below.__aenter__()
+            self.info, self.range, self.read = reader.info, reader.range, reader.read
+            return self
+
+        async def __aexit__(
+            self,
+            kind: type[BaseException] | None,
+            error: BaseException | None,
+            traceback: TracebackType | None,
+        ) -> bool | None:
+            return await self.below.__aexit__(kind, error, traceback)
+
+    class PlainReads(MemoryDriver):
+        def get(self, bucket: str, key: str, options: GetOptions) -> Plain:  # another shape
+            return Plain(super().get(bucket, key, options))
+
+    async with opened(Mapped(PlainReads(), into="all")) as layer:
+        await layer.create_bucket("data")
+        await put(layer, "data", "key")
+        async with layer.get("data", "key", GetOptions()) as reader:
+            assert not isinstance(reader, ReadsInto)
+            assert await reader.read(9) == b"body"
+
+
+async def test_keys_are_shorter_by_what_comes_before_them() -> None:
+    inner = MemoryDriver()
+    async with opened(Mapped(inner, into="all", prefix="pp")) as layer:
+        longest = layer.capabilities.max_key_bytes
+        assert longest == 1024 - len("pp/") - 222 - len("/")
+        bucket = "b" * 222
+        await layer.create_bucket(bucket)
+        await put(layer, bucket, "k" * longest)
+        assert max(len(key) for key in await keys(inner, "all")) == 1024
+
+
+async def test_layer_is_used_while_it_is_open() -> None:
+    layer = Mapped(MemoryDriver(), into="all")
+    assert layer.capabilities.private_namespace
+    with pytest.raises(ClosedError):
+        await layer.list_buckets()
+    async with opened(layer):
+        await layer.create_bucket("data")
+    with pytest.raises(ClosedError):
+        await layer.list_buckets()
+    async with opened(layer):
+        await put(layer, "data", "key")
+
+
+async def test_inner_driver_is_used_as_attach_returns_it() -> None:
+    given, settled = MemoryDriver(), MemoryDriver()
+
+    class Handing(Mapped):
+        async def open(self, context: DriverContext) -> None:
+            async def attach(inner: AsyncDriver) -> AsyncDriver:
+                assert inner is given
+                return settled
+
+            await super().open(replace(context, attach=attach))
+
+    async with opened(Handing(given, buckets={"a": "b"})) as layer:
+        await layer.create_bucket("a")
+        await put(layer, "a", "key")
+        assert await keys(settled, "b") == ["key"]
+        assert await given.list_buckets() == []
+
+
+async def test_more_buckets_than_are_remembered() -> None:
+    async with opened(Mapped(MemoryDriver(), into="all")) as layer:
+        for number in range(1030):
+            await layer.create_bucket(f"b{number}")
+        for number in (0, 1029):
+            await put(layer, f"b{number}", "key")
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({}, "either"),
+        ({"buckets": {}, "into": "x"}, "either"),
+        ({"buckets": {"a": "b"}, "prefix": "p"}, "prefix goes with"),
+        ({"buckets": {"a": "x", "b": "x"}}, "two buckets"),
+        ({"buckets": {"a/b": "x"}}, "'/'"),
+        ({"buckets": {"a": ""}}, "empty"),
+        ({"into": ""}, "empty"),
+        ({"into": "x", "prefix": "a/../b"}, "segment"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        Mapped(MemoryDriver(), **settings)
+
+
+def test_prefix_that_leaves_no_room_is_refused() -> None:
+    layer = Mapped(MemoryDriver(), into="x", prefix="p" * 801)
+    with pytest.raises(ConfigError, match="no room"):
+        _ = layer.capabilities

@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+from trove_async._concurrency import OwnedTask
+from trove_async.driver import Capabilities, Layer, ReadsInto
+from trove_async.drivers.memory import MemoryDriver
+from trove_async.errors import (
+    BucketExistsError,
+    BucketNotFoundError,
+    ObjectNotFoundError,
+    StorageFullError,
+    UnavailableError,
+)
+from trove_async.models import (
+    ByteRange,
+    CopyOptions,
+    DeleteOptions,
+    GetOptions,
+    ListOptions,
+    Part,
+    PutOptions,
+)
+from trove_async.testing import Call, DriverSuite, Faulty, opened
+from trove_async.testing._driving import content, keys, read, upload, views, write
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trove_async.driver import DriverReader
+
+BODY = content(1000)
+
+
+class TestFaultyThatDoesNotFail(DriverSuite):
+    @pytest.fixture
+    def driver(self) -> Faulty:
+        return Faulty(MemoryDriver())
+
+
+class TestFaultyThatClaimsLess(DriverSuite):
+    @pytest.fixture
+    def driver(self) -> Faulty:
+        inner = MemoryDriver()
+        claimed = replace(
+            inner.capabilities,
+            ordered=False,
+            checksums=frozenset(),
+            tags=False,
+            min_part=4096,
+            part_multiple=1024,
+        )
+        return Faulty(inner, capabilities=claimed)
+
+
+def test_faulty_is_a_leaf() -> None:
+    assert not isinstance(Faulty(MemoryDriver()), Layer)
+
+
+async def test_fail_before_does_nothing() -> None:
+    faulty = Faulty(MemoryDriver())
+    async with opened(faulty):
+        await faulty.create_bucket("b")
+        faulty.fail("put")
+        with pytest.raises(UnavailableError):
+            await write(faulty, "b", "k")
+        assert await keys(faulty, "b") == []
+        await write(faulty, "b", "k")
+        assert await keys(faulty, "b") == ["k"]
+
+
+async def test_fail_after_loses_the_answer_only() -> None:
+    faulty = Faulty(MemoryDriver())
+    async with opened(faulty):
+        await faulty.create_bucket("b")
+        faulty.fail("put", StorageFullError("full"), when="after")
+        with pytest.raises(StorageFullError):
+            await write(faulty, "b", "k", b"there")
+        assert await read(faulty, "b", "k") == b"there"
+
+
+async def test_fail_strikes_the_calls_it_is_aimed_at() -> None:
+    faulty = Faulty(MemoryDriver())
+    async with opened(faulty):
+        for bucket in ("b", "c"):
+            await faulty.create_bucket(bucket)
+        faulty.fail("put", bucket="b", key="k", skip=1, times=2)
+        outcomes = []
+        for bucket, key in [("c", "k"), ("b", "x"), *[("b", "k")] * 4]:
+            try:
+                await write(faulty, bucket, key)
+            except UnavailableError:
+                outcomes.append("fails")
+            else:
+                outcomes.append("goes")
+        assert outcomes == ["goes", "goes", "goes", "fails", "fails", "goes"]
+
+
+async def test_fail_for_ever_ends_with_heal() -> None:
+    faulty = Faulty(MemoryDriver())
+    async with opened(faulty):
+        faulty.fail("ping", times=None)
+        raised = []
+        for _ in range(3):
+            with pytest.raises(UnavailableError) as caught:
+                await faulty.ping()
+            raised.append(caught.value)
+        assert len(set(map(id, raised))) == 3
+        faulty.heal()
+        await faulty.ping()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_hang_waits_until_released(when: Literal["before", "after"]) -> None:
+    faulty = Faulty(MemoryDriver())
+    async with opened(faulty):
+        await faulty.create_bucket("b")
+        hang = faulty.hang("put", when=when)
+        task = OwnedTask(write(faulty, "b", "k"))
+        await hang.reached.wait()
+        assert await keys(faulty, "b") == ([] if when == "before" else ["k"])
+        assert not task.done
+        hang.release()
+        assert (await task.result()).key == "k"
+
+
+async def test_hang_is_cancelled() -> None:
+    faulty = Faulty(MemoryDriver())
+    async with opened(faulty):
+        await faulty.create_bucket("b")
+        hang = faulty.hang("put")
+        task = OwnedTask(write(faulty, "b", "k"))
+        await hang.reached.wait()
+        await task.aclose()
+        assert await keys(faulty, "b") == []
+
+
+async def test_heal_lets_go_of_what_hangs() -> None:
+    faulty = Faulty(MemoryDriver())
+    async with opened(faulty):
+        hang = faulty.hang("ping")
+        task = OwnedTask(faulty.ping())
+        await hang.reached.wait()
+        faulty.heal()
+        await task.result()
+
+
+async def _pieces(faulty: Faulty, *, into: bool, start: int = 0) -> bytes:
+    got = bytearray()
+    asked = GetOptions(range=ByteRange(start) if start else None)
+    async with faulty.get("b", "k", asked) as reader:
+        memory = memoryview(bytearray(300))
+        while True:
+            if into:
+                assert isinstance(reader, ReadsInto)
+                piece = bytes(memory[: await reader.readinto(memory)])
+            else:
+                piece = await reader.read(300)
+            if not piece:
+                return bytes(got)
+            got += piece
+
+
+@pytest.fixture
+def faulty() -> Faulty:
+    return Faulty(MemoryDriver())
+
+
+@pytest.fixture(params=[False, True], ids=["read", "readinto"])
+def into(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+async def _planted(faulty: Faulty) -> None:
+    await faulty.create_bucket("b")
+    await write(faulty, "b", "k", BODY)
+
+
+@pytest.mark.parametrize("at", [0, 1, 300, 450, 1000])
+async def test_cut_breaks_the_body_at_the_byte(faulty: Faulty, at: int, *, into: bool) -> None:
+    async with opened(faulty):
+        await _planted(faulty)
+        faulty.cut("k", at=at)
+        with pytest.raises(UnavailableError):
+            await _pieces(faulty, into=into)
+        assert await _pieces(faulty, into=into) == BODY
+        assert faulty.open_readers == 0
+
+
+async def test_cut_strikes_wherever_a_response_begins(faulty: Faulty, *, into: bool) -> None:
+    async with opened(faulty):
+        await _planted(faulty)
+        faulty.cut("k", at=500, times=2)
+        assert await _pieces(faulty, into=into, start=501) == BODY[501:]
+        for start in (100, 500):
+            with pytest.raises(UnavailableError):
+                await _pieces(faulty, into=into, start=start)
+        assert await _pieces(faulty, into=into, start=500) == BODY[500:]
+
+
+@pytest.mark.parametrize("at", [0, 1, 300, 999])
+async def test_short_ends_the_body_before_the_byte(faulty: Faulty, at: int, *, into: bool) -> None:
+    async with opened(faulty):
+        await _planted(faulty)
+        faulty.short("k", at=at)
+        async with faulty.get("b", "k", GetOptions()) as reader:
+            got = b""
+            while piece := await reader.read(400):
+                got += piece
+            assert await reader.read(1) == b""
+            assert got == BODY[:at]
+        assert await _pieces(faulty, into=into) == BODY
+
+
+async def test_flip_changes_one_byte(faulty: Faulty, *, into: bool) -> None:
+    async with opened(faulty):
+        await _planted(faulty)
+        faulty.flip("k", at=301)
+        got = await _pieces(faulty, into=into)
+        assert [at for at in range(1000) if got[at] != BODY[at]] == [301]
+        assert await _pieces(faulty, into=into) == BODY
+
+
+async def test_flaws_keep_to_their_object_and_their_number(faulty: Faulty, *, into: bool) -> None:
+    async with opened(faulty):
+        await _planted(faulty)
+        faulty.cut("other", at=5)
+        faulty.cut("k", at=5, bucket="other")
+        assert await _pieces(faulty, into=into) == BODY
+        faulty.cut("k", at=5, bucket="b", times=None)
+        for _ in range(3):
+            with pytest.raises(UnavailableError):
+                await _pieces(faulty, into=into)
+
+
+async def test_calls_and_open_things_are_counted(faulty: Faulty) -> None:
+    async with opened(faulty):
+        await _planted(faulty)
+        async with faulty.get("b", "k", GetOptions()):
+            assert faulty.open_readers == 1
+            async with faulty.upload("b", "up", PutOptions()) as one:
+                assert (faulty.open_readers, faulty.open_uploads) == (1, 1)
+                await one.send(Part(number=1, offset=0, size=4, last=True), views(b"body"))
+                await one.commit({})
+        assert (faulty.open_readers, faulty.open_uploads) == (0, 0)
+        assert faulty.calls == [
+            Call("open"),
+            Call("create_bucket", "b"),
+            Call("put", "b", "k"),
+            Call("get", "b", "k"),
+            Call("upload", "b", "up"),
+            Call("send", "b", "up"),
+            Call("commit", "b", "up"),
+        ]
+        assert faulty.count("put") == 1
+
+
+@pytest.mark.parametrize("operation", ["get", "upload"])
+async def test_context_that_fails_after_entering_is_left(faulty: Faulty, operation: str) -> None:
+    counted = Faulty(faulty)
+    async with opened(counted):
+        await _planted(counted)
+        if operation == "get":
+            counted.fail("get", when="after")
+            with pytest.raises(UnavailableError):
+                await read(counted, "b", "k")
+        else:
+            counted.fail("upload", when="after")
+            with pytest.raises(UnavailableError):
+                await upload(counted, "b", "new", b"body")
+            assert await keys(counted, "b") == ["k"]
+        assert faulty.count("get" if operation == "get" else "upload") == 1
+        assert (faulty.open_readers, faulty.open_uploads) == (0, 0)
+        assert (counted.open_readers, counted.open_uploads) == (0, 0)
+
+
+async def test_fail_of_open_leaves_the_driver_closable(faulty: Faulty) -> None:
+    faulty.fail("open")
+    with pytest.raises(UnavailableError):
+        async with opened(faulty):
+            raise AssertionError
+
+
+async def test_lost_answer_of_a_commit_is_told_by_the_next(faulty: Faulty) -> None:
+    async with opened(faulty):
+        await _planted(faulty)
+        faulty.fail("commit", when="after")
+        async with faulty.upload("b", "new", PutOptions()) as one:
+            await one.send(Part(number=1, offset=0, size=4, last=True), views(b"body"))
+            with pytest.raises(UnavailableError):
+                await one.commit({})
+            info = await one.commit({})
+        assert (await faulty.head("b", "new")).etag == info.etag
+
+
+async def test_what_is_not_claimed_may_not_be_asked_for() -> None:
+    faulty = Faulty(MemoryDriver(), capabilities=Capabilities(upload=True, max_put=4, min_part=2))
+    async with opened(faulty):
+        await faulty.create_bucket("b")
+        info = await write(faulty, "b", "k")
+        unclaimed: list[dict[str, Any]] = [
+            {"if_none_match": "*"},
+            {"if_match": info.etag},
+            {"metadata": {"a": "b"}},
+            {"tags": {"a": "b"}},
+            {"storage_class": "x"},
+            {"content_type": "text/plain"},
+        ]
+        for options in unclaimed:
+            with pytest.raises(AssertionError):
+                await faulty.put("b", "k", views(b"body"), PutOptions(**options))
+        with pytest.raises(AssertionError):
+            await write(faulty, "b", "k", b"too long")
+        for get in (
+            GetOptions(range=ByteRange(0)),
+            GetOptions(if_match=info.etag),
+            GetOptions(version_id="1"),
+        ):
+            with pytest.raises(AssertionError):
+                faulty.get("b", "k", get)
+        with pytest.raises(AssertionError):
+            await faulty.head("b", "k", "1")
+        with pytest.raises(AssertionError):
+            await faulty.delete("b", "k", DeleteOptions(if_match=info.etag))
+        with pytest.raises(AssertionError):
+            await faulty.delete_many("b", ["k"])
+        with pytest.raises(AssertionError):
+            await faulty.presign("GET", "b", "k", 1)
+        with pytest.raises(AssertionError):
+            await faulty.copy("b", "k", "b", "l", CopyOptions(source=info, put=PutOptions()))
+        async with faulty.upload("b", "k", PutOptions()) as one:
+            with pytest.raises(AssertionError):
+                await one.send(Part(number=1, offset=0, size=1, last=False), views(b"1"))
+            with pytest.raises(AssertionError):
+                await one.send(Part(number=1, offset=0, size=3, last=True), views(b"12"))
+        with pytest.raises(AssertionError):
+            Faulty(MemoryDriver(), capabilities=Capabilities()).upload("b", "k", PutOptions())
+
+
+class _Signing(MemoryDriver):
+    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+        return f"https://{bucket}/{key}?{method}={expires}"
+
+
+async def test_presign_passes_through() -> None:
+    inner = _Signing()
+    faulty = Faulty(inner, capabilities=replace(inner.capabilities, presign=True))
+    async with opened(faulty):
+        assert await faulty.presign("GET", "b", "k", 5) == "https://b/k?GET=5"
+
+
+class _Plain:
+    def __init__(self, inner: DriverReader) -> None:
+        self.info = inner.info
+        self.range = inner.range
+        self.read = inner.read
+
+
+class _WithoutReadinto(MemoryDriver):
+    @asynccontextmanager
+    async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[DriverReader]:
+        async with super().get(bucket, key, options) as reader:
+            yield _Plain(reader)
+
+
+async def test_driver_without_readinto_gets_none_from_faulty() -> None:
+    faulty = Faulty(_WithoutReadinto())
+    async with opened(faulty):
+        await _planted(faulty)
+        async with faulty.get("b", "k", GetOptions()) as reader:
+            assert not isinstance(reader, ReadsInto)
+            assert await reader.read(10) == BODY[:10]
+
+
+async def test_errors_of_the_driver_pass(faulty: Faulty) -> None:
+    async with opened(faulty):
+        await faulty.create_bucket("b")
+        with pytest.raises(BucketExistsError):
+            await faulty.create_bucket("b")
+        with pytest.raises(BucketNotFoundError):
+            await faulty.list_page("c", ListOptions())
+        with pytest.raises(ObjectNotFoundError):
+            await read(faulty, "b", "k")
+        assert faulty.open_readers == 0

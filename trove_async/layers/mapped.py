@@ -1,0 +1,426 @@
+"""`Mapped`: a store's buckets under the names, or inside the one bucket, that a backend has."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from trove_async.driver import ReadsInto
+from trove_async.errors import (
+    BucketNotFoundError,
+    ClosedError,
+    ConfigError,
+    NotSupportedError,
+    ObjectNotFoundError,
+    TroveError,
+)
+from trove_async.models import Page, Prefix
+
+from ._namespaces import Folders, Namespace, Renamed
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from types import TracebackType
+
+    from trove_async.driver import (
+        AsyncDriver,
+        BulkDeleting,
+        Capabilities,
+        Copying,
+        DriverContext,
+        DriverReader,
+        Presigning,
+        Upload,
+        Uploading,
+    )
+    from trove_async.models import (
+        BucketInfo,
+        CopyOptions,
+        DeleteOptions,
+        DeleteResult,
+        GetOptions,
+        ListOptions,
+        ObjectInfo,
+        Part,
+        PutOptions,
+    )
+
+
+class Mapped:
+    """A layer that gives buckets other physical names: on public clouds those are global.
+
+    With `buckets`, each logical bucket is one physical bucket. Names that are not listed do not
+    exist here (BucketNotFoundError; InvalidNameError from create_bucket), so that no typing error
+    ends up in somebody else's bucket, and list_buckets shows the listed ones only.
+
+    With `into`, all logical buckets share one physical bucket: object ``key`` of bucket ``data``
+    is kept as ``<prefix>data/key``. The physical bucket must exist, except where bucket names are
+    the backend's own (memory, local): there create_bucket makes it. Whatever lies in it under
+    ``<prefix>name/`` is bucket ``name``, even if it came there without this library; an empty
+    bucket is an empty object of that key, which no listing shows. Keys may be shorter by the
+    prefix and the longest name of a bucket. A bucket that another process deletes while this one
+    writes to it may come back with the object written.
+
+    Args:
+        driver: The driver that holds the objects; may be a layer itself.
+        buckets: Physical names by logical names.
+        into: The physical bucket for all.
+        prefix: With `into`: what comes before the bucket's name; a ``/`` is added if it ends
+            without one.
+
+    Raises:
+        ConfigError: Neither or both of `buckets` and `into` are given, a name is not valid, or two
+            buckets are mapped to one.
+
+    Example:
+        >>> from trove_async.drivers import MemoryDriver
+        >>> cold = Mapped(MemoryDriver(), buckets={"data": "acme-data-cold"})
+        >>> archive = Mapped(MemoryDriver(), into="acme-archive", prefix="2024/")
+    """
+
+    def __init__(
+        self,
+        driver: AsyncDriver,
+        *,
+        buckets: Mapping[str, str] | None = None,
+        into: str | None = None,
+        prefix: str = "",
+    ) -> None:
+        self._inner = driver
+        self._space: Namespace
+        if buckets is not None and into is None:
+            if prefix:
+                raise ConfigError("Mapped: a prefix goes with into='…'")
+            self._space = Renamed(buckets)
+        elif into is not None and buckets is None:
+            self._space = Folders(into, prefix)
+        else:
+            raise ConfigError("Mapped takes either buckets={…} or into='…'")
+        self._attached: AsyncDriver | None = None
+        self._capabilities: Capabilities | None = None
+
+    @property
+    def inner(self) -> Sequence[AsyncDriver]:
+        """The one driver below."""
+        return (self._inner,)
+
+    @property
+    def name(self) -> str:
+        """The service's name, as the driver below says it."""
+        return self._inner.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Those of the driver below; with `into`, keys are shorter and buckets are our own."""
+        if self._capabilities is not None:
+            return self._capabilities
+        return self._space.capabilities(self._inner.capabilities)
+
+    async def open(self, context: DriverContext) -> None:
+        """Open the driver below. See `AsyncDriver.open`."""
+        self._space.forget()
+        self._attached = await context.attach(self._inner)
+        self._capabilities = self._space.capabilities(self._attached.capabilities)
+
+    async def aclose(self) -> None:
+        """Let go of the driver below, which the store closes. Idempotent."""
+        self._attached = None
+
+    async def ping(self) -> None:
+        """Return if the driver below answers."""
+        await self._driver.ping()
+
+    def place(self, bucket: str, key: str) -> Hashable:
+        """Return the place below, so that two names of one object are known to be one."""
+        try:
+            names = _Names(self._space, bucket, key)
+        except BucketNotFoundError:
+            return (self, bucket, key)  # nowhere; what goes there says so
+        return self._inner.place(names.physical_bucket, names.physical_key)
+
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        """Store the object below. See `AsyncDriver.put`."""
+        names = _Names(self._space, bucket, key)
+        with _restored(names):
+            await self._space.require(self._driver, bucket)
+            return names.info(await self._driver.put(*names.physical, views, options))
+
+    def get(
+        self, bucket: str, key: str, options: GetOptions
+    ) -> AbstractAsyncContextManager[DriverReader]:
+        """Open the object's body below. See `AsyncDriver.get`."""
+        return _Getting(self, bucket, key, options)
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        """Return what is known of the object. See `AsyncDriver.head`."""
+        names = _Names(self._space, bucket, key)
+        with _restored(names):
+            try:
+                return names.info(await self._driver.head(*names.physical, version_id))
+            except ObjectNotFoundError:
+                await self._space.require(self._driver, bucket)
+                raise
+
+    async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        """Delete the object below. See `AsyncDriver.delete`."""
+        names = _Names(self._space, bucket, key)
+        with _restored(names):
+            await self._space.require(self._driver, bucket)
+            await self._driver.delete(*names.physical, options)
+
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        """Return one page, under the names that the caller knows. See `AsyncDriver.list_page`."""
+        names = _Names(self._space, bucket)
+        folder = names.folder
+        if folder:
+            # Starting after the folder's own key leaves the bucket's marker out, whatever else.
+            options = replace(
+                options,
+                prefix=folder + options.prefix,
+                start_after=folder + (options.start_after or ""),
+            )
+        with _restored(names):
+            page = await self._driver.list_page(names.physical_bucket, options)
+            if not page.entries:
+                await self._space.require(self._driver, bucket)
+        return Page(entries=[names.entry(entry) for entry in page.entries], token=page.token)
+
+    async def create_bucket(self, bucket: str) -> None:
+        """Make the bucket, or its marker. See `AsyncDriver.create_bucket`."""
+        with self._naming(bucket):
+            await self._space.create(self._driver, bucket)
+
+    async def delete_bucket(self, bucket: str) -> None:
+        """Delete the empty bucket, or its marker. See `AsyncDriver.delete_bucket`."""
+        with self._naming(bucket):
+            await self._space.delete(self._driver, bucket)
+
+    async def head_bucket(self, bucket: str) -> BucketInfo:
+        """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
+        with self._naming(bucket):
+            return await self._space.head(self._driver, bucket)
+
+    async def list_buckets(self) -> Sequence[BucketInfo]:
+        """Return the logical buckets, sorted by name."""
+        return await self._space.list(self._driver)
+
+    def upload(
+        self, bucket: str, key: str, options: PutOptions
+    ) -> AbstractAsyncContextManager[Upload]:
+        """Open an upload below. See `Uploading.upload`."""
+        self._check(self.capabilities.upload, "uploads in parts")
+        return _Sending(self, bucket, key, options)
+
+    async def copy(
+        self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """Copy below, both names translated. See `Copying.copy`."""
+        self._check(self.capabilities.server_copy, "server-side copies")
+        src = _Names(self._space, src_bucket, src_key)
+        dst = _Names(self._space, dst_bucket, dst_key)
+        source = options.source.located(bucket=src.physical_bucket, key=src.physical_key)
+        with _restored(dst):
+            await self._space.require(self._driver, dst_bucket)
+        with _restored(src, dst):
+            try:
+                info = await cast("Copying", self._driver).copy(
+                    *src.physical, *dst.physical, replace(options, source=source)
+                )
+            except ObjectNotFoundError:
+                await self._space.require(self._driver, src_bucket)
+                raise
+        return dst.info(info)
+
+    async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
+        """Delete the keys below; tell what became of each. See `BulkDeleting.delete_many`."""
+        self._check(bool(self.capabilities.bulk_delete), "bulk deletes")
+        names = _Names(self._space, bucket)
+        with _restored(names):
+            await self._space.require(self._driver, bucket)
+            results = await cast("BulkDeleting", self._driver).delete_many(
+                names.physical_bucket, [names.folder + key for key in keys]
+            )
+        return [names.result(result) for result in results]
+
+    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+        """Return a URL of the object below: it shows the physical names. See `Presigning`."""
+        self._check(self.capabilities.presign, "presigned URLs")
+        names = _Names(self._space, bucket, key)
+        with _restored(names):
+            return await cast("Presigning", self._driver).presign(method, *names.physical, expires)
+
+    def _naming(self, bucket: str) -> AbstractContextManager[None]:
+        """Let errors name the bucket as the caller knows it, if it is one."""
+        try:
+            return _restored(_Names(self._space, bucket))
+        except BucketNotFoundError:
+            return nullcontext()  # then nothing is asked of the driver
+
+    @property
+    def _driver(self) -> AsyncDriver:
+        if self._attached is None:
+            raise ClosedError("the layer is not open: use it through a store")
+        return self._attached
+
+    def _check(self, claimed: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentence
+        if not claimed:
+            raise NotSupportedError(f"{self.name} has no {what}")
+
+
+class _Names:
+    """One object's, or bucket's, logical and physical names, and the way back."""
+
+    __slots__ = ("bucket", "folder", "key", "physical_bucket", "physical_key")
+
+    def __init__(self, space: Namespace, bucket: str, key: str = "") -> None:
+        self.bucket = bucket
+        self.key = key
+        self.physical_bucket, self.folder = space.locate(bucket)
+        self.physical_key = self.folder + key
+
+    @property
+    def physical(self) -> tuple[str, str]:
+        return self.physical_bucket, self.physical_key
+
+    def info(self, info: ObjectInfo) -> ObjectInfo:
+        return info.located(bucket=self.bucket, key=info.key[len(self.folder) :])
+
+    def entry(self, entry: ObjectInfo | Prefix) -> ObjectInfo | Prefix:
+        if isinstance(entry, Prefix):
+            return replace(entry, bucket=self.bucket, prefix=entry.prefix[len(self.folder) :])
+        return self.info(entry)
+
+    def result(self, result: DeleteResult) -> DeleteResult:
+        if isinstance(result.error, TroveError):
+            self.restore(result.error)
+        return replace(result, key=result.key[len(self.folder) :])
+
+    def restore(self, error: TroveError) -> bool:
+        """Put the logical names into an error that tells of these physical ones."""
+        if error.bucket not in {None, self.physical_bucket}:
+            return False
+        key = error.key
+        if key is not None and not key.startswith(self.folder):
+            return False
+        if error.bucket is not None:
+            error.add_note(f"(below Mapped: bucket {error.bucket!r}, key {key!r})")
+            error.bucket = self.bucket
+        if key is not None:
+            error.key = key[len(self.folder) :] or None
+        return True
+
+
+@contextmanager
+def _restored(*names: _Names) -> Iterator[None]:
+    """Let what is raised inside name things as the caller knows them."""
+    try:
+        yield
+    except TroveError as error:
+        for one in names:
+            if one.restore(error):
+                break
+        raise
+
+
+class _Getting:
+    """One get: entered below when it is entered here, and left with it, in whichever task."""
+
+    __slots__ = ("_below", "_bucket", "_key", "_layer", "_options")
+
+    def __init__(self, layer: Mapped, bucket: str, key: str, options: GetOptions) -> None:
+        self._layer = layer
+        self._bucket = bucket
+        self._key = key
+        self._options = options
+
+    async def __aenter__(self) -> DriverReader:
+        space, driver = self._layer._space, self._layer._driver  # noqa: SLF001 - its own room
+        names = _Names(space, self._bucket, self._key)
+        with _restored(names):
+            self._below = driver.get(*names.physical, self._options)
+            try:
+                reader = await self._below.__aenter__()
+            except ObjectNotFoundError:
+                await space.require(driver, self._bucket)
+                raise
+        kind = _FillingReader if isinstance(reader, ReadsInto) else _Reader
+        return kind(reader, names)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._below.__aexit__(kind, error, traceback)
+
+
+class _Reader:
+    """A reader below, under the names that the caller knows."""
+
+    __slots__ = ("_below", "_names", "info", "range")
+
+    def __init__(self, below: DriverReader, names: _Names) -> None:
+        self._below = below
+        self._names = names
+        self.info = names.info(below.info)
+        self.range = below.range
+
+    async def read(self, size: int) -> bytes:
+        """Return what the reader below does. See `DriverReader.read`."""
+        with _restored(self._names):
+            return await self._below.read(size)
+
+
+class _FillingReader(_Reader):
+    """One that can fill memory."""
+
+    __slots__ = ()
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill the buffer as the reader below does. See `ReadsInto.readinto`."""
+        with _restored(self._names):
+            return await cast("ReadsInto", self._below).readinto(buffer)
+
+
+class _Sending:
+    """One upload, entered and left as `_Getting` is; its own upload, under the caller's names."""
+
+    __slots__ = ("_below", "_bucket", "_key", "_layer", "_names", "_options", "_upload")
+
+    def __init__(self, layer: Mapped, bucket: str, key: str, options: PutOptions) -> None:
+        self._layer = layer
+        self._bucket = bucket
+        self._key = key
+        self._options = options
+
+    async def __aenter__(self) -> Upload:
+        space, driver = self._layer._space, self._layer._driver  # noqa: SLF001 - its own room
+        self._names = names = _Names(space, self._bucket, self._key)
+        with _restored(names):
+            await space.require(driver, self._bucket)
+            self._below = cast("Uploading", driver).upload(*names.physical, self._options)
+            self._upload = await self._below.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        return await self._below.__aexit__(kind, error, traceback)
+
+    async def send(self, part: Part, views: Sequence[memoryview]) -> None:
+        """Store the part below. See `Upload.send`."""
+        with _restored(self._names):
+            await self._upload.send(part, views)
+
+    async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
+        """Make the object below. See `Upload.commit`."""
+        with _restored(self._names):
+            return self._names.info(await self._upload.commit(checksums))

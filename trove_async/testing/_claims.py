@@ -1,0 +1,57 @@
+"""What a store may ask of a driver: nothing that the driver's capabilities do not name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trove_async.driver import Capabilities
+    from trove_async.models import DeleteOptions, GetOptions, Part, PutOptions
+
+
+def check_put(claimed: Capabilities, options: PutOptions, views: Sequence[memoryview] = ()) -> None:
+    """Raise AssertionError for an option of put, upload or copy that is not claimed."""
+    assert options.if_none_match in {None, "*"}, "if_none_match of a put is '*' or nothing"
+    assert options.if_none_match is None or claimed.put_if_none_match, "if_none_match"
+    assert options.if_match is None or claimed.put_if_match, "if_match is not claimed"
+    assert not options.metadata or claimed.metadata, "metadata are not claimed"
+    assert not options.tags or claimed.tags, "tags are not claimed"
+    assert options.storage_class is None or claimed.storage_class, "storage_class is not claimed"
+    for value in (
+        options.content_type,
+        options.cache_control,
+        options.content_disposition,
+        options.content_encoding,
+    ):
+        assert value is None or claimed.headers, "headers are not claimed"
+    assert all(len(view) for view in views), "a view is empty"
+    size = sum(map(len, views))
+    assert size <= claimed.max_put, f"a put of {size} bytes is not claimed"
+    assert (options.size or 0) <= claimed.max_object, "an object of this size is not claimed"
+
+
+def check_get(claimed: Capabilities, options: GetOptions) -> None:
+    """Raise AssertionError for an option of get that is not claimed."""
+    assert options.range is None or claimed.ranges, "ranges are not claimed"
+    assert options.version_id is None or claimed.versions, "versions are not claimed"
+    assert options.if_match is None or claimed.get_conditions, "if_match is not claimed"
+    assert options.if_none_match is None or claimed.get_conditions, "if_none_match is not claimed"
+
+
+def check_delete(claimed: Capabilities, options: DeleteOptions) -> None:
+    """Raise AssertionError for an option of delete that is not claimed."""
+    assert options.version_id is None or claimed.versions, "versions are not claimed"
+    assert options.if_match is None or claimed.delete_if_match, "if_match is not claimed"
+
+
+def check_part(claimed: Capabilities, part: Part, views: Sequence[memoryview]) -> None:
+    """Raise AssertionError for a part that is not claimed, or is not what its `Part` says."""
+    assert 1 <= part.number <= claimed.max_parts, f"part number {part.number} is not claimed"
+    assert part.size <= claimed.max_part, f"a part of {part.size} bytes is not claimed"
+    assert all(len(view) for view in views), "a view is empty"
+    assert sum(map(len, views)) == part.size, "the views are not of the part's size"
+    if not part.last:
+        assert part.size >= claimed.min_part, f"a part of {part.size} bytes is not claimed"
+        assert part.size % claimed.part_multiple == 0, "a part of this multiple is not claimed"

@@ -1,0 +1,388 @@
+"""A driver that fails on demand, counts what is open, and refuses what was not claimed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self, cast
+
+from trove_async._concurrency import shielded
+from trove_async.driver import ReadsInto
+from trove_async.errors import UnavailableError
+from trove_async.models import ObjectInfo
+from trove_async.testing._claims import check_delete, check_get, check_part, check_put
+from trove_async.testing.faults import Call, Faults
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from trove_async.driver import (
+        AsyncDriver,
+        BulkDeleting,
+        Capabilities,
+        Copying,
+        DriverContext,
+        DriverReader,
+        Presigning,
+        Upload,
+        Uploading,
+    )
+    from trove_async.models import (
+        BucketInfo,
+        CopyOptions,
+        DeleteOptions,
+        DeleteResult,
+        GetOptions,
+        ListOptions,
+        Page,
+        Part,
+        PutOptions,
+    )
+
+
+class Faulty(Faults):
+    """A leaf driver around another one: the store's retries, permits and timeouts go around it.
+
+    It does what the driver does until it is told otherwise, by `fail`, `hang`, `cut`, `short` and
+    `flip`; of several faults that suit a call, the one told first strikes. And it watches the
+    store: whatever is asked of it that its capabilities do not name is an AssertionError.
+
+    Example:
+        >>> from trove_async.drivers.memory import MemoryDriver
+        >>> faulty = Faulty(MemoryDriver())
+        >>> faulty.fail("put", times=2)  # and the third try succeeds
+
+    Args:
+        driver: What does the work; opened and closed with this one.
+        capabilities: What to claim instead of the driver's own, to take some away. Without
+            `ordered`, every page comes backwards.
+
+    Attributes:
+        driver: What does the work.
+        open_readers: Gets that were entered and not yet left.
+        open_uploads: Uploads that were entered and not yet left.
+    """
+
+    def __init__(self, driver: AsyncDriver, *, capabilities: Capabilities | None = None) -> None:
+        super().__init__()
+        self.driver = driver
+        self.open_readers = 0
+        self.open_uploads = 0
+        self._claimed = capabilities
+
+    @property
+    def name(self) -> str:
+        """The driver's name."""
+        return self.driver.name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What was given to the constructor, else the driver's."""
+        return self._claimed or self.driver.capabilities
+
+    def place(self, bucket: str, key: str) -> Hashable:
+        """Return the driver's answer: what fails here lies there."""
+        return self.driver.place(bucket, key)
+
+    async def open(self, context: DriverContext) -> None:
+        """Open the driver too."""
+        call = Call("open")
+        await self.begin(call)
+        await self.driver.open(context)
+        await self.end(call)
+
+    async def aclose(self) -> None:
+        """Close the driver too; never fails by itself."""
+        await self.driver.aclose()
+
+    async def ping(self) -> None:
+        """See `AsyncDriver.ping`."""
+        call = Call("ping")
+        await self.begin(call)
+        await self.driver.ping()
+        await self.end(call)
+
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        """See `AsyncDriver.put`."""
+        check_put(self.capabilities, options, views)
+        call = Call("put", bucket, key)
+        await self.begin(call)
+        info = await self.driver.put(bucket, key, views, options)
+        await self.end(call)
+        return _told(self.capabilities, info)
+
+    def get(
+        self, bucket: str, key: str, options: GetOptions
+    ) -> AbstractAsyncContextManager[DriverReader]:
+        """See `AsyncDriver.get`."""
+        check_get(self.capabilities, options)
+        return _Get(self, Call("get", bucket, key), self.driver.get(bucket, key, options))
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        """See `AsyncDriver.head`."""
+        assert version_id is None or self.capabilities.versions, "versions are not claimed"
+        call = Call("head", bucket, key)
+        await self.begin(call)
+        info = await self.driver.head(bucket, key, version_id)
+        await self.end(call)
+        return _told(self.capabilities, info)
+
+    async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        """See `AsyncDriver.delete`."""
+        check_delete(self.capabilities, options)
+        call = Call("delete", bucket, key)
+        await self.begin(call)
+        await self.driver.delete(bucket, key, options)
+        await self.end(call)
+
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        """See `AsyncDriver.list_page`."""
+        call = Call("list_page", bucket)
+        await self.begin(call)
+        page = await self.driver.list_page(bucket, options)
+        await self.end(call)
+        entries = [
+            _told(self.capabilities, entry) if isinstance(entry, ObjectInfo) else entry
+            for entry in page.entries
+        ]
+        if self.driver.capabilities.ordered and not self.capabilities.ordered:
+            entries.reverse()
+        return replace(page, entries=entries)
+
+    async def create_bucket(self, bucket: str) -> None:
+        """See `AsyncDriver.create_bucket`."""
+        call = Call("create_bucket", bucket)
+        await self.begin(call)
+        await self.driver.create_bucket(bucket)
+        await self.end(call)
+
+    async def delete_bucket(self, bucket: str) -> None:
+        """See `AsyncDriver.delete_bucket`."""
+        call = Call("delete_bucket", bucket)
+        await self.begin(call)
+        await self.driver.delete_bucket(bucket)
+        await self.end(call)
+
+    async def head_bucket(self, bucket: str) -> BucketInfo:
+        """See `AsyncDriver.head_bucket`."""
+        call = Call("head_bucket", bucket)
+        await self.begin(call)
+        info = await self.driver.head_bucket(bucket)
+        await self.end(call)
+        return info
+
+    async def list_buckets(self) -> Sequence[BucketInfo]:
+        """See `AsyncDriver.list_buckets`."""
+        call = Call("list_buckets")
+        await self.begin(call)
+        buckets = await self.driver.list_buckets()
+        await self.end(call)
+        return buckets
+
+    def upload(
+        self, bucket: str, key: str, options: PutOptions
+    ) -> AbstractAsyncContextManager[Upload]:
+        """See `Uploading.upload`."""
+        assert self.capabilities.upload, "uploads are not claimed"
+        check_put(self.capabilities, options)
+        inner = cast("Uploading", self.driver).upload(bucket, key, options)
+        return _Upload(self, Call("upload", bucket, key), inner)
+
+    async def copy(
+        self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """See `Copying.copy`."""
+        assert self.capabilities.server_copy, "copies are not claimed"
+        check_put(self.capabilities, options.put)
+        call = Call("copy", dst_bucket, dst_key)
+        await self.begin(call)
+        info = await cast("Copying", self.driver).copy(
+            src_bucket, src_key, dst_bucket, dst_key, options
+        )
+        await self.end(call)
+        return _told(self.capabilities, info)
+
+    async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
+        """See `BulkDeleting.delete_many`."""
+        assert len(keys) <= self.capabilities.bulk_delete, "so many deletes at once are not claimed"
+        call = Call("delete_many", bucket)
+        await self.begin(call)
+        results = await cast("BulkDeleting", self.driver).delete_many(bucket, keys)
+        await self.end(call)
+        return results
+
+    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+        """See `Presigning.presign`."""
+        assert self.capabilities.presign, "presigned URLs are not claimed"
+        call = Call("presign", bucket, key)
+        await self.begin(call)
+        url = await cast("Presigning", self.driver).presign(method, bucket, key, expires)
+        await self.end(call)
+        return url
+
+
+def _told(claimed: Capabilities, info: ObjectInfo) -> ObjectInfo:
+    """Return the facts without the checksums that are not claimed."""
+    if info.checksums.keys() <= claimed.checksums:
+        return info
+    kept = {kind: value for kind, value in info.checksums.items() if kind in claimed.checksums}
+    return replace(info, checksums=kept)
+
+
+class _Get:
+    """A get, counted."""
+
+    def __init__(
+        self, faulty: Faulty, call: Call, inner: AbstractAsyncContextManager[DriverReader]
+    ) -> None:
+        self._faulty = faulty
+        self._call = call
+        self._inner = inner
+
+    async def __aenter__(self) -> DriverReader:
+        await self._faulty.begin(self._call)
+        reader = await self._inner.__aenter__()
+        try:
+            await self._faulty.end(self._call)
+        except BaseException as error:
+            with shielded():
+                await self._inner.__aexit__(type(error), error, None)
+            raise
+        self._faulty.open_readers += 1
+        if isinstance(reader, ReadsInto):
+            return _FillingReader(self._faulty, reader, self._call)
+        return _Reader(self._faulty, reader, self._call)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        self._faulty.open_readers -= 1
+        return await self._inner.__aexit__(kind, error, traceback)
+
+
+class _Reader:
+    """The body of a get, with its flaws."""
+
+    def __init__(self, faulty: Faulty, inner: DriverReader, call: Call) -> None:
+        self._faulty = faulty
+        self._inner = inner
+        self._call = call._replace(operation="read")
+        self._position = inner.range[0]
+        self._ended = False
+        self.info = _told(faulty.capabilities, inner.info)
+        self.range = inner.range
+
+    async def read(self, size: int) -> bytes:
+        """See `DriverReader.read`."""
+        await self._faulty.begin(self._call)
+        allowed = self._allowed(size)
+        piece = await self._inner.read(allowed) if allowed else b""
+        await self._faulty.end(self._call)
+        flips = self._flips(len(piece))
+        if flips:
+            spoilt = bytearray(piece)
+            for offset in flips:
+                spoilt[offset] ^= 0xFF
+            return bytes(spoilt)
+        return piece
+
+    def _allowed(self, size: int) -> int:
+        """Return how much may be read before the next flaw; 0: the body ends here."""
+        if self._ended:
+            return 0
+        for flaw in self._faulty.flaws(self._call):
+            if flaw.kind == "flip" or not self._position <= flaw.at <= self.range[1]:
+                continue
+            if flaw.at > self._position:
+                size = min(size, flaw.at - self._position)
+            elif flaw.kind == "cut":
+                flaw.strike()
+                raise UnavailableError(
+                    f"the body breaks at byte {flaw.at} as it was told",
+                    bucket=self._call.bucket,
+                    key=self._call.key,
+                )
+            else:
+                flaw.strike()
+                self._ended = True
+                return 0
+        return size
+
+    def _flips(self, count: int) -> list[int]:
+        """Return which of the next `count` bytes are to change, and go past them."""
+        offsets = []
+        for flaw in self._faulty.flaws(self._call):
+            offset = flaw.at - self._position
+            if flaw.kind == "flip" and 0 <= offset < count:
+                flaw.strike()
+                offsets.append(offset)
+        self._position += count
+        return offsets
+
+
+class _FillingReader(_Reader):
+    """The same where the driver's reader can fill memory."""
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """See `ReadsInto.readinto`."""
+        await self._faulty.begin(self._call)
+        allowed = self._allowed(len(buffer))
+        count = await cast("ReadsInto", self._inner).readinto(buffer[:allowed]) if allowed else 0
+        await self._faulty.end(self._call)
+        for offset in self._flips(count):
+            buffer[offset] ^= 0xFF
+        return count
+
+
+class _Upload:
+    """An upload, counted."""
+
+    def __init__(
+        self, faulty: Faulty, call: Call, inner: AbstractAsyncContextManager[Upload]
+    ) -> None:
+        self._faulty = faulty
+        self._call = call
+        self._inner = inner
+
+    async def __aenter__(self) -> Self:
+        await self._faulty.begin(self._call)
+        self._upload = await self._inner.__aenter__()
+        try:
+            await self._faulty.end(self._call)
+        except BaseException as error:
+            with shielded():
+                await self._inner.__aexit__(type(error), error, None)
+            raise
+        self._faulty.open_uploads += 1
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        self._faulty.open_uploads -= 1
+        return await self._inner.__aexit__(kind, error, traceback)
+
+    async def send(self, part: Part, views: Sequence[memoryview]) -> None:
+        """See `Upload.send`."""
+        check_part(self._faulty.capabilities, part, views)
+        call = self._call._replace(operation="send")
+        await self._faulty.begin(call)
+        await self._upload.send(part, views)
+        await self._faulty.end(call)
+
+    async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
+        """See `Upload.commit`."""
+        call = self._call._replace(operation="commit")
+        await self._faulty.begin(call)
+        info = await self._upload.commit(checksums)
+        await self._faulty.end(call)
+        return _told(self._faulty.capabilities, info)
