@@ -60,6 +60,15 @@ class Fake(MemoryDriver):
 
         self.before[method] = fail
 
+    def holds(self, bucket: str) -> list[str]:
+        """Return the keys that the bucket has."""
+        return sorted(self._buckets[bucket].objects) if bucket in self._buckets else []
+
+    def spoil(self, bucket: str, key: str, body: bytes) -> None:
+        """Change an object's bytes behind the back of its checksum."""
+        objects = self._buckets[bucket].objects
+        objects[key] = objects[key]._replace(chunks=(body,))
+
     async def _called(self, method: str) -> None:
         self.calls.append(method)
         if method in self.before:

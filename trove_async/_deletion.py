@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
@@ -13,7 +13,7 @@ from .errors import BackendError, BodyConsumedError, BucketNotFoundError, TroveE
 from .models import DeleteOptions, DeleteResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from ._backends import Backend
     from .driver import BulkDeleting
@@ -189,8 +189,14 @@ async def _as_async(
     keys: Iterable[str] | AsyncIterable[str],
 ) -> AsyncGenerator[str, None]:
     if isinstance(keys, AsyncIterable):
-        async for key in keys:
-            yield key
+        given = aiter(keys)
+        try:
+            async for key in given:
+                yield key
+        finally:
+            # A generator that was begun here is closed here, as a body's is.
+            if isinstance(given, AsyncGenerator):
+                await given.aclose()
     else:
         for key in keys:
             yield key
