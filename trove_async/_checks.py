@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from . import _names
 from ._copy import Changes
 from .errors import InvalidNameError, NotSupportedError
-from .models import GetOptions, ObjectInfo, PutOptions
+from .models import GetOptions, ListOptions, ObjectInfo, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -183,6 +183,39 @@ def check_delete(backend: Backend, options: DeleteOptions) -> None:
         raise _refused(backend, "delete one version only (if_match)")
     if options.version_id is not None and not can.versions:
         raise _refused(backend, "delete a version by its id")
+
+
+def list_options(
+    *,
+    prefix: str,
+    delimiter: str | None,
+    start_after: str | None,
+    cursor: str | None,
+    page_size: int,
+) -> ListOptions:
+    """Check a listing's options by themselves, and pack all but the cursor.
+
+    Raises:
+        InvalidNameError: No key can begin, or be divided, so.
+        ValueError: A page of no entries, an empty delimiter, or two places to start.
+    """
+    _names.check_prefix(prefix)
+    if delimiter is not None:
+        _names.check_text("a delimiter", delimiter)
+        if not delimiter:
+            raise ValueError("a delimiter has at least one character; None: no delimiter")
+    if start_after is not None:
+        _names.check_text("start_after", start_after)
+    if cursor is not None:
+        if not isinstance(cursor, str):
+            raise TypeError(f"a cursor is a str, not {type(cursor).__name__}")
+        if start_after is not None:
+            raise ValueError("a cursor says where to start: give no start_after beside it")
+    if not isinstance(page_size, int):
+        raise TypeError(f"page_size is an int, not {type(page_size).__name__}")
+    if page_size < 1:
+        raise ValueError(f"page_size is at least 1, not {page_size}")
+    return ListOptions(prefix=prefix, delimiter=delimiter, start_after=start_after, limit=page_size)
 
 
 def _refused(backend: Backend, what: str) -> NotSupportedError:

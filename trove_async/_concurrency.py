@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sized
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, TypeVarTuple, Unpack
 
@@ -12,7 +13,7 @@ import anyio
 from .errors import ClosedError, PoolTimeoutError, TimedOutError, TroveError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
     from types import TracebackType
 
     from anyio.abc import TaskGroup
@@ -49,6 +50,28 @@ class task_group:  # noqa: N801 - used as a function, as contextlib's are
             first = failures.exceptions[0]
         # Raised out here, it keeps the cause and the context that it has.
         raise first
+
+
+async def for_each(
+    items: Iterable[T], work: Callable[[T], Awaitable[object]], *, limit: int
+) -> None:
+    """Do the work on every item, `limit` of them at a time; the first failure ends it, and is raised.
+
+    `items` is asked for the next one only when somebody is free to work on it.
+    """
+    remaining = iter(items)
+
+    async def work_on() -> None:
+        for item in remaining:
+            await work(item)
+
+    workers = min(limit, len(items)) if isinstance(items, Sized) else limit
+    if workers == 1:
+        await work_on()
+    elif workers:
+        async with task_group() as group:
+            for _ in range(workers):
+                group.start_soon(work_on)
 
 
 @contextmanager
@@ -118,7 +141,8 @@ class OwnedTask(Generic[T]):
         if not self._task.done():
             await asyncio.wait([self._task])
         if self._task.cancelled():
-            raise ClosedError("closed while it was being used")
+            # By its owner's close, not by whoever waits here, whose own cancel is raised above.
+            raise ClosedError("what this was part of was closed meanwhile")
         return self._task.result()
 
     async def aclose(self) -> None:

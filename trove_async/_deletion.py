@@ -30,9 +30,12 @@ class Deletion:
     time; a cancel leaves those that were not reached.
 
     Example:
-        >>> async for result in store.delete_many("data", keys):
-        ...     print(result.key, result.error or "gone")
-        >>> await store.delete_many("data", keys)
+        >>> async with Trove(MemoryDriver()) as store:
+        ...     await store.create_bucket("data")
+        ...     await store.delete_many("data", ["a", "b"])
+        ...     async for result in store.delete_many("data", ["c"]):
+        ...         print(result.key, result.error or "gone")
+        c gone
     """
 
     def __init__(

@@ -1,39 +1,34 @@
 """Listings over backends: pages become objects, merged in key order, each key where it is routed.
 
 Backends that list in order are merged; those that do not follow one after the other. Between pages
-nothing is held but the entries that arrived and were not asked for yet.
+nothing is held but the entries that arrived and were not asked for yet. Whatever fails or is
+cancelled here loses none of them: the next call goes on where the one before stood.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-from bisect import bisect_right
+from collections import deque
 from dataclasses import dataclass, replace
-from operator import attrgetter
-from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar, cast
 
-import anyio
-
-from ._concurrency import task_group
-from .errors import BucketNotFoundError, ConfigError, ObjectNotFoundError
-from .models import ListOptions, ObjectInfo, Prefix
+from ._concurrency import for_each, task_group
+from ._cursors import Facts, Position, decoded, encoded
+from ._pages import Stream, key_of
+from .errors import BucketNotFoundError, ObjectNotFoundError
+from .models import Entry, ListOptions, ObjectInfo, Prefix
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from ._backends import Backend
-    from ._concurrency import OwnedTask
-    from .models import Page
 
-Entry: TypeAlias = ObjectInfo | Prefix
-E = TypeVar("E", bound=ObjectInfo | Prefix)
+E = TypeVar("E", bound=Entry)
 
-_HEADS = 16
-"""Objects looked up at once where a listing is asked for details."""
+_LOOKUPS = 16
+"""Requests for single entries (details, prefixes) and answers of async routes waited for at once."""
 
-_key = attrgetter("key")
+_DETAILED = 4 * _LOOKUPS
+"""Objects completed before the first of them is handed out."""
 
 
 class Sees(Protocol):
@@ -41,6 +36,14 @@ class Sees(Protocol):
 
     def __call__(self, key: str, backend: str, /) -> bool | Awaitable[bool]:
         """Answer at once where that is possible."""
+        ...
+
+
+class Run(Protocol):
+    """Does a piece of work as one operation of the store's: usable, told, its errors located."""
+
+    def __call__(self, work: Callable[[], Awaitable[bool]], /) -> Awaitable[bool]:
+        """Return what `work` returns."""
         ...
 
 
@@ -69,36 +72,80 @@ class Query:
     cursor: str | None
 
     @property
-    def fingerprint(self) -> str:
-        """A digest of everything that two listings must share to share a cursor."""
+    def repeats(self) -> bool:
+        """Whether one key may come from several backends."""
+        return self.sees is None and len(self.backends) > 1
+
+    def position(self) -> Position:
+        """Return where the listing starts.
+
+        Raises:
+            ConfigError: The cursor is none, or belongs to another listing.
+        """
+        # No key holds a NUL, so what follows the first one in `start_after` decides nothing.
+        start_after = (self.options.start_after or "").partition("\0")[0]
+        if self.cursor is None:
+            return Position(start_after=start_after, key=start_after, limit=self.options.limit)
+        return decoded(self.cursor, self.facts)
+
+    @property
+    def facts(self) -> Facts:
+        """Everything that two listings must share to share a cursor."""
         options = self.options
         names = [backend.name for backend in self.backends]
+        ordered = [backend.capabilities.ordered for backend in self.backends]
         shadowed = self.sees is None
-        facts = [self.bucket, options.prefix, options.delimiter, names, self.rules, shadowed]
-        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+        return (
+            self.bucket,
+            options.prefix,
+            options.delimiter,
+            names,
+            ordered,
+            self.rules,
+            shadowed,
+        )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Position:
-    """Where a listing stands: behind `key`, in the page that `token` fetches of stage `stage`."""
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Entries that came together, and what a cursor inside them needs.
 
-    stage: int = 0
-    key: str | None = None
-    token: str | None = None
+    Attributes:
+        entries: At least one.
+        before: The last key that was shown before them.
+        at: The page that they are from, where the backend lists without order.
+    """
+
+    entries: Sequence[Entry]
+    before: str
+    at: Position
 
 
 class ObjectIterator(Generic[E]):
     """The objects of a bucket: ``async for`` one by one, `pages`, or `all` at once.
 
     One iterator goes through its listing once. It holds no connection between pages, and may be
-    dropped at any point; `cursor` is where to go on, in this process or another.
+    dropped at any point; `cursor` is where to go on, in this process or another. After an error or
+    a cancel nothing is lost: ask it again, and it goes on behind the last entry that it returned.
     """
 
-    def __init__(self, query: Callable[[], Awaitable[Query]]) -> None:
+    def __init__(
+        self,
+        query: Callable[[], Awaitable[Query]],
+        run: Run,
+        *,
+        page_size: int,
+        cursor: str | None,
+    ) -> None:
         self._query = query
+        self._run = run
+        self._page_size = page_size
+        self._given_cursor = cursor
         self._listing: _Listing | None = None
-        self._page: Sequence[Entry] = ()
-        self._next = 0
+        self._arrived: deque[_Batch] = deque()  # of the first, `_taken` entries were returned
+        self._taken = 0
+        self._waiting = 0
+        self._ended = False
 
     def __aiter__(self) -> Self:
         return self
@@ -110,256 +157,272 @@ class ObjectIterator(Generic[E]):
             BucketNotFoundError: No backend has the bucket.
             TroveError: A backend failed; the listing has not ended.
         """
-        while self._next >= len(self._page):
-            await self._turn()
-        entry = self._page[self._next]
-        self._next += 1
-        return cast("E", entry)  # prefixes come only where a delimiter was given, as E says
+        while not self._waiting:
+            if self._ended:
+                raise StopAsyncIteration
+            await self._fetch()
+        return next(self._take(1))
 
     async def pages(self) -> AsyncIterator[Sequence[E]]:
-        """Go through the listing by pages of up to ``page_size`` entries."""
-        while True:
-            if self._next >= len(self._page):
-                try:
-                    await self._turn()
-                except StopAsyncIteration:
-                    return
-            assert self._listing is not None  # noqa: S101 - there is a page of it
-            page = self._page[self._next : self._next + self._listing.page_size]
-            self._next += len(page)
-            yield cast("Sequence[E]", page)
+        """Go through the listing by pages of ``page_size`` entries; only the last may be smaller."""
+        while page := await self._next(self._page_size):
+            yield page
 
     async def all(self) -> Sequence[E]:
         """Return the rest of the listing at once."""
-        return [entry async for page in self.pages() for entry in page]
+        return await self._next(None)
 
     @property
     def cursor(self) -> str | None:
-        """Where the listing stands, behind the last entry returned; None before the first.
+        """Where the listing stands: behind the last entry returned, before the first one None.
 
         Passed to `Trove.list` with the same arguments it goes on from there: exactly, where every
         backend lists in order; elsewhere objects changed meanwhile may be missed or come twice.
         """
-        if self._listing is None or not self._page:
-            return None
-        return self._listing.cursor_at(self._page, self._next)
+        if self._listing is None or not self._taken:
+            return self._given_cursor
+        return self._listing.cursor(self._arrived[0], self._taken)
 
     @property
     def ordered(self) -> bool | None:
         """Whether entries come in bytewise order of UTF-8 keys; None before the first page."""
         return None if self._listing is None else self._listing.ordered
 
-    async def _turn(self) -> None:
-        """Go to the next page with an entry, or raise StopAsyncIteration and stay at the end."""
+    async def _next(self, count: int | None) -> Sequence[E]:
+        # Nothing counts as returned before all of it is there.
+        while not self._ended and (count is None or self._waiting < count):
+            await self._fetch()
+        return list(self._take(self._waiting if count is None else min(count, self._waiting)))
+
+    def _take(self, count: int) -> Iterator[E]:
+        for _ in range(count):
+            if self._taken == len(self._arrived[0].entries):
+                self._arrived.popleft()
+                self._taken = 0
+            entry = self._arrived[0].entries[self._taken]
+            self._taken += 1
+            self._waiting -= 1
+            yield cast("E", entry)  # prefixes come only where a delimiter was given, as E says
+
+    async def _fetch(self) -> None:
+        self._ended = not await self._run(self._fetched)
+
+    async def _fetched(self) -> bool:
+        """Have the next entries arrive; False at the end."""
         if self._listing is None:
             self._listing = _Listing(await self._query())
-        page = await self._listing.next_page()
-        if page is None:
-            raise StopAsyncIteration
-        self._page, self._next = page, 0
+        batch = await self._listing.next()
+        if batch is None:
+            return False
+        self._arrived.append(batch)
+        self._waiting += len(batch.entries)
+        return True
 
 
 class _Listing:
-    """The pages of one listing, stage by stage: first the ordered backends, merged."""
+    """The batches of one listing, stage by stage: first the ordered backends, merged."""
 
     def __init__(self, query: Query) -> None:
         self._query = query
         ordered = [one for one in query.backends if one.capabilities.ordered]
         others = [one for one in query.backends if not one.capabilities.ordered]
         self.ordered = not others
-        self.page_size = query.options.limit
         self._stages = [group for group in [ordered, *([one] for one in others)] if group]
-        self._fingerprint = query.fingerprint
-        start = _Position(key=query.options.start_after)
-        self._at = start if query.cursor is None else self._decoded(query.cursor)
-        self._skip = self._at.key  # entries up to here were returned before
-        self._streams: list[_Stream] | None = None
-        self._prefixes: set[str] = set()  # told by unordered stages, where they may recur
-        self._found_bucket = query.cursor is not None
+        self._ranks = {one.name: rank for rank, one in enumerate(query.backends)}
+        self._at = query.position()
+        # The entries up to here were returned before; None: none of this stage were, or all such
+        # have been left out by now.
+        self._behind: Position | None = self._at
+        self._before = self._at.key if self._at.rank is None else self._at.before or ""
+        self._streams: list[Stream] | None = None
+        self._raw: Sequence[Entry] = ()  # arrived, and not judged yet
+        self._told: set[str] = set()  # prefixes that a later stage, or another backend, may repeat
+        self._found_bucket = False
 
-    async def next_page(self) -> Sequence[Entry] | None:
-        """Return the next entries, at least one, or None at the end."""
+    async def next(self) -> _Batch | None:
+        """Return the next entries, or None at the end."""
         while self._at.stage < len(self._stages):
-            entries = await self._merged()
-            if entries is None:
-                self._at = _Position(stage=self._at.stage + 1)
-                self._skip = None
-                self._streams = None
-                continue
-            shown = await self._shown(entries)
+            if not self._raw:
+                merged = await self._merged()
+                if merged is None:
+                    self._next_stage()
+                    continue
+                self._raw = self._fresh(merged)
+            piece = self._raw[:_DETAILED] if self._query.details else self._raw
+            shown = await self._shown(piece)
             if self._query.details:
                 shown = await self._completed(shown)
+            # From here on nothing is awaited: what was cancelled or failed above is done again.
+            self._raw = self._raw[len(piece) :]
+            self._tell(shown)
             if shown:
-                return shown
+                batch = _Batch(shown, self._before, self._at)
+                self._before = shown[-1].key
+                return batch
         if not self._found_bucket and not await self._query.exists():
             raise BucketNotFoundError(
                 "no backend has such a bucket", operation="list", bucket=self._query.bucket
             )
         return None
 
+    # -- what the backends have ------------------------------------------------------------------
+
     async def _merged(self) -> Sequence[Entry] | None:
         """Return what the stage's backends have up to the first key that is not known to all."""
-        streams = self._streams
-        if streams is None:
+        if self._streams is None:
             stage = self._stages[self._at.stage]
-            streams = self._streams = [
-                _Stream(backend, self._query, self._start(backend)) for backend in stage
+            self._streams = [
+                Stream(one, self._query.bucket, self._start(one), self._query.options.limit)
+                for one in stage
             ]
+        streams = self._streams
         async with task_group() as group:
             for stream in streams:
                 if not stream.entries and not stream.ended:
                     group.start_soon(stream.advance)
         self._found_bucket = self._found_bucket or any(stream.exists for stream in streams)
-        if len(streams) == 1:
-            (stream,) = streams
-            self._at = replace(self._at, token=stream.token_of_page)
-            return stream.taken() if stream.entries else None
         if not any(stream.entries for stream in streams):
             return None
+        if len(streams) == 1:
+            (stream,) = streams
+            if not stream.ordered:
+                self._at = replace(self._at, token=stream.token, limit=stream.limit)
+            return stream.taken()
         frontier = min(
             (stream.entries[-1].key for stream in streams if not stream.ended), default=None
         )
         together = [entry for stream in streams for entry in stream.taken(frontier)]
-        together.sort(key=_key)  # runs that are sorted already: the sort merges them
+        together.sort(key=key_of)  # runs that are sorted already: the sort merges them
         return together
 
     def _start(self, backend: Backend) -> ListOptions:
-        options = self._query.options
-        if not backend.capabilities.ordered:
-            return replace(options, token=self._at.token, start_after=options.start_after)
-        return replace(options, start_after=self._skip)
+        options, at = self._query.options, self._at
+        if backend.capabilities.ordered:
+            start_after = at.start_of(self._ranks[backend.name])
+            return replace(options, start_after=start_after or None)
+        return replace(options, start_after=at.start_after or None, token=at.token, limit=at.limit)
+
+    def _next_stage(self) -> None:
+        self._at = self._at.next_stage(self._query.options.limit)
+        self._behind = None
+        self._streams = None
+
+    def _fresh(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Leave out what is not behind where the listing starts: common prefixes may begin it."""
+        behind = self._behind
+        if self._stages[self._at.stage][0].capabilities.ordered:
+            if behind is None:
+                return entries
+            fresh = [one for one in entries if behind.precedes(one, self._ranks[one.backend])]
+            if fresh:
+                self._behind = None
+            return fresh
+        if behind is not None and behind.token_of_entry:
+            # The page that the cursor stood in, fetched anew: on behind its entry, if that is there.
+            first = next((at for at, one in enumerate(entries, 1) if one.key == behind.key), 0)
+            entries = entries[first:]
+        self._behind = None
+        return [one for one in entries if one.key > self._at.start_after]
+
+    # -- what of it is shown ---------------------------------------------------------------------
 
     async def _shown(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        """Leave out what another backend answers for, what was told before, and repetitions."""
-        entries = self._behind(entries)
-        sees = self._query.sees
-        if sees is None and len(self._query.backends) == 1:
+        """Leave out what another backend answers for, and prefixes that were told before."""
+        if len(self._query.backends) == 1:
             return entries
-        shown: list[Entry] = []
-        for entry in entries:
+        shows = await self._seen(entries)
+        told = set(self._told)
+        for at, entry in enumerate(entries):
             if isinstance(entry, Prefix):
-                if entry.prefix not in self._prefixes:
-                    self._prefixes.add(entry.prefix)
-                    shown.append(entry)
-                continue
-            seen = True if sees is None else sees(entry.key, entry.backend)
-            if seen if isinstance(seen, bool) else await seen:
-                shown.append(entry)
-        if self.ordered:
-            self._prefixes = {shown[-1].key} if shown else self._prefixes
-        return shown
+                shows[at] = entry.prefix not in told
+                told.add(entry.prefix)
+        await self._leave_out_forgotten(entries, shows)
+        return [entry for entry, shown in zip(entries, shows, strict=True) if shown]
 
-    def _behind(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        skip = self._skip
-        if skip is None:
-            return entries
-        if self._stages[self._at.stage][0].capabilities.ordered:
-            first = bisect_right(entries, skip, key=_key)
-            if first < len(entries):
-                self._skip = None
-            return entries[first:]
-        # The page that the cursor stood in, fetched anew: go on behind its entry, if it is there.
-        self._skip = None
-        at = next((at for at, entry in enumerate(entries, 1) if entry.key == skip), 0)
-        return entries[at:]
+    async def _seen(self, entries: Sequence[Entry]) -> list[bool]:
+        shows = [True] * len(entries)
+        sees = self._query.sees
+        if sees is None:
+            return shows
+        remaining = iter(enumerate(entries))
+
+        async def ask(item: tuple[int, Entry]) -> None:
+            at, entry = item
+            if isinstance(entry, ObjectInfo):
+                seen = sees(entry.key, entry.backend)
+                shows[at] = seen if isinstance(seen, bool) else await seen
+
+        for at, entry in remaining:
+            if isinstance(entry, ObjectInfo):
+                seen = sees(entry.key, entry.backend)
+                if isinstance(seen, bool):
+                    shows[at] = seen
+                    continue
+                # Somebody has to be waited for, so from here on for several at once.
+                shows[at] = await seen
+                await for_each(remaining, ask, limit=_LOOKUPS)
+        return shows
+
+    async def _leave_out_forgotten(self, entries: Sequence[Entry], shows: list[bool]) -> None:
+        """Leave out the prefixes that were told before the cursor, in a stage before this one."""
+        if self._query.cursor is None or not self._at.stage:
+            return
+        earlier = [one for stage in self._stages[: self._at.stage] for one in stage]
+
+        async def ask(item: tuple[int, str]) -> None:
+            at, prefix = item
+            options = ListOptions(prefix=prefix, limit=1)
+            for backend in earlier:
+                try:
+                    page = await backend.driver.list_page(self._query.bucket, options)
+                except BucketNotFoundError:
+                    continue
+                if page.entries:
+                    shows[at] = False
+                    return
+
+        doubtful = [
+            (at, entry.prefix)
+            for at, entry in enumerate(entries)
+            if isinstance(entry, Prefix) and shows[at]
+        ]
+        await for_each(doubtful, ask, limit=_LOOKUPS)
+
+    def _tell(self, shown: Sequence[Entry]) -> None:
+        prefixes = [entry.prefix for entry in shown if isinstance(entry, Prefix)]
+        if self.ordered:  # repetitions are neighbours
+            self._told = set(prefixes[-1:]) or self._told
+        elif len(self._stages) > 1:
+            self._told.update(prefixes)
 
     async def _completed(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         by_name = {backend.name: backend for backend in self._query.backends}
         completed: list[Entry | None] = list(entries)
-        limiter = anyio.CapacityLimiter(_HEADS)
 
-        async def complete(at: int, info: ObjectInfo) -> None:
-            async with limiter:
-                try:
-                    found = await by_name[info.backend].driver.head(info.bucket, info.key)
-                except ObjectNotFoundError:
-                    completed[at] = None  # it went after it was listed
-                else:
-                    completed[at] = found.located(backend=info.backend)
+        async def complete(item: tuple[int, ObjectInfo]) -> None:
+            at, info = item
+            try:
+                found = await by_name[info.backend].driver.head(info.bucket, info.key)
+            except ObjectNotFoundError:
+                completed[at] = None  # it went after it was listed
+            else:
+                completed[at] = found.located(backend=info.backend)
 
-        async with task_group() as group:
-            for at, entry in enumerate(entries):
-                if isinstance(entry, ObjectInfo) and not entry.complete:
-                    group.start_soon(complete, at, entry)
+        incomplete = [
+            (at, entry)
+            for at, entry in enumerate(entries)
+            if isinstance(entry, ObjectInfo) and not entry.complete
+        ]
+        await for_each(incomplete, complete, limit=_LOOKUPS)
         return [entry for entry in completed if entry is not None]
 
-    # -- cursors -----------------------------------------------------------------------------------
+    # -- cursors ---------------------------------------------------------------------------------
 
-    def cursor_at(self, page: Sequence[Entry], taken: int) -> str | None:
-        """Return the cursor behind the first `taken` entries of the page returned last."""
-        if not taken:
-            return None
-        facts = [self._fingerprint, self._at.stage, page[taken - 1].key, self._at.token]
-        return base64.urlsafe_b64encode(json.dumps(facts).encode()).decode().rstrip("=")
-
-    def _decoded(self, cursor: str) -> _Position:
-        try:
-            padded = cursor + "=" * (-len(cursor) % 4)
-            fingerprint, stage, key, token = json.loads(base64.urlsafe_b64decode(padded))
-        except ValueError as error:
-            raise ConfigError("this is no cursor of a listing") from error
-        if fingerprint != self._fingerprint:
-            raise ConfigError(
-                "this cursor belongs to another listing: bucket, prefix, delimiter, backends and"
-                " routes must be those that it came from"
-            )
-        return _Position(stage=stage, key=key, token=token)
-
-
-class _Stream:
-    """One backend's pages; the next one is fetched ahead once the first was consumed."""
-
-    def __init__(self, backend: Backend, query: Query, options: ListOptions) -> None:
-        self._backend = backend
-        self._bucket = query.bucket
-        self._options: ListOptions | None = options
-        self._ahead: OwnedTask[Page] | None = None
-        self._pages = 0
-        self.token_of_page: str | None = None
-        self.entries: Sequence[Entry] = ()
-        self.exists = False
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing comes after `entries`."""
-        return self._options is None
-
-    async def advance(self) -> None:
-        """Fetch pages until there are entries, or the end."""
-        while not self.entries and self._options is not None:
-            await self._fetch(self._options)
-
-    async def _fetch(self, options: ListOptions) -> None:
-        self.token_of_page = options.token
-        ahead, self._ahead = self._ahead, None
-        try:
-            if ahead is not None:
-                page = await ahead.result()
-            else:
-                page = await self._backend.driver.list_page(self._bucket, options)
-        except BucketNotFoundError:
-            self._options = None
-            return
-        self.exists = True
-        self._pages += 1
-        name = self._backend.name
-        self.entries = [
-            entry.located(backend=name)
-            if isinstance(entry, ObjectInfo)
-            else Prefix(bucket=entry.bucket, prefix=entry.prefix, backend=name)
-            for entry in page.entries
-        ]
-        self._options = None if page.token is None else replace(options, token=page.token)
-        if self._pages > 1 and self._options is not None:
-            self._ahead = self._backend.tasks.start(
-                self._backend.driver.list_page(self._bucket, self._options)
-            )
-
-    def taken(self, frontier: str | None = None) -> Sequence[Entry]:
-        """Take the entries up to and with the key `frontier`; None: all."""
-        if frontier is None:
-            taken, self.entries = self.entries, ()
-            return taken
-        at = bisect_right(self.entries, frontier, key=_key)
-        taken, self.entries = self.entries[:at], self.entries[at:]
-        return taken
+    def cursor(self, batch: _Batch, taken: int) -> str:
+        """Return the cursor behind the first `taken` entries of the batch, one or more."""
+        last = batch.entries[taken - 1]
+        at = replace(batch.at, key=last.key, rank=None, before=None)
+        if self._query.repeats and isinstance(last, ObjectInfo):
+            others = (one.key for one in reversed(batch.entries[:taken]) if one.key != last.key)
+            at = replace(at, rank=self._ranks[last.backend], before=next(others, batch.before))
+        return encoded(at, self._query.facts)

@@ -46,7 +46,7 @@ def check_bucket(bucket: str) -> None:
         raise InvalidNameError(
             "a bucket's name may hold no '/' or NUL and is not '.' or '..'", bucket=bucket
         )
-    if len(_utf8(bucket, "bucket")) > MAX_BUCKET_BYTES:
+    if len(_utf8(bucket, "a bucket's name")) > MAX_BUCKET_BYTES:
         raise InvalidNameError(f"a bucket's name is longer than {MAX_BUCKET_BYTES} bytes")
 
 
@@ -61,39 +61,55 @@ def check_key(bucket: str, key: str, max_bytes: int = MAX_KEY_BYTES) -> None:
     # The regular expression is run only on the few keys that have a dot beside a slash or an end.
     if "." in key and _DOT_SEGMENT.search(key):
         raise InvalidNameError("a key may have no '.' or '..' segment", bucket=bucket, key=key)
-    size = len(key) if key.isascii() else len(_utf8(key, "key"))
+    size = len(key) if key.isascii() else len(_utf8(key, "a key"))
     if size > max_bytes:
         raise InvalidNameError(
             f"a key may have {max_bytes} bytes of UTF-8, this one has {size}", bucket=bucket
         )
 
 
+def check_text(what: str, text: str) -> None:
+    """Raise InvalidNameError if no key can hold the text, TypeError if it is none.
+
+    Args:
+        what: What it is, for the message.
+        text: A prefix, a delimiter, a key to start after.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is a str, not {type(text).__name__}")
+    _utf8(text, what)
+
+
 def check_prefix(prefix: str) -> None:
-    """Raise InvalidNameError if no key can begin so because it is no text in UTF-8."""
-    if not isinstance(prefix, str):
-        raise TypeError(f"a prefix is a str, not {type(prefix).__name__}")
-    _utf8(prefix, "prefix")
+    """Raise InvalidNameError if no key can begin so."""
+    check_text("a prefix", prefix)
+    if "\0" in prefix:
+        raise InvalidNameError("a prefix may hold no NUL: no key does")
 
 
 def check_header(name: str, value: str | None) -> None:
     """Raise InvalidNameError if the value of a header-bound option would break a header."""
-    if value is not None and _HEADER_BREAKING.search(value):
+    if value is None:
+        return
+    check_text(name, value)
+    if _HEADER_BREAKING.search(value):
         raise InvalidNameError(f"{name} may hold no CR, LF or NUL")
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:
     """Raise InvalidNameError for metadata that cannot travel as headers, or names of our own."""
     for name, value in metadata.items():
+        check_text("a metadata name", name)
         if not _METADATA_NAME.fullmatch(name):
             raise InvalidNameError(f"metadata name {name!r} is no HTTP token (RFC 9110)")
         if name.lower().startswith(RESERVED_METADATA):
             raise InvalidNameError(f"metadata name {name!r}: {RESERVED_METADATA}* is reserved")
+        check_text(f"metadata {name!r}", value)
         check_header(f"metadata {name!r}", value)
-        _utf8(value, f"metadata {name!r}")
 
 
 def _utf8(text: str, what: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidNameError(f"{what} {text!r} is not valid UTF-8") from error
+        raise InvalidNameError(f"{what} has no UTF-8 form: {text!r}") from error

@@ -199,7 +199,6 @@ class Objects:
         include_shadowed: bool,
     ) -> Query:
         """Decide which backends a listing asks, and what it shows of them."""
-        self._core.check_usable()
         names = await self._routing.reaches(bucket, options.prefix)
         if include_shadowed and not isinstance(self._routing, Pinned):
             names = self._core.names

@@ -132,6 +132,8 @@ class DriverContext:
 
     Attributes:
         backend: The name under which the store knows the backend (the first, if it has several).
+            A driver may put it into `ObjectInfo.backend`, which saves the store a copy a key in
+            listings; the store corrects it where it is another's.
         pool: The store's memory, for a driver that must hold bytes back.
         events: Where to tell what happens.
         timeout: The limits that a network driver sets on its sockets.

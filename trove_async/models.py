@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from .errors import RangeError
 
@@ -167,6 +167,10 @@ class Prefix:
     def key(self) -> str:
         """The prefix itself: what a listing sorts by."""
         return self.prefix
+
+
+Entry: TypeAlias = ObjectInfo | Prefix
+"""What a listing has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

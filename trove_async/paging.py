@@ -37,13 +37,14 @@ def paginate(
     """
     entries: list[ObjectInfo | Prefix] = []
     keys = seek(first_key(options))
+    prefix, delimiter, limit = options.prefix, options.delimiter, options.limit
     while (found := next(keys, None)) is not None:
         key, handle = found
-        if not key.startswith(options.prefix):
+        if not key.startswith(prefix):
             break
-        if len(entries) == options.limit:
+        if len(entries) == limit:
             return Page(entries=entries, token=key)
-        common = common_prefix(key, options)
+        common = common_prefix(key, options) if delimiter else None
         if common is None:
             info = load(key, handle)
             if info is not None:

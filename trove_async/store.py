@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from . import _checks, _names
@@ -21,7 +22,6 @@ from .models import (
     ByteRange,
     DeleteOptions,
     Health,
-    ListOptions,
     Timeout,
 )
 from .pool import BufferPool
@@ -168,11 +168,9 @@ class Trove:
         if name not in self._core.names:
             known = ", ".join(map(repr, self._core.names))
             raise BackendNotFoundError(f"no backend {name!r} in this store: there are {known}")
-        handle = object.__new__(type(self))
-        handle._core = self._core
-        handle._routing = Pinned(name)
-        handle._objects = Objects(self._core, handle._routing)
-        handle._objects = Objects(self._core, handle._routing)
+        handle = copy(self)  # whatever a subclass has added included
+        handle._routing = routing = Pinned(name)  # noqa: SLF001 - of its own class
+        handle._objects = Objects(self._core, routing)  # noqa: SLF001 - of its own class
         return handle
 
     # -- objects -----------------------------------------------------------------------------------
@@ -523,15 +521,12 @@ class Trove:
             ConfigError: The cursor belongs to another listing (when iterated).
         """
         _names.check_bucket(bucket)
-        _names.check_prefix(prefix)
-        if page_size < 1:
-            raise ValueError(f"page_size is at least 1, not {page_size}")
-        if delimiter == "":
-            raise ValueError("a delimiter has at least one character; None: no delimiter")
-        if cursor is not None and start_after is not None:
-            raise ValueError("a cursor says where to start: give no start_after beside it")
-        options = ListOptions(
-            prefix=prefix, delimiter=delimiter, start_after=start_after, limit=page_size
+        options = _checks.list_options(
+            prefix=prefix,
+            delimiter=delimiter,
+            start_after=start_after,
+            cursor=cursor,
+            page_size=page_size,
         )
 
         return ObjectIterator(
@@ -541,7 +536,10 @@ class Trove:
                 cursor=cursor,
                 details=details,
                 include_shadowed=include_shadowed,
-            )
+            ),
+            lambda work: self._core.run("list", bucket, None, work),
+            page_size=page_size,
+            cursor=cursor,
         )
 
     # -- buckets -----------------------------------------------------------------------------------

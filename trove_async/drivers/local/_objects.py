@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from base64 import b64encode
 from typing import TYPE_CHECKING
 
-from crc32c import crc32c
-
-from trove_async.errors import IntegrityError, ObjectNotFoundError
+from trove_async.errors import ObjectNotFoundError
 
 from ._beneath import ABSENT, READ
+from ._checksums import check, checksum, in_base64
 from ._placing import Ground, check_conditions, prune, publish, sync_removal, unlink
 from ._record import FOREIGN, Record, decode, describe
 
@@ -89,27 +87,15 @@ def put(
     root: Root, spot: Spot, views: Sequence[memoryview], options: PutOptions, stop: Stop
 ) -> ObjectInfo:
     """Store the object: write it aside, and let it take its place."""
-    counted = 0
-    for view in views:
-        counted = crc32c(view, counted)
-    checksum = b64encode(counted.to_bytes(4)).decode()
-    check_crc32c(options, checksum)
+    counted = in_base64(checksum(views))
+    check(options.checksums, counted)
     staged = root.staging.create()
     try:
         staged.write(views, 0, stop)
-        return publish(root, spot, staged, Record.of(options, checksum), options=options, stop=stop)
+        return publish(root, spot, staged, Record.of(options, counted), options=options, stop=stop)
     except BaseException:
         staged.discard()
         raise
-
-
-def check_crc32c(options: PutOptions, counted: str) -> None:
-    """Raise IntegrityError if the body is not what its sender took it to be."""
-    given = options.checksums.get("crc32c", counted)
-    if given != counted:
-        raise IntegrityError(
-            f"the body's crc32c is {counted}, not {given} as given: it changed on its way here"
-        )
 
 
 def delete(root: Root, spot: Spot, if_match: str | None, stop: Stop) -> None:

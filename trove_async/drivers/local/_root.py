@@ -65,6 +65,7 @@ class Root:
     Attributes:
         path: Its real path.
         settings: What the driver was made with.
+        backend: The name of the backend that the driver is.
         beneath: Its paths.
         layout: Which path a key has.
         locks: Its keys' locks.
@@ -75,13 +76,14 @@ class Root:
         read_flags: How preadv(2) reads what is in the cache, and nothing else; None: it cannot.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, backend: str = "") -> None:
         """Open it, make the area if it is not there, and sweep what is dead in it.
 
         Raises:
             ConfigError: It is no directory, or this system has no way to confine paths.
         """
         self.settings = settings
+        self.backend = backend
         self.fsync = settings.fsync
         _check_platform()
         with ExitStack() as opened:

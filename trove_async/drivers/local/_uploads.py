@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from trove_async.errors import BackendError, IntegrityError, StreamError
 
+from ._checksums import check, checksum, combined, in_base64
 from ._failures import translated
 from ._placing import publish
 from ._record import Record
@@ -39,7 +40,7 @@ class FileUpload:
         self._options = options
         self._threads = threads
         self._staged: Staged | None = None
-        self._parts: dict[int, Part] = {}
+        self._parts: dict[int, tuple[Part, int]] = {}
         self._done: ObjectInfo | None = None
 
     async def __aenter__(self) -> Self:
@@ -64,18 +65,24 @@ class FileUpload:
         if size != part.size:
             raise IntegrityError(f"part {part.number} has {size} bytes, not {part.size} as said")
         staged, stop = self._open(), Stop()
+
+        def write() -> int:
+            counted = checksum(views)
+            staged.write(views, part.offset, stop)
+            return counted
+
         with translated(self._spot.bucket, self._spot.key):
-            await self._threads.run(lambda: staged.write(views, part.offset, stop), stop=stop)
-        self._parts[part.number] = part
+            self._parts[part.number] = part, await self._threads.run(write, stop=stop)
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         """Make the object of the parts; the same again if it was made already."""
         if self._done is not None:
             return self._done
         staged, stop = self._open(), Stop()
-        size = self._size()
-        crc32c = checksums.get("crc32c", self._options.checksums.get("crc32c"))
-        record = Record.of(self._options, crc32c)
+        size, counted = self._whole()
+        check(checksums, counted)
+        check(self._options.checksums, counted)
+        record = Record.of(self._options, counted)
 
         def publish_parts() -> ObjectInfo:
             staged.cut(size)
@@ -94,20 +101,22 @@ class FileUpload:
             raise StreamError("this upload is over: open another")
         return self._staged
 
-    def _size(self) -> int:
-        """Return the bytes of all parts together.
+    def _whole(self) -> tuple[int, str]:
+        """Return the bytes of all parts together, and their checksum.
 
         Raises:
-            BackendError: They leave a gap, overlap, or are not as many bytes as was said.
+            BackendError: They leave a gap, or overlap.
+            IntegrityError: They are not as many bytes as was said.
         """
-        end = 0
-        for part in sorted(self._parts.values(), key=lambda part: part.offset):
+        end = counted = 0
+        for part, one in sorted(self._parts.values(), key=lambda sent: sent[0].offset):
             if part.offset != end:
                 raise BackendError(f"the parts do not meet at {end}: one begins at {part.offset}")
+            counted = combined(counted, one, part.size)
             end += part.size
         if self._options.size not in {None, end}:
             raise IntegrityError(f"the parts have {end} bytes, not {self._options.size} as said")
-        return end
+        return end, in_base64(counted)
 
 
 def _discard(staged: Staged) -> None:

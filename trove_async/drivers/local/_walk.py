@@ -271,6 +271,7 @@ class Walk:
             size=status.st_size,
             etag=etag(status),
             last_modified=written(status.st_mtime),
+            backend=self._root.backend,
             complete=False,
         )
 

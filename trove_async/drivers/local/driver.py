@@ -138,13 +138,15 @@ class LocalDriver:
         """What it can honour."""
         return self._capabilities
 
-    async def open(self, context: DriverContext) -> None:  # noqa: ARG002 - it holds no bytes back
+    async def open(self, context: DriverContext) -> None:
         """Open the root, making what is missing, and sweep what killed processes left in it."""
         if self._threads is not None:
             raise ClosedError("this driver was opened before: make another")
         self._threads = Threads(self._count)
         with translated():
-            self._root = await self._threads.run(lambda: Root(self._settings), undo=Root.close)
+            self._root = await self._threads.run(
+                lambda: Root(self._settings, context.backend), undo=Root.close
+            )
         self._layout = self._root.layout
 
     async def aclose(self) -> None:

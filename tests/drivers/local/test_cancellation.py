@@ -1,0 +1,235 @@
+"""After a cancel nothing of a call is left: no file, no descriptor, no thread that still works."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async.drivers.local._threads import Stop, Stopped, Threads
+from trove_async.models import CopyOptions, DeleteOptions, GetOptions, ListOptions, Part, PutOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tests.drivers.local.conftest import Shop
+
+
+class Gate:
+    """A call of the system that waits in its thread until it is let go on."""
+
+    def __init__(self, real: Callable[..., object]) -> None:
+        self.real = real
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        self.left = threading.Event()
+
+    def __call__(self, *args: object, **named: object) -> object:
+        self.reached.set()
+        self.opened.wait(10)
+        try:
+            return self.real(*args, **named)
+        finally:
+            self.left.set()
+
+
+async def _cancel_at(gate: Gate, work: Callable[[], Awaitable[object]], times: int = 1) -> None:
+    """Cancel `work` while its thread stands at the gate, and then let the thread go on."""
+
+    async def run() -> None:
+        await work()
+
+    loop = asyncio.get_running_loop()
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(run())
+        await loop.run_in_executor(None, gate.reached.wait, 10)
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert not task.done()
+        gate.opened.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert gate.left.is_set()
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("call", ["pwritev", "utime", "setxattr"])
+async def test_put_cancelled_before_it_takes_its_place_leaves_the_old_object(
+    shop: Shop,
+    monkeypatch: pytest.MonkeyPatch,
+    open_files: Callable[[], int],
+    call: str,
+    times: int,
+) -> None:
+    await shop.put("d/k", b"old", metadata={"a": "b"})
+    before = open_files()
+    with monkeypatch.context() as patch:
+        gate = Gate(getattr(os, call))
+        patch.setattr(os, call, gate)
+        await _cancel_at(gate, lambda: shop.put("d/k", b"new"), times)
+        for key in ["e/k", "dir/"]:
+            gate = Gate(gate.real)
+            patch.setattr(os, call, gate)
+            await _cancel_at(gate, lambda key=key: shop.put(key, b"new"), times)  # type: ignore[misc] # a default binds the loop's variable
+    assert open_files() == before
+    assert await shop.read("d/k") == b"old"
+    assert await shop.keys() == ["d/k"]
+    assert shop.own_files() == []
+    assert not (shop.bucket / "e").exists()
+
+
+async def test_put_cancelled_while_it_waits_for_its_lock_gives_up(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = shop.driver._root  # noqa: SLF001 - to hold a lock as another process would
+    assert root is not None
+    with root.locks.key("b", "k", Stop()):
+        gate = Gate(os.utime)
+        monkeypatch.setattr(os, "utime", gate)
+        await _cancel_at(gate, lambda: shop.put("k", b"new"))
+    assert (await shop.keys(), shop.own_files()) == ([], [])
+
+
+async def test_part_cancelled_midway_has_ended_when_it_says_so(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
+) -> None:
+    before = open_files()
+    async with shop.driver.upload("b", "k", PutOptions()) as upload:
+        gate = Gate(os.pwritev)
+        part = Part(number=1, offset=0, size=3, last=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pwritev", gate)
+            await _cancel_at(gate, lambda: upload.send(part, [memoryview(b"abc")]))
+    assert (await shop.keys(), shop.own_files(), open_files()) == ([], [], before)
+
+
+async def test_upload_cancelled_as_it_opens_leaves_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
+) -> None:
+    before = open_files()
+    with monkeypatch.context() as patch:
+        gate = Gate(os.open)
+        patch.setattr(os, "open", gate)
+        await _cancel_at(gate, lambda: shop.driver.upload("b", "k", PutOptions()).__aenter__())
+    assert (shop.own_files(), open_files()) == ([], before)
+
+
+async def test_upload_cancelled_in_its_commit_leaves_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
+) -> None:
+    before = open_files()
+    async with shop.driver.upload("b", "k", PutOptions()) as upload:
+        with monkeypatch.context() as patch:
+            gate = Gate(os.utime)
+            patch.setattr(os, "utime", gate)
+            await _cancel_at(gate, lambda: upload.commit({}))
+    assert (await shop.keys(), shop.own_files(), open_files()) == ([], [], before)
+
+
+@pytest.mark.parametrize("size", [10, 1024 * 1024])
+async def test_get_cancelled_as_it_opens_closes_its_file(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int], size: int
+) -> None:
+    await shop.put("dir/", bytes(size))
+    before = open_files()
+    with monkeypatch.context() as patch:
+        gate = Gate(os.getxattr)
+        patch.setattr(os, "getxattr", gate)
+        await _cancel_at(gate, lambda: shop.read("dir/"))
+    assert open_files() == before
+
+
+@pytest.mark.parametrize("into", [False, True])
+async def test_read_cancelled_midway_has_ended_when_it_says_so(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int], *, into: bool
+) -> None:
+    await shop.put("big", bytes(1024 * 1024))
+    before = open_files()
+    buffer = bytearray(1000)
+    real = Threads.submit
+    async with shop.driver.get("b", "big", GetOptions()) as reader:
+
+        def read() -> Awaitable[object]:
+            if into:
+                return reader.readinto(memoryview(buffer))  # type: ignore[attr-defined,no-any-return] # ReadsInto
+            return reader.read(1000)
+
+        gates: list[Gate] = []
+
+        def submit(threads: Threads, work: Callable[[], object], *_: object) -> object:
+            gates[0].real = work
+            return real(threads, gates[0])
+
+        for times in [1, 2]:
+            gates[:] = [Gate(os.read)]
+            with monkeypatch.context() as patch:
+                patch.setattr(Threads, "submit", submit)
+                await _cancel_at(gates[0], read, times)
+    assert open_files() == before
+
+
+async def test_copy_and_listing_cancelled_midway_stop(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
+) -> None:
+    source = await shop.put("d/k", bytes(100))
+    before = open_files()
+    with monkeypatch.context() as patch:
+        gate = Gate(os.copy_file_range)
+        patch.setattr(os, "copy_file_range", gate)
+        options = CopyOptions(source=source, put=PutOptions())
+        await _cancel_at(gate, lambda: shop.driver.copy("b", "d/k", "b", "l", options))
+    with monkeypatch.context() as patch:
+        gate = Gate(os.scandir)
+        patch.setattr(os, "scandir", gate)
+        await _cancel_at(gate, lambda: shop.driver.list_page("b", ListOptions()))
+    assert (await shop.keys(), shop.own_files(), open_files()) == (["d/k"], [], before)
+
+
+async def test_delete_cancelled_before_it_begins_deletes_nothing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.put("k", b"x")
+    with monkeypatch.context() as patch:
+        gate = Gate(os.stat)
+        patch.setattr(os, "stat", gate)
+        await _cancel_at(gate, lambda: shop.driver.delete("b", "k", DeleteOptions()))
+    assert await shop.read("k") == b"x"
+
+
+async def test_work_that_has_not_begun_is_taken_back() -> None:
+    threads = Threads(1)
+    gate = Gate(lambda: None)
+    begun = threading.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(threads.run(gate))
+        await asyncio.get_running_loop().run_in_executor(None, gate.reached.wait, 10)
+        queued = group.create_task(threads.run(begun.set))
+        await asyncio.sleep(0)
+        queued.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await queued
+        gate.opened.set()
+    await threads.aclose()
+    assert not begun.is_set()
+
+
+async def test_result_that_nobody_takes_is_undone() -> None:
+    threads = Threads(1)
+    undone: list[str] = []
+    gate = Gate(lambda: "result")
+    await _cancel_at(gate, lambda: threads.run(gate, undo=undone.append))  # type: ignore[arg-type] # it is a str
+    assert undone == ["result"]
+    await threads.aclose()
+
+
+def test_stop_is_heard_at_the_next_check() -> None:
+    stop = Stop()
+    stop.check()
+    stop.asked = True
+    with pytest.raises(Stopped):
+        stop.check()

@@ -1,0 +1,180 @@
+"""Nothing outside the root is read or touched, whatever others do to the directories meanwhile."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+import pytest
+
+from trove_async.drivers.local import _beneath
+from trove_async.drivers.local._beneath import DIRECTORY, READ, Beneath
+from trove_async.errors import TroveError
+from trove_async.models import DeleteOptions, ListOptions, PutOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from tests.drivers.local.conftest import Shop
+
+    OpenShop = Callable[..., AbstractAsyncContextManager[Shop]]
+
+
+@pytest.fixture(params=[True, False], ids=["openat2", "walk"])
+def beneath(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Beneath]:
+    (tmp_path / "root/d").mkdir(parents=True)
+    (tmp_path / "root/d/f").write_bytes(b"inside")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/f").write_bytes(b"outside")
+    (tmp_path / "root/out").symlink_to(tmp_path / "outside")
+    (tmp_path / "root/in").symlink_to("d")
+    (tmp_path / "root/d/link").symlink_to("f")
+    fd = os.open(tmp_path / "root", DIRECTORY)
+    yield Beneath(fd, openat2=request.param)
+    os.close(fd)
+
+
+def test_opens_what_is_inside(beneath: Beneath) -> None:
+    fd = beneath.open("d/f", READ)
+    assert os.read(fd, 10) == b"inside"
+    os.close(fd)
+    assert beneath.exists("d")
+    assert not beneath.exists("no/no")
+
+
+@pytest.mark.parametrize("path", ["out/f", "out", "in/f", "d/link"])
+def test_links_are_never_followed(beneath: Beneath, path: str) -> None:
+    with pytest.raises(OSError, match=r".*") as caught:
+        beneath.open(path, READ)
+    assert caught.value.errno in {errno.ELOOP, errno.ENOTDIR}
+    assert not beneath.exists(path)
+    assert beneath.open_cached(path) < 0
+
+
+def test_make_never_goes_through_a_link(
+    beneath: Beneath, tmp_path: Path, open_files: Callable[[], int]
+) -> None:
+    before = open_files()
+    for path in ["out/new", "d/f/new", "d/link/new"]:
+        with pytest.raises(OSError, match=r".*"):
+            beneath.make(path, 0o700, below=1)
+    with pytest.raises(FileNotFoundError):
+        beneath.make("no/new", 0o700, below=1)
+    assert open_files() == before
+    assert [path.name for path in (tmp_path / "outside").iterdir()] == ["f"]
+
+
+def test_make_tells_what_was_there(beneath: Beneath) -> None:
+    for there in [1, 4]:
+        fd, count = beneath.make("d/x/y/z", 0o700, below=1)
+        os.close(fd)
+        assert count == there
+
+
+def test_other_errors_are_told(beneath: Beneath, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(Beneath, "open", refuse)
+    with pytest.raises(PermissionError):
+        beneath.exists("d")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM, errno.EINVAL])
+def test_walks_where_the_kernel_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: object) -> int:
+        ctypes.set_errno(code)
+        return -1
+
+    monkeypatch.setattr(_beneath, "_syscall", lambda _: refuse)
+    (tmp_path / "f").write_bytes(b"x")
+    fd = os.open(tmp_path, DIRECTORY)
+    beneath = Beneath(fd)
+    assert not beneath.has_cached
+    os.close(beneath.open("f", READ))
+    os.close(fd)
+
+
+class Swapping:
+    """Swaps a directory for a link to the outside and back, as fast as it can, in a thread."""
+
+    def __init__(self, inside: Path, outside: Path) -> None:
+        self.inside = inside
+        self.aside = inside.with_name("aside")
+        self.link = inside.with_name("link")
+        self.link.symlink_to(outside)
+        self.over = threading.Event()
+        self.swaps = 0
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self.over.is_set():
+            with suppress(OSError):
+                self.inside.rename(self.aside)
+                self.link.rename(self.inside)
+                self.inside.rename(self.link)
+                self.aside.rename(self.inside)
+                self.swaps += 1
+            with suppress(OSError):
+                if self.inside.is_symlink():
+                    self.inside.rename(self.link)
+            with suppress(OSError):
+                if self.aside.exists():
+                    self.aside.rename(self.inside)
+
+
+@pytest.mark.parametrize("openat2", [True, False])
+@pytest.mark.parametrize("level", ["bucket", "directory"])
+async def test_directory_swapped_for_a_link_leads_nowhere(
+    tmp_path: Path, open_shop: OpenShop, level: str, *, openat2: bool
+) -> None:
+    outside = tmp_path / "outside"
+    for name in ["k", "d/k", "kept"]:
+        (outside / name).parent.mkdir(parents=True, exist_ok=True)
+        (outside / name).write_bytes(b"outside")
+    before = sorted(path.relative_to(outside) for path in outside.rglob("*"))
+    async with open_shop(tmp_path / "root", openat2=openat2) as shop:
+        await shop.put("d/k", b"inside")
+        await shop.put("d/stays", b"inside")
+        inside = shop.bucket if level == "bucket" else shop.bucket / "d"
+        done = 0
+        with Swapping(inside, outside) as swapping:
+            for number in range(150):
+                for work in (
+                    lambda: shop.put("d/k", b"inside"),
+                    lambda number=number: shop.put(f"d/new{number}", b"inside"),
+                    lambda number=number: shop.driver.delete(
+                        "b", f"d/new{number}", DeleteOptions()
+                    ),
+                    lambda: shop.driver.delete("b", "d/kept", DeleteOptions()),
+                ):
+                    with suppress(TroveError):
+                        await work()
+                        done += 1
+                with suppress(TroveError):
+                    assert await shop.read("d/k") == b"inside"
+                with suppress(TroveError):
+                    page = await shop.driver.list_page("b", ListOptions())
+                    assert not {"k", "kept", "d/kept"} & {entry.key for entry in page.entries}
+                with suppress(TroveError):
+                    await shop.driver.put("aside", "d/k", [memoryview(b"inside")], PutOptions())
+        assert done
+        assert swapping.swaps
+    assert sorted(path.relative_to(outside) for path in outside.rglob("*")) == before
+    assert {path.read_bytes() for path in outside.rglob("k*") if path.is_file()} == {b"outside"}

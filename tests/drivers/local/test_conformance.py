@@ -1,0 +1,35 @@
+"""The contract, kept by the driver with all that the system has, and with each thing missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async.drivers.local import LocalDriver
+from trove_async.testing import DriverSuite
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class TestLocal(DriverSuite):
+    @pytest.fixture
+    def driver(self, tmp_path: Path) -> LocalDriver:
+        return LocalDriver(tmp_path, fsync=False)
+
+
+class TestDurable(DriverSuite):
+    @pytest.fixture
+    def driver(self, tmp_path: Path) -> LocalDriver:
+        return LocalDriver(tmp_path)
+
+
+class TestPortable(DriverSuite):
+    """As on a system that has none of what Linux has, on a file system that folds names."""
+
+    @pytest.fixture
+    def driver(self, tmp_path: Path) -> LocalDriver:
+        return LocalDriver(
+            tmp_path, fsync=False, openat2=False, ofd_locks=False, xattrs=False, folding=True
+        )

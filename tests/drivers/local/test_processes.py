@@ -1,0 +1,224 @@
+"""Many processes on one root, and what is left of one that was killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trove_async.errors import ObjectExistsError
+from trove_async.models import GetOptions, Part, PutOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from tests.drivers.local.conftest import Shop
+
+    OpenShop = Callable[..., AbstractAsyncContextManager[Shop]]
+
+PLAYING = Path(__file__).with_name("playing.py")
+only_soak = pytest.mark.skipif(os.environ.get("TROVE_SOAK") != "1", reason="`make soak` runs it")
+
+LOCKS = pytest.mark.parametrize("ofd_locks", [True, False], ids=["ofd", "flock"])
+
+
+async def play(name: str, root: Path, *before: str, **arguments: Any) -> Any:  # noqa: ANN401 - JSON
+    """Run one play in a process of its own, and return what it says."""
+    process = await asyncio.create_subprocess_exec(
+        *before,
+        sys.executable,
+        str(PLAYING),
+        name,
+        str(root),
+        json.dumps(arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    out, error = await process.communicate()
+    assert process.returncode == 0, error.decode()
+    return json.loads(out.splitlines()[-1])
+
+
+async def play_all(plays: list[tuple[str, Path, dict[str, Any]]]) -> list[Any]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(play(name, root, **named)) for name, root, named in plays]
+    return [task.result() for task in tasks]
+
+
+@LOCKS
+async def test_one_of_many_processes_creates_a_key(shop: Shop, *, ofd_locks: bool) -> None:
+    keys = ["k", "d/k", "dir/", "d", "k/under"] * 4
+    settings = {"ofd_locks": ofd_locks}
+    won = await play_all([("create", shop.root, {"keys": keys, "settings": settings})] * 6)
+    assert sorted(key for one in won for key in one) == sorted(set(keys))
+
+
+async def test_one_of_many_tasks_creates_a_key(shop: Shop) -> None:
+    async def create(number: int) -> int:
+        await shop.put("k", str(number).encode(), if_none_match="*")
+        return number
+
+    results = []
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(_outcome(create(number))) for number in range(12)]
+    results = [task.result() for task in tasks]
+    (winner,) = [result for result in results if result is not None]
+    assert await shop.read("k") == str(winner).encode()
+
+
+async def _outcome(work: Any) -> int | None:  # noqa: ANN401 - a coroutine
+    try:
+        result: int = await work
+    except ObjectExistsError:
+        return None
+    return result
+
+
+@LOCKS
+@pytest.mark.parametrize("key", ["n", "dir/"])
+async def test_compare_and_swap_loses_no_increment(
+    shop: Shop, key: str, *, ofd_locks: bool
+) -> None:
+    await shop.put(key, b"0")
+    named = {"key": key, "times": 60, "settings": {"ofd_locks": ofd_locks}}
+    await play_all([("count", shop.root, named)] * 3)
+    assert await shop.read(key) == b"180"
+
+
+@pytest.mark.parametrize("xattrs", [True, False])
+async def test_keys_in_one_anothers_way_stay_whole(
+    tmp_path: Path, open_shop: OpenShop, *, xattrs: bool
+) -> None:
+    async with open_shop(tmp_path) as shop:
+        settings = {"xattrs": xattrs}
+        await play_all(
+            [
+                ("conflict", tmp_path, {"seed": seed, "rounds": 400, "settings": settings})
+                for seed in range(3)
+            ]
+        )
+        keys = await shop.keys()
+        assert keys == sorted(set(keys))
+        for key in keys:
+            async with shop.driver.get("b", key, GetOptions()) as reader:
+                assert reader.info.key == key
+
+
+async def test_key_that_exists_is_never_missed(tmp_path: Path, open_shop: OpenShop) -> None:
+    async with open_shop(tmp_path) as shop:
+        await shop.put("p", b"a file where others need a directory")
+    await play_all(
+        [("stay", tmp_path, {"key": key, "rounds": 150}) for key in ["p/q", "p/q/r", "s/t"]]
+        + [("conflict", tmp_path, {"seed": 9, "rounds": 300})]
+    )
+
+
+async def test_bucket_with_an_acknowledged_put_is_not_deleted(shop: Shop) -> None:
+    results = await play_all(
+        [("rebucket", shop.root, {"rounds": 500})]
+        + [("lodge", shop.root, {"key": key, "rounds": 500}) for key in ["k", "d/e", "dir/"]]
+    )
+    assert all(results)
+
+
+async def test_second_driver_leaves_the_first_ones_files(
+    tmp_path: Path, open_shop: OpenShop
+) -> None:
+    async with open_shop(tmp_path) as shop, shop.driver.upload("b", "k", PutOptions()) as upload:
+        await upload.send(Part(number=1, offset=0, size=1, last=True), [memoryview(b"x")])
+        async with open_shop(tmp_path):
+            pass
+        await play("create", tmp_path, keys=[])
+        await upload.commit({})
+        assert await shop.read("k") == b"x"
+
+
+async def test_litter_of_the_dead_is_swept(tmp_path: Path, open_shop: OpenShop) -> None:
+    async with open_shop(tmp_path):
+        pass
+    staging = tmp_path / ".trove/staging"
+    (staging / "dead").mkdir()
+    (staging / "dead/0").write_bytes(b"half")
+    (staging / "dead.lock").write_bytes(b"")
+    (staging / "orphan").mkdir()
+    (staging / "orphan/0").write_bytes(b"half")
+    (staging / "young.lock").write_bytes(b"")
+    status = (staging / "dead/0").stat()
+    sidecar = tmp_path / f".trove/meta/{status.st_mtime_ns}-{status.st_ino}"
+    sidecar.write_bytes(b"of what is staged")
+    async with open_shop(tmp_path):
+        assert not sidecar.exists()
+    assert list(staging.iterdir()) == []
+
+
+SETTINGS = [{"fsync": False}, {"fsync": False, "xattrs": False}, {"fsync": True}]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "sidecars", "durable"])
+async def test_kill_at_any_moment_leaves_old_or_new(tmp_path: Path, settings: Any) -> None:  # noqa: ANN401 - of the driver
+    await play("kill", tmp_path, kills=100, seed=1, settings=settings)
+
+
+@pytest.mark.soak
+@only_soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "sidecars", "durable"])
+@pytest.mark.parametrize("seed", range(2, 6))
+async def test_thousands_of_kills(tmp_path: Path, settings: Any, seed: int) -> None:  # noqa: ANN401 - as above
+    await play("kill", tmp_path, kills=1000, seed=seed, settings=settings)
+
+
+@pytest.mark.soak
+@only_soak
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "sidecars", "durable"])
+async def test_kill_at_each_system_call_leaves_old_or_new(tmp_path: Path, settings: Any) -> None:  # noqa: ANN401 - as above
+    fresh = tmp_path / "fresh"
+    await play("prepare", fresh, settings=settings)
+    for call in [
+        "pwritev",
+        "utimensat",
+        "fsetxattr",
+        "write",
+        "fsync",
+        "fcntl",
+        "openat2",
+        "mkdirat",
+        "renameat",
+        "unlinkat",
+        "linkat",
+    ]:
+        for when in range(1, 1000):
+            root = tmp_path / f"{call}-{when}"
+            shutil.copytree(fresh, root)
+            inject = f"inject={call}:signal=KILL:when={when}"
+            process = await asyncio.create_subprocess_exec(
+                "strace",
+                "-f",
+                "-qq",
+                "-o",
+                "/dev/null",
+                "-e",
+                inject,
+                sys.executable,
+                str(PLAYING),
+                "put_once",
+                str(root),
+                json.dumps({"settings": settings}),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                stdout=asyncio.subprocess.DEVNULL,
+            )
+            killed = await process.wait() != 0
+            await play("check_once", root, settings=settings)
+            shutil.rmtree(root)
+            if not killed:
+                break

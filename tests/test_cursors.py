@@ -1,0 +1,314 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.store_fakes import Fake, Unordered, fill, store_of
+from trove_async import ConfigError, Prefix, Route
+from trove_async.models import DeleteOptions
+from trove_async.router import Router
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from trove_async import ObjectInfo, Trove
+
+ROUTES: Sequence[Route | tuple[str, str]] = [
+    ("*.log", "cold"),
+    Route.prefix("b/", "cold"),
+    Route.suffix("z", "third"),
+]
+
+
+async def filled(*kinds: type[Fake]) -> list[Fake]:
+    drivers = [kind() for kind in kinds]
+    for number, driver in enumerate(drivers):
+        keys = ["a", "a.log", "b/1", "b/2", "b0", "c/x", "c/z", "d", "k.log", "z", f"own{number}"]
+        await fill(driver, "data", *keys)
+    return drivers
+
+
+def store_over(drivers: Sequence[Fake], routes: Sequence[Any] = ROUTES) -> Trove:
+    default, cold, third = drivers
+    return store_of(default, backends={"cold": cold, "third": third}, routes=routes)
+
+
+def places(entries: Sequence[ObjectInfo | Prefix]) -> list[tuple[str, str, bool]]:
+    return [(entry.key, entry.backend, isinstance(entry, Prefix)) for entry in entries]
+
+
+ARGUMENTS: list[dict[str, Any]] = [
+    {},
+    {"delimiter": "/"},
+    {"prefix": "b"},
+    {"prefix": "c/", "delimiter": "/"},
+    {"include_shadowed": True},
+    {"include_shadowed": True, "delimiter": "/"},
+    {"details": True},
+]
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
+@pytest.mark.parametrize(
+    "kinds",
+    [(Fake, Fake, Fake), (Fake, Unordered, Unordered), (Unordered, Fake, Fake)],
+    ids=["ordered", "two odd", "one odd"],
+)
+@pytest.mark.parametrize("page_size", [1, 2, 1000])
+async def test_listing_goes_on_exactly_from_every_position(
+    arguments: dict[str, Any], kinds: tuple[type[Fake], ...], page_size: int
+) -> None:
+    drivers = await filled(*kinds)
+    async with store_over(drivers) as store:
+        expected = places(await store.list("data", page_size=page_size, **arguments).all())
+        listing = store.list("data", page_size=page_size, **arguments)
+        assert listing.cursor is None
+        cursors: list[str] = []
+        async for _ in listing:
+            assert listing.cursor is not None
+            cursors.append(listing.cursor)
+        assert listing.cursor == cursors[-1]
+    async with store_over(drivers) as fresh:
+        for other_size in (1, 3, 1000):
+            for at, cursor in enumerate(cursors, 1):
+                resumed = fresh.list("data", cursor=cursor, page_size=other_size, **arguments)
+                assert resumed.cursor == cursor
+                assert places(await resumed.all()) == expected[at:]
+                assert resumed.cursor is not None
+
+
+async def test_cursor_of_a_resumed_listing_goes_on_from_there() -> None:
+    drivers = await filled(Fake, Fake, Fake)
+    async with store_over(drivers) as store:
+        expected = places(await store.list("data", include_shadowed=True).all())
+        shown, cursor = [], None
+        while True:
+            listing = store.list("data", cursor=cursor, include_shadowed=True)
+            page = [entry async for entry in listing][:1]
+            if not page:
+                break
+            listing = store.list("data", cursor=cursor, include_shadowed=True)
+            shown.append(await anext(listing))
+            cursor = listing.cursor
+        assert places(shown) == expected
+
+
+async def test_cursor_survives_changes_around_it() -> None:
+    drivers = await filled(Fake, Fake, Fake)
+    async with store_over(drivers) as store:
+        listing = store.list("data", page_size=3)
+        shown = [await anext(listing) for _ in range(4)]
+        assert shown[-1].key == "b/2"
+        await drivers[1].delete("data", "b/2", DeleteOptions())
+        await store.put("data", "a-new", b"")
+        await store.put("data", "b-new", b"")
+        await store.put("data", "c-new", b"")
+        rest = [entry.key for entry in await store.list("data", cursor=listing.cursor).all()]
+        assert rest[:4] == ["b0", "c-new", "c/x", "c/z"]
+
+
+async def test_cursor_at_the_end_shows_what_is_added_behind_it() -> None:
+    drivers = await filled(Fake, Fake, Fake)
+    async with store_over(drivers) as store:
+        listing = store.list("data")
+        await listing.all()
+        assert await store.list("data", cursor=listing.cursor).all() == []
+        await store.put("data", "zzz.txt", b"")
+        (added,) = await store.list("data", cursor=listing.cursor).all()
+        assert added.key == "zzz.txt"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda store: store.list("data", prefix="a"),
+        lambda store: store.list("data", delimiter="/"),
+        lambda store: store.list("other"),
+        lambda store: store.list("data", include_shadowed=True),
+        lambda store: store.backend("cold").list("data"),
+    ],
+)
+async def test_cursor_of_another_listing_is_refused(change: Callable[[Trove], Any]) -> None:
+    drivers = await filled(Fake, Fake, Fake)
+    async with store_over(drivers) as store:
+        await store.create_bucket("other")
+        await store.put("other", "a", b"")
+        listing = change(store)
+        await anext(listing)
+        with pytest.raises(ConfigError, match="belongs to another listing"):
+            await anext(store.list("data", cursor=listing.cursor))
+
+
+async def test_cursor_of_other_routes_is_refused() -> None:
+    drivers = await filled(Fake, Fake, Fake)
+    async with store_over(drivers) as store:
+        listing = store.list("data")
+        await anext(listing)
+    async with store_over(drivers, routes=[("*.log", "cold"), ("*.z", "third")]) as other:
+        with pytest.raises(ConfigError, match="routes must be those"):
+            await other.list("data", cursor=listing.cursor).all()
+
+
+def refused(cursor: str) -> None:
+    async def main() -> None:
+        driver = Fake()
+        await fill(driver, "data", "a")
+        async with store_of(driver) as store:
+            with pytest.raises(ConfigError) as caught:
+                await store.list("data", cursor=cursor).all()
+            assert "\n" not in str(caught.value)
+            assert driver.pages == []
+
+    asyncio.run(main())
+
+
+def cursor_of(content: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(content).encode()).decode().rstrip("=")
+
+
+@given(st.text())
+def test_any_text_is_no_cursor(text: str) -> None:
+    refused(text)
+
+
+@pytest.mark.parametrize("text", ["", "=", "A", "é", "\ud800", "bnVsbA", "W10", "a b", "[" * 9000])
+def test_texts_that_nearly_decode_are_no_cursor(text: str) -> None:
+    refused(text)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_valid_json_of_a_wrong_shape_is_no_cursor(value: object) -> None:
+    refused(cursor_of(value))
+
+
+def test_deeply_nested_json_is_no_cursor() -> None:
+    refused(base64.urlsafe_b64encode(b"[" * 30_000 + b"]" * 30_000).decode())
+
+
+@given(at=st.integers(1, 7), value=json_values)
+@settings(suppress_health_check=[HealthCheck.filter_too_much])
+def test_right_fingerprint_with_wrong_facts_is_refused_or_harmless(at: int, value: object) -> None:
+    async def main() -> None:
+        driver = Fake()
+        await fill(driver, "data", "a", "b")
+        async with store_of(driver) as store:
+            listing = store.list("data", include_shadowed=True)
+            await anext(listing)
+            assert listing.cursor is not None
+            padded = listing.cursor + "=" * (-len(listing.cursor) % 4)
+            content = json.loads(base64.urlsafe_b64decode(padded))
+            content[at] = value
+            try:
+                await store.list("data", include_shadowed=True, cursor=cursor_of(content)).all()
+            except ConfigError as error:
+                assert "tampered" in str(error)  # noqa: PT017 - or it is a listing
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(1, 5), (2, -1), (2, True), (3, None), (3, "\ud800"), (4, "0"), (5, 1), (6, 3), (7, 0)],
+)
+async def test_tampered_cursor_is_refused(at: int, value: object) -> None:
+    driver = Fake()
+    await fill(driver, "data", "a", "b")
+    async with store_of(driver) as store:
+        listing = store.list("data")
+        await anext(listing)
+        assert listing.cursor is not None
+        padded = listing.cursor + "=" * (-len(listing.cursor) % 4)
+        content = json.loads(base64.urlsafe_b64decode(padded))
+        content[at] = value
+        with pytest.raises(ConfigError, match="tampered"):
+            await store.list("data", cursor=cursor_of(content)).all()
+
+
+# -- against a model -------------------------------------------------------------------------------
+
+keys = st.text(st.sampled_from("ab/-é\uffff\U0001f4be"), min_size=1, max_size=5)
+globs = st.sampled_from(["a*", "*b", "?", "a/*", "**/b", "[^a]*", "é*"])
+targets = st.sampled_from(["default", "one", "two"])
+routes = st.lists(
+    st.builds(Route, globs, targets)
+    | st.builds(Route.prefix, keys, targets)
+    | st.builds(Route.suffix, keys, targets),
+    max_size=4,
+)
+contents = st.dictionaries(targets, st.sets(keys, max_size=12))
+
+
+@given(
+    routes=routes,
+    held=contents,
+    prefix=st.just("") | keys,
+    delimiter=st.sampled_from([None, "/", "a", "//"]),
+    start_after=st.none() | keys,
+    page_size=st.integers(1, 6),
+    shadowed=st.booleans(),
+)
+@settings(max_examples=150)
+def test_listing_is_what_a_model_says(
+    *,
+    routes: list[Route],
+    held: dict[str, set[str]],
+    prefix: str,
+    delimiter: str | None,
+    start_after: str | None,
+    page_size: int,
+    shadowed: bool,
+) -> None:
+    async def main() -> None:
+        drivers = {name: Fake() for name in ("default", "one", "two")}
+        for name, driver in drivers.items():
+            await fill(driver, "data", *held.get(name, ()))
+        default = drivers.pop("default")
+        async with store_of(default, backends=drivers, routes=routes) as store:
+            reached = {
+                (name, key)
+                for name, holds in held.items()
+                for key in holds
+                if shadowed or (await store.explain("data", key)).backend == name
+            }
+            asked = await Router(routes, backends=("one", "two")).reaches("data", prefix)
+            shown = await store.list(
+                "data",
+                prefix=prefix,
+                delimiter=delimiter,
+                start_after=start_after,
+                page_size=page_size,
+                include_shadowed=shadowed,
+            ).all()
+        expected: set[tuple[str, str | None]] = set()
+        for name, holds in held.items():
+            for key in holds:
+                if not key.startswith(prefix):
+                    continue
+                at = -1 if delimiter is None else key.find(delimiter, len(prefix))
+                if at >= 0 and delimiter is not None:
+                    if shadowed or name in asked:
+                        expected.add((key[: at + len(delimiter)], None))
+                elif (name, key) in reached:
+                    expected.add((key, name))
+        expected = {one for one in expected if one[0] > (start_after or "")}
+        found = [(one.key, None if isinstance(one, Prefix) else one.backend) for one in shown]
+        assert len(found) == len(set(found))
+        assert set(found) == expected
+        assert [key for key, _ in found] == sorted(
+            (key for key, _ in found), key=lambda key: key.encode()
+        )
+
+    asyncio.run(main())

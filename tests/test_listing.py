@@ -1,0 +1,566 @@
+from __future__ import annotations
+
+import asyncio
+import warnings
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.store_fakes import Fake, Renamed, Sparse, Unordered, fill, store_of
+from trove_async import (
+    BackendNotFoundError,
+    BucketNotFoundError,
+    ClosedError,
+    InvalidNameError,
+    ObjectInfo,
+    Prefix,
+    Route,
+    UnavailableError,
+    route_function,
+)
+from trove_async.models import DeleteOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trove_async import Event
+
+    Shown = tuple[str, str]
+
+
+def names(entries: Iterable[ObjectInfo | Prefix]) -> list[str]:
+    return [entry.key for entry in entries]
+
+
+def places(entries: Iterable[ObjectInfo | Prefix]) -> list[Shown]:
+    return [(entry.key, entry.backend) for entry in entries]
+
+
+LOGS: list[Route | tuple[str, str]] = [("*.log", "cold"), Route.prefix("archive/", "archive")]
+
+
+async def logs() -> tuple[Fake, Fake, Fake]:
+    """Three backends, with what routing sends there and copies that it hides."""
+    default, cold, archive = Fake(), Fake(), Fake()
+    await fill(default, "data", "a.txt", "b.log", "c.txt", "dir/x.log", "dir/y", "é")
+    await fill(cold, "data", "a.txt", "b.log", "d.log", "dir/y", "zz.log")
+    await fill(archive, "data", "archive/1", "archive/2", "c.txt", "\U0001f4be")
+    return default, cold, archive
+
+
+REACHED = [
+    ("a.txt", "default"),
+    ("archive/1", "archive"),
+    ("archive/2", "archive"),
+    ("b.log", "cold"),
+    ("c.txt", "default"),
+    ("d.log", "cold"),
+    ("dir/x.log", "default"),
+    ("dir/y", "default"),
+    ("zz.log", "cold"),
+    ("é", "default"),
+]
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 5, 100])
+async def test_keys_are_shown_in_order_where_the_router_sends_them(page_size: int) -> None:
+    default, cold, archive = await logs()
+    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+        listing = store.list("data", page_size=page_size)
+        assert listing.ordered is None
+        assert places([entry async for entry in listing]) == REACHED
+        assert listing.ordered is True
+        for key, backend in REACHED:
+            assert (await store.head("data", key)).backend == backend
+
+
+async def test_include_shadowed_shows_every_object_of_every_backend() -> None:
+    default, cold, archive = await logs()
+    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+        shown = places(await store.list("data", include_shadowed=True, page_size=2).all())
+    assert len(shown) == 15
+    assert [key for key, _ in shown] == sorted(key for key, _ in shown)
+    assert {("b.log", "default"), ("b.log", "cold"), ("c.txt", "archive")} < set(shown)
+
+
+async def test_pinned_listing_is_the_unmerged_view() -> None:
+    default, cold, archive = await logs()
+    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+        shown = await store.backend("default").list("data").all()
+        assert names(shown) == ["a.txt", "b.log", "c.txt", "dir/x.log", "dir/y", "é"]
+        everything = await store.backend("cold").list("data", include_shadowed=True).all()
+        assert places(everything) == [
+            (key, "cold") for key in ("a.txt", "b.log", "d.log", "dir/y", "zz.log")
+        ]
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 100])
+async def test_prefixes_of_several_backends_come_once_and_in_order(page_size: int) -> None:
+    default, cold, archive = await logs()
+    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+        shown = await store.list("data", delimiter="/", page_size=page_size).all()
+        assert names(shown) == [
+            "a.txt", "archive/", "b.log", "c.txt", "d.log", "dir/", "zz.log", "é",
+        ]  # fmt: skip
+        assert [isinstance(entry, Prefix) for entry in shown].count(True) == 2
+        below = await store.list("data", prefix="dir/", delimiter="/", page_size=page_size).all()
+        assert names(below) == ["dir/x.log", "dir/y"]
+
+
+async def test_prefix_is_shown_if_only_hidden_objects_are_below() -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data", "a")
+    await fill(cold, "data", "dir/hidden.txt")
+    async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+        assert names(await store.list("data", delimiter="/").all()) == ["a", "dir/"]
+
+
+async def test_delimiter_may_have_several_characters() -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data", "a--b--c", "a--d", "a-e", "b")
+    await fill(cold, "data", "a--z", "c--")
+    async with store_of(default, backends={"cold": cold}, routes=[("x", "cold")]) as store:
+        assert names(await store.list("data", delimiter="--").all()) == ["a--", "a-e", "b", "c--"]
+        below = await store.list("data", prefix="a--", delimiter="--").all()
+        assert names(below) == ["a--b--", "a--d"]
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 100])
+async def test_start_after_shows_only_what_is_greater_prefixes_included(page_size: int) -> None:
+    default, cold, archive = await logs()
+    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+        everything = await store.list("data", delimiter="/").all()
+        for start in [*names(everything), "", "archive/zzz", "dir/x.log", "dir0", "~", "b.log\0x"]:
+            shown = store.list("data", delimiter="/", start_after=start, page_size=page_size)
+            assert names(await shown.all()) == [
+                key for key in names(everything) if key > start.partition("\0")[0]
+            ]
+
+
+async def test_start_after_holds_for_backends_without_order_too() -> None:
+    default, cold = Unordered(), Unordered()
+    await fill(default, "data", "a/1", "b", "c/1", "d")
+    await fill(cold, "data", "a/2", "b.log", "c/2")
+    async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+        listing = store.list("data", delimiter="/", start_after="b", page_size=1)
+        assert sorted(names(await listing.all())) == ["b.log", "c/", "d"]
+        half = store.list("data", start_after="b", page_size=1)
+        first = await anext(half)
+        rest = await store.list("data", cursor=half.cursor, page_size=1).all()
+        assert sorted([first.key, *names(rest)]) == ["b.log", "c/1", "d"]
+
+
+async def test_pages_are_full_but_the_last() -> None:
+    default, cold, archive = await logs()
+    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+        pages = [page async for page in store.list("data", page_size=4).pages()]
+    assert [len(page) for page in pages] == [4, 4, 2]
+    assert places(entry for page in pages for entry in page) == REACHED
+
+
+async def test_one_by_one_by_pages_and_all_go_through_the_same_listing() -> None:
+    default, cold, archive = await logs()
+    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+        listing = store.list("data", page_size=3)
+        shown = [await anext(listing), *await anext(listing.pages()), await anext(listing)]
+        shown += await listing.all()
+        assert places(shown) == REACHED
+        assert await listing.all() == []
+        with pytest.raises(StopAsyncIteration):
+            await anext(listing)
+        assert [page async for page in listing.pages()] == []
+
+
+# -- which backends are asked ----------------------------------------------------------------------
+
+
+async def test_backend_that_lacks_the_bucket_counts_as_empty() -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data", "a", "b")
+    async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+        assert names(await store.list("data").all()) == ["a", "b"]
+
+
+async def test_bucket_that_all_lack_is_not_found() -> None:
+    async with store_of(backends={"cold": Fake()}, routes=[("*.log", "cold")]) as store:
+        listing = store.list("data")
+        with pytest.raises(BucketNotFoundError):
+            await listing.all()
+        with pytest.raises(BucketNotFoundError, match="no backend has such a bucket") as caught:
+            await anext(listing)
+        assert (caught.value.operation, caught.value.bucket) == ("list", "data")
+
+
+async def test_bucket_that_only_an_unasked_backend_has_is_empty() -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data")
+    async with store_of(
+        default, backends={"cold": cold}, routes=[Route.prefix("logs/", "cold")]
+    ) as store:
+        assert await store.list("data", prefix="logs/").all() == []
+        assert default.pages == []
+        with pytest.raises(BucketNotFoundError):
+            await store.backend("cold").list("data").all()
+
+
+async def test_backend_that_no_rule_can_reach_is_not_asked() -> None:
+    default, cold, archive = await logs()
+    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+        await store.list("data", prefix="archive/").all()
+        assert (len(default.pages), len(cold.pages)) == (0, 0)
+        await store.list("data", prefix="dir/").all()
+        assert len(default.pages) == 1
+        assert len(cold.pages) == 0
+        assert len(archive.pages) == 1
+
+
+async def test_bucket_deleted_in_the_middle_is_no_end() -> None:
+    default = Fake()
+    await fill(default, "data", "a", "b", "c")
+    async with store_of(default) as store:
+        listing = store.list("data", page_size=1)
+        await anext(listing)
+        for key in "abc":
+            await default.delete("data", key, DeleteOptions())
+        await default.delete_bucket("data")
+        with pytest.raises(BucketNotFoundError):
+            await anext(listing)
+
+
+async def test_same_driver_under_two_names_shows_each_key_where_it_is_routed() -> None:
+    driver = Fake()
+    await fill(driver, "data", "a", "b.log", "c")
+    async with store_of(driver, backends={"too": driver}, routes=[("*.log", "too")]) as store:
+        assert places(await store.list("data").all()) == [
+            ("a", "default"), ("b.log", "too"), ("c", "default"),
+        ]  # fmt: skip
+
+
+# -- laziness --------------------------------------------------------------------------------------
+
+
+async def test_no_page_is_asked_before_it_is_needed() -> None:
+    default = Fake()
+    await fill(default, "data", *"abcdef")
+    async with store_of(default) as store:
+        listing = store.list("data", page_size=2)
+        assert default.pages == []
+        await anext(listing)
+        await anext(listing)
+        await asyncio.sleep(0)
+        assert len(default.pages) == 1
+        await anext(listing)
+        await asyncio.sleep(0)
+        assert len(default.pages) == 3  # the first was consumed, so the third is fetched ahead
+        assert names(await listing.all()) == ["d", "e", "f"]
+        assert len(default.pages) == 3
+
+
+async def test_listing_dropped_midway_leaves_no_task_and_no_warning() -> None:
+    default = Fake()
+    await fill(default, "data", *"abcdef")
+    before = asyncio.all_tasks()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        async with store_of(default) as store:
+            reached, forever = asyncio.Event(), asyncio.Event()
+            listing = store.list("data", page_size=1)
+            await anext(listing)
+
+            async def hang() -> None:
+                if len(default.pages) == 3:
+                    reached.set()
+                    await forever.wait()
+
+            default.before["list_page"] = hang
+            await anext(listing)
+            await reached.wait()
+            assert len(asyncio.all_tasks() - before) == 1
+        assert asyncio.all_tasks() == before
+        with pytest.raises(ClosedError):
+            await anext(listing)
+        assert listing.cursor is not None
+
+
+# -- failures --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("good_pages", [0, 1, 2, 3])
+@pytest.mark.parametrize("page_size", [1, 2])
+async def test_backend_that_fails_makes_the_listing_raise_and_a_second_try_loses_nothing(
+    good_pages: int, page_size: int
+) -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data", *"abcdefgh")
+    await fill(cold, "data", *(f"{letter}.log" for letter in "abcdefgh"))
+    async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+        everything = places(await store.list("data").all())
+        cold.fail("list_page", UnavailableError("broken"), after=good_pages)
+        listing = store.list("data", page_size=page_size)
+        shown = []
+        with pytest.raises(UnavailableError, match="broken") as caught:
+            async for entry in listing:
+                shown.append(entry)  # noqa: PERF401 - what came before the error is asked below
+        assert caught.value.operation == "list"
+        assert (caught.value.backend, caught.value.bucket) == ("cold", "data")
+        with pytest.raises(UnavailableError):
+            await listing.all()
+        cold.before.clear()
+        resumed = await store.list("data", cursor=listing.cursor).all()
+        assert places([*shown, *resumed]) == everything
+        assert places([*shown, *await listing.all()]) == everything
+
+
+async def test_cancelled_call_loses_nothing() -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data", *"acegi")
+    await fill(cold, "data", *"bdfhj")
+
+    def by_letter(_bucket: str, key: str) -> str:
+        return "cold" if key in "bdfhj" else ""
+
+    async def slow(bucket: str, key: str) -> str:
+        await asyncio.sleep(0)
+        return by_letter(bucket, key)
+
+    async with store_of(default, backends={"cold": cold}, route_functions=[slow]) as store:
+        steps = 0
+        while True:
+            listing = store.list("data", page_size=2, details=True)
+            shown = []
+            interrupted = 0
+            for _ in range(100):
+                task = asyncio.get_running_loop().create_task(listing.__anext__())
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+                if not task.done() and interrupted < 5:
+                    interrupted += 1
+                    task.cancel()
+                try:
+                    shown.append(await task)
+                except asyncio.CancelledError:
+                    continue
+                except StopAsyncIteration:
+                    break
+            assert names(shown) == list("abcdefghij")
+            if not interrupted:
+                return
+            steps += 1
+
+
+async def test_unknown_backend_from_a_route_function_surfaces() -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data", "a", "b")
+
+    def answer(_bucket: str, key: str) -> str:
+        return "nowhere" if key == "b" else ""
+
+    async with store_of(default, backends={"cold": cold}, route_functions=[answer]) as store:
+        with pytest.raises(BackendNotFoundError, match="nowhere"):
+            await store.list("data").all()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_error_of_a_route_function_surfaces(*, asynchronous: bool) -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data", *"abcdef")
+
+    def answer(_bucket: str, key: str) -> str:
+        if key == "c":
+            raise LookupError(key)
+        return ""
+
+    async def later(bucket: str, key: str) -> str:
+        return answer(bucket, key)
+
+    functions = [later if asynchronous else answer]
+    async with store_of(default, backends={"cold": cold}, route_functions=functions) as store:
+        with pytest.raises(LookupError):
+            await store.list("data").all()
+
+
+# -- route functions -------------------------------------------------------------------------------
+
+
+async def test_async_route_functions_are_waited_for_several_at_once() -> None:
+    default, cold = Fake(), Fake()
+    keys = [f"{number:03}" for number in range(100)]
+    await fill(default, "data", *keys)
+    await fill(cold, "data", *keys)
+    running = most = 0
+
+    async def odd_is_cold(_bucket: str, key: str) -> str | None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+        return "cold" if int(key) % 2 else None
+
+    async with store_of(default, backends={"cold": cold}, route_functions=[odd_is_cold]) as store:
+        shown = places(await store.list("data").all())
+    assert shown == [(key, "cold" if int(key) % 2 else "default") for key in keys]
+    assert 4 < most <= 16
+
+
+async def test_function_by_bucket_has_only_its_backend_asked() -> None:
+    default, cold = Fake(), Fake()
+    await fill(cold, "large", "a")
+    await fill(default, "large", "b")
+
+    @route_function(by="bucket")
+    def large(bucket: str, _key: str) -> str:
+        return "cold" if bucket == "large" else ""
+
+    async with store_of(default, backends={"cold": cold}, route_functions=[large]) as store:
+        assert places(await store.list("large").all()) == [("a", "cold")]
+    assert default.pages == []
+
+
+# -- details ---------------------------------------------------------------------------------------
+
+
+async def test_details_complete_what_pages_leave_out() -> None:
+    default, cold = Sparse(), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "a", b"1", content_type="text/plain")
+        await store.put("data", "b.log", b"2", content_type="text/x-log")
+        (plain, log) = await store.list("data").all()
+        assert (plain.complete, plain.content_type, log.complete) == (False, None, True)
+        detailed = await store.list("data", details=True).all()
+        assert [(info.content_type, info.complete) for info in detailed] == [
+            ("text/plain", True), ("text/x-log", True),
+        ]  # fmt: skip
+        assert [info.backend for info in detailed] == ["default", "cold"]
+        assert default.calls.count("head") == 1
+        assert cold.calls.count("head") == 0
+
+
+async def test_details_are_fetched_a_few_at_a_time_and_lazily() -> None:
+    default = Sparse()
+    await fill(default, "data", *(f"{number:03}" for number in range(500)))
+    running = most = 0
+
+    async def head() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+
+    default.before["head"] = head
+    async with store_of(default) as store:
+        listing = store.list("data", details=True)
+        await anext(listing)
+        assert default.calls.count("head") <= 64
+        assert len(await listing.all()) == 499
+    assert 4 < most <= 16
+    assert default.calls.count("head") == 500
+
+
+async def test_objects_that_vanished_before_their_details_are_left_out() -> None:
+    default = Sparse()
+    await fill(default, "data", *"abc")
+
+    async def vanish() -> None:
+        await Fake.delete(default, "data", "b", DeleteOptions())
+
+    default.before["head"] = vanish
+    async with store_of(default) as store:
+        assert names(await store.list("data", details=True).all()) == ["a", "c"]
+
+
+async def test_failing_details_make_the_listing_raise() -> None:
+    default = Sparse()
+    await fill(default, "data", *"abc")
+    default.fail("head", UnavailableError("broken"), after=1)
+    async with store_of(default) as store:
+        listing = store.list("data", details=True)
+        with pytest.raises(UnavailableError):
+            await anext(listing)
+        default.before.clear()
+        assert names(await listing.all()) == ["a", "b", "c"]
+
+
+# -- without order ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 100])
+async def test_backends_without_order_follow_one_after_the_other(page_size: int) -> None:
+    default, cold, odd = Fake(), Unordered(), Unordered()
+    await fill(default, "data", "a", "d/1", "e", "hidden.log")
+    await fill(cold, "data", "b.log", "c.log", "hidden", "d/1", "x/1")
+    await fill(odd, "data", "o.odd", "p.odd", "d/2", "x/2")
+    async with store_of(
+        default,
+        backends={"cold": cold, "odd": odd},
+        routes=[Route.suffix(".log", "cold"), Route.suffix(".odd", "odd")],
+    ) as store:
+        listing = store.list("data", page_size=page_size)
+        shown = await listing.all()
+        assert listing.ordered is False
+        assert names(shown[:3]) == ["a", "d/1", "e"]
+        assert {entry.key for entry in shown[3:5]} == {"b.log", "c.log"}
+        assert {entry.key for entry in shown[5:]} == {"o.odd", "p.odd"}
+        assert [entry.backend for entry in shown] == ["default"] * 3 + ["cold"] * 2 + ["odd"] * 2
+        by_prefix = names(await store.list("data", delimiter="/", page_size=page_size).all())
+        assert sorted(by_prefix) == ["a", "b.log", "c.log", "d/", "e", "o.odd", "p.odd", "x/"]
+
+
+async def test_stage_without_order_is_asked_only_once_it_is_its_turn() -> None:
+    default, cold = Fake(), Unordered()
+    await fill(default, "data", "a", "b")
+    await fill(cold, "data", "c.log")
+    async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+        listing = store.list("data", page_size=1)
+        await anext(listing)
+        await anext(listing)
+        assert cold.pages == []
+        assert (await anext(listing)).key == "c.log"
+
+
+# -- arguments -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"page_size": 0}, ValueError, "at least 1"),
+        ({"page_size": 1.5}, TypeError, "an int"),
+        ({"delimiter": ""}, ValueError, "None: no delimiter"),
+        ({"delimiter": 5}, TypeError, "a delimiter is a str"),
+        ({"delimiter": "\ud800"}, InvalidNameError, "UTF-8"),
+        ({"prefix": b"a"}, TypeError, "a prefix is a str"),
+        ({"prefix": "a\0"}, InvalidNameError, "NUL"),
+        ({"prefix": "\ud800"}, InvalidNameError, "UTF-8"),
+        ({"start_after": 7}, TypeError, "start_after is a str"),
+        ({"start_after": "\ud800"}, InvalidNameError, "UTF-8"),
+        ({"cursor": 7}, TypeError, "a cursor is a str"),
+        ({"cursor": "x", "start_after": "y"}, ValueError, "a cursor says where to start"),
+    ],
+)
+def test_impossible_arguments_are_refused_at_once(
+    arguments: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        store_of().list("data", **arguments)  # type: ignore[call-overload]  # that is the point
+
+
+async def test_listing_tells_what_it_does_as_operations() -> None:
+    default = Fake()
+    await fill(default, "data", "a", "b")
+    told: list[Event] = []
+    async with store_of(default) as store:
+        store.events.subscribe(told.append)
+        await store.list("data", page_size=1).all()
+    operations = [event for event in told if event.kind == "operation"]
+    assert {(event.operation, event.bucket) for event in operations} == {("list", "data")}
+
+
+async def test_layers_that_rename_buckets_are_listed_under_the_outer_name() -> None:
+    driver = Fake()
+    await fill(driver, "inside", "a")
+    async with store_of(Renamed(driver, "data", "inside")) as store:
+        (shown,) = await store.list("data").all()
+        assert shown.key == "a"

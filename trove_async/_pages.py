@@ -1,0 +1,104 @@
+"""One backend's pages, as a listing takes them: named, and the next one on its way."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import replace
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from .errors import BucketNotFoundError
+from .models import ListOptions, ObjectInfo, Prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._backends import Backend
+    from ._concurrency import OwnedTask
+    from .models import Entry, Page
+
+key_of = attrgetter("key")
+"""What entries are ordered by: the order of code points is the bytewise order of UTF-8."""
+
+
+class Stream:
+    """One backend's pages; the next one is fetched ahead once the first was consumed.
+
+    Attributes:
+        ordered: Whether they come in order.
+        entries: What arrived and was not taken.
+        token: Where the page of `entries` begins.
+        limit: How long that page was to be.
+        exists: Whether the backend has the bucket.
+    """
+
+    def __init__(self, backend: Backend, bucket: str, options: ListOptions, page_size: int) -> None:
+        self._backend = backend
+        self._bucket = bucket
+        self._options: ListOptions | None = options
+        self.ordered = backend.capabilities.ordered
+        self._page_size = page_size
+        self._ahead: OwnedTask[Page] | None = None
+        self.entries: Sequence[Entry] = ()
+        self.token: str | None = None
+        self.limit = options.limit
+        self.exists = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing comes after `entries`."""
+        return self._options is None
+
+    async def advance(self) -> None:
+        """Fetch pages until there are entries, or the end."""
+        while not self.entries and self._options is not None:
+            await self._fetch(self._options)
+
+    async def _fetch(self, options: ListOptions) -> None:
+        try:
+            page = await self._page(options)
+        except BucketNotFoundError:
+            if self.exists:
+                raise  # it was deleted meanwhile: that is no end of a listing
+            self._options = None
+            return
+        first, self.exists = not self.exists, True
+        self.token, self.limit = options.token, options.limit
+        name = self._backend.name
+        # A driver that knows its backend's name (`DriverContext.backend`) saves us a copy of each.
+        self.entries = [
+            entry if entry.backend == name else _named(entry, name) for entry in page.entries
+        ]
+        if page.token is None:
+            self._options = None
+            return
+        self._options = replace(options, token=page.token, limit=self._page_size)
+        if not first:
+            self._ahead = self._backend.tasks.start(
+                self._backend.driver.list_page(self._bucket, self._options)
+            )
+
+    async def _page(self, options: ListOptions) -> Page:
+        ahead = self._ahead
+        if ahead is None:
+            return await self._backend.driver.list_page(self._bucket, options)
+        try:
+            return await ahead.result()
+        finally:
+            if ahead.done:  # else we were cancelled, and the next call waits for it
+                self._ahead = None
+
+    def taken(self, frontier: str | None = None) -> Sequence[Entry]:
+        """Take the entries up to and with the key `frontier`; None: all."""
+        if frontier is None:
+            taken, self.entries = self.entries, ()
+            return taken
+        at = bisect_right(self.entries, frontier, key=key_of)
+        taken, self.entries = self.entries[:at], self.entries[at:]
+        return taken
+
+
+def _named(entry: Entry, backend: str) -> Entry:
+    if isinstance(entry, ObjectInfo):
+        return entry.located(backend=backend)
+    return Prefix(bucket=entry.bucket, prefix=entry.prefix, backend=backend)
