@@ -49,7 +49,7 @@ def context() -> DriverContext:
 def local(root: str, settings: Settings) -> LocalDriver:
     lacking = dict(settings)
     driver = LocalDriver(root, fsync=lacking.pop("fsync"))
-    return driver._lacking(**lacking)  # noqa: SLF001 - made for tests
+    return driver._lacking(**lacking)
 
 
 async def read(driver: LocalDriver, key: str) -> bytes:

@@ -86,7 +86,7 @@ async def test_put_cancelled_before_it_takes_its_place_leaves_the_old_object(
 async def test_put_cancelled_while_it_waits_for_its_lock_gives_up(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = shop.driver._root  # noqa: SLF001 - to hold a lock as another process would
+    root = shop.driver._root
     assert root is not None
     with root.locks.key("b", "k", Stop()):
         gate = Gate(os.utime)

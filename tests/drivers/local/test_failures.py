@@ -63,7 +63,7 @@ async def test_failed_put_leaves_nothing(  # noqa: PLR0917 - fixtures and parame
     call: str,
     key: str,
 ) -> None:
-    object.__setattr__(shop.driver._root.staging, "fsync", True)  # type: ignore[union-attr]  # noqa: SLF001 - so that it is called
+    object.__setattr__(shop.driver._root.staging, "fsync", True)  # type: ignore[union-attr]
     await shop.put("warm")
     before = open_files()
     with monkeypatch.context() as patch:

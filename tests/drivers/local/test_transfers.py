@@ -166,7 +166,7 @@ async def test_upload_takes_parts_in_any_order_and_again(any_shop: Shop) -> None
     assert (info.checksums, info.content_type) == ({"crc32c": whole}, "a/b")
     assert await any_shop.driver.head("b", "d/k") == info
     assert (await any_shop.driver.head("b", "d/k")).write_id == "w"
-    if any_shop.driver._settings.xattrs:  # noqa: SLF001 - which of the fixtures this is
+    if any_shop.driver._settings.xattrs:
         assert any_shop.own_files() == []
 
 
