@@ -41,7 +41,7 @@ class Fake(MemoryDriver):
         pages: The options of every page that was asked for.
     """
 
-    def __init__(self, **capabilities: Any) -> None:  # noqa: ANN401 - fields, by name
+    def __init__(self, **capabilities: Any) -> None:
         super().__init__()
         self._capabilities = replace(self._capabilities, **capabilities)
         self.calls: list[str] = []
@@ -155,7 +155,7 @@ class Fake(MemoryDriver):
 class Unordered(Fake):
     """Memory that lists in an order of its own, its tokens being numbers of entries."""
 
-    def __init__(self, **capabilities: Any) -> None:  # noqa: ANN401 - fields, by name
+    def __init__(self, **capabilities: Any) -> None:
         super().__init__(ordered=False, **capabilities)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
@@ -198,7 +198,7 @@ class Sparse(Fake):
         )
 
 
-def store_of(default: AsyncDriver | None = None, **arguments: Any) -> Trove:  # noqa: ANN401 - Trove's own
+def store_of(default: AsyncDriver | None = None, **arguments: Any) -> Trove:
     """Return a store that tries everything once."""
     return Trove(default or Fake(), **{"retry": ONCE, **arguments})
 

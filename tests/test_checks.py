@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 
-async def opened_get(store: Trove, **options: Any) -> None:  # noqa: ANN401 - get's own
+async def opened_get(store: Trove, **options: Any) -> None:
     async with store.get("data", "key", **options):
         pass
 

@@ -56,7 +56,7 @@ ROUTES: Sequence[Route | tuple[str, str]] = [
 ]
 
 
-def routed(default: Any, cold: Any, third: Any) -> Trove:  # noqa: ANN401 - any drivers
+def routed(default: Any, cold: Any, third: Any) -> Trove:
     return Trove(
         default,
         backends={"cold": cold, "third": third},

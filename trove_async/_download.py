@@ -233,9 +233,9 @@ class Body:
     def _start_ahead(self, size: int) -> None:
         """Fetch the next slot while the consumer works on these bytes, if memory is free."""
         leaf, connection = self._leaf, self._connection
-        streaming, self._streaming = self._streaming, size >= SLOT
+        once, self._streaming = self._streaming, size >= SLOT
         if (
-            not streaming
+            not (once and self._streaming)
             or self._ahead is not None
             or connection is None
             or leaf.tasks.closed
@@ -427,9 +427,11 @@ class Verified:
         """
         if not self.remaining:
             return b""
-        data = await self._reader.read(min(size, self.remaining))
+        size = min(size, self.remaining)
+        data = await self._reader.read(size)
         if not 0 < len(data) <= size:
-            raise self._broken(f"the body ended {self.remaining} bytes early")
+            what = "has more bytes than it was to have" if data else "ended early"
+            raise self._broken(f"the body {what}, {self.remaining} bytes before its end")
         if self._crc is not None:
             self._crc.update(data)
             if len(data) == self.remaining and self._crc.digest() != self.info.checksums[CRC32C]:

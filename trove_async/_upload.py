@@ -223,12 +223,10 @@ class Put:
         lanes = asyncio.Semaphore(self._backend.capabilities.parallel_parts)
 
         async def send(filled: _Filled) -> None:
-            try:
-                async with filled, filled.loaded() as views:
-                    await upload.send(filled.part, views)
-                    self._report(filled.part.size, size)
-            finally:
-                lanes.release()
+            async with filled, filled.loaded() as views:
+                await upload.send(filled.part, views)
+                self._report(filled.part.size, size)
+            lanes.release()  # after a failure nothing more is to be sent
 
         async with task_group() as group:
             filled = first or await parts.next()

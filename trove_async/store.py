@@ -168,8 +168,8 @@ class Trove:
             known = ", ".join(map(repr, self._core.names))
             raise BackendNotFoundError(f"no backend {name!r} in this store: there are {known}")
         handle = copy(self)  # whatever a subclass has added included
-        handle._routing = routing = Pinned(name)  # noqa: SLF001 - of its own class
-        handle._objects = Objects(self._core, routing)  # noqa: SLF001 - of its own class
+        handle._routing = routing = Pinned(name)  # noqa: SLF001 - of this very class
+        handle._objects = Objects(self._core, routing)  # noqa: SLF001 - likewise
         return handle
 
     # -- objects -----------------------------------------------------------------------------------

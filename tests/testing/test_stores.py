@@ -1,0 +1,145 @@
+"""The store's suite, bound to stores of every make-up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest_asyncio
+
+from trove_async import BufferPool, RetryPolicy, Trove
+from trove_async.driver import Capabilities
+from trove_async.drivers import LocalDriver, MemoryDriver
+from trove_async.layers import Mapped
+from trove_async.models import KiB, MiB
+from trove_async.testing import Faulty, StoreSuite
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+def small_pool() -> BufferPool:
+    return BufferPool(4 * MiB, 1 * MiB, spill_after=0.05)
+
+
+class TestMemory(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        async with Trove(MemoryDriver(), pool=small_pool()) as store:
+            yield store
+
+
+class TestPinnedHandle(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        backends = {"cold": MemoryDriver()}
+        async with Trove(MemoryDriver(), backends=backends, pool=small_pool()) as store:
+            yield store.backend("cold")
+
+
+class TestRouted(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        async with Trove(
+            MemoryDriver(),
+            backends={"one": MemoryDriver(), "two": MemoryDriver(), "unused": MemoryDriver()},
+            routes=[("*/1", "one"), ("[a-k]*", "two"), ("to*", "one")],
+            route_functions=[
+                lambda _, key: "two" if key.endswith("x") else None,
+                self._ask,
+            ],
+            pool=small_pool(),
+        ) as store:
+            yield store
+
+    @staticmethod
+    async def _ask(_: str, key: str) -> str:
+        return "one" if "%" in key or "\U0010ffff" in key else ""
+
+
+class TestOneConnection(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        driver = MemoryDriver(parallel_parts=1, max_connections=1)
+        async with Trove(driver, pool=small_pool()) as store:
+            yield store
+
+
+class TestLeastThatADriverCanDo(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        least = Capabilities(private_namespace=True)
+        driver = Faulty(MemoryDriver(), capabilities=least)
+        async with Trove(driver, pool=small_pool()) as store:
+            yield store
+
+
+class TestUnordered(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        inner = MemoryDriver()
+        unordered = replace(inner.capabilities, ordered=False, embedded=False)
+        async with Trove(Faulty(inner, capabilities=unordered), pool=small_pool()) as store:
+            yield store
+
+
+class TestOrderedBesideUnordered(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        inner = MemoryDriver()
+        unordered = replace(inner.capabilities, ordered=False)
+        async with Trove(
+            MemoryDriver(),
+            backends={"walked": Faulty(inner, capabilities=unordered), "more": MemoryDriver()},
+            routes=[("a*", "walked"), ("*1", "more")],
+            pool=small_pool(),
+        ) as store:
+            yield store
+
+
+class TestPartsWithLimits(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        inner = MemoryDriver()
+        limited = replace(
+            inner.capabilities,
+            min_part=256 * KiB,
+            max_part=512 * KiB,
+            part_multiple=256 * KiB,
+            max_put=300 * KiB,
+            bulk_delete=3,
+            server_copy=False,
+            delete_if_match=False,
+        )
+        async with Trove(Faulty(inner, capabilities=limited), pool=small_pool()) as store:
+            yield store
+
+
+class TestFailingNowAndThen(StoreSuite):
+    """Every call fails once before it does anything, and every third answer is lost."""
+
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        faulty = Faulty(MemoryDriver())
+        for operation in ("put", "get", "head", "delete", "list_page", "upload", "send", "commit"):
+            for skip in range(0, 3000, 3):
+                faulty.fail(operation, skip=skip)  # type: ignore[arg-type]  # they are operations
+        retry = RetryPolicy(base_delay=0, budget=10_000)
+        async with Trove(faulty, pool=small_pool(), retry=retry) as store:
+            yield store
+
+
+class TestMappedIntoOneBucket(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        driver = Mapped(MemoryDriver(), into="everything", prefix="team/")
+        async with Trove(driver, pool=small_pool()) as store:
+            yield store
+
+
+class TestLocal(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Trove]:
+        async with Trove(LocalDriver(tmp_path / "store"), pool=small_pool()) as store:
+            yield store

@@ -1,0 +1,213 @@
+"""Bodies of every kind: stored whole and once, or not at all."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async import IntegrityError, ObjectNotFoundError
+from trove_async._concurrency import in_thread, task_group
+from trove_async.testing._driving import content, crc32c_of
+from trove_async.testing.store._topic import StoreTopic, assert_nothing_held
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    from trove_async import BodySource, Trove
+
+PIECE = 70_000
+
+
+class AsyncFile:
+    """The least that an async reader is."""
+
+    def __init__(self, body: bytes) -> None:
+        self._rest = io.BytesIO(body)
+
+    async def read(self, n: int) -> bytes:
+        """Return up to `n` bytes, though never many."""
+        return self._rest.read(min(n, PIECE))
+
+
+def pieces(body: bytes, size: int = PIECE) -> Iterator[bytes]:
+    """Cut a body, with empty pieces in between, which mean nothing."""
+    for at in range(0, len(body), size):
+        yield b""
+        yield body[at : at + size]
+
+
+async def flowing(body: bytes, size: int = PIECE) -> AsyncIterator[bytes]:
+    """Cut a body, asynchronously."""
+    for piece in pieces(body, size):
+        yield piece
+
+
+BODIES: dict[str, Callable[[bytes, Path], BodySource]] = {
+    "bytes": lambda body, _: body,
+    "bytearray": lambda body, _: bytearray(body),
+    "memoryview": lambda body, _: memoryview(body),
+    "path": lambda _, path: path,
+    "file": lambda body, _: io.BytesIO(body),
+    "async reader": lambda body, _: AsyncFile(body),
+    "list": lambda body, _: list(pieces(body)),
+    "iterator": lambda body, _: pieces(body),
+    "async iterator": lambda body, _: flowing(body),
+}
+
+
+async def body_of(kind: str, body: bytes, path: Path) -> BodySource:
+    """Return a body as a user may give it."""
+    if kind == "path":
+        await in_thread(path.write_bytes, body)
+    return BODIES[kind](body, path)
+
+
+class StoreBodies(StoreTopic):
+    """put, of every `BodySource`."""
+
+    @pytest.mark.parametrize("over", ["empty", "a byte", "a part", "a part and a byte"])
+    @pytest.mark.parametrize("kind", BODIES)
+    async def test_put_takes_every_kind_of_body(
+        self, store: Trove, bucket: str, tmp_path: Path, kind: str, over: str
+    ) -> None:
+        part = store.pool.part_size
+        size = {"empty": 0, "a byte": 1, "a part": part, "a part and a byte": part + 1}[over]
+        body = content(size)
+        info = await store.put(bucket, "key", await body_of(kind, body, tmp_path / "body"))
+        assert info.size == size
+        assert await store.read(bucket, "key") == body
+
+    @pytest.mark.parametrize("kind", BODIES)
+    async def test_put_of_a_known_size_is_held_to_it(
+        self, store: Trove, bucket: str, tmp_path: Path, kind: str
+    ) -> None:
+        body = content(200_000)
+        await store.put(bucket, "key", await body_of(kind, body, tmp_path / "a"), size=200_000)
+        assert await store.read(bucket, "key") == body
+        for size in (199_999, 200_001, 0, 10**8):
+            with pytest.raises(IntegrityError):
+                await store.put(
+                    bucket, "key", await body_of(kind, b"x" + body[1:], tmp_path / "b"), size=size
+                )
+        assert await store.read(bucket, "key") == body
+
+    async def test_put_of_many_parts(self, store: Trove, bucket: str) -> None:
+        body = content(3 * store.pool.part_size + 12_345)
+        await store.put(bucket, "memory", body)
+        await store.put(bucket, "stream", flowing(body, 999_999))
+        for key in ("memory", "stream"):
+            assert await store.read(bucket, key) == body
+
+    async def test_put_of_very_many_pieces(self, store: Trove, bucket: str) -> None:
+        body = content(50_000)
+        await store.put(bucket, "key", flowing(body, 7))
+        assert await store.read(bucket, "key") == body
+
+    async def test_put_takes_what_get_gives(self, store: Trove, bucket: str) -> None:
+        body = content(store.pool.part_size + 1)
+        await store.put(bucket, "from", body)
+        await store.put(bucket, "unopened", store.get(bucket, "from"))
+        async with store.get(bucket, "from") as obj:
+            await store.put(bucket, "open", obj)
+        async with store.get(bucket, "from") as obj:
+            assert await obj.read(1) == body[:1]
+            await store.put(bucket, "rest", obj)
+        assert await store.read(bucket, "unopened") == body
+        assert await store.read(bucket, "open") == body
+        assert await store.read(bucket, "rest") == body[1:]
+
+    async def test_put_of_what_is_no_body_is_a_type_error(self, store: Trove, bucket: str) -> None:
+        with pytest.raises(TypeError, match="encode"):
+            await store.put(bucket, "key", "text")  # type: ignore[arg-type]  # that is the point
+        for wrong in (None, 42, object()):
+            with pytest.raises(TypeError):
+                await store.put(bucket, "key", wrong)  # type: ignore[arg-type]  # likewise
+        assert not await store.exists(bucket, "key")
+
+    async def test_put_whose_body_fails_leaves_the_old(self, store: Trove, bucket: str) -> None:
+        part = store.pool.part_size
+        await store.put(bucket, "old", b"old")
+
+        async def failing(size: int) -> AsyncIterator[bytes]:
+            for piece in pieces(content(size)):
+                yield piece
+            raise ZeroDivisionError
+
+        for size in (0, 1, part - 1, part + 1, 2 * part + 1):
+            for key in ("old", "new"):
+                with pytest.raises(ZeroDivisionError):
+                    await store.put(bucket, key, failing(size))
+                assert_nothing_held(store)
+        assert await store.read(bucket, "old") == b"old"
+        assert not await store.exists(bucket, "new")
+
+    @pytest.mark.parametrize("kind", BODIES)
+    async def test_progress_ends_with_all(
+        self, store: Trove, bucket: str, tmp_path: Path, kind: str
+    ) -> None:
+        size = 2 * store.pool.part_size + 1
+        told: list[tuple[int, int | None]] = []
+        body = await body_of(kind, content(size), tmp_path / "body")
+        await store.put(
+            bucket, "key", body, progress=lambda done, total: told.append((done, total))
+        )
+        assert [done for done, _ in told] == sorted(done for done, _ in told)
+        assert told[-1][0] == size
+        assert {total for _, total in told} <= {None, size}
+
+    async def test_put_tells_what_head_tells(self, store: Trove, bucket: str) -> None:
+        body = content(1000)
+        put = await store.put(bucket, "dir/key", body)
+        head = await store.head(bucket, "dir/key")
+        assert (put.bucket, put.key, put.size, put.etag) == (bucket, "dir/key", 1000, head.etag)
+        assert put.backend == head.backend == (await store.explain(bucket, "dir/key")).backend
+        assert head.complete
+        for info in (put, head):
+            assert info.checksums.get("crc32c", crc32c_of(body)) == crc32c_of(body)
+
+    async def test_body_may_itself_put(self, store: Trove, bucket: str) -> None:
+        part = store.pool.part_size
+
+        async def nesting(depth: int) -> AsyncIterator[bytes]:
+            yield content(part, str(depth))
+            if depth:
+                await store.put(bucket, str(depth - 1), nesting(depth - 1))
+            yield b"!"
+
+        await store.put(bucket, "3", nesting(3))
+        for depth in range(4):
+            assert await store.read(bucket, str(depth)) == content(part, str(depth)) + b"!"
+
+    async def test_many_puts_at_once_share_the_memory(self, store: Trove, bucket: str) -> None:
+        size = store.pool.part_size + 1
+
+        async def put(number: int) -> None:
+            await store.put(bucket, str(number), flowing(content(size, str(number)), 500_000))
+
+        async with task_group() as group:
+            for number in range(24):
+                group.start_soon(put, number)
+        for number in range(24):
+            assert await store.read(bucket, str(number)) == content(size, str(number))
+        assert store.pool.statistics().peak <= store.pool.max_bytes
+
+    async def test_put_over_an_object_replaces_it(self, store: Trove, bucket: str) -> None:
+        old = await store.put(bucket, "key", b"a longer body")
+        new = await store.put(bucket, "key", b"short")
+        assert old.etag != new.etag
+        assert await store.read(bucket, "key") == b"short"
+
+    async def test_missing_object_is_not_found(self, store: Trove, bucket: str) -> None:
+        assert not await store.exists(bucket, "key")
+        with pytest.raises(ObjectNotFoundError) as caught:
+            await store.head(bucket, "key")
+        assert (caught.value.bucket, caught.value.key) == (bucket, "key")
+        assert isinstance(caught.value, FileNotFoundError)
+        with pytest.raises(ObjectNotFoundError):
+            await store.read(bucket, "key")
+        with pytest.raises(ObjectNotFoundError):
+            async with store.get(bucket, "key"):
+                raise AssertionError

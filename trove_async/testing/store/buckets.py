@@ -1,0 +1,148 @@
+"""Buckets, and the deletion of what is in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trove_async import (
+    BackendNotFoundError,
+    BucketExistsError,
+    BucketNotEmptyError,
+    BucketNotFoundError,
+    InvalidNameError,
+    TroveError,
+)
+from trove_async.testing.store._topic import StoreTopic
+from trove_async.testing.store.bodies import flowing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from trove_async import Trove
+
+    Call = Callable[[Trove, str], Awaitable[Any]]
+
+
+async def _delete_many(store: Trove, bucket: str) -> None:
+    await store.delete_many(bucket, ["key"])
+
+
+CALLS: list[tuple[str, Call]] = [
+    ("put", lambda store, bucket: store.put(bucket, "key", b"body")),
+    ("put of nothing", lambda store, bucket: store.put(bucket, "key", b"")),
+    ("put of a stream", lambda store, bucket: store.put(bucket, "key", flowing(b"body"))),
+    (
+        "put of parts",
+        lambda store, bucket: store.put(bucket, "key", bytes(store.pool.part_size + 1)),
+    ),
+    ("get", lambda store, bucket: store.get(bucket, "key").__aenter__()),
+    ("read", lambda store, bucket: store.read(bucket, "key")),
+    ("head", lambda store, bucket: store.head(bucket, "key")),
+    ("exists", lambda store, bucket: store.exists(bucket, "key")),
+    ("delete", lambda store, bucket: store.delete(bucket, "key")),
+    ("delete_many", _delete_many),
+    ("list", lambda store, bucket: store.list(bucket).all()),
+    ("copy", lambda store, bucket: store.copy(bucket, "key", bucket, "other")),
+    ("move", lambda store, bucket: store.move(bucket, "key", bucket, "other")),
+    ("delete_bucket", lambda store, bucket: store.delete_bucket(bucket)),
+]
+
+
+class StoreBuckets(StoreTopic):
+    """create_bucket, delete_bucket, list_buckets, delete and delete_many."""
+
+    @pytest.mark.parametrize("call", [call for _, call in CALLS], ids=[name for name, _ in CALLS])
+    async def test_missing_bucket_is_not_found(self, store: Trove, call: Call) -> None:
+        missing = self.bucket_name()
+        with pytest.raises(BucketNotFoundError) as caught:
+            await call(store, missing)
+        assert caught.value.bucket == missing
+        assert missing not in [info.name for info in await store.list_buckets()]
+
+    async def test_second_create_says_that_it_exists(self, store: Trove, bucket: str) -> None:
+        await store.put(bucket, "key", b"body")
+        with pytest.raises(BucketExistsError):
+            await store.create_bucket(bucket)
+        await store.create_bucket(bucket, exist_ok=True)
+        assert await store.read(bucket, "key") == b"body"
+
+    async def test_bucket_is_made_where_it_is_wanted(self, store: Trove) -> None:
+        name = self.bucket_name()
+        with pytest.raises(BackendNotFoundError):
+            await store.create_bucket(name, backends=["nowhere"])
+        await store.create_bucket(name, backends="all")
+        (info,) = [one for one in await store.list_buckets() if one.name == name]
+        assert set(info.backends) == set(await store.health())
+        await store.delete_bucket(name)
+        with pytest.raises(BucketNotFoundError):
+            await store.list(name).all()
+
+    async def test_buckets_are_listed_by_name(
+        self, store: Trove, bucket: str, other_bucket: str
+    ) -> None:
+        names = [info.name for info in await store.list_buckets()]
+        assert names == sorted(set(names))
+        assert {bucket, other_bucket} <= set(names)
+
+    async def test_bucket_with_an_object_is_not_deleted(self, store: Trove, bucket: str) -> None:
+        await store.put(bucket, "dir/key", b"body")
+        with pytest.raises(BucketNotEmptyError):
+            await store.delete_bucket(bucket)
+        assert await store.read(bucket, "dir/key") == b"body"
+
+    async def test_deleted_bucket_can_be_made_anew(self, store: Trove) -> None:
+        name = self.bucket_name()
+        for _ in range(2):
+            await store.create_bucket(name)
+            await store.put(name, "key", b"body")
+            await store.delete(name, "key")
+            await store.delete_bucket(name)
+            with pytest.raises(BucketNotFoundError):
+                await store.exists(name, "key")
+
+    async def test_delete_is_idempotent(self, store: Trove, bucket: str) -> None:
+        await store.put(bucket, "key", b"body")
+        await store.put(bucket, "key/below", b"body")
+        for _ in range(2):
+            await store.delete(bucket, "key")
+            assert [entry.key for entry in await store.list(bucket).all()] == ["key/below"]
+
+    async def test_delete_many_tells_of_every_key(self, store: Trove, bucket: str) -> None:
+        names = [f"{number:04}" for number in range(30)]
+        for key in [*names, "stays"]:
+            await store.put(bucket, key, b"")
+        wanted = [*names[:20], "missing", "../bad"]
+        results = [result async for result in store.delete_many(bucket, wanted)]
+        assert [result.key for result in results] == wanted
+        errors = {result.key: result.error for result in results if result.error is not None}
+        assert errors.keys() == {"../bad"}
+        assert isinstance(errors["../bad"], InvalidNameError)
+        left = [entry.key for entry in await store.list(bucket).all()]
+        assert sorted(left) == [*names[20:], "stays"]
+
+    async def test_awaited_delete_many_raises_what_failed(self, store: Trove, bucket: str) -> None:
+        for key in ("a", "b", "c"):
+            await store.put(bucket, key, b"")
+
+        async def some() -> AsyncIterator[str]:
+            yield "a"
+            yield "b"
+
+        await store.delete_many(bucket, some())
+        assert [entry.key for entry in await store.list(bucket).all()] == ["c"]
+        with pytest.raises(InvalidNameError):
+            await store.delete_many(bucket, ["c", ""])
+        with pytest.raises(ExceptionGroup) as caught:
+            await store.delete_many(bucket, ["", "../x"])
+        assert all(isinstance(error, TroveError) for error in caught.value.exceptions)
+        await store.delete_many(bucket, [])
+        with pytest.raises(TypeError):
+            store.delete_many(bucket, "key")
+        assert await store.list(bucket).all() == []
+
+    async def test_every_backend_is_in_health(self, store: Trove) -> None:
+        health = await store.health()
+        assert health
+        assert all(one.ok and one.error is None for one in health.values())

@@ -1,0 +1,230 @@
+"""Conditions and options: honoured, or refused before anything was done."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from trove_async import (
+    InvalidNameError,
+    NotSupportedError,
+    ObjectExistsError,
+    PreconditionFailedError,
+    TroveError,
+)
+from trove_async._concurrency import task_group
+from trove_async.testing._driving import content
+from trove_async.testing.driver.metadata import HEADERS, METADATA, TAGS
+from trove_async.testing.store._topic import StoreTopic, claims
+
+if TYPE_CHECKING:
+    from trove_async import ObjectInfo, Trove
+
+RACERS = 8
+
+BREAKING: list[dict[str, Any]] = [
+    {"content_type": "text/plain\r\nx-evil: 1"},
+    {"cache_control": "a\nb"},
+    {"content_disposition": "a\0b"},
+    {"content_encoding": "a\rb"},
+    {"storage_class": "a\nb"},
+    {"metadata": {"name": "a\r\nb"}},
+    {"metadata": {"na me": "a"}},
+    {"metadata": {"": "a"}},
+    {"metadata": {"n\u00e4me": "a"}},
+    {"metadata": {"trove-size": "1"}},
+    {"metadata": {"Trove-Size": "1"}},
+    {"metadata": {"name": "a", "NAME": "b"}},
+    {"metadata": {"name": "\ud800"}},
+    {"tags": {"na\nme": "a"}},
+    {"tags": {"name": "a\nb"}},
+]
+"""Options that no backend may be given."""
+
+
+class StoreConditions(StoreTopic):
+    """if_match, if_none_match, and what is said of an object beside its body.
+
+    Attributes:
+        storage_class: A class that the backends have and, once chosen, tell.
+    """
+
+    storage_class: ClassVar[str] = "STANDARD"
+
+    async def test_create_only_never_replaces(self, store: Trove, bucket: str) -> None:
+        if not (await claims(store, bucket)).put_if_none_match:
+            with pytest.raises(NotSupportedError):
+                await store.put(bucket, "key", b"one", if_none_match="*")
+            assert not await store.exists(bucket, "key")
+            return
+        await store.put(bucket, "key", b"one", if_none_match="*")
+        for size in (1, store.pool.part_size + 1):
+            with pytest.raises(ObjectExistsError):
+                await store.put(bucket, "key", content(size), if_none_match="*")
+        assert await store.read(bucket, "key") == b"one"
+
+    async def test_create_only_has_one_winner(self, store: Trove, bucket: str) -> None:
+        won: list[bytes] = []
+        lost: list[type[TroveError]] = []
+
+        async def put(body: bytes) -> None:
+            try:
+                await store.put(bucket, "key", body, if_none_match="*")
+            except TroveError as error:
+                lost.append(type(error))
+            else:
+                won.append(body)
+
+        async with task_group() as group:
+            for number in range(RACERS):
+                group.start_soon(put, content(store.pool.part_size + number, str(number)))
+        if (await claims(store, bucket)).put_if_none_match:
+            assert lost == [ObjectExistsError] * (RACERS - 1)
+            assert [await store.read(bucket, "key")] == won
+        else:
+            assert lost == [NotSupportedError] * RACERS
+            assert not await store.exists(bucket, "key")
+
+    async def test_replacing_a_version_needs_that_version(self, store: Trove, bucket: str) -> None:
+        one = await store.put(bucket, "key", b"one")
+        if not (await claims(store, bucket)).put_if_match:
+            with pytest.raises(NotSupportedError):
+                await store.put(bucket, "key", b"two", if_match=one)
+            assert await store.read(bucket, "key") == b"one"
+            return
+        two = await store.put(bucket, "key", b"two", if_match=one)
+        for size in (1, store.pool.part_size + 1):
+            with pytest.raises(PreconditionFailedError):
+                await store.put(bucket, "key", content(size), if_match=one)
+        with pytest.raises(PreconditionFailedError):
+            await store.put(bucket, "missing", b"", if_match=one)
+        assert not await store.exists(bucket, "missing")
+        await store.put(bucket, "key", b"three", if_match=two.etag)
+        assert await store.read(bucket, "key") == b"three"
+
+    async def test_reading_a_version_needs_that_version(self, store: Trove, bucket: str) -> None:
+        old = await store.put(bucket, "key", b"old")
+        if not (await claims(store, bucket)).get_conditions:
+            for options in _both(old):
+                with pytest.raises(NotSupportedError):
+                    await store.read(bucket, "key", **options)
+            return
+        assert await store.read(bucket, "key", if_match=old) == b"old"
+        with pytest.raises(PreconditionFailedError):
+            await store.read(bucket, "key", if_none_match=old)
+        await store.put(bucket, "key", b"new")
+        with pytest.raises(PreconditionFailedError):
+            async with store.get(bucket, "key", if_match=old.etag):
+                raise AssertionError
+        assert await store.read(bucket, "key", if_none_match=old.etag) == b"new"
+
+    async def test_deleting_a_version_needs_that_version(self, store: Trove, bucket: str) -> None:
+        old = await store.put(bucket, "key", b"old")
+        new = await store.put(bucket, "key", b"new")
+        if not (await claims(store, bucket)).delete_if_match:
+            with pytest.raises(NotSupportedError):
+                await store.delete(bucket, "key", if_match=new)
+            assert await store.exists(bucket, "key")
+            return
+        with pytest.raises(PreconditionFailedError):
+            await store.delete(bucket, "key", if_match=old)
+        assert await store.exists(bucket, "key")
+        await store.delete(bucket, "key", if_match=new)
+        assert not await store.exists(bucket, "key")
+
+    async def test_version_is_read_or_refused(self, store: Trove, bucket: str) -> None:
+        info = await store.put(bucket, "key", b"old")
+        if (await claims(store, bucket)).versions:
+            await store.put(bucket, "key", b"new")
+            assert await store.read(bucket, "key", version_id=info.version_id) == b"old"
+            return
+        with pytest.raises(NotSupportedError):
+            await store.read(bucket, "key", version_id="1")
+        with pytest.raises(NotSupportedError):
+            await store.delete(bucket, "key", version_id="1")
+        assert await store.exists(bucket, "key")
+
+    async def test_conditions_that_make_no_sense_are_refused(
+        self, store: Trove, bucket: str
+    ) -> None:
+        with pytest.raises(ValueError, match="if_none_match"):
+            await store.put(bucket, "key", b"", if_none_match="an etag")
+        with pytest.raises(ValueError, match="if_match"):
+            await store.put(bucket, "key", b"", if_none_match="*", if_match="an etag")
+        with pytest.raises(ValueError, match="size"):
+            await store.put(bucket, "key", b"", size=-1)
+        assert not await store.exists(bucket, "key")
+
+    @pytest.mark.parametrize("parts", [1, 2])
+    async def test_metadata_are_kept_or_refused(
+        self, store: Trove, bucket: str, parts: int
+    ) -> None:
+        given = {name.title(): value for name, value in METADATA.items()}
+        info = await self._kept(store, bucket, parts, "metadata", metadata=given)
+        if info is not None:
+            assert dict(info.metadata) == METADATA
+
+    async def test_metadata_beyond_what_is_kept_are_refused(
+        self, store: Trove, bucket: str
+    ) -> None:
+        most = (await claims(store, bucket)).max_metadata_bytes
+        with pytest.raises(NotSupportedError):
+            await store.put(bucket, "key", b"", metadata={"name": "v" * most})
+        assert not await store.exists(bucket, "key")
+
+    @pytest.mark.parametrize("parts", [1, 2])
+    async def test_tags_are_kept_or_refused(self, store: Trove, bucket: str, parts: int) -> None:
+        info = await self._kept(store, bucket, parts, "tags", tags=TAGS)
+        if info is not None:
+            assert dict(info.tags) == TAGS
+
+    @pytest.mark.parametrize("name", HEADERS)
+    async def test_header_is_kept_or_refused(self, store: Trove, bucket: str, name: str) -> None:
+        info = await self._kept(store, bucket, 2, "headers", **{name: HEADERS[name]})
+        if info is not None:
+            assert getattr(info, name) == HEADERS[name]
+
+    async def test_storage_class_is_kept_or_refused(self, store: Trove, bucket: str) -> None:
+        given = self.storage_class
+        info = await self._kept(store, bucket, 1, "storage_class", storage_class=given)
+        if info is not None:
+            assert info.storage_class == given
+
+    @pytest.mark.parametrize("options", BREAKING, ids=ascii)
+    async def test_value_that_breaks_a_header_is_refused(
+        self, store: Trove, bucket: str, options: dict[str, Any]
+    ) -> None:
+        with pytest.raises(InvalidNameError):
+            await store.put(bucket, "key", b"", **options)
+        assert not await store.exists(bucket, "key")
+
+    async def test_presigned_url_is_made_or_refused(self, store: Trove, bucket: str) -> None:
+        await store.put(bucket, "key", b"body")
+        for presign in (store.presign_get, store.presign_put):
+            if (await claims(store, bucket)).presign:
+                assert "://" in await presign(bucket, "key", expires=60)
+            else:
+                with pytest.raises(NotSupportedError):
+                    await presign(bucket, "key", expires=60)
+            for expires in (0, -1, 10**9):
+                with pytest.raises(ValueError, match="expires"):
+                    await presign(bucket, "key", expires=expires)
+
+    async def _kept(
+        self, store: Trove, bucket: str, parts: int, capability: str, **options: Any
+    ) -> ObjectInfo | None:
+        """Put with an option; return what head tells, or None where it was refused."""
+        body = content((parts - 1) * store.pool.part_size + 1)
+        if getattr(await claims(store, bucket), capability):
+            await store.put(bucket, "key", body, **options)
+            assert await store.read(bucket, "key") == body
+            return await store.head(bucket, "key")
+        with pytest.raises(NotSupportedError):
+            await store.put(bucket, "key", body, **options)
+        assert not await store.exists(bucket, "key")
+        return None
+
+
+def _both(info: ObjectInfo) -> list[dict[str, Any]]:
+    return [{"if_match": info}, {"if_none_match": info}]

@@ -1,0 +1,148 @@
+"""Copies and moves: one version, whole, and never nowhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async import (
+    BucketNotFoundError,
+    NotSupportedError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+)
+from trove_async.testing._driving import content
+from trove_async.testing.store._topic import StoreTopic, claims
+
+if TYPE_CHECKING:
+    from trove_async import Trove
+
+
+class StoreCopies(StoreTopic):
+    """copy and move."""
+
+    @pytest.mark.parametrize("parts", [0, 1, 2])
+    async def test_copy_is_the_same_body_elsewhere(
+        self, store: Trove, bucket: str, other_bucket: str, parts: int
+    ) -> None:
+        body = content(parts * store.pool.part_size + parts)
+        await store.put(bucket, "from", body)
+        for target in ((bucket, "to"), (other_bucket, "from")):
+            info = await store.copy(bucket, "from", *target)
+            assert (info.bucket, info.key, info.size) == (*target, len(body))
+            assert info.backend == (await store.explain(*target)).backend
+        await store.delete(bucket, "from")
+        assert await store.read(bucket, "to") == body
+        assert await store.read(other_bucket, "from") == body
+
+    async def test_copy_replaces_what_is_there(self, store: Trove, bucket: str) -> None:
+        await store.put(bucket, "from", b"new")
+        await store.put(bucket, "to", b"old one")
+        await store.copy(bucket, "from", bucket, "to")
+        assert await store.read(bucket, "to") == b"new"
+        assert await store.read(bucket, "from") == b"new"
+
+    async def test_copy_carries_the_metadata_over(self, store: Trove, bucket: str) -> None:
+        if not (await claims(store, bucket)).metadata:
+            await store.put(bucket, "from", b"body")
+            with pytest.raises(NotSupportedError):
+                await store.copy(bucket, "from", bucket, "to", metadata={"a": "1"})
+            assert not await store.exists(bucket, "to")
+            return
+        await store.put(bucket, "from", b"body", metadata={"a": "1"})
+        assert (await store.copy(bucket, "from", bucket, "to")).size == 4
+        assert dict((await store.head(bucket, "to")).metadata) == {"a": "1"}
+        await store.copy(bucket, "from", bucket, "to", metadata={"b": "2"})
+        assert dict((await store.head(bucket, "to")).metadata) == {"b": "2"}
+        assert dict((await store.head(bucket, "from")).metadata) == {"a": "1"}
+
+    async def test_copy_onto_itself_changes_the_metadata_only(
+        self, store: Trove, bucket: str
+    ) -> None:
+        body = content(store.pool.part_size + 1)
+        await store.put(bucket, "key", body)
+        if not (await claims(store, bucket)).metadata:
+            with pytest.raises(NotSupportedError):
+                await store.copy(bucket, "key", bucket, "key", metadata={"a": "2"})
+            assert await store.read(bucket, "key") == body
+            return
+        await store.copy(bucket, "key", bucket, "key", metadata={"a": "2"})
+        assert await store.read(bucket, "key") == body
+        assert dict((await store.head(bucket, "key")).metadata) == {"a": "2"}
+
+    async def test_copy_from_nothing_makes_nothing(
+        self, store: Trove, bucket: str, other_bucket: str
+    ) -> None:
+        for transfer in (store.copy, store.move):
+            with pytest.raises(ObjectNotFoundError):
+                await transfer(bucket, "missing", other_bucket, "to")
+            with pytest.raises(ObjectNotFoundError):
+                await transfer(bucket, "missing", bucket, "missing")
+            with pytest.raises(BucketNotFoundError):
+                await transfer(self.bucket_name(), "key", bucket, "to")
+        assert await store.list(bucket).all() == []
+        assert await store.list(other_bucket).all() == []
+
+    async def test_copy_into_a_missing_bucket_leaves_the_source(
+        self, store: Trove, bucket: str
+    ) -> None:
+        await store.put(bucket, "key", b"body")
+        for transfer in (store.copy, store.move):
+            with pytest.raises(BucketNotFoundError):
+                await transfer(bucket, "key", self.bucket_name(), "key")
+        assert await store.read(bucket, "key") == b"body"
+
+    async def test_copy_of_create_only_never_replaces(self, store: Trove, bucket: str) -> None:
+        await store.put(bucket, "from", b"new")
+        await store.put(bucket, "to", b"old")
+        claimed = (await claims(store, bucket, "to")).put_if_none_match
+        for transfer in (store.copy, store.move):
+            with pytest.raises(ObjectExistsError if claimed else NotSupportedError):
+                await transfer(bucket, "from", bucket, "to", if_none_match="*")
+        assert await store.read(bucket, "to") == b"old"
+        assert await store.read(bucket, "from") == b"new"
+        if claimed:
+            await store.copy(bucket, "from", bucket, "fresh", if_none_match="*")
+            assert await store.read(bucket, "fresh") == b"new"
+
+    async def test_copy_over_a_version_needs_that_version(self, store: Trove, bucket: str) -> None:
+        await store.put(bucket, "from", b"new")
+        old = await store.put(bucket, "to", b"old")
+        if not (await claims(store, bucket, "to")).put_if_match:
+            with pytest.raises(NotSupportedError):
+                await store.copy(bucket, "from", bucket, "to", if_match=old)
+            assert await store.read(bucket, "to") == b"old"
+            return
+        await store.copy(bucket, "from", bucket, "to", if_match=old)
+        for transfer in (store.copy, store.move):
+            with pytest.raises(PreconditionFailedError):
+                await transfer(bucket, "from", bucket, "to", if_match=old)
+        assert await store.read(bucket, "from") == b"new"
+
+    @pytest.mark.parametrize("parts", [0, 1, 2])
+    async def test_move_leaves_it_at_its_destination_only(
+        self, store: Trove, bucket: str, other_bucket: str, parts: int
+    ) -> None:
+        body = content(parts * store.pool.part_size + parts)
+        await store.put(bucket, "key", body)
+        info = await store.move(bucket, "key", other_bucket, "dir/key")
+        assert (info.bucket, info.key, info.size) == (other_bucket, "dir/key", len(body))
+        assert not await store.exists(bucket, "key")
+        assert await store.read(other_bucket, "dir/key") == body
+
+    async def test_move_onto_itself_does_nothing(self, store: Trove, bucket: str) -> None:
+        old = await store.put(bucket, "key", b"body")
+        info = await store.move(bucket, "key", bucket, "key")
+        assert (info.key, info.etag) == ("key", old.etag)
+        assert await store.read(bucket, "key") == b"body"
+
+    async def test_progress_of_a_copy_ends_with_all(self, store: Trove, bucket: str) -> None:
+        body = content(store.pool.part_size + 1)
+        await store.put(bucket, "from", body)
+        told: list[tuple[int, int | None]] = []
+        await store.copy(
+            bucket, "from", bucket, "to", progress=lambda done, total: told.append((done, total))
+        )
+        assert told[-1] == (len(body), len(body))

@@ -1,0 +1,163 @@
+"""Listings: what can be reached, once, in order, and resumable behind every entry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trove_async import BucketNotFoundError, ConfigError, InvalidNameError, ObjectInfo, Prefix
+from trove_async.testing.driver.listing import NARROWINGS, TREE, expected
+from trove_async.testing.store._topic import StoreTopic
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trove_async import Trove
+
+INSIDE: list[dict[str, Any]] = [
+    {"start_after": "a/1", "delimiter": "/"},
+    {"start_after": "a/", "delimiter": "/"},
+    {"start_after": "b--", "delimiter": "--"},
+    {"start_after": "b--1--x", "delimiter": "--", "prefix": "b--"},
+]
+"""Listings that start inside a common prefix, which is then not greater than where they start."""
+
+
+def shown_of(names: Sequence[str], **options: str) -> list[str]:
+    """Return what a listing shows of some keys: entries, keys or prefixes, after `start_after`."""
+    start = options.pop("start_after", "").encode()
+    return [entry for entry in expected(names, **options) if entry.encode() > start]
+
+
+class StoreListing(StoreTopic):
+    """list."""
+
+    @pytest.mark.parametrize("page_size", [1000, 1, 2, 7])
+    async def test_listing_shows_what_is_asked_for(
+        self, store: Trove, bucket: str, page_size: int
+    ) -> None:
+        await self._plant(store, bucket)
+        for options in [*NARROWINGS, *INSIDE]:
+            listing = store.list(bucket, page_size=page_size, **options)
+            got = [entry async for entry in listing]
+            names = [entry.key for entry in got]
+            wanted = shown_of(TREE, **options)
+            assert (names if listing.ordered else sorted(names, key=str.encode)) == wanted, options
+            for entry in got:
+                rest = entry.key.removeprefix(options.get("prefix", ""))
+                assert isinstance(entry, Prefix) == (options.get("delimiter", "\0") in rest)
+
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"delimiter": "/"}, {"prefix": "a"}, {"start_after": "a/2"}],
+        ids=str,
+    )
+    @pytest.mark.parametrize("page_size", [1, 3, 1000])
+    async def test_cursor_goes_on_behind_every_entry(
+        self, store: Trove, bucket: str, options: dict[str, Any], page_size: int
+    ) -> None:
+        await self._plant(store, bucket)
+        # The pages of an unordered backend come in an order of their own for each size.
+        shown = await store.list(bucket, page_size=page_size, **options).all()
+        whole = [entry.key for entry in shown]
+        assert sorted(whole, key=str.encode) == expected(TREE, **options)
+        for taken in range(len(whole) + 1):
+            listing = store.list(bucket, page_size=page_size, **options)
+            before = [(await anext(listing)).key for _ in range(taken)]
+            assert (listing.cursor is None) == (taken == 0)
+            if listing.cursor is None:
+                after = store.list(bucket, page_size=page_size, **options)
+            else:  # it knows where its listing started
+                same = {name: value for name, value in options.items() if name != "start_after"}
+                after = store.list(bucket, page_size=page_size, cursor=listing.cursor, **same)
+            assert before + [entry.key async for entry in after] == whole, f"after {taken}"
+
+    async def test_cursor_of_one_listing_leads_on_in_no_other(
+        self, store: Trove, bucket: str, other_bucket: str
+    ) -> None:
+        await self._plant(store, bucket)
+        listing = store.list(bucket)
+        await anext(listing)
+        others: list[tuple[str, dict[str, Any]]] = [
+            (bucket, {"prefix": "a"}),
+            (bucket, {"delimiter": "/"}),
+            (other_bucket, {}),
+        ]
+        for name, options in others:
+            with pytest.raises(ConfigError):
+                await store.list(name, cursor=listing.cursor, **options).all()
+        for nonsense in ("", "x", "\u00e9", "W10"):
+            with pytest.raises(ConfigError):
+                await store.list(bucket, cursor=nonsense).all()
+
+    @pytest.mark.parametrize("page_size", [1, 2, 5, 1000])
+    async def test_pages_have_at_most_their_size(
+        self, store: Trove, bucket: str, page_size: int
+    ) -> None:
+        await self._plant(store, bucket)
+        pages = [page async for page in store.list(bucket, page_size=page_size).pages()]
+        assert all(1 <= len(page) <= page_size for page in pages)
+        names = [entry.key for page in pages for entry in page]
+        assert sorted(names, key=str.encode) == expected(TREE)
+
+    async def test_listing_tells_where_its_objects_are(self, store: Trove, bucket: str) -> None:
+        await self._plant(store, bucket)
+        async for entry in store.list(bucket):
+            head = await store.head(bucket, entry.key)
+            assert (entry.bucket, entry.size, entry.etag) == (bucket, head.size, head.etag)
+            assert entry.backend == head.backend
+            assert entry.backend == (await store.explain(bucket, entry.key)).backend
+
+    async def test_details_are_complete(self, store: Trove, bucket: str) -> None:
+        await self._plant(store, bucket)
+        entries = await store.list(bucket, details=True, page_size=4).all()
+        assert all(entry.complete for entry in entries)
+        assert {entry.key for entry in entries} == set(TREE)
+        listing = store.list(bucket, details=True, delimiter="/")
+        kinds = {type(entry) for entry in await listing.all()}
+        assert kinds == {ObjectInfo, Prefix}
+
+    async def test_listing_of_nothing_is_empty(self, store: Trove, bucket: str) -> None:
+        listing = store.list(bucket)
+        assert await listing.all() == []
+        assert listing.cursor is None
+        assert [page async for page in store.list(bucket, prefix="x").pages()] == []
+
+    async def test_listing_of_a_missing_bucket_raises(self, store: Trove) -> None:
+        listing = store.list(self.bucket_name())
+        with pytest.raises(BucketNotFoundError):
+            await listing.all()
+
+    async def test_end_of_a_listing_stays_the_end(self, store: Trove, bucket: str) -> None:
+        await store.put(bucket, "key", b"")
+        listing = store.list(bucket)
+        assert [entry.key async for entry in listing] == ["key"]
+        assert [entry.key async for entry in listing] == []
+
+    async def test_objects_may_be_deleted_as_they_are_listed(
+        self, store: Trove, bucket: str
+    ) -> None:
+        await self._plant(store, bucket)
+        seen = []
+        async for entry in store.list(bucket, page_size=2):
+            await store.delete(bucket, entry.key)
+            seen.append(entry.key)
+        assert sorted(seen, key=str.encode) == expected(TREE)
+        assert await store.list(bucket).all() == []
+
+    async def test_listing_that_makes_no_sense_is_refused_at_once(
+        self, store: Trove, bucket: str
+    ) -> None:
+        with pytest.raises(ValueError, match="page_size"):
+            store.list(bucket, page_size=0)
+        with pytest.raises(ValueError, match="delimiter"):
+            store.list(bucket, delimiter="")
+        with pytest.raises(ValueError, match="cursor"):
+            store.list(bucket, cursor="x", start_after="y")
+        with pytest.raises(InvalidNameError):
+            store.list(bucket, prefix="\ud800")
+
+    async def _plant(self, store: Trove, bucket: str) -> None:
+        for key in reversed(TREE):
+            await store.put(bucket, key, b"")

@@ -1,0 +1,111 @@
+"""Names: refused alike everywhere, or kept as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from trove_async import InvalidNameError
+from trove_async.testing.driver.odd_keys import ODD_KEYS
+from trove_async.testing.store._topic import StoreTopic, claims
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from collections.abc import Set as AbstractSet
+
+    from trove_async import Trove
+
+    Call = Callable[[Trove, str, str], Awaitable[Any]]
+
+CALLS: list[tuple[str, Call]] = [
+    ("put", lambda store, bucket, key: store.put(bucket, key, b"body")),
+    ("get", lambda store, bucket, key: store.get(bucket, key).__aenter__()),
+    ("read", lambda store, bucket, key: store.read(bucket, key)),
+    ("get_ranges", lambda store, bucket, key: store.get_ranges(bucket, key, [(0, 1)])),
+    ("head", lambda store, bucket, key: store.head(bucket, key)),
+    ("exists", lambda store, bucket, key: store.exists(bucket, key)),
+    ("delete", lambda store, bucket, key: store.delete(bucket, key)),
+    ("copy from", lambda store, bucket, key: store.copy(bucket, key, "there", "key")),
+    ("copy to", lambda store, bucket, key: store.copy("there", "key", bucket, key)),
+    ("move from", lambda store, bucket, key: store.move(bucket, key, "there", "key")),
+    ("move to", lambda store, bucket, key: store.move("there", "key", bucket, key)),
+    ("presign_get", lambda store, bucket, key: store.presign_get(bucket, key)),
+    ("presign_put", lambda store, bucket, key: store.presign_put(bucket, key)),
+    ("explain", lambda store, bucket, key: store.explain(bucket, key)),
+]
+
+BAD_KEYS = [
+    "",
+    ".",
+    "..",
+    "./a",
+    "../a",
+    "a/.",
+    "a/..",
+    "a/./b",
+    "a/../b",
+    "/..",
+    "a\0b",
+    "\ud800",
+    "x" * 1025,
+    "\u00e9" * 513,
+]
+BAD_BUCKETS = ["", ".", "..", "a/b", "/", "a\0b", "\ud800", "x" * 223]
+
+
+class StoreNames(StoreTopic):
+    """Bad names of keys and buckets, and odd ones.
+
+    Attributes:
+        refused_keys: Those of `ODD_KEYS` that a backend cannot hold.
+    """
+
+    refused_keys: ClassVar[AbstractSet[str]] = frozenset()
+
+    @pytest.mark.parametrize("call", [call for _, call in CALLS], ids=[name for name, _ in CALLS])
+    async def test_bad_name_is_refused(self, store: Trove, bucket: str, call: Call) -> None:
+        for key in BAD_KEYS:
+            with pytest.raises(InvalidNameError):
+                await call(store, bucket, key)
+        for name in BAD_BUCKETS:
+            with pytest.raises(InvalidNameError):
+                await call(store, name, "key")
+        with pytest.raises(TypeError):
+            await call(store, bucket, b"key")  # type: ignore[arg-type]  # that is the point
+        assert await store.list(bucket).all() == []
+
+    async def test_bad_bucket_is_refused(self, store: Trove) -> None:
+        for name in BAD_BUCKETS:
+            with pytest.raises(InvalidNameError):
+                await store.create_bucket(name)
+            with pytest.raises(InvalidNameError):
+                await store.delete_bucket(name)
+            with pytest.raises(InvalidNameError):
+                store.list(name)
+            with pytest.raises(InvalidNameError):
+                store.delete_many(name, [])
+
+    async def test_odd_keys_are_kept_apart(self, store: Trove, bucket: str) -> None:
+        names = [key for key in ODD_KEYS if key not in self.refused_keys]
+        for key in names:
+            await store.put(bucket, key, key.encode())
+        for key in names:
+            assert await store.read(bucket, key) == key.encode()
+            assert (await store.head(bucket, key)).key == key
+        listing = store.list(bucket, page_size=10)
+        got = [entry.key async for entry in listing]
+        wanted = sorted(names, key=str.encode)
+        assert (got if listing.ordered else sorted(got, key=str.encode)) == wanted
+        await store.delete_many(bucket, names)
+        assert await store.list(bucket).all() == []
+
+    async def test_key_of_the_most_bytes_is_kept_and_a_longer_one_refused(
+        self, store: Trove, bucket: str
+    ) -> None:
+        most = (await claims(store, bucket)).max_key_bytes
+        await store.put(bucket, "k" * most, b"long")
+        assert await store.read(bucket, "k" * most) == b"long"
+        with pytest.raises(InvalidNameError):
+            await store.put(bucket, "k" * (most + 1), b"longer")
+        assert len(await store.list(bucket).all()) == 1

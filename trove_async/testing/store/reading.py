@@ -1,0 +1,221 @@
+"""Bodies read back: in every way, in every part, and each part by the same table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async import (
+    BodyConsumedError,
+    ByteRange,
+    ClosedError,
+    NotSupportedError,
+    RangeError,
+)
+from trove_async._concurrency import in_thread, task_group
+from trove_async.testing._driving import content, elsewhere
+from trove_async.testing.driver.ranges import BEYOND, OF_NOTHING, SELECTING
+from trove_async.testing.store._topic import StoreTopic, claims
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trove_async import Trove
+
+NEVER: list[tuple[int, int | None]] = [(0, 0), (5, 5), (5, 3), (-1, None), (-5, -1), (0, -1)]
+"""What selects nothing, whatever the object."""
+
+
+class StoreReading(StoreTopic):
+    """get, read and get_ranges."""
+
+    async def test_chunks_are_the_body(self, store: Trove, bucket: str) -> None:
+        body = content(store.pool.part_size + 1)
+        await store.put(bucket, "key", body)
+        async with store.get(bucket, "key") as obj:
+            assert (obj.info.size, obj.range) == (len(body), (0, len(body)))
+            chunks = [chunk async for chunk in obj]
+        assert all(type(chunk) is bytes and chunk for chunk in chunks)
+        assert b"".join(chunks) == body
+
+    async def test_ways_of_reading_may_be_mixed(self, store: Trove, bucket: str) -> None:
+        body = content(3_000_000)
+        await store.put(bucket, "key", body)
+        async with store.get(bucket, "key") as obj:
+            got = await obj.read(1)
+            got += await obj.read(0)
+            memory = bytearray(1000)
+            got += memory[: await obj.readinto(memory)]
+            async for chunk in obj:
+                got += chunk
+                break
+            got += await obj.read()
+            assert got == body
+            assert [await obj.read(), await obj.read(5), await obj.readinto(memory)] == [
+                b"",
+                b"",
+                0,
+            ]
+
+    async def test_empty_object_reads_as_nothing(self, store: Trove, bucket: str) -> None:
+        await store.put(bucket, "key", b"")
+        async with store.get(bucket, "key") as obj:
+            assert [chunk async for chunk in obj] == []
+            assert obj.range == (0, 0)
+        assert await store.read(bucket, "key") == b""
+
+    async def test_save_makes_the_file(self, store: Trove, bucket: str, tmp_path: Path) -> None:
+        body = content(2_500_000)
+        await store.put(bucket, "key", body)
+        target = tmp_path / "new" / "saved"
+        await in_thread(target.parent.mkdir)
+        async with store.get(bucket, "key") as obj:
+            await obj.save(target)
+        assert await in_thread(target.read_bytes) == body
+        assert await in_thread(lambda: [path.name for path in target.parent.iterdir()]) == ["saved"]
+
+    async def test_awaited_get_is_closed_by_whoever_holds_it(
+        self, store: Trove, bucket: str
+    ) -> None:
+        await store.put(bucket, "key", content(3_000_000))
+        obj = await store.get(bucket, "key")
+        assert await elsewhere(obj.read(10)) == content(3_000_000)[:10]
+        for _ in range(2):
+            await elsewhere(obj.aclose())
+        with pytest.raises(ClosedError):
+            await obj.read(1)
+
+    async def test_get_is_opened_once(self, store: Trove, bucket: str) -> None:
+        await store.put(bucket, "key", b"body")
+        opening = store.get(bucket, "key")
+        async with opening as obj:
+            assert await obj.read() == b"body"
+        with pytest.raises(BodyConsumedError):
+            await opening
+
+    async def test_read_refuses_to_hold_more_than_its_limit(
+        self, store: Trove, bucket: str
+    ) -> None:
+        await store.put(bucket, "key", b"0123456789")
+        assert await store.read(bucket, "key", limit=10) == b"0123456789"
+        with pytest.raises(RangeError):
+            await store.read(bucket, "key", limit=9)
+
+    async def test_range_selects_by_the_table(self, store: Trove, bucket: str) -> None:
+        await store.put(bucket, "key", b"0123456789")
+        ranges = (await claims(store, bucket)).ranges
+        for asked, span in SELECTING:
+            if not ranges:
+                with pytest.raises(NotSupportedError):
+                    await store.read(bucket, "key", range=asked)
+                continue
+            async with store.get(bucket, "key", range=asked) as obj:
+                assert (obj.range, obj.info.size) == (span, 10)
+                assert await obj.read() == b"0123456789"[slice(*span)]
+            if asked.suffix is None:
+                as_tuple = asked.start, asked.end
+                assert (
+                    await store.read(bucket, "key", range=as_tuple) == b"0123456789"[slice(*span)]
+                )
+
+    async def test_range_that_selects_nothing_raises(self, store: Trove, bucket: str) -> None:
+        await store.put(bucket, "key", b"0123456789")
+        await store.put(bucket, "empty", b"")
+        for key, table in (("key", BEYOND), ("empty", OF_NOTHING)):
+            refused = RangeError if (await claims(store, bucket, key)).ranges else NotSupportedError
+            for asked in table:
+                with pytest.raises(refused):
+                    await store.read(bucket, key, range=asked)
+
+    async def test_range_that_can_select_nothing_raises_at_once(
+        self, store: Trove, bucket: str
+    ) -> None:
+        for span in NEVER:
+            with pytest.raises(RangeError):
+                store.get(bucket, "key", range=span)
+        with pytest.raises(RangeError):
+            ByteRange.last(0)
+
+    async def test_range_crosses_parts(self, store: Trove, bucket: str) -> None:
+        part = store.pool.part_size
+        body = content(2 * part + 1)
+        await store.put(bucket, "key", body)
+        for start, end in [(part - 1, part + 1), (1, 2 * part), (2 * part, 2 * part + 1)]:
+            if not (await claims(store, bucket)).ranges:
+                with pytest.raises(NotSupportedError):
+                    await store.read(bucket, "key", range=(start, end))
+                continue
+            assert await store.read(bucket, "key", range=(start, end)) == body[start:end]
+
+    async def test_get_ranges_returns_each_in_its_place(self, store: Trove, bucket: str) -> None:
+        body = content(3_000_000)
+        await store.put(bucket, "key", body)
+        asked: list[ByteRange | tuple[int, int | None]] = [
+            ByteRange(5, 9),
+            (0, 4),
+            ByteRange.last(3),
+            (5, 9),
+            (1_000_000, 2_000_000),
+            (1_500_000, 2_500_000),
+            (2_999_999, None),
+            (7, 10**12),
+        ]
+        if not (await claims(store, bucket)).ranges:
+            with pytest.raises(NotSupportedError):
+                await store.get_ranges(bucket, "key", asked)
+            return
+        assert list(await store.get_ranges(bucket, "key", asked)) == [
+            body[5:9],
+            body[:4],
+            body[-3:],
+            body[5:9],
+            body[1_000_000:2_000_000],
+            body[1_500_000:2_500_000],
+            body[-1:],
+            body[7:],
+        ]
+        assert list(await store.get_ranges(bucket, "key", [])) == []
+        with pytest.raises(RangeError):
+            await store.get_ranges(bucket, "key", [(0, 1), (3_000_000, None)])
+
+    async def test_progress_of_a_get_ends_with_all(self, store: Trove, bucket: str) -> None:
+        body = content(2_500_000)
+        await store.put(bucket, "key", body)
+        told: list[tuple[int, int | None]] = []
+        async with store.get(
+            bucket, "key", progress=lambda done, total: told.append((done, total))
+        ) as obj:
+            await obj.read()
+        assert [done for done, _ in told] == sorted(done for done, _ in told)
+        assert told[-1] == (len(body), len(body))
+
+    async def test_readers_that_are_not_read_hold_up_nobody(
+        self, store: Trove, bucket: str
+    ) -> None:
+        body = content(3_000_000)
+        await store.put(bucket, "key", body)
+        readers = []
+        try:
+            for _ in range(20):
+                readers.append(await store.get(bucket, "key"))
+                assert await readers[-1].read(1) == body[:1]
+            assert await store.read(bucket, "key") == body
+            for reader in readers:
+                assert await reader.read() == body[1:]
+        finally:
+            for reader in readers:
+                await reader.aclose()
+
+    async def test_copies_by_hand_go_on_at_any_number(self, store: Trove, bucket: str) -> None:
+        body = content(store.pool.part_size + 1)
+        await store.put(bucket, "from", body)
+
+        async def again(number: int) -> None:
+            await store.put(bucket, f"to-{number}", store.get(bucket, "from"))
+
+        async with task_group() as group:
+            for number in range(20):
+                group.start_soon(again, number)
+        for number in range(20):
+            assert await store.read(bucket, f"to-{number}") == body
