@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.store_fakes import Fake, Renamed, fill, store_of
+from tests.store_fakes import Fake, fill, store_of
 from trove_async import (
     BucketNotFoundError,
     BufferPool,
@@ -22,6 +22,7 @@ from trove_async import (
     UnavailableError,
 )
 from trove_async.drivers.memory import MemoryDriver
+from trove_async.layers import Mapped
 from trove_async.models import DeleteOptions, MiB, PutOptions
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ async def store_of_one_place(how: str) -> tuple[Trove, Fake, tuple[str, str], tu
             ("data", "x"),
             ("data", "x"),
         )
-    layer = Renamed(driver, "alias", "data")
+    layer = Mapped(driver, buckets={"alias": "data"})
     return (
         store_of(driver, backends={"too": layer}, route_functions=[to_too]),
         driver,
@@ -420,7 +421,7 @@ async def test_server_copy_makes_the_missing_bucket_under_a_second_name() -> Non
     def other(bucket: str, _key: str) -> str:
         return "too" if bucket == "other" else ""
 
-    inside = Renamed(driver, "other", "inner")
+    inside = Mapped(driver, buckets={"other": "inner", "data": "data"})
     async with store_of(
         Fake(), backends={"too": inside, "raw": driver}, route_functions=[other]
     ) as store:
