@@ -13,6 +13,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import OrderedDict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
 from trove_async.models import ObjectInfo
@@ -265,12 +266,16 @@ class Walk:
             return None
         if not stat.S_ISREG(status.st_mode):
             return None
+        try:
+            modified = datetime.fromtimestamp(status.st_mtime, UTC)
+        except (OverflowError, ValueError, OSError):
+            modified = written(status.st_mtime)
         return ObjectInfo(
             bucket=self._bucket,
             key=key,
             size=status.st_size,
             etag=etag(status),
-            last_modified=written(status.st_mtime),
+            last_modified=modified,
             backend=self._root.backend,
             complete=False,
         )
