@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from trove_async import BufferPool, RetryPolicy, Timeout, Trove
@@ -36,6 +37,7 @@ AT_ONCE = RetryPolicy(base_delay=0.0)
 """Retries that do not pause."""
 
 
+@cache
 def content(size: int, seed: str = "") -> bytes:
     """Return bytes that no shift of themselves looks like."""
     return hashlib.shake_128(seed.encode()).digest(size)

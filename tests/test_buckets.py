@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.store_fakes import Fake, Renamed, fill, store_of
+from tests.store_fakes import Fake, fill, store_of
 from trove_async import (
     BackendNotFoundError,
     BucketExistsError,
@@ -12,6 +12,7 @@ from trove_async import (
     PreconditionFailedError,
     UnavailableError,
 )
+from trove_async.layers import Mapped
 from trove_async.models import DeleteOptions
 
 ROUTES = [("*.cold", "cold")]
@@ -79,7 +80,7 @@ async def test_create_everywhere_goes_on_where_it_exists() -> None:
 
 async def test_one_place_under_two_names_is_created_and_deleted_once() -> None:
     driver = Fake()
-    layer = Renamed(driver, "data", "data")
+    layer = Mapped(driver, buckets={"data": "data"})
     async with store_of(driver, backends={"same": driver, "layer": layer}) as store:
         await store.create_bucket("data", backends="all")
         (info,) = await store.list_buckets()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.store_fakes import Fake, Renamed, fill, store_of
+from tests.store_fakes import Fake, fill, store_of
 from trove_async import (
     BucketNotFoundError,
     BufferPool,
@@ -22,6 +22,7 @@ from trove_async import (
     UnavailableError,
 )
 from trove_async.drivers.memory import MemoryDriver
+from trove_async.layers import Mapped
 from trove_async.models import DeleteOptions, MiB, PutOptions
 
 if TYPE_CHECKING:
@@ -261,7 +262,7 @@ async def store_of_one_place(how: str) -> tuple[Trove, Fake, tuple[str, str], tu
             ("data", "x"),
             ("data", "x"),
         )
-    layer = Renamed(driver, "alias", "data")
+    layer = Mapped(driver, buckets={"alias": "data"})
     return (
         store_of(driver, backends={"too": layer}, route_functions=[to_too]),
         driver,
@@ -420,7 +421,7 @@ async def test_server_copy_makes_the_missing_bucket_under_a_second_name() -> Non
     def other(bucket: str, _key: str) -> str:
         return "too" if bucket == "other" else ""
 
-    inside = Renamed(driver, "other", "inner")
+    inside = Mapped(driver, buckets={"other": "inner", "data": "data"})
     async with store_of(
         Fake(), backends={"too": inside, "raw": driver}, route_functions=[other]
     ) as store:
@@ -469,3 +470,66 @@ async def test_cancelled_move_leaves_the_object_somewhere_whole() -> None:
             assert len(bodies) == 1
             return
         steps += 1
+
+
+async def test_server_copy_makes_the_bucket_that_only_its_backend_lacks() -> None:
+    default, cold = Fake(), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data", backends="all")
+        await store.create_bucket("other")
+        await store.put("data", "a.cold", b"body")
+        copied = await store.copy("data", "a.cold", "other", "b.cold")
+        assert copied.backend == "cold"
+        assert cold.calls.count("copy") == 2
+        assert await store.read("other", "b.cold") == b"body"
+
+
+async def test_server_copy_whose_source_bucket_went_makes_no_bucket() -> None:
+    driver = Fake()
+    await fill(driver, "data", "key")
+    await fill(driver, "other")
+
+    async def vanish() -> None:
+        await MemoryDriver.delete(driver, "data", "key", DeleteOptions())
+        await MemoryDriver.delete_bucket(driver, "data")
+
+    async with store_of(driver) as store:
+        driver.before["copy"] = vanish
+        with pytest.raises(ObjectChangedError):
+            await store.copy("data", "key", "other", "key")
+        assert [info.name for info in await store.list_buckets()] == ["other"]
+
+
+async def test_source_without_conditions_is_compared_by_what_is_read() -> None:
+    default, cold = Fake(get_conditions=False, delete_if_match=False), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"first")
+
+        async def replace_it() -> None:
+            default.before.clear()
+            await replaced(default, "key", b"second")
+
+        default.before["get"] = replace_it
+        with pytest.raises(ObjectChangedError, match="nothing was stored"):
+            await store.move("data", "key", "data", "to.cold")
+        assert cold.holds("data") == []
+        await store.move("data", "key", "data", "to.cold")
+        assert default.holds("data") == []
+        assert await store.read("data", "to.cold") == b"second"
+
+
+async def test_source_opened_as_another_version_is_not_copied() -> None:
+    default, cold = Fake(), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"first")
+
+        async def replace_it() -> None:
+            default.before.clear()
+            await replaced(default, "key", b"second")
+
+        default.before["get"] = replace_it
+        with pytest.raises(ObjectChangedError):
+            await store.copy("data", "key", "data", "to.cold")
+        assert cold.holds("data") == []

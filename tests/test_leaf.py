@@ -374,7 +374,7 @@ async def test_call_that_hangs_is_timed_out(
 
 async def test_embedded_driver_has_no_timeouts() -> None:
     fake = Fake()
-    async with store_of(fake, timeout=Timeout(first_byte=0.0, idle=0.0)) as store:
+    async with store_of(fake, timeout=Timeout(first_byte=1e-9, idle=1e-9)) as store:
         fake.before["put"] = lambda: asyncio.sleep(0.05)
         await store.put("bucket", "key", b"body")
         assert await store.read("bucket", "key") == b"body"

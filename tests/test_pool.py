@@ -371,11 +371,11 @@ async def test_spill_file_gives_back_what_was_written_and_has_no_name(tmp_path: 
     pool = BufferPool(2 * MiB, spill_dir=tmp_path)
     body = random.randbytes(3 * 256 * KiB + 1)
     async with SpillFile(pool, len(body)) as spill:
-        assert bytes(spill.view()) == b""
+        assert bytes(await spill.view()) == b""
         for at in range(0, len(body), 256 * KiB):
             await spill.write(body[at : at + 256 * KiB])
         assert os.listdir(tmp_path) == []  # noqa: PTH208 - in a test
-        view = spill.view()
+        view = await spill.view()
         assert view.readonly
         assert bytes(view) == body
         assert spill.written == len(body)
@@ -397,6 +397,7 @@ async def test_spill_file_is_closed_once_and_though_cancelled() -> None:
     pool = BufferPool(2 * MiB)
     spill = SpillFile(pool, 4)
     await spill.write(b"data")
+    assert bytes(await spill.view()) == b"data"
     file = spill._file
     assert file is not None
     closer = OwnedTask(spill.aclose())
@@ -408,21 +409,19 @@ async def test_spill_file_is_closed_once_and_though_cancelled() -> None:
 
 
 async def test_cancelled_write_is_over_before_the_cancel_is_told() -> None:
-    pool = BufferPool(2 * MiB)
-    spill = SpillFile(pool, 4)
     started, go_on = threading.Event(), threading.Event()
-    write = spill._write
     written = []
 
     class Slow(SpillFile):
-        def _write(self, data: bytes | bytearray | memoryview) -> None:
+        def _write(self, *pieces: bytes | bytearray | memoryview) -> None:
             started.set()
             go_on.wait(10)
-            write(data)
-            written.append(bytes(data))
+            super()._write(*pieces)
+            written.append(b"".join(pieces))
 
-    slow = Slow(pool, 4)
-    task = OwnedTask(slow.write(b"data"))
+    pool = BufferPool(2 * MiB)
+    slow = Slow(pool, MiB)
+    task = OwnedTask(slow.write(bytes(MiB)))
     while not started.is_set():
         await asyncio.sleep(0)
     closer = OwnedTask(task.aclose())
@@ -430,17 +429,37 @@ async def test_cancelled_write_is_over_before_the_cancel_is_told() -> None:
     assert not closer.done
     go_on.set()
     await closer.result()
-    assert written == [b"data"]
+    assert written == [bytes(MiB)]
     await slow.aclose()
-    await spill.aclose()
     assert pool.statistics().spilled == 0
+
+
+async def test_small_writes_are_gathered() -> None:
+    hops = []
+
+    class Counting(SpillFile):
+        def _write(self, *pieces: bytes | bytearray | memoryview) -> None:
+            hops.append(sum(map(len, pieces)))
+            super()._write(*pieces)
+
+    pool = BufferPool(2 * MiB)
+    body = random.randbytes(200 * KiB)
+    async with Counting(pool, len(body)) as spill:
+        for at in range(0, len(body), 1000):
+            await spill.write(body[at : at + 1000])
+        assert spill.written == len(body)
+        assert bytes(await spill.view()) == body
+        assert bytes(await spill.view()) == body
+    assert len(hops) == 4
+    assert min(hops[:-1]) >= 64 * KiB
 
 
 async def test_disk_that_fails_is_told_and_leaves_nothing(tmp_path: Path) -> None:
     pool = BufferPool(2 * MiB, spill_dir=tmp_path / "missing")
     async with SpillFile(pool, 4) as spill:
+        await spill.write(b"data")
         with pytest.raises(FileNotFoundError) as caught:
-            await spill.write(b"data")
+            await spill.view()
         assert caught.value.errno == errno.ENOENT
     assert pool.statistics().spilled == 0
 

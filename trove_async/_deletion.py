@@ -9,7 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 from ._concurrency import for_each, task_group
-from .errors import BackendError, BodyConsumedError, BucketNotFoundError, TroveError
+from .errors import (
+    BackendError,
+    BodyConsumedError,
+    BucketNotFoundError,
+    InvalidNameError,
+    TroveError,
+)
 from .models import DeleteOptions, DeleteResult
 
 if TYPE_CHECKING:
@@ -117,7 +123,7 @@ class Deletion:
         for key in dict.fromkeys(keys):
             try:
                 backend = await self._resolve(key)
-            except TroveError as error:
+            except InvalidNameError as error:
                 errors[key] = self._told(error, None, key)
             else:
                 groups.setdefault(backend.name, (backend, []))[1].append(key)

@@ -159,7 +159,8 @@ class Put:
                     await spill.write(piece)
                 self._told("spill", spill.written)
                 async with self._backend.spill_lanes:
-                    return await self._at_once([spill.view()], spill.written, intake.checksums)
+                    views = [await spill.view()]
+                    return await self._at_once(views, spill.written, intake.checksums)
 
     def _too_large(self) -> NotSupportedError:
         return NotSupportedError(
@@ -338,7 +339,7 @@ class _Filled:
             yield self._views
         else:
             async with self._lanes:
-                yield [self._spill.view()]
+                yield [await self._spill.view()]
 
     async def __aenter__(self) -> Self:
         return self

@@ -582,7 +582,12 @@ class Trove:
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets of all backends, each name once, sorted."""
-        return await self._core.run("list_buckets", None, None, self._objects.buckets.list)
+        return await self._core.run(
+            "list_buckets",
+            None,
+            None,
+            lambda: self._objects.buckets.list(),  # noqa: PLW0108 - there are none before it is open
+        )
 
     # -- the rest ----------------------------------------------------------------------------------
 

@@ -124,7 +124,7 @@ class TestFailingNowAndThen(StoreSuite):
         faulty = Faulty(MemoryDriver())
         for operation in ("put", "get", "head", "delete", "list_page", "upload", "send", "commit"):
             for skip in range(0, 3000, 3):
-                faulty.fail(operation, skip=skip)  # type: ignore[arg-type]  # they are operations
+                faulty.fail(operation, skip=skip)
         retry = RetryPolicy(base_delay=0, budget=10_000)
         async with Trove(faulty, pool=small_pool(), retry=retry) as store:
             yield store
@@ -140,6 +140,30 @@ class TestMappedIntoOneBucket(StoreSuite):
 
 class TestLocal(StoreSuite):
     @pytest_asyncio.fixture
-    async def store(self, tmp_path: Path) -> AsyncIterator[Trove]:
+    async def store(self, tmp_path: Path) -> AsyncIterator[Trove]:  # type: ignore[override]  # a fixture
         async with Trove(LocalDriver(tmp_path / "store"), pool=small_pool()) as store:
+            yield store
+
+
+class TestMappedOntoFiles(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Trove]:  # type: ignore[override]  # a fixture
+        driver = Mapped(LocalDriver(tmp_path / "store", fsync=False), into="everything")
+        async with Trove(driver, pool=small_pool()) as store:
+            yield store
+
+
+class TestRoutedOverFilesAndMemory(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Trove]:  # type: ignore[override]  # a fixture
+        async with Trove(
+            LocalDriver(tmp_path / "hot", fsync=False),
+            backends={
+                "memory": MemoryDriver(),
+                "files": LocalDriver(tmp_path / "cold", fsync=False),
+                "mapped": Mapped(MemoryDriver(), into="everything", prefix="team/"),
+            },
+            routes=[("*/1", "memory"), ("[a-k]*", "files"), ("to*", "mapped")],
+            pool=small_pool(),
+        ) as store:
             yield store
