@@ -233,8 +233,8 @@ class ByteRange:
     _suffix: bool = field(default=False, repr=False)
 
     def __post_init__(self) -> None:
-        for bound in (self.start, self.end):
-            if bound is not None and not isinstance(bound, int):
+        for bound in (self.start, 0 if self.end is None else self.end):
+            if not isinstance(bound, int):
                 raise TypeError(f"a range's bounds are ints, not {type(bound).__name__}")
         if self._suffix:
             if self.start >= 0:
