@@ -293,6 +293,8 @@ REMEDIES: list[tuple[Callable[[Trove], Any], type[Exception], str]] = [
     (lambda store: store.put("data", "", b""), InvalidNameError, "name an object"),
     (lambda store: store.put("none", "key", b""), BucketNotFoundError,
      "await store.create_bucket('none') first"),
+    (lambda store: store.read("none", "key"), BucketNotFoundError, "create_bucket makes it"),
+    (lambda store: store.list("none").all(), BucketNotFoundError, "create_bucket makes it"),
     (lambda store: store.delete_many("data", "key"), TypeError, "[key]"),
     (lambda store: store.list("data", delimiter=""), ValueError, "None: no delimiter"),
     (lambda store: store.list("data", cursor="x").all(), ConfigError, "ObjectIterator.cursor"),
