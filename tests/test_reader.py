@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from trove_async import Trove
+from trove_async import ClosedError, Trove
 from trove_async._concurrency import in_thread
 from trove_async.drivers import MemoryDriver
 
@@ -60,3 +60,14 @@ async def test_readinto_of_memory_that_cannot_be_written_loses_no_byte(store: Tr
         with pytest.raises(TypeError, match="bytearray"):
             await obj.readinto(cast("Any", bytes(10)))
         assert await obj.read() == BODY
+
+
+async def test_reading_on_after_the_store_was_closed_says_so() -> None:
+    async with Trove(MemoryDriver()) as store:
+        await store.create_bucket("b")
+        await store.put("b", "k", b"0123456789")
+        reader = await store.get("b", "k")
+        assert await reader.read(3) == b"012"
+    with pytest.raises(ClosedError, match="closed"):
+        await reader.read()
+    await reader.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -79,6 +80,8 @@ def store_options(
 
 def progress(callback: object) -> None:
     """Check a callback while nothing is stored yet."""
+    if inspect.iscoroutinefunction(callback):
+        raise TypeError("progress is called, not awaited: give a plain function")
     if callback is not None and not callable(callback):
         raise TypeError(
             f"progress is called with (done, total), which {type(callback).__name__} cannot be"

@@ -19,7 +19,7 @@ untouched, always.
 
 **Cancellation.** Every coroutine may be cancelled at every await. When it has raised, the driver no
 longer touches the views it was given, holds no connection, file or task for the call, and nothing
-of a put is visible. What it could not undo at the far side is at most litter.
+of a put is visible, unless the cancel came when the backend had stored it already: then all is. What it could not undo at the far side is at most litter.
 
 **Memory.** Views are borrowed: a driver may read them until its call returns or raises, and copies
 what it keeps. It allocates no more than a fixed window beside them.

@@ -138,6 +138,8 @@ class BufferPool:
         spill_max_bytes: int = 4 * GiB,
         deadline: float = 60.0,
     ) -> None:
+        if min(spill_after, spill_max_bytes, deadline) < 0:
+            raise ConfigError("spill_after, spill_max_bytes and deadline are not negative")
         if max_bytes < 2 * SLOT or max_bytes % SLOT:
             raise ConfigError(
                 f"max_bytes is a multiple of 1 MiB and at least 2 MiB, not {max_bytes}"

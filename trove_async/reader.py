@@ -34,7 +34,16 @@ class ObjectReader:
         range: The absolute ``(start, end)`` that the body covers.
     """
 
-    __slots__ = ("_body", "_context", "_loop", "_progress", "_total", "info", "range")
+    __slots__ = (
+        "_body",
+        "_check_usable",
+        "_context",
+        "_loop",
+        "_progress",
+        "_total",
+        "info",
+        "range",
+    )
 
     def __init__(
         self,
@@ -42,7 +51,9 @@ class ObjectReader:
         body: Verified,
         info: ObjectInfo,
         progress: Progress | None,
+        check_usable: Callable[[], None],
     ) -> None:
+        self._check_usable = check_usable
         self._context: AbstractAsyncContextManager[DriverReader] | None = context
         self._body = body
         self._progress = progress
@@ -121,6 +132,7 @@ class ObjectReader:
     async def _next(self, size: int) -> bytes:
         if self._context is None:
             raise ClosedError("this reader is closed: open the object again with store.get")
+        self._check_usable()
         data = await self._body.read(size)
         if self._progress is not None and data:
             self._progress(self._total - self._body.remaining, self._total)

@@ -21,7 +21,7 @@ from trove_async.paging import paginate
 
 from ._beneath import ABSENT, DIRECTORY
 from ._failures import missing_bucket
-from ._layout import MAX_KEY, MAX_NAME, OVERFLOW, PIECE, SUFFIX, escape, is_text, unescape
+from ._layout import AREA, MAX_KEY, MAX_NAME, OVERFLOW, PIECE, SUFFIX, escape, is_text, unescape
 from ._record import etag, written
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class _PlainNames:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     names.append(entry.name)
-                elif entry.is_dir(follow_symlinks=False):
+                elif entry.name != AREA and entry.is_dir(follow_symlinks=False):
                     names.append(entry.name + "/")
         if self._layout.folding:
             names = [name for name in names if self._layout.plain(name.removesuffix("/"))]
