@@ -21,7 +21,7 @@ from trove_async import (
     Trove,
     UnavailableError,
 )
-from trove_async._upload import part_size
+from trove_async._parts import part_size
 from trove_async.driver import Capabilities
 from trove_async.models import KiB, MiB, Part
 
