@@ -61,6 +61,10 @@ REVOKE_AFTER = 0.1
 """Seconds after which read-ahead that nobody came for goes to somebody who waits."""
 
 
+_NEAR = 20
+"""How many times `BufferPool.spill_after` a moving line may take before a file is the better place."""
+
+
 class Lease:
     """Slots on loan. It has one owner, is moved by being passed on, and is released once.
 
@@ -196,7 +200,7 @@ class BufferPool:
 
         A line that stands still is left for a file after `spill_after` seconds: what holds the
         memory may be waiting for a slow source. One that moves fast enough for our turn to come
-        within as long again is not: memory is better, and it is near.
+        within `_NEAR` times as long is not: a thousand files at once are slower than memory.
 
         Raises:
             PoolTimeoutError: There was neither within `deadline` seconds.
@@ -217,7 +221,7 @@ class BufferPool:
                 patience = max(self.spill_after, 0.01)
                 await asyncio.wait([place], timeout=min(patience, deadline - clock()))
                 served = self._line.served - served
-                if served >= self._line.position(place):
+                if served * _NEAR >= self._line.position(place):
                     continue
                 spill = self.try_spill(size)
                 if spill is not None:
