@@ -509,9 +509,11 @@ class Schedule:
                 await self.use(room)
         elif kind == 1:
             ahead = Ahead(pool, size)
-            await steps(chance.randrange(6))
-            if ahead.lease is not None:
-                ahead.lease.release()
+            try:
+                await steps(chance.randrange(6))
+            finally:
+                if ahead.lease is not None:
+                    ahead.lease.release()
         else:
             await self.use(await pool.lease(size))
 
