@@ -61,8 +61,12 @@ REVOKE_AFTER = 0.1
 """Seconds after which read-ahead that nobody came for goes to somebody who waits."""
 
 
-_NEAR = 20
-"""How many times `BufferPool.spill_after` a moving line may take before a file is the better place."""
+_NEAR = 40
+"""How many looks a moving line may take, at its pace, before a file is the better place: 10 s."""
+
+
+_LOOKS = 2
+"""How many looks in turn must find the line still before it is left."""
 
 
 class Lease:
@@ -200,7 +204,7 @@ class BufferPool:
 
         A line that stands still is left for a file after `spill_after` seconds: what holds the
         memory may be waiting for a slow source. One that moves fast enough for our turn to come
-        within `_NEAR` times as long is not: a thousand files at once are slower than memory.
+        within `_NEAR` looks is not: a thousand files at once are slower than memory.
 
         Raises:
             PoolTimeoutError: There was neither within `deadline` seconds.
@@ -213,15 +217,18 @@ class BufferPool:
         deadline = clock() + self.deadline
         count = _slots_for(size)
         place = self._line.join(count)
+        still = 0
         try:
             while not place.done():
                 if clock() >= deadline:
                     raise self._timed_out(size, self.deadline)  # noqa: TRY301 - leaves the line
                 served = self._line.served
-                patience = max(self.spill_after, 0.01)
+                # Looked at twice: a loop that was busy elsewhere had no time to move the line.
+                patience = max(self.spill_after / _LOOKS, 0.005)
                 await asyncio.wait([place], timeout=min(patience, deadline - clock()))
                 served = self._line.served - served
-                if served * _NEAR >= self._line.position(place):
+                still = 0 if served * _NEAR >= self._line.position(place) else still + 1
+                if still < _LOOKS:
                     continue
                 spill = self.try_spill(size)
                 if spill is not None:
