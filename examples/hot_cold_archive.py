@@ -35,6 +35,7 @@ T = TypeVar("T")
 
 BUCKET = "stdlib"
 CONCURRENCY = 32
+KINDS = 5  # shown of each backend; the rest is summed up
 MiB = 1024 * 1024
 
 console = Console()
@@ -167,8 +168,15 @@ def where(objects: Iterable[ObjectInfo]) -> Table:
         counts[place] += 1
         sizes[place] += obj.size
     table = Table("backend", "kind", "objects", "MiB", title="where everything is")
-    for place, count in sorted(counts.items(), key=lambda one: (one[0][0], -one[1])):
-        table.add_row(*place, f"{count:,}", f"{sizes[place] / MiB:.2f}")
+    for backend in sorted({backend for backend, _ in counts}):
+        kinds = sorted((one for one in counts if one[0] == backend), key=lambda one: -counts[one])
+        for place in kinds[:KINDS]:
+            table.add_row(*place, f"{counts[place]:,}", f"{sizes[place] / MiB:.2f}")
+        if others := kinds[KINDS:]:
+            count = sum(counts[place] for place in others)
+            size = sum(sizes[place] for place in others)
+            table.add_row(backend, f"{len(others)} others", f"{count:,}", f"{size / MiB:.2f}")
+        table.add_section()
     return table
 
 

@@ -13,10 +13,10 @@ from trove_async.models import Page, PutOptions
 from trove_async.paging import common_prefix
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from trove_async.driver import AsyncDriver, Capabilities, DriverContext, DriverReader, Upload
+    from trove_async.driver import AsyncDriver, DriverContext, DriverReader, Upload
     from trove_async.models import (
         BucketInfo,
         CopyOptions,
@@ -41,7 +41,7 @@ class Fake(MemoryDriver):
         pages: The options of every page that was asked for.
     """
 
-    def __init__(self, **capabilities: Any) -> None:  # noqa: ANN401 - fields, by name
+    def __init__(self, **capabilities: Any) -> None:
         super().__init__()
         self._capabilities = replace(self._capabilities, **capabilities)
         self.calls: list[str] = []
@@ -59,6 +59,15 @@ class Fake(MemoryDriver):
             left -= 1
 
         self.before[method] = fail
+
+    def holds(self, bucket: str) -> list[str]:
+        """Return the keys that the bucket has."""
+        return sorted(self._buckets[bucket].objects) if bucket in self._buckets else []
+
+    def spoil(self, bucket: str, key: str, body: bytes) -> None:
+        """Change an object's bytes behind the back of its checksum."""
+        objects = self._buckets[bucket].objects
+        objects[key] = objects[key]._replace(chunks=(body,))
 
     async def _called(self, method: str) -> None:
         self.calls.append(method)
@@ -146,7 +155,7 @@ class Fake(MemoryDriver):
 class Unordered(Fake):
     """Memory that lists in an order of its own, its tokens being numbers of entries."""
 
-    def __init__(self, **capabilities: Any) -> None:  # noqa: ANN401 - fields, by name
+    def __init__(self, **capabilities: Any) -> None:
         super().__init__(ordered=False, **capabilities)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
@@ -189,99 +198,7 @@ class Sparse(Fake):
         )
 
 
-class Renamed:
-    """A layer that keeps the bucket ``outside`` as ``inside`` of the driver below it."""
-
-    def __init__(self, driver: AsyncDriver, outside: str, inside: str) -> None:
-        self._given = driver
-        self._driver = driver
-        self._names = {outside: inside}
-        self._outside = {inside: outside}
-
-    @property
-    def name(self) -> str:
-        return "renamed"
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._given.capabilities
-
-    @property
-    def inner(self) -> Sequence[AsyncDriver]:
-        return (self._given,)
-
-    def _in(self, bucket: str) -> str:
-        return self._names.get(bucket, bucket)
-
-    async def open(self, context: DriverContext) -> None:
-        self._driver = await context.attach(self._given)
-
-    async def aclose(self) -> None:
-        pass
-
-    async def ping(self) -> None:
-        await self._driver.ping()
-
-    def place(self, bucket: str, key: str) -> Hashable:
-        return self._driver.place(self._in(bucket), key)
-
-    async def put(
-        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
-    ) -> ObjectInfo:
-        info = await self._driver.put(self._in(bucket), key, views, options)
-        return info.located(bucket=bucket)
-
-    def get(
-        self, bucket: str, key: str, options: GetOptions
-    ) -> AbstractAsyncContextManager[DriverReader]:
-        return self._driver.get(self._in(bucket), key, options)
-
-    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        info = await self._driver.head(self._in(bucket), key, version_id)
-        return info.located(bucket=bucket)
-
-    async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
-        await self._driver.delete(self._in(bucket), key, options)
-
-    async def list_page(self, bucket: str, options: ListOptions) -> Page:
-        return await self._driver.list_page(self._in(bucket), options)
-
-    async def create_bucket(self, bucket: str) -> None:
-        await self._driver.create_bucket(self._in(bucket))
-
-    async def delete_bucket(self, bucket: str) -> None:
-        await self._driver.delete_bucket(self._in(bucket))
-
-    async def head_bucket(self, bucket: str) -> BucketInfo:
-        return await self._driver.head_bucket(self._in(bucket))
-
-    async def list_buckets(self) -> Sequence[BucketInfo]:
-        return [
-            replace(info, name=self._outside.get(info.name, info.name))
-            for info in await self._driver.list_buckets()
-        ]
-
-    def upload(
-        self, bucket: str, key: str, options: PutOptions
-    ) -> AbstractAsyncContextManager[Upload]:
-        return self._driver.upload(self._in(bucket), key, options)  # type: ignore[attr-defined,no-any-return]  # the fake below has it
-
-    async def copy(
-        self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
-    ) -> ObjectInfo:
-        info: ObjectInfo = await self._driver.copy(  # type: ignore[attr-defined]  # likewise
-            self._in(src_bucket), src_key, self._in(dst_bucket), dst_key, options
-        )
-        return info.located(bucket=dst_bucket)
-
-    async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        results: Sequence[DeleteResult] = await self._driver.delete_many(  # type: ignore[attr-defined]  # likewise
-            self._in(bucket), keys
-        )
-        return results
-
-
-def store_of(default: AsyncDriver | None = None, **arguments: Any) -> Trove:  # noqa: ANN401 - Trove's own
+def store_of(default: AsyncDriver | None = None, **arguments: Any) -> Trove:
     """Return a store that tries everything once."""
     return Trove(default or Fake(), **{"retry": ONCE, **arguments})
 

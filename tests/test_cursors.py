@@ -173,6 +173,7 @@ def cursor_of(content: object) -> str:
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_any_text_is_no_cursor(text: str) -> None:
     refused(text)
 
@@ -190,6 +191,7 @@ json_values = st.recursive(
 
 
 @given(json_values)
+@settings(deadline=None)
 def test_valid_json_of_a_wrong_shape_is_no_cursor(value: object) -> None:
     refused(cursor_of(value))
 
@@ -199,7 +201,7 @@ def test_deeply_nested_json_is_no_cursor() -> None:
 
 
 @given(at=st.integers(1, 7), value=json_values)
-@settings(suppress_health_check=[HealthCheck.filter_too_much])
+@settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 def test_right_fingerprint_with_wrong_facts_is_refused_or_harmless(at: int, value: object) -> None:
     async def main() -> None:
         driver = Fake()
@@ -260,7 +262,7 @@ contents = st.dictionaries(targets, st.sets(keys, max_size=12))
     page_size=st.integers(1, 6),
     shadowed=st.booleans(),
 )
-@settings(max_examples=150)
+@settings(deadline=None, max_examples=150)
 def test_listing_is_what_a_model_says(
     *,
     routes: list[Route],
@@ -312,3 +314,14 @@ def test_listing_is_what_a_model_says(
         )
 
     asyncio.run(main())
+
+
+async def test_prefixes_told_before_the_cursor_are_asked_for_where_the_bucket_is() -> None:
+    default, cold, odd = Fake(), Unordered(), Unordered()
+    await fill(cold, "data", "a/1", "b/1")
+    await fill(odd, "data", "a/2", "c/1")
+    async with store_over([default, cold, odd], routes=[("x", "cold"), ("y", "third")]) as store:
+        listing = store.list("data", delimiter="/", page_size=1)
+        first = await anext(listing)
+        rest = await store.list("data", delimiter="/", cursor=listing.cursor).all()
+        assert sorted([first.key, *(entry.key for entry in rest)]) == ["a/", "b/", "c/"]

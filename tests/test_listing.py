@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.store_fakes import Fake, Renamed, Sparse, Unordered, fill, store_of
+from tests.store_fakes import Fake, Sparse, Unordered, fill, store_of
 from trove_async import (
     BackendNotFoundError,
     BucketNotFoundError,
@@ -18,6 +18,7 @@ from trove_async import (
     UnavailableError,
     route_function,
 )
+from trove_async.layers import Mapped
 from trove_async.models import DeleteOptions
 
 if TYPE_CHECKING:
@@ -561,6 +562,6 @@ async def test_listing_tells_what_it_does_as_operations() -> None:
 async def test_layers_that_rename_buckets_are_listed_under_the_outer_name() -> None:
     driver = Fake()
     await fill(driver, "inside", "a")
-    async with store_of(Renamed(driver, "data", "inside")) as store:
+    async with store_of(Mapped(driver, buckets={"data": "inside"})) as store:
         (shown,) = await store.list("data").all()
-        assert shown.key == "a"
+        assert (shown.bucket, shown.key, shown.backend) == ("data", "a", "default")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 from ._concurrency import task_group
 from .errors import (
@@ -10,16 +10,22 @@ from .errors import (
     BucketExistsError,
     BucketNotEmptyError,
     BucketNotFoundError,
+    ObjectNotFoundError,
     TroveError,
 )
 from .models import BucketInfo, ListOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
 
     from ._backends import Backend
 
-CreateMissing = bool | Literal["auto"]
+T = TypeVar("T")
+
+CreateMissing: TypeAlias = bool | Literal["auto"]
+
+_ANY_KEY = "-"
+"""Two buckets are one, physically, if a key has the same place in both."""
 
 
 class Buckets:
@@ -38,14 +44,21 @@ class Buckets:
     async def create(
         self, bucket: str, *, exist_ok: bool, on: Iterable[str] | Literal["all"] | None
     ) -> None:
-        """Make the bucket on the first backend, or on those named."""
-        chosen = self._chosen(on)
-        for backend in chosen:
+        """Make the bucket on the first backend, or on those named, one after the other."""
+        made: list[str] = []
+        for backend in _distinct(self._chosen(on), bucket):
             try:
                 await backend.driver.create_bucket(bucket)
-            except BucketExistsError:
-                if not exist_ok:
-                    raise
+            except TroveError as error:
+                if exist_ok and isinstance(error, BucketExistsError):
+                    continue
+                if isinstance(error, BucketExistsError):
+                    error.message = "the bucket exists: pass exist_ok=True where that is as well"
+                if made:
+                    error.message += f" (it was made on {', '.join(made)})"
+                error.located(backend=backend.name, bucket=bucket)
+                raise
+            made.append(repr(backend.name))
 
     def _chosen(self, on: Iterable[str] | Literal["all"] | None) -> Sequence[Backend]:
         if on is None:
@@ -54,6 +67,8 @@ class Buckets:
             return self._backends
         known = {backend.name: backend for backend in self._backends}
         wanted = [on] if isinstance(on, str) else list(on)
+        if not wanted:
+            raise ValueError("backends names no backend: omit it to make the bucket on the default")
         for name in wanted:
             if name not in known:
                 raise BackendNotFoundError(
@@ -63,7 +78,11 @@ class Buckets:
 
     async def delete(self, bucket: str) -> None:
         """Delete the empty bucket wherever it is, once it is known to be empty everywhere."""
-        holders = [backend for backend in self._backends if await _is_empty(backend, bucket)]
+        holders = [
+            backend
+            for backend in _distinct(self._backends, bucket)
+            if await _is_empty(backend, bucket)
+        ]
         if not holders:
             raise BucketNotFoundError(
                 "no backend has such a bucket", operation="delete_bucket", bucket=bucket
@@ -72,9 +91,12 @@ class Buckets:
         for backend in holders:
             try:
                 await backend.driver.delete_bucket(bucket)
+            except BucketNotFoundError:
+                continue  # somebody else has deleted it meanwhile: just as well
             except TroveError as error:
                 if gone:
                     error.message += f" (it is deleted on {', '.join(gone)} already)"
+                error.located(backend=backend.name, bucket=bucket)
                 raise
             gone.append(repr(backend.name))
 
@@ -100,43 +122,73 @@ class Buckets:
         return [united[name] for name in sorted(united)]
 
     async def exists_anywhere(self, bucket: str) -> bool:
-        """Tell whether any of the backends has the bucket."""
+        """Tell whether any of the backends has the bucket.
+
+        Raises:
+            TroveError: One could not be asked, and no other has it.
+        """
+        failure: TroveError | None = None
         for backend in self._backends:
-            if await _has(backend, bucket):
-                return True
+            try:
+                if await _has(backend, bucket):
+                    return True
+            except TroveError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
         return False
 
-    async def make_missing(self, backend: Backend, error: BucketNotFoundError) -> None:
+    async def found(self, bucket: str, key: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do what needs an object to exist; tell a missing object from a missing bucket.
+
+        A bucket exists if any backend has it: one that is made on a backend at its first put is not
+        missing there before that.
+        """
+        try:
+            return await work()
+        except BucketNotFoundError as error:
+            if not await self.exists_anywhere(bucket):
+                raise
+            raise ObjectNotFoundError(
+                "no such object", backend=error.backend, bucket=bucket, key=key
+            ) from error
+
+    async def make_missing(self, backend: Backend, bucket: str, error: BucketNotFoundError) -> None:
         """Make the bucket that a put found missing on `backend`, or raise with what to do.
 
         It is made where the default backend has one of that name, which is how the user said that
         the logical bucket exists, and where making it cannot take a name from the whole world.
         """
-        bucket = error.bucket or ""
         default = self._backends[0]
+        first = f"await store.create_bucket({bucket!r}) first"
         if backend is default:
-            error.message = f"no such bucket: await store.create_bucket({bucket!r}) first"
+            error.message = f"no such bucket: {first}"
+            raise error
+        if not await _has(default, bucket):
+            error.message = f"no such bucket, nor one on the default backend: {first}"
             raise error
         allowed = self._create_missing
         if allowed == "auto":
             allowed = backend.capabilities.private_namespace
         if not allowed:
             error.message = (
-                f"no such bucket: create it there (create_bucket({bucket!r},"
+                f"no such bucket on this backend: create it there (create_bucket({bucket!r},"
                 f" backends=[{backend.name!r}])), map it to one (Mapped), or make the store with"
                 " create_missing_buckets=True"
-            )
-            raise error
-        if not await _has(default, bucket):
-            error.message = (
-                f"no such bucket, nor one on the default backend: await"
-                f" store.create_bucket({bucket!r}) first"
             )
             raise error
         try:
             await backend.driver.create_bucket(bucket)
         except BucketExistsError:
             return  # another put made it meanwhile: just as well
+
+
+def _distinct(backends: Iterable[Backend], bucket: str) -> Sequence[Backend]:
+    """Return the backends without those to which the bucket is one that another has already."""
+    known: dict[Hashable, Backend] = {}
+    for backend in backends:
+        known.setdefault(backend.driver.place(bucket, _ANY_KEY), backend)
+    return list(known.values())
 
 
 async def _has(backend: Backend, bucket: str) -> bool:

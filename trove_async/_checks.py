@@ -2,19 +2,90 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from . import _names
 from ._copy import Changes
-from .errors import InvalidNameError, NotSupportedError
-from .models import GetOptions, ListOptions, ObjectInfo, PutOptions
+from .errors import ConfigError, InvalidNameError, NotSupportedError
+from .models import (
+    ByteRange,
+    DeleteOptions,
+    GetOptions,
+    ListOptions,
+    ObjectInfo,
+    PutOptions,
+    Timeout,
+)
+from .pool import BufferPool
+from .retry import RetryPolicy
+from .router import DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ._backends import Backend
-    from .models import ByteRange, DeleteOptions
+    from .driver import AsyncDriver
+
+
+def store_backends(
+    backends: Mapping[str, AsyncDriver | str] | None,
+) -> Mapping[str, AsyncDriver | str]:
+    """Check the names of a store's backends.
+
+    Raises:
+        TypeError: They are no names of drivers.
+        ConfigError: One is empty, or taken.
+    """
+    if backends is None:
+        return {}
+    if not isinstance(backends, Mapping):
+        raise TypeError(
+            f"backends maps names to drivers or URLs, {type(backends).__name__} does not"
+        )
+    for name in backends:
+        if not isinstance(name, str):
+            raise TypeError(f"a backend's name is a str, not {type(name).__name__}")
+        if not name:
+            raise ConfigError("a backend's name is empty, which routes take for no answer")
+        if name == DEFAULT:
+            raise ConfigError(f"{DEFAULT!r} names the store's first argument: choose another name")
+    return backends
+
+
+def store_options(
+    pool: BufferPool | None,
+    retry: RetryPolicy | None,
+    timeout: Timeout | None,
+    create_missing: object,
+) -> None:
+    """Check what a store is made with, here rather than at its first use.
+
+    Raises:
+        TypeError: A value of another type.
+        ConfigError: `create_missing` is none of its three.
+    """
+    for name, value, wanted in (
+        ("pool", pool, BufferPool),
+        ("retry", retry, RetryPolicy),
+        ("timeout", timeout, Timeout),
+    ):
+        if value is not None and not isinstance(value, wanted):
+            raise TypeError(f"{name} is a {wanted.__name__}, not {type(value).__name__}")
+    if not (isinstance(create_missing, bool) or create_missing == "auto"):
+        raise ConfigError(
+            f'create_missing_buckets is True, False or "auto", not {create_missing!r}'
+        )
+
+
+def progress(callback: object) -> None:
+    """Check a callback while nothing is stored yet."""
+    if inspect.iscoroutinefunction(callback):
+        raise TypeError("progress is called, not awaited: give a plain function")
+    if callback is not None and not callable(callback):
+        raise TypeError(
+            f"progress is called with (done, total), which {type(callback).__name__} cannot be"
+        )
 
 
 def put_options(
@@ -36,8 +107,11 @@ def put_options(
         InvalidNameError: A value that no header can carry, or a metadata name of our own.
         ValueError: A negative size, or an ``if_none_match`` other than ``"*"``.
     """
-    if size is not None and size < 0:
-        raise ValueError(f"size is the body's bytes, not {size}")
+    if size is not None:
+        if not isinstance(size, int):
+            raise TypeError(f"size is the body's bytes, an int, not {type(size).__name__}")
+        if size < 0:
+            raise ValueError(f"size is the body's bytes, not {size}")
     if if_none_match not in {None, "*"}:
         raise ValueError('if_none_match of a put is "*": create only, never replace')
     if if_none_match is not None and if_match is not None:
@@ -47,9 +121,10 @@ def put_options(
     _names.check_header("content_disposition", content_disposition)
     _names.check_header("content_encoding", content_encoding)
     _names.check_header("storage_class", storage_class)
-    for name, value in (tags or {}).items():
-        _names.check_header("a tag's name", name)
-        _names.check_header("a tag", value)
+    for name, value in _checked_mapping("tags", tags).items():
+        for text in (name, value):
+            _names.check_text("a tag", text)
+            _names.check_header("a tag", text)
     return PutOptions(
         size=size,
         content_type=content_type,
@@ -89,6 +164,7 @@ def changes(
 
 def checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
     """Check user metadata, and put its names in lower case, as HTTP services do."""
+    metadata = _checked_mapping("metadata", metadata)
     if not metadata:
         return {}
     _names.check_metadata(metadata)
@@ -103,9 +179,30 @@ def new_write_id() -> str:
     return secrets.token_hex(8)
 
 
+def _checked_mapping(what: str, mapping: Mapping[str, str] | None) -> Mapping[str, str]:
+    if mapping is None:
+        return {}
+    if not isinstance(mapping, Mapping):
+        raise TypeError(f"{what} maps names to values, {type(mapping).__name__} does not")
+    return mapping
+
+
 def etag_of(condition: str | ObjectInfo | None) -> str | None:
-    """Return the etag that a user named, or had in hand."""
-    return condition.etag if isinstance(condition, ObjectInfo) else condition
+    """Return the etag that a user named, or had in hand.
+
+    Raises:
+        TypeError: It is neither an etag nor an ObjectInfo.
+        InvalidNameError: No header can carry it.
+        ValueError: It names no version: ``"*"`` means something else on every service.
+    """
+    if condition is None:
+        return None
+    etag = condition.etag if isinstance(condition, ObjectInfo) else condition
+    _names.check_text("an etag", etag)
+    _names.check_header("an etag", etag)
+    if etag in {"", "*"}:
+        raise ValueError(f"an etag names one version, {etag!r} does not: use ObjectInfo.etag")
+    return etag
 
 
 def check_put(backend: Backend, key: str, options: PutOptions) -> None:
@@ -150,14 +247,15 @@ def check_key_length(backend: Backend, key: str) -> None:
 
 def get_options(
     *,
-    range: ByteRange | None,
+    range: ByteRange | tuple[int, int | None] | None,
     version_id: str | None,
     if_match: str | ObjectInfo | None,
     if_none_match: str | ObjectInfo | None,
 ) -> GetOptions:
-    """Pack a get's options."""
+    """Check a get's options by themselves, and pack them."""
+    _names.check_header("version_id", version_id)
     return GetOptions(
-        range=range,
+        range=None if range is None else ByteRange.of(range),
         version_id=version_id,
         if_match=etag_of(if_match),
         if_none_match=etag_of(if_none_match),
@@ -174,6 +272,12 @@ def check_get(backend: Backend, options: GetOptions) -> None:
         raise _refused(backend, "read on a condition (if_match, if_none_match)")
     if options.version_id is not None and not can.versions:
         raise _refused(backend, "read a version by its id")
+
+
+def delete_options(*, version_id: str | None, if_match: str | ObjectInfo | None) -> DeleteOptions:
+    """Check a delete's options by themselves, and pack them."""
+    _names.check_header("version_id", version_id)
+    return DeleteOptions(version_id=version_id, if_match=etag_of(if_match))
 
 
 def check_delete(backend: Backend, options: DeleteOptions) -> None:

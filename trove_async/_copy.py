@@ -6,11 +6,13 @@ may be the same place under two names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
+from ._concurrency import shielded
 from ._download import Verified
-from ._pipeline import compare
+from ._pipeline import compare_stored
 from ._sources import source_of
 from .errors import (
     BucketNotFoundError,
@@ -19,11 +21,12 @@ from .errors import (
     ObjectChangedError,
     ObjectExistsError,
     PreconditionFailedError,
+    TroveError,
 )
 from .models import CopyOptions, DeleteOptions, GetOptions, PutOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from ._backends import Backend
     from ._upload import Progress, Put
@@ -55,6 +58,16 @@ class Changes:
     if_none_match: str | None
     write_id: str
 
+    @property
+    def asked(self) -> PutOptions:
+        """The options that the user gave: what can be refused before the source is looked at."""
+        return PutOptions(
+            metadata=self.metadata or {},
+            storage_class=self.storage_class,
+            if_match=self.if_match,
+            if_none_match=self.if_none_match,
+        )
+
     def applied_to(self, source: ObjectInfo) -> PutOptions:
         """Return the options that put the source's content at the destination."""
         return PutOptions(
@@ -83,6 +96,7 @@ async def copy(
     target: Place,
     changes: Changes,
     *,
+    look: Callable[[Place], Awaitable[ObjectInfo]],
     check: Callable[[PutOptions], None],
     put: Callable[[PutOptions], Put],
     missing: Callable[[BucketNotFoundError], Awaitable[None]],
@@ -94,29 +108,46 @@ async def copy(
         source: What to copy.
         target: Where to.
         changes: What to change on the way.
+        look: Heads an object that has to be there.
         check: Refuses what the target's backend cannot honour, before anything is written.
         put: Begins a put at the target.
         missing: Makes the target's missing bucket, or raises.
         progress: The user's callback.
     """
-    info = await source.backend.driver.head(source.bucket, source.key)
-    options = changes.applied_to(info)
-    check(options)
-    if source.is_same(target) and changes.none:
-        _check_conditions(info, changes)
-        return info, info
-    shared = source.backend.driver is target.backend.driver
-    if shared and source.backend.capabilities.server_copy:
-        copied = await _on_server(source, target, info, options, missing)
-        if progress is not None:
-            progress(info.stored_size, info.stored_size)
-    else:
-        copied = await _through_here(source, info, put(options))
+    with _located(target):
+        check(changes.asked)
+    onto_itself = source.is_same(target)
+    if onto_itself:
+        source = target  # one object under two names: its own backend can change it alone
+    with _located(source):
+        info = await look(source)
+    with _located(target):
+        options = changes.applied_to(info)
+        if onto_itself and options.storage_class is None and _chooses_class(target):
+            options = replace(options, storage_class=info.storage_class)
+        check(options)
+        if onto_itself and changes.none:
+            _check_conditions(info, changes)
+            copied = info
+        elif source.backend.driver is target.backend.driver and _copies(target):
+            copied = await _on_server(source, target, info, options, missing)
+        else:
+            return info, await _through_here(source, info, put(options))
+    if progress is not None:
+        progress(info.stored_size, info.stored_size)  # nothing is left to do but to tell
     return info, copied
 
 
+def _chooses_class(place: Place) -> bool:
+    return place.backend.capabilities.storage_class
+
+
+def _copies(place: Place) -> bool:
+    return place.backend.capabilities.server_copy
+
+
 async def remove_source(source: Place, info: ObjectInfo) -> None:
-    """Delete the version that was copied, and no other.
+    """Delete the version that was copied, and no other; one that has gone meanwhile is no error.
 
     Where the backend has no conditional delete, a version that is put between the look and the
     deletion is deleted unseen: the window is one request long.
@@ -125,17 +156,27 @@ async def remove_source(source: Place, info: ObjectInfo) -> None:
         ObjectChangedError: Another version is there by now; it stays.
     """
     driver = source.backend.driver
-    try:
-        if source.backend.capabilities.delete_if_match:
+    conditional = source.backend.capabilities.delete_if_match
+    if conditional:
+        try:
             await driver.delete(source.bucket, source.key, DeleteOptions(if_match=info.etag))
+        except PreconditionFailedError:
+            pass  # another version is there, or none
+        else:
             return
+    try:
         current = await driver.head(source.bucket, source.key)
-    except PreconditionFailedError as error:
-        raise _source_changed(source) from error
     except NotFoundError:
         return
-    if current.etag != info.etag:
-        raise _source_changed(source)
+    if conditional or current.etag != info.etag:
+        raise ObjectChangedError(
+            "the source was replaced while it was being moved: what was copied is at the"
+            " destination, what replaced it is where it was",
+            operation="move",
+            backend=source.backend.name,
+            bucket=source.bucket,
+            key=source.key,
+        )
     await driver.delete(source.bucket, source.key, DeleteOptions())
 
 
@@ -152,35 +193,46 @@ async def _on_server(
     try:
         copied = await driver.copy(*names, request)
     except BucketNotFoundError as error:
-        # The source's bucket was there a moment ago, so this is the target's.
-        await missing(error.located(bucket=target.bucket))
+        if error.bucket == source.bucket != target.bucket:
+            raise _source_changed(source) from error
+        await missing(error)
         copied = await driver.copy(*names, request)
-    if copied.stored_size != info.stored_size:
-        raise IntegrityError(
-            f"{info.stored_size} bytes were copied and {copied.stored_size} arrived",
-            operation="copy",
-            bucket=target.bucket,
-            key=target.key,
-        )
-    compare(info.checksums, copied.checksums, "the copy is not what was copied")
+    try:
+        compare_stored(info.checksums, info.stored_size, copied)
+    except IntegrityError:
+        if target.backend.capabilities.delete_if_match and not source.is_same(target):
+            with shielded():  # what is there is ours, and wrong
+                await target.backend.driver.delete(
+                    target.bucket, target.key, DeleteOptions(if_match=copied.etag)
+                )
+        raise
     return copied
 
 
 async def _through_here(source: Place, info: ObjectInfo, put: Put) -> ObjectInfo:
     pinned = source.backend.capabilities.get_conditions
     options = GetOptions(if_match=info.etag if pinned else None)
-    try:
-        async with source.backend.driver.get(source.bucket, source.key, options) as reader:
-            if reader.info.etag != info.etag:
-                raise _source_changed(source)
-            # Verified against the source's checksum on its way out, against the target's on its
-            # way in: the last bytes are sent only if the whole was right.
-            return await put.run(source_of(Verified(reader)))
-    except ObjectChangedError:
-        raise
-    except PreconditionFailedError as error:
-        if error.bucket == source.bucket and error.key == source.key and error.operation == "get":
+    async with AsyncExitStack() as stack:
+        try:
+            reader = await stack.enter_async_context(
+                source.backend.driver.get(source.bucket, source.key, options)
+            )
+        except (PreconditionFailedError, NotFoundError) as error:
             raise _source_changed(source) from error
+        if reader.info.etag != info.etag:
+            raise _source_changed(source)
+        # Verified against the source's checksum on its way out, against the target's on its
+        # way in: the last bytes are sent only if the whole was right.
+        return await put.run(source_of(Verified(reader)))
+
+
+@contextmanager
+def _located(place: Place) -> Iterator[None]:
+    """Say in an error which of the two objects it concerns, if it does not say so itself."""
+    try:
+        yield
+    except TroveError as error:
+        error.located(backend=place.backend.name, bucket=place.bucket, key=place.key)
         raise
 
 
@@ -195,7 +247,7 @@ def _check_conditions(info: ObjectInfo, changes: Changes) -> None:
 
 def _source_changed(source: Place) -> ObjectChangedError:
     return ObjectChangedError(
-        "the source was replaced while it was being copied; the new version is untouched",
+        "the source was replaced or deleted while it was being copied: nothing was stored",
         operation="copy",
         backend=source.backend.name,
         bucket=source.bucket,

@@ -47,6 +47,8 @@ class Core:
         create_missing: CreateMissing,
     ) -> None:
         for name, driver in drivers.items():
+            if isinstance(driver, type):
+                raise TypeError(f"backend {name!r} is a class: make one, {driver.__name__}(…)")
             if not isinstance(driver, AsyncDriver):
                 raise TypeError(
                     f"backend {name!r} is a driver or a URL, not {type(driver).__name__}"
@@ -81,9 +83,10 @@ class Core:
 
     async def aclose(self) -> None:
         """Close every driver once. Idempotent; after a cancel, a second call goes on."""
+        if self._home is not None:
+            self._check_home()  # first: whoever may not close it leaves it open for its owner
         self._closed = True
         if self._home is not None:
-            self._check_home()
             await self.backends.aclose()
 
     def check_usable(self) -> None:
@@ -96,12 +99,12 @@ class Core:
 
     def _check_home(self) -> None:
         assert self._home is not None  # noqa: S101 - asked only once it was opened
+        if self._home[0] != os.getpid():
+            raise ClosedError("this store was opened before a fork: open a Trove in each process")
         if self._home[1] is not asyncio.get_running_loop():
             raise ClosedError(
                 "this store belongs to another event loop: open a Trove in each loop that uses one"
             )
-        if self._home[0] != os.getpid():
-            raise ClosedError("this store was opened before a fork: open a Trove in each process")
 
     async def run(
         self, operation: str, bucket: str | None, key: str | None, work: Callable[[], Awaitable[T]]

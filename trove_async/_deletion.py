@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, cast
 
-import anyio
-
-from ._concurrency import task_group
-from .errors import BucketNotFoundError, TroveError
+from ._concurrency import for_each, task_group
+from .errors import (
+    BackendError,
+    BodyConsumedError,
+    BucketNotFoundError,
+    InvalidNameError,
+    TroveError,
+)
 from .models import DeleteOptions, DeleteResult
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from ._backends import Backend
+    from .driver import BulkDeleting
 
 _BATCH = 1000
 """Keys taken at a time; the most that S3 deletes in one request (API Reference, DeleteObjects)."""
 
 _LIMIT = 16
 """Deletions under way at once, on a backend that takes one key a request."""
+
+
+class Run(Protocol):
+    """Does a piece of work as one operation of the store's: usable, told, its errors located."""
+
+    def __call__(
+        self, work: Callable[[], Awaitable[Sequence[DeleteResult]]], /
+    ) -> Awaitable[Sequence[DeleteResult]]:
+        """Return what `work` returns."""
+        ...
 
 
 class Deletion:
@@ -44,103 +62,147 @@ class Deletion:
         keys: Iterable[str] | AsyncIterable[str],
         resolve: Callable[[str], Awaitable[Backend]],
         bucket_exists: Callable[[str], Awaitable[bool]],
+        run: Run,
     ) -> None:
+        self._started = True  # nothing to warn of if what follows raises
+        if isinstance(keys, str | bytes) or not isinstance(keys, Iterable | AsyncIterable):
+            raise TypeError(
+                f"keys is an iterable of keys, [key] for a single one, not {type(keys).__name__}"
+            )
         self._bucket = bucket
         self._keys = keys
         self._resolve = resolve
         self._bucket_exists = bucket_exists
+        self._run = run
+        self._started = False
 
-    def __aiter__(self) -> AsyncIterator[DeleteResult]:
+    def __aiter__(self) -> AsyncGenerator[DeleteResult, None]:
+        self._start()
         return self._results()
 
     def __await__(self) -> Generator[None, None, None]:
+        self._start()
         return self._all().__await__()
 
+    def __del__(self) -> None:
+        if not self._started:
+            warnings.warn(
+                f"store.delete_many({self._bucket!r}, …) was never started, nothing was deleted:"
+                " await it, or iterate it",
+                ResourceWarning,
+                stacklevel=2,
+            )
+
+    def _start(self) -> None:
+        if self._started:
+            raise BodyConsumedError("these deletions were done before: call delete_many again")
+        self._started = True
+
     async def _all(self) -> None:
-        failures = [result.error async for result in self if result.error is not None]
+        # One request's failure is the error of all its keys: it is raised once.
+        failures: dict[int, Exception] = {}
+        async with aclosing(self._results()) as results:
+            async for result in results:
+                if result.error is not None:
+                    failures[id(result.error)] = result.error
         if len(failures) == 1:
-            raise failures[0]
+            raise next(iter(failures.values()))
         if failures:
-            raise ExceptionGroup(f"{len(failures)} objects could not be deleted", failures)
+            raise ExceptionGroup("some objects could not be deleted", list(failures.values()))
 
-    async def _results(self) -> AsyncIterator[DeleteResult]:
-        batch: list[str] = []
-        async for key in _as_async(self._keys):
-            batch.append(key)
-            if len(batch) == _BATCH:
-                for result in await self._delete(batch):
+    async def _results(self) -> AsyncGenerator[DeleteResult, None]:
+        async with aclosing(_batches(self._keys)) as batches:
+            async for batch in batches:
+                for result in await self._run(partial(self._delete, batch)):
                     yield result
-                batch = []
-        for result in await self._delete(batch):
-            yield result
 
-    async def _delete(self, keys: list[str]) -> list[DeleteResult]:
+    async def _delete(self, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete one batch; return the results in the order of the keys."""
-        results: dict[str, DeleteResult] = {}
+        errors: dict[str, Exception | None] = {}
         groups: dict[str, tuple[Backend, list[str]]] = {}
         for key in dict.fromkeys(keys):
             try:
                 backend = await self._resolve(key)
-            except (TroveError, TypeError) as error:
-                results[key] = DeleteResult(key=key, error=error)
+            except InvalidNameError as error:
+                errors[key] = self._told(error, None, key)
             else:
                 groups.setdefault(backend.name, (backend, []))[1].append(key)
         async with task_group() as group:
             for backend, chosen in groups.values():
-                group.start_soon(self._delete_on, backend, chosen, results)
-        return [results[key] for key in keys]
+                group.start_soon(self._delete_on, backend, chosen, errors)
+        return [DeleteResult(key=key, error=errors[key]) for key in keys]
 
     async def _delete_on(
-        self, backend: Backend, keys: list[str], results: dict[str, DeleteResult]
+        self, backend: Backend, keys: Sequence[str], errors: dict[str, Exception | None]
     ) -> None:
-        try:
-            await backend.driver.head_bucket(self._bucket)
-        except BucketNotFoundError as error:
-            # If the bucket exists elsewhere, this backend has had no object of it yet.
-            failure = None if await self._bucket_exists(self._bucket) else error
-            results.update((key, DeleteResult(key=key, error=failure)) for key in keys)
-            return
         size = backend.capabilities.bulk_delete
+
+        async def in_bulk(chunk: Sequence[str]) -> None:
+            driver = cast("BulkDeleting", backend.driver)
+            silent = BackendError("the backend did not tell what became of the object")
+            found: dict[str, Exception | None] = dict.fromkeys(chunk, silent)
+            try:
+                results = await driver.delete_many(self._bucket, chunk)
+            except TroveError as error:
+                failure = await self._missing_or(error, backend)
+                errors.update((key, failure) for key in chunk)
+                return
+            found.update((result.key, result.error) for result in results)
+            errors.update((key, self._told(found[key], backend, key)) for key in chunk)
+
+        async def single(key: str) -> None:
+            try:
+                await backend.driver.delete(self._bucket, key, DeleteOptions())
+            except TroveError as error:
+                errors[key] = self._told(await self._missing_or(error, backend), backend, key)
+            else:
+                errors[key] = None
+
         if size:
             for start in range(0, len(keys), size):
-                await self._in_bulk(backend, keys[start : start + size], results)
-            return
-        limiter = anyio.CapacityLimiter(_LIMIT)
-        async with task_group() as group:
-            for key in keys:
-                await limiter.acquire_on_behalf_of(key)
-                group.start_soon(self._one, backend, key, results, limiter)
-
-    async def _in_bulk(
-        self, backend: Backend, keys: list[str], results: dict[str, DeleteResult]
-    ) -> None:
-        try:
-            answers = await backend.driver.delete_many(self._bucket, keys)  # type: ignore[attr-defined]  # announced
-        except TroveError as error:
-            answers = [DeleteResult(key=key, error=error) for key in keys]
-        results.update((answer.key, answer) for answer in answers)
-
-    async def _one(
-        self,
-        backend: Backend,
-        key: str,
-        results: dict[str, DeleteResult],
-        limiter: anyio.CapacityLimiter,
-    ) -> None:
-        try:
-            await backend.driver.delete(self._bucket, key, DeleteOptions())
-        except TroveError as error:
-            results[key] = DeleteResult(key=key, error=error)
+                await in_bulk(keys[start : start + size])
         else:
-            results[key] = DeleteResult(key=key)
-        finally:
-            limiter.release_on_behalf_of(key)
+            await for_each(keys, single, limit=_LIMIT)
+
+    async def _missing_or(self, error: TroveError, backend: Backend) -> TroveError | None:
+        """Return the error; None where only this backend's bucket is missing, so the object is."""
+        if isinstance(error, BucketNotFoundError) and await self._bucket_exists(self._bucket):
+            return None
+        return error.located(operation="delete_many", backend=backend.name, bucket=self._bucket)
+
+    def _told(self, error: Exception | None, backend: Backend | None, key: str) -> Exception | None:
+        if isinstance(error, TroveError):
+            name = None if backend is None else backend.name
+            error.located(operation="delete_many", backend=name, bucket=self._bucket, key=key)
+        return error
 
 
-async def _as_async(keys: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]:
+async def _batches(
+    keys: Iterable[str] | AsyncIterable[str],
+) -> AsyncGenerator[Sequence[str], None]:
+    batch: list[str] = []
+    async with aclosing(_as_async(keys)) as given:
+        async for key in given:
+            batch.append(key)
+            if len(batch) == _BATCH:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+async def _as_async(
+    keys: Iterable[str] | AsyncIterable[str],
+) -> AsyncGenerator[str, None]:
     if isinstance(keys, AsyncIterable):
-        async for key in keys:
-            yield key
+        given = aiter(keys)
+        try:
+            async for key in given:
+                yield key
+        finally:
+            # A generator that was begun here is closed here, as a body's is.
+            if isinstance(given, AsyncGenerator):
+                await given.aclose()
     else:
         for key in keys:
             yield key

@@ -12,7 +12,7 @@ from ._download import Verified
 from ._listing import Query
 from ._ranges import get_ranges
 from ._upload import Put
-from .errors import BucketNotFoundError, NotSupportedError, ObjectNotFoundError, RangeError
+from .errors import BucketNotFoundError, NotSupportedError, PreconditionFailedError, RangeError
 from .models import MiB
 from .reader import ObjectReader
 from .router import Pinned
@@ -79,7 +79,13 @@ class Objects:
             _checks.check_get(backend, options)
             context = backend.driver.get(bucket, key, options)
             body = Verified(await context.__aenter__())
-            return ObjectReader(context, body, body.info.located(backend=backend.name), progress)
+            return ObjectReader(
+                context,
+                body,
+                body.info.located(backend=backend.name),
+                progress,
+                self._core.check_usable,
+            )
 
         return await self._reading("get", bucket, key, work)
 
@@ -139,10 +145,14 @@ class Objects:
             _checks.check_delete(backend, options)
             try:
                 await backend.driver.delete(bucket, key, options)
-            except BucketNotFoundError:
-                exists = await self.buckets.exists_anywhere(bucket)
-                if options.if_match is not None or not exists:
-                    raise  # else the bucket exists, and this backend has had no object of it yet
+            except BucketNotFoundError as error:
+                if not await self.buckets.exists_anywhere(bucket):
+                    raise
+                # The bucket exists, and this backend has had no object of it yet.
+                if options.if_match is not None:
+                    raise PreconditionFailedError(
+                        "if_match: no object is there", backend=backend.name
+                    ) from error
 
         await self._core.run("delete", bucket, key, work)
 
@@ -154,7 +164,13 @@ class Objects:
             _names.check_key(bucket, key)
             return await self._resolve(bucket, key)
 
-        return Deletion(bucket, keys, resolve, self.buckets.exists_anywhere)
+        return Deletion(
+            bucket,
+            keys,
+            resolve,
+            self.buckets.exists_anywhere,
+            lambda work: self._core.run("delete_many", bucket, None, work),
+        )
 
     async def copy(
         self,
@@ -169,7 +185,7 @@ class Objects:
             start, end = await self._place(*source), await self._place(*target)
             return (await self._copied(start, end, changes, progress))[1]
 
-        return await self._reading("copy", *source, work)
+        return await self._core.run("copy", *source, work)
 
     async def move(
         self,
@@ -187,7 +203,7 @@ class Objects:
                 await remove_source(start, info)
             return moved
 
-        return await self._reading("move", *source, work)
+        return await self._core.run("move", *source, work)
 
     async def query(
         self,
@@ -259,7 +275,7 @@ class Objects:
             pool=self._core.pool,
             events=self._core.events,
             progress=progress,
-            missing=lambda error: self.buckets.make_missing(target.backend, error),
+            missing=lambda error: self.buckets.make_missing(target.backend, target.bucket, error),
         )
 
     async def _copied(
@@ -269,9 +285,10 @@ class Objects:
             source,
             target,
             changes,
+            look=self._looked,
             check=lambda options: _checks.check_put(target.backend, target.key, options),
             put=lambda options: self._put(target, options, progress),
-            missing=lambda error: self.buckets.make_missing(target.backend, error),
+            missing=lambda error: self.buckets.make_missing(target.backend, target.bucket, error),
             progress=progress,
         )
         return info, copied.located(backend=target.backend.name)
@@ -279,20 +296,11 @@ class Objects:
     async def _reading(
         self, operation: str, bucket: str, key: str, work: Callable[[], Awaitable[T]]
     ) -> T:
-        """Run what needs an object to exist; tell a missing object from a missing bucket.
+        """Run an operation that needs an object to exist."""
+        return await self._core.run(
+            operation, bucket, key, lambda: self.buckets.found(bucket, key, work)
+        )
 
-        A bucket exists if any backend has it: one that is made on a backend at its first put is not
-        missing there before that.
-        """
-
-        async def told_apart() -> T:
-            try:
-                return await work()
-            except BucketNotFoundError as error:
-                if error.bucket == bucket and await self.buckets.exists_anywhere(bucket):
-                    raise ObjectNotFoundError(
-                        "no such object", backend=error.backend, bucket=bucket, key=key
-                    ) from error
-                raise
-
-        return await self._core.run(operation, bucket, key, told_apart)
+    async def _looked(self, place: Place) -> ObjectInfo:
+        bucket, key = place.bucket, place.key
+        return await self.buckets.found(bucket, key, lambda: place.backend.driver.head(bucket, key))

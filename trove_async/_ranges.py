@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-import anyio
-
-from ._concurrency import task_group
+from ._concurrency import for_each
 from ._download import Verified
-from .errors import ObjectChangedError, PreconditionFailedError
+from .errors import ObjectChangedError, ObjectNotFoundError, PreconditionFailedError
 from .models import ByteRange, GetOptions, KiB, MiB
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ._backends import Backend
+
+Span: TypeAlias = tuple[int, int]
 
 _GAP = 64 * KiB
 """Bytes that are cheaper to fetch in vain than to ask for around: a request's cost at 10 MB/s."""
@@ -33,37 +33,34 @@ async def get_ranges(
 
     Raises:
         RangeError: One of them selects nothing; nothing is returned.
-        ObjectChangedError: The object was replaced between two of the requests.
+        ObjectChangedError: The object was replaced, or deleted, between two of the requests.
     """
     if not ranges:
         return []
     info = await backend.driver.head(bucket, key)
     spans = [one.resolve(info.stored_size) for one in ranges]
-    found: dict[tuple[int, int], bytes] = {}
+    found: dict[Span, bytes] = {}
     pin = info.etag if backend.capabilities.get_conditions else None
-    limiter = anyio.CapacityLimiter(_LIMIT)
 
-    async def fetch(start: int, end: int) -> None:
+    async def fetch(request: tuple[Span, Sequence[Span]]) -> None:
+        (start, end), wanted = request
         options = GetOptions(range=ByteRange(start, end), if_match=pin)
-        async with limiter, backend.driver.get(bucket, key, options) as reader:
+        async with backend.driver.get(bucket, key, options) as reader:
             if reader.info.etag != info.etag:
                 raise PreconditionFailedError("another version")
             body = Verified(reader)
             pieces: list[bytes] = []
             while body.remaining:
                 pieces.append(await body.read(MiB))
-            data = b"".join(pieces)
-        for span in spans:
-            if start <= span[0] and span[1] <= end:
-                found[span] = data[span[0] - start : span[1] - start]
+        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        for first, last in wanted:
+            found[first, last] = data[first - start : last - start]
 
     try:
-        async with task_group() as group:
-            for start, end in coalesced(spans):
-                group.start_soon(fetch, start, end)
-    except PreconditionFailedError as error:
+        await for_each(coalesced(spans), fetch, limit=_LIMIT)
+    except (PreconditionFailedError, ObjectNotFoundError) as error:
         raise ObjectChangedError(
-            "the object was replaced between two of the ranges",
+            "the object was replaced or deleted between two of the ranges",
             operation="get_ranges",
             backend=backend.name,
             bucket=bucket,
@@ -72,15 +69,17 @@ async def get_ranges(
     return [found[span] for span in spans]
 
 
-def coalesced(spans: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-    """Return the fewest sensible spans that cover all of `spans`, sorted."""
-    joined: list[tuple[int, int]] = []
-    for start, end in sorted(set(spans)):
+def coalesced(spans: Iterable[Span]) -> Sequence[tuple[Span, Sequence[Span]]]:
+    """Return the fewest sensible spans that cover all of `spans`, each with those that it covers."""
+    joined: list[tuple[Span, list[Span]]] = []
+    for span in sorted(set(spans)):
+        start, end = span
         if joined:
-            first, last = joined[-1]
+            (first, last), covered = joined[-1]
             near = start <= last + _GAP and max(end, last) - first <= _LARGEST
             if near or end <= last:
-                joined[-1] = first, max(end, last)
+                covered.append(span)
+                joined[-1] = (first, max(end, last)), covered
                 continue
-        joined.append((start, end))
+        joined.append((span, [span]))
     return joined

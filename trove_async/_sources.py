@@ -94,7 +94,7 @@ def source_of(body: BodySource) -> Source:
         return _Path(body)
     read: Callable[..., Any] | None = getattr(body, "read", None)
     if inspect.iscoroutinefunction(read):
-        return _AsyncReader(cast("AsyncReadable", body))
+        return _reader_of(cast("AsyncReadable", body))
     if isinstance(body, AsyncIterable):
         return _Opening(body) if isinstance(body, Opening) else _Chunks(body)
     if read is not None:
@@ -235,16 +235,53 @@ async def _inline(chunks: Iterable[BytesLike]) -> AsyncIterator[BytesLike]:
         yield chunk
 
 
-class _AsyncReader(_Chunks):
-    """Anything with ``async read(n)``; a reader of a store also tells how much is left."""
+class _StoreReader:
+    """A reader of a store: it tells how much is left, so nothing is read before there is room."""
 
-    def __init__(self, reader: AsyncReadable) -> None:
-        remaining = getattr(reader, "remaining", None)
-        super().__init__(_read_all(reader), remaining if isinstance(remaining, int) else None)
+    memory: memoryview | None = None
+
+    def __init__(self, reader: SizedReader) -> None:
+        self._reader = reader
+        self.size: int | None = reader.remaining
+
+    async def ready(self) -> bool:
+        return self._reader.remaining > 0
+
+    async def take(self, limit: int) -> BytesLike:
+        return await self._reader.read(min(limit, _TAKE * 4))
+
+    async def fill(self, views: Sequence[memoryview]) -> int:
+        data = await self.take(len(views[0]))
+        views[0][: len(data)] = data
+        return len(data)
+
+    async def aclose(self) -> None:
+        pass  # the reader is its user's to close
+
+
+@runtime_checkable
+class SizedReader(Protocol):
+    """What a store's own readers look like."""
+
+    @property
+    def remaining(self) -> int:
+        """Bytes that were not read yet."""
+        ...
+
+    async def read(self, n: int, /) -> bytes:
+        """Return 1 to `n` bytes, ``b""`` at the end."""
+        ...
+
+
+def _reader_of(reader: AsyncReadable) -> Source:
+    if isinstance(reader, SizedReader) and isinstance(reader.remaining, int):
+        return _StoreReader(reader)
+    return _Chunks(_read_all(reader))
 
 
 async def _read_all(reader: AsyncReadable) -> AsyncIterator[BytesLike]:
-    while chunk := await reader.read(_TAKE * 4):
+    # Only no bytes are the end: None, which a file that would block returns, must not pass for it.
+    while _view_of_chunk(chunk := await reader.read(_TAKE * 4)):
         yield chunk
 
 
@@ -259,28 +296,37 @@ class Opening(Protocol):
     async def __aexit__(self, *about: object) -> bool | None: ...
 
 
-class _Opening(_Chunks):
+class _Opening:
     """A get that has not been sent: opened when asked for, so that it tells its size."""
 
+    memory: memoryview | None = None
+    size: int | None = None
+
     def __init__(self, body: Opening) -> None:
-        super().__init__(_inline(()))
         self._opening: Opening | None = body
-        self._opened = False
+        self._source: Source | None = None
 
     async def ready(self) -> bool:
-        if self._opening is not None and not self._opened:
-            reader = _AsyncReader(await self._opening.__aenter__())
-            self._opened = True
-            self._chunks, self.size = reader._chunks, reader.size  # noqa: SLF001 - its own kind
-        return await super().ready()
+        return await (await self._opened()).ready()
+
+    async def take(self, limit: int) -> BytesLike:
+        return await (await self._opened()).take(limit)
+
+    async def fill(self, views: Sequence[memoryview]) -> int:
+        return await (await self._opened()).fill(views)
+
+    async def _opened(self) -> Source:
+        if self._source is None:
+            assert self._opening is not None  # noqa: S101 - it is asked before it is closed
+            self._source = _reader_of(await self._opening.__aenter__())
+            self.size = self._source.size
+        return self._source
 
     async def aclose(self) -> None:
         opening, self._opening = self._opening, None
-        try:
-            await super().aclose()
-        finally:
-            if opening is not None:
-                await opening.__aexit__(None, None, None)
+        # One that was never opened is closed too, so that nobody is warned of it.
+        if opening is not None:
+            await opening.__aexit__(None, None, None)
 
 
 class _Blocking(_Chunks):

@@ -73,7 +73,6 @@ class TroveError(Exception):
         retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
-        self.message = message
         self.operation = operation
         self.backend = backend
         self.bucket = bucket
@@ -82,6 +81,15 @@ class TroveError(Exception):
             self.retryable = retryable
         if retry_after is not None:
             self.retry_after = retry_after
+
+    @property
+    def message(self) -> str:
+        """What happened, without where. A room above may put it better, or say what to do."""
+        return str(self.args[0]) if self.args else ""
+
+    @message.setter
+    def message(self, message: str) -> None:
+        self.args = (message,)
 
     def located(
         self,

@@ -23,11 +23,13 @@ from typing import TYPE_CHECKING, BinaryIO, Self, cast
 
 from ._concurrency import Line, in_thread
 from .errors import ClosedError, ConfigError, PoolTimeoutError
-from .models import GiB, MiB
+from .models import GiB, KiB, MiB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
+
+    BytesLike = bytes | bytearray | memoryview
 
 SLOT = 1 * MiB
 """Bytes of a slot: receiving in smaller pieces costs up to five times the CPU, in larger ones as
@@ -57,6 +59,10 @@ class PoolStatistics:
 
 REVOKE_AFTER = 0.1
 """Seconds after which read-ahead that nobody came for goes to somebody who waits."""
+
+
+_NEAR = 20
+"""How many times `BufferPool.spill_after` a moving line may take before a file is the better place."""
 
 
 class Lease:
@@ -136,6 +142,8 @@ class BufferPool:
         spill_max_bytes: int = 4 * GiB,
         deadline: float = 60.0,
     ) -> None:
+        if min(spill_after, spill_max_bytes, deadline) < 0:
+            raise ConfigError("spill_after, spill_max_bytes and deadline are not negative")
         if max_bytes < 2 * SLOT or max_bytes % SLOT:
             raise ConfigError(
                 f"max_bytes is a multiple of 1 MiB and at least 2 MiB, not {max_bytes}"
@@ -192,7 +200,7 @@ class BufferPool:
 
         A line that stands still is left for a file after `spill_after` seconds: what holds the
         memory may be waiting for a slow source. One that moves fast enough for our turn to come
-        within as long again is not: memory is better, and it is near.
+        within `_NEAR` times as long is not: a thousand files at once are slower than memory.
 
         Raises:
             PoolTimeoutError: There was neither within `deadline` seconds.
@@ -213,7 +221,7 @@ class BufferPool:
                 patience = max(self.spill_after, 0.01)
                 await asyncio.wait([place], timeout=min(patience, deadline - clock()))
                 served = self._line.served - served
-                if served >= self._line.position(place):
+                if served * _NEAR >= self._line.position(place):
                     continue
                 spill = self.try_spill(size)
                 if spill is not None:
@@ -309,20 +317,28 @@ class BufferPool:
         )
 
 
+_WINDOW = 64 * KiB
+"""Bytes that a spill file gathers before it goes to a thread: a hop costs as much as writing them."""
+
+
 class SpillFile:
     """A part's bytes in an unlinked temporary file, made at the first write.
 
     Args:
         pool: The pool whose budget it counts against.
         size: The bytes reserved for it.
+
+    Attributes:
+        written: Its bytes so far.
     """
 
-    __slots__ = ("_file", "_pool", "_size", "written")
+    __slots__ = ("_file", "_gathered", "_pool", "_size", "written")
 
     def __init__(self, pool: BufferPool, size: int) -> None:
         self._pool = pool
         self._size = size
         self._file: BinaryIO | None = None
+        self._gathered = bytearray()
         self.written = 0
         pool._spilled += size  # noqa: SLF001 - its own room
 
@@ -334,22 +350,30 @@ class SpillFile:
         self._pool._spilled += size  # noqa: SLF001 - its own room
         return True
 
-    async def write(self, data: bytes | bytearray | memoryview) -> None:
+    async def write(self, data: BytesLike) -> None:
         """Append `data`, of the bytes reserved. After a cancel the file may only be closed."""
-        await in_thread(self._write, data)
         self.written += len(data)
         self._pool._spilled_total += len(data)  # noqa: SLF001 - its own room
+        if len(self._gathered) + len(data) < _WINDOW:
+            self._gathered += data
+        else:
+            gathered, self._gathered = self._gathered, bytearray()
+            await in_thread(self._write, gathered, data)
 
-    def _write(self, data: bytes | bytearray | memoryview) -> None:
+    def _write(self, *pieces: BytesLike) -> None:
         if self._file is None:
             file = tempfile.TemporaryFile(dir=self._pool.spill_dir, buffering=0)  # noqa: SIM115 - closed by aclose
-            self._file = cast("BinaryIO", file)  # an unbuffered one, as writes are large
-        rest = memoryview(data)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+            self._file = cast("BinaryIO", file)  # an unbuffered one: what is small was gathered
+        for piece in pieces:
+            rest = memoryview(piece)
+            while rest:
+                rest = rest[self._file.write(rest) :]
 
-    def view(self) -> memoryview:
+    async def view(self) -> memoryview:
         """Return what was written as read-only memory, which lives in the page cache."""
+        if self._gathered:
+            gathered, self._gathered = self._gathered, bytearray()
+            await in_thread(self._write, gathered)
         if self._file is None:
             return memoryview(b"")
         return memoryview(mmap.mmap(self._file.fileno(), self.written, access=mmap.ACCESS_READ))
@@ -369,6 +393,7 @@ class SpillFile:
         """Give the room back. Idempotent, and done even if cancelled."""
         size, self._size = self._size, 0
         file, self._file = self._file, None
+        self._gathered.clear()
         self._pool._spilled -= size  # noqa: SLF001 - its own room
         if file is not None:
             await in_thread(file.close)  # frees its pages, which takes a while for large ones

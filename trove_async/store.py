@@ -14,13 +14,11 @@ from ._objects import Objects
 from ._sources import source_of
 from .errors import (
     BackendNotFoundError,
-    ConfigError,
     ObjectNotFoundError,
 )
 from .layers import driver_from_url
 from .models import (
     ByteRange,
-    DeleteOptions,
     Health,
     Timeout,
 )
@@ -97,9 +95,8 @@ class Trove:
         timeout: Timeout | None = None,
         create_missing_buckets: CreateMissing = "auto",
     ) -> None:
-        backends = backends or {}
-        if DEFAULT in backends:
-            raise ConfigError(f"{DEFAULT!r} names the store's first argument: choose another name")
+        backends = _checks.store_backends(backends)
+        _checks.store_options(pool, retry, timeout, create_missing_buckets)
         drivers = {
             name: driver_from_url(given) if isinstance(given, str) else given
             for name, given in {DEFAULT: default, **backends}.items()
@@ -169,8 +166,8 @@ class Trove:
             known = ", ".join(map(repr, self._core.names))
             raise BackendNotFoundError(f"no backend {name!r} in this store: there are {known}")
         handle = copy(self)  # whatever a subclass has added included
-        handle._routing = routing = Pinned(name)  # noqa: SLF001 - of its own class
-        handle._objects = Objects(self._core, routing)  # noqa: SLF001 - of its own class
+        handle._routing = routing = Pinned(name)  # noqa: SLF001 - of this very class
+        handle._objects = Objects(self._core, routing)  # noqa: SLF001 - likewise
         return handle
 
     # -- objects -----------------------------------------------------------------------------------
@@ -213,7 +210,8 @@ class Trove:
             content_encoding: Likewise; the body is stored as it is.
             if_none_match: ``"*"``: create only.
             if_match: Replace only this version: its etag, or its ObjectInfo.
-            progress: Called with the bytes stored so far and in all (None: not known).
+            progress: Called with the bytes stored so far and in all (None: not known). What it
+                raises ends the put; from its last call, when all is stored, that comes too late.
 
         Returns:
             The object as stored.
@@ -227,6 +225,7 @@ class Trove:
             IntegrityError: The body has another size than promised, or was stored wrong.
             StorageFullError: The backend has no room.
         """
+        _checks.progress(progress)
         _names.check(bucket, key)
         options = _checks.put_options(
             size=size,
@@ -274,9 +273,10 @@ class Trove:
             PreconditionFailedError: A condition does not hold.
             NotSupportedError: The object's backend cannot honour an option.
         """
+        _checks.progress(progress)
         _names.check(bucket, key)
         options = _checks.get_options(
-            range=ByteRange.of(range),
+            range=range,
             version_id=version_id,
             if_match=if_match,
             if_none_match=if_none_match,
@@ -315,7 +315,7 @@ class Trove:
         """
         _names.check(bucket, key)
         options = _checks.get_options(
-            range=ByteRange.of(range),
+            range=range,
             version_id=version_id,
             if_match=if_match,
             if_none_match=if_none_match,
@@ -336,8 +336,7 @@ class Trove:
             Otherwise as `get`.
         """
         _names.check(bucket, key)
-        wanted = [one for one in map(ByteRange.of, ranges) if one is not None]
-
+        wanted = [ByteRange.of(one) for one in ranges]
         return await self._objects.get_ranges(bucket, key, wanted)
 
     async def head(self, bucket: str, key: str) -> ObjectInfo:
@@ -378,7 +377,7 @@ class Trove:
             NotSupportedError: The object's backend cannot honour an option.
         """
         _names.check(bucket, key)
-        options = DeleteOptions(version_id=version_id, if_match=_checks.etag_of(if_match))
+        options = _checks.delete_options(version_id=version_id, if_match=if_match)
 
         await self._objects.delete(bucket, key, options)
 
@@ -430,6 +429,7 @@ class Trove:
             IntegrityError: What arrived is not what was read; nothing was stored.
             Otherwise as `put`.
         """
+        _checks.progress(progress)
         changes = _checks.changes(metadata, storage_class, if_match, if_none_match)
         source = _names.check(src_bucket, src_key)
         target = _names.check(dst_bucket, dst_key)
@@ -456,6 +456,7 @@ class Trove:
         Args and Raises:
             As `copy`. ObjectChangedError after the copy means that both are there.
         """
+        _checks.progress(progress)
         changes = _checks.changes(metadata, storage_class, if_match, if_none_match)
         source = _names.check(src_bucket, src_key)
         target = _names.check(dst_bucket, dst_key)
@@ -584,7 +585,12 @@ class Trove:
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets of all backends, each name once, sorted."""
-        return await self._core.run("list_buckets", None, None, self._objects.buckets.list)
+        return await self._core.run(
+            "list_buckets",
+            None,
+            None,
+            lambda: self._objects.buckets.list(),  # noqa: PLW0108 - there are none before it is open
+        )
 
     # -- the rest ----------------------------------------------------------------------------------
 

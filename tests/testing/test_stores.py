@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pytest
 import pytest_asyncio
 
 from trove_async import BufferPool, RetryPolicy, Trove
@@ -167,11 +166,31 @@ class TestMappedIntoOneBucket(StoreSuite):
 
 
 class TestLocal(StoreSuite):
-    @pytest.fixture
-    def root(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return tmp_path_factory.mktemp("objects")
-
     @pytest_asyncio.fixture
-    async def store(self, root: Path) -> AsyncIterator[Trove]:  # type: ignore[override]  # pytest fills it in
-        async with Trove(LocalDriver(root), pool=small_pool()) as store:
+    async def store(self, tmp_path: Path) -> AsyncIterator[Trove]:  # type: ignore[override]  # a fixture
+        async with Trove(LocalDriver(tmp_path / "store", fsync=False), pool=small_pool()) as store:
+            yield store
+
+
+class TestMappedOntoFiles(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Trove]:  # type: ignore[override]  # a fixture
+        driver = Mapped(LocalDriver(tmp_path / "store", fsync=False), into="everything")
+        async with Trove(driver, pool=small_pool()) as store:
+            yield store
+
+
+class TestRoutedOverFilesAndMemory(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self, tmp_path: Path) -> AsyncIterator[Trove]:  # type: ignore[override]  # a fixture
+        async with Trove(
+            LocalDriver(tmp_path / "hot", fsync=False),
+            backends={
+                "memory": MemoryDriver(),
+                "files": LocalDriver(tmp_path / "cold", fsync=False),
+                "mapped": Mapped(MemoryDriver(), into="everything", prefix="team/"),
+            },
+            routes=[("*/1", "memory"), ("[a-k]*", "files"), ("to*", "mapped")],
+            pool=small_pool(),
+        ) as store:
             yield store

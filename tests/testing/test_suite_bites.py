@@ -139,7 +139,7 @@ async def _run(
     fixtures: dict[str, Any] = {"bucket": "b", "other_bucket": "c", "tmp_path": tmp_path}
     wanted = inspect.signature(test).parameters
 
-    async def call(**more: Any) -> None:  # noqa: ANN401 - fixtures by name
+    async def call(**more: Any) -> None:
         given = {**fixtures, **more}
         await test(**{key: given[key] for key in given.keys() & wanted.keys()}, **arguments)
 

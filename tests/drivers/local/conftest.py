@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from trove_async.models import Prefix
 
 
+LACKING = {"openat2", "ofd_locks", "xattrs", "folding"}
+
+
 class Shop:
     """An open driver with one bucket, and its calls in a word."""
 
@@ -30,11 +33,11 @@ class Shop:
         self.root = root
         self.bucket = root / "b"
 
-    async def put(self, key: str, body: bytes = b"", **options: Any) -> ObjectInfo:  # noqa: ANN401 - the driver knows
+    async def put(self, key: str, body: bytes = b"", **options: Any) -> ObjectInfo:
         views = [memoryview(body)] if body else []
         return await self.driver.put("b", key, views, PutOptions(**options))
 
-    async def read(self, key: str, **options: Any) -> bytes:  # noqa: ANN401 - the driver knows
+    async def read(self, key: str, **options: Any) -> bytes:
         chunks: list[bytes] = []
         async with self.driver.get("b", key, GetOptions(**options)) as reader:
             while chunk := await reader.read(1024 * 1024):
@@ -44,7 +47,7 @@ class Shop:
     async def objects(self) -> list[ObjectInfo]:
         return [entry for entry in await self.entries() if isinstance(entry, ObjectInfo)]
 
-    async def entries(self, **options: Any) -> list[ObjectInfo | Prefix]:  # noqa: ANN401 - the driver knows
+    async def entries(self, **options: Any) -> list[ObjectInfo | Prefix]:
         found: list[ObjectInfo | Prefix] = []
         token = None
         while True:
@@ -54,7 +57,7 @@ class Shop:
             if token is None:
                 return found
 
-    async def keys(self, **options: Any) -> list[str]:  # noqa: ANN401 - the driver knows
+    async def keys(self, **options: Any) -> list[str]:
         return [entry.key for entry in await self.entries(**options)]
 
     def own_files(self) -> list[str]:
@@ -79,8 +82,9 @@ def context() -> DriverContext:
 
 
 @asynccontextmanager
-async def opened(root: Path, **settings: Any) -> AsyncIterator[LocalDriver]:  # noqa: ANN401 - the driver knows
-    driver = LocalDriver(root, **settings)
+async def opened(root: Path, **settings: Any) -> AsyncIterator[LocalDriver]:
+    lacking = {name: settings.pop(name) for name in LACKING & settings.keys()}
+    driver = LocalDriver(root, **settings)._lacking(**lacking)
     try:
         await driver.open(context())
         yield driver
@@ -89,7 +93,7 @@ async def opened(root: Path, **settings: Any) -> AsyncIterator[LocalDriver]:  # 
 
 
 @asynccontextmanager
-async def shop_at(root: Path, **settings: Any) -> AsyncIterator[Shop]:  # noqa: ANN401 - the driver knows
+async def shop_at(root: Path, **settings: Any) -> AsyncIterator[Shop]:
     async with opened(root, **({"fsync": False} | settings)) as driver:
         if not (root / "b").exists():
             await driver.create_bucket("b")

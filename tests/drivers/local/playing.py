@@ -32,6 +32,7 @@ from trove_async.pool import BufferPool
 
 Settings = dict[str, bool]
 
+NEW = "new/k"
 KEYS = ["a", "a/b", "a/b/c", "dir/", "plain", "x/y/z"]
 
 
@@ -43,6 +44,12 @@ def context() -> DriverContext:
         timeout=Timeout(),
         attach=lambda _: NotImplemented,
     )
+
+
+def local(root: str, settings: Settings) -> LocalDriver:
+    lacking = dict(settings)
+    driver = LocalDriver(root, fsync=lacking.pop("fsync"))
+    return driver._lacking(**lacking)
 
 
 async def read(driver: LocalDriver, key: str) -> bytes:
@@ -161,6 +168,8 @@ async def lodge(driver: LocalDriver, key: str, rounds: int) -> int:
         try:
             await driver.put("c", key, [memoryview(b"x")], PutOptions())
         except BucketNotFoundError:
+            with suppress(BucketExistsError):
+                await driver.create_bucket("c")
             continue
         stored += 1
         await driver.head("c", key)
@@ -187,11 +196,14 @@ async def check_after_kill(root: str, key: str, old: int, told: str, settings: S
     least = max(ended, default=old)
     most = max(begun, default=old)
     staging = Path(root) / ".trove/staging"
-    driver = LocalDriver(root, **settings)
+    driver = local(root, settings)
     await driver.open(context())
     try:
         for entry in (await driver.list_page("b", ListOptions())).entries:
-            assert entry.key in KEYS, f"{entry.key} is listed"
+            assert entry.key in {*KEYS, NEW}, f"{entry.key} is listed"
+            if entry.key == NEW:
+                assert number_of(await read(driver, NEW)) == 1
+                assert (await driver.head("b", NEW)).metadata == metadata_of(1)
         info = await driver.head("b", key)
         number = number_of(await read(driver, key))
         assert least <= number <= most, f"version {number}, not {least} to {most}"
@@ -227,14 +239,14 @@ def kill(root: str, kills: int, seed: int, settings: Settings) -> int:
 
 
 async def _put_in_child(root: str, key: str, start: int, tell: int, settings: Settings) -> None:
-    driver = LocalDriver(root, **settings)
+    driver = local(root, settings)
     await driver.open(context())
     os.write(tell, b" ")
     await put_for_ever(driver, key, start, tell)
 
 
 async def prepare(root: str, settings: Settings) -> None:
-    driver = LocalDriver(root, **settings)
+    driver = local(root, settings)
     await driver.open(context())
     await driver.create_bucket("b")
     for key in KEYS:
@@ -244,12 +256,14 @@ async def prepare(root: str, settings: Settings) -> None:
 
 
 async def put_once(root: str, settings: Settings) -> None:
-    """Put version 1 of every key once: what is killed at each of its system calls in turn."""
-    driver = LocalDriver(root, **settings)
+    """Put version 1 of every key, and of a new one: to be killed at each system call in turn."""
+    driver = local(root, settings)
     await driver.open(context())
+    views = [memoryview(version(1, 4))]
     for key in KEYS:
-        options = PutOptions(metadata=metadata_of(1))
-        await driver.put("b", key, [memoryview(version(1, 4))], options)
+        await driver.put("b", key, views, PutOptions(metadata=metadata_of(1)))
+    options = PutOptions(metadata=metadata_of(1), if_none_match="*")
+    await driver.put("b", NEW, views, options)
     await driver.aclose()
 
 
@@ -260,7 +274,7 @@ async def check_once(root: str, settings: Settings) -> None:
 
 
 async def _play(play: str, root: str, arguments: dict[str, Any]) -> object:
-    driver = LocalDriver(root, fsync=False, **arguments.pop("settings", {}))
+    driver = local(root, {"fsync": False} | arguments.pop("settings", {}))
     await driver.open(context())
     try:
         work: Any = globals()[play]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async.drivers.local._threads import Stop, Stopped, Threads
+from trove_async.drivers.local._threads import Lane, Stop, Stopped, Threads
 from trove_async.models import CopyOptions, DeleteOptions, GetOptions, ListOptions, Part, PutOptions
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ async def test_put_cancelled_before_it_takes_its_place_leaves_the_old_object(
 async def test_put_cancelled_while_it_waits_for_its_lock_gives_up(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = shop.driver._root  # noqa: SLF001 - to hold a lock as another process would
+    root = shop.driver._root
     assert root is not None
     with root.locks.key("b", "k", Stop()):
         gate = Gate(os.utime)
@@ -151,7 +151,7 @@ async def test_read_cancelled_midway_has_ended_when_it_says_so(
     await shop.put("big", bytes(1024 * 1024))
     before = open_files()
     buffer = bytearray(1000)
-    real = Threads.submit
+    real = Lane.submit
     async with shop.driver.get("b", "big", GetOptions()) as reader:
 
         def read() -> Awaitable[object]:
@@ -161,14 +161,14 @@ async def test_read_cancelled_midway_has_ended_when_it_says_so(
 
         gates: list[Gate] = []
 
-        def submit(threads: Threads, work: Callable[[], object], *_: object) -> object:
+        def submit(lane: Lane, work: Callable[[], object], *_: object) -> object:
             gates[0].real = work
-            return real(threads, gates[0])
+            return real(lane, gates[0])
 
         for times in [1, 2]:
             gates[:] = [Gate(os.read)]
             with monkeypatch.context() as patch:
-                patch.setattr(Threads, "submit", submit)
+                patch.setattr(Lane, "submit", submit)
                 await _cancel_at(gates[0], read, times)
     assert open_files() == before
 
@@ -224,6 +224,17 @@ async def test_result_that_nobody_takes_is_undone() -> None:
     gate = Gate(lambda: "result")
     await _cancel_at(gate, lambda: threads.run(gate, undo=undone.append))  # type: ignore[arg-type] # it is a str
     assert undone == ["result"]
+    await threads.aclose()
+
+
+async def test_error_that_nobody_takes_is_dropped() -> None:
+    def fail() -> None:
+        raise OSError
+
+    threads = Threads(1)
+    gate = Gate(fail)
+    await _cancel_at(gate, lambda: threads.run(gate))
+    await threads.aclose()
     await threads.aclose()
 
 

@@ -103,6 +103,25 @@ def test_walks_where_the_kernel_refuses(
     os.close(fd)
 
 
+def test_path_that_cannot_be_looked_up_now_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fd = os.open(tmp_path, DIRECTORY)
+    beneath = Beneath(fd)
+    calls: list[object] = []
+
+    def leased(*call: object) -> int:
+        calls.append(call)
+        ctypes.set_errno(errno.EAGAIN)
+        return -1
+
+    monkeypatch.setattr(beneath, "_syscall", leased)
+    with pytest.raises(BlockingIOError):
+        beneath.open("f", READ)
+    os.close(fd)
+    assert 1 < len(calls) < 1000
+
+
 class Swapping:
     """Swaps a directory for a link to the outside and back, as fast as it can, in a thread."""
 

@@ -30,6 +30,6 @@ class TestPortable(DriverSuite):
 
     @pytest.fixture
     def driver(self, tmp_path: Path) -> LocalDriver:
-        return LocalDriver(
-            tmp_path, fsync=False, openat2=False, ofd_locks=False, xattrs=False, folding=True
+        return LocalDriver(tmp_path, fsync=False)._lacking(
+            openat2=False, ofd_locks=False, xattrs=False, folding=True
         )

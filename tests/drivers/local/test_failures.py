@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trove_async.drivers.local._failures import FAILURES, failure
-from trove_async.drivers.local._threads import Threads
+from trove_async.drivers.local._threads import Lane
 from trove_async.errors import BackendError, TroveError, UnavailableError
 from trove_async.models import CopyOptions, DeleteOptions, GetOptions, Part, PutOptions
 
@@ -63,7 +63,7 @@ async def test_failed_put_leaves_nothing(  # noqa: PLR0917 - fixtures and parame
     call: str,
     key: str,
 ) -> None:
-    object.__setattr__(shop.driver._root.staging, "fsync", True)  # type: ignore[union-attr]  # noqa: SLF001 - so that it is called
+    object.__setattr__(shop.driver._root.staging, "fsync", True)  # type: ignore[union-attr]
     await shop.put("warm")
     before = open_files()
     with monkeypatch.context() as patch:
@@ -152,11 +152,11 @@ async def test_failed_reads_are_told_and_close_what_they_opened(  # noqa: PLR091
 
 async def test_failed_stream_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     await shop.put("big", bytes(1024 * 1024))
-    real = Threads.submit
+    real = Lane.submit
     failing = Failing(os.read, errno.EIO)
     async with shop.driver.get("b", "big", GetOptions()) as reader:
         with monkeypatch.context() as patch:
-            patch.setattr(Threads, "submit", lambda self, *_: real(self, failing))
+            patch.setattr(Lane, "submit", lambda self, *_: real(self, failing))
             with pytest.raises(BackendError) as caught:
                 await reader.read(1000)
             assert caught.value.key == "big"

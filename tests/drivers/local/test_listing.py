@@ -133,11 +133,11 @@ async def test_remembered_directory_is_read_again_when_it_changes(shop: Shop) ->
     # Its times are old enough to be believed only if the clock has moved on since: set them back.
     past = time.time_ns() - 10**10
     os.utime(directory, ns=(past, past))
-    snapshots = shop.driver._root.snapshots  # type: ignore[union-attr]  # noqa: SLF001 - it is open
-    snapshots._tick = -(10**12)  # noqa: SLF001 - so that what was just changed is believed as well
+    snapshots = shop.driver._root.snapshots  # type: ignore[union-attr]
+    snapshots._tick = -(10**12)
     assert await shop.keys() == ["d/a", "d/c"]
     assert await shop.keys() == ["d/a", "d/c"]
-    assert snapshots._kept  # noqa: SLF001 - it is remembered
+    assert snapshots._kept
     await shop.put("d/b")
     assert await shop.keys() == ["d/a", "d/b", "d/c"]
 

@@ -29,7 +29,7 @@ only_soak = pytest.mark.skipif(os.environ.get("TROVE_SOAK") != "1", reason="`mak
 LOCKS = pytest.mark.parametrize("ofd_locks", [True, False], ids=["ofd", "flock"])
 
 
-async def play(name: str, root: Path, *before: str, **arguments: Any) -> Any:  # noqa: ANN401 - JSON
+async def play(name: str, root: Path, *before: str, **arguments: Any) -> Any:
     """Run one play in a process of its own, and return what it says."""
     process = await asyncio.create_subprocess_exec(
         *before,
@@ -74,7 +74,7 @@ async def test_one_of_many_tasks_creates_a_key(shop: Shop) -> None:
     assert await shop.read("k") == str(winner).encode()
 
 
-async def _outcome(work: Any) -> int | None:  # noqa: ANN401 - a coroutine
+async def _outcome(work: Any) -> int | None:
     try:
         result: int = await work
     except ObjectExistsError:
@@ -152,7 +152,7 @@ async def test_litter_of_the_dead_is_swept(tmp_path: Path, open_shop: OpenShop) 
     (staging / "orphan/0").write_bytes(b"half")
     (staging / "young.lock").write_bytes(b"")
     status = (staging / "dead/0").stat()
-    sidecar = tmp_path / f".trove/meta/{status.st_mtime_ns}-{status.st_ino}"
+    sidecar = tmp_path / f".trove/meta/{status.st_mtime_ns}-{status.st_size}"
     sidecar.write_bytes(b"of what is staged")
     async with open_shop(tmp_path):
         assert not sidecar.exists()
@@ -163,7 +163,7 @@ SETTINGS = [{"fsync": False}, {"fsync": False, "xattrs": False}, {"fsync": True}
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "sidecars", "durable"])
-async def test_kill_at_any_moment_leaves_old_or_new(tmp_path: Path, settings: Any) -> None:  # noqa: ANN401 - of the driver
+async def test_kill_at_any_moment_leaves_old_or_new(tmp_path: Path, settings: Any) -> None:
     await play("kill", tmp_path, kills=100, seed=1, settings=settings)
 
 
@@ -172,7 +172,7 @@ async def test_kill_at_any_moment_leaves_old_or_new(tmp_path: Path, settings: An
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "sidecars", "durable"])
 @pytest.mark.parametrize("seed", range(2, 6))
-async def test_thousands_of_kills(tmp_path: Path, settings: Any, seed: int) -> None:  # noqa: ANN401 - as above
+async def test_thousands_of_kills(tmp_path: Path, settings: Any, seed: int) -> None:
     await play("kill", tmp_path, kills=1000, seed=seed, settings=settings)
 
 
@@ -181,7 +181,7 @@ async def test_thousands_of_kills(tmp_path: Path, settings: Any, seed: int) -> N
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "sidecars", "durable"])
-async def test_kill_at_each_system_call_leaves_old_or_new(tmp_path: Path, settings: Any) -> None:  # noqa: ANN401 - as above
+async def test_kill_at_each_system_call_leaves_old_or_new(tmp_path: Path, settings: Any) -> None:
     fresh = tmp_path / "fresh"
     await play("prepare", fresh, settings=settings)
     for call in [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import time
 from base64 import b64encode
@@ -122,6 +123,41 @@ async def test_sidecar_that_is_lost_or_spoilt_leaves_the_bytes(
         sidecar.unlink()
         assert (await shop.driver.head("b", "k")).metadata == {}
         assert await shop.read("k") == b"body"
+
+
+async def test_sidecar_stays_with_its_file_through_a_backup(
+    tmp_path: Path, open_shop: OpenShop
+) -> None:
+    async with open_shop(tmp_path / "root", xattrs=False) as shop:
+        await shop.put("k", b"body", metadata={"a": "b"})
+    shutil.copytree(tmp_path / "root", tmp_path / "copy")
+    async with open_shop(tmp_path / "copy", xattrs=False) as shop:
+        assert (await shop.driver.head("b", "k")).metadata == {"a": "b"}
+
+
+async def test_copy_by_another_tool_leaves_the_sidecar_to_its_original(
+    tmp_path: Path, open_shop: OpenShop
+) -> None:
+    async with open_shop(tmp_path, xattrs=False) as shop:
+        await shop.put("k", b"body", metadata={"a": "b"})
+        shutil.copy2(shop.bucket / "k", shop.bucket / "copy")
+        assert (await shop.driver.head("b", "copy")).metadata == {}
+        await shop.put("copy", b"ours")
+        await shop.driver.delete("b", "copy", DeleteOptions())
+        assert (await shop.driver.head("b", "k")).metadata == {"a": "b"}
+
+
+async def test_files_of_one_moment_have_a_sidecar_each(
+    tmp_path: Path, open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter([1_000_000_000, 1_000_000_000, 1_000_000_001])
+    async with open_shop(tmp_path, xattrs=False) as shop:
+        with monkeypatch.context() as patch:
+            patch.setattr(time, "time_ns", lambda: next(moments))
+            await shop.put("k", b"1", metadata={"a": "1"})
+            await shop.put("l", b"2", metadata={"a": "2"})
+        for key, number in [("k", "1"), ("l", "2")]:
+            assert (await shop.driver.head("b", key)).metadata == {"a": number}
 
 
 async def test_sidecars_without_their_file_are_swept(tmp_path: Path, open_shop: OpenShop) -> None:

@@ -166,7 +166,7 @@ async def test_upload_takes_parts_in_any_order_and_again(any_shop: Shop) -> None
     assert (info.checksums, info.content_type) == ({"crc32c": whole}, "a/b")
     assert await any_shop.driver.head("b", "d/k") == info
     assert (await any_shop.driver.head("b", "d/k")).write_id == "w"
-    if any_shop.driver._settings.xattrs:  # noqa: SLF001 - which of the fixtures this is
+    if any_shop.driver._settings.xattrs:
         assert any_shop.own_files() == []
 
 
@@ -322,6 +322,20 @@ async def test_closed_driver_says_so(tmp_path: Path, open_shop: OpenShop) -> Non
         shop.driver.get("b", "k", GetOptions())
     assert set(os.listdir(tmp_path)) == {".trove", "b"}  # noqa: PTH208 - shorter
     assert shop.own_files() == []
+
+
+async def test_reader_of_a_closed_driver_lets_its_file_go(
+    tmp_path: Path, open_shop: OpenShop, open_files: Callable[[], int]
+) -> None:
+    before = open_files()
+    async with open_shop(tmp_path) as shop:
+        await shop.put("big", bytes(MIB))
+        opening = shop.driver.get("b", "big", GetOptions())
+        reader = await opening.__aenter__()
+    with pytest.raises(ClosedError):
+        await reader.read(10)
+    await opening.__aexit__(None, None, None)
+    assert open_files() == before
 
 
 async def test_driver_opens_once(shop: Shop) -> None:

@@ -10,12 +10,17 @@
 `_root`            the root, its own area ``.trove``, and what the file system below can do
 `_staging`         files on their way to being objects, and what dead processes left of them
 `_locks`           one lock for each key, between threads and between processes
-`_record`          what is known of an object beside its bytes, and where that is kept
+`_record`          what is known of an object beside its bytes; `_sidecars`: where it does not fit
 `_checksums`       CRC-32C, of parts as well
 `_beneath`         opening paths that cannot lead out of the root
 `_layout`          which path a key has; `_failures`: which error an errno is
 =================  ================================================================================
 """
+
+import sys
+
+if sys.platform == "win32":
+    raise ImportError("LocalDriver confines paths by openat(2), which Windows has not")
 
 from .driver import LocalDriver
 

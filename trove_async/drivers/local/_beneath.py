@@ -69,13 +69,15 @@ class Beneath:
         how = self._hows.get(flags)
         if how is None:
             how = self._hows[flags] = _how(flags, _CONFINED)
-        while True:
+        code = 0
+        for _ in range(_TRIES):
             fd: int = self._syscall(_OPENAT2, self._directory, path.encode(), how, 24)
             if fd >= 0:
                 return fd
             code = ctypes.get_errno()
             if code not in _AGAIN:
-                raise OSError(code, os.strerror(code), path)
+                break
+        raise OSError(code, os.strerror(code), path)
 
     def open_cached(self, path: str) -> int:
         """Open a file for reading if the kernel need not wait for anything; -1 if not."""
@@ -158,6 +160,8 @@ class Beneath:
 
 
 _AGAIN = frozenset((errno.EINTR, errno.EAGAIN))
+_TRIES = 100
+"""A rename elsewhere, or a signal, may disturb a lookup now and then; a lease (fcntl(2)) for long."""
 
 ABSENT: Final = frozenset(
     (

@@ -5,32 +5,25 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from concurrent.futures import Executor
 from io import FileIO
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from aiofiles.threadpool import wrap
 
-from trove_async._concurrency import settled
-from trove_async.errors import PreconditionFailedError, UnavailableError
+from trove_async.errors import ClosedError, PreconditionFailedError, UnavailableError
 
 from ._failures import failure
 from ._objects import find, find_nowait
 from ._record import describe, etag
+from ._threads import Lane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from concurrent.futures import Future
-
     from trove_async.models import GetOptions, ObjectInfo
 
     from ._layout import Spot
     from ._objects import Found
     from ._root import Root
     from ._threads import Threads
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 WHOLE: Final = 256 * 1024
 """Bytes up to which a body is read as it is opened: then copying it costs less than another hop."""
@@ -87,7 +80,7 @@ class OpenBody:
         self._found = found
         self._left = span[1] - span[0]
         self._threads = threads
-        self._lane = _Lane(threads)
+        self._lane = Lane(threads)
         self._file = FileIO(found.fd, "rb")
         self._handle = wrap(self._file, loop=asyncio.get_running_loop(), executor=self._lane)
 
@@ -121,8 +114,10 @@ class OpenBody:
 
     async def aclose(self) -> None:
         """Close the file, in a thread: the last one to close a deleted file also frees its room."""
-        if not self._file.closed:
+        try:
             await self._threads.finish(self._file.close)
+        except ClosedError:  # the driver is closed, and was not waited for
+            self._file.close()
 
     def _count(self, count: int) -> None:
         self._left -= count
@@ -131,30 +126,6 @@ class OpenBody:
 
     def _failure(self, error: OSError) -> Exception:
         return failure(error, self.info.bucket, self.info.key)
-
-
-class _Lane(Executor):
-    """The threads as one handle sees them, that knows what is still under way for it.
-
-    A cancel ends aiofiles' coroutine, and leaves the thread to write into the reader's buffer.
-    """
-
-    def __init__(self, threads: Threads) -> None:
-        self._threads = threads
-        self._job: Future[object] | None = None
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        job = self._threads.submit(fn, *args, **kwargs)
-        self._job = job  # type: ignore[assignment] # what it returns is nothing to us
-        return job
-
-    async def quiet(self) -> None:
-        """Return when no thread works for the handle any more."""
-        if self._job is not None and not self._job.cancel():
-            try:
-                await settled(asyncio.wrap_future(self._job))
-            except OSError:
-                return
 
 
 def open_body(

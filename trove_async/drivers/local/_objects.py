@@ -108,12 +108,12 @@ def delete(root: Root, spot: Spot, if_match: str | None, stop: Stop) -> None:
         stop.check()
         if ground.hidden is not None:
             unlink(root, spot.overflow)
-            root.sidecars.forget(ground.hidden)
+            root.sidecars.forget(spot.bucket, spot.key, ground.hidden)
             emptied.append(spot.overflow)
         if ground.plain is not None and spot.plain is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(ground.name, dir_fd=ground.parent)
-            root.sidecars.forget(ground.plain)
+            root.sidecars.forget(spot.bucket, spot.key, ground.plain)
             emptied.append(spot.plain)
     for path in emptied:
         prune(root, path)

@@ -116,7 +116,7 @@ class Ground:
         self.name = ""
         self.plain = None
         self.blocked = spot.plain is None
-        self.hidden = _status(root, spot.overflow)
+        self.hidden = _status(root, spot.overflow) if root.has_overflow(spot) else None
         if spot.plain is None:
             return
         try:
@@ -172,7 +172,7 @@ def _take_place(
     Raises:
         FileNotFoundError: Its directory vanished: look again.
     """
-    if root.nothing_hidden and not options.conditional and _replace(root, spot, staged, stop):
+    if not (options.conditional or root.sidecars.used) and _replace(root, spot, staged, stop):
         return None, spot.plain or ""
     with Ground(root, spot) as ground:
         check_conditions(ground.current, options.if_match, options.if_none_match)
@@ -193,17 +193,17 @@ def _take_place(
         root.require_bucket(spot)
         made = _rename_below(root, spot, staged, spot.overflow, exclusive=False)
         if ground.hidden is not None:
-            root.sidecars.forget(ground.hidden)
+            root.sidecars.forget(spot.bucket, spot.key, ground.hidden)
         return made, spot.overflow
 
 
 def _replace(root: Root, spot: Spot, staged: Staged, stop: Stop) -> bool:
     """Rename the file to its plain place without a look at what is there, if nothing is against it.
 
-    The usual case, for half the system calls: the directory exists, and no key of the root is in
-    the overflow. Under the key's lock that stays so for this key.
+    The usual case, for fewer system calls: the directory exists, and no key of the bucket is in the
+    overflow. Under the key's lock that stays so for this key.
     """
-    if spot.plain is None:
+    if spot.plain is None or root.has_overflow(spot):
         return False
     try:
         parent, name = root.open_parent(spot.plain)
@@ -264,10 +264,10 @@ def _rename(root: Root, staged: Staged, parent: int, name: str, *, exclusive: bo
 
 def _clear_old(root: Root, spot: Spot, ground: Ground) -> None:
     if ground.plain is not None:
-        root.sidecars.forget(ground.plain)
+        root.sidecars.forget(spot.bucket, spot.key, ground.plain)
     if ground.hidden is not None:
         unlink(root, spot.overflow)
-        root.sidecars.forget(ground.hidden)
+        root.sidecars.forget(spot.bucket, spot.key, ground.hidden)
         prune(root, spot.overflow)
 
 

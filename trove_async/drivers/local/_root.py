@@ -19,7 +19,8 @@ from ._failures import missing_bucket
 from ._layout import AREA, PROBE, Layout, is_folding
 from ._locks import Locks
 from ._record import FOREIGN, decode, decode_owner
-from ._staging import XATTR, Sidecars, Staging
+from ._sidecars import Sidecars, name_of
+from ._staging import XATTR, Staging
 from ._walk import Snapshots
 
 if TYPE_CHECKING:
@@ -126,19 +127,18 @@ class Root:
         if not self.beneath.exists(spot.home):
             raise missing_bucket(spot.bucket)
 
+    def has_overflow(self, spot: Spot) -> bool:
+        """Tell whether any key of the bucket may be in the overflow: most buckets have none."""
+        try:
+            os.stat(spot.home, dir_fd=self._overflow, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
     def open_parent(self, path: str) -> tuple[int, str]:
         """Open the directory that `path` lies in; return its descriptor and the last name."""
         parent, _, name = path.rpartition("/")
         return self.beneath.open(parent, DIRECTORY), name
-
-    @property
-    def nothing_hidden(self) -> bool:
-        """Whether no key is in the overflow, and no record in a sidecar, as far as one look tells.
-
-        A directory without subdirectories has two links, where the file system counts them; where
-        it does not, the answer is no.
-        """
-        return not self.sidecars.used and os.fstat(self._overflow).st_nlink == _NO_SUBDIRECTORY
 
     @property
     def top(self) -> int:
@@ -184,7 +184,7 @@ class Root:
                     status = os.fstat(fd)
                 finally:
                     os.close(fd)
-                if f"{status.st_mtime_ns}-{status.st_ino}" == name:
+                if name_of(status) == name:
                     return True
         return False
 
@@ -223,8 +223,6 @@ class Root:
             folding = True
         self.layout = Layout(folding=folding or self.settings.folding)
 
-
-_NO_SUBDIRECTORY = 2  # its name in its parent, and its own "."
 
 _CAN_CONFINE: Final = hasattr(os, "O_NOFOLLOW") and all(
     call in os.supports_dir_fd

@@ -11,20 +11,18 @@ import errno
 import fcntl
 import itertools
 import os
-import random
 import secrets
 import shutil
 import time
-from io import FileIO
 from typing import TYPE_CHECKING, Final
 
 from ._beneath import DIRECTORY
-from ._record import FOREIGN, decode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ._record import Record
+    from ._sidecars import Sidecars
     from ._threads import Stop
 
 XATTR: Final = "user.trove"
@@ -38,92 +36,6 @@ _MAX_VIEWS = 512  # below IOV_MAX, 1,024 on Linux (<limits.h>)
 _NO_XATTR = frozenset(
     (errno.ENOTSUP, errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE, errno.EPERM)
 )
-
-
-class Sidecars:
-    """Records that are kept in files, where an attribute of the object's file cannot hold them.
-
-    One is named by what no two files share: it is written before its file takes its place, and
-    becomes valid by that, at once.
-
-    Args:
-        directory: The descriptor of the directory that they are in.
-        mode: Their mode.
-        fsync: Whether they must outlive a power cut.
-
-    Attributes:
-        used: Whether there may be any, as far as this process knows.
-    """
-
-    def __init__(self, directory: int, mode: int, *, fsync: bool) -> None:
-        self._directory = directory
-        self._mode = mode
-        self._fsync = fsync
-        with os.scandir(directory) as entries:
-            self.used = next(entries, None) is not None
-
-    def write(self, status: os.stat_result, raw: bytes) -> None:
-        """Keep the record of a file."""
-        self.used = True
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(_sidecar(status), flags, self._mode, dir_fd=self._directory)
-        try:
-            rest = memoryview(raw)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-            if self._fsync:
-                os.fsync(fd)
-        except BaseException:
-            self.forget(status)
-            raise
-        finally:
-            os.close(fd)
-        if self._fsync:
-            os.fsync(self._directory)
-
-    def read(self, bucket: str, key: str, status: os.stat_result) -> Record:
-        """Return the record of a file; `FOREIGN` if none is kept here."""
-        raw = self._raw(_sidecar(status))
-        found = None if raw is None else decode(raw, status)
-        return found[0] if found is not None and found[1] == (bucket, key) else FOREIGN
-
-    def forget(self, status: os.stat_result) -> None:
-        """Remove the record of a file, if there is one. It is litter if that fails."""
-        with contextlib.suppress(OSError):
-            os.unlink(_sidecar(status), dir_fd=self._directory)
-
-    def sample(self, count: int, older: float) -> list[tuple[str, bytes]]:
-        """Return some records, drawn at random, with their names: a sweep need not read all.
-
-        Args:
-            count: How many to draw.
-            older: Only those that were written so many seconds ago: their files are in place.
-        """
-        names = os.listdir(self._directory)  # noqa: PTH208 - no path leads to a descriptor
-        drawn: list[tuple[str, bytes]] = []
-        for name in random.sample(names, min(count, len(names))):
-            with contextlib.suppress(OSError):
-                age = (
-                    time.time()
-                    - os.stat(name, dir_fd=self._directory, follow_symlinks=False).st_mtime
-                )
-                raw = self._raw(name) if age > older else None
-                if raw is not None:
-                    drawn.append((name, raw))
-        return drawn
-
-    def remove(self, name: str) -> None:
-        """Remove a record that `sample` found to be litter."""
-        with contextlib.suppress(OSError):
-            os.unlink(name, dir_fd=self._directory)
-
-    def _raw(self, name: str) -> bytes | None:
-        try:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
-        except FileNotFoundError:
-            return None
-        with FileIO(fd) as file:
-            return file.readall()
 
 
 class Staged:
@@ -166,7 +78,10 @@ class Staged:
         os.utime(self.fd, ns=(now, now))
         self.status = status = os.fstat(self.fd)
         if not (staging.xattrs and _set_xattr(self.fd, record.encode(status))):
-            staging.sidecars.write(status, record.encode(status, (bucket, key)))
+            try:
+                staging.sidecars.write(status, record.encode(status, (bucket, key)))
+            except FileExistsError:  # another file has this very moment and size
+                return self.seal(bucket, key, record)
             self._sidecar = True
         if staging.fsync:
             os.fsync(self.fd)
@@ -190,7 +105,7 @@ class Staged:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.name, dir_fd=self._staging.directory)
         if self._sidecar and self.status is not None:
-            self._staging.sidecars.forget(self.status)
+            self._staging.sidecars.remove(self.status)
 
 
 class Staging:
@@ -269,7 +184,7 @@ class Staging:
                 for staged in os.listdir(directory):  # noqa: PTH208 - as above
                     status = os.stat(staged, dir_fd=directory, follow_symlinks=False)
                     if status.st_nlink == 1:  # else it took its place by a link, and is valid
-                        self.sidecars.forget(status)
+                        self.sidecars.remove(status)
             finally:
                 os.close(directory)
 
@@ -312,10 +227,6 @@ def _set_xattr(fd: int, raw: bytes) -> bool:
             raise
         return False
     return True
-
-
-def _sidecar(status: os.stat_result) -> str:
-    return f"{status.st_mtime_ns}-{status.st_ino}"
 
 
 def _batches(views: Sequence[memoryview]) -> list[list[memoryview]]:

@@ -1,11 +1,13 @@
-"""Hops from the event loop to a thread and back, never left running.
+"""Hops from the event loop to a thread and back: one for each call, and never left running.
 
 A thread cannot be interrupted, so a call that is cancelled first takes its work back if it has not
 begun, else tells it to stop (`Stop`), and then waits until it has: only then are the views it reads
 and the files it holds nobody's.
 
-Brief work (a small put: a dozen system calls of a few microseconds) shares a *lane*: one thread does
-what has queued up and reports it together. With a thread for each, they and the loop hand the
+There are threads of our own rather than an executor's because the hop is most of what a small call
+costs: without an executor's future and its condition it takes two thirds of the CPU time. And brief
+work (a small put: a dozen system calls of a few microseconds) shares a *lane*: one thread does what
+has queued up, and reports it together. With a thread for each, they and the loop hand the
 interpreter's lock to and fro at every system call, and many at once are slower than one at a time.
 """
 
@@ -15,7 +17,10 @@ import asyncio
 import threading
 import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 from trove_async._concurrency import settled
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
 
 _STUCK = 0.002
 """Seconds after which a lane's thread is taken to wait for a disk, and is helped by another."""
@@ -53,15 +59,31 @@ class Stop:
 
 
 class Threads:
-    """The threads of one driver.
+    """The threads of one driver. Made, used and closed on one event loop.
 
     Args:
-        count: How many there may be.
+        count: How many there are.
     """
 
     def __init__(self, count: int) -> None:
-        self._executor = ThreadPoolExecutor(count, thread_name_prefix="trove-local")
-        self._lane = _Lane(self._executor, count)
+        self._loop = asyncio.get_running_loop()
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._open = True
+        self._lane: deque[_Job[object]] = deque()
+        self._lane_lock = threading.Lock()
+        self._lane_threads = 0
+        self._lane_begun = 0.0
+        self._ended = [self._loop.create_future() for _ in range(count)]
+        # Daemons: a program that forgets to close its store still ends. What a thread is torn
+        # away from then is what a kill leaves, too.
+        self._threads = [
+            threading.Thread(
+                target=self._serve, args=(ended,), name=f"trove-local-{number}", daemon=True
+            )
+            for number, ended in enumerate(self._ended)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def run(
         self,
@@ -79,159 +101,194 @@ class Threads:
             undo: What becomes of a result that nobody is there any more to take.
             brief: Whether it takes some microseconds, if all goes well.
         """
+        job = _Job(self._loop, work)
         if brief:
-            return await self._briefly(work, stop)
-        job = self._submit(work)
+            self._put_in_lane(job)
+        else:
+            self.put(job.run)
         try:
-            return await asyncio.wrap_future(job)
+            return await job.result
         except asyncio.CancelledError:
-            if not job.cancel():
+            if not job.take():
                 if stop is not None:
                     stop.asked = True
-                await _ended(job, undo)
+                await job.end(undo)
             raise
-
-    async def _briefly(self, work: Callable[[], T], stop: Stop | None) -> T:
-        job = _Job(work)
-        try:
-            self._lane.submit(job)
-        except RuntimeError as error:  # how an executor says that it was shut down
-            raise ClosedError("this driver is closed") from error
-        try:
-            await job.reported
-        except asyncio.CancelledError:
-            if not self._lane.take_back(job):
-                if stop is not None:
-                    stop.asked = True
-                await job.ended()
-            raise
-        return job.result()
 
     async def finish(self, work: Callable[[], T]) -> T:
         """Do `work` in a thread, cancelled or not: a cancel is raised when it is done."""
-        return await settled(asyncio.wrap_future(self._submit(work)))
+        job = _Job(self._loop, work)
+        self.put(job.run)
+        return await settled(job.result)
 
     async def aclose(self) -> None:
-        """Wait for the threads to end."""
-        with ThreadPoolExecutor(1) as closer:
-            await settled(asyncio.wrap_future(closer.submit(self._executor.shutdown)))
+        """Wait for the threads to end. Idempotent."""
+        if self._open:
+            self._open = False
+            for _ in self._threads:
+                self._queue.put(None)
+        for ended in self._ended:
+            await settled(ended)
+        for thread in self._threads:
+            thread.join()
 
-    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Hand work to a thread, as an executor does."""
-        return self._executor.submit(work, *args, **kwargs)
+    def put(self, work: Callable[[], None]) -> None:
+        """Let a thread call `work`, which raises nothing.
 
-    def _submit(self, work: Callable[[], T]) -> Future[T]:
-        try:
-            return self._executor.submit(work)
-        except RuntimeError as error:  # how an executor says that it was shut down
-            raise ClosedError("this driver is closed") from error
+        Raises:
+            ClosedError: The driver was closed.
+        """
+        if not self._open:
+            raise ClosedError("this driver is closed")
+        self._queue.put(work)
+
+    def _put_in_lane(self, job: _Job[T]) -> None:
+        with self._lane_lock:
+            stuck = time.monotonic() - self._lane_begun > _STUCK
+            helped = self._lane_threads and not (stuck and self._lane_threads < len(self._threads))
+            if not helped:
+                self.put(self._drain_lane)
+                self._lane_threads += 1
+            self._lane.append(job)  # type: ignore[arg-type] # what it returns is nothing to us
+
+    def _drain_lane(self) -> None:
+        told: list[Callable[[], None]] = []
+        while True:
+            with self._lane_lock:
+                job = self._lane.popleft() if self._lane else None
+                self._lane_begun = started = time.monotonic()
+                if job is None:
+                    self._lane_threads -= 1
+            if job is None:
+                break
+            job.run(told.append)
+            del job
+            if len(told) >= _TOGETHER or time.monotonic() - started > _STUCK:
+                _tell(self._loop, _call_all, told)
+                told = []
+        if told:
+            _tell(self._loop, _call_all, told)
+
+    def _serve(self, ended: asyncio.Future[None]) -> None:
+        while (work := self._queue.get()) is not None:
+            work()
+            del work  # not kept, with all that it holds, until there is more to do
+        _tell(self._loop, _set, ended, None)
 
 
 class _Job(Generic[T]):
-    """Brief work, and what came of it. `reported` is the loop's, the rest is the thread's first."""
+    """One piece of work: begun by a thread or taken back, whichever is first."""
 
-    __slots__ = ("_error", "_result", "_work", "reported")
+    __slots__ = ("_late", "_loop", "_outcomes", "_over", "_token", "_work", "result")
 
-    def __init__(self, work: Callable[[], T]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, work: Callable[[], T]) -> None:
+        self._loop = loop
         self._work = work
-        self._error: BaseException | None = None
-        self._result: T | None = None
-        self.reported: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._token = [None]
+        self._over = False
+        self._outcomes: list[T] = []
+        self._late: asyncio.Future[None] | None = None
+        self.result: asyncio.Future[T] = loop.create_future()
 
-    def do(self) -> None:
+    def take(self) -> bool:
+        """Take it, to do it or not; False if that has happened. From any thread."""
         try:
-            self._result = self._work()
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            self._error = error
-
-    def report(self) -> None:
-        if not self.reported.done():
-            self.reported.set_result(None)
-
-    async def ended(self) -> None:
-        """Return once the thread is done with it, after `reported` was cancelled with its task."""
-        self.reported = asyncio.get_running_loop().create_future()
-        try:
-            await settled(self.reported)
-        except asyncio.CancelledError:
-            return  # a second one: the first is about to be raised
-
-    def result(self) -> T:
-        if self._error is not None:
-            error, self._error = self._error, None  # no cycle through its traceback
-            raise error
-        return self._result  # type: ignore[return-value] # set, or there was an error
-
-
-class _Lane:
-    """A queue of brief work, done by one thread for as long as that is quick.
-
-    Args:
-        executor: Whose threads do it.
-        count: How many of them may, where a disk makes them wait.
-    """
-
-    def __init__(self, executor: ThreadPoolExecutor, count: int) -> None:
-        self._executor = executor
-        self._count = count
-        self._queue: deque[_Job[object]] = deque()
-        self._done: deque[_Job[object]] = deque()
-        self._lock = threading.Lock()
-        self._workers = 0
-        self._begun = 0.0
-        self._woken = False
-
-    def submit(self, job: _Job[T]) -> None:
-        """Queue a job; called on the loop."""
-        with self._lock:
-            self._queue.append(job)  # type: ignore[arg-type] # what it returns is nothing to us
-            stuck = time.monotonic() - self._begun > _STUCK
-            if self._workers and not (stuck and self._workers < self._count):
-                return
-            self._workers += 1
-        try:
-            self._executor.submit(self._drain, asyncio.get_running_loop())
-        except RuntimeError:
-            self._workers -= 1
-            self.take_back(job)
-            raise
-
-    def take_back(self, job: _Job[T]) -> bool:
-        """Take a job out of the queue; False if it was begun, or done."""
-        try:
-            self._queue.remove(job)  # type: ignore[arg-type] # likewise
-        except ValueError:
+            self._token.pop()
+        except IndexError:
             return False
         return True
 
-    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
-        while True:
-            with self._lock:
-                if not self._queue:
-                    self._workers -= 1
-                    return
-                job = self._queue.popleft()
-                self._begun = time.monotonic()
-            job.do()
-            self._done.append(job)
-            del job
-            late = time.monotonic() - self._begun > _STUCK
-            if not self._woken and (late or not self._queue or len(self._done) >= _TOGETHER):
-                self._woken = True
-                loop.call_soon_threadsafe(self._report)
+    def run(self, tell: Callable[[Callable[[], None]], None] | None = None) -> None:
+        """Do it, in a thread, and have the loop call what tells of it."""
+        if not self.take():
+            return
+        try:
+            outcome = self._work()
+        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+            ended = partial(self._fail, error)
+        else:
+            ended = partial(self._succeed, outcome)
+        if tell is None:
+            _tell(self._loop, ended)
+        else:
+            tell(ended)
 
-    def _report(self) -> None:
-        self._woken = False
-        while self._done:
-            self._done.popleft().report()
+    async def end(self, undo: Callable[[T], object] | None) -> None:
+        """Return when the thread has ended it, though nobody takes its result any more."""
+        if not self._over:
+            self._late = self._loop.create_future()
+            with suppress(asyncio.CancelledError):  # a second one: the first is about to be raised
+                await settled(self._late)
+        if self.result.done() and not self.result.cancelled():
+            self.result.exception()  # seen: the cancellation is what the caller hears of
+        if undo is not None:
+            for outcome in self._outcomes:
+                undo(outcome)
+
+    def _succeed(self, outcome: T) -> None:
+        if not self.result.done():
+            self.result.set_result(outcome)
+        self._outcomes.append(outcome)
+        self._end()
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.result.done():
+            self.result.set_exception(error)
+        self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        if self._late is not None:
+            self._late.set_result(None)
 
 
-async def _ended(job: Future[T], undo: Callable[[T], object] | None) -> None:
-    try:
-        await settled(asyncio.wrap_future(job))
-    except asyncio.CancelledError:
-        pass  # a second one: the first is about to be raised
-    except Exception:  # noqa: BLE001 - nobody is there any more to hear of it
-        return
-    if undo is not None and job.exception() is None:
-        undo(job.result())
+class Lane(Executor):
+    """The threads as one aiofiles handle sees them, that knows what is still under way for it.
+
+    A cancel ends aiofiles' coroutine, and would leave a thread to write into the reader's buffer.
+    """
+
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
+        self._job: Future[object] | None = None
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Let a thread call `fn`."""
+        future: Future[T] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = fn(*args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self._threads.put(work)
+        self._job = future  # type: ignore[assignment] # what it returns is nothing to us
+        return future
+
+    async def quiet(self) -> None:
+        """Return when no thread works for the handle any more."""
+        if self._job is not None and not self._job.cancel():
+            with suppress(OSError):
+                await settled(asyncio.wrap_future(self._job))
+
+
+def _call_all(calls: list[Callable[[], None]]) -> None:
+    for call in calls:
+        call()
+
+
+def _set(future: asyncio.Future[None], value: None) -> None:
+    future.set_result(value)
+
+
+def _tell(
+    loop: asyncio.AbstractEventLoop, what: Callable[P, None], *args: P.args, **_: P.kwargs
+) -> None:
+    """Have the loop call `what`; nobody is there to hear of it where the loop is closed."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(what, *args)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 from trove_async.driver import Capabilities
 from trove_async.errors import ClosedError, ConfigError, NotSupportedError, TroveError
@@ -83,7 +84,6 @@ class LocalDriver:
         threads: int = 8,
         max_reads: int = 64,
         max_writes: int = 64,
-        **without: bool,
     ) -> None:
         path = os.fspath(root)
         if not isinstance(path, str):
@@ -101,7 +101,7 @@ class LocalDriver:
             if not 0 <= mode <= _MAX_MODE or mode & least != least:
                 raise ConfigError(f"{what} lets at least the owner in ({least:#o}), not {mode:#o}")
         self._settings = Settings(
-            root=path, fsync=fsync, mkdir=mkdir, file_mode=file_mode, dir_mode=dir_mode, **without
+            root=path, fsync=fsync, mkdir=mkdir, file_mode=file_mode, dir_mode=dir_mode
         )
         self._count = threads
         self._brief = not fsync  # else a call waits for the disk, and more threads wait better
@@ -132,6 +132,11 @@ class LocalDriver:
 
     def __repr__(self) -> str:
         return f"LocalDriver({self._settings.root!r})"
+
+    def _lacking(self, **features: bool) -> Self:
+        """Do without some of what the system has (`Settings`), and return itself: for tests."""
+        self._settings = replace(self._settings, **features)  # type: ignore[arg-type] # they are bools
+        return self
 
     @property
     def capabilities(self) -> Capabilities:

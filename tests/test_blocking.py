@@ -1,0 +1,53 @@
+"""That the guard against blocking calls, which conftest.py puts around all tests, does bite."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from blockbuster import BlockingError
+
+from trove_async import Trove
+from trove_async.drivers.memory import MemoryDriver
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trove_async.models import ObjectInfo
+
+
+class Sleepy(MemoryDriver):
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        time.sleep(0.001)  # noqa: ASYNC251 - that is the point
+        return await super().head(bucket, key, version_id)
+
+
+async def test_sleep_below_the_library_is_an_error() -> None:
+    async with Trove(Sleepy()) as store:
+        with pytest.raises(BlockingError):
+            await store.head("bucket", "key")
+
+
+async def test_file_read_on_the_loop_below_the_library_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"body")
+
+    def listener(_: object) -> None:
+        with (tmp_path / "file").open("rb") as file:
+            file.read()
+
+    async with Trove(MemoryDriver()) as store:
+        store.events.subscribe(listener)
+        with pytest.raises(BlockingError):
+            await store.create_bucket("bucket")
+
+
+async def test_what_a_body_does_in_its_thread_is_none() -> None:
+    def slow() -> list[bytes]:
+        time.sleep(0.001)
+        return [b"body"]
+
+    async with Trove(MemoryDriver()) as store:
+        await store.create_bucket("bucket")
+        await store.put("bucket", "key", (chunk for _ in range(2) for chunk in slow()))
+        assert await store.read("bucket", "key") == b"bodybody"

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.store_fakes import Fake, fill, store_of
+from trove_async import (
+    BackendNotFoundError,
+    BucketExistsError,
+    BucketNotEmptyError,
+    BucketNotFoundError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    UnavailableError,
+)
+from trove_async.layers import Mapped
+from trove_async.models import DeleteOptions
+
+ROUTES = [("*.cold", "cold")]
+
+
+# -- create ----------------------------------------------------------------------------------------
+
+
+async def test_create_makes_the_bucket_on_the_default_backend_only() -> None:
+    default, cold = Fake(), Fake()
+    async with store_of(default, backends={"cold": cold}) as store:
+        await store.create_bucket("data")
+        assert "create_bucket" in default.calls
+        assert "create_bucket" not in cold.calls
+        with pytest.raises(BucketExistsError) as caught:
+            await store.create_bucket("data")
+        error = caught.value
+        assert (error.operation, error.bucket, error.backend) == (
+            "create_bucket",
+            "data",
+            "default",
+        )
+        await store.create_bucket("data", exist_ok=True)
+
+
+async def test_create_on_named_backends() -> None:
+    async with store_of(backends={"cold": Fake(), "third": Fake()}) as store:
+        await store.create_bucket("one", backends=["cold", "third", "cold"])
+        await store.create_bucket("two", backends="third")
+        await store.create_bucket("three", backends="all")
+        assert {info.name: list(info.backends) for info in await store.list_buckets()} == {
+            "one": ["cold", "third"],
+            "two": ["third"],
+            "three": ["default", "cold", "third"],
+        }
+
+
+async def test_create_on_no_or_unknown_backends_makes_nothing() -> None:
+    async with store_of(backends={"cold": Fake()}) as store:
+        with pytest.raises(BackendNotFoundError, match="there are 'default', 'cold'"):
+            await store.create_bucket("data", backends=["cold", "nowhere"])
+        with pytest.raises(ValueError, match="omit it"):
+            await store.create_bucket("data", backends=[])
+        assert await store.list_buckets() == []
+
+
+async def test_create_that_fails_midway_tells_where_it_was_made() -> None:
+    cold = Fake()
+    cold.fail("create_bucket", UnavailableError("broken"))
+    async with store_of(backends={"cold": cold}) as store:
+        with pytest.raises(UnavailableError, match=r"made on 'default'") as caught:
+            await store.create_bucket("data", backends="all")
+        assert caught.value.backend == "cold"
+
+
+async def test_create_everywhere_goes_on_where_it_exists() -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data")
+    async with store_of(default, backends={"cold": cold}) as store:
+        with pytest.raises(BucketExistsError):
+            await store.create_bucket("data", backends="all")
+        await store.create_bucket("data", backends="all", exist_ok=True)
+        assert [info.backends for info in await store.list_buckets()] == [("default", "cold")]
+
+
+async def test_one_place_under_two_names_is_created_and_deleted_once() -> None:
+    driver = Fake()
+    layer = Mapped(driver, buckets={"data": "data"})
+    async with store_of(driver, backends={"same": driver, "layer": layer}) as store:
+        await store.create_bucket("data", backends="all")
+        (info,) = await store.list_buckets()
+        assert info.backends == ("default", "same", "layer")
+        await store.delete_bucket("data")
+        assert await store.list_buckets() == []
+
+
+# -- made by the first put --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("create_missing", "private", "made"),
+    [
+        ("auto", True, True),
+        ("auto", False, False),
+        (True, True, True),
+        (True, False, True),
+        (False, True, False),
+        (False, False, False),
+    ],
+)
+@pytest.mark.parametrize("size", [0, 5, 10_000_000], ids=["empty", "small", "in parts"])
+async def test_put_makes_a_bucket_that_the_default_has(
+    *, create_missing: bool | str, private: bool, made: bool, size: int
+) -> None:
+    cold = Fake(private_namespace=private)
+    async with store_of(
+        backends={"cold": cold}, routes=ROUTES, create_missing_buckets=create_missing
+    ) as store:
+        await store.create_bucket("data")
+        if made:
+            assert (await store.put("data", "a.cold", bytes(size))).backend == "cold"
+            assert (await store.head("data", "a.cold")).size == size
+            return
+        with pytest.raises(BucketNotFoundError) as caught:
+            await store.put("data", "a.cold", bytes(size))
+        assert caught.value.backend == "cold"
+        assert "create_bucket('data', backends=['cold'])" in str(caught.value)
+        assert "create_missing_buckets=True" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert "create_bucket" not in cold.calls
+        await store.create_bucket("data", backends=["cold"])
+        await store.put("data", "a.cold", bytes(size))
+
+
+@pytest.mark.parametrize("create_missing", ["auto", True])
+async def test_put_makes_no_bucket_that_the_default_lacks(*, create_missing: bool | str) -> None:
+    default, cold = Fake(), Fake()
+    async with store_of(
+        default, backends={"cold": cold}, routes=ROUTES, create_missing_buckets=create_missing
+    ) as store:
+        for key in ("a.cold", "a"):
+            with pytest.raises(BucketNotFoundError, match=r"store\.create_bucket\('data'\) first"):
+                await store.put("data", key, b"")
+        assert "create_bucket" not in default.calls + cold.calls
+        await fill(cold, "data")
+        assert (await store.put("data", "a.cold", b"")).backend == "cold"
+
+
+async def test_two_puts_that_make_the_bucket_at_once_both_go_on() -> None:
+    cold = Fake()
+
+    async def another_was_faster() -> None:
+        cold.before.clear()
+        await cold.create_bucket("data")
+
+    cold.before["create_bucket"] = another_was_faster
+    async with store_of(backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data")
+        await store.put("data", "a.cold", b"")
+        assert await store.exists("data", "a.cold")
+
+
+async def test_pinned_handle_makes_no_bucket() -> None:
+    cold = Fake()
+    async with store_of(backends={"cold": cold}) as store:
+        await store.create_bucket("data")
+        with pytest.raises(BucketNotFoundError, match="first"):
+            await store.backend("cold").put("data", "a", b"")
+        assert "create_bucket" not in cold.calls
+
+
+# -- objects of a bucket that their backend lacks ------------------------------------------------------
+
+
+async def test_object_of_a_bucket_not_made_on_its_backend_is_a_missing_object() -> None:
+    default, cold = Fake(), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data")
+        for reading in (
+            store.head("data", "a.cold"),
+            store.read("data", "a.cold"),
+            store.get_ranges("data", "a.cold", [(0, 1)]),
+        ):
+            with pytest.raises(ObjectNotFoundError) as caught:
+                await reading
+            assert (caught.value.bucket, caught.value.key) == ("data", "a.cold")
+            assert caught.value.backend == "cold"
+        with pytest.raises(ObjectNotFoundError):
+            async with store.get("data", "a.cold"):
+                pass
+        assert not await store.exists("data", "a.cold")
+        await store.delete("data", "a.cold")
+        with pytest.raises(PreconditionFailedError, match="no object is there"):
+            await store.delete("data", "a.cold", if_match="etag")
+        results = [result async for result in store.delete_many("data", ["a.cold", "b.cold"])]
+        assert [(result.key, result.error) for result in results] == [
+            ("a.cold", None), ("b.cold", None),
+        ]  # fmt: skip
+
+
+async def test_object_of_a_bucket_that_all_lack_has_no_bucket() -> None:
+    async with store_of(backends={"cold": Fake()}, routes=ROUTES) as store:
+        for key in ("a", "a.cold"):
+            with pytest.raises(BucketNotFoundError):
+                await store.head("data", key)
+            with pytest.raises(BucketNotFoundError):
+                await store.exists("data", key)
+            with pytest.raises(BucketNotFoundError):
+                await store.delete("data", key)
+            with pytest.raises(BucketNotFoundError):
+                await store.delete_many("data", [key])
+
+
+async def test_backend_that_is_down_does_not_hide_that_another_has_the_bucket() -> None:
+    default, cold, third = Fake(), Fake(), Fake()
+    await fill(third, "data")
+    default.fail("head_bucket", UnavailableError("down"))
+    async with store_of(default, backends={"cold": cold, "third": third}, routes=ROUTES) as store:
+        assert not await store.exists("data", "a.cold")
+        with pytest.raises(UnavailableError, match="down"):
+            await store.exists("other", "a.cold")
+
+
+# -- delete ----------------------------------------------------------------------------------------
+
+
+async def test_delete_checks_every_backend_before_it_deletes() -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data")
+    await fill(cold, "data", "hidden")
+    async with store_of(default, backends={"cold": cold}) as store:
+        with pytest.raises(BucketNotEmptyError, match="'hidden' for one; nothing") as caught:
+            await store.delete_bucket("data")
+        assert (caught.value.backend, caught.value.operation) == ("cold", "delete_bucket")
+        assert "delete_bucket" not in default.calls
+        await cold.delete("data", "hidden", DeleteOptions())
+        await store.delete_bucket("data")
+        assert await store.list_buckets() == []
+        with pytest.raises(BucketNotFoundError, match="no backend has"):
+            await store.delete_bucket("data")
+
+
+async def test_delete_does_nothing_if_a_backend_cannot_be_asked() -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data")
+    cold.fail("list_page", UnavailableError("down"))
+    async with store_of(default, backends={"cold": cold}) as store:
+        with pytest.raises(UnavailableError):
+            await store.delete_bucket("data")
+        assert "delete_bucket" not in default.calls
+
+
+async def test_delete_that_fails_midway_tells_where_the_bucket_went() -> None:
+    default, cold, third = Fake(), Fake(), Fake()
+    for driver in (default, cold, third):
+        await fill(driver, "data")
+    third.fail("delete_bucket", UnavailableError("broken"))
+    async with store_of(default, backends={"cold": cold, "third": third}) as store:
+        with pytest.raises(
+            UnavailableError, match="deleted on 'default', 'cold' already"
+        ) as caught:
+            await store.delete_bucket("data")
+        assert caught.value.backend == "third"
+        assert [info.backends for info in await store.list_buckets()] == [("third",)]
+        third.before.clear()
+        await store.delete_bucket("data")
+
+
+async def test_bucket_that_somebody_else_deletes_meanwhile_is_deleted() -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data")
+    await fill(cold, "data")
+
+    async def another_was_faster() -> None:
+        cold.before.clear()
+        await cold.delete_bucket("data")
+
+    cold.before["delete_bucket"] = another_was_faster
+    async with store_of(default, backends={"cold": cold}) as store:
+        await store.delete_bucket("data")
+        assert await store.list_buckets() == []
+
+
+async def test_delete_on_a_pinned_handle_leaves_the_others() -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data", "kept")
+    await fill(cold, "data")
+    async with store_of(default, backends={"cold": cold}) as store:
+        await store.backend("cold").delete_bucket("data")
+        assert [info.backends for info in await store.list_buckets()] == [("default",)]
+        assert await store.backend("cold").list_buckets() == []
+
+
+# -- list ------------------------------------------------------------------------------------------
+
+
+async def test_list_is_the_sorted_union() -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "b")
+    await fill(default, "c")
+    await fill(cold, "a")
+    await fill(cold, "b")
+    async with store_of(default, backends={"cold": cold}) as store:
+        found = await store.list_buckets()
+        assert [(info.name, info.backends) for info in found] == [
+            ("a", ("cold",)), ("b", ("default", "cold")), ("c", ("default",)),
+        ]  # fmt: skip
+        assert all(info.created is not None for info in found)
+
+
+async def test_list_raises_if_a_backend_fails() -> None:
+    cold = Fake()
+    cold.fail("list_buckets", UnavailableError("down"))
+    async with store_of(backends={"cold": cold}) as store:
+        with pytest.raises(UnavailableError) as caught:
+            await store.list_buckets()
+        assert (caught.value.operation, caught.value.backend) == ("list_buckets", "cold")

@@ -1,0 +1,254 @@
+"""The engine against a backend that hangs at each await, and a cancel at each step of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fakes import Fake, assert_idle, content, small_pool, store_of
+from trove_async import ObjectNotFoundError
+from trove_async._concurrency import OwnedTask
+from trove_async.models import KiB, MiB
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from trove_async import Trove
+
+OLD = content(300 * KiB, "old")
+NEW = content(2 * MiB + 300 * KiB, "new")
+SMALL = NEW[: 10 * KiB]
+OBJECTS = {"key": OLD, "b/key": OLD, "source": NEW, "b/source": NEW}
+
+
+async def chunks(body: bytes, size: int = 256 * KiB) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), size):
+        await asyncio.sleep(0)
+        yield body[at : at + size]
+
+
+async def stream_out(store: Trove, key: str) -> bytes:
+    async with store.get("bucket", key) as obj:
+        return b"".join([chunk async for chunk in obj])
+
+
+async def moved(store: Trove, target: str) -> None:
+    await store.move("bucket", "source", "bucket", target)
+
+
+async def spilled(store: Trove) -> None:
+    with await store.pool.lease(2 * MiB):
+        await store.put("bucket", "key", chunks(NEW))
+
+
+async def from_path(store: Trove) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(NEW)
+        file.flush()
+        await store.put("bucket", "key", Path(file.name))
+
+
+async def from_blocking(store: Trove) -> None:
+    await store.put("bucket", "key", (NEW[at : at + MiB] for at in range(0, len(NEW), MiB)))
+
+
+async def delete_two(store: Trove) -> None:
+    await store.delete_many("bucket", ["key", "b/key"])
+
+
+# By name: what runs, and the object that it would make (None: it makes none).
+CALLS: dict[str, tuple[Callable[[Trove], Awaitable[object]], bytes | None]] = {
+    "put at once": (lambda store: store.put("bucket", "key", SMALL), SMALL),
+    "put in parts": (lambda store: store.put("bucket", "key", NEW), NEW),
+    "put a small stream": (lambda store: store.put("bucket", "key", chunks(SMALL)), SMALL),
+    "put a stream": (lambda store: store.put("bucket", "key", chunks(NEW)), NEW),
+    "put a stream of known size": (
+        lambda store: store.put("bucket", "key", chunks(NEW), size=len(NEW)),
+        NEW,
+    ),
+    "put a path": (from_path, NEW),
+    "put what blocks": (from_blocking, NEW),
+    "put spilled": (spilled, NEW),
+    "get to put": (
+        lambda store: store.put("bucket", "key", store.get("bucket", "source")),
+        NEW,
+    ),
+    "get": (lambda store: stream_out(store, "source"), None),
+    "read": (lambda store: store.read("bucket", "source"), None),
+    "ranges": (
+        lambda store: store.get_ranges("bucket", "source", [(0, 10), (MiB, MiB + 5)]),
+        None,
+    ),
+    "copy on the server": (
+        lambda store: store.copy("bucket", "source", "bucket", "key"),
+        NEW,
+    ),
+    "copy through here": (
+        lambda store: store.copy("bucket", "b/source", "bucket", "key"),
+        NEW,
+    ),
+    "move on the server": (lambda store: moved(store, "key"), NEW),
+    "move through here": (
+        lambda store: store.move("bucket", "b/source", "bucket", "key"),
+        NEW,
+    ),
+    "list": (lambda store: store.list("bucket").all(), None),
+    "delete many": (delete_two, None),
+}
+
+FAKES: dict[str, Callable[[], Fake]] = {
+    "parallel": lambda: Fake(parallel_parts=2, max_connections=2, readinto=True),
+    "one by one": lambda: Fake(parallel_parts=1, max_connections=1),
+    "no upload": lambda: Fake(upload=False, server_copy=False, bulk_delete=0),
+    "least": lambda: Fake(
+        upload=False,
+        server_copy=False,
+        get_conditions=False,
+        delete_if_match=False,
+        ranges=False,
+        bulk_delete=0,
+    ),
+}
+
+
+EVERY = 64
+"""Steps of the loop up to which each is tried: beyond, only threads are waited for."""
+
+COMBINATIONS = [
+    pytest.param(call, kind, id=f"{call}, {kind}")
+    for call in CALLS
+    for kind in FAKES
+    if (call, kind) != ("ranges", "least")
+]
+
+
+class Scene:
+    """A store before a call, and what must hold once the call was cancelled."""
+
+    def __init__(self, call: str, store: Trove, fakes: tuple[Fake, Fake]) -> None:
+        self._run, self.makes = CALLS[call]
+        self.moves = call.startswith("move")
+        self.deletes = call.startswith("delete")
+        self.store = store
+        self.fakes = fakes
+        self.etags: dict[str, str] = {}
+        self.before: set[asyncio.Task[Any]] = set()
+
+    async def run(self) -> None:
+        await self._run(self.store)
+
+    async def prepare(self) -> None:
+        # Straight into memory: no step of the fake's is passed, none is counted.
+        for fake in self.fakes:
+            fake.hang_at = None
+        for key, body in OBJECTS.items():
+            if key not in self.etags or self.etags[key] != await self.etag(key):
+                self.etags[key] = (await self.store.put("bucket", key, body)).etag
+        for fake in self.fakes:
+            fake.steps.clear()
+            fake.reached.clear()
+        self.before = asyncio.all_tasks()
+
+    async def check(self, *, finished: bool) -> None:
+        for _ in range(50):  # what parking and revoking left to the store's own tasks
+            if not asyncio.all_tasks() - self.before:
+                break
+            await asyncio.sleep(0)
+        assert not asyncio.all_tasks() - self.before
+        for fake in self.fakes:
+            fake.hang_at = None
+        assert_idle(self.store, *self.fakes)
+        if self.deletes:
+            return
+        etag = await self.etag("key")
+        if etag != self.etags["key"]:
+            assert await self.store.read("bucket", "key") == self.makes, "neither old nor new"
+        elif finished:
+            assert self.makes is None
+        for key in ("source", "b/source"):
+            there = await self.etag(key)
+            if there is None:
+                assert self.moves
+                assert etag != self.etags["key"], "moved to nowhere"
+            else:
+                assert there == self.etags[key]
+        assert_idle(self.store, *self.fakes)
+
+    async def etag(self, key: str) -> str | None:
+        try:
+            return (await self.store.head("bucket", key)).etag
+        except ObjectNotFoundError:
+            return None
+
+
+@pytest.mark.parametrize(("call", "kind"), COMBINATIONS)
+@pytest.mark.parametrize("which", [0, 1])
+async def test_cancel_where_the_backend_hangs_leaves_nothing(
+    call: str, kind: str, which: int
+) -> None:
+    fakes = FAKES[kind](), FAKES[kind]()
+    async with store_of(*fakes, pool=small_pool(spill_after=0.01)) as store:
+        scene = Scene(call, store, fakes)
+        at = 0
+        while True:
+            await scene.prepare()
+            fakes[which].hang_at = at
+            task = OwnedTask(scene.run())
+            hung = OwnedTask(fakes[which].reached.wait())
+            await asyncio.wait([task._task, hung._task], return_when="FIRST_COMPLETED")
+            finished = task.done
+            await hung.aclose()
+            await task.aclose()
+            if finished:
+                await task.result()
+            await scene.check(finished=finished)
+            if finished:
+                break
+            at += 1
+        assert which == 1 or at > 0
+
+
+@pytest.mark.parametrize(("call", "kind"), COMBINATIONS)
+async def test_cancel_at_any_step_of_the_loop_leaves_nothing(call: str, kind: str) -> None:
+    fakes = FAKES[kind](), FAKES[kind]()
+    async with store_of(*fakes, pool=small_pool(spill_after=0.001)) as store:
+        scene = Scene(call, store, fakes)
+        finished, steps = False, 0
+        while not finished:
+            await scene.prepare()
+            task = OwnedTask(scene.run())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+                if task.done:
+                    break
+            finished = task.done
+            await task.aclose()
+            if finished:
+                await task.result()
+            await scene.check(finished=finished)
+            steps += 1 if steps < EVERY else steps // 8
+
+
+@pytest.mark.parametrize(("call", "kind"), COMBINATIONS)
+async def test_two_cancels_leave_nothing_held(call: str, kind: str) -> None:
+    fakes = FAKES[kind](), FAKES[kind]()
+    async with store_of(*fakes, pool=small_pool(spill_after=0.001)) as store:
+        scene = Scene(call, store, fakes)
+        finished, steps = False, 0
+        while not finished:
+            await scene.prepare()
+            task = asyncio.get_running_loop().create_task(scene.run())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            finished = task.done()
+            for _ in range(3):
+                task.cancel()
+                await asyncio.sleep(0)
+            await asyncio.wait([task])
+            assert task.cancelled() or task.exception() is None
+            await scene.check(finished=finished)
+            steps += 1 + steps // 4

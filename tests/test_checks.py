@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.store_fakes import Fake, store_of
+from trove_async import InvalidNameError, NotSupportedError, ObjectInfo, Trove
+from trove_async import _checks as checks
+from trove_async.models import GetOptions, PutOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+async def opened_get(store: Trove, **options: Any) -> None:
+    async with store.get("data", "key", **options):
+        pass
+
+
+UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], str]] = [
+    ({"put_if_none_match": False},
+     lambda store: store.put("data", "key", b"", if_none_match="*"), "create only"),
+    ({"put_if_match": False},
+     lambda store: store.put("data", "key", b"", if_match="e"), "replace one version"),
+    ({"metadata": False},
+     lambda store: store.put("data", "key", b"", metadata={"a": "b"}), "metadata"),
+    ({"tags": False}, lambda store: store.put("data", "key", b"", tags={"a": "b"}), "tags"),
+    ({"storage_class": False},
+     lambda store: store.put("data", "key", b"", storage_class="X"), "storage class"),
+    ({"headers": False},
+     lambda store: store.put("data", "key", b"", content_type="a/b"), "content_type"),
+    ({"headers": False},
+     lambda store: store.put("data", "key", b"", cache_control="x"), "cache_control"),
+    ({"headers": False},
+     lambda store: store.put("data", "key", b"", content_disposition="x"), "content_disposition"),
+    ({"headers": False},
+     lambda store: store.put("data", "key", b"", content_encoding="x"), "content_encoding"),
+    ({"max_metadata_bytes": 4},
+     lambda store: store.put("data", "key", b"", metadata={"abc": "é"}), "has 5 bytes"),
+    ({"ranges": False}, lambda store: opened_get(store, range=(0, 1)), "range"),
+    ({"ranges": False}, lambda store: store.read("data", "key", range=(0, 1)), "range"),
+    ({"get_conditions": False}, lambda store: opened_get(store, if_match="e"), "condition"),
+    ({"get_conditions": False},
+     lambda store: store.read("data", "key", if_none_match="e"), "condition"),
+    ({}, lambda store: opened_get(store, version_id="v"), "version"),
+    ({}, lambda store: store.delete("data", "key", version_id="v"), "version"),
+    ({"delete_if_match": False},
+     lambda store: store.delete("data", "key", if_match="e"), "delete one version"),
+    ({}, lambda store: store.presign_get("data", "key"), "presigned"),
+    ({}, lambda store: store.presign_put("data", "key"), "presigned"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("capabilities", "act", "message"), UNSUPPORTED)
+async def test_what_the_backend_cannot_honour_is_refused_before_any_io(
+    capabilities: dict[str, Any], act: Callable[[Trove], Awaitable[object]], message: str
+) -> None:
+    driver = Fake(**capabilities)
+    async with store_of(driver) as store:
+        with pytest.raises(NotSupportedError, match=message) as caught:
+            await act(store)
+    assert driver.calls == ["open", "aclose"]
+    assert (caught.value.backend, caught.value.bucket, caught.value.key) == (
+        "default", "data", "key",
+    )  # fmt: skip
+    assert "\n" not in str(caught.value)
+
+
+async def test_key_longer_than_the_backend_takes_is_refused_before_any_io() -> None:
+    driver = Fake(max_key_bytes=10)
+    async with store_of(driver) as store:
+        with pytest.raises(InvalidNameError, match="10 bytes"):
+            await store.put("data", "é" * 6, b"")
+        assert driver.calls == ["open"]
+        await store.create_bucket("data")
+        await store.put("data", "é" * 5, b"")
+
+
+IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], str]] = [
+    (lambda store: store.put("data", "key", b"", size=-1), ValueError, "body's bytes"),
+    (lambda store: store.put("data", "key", b"", size=1.0), TypeError, "an int, not float"),  # type: ignore[arg-type]  # the point, as below
+    (lambda store: store.put("data", "key", b"", if_none_match="e"), ValueError, "create only"),
+    (lambda store: store.put("data", "key", b"", if_none_match="*", if_match="e"),
+     ValueError, "not both"),
+    (lambda store: store.put("data", "key", b"", if_match="*"), ValueError, "one version"),
+    (lambda store: store.put("data", "key", b"", if_match=""), ValueError, "one version"),
+    (lambda store: store.put("data", "key", b"", if_match=5), TypeError, "etag is a str"),  # type: ignore[arg-type]
+    (lambda store: store.put("data", "key", b"", if_match="a\nb"), InvalidNameError, "CR, LF"),
+    (lambda store: store.put("data", "key", b"", content_type="a\r\nb"), InvalidNameError, "CR"),
+    (lambda store: store.put("data", "key", b"", content_type=5), TypeError, "content_type is a"),  # type: ignore[arg-type]
+    (lambda store: store.put("data", "key", b"", cache_control="\n"), InvalidNameError, "cache_"),
+    (lambda store: store.put("data", "key", b"", content_disposition="\0"),
+     InvalidNameError, "content_disposition"),
+    (lambda store: store.put("data", "key", b"", content_encoding="\n"),
+     InvalidNameError, "content_encoding"),
+    (lambda store: store.put("data", "key", b"", storage_class="\n"),
+     InvalidNameError, "storage_class"),
+    (lambda store: store.put("data", "key", b"", metadata={"a": 5}), TypeError, "metadata 'a'"),  # type: ignore[dict-item]
+    (lambda store: store.put("data", "key", b"", metadata=[("a", "b")]), TypeError, "maps names"),  # type: ignore[arg-type]
+    (lambda store: store.put("data", "key", b"", metadata={"A": "1", "a": "2"}),
+     InvalidNameError, "case only"),
+    (lambda store: store.put("data", "key", b"", metadata={"trove-x": "1"}),
+     InvalidNameError, "reserved"),
+    (lambda store: store.put("data", "key", b"", tags={"a": None}), TypeError, "a tag is a str"),  # type: ignore[dict-item]
+    (lambda store: store.put("data", "key", b"", tags={"a\n": "b"}), InvalidNameError, "a tag"),
+    (lambda store: store.put("data", "key", b"", tags={"a": "\n"}), InvalidNameError, "a tag"),
+    (lambda store: store.read("data", "key", version_id="\n"), InvalidNameError, "version_id"),
+    (lambda store: store.delete("data", "key", version_id="\n"), InvalidNameError, "version_id"),
+    (lambda store: store.delete("data", "key", if_match="*"), ValueError, "one version"),
+    (lambda store: store.presign_get("data", "key", expires=0), ValueError, "1 to 604800"),
+    (lambda store: store.presign_put("data", "key", expires=float("nan")), ValueError, "1 to"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("act", "error", "message"), IMPOSSIBLE)
+async def test_what_no_backend_may_be_given_is_refused_before_any_io(
+    act: Callable[[Trove], Awaitable[object]], error: type[Exception], message: str
+) -> None:
+    driver = Fake()
+    async with store_of(driver) as store:
+        with pytest.raises(error, match=message) as caught:
+            await act(store)
+    assert driver.calls == ["open", "aclose"]
+    assert "\n" not in str(caught.value)
+
+
+BAD_NAMES: list[Callable[[Trove, str, str], Awaitable[object]]] = [
+    lambda store, bucket, key: store.put(bucket, key, b""),
+    lambda store, bucket, key: store.read(bucket, key),
+    lambda store, bucket, key: store.get(bucket, key).__aenter__(),
+    lambda store, bucket, key: store.get_ranges(bucket, key, []),
+    lambda store, bucket, key: store.head(bucket, key),
+    lambda store, bucket, key: store.exists(bucket, key),
+    lambda store, bucket, key: store.delete(bucket, key),
+    lambda store, bucket, key: store.copy(bucket, key, "a", "b"),
+    lambda store, bucket, key: store.copy("a", "b", bucket, key),
+    lambda store, bucket, key: store.move(bucket, key, "a", "b"),
+    lambda store, bucket, key: store.move("a", "b", bucket, key),
+    lambda store, bucket, key: store.presign_get(bucket, key),
+    lambda store, bucket, key: store.presign_put(bucket, key),
+    lambda store, bucket, key: store.explain(bucket, key),
+]
+
+
+@pytest.mark.parametrize("act", BAD_NAMES)
+async def test_names_are_checked_by_every_operation(
+    act: Callable[[Trove, str, str], Awaitable[object]],
+) -> None:
+    driver = Fake()
+    async with store_of(driver) as store:
+        for bucket, key in (("", "key"), ("a/b", "key"), ("data", ""), ("data", "../key")):
+            with pytest.raises(InvalidNameError):
+                await act(store, bucket, key)
+    assert driver.calls == ["open", "aclose"]
+
+
+async def test_bucket_names_are_checked_by_every_operation() -> None:
+    driver = Fake()
+    async with store_of(driver) as store:
+        for call in (store.list, lambda bucket: store.delete_many(bucket, [])):
+            with pytest.raises(InvalidNameError):
+                call("a/b")
+        for act in (store.create_bucket, store.delete_bucket):
+            with pytest.raises(InvalidNameError):
+                await act("a/b")
+    assert driver.calls == ["open", "aclose"]
+
+
+async def test_info_in_hand_is_a_condition() -> None:
+    driver = Fake()
+    async with store_of(driver) as store:
+        await store.create_bucket("data")
+        info: ObjectInfo = await store.put("data", "key", b"1")
+        assert await store.read("data", "key", if_match=info) == b"1"
+        info = await store.put("data", "key", b"2", if_match=info)
+        await store.delete("data", "key", if_match=info)
+        assert not await store.exists("data", "key")
+
+
+def test_metadata_names_are_put_in_lower_case() -> None:
+    assert checks.put_options(metadata={"Colour": "Blue"}).metadata == {"colour": "Blue"}
+    assert checks.put_options().metadata == {}
+    assert checks.changes(None, None, None, None).metadata is None
+    assert checks.changes({}, None, None, None).metadata == {}
+
+
+def test_every_put_has_a_write_id_of_its_own() -> None:
+    ids = {checks.put_options().write_id for _ in range(100)}
+    assert len(ids) == 100
+
+
+def test_options_are_packed_as_they_were_given() -> None:
+    packed = checks.get_options(range=(1, 2), version_id="v", if_match="a", if_none_match="b")
+    assert packed == GetOptions(range=packed.range, version_id="v", if_match="a", if_none_match="b")
+    assert packed.range is not None
+    assert packed.range.resolve(9) == (1, 2)
+    assert isinstance(checks.put_options(size=3), PutOptions)

@@ -1,0 +1,535 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.store_fakes import Fake, fill, store_of
+from trove_async import (
+    BucketNotFoundError,
+    BufferPool,
+    IntegrityError,
+    NotSupportedError,
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectInfo,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    Trove,
+    UnavailableError,
+)
+from trove_async.drivers.memory import MemoryDriver
+from trove_async.layers import Mapped
+from trove_async.models import DeleteOptions, MiB, PutOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from trove_async.models import CopyOptions
+
+BODY = hashlib.shake_128(b"body").digest(3 * MiB + 17)
+FACTS: dict[str, Any] = {
+    "content_type": "text/plain",
+    "metadata": {"colour": "blue"},
+    "tags": {"team": "a"},
+    "cache_control": "no-store",
+    "content_disposition": "attachment",
+    "content_encoding": "identity",
+}
+ROUTES = [("*.cold", "cold")]
+
+Stores = tuple[Trove, Fake, Fake]
+
+
+@pytest.fixture(params=["server copy", "streamed", "across"])
+async def places(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Trove, str, Fake, Fake]]:
+    """A store, the destination's key, and the drivers of source and destination."""
+    default = Fake(server_copy=request.param == "server copy")
+    cold = Fake()
+    pool = BufferPool(4 * MiB, part_size=MiB)
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES, pool=pool) as store:
+        await store.create_bucket("data", backends="all")
+        across = request.param == "across"
+        yield store, "copy.cold" if across else "copy", default, cold if across else default
+
+
+async def replaced(driver: MemoryDriver, key: str, body: bytes = b"another") -> ObjectInfo:
+    return await MemoryDriver.put(driver, "data", key, [memoryview(body)], PutOptions())
+
+
+@pytest.mark.parametrize("body", [b"", b"small", BODY], ids=["empty", "small", "in parts"])
+async def test_copy_has_the_bytes_the_facts_and_the_progress(
+    places: tuple[Trove, str, Fake, Fake], body: bytes
+) -> None:
+    store, key, _, end = places
+    told: list[tuple[int, int | None]] = []
+    original = await store.put("data", "key", body, **FACTS)
+    copied = await store.copy(
+        "data", "key", "data", key, progress=lambda done, total: told.append((done, total))
+    )
+    assert await store.read("data", key) == body
+    assert await store.read("data", "key") == body
+    assert copied == await store.head("data", key)
+    assert {name: getattr(copied, name) for name in FACTS} == FACTS
+    assert (copied.key, copied.checksums) == (key, original.checksums)
+    assert copied.backend == ("cold" if key.endswith("cold") else "default")
+    assert told[-1] == (len(body), len(body))
+    assert ("copy" in end.calls) is (end.capabilities.server_copy and key == "copy")
+
+
+async def test_move_leaves_the_object_only_at_its_destination(
+    places: tuple[Trove, str, Fake, Fake],
+) -> None:
+    store, key, _, _ = places
+    await store.put("data", "key", BODY, **FACTS)
+    moved = await store.move("data", "key", "data", key)
+    assert moved.metadata == FACTS["metadata"]
+    assert await store.read("data", key) == BODY
+    assert not await store.exists("data", "key")
+
+
+async def test_metadata_and_class_are_replaced_where_given(
+    places: tuple[Trove, str, Fake, Fake],
+) -> None:
+    store, key, _, _ = places
+    await store.put("data", "key", b"body", storage_class="HOT", **FACTS)
+    copied = await store.copy(
+        "data", "key", "data", key, metadata={"Other": "1"}, storage_class="COLD"
+    )
+    assert (copied.metadata, copied.storage_class) == ({"other": "1"}, "COLD")
+    assert copied.content_type == "text/plain"
+    bare = await store.copy("data", "key", "data", key, metadata={})
+    assert (bare.metadata, bare.storage_class) == ({}, None)
+
+
+async def test_conditions_are_those_of_the_destination(
+    places: tuple[Trove, str, Fake, Fake],
+) -> None:
+    store, key, _, _ = places
+    await store.put("data", "key", b"new")
+    there = await store.copy("data", "key", "data", key, if_none_match="*")
+    with pytest.raises(ObjectExistsError) as caught:
+        await store.move("data", "key", "data", key, if_none_match="*")
+    assert (caught.value.operation, caught.value.key) == ("move", key)
+    with pytest.raises(PreconditionFailedError) as failed:
+        await store.copy("data", "key", "data", key, if_match="another")
+    assert not isinstance(failed.value, ObjectChangedError)
+    assert failed.value.key == key
+    assert await store.exists("data", "key")
+    assert (await store.copy("data", "key", "data", key, if_match=there)).etag != there.etag
+
+
+async def test_source_replaced_in_the_middle_leaves_the_target_untouched(
+    places: tuple[Trove, str, Fake, Fake],
+) -> None:
+    store, key, start, end = places
+    await store.put("data", "key", BODY)
+    await store.put("data", key, b"old")
+
+    async def replace_it() -> None:
+        await replaced(start, "key")
+
+    start.before["get"] = replace_it
+    if end is start:
+        start.before["copy"] = replace_it
+    with pytest.raises(ObjectChangedError) as caught:
+        await store.move("data", "key", "data", key)
+    assert (caught.value.bucket, caught.value.operation) == ("data", "move")
+    start.before.clear()
+    assert await store.read("data", key) == b"old"
+    assert await store.read("data", "key") == b"another"
+
+
+async def test_source_deleted_in_the_middle_is_a_change(
+    places: tuple[Trove, str, Fake, Fake],
+) -> None:
+    store, key, start, _ = places
+    await store.put("data", "key", BODY)
+
+    async def delete_it() -> None:
+        await MemoryDriver.delete(start, "data", "key", DeleteOptions())
+
+    start.before["get"] = delete_it
+    if start.capabilities.server_copy:
+        start.before["copy"] = delete_it
+    with pytest.raises((ObjectChangedError, ObjectNotFoundError)):
+        await store.copy("data", "key", "data", key)
+    assert not await store.exists("data", key)
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+async def test_move_deletes_only_the_version_that_it_copied(*, conditional: bool) -> None:
+    default, cold = Fake(delete_if_match=conditional), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"first")
+
+        async def replace_it() -> None:
+            await replaced(default, "key", b"second")
+
+        cold.before["put"] = replace_it
+        with pytest.raises(ObjectChangedError, match="what was copied is at the destination"):
+            await store.move("data", "key", "data", "to.cold")
+        assert await store.read("data", "key") == b"second"
+        assert await store.read("data", "to.cold") == b"first"
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+async def test_source_that_went_after_it_was_copied_is_moved(*, conditional: bool) -> None:
+    default, cold = Fake(delete_if_match=conditional), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"first")
+
+        async def delete_it() -> None:
+            await MemoryDriver.delete(default, "data", "key", DeleteOptions())
+
+        cold.before["put"] = delete_it
+        await store.move("data", "key", "data", "to.cold")
+        assert await store.read("data", "to.cold") == b"first"
+
+
+# -- integrity -------------------------------------------------------------------------------------
+
+
+class Corrupting(Fake):
+    """Stores a changed body, and says so, or not."""
+
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        wrong = [memoryview(b"corrupt"), *views]
+        return await super().put(bucket, key, wrong, replace(options, checksums={}))
+
+    async def copy(
+        self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        info = await super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
+        return await self.put(info.bucket, info.key, (), options.put)
+
+
+async def test_corrupting_destination_stores_nothing_and_keeps_the_source() -> None:
+    default, cold = Fake(), Corrupting()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"correct")
+        with pytest.raises(IntegrityError) as caught:
+            await store.move("data", "key", "data", "to.cold")
+        assert (caught.value.backend, caught.value.key) == ("cold", "to.cold")
+        assert await store.read("data", "key") == b"correct"
+        assert not await store.exists("data", "to.cold")
+
+
+async def test_corrupting_server_copy_stores_nothing_and_keeps_the_source() -> None:
+    default = Corrupting()
+    async with store_of(default) as store:
+        await fill(default, "data")
+        await MemoryDriver.put(default, "data", "key", [memoryview(b"correct")], PutOptions())
+        with pytest.raises(IntegrityError) as caught:
+            await store.move("data", "key", "data", "copy")
+        assert caught.value.key == "copy"
+        assert await store.read("data", "key") == b"correct"
+        assert not await store.exists("data", "copy")
+
+
+async def test_corrupted_source_is_not_copied() -> None:
+    default, cold = Fake(), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"correct")
+        default.spoil("data", "key", b"corrupt")
+        with pytest.raises(IntegrityError) as caught:
+            await store.move("data", "key", "data", "to.cold")
+        assert caught.value.key == "key"
+        assert not await store.exists("data", "to.cold")
+        assert await store.exists("data", "key")
+
+
+# -- one place under two names ---------------------------------------------------------------------
+
+
+async def store_of_one_place(how: str) -> tuple[Trove, Fake, tuple[str, str], tuple[str, str]]:
+    driver = Fake(server_copy=how != "without server copy")
+    if how in {"same name", "without server copy"}:
+        return store_of(driver), driver, ("data", "x"), ("data", "x")
+    if how == "two backends":
+        return (
+            store_of(driver, backends={"too": driver}, route_functions=[to_too]),
+            driver,
+            ("data", "x"),
+            ("data", "x"),
+        )
+    layer = Mapped(driver, buckets={"alias": "data"})
+    return (
+        store_of(driver, backends={"too": layer}, route_functions=[to_too]),
+        driver,
+        ("data", "x"),
+        ("alias", "x"),
+    )
+
+
+def to_too(bucket: str, _key: str) -> str:
+    return "too" if bucket == "alias" else ""
+
+
+@pytest.fixture(params=["same name", "without server copy", "two backends", "layer"])
+async def one_place(
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[tuple[Trove, tuple[str, str], tuple[str, str]]]:
+    store, driver, start, end = await store_of_one_place(request.param)
+    await fill(driver, "data")
+    async with store:
+        await store.put("data", "x", b"body", storage_class="WARM", **FACTS)
+        yield store, start, end
+
+
+async def test_move_onto_itself_loses_nothing(
+    one_place: tuple[Trove, tuple[str, str], tuple[str, str]],
+) -> None:
+    store, start, end = one_place
+    before = await store.head(*start)
+    moved = await store.move(*start, *end)
+    assert (moved.etag, moved.bucket) == (before.etag, end[0])
+    assert await store.read(*start) == b"body"
+
+
+async def test_copy_onto_itself_changes_the_metadata_and_nothing_else(
+    one_place: tuple[Trove, tuple[str, str], tuple[str, str]],
+) -> None:
+    store, start, end = one_place
+    await store.copy(*start, *end, metadata={"new": "1"})
+    info = await store.head(*start)
+    assert (info.metadata, info.storage_class, info.tags) == (
+        {"new": "1"}, "WARM", FACTS["tags"],
+    )  # fmt: skip
+    assert await store.read(*start) == b"body"
+    await store.move(*start, *end, storage_class="COLD")
+    assert (await store.head(*end)).storage_class == "COLD"
+    assert await store.read(*start) == b"body"
+
+
+async def test_conditions_hold_for_an_object_onto_itself(
+    one_place: tuple[Trove, tuple[str, str], tuple[str, str]],
+) -> None:
+    store, start, end = one_place
+    with pytest.raises(ObjectExistsError):
+        await store.move(*start, *end, if_none_match="*")
+    with pytest.raises(PreconditionFailedError):
+        await store.move(*start, *end, if_match="another")
+    await store.move(*start, *end, if_match=await store.head(*start))
+    assert await store.read(*start) == b"body"
+
+
+async def test_same_names_on_two_backends_are_two_places() -> None:
+    default, cold = Fake(), Fake()
+    answers: list[str] = []
+
+    def by_turn(_bucket: str, _key: str) -> str:
+        return answers.pop(0) if answers else ""
+
+    async with store_of(default, backends={"cold": cold}, route_functions=[by_turn]) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "x", b"body")
+        answers += ["default", "cold"]
+        moved = await store.move("data", "x", "data", "x")
+    assert moved.backend == "cold"
+    assert default.holds("data") == []
+    assert cold.holds("data") == ["x"]
+
+
+# -- refusals and buckets --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("capability", "options"),
+    [
+        ("metadata", {"metadata": {"a": "b"}}),
+        ("storage_class", {"storage_class": "COLD"}),
+        ("put_if_none_match", {"if_none_match": "*"}),
+        ("put_if_match", {"if_match": "etag"}),
+    ],
+)
+async def test_what_the_target_cannot_honour_is_refused_before_any_call(
+    capability: str, options: dict[str, Any]
+) -> None:
+    default, cold = Fake(), Fake(**{capability: False})
+    await fill(default, "data", "key")
+    await fill(cold, "data")
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        default.calls.clear()
+        cold.calls.clear()
+        with pytest.raises(NotSupportedError) as caught:
+            await store.move("data", "key", "data", "to.cold", **options)
+        assert (caught.value.backend, caught.value.key) == ("cold", "to.cold")
+        assert default.calls == cold.calls == []
+
+
+@pytest.mark.parametrize("capability", ["metadata", "tags", "headers"])
+async def test_facts_that_the_target_would_drop_are_refused_before_it_is_touched(
+    capability: str,
+) -> None:
+    default, cold = Fake(), Fake(**{capability: False})
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"", **FACTS)
+        cold.calls.clear()
+        with pytest.raises(NotSupportedError):
+            await store.copy("data", "key", "data", "to.cold")
+        assert cold.calls == []
+
+
+@pytest.mark.parametrize("operation", ["copy", "move"])
+async def test_missing_source_is_named(operation: str) -> None:
+    default, cold = Fake(), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data")
+        for key in ("nothing", "nothing.cold"):
+            with pytest.raises(ObjectNotFoundError) as caught:
+                await getattr(store, operation)("data", key, "data", "to")
+            error = caught.value
+            assert (error.operation, error.bucket, error.key) == (operation, "data", key)
+        with pytest.raises(BucketNotFoundError) as missing:
+            await getattr(store, operation)("nowhere", "x", "data", "to")
+        assert missing.value.bucket == "nowhere"
+
+
+@pytest.mark.parametrize("target", ["to", "to.cold"])
+async def test_missing_bucket_of_the_target_is_told_as_such_or_made(target: str) -> None:
+    default, cold = Fake(), Fake(private_namespace=False)
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", b"body")
+        with pytest.raises(BucketNotFoundError, match="create") as caught:
+            await store.move("data", "key", "other", target)
+        assert (caught.value.bucket, caught.value.key) == ("other", target)
+        with pytest.raises(BucketNotFoundError, match="create_missing_buckets=True"):
+            await store.move("data", "key", "data", "to.cold")
+        assert await store.exists("data", "key")
+    async with store_of(
+        default, backends={"cold": cold}, routes=ROUTES, create_missing_buckets=True
+    ) as store:
+        assert (await store.move("data", "key", "data", "to.cold")).backend == "cold"
+
+
+async def test_server_copy_makes_the_missing_bucket_under_a_second_name() -> None:
+    driver = Fake()
+    await fill(driver, "data", "key")
+
+    def other(bucket: str, _key: str) -> str:
+        return "too" if bucket == "other" else ""
+
+    inside = Mapped(driver, buckets={"other": "inner", "data": "data"})
+    async with store_of(
+        Fake(), backends={"too": inside, "raw": driver}, route_functions=[other]
+    ) as store:
+        await store.create_bucket("other")  # on the default backend only
+        await store.backend("too").copy("data", "key", "data", "copy")
+        with pytest.raises(BucketNotFoundError):
+            await store.backend("too").copy("data", "key", "other", "key")
+        await store.put("other", "key", b"made")
+        assert await store.read("other", "key") == b"made"
+
+
+async def test_failing_server_copy_does_not_touch_the_source() -> None:
+    driver = Fake()
+    await fill(driver, "data", "key")
+    driver.fail("copy", UnavailableError("broken"))
+    async with store_of(driver) as store:
+        with pytest.raises(UnavailableError) as caught:
+            await store.move("data", "key", "data", "to")
+        assert (caught.value.operation, caught.value.key) == ("move", "to")
+        assert await store.read("data", "key") == b"key"
+
+
+async def test_cancelled_move_leaves_the_object_somewhere_whole() -> None:
+    steps = 0
+    while True:
+        default, cold = Fake(), Fake()
+        async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+            await store.create_bucket("data", backends="all")
+            await store.put("data", "key", b"body")
+            task = asyncio.get_running_loop().create_task(
+                store.move("data", "key", "data", "to.cold")
+            )
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            finished = task.done()
+            task.cancel()
+            await asyncio.wait([task])
+            bodies = [
+                await store.read("data", key)
+                for key in ("key", "to.cold")
+                if await store.exists("data", key)
+            ]
+            assert set(bodies) == {b"body"}
+            assert store.pool.statistics().leased == 0
+        if finished:
+            assert len(bodies) == 1
+            return
+        steps += 1
+
+
+async def test_server_copy_makes_the_bucket_that_only_its_backend_lacks() -> None:
+    default, cold = Fake(), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data", backends="all")
+        await store.create_bucket("other")
+        await store.put("data", "a.cold", b"body")
+        copied = await store.copy("data", "a.cold", "other", "b.cold")
+        assert copied.backend == "cold"
+        assert cold.calls.count("copy") == 2
+        assert await store.read("other", "b.cold") == b"body"
+
+
+async def test_server_copy_whose_source_bucket_went_makes_no_bucket() -> None:
+    driver = Fake()
+    await fill(driver, "data", "key")
+    await fill(driver, "other")
+
+    async def vanish() -> None:
+        await MemoryDriver.delete(driver, "data", "key", DeleteOptions())
+        await MemoryDriver.delete_bucket(driver, "data")
+
+    async with store_of(driver) as store:
+        driver.before["copy"] = vanish
+        with pytest.raises(ObjectChangedError):
+            await store.copy("data", "key", "other", "key")
+        assert [info.name for info in await store.list_buckets()] == ["other"]
+
+
+async def test_source_without_conditions_is_compared_by_what_is_read() -> None:
+    default, cold = Fake(get_conditions=False, delete_if_match=False), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"first")
+
+        async def replace_it() -> None:
+            default.before.clear()
+            await replaced(default, "key", b"second")
+
+        default.before["get"] = replace_it
+        with pytest.raises(ObjectChangedError, match="nothing was stored"):
+            await store.move("data", "key", "data", "to.cold")
+        assert cold.holds("data") == []
+        await store.move("data", "key", "data", "to.cold")
+        assert default.holds("data") == []
+        assert await store.read("data", "to.cold") == b"second"
+
+
+async def test_source_opened_as_another_version_is_not_copied() -> None:
+    default, cold = Fake(), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"first")
+
+        async def replace_it() -> None:
+            default.before.clear()
+            await replaced(default, "key", b"second")
+
+        default.before["get"] = replace_it
+        with pytest.raises(ObjectChangedError):
+            await store.copy("data", "key", "data", "to.cold")
+        assert cold.holds("data") == []

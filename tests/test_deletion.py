@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.store_fakes import Fake, fill, store_of
+from trove_async import (
+    BodyConsumedError,
+    BucketNotFoundError,
+    ClosedError,
+    InvalidNameError,
+    UnavailableError,
+)
+from trove_async.models import DeleteResult
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+ROUTES = [("*.cold", "cold")]
+KEYS = ["a", "b.cold", "c", "d.cold"]
+
+
+@pytest.mark.parametrize("bulk", [0, 1, 3, 1000])
+async def test_every_key_is_deleted_where_it_is_routed_and_told_in_order(bulk: int) -> None:
+    default, cold = Fake(bulk_delete=bulk), Fake()
+    await fill(default, "data", "a", "c", "kept", "b.cold")
+    await fill(cold, "data", "b.cold", "d.cold", "a")
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        results = [result async for result in store.delete_many("data", [*KEYS, "missing", "a"])]
+    assert results == [DeleteResult(key=key) for key in [*KEYS, "missing", "a"]]
+    assert default.holds("data") == ["b.cold", "kept"]
+    assert cold.holds("data") == ["a"]
+    assert default.calls.count("delete") == (3 if bulk == 0 else 0)
+    assert "head_bucket" not in default.calls
+
+
+async def test_keys_may_come_asynchronously_and_without_end() -> None:
+    default = Fake()
+    await fill(default, "data", "0", "1500")
+    closed = False
+
+    async def endless() -> AsyncIterator[str]:
+        nonlocal closed
+        number = 0
+        try:
+            while True:
+                yield str(number)
+                number += 1
+        finally:
+            closed = True
+
+    async with store_of(default) as store:
+        deletion = aiter(store.delete_many("data", endless()))
+        async for result in deletion:
+            if result.key == "1500":
+                break
+        await deletion.aclose()
+    assert closed
+    assert default.holds("data") == []
+    assert default.calls.count("delete_many") == 2
+
+
+async def test_keys_are_taken_a_thousand_at_a_time() -> None:
+    taken = 0
+
+    def keys() -> Iterator[str]:
+        nonlocal taken
+        for number in range(2500):
+            taken += 1
+            yield str(number)
+
+    default = Fake()
+    await fill(default, "data")
+    async with store_of(default) as store:
+        deletion = aiter(store.delete_many("data", keys()))
+        await anext(deletion)
+        assert taken == 1000
+        assert len([result async for result in deletion]) == 2499
+
+
+async def test_single_deletions_run_a_few_at_a_time() -> None:
+    default = Fake(bulk_delete=0)
+    await fill(default, "data")
+    running = most = 0
+
+    async def wait() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+
+    default.before["delete"] = wait
+    async with store_of(default) as store:
+        await store.delete_many("data", map(str, range(100)))
+    assert default.calls.count("delete") == 100
+    assert 4 < most <= 16
+
+
+class Choosy(Fake):
+    """Cannot delete keys with an ``x``, and forgets to answer for those with a ``?``."""
+
+    async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
+        results = await super().delete_many(bucket, [key for key in keys if "x" not in key])
+        return [
+            *(result for result in results if "?" not in result.key),
+            *(
+                DeleteResult(key=key, error=UnavailableError("locked"))
+                for key in keys
+                if "x" in key
+            ),
+        ]
+
+
+async def test_failures_are_told_by_key_and_the_others_go() -> None:
+    default = Choosy()
+    await fill(default, "data", "a", "x")
+    async with store_of(default) as store:
+        results = {
+            result.key: result.error
+            async for result in store.delete_many("data", ["a", "x", "?", "../b", "c"])
+        }
+        assert results["a"] is results["c"] is None
+        locked = results["x"]
+        assert isinstance(locked, UnavailableError)
+        assert (locked.operation, locked.backend, locked.bucket, locked.key) == (
+            "delete_many", "default", "data", "x",
+        )  # fmt: skip
+        assert "did not tell" in str(results["?"])
+        assert isinstance(results["../b"], InvalidNameError)
+        with pytest.raises(UnavailableError, match="locked"):
+            await store.delete_many("data", ["a", "x"])
+        with pytest.raises(ExceptionGroup) as caught:
+            await store.delete_many("data", ["x", "a", "xx"])
+        assert [str(error)[:6] for error in caught.value.exceptions] == ["locked"] * 2
+    assert default.holds("data") == ["x"]
+
+
+@pytest.mark.parametrize("bulk", [0, 1000])
+async def test_failing_backend_fails_its_keys_only(bulk: int) -> None:
+    default, cold = Fake(), Fake(bulk_delete=bulk)
+    await fill(default, "data", "a", "c")
+    await fill(cold, "data", "b.cold")
+    cold.fail("delete_many" if bulk else "delete", UnavailableError("down"))
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        results = [result async for result in store.delete_many("data", KEYS)]
+        assert [result.error is None for result in results] == [True, False, True, False]
+        with pytest.raises(UnavailableError, match="down"):
+            await store.delete_many("data", KEYS)
+
+
+async def test_bucket_that_all_lack_is_the_error_of_every_key() -> None:
+    for bulk in (0, 1000):
+        async with store_of(Fake(bulk_delete=bulk)) as store:
+            results = [result async for result in store.delete_many("nowhere", ["a", "b"])]
+            assert all(isinstance(result.error, BucketNotFoundError) for result in results)
+            assert await store.delete_many("nowhere", []) is None  # type: ignore[func-returns-value]  # awaited
+
+
+async def test_error_of_a_route_function_surfaces_and_nothing_is_deleted() -> None:
+    default = Fake()
+    await fill(default, "data", "a", "b")
+
+    def answer(_bucket: str, key: str) -> str:
+        if key == "b":
+            raise LookupError(key)
+        return ""
+
+    async with store_of(default, route_functions=[answer]) as store:
+        with pytest.raises(LookupError):
+            await store.delete_many("data", ["a", "b"])
+    assert default.holds("data") == ["a", "b"]
+
+
+async def test_deletion_is_done_once() -> None:
+    default = Fake()
+    await fill(default, "data", "a")
+    async with store_of(default) as store:
+        deletion = store.delete_many("data", ["a"])
+        await deletion
+        with pytest.raises(BodyConsumedError, match="call delete_many again"):
+            await deletion
+        with pytest.raises(BodyConsumedError):
+            aiter(deletion)
+
+
+async def test_deletion_that_was_never_started_warns() -> None:
+    async with store_of() as store:
+        with pytest.warns(ResourceWarning, match="nothing was deleted: await it"):
+            store.delete_many("data", ["a"])
+
+
+@pytest.mark.parametrize("keys", ["key", b"key", None, 5])
+async def test_what_are_no_keys_is_refused(keys: object) -> None:
+    async with store_of() as store:
+        with pytest.raises(TypeError, match="iterable of keys"):
+            store.delete_many("data", keys)  # type: ignore[arg-type]  # that is the point
+        with pytest.raises(TypeError, match="a key is a str"):
+            await store.delete_many("data", [5])  # type: ignore[list-item]  # likewise
+
+
+async def test_store_closed_in_the_middle_is_told() -> None:
+    default = Fake()
+    await fill(default, "data")
+    async with store_of(default) as store:
+        deletion = aiter(store.delete_many("data", map(str, range(1500))))
+        await anext(deletion)
+    with pytest.raises(ClosedError):
+        async for _ in deletion:
+            pass

@@ -1,0 +1,605 @@
+"""Downloads: resumed, parked, verified, read ahead, and closed whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import warnings
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fakes import Fake, assert_idle, content, small_pool, store_of
+from trove_async import (
+    BufferPool,
+    ClosedError,
+    Event,
+    IntegrityError,
+    ObjectChangedError,
+    ObjectReader,
+    PermissionDeniedError,
+    PoolTimeoutError,
+    RangeError,
+    RetryPolicy,
+    Timeout,
+    UnavailableError,
+)
+from trove_async._concurrency import OwnedTask
+from trove_async._download import Verified
+from trove_async.models import KiB, MiB
+
+if TYPE_CHECKING:
+    from trove_async import Trove
+
+BODY = content(5 * MiB + 123)
+
+
+async def read_all(reader: ObjectReader, size: int = MiB) -> bytes:
+    pieces = []
+    while piece := await reader.read(size):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+async def wait_until(something: Any) -> None:
+    while not something():
+        await asyncio.sleep(0)
+
+
+# -- resuming ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("readinto", [False, True])
+@pytest.mark.parametrize("kind", ["cuts", "shorts"])
+async def test_broken_body_is_resumed_at_its_offset(kind: str, *, readinto: bool) -> None:
+    fake = Fake(readinto=readinto)
+    seen: list[Event] = []
+    async with store_of(fake, pool=BufferPool(16 * MiB)) as store:
+        await store.put("bucket", "key", BODY)
+        store.events.subscribe(seen.append)
+        flaws = [0, 1, MiB, MiB + 1, 3 * MiB - 1, 4 * MiB, len(BODY) - 1]
+        getattr(fake, kind).extend(flaws)
+        async with store.get("bucket", "key") as obj:
+            assert await read_all(obj) == BODY
+        assert not getattr(fake, kind)
+        assert fake.count("get") == 1 + len(flaws)
+        assert len([one for one in seen if one.kind == "resume"]) == len(flaws)
+        assert_idle(store, fake)
+
+
+@pytest.mark.parametrize("bounds", [(0, 100), (5, MiB + 5), (MiB, None)])
+async def test_broken_range_is_resumed_within_it(bounds: tuple[int, int | None]) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        fake.cuts = [bounds[0], bounds[0] + 50]
+        assert await store.read("bucket", "key", range=bounds) == BODY[bounds[0] : bounds[1]]
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_any_breaks_and_any_reads_give_the_exact_bytes(seed: int) -> None:
+    chance = random.Random(seed)
+    fake = Fake(readinto=chance.random() < 0.7, max_connections=2)
+    pool = BufferPool(chance.choice([2, 4]) * MiB)
+    async with store_of(fake, pool=pool) as store:
+        await store.put("bucket", "key", BODY)
+
+        async def one() -> bytes:
+            pieces = []
+            async with store.get("bucket", "key") as obj:
+                while obj.remaining:
+                    read = OwnedTask(obj.read(chance.choice([1, 10, MiB, MiB, 2 * MiB])))
+                    if chance.random() < 0.3:  # cancelled somewhere, then read on
+                        for _ in range(chance.randrange(12)):
+                            await asyncio.sleep(0)
+                        await read.aclose()
+                    try:
+                        pieces.append(await read.result())
+                    except ClosedError:
+                        fake.cuts.append(chance.randrange(len(BODY)))
+                    if chance.random() < 0.1:
+                        await asyncio.sleep(0.11)  # idle: may be parked, or revoked
+            return b"".join(pieces)
+
+        readers = [OwnedTask(one()) for _ in range(4)]
+        fake.cuts.extend(chance.randrange(len(BODY)) for _ in range(5))
+        await asyncio.sleep(0)
+        other = await store.pool.lease(MiB)
+        for reader in readers:
+            assert await reader.result() == BODY
+        other.release()
+        assert_idle(store, fake)
+
+
+async def test_body_that_breaks_too_often_is_given_up() -> None:
+    fake = Fake()
+    async with store_of(fake, retry=RetryPolicy(attempts=3, base_delay=0)) as store:
+        await store.put("bucket", "key", BODY)
+        fake.cuts = [MiB, MiB, MiB, MiB]
+        async with store.get("bucket", "key") as obj:
+            assert await obj.read(MiB) == BODY[:MiB]
+            with pytest.raises(UnavailableError) as caught:
+                await obj.read(MiB)
+            assert caught.value.key == "key"
+            assert fake.open_readers == 0
+            # The trouble may pass: nothing was lost.
+            fake.cuts.clear()
+            assert await obj.read() == BODY[MiB:]
+        assert_idle(store, fake)
+
+
+async def test_failure_for_good_is_not_resumed() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            await obj.read(MiB)
+            fake.fail("read", PermissionDeniedError("no"))
+            with pytest.raises(PermissionDeniedError):
+                await obj.read(MiB)
+        assert fake.count("get") == 1
+        assert_idle(store, fake)
+
+
+@pytest.mark.parametrize("conditions", [True, False])
+@pytest.mark.parametrize("change", ["replaced", "deleted", "shrunk"])
+async def test_two_versions_are_never_mixed(change: str, *, conditions: bool) -> None:
+    fake = Fake(get_conditions=conditions)
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            await obj.read(MiB)
+            if change == "replaced":
+                await store.put("bucket", "key", BODY)  # though the bytes are the same
+            elif change == "shrunk":
+                await store.put("bucket", "key", b"short")
+            else:
+                await store.delete("bucket", "key")
+            fake.cuts = [2 * MiB]
+            await obj.read(MiB)
+            with pytest.raises(ObjectChangedError):
+                await obj.read(MiB)
+        assert_idle(store, fake)
+
+
+async def test_version_that_has_an_id_is_resumed_by_it() -> None:
+    class Versioned(Fake):
+        asked: list[str | None]
+
+        def get(self, bucket: str, key: str, options: Any) -> Any:
+            self.asked.append(options.version_id)
+            return super().get(bucket, key, replace(options, version_id=None, if_match=None))
+
+    fake = Versioned(versions=True)
+    fake.asked = []
+    fake.lie = lambda info: info
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        held = fake._buckets["bucket"].objects["key"]
+        fake._buckets["bucket"].objects["key"] = held._replace(
+            info=replace(held.info, version_id="v1")
+        )
+        fake.cuts = [MiB]
+        assert await store.read("bucket", "key") == BODY
+        assert fake.asked == [None, "v1"]
+
+
+async def test_body_without_ranges_is_not_resumed_midway() -> None:
+    fake = Fake(ranges=False)
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        fake.cuts = [0]
+        async with store.get("bucket", "key") as obj:
+            assert await obj.read(MiB) == BODY[:MiB]  # broke before its first byte: from the start
+            fake.cuts = [2 * MiB]
+            await obj.read(MiB)
+            with pytest.raises(UnavailableError):
+                await obj.read(MiB)
+            with pytest.raises(UnavailableError, match="reads no ranges"):
+                await obj.read(MiB)
+        assert_idle(store, fake)
+
+
+async def test_answer_with_other_bytes_than_asked_for_is_refused() -> None:
+    class Deaf(Fake):
+        def get(self, bucket: str, key: str, options: Any) -> Any:
+            return super().get(bucket, key, replace(options, range=None))
+
+    fake = Deaf()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        fake.cuts = [MiB]
+        with pytest.raises(ObjectChangedError):
+            await store.read("bucket", "key")
+        assert_idle(store, fake)
+
+
+# -- cancelled reads ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("readinto", [False, True])
+async def test_read_that_is_cancelled_anywhere_can_be_read_on(*, readinto: bool) -> None:
+    fake = Fake(readinto=readinto)
+    async with store_of(fake, pool=BufferPool(8 * MiB)) as store:
+        await store.put("bucket", "key", BODY)
+        for steps in range(30):
+            pieces = []
+            async with store.get("bucket", "key") as obj:
+                while obj.remaining:
+                    read = OwnedTask(obj.read(MiB))
+                    for _ in range(steps):
+                        await asyncio.sleep(0)
+                    await read.aclose()
+                    try:
+                        pieces.append(await read.result())
+                    except ClosedError:
+                        pieces.append(await obj.read(MiB))
+            assert b"".join(pieces) == BODY
+        assert_idle(store, fake)
+
+
+async def test_cancelled_read_without_ranges_is_not_read_on_from_elsewhere() -> None:
+    fake = Fake(ranges=False)
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            await obj.read(MiB)
+            reached = fake.hang("read")
+            read = OwnedTask(obj.read(MiB))
+            await reached.wait()
+            await read.aclose()
+            del fake.before["read"]
+            with pytest.raises(UnavailableError, match="reads no ranges"):
+                await obj.read(MiB)
+        assert_idle(store, fake)
+
+
+# -- integrity ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("readinto", [False, True])
+@pytest.mark.parametrize("at", [0, 1, MiB - 1, MiB, 3 * MiB + 7, len(BODY) - 1])
+async def test_flipped_byte_shows_before_the_last_chunk(at: int, *, readinto: bool) -> None:
+    fake = Fake(readinto=readinto)
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        fake.flips = [at]
+        got = 0
+        with pytest.raises(IntegrityError) as caught:
+            async with store.get("bucket", "key") as obj:
+                async for chunk in obj:
+                    got += len(chunk)
+        assert 0 < len(BODY) - got <= MiB
+        assert (caught.value.bucket, caught.value.key) == ("bucket", "key")
+        with pytest.raises(IntegrityError):
+            await store.read("bucket", "key")
+        assert_idle(store, fake)
+
+
+async def test_body_longer_than_was_asked_for_is_refused() -> None:
+    class Long:
+        info: Any
+        range = (0, 4)
+
+        async def read(self, size: int) -> bytes:
+            return b"x" * (size + 1)
+
+    fake = Fake()
+    async with store_of(fake) as store:
+        long = Long()
+        long.info = await store.put("bucket", "key", b"body")
+        with pytest.raises(IntegrityError):
+            await Verified(long).read(10)
+
+
+async def test_range_has_no_checksum_to_be_verified_against() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", b"body")
+        fake.flips = [1]
+        assert await store.read("bucket", "key", range=(0, 2)) == b"bn"
+
+
+@pytest.mark.parametrize("size", [0, 1, MiB])
+async def test_sizes_come_back_whole(size: int) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        body = content(size)
+        await store.put("bucket", "key", body)
+        async with store.get("bucket", "key") as obj:
+            assert obj.range == (0, size)
+            assert await obj.read() == body
+            assert fake.open_readers == 0  # given back at the end, before it is closed
+            assert await obj.read(1) == b""
+        if not size:
+            with pytest.raises(RangeError):
+                await store.read("bucket", "key", range=(0, None))
+        assert_idle(store, fake)
+
+
+# -- connections -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reads", [0, 1, 3])
+async def test_reader_that_nobody_reads_is_parked_and_resumes(reads: int) -> None:
+    fake = Fake(max_connections=1, readinto=True)
+    seen: list[Event] = []
+    async with store_of(fake, pool=BufferPool(8 * MiB)) as store:
+        await store.put("bucket", "key", BODY)
+        store.events.subscribe(seen.append)
+        async with store.get("bucket", "key") as obj:
+            got = b"".join([await obj.read(MiB) for _ in range(reads)])
+            assert await store.read("bucket", "key") == BODY
+            assert [one.operation for one in seen if one.kind == "park"] == ["get"]
+            got += await obj.read()
+        assert got == BODY
+        assert_idle(store, fake)
+
+
+async def test_reader_without_ranges_is_parked_only_before_its_first_byte() -> None:
+    fake = Fake(max_connections=1, ranges=False)
+    async with store_of(fake, timeout=Timeout(permit=0.3)) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            assert await store.read("bucket", "key") == BODY
+            assert await obj.read(MiB) == BODY[:MiB]
+            with pytest.raises(PoolTimeoutError):
+                await store.read("bucket", "key")
+            assert await obj.read() == BODY[MiB:]
+
+
+async def test_reader_that_is_read_while_it_is_being_parked_reads_on() -> None:
+    fake = Fake(max_connections=1)
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            first = await obj.read(MiB)
+            leaving = asyncio.Event()
+            go_on = asyncio.Event()
+
+            async def leave() -> None:
+                leaving.set()
+                await go_on.wait()
+
+            fake.before["get.exit"] = leave
+            other = OwnedTask(store.read("bucket", "key"))
+            await leaving.wait()
+            rest = OwnedTask(obj.read())
+            await asyncio.sleep(0)
+            go_on.set()
+            assert await other.result() == BODY
+            assert first + await rest.result() == BODY
+        assert_idle(store, fake)
+
+
+async def test_connection_is_given_back_on_close_and_on_errors() -> None:
+    fake = Fake(max_connections=1)
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        obj = await store.get("bucket", "key")
+        await obj.read(1)
+        await obj.aclose()
+        await obj.aclose()
+        assert_idle(store, fake)
+        with pytest.raises(ClosedError):
+            await obj.read(1)
+        with pytest.raises(KeyError):
+            async with store.get("bucket", "key") as obj:
+                raise KeyError
+        assert_idle(store, fake)
+
+
+async def test_failing_close_is_not_the_readers_trouble() -> None:
+    fake = Fake(max_connections=1)
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        fake.fail("get.exit", UnavailableError("as it closes"))
+        assert await store.read("bucket", "key") == BODY
+        assert_idle(store, fake)
+
+
+async def drop_one(store: Trove) -> None:
+    obj = await store.get("bucket", "key")
+    await obj.read(1)
+
+
+async def test_dropped_reader_warns_and_gives_its_connection_back() -> None:
+    fake = Fake(max_connections=1)
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            await drop_one(store)
+            gc.collect()
+        assert [one.category for one in caught] == [ResourceWarning]
+        assert "never closed" in str(caught[0].message)
+        await wait_until(lambda: fake.open_readers == 0)
+        assert_idle(store, fake)
+
+
+async def test_get_that_is_never_opened_warns() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            store.get("bucket", "key")
+            gc.collect()
+        assert [one.category for one in caught] == [ResourceWarning]
+        assert "never opened" in str(caught[0].message)
+
+
+@pytest.mark.parametrize("step", ["read", "get", "readinto"])
+async def test_close_by_another_task_ends_a_read_that_is_under_way(step: str) -> None:
+    fake = Fake(readinto=True, max_connections=1)
+    async with store_of(fake, pool=BufferPool(8 * MiB)) as store:
+        await store.put("bucket", "key", BODY)
+        obj = await store.get("bucket", "key")
+        await obj.read(MiB)
+        if step == "readinto":
+            reached = fake.hang(step)
+            await obj.read(MiB)
+            await reached.wait()
+        elif step == "get":  # while it connects anew
+            fake.cuts = [MiB]
+        go_on = asyncio.Event()
+        reached = asyncio.Event()
+
+        async def wait() -> None:
+            reached.set()
+            await go_on.wait()
+
+        if step != "readinto":
+            fake.before[step] = wait
+        read = OwnedTask(obj.read(MiB))
+        if step != "readinto":
+            await reached.wait()
+        else:
+            await asyncio.sleep(0)
+        await obj.aclose()
+        go_on.set()
+        with pytest.raises(ClosedError):
+            await read.result()
+        assert_idle(store, fake)
+
+
+async def test_close_as_read_ahead_arrives_hands_out_nothing_stale() -> None:
+    fake = Fake(readinto=True)
+    async with store_of(fake, pool=BufferPool(8 * MiB)) as store:
+        await store.put("bucket", "key", BODY)
+        for steps in range(20):
+            obj = await store.get("bucket", "key")
+            await obj.read(MiB)
+            await obj.read(MiB)
+            read = OwnedTask(obj.read(MiB))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await obj.aclose()
+            lease = store.pool.try_lease(8 * MiB)
+            assert lease is not None
+            for view in lease.views:
+                view[:] = bytes(MiB)
+            lease.release()
+            with suppress(ClosedError):
+                assert await read.result() == BODY[2 * MiB : 3 * MiB]
+        assert_idle(store, fake)
+
+
+async def test_read_after_the_store_was_closed_is_told() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        obj = await store.get("bucket", "key")
+        await obj.read(MiB)
+        fake.cuts = [2 * MiB]
+        await obj.read(MiB)
+    with pytest.raises(ClosedError):
+        await obj.read(MiB)
+    await obj.aclose()
+
+
+# -- read-ahead --------------------------------------------------------------------------------------
+
+
+def leased(store: Trove) -> int:
+    return store.pool.statistics().leased
+
+
+async def test_only_streaming_reads_ahead() -> None:
+    fake = Fake(readinto=True)
+    async with store_of(fake, pool=BufferPool(8 * MiB)) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            await obj.read(MiB)
+            assert leased(store) == 0  # a first read may be the only one
+            await obj.read(10)
+            assert leased(store) == 0
+            await obj.read(MiB)
+            await obj.read(MiB)
+            assert leased(store) == MiB
+        assert_idle(store, fake)
+
+
+@pytest.mark.parametrize("lacks", ["ranges", "readinto"])
+async def test_what_could_not_be_read_again_is_not_read_ahead(lacks: str) -> None:
+    fake = Fake(readinto=lacks != "readinto", ranges=lacks != "ranges")
+    async with store_of(fake, pool=BufferPool(8 * MiB)) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            for _ in range(3):
+                await obj.read(MiB)
+                assert leased(store) == 0
+
+
+async def test_no_memory_no_read_ahead() -> None:
+    fake = Fake(readinto=True)
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        with await store.pool.lease(2 * MiB):
+            assert await store.read("bucket", "key") == BODY
+        assert fake.count("readinto") == 0
+
+
+async def test_revoked_read_ahead_is_read_again() -> None:
+    fake = Fake(readinto=True)
+    async with store_of(fake, pool=small_pool()) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            got = await obj.read(MiB) + await obj.read(MiB)
+            await wait_until(lambda: fake.count("readinto.done"))
+            (await store.pool.lease(2 * MiB, timeout=5)).release()
+            assert leased(store) == 0
+            assert fake.open_readers == 0
+            got += await obj.read(100 * KiB)
+            got += await obj.read()
+        assert got == BODY
+        assert_idle(store, fake)
+
+
+async def test_read_ahead_that_is_being_read_is_not_revoked() -> None:
+    fake = Fake(readinto=True)
+    async with store_of(fake, pool=small_pool()) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            got = await obj.read(MiB) + await obj.read(MiB)
+            await asyncio.sleep(0.12)  # old enough to be revoked
+            body: Any = obj._body._reader
+            read = OwnedTask(obj.read(MiB))
+            body._ahead.claimed = True  # as between its being filled and the reader's being told
+            taker = OwnedTask(store.pool.lease(2 * MiB))
+            await asyncio.sleep(0)
+            assert not taker.done
+            got += await read.result()
+            got += await obj.read()
+            (await taker.result()).release()
+        assert got == BODY
+
+
+async def test_read_ahead_that_fails_is_resumed_and_counted_as_a_retry() -> None:
+    fake = Fake(readinto=True)
+    async with store_of(
+        fake, pool=BufferPool(8 * MiB), retry=RetryPolicy(attempts=2, base_delay=0)
+    ) as store:
+        await store.put("bucket", "key", BODY)
+        fake.cuts = [2 * MiB, 2 * MiB]
+        async with store.get("bucket", "key") as obj:
+            await obj.read(MiB)
+            await obj.read(MiB)
+            with pytest.raises(UnavailableError):
+                await obj.read(MiB)
+            assert await obj.read() == BODY[2 * MiB :]
+        assert_idle(store, fake)
+
+
+async def test_read_ahead_is_handed_out_in_small_pieces_too() -> None:
+    fake = Fake(readinto=True)
+    async with store_of(fake, pool=BufferPool(8 * MiB)) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            got = await obj.read(MiB) + await obj.read(MiB)
+            assert leased(store) == MiB
+            got += await read_all(obj, 300 * KiB)
+        assert got == BODY
+        assert_idle(store, fake)

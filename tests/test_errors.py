@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import re
+from typing import Any
+
+import pytest
+
+import trove_async
+from trove_async import ObjectNotFoundError, TroveError, UnavailableError, errors
+
+ALL = [
+    one
+    for one in vars(errors).values()
+    if inspect.isclass(one) and issubclass(one, BaseException) and one.__module__ == errors.__name__
+]
+
+
+def drawn() -> dict[str, tuple[str, set[str]]]:
+    """Return each class in the docstring's tree with its parent, and the builtins beside it."""
+    assert errors.__doc__ is not None
+    tree: dict[str, tuple[str, set[str]]] = {}
+    above: list[str] = []
+    for line in errors.__doc__.splitlines():
+        found = re.fullmatch(r"    ([│├└─ ]*)(\w+Error)( +\(also (\w+)\))?", line)
+        if found is not None:
+            depth = len(found[1]) // 4
+            above[depth:] = [found[2]]
+            tree[found[2]] = above[depth - 1] if depth else "", {found[4]} - {None}
+    return tree
+
+
+def test_tree_is_the_one_that_is_drawn() -> None:
+    real = {}
+    for one in ALL:
+        parents = [base.__name__ for base in one.__bases__ if base in ALL]
+        builtins = {base.__name__ for base in one.__bases__ if base not in ALL}
+        real[one.__name__] = (parents[0] if parents else "", builtins)
+    real["TroveError"] = "", set()
+    assert drawn() == real
+
+
+def test_every_error_is_importable_from_the_package() -> None:
+    for one in ALL:
+        assert getattr(trove_async, one.__name__) is one
+        assert one.__name__ in trove_async.__all__
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_errors_survive_pickling_and_copying(kind: type[TroveError]) -> None:
+    error = kind(
+        "no such thing",
+        operation="put",
+        backend="cold",
+        bucket="data",
+        key="a\nb",
+        retryable=True,
+        retry_after=1.5,
+    )
+    error.add_note("a note")
+    pickled = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    for other in (pickled, copy.copy(error)):
+        assert type(other) is kind
+        assert str(other) == str(error)
+        assert vars(other) == vars(error)
+    assert str(error) == "no such thing [put 'data/a\\nb' on backend 'cold']"
+
+
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_only_what_is_unavailable_may_be_retried(kind: type[TroveError]) -> None:
+    assert kind("x").retryable is issubclass(kind, UnavailableError)
+    assert kind("x").retry_after is None
+    assert kind("x", retryable=not kind.retryable).retryable is not kind.retryable
+
+
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [
+        ({}, "gone"),
+        ({"operation": "put"}, "gone [put]"),
+        ({"bucket": "b"}, "gone ['b']"),
+        ({"bucket": "b", "key": "k"}, "gone ['b/k']"),
+        ({"backend": "x"}, "gone [on backend 'x']"),
+        ({"operation": "get", "bucket": "b", "key": "k", "backend": "x"},
+         "gone [get 'b/k' on backend 'x']"),
+    ],
+)  # fmt: skip
+def test_message_says_what_is_known_of_where(where: dict[str, Any], text: str) -> None:
+    assert str(TroveError("gone", **where)) == text
+
+
+def test_located_fills_in_what_is_unknown_and_keeps_the_rest() -> None:
+    error = ObjectNotFoundError("gone", bucket="b")
+    assert error.located(operation="get", backend="x", bucket="other", key="k") is error
+    assert (error.operation, error.backend, error.bucket, error.key) == ("get", "x", "b", "k")
+    error.located(operation="put", backend="y", key="l")
+    assert (error.operation, error.backend, error.key) == ("get", "x", "k")
+
+
+def test_builtin_handlers_catch_ours() -> None:
+    for kind, builtin in [
+        (errors.ObjectNotFoundError, FileNotFoundError),
+        (errors.ObjectExistsError, FileExistsError),
+        (errors.PermissionDeniedError, PermissionError),
+        (errors.TimedOutError, TimeoutError),
+        (errors.InvalidNameError, ValueError),
+        (errors.ConfigError, ValueError),
+    ]:
+        with pytest.raises(builtin):
+            raise kind("x")

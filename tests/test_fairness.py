@@ -1,0 +1,156 @@
+"""Whoever shares a pool, connections or a store goes on, whatever the others do."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async import BufferPool, RetryPolicy, Timeout, Trove, TroveError, UnavailableError
+from trove_async.drivers import MemoryDriver
+from trove_async.testing import Faulty
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+MiB = 1024 * 1024
+BODY = bytes(range(256)) * (2 * MiB // 256) + b"tail"  # three parts of a mebibyte
+
+
+def one_part() -> BufferPool:
+    return BufferPool(2 * MiB, MiB, spill_after=0.05)
+
+
+async def in_pieces(body: bytes = BODY) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 100_000):
+        yield body[start : start + 100_000]
+        await asyncio.sleep(0)
+
+
+async def test_hundred_copies_by_hand_go_on_with_one_part_and_ten_connections() -> None:
+    driver = MemoryDriver(max_connections=10)
+    async with asyncio.timeout(40), Trove(driver, pool=one_part()) as store:
+        await store.create_bucket("b")
+        for number in range(100):
+            await store.put("b", f"from/{number}", BODY)
+
+        async def copied(number: int) -> None:
+            async with store.get("b", f"from/{number}") as reader:
+                await store.put("b", f"to/{number}", reader)
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(100):
+                group.create_task(copied(number))
+        for number in range(0, 100, 9):
+            assert await store.read("b", f"to/{number}") == BODY
+        assert store.pool.statistics().leased == 0
+
+
+async def test_copies_both_ways_between_two_backends_go_on() -> None:
+    backends = {"b": MemoryDriver(max_connections=2)}
+    async with (
+        asyncio.timeout(40),
+        Trove(
+            MemoryDriver(max_connections=2),
+            backends=backends,
+            routes=[("b/*", "b")],
+            pool=one_part(),
+        ) as store,
+    ):
+        await store.create_bucket("x", backends="all")
+        for number in range(20):
+            await store.put("x", f"a-{number}", BODY)
+            await store.put("x", f"b/{number}", BODY)
+        async with asyncio.TaskGroup() as group:
+            for number in range(20):
+                group.create_task(store.copy("x", f"a-{number}", "x", f"b/from-a-{number}"))
+                group.create_task(store.copy("x", f"b/{number}", "x", f"a-from-b-{number}"))
+        found = await store.list("x").all()
+        assert [entry.size for entry in found] == [len(BODY)] * 80
+
+
+async def test_body_that_itself_puts_goes_on() -> None:
+    driver = MemoryDriver(max_connections=1)
+    async with asyncio.timeout(40), Trove(driver, pool=one_part()) as store:
+        await store.create_bucket("b")
+
+        async def nesting(depth: int) -> AsyncIterator[bytes]:
+            yield bytes(MiB // 2)  # a lease is taken for this, and held while the rest is made
+            if depth:
+                await store.put("b", f"inner/{depth}", nesting(depth - 1))
+            yield bytes(MiB)
+
+        await store.put("b", "outer", nesting(5))
+        found = await store.list("b").all()
+        assert [entry.size for entry in found] == [MiB + MiB // 2] * 6
+
+
+async def test_silent_sources_do_not_stop_a_fast_put() -> None:
+    async with asyncio.timeout(40), Trove(MemoryDriver(), pool=one_part()) as store:
+        await store.create_bucket("b")
+        go_on = asyncio.Event()
+        begun = 0
+
+        async def silent() -> AsyncIterator[bytes]:
+            nonlocal begun
+            begun += 1
+            yield b"."
+            await go_on.wait()
+            yield b"."
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(100):
+                group.create_task(store.put("b", f"slow/{number}", silent()))
+            await store.put("b", "fast", in_pieces())
+            assert begun > 2
+            go_on.set()
+        assert await store.read("b", "fast") == BODY
+        assert len(await store.list("b", prefix="slow/").all()) == 100
+        statistics = store.pool.statistics()
+        assert (statistics.leased, statistics.spilled) == (0, 0)
+        assert statistics.spilled_total > 0
+
+
+async def test_stalled_readers_do_not_stop_a_fast_get_and_go_on_later() -> None:
+    driver = MemoryDriver(max_connections=3)
+    async with asyncio.timeout(40), Trove(driver, pool=one_part()) as store:
+        await store.create_bucket("b")
+        await store.put("b", "k", BODY)
+        stalled = [await store.get("b", "k") for _ in range(10)]
+        for reader in stalled:
+            assert await reader.read(1000) == BODY[:1000]
+        assert await store.read("b", "k") == BODY
+        await store.put("b", "other", in_pieces())
+        for reader in stalled:
+            assert await reader.read() == BODY[1000:]
+            await reader.aclose()
+
+
+async def test_failing_backend_does_not_stop_a_healthy_one() -> None:
+    broken = Faulty(MemoryDriver())
+    async with (
+        asyncio.timeout(40),
+        Trove(
+            MemoryDriver(),
+            backends={"broken": broken},
+            routes=[("broken/*", "broken")],
+            pool=one_part(),
+            retry=RetryPolicy(attempts=2, base_delay=0.01, budget=10),
+            timeout=Timeout(first_byte=0.05, idle=0.05),
+        ) as store,
+    ):
+        await store.create_bucket("b", backends="all")
+        broken.fail("put", error=UnavailableError("down"), times=None)
+        broken.fail("upload", error=UnavailableError("down"), times=None)
+
+        async def failing(number: int) -> None:
+            with pytest.raises(TroveError, match="down"):
+                await store.put("b", f"broken/{number}", in_pieces())
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(20):
+                group.create_task(failing(number))
+                group.create_task(store.put("b", f"healthy-{number}", in_pieces()))
+        assert len(await store.list("b", prefix="healthy-").all()) == 20
+        assert store.pool.statistics().leased == 0

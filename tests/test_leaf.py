@@ -1,0 +1,478 @@
+"""What stands around a leaf driver: retries, permits, timeouts, and the truth about lost answers."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fakes import AT_ONCE, Fake, assert_idle, content, store_of
+from trove_async import (
+    BucketExistsError,
+    BucketNotFoundError,
+    Event,
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    PoolTimeoutError,
+    PreconditionFailedError,
+    RetryPolicy,
+    StorageFullError,
+    TimedOutError,
+    Timeout,
+    TroveError,
+    UnavailableError,
+)
+from trove_async._concurrency import OwnedTask
+from trove_async.models import MiB, PutOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trove_async import Trove
+
+LARGE = content(2 * MiB + 17)
+QUICK = Timeout(first_byte=0.05, idle=0.02, permit=0.05)
+
+
+async def stream(body: bytes) -> Any:
+    yield body
+
+
+CALLS: dict[str, tuple[str, Callable[[Trove], Awaitable[object]]]] = {
+    "put": ("put", lambda store: store.put("bucket", "new", b"body")),
+    "upload": ("upload", lambda store: store.put("bucket", "new", LARGE)),
+    "send": ("send", lambda store: store.put("bucket", "new", LARGE)),
+    "commit": ("commit", lambda store: store.put("bucket", "new", LARGE)),
+    "get": ("get", lambda store: store.read("bucket", "key")),
+    "read": ("read", lambda store: store.read("bucket", "key")),
+    "head": ("head", lambda store: store.head("bucket", "key")),
+    "delete": ("delete", lambda store: store.delete("bucket", "key")),
+    "list": ("list_page", lambda store: store.list("bucket").all()),
+    "copy": ("copy", lambda store: store.copy("bucket", "key", "bucket", "new")),
+    "create_bucket": ("create_bucket", lambda store: store.create_bucket("other")),
+    "delete_bucket": ("delete_bucket", lambda store: store.delete_bucket("empty")),
+}
+
+
+@pytest.fixture(params=CALLS)
+def call(request: pytest.FixtureRequest) -> tuple[str, Callable[[Trove], Awaitable[object]]]:
+    return CALLS[request.param]
+
+
+async def prepared(store: Trove, fake: Fake) -> None:
+    await store.put("bucket", "key", b"body")
+    await store.create_bucket("empty")
+    fake.steps.clear()
+
+
+# -- trying again ------------------------------------------------------------------------------------
+
+
+async def test_call_that_fails_in_passing_is_tried_again(
+    call: tuple[str, Callable[[Trove], Awaitable[object]]],
+) -> None:
+    step, run = call
+    fake = Fake(parallel_parts=1)
+    async with store_of(fake) as store:
+        await prepared(store, fake)
+        fake.fail(step, UnavailableError("one"), TimedOutError("two"))
+        await run(store)
+        assert fake.count(f"{step}.done") == fake.count(step) - 2
+        assert_idle(store, fake)
+
+
+async def test_call_that_goes_on_failing_is_given_up(
+    call: tuple[str, Callable[[Trove], Awaitable[object]]],
+) -> None:
+    step, run = call
+    fake = Fake(parallel_parts=1)
+    async with store_of(fake, retry=RetryPolicy(attempts=3, base_delay=0)) as store:
+        await prepared(store, fake)
+        fake.fail(step, *[UnavailableError(str(number)) for number in range(9)])
+        with pytest.raises(UnavailableError, match="2"):
+            await run(store)
+        assert fake.count(step) == 3
+        assert_idle(store, fake)
+
+
+async def test_call_that_fails_for_good_is_tried_once(
+    call: tuple[str, Callable[[Trove], Awaitable[object]]],
+) -> None:
+    step, run = call
+    fake = Fake(parallel_parts=1)
+    async with store_of(fake) as store:
+        await prepared(store, fake)
+        fake.fail(step, PermissionDeniedError("no"))
+        with pytest.raises(PermissionDeniedError) as caught:
+            await run(store)
+        assert fake.count(step) == 1
+        assert caught.value.backend == "default"
+        assert caught.value.bucket in {"bucket", "empty", "other"}
+        assert caught.value.operation in {
+            *{"put", "read", "head", "delete", "list", "copy", "create_bucket", "delete_bucket"}
+        }
+        assert_idle(store, fake)
+
+
+async def test_error_says_where_it_happened() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        with pytest.raises(ObjectNotFoundError) as caught:
+            await store.head("bucket", "no")
+        error = caught.value
+        assert (error.operation, error.backend, error.bucket, error.key) == (
+            "head",
+            "default",
+            "bucket",
+            "no",
+        )
+
+
+async def test_ping_is_not_tried_again() -> None:
+    class Dead(Fake):
+        async def ping(self) -> None:
+            self.steps.append("ping")
+            raise UnavailableError("dead")
+
+    fake = Dead()
+    async with store_of(fake) as store:
+        health = (await store.health())["default"]
+        assert not health.ok
+        assert isinstance(health.error, UnavailableError)
+        assert fake.count("ping") == 1
+
+
+async def test_budget_of_a_driver_bounds_the_retries_of_all_its_calls() -> None:
+    fake, other = Fake(), Fake()
+    policy = RetryPolicy(attempts=5, base_delay=0, budget=3)
+    async with store_of(fake, other, retry=policy) as store:
+        await store.put("bucket", "b/key", b"body")
+        fake.fail("head", *[UnavailableError("dead") for _ in range(100)])
+        for _ in range(10):
+            with pytest.raises(UnavailableError):
+                await store.head("bucket", "key")
+        assert fake.count("head") == 10 + 3
+        other.fail("head")  # a driver of its own, a budget of its own
+        await store.head("bucket", "b/key")
+
+
+async def test_permit_is_not_held_during_the_pause() -> None:
+    fake = Fake(max_connections=1)
+    paused = asyncio.Event()
+    async with store_of(fake, retry=RetryPolicy(base_delay=1000, max_delay=1000)) as store:
+        fake.fail("put", UnavailableError("busy", retry_after=1000))
+        store.events.subscribe(lambda event: paused.set() if event.error else None)
+        first = OwnedTask(store.put("bucket", "first", b"body"))
+        await paused.wait()
+        await store.put("bucket", "second", b"body")
+        await first.aclose()
+        assert_idle(store, fake)
+
+
+async def test_wait_for_a_permit_times_out_and_is_not_tried_again() -> None:
+    fake = Fake(max_connections=1)
+    async with store_of(fake, timeout=Timeout(permit=0.02)) as store:
+        reached = fake.hang("put")
+        first = OwnedTask(store.put("bucket", "first", b"body"))
+        await reached.wait()
+        with pytest.raises(PoolTimeoutError):
+            await store.put("bucket", "second", b"body")
+        assert fake.count("put") == 1
+        await first.aclose()
+        assert_idle(store, fake)
+
+
+# -- lost answers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", [b"body", LARGE], ids=["put", "commit"])
+async def test_own_write_is_recognised_after_a_lost_answer(body: bytes) -> None:
+    fake = Fake()
+    step = "put.done" if body == b"body" else "commit.done"
+    async with store_of(fake) as store:
+        fake.fail(step)
+        made = await store.put("bucket", "key", body, if_none_match="*")
+        assert made.size == len(body)
+        fake.fail(step)
+        replaced = await store.put("bucket", "key", body[::-1], if_match=made)
+        assert replaced.etag != made.etag
+        assert await store.read("bucket", "key") == body[::-1]
+
+
+async def test_upload_that_is_gone_after_a_lost_answer_was_committed() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        # A service forgets an upload that it has committed (S3: NoSuchUpload).
+        fake.fail("commit.done")
+
+        async def gone() -> None:
+            if fake.count("commit") > 1:
+                raise ObjectNotFoundError("no such upload")
+
+        fake.before["commit"] = gone
+        info = await store.put("bucket", "key", LARGE)
+        assert info.etag == (await store.head("bucket", "key")).etag
+
+
+async def test_own_copy_is_recognised_after_a_lost_answer() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", b"body")
+        fake.fail("copy.done")
+        copied = await store.copy("bucket", "key", "bucket", "copy", if_none_match="*")
+        assert copied.key == "copy"
+        # Onto itself: the second try finds a source that is not the one it was to copy.
+        fake.fail("copy.done")
+        await store.copy("bucket", "key", "bucket", "key", metadata={"a": "b"})
+        assert (await store.head("bucket", "key")).metadata == {"a": "b"}
+
+
+@pytest.mark.parametrize("step", ["put", "copy"])
+async def test_write_of_another_is_not_taken_for_ours(step: str) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "source", b"body")
+
+        async def other() -> None:
+            del fake.before[step]
+            await Fake.__mro__[1].put(  # type: ignore[attr-defined]  # MemoryDriver's own
+                fake, "bucket", "key", [memoryview(b"other")], PutOptions(write_id="other's")
+            )
+            raise UnavailableError("and nothing of ours was done")
+
+        fake.before[step] = other
+        with pytest.raises(ObjectExistsError):
+            if step == "put":
+                await store.put("bucket", "key", b"body", if_none_match="*")
+            else:
+                await store.copy("bucket", "source", "bucket", "key", if_none_match="*")
+        assert await store.read("bucket", "key") == b"other"
+
+
+async def test_refusal_of_the_first_try_is_no_lost_answer() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", b"body")
+        heads = fake.count("head")
+        with pytest.raises(ObjectExistsError):
+            await store.put("bucket", "key", b"new", if_none_match="*")
+        with pytest.raises(PreconditionFailedError):
+            await store.delete("bucket", "key", if_match="another")
+        with pytest.raises(BucketExistsError):
+            await store.create_bucket("bucket")
+        assert fake.count("head") == heads
+
+
+async def test_failure_after_a_lost_answer_that_says_nothing_is_told() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        fake.fail("put", UnavailableError("first"), StorageFullError("second"))
+        with pytest.raises(StorageFullError):
+            await store.put("bucket", "key", b"body")
+        fake.fail("delete", UnavailableError("first"), PermissionDeniedError("second"))
+        with pytest.raises(PermissionDeniedError):
+            await store.delete("bucket", "key")
+        fake.fail("create_bucket", UnavailableError("first"), PermissionDeniedError("second"))
+        with pytest.raises(PermissionDeniedError):
+            await store.create_bucket("other")
+
+
+async def test_second_try_of_a_put_in_a_bucket_that_went_is_told() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        fake.fail("put", UnavailableError("first"), BucketNotFoundError("gone", bucket="bucket"))
+        fake.fail("head", BucketNotFoundError("gone", bucket="bucket"))
+        with pytest.raises(TroveError):
+            await store.put("bucket", "key", b"body", if_none_match="*")
+
+
+async def test_write_without_an_id_is_nobodys() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        driver = store._core.backends["default"].driver
+        await store.put("bucket", "key", b"body")
+        fake.fail("put")
+        options = PutOptions(if_none_match="*")
+        with pytest.raises(ObjectExistsError):
+            await driver.put("bucket", "key", [memoryview(b"new")], options)
+
+
+async def test_second_try_of_a_delete_finds_it_done() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        info = await store.put("bucket", "key", b"body")
+        fake.fail("delete.done")
+        await store.delete("bucket", "key", if_match=info)
+        assert not await store.exists("bucket", "key")
+
+
+async def test_second_try_of_a_delete_that_meets_another_version_is_told() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        info = await store.put("bucket", "key", b"body")
+        await store.put("bucket", "key", b"another")
+        fake.fail("delete")
+        with pytest.raises(PreconditionFailedError):
+            await store.delete("bucket", "key", if_match=info)
+
+
+async def test_second_try_of_bucket_calls_finds_them_done() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        fake.fail("create_bucket.done")
+        await store.create_bucket("other")
+        fake.fail("delete_bucket.done")
+        await store.delete_bucket("other")
+        with pytest.raises(BucketNotFoundError):
+            await store.delete_bucket("other")
+
+
+async def test_commit_tried_again_makes_one_object() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        fake.fail("commit.done")
+        await store.put("bucket", "key", stream(LARGE))
+        assert fake.count("commit") == 2
+        assert await store.read("bucket", "key") == LARGE
+
+
+async def test_error_in_an_abort_does_not_hide_why_it_was_aborted() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        fake.fail("send", PermissionDeniedError("why"))
+        fake.fail("upload.exit", UnavailableError("the abort"))
+        with pytest.raises(PermissionDeniedError):
+            await store.put("bucket", "key", LARGE)
+        fake.fail("upload.exit", UnavailableError("after the commit"))
+        await store.put("bucket", "key", LARGE)
+        assert await store.read("bucket", "key") == LARGE
+        assert_idle(store, fake)
+
+
+# -- timeouts ----------------------------------------------------------------------------------------
+
+
+async def test_call_that_hangs_is_timed_out(
+    call: tuple[str, Callable[[Trove], Awaitable[object]]],
+) -> None:
+    step, run = call
+    fake = Fake(embedded=False, parallel_parts=1)
+    policy = RetryPolicy(attempts=2, base_delay=0)
+    async with store_of(fake, timeout=QUICK, retry=policy) as store:
+        await prepared(store, fake)
+        fake.hang(step)
+        with pytest.raises(TimedOutError) as caught:
+            await run(store)
+        assert fake.count(step) == 2
+        assert caught.value.backend == "default"
+        assert_idle(store, fake)
+
+
+async def test_embedded_driver_has_no_timeouts() -> None:
+    fake = Fake()
+    async with store_of(fake, timeout=Timeout(first_byte=1e-9, idle=1e-9)) as store:
+        fake.before["put"] = lambda: asyncio.sleep(0.05)
+        await store.put("bucket", "key", b"body")
+        assert await store.read("bucket", "key") == b"body"
+
+
+async def test_large_write_is_granted_time_by_its_size() -> None:
+    fake = Fake(embedded=False, upload=False)
+    async with store_of(fake, timeout=replace(QUICK, idle=5.0)) as store:
+        fake.before["put"] = lambda: asyncio.sleep(0.1)  # beyond first_byte
+        await store.put("bucket", "key", b"body")
+
+
+async def test_slow_consumer_is_not_timed_out() -> None:
+    fake = Fake(embedded=False)
+    async with store_of(fake, timeout=QUICK) as store:
+        await store.put("bucket", "key", LARGE)
+        async with store.get("bucket", "key") as obj:
+            pieces = [await obj.read(MiB)]
+            await asyncio.sleep(0.1)
+            pieces.append(await obj.read())
+        assert b"".join(pieces) == LARGE
+
+
+async def test_overall_deadline_ends_a_transfer_that_moves() -> None:
+    fake = Fake()
+    async with store_of(fake, timeout=Timeout(total=0.05)) as store:
+
+        async def endless() -> Any:
+            while True:
+                await asyncio.sleep(0)
+                yield b"x"
+
+        with pytest.raises(TimedOutError):
+            await store.put("bucket", "key", endless())
+        assert_idle(store, fake)
+
+
+# -- events ------------------------------------------------------------------------------------------
+
+
+async def test_every_try_is_told() -> None:
+    fake = Fake(max_connections=1)
+    seen: list[Event] = []
+    async with store_of(fake) as store:
+        fake.fail("put")
+        stop = store.events.subscribe(seen.append)
+        await store.put("bucket", "key", b"body")
+        tries = [event for event in seen if event.kind == "attempt"]
+        assert [(event.operation, event.attempt) for event in tries] == [("put", 1), ("put", 2)]
+        assert isinstance(tries[0].error, UnavailableError)
+        assert tries[1].error is None
+        assert {(one.backend, one.bucket, one.key) for one in tries} == {
+            ("default", "bucket", "key")
+        }
+        stop()
+        count = len(seen)
+        await store.head("bucket", "key")
+        assert len(seen) == count
+
+
+async def test_wait_for_a_permit_is_told() -> None:
+    fake = Fake(max_connections=1)
+    seen: list[Event] = []
+    async with store_of(fake) as store:
+        go_on = asyncio.Event()
+        fake.before["put"] = go_on.wait
+        tasks = [OwnedTask(store.put("bucket", str(n), b"body")) for n in range(2)]
+        store.events.subscribe(seen.append)
+        while not store._core.backends["default"].driver.writes.waiting:  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        go_on.set()
+        for task in tasks:
+            await task.result()
+    assert [event.operation for event in seen if event.kind == "wait"] == ["put"]
+
+
+async def test_leaf_is_a_driver_by_itself() -> None:
+    fake = Fake()
+    async with store_of(fake, retry=AT_ONCE) as store:
+        leaf = store._core.backends["default"].driver
+        assert leaf.name == "memory"
+        assert leaf.capabilities is fake.capabilities
+        assert leaf.place("a", "b") == fake.place("a", "b")
+        await leaf.open(None)  # type: ignore[arg-type]  # it does nothing
+        assert (await leaf.head_bucket("bucket")).name == "bucket"
+        assert [bucket.name for bucket in await leaf.list_buckets()] == ["bucket"]
+        await leaf.aclose()
+
+
+async def test_copy_of_a_source_that_changed_is_refused() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", b"body")
+
+        async def replaced() -> None:
+            del fake.before["copy"]
+            await store.put("bucket", "key", b"other")
+
+        fake.before["copy"] = replaced
+        with pytest.raises(ObjectChangedError):
+            await store.copy("bucket", "key", "bucket", "copy")

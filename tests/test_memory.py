@@ -1,0 +1,132 @@
+"""Memory is bounded by one number, however much passes through: asserted in fresh processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trove_async
+
+ROOT = Path(trove_async.__file__).parent.parent
+
+COMMON = """
+import asyncio, resource, sys
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from trove_async import BufferPool, ObjectInfo, Trove
+from trove_async.driver import Capabilities
+from trove_async.drivers import MemoryDriver
+
+MiB = 1024 * 1024
+
+
+class Discarding(MemoryDriver):
+    '''Takes everything, keeps the sizes.'''
+
+    def __init__(self, source=0):
+        super().__init__(parallel_parts=4)
+        self.source, self.received = source, 0
+
+    async def put(self, bucket, key, views, options):
+        self.received += sum(map(len, views))
+        await asyncio.sleep(0)
+        return self._info(bucket, key, sum(map(len, views)))
+
+    @asynccontextmanager
+    async def upload(self, bucket, key, options):
+        yield Parts(self, bucket, key)
+
+    def _info(self, bucket, key, size):
+        return ObjectInfo(bucket=bucket, key=key, size=size, etag="e", last_modified=datetime.now(UTC))
+
+
+class Parts:
+    def __init__(self, driver, bucket, key):
+        self.driver, self.bucket, self.key, self.size = driver, bucket, key, 0
+
+    async def send(self, part, views):
+        self.size += part.size
+        self.driver.received += part.size
+        await asyncio.sleep(0)
+
+    async def commit(self, checksums):
+        return self.driver._info(self.bucket, self.key, self.size)
+
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+"""
+
+STREAMS = (
+    COMMON
+    + """
+async def body(size):
+    for _ in range(size // (256 * 1024)):
+        yield bytes(256 * 1024)
+
+async def main(count, size):
+    driver = Discarding()
+    async with Trove(driver, pool=BufferPool(64 * MiB)) as store:
+        await store.create_bucket("b")
+        await store.put("b", "warm", body(MiB))
+        base, driver.received = peak(), 0
+        async with asyncio.TaskGroup() as group:
+            for number in range(count):
+                group.create_task(store.put("b", str(number), body(size)))
+        assert driver.received == count * size, driver.received
+        print((peak() - base) // MiB, store.pool.statistics().peak // MiB)
+
+asyncio.run(main(200, 64 * MiB))
+"""
+)
+
+COPIES = (
+    COMMON
+    + """
+async def main():
+    source, target = MemoryDriver(), Discarding()
+    async with Trove(source, backends={"far": target}, routes=[("far/*", "far")],
+                     pool=BufferPool(64 * MiB)) as store:
+        await store.create_bucket("b", backends="all")
+        await store.put("b", "k", bytes(5 * MiB))
+        await store.copy("b", "k", "b", "far/warm")
+        base, target.received = peak(), 0
+        async with asyncio.TaskGroup() as group:
+            for number in range(1000):
+                group.create_task(store.copy("b", "k", "b", f"far/{number}"))
+        assert target.received == 1000 * 5 * MiB, target.received
+        print((peak() - base) // MiB, store.pool.statistics().peak // MiB)
+
+asyncio.run(main())
+"""
+)
+
+
+def run(program: str) -> tuple[int, int]:
+    ran = subprocess.run(  # noqa: S603 - the programs above
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(ROOT)},
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    over, pool = map(int, ran.stdout.split())
+    return over, pool
+
+
+@pytest.mark.timeout(300)
+def test_200_streams_of_64_mib_stay_within_a_pool_of_64_mib() -> None:
+    over, pool = run(STREAMS)
+    assert pool <= 64
+    assert over <= 64 + 48
+
+
+@pytest.mark.timeout(300)
+def test_1000_copies_at_once_stay_within_a_pool_of_64_mib() -> None:
+    over, pool = run(COPIES)
+    assert pool <= 64
+    assert over <= 64 + 48

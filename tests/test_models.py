@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import copy
+import pickle
+from dataclasses import FrozenInstanceError, fields, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trove_async import (
+    BucketInfo,
+    ByteRange,
+    ConfigError,
+    ObjectInfo,
+    Prefix,
+    RangeError,
+    Timeout,
+)
+from trove_async.models import PutOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
+INFO = ObjectInfo(
+    bucket="data",
+    key="key",
+    size=5,
+    stored_size=7,
+    etag="e",
+    last_modified=NOW,
+    content_type="text/plain",
+    metadata={"a": "1"},
+    tags={"b": "2"},
+    storage_class="COLD",
+    cache_control="no-store",
+    content_disposition="inline",
+    content_encoding="gzip",
+    checksums={"crc32c": "AAAA"},
+    version_id="v",
+    backend="cold",
+    complete=False,
+    write_id="w",
+)
+
+# -- ranges: DESIGN, point 12 ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("range", "size", "resolved"),
+    [
+        ((0, 1), 10, (0, 1)),
+        ((0, 10), 10, (0, 10)),
+        ((0, 11), 10, (0, 10)),
+        ((9, 10), 10, (9, 10)),
+        ((9, 10**18), 10, (9, 10)),
+        ((0, None), 10, (0, 10)),
+        ((9, None), 10, (9, 10)),
+        (ByteRange.last(1), 10, (9, 10)),
+        (ByteRange.last(10), 10, (0, 10)),
+        (ByteRange.last(11), 10, (0, 10)),
+        ((10, None), 10, None),
+        ((10, 11), 10, None),
+        ((11, 12), 10, None),
+        ((0, None), 0, None),
+        ((0, 1), 0, None),
+        (ByteRange.last(1), 0, None),
+    ],
+)
+def test_range_table(
+    range: ByteRange | tuple[int, int | None], size: int, resolved: tuple[int, int] | None
+) -> None:
+    one = ByteRange.of(range)
+    if resolved is None:
+        with pytest.raises(RangeError, match=f"the object has {size} bytes"):
+            one.resolve(size)
+    else:
+        assert one.resolve(size) == resolved
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ByteRange(5, 5),
+        lambda: ByteRange(5, 4),
+        lambda: ByteRange(0, 0),
+        lambda: ByteRange(-1),
+        lambda: ByteRange(-5, -1),
+        lambda: ByteRange.last(0),
+        lambda: ByteRange.last(-3),
+        lambda: ByteRange.of((3, 1)),
+    ],
+)
+def test_ranges_that_select_nothing_of_any_object_are_refused(
+    make: Callable[[], ByteRange],
+) -> None:
+    with pytest.raises(RangeError) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ByteRange("0"),  # type: ignore[arg-type]  # that is the point, as below
+        lambda: ByteRange(0, 1.5),  # type: ignore[arg-type]
+        lambda: ByteRange.of((0,)),  # type: ignore[arg-type]
+        lambda: ByteRange.of("12"),  # type: ignore[arg-type]
+        lambda: ByteRange.of(None),  # type: ignore[arg-type]
+        lambda: ByteRange.of(range(5)),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_range_is_a_type_error(make: Callable[[], ByteRange]) -> None:
+    with pytest.raises(TypeError, match="range"):
+        make()
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.none() | st.integers(0, 60))
+def test_resolved_range_is_what_a_slice_selects(size: int, start: int, end: int | None) -> None:
+    body = bytes(range(size))
+    selected = body[start:end]
+    try:
+        first, last = ByteRange(start, end).resolve(size)
+    except RangeError:
+        assert not selected
+    else:
+        assert selected == body[first:last] != b""
+
+
+@given(st.integers(0, 50), st.integers(1, 60))
+def test_last_bytes_are_what_a_slice_selects(size: int, count: int) -> None:
+    body = bytes(range(size))
+    one = ByteRange.last(count)
+    assert one.suffix == count
+    if size:
+        first, last = one.resolve(size)
+        assert body[first:last] == body[-count:]
+
+
+def test_range_given_as_such_is_kept() -> None:
+    one = ByteRange(1, 2)
+    assert ByteRange.of(one) is one
+    assert one.suffix is None
+    assert ByteRange.of((1, 2)) == one
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+def test_info_is_frozen_hashable_and_comparable() -> None:
+    with pytest.raises(FrozenInstanceError):
+        INFO.size = 6  # type: ignore[misc]  # that is the point
+    assert replace(INFO) == INFO
+    assert hash(INFO) == hash(replace(INFO))
+    assert replace(INFO, size=6) != INFO
+    assert "write_id" not in repr(INFO)
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [lambda one: pickle.loads(pickle.dumps(one)), copy.copy, copy.deepcopy],  # noqa: S301 - our own
+)
+def test_info_survives_pickling_and_copying(
+    duplicate: Callable[[ObjectInfo], ObjectInfo],
+) -> None:
+    other = duplicate(INFO)
+    assert other == INFO
+    assert other.write_id == "w"
+
+
+def test_info_knows_what_it_was_not_told() -> None:
+    info = ObjectInfo(bucket="b", key="k", size=3, etag="e", last_modified=NOW)
+    assert (info.stored_size, info.complete, info.backend) == (3, True, "")
+    assert info.metadata == info.tags == info.checksums == {}
+
+
+def test_located_changes_names_and_nothing_else() -> None:
+    other = INFO.located(backend="x", bucket="y", key="z")
+    assert (other.backend, other.bucket, other.key) == ("x", "y", "z")
+    for field in fields(ObjectInfo):
+        if field.name not in {"backend", "bucket", "key"}:
+            assert getattr(other, field.name) == getattr(INFO, field.name)
+    assert INFO.located() == INFO
+
+
+def test_prefix_sorts_by_itself() -> None:
+    assert Prefix(bucket="b", prefix="a/").key == "a/"
+    assert BucketInfo(name="b").backends == ()
+
+
+def test_conditional_put() -> None:
+    assert not PutOptions().conditional
+    assert PutOptions(if_match="e").conditional
+    assert PutOptions(if_none_match="*").conditional
+
+
+@pytest.mark.parametrize("limit", [field.name for field in fields(Timeout)])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_timeouts_are_positive(limit: str, seconds: float) -> None:
+    with pytest.raises(ConfigError, match=f"{limit} is more than 0 seconds"):
+        Timeout(**{limit: seconds})
+
+
+def test_only_the_total_may_be_without_limit() -> None:
+    assert Timeout(total=None).total is None
+    assert Timeout(total=5, idle=float("inf")).total == 5
+
+
+@pytest.mark.parametrize("bounds", [(None, 3), ("0", 3), (0, 1.5)])
+def test_bounds_that_are_no_numbers_are_named(bounds: tuple[Any, Any]) -> None:
+    with pytest.raises(TypeError, match="a range's bounds are ints"):
+        ByteRange.of(bounds)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trove_async import InvalidNameError
+from trove_async import _names as names
+
+
+@pytest.mark.parametrize(
+    "bucket", ["a", "data", "My.Bucket_1", "..a", "a..", "...", "é", "x" * 222, "é" * 111, " "]
+)
+def test_buckets_that_may_be(bucket: str) -> None:
+    names.check_bucket(bucket)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "message"),
+    [
+        ("", "empty"),
+        (".", "'.'"),
+        ("..", "'..'"),
+        ("a/b", "'/'"),
+        ("/", "'/'"),
+        ("a\0b", "NUL"),
+        ("x" * 223, "222 bytes"),
+        ("é" * 112, "222 bytes"),
+        ("\ud800", "UTF-8"),
+    ],
+)
+def test_buckets_that_may_not_be(bucket: str, message: str) -> None:
+    with pytest.raises(InvalidNameError, match=message) as caught:
+        names.check_bucket(bucket)
+    assert isinstance(caught.value, ValueError)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "a", "a/b", "/", "/a", "a/", "a//b", "...", "a/...", ".hidden", "a/.hidden", "a.", "a/b.",
+        "..a", "a..", "a/..b/c", "\n", "\r\n", " ", "\\", "é", "\U0001f4be", "\uffff", "x" * 1024,
+        "é" * 512, "\x01",
+    ],
+)  # fmt: skip
+def test_keys_that_may_be(key: str) -> None:
+    names.check_key("data", key)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("", "empty: name an object"),
+        (".", "segment"),
+        ("..", "segment"),
+        ("./a", "segment"),
+        ("../a", "segment"),
+        ("a/.", "segment"),
+        ("a/..", "segment"),
+        ("a/./b", "segment"),
+        ("a/../b", "segment"),
+        ("/..", "segment"),
+        ("../", "segment"),
+        ("a\0", "NUL"),
+        ("x" * 1025, "1024 bytes of UTF-8, this one has 1025"),
+        ("é" * 513, "this one has 1026"),
+        ("a\udfff", "UTF-8"),
+    ],
+)
+def test_keys_that_may_not_be(key: str, message: str) -> None:
+    with pytest.raises(InvalidNameError, match=message) as caught:
+        names.check_key("data", key)
+    assert "\n" not in str(caught.value)
+    assert "data" in str(caught.value) or message == "UTF-8"
+
+
+@given(st.text(st.sampled_from("./a"), min_size=1))
+def test_dot_segments_are_found_wherever_they_are(key: str) -> None:
+    if {".", ".."} & set(key.split("/")):
+        with pytest.raises(InvalidNameError):
+            names.check_key("data", key)
+    else:
+        names.check_key("data", key)
+
+
+@pytest.mark.parametrize("wrong", [None, b"a", 5])
+def test_names_of_another_type_are_a_type_error(wrong: str) -> None:
+    for check in (
+        names.check_bucket,
+        lambda name: names.check_key("data", name),
+        names.check_prefix,
+        lambda name: names.check_metadata({"a": name}),
+        lambda name: names.check_metadata({name: "a"}),
+    ):
+        with pytest.raises(TypeError, match=f"not {type(wrong).__name__}"):
+            check(wrong)
+
+
+def test_check_returns_both_names() -> None:
+    assert names.check("data", "key") == ("data", "key")
+
+
+@pytest.mark.parametrize("value", ["", "a b", "é", "\t", None, "x" * 5000])
+def test_header_values_that_may_be(value: str | None) -> None:
+    names.check_header("content_type", value)
+
+
+@pytest.mark.parametrize("value", ["a\rb", "a\nb", "\0", "\ud800", "x\r\nInjected: 1"])
+def test_header_values_that_may_not_be(value: str) -> None:
+    with pytest.raises(InvalidNameError, match="content_type") as caught:
+        names.check_header("content_type", value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InvalidNameError):
+        names.check_metadata({"name": value})
+
+
+@pytest.mark.parametrize("name", ["", "a b", "é", "a:b", "a\n", "trove-id", "Trove-Anything"])
+def test_metadata_names_that_may_not_be(name: str) -> None:
+    with pytest.raises(InvalidNameError, match="metadata name"):
+        names.check_metadata({name: "value"})
+
+
+def test_metadata_names_that_may_be() -> None:
+    names.check_metadata({"a": "", "X-Y_z.1": "é", "trove": "ours is `trove-`"})
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "../", ".", "x" * 2000, "\n"])
+def test_prefixes_that_may_be(prefix: str) -> None:
+    names.check_prefix(prefix)

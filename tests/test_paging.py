@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from bisect import bisect_left
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from trove_async.models import ListOptions, ObjectInfo, Page, Prefix
+from trove_async.paging import after_prefix, paginate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+NOW = datetime(2024, 1, 1, tzinfo=UTC)
+
+texts = st.text(st.sampled_from("ab/-\ud7ff\ue000\uffff\U0010ffff"), max_size=6)
+keys = texts.filter(bool)
+
+
+def info(key: str, _handle: None = None) -> ObjectInfo:
+    return ObjectInfo(bucket="b", key=key, size=0, etag="e", last_modified=NOW)
+
+
+class Keys:
+    """Sorted keys that can be sought, and count what was looked at."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.keys = sorted(keys)
+        self.looked_at = 0
+
+    def seek(self, start: str) -> Iterator[tuple[str, None]]:
+        for index in range(bisect_left(self.keys, start), len(self.keys)):
+            self.looked_at += 1
+            yield self.keys[index], None
+
+
+def pages(
+    held: Keys,
+    options: ListOptions,
+    load: Callable[[str, None], ObjectInfo | None] = info,
+) -> list[Page]:
+    found = [paginate("b", options, held.seek, load)]
+    while (token := found[-1].token) is not None:
+        following = ListOptions(
+            prefix=options.prefix, delimiter=options.delimiter, token=token, limit=options.limit
+        )
+        found.append(paginate("b", following, held.seek, load))
+    return found
+
+
+def brute_force(keys: set[str], options: ListOptions) -> list[tuple[str, bool]]:
+    entries = set()
+    for key in keys:
+        if key.startswith(options.prefix) and key > (options.start_after or ""):
+            rest = key[len(options.prefix) :]
+            if options.delimiter and options.delimiter in rest:
+                head = rest[: rest.index(options.delimiter)]
+                entries.add((options.prefix + head + options.delimiter, True))
+            else:
+                entries.add((key, False))
+    return sorted(entries, key=lambda entry: entry[0].encode())
+
+
+@given(
+    held=st.sets(keys, max_size=25),
+    prefix=texts,
+    delimiter=st.sampled_from([None, "/", "a", "--", "/-", "\U0010ffff"]),
+    start_after=st.none() | texts,
+    limit=st.integers(1, 27),
+)
+@example(held={"a/", "a/b", "a0"}, prefix="", delimiter="/", start_after="a/", limit=1)
+@example(held={"\U0010ffff/a", "\U0010ffff/b"}, prefix="", delimiter="/", start_after=None, limit=1)
+@example(
+    held={"\U0010ffff\U0010ffff", "\U0010ffff\U0010ffffa"},
+    prefix="",
+    delimiter="\U0010ffff",
+    start_after=None,
+    limit=1,
+)
+def test_pages_are_what_brute_force_finds(
+    held: set[str], prefix: str, delimiter: str | None, start_after: str | None, limit: int
+) -> None:
+    options = ListOptions(prefix=prefix, delimiter=delimiter, start_after=start_after, limit=limit)
+    found = pages(Keys(list(held)), options)
+    entries = [entry for page in found for entry in page.entries]
+    assert [(one.key, isinstance(one, Prefix)) for one in entries] == brute_force(held, options)
+    assert all(len(page.entries) == limit for page in found[:-1])
+    assert len(found[-1].entries) <= limit
+    assert all(entry.bucket == "b" for entry in entries)
+
+
+@pytest.mark.parametrize("limit", range(1, 12))
+def test_every_page_size_gives_the_same_entries(limit: int) -> None:
+    held = {"a", "a/b", "a/c", "a0", "b", "b/", "b/b/c", "c/x", "d"}
+    for delimiter in (None, "/"):
+        options = ListOptions(delimiter=delimiter, limit=limit)
+        entries = [one for page in pages(Keys(list(held)), options) for one in page.entries]
+        assert [(one.key, isinstance(one, Prefix)) for one in entries] == brute_force(held, options)
+
+
+def test_keys_below_a_common_prefix_are_leapt_over() -> None:
+    held = Keys([f"dir/{number:05}" for number in range(10_000)] + ["e"])
+    (page,) = pages(held, ListOptions(delimiter="/"))
+    assert [entry.key for entry in page.entries] == ["dir/", "e"]
+    assert held.looked_at == 2
+
+
+def test_objects_that_vanish_while_a_page_is_made_are_left_out() -> None:
+    held = Keys(["a", "b", "c", "d"])
+
+    def load(key: str, _handle: None) -> ObjectInfo | None:
+        return None if key in {"b", "d"} else info(key)
+
+    found = pages(held, ListOptions(limit=1), load)
+    assert [[entry.key for entry in page.entries] for page in found] == [["a"], ["c"], []]
+
+
+def test_page_after_a_token_whose_key_was_deleted_goes_on_behind_it() -> None:
+    held = Keys(["a", "b", "c"])
+    page = paginate("b", ListOptions(limit=1), held.seek, info)
+    held.keys.remove("b")
+    following = paginate("b", ListOptions(limit=1, token=page.token), held.seek, info)
+    assert [entry.key for entry in following.entries] == ["c"]
+
+
+@given(keys, keys)
+def test_after_prefix_is_the_least_text_above_all_that_begin_so(prefix: str, other: str) -> None:
+    beyond = after_prefix(prefix)
+    if beyond is None:
+        assert set(prefix) == {"\U0010ffff"}
+        assert other.startswith(prefix) or other < prefix
+        return
+    beyond.encode()
+    assert prefix < beyond
+    assert not beyond.startswith(prefix)
+    # Between the two there is nothing but what begins so.
+    assert (prefix <= other < beyond) is other.startswith(prefix)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "beyond"),
+    [
+        ("a", "b"),
+        ("a/", "a0"),
+        ("\ud7ff", "\ue000"),
+        ("a\U0010ffff", "b"),
+        ("a\U0010ffff\U0010ffff", "b"),
+        ("\U0010ffff", None),
+        ("\U0010ffff\U0010ffff", None),
+        ("", None),
+    ],
+)
+def test_after_prefix_of(prefix: str, beyond: str | None) -> None:
+    assert after_prefix(prefix) == beyond

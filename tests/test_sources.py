@@ -1,0 +1,507 @@
+"""Everything that may be a body, and what may not."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import gzip
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import aiofiles
+import pytest
+
+from tests.fakes import Fake, assert_idle, content, store_of
+from trove_async import IntegrityError
+from trove_async._concurrency import OwnedTask
+from trove_async._sources import bytes_of, source_of
+from trove_async.models import KiB, MiB
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+SIZES = [0, 1, 10, 256 * KiB, MiB - 1, MiB, MiB + 1, 2 * MiB, 2 * MiB + 5]
+CHUNK = 100_001
+
+
+def cut(body: bytes) -> Iterator[bytes]:
+    for at in range(0, len(body), CHUNK):
+        yield body[at : at + CHUNK]
+
+
+async def cut_slowly(body: bytes) -> AsyncIterator[bytes]:
+    for chunk in cut(body):
+        await asyncio.sleep(0)
+        yield chunk
+
+
+class Reader:
+    """An async reader, which may give less than it is asked for."""
+
+    def __init__(self, body: bytes) -> None:
+        self._file = io.BytesIO(body)
+
+    async def read(self, n: int) -> bytes:
+        return self._file.read(min(n, CHUNK))
+
+
+class OnlyRead:
+    """A file object that can nothing but read."""
+
+    def __init__(self, body: bytes) -> None:
+        self.read = io.BytesIO(body).read
+
+
+class Iterable:
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        return cut(self._body)
+
+
+class AsyncIterable:
+    """One whose iterator is another object, without aclose."""
+
+    def __init__(self, body: bytes) -> None:
+        self._chunks = cut(body)
+
+    def __aiter__(self) -> AsyncIterable:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for chunk in self._chunks:
+            return chunk
+        raise StopAsyncIteration
+
+
+def seekable(body: bytes) -> Any:
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it is dropped
+    file.write(b"before" + body)
+    file.seek(6)
+    return file
+
+
+def spooled(body: bytes) -> Any:
+    file = tempfile.SpooledTemporaryFile(max_size=MiB)  # noqa: SIM115 - closed when it is dropped
+    file.write(body)
+    file.seek(0)
+    return file
+
+
+def piped(body: bytes) -> Any:
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(body)
+
+    threading.Thread(target=write).start()
+    return os.fdopen(reading, "rb")
+
+
+def bytesio(body: bytes) -> io.BytesIO:
+    file = io.BytesIO(b"before" + body)
+    file.seek(6)
+    return file
+
+
+def zipped(body: bytes) -> Any:
+    return gzip.open(io.BytesIO(gzip.compress(body, 1)))
+
+
+def words(body: bytes) -> Any:
+    """Return an object whose buffer is not of single bytes, where the size allows."""
+    return array.array("H", body) if len(body) % 2 == 0 else bytearray(body)
+
+
+def backwards(body: bytes) -> memoryview:
+    return memoryview(body[::-1])[::-1]
+
+
+def every_other(body: bytes) -> memoryview:
+    double = bytearray(2 * len(body))
+    double[::2] = body
+    return memoryview(double)[::2]
+
+
+BODIES: dict[str, Callable[[bytes], Any]] = {
+    "bytes": lambda body: body,
+    "bytearray": bytearray,
+    "memoryview": memoryview,
+    "words": words,
+    "backwards": backwards,
+    "every other byte": every_other,
+    "seekable file": seekable,
+    "spooled file": spooled,
+    "pipe": piped,
+    "gzip": zipped,
+    "BytesIO": bytesio,
+    "only read": OnlyRead,
+    "async reader": Reader,
+    "list": lambda body: list(cut(body)),
+    "tuple": lambda body: tuple(cut(body)),
+    "generator": cut,
+    "iterable": Iterable,
+    "async generator": cut_slowly,
+    "async iterable": AsyncIterable,
+    "bytearray chunks": lambda body: [bytearray(chunk) for chunk in cut(body)],
+    "odd chunks": lambda body: [words(chunk) for chunk in cut(body)],
+    "empty chunks": lambda body: [b"", *cut(body), b"", b""],
+}
+
+
+@pytest.mark.parametrize("upload", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("kind", BODIES)
+async def test_body_of_any_kind_and_size_is_stored(kind: str, size: int, *, upload: bool) -> None:
+    fake = Fake(upload=upload)
+    async with store_of(fake) as store:
+        expected = content(size)
+        body: Any = BODIES[kind](expected)
+        seen: list[tuple[int, int | None]] = []
+        info = await store.put(
+            "bucket", "key", body, progress=lambda done, total: seen.append((done, total))
+        )
+        assert info.size == size
+        assert await store.read("bucket", "key") == expected
+        assert seen[-1][0] == size
+        assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+        assert {total for _, total in seen} <= {size, None}
+        if hasattr(body, "close"):
+            body.close()
+        assert_idle(store, fake)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_path_is_stored(size: int, tmp_path: Path) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        expected = content(size)
+        path = tmp_path / "body"
+        path.write_bytes(expected)
+        await store.put("bucket", "key", path)
+        assert await store.read("bucket", "key") == expected
+        assert_idle(store, fake)
+
+
+async def test_path_of_a_fifo_is_stored(tmp_path: Path) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        path, body = tmp_path / "fifo", content(2 * MiB + 5)
+        os.mkfifo(path)
+        writer = threading.Thread(target=path.write_bytes, args=[body])
+        writer.start()
+        await store.put("bucket", "key", path)
+        writer.join()
+        assert await store.read("bucket", "key") == body
+        assert_idle(store, fake)
+
+
+async def test_put_of_a_fifo_that_nobody_writes_can_be_cancelled(tmp_path: Path) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        path = tmp_path / "fifo"
+        os.mkfifo(path)
+        put = OwnedTask(store.put("bucket", "key", path))
+        await asyncio.sleep(0.05)  # a thread is opening it, and nothing tells so
+        await put.aclose()
+        assert_idle(store, fake)
+        os.close(os.open(path, os.O_RDWR))  # lets the thread go that opens the other end
+
+
+async def test_file_that_says_it_is_empty_may_have_bytes_all_the_same() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        assert (await store.put("bucket", "key", Path("/proc/self/status"))).size > 0
+
+
+async def test_path_that_is_missing_or_a_directory_is_told(tmp_path: Path) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        with pytest.raises(FileNotFoundError):
+            await store.put("bucket", "key", tmp_path / "missing")
+        with pytest.raises(IsADirectoryError):
+            await store.put("bucket", "key", tmp_path)
+        assert_idle(store, fake)
+
+
+async def test_file_that_is_cut_short_meanwhile_is_no_object(tmp_path: Path) -> None:
+    fake = Fake(parallel_parts=1)
+    async with store_of(fake) as store:
+        path = tmp_path / "body"
+        path.write_bytes(content(4 * MiB))
+
+        async def truncate() -> None:
+            os.truncate(path, 2 * MiB + 10)
+
+        fake.before["upload"] = truncate
+        with pytest.raises(IntegrityError, match="only"):
+            await store.put("bucket", "key", path)
+        assert not await store.exists("bucket", "key")
+        assert_idle(store, fake)
+
+
+async def test_file_that_grows_meanwhile_is_stored_as_it_was(tmp_path: Path) -> None:
+    fake = Fake(parallel_parts=1)
+    async with store_of(fake) as store:
+        path = tmp_path / "body"
+        path.write_bytes(content(2 * MiB + 10))
+
+        async def grow() -> None:
+            os.truncate(path, 4 * MiB)
+
+        fake.before["upload"] = grow
+        assert (await store.put("bucket", "key", path)).size == 2 * MiB + 10
+
+
+async def test_aiofiles_handle_is_an_async_reader(tmp_path: Path) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        body = content(MiB + 9)
+        (tmp_path / "body").write_bytes(body)
+        async with aiofiles.open(tmp_path / "body", "rb") as file:
+            await store.put("bucket", "key", file)
+        assert await store.read("bucket", "key") == body
+
+
+async def test_stream_reader_is_an_async_reader() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        reader = asyncio.StreamReader()
+        reader.feed_data(b"streamed")
+        reader.feed_eof()
+        await store.put("bucket", "key", reader)
+        assert await store.read("bucket", "key") == b"streamed"
+
+
+@pytest.mark.parametrize("opened", [False, True])
+async def test_reader_of_a_store_is_a_body_of_known_size(*, opened: bool) -> None:
+    fake, other = Fake(max_connections=1), Fake(upload=False)
+    async with store_of(fake, other) as store:
+        body = content(3 * MiB + 1)
+        await store.put("bucket", "key", body)
+        seen: list[int | None] = []
+        if opened:
+            async with store.get("bucket", "key") as obj:
+                assert await obj.read(10) == body[:10]
+                await store.put(
+                    "bucket", "b/key", obj, progress=lambda _, total: seen.append(total)
+                )
+            body = body[10:]
+        else:
+            get = store.get("bucket", "key")
+            await store.put("bucket", "b/key", get, progress=lambda _, total: seen.append(total))
+        assert await store.read("bucket", "b/key") == body
+        assert set(seen) == {len(body)}
+        assert_idle(store, fake, other)
+
+
+async def test_get_as_a_body_is_closed_when_the_put_fails() -> None:
+    fake, other = Fake(), Fake()
+    async with store_of(fake, other) as store:
+        await store.put("bucket", "key", content(3 * MiB))
+        other.fail("upload", *[PermissionError("no")])
+        with pytest.raises(PermissionError):
+            await store.put("bucket", "b/key", store.get("bucket", "key"))
+        with pytest.raises(FileNotFoundError):
+            await store.put("bucket", "b/key", store.get("bucket", "missing"))
+        assert_idle(store, fake, other)
+
+
+# -- what is no body ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("text", r"\.encode\(\)"),
+        (5, "not int"),
+        (None, "not NoneType"),
+        (io.StringIO("text"), "binary mode"),
+        (object(), "not object"),
+    ],
+)
+async def test_what_is_no_body_is_refused_before_any_io(body: Any, says: str) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        fake.steps.clear()
+        with pytest.raises(TypeError, match=says):
+            await store.put("bucket", "key", body)
+        assert fake.steps == []
+
+
+@pytest.mark.parametrize("chunk", ["text", 5, None, object()])
+@pytest.mark.parametrize("size", [0, 3 * MiB])
+async def test_chunk_that_is_no_bytes_is_refused(chunk: Any, size: int) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        with pytest.raises(TypeError, match="the body yielded"):
+            await store.put("bucket", "key", [*cut(content(size)), chunk])
+        with pytest.raises(TypeError, match="the body yielded"):
+            await store.put("bucket", "key", (one for one in [*cut(content(size)), chunk]))
+        assert not await store.exists("bucket", "key")
+        assert_idle(store, fake)
+
+
+# -- how they are handled ----------------------------------------------------------------------------
+
+
+async def test_bytesio_is_left_at_its_end_and_can_be_written_again() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        file = bytesio(b"body")
+        await store.put("bucket", "key", file)
+        assert file.tell() == 10
+        file.write(b"more" * 1000)
+
+
+async def test_chunk_is_let_go_of_before_the_next_is_asked_for() -> None:
+    async def reusing() -> AsyncIterator[bytearray]:
+        chunk = bytearray(b"x" * 10)
+        for size in (10, 20, 5):
+            yield chunk
+            chunk += bytes(size)  # a BufferError, if somebody still looks at it
+
+    fake = Fake()
+    async with store_of(fake) as store:
+        info = await store.put("bucket", "key", reusing())
+        assert info.size == 10 + 20 + 40
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_generator_is_closed_when_the_put_fails(*, sync: bool) -> None:
+    closed = threading.Event()
+
+    def blocking() -> Iterator[bytes]:
+        try:
+            while True:
+                yield bytes(MiB)
+        finally:
+            closed.set()
+
+    async def waiting() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(MiB)
+        finally:
+            await asyncio.sleep(0)
+            closed.set()
+
+    fake = Fake()
+    async with store_of(fake) as store:
+        fake.fail("send", PermissionError("no"))
+        with pytest.raises(PermissionError):
+            await store.put("bucket", "key", blocking() if sync else waiting())
+        assert closed.is_set()
+        assert_idle(store, fake)
+
+
+async def test_body_is_pulled_by_the_task_that_called_put() -> None:
+    tasks = set()
+
+    async def body() -> AsyncIterator[bytes]:
+        async with asyncio.timeout(60):  # belongs to one task
+            for _ in range(5):
+                tasks.add(asyncio.current_task())
+                yield bytes(MiB)
+
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", body())
+    assert tasks == {asyncio.current_task()}
+
+
+async def test_body_that_blocks_for_ever_can_be_cancelled() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        reading, writing = os.pipe()
+        with os.fdopen(writing, "wb") as pipe, os.fdopen(reading, "rb") as body:
+            put = OwnedTask(store.put("bucket", "key", body))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            await put.aclose()
+            assert_idle(store, fake)
+            pipe.close()  # lets the thread go
+
+
+async def test_generator_that_blocks_as_it_is_cancelled_is_left_to_itself() -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def body() -> Iterator[bytes]:
+        started.set()
+        go_on.wait(10)
+        yield b"late"
+
+    fake = Fake()
+    async with store_of(fake) as store:
+        put = OwnedTask(store.put("bucket", "key", body()))
+        while not started.is_set():
+            await asyncio.sleep(0)
+        await put.aclose()
+        go_on.set()
+        assert_idle(store, fake)
+
+
+async def test_output_of_a_process_is_taken_as_it_comes() -> None:
+    command = "import sys; sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()"
+    with subprocess.Popen(  # noqa: ASYNC220, S603 - its file object is what is tested
+        [sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        source = source_of(process.stdout)
+        assert bytes(await source.take(10)) == b"x"  # though it would be glad to read more
+        process.stdin.close()
+        assert not await source.ready()
+        await source.aclose()
+
+
+@pytest.mark.parametrize("size", [0, 10])
+async def test_source_can_be_taken_and_filled(size: int, tmp_path: Path) -> None:
+    body = content(size)
+    (tmp_path / "body").write_bytes(body)
+    for one in (body, tmp_path / "body", [body]):
+        source = source_of(one)
+        piece = bytes(await source.take(4))
+        room = bytearray(20)
+        count = await source.fill([memoryview(room)])
+        assert piece + bytes(room[:count]) == body
+        assert not await source.ready()
+        assert await source.fill([memoryview(room)]) == 0
+        assert bytes(await source.take(4)) == b""
+        await source.aclose()
+        await source.aclose()
+
+
+def test_view_of_any_layout_becomes_single_bytes() -> None:
+    for view in (
+        memoryview(b"body"),
+        memoryview(b"body")[::-1],
+        memoryview(array.array("I", [1, 2])),
+        memoryview(array.array("I")),
+        memoryview(b"abcdef").cast("B", (2, 3)),
+        memoryview(b""),
+    ):
+        assert bytes(bytes_of(view)) == view.tobytes()
+        assert (bytes_of(view).format, bytes_of(view).ndim) == ("B", 1)
+
+
+class Unready(Reader):
+    """One that would block, and says so as files do: by None, which is no end."""
+
+    async def read(self, n: int) -> bytes:
+        return await super().read(n) or cast("bytes", None)
+
+
+async def test_none_is_no_end_of_a_reader() -> None:
+    async with store_of(Fake()) as store:
+        with pytest.raises(TypeError, match="NoneType, not bytes"):
+            await store.put("bucket", "key", Unready(b"body"))
+        assert not await store.exists("bucket", "key")

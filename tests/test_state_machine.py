@@ -1,0 +1,372 @@
+"""Random operations on a store, each compared with what a dict would do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, field
+from hashlib import shake_128
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.store_fakes import Fake, Unordered
+from trove_async import (
+    BucketExistsError,
+    BucketNotEmptyError,
+    BucketNotFoundError,
+    BufferPool,
+    ConfigError,
+    ObjectExistsError,
+    ObjectInfo,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    Prefix,
+    RangeError,
+    Route,
+    Trove,
+)
+from trove_async.drivers import LocalDriver, MemoryDriver
+from trove_async.layers import Mapped
+from trove_async.models import MiB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from pathlib import Path
+
+T = TypeVar("T")
+
+SOAK = bool(os.environ.get("TROVE_SOAK"))
+
+ROUTES: Sequence[Route | tuple[str, str]] = [
+    ("*.log", "cold"),
+    Route.prefix("b/", "cold"),
+    Route.suffix("z", "third"),
+]
+
+
+def routed(default: Any, cold: Any, third: Any) -> Trove:
+    return Trove(
+        default,
+        backends={"cold": cold, "third": third},
+        routes=ROUTES,
+        pool=BufferPool(4 * MiB, part_size=MiB),
+    )
+
+
+def one_driver_in_two_places(_: str) -> Trove:
+    """Return a store whose second backend is a part of the first one's memory, renamed."""
+    shared = MemoryDriver()
+    names = {"data": "hidden-data", "other": "hidden-other"}
+    return routed(shared, Mapped(shared, buckets=names), Mapped(MemoryDriver(), into="box"))
+
+
+STORES: dict[str, Callable[[str], Trove]] = {
+    "memory": lambda _: routed(MemoryDriver(), MemoryDriver(), MemoryDriver()),
+    "plain": lambda _: routed(
+        MemoryDriver(), Fake(server_copy=False, bulk_delete=0, delete_if_match=False), Fake()
+    ),
+    "unordered": lambda _: routed(MemoryDriver(), Unordered(), Unordered()),
+    "layered": one_driver_in_two_places,
+    "local": lambda root: routed(
+        LocalDriver(f"{root}/hot", fsync=False),
+        MemoryDriver(),
+        LocalDriver(f"{root}/third", fsync=False),
+    ),
+}
+"""Each makes a new, empty store; it is given a directory of its own."""
+
+buckets = st.sampled_from(["data", "other"])
+keys = st.sampled_from(
+    ["a", "a.log", "a/1", "a/2.log", "b/1", "b/z", "c/d/e", "c/z", "z", "é", "é.log"]
+)
+sizes = st.sampled_from([0, 1, 17, 70_001, MiB, MiB + 5, 2 * MiB])
+
+
+@dataclass
+class Held:
+    """What the model holds of one object."""
+
+    body: bytes
+    info: ObjectInfo
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class StoreMachine(RuleBasedStateMachine):
+    def __init__(self, store: Trove) -> None:
+        super().__init__()
+        self.model: dict[str, dict[str, Held]] = {}
+        self.runner = asyncio.Runner()
+        self.store = store
+        self.run(store.__aenter__())
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    def teardown(self) -> None:
+        self.run(self.store.aclose())
+        statistics = self.store.pool.statistics()
+        self.runner.close()
+        assert statistics.leased == 0
+
+    @initialize()
+    def begin_with_a_bucket(self) -> None:
+        self.create_bucket("data")
+
+    # -- buckets ---------------------------------------------------------------------------------
+
+    @rule(bucket=buckets)
+    def create_bucket(self, bucket: str) -> None:
+        if bucket in self.model:
+            with pytest.raises(BucketExistsError):
+                self.run(self.store.create_bucket(bucket))
+        else:
+            self.run(self.store.create_bucket(bucket))
+            self.model[bucket] = {}
+
+    @rule(bucket=buckets)
+    def delete_bucket(self, bucket: str) -> None:
+        if bucket not in self.model:
+            with pytest.raises(BucketNotFoundError):
+                self.run(self.store.delete_bucket(bucket))
+        elif self.model[bucket]:
+            with pytest.raises(BucketNotEmptyError):
+                self.run(self.store.delete_bucket(bucket))
+        else:
+            self.run(self.store.delete_bucket(bucket))
+            del self.model[bucket]
+
+    # -- objects ---------------------------------------------------------------------------------
+
+    @rule(
+        bucket=buckets,
+        key=keys,
+        size=sizes,
+        seed=st.integers(0, 3),
+        condition=st.sampled_from([None, "create", "match", "stale"]),
+        streamed=st.booleans(),
+        metadata=st.sampled_from([{}, {"a": "1"}, {"a": "2", "b": ""}]),
+    )
+    def put(
+        self,
+        *,
+        bucket: str,
+        key: str,
+        size: int,
+        seed: int,
+        condition: str | None,
+        streamed: bool,
+        metadata: dict[str, str],
+    ) -> None:
+        body = shake_128(bytes([seed])).digest(size)
+        held = self.model.get(bucket, {}).get(key)
+        options: dict[str, Any] = {"metadata": metadata}
+        refusal: type[Exception] | tuple[type[Exception], ...] | None = None
+        if bucket not in self.model:
+            refusal = BucketNotFoundError
+            if condition == "stale":  # both are so, and a backend tells what it finds first
+                refusal = BucketNotFoundError, PreconditionFailedError
+        if condition == "create":
+            options["if_none_match"] = "*"
+            refusal = refusal or (ObjectExistsError if held else None)
+        elif condition == "match" and held:
+            options["if_match"] = held.info
+        elif condition == "stale":
+            options["if_match"] = "0-stale"
+            refusal = refusal or PreconditionFailedError
+        pieces = [body[at : at + 70_001] for at in range(0, len(body), 70_001)]
+        given = pieces if streamed else body
+        if refusal is not None:
+            with pytest.raises(refusal):
+                self.run(self.store.put(bucket, key, given, **options))
+            return
+        info = self.run(self.store.put(bucket, key, given, **options))
+        assert (info.bucket, info.key, info.size) == (bucket, key, len(body))
+        assert info.metadata == metadata
+        self.model[bucket][key] = Held(body, info, metadata)
+
+    @rule(bucket=buckets, key=keys, data=st.data())
+    def read(self, bucket: str, key: str, data: st.DataObject) -> None:
+        held = self.model.get(bucket, {}).get(key)
+        if held is None:
+            missing = ObjectNotFoundError if bucket in self.model else BucketNotFoundError
+            with pytest.raises(missing):
+                self.run(self.store.read(bucket, key))
+            with pytest.raises(missing):
+                self.run(self.store.head(bucket, key))
+            return
+        assert self.run(self.store.read(bucket, key)) == held.body
+        assert self.run(self.store.head(bucket, key)) == held.info
+        assert self.run(self.store.read(bucket, key, if_match=held.info)) == held.body
+        start = data.draw(st.integers(0, len(held.body) + 2))
+        end = data.draw(st.integers(start + 1, len(held.body) + 5) | st.none())
+        if start < len(held.body):
+            assert (
+                self.run(self.store.read(bucket, key, range=(start, end))) == (held.body[start:end])
+            )
+            assert self.run(self.store.get_ranges(bucket, key, [(start, end), (0, 1)])) == [
+                held.body[start:end], held.body[:1],
+            ]  # fmt: skip
+        else:
+            with pytest.raises(RangeError):
+                self.run(self.store.read(bucket, key, range=(start, end)))
+
+    @rule(bucket=buckets, key=keys)
+    def delete(self, bucket: str, key: str) -> None:
+        if bucket not in self.model:
+            with pytest.raises(BucketNotFoundError):
+                self.run(self.store.delete(bucket, key))
+            return
+        self.run(self.store.delete(bucket, key))
+        self.model[bucket].pop(key, None)
+
+    @rule(bucket=buckets, chosen=st.lists(keys, max_size=5))
+    def delete_many(self, bucket: str, chosen: list[str]) -> None:
+        async def results() -> list[tuple[str, type | None]]:
+            return [
+                (result.key, None if result.error is None else type(result.error))
+                async for result in self.store.delete_many(bucket, chosen)
+            ]
+
+        failure = None if bucket in self.model else BucketNotFoundError
+        assert self.run(results()) == [(key, failure) for key in chosen]
+        for key in chosen:
+            self.model.get(bucket, {}).pop(key, None)
+
+    @rule(
+        start=st.tuples(buckets, keys),
+        end=st.tuples(buckets, keys),
+        move=st.booleans(),
+        metadata=st.sampled_from([None, {}, {"new": "1"}]),
+        create=st.booleans(),
+    )
+    def copy_or_move(
+        self,
+        *,
+        start: tuple[str, str],
+        end: tuple[str, str],
+        move: bool,
+        metadata: dict[str, str] | None,
+        create: bool,
+    ) -> None:
+        held = self.model.get(start[0], {}).get(start[1])
+        options: dict[str, Any] = {"metadata": metadata}
+        refusal: type[Exception] | None = None
+        if held is None:
+            refusal = ObjectNotFoundError if start[0] in self.model else BucketNotFoundError
+        elif end[0] not in self.model:
+            refusal = BucketNotFoundError
+        if create:
+            options["if_none_match"] = "*"
+            there = self.model.get(end[0], {}).get(end[1])
+            refusal = refusal or (ObjectExistsError if there else None)
+        act = self.store.move if move else self.store.copy
+        if refusal is not None:
+            with pytest.raises(refusal):
+                self.run(act(*start, *end, **options))
+            return
+        assert held is not None
+        info = self.run(act(*start, *end, **options))
+        assert (info.bucket, info.key, info.size) == (*end, len(held.body))
+        kept = held.metadata if metadata is None else metadata
+        assert info.metadata == kept
+        self.model[end[0]][end[1]] = Held(held.body, info, kept)
+        if move and start != end:
+            del self.model[start[0]][start[1]]
+
+    # -- listings --------------------------------------------------------------------------------
+
+    @rule(
+        bucket=buckets,
+        prefix=st.sampled_from(["", "a", "a/", "b/", "c/", "é", "nothing"]),
+        delimiter=st.sampled_from([None, "/"]),
+        page_size=st.integers(1, 5),
+        at=st.integers(0, 12),
+    )
+    def list_all(
+        self, *, bucket: str, prefix: str, delimiter: str | None, page_size: int, at: int
+    ) -> None:
+        arguments: dict[str, Any] = {"prefix": prefix, "delimiter": delimiter}
+
+        async def in_two() -> tuple[list[ObjectInfo | Prefix], bool]:
+            listing = self.store.list(bucket, page_size=page_size, **arguments)
+            first: list[ObjectInfo | Prefix] = []
+            async for entry in listing:
+                first.append(entry)
+                if len(first) > at:
+                    break
+            rest = self.store.list(bucket, cursor=listing.cursor, **arguments)
+            if first:
+                with pytest.raises(ConfigError):
+                    await self.store.list(bucket, prefix="?", cursor=listing.cursor).all()
+            shown = [*first, *await rest.all()]
+            return shown, bool(listing.ordered)
+
+        if bucket not in self.model:
+            with pytest.raises(BucketNotFoundError):
+                self.run(in_two())
+            return
+        expected = set()
+        for key in self.model[bucket]:
+            if key.startswith(prefix):
+                end = -1 if delimiter is None else key.find(delimiter, len(prefix))
+                expected.add(key if end < 0 else key[: end + 1])
+        shown, ordered = self.run(in_two())
+        names = [entry.key for entry in shown]
+        assert sorted(names) == sorted(expected)
+        assert not ordered or names == sorted(names)
+        for entry in shown:
+            if isinstance(entry, ObjectInfo) and entry.complete:
+                assert entry == self.model[bucket][entry.key].info
+
+    @invariant()
+    @precondition(lambda self: self.model)
+    def list_shows_what_head_finds(self) -> None:
+        async def both(bucket: str) -> tuple[set[str], set[str]]:
+            listed = {info.key for info in await self.store.list(bucket).all()}
+            every = ["a", "a.log", "a/1", "a/2.log", "b/1", "b/z", "c/d/e", "c/z", "z", "é"]
+            return listed, {
+                key for key in [*every, "é.log"] if await self.store.exists(bucket, key)
+            }
+
+        for bucket, objects in self.model.items():
+            listed, found = self.run(both(bucket))
+            assert listed == found == set(objects)
+
+
+def played(name: str, root: Path, **limits: int) -> None:
+    directories = count()
+    run_state_machine_as_test(
+        # Anything that makes a machine will do.
+        lambda: StoreMachine(STORES[name](f"{root}/{next(directories)}")),  # type: ignore[arg-type]
+        settings=settings(
+            deadline=None,
+            phases=(Phase.generate, Phase.shrink),  # explaining takes minutes
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+            **limits,  # type: ignore[arg-type]  # numbers, by name
+        ),
+    )
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_store_does_what_a_dict_does(name: str, tmp_path: Path) -> None:
+    played(name, tmp_path, max_examples=12, stateful_step_count=25)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(not SOAK, reason="runs long: make soak")
+@pytest.mark.parametrize("name", STORES)
+def test_store_does_what_a_dict_does_for_long(name: str, tmp_path: Path) -> None:
+    played(name, tmp_path, max_examples=1500, stateful_step_count=60)

@@ -1,0 +1,360 @@
+"""Routing, handles and events as users see them; opening and closing are in `test_store_life`."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.store_fakes import Fake, fill, store_of
+from trove_async import (
+    BackendNotFoundError,
+    BucketNotFoundError,
+    ConfigError,
+    Event,
+    InvalidNameError,
+    ObjectNotFoundError,
+    PatternError,
+    RangeError,
+    Route,
+    TimedOutError,
+    Timeout,
+    Trove,
+    TroveError,
+    UnavailableError,
+    route_function,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+
+# -- routing ---------------------------------------------------------------------------------------
+
+
+async def test_functions_come_before_patterns_and_patterns_before_the_default() -> None:
+    def first(_bucket: str, key: str) -> str | None:
+        return "one" if key.startswith("f") else None
+
+    async def second(_bucket: str, key: str) -> str:
+        return "two" if key.startswith(("f", "g")) else ""
+
+    async with store_of(
+        backends={"one": Fake(), "two": Fake(), "three": Fake()},
+        routes=[("*.x", "three"), ("*.?", "one")],
+        route_functions=[first, second],
+    ) as store:
+        await store.create_bucket("data")
+        for key, backend in [
+            ("f.x", "one"), ("g.x", "two"), ("h.x", "three"), ("h.y", "one"), ("h", "default"),
+        ]:  # fmt: skip
+            assert (await store.put("data", key, b"")).backend == backend
+            assert (await store.head("data", key)).backend == backend
+            assert (await store.explain("data", key)).backend == backend
+            async with store.get("data", key) as reader:
+                assert reader.info.backend == backend
+
+
+async def opened(store: Trove) -> None:
+    async with store.get("data", "key") as reader:
+        await reader.read()
+
+
+async def delete_two(store: Trove) -> None:
+    await store.delete_many("data", ["key", "b"])
+
+
+OPERATIONS: list[tuple[str, int, Callable[[Trove], Awaitable[object]]]] = [
+    ("put", 1, lambda store: store.put("data", "new", b"1")),
+    ("get", 1, opened),
+    ("read", 1, lambda store: store.read("data", "key")),
+    ("get_ranges", 1, lambda store: store.get_ranges("data", "key", [(0, 1)])),
+    ("head", 1, lambda store: store.head("data", "key")),
+    ("exists", 1, lambda store: store.exists("data", "key")),
+    ("delete", 1, lambda store: store.delete("data", "key")),
+    ("delete_many", 2, delete_two),
+    ("copy", 2, lambda store: store.copy("data", "key", "data", "to")),
+    ("move", 2, lambda store: store.move("data", "key", "data", "to")),
+    ("explain", 1, lambda store: store.explain("data", "key")),
+]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(("name", "times", "act"), OPERATIONS, ids=lambda value: str(value)[:12])
+async def test_route_function_is_called_once_an_operation_and_key(
+    *, asynchronous: bool, name: str, times: int, act: Callable[[Trove], Awaitable[object]]
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def function(bucket: str, key: str) -> str:
+        asked.append((bucket, key))
+        return ""
+
+    async def later(bucket: str, key: str) -> str:
+        return function(bucket, key)
+
+    default = Fake()
+    await fill(default, "data", "key")
+    async with store_of(default, route_functions=[later if asynchronous else function]) as store:
+        await act(store)
+    assert len(asked) == times, name
+    assert {bucket for bucket, _ in asked} == {"data"}
+
+
+async def test_unknown_answer_raises_and_nothing_is_written_anywhere() -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data", "key")
+    default.calls.clear()
+    cold.calls.clear()
+    async with store_of(
+        default, backends={"cold": cold}, route_functions=[lambda _bucket, _key: "gold"]
+    ) as store:
+        for _, _, act in OPERATIONS:
+            with pytest.raises(BackendNotFoundError, match=r"'gold'; there are 'cold', 'default'"):
+                await act(store)
+        assert (await store.backend("default").head("data", "key")).size == 3
+    assert default.calls == ["open", "head", "aclose"]
+    assert cold.calls == ["open", "aclose"]
+
+
+async def test_error_of_a_route_function_is_the_operations() -> None:
+    def function(_bucket: str, _key: str) -> str:
+        raise LookupError("no tenant")
+
+    async with store_of(route_functions=[function]) as store:
+        with pytest.raises(LookupError, match="no tenant"):
+            await store.put("data", "key", b"")
+
+
+async def test_explain_says_why() -> None:
+    @route_function(by="bucket")
+    def tenants(bucket: str, _key: str) -> str:
+        return "cold" if bucket == "tenant" else ""
+
+    store = store_of(
+        backends={"cold": Fake()},
+        routes=[("*.log", "cold"), Route.prefix("tmp/", "default")],
+        route_functions=[tenants],
+    )
+    decision = await store.explain("data", "a.log")
+    assert (decision.backend, decision.rule) == ("cold", "*.log")
+    assert "pattern '*.log' is the first route that matches" in decision.reason
+    assert "tenants" in (await store.explain("tenant", "x")).reason
+    assert (await store.explain("data", "x")).rule is None
+    assert "pinned" in (await store.backend("cold").explain("data", "x")).reason
+
+
+async def test_routes_may_name_any_backend_given() -> None:
+    with pytest.raises(BackendNotFoundError, match="'nowhere'; there are 'cold', 'default'"):
+        store_of(routes=[("*", "nowhere")], backends={"cold": Fake()})
+    store_of(routes=[("*", "default")])
+
+
+# -- pinned handles --------------------------------------------------------------------------------
+
+
+async def test_pinned_handle_sees_one_backend_and_shares_the_rest() -> None:
+    default, cold = Fake(), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+        await store.create_bucket("data", backends="all")
+        handle = store.backend("cold")
+        assert handle.pool is store.pool
+        assert handle.events is store.events
+        await handle.put("data", "plain.txt", b"pinned")
+        assert cold.holds("data") == ["plain.txt"]
+        assert not await store.exists("data", "plain.txt")
+        assert await handle.read("data", "plain.txt") == b"pinned"
+        await store.backend("default").put("data", "a.log", b"hidden")
+        assert not await store.exists("data", "a.log")
+        assert await store.backend("default").read("data", "a.log") == b"hidden"
+        moved = await handle.move("data", "plain.txt", "data", "moved.txt")
+        assert moved.backend == "cold"
+        assert handle.backend("default").backend("cold") is not handle
+    assert default.calls.count("open") == cold.calls.count("open") == 1
+
+
+async def test_closing_a_handle_leaves_the_store_open() -> None:
+    cold = Fake()
+    async with store_of(backends={"cold": cold}) as store:
+        async with store.backend("cold") as handle:
+            await handle.create_bucket("data")
+        await store.backend("cold").aclose()
+        assert await store.backend("cold").list_buckets()
+        assert "aclose" not in cold.calls
+    assert cold.calls.count("aclose") == 1
+
+
+async def test_handle_may_be_made_before_the_store_is_open() -> None:
+    store = store_of()
+    handle = store.backend("default")
+    async with store:
+        await handle.create_bucket("data")
+        await handle.put("data", "key", b"")
+
+
+def test_unknown_and_reserved_backends() -> None:
+    with pytest.raises(BackendNotFoundError, match="'gold' in this store: there are 'default'"):
+        store_of().backend("gold")
+    with pytest.raises(ConfigError, match="choose another name"):
+        Trove(Fake(), backends={"default": Fake()})
+    with pytest.raises(TypeError, match="'cold' is a driver or a URL, not int"):
+        Trove(Fake(), backends={"cold": 5})  # type: ignore[dict-item]  # that is the point
+
+
+def test_handle_of_a_subclass_keeps_what_it_added() -> None:
+    class Mine(Trove):
+        def __init__(self) -> None:
+            super().__init__(Fake(), backends={"cold": Fake()})
+            self.tenant = "a"
+
+    handle = Mine().backend("cold")
+    assert isinstance(handle, Mine)
+    assert handle.tenant == "a"
+
+
+# -- health, time and events -----------------------------------------------------------------------
+
+
+async def test_health_asks_all_at_once_and_never_raises() -> None:
+    default, cold, stuck = Fake(), Fake(), Fake(embedded=False)
+    both = asyncio.Barrier(2)
+    default.before["ping"] = cold.before["ping"] = both.wait
+    stuck.before["ping"] = asyncio.Event().wait
+    async with store_of(
+        default,
+        backends={"cold": cold, "stuck": stuck},
+        timeout=Timeout(first_byte=0.05),
+    ) as store:
+        health = await store.health()
+        assert list(health) == ["default", "cold", "stuck"]
+        assert [one.ok for one in health.values()] == [True, True, False]
+        assert isinstance(health["stuck"].error, TimedOutError)
+        assert health["stuck"].latency >= 0.04
+        cold.fail("ping", RuntimeError("a bug"))
+        default.before.clear()
+        only = await store.backend("cold").health()
+        assert list(only) == ["cold"]
+        assert str(only["cold"].error) == "a bug"
+
+
+async def test_total_timeout_ends_an_operation() -> None:
+    driver = Fake()
+    await fill(driver, "data", "key")
+    driver.before["head"] = driver.before["list_page"] = asyncio.Event().wait
+    async with store_of(driver, timeout=Timeout(total=0.02)) as store:
+        for act in (store.head("data", "key"), store.list("data").all()):
+            with pytest.raises(TimedOutError, match=r"not done within 0\.02 s") as caught:
+                await act
+            assert caught.value.bucket == "data"
+
+
+async def test_events_tell_operations_attempts_and_parts() -> None:
+    driver = Fake()
+    told: list[Event] = []
+    async with store_of(driver) as store:
+        await store.create_bucket("data")
+        stop = store.events.subscribe(told.append)
+        await store.put("data", "key", b"body")
+        with pytest.raises(ObjectNotFoundError):
+            await store.head("data", "missing")
+        stop()
+        await store.head("data", "key")
+    by_kind = {
+        kind: [event for event in told if event.kind == kind]
+        for kind in ("operation", "attempt", "part")
+    }
+    assert [(event.operation, event.key) for event in by_kind["operation"]] == [
+        ("put", "key"), ("head", "missing"),
+    ]  # fmt: skip
+    assert by_kind["operation"][0].error is None
+    assert isinstance(by_kind["operation"][1].error, ObjectNotFoundError)
+    assert {(event.operation, event.backend) for event in by_kind["attempt"]} >= {
+        ("put", "default"), ("head", "default"),
+    }  # fmt: skip
+    assert [event.size for event in by_kind["part"]] == [4]
+    assert all(event.duration >= 0 for event in told)
+
+
+# -- what errors say -------------------------------------------------------------------------------
+
+
+REMEDIES: list[tuple[Callable[[Trove], Any], type[Exception], str]] = [
+    (lambda _: Route("a[", "cold"), PatternError, "["),
+    (lambda _: store_of(routes=[("a[", "default")]), PatternError, "["),
+    (lambda store: store.backend("gold"), BackendNotFoundError, "there are 'default'"),
+    (lambda store: store.put("data", "key", "text"), TypeError, ".encode()"),  # type: ignore[arg-type]  # the point
+    (lambda store: store.put("data", "key", 5), TypeError, "bytes, a path"),  # type: ignore[arg-type]  # the point
+    (lambda store: store.read("data", "key", range=(5, 5)), RangeError, "the end is exclusive"),
+    (lambda store: store.read("data", "key", range=(-5, None)), RangeError, "ByteRange.last(n)"),
+    (lambda store: store.read("data", "key", range=(9, None)), RangeError, "has 3 bytes"),
+    (lambda store: store.read("data", "key", limit=2), RangeError, "stream them with get"),
+    (lambda store: store.put("data", "", b""), InvalidNameError, "name an object"),
+    (lambda store: store.put("none", "key", b""), BucketNotFoundError,
+     "await store.create_bucket('none') first"),
+    (lambda store: store.read("none", "key"), BucketNotFoundError, "create_bucket makes it"),
+    (lambda store: store.list("none").all(), BucketNotFoundError, "create_bucket makes it"),
+    (lambda store: store.delete_many("data", "key"), TypeError, "[key]"),
+    (lambda store: store.list("data", delimiter=""), ValueError, "None: no delimiter"),
+    (lambda store: store.list("data", cursor="x").all(), ConfigError, "ObjectIterator.cursor"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("act", "error", "remedy"), REMEDIES)
+async def test_messages_are_one_line_and_say_what_to_do(
+    act: Callable[[Trove], Any], error: type[Exception], remedy: str
+) -> None:
+    driver = Fake()
+    await fill(driver, "data", "key")
+    async with store_of(driver) as store:
+        with pytest.raises(error) as caught:
+            await act(store)
+    assert remedy in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args  # noqa: S301 - ours
+
+
+async def test_errors_say_where_they_happened() -> None:
+    cold = Fake()
+    await fill(cold, "data", "key.log")
+    cold.fail("head", UnavailableError("no answer"))
+    async with store_of(backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+        with pytest.raises(TroveError) as caught:
+            await store.head("data", "key.log")
+    assert str(caught.value) == "no answer [head 'data/key.log' on backend 'cold']"
+
+
+def test_reprs_tell_names_and_no_secrets() -> None:
+    store = store_of(backends={"cold": Fake()})
+    assert repr(store) == "<Trove of default, cold>"
+    assert repr(store.backend("cold")) == "<Trove of default, cold pinned to 'cold'>"
+
+
+WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"backends": [Fake()]}, TypeError, "backends maps names"),
+    ({"backends": {1: Fake()}}, TypeError, "a backend's name is a str, not int"),
+    ({"backends": {"": Fake()}}, ConfigError, "name is empty"),
+    ({"backends": {"b": Fake}}, TypeError, r"is a class: make one, Fake\(…\)"),
+    ({"pool": 5}, TypeError, "pool is a BufferPool, not int"),
+    ({"retry": 5}, TypeError, "retry is a RetryPolicy, not int"),
+    ({"timeout": 5}, TypeError, "timeout is a Timeout, not int"),
+    ({"create_missing_buckets": "always"}, ConfigError, 'True, False or "auto"'),
+]
+
+
+@pytest.mark.parametrize(("arguments", "kind", "hint"), WRONG)
+def test_wrong_arguments_are_refused_when_the_store_is_made(
+    arguments: dict[str, Any], kind: type[Exception], hint: str
+) -> None:
+    with pytest.raises(kind, match=hint):
+        Trove(Fake(), **arguments)
+
+
+async def test_progress_that_cannot_be_called_is_refused_before_anything_is_stored() -> None:
+    async with Trove(Fake()) as store:
+        await store.create_bucket("data")
+        wrong: Any = 5
+        with pytest.raises(TypeError, match="progress is called with"):
+            await store.put("data", "key", b"", progress=wrong)
+        assert not await store.exists("data", "key")

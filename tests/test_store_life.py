@@ -1,0 +1,236 @@
+"""Opening, closing, and use where a store may not be used."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.store_fakes import Fake, fill, store_of
+from trove_async import ClosedError, ConfigError, Trove
+from trove_async.layers import Mapped
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+USES: list[Callable[[Trove], Awaitable[Any]]] = [
+    lambda store: store.put("data", "key", b""),
+    lambda store: store.get("data", "key").__aenter__(),
+    lambda store: store.read("data", "key"),
+    lambda store: store.get_ranges("data", "key", [(0, 1)]),
+    lambda store: store.head("data", "key"),
+    lambda store: store.exists("data", "key"),
+    lambda store: store.delete("data", "key"),
+    lambda store: store.copy("data", "key", "data", "to"),
+    lambda store: store.move("data", "key", "data", "to"),
+    lambda store: store.list("data").all(),
+    lambda store: anext(store.list("data")),
+    lambda store: store.create_bucket("data"),
+    lambda store: store.delete_bucket("data"),
+    lambda store: store.list_buckets(),
+    lambda store: store.presign_get("data", "key"),
+    lambda store: store.health(),
+    lambda store: store.backend("default").head("data", "key"),
+]
+
+
+async def refused(store: Trove, hint: str) -> None:
+    for use in USES:
+        with pytest.raises(ClosedError, match=hint) as caught:
+            await use(store)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ClosedError, match=hint):
+        store.delete_many("data", [])
+
+
+async def test_use_before_it_is_open_says_to_open_it() -> None:
+    await refused(store_of(), "use it inside `async with Trove")
+
+
+async def test_use_after_it_was_closed_says_to_make_another() -> None:
+    driver = Fake()
+    async with store_of(driver) as store:
+        pass
+    await refused(store, "make a new Trove")
+    with pytest.raises(ClosedError, match="opened once: make a new Trove"):
+        await store.__aenter__()
+    assert driver.calls == ["open", "aclose"]
+    await store.aclose()
+    assert driver.calls == ["open", "aclose"]
+
+
+async def test_use_from_another_loop_is_refused_and_leaves_the_store_open() -> None:
+    driver = Fake()
+    await fill(driver, "data", "key")
+    driver.calls.clear()
+    failures: list[BaseException] = []
+
+    def elsewhere() -> None:
+        async def main() -> None:
+            await refused(store, "open a Trove in each loop")
+            with pytest.raises(ClosedError):
+                await store.aclose()
+
+        try:
+            asyncio.run(main())
+        except BaseException as error:  # noqa: BLE001 - shown by the test's own thread
+            failures.append(error)
+
+    async with store_of(driver) as store:
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        await asyncio.to_thread(thread.join)
+        assert failures == []
+        assert driver.calls == ["open"]
+        assert await store.read("data", "key") == b"key"
+
+
+FORKING = """
+import asyncio, os, sys
+from trove_async import ClosedError, Trove
+from trove_async.drivers.memory import MemoryDriver
+
+async def main():
+    async with Trove(MemoryDriver()) as store:
+        await store.create_bucket("data")
+        child = os.fork()
+        if child == 0:
+            async def use():
+                for act in (lambda: store.list_buckets(), lambda: store.list("data").all()):
+                    try:
+                        await act()
+                    except ClosedError as error:
+                        assert "before a fork" in str(error), error
+                    else:
+                        os._exit(3)
+            try:
+                asyncio.events._set_running_loop(None)
+                asyncio.new_event_loop().run_until_complete(use())
+            except BaseException as error:
+                print(repr(error), file=sys.stderr)
+                os._exit(2)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert [info.name for info in await store.list_buckets()] == ["data"]
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_use_after_a_fork_is_refused_with_a_hint() -> None:
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", FORKING],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# -- opening and closing ---------------------------------------------------------------------------
+
+
+async def test_store_may_be_opened_in_one_task_and_closed_in_another() -> None:
+    driver = Fake()
+    store = store_of(driver)
+    for step in (store.__aenter__(), store.create_bucket("data"), store.aclose()):
+        await asyncio.get_running_loop().create_task(step)
+    assert driver.calls == ["open", "create_bucket", "aclose"]
+
+
+async def test_each_distinct_driver_is_opened_and_closed_once() -> None:
+    shared, below = Fake(), Fake()
+    layers = [Mapped(below, buckets={"a": "b"}), Mapped(below, buckets={"c": "d"})]
+    async with store_of(
+        shared,
+        backends={"too": shared, "first": layers[0], "second": layers[1], "below": below},
+    ):
+        assert shared.calls == below.calls == ["open"]
+    assert shared.calls == below.calls == ["open", "aclose"]
+
+
+class Unclosable(Fake):
+    """Fails to close, each in its own words."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = words
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        raise RuntimeError(self.words)
+
+
+async def test_all_are_closed_though_one_fails_and_a_single_error_is_raised_as_it_is() -> None:
+    default, bad, last = Fake(), Unclosable("stuck"), Fake()
+    with pytest.raises(RuntimeError, match="stuck"):
+        async with store_of(default, backends={"bad": bad, "last": last}):
+            pass
+    assert [driver.calls for driver in (default, bad, last)] == [["open", "aclose"]] * 3
+
+
+async def test_several_failures_to_close_come_as_a_group() -> None:
+    default = Fake()
+    with pytest.raises(ExceptionGroup) as caught:
+        async with store_of(default, backends={"one": Unclosable("one"), "two": Unclosable("two")}):
+            pass
+    assert sorted(map(str, caught.value.exceptions)) == ["one", "two"]
+    assert default.calls == ["open", "aclose"]
+
+
+async def test_open_that_fails_midway_closes_what_was_open() -> None:
+    default, bad, never = Fake(), Fake(), Fake()
+    bad.fail("open", ConfigError("no such place"))
+    store = store_of(default, backends={"bad": bad, "never": never})
+    with pytest.raises(ConfigError, match="no such place"):
+        await store.__aenter__()
+    assert default.calls == ["open", "aclose"]
+    assert bad.calls == ["open", "aclose"]  # what it had begun
+    assert never.calls == []
+    await refused(store, "make a new Trove")
+    await store.aclose()
+    assert default.calls == ["open", "aclose"]
+
+
+async def test_open_that_is_cancelled_closes_what_was_open() -> None:
+    default, stuck = Fake(), Fake()
+    reached = asyncio.Event()
+
+    async def hang() -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    stuck.before["open"] = hang
+    store = store_of(default, backends={"stuck": stuck})
+    task = asyncio.get_running_loop().create_task(store.__aenter__())
+    await reached.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert default.calls == ["open", "aclose"]
+    assert stuck.calls == ["open", "aclose"]
+
+
+async def test_store_that_is_left_by_an_error_is_closed_and_the_error_passes() -> None:
+    driver = Fake()
+    with pytest.raises(LookupError):
+        async with store_of(driver):
+            raise LookupError
+    assert driver.calls == ["open", "aclose"]
+
+
+async def test_close_of_a_store_that_was_never_opened_closes_nothing() -> None:
+    driver = Fake()
+    store = store_of(driver)
+    await store.aclose()
+    assert driver.calls == []
+    with pytest.raises(ClosedError):
+        await store.__aenter__()

@@ -1,0 +1,170 @@
+"""What users' type checkers see of the public API: read by mypy --strict, never run.
+
+`assert_type` fails the check if a signature comes to mean something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, assert_type
+
+from trove_async import (
+    BucketInfo,
+    BufferPool,
+    ByteRange,
+    DeleteResult,
+    Event,
+    Health,
+    ObjectInfo,
+    ObjectReader,
+    Prefix,
+    RetryPolicy,
+    Route,
+    RouteDecision,
+    Timeout,
+    Trove,
+    TroveError,
+    route_function,
+)
+from trove_async.drivers import MemoryDriver
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def by_suffix(_bucket: str, key: str) -> str:
+    return "cold" if key.endswith(".log") else ""
+
+
+async def by_database(_bucket: str, _key: str) -> str | None:
+    return None
+
+
+@route_function(by="bucket")
+def by_bucket(bucket: str, _key: str) -> str:
+    return bucket
+
+
+async def made() -> None:
+    assert_type(Trove(MemoryDriver()), Trove)
+    store = Trove(
+        "mem://",
+        backends={"cold": MemoryDriver(), "url": "mem://"},
+        routes=[("*.log", "cold"), Route.prefix("a/", "url")],
+        route_functions=[by_suffix, by_database, by_bucket],
+        pool=BufferPool(),
+        retry=RetryPolicy(attempts=1),
+        timeout=Timeout(total=5),
+        create_missing_buckets="auto",
+    )
+    async with store as opened:
+        assert_type(opened, Trove)
+    assert_type(store.backend("cold"), Trove)
+    assert_type(await store.aclose(), None)
+    assert_type(store.events.subscribe(print), Callable[[], None])
+
+
+async def put(store: Trove, reader: ObjectReader, path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield b""
+
+    async def stream() -> AsyncIterator[bytes]:
+        yield b""
+
+    assert_type(await store.put("b", "k", b"bytes"), ObjectInfo)
+    for_match = await store.put("b", "k", bytearray(), metadata={"a": "b"}, tags={}, size=0)
+    await store.put("b", "k", memoryview(b""), if_match=for_match)
+    await store.put("b", "k", path, if_none_match="*", progress=told_progress)
+    await store.put("b", "k", pieces())
+    await store.put("b", "k", stream())
+    await store.put("b", "k", [b"a", b"b"])
+    await store.put("b", "k", reader)
+    await store.put("b", "k", store.get("b", "k"))
+    with path.open("rb") as file:
+        await store.put("b", "k", file)
+    await store.put("b", "k", "text")  # type: ignore[arg-type]  # a str is no body
+    await store.put("b", "k", b"", "text/plain")  # type: ignore[call-arg, arg-type]  # options go by name
+
+
+async def get(store: Trove) -> None:
+    async with store.get("b", "k") as reader:
+        assert_type(reader, ObjectReader)
+        assert_type(reader.info, ObjectInfo)
+        assert_type(reader.range, tuple[int, int])
+        assert_type(await reader.read(), bytes)
+        assert_type(await reader.readinto(bytearray(5)), int)
+        assert_type(await reader.save("path"), None)
+        async for chunk in reader:
+            assert_type(chunk, bytes)
+    assert_type(await store.get("b", "k", range=(0, None)), ObjectReader)
+    assert_type(await store.read("b", "k", range=ByteRange.last(5), limit=10), bytes)
+    assert_type(await store.get_ranges("b", "k", [(0, 1), (2, None)]), Sequence[bytes])
+    assert_type(await store.head("b", "k"), ObjectInfo)
+    assert_type(await store.exists("b", "k"), bool)
+
+
+async def values(info: ObjectInfo) -> None:
+    assert_type(info.key, str)
+    assert_type(info.size, int)
+    assert_type(info.etag, str)
+    assert_type(info.last_modified, datetime)
+    assert_type(info.metadata, Mapping[str, str])
+    assert_type(info.content_type, str | None)
+    assert_type(info.backend, str)
+
+
+async def listed(store: Trove, delimiter: str | None) -> None:
+    async for info in store.list("b"):
+        assert_type(info, ObjectInfo)
+    async for entry in store.list("b", delimiter="/"):
+        assert_type(entry, ObjectInfo | Prefix)
+    async for either in store.list("b", delimiter=delimiter):
+        assert_type(either, ObjectInfo | Prefix)
+    listing = store.list("b", prefix="a", page_size=5, details=True)
+    async for page in listing.pages():
+        assert_type(page, Sequence[ObjectInfo])
+    assert_type(await listing.all(), Sequence[ObjectInfo])
+    assert_type(await anext(listing), ObjectInfo)
+    assert_type(listing.cursor, str | None)
+    assert_type(listing.ordered, bool | None)
+    store.list("b", cursor=listing.cursor)
+
+
+async def changed(store: Trove, info: ObjectInfo) -> None:
+    assert_type(await store.copy("b", "k", "c", "l"), ObjectInfo)
+    assert_type(await store.move("b", "k", "c", "l", metadata={"a": "b"}), ObjectInfo)
+    assert_type(await store.delete("b", "k", if_match=info), None)
+    async for result in store.delete_many("b", ["k", "l"]):
+        assert_type(result, DeleteResult)
+        assert_type(result.error, Exception | None)
+    await store.delete_many("b", (key for key in ("k", "l")))
+
+
+async def buckets(store: Trove) -> None:
+    assert_type(await store.create_bucket("b", exist_ok=True, backends=["cold"]), None)
+    await store.create_bucket("b", backends="all")
+    assert_type(await store.delete_bucket("b"), None)
+    assert_type(await store.list_buckets(), Sequence[BucketInfo])
+
+
+async def the_rest(store: Trove) -> None:
+    assert_type(await store.explain("b", "k"), RouteDecision)
+    assert_type(await store.health(), Mapping[str, Health])
+    assert_type(await store.presign_get("b", "k", expires=60), str)
+    assert_type(await store.presign_put("b", "k"), str)
+
+
+def told_progress(done: int, total: int | None) -> None:
+    print(done, total)  # noqa: T201 - nobody runs this
+
+
+def told(event: Event) -> None:
+    assert_type(event.operation, str)
+    assert_type(event.error, BaseException | None)
+
+
+def caught(error: TroveError) -> None:
+    assert_type(error.message, str)
+    assert_type(error.operation, str | None)
+    assert_type(error.retryable, bool)
