@@ -12,7 +12,7 @@ from trove_async.driver import Capabilities
 from trove_async.drivers import LocalDriver, MemoryDriver
 from trove_async.layers import Mapped
 from trove_async.models import KiB, MiB
-from trove_async.testing import Faulty, StoreSuite
+from trove_async.testing import Faulty, Operation, StoreSuite
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -116,18 +116,45 @@ class TestPartsWithLimits(StoreSuite):
             yield store
 
 
-class TestFailingNowAndThen(StoreSuite):
-    """Every call fails once before it does anything, and every third answer is lost."""
+OPERATIONS: list[Operation] = [
+    "put",
+    "get",
+    "head",
+    "delete",
+    "delete_many",
+    "list_page",
+    "upload",
+    "send",
+    "commit",
+    "copy",
+    "create_bucket",
+    "delete_bucket",
+]
 
+BODIES: list[Operation] = ["read"]
+
+STUBBORN = RetryPolicy(attempts=30, base_delay=0, budget=10**6)
+
+
+class TestFailingNowAndThen(StoreSuite):
     @pytest_asyncio.fixture
     async def store(self) -> AsyncIterator[Trove]:
         faulty = Faulty(MemoryDriver())
-        for operation in ("put", "get", "head", "delete", "list_page", "upload", "send", "commit"):
-            for skip in range(0, 3000, 3):
-                faulty.fail(operation, skip=skip)
-        retry = RetryPolicy(base_delay=0, budget=10_000)
-        async with Trove(faulty, pool=small_pool(), retry=retry) as store:
+        for operation in (*OPERATIONS, *BODIES):
+            faulty.fail(operation, times=None, every=3)
+        async with Trove(faulty, pool=small_pool(), retry=STUBBORN) as store:
             yield store
+
+
+class TestLosingAnswersNowAndThen(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        faulty = Faulty(MemoryDriver())
+        for operation in OPERATIONS:
+            faulty.fail(operation, times=None, every=2, when="after")
+        async with Trove(faulty, pool=small_pool(), retry=STUBBORN) as store:
+            yield store
+        assert (faulty.open_readers, faulty.open_uploads) == (0, 0)
 
 
 class TestMappedIntoOneBucket(StoreSuite):
@@ -141,7 +168,7 @@ class TestMappedIntoOneBucket(StoreSuite):
 class TestLocal(StoreSuite):
     @pytest_asyncio.fixture
     async def store(self, tmp_path: Path) -> AsyncIterator[Trove]:  # type: ignore[override]  # a fixture
-        async with Trove(LocalDriver(tmp_path / "store"), pool=small_pool()) as store:
+        async with Trove(LocalDriver(tmp_path / "store", fsync=False), pool=small_pool()) as store:
             yield store
 
 

@@ -44,7 +44,7 @@ from trove_async.testing.driver import (  # noqa: E402
     DriverSuite,
     DriverUploads,
 )
-from trove_async.testing.faults import Call, Hang  # noqa: E402
+from trove_async.testing.faults import Call, Hang, Operation  # noqa: E402
 from trove_async.testing.faulty import Faulty  # noqa: E402
 from trove_async.testing.store import (  # noqa: E402
     StoreBodies,
@@ -73,6 +73,7 @@ __all__ = [
     "DriverUploads",
     "Faulty",
     "Hang",
+    "Operation",
     "StoreBodies",
     "StoreBuckets",
     "StoreCancellation",

@@ -77,6 +77,8 @@ class _Aim:
     key: str | None = None
     times: int | None = 1
     skip: int = 0
+    every: int = 1
+    met: int = 0
 
     def meets(self, when: When, call: Call) -> bool:
         """Whether it strikes at this call, which counts as once."""
@@ -89,6 +91,9 @@ class _Aim:
             return False
         if self.skip:
             self.skip -= 1
+            return False
+        self.met += 1
+        if self.met % self.every:
             return False
         if self.times is not None:
             self.times -= 1
@@ -132,6 +137,7 @@ class Faults:
         *,
         times: int | None = 1,
         skip: int = 0,
+        every: int = 1,
         when: When = "before",
         bucket: str | None = None,
         key: str | None = None,
@@ -143,11 +149,20 @@ class Faults:
             error: What they raise, a copy each time; None: an UnavailableError.
             times: How many of them; None: all.
             skip: How many succeed first.
+            every: Of those after that, only each so-manieth fails.
             when: ``"before"`` anything happens, or ``"after"`` all of it has: the answer is lost.
             bucket: Only calls for this bucket.
             key: Only calls for this key.
         """
-        aim = _Aim(operation=operation, when=when, bucket=bucket, key=key, times=times, skip=skip)
+        aim = _Aim(
+            operation=operation,
+            when=when,
+            bucket=bucket,
+            key=key,
+            times=times,
+            skip=skip,
+            every=every,
+        )
         self._faults.append((aim, error or UnavailableError(f"{operation} fails as it was told")))
 
     def hang(
@@ -156,13 +171,22 @@ class Faults:
         *,
         times: int | None = 1,
         skip: int = 0,
+        every: int = 1,
         when: When = "before",
         bucket: str | None = None,
         key: str | None = None,
     ) -> Hang:
         """Make calls wait until they are released; see `fail` for the arguments."""
         hang = Hang()
-        aim = _Aim(operation=operation, when=when, bucket=bucket, key=key, times=times, skip=skip)
+        aim = _Aim(
+            operation=operation,
+            when=when,
+            bucket=bucket,
+            key=key,
+            times=times,
+            skip=skip,
+            every=every,
+        )
         self._faults.append((aim, hang))
         return hang
 

@@ -1,0 +1,333 @@
+"""Drivers that are broken in one way each."""
+
+from __future__ import annotations
+
+import asyncio
+import unicodedata
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import anyio
+
+from trove_async.drivers.memory import MemoryDriver
+from trove_async.errors import (
+    BucketNotFoundError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    RangeError,
+)
+from trove_async.models import ByteRange, DeleteOptions, GetOptions, ListOptions, ObjectInfo, Page
+from trove_async.testing._driving import rest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from trove_async.driver import DriverReader, Upload
+    from trove_async.models import CopyOptions, Part, PutOptions
+
+
+class ForgetsToClamp(MemoryDriver):
+    @asynccontextmanager
+    async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[DriverReader]:
+        asked = options.range
+        size = (await self.head(bucket, key)).size
+        if asked is not None and asked.end is not None and asked.end > size:
+            raise RangeError("416")
+        async with super().get(bucket, key, options) as reader:
+            yield reader
+
+
+class ReturnsTheWholeForABadRange(MemoryDriver):
+    @asynccontextmanager
+    async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[DriverReader]:
+        try:
+            async with super().get(bucket, key, options) as reader:
+                yield reader
+        except RangeError:
+            async with super().get(bucket, key, replace(options, range=None)) as reader:
+                yield reader
+
+
+class ListsBackwards(MemoryDriver):
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        page = await super().list_page(bucket, options)
+        return replace(page, entries=page.entries[::-1])
+
+
+class SortsLikeJava(MemoryDriver):
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        page = await super().list_page(bucket, replace(options, token=None, limit=10**6))
+        entries = sorted(page.entries, key=lambda entry: entry.key.encode("utf-16-be"))
+        at = int(options.token or 0)
+        end = at + options.limit
+        return Page(entries=entries[at:end], token=str(end) if end < len(entries) else None)
+
+
+class ResumesByCount(MemoryDriver):
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        page = await super().list_page(bucket, replace(options, token=None, limit=10**6))
+        at = int(options.token or 0)
+        end = at + options.limit
+        token = str(end) if end < len(page.entries) else None
+        return Page(entries=page.entries[at:end], token=token)
+
+
+class ListsPrefixesOncePerPage(MemoryDriver):
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        page = await super().list_page(bucket, options)
+        last = page.entries[-1] if page.entries else None
+        if page.token is None or isinstance(last, ObjectInfo) or last is None:
+            return page
+        return replace(page, token=last.prefix + "\x01")
+
+
+class TellsThatFewerFollow(MemoryDriver):
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        return replace(await super().list_page(bucket, options), token=None)
+
+
+class IgnoresThePrefixInsideASegment(MemoryDriver):
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        folder = options.prefix[: options.prefix.rfind("/") + 1]
+        return await super().list_page(bucket, replace(options, prefix=folder))
+
+
+class StartsAtTheKeyItself(MemoryDriver):
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        start = options.token or options.start_after
+        return await super().list_page(bucket, replace(options, token=start))
+
+
+class IgnoresConditions(MemoryDriver):
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        bare = replace(options, if_none_match=None, if_match=None)
+        return await super().put(bucket, key, views, bare)
+
+
+class ChecksThenActs(MemoryDriver):
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        if options.if_none_match or options.if_match:
+            try:
+                held = await self.head(bucket, key)
+            except ObjectNotFoundError:
+                held = None
+            if (held and held.etag) != options.if_match:
+                return await super().put(bucket, key, views, options)
+            await asyncio.sleep(0)
+        bare = replace(options, if_none_match=None, if_match=None)
+        return await super().put(bucket, key, views, bare)
+
+
+class SpoilsOnAFailedPut(MemoryDriver):
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        try:
+            return await super().put(bucket, key, views, options)
+        except PreconditionFailedError:
+            await super().put(bucket, key, [], replace(options, if_match=None))
+            raise
+
+
+class PutsInTwoSteps(MemoryDriver):
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        await super().put(bucket, key, [view[:100] for view in views[:1]], options)
+        await asyncio.sleep(0)
+        return await super().put(bucket, key, views, replace(options, if_none_match=None))
+
+
+class MakesBuckets(MemoryDriver):
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        try:
+            await self.head_bucket(bucket)
+        except BucketNotFoundError:
+            await self.create_bucket(bucket)
+        return await super().put(bucket, key, views, options)
+
+
+class KeepsOnlyTheLastView(MemoryDriver):
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        return await super().put(bucket, key, views[-1:], options)
+
+
+class TakesTheSizeForAnEtag(MemoryDriver):
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        info = await super().put(bucket, key, views, options)
+        return replace(info, etag=str(info.size))
+
+
+class BelievesChecksums(MemoryDriver):
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        return await super().put(bucket, key, views, replace(options, checksums={}))
+
+
+class KeepsOldMetadata(MemoryDriver):
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        try:
+            old: Mapping[str, str] = (await self.head(bucket, key)).metadata
+        except ObjectNotFoundError:
+            old = {}
+        merged = replace(options, metadata={**old, **options.metadata})
+        return await super().put(bucket, key, views, merged)
+
+
+class NormalisesKeys(MemoryDriver):
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        return await super().put(bucket, unicodedata.normalize("NFC", key), views, options)
+
+
+class FoldsSlashes(MemoryDriver):
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        return await super().put(bucket, key.replace("//", "/"), views, options)
+
+
+class MissesWhatIsNotThere(MemoryDriver):
+    async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        await self.head(bucket, key)
+        await super().delete(bucket, key, options)
+
+
+class DeletesFolders(MemoryDriver):
+    async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        del options
+        page = await self.list_page(bucket, ListOptions(prefix=key))
+        for entry in page.entries:
+            await super().delete(bucket, entry.key, DeleteOptions())
+
+
+class TakesAMissingBucketForAMissingObject(MemoryDriver):
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        try:
+            return await super().head(bucket, key, version_id)
+        except BucketNotFoundError:
+            raise ObjectNotFoundError("404") from None
+
+
+class CopiesWhateverIsThere(MemoryDriver):
+    async def copy(
+        self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        there = replace(options, source=await self.head(src_bucket, src_key))
+        return await super().copy(src_bucket, src_key, dst_bucket, dst_key, there)
+
+
+class HoldsAScopeAroundTheBody(MemoryDriver):
+    @asynccontextmanager
+    async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[DriverReader]:
+        with anyio.fail_after(60):
+            async with super().get(bucket, key, options) as reader:
+                yield reader
+
+
+class _LooksUpEachTime:
+    def __init__(self, driver: MemoryDriver, info: ObjectInfo, end: int) -> None:
+        self.info = info
+        self.range = (0, end)
+        self._driver = driver
+        self._at = 0
+
+    async def read(self, size: int) -> bytes:
+        if self._at >= self.range[1]:
+            return b""
+        asked = GetOptions(range=ByteRange(self._at, self._at + size))
+        async with MemoryDriver.get(self._driver, self.info.bucket, self.info.key, asked) as reader:
+            piece = await rest(reader)
+        self._at += len(piece)
+        return piece
+
+
+class MixesVersions(MemoryDriver):
+    @asynccontextmanager
+    async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[DriverReader]:
+        del options
+        info = await self.head(bucket, key)
+        yield _LooksUpEachTime(self, info, info.size)
+
+
+class EndsOneByteEarly(MemoryDriver):
+    @asynccontextmanager
+    async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[DriverReader]:
+        del options
+        info = await self.head(bucket, key)
+        yield _LooksUpEachTime(self, info, max(0, info.size - 1))
+
+
+class CommitsOnLeaving(MemoryDriver):
+    @asynccontextmanager
+    async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
+        async with super().upload(bucket, key, options) as one:
+            try:
+                yield one
+            finally:
+                await one.commit({})
+
+
+class _InOrderOfArrival:
+    def __init__(self, inner: Upload) -> None:
+        self._inner = inner
+        self._number = 0
+        self._offset = 0
+
+    async def send(self, part: Part, views: Sequence[memoryview]) -> None:
+        self._number += 1
+        await self._inner.send(replace(part, number=self._number, offset=self._offset), views)
+        self._offset += part.size
+
+    async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
+        return await self._inner.commit(checksums)
+
+
+class JoinsPartsAsTheyArrive(MemoryDriver):
+    @asynccontextmanager
+    async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
+        async with super().upload(bucket, key, options) as one:
+            yield _InOrderOfArrival(one)
+
+
+class _Late:
+    def __init__(self, driver: MemoryDriver, bucket: str, key: str, options: PutOptions) -> None:
+        self._opening = (driver, bucket, key, options)
+
+    async def send(self, part: Part, views: Sequence[memoryview]) -> None:
+        driver, bucket, key, options = self._opening
+        async with MemoryDriver.upload(driver, bucket, key, options) as one:
+            await one.send(part, views)
+
+    async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
+        driver, bucket, key, _ = self._opening
+        del checksums
+        return await driver.head(bucket, key)
+
+
+class LooksForTheBucketLate(MemoryDriver):
+    @asynccontextmanager
+    async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
+        yield _Late(self, bucket, key, options)
+
+
+class DropsMetadataOfUploads(MemoryDriver):
+    @asynccontextmanager
+    async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
+        async with super().upload(bucket, key, replace(options, metadata={})) as one:
+            yield one

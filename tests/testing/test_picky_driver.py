@@ -1,0 +1,55 @@
+"""A backend that refuses some names: allowed, where its binding says so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+
+from trove_async import InvalidNameError
+from trove_async.drivers import MemoryDriver
+from trove_async.testing import DriverBuckets, DriverOddKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from collections.abc import Set as AbstractSet
+
+    from trove_async.models import ObjectInfo, PutOptions
+
+
+class Picky(MemoryDriver):
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        if not key.isprintable():
+            raise InvalidNameError("no control characters here", bucket=bucket, key=key)
+        return await super().put(bucket, key, views, options)
+
+    async def create_bucket(self, bucket: str) -> None:
+        if not bucket.isascii():
+            raise InvalidNameError("ASCII only", bucket=bucket)
+        await super().create_bucket(bucket)
+
+
+class TestPicky(DriverOddKeys, DriverBuckets):
+    refused_keys: ClassVar[AbstractSet[str]] = frozenset(
+        {
+            "tab\there",
+            "new\nline",
+            "carriage\rreturn",
+            "bell\x07",
+            "delete\x7f",
+            "control\x85",
+            "\u202eright-to-left",
+            "zero\u200bwidth",
+            "\ufeffbom",
+            "\ue000",
+            "\uffff",
+            "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+            "\U0010ffff",
+        }
+    )
+
+    @pytest.fixture
+    def driver(self) -> Picky:
+        return Picky()
