@@ -257,6 +257,24 @@ async def test_cancelled_read_without_ranges_is_not_read_on_from_elsewhere() -> 
         assert_idle(store, fake)
 
 
+async def test_read_of_the_last_bytes_that_is_cancelled_as_it_closes_can_be_read_on() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            got = await obj.read(4 * MiB)
+            while obj.remaining > MiB:
+                got += await obj.read(MiB)
+            leaving = fake.hang("get.exit")
+            read = OwnedTask(obj.read(MiB))
+            await leaving.wait()
+            await read.aclose()
+            del fake.before["get.exit"]
+            got += await obj.read()
+        assert got == BODY
+        assert_idle(store, fake)
+
+
 # -- integrity ---------------------------------------------------------------------------------------
 
 
@@ -372,6 +390,19 @@ async def test_reader_that_is_read_while_it_is_being_parked_reads_on() -> None:
             go_on.set()
             assert await other.result() == BODY
             assert first + await rest.result() == BODY
+        assert_idle(store, fake)
+
+
+async def test_reader_that_is_parked_lets_its_connection_go_at_once() -> None:
+    fake = Fake(max_connections=2)
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            first = await obj.read(MiB)
+            body: Any = obj._body._reader
+            body.park()
+            assert first + await obj.read() == BODY
+            assert fake.count("get") == 2
         assert_idle(store, fake)
 
 
@@ -562,19 +593,25 @@ async def test_read_ahead_that_is_being_read_is_not_revoked() -> None:
     fake = Fake(readinto=True)
     async with store_of(fake, pool=small_pool()) as store:
         await store.put("bucket", "key", BODY)
+        go_on = asyncio.Event()
+        fake.before["readinto"] = go_on.wait
         async with store.get("bucket", "key") as obj:
-            got = await obj.read(MiB) + await obj.read(MiB)
-            await asyncio.sleep(0.12)  # old enough to be revoked
             body: Any = obj._body._reader
+            got = await obj.read(MiB) + await obj.read(MiB)
             read = OwnedTask(obj.read(MiB))
-            body._ahead.claimed = True  # as between its being filled and the reader's being told
-            taker = OwnedTask(store.pool.lease(2 * MiB))
-            await asyncio.sleep(0)
-            assert not taker.done
-            got += await read.result()
+            await asyncio.sleep(0.12)  # old enough to be revoked
+            go_on.set()
+            await wait_until(lambda: body._ahead._task.done)
+            # It is filled, and the read that waits for it has not been told yet.
+            with await store.pool.lease(MiB):
+                taker = OwnedTask(store.pool.lease(MiB))
+                await asyncio.sleep(0)
+                assert not taker.done
+                got += await read.result()
+                (await taker.result()).release()
             got += await obj.read()
-            (await taker.result()).release()
         assert got == BODY
+        assert_idle(store, fake)
 
 
 async def test_read_ahead_that_fails_is_resumed_and_counted_as_a_retry() -> None:

@@ -22,8 +22,10 @@ from trove_async import (
     UnavailableError,
 )
 from trove_async._parts import part_size
+from trove_async._sources import source_of
+from trove_async._upload import Put
 from trove_async.driver import Capabilities
-from trove_async.models import KiB, MiB, Part
+from trove_async.models import KiB, MiB, Part, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -362,13 +364,36 @@ async def test_large_body_in_memory_is_hashed_in_a_thread() -> None:
         assert await store.read("bucket", "key") == body
 
 
-async def test_body_that_is_not_what_was_announced_is_not_stored() -> None:
+@pytest.mark.parametrize("body", [b"body", BODY], ids=["put", "commit"])
+async def test_body_that_is_not_what_was_announced_is_not_sent(body: bytes) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+
+        async def missing(error: BucketNotFoundError) -> None:
+            raise error
+
+        put = Put(
+            store._core.backends["default"],
+            "bucket",
+            "key",
+            PutOptions(checksums={"crc32c": "AAAAAA=="}),
+            pool=store.pool,
+            events=store.events,
+            progress=None,
+            missing=missing,
+        )
+        with pytest.raises(IntegrityError, match="announced"):
+            await put.run(source_of(body))
+        assert fake.count("put") == fake.count("commit") == 0
+        assert_idle(store, fake)
+
+
+async def test_source_that_is_not_what_it_says_is_not_copied() -> None:
     fake, other = Fake(), Fake()
     async with store_of(fake, other) as store:
         for body in (b"body", BODY):
             await store.put("bucket", "key", body)
             held = fake._buckets["bucket"].objects["key"]
-            # The source reports a checksum that its bytes do not have.
             spoilt = replace(held.info, checksums={"crc32c": "AAAAAA=="})
             fake._buckets["bucket"].objects["key"] = held._replace(info=spoilt)
             with pytest.raises(IntegrityError):
