@@ -9,7 +9,7 @@ demo: .venv/demo  ## the main job: a tree of files over a hot, a cold and an arc
 	$(BIN)/python examples/hot_cold_archive.py
 
 test: .venv/test  ## all tests, with branch coverage
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest --cov --numprocesses=auto
 
 check: .venv/check  ## format, lint, types, imports
 	$(BIN)/ruff format --check

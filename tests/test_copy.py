@@ -470,3 +470,66 @@ async def test_cancelled_move_leaves_the_object_somewhere_whole() -> None:
             assert len(bodies) == 1
             return
         steps += 1
+
+
+async def test_server_copy_makes_the_bucket_that_only_its_backend_lacks() -> None:
+    default, cold = Fake(), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data", backends="all")
+        await store.create_bucket("other")
+        await store.put("data", "a.cold", b"body")
+        copied = await store.copy("data", "a.cold", "other", "b.cold")
+        assert copied.backend == "cold"
+        assert cold.calls.count("copy") == 2
+        assert await store.read("other", "b.cold") == b"body"
+
+
+async def test_server_copy_whose_source_bucket_went_makes_no_bucket() -> None:
+    driver = Fake()
+    await fill(driver, "data", "key")
+    await fill(driver, "other")
+
+    async def vanish() -> None:
+        await MemoryDriver.delete(driver, "data", "key", DeleteOptions())
+        await MemoryDriver.delete_bucket(driver, "data")
+
+    async with store_of(driver) as store:
+        driver.before["copy"] = vanish
+        with pytest.raises(ObjectChangedError):
+            await store.copy("data", "key", "other", "key")
+        assert [info.name for info in await store.list_buckets()] == ["other"]
+
+
+async def test_source_without_conditions_is_compared_by_what_is_read() -> None:
+    default, cold = Fake(get_conditions=False, delete_if_match=False), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"first")
+
+        async def replace_it() -> None:
+            default.before.clear()
+            await replaced(default, "key", b"second")
+
+        default.before["get"] = replace_it
+        with pytest.raises(ObjectChangedError, match="nothing was stored"):
+            await store.move("data", "key", "data", "to.cold")
+        assert cold.holds("data") == []
+        await store.move("data", "key", "data", "to.cold")
+        assert default.holds("data") == []
+        assert await store.read("data", "to.cold") == b"second"
+
+
+async def test_source_opened_as_another_version_is_not_copied() -> None:
+    default, cold = Fake(), Fake()
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"first")
+
+        async def replace_it() -> None:
+            default.before.clear()
+            await replaced(default, "key", b"second")
+
+        default.before["get"] = replace_it
+        with pytest.raises(ObjectChangedError):
+            await store.copy("data", "key", "data", "to.cold")
+        assert cold.holds("data") == []

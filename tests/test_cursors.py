@@ -314,3 +314,14 @@ def test_listing_is_what_a_model_says(
         )
 
     asyncio.run(main())
+
+
+async def test_prefixes_told_before_the_cursor_are_asked_for_where_the_bucket_is() -> None:
+    default, cold, odd = Fake(), Unordered(), Unordered()
+    await fill(cold, "data", "a/1", "b/1")
+    await fill(odd, "data", "a/2", "c/1")
+    async with store_over([default, cold, odd], routes=[("x", "cold"), ("y", "third")]) as store:
+        listing = store.list("data", delimiter="/", page_size=1)
+        first = await anext(listing)
+        rest = await store.list("data", delimiter="/", cursor=listing.cursor).all()
+        assert sorted([first.key, *(entry.key for entry in rest)]) == ["a/", "b/", "c/"]

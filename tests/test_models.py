@@ -4,7 +4,7 @@ import copy
 import pickle
 from dataclasses import FrozenInstanceError, fields, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -207,3 +207,9 @@ def test_timeouts_are_positive(limit: str, seconds: float) -> None:
 def test_only_the_total_may_be_without_limit() -> None:
     assert Timeout(total=None).total is None
     assert Timeout(total=5, idle=float("inf")).total == 5
+
+
+@pytest.mark.parametrize("bounds", [(None, 3), ("0", 3), (0, 1.5)])
+def test_bounds_that_are_no_numbers_are_named(bounds: tuple[Any, Any]) -> None:
+    with pytest.raises(TypeError, match="a range's bounds are ints"):
+        ByteRange.of(bounds)

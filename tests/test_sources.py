@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import aiofiles
 import pytest
@@ -491,3 +491,17 @@ def test_view_of_any_layout_becomes_single_bytes() -> None:
     ):
         assert bytes(bytes_of(view)) == view.tobytes()
         assert (bytes_of(view).format, bytes_of(view).ndim) == ("B", 1)
+
+
+class Unready(Reader):
+    """One that would block, and says so as files do: by None, which is no end."""
+
+    async def read(self, n: int) -> bytes:
+        return await super().read(n) or cast("bytes", None)
+
+
+async def test_none_is_no_end_of_a_reader() -> None:
+    async with store_of(Fake()) as store:
+        with pytest.raises(TypeError, match="NoneType, not bytes"):
+            await store.put("bucket", "key", Unready(b"body"))
+        assert not await store.exists("bucket", "key")

@@ -293,6 +293,8 @@ REMEDIES: list[tuple[Callable[[Trove], Any], type[Exception], str]] = [
     (lambda store: store.put("data", "", b""), InvalidNameError, "name an object"),
     (lambda store: store.put("none", "key", b""), BucketNotFoundError,
      "await store.create_bucket('none') first"),
+    (lambda store: store.read("none", "key"), BucketNotFoundError, "create_bucket makes it"),
+    (lambda store: store.list("none").all(), BucketNotFoundError, "create_bucket makes it"),
     (lambda store: store.delete_many("data", "key"), TypeError, "[key]"),
     (lambda store: store.list("data", delimiter=""), ValueError, "None: no delimiter"),
     (lambda store: store.list("data", cursor="x").all(), ConfigError, "ObjectIterator.cursor"),
@@ -327,3 +329,32 @@ def test_reprs_tell_names_and_no_secrets() -> None:
     store = store_of(backends={"cold": Fake()})
     assert repr(store) == "<Trove of default, cold>"
     assert repr(store.backend("cold")) == "<Trove of default, cold pinned to 'cold'>"
+
+
+WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"backends": [Fake()]}, TypeError, "backends maps names"),
+    ({"backends": {1: Fake()}}, TypeError, "a backend's name is a str, not int"),
+    ({"backends": {"": Fake()}}, ConfigError, "name is empty"),
+    ({"backends": {"b": Fake}}, TypeError, r"is a class: make one, Fake\(…\)"),
+    ({"pool": 5}, TypeError, "pool is a BufferPool, not int"),
+    ({"retry": 5}, TypeError, "retry is a RetryPolicy, not int"),
+    ({"timeout": 5}, TypeError, "timeout is a Timeout, not int"),
+    ({"create_missing_buckets": "always"}, ConfigError, 'True, False or "auto"'),
+]
+
+
+@pytest.mark.parametrize(("arguments", "kind", "hint"), WRONG)
+def test_wrong_arguments_are_refused_when_the_store_is_made(
+    arguments: dict[str, Any], kind: type[Exception], hint: str
+) -> None:
+    with pytest.raises(kind, match=hint):
+        Trove(Fake(), **arguments)
+
+
+async def test_progress_that_cannot_be_called_is_refused_before_anything_is_stored() -> None:
+    async with Trove(Fake()) as store:
+        await store.create_bucket("data")
+        wrong: Any = 5
+        with pytest.raises(TypeError, match="progress is called with"):
+            await store.put("data", "key", b"", progress=wrong)
+        assert not await store.exists("data", "key")

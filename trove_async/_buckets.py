@@ -52,6 +52,8 @@ class Buckets:
             except TroveError as error:
                 if exist_ok and isinstance(error, BucketExistsError):
                     continue
+                if isinstance(error, BucketExistsError):
+                    error.message = "the bucket exists: pass exist_ok=True where that is as well"
                 if made:
                     error.message += f" (it was made on {', '.join(made)})"
                 error.located(backend=backend.name, bucket=bucket)

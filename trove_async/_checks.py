@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from . import _names
 from ._copy import Changes
-from .errors import InvalidNameError, NotSupportedError
+from .errors import ConfigError, InvalidNameError, NotSupportedError
 from .models import (
     ByteRange,
     DeleteOptions,
@@ -16,10 +17,75 @@ from .models import (
     ListOptions,
     ObjectInfo,
     PutOptions,
+    Timeout,
 )
+from .pool import BufferPool
+from .retry import RetryPolicy
+from .router import DEFAULT
 
 if TYPE_CHECKING:
     from ._backends import Backend
+    from .driver import AsyncDriver
+
+
+def store_backends(
+    backends: Mapping[str, AsyncDriver | str] | None,
+) -> Mapping[str, AsyncDriver | str]:
+    """Check the names of a store's backends.
+
+    Raises:
+        TypeError: They are no names of drivers.
+        ConfigError: One is empty, or taken.
+    """
+    if backends is None:
+        return {}
+    if not isinstance(backends, Mapping):
+        raise TypeError(
+            f"backends maps names to drivers or URLs, {type(backends).__name__} does not"
+        )
+    for name in backends:
+        if not isinstance(name, str):
+            raise TypeError(f"a backend's name is a str, not {type(name).__name__}")
+        if not name:
+            raise ConfigError("a backend's name is empty, which routes take for no answer")
+        if name == DEFAULT:
+            raise ConfigError(f"{DEFAULT!r} names the store's first argument: choose another name")
+    return backends
+
+
+def store_options(
+    pool: BufferPool | None,
+    retry: RetryPolicy | None,
+    timeout: Timeout | None,
+    create_missing: object,
+) -> None:
+    """Check what a store is made with, here rather than at its first use.
+
+    Raises:
+        TypeError: A value of another type.
+        ConfigError: `create_missing` is none of its three.
+    """
+    for name, value, wanted in (
+        ("pool", pool, BufferPool),
+        ("retry", retry, RetryPolicy),
+        ("timeout", timeout, Timeout),
+    ):
+        if value is not None and not isinstance(value, wanted):
+            raise TypeError(f"{name} is a {wanted.__name__}, not {type(value).__name__}")
+    if not (isinstance(create_missing, bool) or create_missing == "auto"):
+        raise ConfigError(
+            f'create_missing_buckets is True, False or "auto", not {create_missing!r}'
+        )
+
+
+def progress(callback: object) -> None:
+    """Check a callback while nothing is stored yet."""
+    if inspect.iscoroutinefunction(callback):
+        raise TypeError("progress is called, not awaited: give a plain function")
+    if callback is not None and not callable(callback):
+        raise TypeError(
+            f"progress is called with (done, total), which {type(callback).__name__} cannot be"
+        )
 
 
 def put_options(

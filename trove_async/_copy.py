@@ -134,7 +134,7 @@ async def copy(
         else:
             return info, await _through_here(source, info, put(options))
     if progress is not None:
-        progress(info.stored_size, info.stored_size)
+        progress(info.stored_size, info.stored_size)  # nothing is left to do but to tell
     return info, copied
 
 

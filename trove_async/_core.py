@@ -47,6 +47,8 @@ class Core:
         create_missing: CreateMissing,
     ) -> None:
         for name, driver in drivers.items():
+            if isinstance(driver, type):
+                raise TypeError(f"backend {name!r} is a class: make one, {driver.__name__}(…)")
             if not isinstance(driver, AsyncDriver):
                 raise TypeError(
                     f"backend {name!r} is a driver or a URL, not {type(driver).__name__}"

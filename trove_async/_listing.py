@@ -261,7 +261,9 @@ class _Listing:
                 return batch
         if not self._found_bucket and not await self._query.exists():
             raise BucketNotFoundError(
-                "no backend has such a bucket", operation="list", bucket=self._query.bucket
+                "no backend has such a bucket: create_bucket makes it",
+                operation="list",
+                bucket=self._query.bucket,
             )
         return None
 

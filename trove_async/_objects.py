@@ -79,7 +79,13 @@ class Objects:
             _checks.check_get(backend, options)
             context = backend.driver.get(bucket, key, options)
             body = Verified(await context.__aenter__())
-            return ObjectReader(context, body, body.info.located(backend=backend.name), progress)
+            return ObjectReader(
+                context,
+                body,
+                body.info.located(backend=backend.name),
+                progress,
+                self._core.check_usable,
+            )
 
         return await self._reading("get", bucket, key, work)
 

@@ -280,7 +280,8 @@ def _reader_of(reader: AsyncReadable) -> Source:
 
 
 async def _read_all(reader: AsyncReadable) -> AsyncIterator[BytesLike]:
-    while chunk := await reader.read(_TAKE * 4):
+    # Only no bytes are the end: None, which a file that would block returns, must not pass for it.
+    while _view_of_chunk(chunk := await reader.read(_TAKE * 4)):
         yield chunk
 
 

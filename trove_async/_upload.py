@@ -191,8 +191,9 @@ class Put:
         )
         driver = self._backend.driver
         info = await self._with_bucket(lambda: driver.put(self._bucket, self._key, views, options))
+        info = await self._verified(info, size, checksums)
         self._report(size, size)
-        return await self._verified(info, size, checksums)
+        return info
 
     async def _in_parts(
         self, parts: Parts, size: int | None, first: Filled | None = None

@@ -19,7 +19,7 @@ untouched, always.
 
 **Cancellation.** Every coroutine may be cancelled at every await. When it has raised, the driver no
 longer touches the views it was given, holds no connection, file or task for the call, and nothing
-of a put is visible. What it could not undo at the far side is at most litter.
+of a put is visible, unless the cancel came when the backend had stored it already: then all is. What it could not undo at the far side is at most litter.
 
 **Memory.** Views are borrowed: a driver may read them until its call returns or raises, and copies
 what it keeps. It allocates no more than a fixed window beside them.
@@ -34,6 +34,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from .errors import ConfigError
 from .models import MiB, TiB
 
 if TYPE_CHECKING:
@@ -124,6 +125,23 @@ class Capabilities:
     max_writes: int | None = None
     max_key_bytes: int = 1024
     max_metadata_bytes: int = 2048
+
+    def __post_init__(self) -> None:
+        for name in _AT_LEAST_ONE:  # with none of it, a put or a get would wait for ever
+            count: int | None = getattr(self, name)
+            if count is not None and count < 1:
+                raise ConfigError(f"{name} is at least 1, not {count}")
+
+
+_AT_LEAST_ONE = (
+    "parallel_parts",
+    "min_part",
+    "max_part",
+    "part_multiple",
+    "max_parts",
+    "max_reads",
+    "max_writes",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

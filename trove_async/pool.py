@@ -61,6 +61,14 @@ REVOKE_AFTER = 0.1
 """Seconds after which read-ahead that nobody came for goes to somebody who waits."""
 
 
+_NEAR = 40
+"""How many looks a moving line may take, at its pace, before a file is the better place: 10 s."""
+
+
+_LOOKS = 2
+"""How many looks in turn must find the line still before it is left."""
+
+
 class Lease:
     """Slots on loan. It has one owner, is moved by being passed on, and is released once.
 
@@ -138,6 +146,8 @@ class BufferPool:
         spill_max_bytes: int = 4 * GiB,
         deadline: float = 60.0,
     ) -> None:
+        if min(spill_after, spill_max_bytes, deadline) < 0:
+            raise ConfigError("spill_after, spill_max_bytes and deadline are not negative")
         if max_bytes < 2 * SLOT or max_bytes % SLOT:
             raise ConfigError(
                 f"max_bytes is a multiple of 1 MiB and at least 2 MiB, not {max_bytes}"
@@ -194,7 +204,7 @@ class BufferPool:
 
         A line that stands still is left for a file after `spill_after` seconds: what holds the
         memory may be waiting for a slow source. One that moves fast enough for our turn to come
-        within as long again is not: memory is better, and it is near.
+        within `_NEAR` looks is not: a thousand files at once are slower than memory.
 
         Raises:
             PoolTimeoutError: There was neither within `deadline` seconds.
@@ -207,15 +217,18 @@ class BufferPool:
         deadline = clock() + self.deadline
         count = _slots_for(size)
         place = self._line.join(count)
+        still = 0
         try:
             while not place.done():
                 if clock() >= deadline:
                     raise self._timed_out(size, self.deadline)  # noqa: TRY301 - leaves the line
                 served = self._line.served
-                patience = max(self.spill_after, 0.01)
+                # Looked at twice: a loop that was busy elsewhere had no time to move the line.
+                patience = max(self.spill_after / _LOOKS, 0.005)
                 await asyncio.wait([place], timeout=min(patience, deadline - clock()))
                 served = self._line.served - served
-                if served >= self._line.position(place):
+                still = 0 if served * _NEAR >= self._line.position(place) else still + 1
+                if still < _LOOKS:
                     continue
                 spill = self.try_spill(size)
                 if spill is not None:

@@ -6,11 +6,9 @@ import asyncio
 import os
 import warnings
 from contextlib import suppress
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, BinaryIO, Self
 
-import aiofiles
-
-from ._concurrency import OwnedTask
+from ._concurrency import OwnedTask, in_thread
 from .errors import BodyConsumedError, ClosedError
 from .models import MiB
 
@@ -36,7 +34,16 @@ class ObjectReader:
         range: The absolute ``(start, end)`` that the body covers.
     """
 
-    __slots__ = ("_body", "_context", "_loop", "_progress", "_total", "info", "range")
+    __slots__ = (
+        "_body",
+        "_check_usable",
+        "_context",
+        "_loop",
+        "_progress",
+        "_total",
+        "info",
+        "range",
+    )
 
     def __init__(
         self,
@@ -44,7 +51,9 @@ class ObjectReader:
         body: Verified,
         info: ObjectInfo,
         progress: Progress | None,
+        check_usable: Callable[[], None],
     ) -> None:
+        self._check_usable = check_usable
         self._context: AbstractAsyncContextManager[DriverReader] | None = context
         self._body = body
         self._progress = progress
@@ -87,6 +96,8 @@ class ObjectReader:
     async def readinto(self, buffer: bytearray | memoryview) -> int:
         """Fill `buffer` from its start with the next bytes; return how many, 0 at the end."""
         view = memoryview(buffer).cast("B")
+        if view.readonly:  # refused while no byte of the body is lost by it
+            raise TypeError("readinto fills a buffer that can be written, such as a bytearray")
         data = await self.read(len(view))
         view[: len(data)] = data
         return len(data)
@@ -94,17 +105,24 @@ class ObjectReader:
     async def save(self, path: str | os.PathLike[str]) -> None:
         """Write the rest of the body to a file, which appears whole or not at all.
 
-        A file of that name is replaced. After an error or a cancel the old one is untouched.
+        A file of that name is replaced. After an error or a cancel the old one is untouched, and
+        nothing lies beside it; a cancel while the new one takes its place is too late.
         """
         partial = f"{os.fspath(path)}.{os.urandom(4).hex()}.part"
+        opened: list[BinaryIO] = []
         try:
-            async with aiofiles.open(partial, "xb") as file:
+            try:
+                # A thread's call ends even if the task is cancelled: so it opens into what we see.
+                await in_thread(lambda: opened.append(open(partial, "xb")))  # noqa: PTH123, SIM115
                 while chunk := await self._next(_CHUNK):
-                    await file.write(chunk)
-            await asyncio.to_thread(os.replace, partial, path)
+                    await in_thread(opened[0].write, chunk)
+            finally:
+                for file in opened:
+                    await in_thread(file.close)
+            await in_thread(os.replace, partial, path)
         except BaseException:
             with suppress(FileNotFoundError):
-                os.unlink(partial)  # noqa: PTH108 - one call, and the task may be cancelled
+                await in_thread(os.unlink, partial)
             raise
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -114,6 +132,7 @@ class ObjectReader:
     async def _next(self, size: int) -> bytes:
         if self._context is None:
             raise ClosedError("this reader is closed: open the object again with store.get")
+        self._check_usable()
         data = await self._body.read(size)
         if self._progress is not None and data:
             self._progress(self._total - self._body.remaining, self._total)

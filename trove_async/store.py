@@ -14,7 +14,6 @@ from ._objects import Objects
 from ._sources import source_of
 from .errors import (
     BackendNotFoundError,
-    ConfigError,
     ObjectNotFoundError,
 )
 from .layers import driver_from_url
@@ -96,9 +95,8 @@ class Trove:
         timeout: Timeout | None = None,
         create_missing_buckets: CreateMissing = "auto",
     ) -> None:
-        backends = backends or {}
-        if DEFAULT in backends:
-            raise ConfigError(f"{DEFAULT!r} names the store's first argument: choose another name")
+        backends = _checks.store_backends(backends)
+        _checks.store_options(pool, retry, timeout, create_missing_buckets)
         drivers = {
             name: driver_from_url(given) if isinstance(given, str) else given
             for name, given in {DEFAULT: default, **backends}.items()
@@ -212,7 +210,8 @@ class Trove:
             content_encoding: Likewise; the body is stored as it is.
             if_none_match: ``"*"``: create only.
             if_match: Replace only this version: its etag, or its ObjectInfo.
-            progress: Called with the bytes stored so far and in all (None: not known).
+            progress: Called with the bytes stored so far and in all (None: not known). What it
+                raises ends the put; from its last call, when all is stored, that comes too late.
 
         Returns:
             The object as stored.
@@ -226,6 +225,7 @@ class Trove:
             IntegrityError: The body has another size than promised, or was stored wrong.
             StorageFullError: The backend has no room.
         """
+        _checks.progress(progress)
         _names.check(bucket, key)
         options = _checks.put_options(
             size=size,
@@ -273,6 +273,7 @@ class Trove:
             PreconditionFailedError: A condition does not hold.
             NotSupportedError: The object's backend cannot honour an option.
         """
+        _checks.progress(progress)
         _names.check(bucket, key)
         options = _checks.get_options(
             range=range,
@@ -428,6 +429,7 @@ class Trove:
             IntegrityError: What arrived is not what was read; nothing was stored.
             Otherwise as `put`.
         """
+        _checks.progress(progress)
         changes = _checks.changes(metadata, storage_class, if_match, if_none_match)
         source = _names.check(src_bucket, src_key)
         target = _names.check(dst_bucket, dst_key)
@@ -454,6 +456,7 @@ class Trove:
         Args and Raises:
             As `copy`. ObjectChangedError after the copy means that both are there.
         """
+        _checks.progress(progress)
         changes = _checks.changes(metadata, storage_class, if_match, if_none_match)
         source = _names.check(src_bucket, src_key)
         target = _names.check(dst_bucket, dst_key)

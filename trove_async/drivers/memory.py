@@ -196,7 +196,9 @@ class MemoryDriver:
         try:
             return self._buckets[bucket]
         except KeyError:
-            raise BucketNotFoundError("no such bucket", bucket=bucket) from None
+            raise BucketNotFoundError(
+                "no such bucket: create_bucket makes it", bucket=bucket
+            ) from None
 
     def _object(self, bucket: str, key: str) -> _Object:
         try:

@@ -197,7 +197,9 @@ class Folders:
         try:
             await driver.head(physical, folder)
         except ObjectNotFoundError as error:
-            raise BucketNotFoundError("no such bucket", bucket=bucket) from error
+            raise BucketNotFoundError(
+                "no such bucket: create_bucket makes it", bucket=bucket
+            ) from error
         await driver.delete(physical, folder, DeleteOptions())
         self._known.discard(bucket)  # who asked before the marker was gone may have noted it
 
@@ -205,7 +207,7 @@ class Folders:
         physical, folder = self.locate(bucket)
         page = await driver.list_page(physical, ListOptions(prefix=folder, limit=1))
         if not page.entries:
-            raise BucketNotFoundError("no such bucket", bucket=bucket)
+            raise BucketNotFoundError("no such bucket: create_bucket makes it", bucket=bucket)
         self._remember(bucket)
         first = page.entries[0]
         if isinstance(first, Prefix) or first.key != folder:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 AREA: Final = ".trove"
-"""The driver's own directory in the root."""
+"""The driver's own directory in the root. No key's path leads into one, of whichever root."""
 
 OVERFLOW: Final = f"{AREA}/overflow"
 
@@ -103,6 +103,8 @@ class Layout:
         """Tell whether the file system can hold the key under its own name."""
         if key[0] == "/" or key[-1] == "/" or "//" in key:
             return False
+        if AREA in key and AREA in key.split("/"):
+            return False  # there the area of a root would be, that lies in this one
         # A code point has at most 4 bytes: the short ones, which most are, need no second look.
         if len(key) * 4 > MAX_NAME and any(
             len(segment.encode()) > MAX_NAME for segment in key.split("/")

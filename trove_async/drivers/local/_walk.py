@@ -13,6 +13,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import OrderedDict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
 from trove_async.models import ObjectInfo
@@ -20,7 +21,7 @@ from trove_async.paging import paginate
 
 from ._beneath import ABSENT, DIRECTORY
 from ._failures import missing_bucket
-from ._layout import MAX_KEY, MAX_NAME, OVERFLOW, PIECE, SUFFIX, escape, is_text, unescape
+from ._layout import AREA, MAX_KEY, MAX_NAME, OVERFLOW, PIECE, SUFFIX, escape, is_text, unescape
 from ._record import etag, written
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class _PlainNames:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     names.append(entry.name)
-                elif entry.is_dir(follow_symlinks=False):
+                elif entry.name != AREA and entry.is_dir(follow_symlinks=False):
                     names.append(entry.name + "/")
         if self._layout.folding:
             names = [name for name in names if self._layout.plain(name.removesuffix("/"))]
@@ -265,12 +266,16 @@ class Walk:
             return None
         if not stat.S_ISREG(status.st_mode):
             return None
+        try:
+            modified = datetime.fromtimestamp(status.st_mtime, UTC)
+        except (OverflowError, ValueError, OSError):
+            modified = written(status.st_mtime)
         return ObjectInfo(
             bucket=self._bucket,
             key=key,
             size=status.st_size,
             etag=etag(status),
-            last_modified=written(status.st_mtime),
+            last_modified=modified,
             backend=self._root.backend,
             complete=False,
         )

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trove_async import ConfigError
+from trove_async.driver import Capabilities
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("parallel_parts", 0), ("max_parts", 0), ("part_multiple", 0), ("max_reads", 0),
+     ("max_writes", -1)],
+)  # fmt: skip
+def test_capabilities_that_would_let_everything_wait_for_ever_are_refused(
+    field: str, value: int
+) -> None:
+    wrong: dict[str, Any] = {field: value}
+    with pytest.raises(ConfigError, match=f"{field} is at least 1, not {value}"):
+        Capabilities(**wrong)
+
+
+def test_no_limit_is_a_limit_of_its_own() -> None:
+    assert Capabilities(max_reads=None, max_writes=1).max_reads is None

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from trove_async import ClosedError, Trove
+from trove_async._concurrency import in_thread
+from trove_async.drivers import MemoryDriver
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+BODY = b"0123456789" * 150_000
+"""More than one chunk."""
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Trove]:
+    async with Trove(MemoryDriver()) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", BODY)
+        yield store
+
+
+async def test_save_that_is_cancelled_at_any_step_leaves_no_file_beside(
+    store: Trove, tmp_path: Path
+) -> None:
+    target = tmp_path / "saved"
+
+    async def save() -> None:
+        async with store.get("data", "key") as obj:
+            await obj.save(target)
+
+    def look() -> tuple[set[str], bytes]:
+        return {path.name for path in tmp_path.iterdir()}, target.read_bytes()
+
+    for steps in range(300):
+        await in_thread(target.write_bytes, b"old")
+        task = asyncio.create_task(save())  # noqa: TID251 - to be cancelled from outside
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        finished = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+        names, content = await in_thread(look)
+        assert names == {"saved"}
+        assert content in {b"old", BODY}
+        if finished:
+            task.result()
+            return
+        assert task.cancelled() or task.exception() is None
+    pytest.fail("the file was never saved")
+
+
+async def test_readinto_of_memory_that_cannot_be_written_loses_no_byte(store: Trove) -> None:
+    async with store.get("data", "key") as obj:
+        with pytest.raises(TypeError, match="bytearray"):
+            await obj.readinto(cast("Any", bytes(10)))
+        assert await obj.read() == BODY
+
+
+async def test_reading_on_after_the_store_was_closed_says_so() -> None:
+    async with Trove(MemoryDriver()) as store:
+        await store.create_bucket("b")
+        await store.put("b", "k", b"0123456789")
+        reader = await store.get("b", "k")
+        assert await reader.read(3) == b"012"
+    with pytest.raises(ClosedError, match="closed"):
+        await reader.read()
+    await reader.aclose()
