@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import gc
 import gzip
 import io
 import os
@@ -18,7 +19,7 @@ import aiofiles
 import pytest
 
 from tests.fakes import Fake, assert_idle, content, store_of
-from trove_async import IntegrityError
+from trove_async import IntegrityError, NotSupportedError
 from trove_async._concurrency import OwnedTask
 from trove_async._sources import bytes_of, source_of
 from trove_async.models import KiB, MiB
@@ -312,6 +313,16 @@ async def test_get_as_a_body_is_closed_when_the_put_fails() -> None:
             await store.put("bucket", "b/key", store.get("bucket", "key"))
         with pytest.raises(FileNotFoundError):
             await store.put("bucket", "b/key", store.get("bucket", "missing"))
+        assert_idle(store, fake, other)
+
+
+async def test_get_as_a_body_of_a_put_that_is_refused_is_not_missed() -> None:
+    fake, other = Fake(), Fake(metadata=False)
+    async with store_of(fake, other) as store:
+        await store.put("bucket", "key", b"body")
+        with pytest.raises(NotSupportedError):  # and no warning of a get that was never opened
+            await store.put("bucket", "b/key", store.get("bucket", "key"), metadata={"a": "b"})
+        gc.collect()
         assert_idle(store, fake, other)
 
 
