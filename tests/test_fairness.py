@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async import BufferPool, RetryPolicy, Timeout, Trove, TroveError, UnavailableError
+from trove_async import (
+    BufferPool,
+    RetryPolicy,
+    TimedOutError,
+    Timeout,
+    Trove,
+    TroveError,
+    UnavailableError,
+)
+from trove_async._concurrency import in_thread
 from trove_async.drivers import MemoryDriver
 from trove_async.testing import Faulty
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 MiB = 1024 * 1024
 BODY = bytes(range(256)) * (2 * MiB // 256) + b"tail"  # three parts of a mebibyte
@@ -154,3 +166,59 @@ async def test_failing_backend_does_not_stop_a_healthy_one() -> None:
                 group.create_task(store.put("b", f"healthy-{number}", in_pieces()))
         assert len(await store.list("b", prefix="healthy-").all()) == 20
         assert store.pool.statistics().leased == 0
+
+
+async def test_hanging_backend_does_not_stop_a_healthy_one() -> None:
+    broken = Faulty(
+        MemoryDriver(), capabilities=replace(MemoryDriver().capabilities, embedded=False)
+    )
+    async with (
+        asyncio.timeout(40),
+        Trove(
+            MemoryDriver(),
+            backends={"broken": broken},
+            routes=[("broken/*", "broken")],
+            pool=one_part(),
+            retry=RetryPolicy(attempts=2, base_delay=0.01),
+            timeout=Timeout(first_byte=0.2, idle=0.1),
+        ) as store,
+    ):
+        await store.create_bucket("b", backends="all")
+        hang = broken.hang("send", times=None)
+
+        async def failing(number: int) -> None:
+            with pytest.raises(TimedOutError):
+                await store.put("b", f"broken/{number}", in_pieces())
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(10):
+                group.create_task(failing(number))
+            await hang.reached.wait()
+            for number in range(10):
+                await store.put("b", f"healthy-{number}", in_pieces())
+        assert store.pool.statistics().leased == 0
+
+
+async def test_silent_pipes_do_not_stop_a_fast_file(tmp_path: Path) -> None:
+    async with asyncio.timeout(40), Trove(MemoryDriver(), pool=one_part()) as store:
+        await store.create_bucket("b")
+        pipes = [os.pipe() for _ in range(60)]
+
+        async def slow(number: int, reading: int) -> None:
+            with os.fdopen(reading, "rb") as pipe:
+                await store.put("b", f"slow/{number}", pipe)
+
+        fast = tmp_path / "fast"
+        await in_thread(fast.write_bytes, BODY)
+        async with asyncio.TaskGroup() as group:
+            for number, (reading, writing) in enumerate(pipes):
+                os.write(writing, b".")
+                group.create_task(slow(number, reading))
+            with fast.open("rb") as file:
+                await store.put("b", "fast", file)
+            await store.put("b", "faster", fast)
+            await store.put("b", "fastest", iter([BODY]))
+            for _, writing in pipes:
+                os.close(writing)
+        assert len(await store.list("b", prefix="slow/").all()) == 60
+        assert await store.read("b", "fast") == await store.read("b", "faster") == BODY

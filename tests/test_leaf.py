@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.fakes import AT_ONCE, Fake, assert_idle, content, store_of
+from tests.fakes import Fake, assert_idle, content, store_of
 from trove_async import (
     BucketExistsError,
     BucketNotFoundError,
-    Event,
-    ObjectChangedError,
     ObjectExistsError,
     ObjectNotFoundError,
     PermissionDeniedError,
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
     from trove_async import Trove
 
 LARGE = content(2 * MiB + 17)
-QUICK = Timeout(first_byte=0.05, idle=0.02, permit=0.05)
 
 
 async def stream(body: bytes) -> Any:
@@ -351,128 +347,3 @@ async def test_error_in_an_abort_does_not_hide_why_it_was_aborted() -> None:
         await store.put("bucket", "key", LARGE)
         assert await store.read("bucket", "key") == LARGE
         assert_idle(store, fake)
-
-
-# -- timeouts ----------------------------------------------------------------------------------------
-
-
-async def test_call_that_hangs_is_timed_out(
-    call: tuple[str, Callable[[Trove], Awaitable[object]]],
-) -> None:
-    step, run = call
-    fake = Fake(embedded=False, parallel_parts=1)
-    policy = RetryPolicy(attempts=2, base_delay=0)
-    async with store_of(fake, timeout=QUICK, retry=policy) as store:
-        await prepared(store, fake)
-        fake.hang(step)
-        with pytest.raises(TimedOutError) as caught:
-            await run(store)
-        assert fake.count(step) == 2
-        assert caught.value.backend == "default"
-        assert_idle(store, fake)
-
-
-async def test_embedded_driver_has_no_timeouts() -> None:
-    fake = Fake()
-    async with store_of(fake, timeout=Timeout(first_byte=1e-9, idle=1e-9)) as store:
-        fake.before["put"] = lambda: asyncio.sleep(0.05)
-        await store.put("bucket", "key", b"body")
-        assert await store.read("bucket", "key") == b"body"
-
-
-async def test_large_write_is_granted_time_by_its_size() -> None:
-    fake = Fake(embedded=False, upload=False)
-    async with store_of(fake, timeout=replace(QUICK, idle=5.0)) as store:
-        fake.before["put"] = lambda: asyncio.sleep(0.1)  # beyond first_byte
-        await store.put("bucket", "key", b"body")
-
-
-async def test_slow_consumer_is_not_timed_out() -> None:
-    fake = Fake(embedded=False)
-    async with store_of(fake, timeout=QUICK) as store:
-        await store.put("bucket", "key", LARGE)
-        async with store.get("bucket", "key") as obj:
-            pieces = [await obj.read(MiB)]
-            await asyncio.sleep(0.1)
-            pieces.append(await obj.read())
-        assert b"".join(pieces) == LARGE
-
-
-async def test_overall_deadline_ends_a_transfer_that_moves() -> None:
-    fake = Fake()
-    async with store_of(fake, timeout=Timeout(total=0.05)) as store:
-
-        async def endless() -> Any:
-            while True:
-                await asyncio.sleep(0)
-                yield b"x"
-
-        with pytest.raises(TimedOutError):
-            await store.put("bucket", "key", endless())
-        assert_idle(store, fake)
-
-
-# -- events ------------------------------------------------------------------------------------------
-
-
-async def test_every_try_is_told() -> None:
-    fake = Fake(max_connections=1)
-    seen: list[Event] = []
-    async with store_of(fake) as store:
-        fake.fail("put")
-        stop = store.events.subscribe(seen.append)
-        await store.put("bucket", "key", b"body")
-        tries = [event for event in seen if event.kind == "attempt"]
-        assert [(event.operation, event.attempt) for event in tries] == [("put", 1), ("put", 2)]
-        assert isinstance(tries[0].error, UnavailableError)
-        assert tries[1].error is None
-        assert {(one.backend, one.bucket, one.key) for one in tries} == {
-            ("default", "bucket", "key")
-        }
-        stop()
-        count = len(seen)
-        await store.head("bucket", "key")
-        assert len(seen) == count
-
-
-async def test_wait_for_a_permit_is_told() -> None:
-    fake = Fake(max_connections=1)
-    seen: list[Event] = []
-    async with store_of(fake) as store:
-        go_on = asyncio.Event()
-        fake.before["put"] = go_on.wait
-        tasks = [OwnedTask(store.put("bucket", str(n), b"body")) for n in range(2)]
-        store.events.subscribe(seen.append)
-        while not store._core.backends["default"].driver.writes.waiting:  # type: ignore[attr-defined]
-            await asyncio.sleep(0)
-        go_on.set()
-        for task in tasks:
-            await task.result()
-    assert [event.operation for event in seen if event.kind == "wait"] == ["put"]
-
-
-async def test_leaf_is_a_driver_by_itself() -> None:
-    fake = Fake()
-    async with store_of(fake, retry=AT_ONCE) as store:
-        leaf = store._core.backends["default"].driver
-        assert leaf.name == "memory"
-        assert leaf.capabilities is fake.capabilities
-        assert leaf.place("a", "b") == fake.place("a", "b")
-        await leaf.open(None)  # type: ignore[arg-type]  # it does nothing
-        assert (await leaf.head_bucket("bucket")).name == "bucket"
-        assert [bucket.name for bucket in await leaf.list_buckets()] == ["bucket"]
-        await leaf.aclose()
-
-
-async def test_copy_of_a_source_that_changed_is_refused() -> None:
-    fake = Fake()
-    async with store_of(fake) as store:
-        await store.put("bucket", "key", b"body")
-
-        async def replaced() -> None:
-            del fake.before["copy"]
-            await store.put("bucket", "key", b"other")
-
-        fake.before["copy"] = replaced
-        with pytest.raises(ObjectChangedError):
-            await store.copy("bucket", "key", "bucket", "copy")

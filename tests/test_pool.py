@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import random
-import threading
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -16,11 +12,8 @@ from hypothesis import strategies as st
 from trove_async import BufferPool, ClosedError, PoolTimeoutError
 from trove_async._concurrency import OwnedTask, task_group
 from trove_async.errors import ConfigError
-from trove_async.models import KiB, MiB
+from trove_async.models import MiB
 from trove_async.pool import SLOT, Lease, SpillFile
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 async def steps(count: int = 5) -> None:
@@ -288,180 +281,6 @@ def test_pool_belongs_to_one_process() -> None:
         pool._home = (home[0] + 1, home[1])  # as a child of a fork would see it
         with pytest.raises(ClosedError, match="process"):
             runner.run(use())
-
-
-# -- spilling ----------------------------------------------------------------------------------------
-
-
-async def test_memory_is_preferred_to_a_file() -> None:
-    pool = BufferPool(2 * MiB)
-    room = await pool.lease_or_spill(MiB)
-    assert isinstance(room, Lease)
-    room.release()
-
-
-async def test_file_is_given_where_the_line_stands_still() -> None:
-    pool = BufferPool(2 * MiB, spill_after=0.01)
-    with await pool.lease(2 * MiB):
-        room = await pool.lease_or_spill(MiB)
-        assert isinstance(room, SpillFile)
-        assert pool.statistics().spilled == MiB
-        assert pool.statistics().waiting == 0
-        await room.aclose()
-        assert pool.statistics().spilled == 0
-
-
-async def test_line_that_moves_is_waited_in() -> None:
-    pool = BufferPool(2 * MiB, spill_after=0.05)
-    held = [await pool.lease(MiB), await pool.lease(MiB)]
-    first, second = OwnedTask(pool.lease(MiB)), OwnedTask(pool.lease_or_spill(MiB))
-    await steps()
-    held.pop().release()  # one is served, and one more is in line: that is the pace it takes
-    await first.result()
-    await asyncio.sleep(0.07)
-    assert not second.done
-    held.pop().release()
-    room = await second.result()
-    assert isinstance(room, Lease)
-    room.release()
-    (await first.result()).release()
-
-
-async def test_line_that_moves_too_slowly_is_left_for_a_file() -> None:
-    pool = BufferPool(2 * MiB, spill_after=0.02)
-    held = [await pool.lease(MiB), await pool.lease(MiB)]
-    crowd = [OwnedTask(pool.lease(MiB)) for _ in range(5)]
-    await steps()
-    last = OwnedTask(pool.lease_or_spill(MiB))
-    await steps()
-    held.pop().release()
-    room = await last.result()
-    assert isinstance(room, SpillFile)
-    await room.aclose()
-    for task in crowd:
-        await task.aclose()
-    (await crowd[0].result()).release()
-    held.pop().release()
-
-
-async def test_full_spill_files_leave_only_the_line_then_the_deadline() -> None:
-    pool = BufferPool(2 * MiB, spill_after=0.01, spill_max_bytes=MiB, deadline=0.05)
-    spill = pool.try_spill(MiB)
-    assert spill is not None
-    assert pool.try_spill(1) is None
-    with await pool.lease(2 * MiB):
-        with pytest.raises(PoolTimeoutError, match="spill_max_bytes"):
-            await pool.lease_or_spill(MiB)
-        waiter = OwnedTask(pool.lease_or_spill(MiB))
-        await steps()
-        await spill.aclose()  # room for it while it waits
-        room = await waiter.result()
-        assert isinstance(room, SpillFile)
-        await room.aclose()
-    assert pool.statistics().waiting == 0
-
-
-async def test_spilling_can_be_switched_off() -> None:
-    pool = BufferPool(2 * MiB, spill_after=0.0, spill_max_bytes=0, deadline=0.05)
-    with await pool.lease(2 * MiB), pytest.raises(PoolTimeoutError):
-        await pool.lease_or_spill(MiB)
-
-
-async def test_spill_file_gives_back_what_was_written_and_has_no_name(tmp_path: Path) -> None:
-    pool = BufferPool(2 * MiB, spill_dir=tmp_path)
-    body = random.randbytes(3 * 256 * KiB + 1)
-    async with SpillFile(pool, len(body)) as spill:
-        assert bytes(await spill.view()) == b""
-        for at in range(0, len(body), 256 * KiB):
-            await spill.write(body[at : at + 256 * KiB])
-        assert os.listdir(tmp_path) == []  # noqa: PTH208 - in a test
-        view = await spill.view()
-        assert view.readonly
-        assert bytes(view) == body
-        assert spill.written == len(body)
-        assert pool.statistics().spilled_total == len(body)
-    assert bytes(view) == body  # whoever still holds the view is not hurt
-    assert pool.statistics().spilled == 0
-
-
-async def test_spill_file_extends_within_the_budget() -> None:
-    pool = BufferPool(2 * MiB, spill_max_bytes=10)
-    async with SpillFile(pool, 4) as spill:
-        assert spill.try_extend(6)
-        assert not spill.try_extend(1)
-        assert pool.statistics().spilled == 10
-    assert pool.statistics().spilled == 0
-
-
-async def test_spill_file_is_closed_once_and_though_cancelled() -> None:
-    pool = BufferPool(2 * MiB)
-    spill = SpillFile(pool, 4)
-    await spill.write(b"data")
-    assert bytes(await spill.view()) == b"data"
-    file = spill._file
-    assert file is not None
-    closer = OwnedTask(spill.aclose())
-    await asyncio.sleep(0)
-    await closer.aclose()
-    assert file.closed
-    await spill.aclose()
-    assert pool.statistics().spilled == 0
-
-
-async def test_cancelled_write_is_over_before_the_cancel_is_told() -> None:
-    started, go_on = threading.Event(), threading.Event()
-    written = []
-
-    class Slow(SpillFile):
-        def _write(self, *pieces: bytes | bytearray | memoryview) -> None:
-            started.set()
-            go_on.wait(10)
-            super()._write(*pieces)
-            written.append(b"".join(pieces))
-
-    pool = BufferPool(2 * MiB)
-    slow = Slow(pool, MiB)
-    task = OwnedTask(slow.write(bytes(MiB)))
-    while not started.is_set():
-        await asyncio.sleep(0)
-    closer = OwnedTask(task.aclose())
-    await steps()
-    assert not closer.done
-    go_on.set()
-    await closer.result()
-    assert written == [bytes(MiB)]
-    await slow.aclose()
-    assert pool.statistics().spilled == 0
-
-
-async def test_small_writes_are_gathered() -> None:
-    hops = []
-
-    class Counting(SpillFile):
-        def _write(self, *pieces: bytes | bytearray | memoryview) -> None:
-            hops.append(sum(map(len, pieces)))
-            super()._write(*pieces)
-
-    pool = BufferPool(2 * MiB)
-    body = random.randbytes(200 * KiB)
-    async with Counting(pool, len(body)) as spill:
-        for at in range(0, len(body), 1000):
-            await spill.write(body[at : at + 1000])
-        assert spill.written == len(body)
-        assert bytes(await spill.view()) == body
-        assert bytes(await spill.view()) == body
-    assert len(hops) == 4
-    assert min(hops[:-1]) >= 64 * KiB
-
-
-async def test_disk_that_fails_is_told_and_leaves_nothing(tmp_path: Path) -> None:
-    pool = BufferPool(2 * MiB, spill_dir=tmp_path / "missing")
-    async with SpillFile(pool, 4) as spill:
-        await spill.write(b"data")
-        with pytest.raises(FileNotFoundError) as caught:
-            await spill.view()
-        assert caught.value.errno == errno.ENOENT
-    assert pool.statistics().spilled == 0
 
 
 # -- any schedule ------------------------------------------------------------------------------------

@@ -71,3 +71,24 @@ async def test_reading_on_after_the_store_was_closed_says_so() -> None:
     with pytest.raises(ClosedError, match="closed"):
         await reader.read()
     await reader.aclose()
+
+
+async def test_reading_all_that_is_cancelled_anywhere_loses_nothing(store: Trove) -> None:
+    for steps in range(100):
+        async with store.get("data", "key") as obj:
+            seen = obj.remaining
+            task = asyncio.create_task(obj.read())  # noqa: TID251 - to be cancelled from outside
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            finished = task.done()
+            task.cancel()
+            await asyncio.wait([task])
+            if finished:
+                assert task.result() == BODY
+                return
+            assert obj.remaining == seen
+            got = await obj.read(10)
+            got += await obj.read(2 * len(BODY))
+            assert got + await obj.read() == BODY
+            assert await obj.read() == b""
+    pytest.fail("it was never read")

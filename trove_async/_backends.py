@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -75,7 +76,7 @@ class Backends:
             for name, driver in self._drivers.items():
                 self._backends[name] = Backend(name, await self._attach(name, driver), self._tasks)
         except BaseException:
-            with shielded():
+            with shielded(), suppress(Exception):  # why it could not be opened is what matters
                 await self.aclose()
             raise
 
@@ -88,11 +89,14 @@ class Backends:
         await self._tasks.aclose()
         failures: list[Exception] = []
         while self._opened:
+            driver = self._opened[-1]
             try:
-                await self._opened[-1].aclose()
+                await driver.aclose()
             except Exception as error:  # noqa: BLE001 - every driver is closed, every failure told
                 failures.append(error)
-            self._opened.pop()  # after a cancel a second call closes it again, then the rest
+            # Only now: after a cancel a second call closes it again, then the rest.
+            if self._opened and self._opened[-1] is driver:
+                self._opened.pop()
         if len(failures) == 1:
             raise failures[0]
         if failures:
@@ -112,7 +116,7 @@ class Backends:
         try:
             await driver.open(context)
         except BaseException:
-            with shielded():
+            with shielded(), suppress(Exception):  # likewise
                 await driver.aclose()
             raise
         # Inner drivers come before the layers made of them, so closing in reverse is safe.

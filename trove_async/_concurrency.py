@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import Sized
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, TypeVarTuple, Unpack
 
 import anyio
@@ -357,7 +358,7 @@ class Permits:
     def _park_idle(self) -> None:
         """Take permits from those who have been idle longest, for as many as wait."""
         ripe = asyncio.get_running_loop().time() - PARK_AFTER
-        for holder, since in list(self._idle.items())[: len(self._line)]:
+        for holder, since in list(islice(self._idle.items(), len(self._line))):
             if since > ripe:
                 return
             del self._idle[holder]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from . import _checks, _names
 from ._buckets import Buckets
+from ._concurrency import shielded
 from ._copy import Place, copy, remove_source
 from ._deletion import Deletion
 from ._download import Verified
@@ -67,7 +68,12 @@ class Objects:
             put = self._put(Place(backend=backend, bucket=bucket, key=key), options, progress)
             return (await put.run(source)).located(backend=backend.name)
 
-        return await self._core.run("put", bucket, key, work)
+        try:
+            return await self._core.run("put", bucket, key, work)
+        except BaseException:
+            with shielded():  # one that was refused has not even been begun
+                await source.aclose()
+            raise
 
     async def open(
         self, bucket: str, key: str, options: GetOptions, progress: Progress | None

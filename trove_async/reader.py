@@ -38,6 +38,7 @@ class ObjectReader:
         "_body",
         "_check_usable",
         "_context",
+        "_held",
         "_loop",
         "_progress",
         "_total",
@@ -56,6 +57,8 @@ class ObjectReader:
         self._check_usable = check_usable
         self._context: AbstractAsyncContextManager[DriverReader] | None = context
         self._body = body
+        # Read by a call that was to return all, and was cancelled or failed before it could.
+        self._held: list[bytes] = []
         self._progress = progress
         self._loop = asyncio.get_running_loop()
         self._total = body.remaining
@@ -69,7 +72,7 @@ class ObjectReader:
     @property
     def remaining(self) -> int:
         """Bytes that were not read yet."""
-        return self._body.remaining
+        return self._body.remaining + sum(map(len, self._held))
 
     async def read(self, n: int = -1) -> bytes:
         """Return the next bytes: up to `n` of them, or all that are left.
@@ -88,9 +91,9 @@ class ObjectReader:
         """
         if n >= 0:
             return await self._next(n) if n else b""
-        pieces = []
-        while piece := await self._next(_CHUNK):
-            pieces.append(piece)
+        while piece := await self._pull(_CHUNK):
+            self._held.append(piece)
+        pieces, self._held = self._held, []
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def readinto(self, buffer: bytearray | memoryview) -> int:
@@ -130,6 +133,14 @@ class ObjectReader:
             yield chunk
 
     async def _next(self, size: int) -> bytes:
+        if not self._held or self._context is None:
+            return await self._pull(size)
+        piece = self._held.pop(0)
+        if len(piece) > size:
+            self._held.insert(0, piece[size:])
+        return piece[:size]
+
+    async def _pull(self, size: int) -> bytes:
         if self._context is None:
             raise ClosedError("this reader is closed: open the object again with store.get")
         self._check_usable()
@@ -141,6 +152,7 @@ class ObjectReader:
     async def aclose(self) -> None:
         """Give the connection back, however much was read. Idempotent; any task may call it."""
         context, self._context = self._context, None
+        self._held.clear()
         if context is not None:
             await context.__aexit__(None, None, None)
 
