@@ -17,6 +17,4 @@ def nothing_blocks_the_loop() -> Iterator[None]:
     with blockbuster_ctx("trove_async", excluded_modules=["trove_async.testing"]) as guard:
         # Joins a thread whose one call has been awaited: it has nothing left to do but to end.
         guard.functions["threading.Lock.acquire"].can_block_in("local/_threads.py", "aclose")
-        # A driver that is not open yet looks its root up when it is asked for a place.
-        guard.functions["os.readlink"].can_block_in("local/driver.py", "place")
         yield

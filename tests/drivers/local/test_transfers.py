@@ -360,11 +360,8 @@ async def test_root_may_be_reached_by_a_link(tmp_path: Path, open_shop: OpenShop
         await one.put("k", b"x")
         assert await other.read("k") == b"x"
         assert one.driver.place("b", "k") == other.driver.place("b", "k")
-    # Asked before it is open, it has to look for itself.
-    unopened = LocalDriver(tmp_path / "link")
-    assert unopened.place("b", "k") == other.driver.place("b", "k")
-    nested = LocalDriver(tmp_path / "real" / "b")
-    assert nested.place("d", "k") == other.driver.place("b", "d/k")
+        async with open_shop(tmp_path / "real" / "b") as nested:
+            assert nested.driver.place("d", "k") == other.driver.place("b", "d/k")
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,15 @@ class Threads:
             if not job.take():
                 if stop is not None:
                     stop.asked = True
-                await job.end(undo)
+                await job.end()
+                if undo is not None:
+                    for outcome in job.outcomes:
+                        await self._undo(undo, outcome)
             raise
+
+    async def _undo(self, undo: Callable[[T], object], outcome: T) -> None:
+        with suppress(asyncio.CancelledError):  # a second one: the first is about to be raised
+            await self.finish(lambda: undo(outcome))
 
     async def finish(self, work: Callable[[], T]) -> T:
         """Do `work` in a thread, cancelled or not: a cancel is raised when it is done."""
@@ -179,14 +186,14 @@ class Threads:
 class _Job(Generic[T]):
     """One piece of work: begun by a thread or taken back, whichever is first."""
 
-    __slots__ = ("_late", "_loop", "_outcomes", "_over", "_token", "_work", "result")
+    __slots__ = ("_late", "_loop", "_over", "_token", "_work", "outcomes", "result")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, work: Callable[[], T]) -> None:
         self._loop = loop
         self._work = work
         self._token = [None]
         self._over = False
-        self._outcomes: list[T] = []
+        self.outcomes: list[T] = []
         self._late: asyncio.Future[None] | None = None
         self.result: asyncio.Future[T] = loop.create_future()
 
@@ -213,7 +220,7 @@ class _Job(Generic[T]):
         else:
             tell(ended)
 
-    async def end(self, undo: Callable[[T], object] | None) -> None:
+    async def end(self) -> None:
         """Return when the thread has ended it, though nobody takes its result any more."""
         if not self._over:
             self._late = self._loop.create_future()
@@ -221,14 +228,11 @@ class _Job(Generic[T]):
                 await settled(self._late)
         if self.result.done() and not self.result.cancelled():
             self.result.exception()  # seen: the cancellation is what the caller hears of
-        if undo is not None:
-            for outcome in self._outcomes:
-                undo(outcome)
 
     def _succeed(self, outcome: T) -> None:
         if not self.result.done():
             self.result.set_result(outcome)
-        self._outcomes.append(outcome)
+        self.outcomes.append(outcome)
         self._end()
 
     def _fail(self, error: BaseException) -> None:

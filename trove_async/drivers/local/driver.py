@@ -174,9 +174,12 @@ class LocalDriver:
             await threads.run(root.ping)
 
     def place(self, bucket: str, key: str) -> Hashable:
-        """Tell the object's path: the same for two drivers of one directory, or one in another."""
+        """Tell the object's path: the same for two drivers of one directory, or one in another.
+
+        Links on the way to the root are seen through once the driver is open.
+        """
         layout = self._layout
-        root = os.path.realpath(self._settings.root) if self._root is None else self._root.path
+        root = self._settings.root if self._root is None else self._root.path
         spot = layout.spot(bucket, key)
         path = spot.overflow if spot.plain is None else spot.plain
         return ("file", f"{root.rstrip('/')}/{path}")
