@@ -273,7 +273,8 @@ async def work(name: str, root: Path) -> dict[str, Measured]:
             (LARGE / MiB, "get 256 MiB, streamed", streamed),
             (LISTED[0] * LISTED[1], "list 100,000 keys with sizes", listed),
         ):
-            await step()
+            if step is not listed:  # whose directories the kernel knows since they were made
+                await step()
             found[what] = await once(amount, step())
     return found
 
