@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check bench soak clean
+.PHONY: demo test cover check bench soak clean
 
 demo: .venv/demo  ## the main job: a tree of files over a hot, a cold and an archive backend
 	$(BIN)/python examples/hot_cold_archive.py
 
-test: .venv/test  ## all tests, with branch coverage
-	$(BIN)/python -m pytest --cov --numprocesses=auto
+test: .venv/test  ## all tests
+	$(BIN)/python -m pytest --numprocesses=auto
+
+cover: .venv/test  ## all tests, with branch coverage: twice as long
+	$(BIN)/python -m pytest --numprocesses=auto --cov
 
 check: .venv/check  ## format, lint, types, imports
 	$(BIN)/ruff format --check
