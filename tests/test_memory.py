@@ -89,7 +89,7 @@ COPIES = (
 async def main():
     source, target = MemoryDriver(), Discarding()
     async with Trove(source, backends={"far": target}, routes=[("far/*", "far")],
-                     pool=BufferPool(64 * MiB)) as store:
+                     pool=BufferPool(64 * MiB, spill_after=10)) as store:
         await store.create_bucket("b", backends="all")
         await store.put("b", "k", bytes(5 * MiB))
         await store.copy("b", "k", "b", "far/warm")
