@@ -80,9 +80,11 @@ def store_options(
 
 def progress(callback: object) -> None:
     """Check a callback while nothing is stored yet."""
+    if callback is None:
+        return
     if inspect.iscoroutinefunction(callback):
         raise TypeError("progress is called, not awaited: give a plain function")
-    if callback is not None and not callable(callback):
+    if not callable(callback):
         raise TypeError(
             f"progress is called with (done, total), which {type(callback).__name__} cannot be"
         )
