@@ -88,6 +88,18 @@ def content(size: int, seed: str = "") -> bytes:
     return hashlib.shake_128(seed.encode()).digest(size)
 
 
+def assert_same(got: bytes | bytearray, body: bytes) -> None:
+    """Fail in one line unless two bodies are equal; a diff of megabytes would take minutes."""
+    if got != body:
+        at = next(
+            (at for at, pair in enumerate(zip(got, body, strict=False)) if len({*pair}) > 1), None
+        )
+        where = (
+            "one goes on where the other ends" if at is None else f"they differ from byte {at} on"
+        )
+        raise AssertionError(f"got {len(got)} bytes instead of {len(body)}: {where}")
+
+
 def views(body: bytes, size: int = MiB) -> Sequence[memoryview]:
     """Cut a body as the store would: filled memory, none of it empty."""
     return [memoryview(body)[at : at + size] for at in range(0, len(body), size)]

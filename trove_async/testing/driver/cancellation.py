@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trove_async.errors import ObjectNotFoundError
 from trove_async.models import CopyOptions, GetOptions, MiB, PutOptions
 from trove_async.testing._driving import (
+    assert_same,
     cancelled_everywhere,
     content,
     copying,
@@ -52,7 +53,7 @@ class DriverCancellation(DriverTopic):
         async def check() -> None:
             for key in await keys(backend, bucket):
                 assert key == "dir/key"
-                assert await read(backend, bucket, key) == NEW
+                assert_same(await read(backend, bucket, key), NEW)
                 await delete(backend, bucket, key)
 
         await cancelled_everywhere(lambda: write(backend, bucket, "dir/key", NEW), check)
@@ -70,7 +71,7 @@ class DriverCancellation(DriverTopic):
         async def check() -> None:
             memory[:] = bytes(len(memory))
             for key in await keys(backend, bucket):
-                assert await read(backend, bucket, key) == NEW
+                assert_same(await read(backend, bucket, key), NEW)
 
         await cancelled_everywhere(put, check)
 
@@ -88,7 +89,7 @@ class DriverCancellation(DriverTopic):
 
         await cancelled_everywhere(lambda: upload(backend, bucket, "key", new, least=LONG), check)
         await upload(backend, bucket, "key", new)
-        assert await read(backend, bucket, "key") == new
+        assert_same(await read(backend, bucket, "key"), new)
 
     async def test_send_cancelled_anywhere_can_be_sent_again(
         self, backend: AsyncDriver, bucket: str
@@ -103,7 +104,7 @@ class DriverCancellation(DriverTopic):
             for part, piece in parts(body, size):
                 await cancelled_everywhere(partial(one.send, part, piece), unseen)
             await one.commit({})
-        assert await read(backend, bucket, "key") == body
+        assert_same(await read(backend, bucket, "key"), body)
 
     async def test_get_cancelled_anywhere_leaves_the_driver_working(
         self, backend: AsyncDriver, bucket: str
@@ -146,7 +147,7 @@ class DriverCancellation(DriverTopic):
         async def check() -> None:
             assert "stays" in await keys(backend, bucket)
             try:
-                assert await read(backend, bucket, "key") == OLD
+                assert_same(await read(backend, bucket, "key"), OLD)
             except ObjectNotFoundError:
                 await write(backend, bucket, "key", OLD)
 
@@ -173,7 +174,7 @@ class DriverCancellation(DriverTopic):
 
         async def check() -> None:
             await self._assert_whole(backend, bucket)
-            assert await read(backend, bucket, "from") == NEW
+            assert_same(await read(backend, bucket, "from"), NEW)
             await write(backend, bucket, "key", OLD)
 
         await cancelled_everywhere(

@@ -14,7 +14,7 @@ from trove_async.errors import (
     TroveError,
 )
 from trove_async.models import ByteRange
-from trove_async.testing._driving import content, delete, keys, listed, read, write
+from trove_async.testing._driving import assert_same, content, delete, keys, listed, read, write
 from trove_async.testing.driver._topic import DriverTopic, needs
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class DriverConditions(DriverTopic):
     async def test_create_only_has_one_winner(self, backend: AsyncDriver, bucket: str) -> None:
         needs(backend, "put_if_none_match")
         winner = await self._race(backend, bucket, if_none_match="*", lost=ObjectExistsError)
-        assert await read(backend, bucket, "key") == winner
+        assert_same(await read(backend, bucket, "key"), winner)
 
     async def test_replacing_a_version_needs_that_version(
         self, backend: AsyncDriver, bucket: str
@@ -78,7 +78,7 @@ class DriverConditions(DriverTopic):
         needs(backend, "put_if_match")
         old = await write(backend, bucket, "key", b"old")
         winner = await self._race(backend, bucket, if_match=old.etag, lost=PreconditionFailedError)
-        assert await read(backend, bucket, "key") == winner
+        assert_same(await read(backend, bucket, "key"), winner)
 
     async def test_every_etag_that_is_told_is_taken_back(
         self, backend: AsyncDriver, bucket: str

@@ -13,7 +13,7 @@ from trove_async.errors import (
     PreconditionFailedError,
 )
 from trove_async.models import CopyOptions, MiB, PutOptions
-from trove_async.testing._driving import content, copying, delete, keys, read, write
+from trove_async.testing._driving import assert_same, content, copying, delete, keys, read, write
 from trove_async.testing.driver._topic import DriverTopic, needs
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ class DriverCopies(DriverTopic):
         assert (far.bucket, far.key, far.size) == (other_bucket, "a/b", size)
         assert (await backend.head(bucket, "a")).etag == near.etag
         await delete(backend, bucket, "a/b")
-        assert await read(backend, bucket, "a") == body
-        assert await read(backend, other_bucket, "a/b") == body
+        assert_same(await read(backend, bucket, "a"), body)
+        assert_same(await read(backend, other_bucket, "a/b"), body)
 
     async def test_copy_replaces_what_is_there(self, backend: AsyncDriver, bucket: str) -> None:
         needs(backend, "server_copy")
@@ -74,7 +74,7 @@ class DriverCopies(DriverTopic):
         options = CopyOptions(source=source, put=PutOptions(metadata={"a": "2"}))
         info = await copying(backend).copy(bucket, "key", bucket, "key", options)
         assert info.size == len(body)
-        assert await read(backend, bucket, "key") == body
+        assert_same(await read(backend, bucket, "key"), body)
         assert dict((await backend.head(bucket, "key")).metadata) == {"a": "2"}
 
     async def test_copy_of_a_version_that_was_replaced_makes_nothing(

@@ -12,6 +12,7 @@ from trove_async.driver import Capabilities, ReadsInto
 from trove_async.errors import ObjectChangedError, ObjectNotFoundError, UnavailableError
 from trove_async.models import GetOptions, KiB, MiB, PutOptions
 from trove_async.testing._driving import (
+    assert_same,
     bulk_deleting,
     content,
     delete,
@@ -41,7 +42,7 @@ class DriverObjects(DriverTopic):
         body = content(size)
         info = await write(backend, bucket, "key", body)
         assert info.size == size
-        assert await read(backend, bucket, "key") == body
+        assert_same(await read(backend, bucket, "key"), body)
 
     @pytest.mark.parametrize("size", [1, 7, 1000])
     async def test_put_concatenates_its_views(
@@ -49,7 +50,7 @@ class DriverObjects(DriverTopic):
     ) -> None:
         body = content(3001)
         await backend.put(bucket, "key", views(body, size), PutOptions())
-        assert await read(backend, bucket, "key") == body
+        assert_same(await read(backend, bucket, "key"), body)
 
     async def test_put_of_no_views_makes_an_empty_object(
         self, backend: AsyncDriver, bucket: str
@@ -75,7 +76,7 @@ class DriverObjects(DriverTopic):
         pieces = views(content(10_000), 3000)
         for _ in range(2):
             await backend.put(bucket, "key", pieces, PutOptions())
-        assert await read(backend, bucket, "key") == content(10_000)
+        assert_same(await read(backend, bucket, "key"), content(10_000))
 
     async def test_put_head_and_get_tell_the_same_facts(
         self, backend: AsyncDriver, bucket: str
@@ -185,7 +186,7 @@ class DriverObjects(DriverTopic):
             memory = memoryview(bytearray(7000))
             while count := await reader.readinto(memory):
                 got += memory[:count]
-            assert got == body
+            assert_same(got, body)
             assert await reader.readinto(memory) == 0
 
     async def test_reader_left_early_costs_nothing(self, backend: AsyncDriver, bucket: str) -> None:
@@ -197,7 +198,7 @@ class DriverObjects(DriverTopic):
                     got = await reader.read(asked)
                     assert got
                     assert body.startswith(got)
-        assert await read(backend, bucket, "key") == body
+        assert_same(await read(backend, bucket, "key"), body)
 
     async def test_reader_left_by_an_error_lets_it_pass(
         self, backend: AsyncDriver, bucket: str
@@ -207,7 +208,7 @@ class DriverObjects(DriverTopic):
             async with backend.get(bucket, "key", GetOptions()) as reader:
                 await reader.read(1)
                 raise ZeroDivisionError
-        assert await read(backend, bucket, "key") == content(MiB)
+        assert_same(await read(backend, bucket, "key"), content(MiB))
 
     async def test_reader_may_be_used_and_left_in_other_tasks(
         self, backend: AsyncDriver, bucket: str
@@ -221,7 +222,7 @@ class DriverObjects(DriverTopic):
             if whole:
                 got += await elsewhere(rest(reader))
             await elsewhere(context.__aexit__(None, None, None))
-            assert got == body[: len(got)]
+            assert_same(got, body[: len(got)])
             assert len(got) == len(body) or not whole
 
     async def test_readers_of_one_object_are_independent(
@@ -255,9 +256,9 @@ class DriverObjects(DriverTopic):
             try:
                 got += await rest(reader)
             except (UnavailableError, ObjectChangedError):
-                assert got == body[: len(got)]
+                assert_same(got, body[: len(got)])
             else:
-                assert got == body
+                assert_same(got, body)
 
     async def test_one_of_many_puts_to_one_key_wins_whole(
         self, backend: AsyncDriver, bucket: str

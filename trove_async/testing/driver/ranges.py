@@ -8,7 +8,16 @@ import pytest
 
 from trove_async.errors import ObjectNotFoundError, RangeError
 from trove_async.models import ByteRange, GetOptions, MiB, PutOptions
-from trove_async.testing._driving import content, part_size, parts, read, rest, uploading, views
+from trove_async.testing._driving import (
+    assert_same,
+    content,
+    part_size,
+    parts,
+    read,
+    rest,
+    uploading,
+    views,
+)
 from trove_async.testing.driver._topic import DriverTopic, needs
 
 if TYPE_CHECKING:
@@ -98,7 +107,7 @@ class DriverRanges(DriverTopic):
         await backend.put(bucket, "key", views(body), PutOptions())
         for start, end in SPANS:
             got = await read(backend, bucket, "key", size=size, range=ByteRange(start, end))
-            assert got == body[start:end], f"range ({start}, {end})"
+            assert_same(got, body[start:end])
 
     async def test_range_of_an_upload_selects_across_its_parts(
         self, backend: AsyncDriver, bucket: str
@@ -118,5 +127,5 @@ class DriverRanges(DriverTopic):
             (3 * size, 3 * size + 1),
         ]:
             got = await read(backend, bucket, "key", range=ByteRange(start, end))
-            assert got == body[start:end], f"range ({start}, {end})"
+            assert_same(got, body[start:end])
         assert await read(backend, bucket, "key", range=ByteRange.last(size)) == body[-size:]

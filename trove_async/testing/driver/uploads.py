@@ -10,6 +10,7 @@ from trove_async._concurrency import task_group
 from trove_async.errors import ObjectExistsError, ObjectNotFoundError, PreconditionFailedError
 from trove_async.models import KiB, PutOptions
 from trove_async.testing._driving import (
+    assert_same,
     content,
     delete,
     keys,
@@ -45,7 +46,7 @@ class DriverUploads(DriverTopic):
         head = await backend.head(bucket, "dir/key")
         assert (info.key, info.size, info.etag) == ("dir/key", len(body), head.etag)
         assert head.size == len(body)
-        assert await read(backend, bucket, "dir/key") == body
+        assert_same(await read(backend, bucket, "dir/key"), body)
         assert await keys(backend, bucket) == ["dir/key"]
 
     async def test_parts_may_come_backwards(self, backend: AsyncDriver, bucket: str) -> None:
@@ -53,7 +54,7 @@ class DriverUploads(DriverTopic):
         async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
             await _send(one, pieces[::-1])
             await one.commit({})
-        assert await read(backend, bucket, "key") == body
+        assert_same(await read(backend, bucket, "key"), body)
 
     async def test_parts_may_come_together(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 12)
@@ -63,7 +64,7 @@ class DriverUploads(DriverTopic):
                 for lane in range(lanes):
                     group.start_soon(_send, one, pieces[lane::lanes])
             await one.commit({})
-        assert await read(backend, bucket, "key") == body
+        assert_same(await read(backend, bucket, "key"), body)
 
     async def test_part_may_come_again(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 3)
@@ -71,7 +72,7 @@ class DriverUploads(DriverTopic):
             await _send(one, [pieces[0], pieces[1], pieces[0], pieces[2], pieces[2], pieces[1]])
             info = await one.commit({})
         assert info.size == len(body)
-        assert await read(backend, bucket, "key") == body
+        assert_same(await read(backend, bucket, "key"), body)
 
     async def test_upload_keeps_nothing_of_the_borrowed_views(
         self, backend: AsyncDriver, bucket: str
@@ -84,7 +85,7 @@ class DriverUploads(DriverTopic):
                 await one.send(part, [memoryview(memory)[: part.size]])
                 memory[:] = bytes(len(memory))
             await one.commit({})
-        assert await read(backend, bucket, "key") == body
+        assert_same(await read(backend, bucket, "key"), body)
 
     async def test_part_may_be_of_many_views(self, backend: AsyncDriver, bucket: str) -> None:
         needs(backend, "upload")
@@ -95,7 +96,7 @@ class DriverUploads(DriverTopic):
             views = [memoryview(body)[at : at + 100] for at in range(0, len(body), 100)]
             await one.send(part, views)
             await one.commit({})
-        assert await read(backend, bucket, "key") == body
+        assert_same(await read(backend, bucket, "key"), body)
 
     async def test_nothing_is_seen_before_the_commit(
         self, backend: AsyncDriver, bucket: str
@@ -108,8 +109,8 @@ class DriverUploads(DriverTopic):
                 await backend.head(bucket, "new")
             await one.commit({})
             assert await keys(backend, bucket) == ["new"]
-            assert await read(backend, bucket, "new") == body
-        assert await read(backend, bucket, "new") == body
+            assert_same(await read(backend, bucket, "new"), body)
+        assert_same(await read(backend, bucket, "new"), body)
 
     @pytest.mark.parametrize("way", ["by the end of the block", "by an error"])
     async def test_upload_left_without_a_commit_leaves_nothing(
@@ -139,7 +140,7 @@ class DriverUploads(DriverTopic):
             assert await read(backend, bucket, "key") == b"old"
             new = await one.commit({})
         assert new.etag != old.etag
-        assert await read(backend, bucket, "key") == body
+        assert_same(await read(backend, bucket, "key"), body)
 
     async def test_second_commit_says_what_the_first_did(
         self, backend: AsyncDriver, bucket: str
@@ -154,7 +155,7 @@ class DriverUploads(DriverTopic):
                 assert (await backend.head(bucket, "key")).etag == first.etag
             else:
                 assert again.etag == first.etag
-        assert await read(backend, bucket, "key") == body
+        assert_same(await read(backend, bucket, "key"), body)
 
     async def test_uploads_of_one_key_do_not_mix(self, backend: AsyncDriver, bucket: str) -> None:
         one_body, one_pieces = _cut(backend, 3, "one")
@@ -168,9 +169,9 @@ class DriverUploads(DriverTopic):
                 await one.send(*mine)
                 await two.send(*theirs)
             await two.commit({})
-            assert await read(backend, bucket, "key") == two_body
+            assert_same(await read(backend, bucket, "key"), two_body)
             await one.commit({})
-        assert await read(backend, bucket, "key") == one_body
+        assert_same(await read(backend, bucket, "key"), one_body)
 
     async def test_commit_of_create_only_leaves_what_is_there(
         self, backend: AsyncDriver, bucket: str
@@ -186,7 +187,7 @@ class DriverUploads(DriverTopic):
         assert await read(backend, bucket, "key") == b"was faster"
         await delete(backend, bucket, "key")
         await upload(backend, bucket, "key", body, if_none_match="*")
-        assert await read(backend, bucket, "key") == body
+        assert_same(await read(backend, bucket, "key"), body)
 
     async def test_commit_over_a_version_needs_that_version(
         self, backend: AsyncDriver, bucket: str
@@ -202,7 +203,7 @@ class DriverUploads(DriverTopic):
                 await one.commit({})
         assert await read(backend, bucket, "key") == b"was faster"
         await upload(backend, bucket, "key", body, if_match=now.etag)
-        assert await read(backend, bucket, "key") == body
+        assert_same(await read(backend, bucket, "key"), body)
 
     async def test_upload_records_the_write_id_where_put_does(
         self, backend: AsyncDriver, bucket: str

@@ -9,7 +9,7 @@ import pytest
 
 from trove_async import IntegrityError, ObjectNotFoundError
 from trove_async._concurrency import in_thread, task_group
-from trove_async.testing._driving import content, crc32c_of
+from trove_async.testing._driving import assert_same, content, crc32c_of
 from trove_async.testing.store._topic import StoreTopic, assert_nothing_held
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class StoreBodies(StoreTopic):
         body = content(size)
         info = await store.put(bucket, "key", await body_of(kind, body, tmp_path / "body"))
         assert info.size == size
-        assert await store.read(bucket, "key") == body
+        assert_same(await store.read(bucket, "key"), body)
 
     @pytest.mark.parametrize("kind", BODIES)
     async def test_put_of_a_known_size_is_held_to_it(
@@ -86,25 +86,25 @@ class StoreBodies(StoreTopic):
     ) -> None:
         body = content(200_000)
         await store.put(bucket, "key", await body_of(kind, body, tmp_path / "a"), size=200_000)
-        assert await store.read(bucket, "key") == body
+        assert_same(await store.read(bucket, "key"), body)
         for size in (199_999, 200_001, 0, 10**8):
             with pytest.raises(IntegrityError):
                 await store.put(
                     bucket, "key", await body_of(kind, b"x" + body[1:], tmp_path / "b"), size=size
                 )
-        assert await store.read(bucket, "key") == body
+        assert_same(await store.read(bucket, "key"), body)
 
     async def test_put_of_many_parts(self, store: Trove, bucket: str) -> None:
         body = content(3 * store.pool.part_size + 12_345)
         await store.put(bucket, "memory", body)
         await store.put(bucket, "stream", flowing(body, 999_999))
         for key in ("memory", "stream"):
-            assert await store.read(bucket, key) == body
+            assert_same(await store.read(bucket, key), body)
 
     async def test_put_of_very_many_pieces(self, store: Trove, bucket: str) -> None:
         body = content(50_000)
         await store.put(bucket, "key", flowing(body, 7))
-        assert await store.read(bucket, "key") == body
+        assert_same(await store.read(bucket, "key"), body)
 
     async def test_put_takes_what_get_gives(self, store: Trove, bucket: str) -> None:
         body = content(store.pool.part_size + 1)
@@ -113,11 +113,11 @@ class StoreBodies(StoreTopic):
         async with store.get(bucket, "from") as obj:
             await store.put(bucket, "open", obj)
         async with store.get(bucket, "from") as obj:
-            assert await obj.read(1) == body[:1]
+            assert_same(await obj.read(1), body[:1])
             await store.put(bucket, "rest", obj)
-        assert await store.read(bucket, "unopened") == body
-        assert await store.read(bucket, "open") == body
-        assert await store.read(bucket, "rest") == body[1:]
+        assert_same(await store.read(bucket, "unopened"), body)
+        assert_same(await store.read(bucket, "open"), body)
+        assert_same(await store.read(bucket, "rest"), body[1:])
 
     async def test_put_of_what_is_no_body_is_a_type_error(self, store: Trove, bucket: str) -> None:
         with pytest.raises(TypeError, match="encode"):
@@ -191,7 +191,7 @@ class StoreBodies(StoreTopic):
             for number in range(24):
                 group.start_soon(put, number)
         for number in range(24):
-            assert await store.read(bucket, str(number)) == content(size, str(number))
+            assert_same(await store.read(bucket, str(number)), content(size, str(number)))
         assert store.pool.statistics().peak <= store.pool.max_bytes
 
     async def test_put_over_an_object_replaces_it(self, store: Trove, bucket: str) -> None:

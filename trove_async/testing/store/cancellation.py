@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async.testing._driving import cancelled_everywhere, content
+from trove_async.testing._driving import assert_same, cancelled_everywhere, content
 from trove_async.testing.store._topic import StoreTopic, assert_nothing_held
 from trove_async.testing.store.bodies import flowing
 
@@ -31,7 +31,7 @@ class StoreCancellation(StoreTopic):
         async def check() -> None:
             assert_nothing_held(store)
             if await store.read(bucket, "key") != b"old":
-                assert await store.read(bucket, "key") == new
+                assert_same(await store.read(bucket, "key"), new)
                 await store.put(bucket, "key", b"old")
 
         await cancelled_everywhere(put, check)
@@ -43,7 +43,7 @@ class StoreCancellation(StoreTopic):
 
         async def get() -> None:
             async with store.get(bucket, "key") as obj:
-                assert await obj.read() == body
+                assert_same(await obj.read(), body)
 
         async def check() -> None:
             assert_nothing_held(store)
@@ -62,11 +62,11 @@ class StoreCancellation(StoreTopic):
         async def check() -> None:
             assert_nothing_held(store)
             if await store.read(bucket, "to") != b"old":
-                assert await store.read(bucket, "to") == new
+                assert_same(await store.read(bucket, "to"), new)
                 await store.put(bucket, "to", b"old")
 
         await cancelled_everywhere(lambda: store.copy(bucket, "from", bucket, "to"), check)
-        assert await store.read(bucket, "from") == new
+        assert_same(await store.read(bucket, "from"), new)
 
     async def test_move_cancelled_anywhere_loses_nothing(
         self, store: Trove, bucket: str, other_bucket: str
@@ -77,9 +77,9 @@ class StoreCancellation(StoreTopic):
         async def check() -> None:
             assert_nothing_held(store)
             if await store.exists(other_bucket, "key"):
-                assert await store.read(other_bucket, "key") == body
+                assert_same(await store.read(other_bucket, "key"), body)
                 await store.move(other_bucket, "key", bucket, "key")
-            assert await store.read(bucket, "key") == body
+            assert_same(await store.read(bucket, "key"), body)
 
         await cancelled_everywhere(lambda: store.move(bucket, "key", other_bucket, "key"), check)
 

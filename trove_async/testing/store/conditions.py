@@ -14,7 +14,7 @@ from trove_async import (
     TroveError,
 )
 from trove_async._concurrency import task_group
-from trove_async.testing._driving import content
+from trove_async.testing._driving import assert_same, content
 from trove_async.testing.driver.metadata import HEADERS, METADATA, TAGS
 from trove_async.testing.store._topic import StoreTopic, claims
 
@@ -218,7 +218,7 @@ class StoreConditions(StoreTopic):
         body = content((parts - 1) * store.pool.part_size + 1)
         if getattr(await claims(store, bucket), capability):
             await store.put(bucket, "key", body, **options)
-            assert await store.read(bucket, "key") == body
+            assert_same(await store.read(bucket, "key"), body)
             return await store.head(bucket, "key")
         with pytest.raises(NotSupportedError):
             await store.put(bucket, "key", body, **options)

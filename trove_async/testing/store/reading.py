@@ -14,7 +14,7 @@ from trove_async import (
     RangeError,
 )
 from trove_async._concurrency import in_thread, task_group
-from trove_async.testing._driving import content, elsewhere
+from trove_async.testing._driving import assert_same, content, elsewhere
 from trove_async.testing.driver.ranges import BEYOND, OF_NOTHING, SELECTING
 from trove_async.testing.store._topic import StoreTopic, claims
 
@@ -37,7 +37,7 @@ class StoreReading(StoreTopic):
             assert (obj.info.size, obj.range) == (len(body), (0, len(body)))
             chunks = [chunk async for chunk in obj]
         assert all(type(chunk) is bytes and chunk for chunk in chunks)
-        assert b"".join(chunks) == body
+        assert_same(b"".join(chunks), body)
 
     async def test_ways_of_reading_may_be_mixed(self, store: Trove, bucket: str) -> None:
         body = content(3_000_000)
@@ -51,7 +51,7 @@ class StoreReading(StoreTopic):
                 got += chunk
                 break
             got += await obj.read()
-            assert got == body
+            assert_same(got, body)
             assert [await obj.read(), await obj.read(5), await obj.readinto(memory)] == [
                 b"",
                 b"",
@@ -72,7 +72,7 @@ class StoreReading(StoreTopic):
         await in_thread(target.parent.mkdir)
         async with store.get(bucket, "key") as obj:
             await obj.save(target)
-        assert await in_thread(target.read_bytes) == body
+        assert_same(await in_thread(target.read_bytes), body)
         assert await in_thread(lambda: [path.name for path in target.parent.iterdir()]) == ["saved"]
 
     async def test_awaited_get_is_closed_by_whoever_holds_it(
@@ -146,7 +146,7 @@ class StoreReading(StoreTopic):
                 with pytest.raises(NotSupportedError):
                     await store.read(bucket, "key", range=(start, end))
                 continue
-            assert await store.read(bucket, "key", range=(start, end)) == body[start:end]
+            assert_same(await store.read(bucket, "key", range=(start, end)), body[start:end])
 
     async def test_get_ranges_returns_each_in_its_place(self, store: Trove, bucket: str) -> None:
         body = content(3_000_000)
@@ -199,10 +199,10 @@ class StoreReading(StoreTopic):
         try:
             for _ in range(20):
                 readers.append(await store.get(bucket, "key"))
-                assert await readers[-1].read(1) == body[:1]
-            assert await store.read(bucket, "key") == body
+                assert_same(await readers[-1].read(1), body[:1])
+            assert_same(await store.read(bucket, "key"), body)
             for reader in readers:
-                assert await reader.read() == body[1:]
+                assert_same(await reader.read(), body[1:])
         finally:
             for reader in readers:
                 await reader.aclose()
@@ -218,4 +218,4 @@ class StoreReading(StoreTopic):
             for number in range(20):
                 group.start_soon(again, number)
         for number in range(20):
-            assert await store.read(bucket, f"to-{number}") == body
+            assert_same(await store.read(bucket, f"to-{number}"), body)
