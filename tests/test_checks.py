@@ -181,13 +181,8 @@ async def test_info_in_hand_is_a_condition() -> None:
 def test_metadata_names_are_put_in_lower_case() -> None:
     assert checks.put_options(metadata={"Colour": "Blue"}).metadata == {"colour": "Blue"}
     assert checks.put_options().metadata == {}
-    assert checks.changes(None, None, None, None).metadata is None
-    assert checks.changes({}, None, None, None).metadata == {}
-
-
-def test_every_put_has_a_write_id_of_its_own() -> None:
-    ids = {checks.put_options().write_id for _ in range(100)}
-    assert len(ids) == 100
+    assert checks.changes(None, None, None, None, "w").metadata is None
+    assert checks.changes({}, None, None, None, "w").metadata == {}
 
 
 def test_options_are_packed_as_they_were_given() -> None:

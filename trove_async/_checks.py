@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -102,6 +101,7 @@ def put_options(
     content_encoding: str | None = None,
     if_none_match: str | None = None,
     if_match: str | ObjectInfo | None = None,
+    write_id: str | None = None,
 ) -> PutOptions:
     """Check a put's options by themselves, and pack them.
 
@@ -114,31 +114,28 @@ def put_options(
             raise TypeError(f"size is the body's bytes, an int, not {type(size).__name__}")
         if size < 0:
             raise ValueError(f"size is the body's bytes, not {size}")
-    if if_none_match not in {None, "*"}:
-        raise ValueError('if_none_match of a put is "*": create only, never replace')
-    if if_none_match is not None and if_match is not None:
-        raise ValueError("if_match replaces a version, if_none_match creates: not both")
+    if if_none_match is not None:
+        if if_none_match != "*":
+            raise ValueError('if_none_match of a put is "*": create only, never replace')
+        if if_match is not None:
+            raise ValueError("if_match replaces a version, if_none_match creates: not both")
     _names.check_header("content_type", content_type)
     _names.check_header("cache_control", cache_control)
     _names.check_header("content_disposition", content_disposition)
     _names.check_header("content_encoding", content_encoding)
     _names.check_header("storage_class", storage_class)
-    for name, value in _checked_mapping("tags", tags).items():
-        for text in (name, value):
-            _names.check_text("a tag", text)
-            _names.check_header("a tag", text)
     return PutOptions(
         size=size,
         content_type=content_type,
-        metadata=checked_metadata(metadata or {}),
-        tags=dict(tags or {}),
+        metadata={} if metadata is None else checked_metadata(metadata),
+        tags={} if tags is None else _checked_tags(tags),
         storage_class=storage_class,
         cache_control=cache_control,
         content_disposition=content_disposition,
         content_encoding=content_encoding,
         if_match=etag_of(if_match),
         if_none_match=if_none_match,
-        write_id=new_write_id(),
+        write_id=write_id,
     )
 
 
@@ -147,6 +144,7 @@ def changes(
     storage_class: str | None,
     if_match: str | ObjectInfo | None,
     if_none_match: str | None,
+    write_id: str,
 ) -> Changes:
     """Check the options of a copy by themselves, and pack them."""
     checked = put_options(
@@ -160,7 +158,7 @@ def changes(
         storage_class=storage_class,
         if_match=checked.if_match,
         if_none_match=if_none_match,
-        write_id=new_write_id(),
+        write_id=write_id,
     )
 
 
@@ -176,14 +174,15 @@ def checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
     return lowered
 
 
-def new_write_id() -> str:
-    """Return an id that no other write has."""
-    return secrets.token_hex(8)
+def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
+    for name, value in _checked_mapping("tags", tags).items():
+        for text in (name, value):
+            _names.check_text("a tag", text)
+            _names.check_header("a tag", text)
+    return dict(tags)
 
 
-def _checked_mapping(what: str, mapping: Mapping[str, str] | None) -> Mapping[str, str]:
-    if mapping is None:
-        return {}
+def _checked_mapping(what: str, mapping: Mapping[str, str]) -> Mapping[str, str]:
     if not isinstance(mapping, Mapping):
         raise TypeError(f"{what} maps names to values, {type(mapping).__name__} does not")
     return mapping
@@ -207,6 +206,20 @@ def etag_of(condition: str | ObjectInfo | None) -> str | None:
     return etag
 
 
+_PUT_NEEDS = (
+    ("if_none_match", "put_if_none_match", "create only (if_none_match)"),
+    ("if_match", "put_if_match", "replace one version only (if_match)"),
+    ("metadata", "metadata", "keep metadata"),
+    ("tags", "tags", "keep tags"),
+    ("storage_class", "storage_class", "choose a storage class"),
+    ("content_type", "headers", "keep content_type"),
+    ("cache_control", "headers", "keep cache_control"),
+    ("content_disposition", "headers", "keep content_disposition"),
+    ("content_encoding", "headers", "keep content_encoding"),
+)
+"""What options a backend may lack: the option, the capability, and what it is in words."""
+
+
 def check_put(backend: Backend, key: str, options: PutOptions) -> None:
     """Refuse what the backend would have to drop.
 
@@ -216,18 +229,8 @@ def check_put(backend: Backend, key: str, options: PutOptions) -> None:
     """
     check_key_length(backend, key)
     can = backend.capabilities
-    for asked, able, what in (
-        (options.if_none_match is not None, can.put_if_none_match, "create only (if_none_match)"),
-        (options.if_match is not None, can.put_if_match, "replace one version only (if_match)"),
-        (bool(options.metadata), can.metadata, "keep metadata"),
-        (bool(options.tags), can.tags, "keep tags"),
-        (options.storage_class is not None, can.storage_class, "choose a storage class"),
-        (options.content_type is not None, can.headers, "keep content_type"),
-        (options.cache_control is not None, can.headers, "keep cache_control"),
-        (options.content_disposition is not None, can.headers, "keep content_disposition"),
-        (options.content_encoding is not None, can.headers, "keep content_encoding"),
-    ):
-        if asked and not able:
+    for option, capability, what in _PUT_NEEDS:
+        if not getattr(can, capability) and getattr(options, option) not in (None, {}):
             raise _refused(backend, what)
     if options.metadata:
         size = sum(len(name) + len(value.encode()) for name, value in options.metadata.items())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
+from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 from ._backends import Backends
@@ -62,6 +64,8 @@ class Core:
         self.backends = Backends(
             drivers, pool=pool, events=self.events, timeout=timeout, retry=retry
         )
+        self._writes = count()
+        self._writer = ""
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._closed = False
 
@@ -75,6 +79,7 @@ class Core:
         if self._home is not None or self._closed:
             raise ClosedError("a store is opened once: make a new Trove")
         self._home = os.getpid(), asyncio.get_running_loop()
+        self._writer = secrets.token_hex(8)
         try:
             await self.backends.open()
         except BaseException:
@@ -88,6 +93,10 @@ class Core:
         self._closed = True
         if self._home is not None:
             await self.backends.aclose()
+
+    def new_write_id(self) -> str:
+        """Return an id that no other write has, of this store or another."""
+        return f"{self._writer}-{next(self._writes):x}"
 
     def check_usable(self) -> None:
         """Raise ClosedError, with what to do, if the store may not be used here and now."""

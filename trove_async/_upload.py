@@ -186,9 +186,7 @@ class Put:
             hop = size > _INLINE_HASH
             checksums = {CRC32C: await in_thread(crc32c_of, views) if hop else crc32c_of(views)}
         compare(self._options.checksums, checksums, "the body is not what was announced")
-        options = replace(
-            self._options, size=size, checksums={**self._options.checksums, **checksums}
-        )
+        options = self._options.of_body(size, checksums)
         driver = self._backend.driver
         info = await self._with_bucket(lambda: driver.put(self._bucket, self._key, views, options))
         info = await self._verified(info, size, checksums)

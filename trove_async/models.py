@@ -128,6 +128,12 @@ class ObjectInfo:
         self, *, backend: str | None = None, bucket: str | None = None, key: str | None = None
     ) -> ObjectInfo:
         """Return the same facts under another backend's, bucket's or key's name."""
+        if (
+            (backend is None or backend == self.backend)
+            and (bucket is None or bucket == self.bucket)
+            and (key is None or key == self.key)
+        ):
+            return self
         return ObjectInfo(
             bucket=self.bucket if bucket is None else bucket,
             key=self.key if key is None else key,
@@ -330,6 +336,23 @@ class PutOptions:
     def conditional(self) -> bool:
         """Whether the put may be refused because of what is there."""
         return self.if_match is not None or self.if_none_match is not None
+
+    def of_body(self, size: int, checksums: Mapping[str, str]) -> PutOptions:
+        """Return the same of a body that is known by now: `replace`, in a fifth of its time."""
+        options = object.__new__(PutOptions)
+        for get, set_to in _PUT_SLOTS:
+            set_to(options, get(self))
+        _set_put_size(options, size)
+        _set_put_checksums(options, {**self.checksums, **checksums})
+        return options
+
+
+_PUT_SLOTS = [
+    (slot.__get__, slot.__set__)
+    for slot in (vars(PutOptions)[one.name] for one in fields(PutOptions))
+]
+_set_put_size = vars(PutOptions)["size"].__set__
+_set_put_checksums = vars(PutOptions)["checksums"].__set__
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -238,6 +238,7 @@ class Trove:
             content_encoding=content_encoding,
             if_none_match=if_none_match,
             if_match=if_match,
+            write_id=self._core.new_write_id(),
         )
         return await self._objects.put(bucket, key, source_of(body), options, progress)
 
@@ -430,7 +431,9 @@ class Trove:
             Otherwise as `put`.
         """
         _checks.progress(progress)
-        changes = _checks.changes(metadata, storage_class, if_match, if_none_match)
+        changes = _checks.changes(
+            metadata, storage_class, if_match, if_none_match, self._core.new_write_id()
+        )
         source = _names.check(src_bucket, src_key)
         target = _names.check(dst_bucket, dst_key)
         return await self._objects.copy(source, target, changes, progress)
@@ -457,7 +460,9 @@ class Trove:
             As `copy`. ObjectChangedError after the copy means that both are there.
         """
         _checks.progress(progress)
-        changes = _checks.changes(metadata, storage_class, if_match, if_none_match)
+        changes = _checks.changes(
+            metadata, storage_class, if_match, if_none_match, self._core.new_write_id()
+        )
         source = _names.check(src_bucket, src_key)
         target = _names.check(dst_bucket, dst_key)
         return await self._objects.move(source, target, changes, progress)

@@ -65,6 +65,7 @@ class MemoryDriver:
         # Unlike a checksum, a number never comes twice: an etag tells one write from the next.
         self._writes = count(1)
         self._token = secrets.token_hex(4)
+        self._backend = ""
         self._capabilities = Capabilities(
             put_if_none_match=True,
             put_if_match=True,
@@ -97,7 +98,8 @@ class MemoryDriver:
         return self._capabilities
 
     async def open(self, context: DriverContext) -> None:
-        """Do nothing: there is nothing to connect to."""
+        """Note the backend's name: there is nothing to connect to."""
+        self._backend = context.backend
 
     async def aclose(self) -> None:
         """Do nothing: the objects stay for the next `open`."""
@@ -235,6 +237,7 @@ class MemoryDriver:
             content_disposition=options.content_disposition,
             content_encoding=options.content_encoding,
             checksums={"crc32c": crc},
+            backend=self._backend,
             write_id=options.write_id,
         )
         home.add(key, _Object(info, chunks, checksum))

@@ -34,12 +34,17 @@ records = st.builds(
     Record,
     crc32c=st.none() | st.binary(min_size=4, max_size=4).map(lambda raw: b64encode(raw).decode()),
     write_id=st.none() | st.text(st.characters(codec="utf-8"), min_size=1, max_size=400),
-    content_type=st.none() | texts,
-    cache_control=st.none() | texts,
-    content_disposition=st.none() | texts,
-    content_encoding=st.none() | texts,
-    metadata=st.dictionaries(texts, texts, max_size=3),
-    tags=st.dictionaries(texts, texts, max_size=3),
+    said=st.fixed_dictionaries(
+        {},
+        optional={
+            "content_type": texts,
+            "cache_control": texts,
+            "content_disposition": texts,
+            "content_encoding": texts,
+            "metadata": st.dictionaries(texts, texts, max_size=3),
+            "tags": st.dictionaries(texts, texts, max_size=3),
+        },
+    ),
 )
 
 
@@ -59,7 +64,7 @@ def test_decode_undoes_encode(record: Record, owner: tuple[str, str] | None) -> 
 
 @pytest.mark.parametrize("status", [_status(mtime_ns=2), _status(size=3)])
 def test_record_of_another_state_is_not_believed(status: os.stat_result) -> None:
-    assert decode(Record(content_type="a/b").encode(_status()), status) is None
+    assert decode(Record(said={"content_type": "a/b"}).encode(_status()), status) is None
 
 
 @given(st.binary(max_size=80))

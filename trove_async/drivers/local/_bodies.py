@@ -138,7 +138,7 @@ def open_body(
     """
     found = find(root, spot)
     try:
-        info, span = admit(spot, found, options)
+        info, span = admit(root, spot, found, options)
         if span[1] - span[0] <= WHOLE:
             body = _held(found, info, span, os.pread(found.fd, span[1] - span[0], span[0]))
             found.close()
@@ -160,7 +160,7 @@ def open_body_nowait(root: Root, spot: Spot, options: GetOptions) -> HeldBody | 
     if root.read_flags is None or (found := find_nowait(root, spot)) is None:
         return None
     try:
-        info, span = admit(spot, found, options)
+        info, span = admit(root, spot, found, options)
         size = span[1] - span[0]
         if size > WHOLE:
             return None
@@ -176,7 +176,9 @@ def open_body_nowait(root: Root, spot: Spot, options: GetOptions) -> HeldBody | 
         found.close()
 
 
-def admit(spot: Spot, found: Found, options: GetOptions) -> tuple[ObjectInfo, tuple[int, int]]:
+def admit(
+    root: Root, spot: Spot, found: Found, options: GetOptions
+) -> tuple[ObjectInfo, tuple[int, int]]:
     """Return the object and the bytes that a get is to have.
 
     Raises:
@@ -189,7 +191,7 @@ def admit(spot: Spot, found: Found, options: GetOptions) -> tuple[ObjectInfo, tu
     if options.if_none_match is not None and options.if_none_match in {"*", etag(status)}:
         raise PreconditionFailedError("the object still is the version that was excluded")
     span = (0, status.st_size) if options.range is None else options.range.resolve(status.st_size)
-    return describe(spot.bucket, spot.key, status, found.record), span
+    return describe(spot, status, found.record, root.backend), span
 
 
 def steady(found: Found) -> bool:

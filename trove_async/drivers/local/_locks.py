@@ -15,6 +15,7 @@ import os
 import struct
 import time
 import zlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Self
 
 from trove_async.errors import UnavailableError
@@ -154,5 +155,6 @@ class Lock:
 _HELD = frozenset((errno.EAGAIN, errno.EACCES))  # fcntl(2), F_OFD_SETLK
 
 
+@lru_cache(maxsize=1024)
 def _start(bucket: str) -> int:
     return (zlib.crc32(bucket.encode()) & _BUCKETS) * _KEYS

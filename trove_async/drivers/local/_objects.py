@@ -80,7 +80,7 @@ def head(root: Root, spot: Spot) -> ObjectInfo:
     """Return all that is known of the object."""
     found = find(root, spot)
     found.close()
-    return describe(spot.bucket, spot.key, found.status, found.record)
+    return describe(spot, found.status, found.record, root.backend)
 
 
 def put(

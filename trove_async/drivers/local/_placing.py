@@ -52,7 +52,7 @@ def publish(
             still there to be discarded.
     """
     status = staged.seal(spot.bucket, spot.key, record)
-    info = describe(spot.bucket, spot.key, status, record)
+    info = describe(spot, status, record, root.backend)
     with root.locks.key(spot.bucket, spot.key, stop):
         for _ in range(_TRIES):
             try:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import struct
 from base64 import b64decode, b64encode
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Self
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trove_async.models import ObjectInfo
 
@@ -23,40 +23,43 @@ if TYPE_CHECKING:
 
     from trove_async.models import PutOptions
 
+    from ._layout import Spot
+
 _VERSION = 1
 _HEAD = struct.Struct("<BBBqQI")  # version, flags, write_id's length, mtime_ns, size, crc32c
 _HAS_CRC32C = 1
 _MAX_WRITE_ID = 255
 
-_TEXTS = ("content_type", "cache_control", "content_disposition", "content_encoding")
+_SAID: Final = (
+    "content_type",
+    "cache_control",
+    "content_disposition",
+    "content_encoding",
+    "metadata",
+    "tags",
+)
+_NAMES: Final = frozenset(_SAID)
+_UNSAID: Final[tuple[object, ...]] = (None, {})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What a put said of an object. `crc32c` is in base64, as in `ObjectInfo.checksums`."""
+class Record(NamedTuple):
+    """What a put said of an object.
+
+    Attributes:
+        crc32c: In base64, as in `ObjectInfo.checksums`.
+        write_id: As in `ObjectInfo`.
+        said: The options that were given, by their names in `PutOptions`: of most objects, none.
+    """
 
     crc32c: str | None = None
     write_id: str | None = None
-    content_type: str | None = None
-    cache_control: str | None = None
-    content_disposition: str | None = None
-    content_encoding: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
-    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    said: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
-    def of(cls, options: PutOptions, crc32c: str | None) -> Self:
+    def of(cls, options: PutOptions, crc32c: str | None) -> Record:
         """Return the record of a put of these options."""
-        return cls(
-            crc32c=crc32c,
-            write_id=options.write_id,
-            content_type=options.content_type,
-            cache_control=options.cache_control,
-            content_disposition=options.content_disposition,
-            content_encoding=options.content_encoding,
-            metadata=dict(options.metadata),
-            tags=dict(options.tags),
-        )
+        said = {name: value for name in _SAID if (value := getattr(options, name)) not in _UNSAID}
+        return cls(crc32c, options.write_id, said)
 
     def encode(self, status: os.stat_result, owner: tuple[str, str] | None = None) -> bytes:
         """Return it in bytes, bound to the file as `status` tells it.
@@ -66,13 +69,7 @@ class Record:
             owner: Bucket and key, where the record is kept apart from the file.
         """
         write_id = b"" if self.write_id is None else self.write_id.encode()
-        rest: dict[str, Any] = {
-            name: value for name in _TEXTS if (value := getattr(self, name)) is not None
-        }
-        if self.metadata:
-            rest["metadata"] = self.metadata
-        if self.tags:
-            rest["tags"] = self.tags
+        rest = dict(self.said)
         if owner is not None:
             rest["owner"] = owner
         if len(write_id) > _MAX_WRITE_ID:
@@ -100,14 +97,15 @@ def decode(raw: bytes, status: os.stat_result) -> tuple[Record, tuple[str, str] 
         checksum = b64encode(crc32c.to_bytes(4)).decode() if flags & _HAS_CRC32C else None
         write_id = raw[_HEAD.size : end].decode() if length else None
         if len(raw) == end:
-            return Record(crc32c=checksum, write_id=write_id), None
-        rest = json.loads(raw[end:])
-        owner = rest.pop("owner", None)
-        rest.setdefault("write_id", write_id)
-        record = Record(crc32c=checksum, **rest)
+            return Record(checksum, write_id), None
+        said = json.loads(raw[end:])
+        owner = said.pop("owner", None)
+        write_id = said.pop("write_id", write_id)
+        if not said.keys() <= _NAMES:
+            return None
     except (struct.error, ValueError, TypeError, AttributeError):
         return None  # another tool's, or a disk's, idea of it
-    return record, None if owner is None else tuple(owner)
+    return Record(checksum, write_id, said), None if owner is None else tuple(owner)
 
 
 def decode_owner(raw: bytes) -> tuple[str, str] | None:
@@ -133,20 +131,16 @@ def written(seconds: float) -> datetime:
         return datetime.max.replace(tzinfo=UTC) if seconds > 0 else datetime.min.replace(tzinfo=UTC)
 
 
-def describe(bucket: str, key: str, status: os.stat_result, record: Record) -> ObjectInfo:
+def describe(spot: Spot, status: os.stat_result, record: Record, backend: str) -> ObjectInfo:
     """Return all that is known of an object."""
     return ObjectInfo(
-        bucket=bucket,
-        key=key,
+        bucket=spot.bucket,
+        key=spot.key,
         size=status.st_size,
         etag=etag(status),
         last_modified=written(status.st_mtime),
-        content_type=record.content_type,
-        metadata=record.metadata,
-        tags=record.tags,
-        cache_control=record.cache_control,
-        content_disposition=record.content_disposition,
-        content_encoding=record.content_encoding,
         checksums={} if record.crc32c is None else {"crc32c": record.crc32c},
+        backend=backend,
         write_id=record.write_id,
+        **record.said,
     )

@@ -41,6 +41,10 @@ _LOCAL_FILE_SYSTEMS: Final = frozenset(
 _LOCAL_TICK = 50_000_000
 _REMOTE_TICK = 2_000_000_000
 
+_NO_SUBDIRECTORIES: Final = 2
+"""Links of a directory that has none: its name and its ``.``. Where a file system does not count
+links so, there are fewer (1 on Btrfs), and one looks."""
+
 _SWEPT_SIDECARS = 1000
 _SWEPT_AGE = 600.0
 
@@ -129,6 +133,8 @@ class Root:
 
     def has_overflow(self, spot: Spot) -> bool:
         """Tell whether any key of the bucket may be in the overflow: most buckets have none."""
+        if os.fstat(self._overflow).st_nlink == _NO_SUBDIRECTORIES:
+            return False
         try:
             os.stat(spot.home, dir_fd=self._overflow, follow_symlinks=False)
         except FileNotFoundError:
@@ -138,7 +144,7 @@ class Root:
     def open_parent(self, path: str) -> tuple[int, str]:
         """Open the directory that `path` lies in; return its descriptor and the last name."""
         parent, _, name = path.rpartition("/")
-        return self.beneath.open(parent, DIRECTORY), name
+        return self.beneath.open_directory(parent), name
 
     @property
     def top(self) -> int:

@@ -58,6 +58,12 @@ class Staged:
 
     def write(self, views: Sequence[memoryview], offset: int, stop: Stop) -> None:
         """Write `views` one after the other from `offset` on."""
+        if (
+            len(views) == 1
+            and len(views[0]) <= _WRITE_AT_ONCE
+            and os.pwritev(self.fd, views, offset) == len(views[0])
+        ):
+            return
         for batch in _batches(views):
             stop.check()
             rest = batch

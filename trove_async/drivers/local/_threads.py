@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import deque
 from concurrent.futures import Executor, Future
 from contextlib import suppress
@@ -33,11 +32,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-_STUCK = 0.002
-"""Seconds after which a lane's thread is taken to wait for a disk, and is helped by another."""
-
-_TOGETHER = 32
-"""Results reported at once at the most: the fewer times loop and thread compete, the faster both."""
+_LOOK = 0.005
+"""Seconds between two looks at a busy lane. What was done meanwhile is reported, together: the fewer
+times loop and thread compete for the interpreter, the faster both. When nothing was done, the lane's
+thread is taken to wait for a disk, and is helped by another; one that only waits for a busy loop is
+not, since the interpreter's switch interval is as long."""
 
 
 class Stopped(Exception):  # noqa: N818 - it is a signal, heard by nobody but the thread's caller
@@ -72,7 +71,9 @@ class Threads:
         self._lane: deque[_Job[object]] = deque()
         self._lane_lock = threading.Lock()
         self._lane_threads = 0
-        self._lane_begun = 0.0
+        self._lane_done = 0
+        self._lane_told: deque[Callable[[], None]] = deque()
+        self._look: asyncio.TimerHandle | None = None
         self._ended = [self._loop.create_future() for _ in range(count)]
         # Daemons: a program that forgets to close its store still ends. What a thread is torn
         # away from then is what a kill leaves, too.
@@ -130,6 +131,8 @@ class Threads:
 
     async def aclose(self) -> None:
         """Wait for the threads to end. Idempotent."""
+        if self._look is not None:
+            self._look.cancel()
         if self._open:
             self._open = False
             for _ in self._threads:
@@ -151,30 +154,39 @@ class Threads:
 
     def _put_in_lane(self, job: _Job[T]) -> None:
         with self._lane_lock:
-            stuck = time.monotonic() - self._lane_begun > _STUCK
-            helped = self._lane_threads and not (stuck and self._lane_threads < len(self._threads))
-            if not helped:
+            if not self._lane_threads:
                 self.put(self._drain_lane)
-                self._lane_threads += 1
+                self._lane_threads = 1
             self._lane.append(job)  # type: ignore[arg-type] # what it returns is nothing to us
+        if self._look is None:
+            self._look = self._loop.call_later(_LOOK, self._look_at_lane, self._lane_done)
 
     def _drain_lane(self) -> None:
-        told: list[Callable[[], None]] = []
         while True:
             with self._lane_lock:
                 job = self._lane.popleft() if self._lane else None
-                self._lane_begun = started = time.monotonic()
                 if job is None:
                     self._lane_threads -= 1
-            if job is None:
-                break
-            job.run(told.append)
+                    break
+            job.run(self._lane_told.append)
             del job
-            if len(told) >= _TOGETHER or time.monotonic() - started > _STUCK:
-                _tell(self._loop, _call_all, told)
-                told = []
-        if told:
-            _tell(self._loop, _call_all, told)
+            self._lane_done += 1
+        _tell(self._loop, self._report)
+
+    def _look_at_lane(self, done: int) -> None:
+        self._look = None
+        self._report()
+        with self._lane_lock:
+            if not self._lane_threads:
+                return
+            if self._lane and self._lane_done == done and self._lane_threads < len(self._threads):
+                self.put(self._drain_lane)
+                self._lane_threads += 1
+        self._look = self._loop.call_later(_LOOK, self._look_at_lane, self._lane_done)
+
+    def _report(self) -> None:
+        while self._lane_told:
+            self._lane_told.popleft()()
 
     def _serve(self, ended: asyncio.Future[None]) -> None:
         while (work := self._queue.get()) is not None:
@@ -279,11 +291,6 @@ class Lane(Executor):
         if self._job is not None and not self._job.cancel():
             with suppress(OSError):
                 await settled(asyncio.wrap_future(self._job))
-
-
-def _call_all(calls: list[Callable[[], None]]) -> None:
-    for call in calls:
-        call()
 
 
 def _set(future: asyncio.Future[None], value: None) -> None:

@@ -211,10 +211,11 @@ class LocalDriver:
         _no_versions(version_id)
         root, _ = self._opened()
         with translated(bucket, key):
-            found = _objects.find_nowait(root, root.layout.spot(bucket, key))
+            spot = root.layout.spot(bucket, key)
+            found = _objects.find_nowait(root, spot)
         if found is not None:
             found.close()
-            return describe(bucket, key, found.status, found.record)
+            return describe(spot, found.status, found.record, root.backend)
         return await self._on_object(bucket, key, lambda root, spot, _: _objects.head(root, spot))
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
