@@ -13,7 +13,6 @@ import anyio
 
 from ._concurrency import shielded
 from ._pipeline import CRC32C, Crc32c
-from .driver import DriverReader, ReadsInto
 from .errors import (
     ClosedError,
     IntegrityError,
@@ -29,11 +28,13 @@ from .models import ByteRange, GetOptions
 from .pool import SLOT
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from ._concurrency import OwnedTask
     from ._leaf import Leaf
+    from .driver import DriverReader
     from .models import ObjectInfo
     from .pool import Lease
     from .retry import Retries
@@ -241,16 +242,18 @@ class Body:
             or connection is None
             or leaf.tasks.closed
             or not leaf.capabilities.ranges  # what is revoked could not be read again
-            or not isinstance(connection.reader, ReadsInto)
+            or (readinto := getattr(connection.reader, "readinto", None)) is None
         ):
             return
         lease = leaf.pool.try_lease(SLOT, revoke=self._revoke)
         if lease is not None:
             view = lease.views[0][: min(SLOT, self._end - self._position)]
-            self._ahead = _Ahead(lease, leaf.tasks.start(self._fill(connection.reader, view)))
+            self._ahead = _Ahead(lease, leaf.tasks.start(self._fill(readinto, view)))
 
-    async def _fill(self, reader: ReadsInto, view: memoryview) -> memoryview:
-        count = await self._leaf.progress(reader.readinto(view), "no bytes arrived")
+    async def _fill(
+        self, readinto: Callable[[memoryview], Awaitable[int]], view: memoryview
+    ) -> memoryview:
+        count = await self._leaf.progress(readinto(view), "no bytes arrived")
         return self._arrived(view[:count])
 
     def _revoke(self) -> bool:

@@ -160,8 +160,6 @@ async def test_failed_stream_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch
             with pytest.raises(BackendError) as caught:
                 await reader.read(1000)
             assert caught.value.key == "big"
-            with pytest.raises(BackendError):
-                await reader.readinto(memoryview(bytearray(10)))  # type: ignore[attr-defined] # ReadsInto
 
 
 async def test_failed_delete_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from aiofiles.threadpool import wrap
 
 from trove_async.errors import ClosedError, PreconditionFailedError, UnavailableError
+from trove_async.pool import SLOT
 
 from ._failures import failure
 from ._objects import find, find_nowait
@@ -18,7 +19,10 @@ from ._record import describe, etag
 from ._threads import Lane
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from trove_async.models import GetOptions, ObjectInfo
+    from trove_async.pool import BufferPool, Lease
 
     from ._layout import Spot
     from ._objects import Found
@@ -47,14 +51,6 @@ class HeldBody:
         self._position = start + len(chunk)
         return chunk
 
-    async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with the next bytes; return how many."""
-        start = self._position
-        chunk = memoryview(self._data)[start : start + buffer.nbytes]
-        buffer[: chunk.nbytes] = chunk
-        self._position = start + chunk.nbytes
-        return chunk.nbytes
-
     async def aclose(self) -> None:
         """Let the memory go."""
         self._data = b""
@@ -63,69 +59,118 @@ class HeldBody:
 class OpenBody:
     """A body that is read from its file in hops, by the driver's own threads.
 
+    A stream that asks for a `SLOT` at a time finds the next one read, if the pool has room for it.
+
     Args:
         found: The open file, which is the reader's from here on, set to the first byte.
         info: The object.
         span: What of it is to be read.
         threads: The driver's.
+        pool: The store's.
     """
 
-    __slots__ = ("_file", "_found", "_handle", "_lane", "_left", "_threads", "info", "range")
+    __slots__ = (
+        "_ahead",
+        "_file",
+        "_found",
+        "_handle",
+        "_lane",
+        "_lease",
+        "_left",
+        "_pool",
+        "_streaming",
+        "_threads",
+        "_wanted",
+        "info",
+        "range",
+    )
 
     def __init__(
-        self, found: Found, info: ObjectInfo, span: tuple[int, int], threads: Threads
+        self,
+        found: Found,
+        info: ObjectInfo,
+        span: tuple[int, int],
+        threads: Threads,
+        pool: BufferPool,
     ) -> None:
         self.info = info
         self.range = span
         self._found = found
         self._left = span[1] - span[0]
         self._threads = threads
+        self._pool = pool
         self._lane = Lane(threads)
         self._file = FileIO(found.fd, "rb")
         self._handle = wrap(self._file, loop=asyncio.get_running_loop(), executor=self._lane)
+        self._ahead: Future[bytes] | None = None
+        self._lease: Lease | None = None
+        self._streaming = self._wanted = False
 
     async def read(self, size: int) -> bytes:
         """Return the next 1 to `size` bytes, or ``b""`` at the end."""
         if not self._left:
             return b""
         try:
-            chunk: bytes = await self._handle.read(min(size, self._left))
+            chunk = await self._next(min(size, self._left))
         except asyncio.CancelledError:
             await self._lane.quiet()
             raise
         except OSError as error:
-            raise self._failure(error) from error
-        self._count(len(chunk))
+            raise failure(error, self.info.bucket, self.info.key) from error
+        self._left -= len(chunk)
+        if not chunk or (not self._left and not steady(self._found)):
+            raise _changed()
+        before, self._streaming = self._streaming, size >= SLOT
+        if before and self._streaming and self._left:
+            self._read_ahead()
         return chunk
-
-    async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with the next bytes; return how many. It is left alone from then on."""
-        if not self._left:
-            return 0
-        try:
-            count: int = await self._handle.readinto(buffer[: self._left])
-        except asyncio.CancelledError:
-            await self._lane.quiet()
-            raise
-        except OSError as error:
-            raise self._failure(error) from error
-        self._count(count)
-        return count
 
     async def aclose(self) -> None:
         """Close the file, in a thread: the last one to close a deleted file also frees its room."""
+        self._wanted = True  # nothing is revoked any more
         try:
-            await self._threads.finish(self._file.close)
-        except ClosedError:  # the driver is closed, and was not waited for
-            self._file.close()
+            await self._lane.quiet()
+        finally:
+            self._drop()
+            try:
+                await self._threads.finish(self._file.close)
+            except ClosedError:  # the driver is closed, and was not waited for
+                self._file.close()
 
-    def _count(self, count: int) -> None:
-        self._left -= count
-        if count == 0 or (not self._left and not steady(self._found)):
-            raise _changed()
+    async def _next(self, size: int) -> bytes:
+        ahead = self._ahead
+        if ahead is None:
+            chunk: bytes = await self._handle.read(size)
+            return chunk
+        self._wanted = True
+        try:
+            chunk = ahead.result() if ahead.done() else await asyncio.wrap_future(ahead)
+        finally:
+            self._wanted = False
+            self._drop()
+        if len(chunk) > size:  # not a stream's way of reading
+            self._file.seek(size - len(chunk), os.SEEK_CUR)
+        return chunk[:size]
 
-    def _failure(self, error: OSError) -> Exception:
-        return failure(error, self.info.bucket, self.info.key)
+    def _read_ahead(self) -> None:
+        self._lease = self._pool.try_lease(SLOT, revoke=self._revoke)
+        if self._lease is not None:
+            # What is read takes the place of the slot: as bytes, a user gets it without a copy.
+            self._ahead = self._lane.submit(self._file.read, min(SLOT, self._left))
+
+    def _revoke(self) -> bool:
+        """Give up what was read and nobody came for: it will be read again."""
+        if self._ahead is None or self._wanted or not self._ahead.done():
+            return False
+        if self._ahead.exception() is None:
+            self._file.seek(-len(self._ahead.result()), os.SEEK_CUR)
+        self._drop()
+        return True
+
+    def _drop(self) -> None:
+        self._ahead = None
+        if self._lease is not None:
+            self._lease.release()
 
 
 def open_body(

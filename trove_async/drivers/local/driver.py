@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Page,
         PutOptions,
     )
+    from trove_async.pool import BufferPool
 
     from ._layout import Spot
     from ._objects import Found
@@ -106,6 +107,7 @@ class LocalDriver:
         self._count = threads
         self._brief = not fsync  # else a call waits for the disk, and more threads wait better
         self._threads: Threads | None = None
+        self._pool: BufferPool | None = None
         self._root: Root | None = None
         self._layout = Layout()
         self._capabilities = Capabilities(
@@ -148,6 +150,7 @@ class LocalDriver:
         if self._threads is not None:
             raise ClosedError("this driver was opened before: make another")
         self._threads = Threads(self._count)
+        self._pool = context.pool
         with translated():
             self._root = await self._threads.run(
                 lambda: Root(self._settings, context.backend), undo=Root.close
@@ -204,7 +207,8 @@ class LocalDriver:
     ) -> AbstractAsyncContextManager[DriverReader]:
         """Open the object's body: on the event loop if it is small and cached, else in one hop."""
         root, threads = self._opened()
-        return _Opening(root, threads, root.layout.spot(bucket, key), options)
+        assert self._pool is not None  # noqa: S101 - set with the others
+        return _Opening(root, threads, self._pool, root.layout.spot(bucket, key), options)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of the object."""
@@ -313,11 +317,14 @@ class LocalDriver:
 class _Opening:
     """A get: entered, a body; left, nothing."""
 
-    __slots__ = ("_body", "_options", "_root", "_spot", "_threads")
+    __slots__ = ("_body", "_options", "_pool", "_root", "_spot", "_threads")
 
-    def __init__(self, root: Root, threads: Threads, spot: Spot, options: GetOptions) -> None:
+    def __init__(
+        self, root: Root, threads: Threads, pool: BufferPool, spot: Spot, options: GetOptions
+    ) -> None:
         self._root = root
         self._threads = threads
+        self._pool = pool
         self._spot = spot
         self._options = options
         self._body: HeldBody | OpenBody | None = None
@@ -351,7 +358,7 @@ class _Opening:
         if isinstance(opened, HeldBody):
             return opened
         found, span, info = opened
-        return OpenBody(found, info, span, self._threads)
+        return OpenBody(found, info, span, self._threads, self._pool)
 
 
 def _abandon(opened: HeldBody | tuple[Found, tuple[int, int], ObjectInfo]) -> None:

@@ -1,0 +1,91 @@
+"""A stream finds its next piece read; what was read ahead is given up for who waits, and read again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async import BufferPool
+from trove_async.drivers import LocalDriver
+from trove_async.drivers.local._threads import Lane
+from trove_async.errors import BackendError
+from trove_async.models import GetOptions, MiB, PutOptions
+from trove_async.testing import opened
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from trove_async.driver import DriverReader
+
+BODY = os.urandom(5 * MiB)
+
+
+@asynccontextmanager
+async def streaming(root: Path, pool: BufferPool) -> AsyncIterator[DriverReader]:
+    """Open a body of which two mebibytes were read, in a mebibyte each."""
+    async with opened(LocalDriver(root), pool=pool) as driver:
+        await driver.create_bucket("b")
+        await driver.put("b", "k", [memoryview(BODY)], PutOptions())
+        async with driver.get("b", "k", GetOptions()) as reader:
+            assert await reader.read(MiB) + await reader.read(MiB) == BODY[: 2 * MiB]
+            yield reader
+        assert pool.statistics().leased == 0
+
+
+async def rest_of(reader: DriverReader, size: int) -> bytes:
+    got = b""
+    while chunk := await reader.read(size):
+        got += chunk
+    return got
+
+
+@pytest.mark.parametrize("size", [MiB, 1000, 3 * MiB])
+async def test_stream_goes_on_in_pieces_of_any_size(tmp_path: Path, size: int) -> None:
+    pool = BufferPool(4 * MiB)
+    async with streaming(tmp_path, pool) as reader:
+        assert pool.statistics().leased == MiB
+        assert await rest_of(reader, size) == BODY[2 * MiB :]
+
+
+async def test_who_waits_for_memory_gets_it_and_the_stream_reads_again(tmp_path: Path) -> None:
+    pool = BufferPool(2 * MiB, 1 * MiB)
+    async with streaming(tmp_path, pool) as reader:
+        async with asyncio.timeout(10):
+            with await pool.lease(MiB), await pool.lease(MiB):
+                assert await reader.read(MiB) == BODY[2 * MiB : 3 * MiB]
+        assert await rest_of(reader, MiB) == BODY[3 * MiB :]
+
+
+async def test_without_free_memory_nothing_is_read_ahead(tmp_path: Path) -> None:
+    pool = BufferPool(2 * MiB, 1 * MiB)
+    async with opened(LocalDriver(tmp_path), pool=pool) as driver:
+        await driver.create_bucket("b")
+        await driver.put("b", "k", [memoryview(BODY)], PutOptions())
+        with await pool.lease(MiB), await pool.lease(MiB):
+            async with driver.get("b", "k", GetOptions()) as reader:
+                assert await rest_of(reader, MiB) == BODY
+
+
+async def test_failure_of_reading_ahead_is_told_by_the_read_that_wants_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Lane.submit
+
+    def failing() -> bytes:
+        raise OSError(5, "the disk says no")
+
+    def submit(lane: Lane, work: Callable[..., object], *arguments: object) -> object:
+        return real(lane, failing) if arguments else real(lane, work)
+
+    async with streaming(tmp_path, BufferPool(4 * MiB)) as reader:
+        assert await reader.read(MiB) == BODY[2 * MiB : 3 * MiB]
+        with monkeypatch.context() as patch:
+            patch.setattr(Lane, "submit", submit)
+            assert await reader.read(MiB) == BODY[3 * MiB : 4 * MiB]
+        with pytest.raises(BackendError, match="the disk failed"):
+            await reader.read(MiB)
