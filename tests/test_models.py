@@ -213,3 +213,18 @@ def test_only_the_total_may_be_without_limit() -> None:
 def test_bounds_that_are_no_numbers_are_named(bounds: tuple[Any, Any]) -> None:
     with pytest.raises(TypeError, match="a range's bounds are ints"):
         ByteRange.of(bounds)
+
+
+def test_facts_that_are_worked_out_later_are_worked_out_once_and_only_if_asked_for() -> None:
+    asked: list[str] = []
+
+    def find(raw: tuple[str, datetime], name: str) -> object:
+        asked.append(name)
+        return raw[0] if name == "etag" else raw[1]
+
+    later = ObjectInfo(bucket="b", key="k", size=3, later=(find, ("e", NOW)))
+    assert asked == []
+    assert (later.etag, later.etag, later.last_modified) == ("e", "e", NOW)
+    assert asked == ["etag", "last_modified"]
+    assert later == ObjectInfo(bucket="b", key="k", size=3, etag="e", last_modified=NOW)
+    assert replace(later, key="l").etag == "e"

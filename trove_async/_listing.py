@@ -18,7 +18,7 @@ from .errors import BucketNotFoundError, ObjectNotFoundError
 from .models import Entry, ListOptions, ObjectInfo, Prefix
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from ._backends import Backend
 
@@ -161,7 +161,7 @@ class ObjectIterator(Generic[E]):
             if self._ended:
                 raise StopAsyncIteration
             await self._fetch()
-        return next(self._take(1))
+        return self._take()
 
     async def pages(self) -> AsyncIterator[Sequence[E]]:
         """Go through the listing by pages of ``page_size`` entries; only the last may be smaller."""
@@ -192,17 +192,19 @@ class ObjectIterator(Generic[E]):
         # Nothing counts as returned before all of it is there.
         while not self._ended and (count is None or self._waiting < count):
             await self._fetch()
-        return list(self._take(self._waiting if count is None else min(count, self._waiting)))
+        count = self._waiting if count is None else min(count, self._waiting)
+        return [self._take() for _ in range(count)]
 
-    def _take(self, count: int) -> Iterator[E]:
-        for _ in range(count):
-            if self._taken == len(self._arrived[0].entries):
-                self._arrived.popleft()
-                self._taken = 0
-            entry = self._arrived[0].entries[self._taken]
-            self._taken += 1
-            self._waiting -= 1
-            yield cast("E", entry)  # prefixes come only where a delimiter was given, as E says
+    def _take(self) -> E:
+        entries = self._arrived[0].entries
+        if self._taken == len(entries):
+            self._arrived.popleft()
+            self._taken = 0
+            entries = self._arrived[0].entries
+        entry = entries[self._taken]
+        self._taken += 1
+        self._waiting -= 1
+        return cast("E", entry)  # prefixes come only where a delimiter was given, as E says
 
     async def _fetch(self) -> None:
         self._ended = not await self._run(self._fetched)

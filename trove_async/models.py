@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 from .errors import ConfigError, RangeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
+
+    T = TypeVar("T")
 
 KiB = 1024
 MiB = 1024 * KiB
@@ -43,6 +45,9 @@ class ObjectInfo:
         complete: False where a listing's page told only names, sizes and dates; `head` tells all.
         write_id: The id of the write that made it, where the backend could record one: how our
             own write is recognised after its answer was lost.
+
+    A driver that lists may pass ``later=(find, raw)`` instead of etag and last_modified: when one
+    is asked for, it is ``find(raw, name)``. Most users of a listing never ask.
     """
 
     bucket: str
@@ -63,8 +68,12 @@ class ObjectInfo:
     backend: str
     complete: bool
     write_id: str | None = field(repr=False)
+    _later: tuple[Callable[[Any, str], object], object] | None = field(
+        init=False, repr=False, compare=False
+    )
 
-    def __init__(  # noqa: C901 - a line an attribute
+    @overload
+    def __init__(
         self,
         *,
         bucket: str,
@@ -85,14 +94,56 @@ class ObjectInfo:
         backend: str = "",
         complete: bool = True,
         write_id: str | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *,
+        bucket: str,
+        key: str,
+        size: int,
+        etag: str | None = None,
+        later: tuple[Callable[[T, str], object], T],
+        storage_class: str | None = None,
+        backend: str = "",
+        complete: bool = True,
+    ) -> None: ...
+
+    def __init__(  # noqa: C901, PLR0912 - a line an attribute
+        self,
+        *,
+        bucket: str,
+        key: str,
+        size: int,
+        etag: str | None = None,
+        last_modified: datetime | None = None,
+        stored_size: int | None = None,
+        content_type: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        storage_class: str | None = None,
+        cache_control: str | None = None,
+        content_disposition: str | None = None,
+        content_encoding: str | None = None,
+        checksums: Mapping[str, str] | None = None,
+        version_id: str | None = None,
+        backend: str = "",
+        complete: bool = True,
+        write_id: str | None = None,
+        later: tuple[Callable[[Any, str], object], object] | None = None,
     ) -> None:
         # A listing makes one of these per key, so only what was given is stored, by the slots' own
         # setters: 2 µs, where a frozen dataclass's generated __init__ takes 6. `_unset` has the rest.
         _set_bucket(self, bucket)
         _set_key(self, key)
         _set_size(self, size)
-        _set_etag(self, etag)
-        _set_last_modified(self, last_modified)
+        if later is not None:
+            _set_later(self, later)
+        if etag is not None:
+            _set_etag(self, etag)
+        if last_modified is not None:
+            _set_last_modified(self, last_modified)
         _set_backend(self, backend)
         _set_complete(self, complete)
         if stored_size is not None:
@@ -175,6 +226,7 @@ class ObjectInfo:
     _set_backend,
     _set_complete,
     _set_write_id,
+    _set_later,
 ) = (vars(ObjectInfo)[slot.name].__set__ for slot in fields(ObjectInfo))
 
 
@@ -183,9 +235,21 @@ def _unset(info: ObjectInfo, name: str) -> object:
         return info.size
     if name in {"metadata", "tags", "checksums"}:
         return {}
+    if name in _LATER and info._later is not None:  # noqa: SLF001 - of this very room
+        find, raw = info._later  # noqa: SLF001 - likewise
+        value = find(raw, name)
+        _LATER[name](info, value)
+        return value
     if name in ObjectInfo.__slots__:
         return None
     raise AttributeError(f"ObjectInfo has no attribute {name!r}", name=name, obj=info)
+
+
+_LATER: Mapping[str, Callable[[ObjectInfo, Any], None]] = {
+    "etag": _set_etag,
+    "last_modified": _set_last_modified,
+}
+"""What a driver may leave to be worked out when it is asked for, and where it is kept then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

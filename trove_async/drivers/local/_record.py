@@ -119,8 +119,13 @@ def decode_owner(raw: bytes) -> tuple[str, str] | None:
 
 
 def etag(status: os.stat_result) -> str:
+    """Return the etag of a file."""
+    return etag_of(status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def etag_of(mtime_ns: int, size: int, ino: int) -> str:
     """Return the etag of a file: two that were ever at one path differ in one of the three."""
-    return "%x-%x-%x" % (status.st_mtime_ns, status.st_size, status.st_ino)  # noqa: UP031 - half an f-string's time
+    return "%x-%x-%x" % (mtime_ns, size, ino)  # noqa: UP031 - half an f-string's time
 
 
 def written(seconds: float) -> datetime:

@@ -13,25 +13,27 @@ import threading
 import time
 from bisect import bisect_left
 from collections import OrderedDict
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Protocol
 
-from trove_async.models import ObjectInfo
-from trove_async.paging import paginate
+from trove_async.models import ObjectInfo, Page
+from trove_async.paging import first_key, paginate
 
 from ._beneath import ABSENT, DIRECTORY
 from ._failures import missing_bucket
 from ._layout import AREA, MAX_KEY, MAX_NAME, OVERFLOW, PIECE, SUFFIX, escape, is_text, unescape
-from ._record import etag, written
+from ._record import etag_of, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trove_async.models import ListOptions, Page
+    from trove_async.models import ListOptions
 
     from ._layout import Layout
     from ._root import Root
     from ._threads import Stop
+
+_RUN: Final = 256
+"""Entries that are looked at together: more would be looked through in vain for a small page."""
 
 REMEMBERED: Final = 250_000
 """Names that are remembered, all directories together: some 20 MB."""
@@ -229,56 +231,74 @@ class Walk:
 
     def seek(self, start: str) -> Iterator[tuple[str, str]]:
         """Yield ``(key, entry)`` for the keys from `start` on. One such iterator lives at a time."""
+        for base, run in self.runs(start):
+            for entry in run:
+                yield base + entry, entry
+
+    def runs(self, start: str) -> Iterator[tuple[str, list[str]]]:
+        """Yield the same, many files of one directory at a time: what they spell, their entries."""
         self._set(start)
         mark = self._names.mark
         while self._frames:
             frame = self._frames[-1]
-            base, entries = frame.base, frame.entries
-            for index in range(frame.index, len(entries)):
-                entry = entries[index]
-                if entry[-1] == mark:
-                    frame.index = index + 1
-                    deeper = self._names.grown(base, entry)
-                    if self._leads_on(deeper):
-                        self._enter(deeper, f"{frame.path}/{self._names.name(entry)}")
-                        break
-                    if deeper > self._prefix:
-                        return
-                else:
-                    frame.index = index + 1
-                    yield base + entry, entry
-            else:
+            base, entries, first = frame.base, frame.entries, frame.index
+            end = min(first + _RUN, len(entries))
+            last = first
+            while last < end and entries[last][-1] != mark:
+                last += 1
+            frame.index = last
+            if last > first:
+                yield base, entries[first:last]
+            elif last == len(entries):
                 self._leave()
+            else:
+                frame.index = last + 1
+                deeper = self._names.grown(base, entries[last])
+                if self._leads_on(deeper):
+                    self._enter(deeper, f"{frame.path}/{self._names.name(entries[last])}")
+                elif deeper > self._prefix:
+                    return
 
     def load(self, key: str, entry: str) -> ObjectInfo | None:
         """Return what is known of the key that was just yielded; None if it is no file any more."""
+        name = self._names.name(entry) if self._escapes else entry
+        found = self._load_all([(key, name)])
+        return found[0] if found else None
+
+    def load_run(self, base: str, run: list[str]) -> list[ObjectInfo]:
+        """Return what is known of the keys that were just yielded, but those that are no files."""
+        if self._escapes:
+            return self._load_all([(base + entry, self._names.name(entry)) for entry in run])
+        return self._load_all([(base + entry, entry) for entry in run])
+
+    def _load_all(self, names: list[tuple[str, str]]) -> list[ObjectInfo]:
         if self._fd < 0:
             try:
                 self._fd = self._root.beneath.open(self._frames[-1].path, DIRECTORY)
             except OSError as error:
                 if error.errno in ABSENT:
-                    return None
+                    return []
                 raise
-        name = self._names.name(entry) if self._escapes else entry
-        try:
-            status = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-        except FileNotFoundError:
-            return None
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        try:
-            modified = datetime.fromtimestamp(status.st_mtime, UTC)
-        except (OverflowError, ValueError, OSError):
-            modified = written(status.st_mtime)
-        return ObjectInfo(
-            bucket=self._bucket,
-            key=key,
-            size=status.st_size,
-            etag=etag(status),
-            last_modified=modified,
-            backend=self._root.backend,
-            complete=False,
-        )
+        bucket, backend, fd, found = self._bucket, self._root.backend, self._fd, []
+        for key, name in names:
+            try:
+                status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISREG(status.st_mode):
+                continue
+            size = status.st_size
+            raw = (status.st_mtime, status.st_mtime_ns, size, status.st_ino)
+            info = ObjectInfo(
+                bucket=bucket,
+                key=key,
+                size=size,
+                later=(_worked_out, raw),
+                backend=backend,
+                complete=False,
+            )
+            found.append(info)
+        return found
 
     def close(self) -> None:
         """Close the directory that is held open."""
@@ -379,7 +399,27 @@ class Walks:
         """Return one page of the bucket's objects."""
         if self._hidden.exists:
             return paginate(self._bucket, options, self._seek, _load)
-        return paginate(self._bucket, options, self._plain.seek, self._plain.load)
+        if options.delimiter:
+            return paginate(self._bucket, options, self._plain.seek, self._plain.load)
+        return self._page_of_runs(options)
+
+    def _page_of_runs(self, options: ListOptions) -> Page:
+        """Return the page that `paginate` does where every key is an entry, in two thirds of its time."""
+        entries: list[ObjectInfo] = []
+        prefix, limit = options.prefix, options.limit
+        for base, run in self._plain.runs(first_key(options)):
+            ends = not (base + run[-1]).startswith(prefix)
+            wanted = [one for one in run if (base + one).startswith(prefix)] if ends else run
+            at = 0
+            while at < len(wanted):
+                if len(entries) == limit:
+                    return Page(entries=entries, token=base + wanted[at])
+                piece = wanted[at : at + limit - len(entries)]
+                entries += self._plain.load_run(base, piece)
+                at += len(piece)
+            if ends:
+                break
+        return Page(entries=entries)
 
     def any(self) -> bool:
         """Tell whether there is an object."""
@@ -405,6 +445,10 @@ class Walks:
             else:
                 yield right[0], (hidden, right[1])
                 right = next(hiddens, None)
+
+
+def _worked_out(status: tuple[float, int, int, int], name: str) -> object:
+    return etag_of(*status[1:]) if name == "etag" else written(status[0])
 
 
 def _load(key: str, at: tuple[Walk, str]) -> ObjectInfo | None:
