@@ -16,6 +16,7 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -245,8 +246,11 @@ async def work(name: str, root: Path) -> dict[str, Measured]:
             await contender.put(f"{name}-{run}/warm/{number}", small)
             await contender.get(f"{name}-{run}/warm/{number}")
 
+        # OpenDAL's listing tells no sizes, and a call for each takes it a minute: a tenth will do.
+        prefix, directories = ("listed/00", 10) if name == "OpenDAL" else ("listed/", LISTED[0])
+
         async def listed() -> None:
-            assert await contender.list("listed/") == LISTED[0] * LISTED[1]  # noqa: S101
+            assert await contender.list(prefix) == directories * LISTED[1]  # noqa: S101
 
         async def stored() -> None:
             await contender.put(f"{name}-large", large)
@@ -271,7 +275,7 @@ async def work(name: str, root: Path) -> dict[str, Measured]:
         for amount, what, step in (
             (LARGE / MiB, "put 256 MiB", stored),
             (LARGE / MiB, "get 256 MiB, streamed", streamed),
-            (LISTED[0] * LISTED[1], "list 100,000 keys with sizes", listed),
+            (directories * LISTED[1], "list 100,000 keys with sizes", listed),
         ):
             if step is not listed:  # whose directories the kernel knows since they were made
                 await step()
@@ -288,13 +292,15 @@ def prepare(root: Path) -> None:
             (path / f"{number:05}.txt").touch()
 
 
-TARGETS = {
-    "get 4 KiB, 32 at once": ("obstore", 2.0),
-    "put 4 KiB, 32 at once": ("obstore", 1.2),
-    "get 256 MiB, streamed": ("obstore", 5.0),
-    "put 256 MiB": ("obstore", 0.9),
-    "list 100,000 keys with sizes": ("obstore", 1.3),
-}
+TARGETS = [
+    ("get 4 KiB, 32 at once", "obstore", 2.0),
+    ("put 4 KiB, 32 at once", "obstore", 1.2),
+    ("get 256 MiB, streamed", "obstore", 5.0),
+    ("get 256 MiB, streamed", "aiofiles", 0.9),
+    ("put 256 MiB", "obstore", 0.9),
+    ("list 100,000 keys with sizes", "obstore", 1.3),
+]
+"""What we promise: the work, the peer, and our rate to its."""
 
 
 def main() -> int:
@@ -315,10 +321,20 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=arguments.dir) as directory:
         prepare(Path(directory))
         rounds = [
-            {name: in_fresh_process(__file__, "--child", name, directory) for name in NAMES}
-            for _ in range(arguments.rounds)
+            {name: settled(name, directory) for name in (NAMES if number % 2 else NAMES[::-1])}
+            for number in range(arguments.rounds)
         ]
     return report(rounds)
+
+
+def settled(name: str, directory: str) -> dict[str, dict[str, float]]:
+    """Measure one contender once the file system has forgotten what others deleted in it.
+
+    ext4 takes no inode again in the five seconds after its deletion (fs/ext4/ialloc.c,
+    `recently_deleted`), and looks at each of them whenever a file is made meanwhile.
+    """
+    time.sleep(6)
+    return in_fresh_process(__file__, "--child", name, directory)
 
 
 def report(rounds: list[dict[str, dict[str, dict[str, float]]]]) -> int:
@@ -341,10 +357,11 @@ def report(rounds: list[dict[str, dict[str, dict[str, float]]]]) -> int:
             for peer in NAMES[1:]
         ]
         rows.append([what, f"{rate:,.0f}/s", f"{cpu:,.0f}", *(f"{ratio:.2f}" for ratio in ratios)])
-        peer, target = TARGETS.get(what, ("obstore", 0.0))
-        if ratios[NAMES.index(peer) - 1] < target:
-            missed += 1
-            print(f"missed: {what} is {ratios[NAMES.index(peer) - 1]:.2f} of {peer}, not {target}")
+        for _, peer, target in (promise for promise in TARGETS if promise[0] == what):
+            ratio = ratios[NAMES.index(peer) - 1]
+            if ratio < target:
+                missed += 1
+                print(f"missed: {what} is {ratio:.2f} of {peer}, not {target}")
     header = ["work", "ours", "CPU µs each", *(f"to {peer}" for peer in NAMES[1:])]
     print(table(header, rows))
     peaks = ", ".join(

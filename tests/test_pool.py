@@ -52,6 +52,21 @@ def test_part_is_8_mib_or_half_of_a_small_pool(max_bytes: int, part_size: int) -
     assert BufferPool(max_bytes * MiB).part_size == part_size * MiB
 
 
+@pytest.mark.parametrize(
+    ("knobs", "unit"),
+    [
+        ({"max_bytes": "64 MiB"}, "max_bytes is an int"),
+        ({"part_size": 1e6}, "part_size is an int"),
+        ({"spill_max_bytes": None}, "spill_max_bytes is an int"),
+        ({"spill_after": "1"}, "spill_after is a number of seconds"),
+        ({"deadline": None}, "deadline is a number of seconds"),
+    ],
+)
+def test_knobs_of_another_type_are_refused(knobs: dict[str, Any], unit: str) -> None:
+    with pytest.raises(TypeError, match=unit):
+        BufferPool(**knobs)
+
+
 def test_pool_says_what_it_is() -> None:
     assert repr(BufferPool(2 * MiB)) == "BufferPool(max_bytes=2097152, part_size=1048576)"
 

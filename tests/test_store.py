@@ -285,6 +285,9 @@ REMEDIES: list[tuple[Callable[[Trove], Any], type[Exception], str]] = [
     (lambda _: store_of(routes=[("a[", "default")]), PatternError, "["),
     (lambda store: store.backend("gold"), BackendNotFoundError, "there are 'default'"),
     (lambda store: store.put("data", "key", "text"), TypeError, ".encode()"),  # type: ignore[arg-type]  # the point
+    (lambda store: store.read("data", "key", limit="3"), TypeError, "limit is an int"),  # type: ignore[arg-type]  # the point
+    (lambda store: store.read("data", "key", limit=-1), ValueError, "limit is not negative"),
+    (lambda store: store.presign_get("data", "key", expires="1"), TypeError, "number of seconds"),  # type: ignore[arg-type]  # the point
     (lambda store: store.put("data", "key", 5), TypeError, "bytes, a path"),  # type: ignore[arg-type]  # the point
     (lambda store: store.read("data", "key", range=(5, 5)), RangeError, "the end is exclusive"),
     (lambda store: store.read("data", "key", range=(-5, None)), RangeError, "ByteRange.last(n)"),
@@ -336,6 +339,8 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"backends": {1: Fake()}}, TypeError, "a backend's name is a str, not int"),
     ({"backends": {"": Fake()}}, ConfigError, "name is empty"),
     ({"backends": {"b": Fake}}, TypeError, r"is a class: make one, Fake\(…\)"),
+    ({"route_functions": print}, TypeError, r"write \[function\]"),
+    ({"routes": "*.log"}, TypeError, r"write \[route\]"),
     ({"pool": 5}, TypeError, "pool is a BufferPool, not int"),
     ({"retry": 5}, TypeError, "retry is a RetryPolicy, not int"),
     ({"timeout": 5}, TypeError, "timeout is a Timeout, not int"),

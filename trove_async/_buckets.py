@@ -14,6 +14,7 @@ from .errors import (
     TroveError,
 )
 from .models import BucketInfo, ListOptions
+from .router import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
@@ -160,7 +161,8 @@ class Buckets:
         the logical bucket exists, and where making it cannot take a name from the whole world.
         """
         default = self._backends[0]
-        first = f"await store.create_bucket({bucket!r}) first"
+        handle = "store" if default.name == DEFAULT else f"store.backend({default.name!r})"
+        first = f"await {handle}.create_bucket({bucket!r}) first"
         if backend is default:
             error.message = f"no such bucket: {first}"
             raise error

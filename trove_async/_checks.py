@@ -267,6 +267,16 @@ def get_options(
     )
 
 
+def read_limit(limit: int | None) -> None:
+    """Check how many bytes a read may return."""
+    if limit is None:
+        return
+    if not isinstance(limit, int):
+        raise TypeError(f"limit is an int, of bytes, not {type(limit).__name__}")
+    if limit < 0:
+        raise ValueError(f"limit is not negative, {limit} is")
+
+
 def check_get(backend: Backend, options: GetOptions) -> None:
     """Refuse what the backend would have to ignore."""
     can = backend.capabilities

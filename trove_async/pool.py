@@ -134,6 +134,7 @@ class BufferPool:
 
     Raises:
         ConfigError: The sizes do not fit together.
+        TypeError: One is no number.
     """
 
     def __init__(
@@ -146,6 +147,16 @@ class BufferPool:
         spill_max_bytes: int = 4 * GiB,
         deadline: float = 60.0,
     ) -> None:
+        for name, size in (
+            ("max_bytes", max_bytes),
+            ("part_size", SLOT if part_size is None else part_size),
+            ("spill_max_bytes", spill_max_bytes),
+        ):
+            if not isinstance(size, int):
+                raise TypeError(f"{name} is an int, of bytes, not {type(size).__name__}")
+        for name, seconds in (("spill_after", spill_after), ("deadline", deadline)):
+            if not isinstance(seconds, (int, float)):
+                raise TypeError(f"{name} is a number of seconds, not {type(seconds).__name__}")
         if min(spill_after, spill_max_bytes, deadline) < 0:
             raise ConfigError("spill_after, spill_max_bytes and deadline are not negative")
         if max_bytes < 2 * SLOT or max_bytes % SLOT:

@@ -218,6 +218,7 @@ class Router:
     Raises:
         PatternError: The pattern of a pair is malformed.
         BackendNotFoundError: A route names a backend that is not there.
+        TypeError: They are no sequences of such.
     """
 
     def __init__(
@@ -228,6 +229,10 @@ class Router:
         backends: Collection[str],
         default: str = DEFAULT,
     ) -> None:
+        if callable(functions):
+            raise TypeError("route_functions is a list of functions: write [function]")
+        if isinstance(routes, (str, Route)):
+            raise TypeError("routes is a list of routes: write [route]")
         self._default = default
         self._backends = tuple(dict.fromkeys((default, *backends)))
         self._names = {name: name for name in self._backends}

@@ -312,6 +312,7 @@ class Trove:
 
         Raises:
             RangeError: The range selects nothing, or there are more bytes than `limit`.
+            ValueError: `limit` is negative.
             Otherwise as `get`.
         """
         _names.check(bucket, key)
@@ -321,7 +322,7 @@ class Trove:
             if_match=if_match,
             if_none_match=if_none_match,
         )
-
+        _checks.read_limit(limit)
         return await self._objects.read(bucket, key, options, limit)
 
     async def get_ranges(
@@ -647,6 +648,8 @@ class Trove:
 
     async def _presign(self, method: str, bucket: str, key: str, expires: float) -> str:
         _names.check(bucket, key)
+        if not isinstance(expires, (int, float)):
+            raise TypeError(f"expires is a number of seconds, not {type(expires).__name__}")
         if not 1 <= expires <= _MAX_EXPIRES:
             raise ValueError(f"expires is 1 to {_MAX_EXPIRES:.0f} seconds, not {expires}")
         return await self._objects.presign(method, bucket, key, expires)

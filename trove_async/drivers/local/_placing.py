@@ -175,6 +175,8 @@ def _take_place(
     if not (options.conditional or root.sidecars.used) and _replace(root, spot, staged, stop):
         return None, spot.plain or ""
     with Ground(root, spot) as ground:
+        if ground.parent < 0 and options.if_match is not None:
+            root.require_bucket(spot)
         check_conditions(ground.current, options.if_match, options.if_none_match)
         stop.check()
         exclusive = options.if_none_match == "*"

@@ -8,6 +8,7 @@ import pytest
 
 from trove_async._concurrency import task_group
 from trove_async.errors import (
+    BucketNotFoundError,
     ObjectExistsError,
     ObjectNotFoundError,
     PreconditionFailedError,
@@ -71,6 +72,14 @@ class DriverConditions(DriverTopic):
         with pytest.raises(PreconditionFailedError):
             await write(backend, bucket, "key", if_match=old.etag)
         assert await keys(backend, bucket) == []
+
+    async def test_condition_on_an_object_of_a_missing_bucket_is_about_the_bucket(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "put_if_match")
+        old = await write(backend, bucket, "key")
+        with pytest.raises(BucketNotFoundError):
+            await write(backend, self.bucket_name(), "key", if_match=old.etag)
 
     async def test_replacing_a_version_has_one_winner(
         self, backend: AsyncDriver, bucket: str
