@@ -24,7 +24,7 @@ bench: .venv/bench  ## every benchmark, beside its peers; tables to benchmarks/R
 	$(BIN)/python benchmarks/run_all.py
 
 soak: .venv/test  ## the long runs of what `make test` runs short
-	TROVE_SOAK=1 $(BIN)/python -m pytest -m soak --timeout=3600
+	$(BIN)/python -m pytest -m soak --timeout=3600
 
 clean:
 	rm -rf .venv .demo

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass, field
 from hashlib import shake_128
 from itertools import count
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SOAK = bool(os.environ.get("TROVE_SOAK"))
 
 ROUTES: Sequence[Route | tuple[str, str]] = [
     ("*.log", "cold"),
@@ -366,7 +364,6 @@ def test_store_does_what_a_dict_does(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif(not SOAK, reason="runs long: make soak")
 @pytest.mark.parametrize("name", STORES)
 def test_store_does_what_a_dict_does_for_long(name: str, tmp_path: Path) -> None:
     played(name, tmp_path, max_examples=1500, stateful_step_count=60)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     OpenShop = Callable[..., AbstractAsyncContextManager[Shop]]
 
 PLAYING = Path(__file__).with_name("playing.py")
-only_soak = pytest.mark.skipif(os.environ.get("TROVE_SOAK") != "1", reason="`make soak` runs it")
+pytestmark = pytest.mark.timeout(180)  # dozens of interpreters are started, on whatever machine
 
 LOCKS = pytest.mark.parametrize("ofd_locks", [True, False], ids=["ofd", "flock"])
 
@@ -168,7 +168,6 @@ async def test_kill_at_any_moment_leaves_old_or_new(tmp_path: Path, settings: An
 
 
 @pytest.mark.soak
-@only_soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "sidecars", "durable"])
 @pytest.mark.parametrize("seed", range(2, 6))
@@ -177,11 +176,10 @@ async def test_thousands_of_kills(tmp_path: Path, settings: Any, seed: int) -> N
 
 
 @pytest.mark.soak
-@only_soak
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "sidecars", "durable"])
 async def test_kill_at_each_system_call_leaves_old_or_new(tmp_path: Path, settings: Any) -> None:
+    assert shutil.which("strace"), "this test kills by strace: install it"
     fresh = tmp_path / "fresh"
     await play("prepare", fresh, settings=settings)
     for call in [
