@@ -7,7 +7,7 @@ import hashlib
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 from trove_async import BufferPool, RetryPolicy, Timeout, Trove
 from trove_async.drivers.memory import MemoryDriver
@@ -328,3 +328,31 @@ class _FakeUpload:
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         return self._fake.lie(await self._fake._around("commit", self._upload.commit(checksums)))
+
+
+LARGE = content(2 * MiB + 17)
+"""A body of more than one part."""
+
+Call: TypeAlias = "tuple[str, Callable[[Trove], Awaitable[object]]]"
+"""The name of a driver's step, and a call of a store's that takes it."""
+
+CALLS: dict[str, Call] = {
+    "put": ("put", lambda store: store.put("bucket", "new", b"body")),
+    "upload": ("upload", lambda store: store.put("bucket", "new", LARGE)),
+    "send": ("send", lambda store: store.put("bucket", "new", LARGE)),
+    "commit": ("commit", lambda store: store.put("bucket", "new", LARGE)),
+    "get": ("get", lambda store: store.read("bucket", "key")),
+    "read": ("read", lambda store: store.read("bucket", "key")),
+    "head": ("head", lambda store: store.head("bucket", "key")),
+    "delete": ("delete", lambda store: store.delete("bucket", "key")),
+    "list": ("list_page", lambda store: store.list("bucket").all()),
+    "copy": ("copy", lambda store: store.copy("bucket", "key", "bucket", "new")),
+    "create_bucket": ("create_bucket", lambda store: store.create_bucket("other")),
+    "delete_bucket": ("delete_bucket", lambda store: store.delete_bucket("empty")),
+}
+
+
+async def prepared(store: Trove, fake: Fake) -> None:
+    await store.put("bucket", "key", b"body")
+    await store.create_bucket("empty")
+    fake.steps.clear()

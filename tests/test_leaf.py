@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tests.fakes import Fake, assert_idle, content, store_of
+from tests.fakes import CALLS, LARGE, Call, Fake, assert_idle, prepared, store_of
 from trove_async import (
     BucketExistsError,
     BucketNotFoundError,
@@ -24,52 +24,23 @@ from trove_async import (
     UnavailableError,
 )
 from trove_async._concurrency import OwnedTask
-from trove_async.models import MiB, PutOptions
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from trove_async import Trove
-
-LARGE = content(2 * MiB + 17)
+from trove_async.models import PutOptions
 
 
 async def stream(body: bytes) -> Any:
     yield body
 
 
-CALLS: dict[str, tuple[str, Callable[[Trove], Awaitable[object]]]] = {
-    "put": ("put", lambda store: store.put("bucket", "new", b"body")),
-    "upload": ("upload", lambda store: store.put("bucket", "new", LARGE)),
-    "send": ("send", lambda store: store.put("bucket", "new", LARGE)),
-    "commit": ("commit", lambda store: store.put("bucket", "new", LARGE)),
-    "get": ("get", lambda store: store.read("bucket", "key")),
-    "read": ("read", lambda store: store.read("bucket", "key")),
-    "head": ("head", lambda store: store.head("bucket", "key")),
-    "delete": ("delete", lambda store: store.delete("bucket", "key")),
-    "list": ("list_page", lambda store: store.list("bucket").all()),
-    "copy": ("copy", lambda store: store.copy("bucket", "key", "bucket", "new")),
-    "create_bucket": ("create_bucket", lambda store: store.create_bucket("other")),
-    "delete_bucket": ("delete_bucket", lambda store: store.delete_bucket("empty")),
-}
-
-
 @pytest.fixture(params=CALLS)
-def call(request: pytest.FixtureRequest) -> tuple[str, Callable[[Trove], Awaitable[object]]]:
+def call(request: pytest.FixtureRequest) -> Call:
     return CALLS[request.param]
-
-
-async def prepared(store: Trove, fake: Fake) -> None:
-    await store.put("bucket", "key", b"body")
-    await store.create_bucket("empty")
-    fake.steps.clear()
 
 
 # -- trying again ------------------------------------------------------------------------------------
 
 
 async def test_call_that_fails_in_passing_is_tried_again(
-    call: tuple[str, Callable[[Trove], Awaitable[object]]],
+    call: Call,
 ) -> None:
     step, run = call
     fake = Fake(parallel_parts=1)
@@ -82,7 +53,7 @@ async def test_call_that_fails_in_passing_is_tried_again(
 
 
 async def test_call_that_goes_on_failing_is_given_up(
-    call: tuple[str, Callable[[Trove], Awaitable[object]]],
+    call: Call,
 ) -> None:
     step, run = call
     fake = Fake(parallel_parts=1)
@@ -96,7 +67,7 @@ async def test_call_that_goes_on_failing_is_given_up(
 
 
 async def test_call_that_fails_for_good_is_tried_once(
-    call: tuple[str, Callable[[Trove], Awaitable[object]]],
+    call: Call,
 ) -> None:
     step, run = call
     fake = Fake(parallel_parts=1)

@@ -215,16 +215,21 @@ def test_bounds_that_are_no_numbers_are_named(bounds: tuple[Any, Any]) -> None:
         ByteRange.of(bounds)
 
 
-def test_facts_that_are_worked_out_later_are_worked_out_once_and_only_if_asked_for() -> None:
+def test_facts_of_a_listing_are_worked_out_once_and_only_if_asked_for() -> None:
     asked: list[str] = []
 
-    def find(raw: tuple[str, datetime], name: str) -> object:
+    def find(raw: dict[str, object], name: str) -> object:
         asked.append(name)
-        return raw[0] if name == "etag" else raw[1]
+        return raw.get(name)
 
-    later = ObjectInfo(bucket="b", key="k", size=3, later=(find, ("e", NOW)))
+    raw: dict[str, object] = {"etag": "e", "last_modified": NOW}
+    listed = ObjectInfo.listed("b", "k", 3, backend="cold", find=find, raw=raw)
     assert asked == []
-    assert (later.etag, later.etag, later.last_modified) == ("e", "e", NOW)
-    assert asked == ["etag", "last_modified"]
-    assert later == ObjectInfo(bucket="b", key="k", size=3, etag="e", last_modified=NOW)
-    assert replace(later, key="l").etag == "e"
+    assert (listed.etag, listed.etag, listed.last_modified) == ("e", "e", NOW)
+    assert (listed.storage_class, listed.storage_class) == (None, None)
+    assert asked == ["etag", "last_modified", "storage_class"]
+    assert listed == ObjectInfo(
+        bucket="b", key="k", size=3, etag="e", last_modified=NOW, backend="cold", complete=False
+    )
+    assert replace(listed, key="l").etag == "e"
+    assert (listed.stored_size, listed.metadata, listed.complete) == (3, {}, False)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tests.fakes import AT_ONCE, Fake, assert_idle, content, store_of
+from tests.fakes import AT_ONCE, CALLS, LARGE, Call, Fake, assert_idle, prepared, store_of
 from trove_async import (
     Event,
     ObjectChangedError,
@@ -20,47 +20,19 @@ from trove_async import (
 from trove_async._concurrency import OwnedTask
 from trove_async.models import MiB
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from trove_async import Trove
-
-LARGE = content(2 * MiB + 17)
 QUICK = Timeout(first_byte=0.05, idle=0.02, permit=0.05)
 
 
-CALLS: dict[str, tuple[str, Callable[[Trove], Awaitable[object]]]] = {
-    "put": ("put", lambda store: store.put("bucket", "new", b"body")),
-    "upload": ("upload", lambda store: store.put("bucket", "new", LARGE)),
-    "send": ("send", lambda store: store.put("bucket", "new", LARGE)),
-    "commit": ("commit", lambda store: store.put("bucket", "new", LARGE)),
-    "get": ("get", lambda store: store.read("bucket", "key")),
-    "read": ("read", lambda store: store.read("bucket", "key")),
-    "head": ("head", lambda store: store.head("bucket", "key")),
-    "delete": ("delete", lambda store: store.delete("bucket", "key")),
-    "list": ("list_page", lambda store: store.list("bucket").all()),
-    "copy": ("copy", lambda store: store.copy("bucket", "key", "bucket", "new")),
-    "create_bucket": ("create_bucket", lambda store: store.create_bucket("other")),
-    "delete_bucket": ("delete_bucket", lambda store: store.delete_bucket("empty")),
-}
-
-
 @pytest.fixture(params=CALLS)
-def call(request: pytest.FixtureRequest) -> tuple[str, Callable[[Trove], Awaitable[object]]]:
+def call(request: pytest.FixtureRequest) -> Call:
     return CALLS[request.param]
-
-
-async def prepared(store: Trove, fake: Fake) -> None:
-    await store.put("bucket", "key", b"body")
-    await store.create_bucket("empty")
-    fake.steps.clear()
 
 
 # -- timeouts ----------------------------------------------------------------------------------------
 
 
 async def test_call_that_hangs_is_timed_out(
-    call: tuple[str, Callable[[Trove], Awaitable[object]]],
+    call: Call,
 ) -> None:
     step, run = call
     fake = Fake(embedded=False, parallel_parts=1)

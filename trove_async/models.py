@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .errors import ConfigError, RangeError
 
@@ -45,9 +45,6 @@ class ObjectInfo:
         complete: False where a listing's page told only names, sizes and dates; `head` tells all.
         write_id: The id of the write that made it, where the backend could record one: how our
             own write is recognised after its answer was lost.
-
-    A driver that lists may pass ``later=(find, raw)`` instead of etag and last_modified: when one
-    is asked for, it is ``find(raw, name)``. Most users of a listing never ask.
     """
 
     bucket: str
@@ -72,8 +69,7 @@ class ObjectInfo:
         init=False, repr=False, compare=False
     )
 
-    @overload
-    def __init__(
+    def __init__(  # noqa: C901 - a line an attribute
         self,
         *,
         bucket: str,
@@ -94,56 +90,14 @@ class ObjectInfo:
         backend: str = "",
         complete: bool = True,
         write_id: str | None = None,
-    ) -> None: ...
-
-    @overload
-    def __init__(
-        self,
-        *,
-        bucket: str,
-        key: str,
-        size: int,
-        etag: str | None = None,
-        later: tuple[Callable[[T, str], object], T],
-        storage_class: str | None = None,
-        backend: str = "",
-        complete: bool = True,
-    ) -> None: ...
-
-    def __init__(  # noqa: C901, PLR0912 - a line an attribute
-        self,
-        *,
-        bucket: str,
-        key: str,
-        size: int,
-        etag: str | None = None,
-        last_modified: datetime | None = None,
-        stored_size: int | None = None,
-        content_type: str | None = None,
-        metadata: Mapping[str, str] | None = None,
-        tags: Mapping[str, str] | None = None,
-        storage_class: str | None = None,
-        cache_control: str | None = None,
-        content_disposition: str | None = None,
-        content_encoding: str | None = None,
-        checksums: Mapping[str, str] | None = None,
-        version_id: str | None = None,
-        backend: str = "",
-        complete: bool = True,
-        write_id: str | None = None,
-        later: tuple[Callable[[Any, str], object], object] | None = None,
     ) -> None:
-        # A listing makes one of these per key, so only what was given is stored, by the slots' own
-        # setters: 2 µs, where a frozen dataclass's generated __init__ takes 6. `_unset` has the rest.
+        # Only what was given is stored, by the slots' own setters: 2 µs, where a frozen dataclass's
+        # generated __init__ takes 6. `_unset` has the rest.
         _set_bucket(self, bucket)
         _set_key(self, key)
         _set_size(self, size)
-        if later is not None:
-            _set_later(self, later)
-        if etag is not None:
-            _set_etag(self, etag)
-        if last_modified is not None:
-            _set_last_modified(self, last_modified)
+        _set_etag(self, etag)
+        _set_last_modified(self, last_modified)
         _set_backend(self, backend)
         _set_complete(self, complete)
         if stored_size is not None:
@@ -168,6 +122,39 @@ class ObjectInfo:
             _set_version_id(self, version_id)
         if write_id is not None:
             _set_write_id(self, write_id)
+
+    @classmethod
+    def listed(
+        cls,
+        bucket: str,
+        key: str,
+        size: int,
+        *,
+        backend: str,
+        find: Callable[[T, str], object],
+        raw: T,
+    ) -> ObjectInfo:
+        """Return what a listing tells of an object: the rest is worked out when it is asked for.
+
+        Most users of a listing never ask, and making an etag and a date takes longer than this.
+
+        Args:
+            bucket: Its bucket.
+            key: Its key.
+            size: Its bytes.
+            backend: The backend's name.
+            find: Called as ``find(raw, name)`` for ``etag``, ``last_modified`` and
+                ``storage_class``, once each; None: the backend has none.
+            raw: Whatever `find` needs.
+        """
+        info = object.__new__(cls)
+        _set_bucket(info, bucket)
+        _set_key(info, key)
+        _set_size(info, size)
+        _set_backend(info, backend)
+        _set_complete(info, False)  # noqa: FBT003 - a slot's setter
+        _set_later(info, (find, raw))
+        return info
 
     if not TYPE_CHECKING:
 
@@ -248,8 +235,9 @@ def _unset(info: ObjectInfo, name: str) -> object:
 _LATER: Mapping[str, Callable[[ObjectInfo, Any], None]] = {
     "etag": _set_etag,
     "last_modified": _set_last_modified,
+    "storage_class": _set_storage_class,
 }
-"""What a driver may leave to be worked out when it is asked for, and where it is kept then."""
+"""What is worked out when it is asked for (`ObjectInfo.listed`), and where it is kept then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -289,14 +289,7 @@ class Walk:
                 continue
             size = status.st_size
             raw = (status.st_mtime, status.st_mtime_ns, size, status.st_ino)
-            info = ObjectInfo(
-                bucket=bucket,
-                key=key,
-                size=size,
-                later=(_worked_out, raw),
-                backend=backend,
-                complete=False,
-            )
+            info = ObjectInfo.listed(bucket, key, size, backend=backend, find=_worked_out, raw=raw)
             found.append(info)
         return found
 
@@ -448,7 +441,9 @@ class Walks:
 
 
 def _worked_out(status: tuple[float, int, int, int], name: str) -> object:
-    return etag_of(*status[1:]) if name == "etag" else written(status[0])
+    if name == "etag":
+        return etag_of(*status[1:])
+    return written(status[0]) if name == "last_modified" else None
 
 
 def _load(key: str, at: tuple[Walk, str]) -> ObjectInfo | None:
