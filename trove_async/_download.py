@@ -6,12 +6,11 @@ to the connection after that, the bytes it hands out are that version's, in orde
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import anyio
 
-from ._concurrency import shielded
+from ._concurrency import to_its_end
 from ._pipeline import CRC32C, Crc32c
 from .errors import (
     ClosedError,
@@ -58,14 +57,14 @@ class _Connection:
     async def aclose(self) -> None:
         """Give both back. Called once."""
         try:
-            # A goodbye over a network may take until its deadline; no other needs a shield, which
-            # would cost a third of a small read.
-            with nullcontext() if self._leaf.capabilities.embedded else shielded():
-                await self._context.__aexit__(None, None, None)
+            await to_its_end(self._left())
         except TroveError:
             pass  # what became of the body, its reads have told
         finally:
             self._leaf.reads.release()
+
+    async def _left(self) -> None:
+        await self._context.__aexit__(None, None, None)
 
 
 class _Ahead:
