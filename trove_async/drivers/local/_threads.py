@@ -103,7 +103,7 @@ class Threads:
             brief: Whether it takes some microseconds, if all goes well.
         """
         job = _Job(self._loop, work)
-        if brief:
+        if brief and len(self._threads) > 1:
             self._put_in_lane(job)
         else:
             self.put(job.run)
@@ -179,7 +179,9 @@ class Threads:
         with self._lane_lock:
             if not self._lane_threads:
                 return
-            if self._lane and self._lane_done == done and self._lane_threads < len(self._threads):
+            # One thread always stays out: a lane may never be empty, and others want theirs, too.
+            spare = len(self._threads) - 1 - self._lane_threads
+            if self._lane and self._lane_done == done and spare > 0 and self._open:
                 self.put(self._drain_lane)
                 self._lane_threads += 1
         self._look = self._loop.call_later(_LOOK, self._look_at_lane, self._lane_done)
