@@ -11,6 +11,7 @@ import pytest
 
 from trove_async.drivers.local import _threads
 from trove_async.drivers.local._threads import Threads
+from trove_async.errors import ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -113,3 +114,49 @@ async def test_brief_work_that_has_not_begun_is_taken_back() -> None:
         assert not first.done()
         let_go.set()
     assert not done
+
+
+async def test_closing_does_what_was_asked_for_before_and_only_then_the_last() -> None:
+    order: list[str] = []
+    reached, let_go = threading.Event(), threading.Event()
+
+    def first() -> None:
+        reached.set()
+        let_go.wait(10)
+        order.append("first")
+
+    threads = Threads(3)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(threads.run(first, brief=True))
+        group.create_task(threads.run(lambda: order.append("second"), brief=True))
+        await asyncio.get_running_loop().run_in_executor(None, reached.wait, 10)
+        closing = group.create_task(threads.aclose(last=lambda: order.append("last")))
+        await turns()
+        let_go.set()
+        await closing
+    await threads.aclose(last=lambda: order.append("again"))
+    assert order[-1] == "last"
+    assert sorted(order) == ["first", "last", "second"]
+    with pytest.raises(ClosedError):
+        await threads.run(lambda: None, brief=True)
+
+
+async def test_closing_that_is_cancelled_has_ended_the_threads() -> None:
+    reached, let_go = threading.Event(), threading.Event()
+
+    def work() -> None:
+        reached.set()
+        let_go.wait(10)
+
+    threads = Threads(2)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        group.create_task(threads.run(work))
+        await asyncio.get_running_loop().run_in_executor(None, reached.wait, 10)
+        closing = group.create_task(threads.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.sleep(0)
+        let_go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+    assert not any(thread.is_alive() for thread in threads._threads)
