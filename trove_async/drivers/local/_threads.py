@@ -14,7 +14,9 @@ interpreter's lock to and fro at every system call, and many at once are slower 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
 from collections import deque
 from concurrent.futures import Executor, Future
 from contextlib import suppress
@@ -37,6 +39,10 @@ _LOOK = 0.005
 times loop and thread compete for the interpreter, the faster both. When nothing was done, the lane's
 thread is taken to wait for a disk, and is helped by another; one that only waits for a busy loop is
 not, since the interpreter's switch interval is as long."""
+
+
+_HELP = 0.05
+"""Seconds that a helper stays in a lane where it is not alone."""
 
 
 class Stopped(Exception):  # noqa: N818 - it is a signal, heard by nobody but the thread's caller
@@ -167,10 +173,13 @@ class Threads:
         if self._look is None:
             self._look = self._loop.call_later(_LOOK, self._look_at_lane, self._lane_done)
 
-    def _drain_lane(self) -> None:
+    def _drain_lane(self, until: float = math.inf) -> None:
         while True:
             with self._lane_lock:
-                job = self._lane.popleft() if self._lane else None
+                # A helper leaves when its time is over: by then the one that it helps is back, or
+                # the next look sends another.
+                leaves = self._lane_threads > 1 and time.monotonic() > until
+                job = None if leaves or not self._lane else self._lane.popleft()
                 if job is None:
                     self._lane_threads -= 1
                     break
@@ -188,7 +197,7 @@ class Threads:
             # One thread always stays out: a lane may never be empty, and others want theirs, too.
             spare = len(self._threads) - 1 - self._lane_threads
             if self._lane and self._lane_done == done and spare > 0 and self._open:
-                self.put(self._drain_lane)
+                self.put(partial(self._drain_lane, time.monotonic() + _HELP))
                 self._lane_threads += 1
         self._look = self._loop.call_later(_LOOK, self._look_at_lane, self._lane_done)
 
