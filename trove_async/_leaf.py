@@ -98,6 +98,7 @@ class Leaf:
         self.capabilities: Capabilities = driver.capabilities
         self.reads = Permits(self.capabilities.max_reads, "connection for reading")
         self.writes = Permits(self.capabilities.max_writes, "connection for writing")
+        self.clock = asyncio.get_running_loop().time
         self._policy = policy
         self._within = deadlines.within
         self._budget = RetryBudget(policy)
