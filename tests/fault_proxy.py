@@ -238,8 +238,11 @@ class FaultProxy:
         return set(self._tasks)
 
     async def __aenter__(self) -> Self:
+        listening = socket.create_server(("127.0.0.1", 0))
+        # A small window, so that little more than was passed on has left a client that stalls.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: _ClientProtocol(self._serve), "127.0.0.1", 0
+            lambda: _ClientProtocol(self._serve), sock=listening
         )
         return self
 
