@@ -113,6 +113,7 @@ _WEED_OPTIONS = [
     "-master.telemetry=false",  # on by default
     "-s3.autoCreateBucket=false",  # else a put to a missing bucket makes it, as no S3 does
     "-s3.allowDeleteBucketNotEmpty=false",
+    "-volume.max=100000",  # a bucket takes one at least; the default is for some seventy
 ]
 
 
