@@ -239,8 +239,10 @@ class FaultProxy:
 
     async def __aenter__(self) -> Self:
         listening = socket.create_server(("127.0.0.1", 0))
-        # A small window, so that little more than was passed on has left a client that stalls.
+        # A small window, and segments as on a real network, or the systems at both ends would hold
+        # megabytes: what has left a stalled client is little more than what was passed on.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
         self._server = await asyncio.get_running_loop().create_server(
             lambda: _ClientProtocol(self._serve), sock=listening
         )
