@@ -272,6 +272,7 @@ class FaultProxy:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         await self._count(connections=1)
         writer.transport.set_write_buffer_limits(0)  # what was drained has left
         reset = False
@@ -288,7 +289,6 @@ class FaultProxy:
             self._wrong.append(wrong)
         finally:
             _close(writer, reset=reset)
-            self._tasks.discard(task)
             await self._count(connections=-1)
 
     async def _count(self, *, connections: int = 0, busy: int = 0) -> None:

@@ -251,7 +251,6 @@ async def test_client_that_leaves_ends_a_stalled_exchange(at: str) -> None:
         assert proxy.busy == 0
         if at != "request head":
             await server.lost.wait()
-        assert proxy.tasks == set()
 
 
 async def test_answers_of_its_own_never_reach_the_server_and_then_it_passes() -> None:
