@@ -1,0 +1,597 @@
+"""The transports: one request out, one answer in, whatever the server does. Both pass the same."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trove_async._http import AiohttpTransport, Origin
+from trove_async._http1 import SocketTransport
+from trove_async.errors import ConfigError, IntegrityError, TimedOutError, UnavailableError
+from trove_async.models import MiB, Timeout
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from trove_async._http import Answer, Transport
+
+    Handler = Callable[["Peer"], Awaitable[None]]
+
+QUICK = Timeout(connect=5, first_byte=0.2, idle=0.2)
+
+
+class Peer:
+    """The server's side of one connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def request(self, *, body: bool = True) -> tuple[list[str], bytes]:
+        """Return the lines of the next request's head, and its body."""
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        lines = head.split("\r\n")[:-2]
+        sizes = [line for line in lines if line.lower().startswith("content-length:")]
+        size = int(sizes[0].split(":")[1]) if sizes and body else 0
+        return lines, await self.reader.readexactly(size)
+
+    async def say(self, *pieces: bytes) -> None:
+        """Send pieces, each in a packet of its own."""
+        for piece in pieces:
+            self.writer.write(piece)
+            await self.writer.drain()
+            await asyncio.sleep(0)
+
+    def reset(self) -> None:
+        self.writer.transport.abort()
+
+
+class Server:
+    """A server that does what a test says, connection by connection."""
+
+    def __init__(self) -> None:
+        self.connections = 0
+        self.origin = Origin("http", "127.0.0.1", 1)
+
+
+@asynccontextmanager
+async def serving(handler: Handler) -> AsyncIterator[Server]:
+    server = Server()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.connections += 1
+        try:
+            await handler(Peer(reader, writer))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0, limit=16 * MiB)
+    server.origin = Origin("http", "127.0.0.1", listening.sockets[0].getsockname()[1])
+    try:
+        yield server
+    finally:
+        listening.close()
+
+
+TRANSPORTS: dict[str, Callable[[Timeout], Transport]] = {
+    "aiohttp": AiohttpTransport,
+    "sockets": SocketTransport,
+}
+
+
+@pytest.fixture(params=TRANSPORTS)
+async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Transport]]:
+    made: list[Transport] = []
+
+    def one(timeout: Timeout = QUICK) -> Transport:
+        made.append(TRANSPORTS[request.param](timeout))
+        return made[-1]
+
+    yield one
+    for transport in made:
+        await transport.aclose()
+
+
+@pytest.fixture
+async def transport(make: Callable[..., Transport]) -> Transport:
+    return make()
+
+
+def answering(*pieces: bytes) -> Handler:
+    async def handler(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.say(*pieces)
+
+    return handler
+
+
+async def body_of(answer: Answer) -> bytes:
+    try:
+        return await answer.read_all(8 * MiB)
+    finally:
+        answer.close()
+
+
+# -- requests ----------------------------------------------------------------------------------------
+
+
+async def test_request_arrives_as_it_was_sent(transport: Transport) -> None:
+    seen: list[tuple[list[str], bytes]] = []
+
+    async def handler(peer: Peer) -> None:
+        while True:
+            seen.append(await peer.request())
+            await peer.say(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    target = "/b/a%20b/%2e%2e/%25/c?list-type=2&prefix=%C3%A9"
+    async with serving(handler) as server:
+        no: list[memoryview] = []
+        for method, views in (
+            ("GET", no),
+            ("PUT", [memoryview(b"one"), memoryview(b"two")]),
+            ("PUT", no),
+            ("DELETE", no),
+        ):
+            answer = await transport.send(
+                method, server.origin, target, {"X-Amz-Date": "now"}, views
+            )
+            assert (answer.status, await body_of(answer)) == (204, b"")
+    assert [lines[0] for lines, _ in seen] == [
+        f"{method} {target} HTTP/1.1" for method in ("GET", "PUT", "PUT", "DELETE")
+    ]
+    assert [body for _, body in seen] == [b"", b"onetwo", b"", b""]
+    for lines, _ in seen:
+        named = {line.partition(":")[0].lower(): line.partition(":")[2].strip() for line in lines}
+        assert named["host"] == server.origin.authority
+        assert named["x-amz-date"] == "now"
+        assert "expect" not in named
+    assert server.connections == 1
+
+
+async def test_large_body_arrives_whole(transport: Transport) -> None:
+    pieces = [bytes([number]) * (MiB + number) for number in range(5)]
+    seen: list[bytes] = []
+
+    async def handler(peer: Peer) -> None:
+        seen.append((await peer.request())[1])
+        await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with serving(handler) as server:
+        answer = await transport.send(
+            "PUT", server.origin, "/", {}, [memoryview(piece) for piece in pieces]
+        )
+        assert answer.status == 200
+        answer.close()
+    assert seen == [b"".join(pieces)]
+
+
+async def test_refusal_in_mid_body_is_told_and_its_connection_not_used_again(
+    transport: Transport,
+) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request(body=False)
+        await peer.say(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+        await peer.reader.read()
+
+    async with serving(handler) as server:
+        for _ in range(2):
+            views = [memoryview(bytes(8 * MiB))]
+            answer = await transport.send("PUT", server.origin, "/", {}, views)
+            assert (answer.status, await body_of(answer)) == (403, b"no")
+    assert server.connections == 2
+
+
+async def test_header_with_a_line_of_its_own_is_not_sent(transport: Transport) -> None:
+    async with serving(answering(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
+        with pytest.raises(ValueError, match=r"(?i)newline|CR or LF|header"):
+            await transport.send("GET", server.origin, "/", {"x-a": "1\r\nx-b: 2"})
+    assert server.connections <= 1
+
+
+# -- answers -----------------------------------------------------------------------------------------
+
+BODY = bytes(range(256)) * 3
+CHUNKED = b"".join(b"%x;a=b\r\n%b\r\n" % (100, BODY[at : at + 100]) for at in range(0, 700, 100))
+
+ANSWERS: dict[str, tuple[bytes, ...]] = {
+    "length": (b"HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: 768\r\n\r\n" + BODY,),
+    "a byte at a time": tuple(
+        bytes([byte]) for byte in b"HTTP/1.1 200 OK\r\nETag: x\r\ncontent-length:768\r\n\r\n" + BODY
+    ),
+    "continue first": (
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nETag:x\r\nContent-Length: 768\r\n\r\n" + BODY,
+    ),
+    "chunks": (
+        b"HTTP/1.1 200 OK\r\nETag: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        CHUNKED + b"44\r\n" + BODY[700:] + b"\r\n0\r\n\r\n",
+    ),
+    "chunks, trailers, in pieces": tuple(
+        piece.encode("latin-1")
+        for piece in (
+            (
+                b"HTTP/1.1 200 OK\r\nETag: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+                + CHUNKED + b"44\r\n" + BODY[700:] + b"\r\n0\r\nx-sum: 1\r\n\r\n"
+            ).decode("latin-1")
+        )
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+@pytest.mark.parametrize("size", [1, 100, 10_000])
+async def test_body_is_read_whatever_its_form(transport: Transport, kind: str, size: int) -> None:
+    async with serving(answering(*ANSWERS[kind])) as server:
+        for _ in range(2):
+            answer = await transport.send("GET", server.origin, "/", {})
+            assert (answer.status, answer.headers.get("ETag")) == (200, "x")
+            got = b""
+            while piece := await answer.read(size):
+                assert len(piece) <= size
+                got += piece
+            answer.close()
+            assert got == BODY
+            answer = await transport.send("GET", server.origin, "/", {})
+            buffer = memoryview(bytearray(1000))
+            filled = 0
+            while count := await answer.readinto(buffer[filled : filled + size]):
+                filled += count
+            answer.close()
+            assert buffer[:filled] == BODY
+    assert server.connections == 1
+
+
+async def test_body_that_ends_with_the_connection_is_whole(transport: Transport) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(b"HTTP/1.1 200 OK\r\n\r\n", BODY, BODY)
+
+    async with serving(handler) as server:
+        answer = await transport.send("GET", server.origin, "/", {})
+        assert await body_of(answer) == BODY * 2
+        answer = await transport.send("GET", server.origin, "/", {})
+        buffer = bytearray(2000)
+        assert await answer.readinto(memoryview(buffer)) == 2 * len(BODY)
+        answer.close()
+    assert server.connections == 2
+
+
+async def test_answer_to_head_has_no_body(transport: Transport) -> None:
+    async with serving(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")) as server:
+        for _ in range(2):
+            answer = await transport.send("HEAD", server.origin, "/", {})
+            assert answer.headers["content-length"] == "5000"
+            assert await body_of(answer) == b""
+    assert server.connections == 1
+
+
+async def test_large_body_streams_without_piling_up(transport: Transport) -> None:
+    size = 8 * MiB
+    body = bytes(range(256)) * (size // 256)
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
+    async with serving(answering(head + body)) as server:
+        answer = await transport.send("GET", server.origin, "/", {})
+        memory = memoryview(bytearray(MiB))
+        got = b""
+        while count := await answer.readinto(memory):
+            got += memory[:count]
+        assert got == body
+        answer.close()
+        answer = await transport.send("GET", server.origin, "/", {})
+        got = b""
+        while piece := await answer.read(MiB):
+            assert len(piece) <= MiB
+            got += piece
+        assert got == body
+        answer.close()
+    assert server.connections == 1
+
+
+async def test_more_than_the_limit_is_no_small_answer(transport: Transport) -> None:
+    async with serving(answering(ANSWERS["length"][0])) as server:
+        answer = await transport.send("GET", server.origin, "/", {})
+        with pytest.raises(IntegrityError):
+            await answer.read_all(100)
+        answer.close()
+
+
+async def test_body_that_is_not_read_to_its_end_costs_its_connection(transport: Transport) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(BROKEN["length"])
+        await peer.reader.read()
+
+    async with serving(handler) as server:
+        for _ in range(2):
+            answer = await transport.send("GET", server.origin, "/", {})
+            assert len(await answer.read(10)) == 10
+            answer.close()
+            answer.close()
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize("said", [b"Connection: close\r\n", b"connection: Keep-Alive, Close\r\n"])
+async def test_connection_that_is_to_be_closed_is_not_used_again(
+    transport: Transport, said: bytes
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\n" + said + b"Content-Length: 2\r\n\r\nok"
+    async with serving(answering(head)) as server:
+        for _ in range(2):
+            assert await body_of(await transport.send("GET", server.origin, "/", {})) == b"ok"
+    assert server.connections == 2
+
+
+# -- faults ------------------------------------------------------------------------------------------
+
+HALF: dict[str, tuple[bytes, ...]] = {
+    "nothing": (),
+    "half a head": (b"HTTP/1.1 200 OK\r\nContent-Le",),
+    "no HTTP": (b"<html>\r\n\r\n",),
+    "a header without a name": (b"HTTP/1.1 200 OK\r\n: x\r\nContent-Length: 0\r\n\r\n",),
+    "a length that is none": (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",),
+    "two lengths": (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",),
+}
+
+
+@pytest.mark.parametrize("kind", HALF)
+@pytest.mark.parametrize("end", ["close", "reset"])
+async def test_answer_that_never_comes_about_is_unavailable(
+    transport: Transport, kind: str, end: str
+) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(*HALF[kind])
+        if end == "reset":
+            peer.reset()
+
+    async with serving(handler) as server:
+        with pytest.raises(UnavailableError) as caught:
+            await transport.send("PUT", server.origin, "/", {}, [memoryview(b"body")])
+    assert caught.value.retryable
+    assert server.connections == 1  # no request is sent twice
+
+
+BROKEN: dict[str, bytes] = {
+    "length": b"HTTP/1.1 200 OK\r\nContent-Length: 768\r\n\r\n" + BODY[:500],
+    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKED[:200],
+    "chunks that are none": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("end", ["close", "reset"])
+@pytest.mark.parametrize("into", [False, True])
+async def test_body_that_breaks_off_is_no_end(
+    transport: Transport, kind: str, end: str, *, into: bool
+) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(BROKEN[kind])
+        if end == "reset":
+            peer.reset()
+
+    async with serving(handler) as server:
+        with pytest.raises(UnavailableError):
+            answer = await transport.send("GET", server.origin, "/", {})
+            try:
+                while (
+                    await answer.readinto(memoryview(bytearray(100)))
+                    if into
+                    else await answer.read(100)
+                ):
+                    pass
+            finally:
+                answer.close()
+    assert server.connections == 1
+
+
+async def test_silence_times_out(transport: Transport) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.reader.read()
+
+    async with serving(handler) as server:
+        with pytest.raises(TimedOutError):
+            await transport.send("GET", server.origin, "/", {})
+
+
+async def test_silence_in_mid_body_times_out(transport: Transport) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(BROKEN["length"])
+        await peer.reader.read()
+
+    async with serving(handler) as server:
+        answer = await transport.send("GET", server.origin, "/", {})
+        assert await answer.readinto(memoryview(bytearray(500))) == 500
+        with pytest.raises(TimedOutError):
+            await answer.read(10)
+        answer.close()
+
+
+async def test_server_that_takes_no_more_times_out(transport: Transport) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.reader.read(10)
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # a socket's has it
+        await asyncio.Event().wait()
+
+    async with serving(handler) as server:
+        with pytest.raises(TimedOutError):
+            await transport.send("PUT", server.origin, "/", {}, [memoryview(bytes(64 * MiB))])
+
+
+async def test_slow_consumer_is_not_timed_out(transport: Transport) -> None:
+    async with serving(answering(ANSWERS["length"][0])) as server:
+        answer = await transport.send("GET", server.origin, "/", {})
+        got = await answer.read(10)
+        await asyncio.sleep(3 * QUICK.idle)
+        while piece := await answer.read(100):
+            got += piece
+        answer.close()
+        assert got == BODY
+
+
+async def test_nobody_there_is_unavailable(transport: Transport) -> None:
+    async with serving(answering()) as server:
+        origin = server.origin
+    with pytest.raises(UnavailableError) as caught:
+        await transport.send("GET", origin, "/", {})
+    assert caught.value.retryable
+
+
+async def test_connection_closed_by_the_server_meanwhile_is_not_used(transport: Transport) -> None:
+    gone = asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        peer.writer.close()
+        await peer.writer.wait_closed()
+        gone.set()
+
+    async with serving(handler) as server:
+        for number in range(3):
+            assert await body_of(await transport.send("GET", server.origin, "/", {})) == b"ok"
+            await gone.wait()
+            gone.clear()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert server.connections == number + 1
+
+
+async def test_unasked_answer_spoils_its_connection(make: Callable[..., Transport]) -> None:
+    transport = make()
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+    async with serving(answering(answer + b"ok" + answer + b"no")) as server:
+        for _ in range(3):
+            assert await body_of(await transport.send("GET", server.origin, "/", {})) == b"ok"
+
+
+@pytest.mark.parametrize("point", ["before the answer", "in the request", "in the body"])
+async def test_cancel_leaves_no_connection(transport: Transport, point: str) -> None:
+    reached, left = asyncio.Event(), asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        try:
+            if point == "in the request":
+                await peer.reader.read(10)
+                peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # a socket's has it
+                reached.set()
+                await asyncio.sleep(0.05)
+                peer.writer.transport.resume_reading()  # type: ignore[attr-defined] # likewise
+            else:
+                await peer.request()
+                if point == "in the body":
+                    await peer.say(BROKEN["length"])
+                reached.set()
+            while await peer.reader.read(MiB):
+                pass
+        except ConnectionError:
+            pass
+        finally:
+            left.set()
+
+    async def use(server: Server) -> None:
+        views = [memoryview(bytes(32 * MiB))] if point == "in the request" else []
+        answer = await transport.send("PUT", server.origin, "/", {}, views)
+        try:
+            while await answer.read(100):
+                pass
+        finally:
+            answer.close()
+
+    async with serving(handler) as server:
+        task = asyncio.get_running_loop().create_task(use(server))
+        await reached.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(5):
+            await left.wait()
+
+
+async def test_closed_transport_has_no_connections(make: Callable[..., Transport]) -> None:
+    transport = make()
+    left = asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        try:
+            await answering(b"HTTP/1.1 204 No Content\r\n\r\n")(peer)
+        finally:
+            left.set()
+
+    async with serving(handler) as server:
+        (await transport.send("GET", server.origin, "/", {})).close()
+        await transport.aclose()
+        await transport.aclose()
+        await left.wait()
+
+
+# -- what only our own does --------------------------------------------------------------------------
+
+
+async def test_connection_is_closed_when_it_was_not_needed_for_long() -> None:
+    transport = SocketTransport(QUICK)
+    left = asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        try:
+            await answering(b"HTTP/1.1 204 No Content\r\n\r\n")(peer)
+        finally:
+            left.set()
+
+    async with serving(handler) as server:
+        (await transport.send("GET", server.origin, "/", {})).close()
+        (connection,) = transport._connections
+        connection.look(asyncio.get_running_loop().time() + 59, QUICK)
+        assert connection.fresh
+        connection.look(asyncio.get_running_loop().time() + 61, QUICK)
+        await left.wait()
+        assert not transport._connections
+    await transport.aclose()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_head_is_found_wherever_it_is_cut(data: st.DataObject) -> None:
+    value = "v" * data.draw(st.integers(min_value=0, max_value=5000))
+    raw = f"HTTP/1.1 200 OK\r\nx-a: {value}\r\nContent-Length: 1\r\n\r\nb".encode()
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(raw) - 1), max_size=5)))
+    pieces = [raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+
+    async def play() -> None:
+        transport = SocketTransport(QUICK)
+        async with serving(answering(*pieces)) as server:
+            answer = await transport.send("GET", server.origin, "/", {})
+            assert answer.headers["X-A"] == value
+            assert await body_of(answer) == b"b"
+        await transport.aclose()
+
+    asyncio.run(play())
+
+
+def test_origin_is_nothing_but_an_origin() -> None:
+    assert Origin.of("https://a.example") == Origin("https", "a.example", 443)
+    assert Origin.of("http://127.0.0.1:9000/").authority == "127.0.0.1:9000"
+    assert Origin.of("http://[::1]:80").authority == "[::1]"
+    for url in (
+        "ftp://a",
+        "a",
+        "http://",
+        "http://a/b",
+        "http://u:p@a",
+        "http://a?x=1",
+        "http://a:x",
+    ):
+        with pytest.raises(ConfigError):
+            Origin.of(url)

@@ -1,0 +1,621 @@
+"""HTTP/1.1 (RFC 9112) on asyncio's buffered protocols: a `Transport` for a third of aiohttp's cost.
+
+A connection receives into a window of its own, made once, or straight into the memory of whoever
+reads a large body. It carries one request at a time, and waits for the next one only if the answer
+before was read to its end and its request sent to its end. What the server closes meanwhile is
+noticed as it happens, and no request is ever sent twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from ._http import WINDOW
+from .errors import ConfigError, IntegrityError, TimedOutError, UnavailableError
+from .models import KiB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from ._http import Origin
+    from .errors import TroveError
+    from .models import Timeout
+
+_JOINED: Final = 64 * KiB
+"""Bytes of a body up to which it is copied behind its head: that takes less than a second call."""
+
+_IDLE: Final = 60.0
+"""Seconds that a connection waits for its next request: less than what lies on the way forgets it in."""
+
+_EYEBALLS: Final[dict[str, Any]] = {"happy_eyeballs_delay": 0.25}
+
+_LINE: Final = 4 * KiB
+"""Bytes of a line between the chunks of a body."""
+
+_BODILESS: Final = frozenset((204, 304))  # RFC 9110, 6.4.1
+
+
+class SocketTransport:
+    """A `Transport` over sockets of its own.
+
+    Args:
+        timeout: Its connect, first_byte and idle are kept.
+        tls: Whom to trust; None: whom this system does.
+    """
+
+    def __init__(self, timeout: Timeout, *, tls: ssl.SSLContext | None = None) -> None:
+        self._timeout = timeout
+        self._tls = tls
+        self._idle: dict[Origin, list[_Connection]] = {}
+        self._connections: set[_Connection] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._every = min(timeout.first_byte, timeout.idle, _IDLE) / 4
+        self._closed = False
+
+    async def send(
+        self,
+        method: str,
+        origin: Origin,
+        target: str,
+        headers: Mapping[str, str],
+        views: Sequence[memoryview] = (),
+    ) -> _Answer:
+        """Send a request. See `Transport.send`."""
+        size = sum(map(len, views))
+        head = _head(method, origin, target, headers, size)
+        connection = self._waiting(origin) or await self._connect(origin)
+        try:
+            await connection.send(head, views, size)
+            return await connection.answer(method)
+        except BaseException:
+            connection.abort()
+            raise
+
+    async def aclose(self) -> None:
+        """Close all connections. See `Transport.aclose`."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        ending = [connection.end() for connection in self._connections]
+        if ending:
+            await asyncio.wait(ending)
+
+    def put_back(self, connection: _Connection) -> None:
+        """Keep a connection for the next request to where it leads."""
+        if self._closed:
+            connection.abort()
+        else:
+            self._idle.setdefault(connection.origin, []).append(connection)
+
+    def forget(self, connection: _Connection) -> None:
+        """Note that a connection is closed."""
+        self._connections.discard(connection)
+        idle = self._idle.get(connection.origin)
+        if idle and connection in idle:
+            idle.remove(connection)
+
+    def _waiting(self, origin: Origin) -> _Connection | None:
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()  # the last one used: those that are too many grow old
+            if connection.fresh:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, origin: Origin) -> _Connection:
+        if self._closed:
+            raise UnavailableError("the connections are closed", retryable=False)
+        loop = asyncio.get_running_loop()
+        secure = origin.scheme == "https"
+        tls = (self._tls or await self._trust()) if secure else None
+        host = origin.host.strip("[]")
+        try:
+            async with asyncio.timeout(self._timeout.connect):
+                _, connection = await loop.create_connection(
+                    lambda: _Connection(self, origin, loop),
+                    host,
+                    origin.port,
+                    ssl=tls,
+                    server_hostname=host if secure else None,
+                    # One try an address, side by side (RFC 8305, 5), where the loop can: uvloop
+                    # cannot, and there is but one way to try an address as such.
+                    **_EYEBALLS if isinstance(loop, asyncio.BaseEventLoop) else {},
+                )
+        except (OSError, ssl.CertificateError) as error:  # TimeoutError and SSLError are OSErrors
+            raise _unconnected(error) from error
+        self._connections.add(connection)
+        if self._closed:
+            connection.abort()
+            raise UnavailableError("the connections were closed", retryable=False)
+        if self._sweep is None:
+            self._sweep = loop.call_later(self._every, self._look, loop)
+        return connection
+
+    async def _trust(self) -> ssl.SSLContext:
+        # Reading the certificates of a system takes some milliseconds.
+        loop = asyncio.get_running_loop()
+        self._tls = await loop.run_in_executor(None, ssl.create_default_context)
+        return self._tls
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Fail those that wait in vain, and close those that were not needed for long."""
+        self._sweep = None
+        now = loop.time()
+        for connection in list(self._connections):
+            connection.look(now, self._timeout)
+        if self._connections:
+            self._sweep = loop.call_later(self._every, self._look, loop)
+
+
+class _Connection(asyncio.BufferedProtocol):
+    """One connection, and what of the current answer has arrived.
+
+    Attributes:
+        origin: Where it leads.
+        closed: Whether the server closed it, having sent all that it wanted to.
+    """
+
+    def __init__(
+        self, home: SocketTransport, origin: Origin, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.origin = origin
+        self._home = home
+        self._loop = loop
+        self._window = bytearray(WINDOW)
+        self._view = memoryview(self._window)
+        self._start = self._end = 0  # what of the window has not been read
+        self._target: memoryview | None = None  # received into instead of the window
+        self._filled = 0
+        self._paused = False
+        self._full = False  # of what the socket has not taken yet
+        self._ended: TroveError | None = None
+        self.closed = False
+        self._busy = False
+        self._began = False  # to answer
+        self._sent = True
+        self._active = loop.time()
+        self._arrival: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._gone: asyncio.Future[None] = loop.create_future()
+
+    # -- what asyncio calls ----------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # though uvloop's is none by name
+        # Nothing piles up: the next piece is written once the socket has taken the last.
+        self._transport.set_write_buffer_limits(high=0)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        if self._target is not None:
+            return self._target[self._filled :]
+        return self._view[self._end :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._active = self._loop.time()
+        self._began = True
+        if self._target is not None:
+            self._filled += nbytes
+            if self._filled < len(self._target):
+                return
+            self._target = None  # what comes next is not for it
+        else:
+            self._end += nbytes
+            if self._end == WINDOW:
+                self._transport.pause_reading()
+                self._paused = True
+        _wake(self._arrival)
+
+    def eof_received(self) -> bool:
+        self.closed = self._ended is None
+        self._fail(UnavailableError("the server closed the connection"))
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        error = UnavailableError("the connection broke")
+        error.__cause__ = exc
+        self._fail(error)
+        self._home.forget(self)
+        _wake(self._gone)
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._active = self._loop.time()
+        self._full = False
+        _wake(self._room)
+
+    # -- its life --------------------------------------------------------------------------------------
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it can carry a request: it is open, and nobody said anything unasked."""
+        return self._ended is None and self._end == 0
+
+    def abort(self) -> None:
+        """Break it off: nothing is read from or written to anybody's memory any more."""
+        self._target = None
+        self._fail(UnavailableError("the connection was given up"))
+        self._transport.abort()
+
+    def end(self) -> asyncio.Future[None]:
+        """Break it off; return what is done when the socket is closed."""
+        self.abort()
+        return self._gone
+
+    def look(self, now: float, timeout: Timeout) -> None:
+        """Fail what waits for too long."""
+        since = now - self._active
+        if not self._busy:
+            if since > _IDLE:
+                self.abort()
+        elif self._arrival is not None or self._room is not None:
+            limit = timeout.idle if self._began or not self._sent else timeout.first_byte
+            if since > limit:
+                self._fail(TimedOutError(f"nothing came or went for {limit:g} s"))
+                self.abort()
+
+    def done(self, *, reusable: bool) -> None:
+        """Take it back from an answer that nobody reads any more."""
+        self._busy = False
+        if reusable and self._sent and self.fresh and not self._transport.get_write_buffer_size():
+            self._home.put_back(self)
+        else:
+            self.abort()
+
+    def _fail(self, error: TroveError) -> None:
+        self._ended = self._ended or error
+        _wake(self._arrival)
+        _wake(self._room)
+
+    # -- sending ---------------------------------------------------------------------------------------
+
+    async def send(self, head: bytes, views: Sequence[memoryview], size: int) -> None:
+        """Send a request, to its end or until the server answers."""
+        self._busy, self._began, self._sent = True, False, False
+        self._active = self._loop.time()
+        if size <= _JOINED:
+            self._transport.write(b"".join((head, *views)) if size else head)
+        else:
+            self._transport.write(head)
+            for piece in _pieces(views):
+                while self._full and not self._began and self._ended is None:
+                    await self._for_room()
+                if self._began or self._ended is not None:
+                    return  # an answer that does not wait for the body is a refusal
+                self._transport.write(piece)
+        self._sent = True
+
+    async def _for_room(self) -> None:
+        self._room = self._arrival = self._loop.create_future()
+        try:
+            await self._room
+        finally:
+            self._room = self._arrival = None
+
+    # -- receiving -------------------------------------------------------------------------------------
+
+    async def answer(self, method: str) -> _Answer:
+        """Return the answer once its head is there."""
+        while True:
+            status, version, headers = _parsed(await self._up_to(b"\r\n\r\n", WINDOW))
+            if status >= 200:  # noqa: PLR2004 - RFC 9110, 15.2: those below come before the answer
+                break
+        if method == "HEAD" or status in _BODILESS:
+            length: int | None = 0
+        else:
+            length = _length(headers)
+        return _Answer(self, status, headers, length, keep=_keeps(version, headers))
+
+    async def _up_to(self, mark: bytes, limit: int) -> bytes:
+        """Return what comes before the next `mark`, and go on behind it."""
+        searched = self._start
+        while (at := self._window.find(mark, searched, self._end)) < 0:
+            searched = max(self._start, self._end - len(mark) + 1)
+            if self._end - self._start >= limit:
+                raise _no_http("a line of its is too long")
+            if self._end == WINDOW:
+                searched -= self._start
+                self._to_front()
+            await self.arrival()
+        found = bytes(self._view[self._start : at])
+        self._advance(at + len(mark) - self._start)
+        return found
+
+    async def line(self) -> bytes:
+        """Return the next line."""
+        return await self._up_to(b"\r\n", _LINE)
+
+    async def arrival(self) -> None:
+        """Wait until more has arrived.
+
+        Raises:
+            UnavailableError: Nothing more will. TimedOutError: nothing did for too long.
+        """
+        if self._ended is not None:
+            raise self._ended
+        if self._paused and self._end < WINDOW:
+            self._paused = False
+            self._transport.resume_reading()
+        self._active = self._loop.time()
+        self._arrival = self._loop.create_future()
+        try:
+            await self._arrival
+        finally:
+            self._arrival = None
+
+    def arrived(self) -> int:
+        """Return how many bytes there are to `take`."""
+        return self._end - self._start
+
+    def take(self, size: int) -> bytes:
+        """Return the next `size` bytes, which have arrived."""
+        piece = bytes(self._view[self._start : self._start + size])
+        self._advance(size)
+        return piece
+
+    def take_into(self, buffer: memoryview) -> int:
+        """Fill `buffer` with what has arrived; return how many bytes."""
+        count = min(len(buffer), self._end - self._start)
+        buffer[:count] = self._view[self._start : self._start + count]
+        self._advance(count)
+        return count
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Fill all of `buffer` from the socket, unless the connection ends; return how many bytes."""
+        self._target, self._filled = buffer, 0
+        try:
+            while self._target is not None and self._ended is None:
+                await self.arrival()
+            return self._filled
+        finally:
+            self._target = None
+
+    def _advance(self, size: int) -> None:
+        self._start += size
+        if self._start == self._end:
+            self._start = self._end = 0
+
+    def _to_front(self) -> None:
+        rest = bytes(self._view[self._start : self._end])
+        self._view[: len(rest)] = rest
+        self._start, self._end = 0, len(rest)
+
+
+class _Answer:
+    """An `Answer`, whose body is read from its connection.
+
+    Args:
+        connection: Whose turn it is.
+        status: The status code.
+        headers: The headers.
+        length: Bytes of the body; -1: it comes in chunks; None: it ends with the connection.
+        keep: Whether another request may follow.
+    """
+
+    __slots__ = ("_connection", "_inside", "_keep", "_left", "_way", "headers", "status")
+
+    def __init__(
+        self,
+        connection: _Connection,
+        status: int,
+        headers: Headers,
+        length: int | None,
+        *,
+        keep: bool,
+    ) -> None:
+        self.status = status
+        self.headers: Mapping[str, str] = headers
+        self._connection: _Connection | None = connection
+        self._way = length
+        self._left = 0 if length == _CHUNKED else length  # of the body, or of a chunk
+        self._inside = False  # of the chunks: one has been read, and its end not yet
+        self._keep = keep and length is not None
+
+    async def read(self, size: int) -> bytes:
+        """Return the next bytes that there are. See `Answer.read`."""
+        connection = self._open()
+        if not await self._more(connection):
+            return b""
+        while not connection.arrived():
+            if self._left is None and connection.closed:
+                return b""
+            await self._arrival(connection)
+        count = min(size, connection.arrived())
+        if self._left is not None:
+            count = min(count, self._left)
+            self._left -= count
+        return connection.take(count)
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill `buffer`, all of it unless the body ends. See `Answer.readinto`."""
+        connection = self._open()
+        filled = 0
+        while filled < len(buffer) and await self._more(connection):
+            room = buffer[filled:]
+            if self._left is None:
+                piece = await self.read(len(room))
+                if not piece:
+                    break
+                room[: len(piece)] = piece
+                filled += len(piece)
+                continue
+            room = room[: self._left]
+            count = connection.take_into(room)
+            if not count:
+                count = await self._received_into(connection, room)
+            filled += count
+            self._left -= count
+        return filled
+
+    async def read_all(self, limit: int) -> bytes:
+        """Return what is left. See `Answer.read_all`."""
+        pieces: list[bytes] = []
+        left = limit
+        while piece := await self.read(WINDOW):
+            left -= len(piece)
+            if left < 0:
+                raise IntegrityError(f"the answer has more than {limit} bytes")
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        """Give the connection back, or close it. See `Answer.close`."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.done(reusable=self._keep and self._left == 0 and self._way != _CHUNKED)
+
+    async def _more(self, connection: _Connection) -> bool:
+        """Tell whether the body goes on, having read what stands between two chunks."""
+        if self._left != 0 or self._way != _CHUNKED:
+            return self._left != 0
+        keep, self._keep = self._keep, False  # unless all goes well
+        if self._inside and await connection.line():
+            raise _no_http("a chunk of its is longer than it says")
+        size, _, _ = (await connection.line()).partition(b";")
+        self._left = _number(size.strip(), 16)
+        self._inside = True
+        if not self._left:
+            self._way = 0
+            while await connection.line():
+                pass  # trailers, which nobody asked for
+        self._keep = keep
+        return self._left > 0
+
+    async def _arrival(self, connection: _Connection) -> None:
+        try:
+            await connection.arrival()
+        except BaseException:
+            self._keep = False
+            raise
+
+    async def _received_into(self, connection: _Connection, room: memoryview) -> int:
+        try:
+            count = await connection.receive_into(room)
+        except BaseException:  # what had arrived is lost
+            self._keep = False
+            connection.abort()
+            raise
+        if count < len(room):
+            self._keep = False
+        if not count:
+            await connection.arrival()  # which says why
+        return count
+
+    def _open(self) -> _Connection:
+        if self._connection is None:
+            raise UnavailableError("the answer is closed", retryable=False)
+        return self._connection
+
+
+class Headers(dict[str, str]):
+    """Headers by their names, in lower case, whatever the case in which they are asked for."""
+
+    __slots__ = ()
+
+    def __getitem__(self, name: str) -> str:
+        return super().__getitem__(name.lower())
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and super().__contains__(name.lower())
+
+    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override] # of one type
+        """Return a header's value."""
+        return super().get(name.lower(), default)
+
+
+_CHUNKED: Final = -1
+
+_SENT_WITH_LENGTH: Final = frozenset(("PUT", "POST"))  # RFC 9110, 8.6: though it be nothing
+
+
+def _head(method: str, origin: Origin, target: str, headers: Mapping[str, str], size: int) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {origin.authority}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    if size or method in _SENT_WITH_LENGTH:
+        lines.append(f"Content-Length: {size}")
+    lines.append("\r\n")
+    head = "\r\n".join(lines)
+    # One of each a line: no value has smuggled in a line of its own.
+    if not head.count("\n") == head.count("\r") == len(lines):
+        raise ValueError("a request's target and headers may hold no CR or LF")
+    return head.encode()
+
+
+def _pieces(views: Sequence[memoryview]) -> Iterator[memoryview]:
+    for view in views:
+        for at in range(0, len(view), WINDOW):
+            yield view[at : at + WINDOW]
+
+
+def _parsed(head: bytes) -> tuple[int, str, Headers]:
+    """Return an answer's status, its version of HTTP and its headers."""
+    first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
+    if not first.startswith("HTTP/1.") or not (first[9:12].isdigit() and first[8] == " "):
+        raise _no_http("it does not begin as an answer does")
+    headers = Headers()
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not name or name != name.strip():  # folded lines: RFC 9112, 5.2
+            raise _no_http("a header of its has no name")
+        name, value = name.lower(), value.strip(" \t")
+        known = headers.get(name)
+        headers[name] = value if known is None else f"{known}, {value}"
+    return int(first[9:12]), first[:8], headers
+
+
+def _length(headers: Headers) -> int | None:
+    """Return the bytes of a body; `_CHUNKED`, or None if it ends with the connection."""
+    coding = headers.get("transfer-encoding")
+    if coding is not None:
+        if coding.lower() != "chunked":
+            raise _no_http("it is encoded in a way that was not asked for")
+        return _CHUNKED
+    length = headers.get("content-length")
+    if length is None:
+        return None
+    values = {value.strip() for value in length.split(",")}  # RFC 9110, 8.6: said twice, alike
+    if len(values) > 1:
+        raise _no_http("it says two lengths")
+    return _number(values.pop().encode(), 10)
+
+
+def _number(digits: bytes, base: int) -> int:
+    if not digits.isalnum():  # a sign, a blank or an underscore, which int takes
+        raise _no_http("a length of its is no number")
+    try:
+        return int(digits, base)
+    except ValueError:
+        raise _no_http("a length of its is no number") from None
+
+
+def _keeps(version: str, headers: Headers) -> bool:
+    """Tell whether the connection stays open: RFC 9112, 9.3."""
+    options = {one.strip() for one in (headers.get("connection") or "").lower().split(",")}
+    return "close" not in options and (version == "HTTP/1.1" or "keep-alive" in options)
+
+
+def _no_http(why: str) -> UnavailableError:
+    return UnavailableError(f"the server cannot be used: what it answered is no HTTP ({why})")
+
+
+def _unconnected(error: Exception) -> TroveError:
+    if isinstance(error, ssl.CertificateError):
+        return ConfigError("the server cannot be used: its certificate is not trusted")
+    if isinstance(error, TimeoutError):
+        return TimedOutError("the server cannot be used: no connection came about in time")
+    if isinstance(error, socket.gaierror):
+        return UnavailableError("the server cannot be used: its host's name has no address")
+    if isinstance(error, ssl.SSLError):
+        return UnavailableError("the server cannot be used: no TLS could be agreed upon")
+    return UnavailableError("the server cannot be used: no connection came about")
+
+
+def _wake(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)
