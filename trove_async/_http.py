@@ -226,7 +226,9 @@ class AiohttpTransport:
         await self._session.close()
 
 
-async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+async def _once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
     """Send a request once: aiohttp sends it again after what is raised here untranslated."""
     try:
         return await handler(request)
