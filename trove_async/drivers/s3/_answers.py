@@ -69,7 +69,7 @@ class AnsweredError(Exception):
     """
 
     def __init__(self, answer: ErrorAnswer) -> None:
-        super().__init__(f"{answer.code}: {answer.message}")
+        super().__init__(answer.code)  # its sentence may quote the request
         self.answer = answer
 
 
