@@ -265,6 +265,8 @@ def test_reads_buckets() -> None:
 )
 def test_reads_a_location(told: str, region: str) -> None:
     assert parse_location(document("LocationConstraint", told)) == region
+    wrapped = f"<LocationConstraint>{told}</LocationConstraint>"
+    assert parse_location(document("CreateBucketConfiguration", wrapped)) == region
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
