@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus, unquote_plus
 from xml.sax.saxutils import escape
 
+from botocore.awsrequest import HeadersDict
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
 from botocore.parsers import RestXMLParser
 from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
@@ -21,8 +26,10 @@ def service() -> Any:  # botocore has no types
     return ServiceModel(Loader().load_service_model("s3", "service-2"))
 
 
-def by_botocore(operation: str, body: bytes, status: int = 200) -> dict[str, Any]:
-    answer = {"body": body, "headers": {}, "status_code": status}
+def by_botocore(
+    operation: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    answer = {"body": body, "headers": HeadersDict(headers), "status_code": 200}
     parsed: dict[str, Any] = RestXMLParser().parse(
         answer, service().operation_model(operation).output_shape
     )

@@ -69,7 +69,7 @@ class AnsweredError(Exception):
     """
 
     def __init__(self, answer: ErrorAnswer) -> None:
-        super().__init__(f"{answer.code}: {answer.message}")
+        super().__init__(answer.code)  # its sentence may quote the request
         self.answer = answer
 
 
@@ -210,7 +210,9 @@ def parse_buckets(body: bytes) -> BucketsPage:
 
 def parse_location(body: bytes) -> str:
     """Return the region that GetBucketLocation names, by the name that it is signed with."""
-    region = (_result(body, "LocationConstraint").text or "").strip()
+    # SeaweedFS answers with what it would be sent.
+    root = _result(body, "LocationConstraint", "CreateBucketConfiguration")
+    region = (facts(root).get("LocationConstraint") or root.text or "").strip()
     # S3 API Reference, "GetBucketLocation": nothing is us-east-1; buckets of old have "EU".
     return {"": "us-east-1", "EU": "eu-west-1"}.get(region, region)
 
@@ -227,12 +229,12 @@ def _document(body: bytes) -> Element:
     return parse(decode(body).lstrip())
 
 
-def _result(body: bytes, wanted: str) -> Element:
+def _result(body: bytes, *wanted: str) -> Element:
     root = _document(body)
     if name(root) == "Error":
         raise AnsweredError(_error(root))
-    if name(root) != wanted:
-        raise MalformedAnswer(f"a {wanted} is due, <{name(root)[:40]}> is answered")
+    if name(root) not in wanted:
+        raise MalformedAnswer(f"a {wanted[0]} is due, <{name(root)[:40]}> is answered")
     return root
 
 

@@ -66,7 +66,9 @@ _SKEWED = Meaning(UnauthenticatedError, "this machine's clock and the service's 
 _UNSIGNED = Meaning(UnauthenticatedError, "the service wants a signature")
 _ELSEWHERE = Meaning(BackendError, "the bucket is in another region: set `region`")
 # Sent again, as the checksum was made of the very memory that was sent: it broke on the way.
-_BROKEN = Meaning(IntegrityError, "the body that arrived is not the body that was sent", True)  # noqa: FBT003 - named in the tuple
+_BROKEN = Meaning(
+    IntegrityError, "the body that arrived is not the body that was sent", retryable=True
+)
 _FULL = Meaning(StorageFullError, "the quota is used up")
 _MISNAMED = Meaning(InvalidNameError, "the service takes no such name")
 _TOO_MUCH = Meaning(NotSupportedError, "it is more than the service takes")
@@ -196,8 +198,8 @@ _SHOWN: Final = 300
 
 # Services quote the request in their sentences: whatever stands behind these names is left out.
 _SECRET = re.compile(
-    r"(?i)\b(signature|credential|security-?token|authorization|secret\w*|access_?key\w*)"
-    r"(\W{0,3}[=:]\W{0,2})[^\s,;&\"'<>]+(?:\s+Credential=\S+)?"
+    r"(?is)(authorization\W{0,3}[=:]).*"
+    r"|((?:signature|credential|security.?token|secret\w*|access_?key\w*)\W{0,3}[=:]\W{0,2})\S+"
 )
 
 

@@ -112,13 +112,13 @@ def checksum_headers(checksums: Mapping[str, str]) -> dict[str, str]:
     return headers
 
 
-_PLAIN = re.compile(r"(?!.*(?:  |=\?))[!-~](?:[ -~]*[!-~])?").fullmatch
+_WORDS = re.compile(r"[!-~]++(?: [!-~]++)*+").fullmatch
 
 
 def _add_metadata(headers: dict[str, str], metadata: Mapping[str, str]) -> None:
     exact = []
     for name, value in metadata.items():
-        if _PLAIN(value):
+        if _WORDS(value) and "=?" not in value:
             headers[META + name] = value
         elif value.isascii():
             exact.append(f"{encode_value(name)}={encode_value(value)}")
@@ -309,7 +309,9 @@ def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
     metadata = {}
     for header, value in headers.items():
         if header[0] in "xX" and (name := header.lower()).startswith(META):
-            metadata[name[len(META) :]] = value if _PLAIN(value) else _decoded(value)
+            metadata[name[len(META) :]] = (
+                value if "=?" not in value and value.isascii() else _decoded(value)
+            )
     if not metadata:
         return metadata, None
     exact = metadata.pop(EXACT, "")

@@ -7,7 +7,6 @@ services: a path is signed as it is sent, neither normalised nor encoded a secon
 from __future__ import annotations
 
 import hmac
-import re
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,6 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from trove_async.errors import ConfigError
+
+from ._keys import UNRESERVED, encode_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -58,9 +59,6 @@ _UNSIGNED = frozenset(
 _LAYOUTS = 256
 """Sets of header names that are remembered: a driver sends a few dozen, but users name metadata."""
 
-_KEPT = "-._~"  # RFC 3986, 2.3: unreserved, with letters and digits
-_PLAIN = re.compile(r"[A-Za-z0-9\-._~]*").fullmatch
-
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -91,17 +89,18 @@ class _Layout(NamedTuple):
     signed: str
 
 
-class _DayKey(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _DayKey:
     """The signing key of one secret and one day, as HMAC's two hash states (RFC 2104, 2).
 
     Copying the two costs half of what making an HMAC of the key costs.
     """
 
-    secret: str
+    secret: str = field(repr=False)
     day: str
     scope: str
-    inner: _Hash
-    outer: _Hash
+    inner: _Hash = field(repr=False)
+    outer: _Hash = field(repr=False)
 
 
 class Signer:
@@ -229,7 +228,7 @@ class Signer:
         if credentials.token is not None:
             fields["X-Amz-Security-Token"] = credentials.token
         path, _, asked = target.partition("?")
-        added = "&".join(f"{name}={quote(value, safe=_KEPT)}" for name, value in fields.items())
+        added = "&".join(f"{name}={encode_value(value)}" for name, value in fields.items())
         query = _canonical_query(f"{asked}&{added}" if asked else added)
         lines = "".join(f"{name}:{values[name]}\n" for name in names)
         canonical = f"{method}\n{path}\n{query}\n{lines}\n{signed}\n{UNSIGNED_PAYLOAD}"
@@ -302,6 +301,4 @@ def _canonical_query(query: str) -> str:
 
 
 def _canonical(text: str) -> str:
-    if _PLAIN(text):
-        return text
-    return quote(unquote_to_bytes(text), safe=_KEPT)
+    return quote(unquote_to_bytes(text), safe=UNRESERVED) if "%" in text else encode_value(text)

@@ -1,0 +1,339 @@
+"""The small documents, as services write them and as botocore reads and writes them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from botocore.serialize import create_serializer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.drivers.s3.listings import NAMESPACE, by_botocore, keys, service
+from trove_async.drivers.s3._answers import (
+    AnsweredError,
+    ErrorAnswer,
+    OpenUpload,
+    SentPart,
+    Stored,
+    can_name,
+    complete_body,
+    create_bucket_body,
+    delete_body,
+    parse_buckets,
+    parse_completed,
+    parse_copied,
+    parse_deleted,
+    parse_error,
+    parse_location,
+    parse_part_copied,
+    parse_tags,
+    parse_upload_id,
+    parse_uploads,
+    tagging_body,
+)
+from trove_async.drivers.s3._pages import MalformedAnswer
+from trove_async.drivers.s3._xml import escape
+from trove_async.models import BucketInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DECLARED = '<?xml version="1.0" encoding="UTF-8"?>\n'
+NOW = "2026-11-24T11:00:50.532Z"
+MOMENT = datetime(2026, 11, 24, 11, 0, 50, 532000, tzinfo=UTC)
+
+
+def document(root: str, content: str, namespace: str = f' xmlns="{NAMESPACE}"') -> bytes:
+    return f"{DECLARED}<{root}{namespace}>{content}</{root}>".encode()
+
+
+def written_by_botocore(operation: str, **arguments: Any) -> Any:
+    model = service().operation_model(operation)
+    request = create_serializer("rest-xml").serialize_to_request(arguments, model)
+    return ET.canonicalize(request["body"].decode(), rewrite_prefixes=True)
+
+
+def named(body: bytes) -> list[str | None]:
+    root = ET.fromstring(body)  # noqa: S314 - ours
+    return [key.text for key in root.iter(f"{{{NAMESPACE}}}Key")]
+
+
+def canonical(body: bytes) -> Any:
+    return ET.canonicalize(body.decode(), rewrite_prefixes=True)
+
+
+SEAWEEDFS_ERROR = document(
+    "Error",
+    "<Code>NoSuchKey</Code><Message>The specified key does not exist.</Message>"
+    "<Resource>/probe/nope</Resource><RequestId>18EA</RequestId><Key>nope</Key>",
+    namespace="",
+)
+
+
+def test_reads_an_error() -> None:
+    assert parse_error(SEAWEEDFS_ERROR) == ErrorAnswer(
+        code="NoSuchKey",
+        message="The specified key does not exist.",
+        fields={"Resource": "/probe/nope", "RequestId": "18EA", "Key": "nope"},
+    )
+
+
+def test_reads_an_error_that_is_wrapped() -> None:
+    body = document("ErrorResponse", "<Error><Code>Throttling</Code></Error>")
+    assert parse_error(body).code == "Throttling"
+
+
+@pytest.mark.parametrize(
+    ("told", "region"),
+    [
+        ("<Region>eu-west-1</Region>", "eu-west-1"),
+        ("<BucketRegion>eu-west-1</BucketRegion>", "eu-west-1"),
+        ("<Region/>", None),
+        ("", None),
+    ],
+)
+def test_an_error_may_tell_the_region(told: str, region: str | None) -> None:
+    body = document("Error", f"<Code>AuthorizationHeaderMalformed</Code>{told}", namespace="")
+    assert parse_error(body).region == region
+
+
+def test_an_error_shows_nothing_of_what_was_signed() -> None:
+    body = document(
+        "Error",
+        "<Code>SignatureDoesNotMatch</Code><Message>no</Message>"
+        "<StringToSign>AWS4-HMAC</StringToSign><SignatureProvided>0badcafe</SignatureProvided>",
+    )
+    assert "0badcafe" not in repr(parse_error(body))
+    assert "0badcafe" not in str(AnsweredError(parse_error(body)))
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html/>", b"Bad Gateway", b"<Error>", b"\xff", document("Contents", "")]
+)
+def test_what_is_no_error_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedAnswer):
+        parse_error(body)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        parse_upload_id,
+        parse_completed,
+        parse_copied,
+        parse_part_copied,
+        parse_deleted,
+        parse_uploads,
+        parse_buckets,
+        parse_location,
+        parse_tags,
+    ],
+)
+def test_every_reader_tells_an_error_from_a_result_and_both_from_garbage(
+    read: Callable[[bytes], object],
+) -> None:
+    with pytest.raises(AnsweredError) as raised:
+        read(b"  \n" + document("Error", "<Code>InternalError</Code><Message>oops</Message>"))
+    assert raised.value.answer == ErrorAnswer(code="InternalError", message="oops")
+    for garbage in (b"", b"   ", b"<html><body/></html>", b"<Error>", SEAWEEDFS_ERROR + b"<"):
+        with pytest.raises(MalformedAnswer):
+            read(garbage)
+
+
+def test_reads_the_id_of_an_upload() -> None:
+    content = "<Bucket>b</Bucket><Key>k</Key><UploadId>VXBsb2Fk_id-1</UploadId>"
+    assert parse_upload_id(document("InitiateMultipartUploadResult", content)) == "VXBsb2Fk_id-1"
+    with pytest.raises(MalformedAnswer):
+        parse_upload_id(document("InitiateMultipartUploadResult", "<Key>k</Key>"))
+
+
+@pytest.mark.parametrize(
+    ("read", "root"),
+    [
+        (parse_completed, "CompleteMultipartUploadResult"),
+        (parse_copied, "CopyObjectResult"),
+        (parse_part_copied, "CopyPartResult"),
+    ],
+)
+@pytest.mark.parametrize("quote", ["&#34;", "&quot;", '"', ""])
+def test_reads_what_was_made(read: Callable[[bytes], Stored], root: str, quote: str) -> None:
+    content = f"<LastModified>{NOW}</LastModified><ETag>{quote}9aff-1{quote}</ETag>"
+    assert read(b"\n  " + document(root, content)) == Stored(etag="9aff-1", last_modified=MOMENT)
+    assert read(document(root, "<ETag>9aff-1</ETag>", namespace="")) == Stored(etag="9aff-1")
+    with pytest.raises(MalformedAnswer):
+        read(document(root, "<LastModified/>"))
+
+
+@pytest.mark.parametrize(
+    ("told", "checksums"),
+    [
+        ("<ChecksumCRC32C>AAAAAA==</ChecksumCRC32C>", {"crc32c": "AAAAAA=="}),
+        ("<ChecksumCRC32C>AAAAAA==-2</ChecksumCRC32C>", {}),
+        (
+            "<ChecksumCRC32>AAAAAA==</ChecksumCRC32><ChecksumType>FULL_OBJECT</ChecksumType>",
+            {"crc32": "AAAAAA=="},
+        ),
+        ("<ChecksumSHA256>x</ChecksumSHA256><ChecksumType>COMPOSITE</ChecksumType>", {}),
+    ],
+)
+def test_reads_only_checksums_of_the_whole(told: str, checksums: dict[str, str]) -> None:
+    body = document("CompleteMultipartUploadResult", f"<ETag>a</ETag>{told}")
+    assert parse_completed(body).checksums == checksums
+
+
+@given(st.lists(keys, unique=True), st.lists(keys, unique=True))
+def test_reads_what_became_of_each_key(deleted: list[str], failed: list[str]) -> None:
+    body = document(
+        "DeleteResult",
+        "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in deleted)
+        + "".join(
+            f"<Error><Key>{escape(key)}</Key><Code>AccessDenied</Code><Message>no</Message></Error>"
+            for key in failed
+        ),
+    )
+    theirs = by_botocore("DeleteObjects", body)
+
+    fates = parse_deleted(body)
+
+    assert [item["Key"] for item in theirs.get("Deleted", [])] == deleted
+    assert fates.keys() == {*deleted, *failed}
+    for key, fate in fates.items():
+        assert (fate.code if fate else None) == ("AccessDenied" if key in failed else None)
+
+
+def test_reads_a_page_of_uploads() -> None:
+    content = (
+        f"<Bucket>b</Bucket><Upload><Initiated>{NOW}</Initiated><Key>m+p%2Bu</Key>"
+        "<UploadId>id1</UploadId><Owner><ID>x</ID></Owner></Upload>"
+        f"<Upload><Key>é</Key><UploadId>id2</UploadId><Initiated>{NOW}</Initiated></Upload>"
+    )
+    plain = parse_uploads(
+        document("ListMultipartUploadsResult", f"{content}<IsTruncated>false</IsTruncated>")
+    )
+    assert plain.uploads == [
+        OpenUpload(key="m+p%2Bu", upload_id="id1", initiated=MOMENT),
+        OpenUpload(key="é", upload_id="id2", initiated=MOMENT),
+    ]
+    assert plain.next_markers is None
+    encoded = parse_uploads(
+        document(
+            "ListMultipartUploadsResult",
+            f"{content}<EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>"
+            "<NextKeyMarker>m+p%2Bu</NextKeyMarker>"
+            "<NextUploadIdMarker>id+2</NextUploadIdMarker>",
+        )
+    )
+    assert [upload.key for upload in encoded.uploads] == ["m p+u", "é"]
+    assert encoded.next_markers == ("m p+u", "id+2")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<IsTruncated>true</IsTruncated>",
+        f"<Upload><Key>k</Key><Initiated>{NOW}</Initiated></Upload>",
+        "<Upload><Key>k</Key><UploadId>i</UploadId></Upload>",
+        "<Upload><Key>k</Key><UploadId>i</UploadId><Initiated>T99Z</Initiated></Upload>",
+        f"<EncodingType>url</EncodingType><Upload><Key>%FF</Key><Initiated>{NOW}</Initiated></Upload>",
+    ],
+)
+def test_refuses_uploads_that_cannot_be_found_again(content: str) -> None:
+    with pytest.raises(MalformedAnswer):
+        parse_uploads(document("ListMultipartUploadsResult", content))
+
+
+def test_reads_buckets() -> None:
+    content = (
+        "<Owner><ID>x</ID></Owner><Buckets>"
+        f"<Bucket><Name>a</Name><CreationDate>{NOW}</CreationDate></Bucket>"
+        "<Bucket><Name>b</Name></Bucket></Buckets>"
+    )
+    page = parse_buckets(document("ListAllMyBucketsResult", content))
+    assert page.buckets == [BucketInfo(name="a", created=MOMENT), BucketInfo(name="b")]
+    assert page.token is None
+    more = f"{content}<ContinuationToken>t+%</ContinuationToken>"
+    assert parse_buckets(document("ListAllMyBucketsResult", more)).token == "t+%"
+    with pytest.raises(MalformedAnswer):
+        parse_buckets(document("ListAllMyBucketsResult", "<Buckets><Bucket/></Buckets>"))
+
+
+@pytest.mark.parametrize(
+    ("told", "region"), [("", "us-east-1"), ("EU", "eu-west-1"), ("us-west-2", "us-west-2")]
+)
+def test_reads_a_location(told: str, region: str) -> None:
+    assert parse_location(document("LocationConstraint", told)) == region
+    wrapped = f"<LocationConstraint>{told}</LocationConstraint>"
+    assert parse_location(document("CreateBucketConfiguration", wrapped)) == region
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+carried = texts.filter(can_name)
+
+
+@given(st.dictionaries(carried.filter(bool), carried, max_size=4))
+def test_tags_come_back_as_they_were_sent(tags: dict[str, str]) -> None:
+    assert parse_tags(tagging_body(tags)) == tags
+
+
+@given(st.lists(carried.filter(bool), unique=True, max_size=5))
+def test_keys_to_delete_arrive_as_they_are(wanted: list[str]) -> None:
+    assert named(delete_body(wanted)) == wanted
+
+
+@pytest.mark.parametrize("key", ["a\x00", "a\x01b", "\x1f", "\x0b", "\ufffe", "a\uffff"])
+def test_keys_that_xml_cannot_carry_are_told_apart_and_refused(key: str) -> None:
+    assert not can_name(key)
+    with pytest.raises(ValueError, match="cannot carry"):
+        delete_body([key])
+
+
+@pytest.mark.parametrize("key", ["a\tb\nc\rd\r\n", "&<>\"']]>", "\x7f\x85", "\ufffd", "\U0010ffff"])
+def test_keys_that_xml_can_carry_are_carried(key: str) -> None:
+    assert can_name(key)
+    assert named(delete_body([key])) == [key]
+
+
+def test_writes_what_botocore_writes() -> None:
+    wanted = ["a", "b & c", "é"]
+    assert canonical(delete_body(wanted, quiet=True)) == written_by_botocore(
+        "DeleteObjects",
+        Bucket="b",
+        Delete={"Objects": [{"Key": key} for key in wanted], "Quiet": True},
+    )
+    assert canonical(create_bucket_body("eu-west-1")) == written_by_botocore(
+        "CreateBucket",
+        Bucket="b",
+        CreateBucketConfiguration={"LocationConstraint": "eu-west-1"},
+    )
+    assert canonical(tagging_body({"a": "b", "c": "<"})) == written_by_botocore(
+        "PutObjectTagging",
+        Bucket="b",
+        Key="k",
+        Tagging={"TagSet": [{"Key": "a", "Value": "b"}, {"Key": "c", "Value": "<"}]},
+    )
+    assert canonical(
+        complete_body(
+            [
+                SentPart(number=10, etag="ten"),
+                SentPart(number=9, etag="nine", checksums={"crc32c": "AAAAAA=="}),
+            ]
+        )
+    ) == written_by_botocore(
+        "CompleteMultipartUpload",
+        Bucket="b",
+        Key="k",
+        UploadId="id",
+        MultipartUpload={
+            "Parts": [
+                {"ChecksumCRC32C": "AAAAAA==", "ETag": '"nine"', "PartNumber": 9},
+                {"ETag": '"ten"', "PartNumber": 10},
+            ]
+        },
+    )
+
+
+def test_a_bucket_of_us_east_1_is_made_without_a_body() -> None:
+    assert create_bucket_body("us-east-1") == b""
