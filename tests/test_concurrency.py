@@ -25,6 +25,7 @@ from trove_async.errors import (
     ClosedError,
     ObjectNotFoundError,
     PoolTimeoutError,
+    TimedOutError,
     UnavailableError,
 )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, TypeVarTuple,
 
 import anyio
 
+from ._deadlines import within
 from .errors import ClosedError, PoolTimeoutError
 
 if TYPE_CHECKING:

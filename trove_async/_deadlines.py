@@ -85,3 +85,12 @@ class _Limit:
         self.when = when
         self.task = task
         self.passed = False
+
+
+async def within(seconds: float, what: str, work: Awaitable[T]) -> T:
+    """Do what `Deadlines.within` does, for a call that is rare: with a timer of its own."""
+    deadlines = Deadlines()
+    try:
+        return await deadlines.within(seconds, what, work)
+    finally:
+        deadlines.close()

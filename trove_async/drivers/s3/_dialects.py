@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from trove_async._concurrency import within
+from trove_async._deadlines import within
 from trove_async.errors import TroveError
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from trove_async._concurrency import Permits
 from trove_async._http import AiohttpTransport
+from trove_async._http1 import SocketTransport
 from trove_async.driver import Capabilities
 from trove_async.errors import (
     BackendError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from trove_async._http import Transport
     from trove_async.driver import DriverContext, DriverReader, Upload
     from trove_async.models import (
         BucketInfo,
@@ -187,6 +189,7 @@ class S3Driver:
             storage_class=True,
             upload=True,
             parallel_parts=self._parallel_parts,
+            parallel_reads=self._parallel_parts,
             min_part=_MIN_PART,
             max_part=_MAX_PART,
             max_parts=_MAX_PARTS,
@@ -207,15 +210,17 @@ class S3Driver:
         session = Session(self._identity)
         self._endpoint = endpoint = await session.endpoint()
         self._permit_seconds = context.timeout.permit
-        transport = AiohttpTransport(context.timeout, tls=self._tls, proxy=self._proxy)
+        transport: Transport = (
+            SocketTransport(context.timeout, tls=self._tls)
+            if self._proxy is None
+            else AiohttpTransport(context.timeout, tls=self._tls, proxy=self._proxy)
+        )
         self._open = self._plane_over(transport, session, context)
         self._copier = Copier(self._open, self._exists)
         self._dialect = await dialect_of(self._dialect_name, endpoint, transport)
         self._capabilities = self._claimed()
 
-    def _plane_over(
-        self, transport: AiohttpTransport, session: Session, context: DriverContext
-    ) -> Plane:
+    def _plane_over(self, transport: Transport, session: Session, context: DriverContext) -> Plane:
         headers = {"accept-encoding": "identity", "user-agent": "trove-async"}
         if self._owner is not None:
             headers["x-amz-expected-bucket-owner"] = self._owner
