@@ -243,3 +243,50 @@ async def test_store_that_closes_ends_what_is_under_way() -> None:
         await rest_of(obj)
     await obj.aclose()
     assert leased(store) == 0
+
+
+# -- landing -----------------------------------------------------------------------------------------
+
+
+async def test_stream_lands_in_a_slot_that_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "FAST", 0)
+    fake = sliced(readinto=True)
+    async with store_of(fake, pool=pool()) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            got = await obj.read(MiB)
+            assert (leased(store), fake.count("readinto")) == (0, 0)
+            got += await obj.read(MiB)
+            assert (leased(store), fake.count("readinto")) == (MiB, 1)
+            leases = [await store.pool.lease(MiB, timeout=5) for _ in range(16)]
+            got += await obj.read(MiB)  # without
+            for lease in leases:
+                lease.release()
+            got += await rest_of(obj)
+        assert got == BODY
+        assert_idle(store, fake)
+
+
+async def test_close_of_a_stream_that_is_landing_gives_its_slot_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(download, "FAST", 0)
+    fake = sliced(readinto=True)
+    async with store_of(fake, pool=pool()) as store:
+        await store.put("bucket", "key", BODY)
+        obj = await store.get("bucket", "key")
+        await obj.read(MiB)
+        go_on, reached = asyncio.Event(), asyncio.Event()
+
+        async def wait() -> None:
+            reached.set()
+            await go_on.wait()
+
+        fake.before["readinto"] = wait
+        read = OwnedTask(obj.read(MiB))
+        await reached.wait()
+        await obj.aclose()
+        go_on.set()
+        with suppress(ClosedError, UnavailableError):
+            await read.result()
+        assert_idle(store, fake)

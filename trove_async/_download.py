@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ._leaf import Leaf
     from .driver import DriverReader
     from .models import ObjectInfo
+    from .pool import Lease
     from .retry import Retries
 
 
@@ -81,6 +82,8 @@ class Body:
         "_end",
         "_info",
         "_key",
+        "_landed",
+        "_landing",
         "_leaf",
         "_options",
         "_position",
@@ -98,6 +101,8 @@ class Body:
         self._ahead: Ahead | None = None
         self._info: ObjectInfo | None = None
         self._start = self._end = self._position = 0
+        self._landing: Lease | None = None  # a slot that a stream is received into
+        self._landed = True  # nobody is receiving into it
         self._streaming = False
         self._arrived_bytes = 0  # over one connection, in `_waited` seconds of waiting for them
         self._waited = 0.0
@@ -167,7 +172,7 @@ class Body:
             try:
                 connection = self._connection or await self._reconnect()
                 started = clock()
-                data = await self._leaf.progress(connection.reader.read(size), "no bytes arrived")
+                data = await self._receive(connection.reader, size)
                 self._waited += clock() - started
                 self._arrived_bytes += len(data)
                 return self._arrived(data)
@@ -177,6 +182,33 @@ class Body:
                 # A cancelled read may go on later: at this offset, over a new connection.
                 await self._disconnect()
                 raise
+
+    async def _receive(self, reader: DriverReader, size: int) -> bytes:
+        """Read once: a stream by way of a slot, if the driver can fill memory, and some is free."""
+        readinto = getattr(reader, "readinto", None)
+        if readinto is None or not self._streaming or size < SLOT:
+            return await self._leaf.progress(reader.read(size), "no bytes arrived")
+        if self._landing is None:
+            self._landing = self._leaf.pool.try_lease(SLOT, revoke=self._give_up_landing)
+        if self._landing is None:
+            return await self._leaf.progress(reader.read(size), "no bytes arrived")
+        slot = self._landing.views[0]
+        self._landed = False
+        try:
+            count = await self._leaf.progress(readinto(slot[:size]), "no bytes arrived")
+            return bytes(slot[:count])
+        finally:
+            self._landed = True
+            if self._closed:  # by another task, meanwhile
+                self._give_up_landing()
+
+    def _give_up_landing(self) -> bool:
+        """Give the slot to somebody who waits for memory: a body can be read without."""
+        if self._landing is None or not self._landed:
+            return False
+        self._landing.release()
+        self._landing = None
+        return True
 
     async def _read_ahead(self, ahead: Ahead, size: int) -> bytes:
         if self._connection is not None:  # it was read up to here, and the rest comes otherwise
@@ -197,6 +229,7 @@ class Body:
         if self._ahead is not None and self._ahead.front is not None:
             self._ahead.go_on()
         elif self._arrived_bytes >= SLOT and self._arrived_bytes < FAST * self._waited:
+            self._give_up_landing()
             self._ahead = Ahead(leaf, self._fetch, self._position, self._end)
 
     async def _fetch(self, start: int, end: int, views: Sequence[memoryview]) -> None:
@@ -294,7 +327,8 @@ class Body:
             self._leaf.reads.idle(self)
 
     async def _disconnect(self) -> None:
-        """Give back the connection, the permit and the read-ahead. Idempotent."""
+        """Give back the connection, the permit and the memory. Idempotent."""
+        self._give_up_landing()
         if self._connection is not None or self._ahead is not None:
             await _close(*self._detached())
 
@@ -310,6 +344,7 @@ class Body:
 
     def _detached(self) -> tuple[Ahead | None, _Connection | None]:
         """Take out what is to be closed, at once: who reads meanwhile opens anew."""
+        self._give_up_landing()
         self._leaf.reads.busy(self)
         ahead, self._ahead = self._ahead, None
         connection, self._connection = self._connection, None

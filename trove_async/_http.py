@@ -101,7 +101,7 @@ class Answer(Protocol):
         ...
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with the next bytes, all of it unless the body ends; return how many.
+        """Fill `buffer` with the next bytes, as many as come soon; return how many, 0 at the end.
 
         When it returns or raises, a cancel included, nothing writes to `buffer` any more.
         """

@@ -13,7 +13,6 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ._http import WINDOW
 from .errors import ConfigError, IntegrityError, TimedOutError, UnavailableError
 from .models import KiB
 
@@ -23,6 +22,16 @@ if TYPE_CHECKING:
     from ._http import Origin
     from .errors import TroveError
     from .models import Timeout
+
+_WINDOW: Final = 64 * KiB
+"""Bytes that a connection receives into memory of its own: heads, and small bodies. What is larger
+is best received straight into the memory of whoever reads it."""
+
+_PIECE: Final = 128 * KiB
+"""Bytes that are handed to a socket at a time: what it does not take at once, a loop may copy."""
+
+_SOON: Final = 0.05
+"""Seconds that what has arrived of a large body waits at the most for the rest of a buffer."""
 
 _JOINED: Final = 64 * KiB
 """Bytes of a body up to which it is copied behind its head: that takes less than a second call."""
@@ -165,11 +174,12 @@ class _Connection(asyncio.BufferedProtocol):
         self.origin = origin
         self._home = home
         self._loop = loop
-        self._window = bytearray(WINDOW)
+        self._window = bytearray(_WINDOW)
         self._view = memoryview(self._window)
         self._start = self._end = 0  # what of the window has not been read
         self._target: memoryview | None = None  # received into instead of the window
         self._filled = 0
+        self._hurried = False
         self._paused = False
         self._full = False  # of what the socket has not taken yet
         self._ended: TroveError | None = None
@@ -200,12 +210,12 @@ class _Connection(asyncio.BufferedProtocol):
         self._began = True
         if self._target is not None:
             self._filled += nbytes
-            if self._filled < len(self._target):
+            if self._filled < len(self._target) and not self._hurried:
                 return
             self._target = None  # what comes next is not for it
         else:
             self._end += nbytes
-            if self._end == WINDOW:
+            if self._end == _WINDOW:
                 self._transport.pause_reading()
                 self._paused = True
         _wake(self._arrival)
@@ -303,7 +313,7 @@ class _Connection(asyncio.BufferedProtocol):
     async def answer(self, method: str) -> _Answer:
         """Return the answer once its head is there."""
         while True:
-            status, version, headers = _parsed(await self._up_to(b"\r\n\r\n", WINDOW))
+            status, version, headers = _parsed(await self._up_to(b"\r\n\r\n", _WINDOW))
             if status >= 200:  # noqa: PLR2004 - RFC 9110, 15.2: those below come before the answer
                 break
         if method == "HEAD" or status in _BODILESS:
@@ -319,7 +329,7 @@ class _Connection(asyncio.BufferedProtocol):
             searched = max(self._start, self._end - len(mark) + 1)
             if self._end - self._start >= limit:
                 raise _no_http("a line of its is too long")
-            if self._end == WINDOW:
+            if self._end == _WINDOW:
                 searched -= self._start
                 self._to_front()
             await self.arrival()
@@ -339,7 +349,7 @@ class _Connection(asyncio.BufferedProtocol):
         """
         if self._ended is not None:
             raise self._ended
-        if self._paused and self._end < WINDOW:
+        if self._paused and self._end < _WINDOW:
             self._paused = False
             self._transport.resume_reading()
         self._active = self._loop.time()
@@ -366,15 +376,29 @@ class _Connection(asyncio.BufferedProtocol):
         self._advance(count)
         return count
 
-    async def receive_into(self, buffer: memoryview) -> int:
-        """Fill all of `buffer` from the socket, unless the connection ends; return how many bytes."""
-        self._target, self._filled = buffer, 0
+    async def receive_into(self, buffer: memoryview, *, wait: bool) -> int:
+        """Fill `buffer` from the socket, with what comes soon; return how many bytes.
+
+        Args:
+            buffer: Memory to fill.
+            wait: Whether to wait on if nothing comes soon.
+        """
+        self._target, self._filled, self._hurried = buffer, 0, False
+        soon = self._loop.call_later(_SOON, self._hurry, wait)
         try:
             while self._target is not None and self._ended is None:
                 await self.arrival()
             return self._filled
         finally:
+            soon.cancel()
             self._target = None
+
+    def _hurry(self, wait: bool) -> None:  # noqa: FBT001 - a timer's argument
+        """Let what fills a buffer go with what it has, or with the first that comes."""
+        self._hurried = True
+        if self._filled or not wait:
+            self._target = None
+            _wake(self._arrival)
 
     def _advance(self, size: int) -> None:
         self._start += size
@@ -433,31 +457,26 @@ class _Answer:
         return connection.take(count)
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer`, all of it unless the body ends. See `Answer.readinto`."""
+        """Fill `buffer` with what comes soon. See `Answer.readinto`."""
         connection = self._open()
-        filled = 0
-        while filled < len(buffer) and await self._more(connection):
-            room = buffer[filled:]
-            if self._left is None:
-                piece = await self.read(len(room))
-                if not piece:
-                    break
-                room[: len(piece)] = piece
-                filled += len(piece)
-                continue
-            room = room[: self._left]
-            count = connection.take_into(room)
-            if not count:
-                count = await self._received_into(connection, room)
-            filled += count
-            self._left -= count
-        return filled
+        if not await self._more(connection):
+            return 0
+        if self._left is None:
+            piece = await self.read(len(buffer))
+            buffer[: len(piece)] = piece
+            return len(piece)
+        room = buffer[: self._left]
+        count = connection.take_into(room)
+        if count < len(room):
+            count += await self._received_into(connection, room[count:], wait=not count)
+        self._left -= count
+        return count
 
     async def read_all(self, limit: int) -> bytes:
         """Return what is left. See `Answer.read_all`."""
         pieces: list[bytes] = []
         left = limit
-        while piece := await self.read(WINDOW):
+        while piece := await self.read(_WINDOW):
             left -= len(piece)
             if left < 0:
                 raise IntegrityError(f"the answer has more than {limit} bytes")
@@ -494,16 +513,17 @@ class _Answer:
             self._keep = False
             raise
 
-    async def _received_into(self, connection: _Connection, room: memoryview) -> int:
+    async def _received_into(self, connection: _Connection, room: memoryview, *, wait: bool) -> int:
+        if not wait and len(room) < _WINDOW:
+            return 0  # a little more is not worth the wait
         try:
-            count = await connection.receive_into(room)
+            count = await connection.receive_into(room, wait=wait)
         except BaseException:  # what had arrived is lost
             self._keep = False
             connection.abort()
             raise
-        if count < len(room):
+        if not count and wait:
             self._keep = False
-        if not count:
             await connection.arrival()  # which says why
         return count
 
@@ -549,8 +569,8 @@ def _head(method: str, origin: Origin, target: str, headers: Mapping[str, str], 
 
 def _pieces(views: Sequence[memoryview]) -> Iterator[memoryview]:
     for view in views:
-        for at in range(0, len(view), WINDOW):
-            yield view[at : at + WINDOW]
+        for at in range(0, len(view), _PIECE):
+            yield view[at : at + _PIECE]
 
 
 def _parsed(head: bytes) -> tuple[int, str, Headers]:
