@@ -316,11 +316,17 @@ class S3Driver:
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
         async with _Permit(self._others, self._permit_seconds):
-            page = await self._plane.list_objects(bucket, options)
+            page = await self._list(bucket, options)
             while not page.entries and page.token is not None:
-                page = await self._plane.list_objects(bucket, _following(options, page.token))
+                page = await self._list(bucket, replace(options, token=page.token))
         if self._dialect.ordered:
             _check_order(page, options)
+        return page
+
+    async def _list(self, bucket: str, options: ListOptions) -> Page:
+        page = await self._plane.list_objects(bucket, options)
+        if page.token is not None and page.token == options.token:
+            raise BackendError("the service's listing leads to the same page again and again")
         return page
 
     def upload(
@@ -445,10 +451,6 @@ class _Permit:
 
     async def __aexit__(self, *_: object) -> None:
         self._permits.release()
-
-
-def _following(options: ListOptions, token: str) -> ListOptions:
-    return replace(options, token=token)
 
 
 def _check_order(page: Page, options: ListOptions) -> None:
