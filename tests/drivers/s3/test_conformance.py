@@ -111,6 +111,17 @@ class TestSeaweed(DriverSuite):
         return driver_of(seaweed)
 
 
+@strange(SEAWEED_MANGLES)
+class TestSeaweedBySdk(DriverSuite):
+    """The same driver, with everything sent through aiobotocore."""
+
+    refused_keys = SEAWEED_REFUSES
+
+    @pytest.fixture
+    def driver(self, seaweed: S3Server) -> S3Driver:
+        return driver_of(seaweed, data_plane="sdk")
+
+
 MOTO_IGNORES_IN_STORES = {
     "test_odd_keys_are_kept_apart": "moto has no page for a key with a line break",
     "test_copy_of_create_only_never_replaces": "moto looks at no copy's conditions",

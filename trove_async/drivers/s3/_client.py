@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from trove_async._concurrency import in_thread
 from trove_async._http import WINDOW
-from trove_async.errors import InvalidNameError, TroveError, UnavailableError
+from trove_async.errors import TroveError, UnavailableError
 from trove_async.models import MiB
 
 from ._answers import parse_error
 from ._failures import failure
 from ._keys import encode_path, encode_value
+from ._requests import check_bucket
 from ._signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
 from ._xml import MalformedAnswer
 
@@ -56,9 +57,6 @@ _ERROR_BYTES: Final = MiB
 
 _DNS_SAFE = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]").fullmatch
 """What fits into a host's name. S3 User Guide, "General purpose bucket naming rules"."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}").fullmatch
-"""What any bucket may be called: the names that us-east-1 once allowed. S3 User Guide, ditto."""
 
 _REGION = re.compile(r"[a-z0-9-]{1,64}").fullmatch
 
@@ -209,10 +207,7 @@ class Client:
             signer = self._signers[endpoint.region] = Signer(endpoint.region)
         origin, path = endpoint.origin, "/"
         if bucket is not None:
-            if not _NAME(bucket):
-                raise InvalidNameError(
-                    "a bucket's name is 3 to 255 letters, digits, dots, hyphens and underscores"
-                )
+            check_bucket(bucket)
             if self._in_host(bucket, endpoint):
                 origin = origin.within(bucket)
             else:

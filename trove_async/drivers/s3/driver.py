@@ -6,11 +6,12 @@ import asyncio
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from itertools import islice
 from operator import attrgetter, gt
 from typing import TYPE_CHECKING, Final, Literal
 
-from trove_async._concurrency import Permits
+from trove_async._concurrency import Permits, in_thread
 from trove_async._http import AiohttpTransport
 from trove_async.driver import Capabilities
 from trove_async.errors import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from trove_async._http import Transport
     from trove_async.driver import DriverContext, DriverReader, Upload
     from trove_async.models import (
         BucketInfo,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from ._client import AddressingStyle
     from ._dialects import DialectName
     from ._plane import Opened, Plane
+    from ._sdk import SdkPlane
 
 _MIN_PART: Final = 5 * MiB
 _MAX_PART: Final = 5 * GiB
@@ -134,6 +137,8 @@ class S3Driver:
             raise ConfigError("max_connections and parallel_parts are at least 1")
         if dialect not in {"auto", "s3", "seaweedfs"}:
             raise ConfigError("dialect is 'auto', 's3' or 'seaweedfs'")
+        if data_plane == "sdk" and tls is not None:
+            raise ConfigError("the SDK takes no tls: set AWS_CA_BUNDLE")
         if data_plane not in {"lean", "sdk"}:
             raise ConfigError("data_plane is 'lean' or 'sdk'")
         self._identity = Identity(
@@ -208,27 +213,40 @@ class S3Driver:
         self._endpoint = endpoint = await session.endpoint()
         self._permit_seconds = context.timeout.permit
         transport = AiohttpTransport(context.timeout, tls=self._tls, proxy=self._proxy)
-        self._open = self._plane_over(transport, session, context)
-        self._copier = Copier(self._open, self._exists)
+        self._open = lean = self._lean(transport, session, context)
         self._dialect = await dialect_of(self._dialect_name, endpoint, transport)
+        if self._data_plane == "sdk":
+            await lean.aclose()
+            self._open = await self._by_sdk(session, context)
+        self._copier = Copier(self._open, self._exists)
         self._capabilities = self._claimed()
 
-    def _plane_over(
-        self, transport: AiohttpTransport, session: Session, context: DriverContext
-    ) -> Plane:
+    def _lean(self, transport: Transport, session: Session, context: DriverContext) -> LeanPlane:
         headers = {"accept-encoding": "identity", "user-agent": "trove-async"}
         if self._owner is not None:
             headers["x-amz-expected-bucket-owner"] = self._owner
-        client = Client(
-            transport, session, self._endpoint, addressing=self._addressing, headers=headers
-        )
+        endpoint = self._endpoint
+        client = Client(transport, session, endpoint, addressing=self._addressing, headers=headers)
         return LeanPlane(
-            client,
-            transport,
-            context.backend,
-            self._endpoint.region,
-            checksums=self._checksums,
+            client, transport, context.backend, endpoint.region, checksums=self._checksums
         )
+
+    async def _by_sdk(self, session: Session, context: DriverContext) -> Plane:
+        # The SDK takes long to import, and reads files meanwhile.
+        room = await in_thread(import_module, "trove_async.drivers.s3._sdk")
+        plane: SdkPlane = room.SdkPlane(
+            self._identity,
+            session,
+            self._endpoint,
+            context,
+            addressing=self._addressing,
+            owner=self._owner,
+            connections=self._max_connections,
+            checksums=self._checksums,
+            proxy=self._proxy,
+        )
+        await plane.open()
+        return plane
 
     async def aclose(self) -> None:
         """Close all connections."""
