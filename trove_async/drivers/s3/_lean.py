@@ -8,8 +8,6 @@ from hashlib import md5
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from crc32c import crc32c
-
 from trove_async._concurrency import for_each, in_thread
 from trove_async.errors import ObjectNotFoundError, TroveError, UnavailableError
 from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo
@@ -40,9 +38,10 @@ from ._headers import (
     put_headers,
     put_info,
 )
-from ._keys import bare_etag, encode_path, encode_query, quoted_etag
+from ._keys import bare_etag, encode_query, quoted_etag
 from ._pages import parse_page
 from ._plane import Opened, UploadId
+from ._requests import crc32c_of, range_header, source_headers
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
 
     from trove_async._http import Answer, Transport
     from trove_async.models import (
-        ByteRange,
         CopyOptions,
         DeleteOptions,
         GetOptions,
@@ -120,7 +118,7 @@ class LeanPlane:
         """Open an object's body; the caller closes it."""
         headers = dict(self._asking)
         if options.range is not None:
-            headers["range"] = _range_header(options.range)
+            headers["range"] = range_header(options.range)
         if options.if_match is not None:
             headers["if-match"] = quoted_etag(options.if_match)
         if options.if_none_match is not None:
@@ -239,7 +237,7 @@ class LeanPlane:
         headers = {
             **object_headers(options.put),
             **condition_headers(options.put),
-            **_source_headers(source),
+            **source_headers(source),
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
@@ -269,7 +267,7 @@ class LeanPlane:
         headers: dict[str, str] = {}
         if self._checksums:
             long = sum(map(len, views)) > _INLINE_HASH
-            digest = await in_thread(_crc32c_of, views) if long else _crc32c_of(views)
+            digest = await in_thread(crc32c_of, views) if long else crc32c_of(views)
             checksums["crc32c"] = headers[CHECKSUMS["crc32c"]] = digest
         answer = await self._client.send(
             "PUT",
@@ -288,7 +286,7 @@ class LeanPlane:
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
     ) -> SentPart:
         """Store a part that is a piece of an object."""
-        headers = _source_headers(source)
+        headers = source_headers(source)
         headers["x-amz-copy-source-range"] = f"bytes={span[0]}-{span[1] - 1}"
         answer = await self._client.send(
             "PUT", upload.bucket, upload.key, query=_part(upload, number), headers=headers
@@ -447,28 +445,3 @@ def _version(version_id: str | None) -> str:
 
 def _part(upload: UploadId, number: int) -> str:
     return encode_query({"partNumber": str(number), "uploadId": upload.id})
-
-
-def _range_header(asked: ByteRange) -> str:
-    """Return a range as HTTP writes it: with its last byte (RFC 9110, 14.1.2)."""
-    if asked.suffix is not None:
-        return f"bytes=-{asked.suffix}"
-    return f"bytes={asked.start}-{'' if asked.end is None else asked.end - 1}"
-
-
-def _source_headers(source: ObjectInfo) -> dict[str, str]:
-    """Return the headers that name one version of a copy's source."""
-    place = f"/{encode_path(source.bucket)}/{encode_path(source.key)}"
-    if source.version_id is not None:
-        place += f"?{_version(source.version_id)}"
-    return {
-        "x-amz-copy-source": place,
-        "x-amz-copy-source-if-match": quoted_etag(source.etag),
-    }
-
-
-def _crc32c_of(views: Sequence[memoryview]) -> str:
-    value = 0
-    for view in views:
-        value = crc32c(view, value)
-    return b64encode(value.to_bytes(4, "big")).decode()
