@@ -267,7 +267,8 @@ class _Connection(asyncio.BufferedProtocol):
         elif self._arrival is not None or self._room is not None:
             limit = timeout.idle if self._began or not self._sent else timeout.first_byte
             if since > limit:
-                self._fail(TimedOutError(f"nothing came or went for {limit:g} s"))
+                what = "nothing arrived" if self._sent else "it took no more of the request"
+                self._fail(TimedOutError(f"the server cannot be used: {what} for {limit:g} s"))
                 self.abort()
 
     def done(self, *, reusable: bool) -> None:
