@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trove_async._concurrency import OwnedTask
 from trove_async._http import AiohttpTransport, Origin
 from trove_async._http1 import SocketTransport
 from trove_async.errors import ConfigError, IntegrityError, TimedOutError, UnavailableError
@@ -598,3 +599,25 @@ def test_origin_is_nothing_but_an_origin() -> None:
     ):
         with pytest.raises(ConfigError):
             Origin.of(url)
+
+
+async def test_connection_that_a_cancel_came_before_serves_the_next_request() -> None:
+    transport = SocketTransport(QUICK)
+    async with serving(answering(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
+        task = OwnedTask(transport.send("GET", server.origin, "/", {}))
+        await asyncio.sleep(0)
+        await task.aclose()
+        while not transport._idle.get(server.origin):
+            await asyncio.sleep(0)
+        (await transport.send("GET", server.origin, "/", {})).close()
+        assert server.connections == 1
+        await transport.aclose()
+        assert not transport._connections
+    other = SocketTransport(QUICK)
+    async with serving(answering()) as server:
+        task = OwnedTask(other.send("GET", server.origin, "/", {}))
+        await asyncio.sleep(0)
+        await task.aclose()
+        await other.aclose()
+        assert not other._connections
+        assert not other._opening

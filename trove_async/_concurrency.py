@@ -188,6 +188,11 @@ class OwnedTask(Generic[T]):
         """Call this once the task has ended."""
         self._task.add_done_callback(lambda _: call())
 
+    def outcome(self) -> T | None:
+        """Return what the task returned; None if it has not, or raised something."""
+        ended = self._task.done() and not self._task.cancelled() and self._task.exception() is None
+        return self._task.result() if ended else None
+
     async def result(self) -> T:
         """Return what the task returned, or raise what it raised. A cancel leaves it running.
 

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from ._concurrency import OwnedTask
 from .errors import ConfigError, IntegrityError, TimedOutError, UnavailableError
 from .models import KiB
 
@@ -39,7 +41,7 @@ _JOINED: Final = 64 * KiB
 _IDLE: Final = 60.0
 """Seconds that a connection waits for its next request: less than what lies on the way forgets it in."""
 
-_EYEBALLS: Final[dict[str, Any]] = {"happy_eyeballs_delay": 0.25}
+_EYEBALLS: Final[dict[str, Any]] = {"happy_eyeballs_delay": 0.25}  # RFC 8305, 5
 
 _LINE: Final = 4 * KiB
 """Bytes of a line between the chunks of a body."""
@@ -60,6 +62,7 @@ class SocketTransport:
         self._tls = tls
         self._idle: dict[Origin, list[_Connection]] = {}
         self._connections: set[_Connection] = set()
+        self._opening: set[OwnedTask[_Connection]] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._every = min(timeout.first_byte, timeout.idle, _IDLE) / 4
         self._closed = False
@@ -88,6 +91,8 @@ class SocketTransport:
         self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
+        for opening in list(self._opening):
+            await opening.aclose()
         ending = [connection.end() for connection in self._connections]
         if ending:
             await asyncio.wait(ending)
@@ -116,12 +121,31 @@ class SocketTransport:
         return None
 
     async def _connect(self, origin: Origin) -> _Connection:
+        """Return a new connection. After a cancel it comes about all the same, for the next."""
         if self._closed:
             raise UnavailableError("the connections are closed", retryable=False)
+        opening = OwnedTask(self._open(origin))
+        self._opening.add(opening)
+        opening.when_done(lambda: self._opening.discard(opening))
+        try:
+            return await opening.result()
+        except asyncio.CancelledError:
+            opening.when_done(lambda: self._keep(opening))
+            raise
+
+    def _keep(self, opening: OwnedTask[_Connection]) -> None:
+        connection = opening.outcome()
+        if connection is not None:
+            self.put_back(connection)
+
+    async def _open(self, origin: Origin) -> _Connection:
         loop = asyncio.get_running_loop()
         secure = origin.scheme == "https"
         tls = (self._tls or await self._trust()) if secure else None
         host = origin.host.strip("[]")
+        # The addresses of a name are tried side by side (RFC 8305), where the loop can: uvloop
+        # cannot.
+        several = isinstance(loop, asyncio.BaseEventLoop) and not _is_address(host)
         try:
             async with asyncio.timeout(self._timeout.connect):
                 _, connection = await loop.create_connection(
@@ -130,9 +154,7 @@ class SocketTransport:
                     origin.port,
                     ssl=tls,
                     server_hostname=host if secure else None,
-                    # One try an address, side by side (RFC 8305, 5), where the loop can: uvloop
-                    # cannot, and there is but one way to try an address as such.
-                    **_EYEBALLS if isinstance(loop, asyncio.BaseEventLoop) else {},
+                    **_EYEBALLS if several else {},
                 )
         except (OSError, ssl.CertificateError) as error:  # TimeoutError and SSLError are OSErrors
             raise _unconnected(error) from error
@@ -623,6 +645,14 @@ def _keeps(version: str, headers: Headers) -> bool:
 
 def _no_http(why: str) -> UnavailableError:
     return UnavailableError(f"the server cannot be used: what it answered is no HTTP ({why})")
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _unconnected(error: Exception) -> TroveError:
