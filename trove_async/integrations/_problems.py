@@ -39,12 +39,14 @@ class Answer:
         headers: Its fields; Content-Length is among them wherever there may be a body.
         content: A body that is at hand.
         stream: One that is to be pulled, and closed whether it was pulled or not.
+        close: Whether the connection ends with it: the request's body was not read to its end.
     """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes = b""
     stream: Stream | None = None
+    close: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,10 @@ PROBLEMS: Mapping[type[TroveError], Problem] = {
 it is not the client who asks too often."""
 
 
-def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """Return a problem's answer."""
+def problem(
+    status: int, detail: str, headers: Mapping[str, str] | None = None, *, close: bool = False
+) -> Answer:
+    """Return a problem's answer; `close`: see `Answer`."""
     phrase = HTTPStatus(status).phrase
     content = json.dumps(
         {"type": "about:blank", "title": phrase, "status": status, "detail": detail}
@@ -104,6 +108,7 @@ def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) 
             "X-Content-Type-Options": "nosniff",
         },
         content=content,
+        close=close,
     )
 
 
