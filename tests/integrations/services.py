@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -80,15 +81,15 @@ async def _starlette(service: Service) -> AsyncIterator[int]:
 @asynccontextmanager
 async def running_asgi(app: ASGIApp, **options: Any) -> AsyncIterator[int]:
     """Run an ASGI app under uvicorn; yield its port."""
-    listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, log_level="critical", http="h11", ws="none", **options)
     server = uvicorn.Server(config)
-    async with task_group() as group:
-        group.start_soon(server._serve, [listener])
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with task_group() as group:
+            group.start_soon(server._serve, [listener])
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                server.should_exit = True
 
 
 @asynccontextmanager
@@ -108,7 +109,8 @@ async def _aiohttp(service: Service) -> AsyncIterator[int]:
 @asynccontextmanager
 async def running_aiohttp(app: web.Application) -> AsyncIterator[int]:
     """Run an aiohttp app; yield its port."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    # A client that was refused is listened to for a while, lest it miss the answer: not ours.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, lingering_time=0.1)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -135,9 +137,10 @@ async def ask_httpx(url: str, method: str, headers: Headers, body: bytes | None)
 
 
 async def ask_aiohttp(url: str, method: str, headers: Headers, body: bytes | None) -> Answered:
+    data = None if body is None else io.BytesIO(body)  # it warns of large bytes
     async with (
         aiohttp.ClientSession(auto_decompress=False) as client,
-        client.request(method, url, headers=headers, data=body, allow_redirects=False) as got,
+        client.request(method, url, headers=headers, data=data, allow_redirects=False) as got,
     ):
         found = {name.lower(): value for name, value in got.headers.items()}
         return Answered(got.status, found, await got.read())

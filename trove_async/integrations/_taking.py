@@ -13,6 +13,7 @@ import logging
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
+from urllib.parse import quote
 
 from trove_async import NotFoundError, PreconditionFailedError
 from trove_async.errors import ObjectExistsError
@@ -36,6 +37,8 @@ FORM_OVERHEAD = 1024 * 1024
 
 GRACE = 5.0
 """Seconds that a client may fall behind `Limits.min_rate`: any connection stalls now and then."""
+
+_URL = "%/:?#[]@!$&'()*+,;=~"  # RFC 3986, section 2: what a URL holds beside letters and digits
 
 
 class Disconnected(Exception):  # noqa: N818 - what has happened, as the frameworks call it
@@ -129,7 +132,7 @@ async def take(
             return problem(412, PROBLEMS[PreconditionFailedError].detail, close=True), None
     content = json.dumps({"key": info.key, "size": info.size, "etag": info.etag}).encode()
     headers = {
-        "Location": sent.location,
+        "Location": quote(sent.location, safe=_URL),
         "Content-Type": "application/json",
         "Content-Length": str(len(content)),
         "Cache-Control": "no-store",

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Unpack, cast
+from urllib.parse import quote
 
 try:
     from python_multipart import __version__ as _forms_too  # noqa: F401 - of the same extra
@@ -141,7 +142,7 @@ async def store_upload(
     sent = Sent(
         header=_header(request),
         chunks=_body(request),
-        location=request.url.path if location is None else location,
+        location=quote(request.scope["path"]) if location is None else location,
     )
     limits = Limits(max_size=max_size, min_rate=min_rate)
     answer, info = await take(store, bucket, key, sent, limits=limits, field=field, fields=fields)
