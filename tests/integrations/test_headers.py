@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.message import Message
 from typing import Any
 from urllib.parse import unquote
@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trove_async import ObjectInfo
+from trove_async.integrations._conditions import parse_http_date
 from trove_async.integrations._headers import Presentation, content_disposition, media_type
 
 
@@ -44,6 +45,14 @@ def test_object_is_described_in_full() -> None:
         "Cache-Control": "max-age=5",
         "X-Content-Type-Options": "nosniff",
     }
+
+
+def test_object_from_the_future_is_of_now() -> None:
+    written = datetime.now(UTC) + timedelta(days=400)
+    early = ObjectInfo(bucket="b", key="k", size=3, etag="e", last_modified=written)
+    shown = parse_http_date(Presentation().of(early)["Last-Modified"])
+    assert shown is not None
+    assert shown <= datetime.now(UTC)
 
 
 def test_service_says_it_otherwise() -> None:

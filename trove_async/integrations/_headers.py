@@ -9,6 +9,7 @@ from __future__ import annotations
 import mimetypes
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -67,7 +68,8 @@ class Presentation:
         held_back = not self.trusted and (script or is_active(kind))
         fields = {
             **self.validators(info),
-            "Last-Modified": http_date(info.last_modified),
+            # Section 8.8.2.1: never later than Date; a backend's clock may be ahead of ours.
+            "Last-Modified": http_date(min(info.last_modified, datetime.now(UTC))),
             "Accept-Ranges": "bytes",
             "Content-Type": OCTETS if held_back and script else kind,
             "X-Content-Type-Options": "nosniff",
