@@ -4,14 +4,16 @@ The usual request costs the backend one request: the object is opened as asked, 
 judged by what was opened. A client that has a copy is answered from a head, and what is sent after
 one is pinned to the version that was judged.
 
-**Memory.** A download holds at most `CHUNK` bytes here, and as many in its socket's buffer: a client
-that does not read costs ``2 * CHUNK``. Nothing is pulled from the backend before the client has
-taken what came before.
+**Memory.** A download holds one piece of its body here, and as much in its socket's buffer: 512 KiB
+for a client that is slow, or stalls, and 2 MiB for one that was fast until now (`_pace`). Nothing is
+pulled from the backend before the client has taken what came before.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -25,6 +27,7 @@ from trove_async import (
 
 from ._byteranges import ByterangesFrame, RangeSet, content_range
 from ._conditions import READING, Conditions, Verdict
+from ._pace import SMALL, Pace
 from ._problems import PROBLEMS, Answer, problem
 
 if TYPE_CHECKING:
@@ -37,9 +40,6 @@ if TYPE_CHECKING:
     from ._headers import Presentation
 
 Redirect: TypeAlias = Literal["never", "presign"]
-
-CHUNK = 256 * 1024
-"""Bytes that are pulled and sent at a time."""
 
 PRESIGNED_SECONDS = 300.0
 """How long the target of a redirect is good: a download must only begin in that time."""
@@ -72,8 +72,11 @@ class Stream:
 
 
 async def _chunks(reader: ObjectReader) -> AsyncGenerator[bytes]:
-    while chunk := await reader.read(CHUNK):
+    pace, clock = Pace(), asyncio.get_running_loop().time
+    while chunk := await reader.read(pace.size):
+        given = clock()
         yield chunk
+        pace.taken(len(chunk), clock() - given)
 
 
 async def serve(
@@ -225,7 +228,7 @@ class _Request:
                 length = frame.length
                 pull = partial(self._parts, frame)
         headers["Content-Length"] = str(length)
-        if length <= CHUNK and pull is _chunks:
+        if length <= SMALL and pull is _chunks:
             return Answer(status=status, headers=headers, content=await reader.read())
         return Answer(status=status, headers=headers, stream=Stream(reader, pull))
 
@@ -234,7 +237,7 @@ class _Request:
         for number, span in enumerate(frame.spans):
             yield frame.head(span)
             reader = await self._open(ByteRange(*span), first.info) if number else first
-            async with reader:
-                while chunk := await reader.read(CHUNK):
+            async with reader, aclosing(_chunks(reader)) as chunks:
+                async for chunk in chunks:
                     yield chunk
         yield frame.tail

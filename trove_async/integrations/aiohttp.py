@@ -14,8 +14,8 @@ Use it so::
         key = request.match_info["key"]
         return await store_upload(get_store(request), "files", key, request, max_size=100_000_000)
 
-Memory: a download holds at most 512 KiB here, however slow its client (`_serving`); uploads are held
-in the store's pool and nowhere else.
+Memory: a download holds at most 512 KiB here for a client that is slow, or stalls, and 2 MiB for one
+that is fast; uploads are held in the store's pool and nowhere else.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ Use it so::
     async def upload(key: str, request: Request, store: Annotated[Trove, Depends(get_store)]):
         return await store_upload(store, "files", key, request, max_size=100_000_000)
 
-Memory: a download holds at most 512 KiB here, however slow its client (`_serving`); uploads are held
-in the store's pool and nowhere else.
+Memory: a download holds at most 512 KiB here for a client that is slow, or stalls, and 2 MiB for one
+that is fast; uploads are held in the store's pool and nowhere else.
 """
 
 from __future__ import annotations
