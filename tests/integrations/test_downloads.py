@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.requests import Request
 
 from tests.fakes import Fake, assert_idle, content, store_of
 from tests.integrations.services import (
@@ -25,10 +26,13 @@ from trove_async.drivers.memory import MemoryDriver
 from trove_async.integrations._conditions import entity_tag
 from trove_async.integrations._headers import Presentation
 from trove_async.integrations._serving import serve
+from trove_async.integrations.starlette import object_response
 from trove_async.models import MiB
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from starlette.types import Message
 
     from trove_async.integrations._problems import Answer
 
@@ -278,6 +282,28 @@ async def test_client_that_leaves_stops_a_read_that_hangs(store: Trove, fake: Fa
         await hanging.wait()
         writer.transport.abort()
         await given_back.wait()
+
+
+async def test_server_that_says_so_when_the_client_has_left_is_heard(
+    store: Trove, fake: Fake
+) -> None:
+    sent: list[str] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+        if len(sent) == 3:
+            raise OSError("it left")
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    scope = {"type": "http", "method": "GET", "headers": []}
+    response = await object_response(store, "files", "o", Request(scope))
+    assert fake.open_readers == 1
+    await response(scope, receive, send)
+    assert sent == ["http.response.start", *["http.response.body"] * 2]
+    assert fake.open_readers == 0
 
 
 @both

@@ -172,6 +172,28 @@ async def test_pool_is_observed(scene: Scene) -> None:
     }
 
 
+async def test_want_of_memory_is_told_in_the_span(scene: Scene) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield content(MiB)
+
+    with await scene.store.pool.lease(MiB), await scene.store.pool.lease(MiB):
+        await scene.store.put("bucket", "key", body())
+    (span,) = scene.spans()
+    (spilled,) = [event for event in span.events if event.name == "spill"]
+    assert (spilled.attributes or {})["trove.size"] == MiB
+
+
+async def test_stopping_ends_what_is_under_way(scene: Scene) -> None:
+    reached = scene.fakes[0].hang("put")
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(scene.store.put("bucket", "key", b"body"))
+        await reached.wait()
+        scene.stop()
+        assert [span.name for span in scene.spans()] == ["trove put"]
+        task.cancel()
+    assert len(scene.spans()) == 1
+
+
 async def test_concurrent_operations_keep_their_own_spans(scene: Scene) -> None:
     async with asyncio.TaskGroup() as group:
         for number in range(20):

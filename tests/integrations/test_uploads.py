@@ -430,3 +430,22 @@ async def test_backend_that_hangs_stops_the_client_from_sending(
         assert store.pool.statistics().leased <= 2 * MiB
         writer.transport.abort()
         fake.before.clear()
+
+
+@both
+async def test_slow_uploads_hold_up_no_fast_one(framework: str, store: Trove) -> None:
+    # More of them than the pool has parts; each has sent a little of much.
+    head = request("PUT", "/files/slow", [f"Content-Length: {8 * MiB}"], content(100_000))
+    async with serving(framework, store) as service:
+        writers = []
+        for _ in range(20):
+            _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+            writer.write(head)
+            await writer.drain()
+            writers.append(writer)
+        for number in range(3):
+            got = await ask_httpx(service.url(f"fast{number}"), "PUT", [], BODY)
+            assert got.status == 201
+        for writer in writers:
+            writer.transport.abort()
+    assert await keys(store) == ["fast0", "fast1", "fast2"]

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from starlette.applications import Starlette
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
     from trove_async import ObjectInfo
 
@@ -193,10 +193,22 @@ class ObjectResponse(Response):
             "status": self.status_code,
             "headers": self.raw_headers,
         }
-        await send(start)
+        if not await _sent(send, start):
+            return
         async for chunk in self._stream:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            body = {"type": "http.response.body", "body": chunk, "more_body": True}
+            if not await _sent(send, body):
+                return
+        await _sent(send, {"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _sent(send: Send, message: Message) -> bool:
+    """Send a message; False: the client has left, as servers since ASGI HTTP 2.4 say it."""
+    try:
+        await send(message)
+    except OSError:
+        return False
+    return True
 
 
 class UploadResponse(ObjectResponse):
