@@ -3,14 +3,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test cover check bench soak clean
+.PHONY: demo serve test browser-test cover check bench soak clean
 
 # TROVE_DEMO=s3 makes the cold backend a real S3 server, started for the occasion.
 demo: .venv/demo$(TROVE_DEMO:%=-%)  ## the main job: files over a hot, a cold and an archive backend
 	$(BIN)/python examples/hot_cold_archive.py
+	@echo "Next: 'make serve' runs a file service over HTTP, with a page that uploads and plays."
+
+serve: .venv/serve  ## the service of examples/fastapi_service.py, on http://127.0.0.1:8000/
+	$(BIN)/uvicorn examples.fastapi_service:app
 
 test: .venv/test  ## all tests
 	$(BIN)/python -m pytest --numprocesses=auto
+
+browser-test: .venv/browser  ## the media page in a headless Chromium: Debian's chromium and chromium-driver
+	$(BIN)/python -m pytest -m browser tests/browser
 
 cover: .venv/test  ## all tests, with branch coverage: twice as long
 	$(BIN)/python -m pytest --numprocesses=auto --cov

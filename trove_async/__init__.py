@@ -4,6 +4,8 @@ Start with `Trove`. Drivers are in `trove_async.drivers`, layers in `trove_async
 contract for a driver of your own is `trove_async.driver`, and `trove_async.testing` are its tests.
 """
 
+import logging
+
 from ._sources import BodySource
 from .errors import (
     AlreadyExistsError,
@@ -52,6 +54,8 @@ from .router import Route, RouteFunction, route_function
 from .store import Trove
 
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # quiet, unless a program wants it
 
 __all__ = [
     "AlreadyExistsError",

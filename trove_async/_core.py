@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
@@ -129,8 +130,30 @@ class Core:
     ) -> T:
         """Do one operation of a user's: usable, within the deadline, told, its errors located."""
         self.check_usable()
-        started = asyncio.get_running_loop().time() if self.events else 0.0
+        if not self.events:
+            return await self._located(operation, bucket, key, work)
+        started = asyncio.get_running_loop().time()
+        outer = self.events.start(operation, bucket, key)
         failure: BaseException | None = None
+        try:
+            return await self._located(operation, bucket, key, work)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            event = Event(
+                kind="operation",
+                operation=operation,
+                bucket=bucket,
+                key=key,
+                duration=asyncio.get_running_loop().time() - started,
+                error=failure,
+            )
+            self.events.end(event, outer)
+
+    async def _located(
+        self, operation: str, bucket: str | None, key: str | None, work: Callable[[], Awaitable[T]]
+    ) -> T:
         try:
             if self.timeout.total is None:
                 return await work()
@@ -139,30 +162,20 @@ class Core:
             )
         except TroveError as error:
             error.operation = operation
-            failure = error.located(bucket=bucket, key=key)
+            error.located(bucket=bucket, key=key)
             raise
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            if self.events:
-                self._tell(operation, bucket, key, started, failure)
 
-    def _tell(
-        self,
-        operation: str,
-        bucket: str | None,
-        key: str | None,
-        started: float,
-        failure: BaseException | None,
-    ) -> None:
-        self.events.emit(
-            Event(
-                kind="operation",
-                operation=operation,
-                bucket=bucket,
-                key=key,
-                duration=asyncio.get_running_loop().time() - started,
-                error=failure,
-            )
-        )
+    def told_body(self, operation: str, bucket: str, key: str) -> Callable[[str, int], None] | None:
+        """Return what tells, once, that a body was read: its backend, and how many bytes.
+
+        It belongs to the operation under way now, wherever it ends. None: nobody listens.
+        """
+        if not self.events:
+            return None
+        clock = asyncio.get_running_loop().time
+        started, here = clock(), Event(kind="body", operation=operation, bucket=bucket, key=key)
+
+        def told(backend: str, size: int) -> None:
+            self.events.emit(replace(here, backend=backend, size=size, duration=clock() - started))
+
+        return told

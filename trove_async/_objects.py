@@ -84,6 +84,7 @@ class Objects:
             backend = await self._resolve(bucket, key)
             _checks.check_get(backend, options)
             context = backend.driver.get(bucket, key, options)
+            told = self._core.told_body("get", bucket, key)
             body = Verified(await context.__aenter__())
             return ObjectReader(
                 context,
@@ -91,6 +92,7 @@ class Objects:
                 body.info.located(backend=backend.name),
                 progress,
                 self._core.check_usable,
+                told=told,
             )
 
         return await self._reading("get", bucket, key, work)
@@ -101,6 +103,7 @@ class Objects:
         async def work() -> bytes:
             backend = await self._resolve(bucket, key)
             _checks.check_get(backend, options)
+            told = self._core.told_body("read", bucket, key)
             async with backend.driver.get(bucket, key, options) as reader:
                 body = Verified(reader)
                 if limit is not None and body.remaining > limit:
@@ -109,12 +112,14 @@ class Objects:
                         " stream them with get"
                     )
                 data = await body.read(MiB)
-                if not body.remaining:
-                    return data
-                pieces = [data]
-                while body.remaining:
-                    pieces.append(await body.read(MiB))
-                return b"".join(pieces)
+                if body.remaining:
+                    pieces = [data]
+                    while body.remaining:
+                        pieces.append(await body.read(MiB))
+                    data = b"".join(pieces)
+                if told is not None:
+                    told(backend.name, len(data))
+                return data
 
         return await self._reading("read", bucket, key, work)
 
@@ -129,7 +134,11 @@ class Objects:
                 raise NotSupportedError(
                     f"{backend.driver.name} cannot read a range", backend=backend.name
                 )
-            return await get_ranges(backend, bucket, key, ranges)
+            told = self._core.told_body("get_ranges", bucket, key)
+            found = await get_ranges(backend, bucket, key, ranges)
+            if told is not None:
+                told(backend.name, sum(map(len, found)))
+            return found
 
         return await self._reading("get_ranges", bucket, key, work)
 

@@ -5,13 +5,20 @@ Nothing is built while nobody listens, so a store without listeners pays one tru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EventKind = Literal["operation", "attempt", "part", "wait", "spill", "park", "resume"]
+EventKind = Literal[
+    "start", "operation", "attempt", "part", "body", "wait", "spill", "park", "resume"
+]
+
+_numbers = count(1)
+_current: ContextVar[int] = ContextVar("trove_async_operation", default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +26,8 @@ class Event:
     """One thing that happened.
 
     Attributes:
-        kind: ``operation``: a call of a user's ended. ``attempt``: one try of a driver's call
-            ended. ``part``: one part of an upload was taken by the driver. ``wait``: memory or a
+        kind: ``start``: a call of a user's began. ``operation``: it ended. ``attempt``: one try of a driver's call
+            ended. ``part``: one part of an upload was taken by the driver. ``body``: a body was read, to its end or not. ``wait``: memory or a
             connection was waited for. ``spill``: a part was filled on disk. ``park``: an idle
             reader gave its connection up. ``resume``: a download went on at its offset.
         operation: What was being done: ``"put"``, ``"get"``, ``"head"``, …
@@ -31,6 +38,8 @@ class Event:
         attempt: Which try it was, from 1.
         size: Bytes concerned.
         error: What it failed with; None: it went well.
+        operation_id: The number of the user's call that it is part of, the same from its ``start``
+            to its ``operation``; 0: it is part of none that was told of.
     """
 
     kind: EventKind
@@ -42,6 +51,7 @@ class Event:
     attempt: int = 1
     size: int = 0
     error: BaseException | None = None
+    operation_id: int = field(default_factory=_current.get)
 
 
 class Events:
@@ -74,6 +84,24 @@ class Events:
             self._listeners = tuple(one for one in self._listeners if one is not listener)
 
         return unsubscribe
+
+    def start(self, operation: str, bucket: str | None, key: str | None) -> int:
+        """Tell that a user's call begins: what is told in this context belongs to it from now on.
+
+        Returns:
+            The call that this context belonged to before, for `end`.
+        """
+        outer = _current.get()
+        _current.set(next(_numbers))
+        self.emit(Event(kind="start", operation=operation, bucket=bucket, key=key))
+        return outer
+
+    def end(self, event: Event, outer: int) -> None:
+        """Tell that it has ended."""
+        try:
+            self.emit(event)
+        finally:
+            _current.set(outer)
 
     def emit(self, event: Event) -> None:
         """Tell every listener."""

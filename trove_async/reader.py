@@ -41,6 +41,7 @@ class ObjectReader:
         "_held",
         "_loop",
         "_progress",
+        "_told",
         "_total",
         "info",
         "range",
@@ -53,6 +54,8 @@ class ObjectReader:
         info: ObjectInfo,
         progress: Progress | None,
         check_usable: Callable[[], None],
+        *,
+        told: Callable[[str, int], None] | None = None,
     ) -> None:
         self._check_usable = check_usable
         self._context: AbstractAsyncContextManager[DriverReader] | None = context
@@ -61,6 +64,7 @@ class ObjectReader:
         self._held: list[bytes] = []
         self._progress = progress
         self._loop = asyncio.get_running_loop()
+        self._told = told
         self._total = body.remaining
         self.info = info
         self.range = body.range
@@ -153,8 +157,11 @@ class ObjectReader:
         """Give the connection back, however much was read. Idempotent; any task may call it."""
         context, self._context = self._context, None
         self._held.clear()
-        if context is not None:
-            await context.__aexit__(None, None, None)
+        if context is None:
+            return
+        await context.__aexit__(None, None, None)
+        if self._told is not None:
+            self._told(self.info.backend, self._total - self._body.remaining)
 
     async def __aenter__(self) -> Self:
         return self

@@ -22,6 +22,9 @@ SHOWN = {
     "hot_cold_archive.py": ["where everything is", "archive", "the pool held at most"],
 }
 
+SERVICES = {"fastapi_service.py", "aiohttp_service.py"}
+"""What runs until it is stopped: see test_services."""
+
 
 def run(script: str, *arguments: str, demo: str = "") -> str:
     ran = subprocess.run(  # noqa: S603 - our own examples
@@ -37,7 +40,7 @@ def run(script: str, *arguments: str, demo: str = "") -> str:
 
 
 def test_every_example_is_tried() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == SHOWN.keys()
+    assert {path.name for path in EXAMPLES.glob("*.py")} == SHOWN.keys() | SERVICES
 
 
 @pytest.mark.parametrize("script", SHOWN.keys() - {"hot_cold_archive.py"})

@@ -1,0 +1,389 @@
+"""What does a download cost through FastAPI and aiohttp, beside FileResponse and a handler on obstore?
+
+Every contender is a server in a process of its own, asked in turn, for several rounds, by threads with
+bare sockets: small objects over kept connections, large ones, and 200 clients that begin a large one
+and then read nothing. Ours is used as shipped: conditions, ranges and headers, names checked, routed,
+checksums verified. FileResponse is a local file's only; S3 is SeaweedFS.
+
+    python benchmarks/web_download.py [--rounds 3] [--dir DIRECTORY]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import obstore
+import uvicorn
+from _harness import MiB, machine, median_ratio, table
+from aiohttp import web
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from obstore.store import LocalStore, S3Store
+
+import trove_async.drivers
+from trove_async import Trove
+from trove_async.driver import AsyncDriver
+from trove_async.drivers import LocalDriver
+from trove_async.integrations import aiohttp as on_aiohttp
+from trove_async.integrations import starlette as on_starlette
+
+SMALL, LARGE = 1024, 64 * MiB
+SMALL_REQUESTS, SMALL_CLIENTS = 3000, 16
+LARGE_REQUESTS, LARGE_CLIENTS = 12, 4
+STALLED = 200
+
+OURS = ["ours on FastAPI", "ours on aiohttp"]
+NAMES = {
+    "local": [*OURS, "FastAPI FileResponse", "aiohttp FileResponse", "obstore by hand"],
+    "s3": [*OURS, "obstore by hand"],
+}
+
+BOUND = 0.5
+"""MiB that a stalled download of ours may cost: trove_async.integrations._serving, "Memory"."""
+
+TARGETS = [("s3", "ours on FastAPI", "obstore by hand", 0.9)]
+"""What we promise of large objects' MB/s."""
+
+
+# -- servers -------------------------------------------------------------------------------------------
+
+
+def usage() -> dict[str, float]:
+    """Return what this process has used so far: CPU seconds, and resident MiB now."""
+    status = Path("/proc/self/status").read_text()
+    resident = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return {"cpu": time.process_time(), "rss": int(resident.split()[1]) / 1024}
+
+
+def trove(backend: dict[str, str]) -> Trove:
+    """Return our store over the backend."""
+    if "root" in backend:
+        return Trove(LocalDriver(backend["root"], fsync=False))
+    room = importlib.import_module("trove_async.drivers.s3")  # there may be none yet
+    driver: AsyncDriver = room.S3Driver(**backend)
+    return Trove(driver)
+
+
+def peer(backend: dict[str, str]) -> LocalStore | S3Store:
+    """Return obstore's store over the backend's bucket."""
+    if "root" in backend:
+        return LocalStore(Path(backend["root"]) / "bench")
+    return S3Store(
+        "bench",
+        endpoint=backend["endpoint_url"],
+        region=backend["region"],
+        access_key_id=backend["access_key_id"],
+        secret_access_key=backend["secret_access_key"],
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True},
+    )
+
+
+def asgi(name: str, backend: dict[str, str]) -> FastAPI:
+    """Return a contender's app."""
+
+    async def used() -> Response:
+        return JSONResponse(usage())
+
+    async def ours(request: Request) -> Response:
+        store = on_starlette.get_store(request)
+        return await on_starlette.object_response(
+            store, "bench", request.path_params["key"], request
+        )
+
+    async def file(request: Request) -> Response:
+        return FileResponse(Path(backend["root"]) / "bench" / request.path_params["key"])
+
+    async def by_hand(request: Request) -> Response:
+        assert bucket is not None  # noqa: S101 - it is this contender's
+        got = await obstore.get_async(bucket, request.path_params["key"])
+
+        async def chunks() -> AsyncIterator[bytes]:
+            async for chunk in got.stream(min_chunk_size=MiB):
+                yield bytes(chunk)
+
+        return StreamingResponse(chunks(), headers={"Content-Length": str(got.meta["size"])})
+
+    bucket = peer(backend) if name == "obstore by hand" else None
+    endpoint = {
+        "ours on FastAPI": ours,
+        "FastAPI FileResponse": file,
+        "obstore by hand": by_hand,
+    }[name]
+    life = on_starlette.lifespan(trove(backend)) if endpoint is ours else None
+    app = FastAPI(lifespan=life)
+    app.add_api_route("/usage", used)
+    app.add_api_route("/{key:path}", endpoint)
+    return app
+
+
+def aiohttp_app(name: str, backend: dict[str, str]) -> web.Application:
+    """Return a contender's app."""
+
+    async def used(_: web.Request) -> web.Response:
+        return web.json_response(usage())
+
+    async def ours(request: web.Request) -> web.StreamResponse:
+        store = on_aiohttp.get_store(request)
+        return await on_aiohttp.object_response(store, "bench", request.match_info["key"], request)
+
+    async def file(request: web.Request) -> web.StreamResponse:
+        return web.FileResponse(Path(backend["root"]) / "bench" / request.match_info["key"])
+
+    app = web.Application()
+    if name in OURS:
+        app.cleanup_ctx.append(on_aiohttp.cleanup_ctx(trove(backend)))
+    app.router.add_get("/usage", used)
+    app.router.add_get("/{key:.+}", ours if name in OURS else file)
+    return app
+
+
+def serve(name: str, backend: dict[str, str]) -> None:
+    """Run a contender until this process is stopped; print its port first."""
+    # asyncio sets TCP_NODELAY, as servers that bind for themselves have it, only on such a socket.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(STALLED)
+    print(listener.getsockname()[1], flush=True)
+    if "aiohttp" in name:
+        web.run_app(aiohttp_app(name, backend), sock=listener, access_log=None, print=None)
+    else:
+        config = uvicorn.Config(asgi(name, backend), log_level="critical", access_log=False)
+        asyncio.run(uvicorn.Server(config).serve([listener]))
+
+
+@contextmanager
+def running(name: str, backend: dict[str, str]) -> Iterator[int]:
+    """Run a contender in a fresh process; yield its port."""
+    command = [sys.executable, __file__, "--serve", name, json.dumps(backend)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - this script
+        try:
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
+            yield int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+# -- clients -------------------------------------------------------------------------------------------
+
+
+class Client:
+    """One kept connection."""
+
+    def __init__(self, port: int, buffer: int | None = None) -> None:
+        self._socket = socket.socket()
+        if buffer is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        self._socket.settimeout(60)
+        self._socket.connect(("127.0.0.1", port))
+        self._memory = bytearray(MiB)
+
+    def begin(self, key: str) -> tuple[int, bytes]:
+        """Ask for an object; return its size, and the first of it that came with the head."""
+        self._socket.sendall(f"GET /{key} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        head = b""
+        while b"\r\n\r\n" not in head:
+            piece = self._socket.recv(4096)
+            if not piece:
+                raise ConnectionError("the server hung up")
+            head += piece
+        head, _, body = head.partition(b"\r\n\r\n")
+        assert b" 200 " in head.partition(b"\r\n")[0], head  # noqa: S101 - else nothing is measured
+        length = next(
+            line.split(b":")[1]
+            for line in head.lower().split(b"\r\n")
+            if line.startswith(b"content-length:")
+        )
+        return int(length), body
+
+    def read(self, key: str) -> bytes:
+        """Return a small object."""
+        size, body = self.begin(key)
+        while len(body) < size:
+            body += self._socket.recv(size - len(body))
+        return body
+
+    def get(self, key: str) -> None:
+        """Download an object, and forget it."""
+        size, body = self.begin(key)
+        left = size - len(body)
+        while left:
+            count = self._socket.recv_into(self._memory, min(left, MiB))
+            if not count:
+                raise ConnectionError("the body was cut off")
+            left -= count
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def used(port: int) -> dict[str, float]:
+    """Ask a server what it has used."""
+    client = Client(port)
+    found: dict[str, float] = json.loads(client.read("usage"))
+    client.close()
+    return found
+
+
+def download(port: int, key: str, count: int, clients: int) -> dict[str, float]:
+    """Download an object so many times, over so many connections: seconds, and the server's CPU."""
+    numbers = iter(range(count))
+    failed: list[Exception] = []
+
+    def work() -> None:
+        client = Client(port)
+        try:
+            for _ in numbers:
+                client.get(key)
+        except Exception as error:  # noqa: BLE001 - raised below, by the one who asked
+            failed.append(error)
+        finally:
+            client.close()
+
+    before, started = used(port), time.perf_counter()
+    threads = [threading.Thread(target=work) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    seconds = time.perf_counter() - started
+    if failed:
+        raise failed[0]
+    return {"seconds": seconds, "cpu": used(port)["cpu"] - before["cpu"]}
+
+
+def stalled(port: int) -> float:
+    """Return the MiB that the server has grown by once 200 clients have begun, and stopped reading."""
+    before = used(port)["rss"]
+    with ExitStack() as stack:
+        for _ in range(STALLED):
+            client = Client(port, buffer=16 * 1024)
+            stack.callback(client.close)
+            client.begin("large")
+        figures = [before]
+        while len(figures) < 4 or max(figures[-3:]) - min(figures[-3:]) > 1:  # it has settled
+            time.sleep(0.5)
+            figures.append(used(port)["rss"])
+        return figures[-1] - before
+
+
+def measure(name: str, backend: dict[str, str]) -> dict[str, float]:
+    """Do everything once with one contender."""
+    with running(name, backend) as port:
+        download(port, "small", 200, SMALL_CLIENTS)
+        download(port, "large", 1, 1)
+        small = download(port, "small", SMALL_REQUESTS, SMALL_CLIENTS)
+        large = download(port, "large", LARGE_REQUESTS, LARGE_CLIENTS)
+        return {
+            "requests/s": SMALL_REQUESTS / small["seconds"],
+            "CPU µs/request": small["cpu"] / SMALL_REQUESTS * 1e6,
+            "MB/s": LARGE_REQUESTS * LARGE / large["seconds"] / 1e6,
+            "CPU ms/large": large["cpu"] / LARGE_REQUESTS * 1e3,
+            f"MiB for {STALLED} stalled": stalled(port),
+        }
+
+
+# -- the table -----------------------------------------------------------------------------------------
+
+
+async def fill(store: Trove) -> None:
+    """Put the objects."""
+    async with store:
+        await store.create_bucket("bench", exist_ok=True)
+        await store.put("bench", "small", os.urandom(SMALL))
+        await store.put("bench", "large", os.urandom(MiB) * (LARGE // MiB))
+
+
+@contextmanager
+def backends(directory: str) -> Iterator[dict[str, dict[str, str]]]:
+    """Yield what is there to serve from: the disk, and S3 where there is a driver for it."""
+    found = {"local": {"root": directory}}
+    with ExitStack() as stack:
+        if "S3Driver" in trove_async.drivers.__all__:
+            servers = importlib.import_module("trove_async.testing.servers")
+            server = stack.enter_context(servers.seaweedfs())
+            names = ("endpoint_url", "access_key_id", "secret_access_key", "region")
+            found["s3"] = {name: getattr(server, name) for name in names}
+        for backend in found.values():
+            asyncio.run(fill(trove(backend)))
+        yield found
+
+
+def main() -> int:
+    """Measure in rounds, print a table a backend; 1 if what we promise was not reached."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dir", type=Path, help="on which file system; default: a temporary one")
+    parser.add_argument("--serve", nargs=2, metavar=("NAME", "BACKEND"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve(arguments.serve[0], json.loads(arguments.serve[1]))
+        return 0
+    print(
+        f"Medians of {arguments.rounds} interleaved rounds; 1 KiB objects to {SMALL_CLIENTS} clients,"
+        f" 64 MiB to {LARGE_CLIENTS};\n{machine('fastapi', 'starlette', 'uvicorn', 'aiohttp', 'obstore')}."
+    )
+    missed = 0
+    with (
+        tempfile.TemporaryDirectory(dir=arguments.dir) as directory,
+        backends(directory) as served,
+    ):
+        for kind, backend in served.items():
+            names = NAMES[kind]
+            rounds = [
+                {name: measure(name, backend) for name in (names if number % 2 else names[::-1])}
+                for number in range(arguments.rounds)
+            ]
+            missed += report(kind, rounds)
+    return 1 if missed else 0
+
+
+def report(kind: str, rounds: list[dict[str, dict[str, float]]]) -> int:
+    """Print what was found on one backend; return how many promises it breaks."""
+
+    def series(name: str, figure: str) -> list[float]:
+        return [one[name][figure] for one in rounds]
+
+    figures = list(rounds[0][OURS[0]])
+    print(f"\n**{kind}**\n")
+    print(
+        table(
+            ["contender", *figures],
+            [
+                [name, *(f"{statistics.median(series(name, figure)):,.0f}" for figure in figures)]
+                for name in NAMES[kind]
+            ],
+        )
+    )
+    missed = 0
+    for backend, ours, other, target in TARGETS:
+        if backend == kind:
+            ratio = median_ratio(series(ours, "MB/s"), series(other, "MB/s"))
+            print(f"\n{ours} serves large objects at {ratio:.2f} of the rate of {other}.")
+            if ratio < target:
+                missed += 1
+                print(f"missed: that is not {target}")
+    for ours in OURS:
+        grown = statistics.median(series(ours, figures[-1]))
+        if grown > STALLED * BOUND:
+            missed += 1
+            print(f"\nmissed: {ours} grows by {grown:.0f} MiB, not {STALLED * BOUND:.0f}")
+    return missed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

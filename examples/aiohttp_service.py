@@ -1,0 +1,102 @@
+"""A file service on aiohttp.web: upload, download, list, delete, presign, health.
+
+python examples/aiohttp_service.py
+
+It keeps files below .demo/files, without an account anywhere; TROVE_URL names another store, such as
+s3://bucket. Use curl:
+
+    curl -T movie.mp4 -H 'Content-Type: video/mp4' http://127.0.0.1:8000/files/movie.mp4
+    curl -r 0-99 -D - -o part http://127.0.0.1:8000/files/movie.mp4
+"""
+
+import os
+from collections.abc import AsyncIterator, Sequence
+
+from aiohttp import web
+
+from trove_async import ObjectInfo, Trove
+from trove_async.integrations.aiohttp import (
+    STORE,
+    cleanup_ctx,
+    error_middleware,
+    get_store,
+    object_response,
+    store_upload,
+)
+
+MAX_SIZE = 1024**3
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/files/{key:.+}")
+async def download(request: web.Request) -> web.StreamResponse:
+    """Serve an object: ranges, conditions and all. HEAD comes with GET."""
+    key = request.match_info["key"]
+    return await object_response(get_store(request), "files", key, request)
+
+
+@routes.put("/files/{key:.+}")
+@routes.post("/files/{key:.+}")
+async def upload(request: web.Request) -> web.StreamResponse:
+    """Take an object, as a raw body or as the file of a form."""
+    key = request.match_info["key"]
+    return await store_upload(get_store(request), "files", key, request, max_size=MAX_SIZE)
+
+
+@routes.delete("/files/{key:.+}")
+async def delete(request: web.Request) -> web.Response:
+    """Delete an object, if it is there."""
+    await get_store(request).delete("files", request.match_info["key"])
+    return web.Response(status=204)
+
+
+@routes.get("/files")
+async def listing(request: web.Request) -> web.Response:
+    """List a page of objects; `next` is the cursor of the page after it."""
+    limit = min(int(request.query.get("limit", "100")), 1000)
+    found = get_store(request).list(
+        "files",
+        prefix=request.query.get("prefix", ""),
+        cursor=request.query.get("cursor"),
+        page_size=limit,
+    )
+    page: Sequence[ObjectInfo] = await anext(found.pages(), [])
+    files = [
+        {"key": obj.key, "size": obj.size, "modified": obj.last_modified.isoformat()}
+        for obj in page
+    ]
+    return web.json_response({"files": files, "next": found.cursor if len(page) == limit else None})
+
+
+@routes.post("/presign/{key:.+}")
+async def presign(request: web.Request) -> web.Response:
+    """Return a URL to get the object from the backend itself; 501 where it has none."""
+    url = await get_store(request).presign_get("files", request.match_info["key"], expires=300)
+    return web.json_response({"url": url})
+
+
+@routes.get("/health")
+async def health(request: web.Request) -> web.Response:
+    """Tell whether every backend answers."""
+    found = {name: one.ok for name, one in (await get_store(request).health()).items()}
+    return web.json_response(found, status=200 if all(found.values()) else 503)
+
+
+async def bucket(app: web.Application) -> AsyncIterator[None]:
+    """Make the bucket once the store is open."""
+    await app[STORE].create_bucket("files", exist_ok=True)
+    yield
+
+
+def make_app() -> web.Application:
+    """Return the service."""
+    app = web.Application(middlewares=[error_middleware])
+    store = Trove(os.environ.get("TROVE_URL", "local://./.demo/files"))
+    app.cleanup_ctx.extend([cleanup_ctx(store), bucket])
+    app.add_routes(routes)
+    return app
+
+
+if __name__ == "__main__":
+    web.run_app(make_app(), host="127.0.0.1", port=8000)

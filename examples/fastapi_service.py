@@ -1,0 +1,101 @@
+"""A file service on FastAPI: upload, download, list, delete, presign, health, and a page that plays.
+
+uvicorn examples.fastapi_service:app
+
+It keeps files below .demo/files, without an account anywhere; TROVE_URL names another store, such as
+s3://bucket. Open http://127.0.0.1:8000/ for the page, or use curl:
+
+    curl -T movie.mp4 -H 'Content-Type: video/mp4' http://127.0.0.1:8000/files/movie.mp4
+    curl -r 0-99 -D - -o part http://127.0.0.1:8000/files/movie.mp4
+"""
+
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
+
+from trove_async import ObjectInfo, Trove, TroveError
+from trove_async.integrations.starlette import (
+    error_handler,
+    get_store,
+    lifespan,
+    object_response,
+    store_upload,
+)
+
+PAGE = (Path(__file__).parent / "media_page" / "index.html").read_text()
+MAX_SIZE = 1024**3
+
+Store = Annotated[Trove, Depends(get_store)]
+
+
+@asynccontextmanager
+async def life(app: FastAPI) -> AsyncIterator[dict[str, Trove]]:
+    """Open the store with the app, and make its bucket."""
+    store = Trove(os.environ.get("TROVE_URL", "local://./.demo/files"))
+    async with lifespan(store)(app) as state:
+        await store.create_bucket("files", exist_ok=True)
+        yield state
+
+
+app = FastAPI(lifespan=life)
+app.add_exception_handler(TroveError, error_handler)
+
+
+@app.api_route("/files/{key:path}", methods=["GET", "HEAD"])
+async def download(key: str, request: Request, store: Store) -> Response:
+    """Serve an object: ranges, conditions and all."""
+    return await object_response(store, "files", key, request, cache_control="no-cache")
+
+
+@app.put("/files/{key:path}")
+@app.post("/files/{key:path}")
+async def upload(key: str, request: Request, store: Store) -> Response:
+    """Take an object, as a raw body or as the file of a form."""
+    return await store_upload(store, "files", key, request, max_size=MAX_SIZE)
+
+
+@app.delete("/files/{key:path}", status_code=204)
+async def delete(key: str, store: Store) -> None:
+    """Delete an object, if it is there."""
+    await store.delete("files", key)
+
+
+@app.get("/files")
+async def listing(
+    store: Store, prefix: str = "", cursor: str | None = None, limit: int = 100
+) -> dict[str, Any]:
+    """List a page of objects; `next` is the cursor of the page after it."""
+    found = store.list("files", prefix=prefix, cursor=cursor, page_size=min(limit, 1000))
+    page: Sequence[ObjectInfo] = await anext(found.pages(), [])
+    files = [{"key": obj.key, "size": obj.size, "modified": obj.last_modified} for obj in page]
+    return {"files": files, "next": found.cursor if len(page) == min(limit, 1000) else None}
+
+
+@app.post("/presign/{key:path}")
+async def presign(key: str, store: Store) -> dict[str, str]:
+    """Return a URL to get the object from the backend itself; 501 where it has none."""
+    return {"url": await store.presign_get("files", key, expires=300)}
+
+
+@app.get("/health")
+async def health(store: Store, response: Response) -> dict[str, bool]:
+    """Tell whether every backend answers."""
+    found = {name: one.ok for name, one in (await store.health()).items()}
+    response.status_code = 200 if all(found.values()) else 503
+    return found
+
+
+@app.get("/")
+async def page() -> HTMLResponse:
+    """Show the page that uploads and plays."""
+    return HTMLResponse(PAGE)
+
+
+if __name__ == "__main__":
+    uvicorn.run(app)

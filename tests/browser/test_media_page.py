@@ -1,0 +1,185 @@
+"""The media page of examples/, in a headless Chromium that is driven as a person would."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import socket
+import sys
+import threading
+import wave
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+import trove_async
+import trove_async.drivers.local  # before the loop is guarded: it looks at the os module once
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from selenium.webdriver.remote.webdriver import WebDriver
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+EXAMPLES = Path(trove_async.__file__).parent.parent / "examples"
+SECONDS = 600
+RATE = 22_050
+NAME = "Töne #1.wav"
+
+
+class Log:
+    """An ASGI app around another, that keeps what was asked and answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.seen: list[tuple[str, str, str, int]] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                given = dict(scope["headers"]).get(b"range", b"").decode()
+                self.seen.append((scope["method"], scope["path"], given, message["status"]))
+            await send(message)
+
+        await self._app(scope, receive, noting if scope["type"] == "http" else send)
+
+    def ranges(self) -> list[str]:
+        """Return what was asked for of the object, and answered with a part."""
+        return [given for _, path, given, status in self.seen if status == 206 and NAME in path]
+
+
+@contextmanager
+def running() -> Iterator[tuple[str, Log]]:
+    """Run the example in a thread; yield its address, and its log."""
+    spec = importlib.util.spec_from_file_location(
+        "fastapi_service", EXAMPLES / "fastapi_service.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    log = Log(module.app)
+    server = uvicorn.Server(uvicorn.Config(log, log_level="critical"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/", log
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Log]]:
+    monkeypatch.setenv("TROVE_URL", f"file://{tmp_path / 'store'}")
+    with running() as it:
+        yield it
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[WebDriver]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = program("chromium")
+    for switch in (
+        "--headless=new",
+        "--no-sandbox",  # as root, as in a container, it does not start otherwise
+        "--disable-dev-shm-usage",
+        "--autoplay-policy=no-user-gesture-required",
+        "--mute-audio",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ):
+        options.add_argument(switch)
+    driver = webdriver.Chrome(options, Service(program("chromedriver")))
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+def program(name: str) -> str:
+    found = os.environ.get(name.upper()) or shutil.which(name)
+    assert found, f"{name} is not installed: apt-get install chromium chromium-driver"
+    return found
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    """Return ten minutes of a tone, more than a browser fetches ahead."""
+    path = tmp_path / NAME
+    tone = bytes(abs(at % 100 - 50) * 5 for at in range(RATE))
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(1)
+        file.setframerate(RATE)
+        for _ in range(SECONDS):
+            file.writeframesraw(tone)
+    return path
+
+
+def test_person_uploads_a_file_and_plays_it(
+    service: tuple[str, Log], browser: WebDriver, sound: Path
+) -> None:
+    address, log = service
+    wait = WebDriverWait(browser, 30, poll_frequency=0.05)
+
+    def until(script: str) -> Any:
+        return wait.until(lambda driver: driver.execute_script(f"return {script}"))
+
+    browser.get(address)
+    browser.execute_cdp_cmd("Network.enable", {})
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 8_000_000}
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
+    browser.execute_script(
+        "window.shown = []; const bar = document.querySelector('progress');"
+        "new MutationObserver(() => shown.push(bar.value)).observe(bar, {attributes: true});"
+    )
+    browser.find_element(By.NAME, "file").send_keys(str(sound))
+    browser.find_element(By.CSS_SELECTOR, "#upload button").click()
+
+    until("document.querySelectorAll('#files li').length")
+    shown = browser.execute_script("return shown")
+    assert shown == sorted(shown)
+    assert any(0 < value < 1 for value in shown)  # progress, before the end
+    assert shown[-1] == 1
+    assert browser.find_element(By.CSS_SELECTOR, "#files a").text == NAME
+    assert ("PUT", f"/files/{NAME}", "", 201) in log.seen
+
+    browser.find_element(By.CSS_SELECTOR, "#files button").click()
+    until("player.currentTime > 0.2")  # it plays
+    assert browser.execute_script("return player.duration") == pytest.approx(SECONDS, abs=1)
+
+    before = len(log.ranges())
+    browser.execute_script("player.currentTime = 500")
+    until("!player.seeking && player.currentTime > 500.2")  # and plays on from there
+    asked = log.ranges()[before:]
+    assert any(int(given.removeprefix("bytes=").split("-")[0]) > 400 * RATE for given in asked), (
+        asked
+    )
+    assert browser.execute_script("return player.error") is None
+
+
+def test_person_is_told_what_goes_wrong(
+    service: tuple[str, Log], browser: WebDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["fastapi_service"], "MAX_SIZE", 3)
+    small = tmp_path / "x.txt"
+    small.write_text("too much")
+    browser.get(service[0])
+    browser.find_element(By.NAME, "file").send_keys(str(small))
+    browser.find_element(By.CSS_SELECTOR, "#upload button").click()
+    said = WebDriverWait(browser, 30).until(
+        lambda driver: driver.find_element(By.CSS_SELECTOR, "output").text
+    )
+    assert said == "An object may have 3 bytes."
+    browser.save_screenshot(os.environ.get("SCREENSHOT", str(tmp_path / "page.png")))

@@ -1,0 +1,101 @@
+"""The services in examples/, over real sockets."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+import trove_async
+import trove_async.drivers.local  # before the loop is guarded: it looks at the os module once
+from tests.integrations.services import running_aiohttp, running_asgi
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+ROOT = Path(trove_async.__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def store_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TROVE_URL", f"file://{tmp_path / 'files'}")
+
+
+def loaded(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # for FastAPI to look in
+    spec.loader.exec_module(module)
+    return module
+
+
+@asynccontextmanager
+async def client_of(name: str) -> AsyncIterator[httpx.AsyncClient]:
+    module = loaded(name)
+    running = (
+        running_asgi(module.app)
+        if name == "fastapi_service"
+        else running_aiohttp(module.make_app())
+    )
+    async with running as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        yield client
+
+
+@pytest.mark.parametrize("name", ["fastapi_service", "aiohttp_service"])
+async def test_service_does_what_it_says(name: str) -> None:
+    async with client_of(name) as client:
+        assert (await client.get("/health")).json() == {"default": True}
+        assert (await client.get("/files")).json() == {"files": [], "next": None}
+        for number in range(5):
+            put = await client.put(f"/files/dir/{number}.txt", content=b"0123456789")
+            assert put.status_code == 201
+        form = {"file": ("x.png", b"png", "image/png")}
+        assert (await client.post("/files/x.png", files=form)).status_code == 201
+
+        got = await client.get("/files/dir/3.txt", headers={"Range": "bytes=2-4"})
+        assert (got.status_code, got.content) == (206, b"234")
+        assert (await client.head("/files/x.png")).headers["content-type"] == "image/png"
+
+        seen: list[str] = []
+        query: dict[str, Any] = {"prefix": "dir/", "limit": 2}
+        while True:
+            page = (await client.get("/files", params=query)).json()
+            seen += [file["key"] for file in page["files"]]
+            if page["next"] is None:
+                break
+            query["cursor"] = page["next"]
+        assert seen == [f"dir/{number}.txt" for number in range(5)]
+
+        assert (await client.delete("/files/dir/3.txt")).status_code == 204
+        assert (await client.get("/files/dir/3.txt")).status_code == 404
+        assert (await client.post("/presign/dir/1.txt")).status_code == 501  # of the disk's
+
+
+async def test_page_is_served_at_the_root() -> None:
+    async with client_of("fastapi_service") as client:
+        page = await client.get("/")
+        assert page.headers["content-type"].startswith("text/html")
+        assert "<video" in page.text
+
+
+@pytest.mark.parametrize("name", ["fastapi_service", "aiohttp_service"])
+def test_service_is_importable_from_the_repository_and_one_page_long(name: str) -> None:
+    ran = subprocess.run(  # noqa: S603 - our own examples
+        [sys.executable, "-W", "error", "-c", f"import examples.{name}"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert len((ROOT / "examples" / f"{name}.py").read_text().splitlines()) <= 110

@@ -1,0 +1,208 @@
+"""The same small service in both frameworks, over real sockets, and clients to ask it."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import aiohttp
+import httpx
+import uvicorn
+from aiohttp import web
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from trove_async import Trove, TroveError
+from trove_async._concurrency import task_group
+from trove_async.integrations import aiohttp as on_aiohttp
+from trove_async.integrations import starlette as on_starlette
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp
+
+FRAMEWORKS = ["starlette", "aiohttp"]
+
+Headers = list[tuple[str, str]]
+
+
+@dataclass(kw_only=True)
+class Service:
+    """A running service: GET, HEAD, PUT and POST of ``/files/KEY``, in the bucket ``files``.
+
+    Attributes:
+        store: Its store.
+        port: Where it listens, on 127.0.0.1.
+        downloads: Options of object_response.
+        uploads: Options of store_upload.
+    """
+
+    store: Trove
+    port: int = 0
+    downloads: dict[str, Any] = field(default_factory=dict)
+    uploads: dict[str, Any] = field(default_factory=lambda: {"max_size": None})
+
+    def url(self, key: str) -> str:
+        return f"http://127.0.0.1:{self.port}/files/{key}"
+
+
+@asynccontextmanager
+async def serving(framework: str, store: Trove, **options: Any) -> AsyncIterator[Service]:
+    """Run the service while the store is open."""
+    service = Service(store=store, **options)
+    start = {"starlette": _starlette, "aiohttp": _aiohttp}[framework]
+    async with start(service) as service.port:
+        yield service
+
+
+@asynccontextmanager
+async def _starlette(service: Service) -> AsyncIterator[int]:
+    async def endpoint(request: Request) -> Response:
+        store, key = service.store, request.path_params["key"]
+        if request.method in {"PUT", "POST"}:
+            return await on_starlette.store_upload(store, "files", key, request, **service.uploads)
+        return await on_starlette.object_response(store, "files", key, request, **service.downloads)
+
+    app = Starlette(
+        routes=[Route("/files/{key:path}", endpoint, methods=["GET", "PUT", "POST", "DELETE"])],
+        exception_handlers={TroveError: on_starlette.error_handler},
+    )
+    async with running_asgi(app) as port:
+        yield port
+
+
+@asynccontextmanager
+async def running_asgi(app: ASGIApp, **options: Any) -> AsyncIterator[int]:
+    """Run an ASGI app under uvicorn; yield its port."""
+    config = uvicorn.Config(app, log_level="critical", http="h11", ws="none", **options)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with task_group() as group:
+            group.start_soon(server._serve, [listener])
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                server.should_exit = True
+
+
+@asynccontextmanager
+async def _aiohttp(service: Service) -> AsyncIterator[int]:
+    async def endpoint(request: web.Request) -> web.StreamResponse:
+        store, key = service.store, request.match_info["key"]
+        if request.method in {"PUT", "POST"}:
+            return await on_aiohttp.store_upload(store, "files", key, request, **service.uploads)
+        return await on_aiohttp.object_response(store, "files", key, request, **service.downloads)
+
+    app = web.Application(middlewares=[on_aiohttp.error_middleware])
+    app.router.add_route("*", "/files/{key:.*}", endpoint)
+    async with running_aiohttp(app) as port:
+        yield port
+
+
+@asynccontextmanager
+async def running_aiohttp(app: web.Application) -> AsyncIterator[int]:
+    """Run an aiohttp app; yield its port."""
+    # A client that was refused is listened to for a while, lest it miss the answer: not ours.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, lingering_time=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@dataclass
+class Answered:
+    """A response as a client saw it; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+async def ask_httpx(url: str, method: str, headers: Headers, body: bytes | None) -> Answered:
+    # No TLS here, and its certificates take 100 ms to load.
+    async with httpx.AsyncClient(verify=False) as client:  # noqa: S501
+        got = await client.request(method, url, headers=headers, content=body)
+        return Answered(got.status_code, dict(got.headers), got.content)
+
+
+async def ask_aiohttp(url: str, method: str, headers: Headers, body: bytes | None) -> Answered:
+    data = None if body is None else io.BytesIO(body)  # it warns of large bytes
+    async with (
+        aiohttp.ClientSession(auto_decompress=False) as client,
+        client.request(method, url, headers=headers, data=data, allow_redirects=False) as got,
+    ):
+        found = {name.lower(): value for name, value in got.headers.items()}
+        return Answered(got.status, found, await got.read())
+
+
+async def ask_curl(url: str, method: str, headers: Headers, body: bytes | None) -> Answered:
+    given = [f"-H{name}: {value}" if value else f"-H{name};" for name, value in headers]
+    verb = ["--head"] if method == "HEAD" else ["--request", method]
+    data = [] if body is None else ["--data-binary", "@-", "-HContent-Type:"]
+    return parsed(
+        await curl("--include", "--path-as-is", *verb, *data, *given, url, stdin=body), method
+    )
+
+
+async def curl(*arguments: str, stdin: bytes | None = None) -> bytes:
+    process = await asyncio.create_subprocess_exec(
+        "curl",
+        "--silent",
+        "--max-time",
+        "20",
+        *arguments,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate(stdin or b"")
+    assert process.returncode == 0, arguments
+    return out
+
+
+def parsed(raw: bytes, method: str = "GET") -> Answered:
+    """Read a whole response that ended with its connection, or after its length."""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    while head.split(b" ", 2)[1] == b"100":
+        head, _, body = body.partition(b"\r\n\r\n")
+    line, *fields = head.decode("latin-1").split("\r\n")
+    found = {
+        name.lower(): value.strip() for name, _, value in (one.partition(":") for one in fields)
+    }
+    if method != "HEAD" and "content-length" in found:
+        assert len(body) == int(found["content-length"])
+    return Answered(int(line.split(" ", 2)[1]), found, body)
+
+
+Ask: TypeAlias = "Callable[[str, str, Headers, bytes | None], Awaitable[Answered]]"
+
+CLIENTS: dict[str, Ask] = {"httpx": ask_httpx, "aiohttp": ask_aiohttp, "curl": ask_curl}
+
+
+async def raw(port: int, *pieces: bytes) -> bytes:
+    """Send bytes as they are, and return all that comes back until the connection is closed."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+        return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+def request(method: str, target: str, headers: Sequence[str] = (), body: bytes = b"") -> bytes:
+    """Return a request's bytes; the connection is closed after it."""
+    lines = [f"{method} {target} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]
+    return "\r\n".join(lines).encode("latin-1") + body

@@ -1,0 +1,352 @@
+"""Downloads while things happen: replaced objects, weak backends, clients that leave or linger."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from starlette.requests import Request
+
+from tests.fakes import Fake, assert_idle, content, store_of
+from tests.integrations.services import (
+    CLIENTS,
+    FRAMEWORKS,
+    ask_httpx,
+    parsed,
+    raw,
+    request,
+    serving,
+)
+from trove_async import Trove, UnavailableError
+from trove_async.drivers.memory import MemoryDriver
+from trove_async.integrations._conditions import entity_tag
+from trove_async.integrations._headers import Presentation
+from trove_async.integrations._serving import serve
+from trove_async.integrations.starlette import object_response
+from trove_async.models import MiB
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.types import Message
+
+    from trove_async.integrations._problems import Answer
+
+BODY = content(3 * MiB + 5)
+
+both = pytest.mark.parametrize("framework", FRAMEWORKS)
+
+
+@pytest.fixture
+async def fake() -> Fake:
+    return Fake()
+
+
+@pytest.fixture
+async def store(fake: Fake) -> AsyncIterator[Trove]:
+    async with store_of(fake) as opened:
+        await opened.create_bucket("files")
+        await opened.put("files", "o", BODY)
+        fake.steps.clear()
+        yield opened
+        assert_idle(opened, fake)
+
+
+async def answer(store: Trove, method: str = "GET", **headers: str) -> Answer:
+    """Ask the core, without a framework."""
+    return await serve(
+        store,
+        "files",
+        "o",
+        method,
+        lambda name: headers.get(name.replace("-", "_")),
+        presentation=Presentation(),
+        redirect="never",
+    )
+
+
+async def body_of(answer: Answer) -> bytes:
+    if answer.stream is None:
+        return answer.content
+    async with aclosing(answer.stream):
+        return b"".join([chunk async for chunk in answer.stream])
+
+
+def asked(fake: Fake) -> list[str]:
+    """Return the requests that the backend got."""
+    return [step for step in fake.steps if step in {"get", "head"}]
+
+
+@pytest.mark.parametrize(
+    ("headers", "requests"),
+    [
+        ({}, ["get"]),
+        ({"range": "bytes=5-9"}, ["get"]),
+        ({"range": "bytes=-9", "if_range": "MATCHES"}, ["get"]),
+        ({"if_match": "MATCHES"}, ["get"]),
+        ({"if_none_match": "MATCHES"}, ["head"]),
+        ({"if_none_match": '"x"'}, ["head", "get"]),
+        ({"range": "bytes=0-9", "if_range": '"x"'}, ["get", "get"]),
+        ({"range": "bytes=99999999-"}, ["get", "head"]),
+        ({"range": "bytes=0-9,99-109"}, ["head", "get", "get"]),
+    ],
+    ids=str,
+)
+async def test_backend_is_asked_no_more_than_needed(
+    store: Trove, fake: Fake, headers: dict[str, str], requests: list[str]
+) -> None:
+    tag = entity_tag((await store.head("files", "o")).etag)
+    fake.steps.clear()
+    given = {name: tag if value == "MATCHES" else value for name, value in headers.items()}
+    await body_of(await answer(store, **given))
+    assert asked(fake) == requests
+
+
+async def test_only_the_range_is_fetched() -> None:
+    fetched = []
+
+    class Watched(Fake):
+        def get(self, bucket: str, key: str, options: Any) -> Any:
+            fetched.append(options.range)
+            return super().get(bucket, key, options)
+
+    async with store_of(Watched()) as other:
+        await other.create_bucket("files")
+        await other.put("files", "o", BODY)
+        got = await body_of(await answer(other, range=f"bytes=1000-{2 * MiB}"))
+        assert got == BODY[1000 : 2 * MiB + 1]
+        await body_of(await answer(other, range="bytes=0-9,5000-5009", if_range="never"))
+        await body_of(await answer(other, range="bytes=0-9,5000-5009"))
+    assert [one and (one.start, one.end) for one in fetched] == [
+        (1000, 2 * MiB + 1),
+        None,  # If-Range does not hold
+        (0, 10),
+        (5000, 5010),
+    ]
+
+
+async def test_object_replaced_between_judgement_and_opening_is_judged_anew(
+    store: Trove, fake: Fake
+) -> None:
+    info = await store.head("files", "o")
+
+    async def replace() -> None:
+        del fake.before["get"]
+        await store.put("files", "o", b"another")
+
+    fake.before["get"] = replace
+    got = await answer(store, if_none_match='"x"', range="bytes=1000-1009")
+    assert got.status == 416  # of the new one, of which no byte was mixed with the old one
+    assert got.headers["Content-Range"] == "bytes */7"
+    assert entity_tag(info.etag) != (await answer(store, "HEAD")).headers["ETag"]
+
+
+async def test_object_that_never_stands_still_is_unavailable(store: Trove, fake: Fake) -> None:
+    async def replace() -> None:
+        await store.put("files", "o", BODY)
+
+    fake.before["get"] = replace
+    with pytest.raises(UnavailableError):
+        await answer(store, if_none_match='"x"')
+
+
+@pytest.mark.parametrize("lacking", ["ranges", "get_conditions"])
+@both
+async def test_backend_that_can_little_serves_what_it_can(framework: str, lacking: str) -> None:
+    async with store_of(Fake(**{lacking: False})) as store:
+        await store.create_bucket("files")
+        info = await store.put("files", "o", BODY)
+        tag = entity_tag(info.etag)
+        async with serving(framework, store) as service:
+            for headers in (
+                {"Range": "bytes=0-9"},
+                {"Range": "bytes=0-9", "If-None-Match": '"x"'},
+                {"Range": "bytes=0-9,500-509", "If-Match": tag},
+                {"Range": "bytes=0-9,500-509", "If-None-Match": '"x"'},
+            ):
+                got = await ask_httpx(service.url("o"), "GET", list(headers.items()), None)
+                if lacking == "ranges":
+                    assert (got.status, got.body) == (200, BODY)
+                    assert "content-range" not in got.headers
+                else:
+                    assert got.status == 206
+                    assert BODY[:10] in got.body
+                assert got.headers["etag"] == tag
+
+
+async def test_version_is_checked_where_a_backend_cannot_pin_it() -> None:
+    fake = Fake(get_conditions=False)
+    async with store_of(fake) as store:
+        await store.create_bucket("files")
+        await store.put("files", "o", BODY)
+
+        async def replace() -> None:
+            del fake.before["get"]
+            await store.put("files", "o", b"another")
+
+        fake.before["get"] = replace
+        got = await answer(store, if_none_match='"x"')
+        assert await body_of(got) == b"another"
+        assert_idle(store, fake)
+
+
+@both
+async def test_response_says_what_the_service_wants(framework: str, store: Trove) -> None:
+    options = {"download_name": "Übersicht.pdf", "cache_control": "private"}
+    async with serving(framework, store, downloads=options) as service:
+        for name, ask in CLIENTS.items():
+            got = await ask(service.url("o"), "GET", [("Range", "bytes=0-1")], None)
+            assert got.headers["content-disposition"] == (
+                "attachment; filename=\"_bersicht.pdf\"; filename*=UTF-8''%C3%9Cbersicht.pdf"
+            ), name
+            assert got.headers["cache-control"] == "private"
+
+
+class Presigning(MemoryDriver):
+    """Memory whose objects can be had elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._capabilities = replace(self._capabilities, presign=True)
+
+    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+        return f"http://elsewhere/{bucket}/{key}?{method}&{expires:.0f}"
+
+
+@both
+async def test_redirect_sends_a_get_to_the_backend_that_has_presigned_urls(framework: str) -> None:
+    for driver, status in ((Presigning(), 307), (MemoryDriver(), 200)):
+        async with Trove(driver) as store:
+            await store.create_bucket("files")
+            await store.put("files", "o", b"body")
+            async with serving(framework, store, downloads={"redirect": "presign"}) as service:
+                got = await ask_httpx(service.url("o"), "GET", [], None)
+                assert got.status == status
+                if status == 307:
+                    assert got.headers["location"] == "http://elsewhere/files/o?GET&300"
+                    assert got.headers["cache-control"] == "no-store"
+                assert (await ask_httpx(service.url("o"), "HEAD", [], None)).status == 200
+
+
+@both
+async def test_trusted_pages_are_pages(framework: str) -> None:
+    async with Trove(MemoryDriver()) as store:
+        await store.create_bucket("files")
+        await store.put("files", "p.html", b"<p>")
+        async with serving(framework, store, downloads={"trusted": True}) as service:
+            got = await ask_httpx(service.url("p.html"), "GET", [], None)
+            assert got.headers["content-type"] == "text/html"
+            assert "content-disposition" not in got.headers
+
+
+# -- clients that leave or linger ----------------------------------------------------------------------
+
+
+@both
+async def test_client_that_leaves_in_the_middle_gives_the_object_back(
+    framework: str, store: Trove, fake: Fake
+) -> None:
+    given_back = asyncio.Event()
+
+    async def leaving() -> None:
+        given_back.set()
+
+    fake.before["get.exit"] = leaving
+    await store.put("files", "o", content(64 * MiB))  # more than sockets swallow
+    async with serving(framework, store) as service:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(request("GET", "/files/o"))
+        assert await reader.readexactly(1000)
+        assert not given_back.is_set()
+        assert fake.open_readers == 1
+        writer.transport.abort()
+        await given_back.wait()
+
+
+async def test_client_that_leaves_stops_a_read_that_hangs(store: Trove, fake: Fake) -> None:
+    # Under aiohttp, which tells handlers nothing, this is for the store's own timeouts.
+    given_back = asyncio.Event()
+
+    async def leaving() -> None:
+        given_back.set()
+
+    hanging = fake.hang("read")
+    fake.before["get.exit"] = leaving
+    async with serving("starlette", store) as service:
+        _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(request("GET", "/files/o"))
+        await hanging.wait()
+        writer.transport.abort()
+        await given_back.wait()
+
+
+async def test_server_that_says_so_when_the_client_has_left_is_heard(
+    store: Trove, fake: Fake
+) -> None:
+    sent: list[str] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message["type"])
+        if len(sent) == 3:
+            raise OSError("it left")
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    scope = {"type": "http", "method": "GET", "headers": []}
+    response = await object_response(store, "files", "o", Request(scope))
+    assert fake.open_readers == 1
+    await response(scope, receive, send)
+    assert sent == ["http.response.start", *["http.response.body"] * 2]
+    assert fake.open_readers == 0
+
+
+@both
+async def test_body_that_breaks_is_cut_off_and_never_ended(
+    framework: str, store: Trove, fake: Fake
+) -> None:
+    async def break_later() -> None:
+        if fake.count("read") > 3:
+            raise UnavailableError("broken")
+
+    fake.before["read"] = break_later
+    async with serving(framework, store) as service:
+        head, _, body = (await raw(service.port, request("GET", "/files/o"))).partition(b"\r\n\r\n")
+        assert b" 200 " in head
+        assert f"content-length: {len(BODY)}".encode() in head.lower()
+        assert 0 < len(body) < len(BODY)
+        assert BODY.startswith(body)
+        got = parsed(await raw(service.port, request("HEAD", "/files/o")), "HEAD")
+        assert got.status == 200  # the service goes on
+
+
+@both
+async def test_slow_clients_hold_up_nobody(framework: str, store: Trove, fake: Fake) -> None:
+    count = 200
+    await store.put("files", "large", content(64 * MiB))  # more than sockets swallow
+    begun = asyncio.Event()
+
+    async def reading() -> None:
+        if fake.open_readers == count:
+            begun.set()
+
+    fake.before["read"] = reading
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(serving(framework, store))
+        for _ in range(count):
+            stalled = socket.socket()
+            stack.callback(stalled.close)
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stalled.setblocking(False)  # noqa: FBT003 - socket's own argument
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(stalled, ("127.0.0.1", service.port))
+            await loop.sock_sendall(stalled, request("GET", "/files/large"))
+        await begun.wait()
+        got = await ask_httpx(service.url("o"), "GET", [], None)
+        assert got.body == BODY
+        assert fake.open_readers == count  # none has been read to its end for a client that stalls

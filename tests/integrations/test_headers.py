@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from email.message import Message
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trove_async import ObjectInfo
+from trove_async.integrations._conditions import parse_http_date
+from trove_async.integrations._headers import Presentation, content_disposition, media_type
+
+
+def info(key: str = "k", **facts: Any) -> ObjectInfo:
+    return ObjectInfo(
+        bucket="b",
+        key=key,
+        size=3,
+        etag="e",
+        last_modified=datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC),
+        **facts,
+    )
+
+
+def test_object_is_described_in_full() -> None:
+    shown = Presentation().of(
+        info(
+            content_type="image/png",
+            cache_control="max-age=5",
+            content_encoding="gzip",
+            content_disposition="inline",
+        )
+    )
+    assert shown == {
+        "ETag": '"e"',
+        "Last-Modified": "Tue, 02 Jan 2024 03:04:05 GMT",
+        "Accept-Ranges": "bytes",
+        "Content-Type": "image/png",
+        "Content-Encoding": "gzip",
+        "Content-Disposition": "inline",
+        "Cache-Control": "max-age=5",
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+def test_object_from_the_future_is_of_now() -> None:
+    written = datetime.now(UTC) + timedelta(days=400)
+    early = ObjectInfo(bucket="b", key="k", size=3, etag="e", last_modified=written)
+    shown = parse_http_date(Presentation().of(early)["Last-Modified"])
+    assert shown is not None
+    assert shown <= datetime.now(UTC)
+
+
+def test_service_says_it_otherwise() -> None:
+    given = Presentation(download_name="a.png", cache_control="no-cache")
+    shown = given.of(info(content_type="image/png", cache_control="max-age=5"))
+    assert shown["Content-Disposition"] == 'attachment; filename="a.png"'
+    assert shown["Cache-Control"] == given.validators(info())["Cache-Control"] == "no-cache"
+
+
+ACTIVE = [
+    "text/html",
+    "TEXT/HTML; charset=utf-8",
+    "application/xhtml+xml",
+    "image/svg+xml",
+    "text/xml",
+    "application/xml",
+    "application/rss+xml",
+    "multipart/x-mixed-replace; boundary=x",
+    "nonsense",
+    "text/html,text/plain",
+    "*/*;",
+    "text/ html",
+]
+SCRIPTS = ["text/javascript", "application/javascript; v=1", "application/x-javascript",
+           "text/ecmascript", "text/JavaScript1.5"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ACTIVE[:-4] + SCRIPTS + ["nonsense", "text/html,text/plain"])
+def test_active_content_is_a_download(kind: str) -> None:
+    shown = Presentation().of(info("dir/page.x", content_type=kind, content_disposition="inline"))
+    assert shown["Content-Disposition"] == 'attachment; filename="page.x"'
+    assert shown["Content-Security-Policy"] == "sandbox"
+    assert shown["X-Content-Type-Options"] == "nosniff"
+    assert shown["Content-Type"] == ("application/octet-stream" if kind in SCRIPTS else kind)
+
+
+@pytest.mark.parametrize("kind", [*ACTIVE, *SCRIPTS])
+def test_active_content_that_is_trusted_is_what_it_is(kind: str) -> None:
+    shown = Presentation(trusted=True).of(info(content_type=kind))
+    assert shown["Content-Type"] == kind
+    assert not {"Content-Disposition", "Content-Security-Policy"} & shown.keys()
+
+
+@pytest.mark.parametrize("kind", ["image/png", "video/mp4", "text/plain", "application/json",
+                                  "application/pdf", "application/octet-stream"])  # fmt: skip
+def test_passive_content_is_shown(kind: str) -> None:
+    shown = Presentation().of(info(content_type=kind))
+    assert shown["Content-Type"] == kind
+    assert not {"Content-Disposition", "Content-Security-Policy"} & shown.keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("a/b.png", "image/png"),
+        ("a.PNG", "image/png"),
+        ("movie.mp4", "video/mp4"),
+        ("page.html", "text/html"),
+        ("backup.tar.gz", "application/octet-stream"),
+        ("README", "application/octet-stream"),
+        ("data:text/html,x", "application/octet-stream"),
+    ],
+)
+def test_type_that_nobody_gave_is_in_the_name(key: str, kind: str) -> None:
+    assert media_type(info(key)) == kind
+    assert media_type(info(key, content_type="x/y")) == "x/y"
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("report.pdf", 'attachment; filename="report.pdf"'),
+        ("my report.pdf", 'attachment; filename="my report.pdf"'),
+        ("naïve.txt", "attachment; filename=\"na_ve.txt\"; filename*=UTF-8''na%C3%AFve.txt"),
+        (
+            "€ rates.txt",
+            "attachment; filename=\"_ rates.txt\"; filename*=UTF-8''%E2%82%AC%20rates.txt",
+        ),
+        ('a"b.txt', "attachment; filename=\"a_b.txt\"; filename*=UTF-8''a%22b.txt"),
+        ("100%41.txt", "attachment; filename=\"100_41.txt\"; filename*=UTF-8''100%2541.txt"),
+        ("../../etc/passwd", 'attachment; filename="passwd"'),
+        ("C:\\dir\\x.txt", 'attachment; filename="x.txt"'),
+        ("a\r\nSet-Cookie: x", 'attachment; filename="a__Set-Cookie: x"'),
+        ("dir/", 'attachment; filename="download"'),
+    ],
+)
+def test_download_names(name: str, field: str) -> None:
+    assert content_disposition(name) == field
+
+
+@given(st.text(min_size=1, max_size=40))
+def test_any_name_makes_one_safe_field_that_says_it(name: str) -> None:
+    field = content_disposition(name)
+    assert re.fullmatch(r"[\x20-\x7e]+", field)
+    message = Message()
+    message["Content-Disposition"] = field
+    plain = message.get_filename(failobj="")
+    assert "/" not in plain
+    exact = re.search(r"filename\*=UTF-8''(\S+)$", field) or re.search(r'filename="(.*)"$', field)
+    assert exact is not None
+    said = unquote(exact[1]) if "filename*" in field else exact[1]
+    expected = re.sub(r"[\x00-\x1f\x7f]", "_", re.split(r"[/\\]", name)[-1]) or "download"
+    assert said == expected.encode(errors="replace").decode()

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from trove_async.integrations._pace import LARGE, PROMPT, PROVEN, SMALL, Pace
+
+
+def sizes(pace: Pace, count: int, seconds: float) -> list[int]:
+    found = []
+    for _ in range(count):
+        found.append(pace.size)
+        pace.taken(pace.size, seconds)
+    return found
+
+
+def test_client_that_takes_all_at_once_gets_large_pieces_once_it_is_proven() -> None:
+    small = PROVEN // SMALL
+    assert sizes(Pace(), small + 2, 0.0) == [SMALL] * small + [LARGE] * 2
+
+
+def test_slow_client_gets_small_pieces_for_ever() -> None:
+    assert set(sizes(Pace(), 1000, PROMPT * 1.01)) == {SMALL}
+
+
+def test_client_that_slows_down_has_to_prove_itself_again() -> None:
+    pace = Pace()
+    sizes(pace, 100, PROMPT)
+    assert sizes(pace, 2, PROMPT * 2) == [LARGE, SMALL]
+    assert sizes(pace, PROVEN // SMALL + 1, 0.0)[-2:] == [SMALL, LARGE]

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import json
+import logging
+from inspect import getmembers, isclass
+from typing import Annotated
+
+import pytest
+from aiohttp import web
+from fastapi import Depends, FastAPI, Request, Response
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
+
+from tests.fakes import Fake, store_of
+from tests.integrations.services import (
+    FRAMEWORKS,
+    ask_httpx,
+    running_aiohttp,
+    running_asgi,
+    serving,
+)
+from trove_async import Trove, TroveError, UnavailableError, errors
+from trove_async.drivers import MemoryDriver
+from trove_async.integrations import aiohttp as on_aiohttp
+from trove_async.integrations import starlette as on_starlette
+from trove_async.integrations._problems import PROBLEMS, problem_of
+
+both = pytest.mark.parametrize("framework", FRAMEWORKS)
+
+ERRORS = [cls for _, cls in getmembers(errors, isclass) if issubclass(cls, TroveError)]
+
+STATUSES = {
+    400: {"InvalidNameError"},
+    403: {"PermissionDeniedError"},
+    404: {"NotFoundError", "ObjectNotFoundError", "BucketNotFoundError"},
+    409: {
+        "AlreadyExistsError",
+        "ObjectExistsError",
+        "BucketExistsError",
+        "BucketNotEmptyError",
+        "ObjectChangedError",
+    },
+    412: {"PreconditionFailedError"},
+    416: {"RangeError"},
+    500: {
+        "TroveError",
+        "BackendNotFoundError",
+        "PatternError",
+        "ConfigError",
+        "StreamError",
+        "BodyConsumedError",
+    },
+    501: {"NotSupportedError"},
+    502: {"BackendError", "IntegrityError", "UnauthenticatedError"},
+    503: {"UnavailableError", "PoolTimeoutError", "ClosedError"},
+    504: {"TimedOutError"},
+    507: {"StorageFullError"},
+}
+
+
+def test_every_error_is_in_the_table() -> None:
+    assert PROBLEMS.keys() == set(ERRORS)
+    told = {status: set[str]() for status in STATUSES}
+    for cls in ERRORS:
+        told[PROBLEMS[cls].status].add(cls.__name__)
+    assert told == STATUSES
+
+
+@pytest.mark.parametrize("cls", ERRORS)
+def test_problem_tells_what_and_nothing_of_where(
+    cls: type[TroveError], caplog: pytest.LogCaptureFixture
+) -> None:
+    error = cls("at 10.0.0.7", backend="cold", bucket="accounts", key="secret", retry_after=2.2)
+    error.__cause__ = OSError("secret too")
+    with caplog.at_level(logging.WARNING, "trove_async"):
+        answer = problem_of(error)
+    told = json.loads(answer.content)
+    assert told["status"] == answer.status == PROBLEMS[cls].status
+    assert told["title"]
+    assert told["detail"]
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["Content-Length"] == str(len(answer.content))
+    for secret in (b"10.0.0.7", b"cold", b"accounts", b"secret"):
+        assert secret not in answer.content
+    assert ("Retry-After" in answer.headers) is (answer.status == 503)
+    assert answer.headers.get("Retry-After", "3") == "3"
+    # What the client is not told, the log has; what was the client's own doing is no news.
+    assert ("10.0.0.7" in caplog.text) is (answer.status >= 500)
+
+
+def test_error_of_another_library_is_told_as_its_base() -> None:
+    class TapeError(UnavailableError):
+        pass
+
+    answer = problem_of(TapeError("wound up"))
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+
+
+@both
+async def test_errors_are_answered_over_the_wire(framework: str) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.create_bucket("files")
+        await store.put("files", "o", b"x")
+        async with serving(framework, store) as service:
+            for error, status in (
+                (errors.TimedOutError("late", retryable=False), 504),
+                (UnavailableError("busy", retryable=False, retry_after=9), 503),
+                (errors.BackendError("odd"), 502),
+            ):
+                fake.fail("get", error)
+                got = await ask_httpx(service.url("o"), "GET", [], None)
+                assert got.status == status
+                assert got.headers["content-type"] == "application/problem+json"
+                assert got.headers.get("retry-after") == ("9" if status == 503 else None)
+            fake.fail("put", errors.StorageFullError("full"))
+            got = await ask_httpx(service.url("new"), "PUT", [], b"body")
+            assert got.status == 507
+            got = await ask_httpx(service.url("x%2F..%2Fy"), "PUT", [], b"body")
+            assert got.status == 400
+
+
+# -- the store's life ----------------------------------------------------------------------------------
+
+
+Store = Annotated[Trove, Depends(on_starlette.get_store)]
+
+
+async def test_fastapi_service_in_a_few_lines() -> None:
+    store = Trove(MemoryDriver())
+    app = FastAPI(lifespan=on_starlette.lifespan(store))
+    app.add_exception_handler(TroveError, on_starlette.error_handler)
+
+    @app.api_route("/{key:path}", methods=["GET", "HEAD"])
+    async def download(key: str, request: Request, store: Store) -> Response:
+        return await on_starlette.object_response(store, "files", key, request)
+
+    @app.put("/{key:path}")
+    async def upload(key: str, request: Request, store: Store) -> Response:
+        await store.create_bucket("files", exist_ok=True)
+        return await on_starlette.store_upload(store, "files", key, request, max_size=100)
+
+    async with running_asgi(app) as port:
+        url = f"http://127.0.0.1:{port}/a"
+        assert (await ask_httpx(url, "PUT", [], b"body")).status == 201
+        assert (await ask_httpx(url, "GET", [], None)).body == b"body"
+        assert (await ask_httpx(url + "b", "HEAD", [], None)).status == 404
+    with pytest.raises(errors.ClosedError):
+        await store.head("files", "a")
+
+
+async def test_store_is_found_from_a_mounted_app_and_opened_anew_by_a_factory() -> None:
+    made = []
+
+    def make() -> Trove:
+        made.append(Trove(MemoryDriver()))
+        return made[-1]
+
+    async def buckets(request: Request) -> Response:
+        store = on_starlette.get_store(request)
+        assert store is made[-1]
+        return Response(str(await store.list_buckets()))
+
+    inner = Starlette(routes=[Route("/", buckets)])
+    app = Starlette(
+        routes=[Route("/", buckets), Mount("/in", inner)], lifespan=on_starlette.lifespan(make)
+    )
+    for times in (1, 2):
+        async with running_asgi(app) as port:
+            for path in ("/", "/in/"):
+                got = await ask_httpx(f"http://127.0.0.1:{port}{path}", "GET", [], None)
+                assert got.body == b"[]"
+        assert len(made) == times
+
+
+async def test_aiohttp_app_opens_and_closes_its_store() -> None:
+    for store in (Trove(MemoryDriver()), lambda: Trove(MemoryDriver())):
+
+        async def buckets(request: web.Request) -> web.Response:
+            found = await on_aiohttp.get_store(request).list_buckets()
+            return web.Response(text=str(found))
+
+        inner = web.Application()
+        inner.router.add_get("/", buckets)
+        app = web.Application()
+        app.cleanup_ctx.append(on_aiohttp.cleanup_ctx(store))
+        app.router.add_get("/", buckets)
+        app.add_subapp("/in", inner)
+        async with running_aiohttp(app) as port:
+            for path in ("/", "/in/"):
+                got = await ask_httpx(f"http://127.0.0.1:{port}{path}", "GET", [], None)
+                assert got.body == b"[]"
+        with pytest.raises(errors.ClosedError):
+            await app[on_aiohttp.STORE].list_buckets()
+
+
+async def test_app_without_a_store_says_so() -> None:
+    with pytest.raises(RuntimeError, match="lifespan"):
+        on_starlette.get_store(Request({"type": "http", "app": Starlette(), "state": {}}))
+    app = web.Application()
+
+    async def ask(request: web.Request) -> web.Response:
+        with pytest.raises(RuntimeError, match="cleanup_ctx"):
+            on_aiohttp.get_store(request)
+        return web.Response()
+
+    app.router.add_get("/", ask)
+    async with running_aiohttp(app) as port:
+        assert (await ask_httpx(f"http://127.0.0.1:{port}/", "GET", [], None)).status == 200
+
+
+@both
+async def test_response_that_is_never_sent_can_be_closed(framework: str) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.create_bucket("files")
+        await store.put("files", "o", bytes(1_000_000))
+        closed = []
+
+        async def starlette(request: Request) -> Response:
+            response = await on_starlette.object_response(store, "files", "o", request)
+            await response.aclose()
+            closed.append(fake.open_readers)
+            return Response("instead")
+
+        async def aiohttp(request: web.Request) -> web.Response:
+            response = await on_aiohttp.object_response(store, "files", "o", request)
+            await response.aclose()
+            closed.append(fake.open_readers)
+            return web.Response(text="instead")
+
+        app = web.Application()
+        app.router.add_get("/", aiohttp)
+        running = (
+            running_aiohttp(app)
+            if framework == "aiohttp"
+            else running_asgi(Starlette(routes=[Route("/", starlette)]))
+        )
+        async with running as port:
+            got = await ask_httpx(f"http://127.0.0.1:{port}/", "GET", [], None)
+        assert (got.body, closed) == (b"instead", [0])

@@ -1,0 +1,451 @@
+"""Uploads into both frameworks: raw and as forms, within limits, under conditions, cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fakes import Fake, assert_idle, content, store_of
+from tests.integrations.services import (
+    CLIENTS,
+    FRAMEWORKS,
+    Answered,
+    ask_aiohttp,
+    ask_httpx,
+    curl,
+    parsed,
+    raw,
+    request,
+    serving,
+)
+from trove_async import ObjectNotFoundError, Trove
+from trove_async.integrations import _taking
+from trove_async.integrations._conditions import entity_tag
+from trove_async.models import MiB
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+BODY = content(3 * MiB + 5)
+
+both = pytest.mark.parametrize("framework", FRAMEWORKS)
+
+
+@pytest.fixture
+async def fake() -> Fake:
+    return Fake()
+
+
+@pytest.fixture
+async def store(fake: Fake) -> AsyncIterator[Trove]:
+    async with store_of(fake) as opened:
+        await opened.create_bucket("files")
+        yield opened
+        assert_idle(opened, fake)
+
+
+async def keys(store: Trove) -> list[str]:
+    return [obj.key for obj in await store.list("files").all()]
+
+
+def form(*parts: tuple[str, bytes], end: bytes = b"--") -> bytes:
+    """Return a form of parts, each its header lines and its content."""
+    pieces = [b"--frontier\r\n%s\r\n\r\n%s\r\n" % (head.encode(), body) for head, body in parts]
+    return b"".join(pieces) + b"--frontier" + end + b"\r\n"
+
+
+FORM = ("Content-Type", "multipart/form-data; boundary=frontier")
+FILE = 'Content-Disposition: form-data; name="file"; filename="x.png"\r\nContent-Type: image/png'
+NOTE = 'Content-Disposition: form-data; name="note"'
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@both
+async def test_raw_body_becomes_an_object(framework: str, client: str, store: Trove) -> None:
+    async with serving(framework, store) as service:
+        for body in (BODY, b"small", b""):
+            got = await CLIENTS[client](
+                service.url("dir/%C3%BC.bin?x=1"), "PUT", [("Content-Type", "video/mp4")], body
+            )
+            info = await store.head("files", "dir/ü.bin")
+            assert got.status == 201
+            assert got.headers["location"] == "/files/dir/%C3%BC.bin"
+            assert got.headers["etag"] == entity_tag(info.etag)
+            assert json.loads(got.body) == {
+                "key": "dir/ü.bin",
+                "size": len(body),
+                "etag": info.etag,
+            }
+            assert info.content_type == "video/mp4"
+            assert await store.read("files", "dir/ü.bin") == body
+
+
+@both
+async def test_curl_uploads_as_people_use_it(framework: str, store: Trove, tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    path.write_bytes(BODY)  # long enough for curl to expect 100-continue
+    async with serving(framework, store) as service:
+        out = await curl("--include", "--upload-file", str(path), service.url("a"))
+        assert parsed(out).status == 201
+        out = await curl("--include", "--form", f"f=@{path};type=image/png", service.url("b"))
+        assert parsed(out).status == 201
+    assert await store.read("files", "a") == await store.read("files", "b") == BODY
+    assert (await store.head("files", "b")).content_type == "image/png"
+
+
+@both
+async def test_body_of_unknown_length_is_streamed(framework: str, store: Trove) -> None:
+    chunked = b"".join(
+        b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (BODY[:1000], BODY[1000:])
+    )
+    sent = request("PUT", "/files/o", ["Transfer-Encoding: chunked"], chunked + b"0\r\n\r\n")
+    async with serving(framework, store) as service:
+        assert parsed(await raw(service.port, sent)).status == 201
+    assert await store.read("files", "o") == BODY
+
+
+@both
+async def test_length_is_the_puts_size(framework: str, fake: Fake, store: Trove) -> None:
+    promised = []
+
+    class Watching(Trove):
+        async def put(self, *args: Any, **options: Any) -> Any:
+            promised.append(options["size"])
+            return await super().put(*args, **options)
+
+    watching = Watching(fake)
+    watching._core, watching._objects = store._core, store._objects
+    async with serving(framework, watching) as service:
+        await ask_httpx(service.url("o"), "PUT", [], BODY)
+        await ask_httpx(service.url("o"), "POST", [FORM], form((FILE, BODY)))
+    assert promised == [len(BODY), None]
+
+
+@both
+async def test_what_the_service_says_of_the_object_counts(framework: str, store: Trove) -> None:
+    said = {
+        "max_size": None,
+        "content_type": "text/plain",
+        "metadata": {"by": "me"},
+        "cache_control": "no-cache",
+        "location": "/elsewhere",
+    }
+    async with serving(framework, store, uploads=said) as service:
+        got = await ask_httpx(service.url("o"), "PUT", [("Content-Type", "text/html")], b"x")
+        assert got.headers["location"] == "/elsewhere"
+    info = await store.head("files", "o")
+    assert (info.content_type, info.metadata, info.cache_control) == (
+        "text/plain",
+        {"by": "me"},
+        "no-cache",
+    )
+
+
+async def test_encoded_body_is_stored_as_the_framework_hands_it_over(store: Trove) -> None:
+    packed = gzip.compress(BODY)
+    for framework, body, encoding, tagged in (
+        ("starlette", packed, "gzip", True),
+        ("aiohttp", BODY, None, False),  # which decodes it
+    ):
+        async with serving(framework, store) as service:
+            got = await ask_httpx(service.url("o"), "PUT", [("Content-Encoding", "gzip")], packed)
+        assert got.status == 201
+        assert ("etag" in got.headers) is tagged
+        assert await store.read("files", "o") == body
+        assert (await store.head("files", "o")).content_encoding == encoding
+
+
+# -- forms ---------------------------------------------------------------------------------------------
+
+
+@both
+async def test_form_of_a_browser_brings_its_file(framework: str, store: Trove) -> None:
+    sent = form((NOTE, b"hello"), (FILE, BODY), (NOTE, b"again"))
+    async with serving(framework, store) as service:
+        for ask in (ask_httpx, ask_aiohttp):
+            got = await ask(service.url("o"), "POST", [FORM], sent)
+            assert got.status == 201
+            assert await store.read("files", "o") == BODY
+            assert (await store.head("files", "o")).content_type == "image/png"
+
+
+@both
+async def test_file_is_found_by_its_field(framework: str, store: Trove) -> None:
+    other = FILE.replace("file", "other")
+    sent = form((other, b"other"), (NOTE, b"note"))
+    async with serving(framework, store, uploads={"max_size": 4, "field": "note"}) as service:
+        got = await ask_httpx(service.url("o"), "POST", [FORM], sent)
+        assert got.status == 201
+    assert await store.read("files", "o") == b"note"
+    assert (await store.head("files", "o")).content_type is None
+
+
+@both
+async def test_form_in_any_pieces_is_the_same(framework: str, store: Trove) -> None:
+    file = b"\r\n--frontie\r\n--frontier-\r\n" + content(3000) + b"\r\n-"
+    sent = form((NOTE, b"x"), (FILE, file))
+    head = request("POST", "/files/o", [": ".join(FORM), f"Content-Length: {len(sent)}"])
+    async with serving(framework, store) as service:
+        pieces = [sent[at : at + 7] for at in range(0, len(sent), 7)]
+        assert parsed(await raw(service.port, head, *pieces)).status == 201
+    assert await store.read("files", "o") == file
+
+
+WRONG_FORMS: dict[str, tuple[bytes, str]] = {
+    "no file": (form((NOTE, b"x")), "has no file"),
+    "nothing": (b"", "has no file"),
+    "two files": (form((FILE, b"x"), (FILE, b"y")), "more than one file"),
+    "no end": (form((FILE, b"x"), end=b""), "ends early"),
+    "cut in the file": (form((FILE, b"x" * 100))[:-50], "ends early"),
+    "no form": (b"hello", "malformed"),
+    "bad header": (form(("Content\x00Disposition: x", b"x")), "malformed"),
+    "long header": (form((f"X: {'x' * 10_000}", b"x")), "malformed"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_FORMS)
+@both
+async def test_wrong_form_stores_nothing(framework: str, wrong: str, store: Trove) -> None:
+    body, detail = WRONG_FORMS[wrong]
+    async with serving(framework, store) as service:
+        got = await ask_httpx(service.url("o"), "POST", [FORM], body)
+        assert got.status == 400
+        assert got.headers["content-type"] == "application/problem+json"
+        assert detail in json.loads(got.body)["detail"]
+    assert await keys(store) == []
+
+
+@pytest.mark.parametrize(
+    "kind", ["multipart/form-data", f"multipart/form-data; boundary={'x' * 300}"]
+)
+@both
+async def test_form_without_a_proper_boundary_is_refused(
+    framework: str, kind: str, store: Trove
+) -> None:
+    async with serving(framework, store) as service:
+        got = await ask_httpx(service.url("o"), "POST", [("Content-Type", kind)], b"x")
+        assert got.status == 400
+    assert await keys(store) == []
+
+
+# -- limits --------------------------------------------------------------------------------------------
+
+
+def chunked(*pieces: bytes) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+@both
+async def test_size_limit_is_exact(framework: str, store: Trove) -> None:
+    unknown = ["Transfer-Encoding: chunked"]
+    async with serving(framework, store, uploads={"max_size": 1000}) as service:
+        for size, status in ((1000, 201), (1001, 413)):
+            body = content(size)
+            key = f"o{size}"
+            assert (await ask_httpx(service.url(key), "PUT", [], body)).status == status
+            sent = request("PUT", f"/files/{key}", unknown, chunked(body[:600], body[600:]))
+            assert parsed(await raw(service.port, sent)).status == status
+            sent = form((NOTE, b"x" * 500), (FILE, body))
+            assert (await ask_httpx(service.url(key), "POST", [FORM], sent)).status == status
+    assert await keys(store) == ["o1000"]
+
+
+@both
+async def test_too_large_body_is_refused_before_it_is_sent(framework: str, store: Trove) -> None:
+    # The body never comes: what is announced is enough.
+    sent = request("PUT", "/files/o", ["Content-Length: 1001", "Expect: 100-continue"])
+    async with serving(framework, store, uploads={"max_size": 1000}) as service:
+        assert parsed(await raw(service.port, sent)).status == 413
+        huge = f"Content-Length: {_taking.FORM_OVERHEAD + 1001}"
+        sent = request("POST", "/files/o", [": ".join(FORM), huge])
+        assert parsed(await raw(service.port, sent)).status == 413
+
+
+@both
+async def test_too_large_body_is_refused_while_it_comes(
+    framework: str, fake: Fake, store: Trove
+) -> None:
+    # The client goes on for ever: it is answered once it is past the limit, and cut off.
+    async with serving(framework, store, uploads={"max_size": 2 * MiB}) as service:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(request("PUT", "/files/o", ["Transfer-Encoding: chunked"]))
+        piece = b"10000\r\n%s\r\n" % bytes(0x10000)
+        answer = asyncio.ensure_future(reader.readline())  # noqa: TID251 - the client, not us
+        while not answer.done():
+            try:
+                writer.write(piece)
+                await writer.drain()
+            except ConnectionError:
+                break
+            await asyncio.sleep(0)
+        assert (await answer).startswith(b"HTTP/1.1 413 ")
+        writer.transport.abort()
+    assert await keys(store) == []
+    assert fake.open_uploads == 0
+
+
+@both
+async def test_form_may_not_hide_a_flood_beside_its_file(framework: str, store: Trove) -> None:
+    flood = b"x" * (_taking.FORM_OVERHEAD + 1)
+    async with serving(framework, store, uploads={"max_size": None}) as service:
+        for parts in (((NOTE, flood), (FILE, b"x")), ((FILE, b"x"), (NOTE, flood))):
+            got = await ask_aiohttp(service.url("o"), "POST", [FORM], form(*parts))
+            assert got.status == 413
+    assert await keys(store) == []
+
+
+@both
+async def test_client_below_the_least_rate_is_dropped(
+    framework: str, store: Trove, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_taking, "GRACE", 0.05)
+    sent = request("PUT", "/files/o", ["Content-Length: 1000"], b"a few bytes")
+    async with serving(framework, store, uploads={"max_size": None, "min_rate": 1e6}) as service:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(sent)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+        # A fast one goes on at the same time, whatever the backend's own pace.
+        assert (await ask_httpx(service.url("p"), "PUT", [], BODY)).status == 201
+        writer.close()
+    assert await keys(store) == ["p"]
+    assert fake.open_uploads == 0
+
+
+def test_limits_make_sense() -> None:
+    with pytest.raises(ValueError, match="max_size"):
+        _taking.Limits(max_size=-1)
+    with pytest.raises(ValueError, match="min_rate"):
+        _taking.Limits(max_size=None, min_rate=0)
+
+
+@both
+async def test_part_of_an_object_is_not_taken_for_the_whole(framework: str, store: Trove) -> None:
+    async with serving(framework, store) as service:
+        got = await ask_httpx(
+            service.url("o"), "PUT", [("Content-Range", "bytes 0-3/1000")], b"part"
+        )
+        assert got.status == 400
+    assert await keys(store) == []
+
+
+# -- conditions ----------------------------------------------------------------------------------------
+
+
+@both
+async def test_conditions_on_writing(framework: str, store: Trove) -> None:
+    async with serving(framework, store) as service:
+
+        async def put(body: bytes, **headers: str) -> Answered:
+            given = [(name.replace("_", "-"), value) for name, value in headers.items()]
+            return await ask_httpx(service.url("o"), "PUT", given, body)
+
+        assert (await put(b"0", If_Match="*")).status == 412
+        assert (await put(b"1", If_None_Match="*")).status == 201
+        assert (await put(b"2", If_None_Match="*")).status == 412
+        tag = (await put(b"3")).headers["etag"]
+        assert (await put(b"4", If_Match='"x"')).status == 412
+        assert (await put(b"5", If_None_Match=tag)).status == 412
+        assert (await put(b"6", If_None_Match='"x"')).status == 201
+        assert (await put(b"7", If_Match=tag)).status == 412
+        assert (await put(b"8", If_Unmodified_Since="Sun, 06 Nov 1994 08:49:37 GMT")).status == 412
+        assert (await put(b"9", If_Match="*")).status == 201
+        tag = entity_tag((await store.head("files", "o")).etag)
+        assert (await put(b"10", If_Match=f'"x", {tag}')).status == 201
+    assert await store.read("files", "o") == b"10"
+
+
+@pytest.mark.parametrize("header", ["If-None-Match: *", 'If-None-Match: "x"'])
+@both
+async def test_condition_that_ceases_to_hold_while_the_body_comes_is_412(
+    framework: str, header: str, store: Trove
+) -> None:
+    async with serving(framework, store) as service:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        head = request("PUT", "/files/o", ["Content-Length: 4", header, "Expect: 100-continue"])
+        writer.write(head)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 100 ")  # it was judged
+        await store.put("files", "o", b"theirs")
+        writer.write(b"mine")
+        assert b" 412 " in await reader.read()
+        writer.close()
+    assert await store.read("files", "o") == b"theirs"
+
+
+# -- clients that leave --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("framing", ["length", "chunked", "form"])
+@both
+async def test_client_that_leaves_midway_leaves_nothing_behind(
+    framework: str, framing: str, store: Trove, fake: Fake
+) -> None:
+    begun, undone = asyncio.Event(), asyncio.Event()
+
+    async def sending() -> None:
+        begun.set()
+
+    async def leaving() -> None:
+        undone.set()
+
+    fake.before["send"] = sending
+    fake.before["upload.exit"] = leaving
+    body = content(16 * MiB)
+    heads = {
+        "length": (["Content-Length: 999999999"], body),
+        "chunked": (["Transfer-Encoding: chunked"], b"fffffff\r\n" + body),
+        "form": (
+            [": ".join(FORM), "Content-Length: 999999999"],
+            f"--frontier\r\n{FILE}\r\n\r\n".encode() + body,
+        ),
+    }
+    lines, sent = heads[framing]
+    async with serving(framework, store) as service:
+        _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(request("PUT", "/files/o", lines, sent))
+        await begun.wait()
+        assert fake.open_uploads == 1
+        writer.transport.abort()
+        await undone.wait()
+        with pytest.raises(ObjectNotFoundError):
+            await store.head("files", "o")
+        assert fake.count("commit") == 0
+
+
+@both
+async def test_backend_that_hangs_stops_the_client_from_sending(
+    framework: str, store: Trove, fake: Fake
+) -> None:
+    hanging = fake.hang("send")
+    async with serving(framework, store) as service:
+        _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(request("PUT", "/files/o", ["Content-Length: 67108864"], content(64 * MiB)))
+        await hanging.wait()
+        # The pool is two slots here: what the client has sent cannot all have been taken.
+        assert writer.transport.get_write_buffer_size() > 0
+        assert store.pool.statistics().leased <= 2 * MiB
+        writer.transport.abort()
+        fake.before.clear()
+
+
+@both
+async def test_slow_uploads_hold_up_no_fast_one(framework: str, store: Trove) -> None:
+    # More of them than the pool has parts; each has sent a little of much.
+    head = request("PUT", "/files/slow", [f"Content-Length: {8 * MiB}"], content(100_000))
+    async with serving(framework, store) as service:
+        writers = []
+        for _ in range(20):
+            _, writer = await asyncio.open_connection("127.0.0.1", service.port)
+            writer.write(head)
+            await writer.drain()
+            writers.append(writer)
+        for number in range(3):
+            got = await ask_httpx(service.url(f"fast{number}"), "PUT", [], BODY)
+            assert got.status == 201
+        for writer in writers:
+            writer.transport.abort()
+    assert await keys(store) == ["fast0", "fast1", "fast2"]

@@ -1,0 +1,211 @@
+"""Conditional requests, decided: RFC 9110, section 13. Values in, a verdict out; no I/O.
+
+A representation is what the store tells of an object; its entity tag on the wire is made from the
+driver's opaque etag by `entity_tag`, and requests are compared with that, never taken apart.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trove_async import ObjectInfo
+
+Header: TypeAlias = "Callable[[str], str | None]"
+"""Returns a request's header by its lower-case name: its lines joined by commas, None: no line."""
+
+READING = frozenset({"GET", "HEAD"})
+
+# RFC 9110, section 8.8.3: entity-tag = [ "W/" ] DQUOTE *etagc DQUOTE
+_ENTITY_TAG = re.compile(r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+_ETAGC = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%", "")
+_SEPARATOR = re.compile(r"[ \t]*(?:,[ \t]*|$)")
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_TIME = r"(?P<h>[0-9]{2}):(?P<m>[0-9]{2}):(?P<s>[0-9]{2})"
+_MONTH = f"(?P<month>{'|'.join(_MONTHS)})"
+_HTTP_DATES = [  # RFC 9110, section 5.6.7, in its order: IMF-fixdate, rfc850-date, asctime-date
+    re.compile(
+        rf"(?:{'|'.join(_DAYS)}), (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT"
+    ),
+    re.compile(
+        r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day,"
+        rf" (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"
+    ),
+    re.compile(
+        rf"(?:{'|'.join(_DAYS)}) {_MONTH} (?P<day>[0-9 ][0-9]) {_TIME} (?P<year>[0-9]{{4}})"
+    ),
+]
+_CENTURY = 100
+_FUTURE_YEARS = 50  # RFC 9110, section 5.6.7: a two-digit year further ahead is in the past
+
+
+class Verdict(Enum):
+    """What the conditions of a request come to."""
+
+    GO_ON = "perform the method"
+    NOT_MODIFIED = "304"
+    FAILED = "412"
+
+
+def entity_tag(etag: str) -> str:
+    """Return a driver's strong validator as a strong entity tag.
+
+    One that is written as an entity tag already is taken as it is; in others, what an entity tag may
+    not hold is percent-encoded, so that two etags never become one.
+    """
+    if _ENTITY_TAG.fullmatch(etag) and etag.isascii() and not etag.startswith("W/"):
+        return etag
+    return f'"{quote(etag, safe=_ETAGC)}"'
+
+
+def http_date(when: datetime) -> str:
+    """Return a date as HTTP writes it, to the second below."""
+    utc = when.astimezone(UTC)
+    return (
+        f"{_DAYS[utc.weekday()]}, {utc.day:02} {_MONTHS[utc.month - 1]} {utc.year:04}"
+        f" {utc.hour:02}:{utc.minute:02}:{utc.second:02} GMT"
+    )
+
+
+def parse_http_date(text: str, now: datetime | None = None) -> datetime | None:
+    """Return the date that a header names, None if it is none in any of the three formats.
+
+    Args:
+        text: The header's value.
+        now: What two-digit years are reckoned from; None: today.
+    """
+    for form in _HTTP_DATES:
+        found = form.fullmatch(text.strip(" \t"))
+        if found is None:
+            continue
+        year = int(found["year"])
+        if year < _CENTURY and len(found["year"]) == 2:  # noqa: PLR2004 - two digits
+            this = (now or datetime.now(UTC)).year
+            year += this - this % _CENTURY
+            if year > this + _FUTURE_YEARS:
+                year -= _CENTURY
+        try:
+            return datetime(
+                year,
+                _MONTHS.index(found["month"]) + 1,
+                int(found["day"]),
+                int(found["h"]),
+                int(found["m"]),
+                min(int(found["s"]), 59),  # a leap second is in the grammar, not in datetime
+                tzinfo=UTC,
+            )
+        except ValueError:
+            return None
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """The conditional headers of one request, None where it has none."""
+
+    if_match: str | None
+    if_none_match: str | None
+    if_modified_since: str | None
+    if_unmodified_since: str | None
+    if_range: str | None
+
+    @classmethod
+    def of(cls, header: Header) -> Conditions:
+        """Take them from a request."""
+        return cls(
+            if_match=header("if-match"),
+            if_none_match=header("if-none-match"),
+            if_modified_since=header("if-modified-since"),
+            if_unmodified_since=header("if-unmodified-since"),
+            if_range=header("if-range"),
+        )
+
+    @property
+    def on_writing(self) -> bool:
+        """Whether a PUT or POST depends on what is there."""
+        return not (
+            self.if_match is None
+            and self.if_none_match is None
+            and self.if_unmodified_since is None
+        )
+
+    @property
+    def revalidate(self) -> bool:
+        """Whether the client has a copy, so that the likely answer has no body."""
+        return not (self.if_none_match is None and self.if_modified_since is None)
+
+    def verdict(self, method: str, info: ObjectInfo | None) -> Verdict:
+        """Decide, in the order of RFC 9110, section 13.2.2, steps 1 to 4.
+
+        Args:
+            method: The request's method.
+            info: The object that is there; None: there is none.
+        """
+        if self.if_match is not None:
+            if not _lists(self.if_match, info, weak=False):
+                return Verdict.FAILED
+        elif self.if_unmodified_since is not None and info is not None:
+            limit = parse_http_date(self.if_unmodified_since)
+            if limit is not None and _second(info) > limit:
+                return Verdict.FAILED
+        if self.if_none_match is not None:
+            if _lists(self.if_none_match, info, weak=True):
+                return Verdict.NOT_MODIFIED if method in READING else Verdict.FAILED
+        elif self.if_modified_since is not None and info is not None and method in READING:
+            limit = parse_http_date(self.if_modified_since)
+            if limit is not None and _second(info) <= limit:
+                return Verdict.NOT_MODIFIED
+        return Verdict.GO_ON
+
+    def range_applies(self, info: ObjectInfo) -> bool:
+        """Tell whether If-Range lets a Range count: step 5, and section 13.1.5.
+
+        A weak tag never does. A date does if it is the Last-Modified that we sent: a client may use
+        one only if it got it at least a second later (section 8.8.2.2), and has no entity tag.
+        """
+        if self.if_range is None:
+            return True
+        value = self.if_range.strip(" \t")
+        if _ENTITY_TAG.fullmatch(value):
+            return value == entity_tag(info.etag)
+        return parse_http_date(value) == _second(info)
+
+
+def _second(info: ObjectInfo) -> datetime:
+    return info.last_modified.astimezone(UTC).replace(microsecond=0)
+
+
+def _lists(header: str, info: ObjectInfo | None, *, weak: bool) -> bool:
+    """Tell whether a list of entity tags, or ``*``, names what is there (section 8.8.3.2)."""
+    if info is None:
+        return False
+    if header.strip(" \t") == "*":
+        return True
+    ours = entity_tag(info.etag)
+    return any(
+        tag == ours or (weak and tag.removeprefix("W/") == ours) for tag in _entity_tags(header)
+    )
+
+
+def _entity_tags(header: str) -> list[str]:
+    """Return the tags of a list up to where it is malformed: what follows names nothing."""
+    tags = []
+    position = len(header) - len(header.lstrip(" \t,"))
+    while tag := _ENTITY_TAG.match(header, position):
+        separator = _SEPARATOR.match(header, tag.end())
+        if separator is None:
+            break
+        tags.append(tag[0])
+        position = separator.end()
+        while header[position : position + 1] in {",", " ", "\t"}:  # empty elements, section 5.6.1
+            position += 1
+    return tags

@@ -1,0 +1,243 @@
+"""Objects out: a GET or HEAD request becomes one answer, for whichever framework.
+
+The usual request costs the backend one request: the object is opened as asked, and the conditions are
+judged by what was opened. A client that has a copy is answered from a head, and what is sent after
+one is pinned to the version that was judged.
+
+**Memory.** A download holds one piece of its body here, and as much in its socket's buffer: 512 KiB
+for a client that is slow, or stalls, and 2 MiB for one that was fast until now (`_pace`). Nothing is
+pulled from the backend before the client has taken what came before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import aclosing
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from trove_async import (
+    ByteRange,
+    NotSupportedError,
+    PreconditionFailedError,
+    RangeError,
+    UnavailableError,
+)
+
+from ._byteranges import ByterangesFrame, RangeSet, content_range
+from ._conditions import READING, Conditions, Verdict
+from ._pace import SMALL, Pace
+from ._problems import PROBLEMS, Answer, problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    from trove_async import ObjectInfo, ObjectReader, Trove
+
+    from ._byteranges import Span
+    from ._conditions import Header
+    from ._headers import Presentation
+
+Redirect: TypeAlias = Literal["never", "presign"]
+
+PRESIGNED_SECONDS = 300.0
+"""How long the target of a redirect is good: a download must only begin in that time."""
+
+_TRIES = 5
+"""How often an object may be replaced between being judged and being opened."""
+
+
+class Stream:
+    """A body to be pulled once. `aclose` it, pulled or not.
+
+    Args:
+        reader: What is open of it.
+        pull: Yields its bytes, from that reader.
+    """
+
+    def __init__(
+        self, reader: ObjectReader, pull: Callable[[ObjectReader], AsyncGenerator[bytes]]
+    ) -> None:
+        self._reader = reader
+        self._chunks = pull(reader)
+
+    def __aiter__(self) -> AsyncGenerator[bytes]:
+        return self._chunks
+
+    async def aclose(self) -> None:
+        """Give everything back. Idempotent."""
+        await self._chunks.aclose()
+        await self._reader.aclose()
+
+
+async def _chunks(reader: ObjectReader) -> AsyncGenerator[bytes]:
+    pace, clock = Pace(), asyncio.get_running_loop().time
+    while chunk := await reader.read(pace.size):
+        given = clock()
+        yield chunk
+        pace.taken(len(chunk), clock() - given)
+
+
+async def serve(
+    store: Trove,
+    bucket: str,
+    key: str,
+    method: str,
+    header: Header,
+    *,
+    presentation: Presentation,
+    redirect: Redirect,
+) -> Answer:
+    """Answer a GET or HEAD request for an object; see `object_response` of a framework's room.
+
+    Raises:
+        ObjectNotFoundError: There is no such object. Other errors of the store likewise.
+    """
+    if method not in READING:
+        return problem(405, "Objects are read with GET or HEAD.", {"Allow": "GET, HEAD"})
+    if redirect == "presign" and method == "GET":
+        try:
+            url = await store.presign_get(bucket, key, expires=PRESIGNED_SECONDS)
+        except NotSupportedError:
+            pass  # it is served from here, then
+        else:
+            return Answer(
+                status=307,
+                headers={"Location": url, "Content-Length": "0", "Cache-Control": "no-store"},
+            )
+    request = _Request(store, bucket, key, method, header=header, presentation=presentation)
+    for _ in range(_TRIES):
+        try:
+            return await request.answer()
+        except PreconditionFailedError:
+            continue  # replaced between our judging it and our opening it: judge the new one
+    raise UnavailableError("the object is replaced too often to be read", bucket=bucket, key=key)
+
+
+class _Request:
+    """A request for one object."""
+
+    def __init__(
+        self,
+        store: Trove,
+        bucket: str,
+        key: str,
+        method: str,
+        *,
+        header: Header,
+        presentation: Presentation,
+    ) -> None:
+        self._store = store
+        self._bucket = bucket
+        self._key = key
+        self._method = method
+        self._conditions = Conditions.of(header)
+        # Section 14.2: GET alone has ranges.
+        self._ranges = RangeSet.parse(header("range")) if method == "GET" else None
+        self._presentation = presentation
+
+    async def answer(self) -> Answer:
+        """Judge the object as it is now, and answer.
+
+        Raises:
+            PreconditionFailedError: It was replaced after it was judged.
+        """
+        only = None if self._ranges is None else self._ranges.only
+        several = self._ranges is not None and only is None
+        if self._method == "HEAD" or several or self._conditions.revalidate:
+            return await self._judged(await self._store.head(self._bucket, self._key), None)
+        try:
+            reader = await self._open(only, None)
+        except RangeError:
+            return await self._judged(await self._store.head(self._bucket, self._key), None)
+        return await self._judged(reader.info, reader)
+
+    async def _judged(self, info: ObjectInfo, reader: ObjectReader | None) -> Answer:
+        """Answer by what the object is; `reader` is open on it, and is used or closed."""
+        try:
+            verdict = self._conditions.verdict(self._method, info)
+            if verdict is Verdict.FAILED:
+                return problem(412, PROBLEMS[PreconditionFailedError].detail)
+            if verdict is Verdict.NOT_MODIFIED:
+                return Answer(status=304, headers=self._presentation.validators(info))
+            spans = None
+            if self._ranges is not None and self._conditions.range_applies(info):
+                spans = self._ranges.spans(info.size)
+                if not spans and spans is not None:
+                    unsatisfied = {"Content-Range": f"bytes */{info.size}"}
+                    return problem(416, PROBLEMS[RangeError].detail, unsatisfied)
+            headers = self._presentation.of(info)
+            if self._method == "HEAD":
+                return Answer(status=200, headers={**headers, "Content-Length": str(info.size)})
+            first = spans[0] if spans else (0, info.size)
+            if reader is None or reader.range != first:
+                if reader is not None:
+                    await reader.aclose()
+                reader = await self._open(ByteRange(*first) if spans else None, info)
+            answer = await self._with_body(reader, headers, spans)
+            reader = None if answer.stream else reader
+            return answer
+        finally:
+            if reader is not None:
+                await reader.aclose()
+
+    async def _open(self, range: ByteRange | None, pin: ObjectInfo | None) -> ObjectReader:
+        """Open the object, or a range of it; the whole where the backend has no ranges.
+
+        Raises:
+            PreconditionFailedError: It is another version than the one to pin.
+        """
+        ways = [(range, pin)]
+        if pin is not None:
+            ways.append((range, None))
+        if range is not None:
+            ways.append((None, None))
+        while True:
+            wanted, if_match = ways.pop(0)
+            try:
+                reader = await self._store.get(
+                    self._bucket, self._key, range=wanted, if_match=if_match
+                )
+            except NotSupportedError:
+                if not ways:
+                    raise
+            except RangeError as error:
+                if pin is None:
+                    raise
+                raise PreconditionFailedError("it is shorter than it was") from error
+            else:
+                if pin is None or reader.info.etag == pin.etag:
+                    return reader
+                await reader.aclose()
+                raise PreconditionFailedError("it is another version")
+
+    async def _with_body(
+        self, reader: ObjectReader, headers: dict[str, str], spans: Sequence[Span] | None
+    ) -> Answer:
+        info, status, pull, length = reader.info, 200, _chunks, reader.remaining
+        if spans and reader.range == spans[0]:
+            status = 206
+            if len(spans) == 1:
+                headers["Content-Range"] = content_range(spans[0], info.size)
+            else:
+                frame = ByterangesFrame(
+                    secrets.token_hex(16), headers["Content-Type"], tuple(spans), info.size
+                )
+                headers["Content-Type"] = frame.media_type
+                length = frame.length
+                pull = partial(self._parts, frame)
+        headers["Content-Length"] = str(length)
+        if length <= SMALL and pull is _chunks:
+            return Answer(status=status, headers=headers, content=await reader.read())
+        return Answer(status=status, headers=headers, stream=Stream(reader, pull))
+
+    async def _parts(self, frame: ByterangesFrame, first: ObjectReader) -> AsyncGenerator[bytes]:
+        """Yield a multipart body, one span after the other, all of the version of the first."""
+        for number, span in enumerate(frame.spans):
+            yield frame.head(span)
+            reader = await self._open(ByteRange(*span), first.info) if number else first
+            async with reader, aclosing(_chunks(reader)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        yield frame.tail

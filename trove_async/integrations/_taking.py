@@ -1,0 +1,286 @@
+"""Uploads in: the body of a request becomes an object, for whichever framework.
+
+The body is pulled as the store takes it, so that a client is slowed down to the backend's pace, and
+whatever ends it early (its client leaving, a limit, a broken form) ends the put, which leaves nothing
+behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
+from urllib.parse import quote
+
+from trove_async import NotFoundError, PreconditionFailedError
+from trove_async.errors import ObjectExistsError
+
+from ._conditions import Conditions, Verdict, entity_tag
+from ._forms import FormError, FormFile
+from ._headers import essence
+from ._problems import PROBLEMS, Answer, problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from trove_async import ObjectInfo, Trove
+
+    from ._conditions import Header
+
+_logger = logging.getLogger("trove_async.integrations")
+
+FORM_OVERHEAD = 1024 * 1024
+"""Bytes that a form may have beside its file."""
+
+GRACE = 5.0
+"""Seconds that a client may fall behind `Limits.min_rate`: any connection stalls now and then."""
+
+_URL = "%/:?#[]@!$&'()*+,;=~"  # RFC 3986, section 2: what a URL holds beside letters and digits
+
+
+class Disconnected(Exception):  # noqa: N818 - what has happened, as the frameworks call it
+    """The client has left before its request was whole."""
+
+
+class PutFields(TypedDict, total=False):
+    """What an upload's service may say of the object, as to `Trove.put`."""
+
+    content_type: str | None
+    metadata: Mapping[str, str] | None
+    tags: Mapping[str, str] | None
+    storage_class: str | None
+    cache_control: str | None
+    content_disposition: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a client may ask of us.
+
+    Attributes:
+        max_size: Bytes of an object; None: any number.
+        min_rate: Bytes a second at which it must send, while we wait for it; None: none.
+    """
+
+    max_size: int | None
+    min_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_size is not None and self.max_size < 0:
+            raise ValueError(f"max_size is 0 bytes or more, not {self.max_size}")
+        if self.min_rate is not None and not self.min_rate > 0:
+            raise ValueError(f"min_rate is more than 0 bytes a second, not {self.min_rate}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """The request, as its framework has it.
+
+    Attributes:
+        header: Its headers.
+        chunks: Its body; raises `Disconnected` if that ends early.
+        location: Where the object is to be found afterwards.
+        decoded: Whether the framework has undone a Content-Encoding.
+    """
+
+    header: Header
+    chunks: AsyncGenerator[bytes]
+    location: str
+    decoded: bool = False
+
+
+class _Refused(Exception):  # noqa: N818 - not an error: an answer
+    """The body is not taken, and this is the answer."""
+
+    def __init__(self, status: int, detail: str, *, close: bool = True) -> None:
+        super().__init__(detail)
+        self.answer = problem(status, detail, close=close)
+
+
+async def take(
+    store: Trove,
+    bucket: str,
+    key: str,
+    sent: Sent,
+    *,
+    limits: Limits,
+    field: str | None,
+    fields: PutFields,
+) -> tuple[Answer, ObjectInfo | None]:
+    """Store the body of a request; see `store_upload` of a framework's room.
+
+    Returns:
+        The answer, and the object if it was stored.
+
+    Raises:
+        TroveError: The store failed.
+    """
+    async with aclosing(sent.chunks):
+        try:
+            info = await _Upload(sent, limits, field, fields).put(store, bucket, key)
+        except _Refused as refused:
+            return refused.answer, None
+        except FormError as error:
+            return problem(400, str(error), close=True), None
+        except Disconnected:
+            _logger.debug("the client left in the middle of an upload of %s/%s", bucket, key)
+            return problem(400, "The request ended early.", close=True), None  # to nobody
+        except (ObjectExistsError, PreconditionFailedError):
+            return problem(412, PROBLEMS[PreconditionFailedError].detail, close=True), None
+    content = json.dumps({"key": info.key, "size": info.size, "etag": info.etag}).encode()
+    headers = {
+        "Location": quote(sent.location, safe=_URL),
+        "Content-Type": "application/json",
+        "Content-Length": str(len(content)),
+        "Cache-Control": "no-store",
+    }
+    if not sent.decoded:  # RFC 9110, section 9.3.4: only for what is stored as it was sent
+        headers["ETag"] = entity_tag(info.etag)
+    return Answer(status=201, headers=headers, content=content), info
+
+
+class _Upload:
+    """One request that brings an object."""
+
+    def __init__(self, sent: Sent, limits: Limits, field: str | None, fields: PutFields) -> None:
+        self._sent = sent
+        self._limits = limits
+        self._fields = fields
+        self._credit = GRACE
+        self._size = 0
+        kind = sent.header("content-type")
+        length = sent.header("content-length")
+        self._length = int(length) if length and length.isdecimal() and not sent.decoded else None
+        self._form: FormFile | None = None
+        if kind is not None and essence(kind) == "multipart/form-data":
+            self._form = FormFile(kind, field)
+        self._kind = kind
+
+    async def put(self, store: Trove, bucket: str, key: str) -> ObjectInfo:
+        """Store it, or say why not before more is read than must be."""
+        header = self._sent.header
+        if header("content-range") is not None:
+            # RFC 9110, section 14.5: a part must not be taken for the whole
+            raise _Refused(400, "A part of an object cannot be uploaded.")
+        most = self._limits.max_size
+        beside = 0 if self._form is None else FORM_OVERHEAD
+        if most is not None and self._length is not None and self._length > most + beside:
+            raise self._too_large()
+        pins = await self._pins(store, bucket, key)
+        fields: PutFields = {**self._fields}
+        chunks = self._received()
+        async with aclosing(chunks):
+            size = None
+            encoding = None
+            if self._form is None:
+                body, kind, size = chunks, self._kind, self._length
+                encoding = None if self._sent.decoded else header("content-encoding")
+            else:
+                first = await self._first_of(self._form, chunks)
+                body, kind = self._file(self._form, first, chunks), self._form.content_type
+            if fields.get("content_type") is None:
+                fields["content_type"] = kind
+            async with aclosing(body):
+                return await store.put(
+                    bucket,
+                    key,
+                    body,
+                    size=size,
+                    content_encoding=encoding,
+                    if_match=pins[0],
+                    if_none_match=pins[1],
+                    **fields,
+                )
+
+    async def _pins(self, store: Trove, bucket: str, key: str) -> tuple[str | None, str | None]:
+        """Judge the request's conditions by what is there; return what pins it for the put."""
+        conditions = Conditions.of(self._sent.header)
+        if not conditions.on_writing:
+            return None, None
+        if conditions.if_none_match == "*" and conditions.if_match is None:
+            there = await store.exists(bucket, key)  # before a body is sent in vain
+            info = None
+            if there:
+                raise _Refused(412, PROBLEMS[PreconditionFailedError].detail)
+        else:
+            try:
+                info = await store.head(bucket, key)
+            except NotFoundError:
+                info = None
+        if conditions.verdict("PUT", info) is Verdict.FAILED:
+            raise _Refused(412, PROBLEMS[PreconditionFailedError].detail)
+        if info is not None:
+            return info.etag, None
+        return None, None if conditions.if_none_match is None else "*"
+
+    # -- the body, as it comes -------------------------------------------------------------------------
+
+    async def _received(self) -> AsyncGenerator[bytes]:
+        """Yield what the client sends, as long as it keeps to the limits."""
+        while True:
+            try:
+                chunk = await self._next()
+            except StopAsyncIteration:
+                return
+            if self._form is None:
+                self._count(len(chunk))
+            if chunk:
+                yield chunk
+
+    async def _next(self) -> bytes:
+        rate = self._limits.min_rate
+        if rate is None:
+            return await anext(self._sent.chunks)
+        clock = asyncio.get_running_loop().time
+        started = clock()
+        patience = asyncio.timeout(self._credit)
+        try:
+            async with patience:
+                chunk = await anext(self._sent.chunks)
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise _Refused(408, "The request came too slowly.") from None
+        # What we were waited for ourselves counts for nobody.
+        self._credit = min(self._credit - (clock() - started) + len(chunk) / rate, GRACE)
+        return chunk
+
+    def _count(self, size: int) -> None:
+        self._size += size
+        if self._limits.max_size is not None and self._size > self._limits.max_size:
+            raise self._too_large()
+
+    def _too_large(self) -> _Refused:
+        return _Refused(413, f"An object may have {self._limits.max_size} bytes.")
+
+    # -- forms -----------------------------------------------------------------------------------------
+
+    async def _first_of(self, form: FormFile, chunks: AsyncGenerator[bytes]) -> list[bytes]:
+        """Read to the beginning of the file, and return what came of it by then."""
+        async for chunk in chunks:
+            pieces = self._fed(form, chunk)
+            if form.found:
+                return pieces
+        raise FormError("The form has no file.")
+
+    async def _file(
+        self, form: FormFile, pieces: list[bytes], chunks: AsyncGenerator[bytes]
+    ) -> AsyncGenerator[bytes]:
+        """Yield the file. It ends with the form: there may be a second one, or no proper end."""
+        for piece in pieces:
+            yield piece
+        async for chunk in chunks:
+            for piece in self._fed(form, chunk):
+                yield piece
+        if not form.complete:
+            raise FormError("The form ends early.")
+
+    def _fed(self, form: FormFile, chunk: bytes) -> list[bytes]:
+        pieces = form.feed(chunk)
+        self._count(sum(map(len, pieces)))
+        if form.other > FORM_OVERHEAD:
+            raise _Refused(413, "The form has too much beside its file.")
+        return pieces

@@ -1,0 +1,63 @@
+"""Plain logging of what a store does, under ``trove_async``.
+
+Nothing is logged until `log` is called, and nothing is printed until the program sets logging up: the
+library's root logger has a NullHandler.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trove_async import Event, Trove
+
+
+def log(store: Trove, logger: logging.Logger | None = None) -> Callable[[], None]:
+    """Log a store's operations; return what ends that.
+
+    Operations are DEBUG, failed ones INFO (their callers hear of them), a failed attempt that may be
+    tried again, and what was waited for or spilled to disk for want of memory, WARNING.
+
+    Args:
+        store: The store. Its handles, `Trove.backend`, are included.
+        logger: Where to; None: ``trove_async.store``.
+    """
+    out = logger or logging.getLogger("trove_async.store")
+
+    def listen(event: Event) -> None:
+        level = _level(event)
+        if level and out.isEnabledFor(level):
+            out.log(level, _told(event), extra={"trove": event})
+
+    return store.events.subscribe(listen)
+
+
+def _level(event: Event) -> int:
+    if event.kind == "operation":
+        failed = isinstance(event.error, Exception)
+        return logging.INFO if failed else logging.DEBUG
+    if event.kind == "attempt":
+        return logging.WARNING if getattr(event.error, "retryable", False) else 0
+    if event.kind in {"wait", "spill"}:
+        return logging.WARNING
+    return logging.DEBUG if event.kind in {"park", "resume", "body"} else 0
+
+
+def _told(event: Event) -> str:
+    where = "/".join(part for part in (event.bucket, event.key) if part is not None)
+    words = [event.operation, where, f"on {event.backend}" if event.backend else ""]
+    if event.kind != "operation":
+        words.insert(0, f"{event.kind} {event.attempt}" if event.kind == "attempt" else event.kind)
+        if event.kind == "attempt":
+            words[0] += " of"
+    if event.size:
+        words.append(f"{event.size} bytes")
+    if event.duration:
+        words.append(f"in {event.duration * 1000:.1f} ms")
+    line = " ".join(word for word in words if word)
+    if event.error is None:
+        return line
+    return f"{line}: {type(event.error).__name__}: {event.error}"

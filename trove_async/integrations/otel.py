@@ -1,0 +1,203 @@
+"""OpenTelemetry: a span for every operation of a store, and metrics of what it moves.
+
+Use it so::
+
+    stop = instrument(store)
+
+Spans are the caller's children, and the parents of what an instrumented SDK does below. They are
+named ``trove put`` and so on, and carry the bucket, the key and the backend that the router chose;
+failed attempts, waits and spills are their events. All of it hangs on `Trove.events`: a store that is
+not instrumented pays nothing.
+
+============================  =========  ====================================================
+metric                        unit
+============================  =========  ====================================================
+trove.operation.duration      s          of each operation; of a get, until its body is open
+trove.body.duration           s          from a body's opening to its closing
+trove.io                      By         of bodies, by direction and backend
+trove.retries                 {attempt}  attempts after the first
+trove.pool.limit              By         the store's memory, of its `BufferPool`
+trove.pool.leased             By
+trove.pool.waiting            {transfer}
+trove.pool.spilled            By         parts that wait on disk
+============================  =========  ====================================================
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+try:
+    from opentelemetry import context, metrics, trace
+    from opentelemetry.metrics import CallbackOptions, Observation
+    from opentelemetry.trace import Status, StatusCode
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"{__name__} needs its extra: pip install 'trove_async[otel]'", name=error.name
+    ) from error
+
+from trove_async import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from contextvars import Token
+
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import Meter, MeterProvider
+    from opentelemetry.trace import Span, Tracer, TracerProvider
+
+    from trove_async import BufferPool, Event, Trove
+
+_POOL = [
+    ("limit", "By", "What a store's transfers may hold of memory", "max_bytes"),
+    ("leased", "By", "What they hold", "leased"),
+    ("waiting", "{transfer}", "How many wait for memory", "waiting"),
+    ("spilled", "By", "What waits on disk instead", "spilled"),
+]
+
+
+def instrument(
+    store: Trove,
+    *,
+    tracer_provider: TracerProvider | None = None,
+    meter_provider: MeterProvider | None = None,
+) -> Callable[[], None]:
+    """Trace and measure a store, open or not; return what ends that.
+
+    Args:
+        store: The store. Its handles, `Trove.backend`, are included.
+        tracer_provider: Where spans go; None: the global one.
+        meter_provider: Where metrics go; None: the global one.
+    """
+    listener = _Listener(
+        trace.get_tracer("trove_async", __version__, tracer_provider),
+        metrics.get_meter("trove_async", __version__, meter_provider),
+        store.pool,
+    )
+    unsubscribe = store.events.subscribe(listener)
+
+    def stop() -> None:
+        unsubscribe()
+        listener.stop()
+
+    return stop
+
+
+class _Running:
+    """The span of one operation, while it runs."""
+
+    def __init__(self, span: Span, token: Token[Context]) -> None:
+        self.span = span
+        self.token = token
+        self.backends: list[str] = []
+
+
+class _Listener:
+    """Makes spans and metrics of a store's events."""
+
+    def __init__(self, tracer: Tracer, meter: Meter, pool: BufferPool) -> None:
+        self._tracer = tracer
+        self._running: dict[int, _Running] = {}
+        self._pool: BufferPool | None = pool
+        self._operations = meter.create_histogram(
+            "trove.operation.duration", "s", "How long operations take"
+        )
+        self._bodies = meter.create_histogram(
+            "trove.body.duration", "s", "How long bodies are open for reading"
+        )
+        self._io = meter.create_counter("trove.io", "By", "Bytes of bodies moved")
+        self._retries = meter.create_counter(
+            "trove.retries", "{attempt}", "Attempts after the first"
+        )
+        for name, unit, description, figure in _POOL:
+            meter.create_observable_gauge(
+                f"trove.pool.{name}", [self._observing(figure)], unit, description
+            )
+
+    def stop(self) -> None:
+        """End what has not ended, and observe nothing any more."""
+        self._pool = None
+        for running in self._running.values():
+            running.span.end()
+        self._running.clear()
+
+    def __call__(self, event: Event) -> None:
+        """Take note of one event."""
+        if event.kind == "start":
+            self._start(event)
+        elif event.kind == "operation":
+            self._end(event)
+        else:
+            self._within(event)
+
+    def _start(self, event: Event) -> None:
+        named = {"trove.bucket": event.bucket, "trove.key": event.key}
+        span = self._tracer.start_span(
+            f"trove {event.operation}",
+            attributes={
+                "trove.operation": event.operation,
+                **{name: value for name, value in named.items() if value is not None},
+            },
+        )
+        token = context.attach(trace.set_span_in_context(span))
+        self._running[event.operation_id] = _Running(span, token)
+
+    def _end(self, event: Event) -> None:
+        running = self._running.pop(event.operation_id, None)
+        attributes = {"trove.operation": event.operation}
+        if running is not None and running.backends:
+            attributes["trove.backend"] = running.backends[0]
+        if event.error is not None:
+            attributes["error.type"] = type(event.error).__name__
+        self._operations.record(event.duration, attributes)
+        if running is None:
+            return  # it began before anybody listened
+        context.detach(running.token)
+        span = running.span
+        span.set_attributes(attributes)
+        if len(running.backends) > 1:
+            span.set_attribute("trove.backends", running.backends)
+        if event.error is not None and not isinstance(event.error, asyncio.CancelledError):
+            span.set_status(Status(StatusCode.ERROR, str(event.error)))
+            span.record_exception(event.error)
+        span.end()
+
+    def _within(self, event: Event) -> None:
+        by = {"trove.operation": event.operation, "trove.backend": event.backend}
+        if event.kind == "part":
+            self._io.add(event.size, {"trove.direction": "write", "trove.backend": event.backend})
+        elif event.kind == "body":
+            self._io.add(event.size, {"trove.direction": "read", "trove.backend": event.backend})
+            self._bodies.record(event.duration, by)
+        elif event.kind == "attempt" and event.attempt > 1:
+            self._retries.add(1, by)
+        running = self._running.get(event.operation_id)
+        if running is None:
+            return
+        if event.backend and event.backend not in running.backends:
+            running.backends.append(event.backend)
+        if event.kind == "attempt" and event.error is not None:
+            failed: dict[str, str | int] = {
+                **by,
+                "trove.attempt": event.attempt,
+                "error.type": type(event.error).__name__,
+                "error.message": str(event.error),
+            }
+            running.span.add_event("attempt failed", failed)
+        elif event.kind in {"wait", "spill", "park", "resume"}:
+            running.span.add_event(event.kind, _measured(event, by))
+
+    def _observing(self, figure: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            if self._pool is not None:
+                yield Observation(getattr(self._pool.statistics(), figure))
+
+        return observe
+
+
+def _measured(event: Event, by: Mapping[str, str]) -> dict[str, str | int | float]:
+    found: dict[str, str | int | float] = {**by, "trove.duration": event.duration}
+    if event.size:
+        found["trove.size"] = event.size
+    return found

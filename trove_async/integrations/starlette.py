@@ -1,0 +1,279 @@
+"""Objects in FastAPI and Starlette: downloads, uploads, errors, and the store's life.
+
+Use it so::
+
+    app = FastAPI(lifespan=lifespan(store))
+    app.add_exception_handler(TroveError, error_handler)
+
+    @app.api_route("/files/{key:path}", methods=["GET", "HEAD"])
+    async def download(key: str, request: Request, store: Annotated[Trove, Depends(get_store)]):
+        return await object_response(store, "files", key, request)
+
+    @app.put("/files/{key:path}")
+    async def upload(key: str, request: Request, store: Annotated[Trove, Depends(get_store)]):
+        return await store_upload(store, "files", key, request, max_size=100_000_000)
+
+Memory: a download holds at most 512 KiB here for a client that is slow, or stalls, and 2 MiB for one
+that is fast; uploads are held in the store's pool and nowhere else.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Unpack, cast
+from urllib.parse import quote
+
+try:
+    from python_multipart import __version__ as _forms_too  # noqa: F401 - of the same extra
+    from starlette.requests import ClientDisconnect, HTTPConnection
+    from starlette.responses import Response
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"{__name__} needs its extra: pip install 'trove_async[fastapi]'", name=error.name
+    ) from error
+
+from trove_async import Trove, TroveError
+from trove_async._concurrency import shielded, task_group
+
+from ._headers import Presentation
+from ._problems import problem_of
+from ._serving import serve
+from ._taking import Disconnected, Limits, PutFields, Sent, take
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.types import Message, Receive, Scope, Send
+
+    from trove_async import ObjectInfo
+
+    from ._conditions import Header
+    from ._problems import Answer
+    from ._serving import Redirect
+
+_STATE = "trove"
+
+
+async def object_response(
+    store: Trove,
+    bucket: str,
+    key: str,
+    request: Request,
+    *,
+    download_name: str | None = None,
+    cache_control: str | None = None,
+    redirect: Redirect = "never",
+    trusted: bool = False,
+) -> ObjectResponse:
+    """Answer a GET or HEAD request with an object: conditions, ranges and all, by RFC 9110.
+
+    The object is opened here, so that what goes wrong can still be answered otherwise; it is sent
+    when the response is. Return the response, or `ObjectResponse.aclose` it.
+
+    Args:
+        store: Where from.
+        bucket: Its bucket.
+        key: Its key; whatever a client makes of it, it is a key of that bucket and nothing else.
+        request: The request.
+        download_name: Offer it as a download of this name, which may be in any script.
+        cache_control: In place of the object's own.
+        redirect: ``"presign"`` sends a GET on to a presigned URL of the backend, good for five
+            minutes, where it has such; what is said here of headers then does not hold.
+        trusted: Serve types that a browser runs (HTML, SVG, XML, scripts) as what they are. Only
+            for objects of your own: others run them in your origin. Otherwise they are downloads.
+
+    Raises:
+        ObjectNotFoundError: There is no such object. Other errors of the store likewise.
+    """
+    answer = await serve(
+        store,
+        bucket,
+        key,
+        request.method,
+        _header(request),
+        presentation=Presentation(
+            download_name=download_name, cache_control=cache_control, trusted=trusted
+        ),
+        redirect=redirect,
+    )
+    return ObjectResponse(answer, request)
+
+
+async def store_upload(
+    store: Trove,
+    bucket: str,
+    key: str,
+    request: Request,
+    *,
+    max_size: int | None,
+    min_rate: float | None = None,
+    field: str | None = None,
+    location: str | None = None,
+    **fields: Unpack[PutFields],
+) -> UploadResponse:
+    """Store the body of a request: a raw one, or the file of a multipart/form-data one.
+
+    It is streamed at the pace of the slower side. A client that leaves, or breaks a limit, cancels
+    the put, and nothing is left behind. ``If-Match``, ``If-None-Match`` and ``If-Unmodified-Since``
+    are honoured atomically, where the backend can.
+
+    Args:
+        store: Where to.
+        bucket: The bucket.
+        key: The key.
+        request: The request; nothing has read its body yet.
+        max_size: Bytes of the object, enforced while it is read; None: any number.
+        min_rate: Bytes a second below which a client is dropped (408), once it has been waited for
+            five seconds more than that allows; None: clients may be as slow as they like.
+        field: The form field that has the file; None: whichever has a file name. Other fields are
+            read past.
+        location: The object's URL; None: the request's own path.
+        **fields: Of the object, as to `Trove.put`: ``content_type`` (else the client's), …
+
+    Returns:
+        201 with Location and ETag; else 400, 408, 412 or 413 as problem details.
+
+    Raises:
+        TroveError: The store failed.
+    """
+    sent = Sent(
+        header=_header(request),
+        chunks=_body(request),
+        location=quote(request.scope["path"]) if location is None else location,
+    )
+    limits = Limits(max_size=max_size, min_rate=min_rate)
+    answer, info = await take(store, bucket, key, sent, limits=limits, field=field, fields=fields)
+    return UploadResponse(answer, request, info)
+
+
+class ObjectResponse(Response):
+    """What `object_response` returns: a response that pulls its body as the client takes it."""
+
+    def __init__(self, answer: Answer, connection: HTTPConnection | None = None) -> None:
+        super().__init__(answer.content or None, answer.status, dict(answer.headers))
+        version = "1.1" if connection is None else connection.scope.get("http_version", "1.1")
+        if answer.close and version.startswith("1"):
+            self.headers["Connection"] = "close"
+        self._stream = answer.stream
+
+    async def aclose(self) -> None:
+        """Give the object back, sent or not. Idempotent."""
+        if self._stream is not None:
+            await self._stream.aclose()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response; stop at once if the client leaves."""
+        if self._stream is None:
+            await super().__call__(scope, receive, send)
+            return
+        try:
+            async with task_group() as group:
+
+                async def watch() -> None:
+                    while (await receive())["type"] != "http.disconnect":
+                        pass
+                    group.cancel_scope.cancel()
+
+                group.start_soon(watch)
+                await self._send(send)
+                group.cancel_scope.cancel()
+        finally:
+            with shielded():
+                await self.aclose()
+        if self.background is not None:
+            await self.background()
+
+    async def _send(self, send: Send) -> None:
+        assert self._stream is not None  # noqa: S101 - asked by the caller
+        start = {
+            "type": "http.response.start",
+            "status": self.status_code,
+            "headers": self.raw_headers,
+        }
+        if not await _sent(send, start):
+            return
+        async for chunk in self._stream:
+            body = {"type": "http.response.body", "body": chunk, "more_body": True}
+            if not await _sent(send, body):
+                return
+        await _sent(send, {"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _sent(send: Send, message: Message) -> bool:
+    """Send a message; False: the client has left, as servers since ASGI HTTP 2.4 say it."""
+    try:
+        await send(message)
+    except OSError:
+        return False
+    return True
+
+
+class UploadResponse(ObjectResponse):
+    """What `store_upload` returns.
+
+    Attributes:
+        info: The object as stored, None where it was not.
+    """
+
+    def __init__(self, answer: Answer, connection: HTTPConnection, info: ObjectInfo | None) -> None:
+        super().__init__(answer, connection)
+        self.info = info
+
+
+def error_response(error: TroveError) -> Response:
+    """Return the response that tells a client of a store's error, as problem details (RFC 9457)."""
+    return ObjectResponse(problem_of(error))
+
+
+async def error_handler(request: Request, error: Exception) -> Response:
+    """Answer a request that a store's error ended: ``app.add_exception_handler(TroveError, …)``."""
+    del request
+    return error_response(cast("TroveError", error))
+
+
+def lifespan(
+    store: Trove | Callable[[], Trove],
+) -> Callable[[Starlette], AbstractAsyncContextManager[dict[str, Trove]]]:
+    """Return the lifespan of an app whose store opens and closes with it; `get_store` finds it.
+
+    Args:
+        store: The store, or what makes it: an app that starts more than once needs a new one each
+            time.
+    """
+
+    @asynccontextmanager
+    async def life(app: Starlette) -> AsyncIterator[dict[str, Trove]]:
+        async with store if isinstance(store, Trove) else store() as opened:
+            app.state.trove = opened
+            yield {_STATE: opened}
+
+    return life
+
+
+def get_store(connection: HTTPConnection) -> Trove:
+    """Return the store of the app's `lifespan`: ``Annotated[Trove, Depends(get_store)]`` in FastAPI."""
+    # A mounted app sees the outer one's lifespan in the request, not in its own state.
+    found = getattr(connection.state, _STATE, None) or getattr(connection.app.state, _STATE, None)
+    if found is None:
+        raise RuntimeError("the app has no store: make it with lifespan=lifespan(store)")
+    return cast("Trove", found)
+
+
+def _header(request: Request) -> Header:
+    def header(name: str) -> str | None:
+        lines = request.headers.getlist(name)
+        return ", ".join(lines) if lines else None
+
+    return header
+
+
+async def _body(request: Request) -> AsyncGenerator[bytes]:
+    try:
+        async with aclosing(request.stream()) as stream:
+            async for chunk in stream:
+                yield chunk
+    except ClientDisconnect as error:
+        raise Disconnected from error
