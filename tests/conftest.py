@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from blockbuster import blockbuster_ctx
 
+from trove_async.testing import servers
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from trove_async.testing.servers import S3Server
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,3 +22,17 @@ def nothing_blocks_the_loop() -> Iterator[None]:
         # Joins a thread whose one call has been awaited: it has nothing left to do but to end.
         guard.functions["threading.Lock.acquire"].can_block_in("local/_threads.py", "aclose")
         yield
+
+
+@pytest.fixture(scope="session")
+def seaweed() -> Iterator[S3Server]:
+    """Run a SeaweedFS for all tests of this process. Without one they fail."""
+    with servers.seaweedfs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[S3Server]:
+    """Run a moto for all tests of this process. Without one they fail."""
+    with servers.moto() as server:
+        yield server

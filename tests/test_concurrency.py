@@ -15,6 +15,7 @@ from trove_async._concurrency import (
     OwnedTask,
     OwnedTasks,
     Permits,
+    finished,
     in_thread,
     settled,
     shielded,
@@ -158,6 +159,36 @@ async def test_settled_passes_the_works_own_cancel_on() -> None:
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_finished_work_ends_though_cancelled_twice() -> None:
+    go_on, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        await go_on.wait()
+        ended.set()
+
+    task = asyncio.get_running_loop().create_task(finished(work()))
+    for _ in range(2):
+        await steps()
+        task.cancel()
+    await steps()
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+async def test_finished_work_returns_what_it_returns_and_raises_what_it_raises() -> None:
+    assert await finished(asyncio.sleep(0, "done")) == "done"
+    with pytest.raises(ObjectNotFoundError):
+        await finished(raising(ObjectNotFoundError("gone")))
+
+
+async def test_finished_work_is_stopped_at_its_deadline() -> None:
+    with pytest.raises(TimedOutError):
+        await finished(asyncio.Event().wait(), 0.01)
 
 
 async def test_thread_is_waited_for_though_cancelled() -> None:

