@@ -168,9 +168,9 @@ class DriverListing(DriverTopic):
     ) -> None:
         await write(backend, bucket, "dir/a")
         await write(backend, bucket, "dir/b")
-        assert await listed(backend, bucket, delimiter="/") == [
-            Prefix(bucket=bucket, prefix="dir/")
-        ]
+        (prefix,) = await listed(backend, bucket, delimiter="/")
+        assert isinstance(prefix, Prefix)
+        assert (prefix.bucket, prefix.prefix) == (bucket, "dir/")
 
     async def test_listing_shows_no_other_bucket(
         self, backend: AsyncDriver, bucket: str, other_bucket: str

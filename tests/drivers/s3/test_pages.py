@@ -1,0 +1,261 @@
+"""Pages of listings, held against botocore's parser and against pages written for the purpose."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.drivers.s3.listings import (
+    AWS,
+    MOTO,
+    PLAIN,
+    PRETTY,
+    R2,
+    SEAWEEDFS,
+    WRITERS,
+    Writer,
+    dates,
+    keys,
+    listed_by_botocore,
+    objects,
+)
+from trove_async.drivers.s3 import _pages
+from trove_async.drivers.s3._pages import MalformedAnswer, parse_page
+from trove_async.models import ObjectInfo, Prefix
+
+if TYPE_CHECKING:
+    from trove_async.models import Page
+
+OBJECT = {
+    "Key": "a key",
+    "LastModified": "2024-02-29T23:59:59.123Z",
+    "ETag": "49f68a5c8493ec2c0bf489821c21fc3b-2",
+    "Size": "1048576",
+    "StorageClass": "GLACIER",
+}
+
+writers = st.sampled_from(list(WRITERS.values()))
+
+
+def parse(body: bytes) -> Page:
+    return parse_page(body, bucket="bucket", backend="cold")
+
+
+def thoroughly(body: bytes) -> Page:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_pages, "_quick", unusual)
+        return parse(body)
+
+
+def unusual(_text: str) -> None:
+    raise _pages._UnusualError
+
+
+def outcome(read: object, body: bytes) -> Page | None:
+    try:
+        return read(body)  # type: ignore[operator, no-any-return] # parse or thoroughly
+    except MalformedAnswer:
+        return None
+
+
+def names(page: Page) -> list[str]:
+    return [entry.key for entry in page.entries]
+
+
+@pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
+def test_reads_an_object_as_every_service_writes_it(writer: Writer) -> None:
+    [entry] = parse(writer.page([OBJECT], [])).entries
+    assert entry == ObjectInfo(
+        bucket="bucket",
+        key="a key",
+        size=1048576,
+        etag="49f68a5c8493ec2c0bf489821c21fc3b-2",
+        last_modified=datetime(2024, 2, 29, 23, 59, 59, 123000, tzinfo=UTC),
+        storage_class="GLACIER" if "StorageClass" in writer.order else None,
+        backend="cold",
+        complete=False,
+    )
+
+
+@given(writers, st.lists(objects, max_size=5), st.lists(keys, max_size=3), st.none() | keys)
+def test_reads_what_botocore_reads(
+    writer: Writer, items: list[dict[str, str]], prefixes: list[str], token: str | None
+) -> None:
+    token = token and token.replace("\r", "")  # which the writer does not protect
+    body = writer.page(items, prefixes, token or None)
+    their_objects, their_prefixes, their_token = listed_by_botocore(body)
+
+    page = parse(body)
+
+    assert page.token == their_token == (token or None)
+    ours = {entry.key: entry for entry in page.entries if isinstance(entry, ObjectInfo)}
+    assert sorted(names(page)) == sorted([item["Key"] for item in their_objects] + their_prefixes)
+    assert sorted(entry.prefix for entry in page.entries if isinstance(entry, Prefix)) == sorted(
+        their_prefixes
+    )
+    for theirs in {item["Key"]: item for item in their_objects}.values():
+        entry = ours[theirs["Key"]]
+        assert entry.size == theirs["Size"]
+        assert entry.etag == theirs["ETag"].strip('"')
+        assert entry.last_modified == theirs["LastModified"]
+        assert entry.storage_class == (theirs.get("StorageClass") or None)
+
+
+@given(writers, st.lists(objects, max_size=5), st.lists(keys, max_size=3), st.none() | keys)
+def test_the_quick_way_reads_what_the_thorough_one_does(
+    writer: Writer, items: list[dict[str, str]], prefixes: list[str], token: str | None
+) -> None:
+    body = writer.page(items, prefixes, token)
+    assert parse(body) == thoroughly(body)
+
+
+spans = st.integers(0, 2000)
+pieces = st.sampled_from(
+    [
+        *["", "<", ">", "&", "&#1;", "&#xD;", "&nbsp;", "\x01", "\r", "]]>", "\ufffe", "é", " "],
+        *["<![CDATA[", "<!--", "-->", "<?pi?>", "<!DOCTYPE a>", "</ListBucketResult>"],
+        *["<Contents>", "</Contents>", "<Contents/>", '<Contents a="1">', "<trove-run/>"],
+        *["<Key>", "</Key>", "<Key>b</Key>", "<Owner><Key>x</Key></Owner>", "<Size>1</Size>"],
+        "<StorageClass>A</StorageClass>",
+    ]
+)
+
+
+@given(
+    writer=writers,
+    prefixes=st.lists(keys, max_size=2),
+    start=spans,
+    length=st.integers(0, 40),
+    piece=pieces,
+)
+@example(AWS, ["a/"], 0, 0, "<trove-run/>")
+def test_a_damaged_page_is_never_read_in_two_ways(
+    writer: Writer, prefixes: list[str], start: int, length: int, piece: str
+) -> None:
+    whole = writer.page([OBJECT, {**OBJECT, "Key": "b"}], prefixes).decode()
+    start %= len(whole)
+    damaged = (whole[:start] + piece + whole[start + length :]).encode()
+    assert outcome(parse, damaged) == outcome(thoroughly, damaged)
+
+
+@pytest.mark.parametrize("writer", [AWS, SEAWEEDFS, MOTO, R2, PLAIN], ids=lambda _: "")
+def test_usual_pages_are_read_the_quick_way(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_pages, "_thorough", unusual)
+    items = [{**OBJECT, "Key": key} for key in ("a", "é & <ü>", "z")]
+    assert names(parse(writer.page(items, ["b/", "y/"]))) == ["a", "b/", "y/", "z", "é & <ü>"]
+
+
+def test_objects_and_prefixes_come_in_one_bytewise_order() -> None:
+    items = [{**OBJECT, "Key": key} for key in ("a", "b/z", "\uffee", "\U0001f600")]
+    page = parse(AWS.page(items, ["a/", "b/", "é/"]))
+    assert names(page) == ["a", "a/", "b/", "b/z", "é/", "\uffee", "\U0001f600"]
+    assert names(page) == sorted(names(page), key=str.encode)
+
+
+@pytest.mark.parametrize(
+    "key", ["a b", "a+b", "a%20b", "%", "%zz", "a\x01b", "\x0b", "\uffff", "é"]
+)
+@pytest.mark.parametrize("writer", [AWS, MOTO], ids=["aws", "moto"])
+def test_decodes_keys_however_blanks_are_encoded(writer: Writer, key: str) -> None:
+    assert names(parse(writer.page([{**OBJECT, "Key": key}], [key]))) == [key, key]
+
+
+def test_keys_are_left_alone_where_the_answer_says_nothing_of_an_encoding() -> None:
+    assert names(parse(PLAIN.page([{**OBJECT, "Key": "a%20b+c"}], []))) == ["a%20b+c"]
+
+
+@given(keys)
+def test_references_stand_for_their_characters(key: str) -> None:
+    decimal = "".join(f"&#{ord(char)};" for char in key)
+    hexadecimal = "".join(f"&#x{ord(char):X};" for char in key)
+    for written in (decimal, hexadecimal, escape(key, {"\r": "&#13;", "'": "&apos;"})):
+        body = PLAIN.page([OBJECT], []).replace(b"a key", written.encode())
+        assert names(parse(body)) == [key]
+
+
+@given(dates)
+def test_dates_are_read_as_utc(date: str) -> None:
+    [entry] = parse(AWS.page([{**OBJECT, "LastModified": date}], [])).entries
+    assert isinstance(entry, ObjectInfo)
+    assert entry.last_modified == datetime.fromisoformat(date)
+    assert entry.last_modified.tzinfo is UTC
+
+
+def test_an_object_without_an_etag_has_none_to_match() -> None:
+    body = AWS.page([OBJECT], []).replace(
+        b"<ETag>&quot;49f68a5c8493ec2c0bf489821c21fc3b-2&quot;</ETag>", b""
+    )
+    [entry] = parse(body).entries
+    assert isinstance(entry, ObjectInfo)
+    assert entry.etag == ""
+
+
+def test_a_last_page_has_no_token_even_if_the_service_gives_one() -> None:
+    body = AWS.page([OBJECT], [], token="more")
+    assert parse(body).token == "more"
+    assert parse(body.replace(b"<IsTruncated>true", b"<IsTruncated>false")).token is None
+
+
+def test_a_token_is_never_decoded() -> None:
+    assert parse(AWS.page([], [], token="a%2Fb+c&")).token == "a%2Fb+c&"
+
+
+def test_an_empty_page_has_no_entries() -> None:
+    page = parse(PRETTY.page([], []))
+    assert not page.entries
+    assert page.token is None
+
+
+WHOLE = AWS.page([OBJECT], ["p/"], token="t")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xff\xfe",
+        b"{}",
+        b"<!DOCTYPE html><html><body>502</body></html>",
+        b"<html><body><h1>502 Bad Gateway</h1></body></html>",
+        b"<Error><Code>InternalError</Code></Error>",
+        WHOLE[: len(WHOLE) // 2],
+        WHOLE[:-1],
+        WHOLE + b"<",
+        WHOLE + WHOLE,
+        WHOLE.replace(b"<ListBucketResult", b'<!DOCTYPE a [<!ENTITY e "x">]><ListBucketResult', 1),
+        WHOLE.replace(b"a+key", b"&undeclared;"),
+        WHOLE.replace(b"a+key", b"a&#1;b"),
+        WHOLE.replace(b"a+key", b"a&#x110000;b"),
+        WHOLE.replace(b"a+key", b"a\x01b"),
+        WHOLE.replace(b"a+key", b"a\xffb"),
+        WHOLE.replace(b"a+key", b"%FF"),
+        WHOLE.replace(b"a+key", b""),
+        WHOLE.replace(b"p/<", b"<"),
+        WHOLE.replace(b"<Key>a+key</Key>", b""),
+        WHOLE.replace(b"1048576", b"-1"),
+        WHOLE.replace(b"1048576", b"1e6"),
+        WHOLE.replace(b"<Size>1048576</Size>", b""),
+        WHOLE.replace(b"2024-02-29", b"2023-02-29"),
+        WHOLE.replace(b"23:59:59.123Z", b"23:59:59+01:00"),
+        WHOLE.replace(b"<NextContinuationToken>t</NextContinuationToken>", b""),
+        WHOLE.replace(b"<IsTruncated>true", b"<IsTruncated>perhaps"),
+    ],
+)
+def test_refuses_what_is_no_page_or_not_all_of_one(body: bytes) -> None:
+    assert body != WHOLE
+    with pytest.raises(MalformedAnswer):
+        parse(body)
+
+
+def test_entities_are_never_expanded() -> None:
+    lol = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+    body = f'<!DOCTYPE a [<!ENTITY l0 "lol">{lol}]><ListBucketResult>&l9;</ListBucketResult>'
+    with pytest.raises(MalformedAnswer, match="DTD"):
+        parse(body.encode())

@@ -1,0 +1,368 @@
+"""The small documents: what the service answers beside listings, and what it is sent.
+
+An answer of 200 may hold an error: S3 begins to answer CompleteMultipartUpload, CopyObject and
+UploadPartCopy before it knows how they end (S3 API Reference, each one's description). All readers
+here raise `AnsweredError` for it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from trove_async.models import BucketInfo
+
+from ._headers import of_whole
+from ._keys import bare_etag, decode_value, quoted_etag
+from ._xml import MalformedAnswer, carries, children, decode, escape, facts, name, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ._xml import Element
+
+NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"
+
+CHECKSUM_ELEMENTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "crc32c": "ChecksumCRC32C",
+        "crc64nvme": "ChecksumCRC64NVME",
+        "sha256": "ChecksumSHA256",
+        "crc32": "ChecksumCRC32",
+        "sha1": "ChecksumSHA1",
+    }
+)
+"""Our names of checksums and S3's elements for them."""
+
+# -- what is answered ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorAnswer:
+    """An error as the service tells it.
+
+    Attributes:
+        code: S3's word for it, such as ``NoSuchKey``.
+        message: Its sentence for people.
+        fields: What else it tells, by element. Some of it repeats what was signed, and with what:
+            it is to be looked at, never to be shown.
+    """
+
+    code: str
+    message: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+
+    @property
+    def region(self) -> str | None:
+        """Where the bucket is, if the error says that it is elsewhere."""
+        return self.fields.get("Region") or self.fields.get("BucketRegion") or None
+
+
+class AnsweredError(Exception):
+    """The document read for a result is an error.
+
+    Args:
+        answer: What it says.
+    """
+
+    def __init__(self, answer: ErrorAnswer) -> None:
+        super().__init__(f"{answer.code}: {answer.message}")
+        self.answer = answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What is told of an object, or a part, that was put together or copied.
+
+    Attributes:
+        etag: As in `ObjectInfo.etag`.
+        last_modified: Where it is told.
+        checksums: Of the whole content, as in `ObjectInfo.checksums`.
+    """
+
+    etag: str
+    last_modified: datetime | None = None
+    checksums: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenUpload:
+    """A multipart upload that is neither complete nor aborted."""
+
+    key: str
+    upload_id: str
+    initiated: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadsPage:
+    """Some of a bucket's open uploads, and where the next page begins.
+
+    Attributes:
+        uploads: In order of keys.
+        next_markers: ``key-marker`` and ``upload-id-marker`` of the next page, if there is one.
+    """
+
+    uploads: Sequence[OpenUpload]
+    next_markers: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketsPage:
+    """Some of the owner's buckets, and the ``continuation-token`` of the next page, if any."""
+
+    buckets: Sequence[BucketInfo]
+    token: str | None = None
+
+
+def parse_error(body: bytes) -> ErrorAnswer:
+    """Return the error that an answer is.
+
+    Raises:
+        MalformedAnswer: It is no error of S3's: empty (as to HEAD), or another server's page.
+    """
+    root = _document(body)
+    if name(root) == "ErrorResponse":  # how STS and IAM, and services built upon them, wrap it
+        root = next(children(root, "Error"), root)
+    if name(root) != "Error":
+        raise MalformedAnswer(f"no error, but <{name(root)[:40]}>")
+    return _error(root)
+
+
+def parse_upload_id(body: bytes) -> str:
+    """Return the id of the upload that CreateMultipartUpload opened."""
+    upload_id = facts(_result(body, "InitiateMultipartUploadResult")).get("UploadId", "").strip()
+    if not upload_id:
+        raise MalformedAnswer("an upload without its id")
+    return upload_id
+
+
+def parse_completed(body: bytes) -> Stored:
+    """Return what CompleteMultipartUpload made."""
+    return _stored(_result(body, "CompleteMultipartUploadResult"))
+
+
+def parse_copied(body: bytes) -> Stored:
+    """Return what CopyObject made."""
+    return _stored(_result(body, "CopyObjectResult"))
+
+
+def parse_part_copied(body: bytes) -> Stored:
+    """Return what UploadPartCopy made."""
+    return _stored(_result(body, "CopyPartResult"))
+
+
+def parse_deleted(body: bytes) -> Mapping[str, ErrorAnswer | None]:
+    """Return what became of each key of a DeleteObjects: an error, or None where it is gone.
+
+    A key that the answer does not name, or not as it was sent (there are services that do not
+    protect a line end), is missing: nothing is known of it.
+    """
+    root = _result(body, "DeleteResult")
+    fates: dict[str, ErrorAnswer | None] = {}
+    for deleted in children(root, "Deleted"):
+        fates[facts(deleted).get("Key", "")] = None
+    for failed in children(root, "Error"):
+        fates[facts(failed).get("Key", "")] = _error(failed)
+    return fates
+
+
+def parse_uploads(body: bytes) -> UploadsPage:
+    """Return a page of ListMultipartUploads, its keys decoded if the answer encodes them."""
+    root = _result(body, "ListMultipartUploadsResult")
+    page = facts(root)
+    encoded = page.get("EncodingType", "").strip() == "url"
+    uploads = [
+        OpenUpload(
+            key=_key(upload.get("Key", ""), encoded=encoded),
+            upload_id=upload.get("UploadId", ""),
+            initiated=_date(upload.get("Initiated", "")),
+        )
+        for upload in map(facts, children(root, "Upload"))
+    ]
+    if not all(upload.key and upload.upload_id for upload in uploads):
+        raise MalformedAnswer("an upload without its key or id")
+    if page.get("IsTruncated", "").strip() != "true":
+        return UploadsPage(uploads=uploads)
+    key = _key(page.get("NextKeyMarker", ""), encoded=encoded)
+    upload_id = page.get("NextUploadIdMarker", "")
+    if not key:
+        raise MalformedAnswer("more uploads, and no marker of the next")
+    return UploadsPage(uploads=uploads, next_markers=(key, upload_id))
+
+
+def parse_buckets(body: bytes) -> BucketsPage:
+    """Return a page of ListBuckets."""
+    root = _result(body, "ListAllMyBucketsResult")
+    buckets = []
+    for bucket in (bucket for all_ in children(root, "Buckets") for bucket in all_):
+        told = facts(bucket)
+        created = told.get("CreationDate", "").strip()
+        named = told.get("Name", "")
+        if not named:
+            raise MalformedAnswer("a bucket without its name")
+        buckets.append(BucketInfo(name=named, created=_date(created) if created else None))
+    return BucketsPage(buckets=buckets, token=facts(root).get("ContinuationToken") or None)
+
+
+def parse_location(body: bytes) -> str:
+    """Return the region that GetBucketLocation names, by the name that it is signed with."""
+    region = (_result(body, "LocationConstraint").text or "").strip()
+    # S3 API Reference, "GetBucketLocation": nothing is us-east-1; buckets of old have "EU".
+    return {"": "us-east-1", "EU": "eu-west-1"}.get(region, region)
+
+
+def parse_tags(body: bytes) -> Mapping[str, str]:
+    """Return the tags that GetObjectTagging tells."""
+    root = _result(body, "Tagging")
+    tags = (facts(tag) for tag_set in children(root, "TagSet") for tag in children(tag_set, "Tag"))
+    return {tag.get("Key", ""): tag.get("Value", "") for tag in tags}
+
+
+def _document(body: bytes) -> Element:
+    # While it works S3 sends blanks, that the connection may not be taken for dead.
+    return parse(decode(body).lstrip())
+
+
+def _result(body: bytes, wanted: str) -> Element:
+    root = _document(body)
+    if name(root) == "Error":
+        raise AnsweredError(_error(root))
+    if name(root) != wanted:
+        raise MalformedAnswer(f"a {wanted} is due, <{name(root)[:40]}> is answered")
+    return root
+
+
+def _error(element: Element) -> ErrorAnswer:
+    fields = {key: text.strip() for key, text in facts(element).items()}
+    code, message = fields.pop("Code", ""), fields.pop("Message", "")
+    return ErrorAnswer(code=code, message=message, fields=fields)
+
+
+def _stored(root: Element) -> Stored:
+    told = facts(root)
+    etag = bare_etag(told.get("ETag", "").strip())
+    if not etag:
+        raise MalformedAnswer(f"a {name(root)} without an ETag")
+    kind = told.get("ChecksumType")
+    modified = told.get("LastModified", "").strip()
+    return Stored(
+        etag=etag,
+        last_modified=_date(modified) if modified else None,
+        checksums={
+            algorithm: told[element]
+            for algorithm, element in CHECKSUM_ELEMENTS.items()
+            if told.get(element) and of_whole(told[element], kind)
+        },
+    )
+
+
+def _key(text: str, *, encoded: bool) -> str:
+    try:
+        return decode_value(text) if encoded else text
+    except UnicodeDecodeError:
+        raise MalformedAnswer("a key that is not UTF-8") from None
+
+
+_UTC = re.compile(r".*T.*Z")
+
+
+def _date(text: str) -> datetime:
+    try:
+        if _UTC.fullmatch(text.strip()):
+            return datetime.fromisoformat(text.strip())
+    except ValueError:
+        pass
+    raise MalformedAnswer(f"date {text[:40]!r}")
+
+
+# -- what is sent ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentPart:
+    """A part as the completion names it.
+
+    Attributes:
+        number: From 1 on.
+        etag: As the service answered it.
+        checksums: Its own, by algorithm, as it was sent with them.
+    """
+
+    number: int
+    etag: str
+    checksums: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+
+def can_name(key: str) -> bool:
+    """Tell whether `delete_body` can name a key; others are deleted by a request each."""
+    return carries(key)
+
+
+def delete_body(keys: Iterable[str], *, quiet: bool = False) -> bytes:
+    """Return the body of DeleteObjects.
+
+    Args:
+        keys: At most 1,000 (S3 API Reference, "DeleteObjects"), all of which it `can_name`.
+        quiet: Whether only failures are to be answered.
+    """
+    objects = "".join([f"<Object><Key>{_carried(key)}</Key></Object>" for key in keys])
+    return _body("Delete", objects + ("<Quiet>true</Quiet>" if quiet else ""))
+
+
+def complete_body(parts: Iterable[SentPart]) -> bytes:
+    """Return the body of CompleteMultipartUpload; the parts are put in order."""
+    return _body(
+        "CompleteMultipartUpload",
+        "".join(
+            [
+                f"<Part>{_checksums(part.checksums)}<ETag>{escape(quoted_etag(part.etag))}</ETag>"
+                f"<PartNumber>{part.number}</PartNumber></Part>"
+                for part in sorted(parts, key=_number)
+            ]
+        ),
+    )
+
+
+def create_bucket_body(region: str) -> bytes:
+    """Return the body of CreateBucket: none for us-east-1, which S3 does not take for a location."""
+    if region == "us-east-1":
+        return b""
+    location = f"<LocationConstraint>{_carried(region)}</LocationConstraint>"
+    return _body("CreateBucketConfiguration", location)
+
+
+def tagging_body(tags: Mapping[str, str]) -> bytes:
+    """Return the body of PutObjectTagging."""
+    each = [
+        f"<Tag><Key>{_carried(key)}</Key><Value>{_carried(value)}</Value></Tag>"
+        for key, value in tags.items()
+    ]
+    return _body("Tagging", f"<TagSet>{''.join(each)}</TagSet>")
+
+
+def _body(root: str, content: str) -> bytes:
+    return f'<{root} xmlns="{NAMESPACE}">{content}</{root}>'.encode()
+
+
+def _carried(text: str) -> str:
+    if not carries(text):
+        raise ValueError(f"XML 1.0 cannot carry {text!r}")
+    return escape(text)
+
+
+def _checksums(checksums: Mapping[str, str]) -> str:
+    return "".join(
+        [
+            f"<{element}>{escape(checksums[algorithm])}</{element}>"
+            for algorithm, element in CHECKSUM_ELEMENTS.items()
+            if algorithm in checksums
+        ]
+    )
+
+
+def _number(part: SentPart) -> int:
+    return part.number

@@ -1,0 +1,286 @@
+"""One signed request to the service, and what a refused one teaches: the time, the region, the keys.
+
+What is learnt mends the request, which is then sent again at once, each lesson once a request. All
+else that goes wrong is raised, for the one loop above that tries again.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from trove_async._concurrency import in_thread
+from trove_async._http import WINDOW
+from trove_async.errors import InvalidNameError, TroveError, UnavailableError
+from trove_async.models import MiB
+
+from ._answers import parse_error
+from ._failures import failure
+from ._keys import encode_path, encode_value
+from ._signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
+from ._xml import MalformedAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trove_async._http import Answer, Origin, Transport
+
+    from ._session import Endpoint, Session
+    from ._signing import Credentials
+
+AddressingStyle = Literal["auto", "path", "virtual"]
+
+_SKEWED: Final = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
+_EXPIRED: Final = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"})
+_ELSEWHERE: Final = frozenset(
+    {
+        "PermanentRedirect",
+        "TemporaryRedirect",
+        "Redirect",
+        "AuthorizationHeaderMalformed",
+        "IllegalLocationConstraintException",
+        "IncorrectEndpoint",
+    }
+)
+
+_TOLERATED: Final = 600.0
+"""Seconds of skew below which no service minds: S3 refuses from 900 on (S3 API Reference, "Error
+responses": RequestTimeTooSkewed)."""
+
+_ERROR_BYTES: Final = MiB
+"""More than any error's document has."""
+
+_DNS_SAFE = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]").fullmatch
+"""What fits into a host's name. S3 User Guide, "General purpose bucket naming rules"."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}").fullmatch
+"""What any bucket may be called: the names that us-east-1 once allowed. S3 User Guide, ditto."""
+
+_REGION = re.compile(r"[a-z0-9-]{1,64}").fullmatch
+
+_BUCKETS: Final = 1024
+"""Buckets whose addresses are remembered."""
+
+
+class Refused(NamedTuple):
+    """An answer that is an error, read."""
+
+    status: int
+    code: str
+    message: str
+    region: str | None
+    headers: Mapping[str, str]
+
+    def error(self) -> TroveError:
+        """Return it as one of ours."""
+        return failure(self.status, self.code, self.message, self.headers)
+
+
+class Client:
+    """Sends signed requests.
+
+    Args:
+        transport: How.
+        session: Who signs.
+        endpoint: Where to.
+        addressing: Whether a bucket stands in the path or in the host's name.
+        headers: Sent with each request.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        session: Session,
+        endpoint: Endpoint,
+        *,
+        addressing: AddressingStyle,
+        headers: Mapping[str, str],
+    ) -> None:
+        self._transport = transport
+        self._session = session
+        self._endpoint = endpoint
+        self._addressing = addressing
+        self._headers = headers
+        self._skew = 0.0
+        self._signers: dict[str, Signer] = {}
+        self._addresses: dict[str, tuple[Signer, Origin, str]] = {}
+        self._secure = endpoint.origin.scheme == "https"
+
+    async def send(
+        self,
+        method: str,
+        bucket: str | None,
+        key: str | None = None,
+        *,
+        query: str = "",
+        headers: Mapping[str, str],
+        views: Sequence[memoryview] = (),
+    ) -> Answer:
+        """Send a request; return its answer, which is a success. The caller closes it.
+
+        Args:
+            method: In upper case.
+            bucket: None: the service itself.
+            key: None: the bucket itself.
+            query: Encoded, without the ``?``.
+            headers: All but what every request has.
+            views: The body.
+
+        Raises:
+            TroveError: As the service's refusal says.
+        """
+        payload_hash = await self._payload_hash(views)
+        tried: set[str] = set()
+        while True:
+            signer, origin, path = self._address(bucket)
+            target = path + encode_path(key) if key is not None else path[:-1] or "/"
+            if query:
+                target = f"{target}?{query}"
+            credentials = await self._session.credentials()
+            sent = {**self._headers, **headers}
+            sent |= signer.sign(
+                credentials,
+                method=method,
+                target=target,
+                host=origin.authority,
+                headers=sent,
+                payload_hash=payload_hash,
+                now=time.time() + self._skew,
+            )
+            answer = await self._transport.send(method, origin, target, sent, views)
+            if answer.status < HTTPStatus.MULTIPLE_CHOICES:
+                return answer
+            refused = await self.refused(answer)
+            lesson = await self._learn(refused, bucket, credentials, signer)
+            if lesson is None or lesson in tried:
+                raise refused.error()
+            tried.add(lesson)
+
+    async def refused(self, answer: Answer) -> Refused:
+        """Read an answer that is an error, and let go of it."""
+        try:
+            body = await answer.read_all(_ERROR_BYTES)
+        except UnavailableError:
+            body = b""  # what its head says is enough
+        finally:
+            answer.close()
+        code = message = ""
+        region = answer.headers.get("x-amz-bucket-region")
+        if body:
+            try:
+                told = parse_error(body)
+            except MalformedAnswer:
+                message = f"answered {len(body)} bytes that are no error document of S3's"
+            else:
+                code, message, region = told.code, told.message, region or told.region
+        return Refused(answer.status, code, message, region, answer.headers)
+
+    async def presign(self, method: str, bucket: str, key: str, expires: int) -> str:
+        """Return a URL that lets whoever has it send one kind of request."""
+        signer, origin, path = self._address(bucket)
+        return signer.presign(
+            await self._session.credentials(),
+            method=method,
+            target=path + encode_path(key),
+            host=origin.authority,
+            scheme=origin.scheme,
+            expires=expires,
+            now=time.time() + self._skew,
+        )
+
+    def forget(self, bucket: str) -> None:
+        """Forget where a bucket is: it is to be deleted, or to be made anew somewhere else."""
+        self._addresses.pop(bucket, None)
+
+    # -- where to ------------------------------------------------------------------------------------
+
+    def _address(self, bucket: str | None) -> tuple[Signer, Origin, str]:
+        """Return who signs requests to a bucket, where they go, and how their paths begin."""
+        found = self._addresses.get(bucket or "")
+        return found or self._place(bucket, self._endpoint)
+
+    def _place(self, bucket: str | None, endpoint: Endpoint) -> tuple[Signer, Origin, str]:
+        signer = self._signers.get(endpoint.region)
+        if signer is None:
+            signer = self._signers[endpoint.region] = Signer(endpoint.region)
+        origin, path = endpoint.origin, "/"
+        if bucket is not None:
+            if not _NAME(bucket):
+                raise InvalidNameError(
+                    "a bucket's name is 3 to 255 letters, digits, dots, hyphens and underscores"
+                )
+            if self._in_host(bucket, endpoint):
+                origin = origin.within(bucket)
+            else:
+                path = f"/{encode_value(bucket)}/"
+        if len(self._addresses) >= _BUCKETS:
+            self._addresses.clear()
+        self._addresses[bucket or ""] = address = (signer, origin, path)
+        return address
+
+    def _in_host(self, bucket: str, endpoint: Endpoint) -> bool:
+        if self._addressing != "auto":
+            return self._addressing == "virtual"
+        # A certificate for *.s3.amazonaws.com does not hold for a name of two labels.
+        dotted = self._secure and "." in bucket
+        return endpoint.aws and not dotted and _DNS_SAFE(bucket) is not None
+
+    # -- what a refusal teaches ------------------------------------------------------------------------
+
+    async def _learn(
+        self, refused: Refused, bucket: str | None, credentials: Credentials, signer: Signer
+    ) -> str | None:
+        """Return what was learnt that mends the request; None: nothing."""
+        unsaid = not refused.code  # an answer to HEAD has no document
+        skewed = refused.code in _SKEWED or (unsaid and refused.status == HTTPStatus.FORBIDDEN)
+        if skewed and self._learn_time(refused.headers.get("Date")):
+            return "time"
+        expired = refused.code in _EXPIRED or (unsaid and refused.status == HTTPStatus.BAD_REQUEST)
+        if expired and await self._session.renewed(credentials) is not None:
+            return "credentials"
+        if refused.code in _ELSEWHERE or unsaid:
+            region = refused.region
+            # Only Amazon's endpoint, in the region named, ever sees our signature: what a redirect
+            # names otherwise may be anybody's.
+            if (
+                region is not None
+                and self._endpoint.aws
+                and bucket is not None
+                and region != signer.region
+                and _REGION(region)
+            ):
+                self._place(bucket, self._endpoint.in_region(region))
+                return "region"
+        return None
+
+    def _learn_time(self, date: str | None) -> bool:
+        try:
+            skew = parsedate_to_datetime(date or "").timestamp() - time.time()
+        except ValueError:
+            return False
+        if abs(skew - self._skew) < _TOLERATED:
+            return False
+        self._skew = skew
+        return True
+
+    # -- bodies ----------------------------------------------------------------------------------------
+
+    async def _payload_hash(self, views: Sequence[memoryview]) -> str:
+        if self._secure:
+            return UNSIGNED_PAYLOAD  # TLS protects it, and its checksum is compared
+        if not views:
+            return EMPTY_SHA256
+        if sum(map(len, views)) > WINDOW:
+            return await in_thread(_sha256_of, views)
+        return _sha256_of(views)
+
+
+def _sha256_of(views: Sequence[memoryview]) -> str:
+    digest = sha256()
+    for view in views:
+        digest.update(view)
+    return digest.hexdigest()

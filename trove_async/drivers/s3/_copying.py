@@ -1,0 +1,114 @@
+"""Copies that the service makes: in one request, or piece by piece where that is too much for one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from trove_async._concurrency import for_each
+from trove_async.errors import (
+    BucketNotFoundError,
+    NotFoundError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    UnavailableError,
+)
+from trove_async.models import GiB, MiB
+
+from ._conditions import conditioned
+from ._uploads import PartedUpload
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trove_async.models import CopyOptions, ObjectInfo
+
+    from ._plane import Plane
+
+MAX_COPY: Final = 5 * GiB
+"""Bytes that one CopyObject takes. S3 API Reference, "CopyObject"."""
+
+_PIECE: Final = 512 * MiB
+"""Bytes of a piece: a service copies one at the pace of tens of MB/s, and answers at its end."""
+
+_PIECES_AT_ONCE: Final = 8
+_MOST_PIECES: Final = 10_000
+"""S3 User Guide, "Amazon S3 multipart upload limits"."""
+
+
+class Copier:
+    """Copies objects within the service.
+
+    Args:
+        plane: Whom to ask.
+        exists: Tells whether there is a bucket.
+        largest: Bytes from which an object is copied in pieces.
+        piece: Bytes of one.
+    """
+
+    def __init__(
+        self,
+        plane: Plane,
+        exists: Callable[[str], Awaitable[bool]],
+        *,
+        largest: int = MAX_COPY,
+        piece: int = _PIECE,
+    ) -> None:
+        self._plane = plane
+        self._exists = exists
+        self._largest = largest
+        self._piece = piece
+
+    async def copy(
+        self, src_bucket: str, src_key: str, bucket: str, key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """Copy an object. See `Copying.copy`."""
+        source = options.source.located(bucket=src_bucket, key=src_key)
+        try:
+            if source.stored_size <= self._largest:
+                return await self._plane.copy_object(src_bucket, src_key, bucket, key, options)
+            return await self._in_pieces(source, bucket, key, options)
+        except BucketNotFoundError as error:
+            # The service does not tell which of the two is missing.
+            error.bucket = src_bucket if await self._exists(bucket) else bucket
+            error.key = src_key if error.bucket == src_bucket else key
+            raise
+        except UnavailableError as error:
+            # SeaweedFS answers 500 where the destination's bucket is missing.
+            if await self._exists(bucket):
+                raise
+            raise BucketNotFoundError(error.message, bucket=bucket, key=key) from error
+        except ObjectNotFoundError as error:
+            error.bucket, error.key = src_bucket, src_key
+            raise
+        except PreconditionFailedError as error:
+            if isinstance(error, ObjectChangedError) or await self._is_changed(source):
+                raise ObjectChangedError(
+                    "the source is another version by now", bucket=src_bucket, key=src_key
+                ) from error
+            with conditioned(options.put):
+                raise
+
+    async def _is_changed(self, source: ObjectInfo) -> bool:
+        """Tell whether it was the source's condition that did not hold, or the destination's."""
+        try:
+            info = await self._plane.head_object(source.bucket, source.key, None)
+        except NotFoundError:
+            return True
+        return info.etag != source.etag
+
+    async def _in_pieces(
+        self, source: ObjectInfo, bucket: str, key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        size = source.stored_size
+        piece = max(self._piece, -(-size // _MOST_PIECES))
+        spans = [(at, min(at + piece, size)) for at in range(0, size, piece)]
+        async with PartedUpload(self._plane, bucket, key, options.put) as upload:
+
+            async def copy(numbered: tuple[int, tuple[int, int]]) -> None:
+                number, span = numbered
+                sent = await self._plane.copy_part(upload.id, number, source, span)
+                upload.add(span[1] - span[0], sent)
+
+            await for_each(list(enumerate(spans, 1)), copy, limit=_PIECES_AT_ONCE)
+            return await upload.commit({})

@@ -1,0 +1,266 @@
+"""Which of our errors an answer is: the driver's one table, applied at its edge.
+
+Codes are those of the S3 API Reference, "Error responses", and those by which other services
+(MinIO's begin with XMinio) and the throttling in front of Amazon's say the same. An answer without a
+code that is known, a HEAD's for one, goes by its status.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from trove_async.errors import (
+    BackendError,
+    BucketExistsError,
+    BucketNotEmptyError,
+    BucketNotFoundError,
+    IntegrityError,
+    InvalidNameError,
+    NotFoundError,
+    NotSupportedError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    RangeError,
+    StorageFullError,
+    TimedOutError,
+    TroveError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+from ._headers import http_date
+from ._xml import MalformedAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Meaning(NamedTuple):
+    """What an answer means.
+
+    Attributes:
+        kind: Our error.
+        advice: What happened and, where the user can mend it, how.
+        retryable: Where it differs from what the kind says.
+    """
+
+    kind: type[TroveError]
+    advice: str
+    retryable: bool | None = None
+
+
+_BUSY = Meaning(UnavailableError, "the service asks to slow down")
+_FAILED = Meaning(UnavailableError, "the service failed")
+_RACED = Meaning(UnavailableError, "another request for the same name is under way")
+_SLOW = Meaning(TimedOutError, "the service waited too long for the request")
+_DENIED = Meaning(PermissionDeniedError, "these credentials may not do so: check the policies")
+_CLOSED = Meaning(PermissionDeniedError, "the service refuses this account")
+_UNKNOWN = Meaning(UnauthenticatedError, "the service does not know the access key")
+_UNPROVED = Meaning(
+    UnauthenticatedError, "the signature is not right: check the secret key and the region"
+)
+_EXPIRED = Meaning(UnauthenticatedError, "the session's token has expired, or is no token")
+_SKEWED = Meaning(UnauthenticatedError, "this machine's clock and the service's differ too much")
+_UNSIGNED = Meaning(UnauthenticatedError, "the service wants a signature")
+_ELSEWHERE = Meaning(BackendError, "the bucket is in another region: set `region`")
+# Sent again, as the checksum was made of the very memory that was sent: it broke on the way.
+_BROKEN = Meaning(IntegrityError, "the body that arrived is not the body that was sent", True)  # noqa: FBT003 - named in the tuple
+_FULL = Meaning(StorageFullError, "the quota is used up")
+_MISNAMED = Meaning(InvalidNameError, "the service takes no such name")
+_TOO_MUCH = Meaning(NotSupportedError, "it is more than the service takes")
+_CANNOT = Meaning(NotSupportedError, "the service cannot do so")
+_ARCHIVED = Meaning(BackendError, "the object is archived: restore it first")
+_REFUSED = Meaning(BackendError, "the service refuses the request")
+_UNMET = Meaning(PreconditionFailedError, "the object is not in the state that was asked for")
+_NO_RANGE = Meaning(RangeError, "the object has no such bytes")
+_NO_OBJECT = Meaning(ObjectNotFoundError, "no such object")
+_NO_BUCKET = Meaning(BucketNotFoundError, "no such bucket: create_bucket makes it")
+_NOTHING = Meaning(NotFoundError, "no such object, or no such bucket")
+_TAKEN = Meaning(BucketExistsError, "the bucket exists")
+
+CODES: Final[dict[str, Meaning]] = {
+    "NoSuchKey": _NO_OBJECT,
+    "NoSuchVersion": Meaning(ObjectNotFoundError, "no such version of the object"),
+    "NoSuchUpload": Meaning(ObjectNotFoundError, "the upload is complete, aborted, or never was"),
+    "NoSuchBucket": _NO_BUCKET,
+    "BucketAlreadyExists": _TAKEN,
+    "BucketAlreadyOwnedByYou": _TAKEN,
+    "BucketNotEmpty": Meaning(BucketNotEmptyError, "the bucket has objects, or versions of some"),
+    "PreconditionFailed": _UNMET,
+    "NotModified": _UNMET,
+    "ConditionalRequestConflict": _RACED,
+    "OperationAborted": _RACED,
+    "InvalidRange": _NO_RANGE,
+    "AccessDenied": _DENIED,
+    "AllAccessDisabled": _CLOSED,
+    "AccountProblem": _CLOSED,
+    "NotSignedUp": _CLOSED,
+    "InvalidAccessKeyId": _UNKNOWN,
+    "SignatureDoesNotMatch": _UNPROVED,
+    "InvalidSecurity": _UNPROVED,
+    "ExpiredToken": _EXPIRED,
+    "ExpiredTokenException": _EXPIRED,
+    "InvalidToken": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
+    "RequestTimeTooSkewed": _SKEWED,
+    "RequestExpired": _SKEWED,
+    "MissingSecurityHeader": _UNSIGNED,
+    "PermanentRedirect": _ELSEWHERE,
+    "Redirect": _ELSEWHERE,
+    "TemporaryRedirect": _ELSEWHERE,
+    "AuthorizationHeaderMalformed": _ELSEWHERE,
+    "IllegalLocationConstraintException": _ELSEWHERE,
+    "IncorrectEndpoint": _ELSEWHERE,
+    "InvalidLocationConstraint": Meaning(BackendError, "there is no such region: set `region`"),
+    "SlowDown": _BUSY,
+    "SlowDownRead": _BUSY,
+    "SlowDownWrite": _BUSY,
+    "BandwidthLimitExceeded": _BUSY,
+    "LimitExceededException": _BUSY,
+    "PriorRequestNotComplete": _BUSY,
+    "ProvisionedThroughputExceededException": _BUSY,
+    "RequestLimitExceeded": _BUSY,
+    "RequestThrottled": _BUSY,
+    "RequestThrottledException": _BUSY,
+    "ThrottledException": _BUSY,
+    "Throttling": _BUSY,
+    "ThrottlingException": _BUSY,
+    "TooManyRequests": _BUSY,
+    "TooManyRequestsException": _BUSY,
+    "TransactionInProgressException": _BUSY,
+    "InternalError": _FAILED,
+    "InternalFailure": _FAILED,
+    "ServiceUnavailable": _FAILED,
+    "Busy": _FAILED,
+    "XMinioServerNotInitialized": _FAILED,
+    "RequestTimeout": _SLOW,
+    "RequestTimeoutException": _SLOW,
+    "IncompleteBody": Meaning(UnavailableError, "the service did not receive the whole body"),
+    "BadDigest": _BROKEN,
+    "InvalidDigest": Meaning(IntegrityError, "the checksum announced is no checksum"),
+    "XAmzContentChecksumMismatch": _BROKEN,
+    "XAmzContentSHA256Mismatch": _BROKEN,
+    "InvalidBucketName": _MISNAMED,
+    "InvalidURI": _MISNAMED,
+    "KeyTooLong": _MISNAMED,
+    "KeyTooLongError": _MISNAMED,
+    "XMinioInvalidObjectName": _MISNAMED,
+    "EntityTooLarge": _TOO_MUCH,
+    "EntityTooSmall": Meaning(NotSupportedError, "a part but the last is less than is allowed"),
+    "MaxMessageLengthExceeded": _TOO_MUCH,
+    "MetadataTooLarge": _TOO_MUCH,
+    "RequestHeaderSectionTooLarge": _TOO_MUCH,
+    "InvalidStorageClass": Meaning(NotSupportedError, "the service has no such storage class"),
+    "InvalidTag": Meaning(NotSupportedError, "the service takes no such tag"),
+    "MethodNotAllowed": _CANNOT,
+    "NotImplemented": _CANNOT,
+    "QuotaExceeded": _FULL,
+    "XMinioAdminBucketQuotaExceeded": _FULL,
+    "XMinioStorageFull": Meaning(StorageFullError, "the service has no room left"),
+    "TooManyBuckets": Meaning(StorageFullError, "the account may have no more buckets"),
+    "InvalidObjectState": _ARCHIVED,
+    "ObjectNotInActiveTierError": _ARCHIVED,
+    "InvalidPart": Meaning(BackendError, "the service lost a part, or was sent it anew"),
+    "InvalidPartOrder": _REFUSED,
+    "InvalidArgument": _REFUSED,
+    "InvalidRequest": _REFUSED,
+    "MalformedXML": _REFUSED,
+}
+
+STATUSES: Final[dict[int, Meaning]] = {
+    301: _ELSEWHERE,
+    302: _ELSEWHERE,
+    303: _ELSEWHERE,
+    304: _UNMET,
+    307: _ELSEWHERE,
+    308: _ELSEWHERE,
+    401: _UNSIGNED,
+    403: _DENIED,
+    404: _NOTHING,
+    405: _CANNOT,
+    408: _SLOW,
+    412: _UNMET,
+    413: _TOO_MUCH,
+    416: _NO_RANGE,
+    429: _BUSY,
+    501: _CANNOT,
+    503: _BUSY,
+    507: _FULL,
+}
+
+_SERVER_ERROR: Final = 500
+_SHOWN: Final = 300
+"""Characters of the service's sentence that are shown."""
+
+# Services quote the request in their sentences: whatever stands behind these names is left out.
+_SECRET = re.compile(
+    r"(?i)\b(signature|credential|security-?token|authorization|secret\w*|access_?key\w*)"
+    r"(\W{0,3}[=:]\W{0,2})[^\s,;&\"'<>]+(?:\s+Credential=\S+)?"
+)
+
+
+def failure(
+    status: int,
+    code: str = "",
+    message: str = "",
+    headers: Mapping[str, str] | None = None,
+    *,
+    bucket: str | None = None,
+    key: str | None = None,
+) -> TroveError:
+    """Return our error for an answer, to be raised.
+
+    A 404 that does not say what is missing is a NotFoundError: the driver asks for the bucket.
+
+    Args:
+        status: The answer's; 200 where an error came in the body.
+        code: S3's word for it, where there was a body to tell.
+        message: The service's sentence.
+        headers: The answer's, by name in lower case or in a mapping that minds no case.
+        bucket: Whose it was.
+        key: Of which object.
+    """
+    told = headers or {}
+    meaning = _meaning(status, code, told)
+    advice = meaning.advice
+    region = told.get("x-amz-bucket-region")
+    if meaning is _ELSEWHERE and region:
+        advice = f"{advice} to {region[:40]!r}"
+    return meaning.kind(
+        f"{advice} ({_answered(status, code, message)})",
+        bucket=bucket,
+        key=key,
+        retryable=meaning.retryable,
+        retry_after=_retry_after(told) if issubclass(meaning.kind, UnavailableError) else None,
+    )
+
+
+def _meaning(status: int, code: str, headers: Mapping[str, str]) -> Meaning:
+    if headers.get("x-amz-delete-marker") == "true" and status in {404, 405}:
+        return _NO_OBJECT  # S3 User Guide, "Working with delete markers"
+    meaning = CODES.get(code) or STATUSES.get(status)
+    if meaning is not None:
+        return meaning
+    return _FAILED if status >= _SERVER_ERROR else _REFUSED
+
+
+def _answered(status: int, code: str, message: str) -> str:
+    sentence = " ".join(_SECRET.sub(r"\1\2…", message).split())
+    if len(sentence) > _SHOWN:
+        sentence = sentence[:_SHOWN] + "…"
+    answered = f"{status} {code[:80]}".rstrip()
+    return f"{answered}: {sentence}" if sentence else answered
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of a Retry-After, which may be a moment (RFC 9110, 10.2.3)."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        wait = http_date(value) - http_date(headers.get("date", ""))
+    except MalformedAnswer:
+        return None
+    return max(wait.total_seconds(), 0.0)

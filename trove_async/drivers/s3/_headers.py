@@ -1,0 +1,342 @@
+"""What is said of an object in headers: `PutOptions` on the way out, `ObjectInfo` on the way back.
+
+User metadata travels as ``x-amz-meta-*``. A value that is not ASCII is encoded as S3 itself does it
+(RFC 2047; S3 User Guide, "Working with object metadata", user-defined metadata). Those documents
+say that S3 decodes such values before it stores them, and returns as they are those that then are
+ASCII: so an ASCII value that a header would change (blanks at its ends, for one), or that looks
+encoded, cannot be protected in that way. It is kept, percent-encoded, with others of its kind in one
+reserved name, `EXACT`.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from quopri import decodestring
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from trove_async.models import ObjectInfo
+
+from ._keys import bare_etag, decode_value, encode_value, quoted_etag
+from ._xml import MalformedAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trove_async.models import PutOptions
+
+META: Final = "x-amz-meta-"
+WRITE_ID: Final = "trove-write-id"
+EXACT: Final = "trove-exact"
+"""Reserved metadata (`trove_async._names.RESERVED_METADATA`): the write's id, and what headers
+would change."""
+
+NO_TYPE: Final = "binary/octet-stream"
+"""What S3 calls the type of an object that was given none (S3 API Reference, "PutObject"). It is
+sent in so many words, as others guess one, and read as none."""
+
+STANDARD: Final = "STANDARD"
+"""The class of which S3 says nothing. S3 API Reference, "HeadObject": x-amz-storage-class."""
+
+CHECKSUMS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "crc32c": "x-amz-checksum-crc32c",
+        "crc64nvme": "x-amz-checksum-crc64nvme",
+        "sha256": "x-amz-checksum-sha256",
+        "crc32": "x-amz-checksum-crc32",
+        "sha1": "x-amz-checksum-sha1",
+    }
+)
+"""Our names of checksums and S3's headers for them, the one to send first: it takes only one."""
+
+
+# -- out -------------------------------------------------------------------------------------------
+
+
+def put_headers(options: PutOptions) -> dict[str, str]:
+    """Return the headers of a request that makes an object of its body."""
+    headers = object_headers(options)
+    if options.checksums:
+        headers.update(checksum_headers(options.checksums))
+    if options.conditional:
+        headers.update(condition_headers(options))
+    return headers
+
+
+def object_headers(options: PutOptions) -> dict[str, str]:
+    """Return the headers that say what is kept with an object: of puts, uploads and copies."""
+    headers = {"content-type": options.content_type or NO_TYPE}
+    if options.write_id is not None:
+        headers[META + WRITE_ID] = options.write_id
+    if options.cache_control is not None:
+        headers["cache-control"] = options.cache_control
+    if options.content_disposition is not None:
+        headers["content-disposition"] = options.content_disposition
+    if options.content_encoding is not None:
+        headers["content-encoding"] = options.content_encoding
+    if options.storage_class is not None:
+        headers["x-amz-storage-class"] = options.storage_class
+    if options.metadata:
+        _add_metadata(headers, options.metadata)
+    if options.tags:
+        headers["x-amz-tagging"] = "&".join(
+            [f"{encode_value(name)}={encode_value(tag)}" for name, tag in options.tags.items()]
+        )
+    return headers
+
+
+def condition_headers(options: PutOptions) -> dict[str, str]:
+    """Return the headers on which a put or the completion of an upload may be refused."""
+    headers = {}
+    if options.if_match is not None:
+        headers["if-match"] = quoted_etag(options.if_match)
+    if options.if_none_match is not None:
+        headers["if-none-match"] = options.if_none_match
+    return headers
+
+
+def checksum_headers(checksums: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers by which the service compares a body: the best one, and MD5 if known."""
+    headers = {}
+    for algorithm, header in CHECKSUMS.items():
+        if algorithm in checksums:
+            headers[header] = checksums[algorithm]
+            break
+    if "md5" in checksums:
+        headers["content-md5"] = checksums["md5"]
+    return headers
+
+
+_PLAIN = re.compile(r"(?!.*(?:  |=\?))[!-~](?:[ -~]*[!-~])?").fullmatch
+
+
+def _add_metadata(headers: dict[str, str], metadata: Mapping[str, str]) -> None:
+    exact = []
+    for name, value in metadata.items():
+        if _PLAIN(value):
+            headers[META + name] = value
+        elif value.isascii():
+            exact.append(f"{encode_value(name)}={encode_value(value)}")
+        else:
+            headers[META + name] = f"=?UTF-8?B?{b64encode(value.encode()).decode()}?="
+    if exact:
+        headers[META + EXACT] = "&".join(exact)
+
+
+# -- back ------------------------------------------------------------------------------------------
+
+
+def info_from(
+    headers: Mapping[str, str],
+    *,
+    bucket: str,
+    key: str,
+    backend: str = "",
+    tags: Mapping[str, str] | None = None,
+) -> ObjectInfo:
+    """Return what the answer to a HEAD or GET, of a range as well, tells of the object.
+
+    Args:
+        headers: By name in lower case, or in a mapping that minds no case.
+        bucket: For `ObjectInfo.bucket`.
+        key: For `ObjectInfo.key`.
+        backend: For `ObjectInfo.backend`.
+        tags: Which S3 tells in an answer of their own.
+
+    Raises:
+        MalformedAnswer: A size or a date is missing.
+    """
+    size, whole = _size(headers)
+    get = headers.get
+    metadata, write_id = _metadata(headers)
+    content_type = get("content-type")
+    return ObjectInfo(
+        bucket=bucket,
+        key=key,
+        size=size,
+        etag=bare_etag(get("etag", "")),
+        last_modified=http_date(get("last-modified", "")),
+        content_type=None if content_type == NO_TYPE else content_type,
+        metadata=metadata,
+        tags=tags,
+        storage_class=get("x-amz-storage-class", STANDARD),
+        cache_control=get("cache-control"),
+        content_disposition=get("content-disposition"),
+        content_encoding=get("content-encoding"),
+        checksums=checksums_from(headers) if whole else None,
+        version_id=get("x-amz-version-id"),
+        backend=backend,
+        complete=get("x-amz-missing-meta", "0") == "0",
+        write_id=write_id,
+    )
+
+
+def put_info(
+    headers: Mapping[str, str],
+    *,
+    bucket: str,
+    key: str,
+    size: int,
+    options: PutOptions,
+    backend: str = "",
+) -> ObjectInfo:
+    """Return what is known of an object after the answer to the PUT of all of it.
+
+    Its date is the answer's own: S3 tells that of the object only when asked.
+
+    Args:
+        headers: As for `info_from`.
+        bucket: For `ObjectInfo.bucket`.
+        key: For `ObjectInfo.key`.
+        size: The body's bytes.
+        options: What the PUT said.
+        backend: For `ObjectInfo.backend`.
+    """
+    date = headers.get("date")
+    return ObjectInfo(
+        bucket=bucket,
+        key=key,
+        size=size,
+        etag=bare_etag(headers.get("etag", "")),
+        last_modified=datetime.now(UTC) if date is None else http_date(date),
+        content_type=options.content_type,
+        metadata=dict(options.metadata),
+        tags=dict(options.tags),
+        storage_class=options.storage_class or STANDARD,
+        cache_control=options.cache_control,
+        content_disposition=options.content_disposition,
+        content_encoding=options.content_encoding,
+        checksums=checksums_from(headers),
+        version_id=headers.get("x-amz-version-id"),
+        backend=backend,
+        write_id=options.write_id,
+    )
+
+
+def checksums_from(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the checksums of the whole content that an answer tells."""
+    kind = headers.get("x-amz-checksum-type")
+    return {
+        algorithm: value
+        for algorithm, header in CHECKSUMS.items()
+        if (value := headers.get(header)) is not None and of_whole(value, kind)
+    }
+
+
+def of_whole(checksum: str, kind: str | None) -> bool:
+    """Tell whether a checksum is the whole content's, not one of its parts' checksums.
+
+    S3 User Guide, "Checking object integrity": the latter is COMPOSITE, and ends with ``-`` and
+    the number of parts.
+    """
+    return "-" not in checksum and kind in {None, "FULL_OBJECT"}
+
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
+_LENGTH = re.compile(r"[0-9]{1,19}")
+
+
+def content_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
+    """Return start, end (exclusive) and the object's size as a partial answer tells them.
+
+    Raises:
+        MalformedAnswer: There is a Content-Range that tells no such thing.
+    """
+    value = headers.get("content-range")
+    if value is None:
+        return None
+    found = _CONTENT_RANGE.fullmatch(value)
+    if found is None:
+        raise MalformedAnswer(f"Content-Range {value[:80]!r}")
+    start, last, size = map(int, found.groups())
+    if not start <= last < size:
+        raise MalformedAnswer(f"Content-Range {value[:80]!r}")
+    return start, last + 1, size
+
+
+def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
+    """Return the object's size, and whether the answer is of all of it.
+
+    S3 tells a part's checksum where a range happens to be a part.
+    """
+    part = content_range(headers)
+    if part is not None:
+        start, end, size = part
+        return size, end - start == size
+    length = headers.get("content-length", "")
+    if not _LENGTH.fullmatch(length):
+        raise MalformedAnswer(f"Content-Length {length[:40]!r}")
+    return int(length), True
+
+
+_MONTHS: Final = {
+    name: number
+    for number, name in enumerate(
+        ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1
+    )
+}
+_IMF_DATE = re.compile(
+    r"[A-Z][a-z]{2}, ([0-9]{2}) ([A-Z][a-z]{2}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
+)
+
+
+@lru_cache(maxsize=64)  # thousands of answers have one Date
+def http_date(text: str) -> datetime:
+    """Return the moment that an HTTP date names, in UTC.
+
+    Raises:
+        MalformedAnswer: It names none.
+    """
+    found = _IMF_DATE.fullmatch(text)  # RFC 9110, 5.6.7: what servers write
+    try:
+        if found is None:  # what else they may
+            return parsedate_to_datetime(text).astimezone(UTC)
+        day, month, year, hour, minute, second = found.groups()
+        return datetime(
+            int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=UTC
+        )
+    except (ValueError, KeyError):
+        raise MalformedAnswer(f"date {text[:40]!r}") from None
+
+
+def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
+    """Return the user's metadata, and the write's id."""
+    metadata = {}
+    for header, value in headers.items():
+        if header[0] in "xX" and (name := header.lower()).startswith(META):
+            metadata[name[len(META) :]] = value if _PLAIN(value) else _decoded(value)
+    if not metadata:
+        return metadata, None
+    exact = metadata.pop(EXACT, "")
+    for pair in exact.split("&") if exact else ():
+        name, _, value = pair.partition("=")
+        metadata[decode_value(name)] = decode_value(value)
+    return metadata, metadata.pop(WRITE_ID, None)
+
+
+_WORD = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?\s]*)\?=")
+_BETWEEN_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")  # RFC 2047, 6.2: not part of the text
+
+
+def _decoded(value: str) -> str:
+    """Return a foreign value as it was meant; as it is, where it is not encoded well."""
+    if not value.isascii():
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    try:
+        return _WORD.sub(_word, _BETWEEN_WORDS.sub("", value))
+    except (LookupError, ValueError, Base64Error):
+        return value
+
+
+def _word(found: re.Match[str]) -> str:
+    charset, encoding, text = found.groups()
+    if encoding in "Bb":
+        raw = b64decode(text, validate=True)
+    else:
+        raw = decodestring(text.replace("_", " "), header=True)
+    return raw.decode(charset.partition("*")[0])  # RFC 2231, 5: a language may follow

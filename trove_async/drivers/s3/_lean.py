@@ -1,0 +1,474 @@
+"""S3's operations as requests of our own: a head, a body, and what the answer says."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import replace
+from hashlib import md5
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from crc32c import crc32c
+
+from trove_async._concurrency import for_each, in_thread
+from trove_async.errors import ObjectNotFoundError, TroveError, UnavailableError
+from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo
+
+from ._answers import (
+    AnsweredError,
+    SentPart,
+    can_name,
+    complete_body,
+    create_bucket_body,
+    delete_body,
+    parse_buckets,
+    parse_completed,
+    parse_copied,
+    parse_deleted,
+    parse_part_copied,
+    parse_tags,
+    parse_upload_id,
+    parse_uploads,
+)
+from ._failures import failure
+from ._headers import (
+    CHECKSUMS,
+    condition_headers,
+    content_range,
+    info_from,
+    object_headers,
+    put_headers,
+    put_info,
+)
+from ._keys import bare_etag, encode_path, encode_query, quoted_etag
+from ._pages import parse_page
+from ._plane import Opened, UploadId
+from ._xml import MalformedAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from trove_async._http import Answer, Transport
+    from trove_async.models import (
+        ByteRange,
+        CopyOptions,
+        DeleteOptions,
+        GetOptions,
+        ListOptions,
+        Page,
+        PutOptions,
+    )
+
+    from ._answers import Stored, UploadsPage
+    from ._client import Client
+
+T = TypeVar("T")
+
+_DOCUMENT: Final = 16 * MiB
+"""More than any answer has: a listing of 1,000 of the longest keys, all encoded, is a quarter."""
+
+_INLINE_HASH: Final = 4 * MiB
+"""Bytes that are hashed on the loop: as long as a thread hop takes, at 20 GB/s."""
+
+_SINGLES: Final = 8
+"""Deletions at a time of keys that no document can name."""
+
+
+class LeanPlane:
+    """A `Plane` of our own requests.
+
+    Args:
+        client: Signs and sends.
+        transport: What it sends over; closed with the plane.
+        backend: For `ObjectInfo.backend`.
+        region: Where new buckets are made.
+        checksums: Whether bodies are sent with a CRC-32C.
+    """
+
+    def __init__(
+        self, client: Client, transport: Transport, backend: str, region: str, *, checksums: bool
+    ) -> None:
+        self._client = client
+        self._transport = transport
+        self._backend = backend
+        self._region = region
+        self._checksums = checksums
+        # The service tells checksums only if it is asked to.
+        self._asking = {"x-amz-checksum-mode": "ENABLED"} if checksums else {}
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
+
+    # -- objects ---------------------------------------------------------------------------------------
+
+    async def put_object(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        """Store an object in one request."""
+        headers = put_headers(options) if self._checksums else _unsummed(options)
+        answer = await self._client.send("PUT", bucket, key, headers=headers, views=views)
+        size = sum(map(len, views))
+        return await self._told(
+            answer,
+            lambda said: put_info(
+                said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
+            ),
+        )
+
+    async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
+        """Open an object's body; the caller closes it."""
+        headers = dict(self._asking)
+        if options.range is not None:
+            headers["range"] = _range_header(options.range)
+        if options.if_match is not None:
+            headers["if-match"] = quoted_etag(options.if_match)
+        if options.if_none_match is not None:
+            headers["if-none-match"] = quoted_etag(options.if_none_match)
+        answer = await self._client.send(
+            "GET", bucket, key, query=_version(options.version_id), headers=headers
+        )
+        try:
+            info = info_from(answer.headers, bucket=bucket, key=key, backend=self._backend)
+            part = content_range(answer.headers)
+        except MalformedAnswer as error:
+            answer.close()
+            raise _malformed(error) from error
+        return Opened(info, (0, info.size) if part is None else part[:2], answer)
+
+    async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
+        """Return an object's facts, tags included."""
+        answer = await self._client.send(
+            "HEAD", bucket, key, query=_version(version_id), headers=self._asking
+        )
+        tagged = answer.headers.get("x-amz-tagging-count", "0") != "0"
+        tags = await self._tags(bucket, key, version_id) if tagged else None
+        return await self._told(
+            answer,
+            lambda said: info_from(said, bucket=bucket, key=key, backend=self._backend, tags=tags),
+        )
+
+    async def _tags(self, bucket: str, key: str, version_id: str | None) -> Mapping[str, str]:
+        query = {"tagging": ""}
+        if version_id is not None:
+            query["versionId"] = version_id
+        answer = await self._client.send("GET", bucket, key, query=encode_query(query), headers={})
+        return await self._document(answer, parse_tags)
+
+    async def delete_object(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        """Delete an object, or one of its versions."""
+        headers = {}
+        if options.if_match is not None:
+            headers["if-match"] = quoted_etag(options.if_match)
+        answer = await self._client.send(
+            "DELETE", bucket, key, query=_version(options.version_id), headers=headers
+        )
+        answer.close()
+
+    async def delete_objects(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
+        """Delete up to 1,000 objects: those that no document can name, one by one."""
+        named = [key for key in keys if can_name(key)]
+        fates = await self._delete_named(bucket, named) if named else {}
+
+        async def delete(key: str) -> None:
+            try:
+                answer = await self._client.send("DELETE", bucket, key, headers={})
+            except ObjectNotFoundError:
+                pass
+            except TroveError as error:
+                fates[key] = error
+                return
+            else:
+                answer.close()
+            fates[key] = None
+
+        await for_each([key for key in keys if key not in fates], delete, limit=_SINGLES)
+        return [DeleteResult(key=key, error=fates[key]) for key in keys]
+
+    async def _delete_named(self, bucket: str, keys: Sequence[str]) -> dict[str, TroveError | None]:
+        body = delete_body(keys)
+        answer = await self._client.send(
+            "POST",
+            bucket,
+            query="delete",
+            headers={
+                "content-type": "application/xml",
+                # One of the two is required; older services know this one only.
+                "content-md5": b64encode(md5(body, usedforsecurity=False).digest()).decode(),
+            },
+            views=[memoryview(body)],
+        )
+        told = await self._document(answer, parse_deleted)
+        wanted = set(keys)
+        fates: dict[str, TroveError | None] = {}
+        for key, error in told.items():
+            if key in wanted:
+                gone = error is None or error.code == "NoSuchKey"
+                fates[key] = (
+                    None
+                    if gone or error is None
+                    else failure(HTTPStatus.OK, error.code, error.message, {})
+                )
+        return fates
+
+    async def list_objects(self, bucket: str, options: ListOptions) -> Page:
+        """Return a page of a listing."""
+        query = {
+            "list-type": "2",
+            "encoding-type": "url",
+            "max-keys": str(min(options.limit, 1000)),
+        }
+        if options.prefix:
+            query["prefix"] = options.prefix
+        if options.delimiter is not None:
+            query["delimiter"] = options.delimiter
+        if options.token is not None:
+            query["continuation-token"] = options.token
+        elif options.start_after is not None:
+            query["start-after"] = options.start_after
+        answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
+        return await self._document(
+            answer, lambda body: parse_page(body, bucket=bucket, backend=self._backend)
+        )
+
+    async def copy_object(
+        self, src_bucket: str, src_key: str, bucket: str, key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """Copy an object in one request."""
+        source = options.source.located(bucket=src_bucket, key=src_key)
+        headers = {
+            **object_headers(options.put),
+            **condition_headers(options.put),
+            **_source_headers(source),
+            "x-amz-metadata-directive": "REPLACE",
+            "x-amz-tagging-directive": "REPLACE",
+        }
+        answer = await self._client.send("PUT", bucket, key, headers=headers)
+        said = answer.headers
+        stored = await self._document(answer, parse_copied)
+        return self._made(bucket, key, said, stored, size=source.stored_size, options=options.put)
+
+    # -- uploads ---------------------------------------------------------------------------------------
+
+    async def create_upload(self, bucket: str, key: str, options: PutOptions) -> UploadId:
+        """Begin an upload."""
+        headers = object_headers(options)
+        if self._checksums:
+            # S3 User Guide, "Checking object integrity", full object checksum types: the service
+            # puts the parts' checksums together, and compares the whole's.
+            headers["x-amz-checksum-algorithm"] = "CRC32C"
+            headers["x-amz-checksum-type"] = "FULL_OBJECT"
+        answer = await self._client.send("POST", bucket, key, query="uploads", headers=headers)
+        return UploadId(bucket, key, await self._document(answer, parse_upload_id))
+
+    async def upload_part(
+        self, upload: UploadId, number: int, views: Sequence[memoryview]
+    ) -> SentPart:
+        """Store a part."""
+        checksums: dict[str, str] = {}
+        headers: dict[str, str] = {}
+        if self._checksums:
+            long = sum(map(len, views)) > _INLINE_HASH
+            digest = await in_thread(_crc32c_of, views) if long else _crc32c_of(views)
+            checksums["crc32c"] = headers[CHECKSUMS["crc32c"]] = digest
+        answer = await self._client.send(
+            "PUT",
+            upload.bucket,
+            upload.key,
+            query=_part(upload, number),
+            headers=headers,
+            views=views,
+        )
+        return await self._told(
+            answer,
+            lambda said: SentPart(number=number, etag=_etag(said), checksums=checksums),
+        )
+
+    async def copy_part(
+        self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
+    ) -> SentPart:
+        """Store a part that is a piece of an object."""
+        headers = _source_headers(source)
+        headers["x-amz-copy-source-range"] = f"bytes={span[0]}-{span[1] - 1}"
+        answer = await self._client.send(
+            "PUT", upload.bucket, upload.key, query=_part(upload, number), headers=headers
+        )
+        stored = await self._document(answer, parse_part_copied)
+        return SentPart(number=number, etag=stored.etag, checksums=stored.checksums)
+
+    async def complete_upload(
+        self, upload: UploadId, parts: Sequence[SentPart], options: PutOptions
+    ) -> ObjectInfo:
+        """Make the object of its parts."""
+        body = complete_body(parts)
+        headers = {"content-type": "application/xml", **condition_headers(options)}
+        size = options.size or 0
+        if self._checksums:
+            headers["x-amz-checksum-type"] = "FULL_OBJECT"
+            if "crc32c" in options.checksums:
+                headers[CHECKSUMS["crc32c"]] = options.checksums["crc32c"]
+            headers["x-amz-mp-object-size"] = str(size)
+        answer = await self._client.send(
+            "POST",
+            upload.bucket,
+            upload.key,
+            query=encode_query({"uploadId": upload.id}),
+            headers=headers,
+            views=[memoryview(body)],
+        )
+        said = answer.headers
+        stored = await self._document(answer, parse_completed)
+        return self._made(upload.bucket, upload.key, said, stored, size=size, options=options)
+
+    async def abort_upload(self, upload: UploadId) -> None:
+        """Let an upload go."""
+        answer = await self._client.send(
+            "DELETE",
+            upload.bucket,
+            upload.key,
+            query=encode_query({"uploadId": upload.id}),
+            headers={},
+        )
+        answer.close()
+
+    async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
+        """Return a page of the uploads that nobody has completed or aborted."""
+        query = {"uploads": "", "encoding-type": "url"}
+        if after is not None:
+            query |= {"key-marker": after[0], "upload-id-marker": after[1]}
+        answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
+        return await self._document(answer, parse_uploads)
+
+    async def presign(self, method: str, bucket: str, key: str, expires: int) -> str:
+        """Return a URL that carries a signature."""
+        return await self._client.presign(method, bucket, key, expires)
+
+    # -- buckets ---------------------------------------------------------------------------------------
+
+    async def create_bucket(self, bucket: str) -> None:
+        """Make a bucket in the endpoint's region."""
+        body = create_bucket_body(self._region)
+        answer = await self._client.send(
+            "PUT",
+            bucket,
+            headers={"content-type": "application/xml"} if body else {},
+            views=[memoryview(body)] if body else [],
+        )
+        answer.close()
+
+    async def delete_bucket(self, bucket: str) -> None:
+        """Delete an empty bucket."""
+        answer = await self._client.send("DELETE", bucket, headers={})
+        answer.close()
+        self._client.forget(bucket)
+
+    async def head_bucket(self, bucket: str) -> BucketInfo:
+        """Return a bucket's facts: that it is there."""
+        answer = await self._client.send("HEAD", bucket, headers={})
+        answer.close()
+        return BucketInfo(name=bucket)
+
+    async def list_buckets(self) -> Sequence[BucketInfo]:
+        """Return the buckets that these credentials own."""
+        found: list[BucketInfo] = []
+        query = ""
+        while True:
+            answer = await self._client.send("GET", None, query=query, headers={})
+            page = await self._document(answer, parse_buckets)
+            found.extend(page.buckets)
+            if page.token is None:
+                return found
+            query = encode_query({"continuation-token": page.token})
+
+    # -- answers ---------------------------------------------------------------------------------------
+
+    async def _document(self, answer: Answer, parse: Callable[[bytes], T]) -> T:
+        """Return what an answer's document says."""
+        try:
+            body = await answer.read_all(_DOCUMENT)
+        finally:
+            answer.close()
+        try:
+            return parse(body)
+        except AnsweredError as error:
+            told = error.answer
+            raise failure(HTTPStatus.OK, told.code, told.message, answer.headers) from error
+        except MalformedAnswer as error:
+            raise _malformed(error) from error
+
+    async def _told(self, answer: Answer, parse: Callable[[Mapping[str, str]], T]) -> T:
+        """Return what an answer's headers say."""
+        answer.close()
+        try:
+            return parse(answer.headers)
+        except MalformedAnswer as error:
+            raise _malformed(error) from error
+
+    def _made(
+        self,
+        bucket: str,
+        key: str,
+        said: Mapping[str, str],
+        stored: Stored,
+        *,
+        size: int,
+        options: PutOptions,
+    ) -> ObjectInfo:
+        """Return what is known of an object that the service has put together."""
+        info = put_info(
+            said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
+        )
+        return replace(
+            info,
+            etag=stored.etag,
+            last_modified=stored.last_modified or info.last_modified,
+            checksums=stored.checksums,
+        )
+
+
+def _malformed(error: MalformedAnswer) -> UnavailableError:
+    return UnavailableError(f"the service's answer makes no sense: {error}")
+
+
+def _unsummed(options: PutOptions) -> dict[str, str]:
+    return {**object_headers(options), **condition_headers(options)}
+
+
+def _etag(said: Mapping[str, str]) -> str:
+    etag = bare_etag(said.get("etag", ""))
+    if not etag:
+        raise MalformedAnswer("a part without an ETag")
+    return etag
+
+
+def _version(version_id: str | None) -> str:
+    return "" if version_id is None else encode_query({"versionId": version_id})
+
+
+def _part(upload: UploadId, number: int) -> str:
+    return encode_query({"partNumber": str(number), "uploadId": upload.id})
+
+
+def _range_header(asked: ByteRange) -> str:
+    """Return a range as HTTP writes it: with its last byte (RFC 9110, 14.1.2)."""
+    if asked.suffix is not None:
+        return f"bytes=-{asked.suffix}"
+    return f"bytes={asked.start}-{'' if asked.end is None else asked.end - 1}"
+
+
+def _source_headers(source: ObjectInfo) -> dict[str, str]:
+    """Return the headers that name one version of a copy's source."""
+    place = f"/{encode_path(source.bucket)}/{encode_path(source.key)}"
+    if source.version_id is not None:
+        place += f"?{_version(source.version_id)}"
+    return {
+        "x-amz-copy-source": place,
+        "x-amz-copy-source-if-match": quoted_etag(source.etag),
+    }
+
+
+def _crc32c_of(views: Sequence[memoryview]) -> str:
+    value = 0
+    for view in views:
+        value = crc32c(view, value)
+    return b64encode(value.to_bytes(4, "big")).decode()

@@ -1,0 +1,267 @@
+"""One page of ListObjectsV2, from its bytes to entries, in a few microseconds a key.
+
+Nearly all pages are one run of ``<Contents>`` of one shape. A regular expression, made for the order
+of elements that the page's first one has, reads the run; it must match all of it without a gap, else
+the page is read as a whole by expat. What stands around the run goes through expat in either case.
+So the quick way accepts only what the thorough one does, and reads it alike (a test holds them
+against each other).
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from datetime import datetime
+from functools import cache
+from itertools import chain
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from trove_async.models import ObjectInfo, Page, Prefix
+
+from ._keys import bare_etag, decode_value
+from ._xml import MalformedAnswer, carries, children, decode, facts, name, parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import TypeAlias
+
+    from trove_async.models import Entry
+
+    from ._xml import Element
+
+    _Order: TypeAlias = tuple[str, ...]
+
+__all__ = ["MalformedAnswer", "parse_page"]
+
+_FIELDS: Final = ("Key", "LastModified", "ETag", "Size", "StorageClass")
+
+
+class _Listing(NamedTuple):
+    """A page as it is written: of each object its `_FIELDS`; keys and prefixes still encoded."""
+
+    objects: Iterable[tuple[str, ...]]
+    prefixes: Sequence[str]
+    encoded: bool
+    token: str | None
+
+
+def parse_page(body: bytes, *, bucket: str, backend: str) -> Page:
+    """Return the entries, objects and prefixes in one bytewise order, and the next page's token.
+
+    Keys are decoded if the answer says that they are encoded (``EncodingType``), the token never.
+
+    Args:
+        body: The answer.
+        bucket: For `ObjectInfo.bucket`.
+        backend: For `ObjectInfo.backend`.
+
+    Raises:
+        MalformedAnswer: The answer is no such page, or not all of it.
+    """
+    text = decode(body)
+    try:
+        listing = _quick(text)
+    except _UnusualError:
+        listing = _thorough(text)
+    try:
+        return _made(listing, bucket, backend)
+    except ValueError as error:  # no such day, or a key that is not UTF-8
+        raise MalformedAnswer(f"a listing that makes no sense: {error}") from error
+
+
+def _made(listing: _Listing, bucket: str, backend: str) -> Page:
+    date = datetime.fromisoformat
+    encoded = listing.encoded
+    entries: list[Entry] = [
+        ObjectInfo(
+            bucket=bucket,
+            key=decode_value(key) if encoded else key,
+            size=int(size),
+            etag=etag,
+            last_modified=date(last_modified),
+            storage_class=storage_class or None,
+            backend=backend,
+            complete=False,
+        )
+        for key, last_modified, etag, size, storage_class in listing.objects
+    ]
+    if listing.prefixes:
+        for prefix in listing.prefixes:
+            decoded = decode_value(prefix) if encoded else prefix
+            entries.append(Prefix(bucket=bucket, prefix=decoded, backend=backend))
+        entries.sort(key=attrgetter("key"))  # the order of code points is that of UTF-8
+    return Page(entries=entries, token=listing.token)
+
+
+# -- thorough --------------------------------------------------------------------------------------
+
+_DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z"
+_SIZE: Final = r"[0-9]{1,19}"
+_IS_DATE = re.compile(_DATE).fullmatch
+_IS_SIZE = re.compile(_SIZE).fullmatch
+
+
+def _thorough(text: str) -> _Listing:
+    root = _root(text)
+    objects = [_object(facts(item)) for item in children(root, "Contents")]
+    prefixes = [
+        prefix.text or ""
+        for item in children(root, "CommonPrefixes")
+        for prefix in children(item, "Prefix")
+    ]
+    if not all(prefixes):
+        raise MalformedAnswer("a common prefix that is empty")
+    return _listing(objects, prefixes, root)
+
+
+def _root(text: str) -> Element:
+    root = parse(text)
+    if name(root) != "ListBucketResult":
+        raise MalformedAnswer(f"a listing is asked for, <{name(root)[:40]}> is answered")
+    return root
+
+
+def _object(said: dict[str, str]) -> tuple[str, ...]:
+    key = said.get("Key", "")
+    size = said.get("Size", "").strip()
+    last_modified = said.get("LastModified", "").strip()
+    if not (key and _IS_SIZE(size) and _IS_DATE(last_modified)):
+        raise MalformedAnswer("an object without its key, size or date")
+    etag = bare_etag(said.get("ETag", "").strip())
+    return key, last_modified, etag, size, said.get("StorageClass", "").strip()
+
+
+def _listing(
+    objects: Iterable[tuple[str, ...]], prefixes: Sequence[str], root: Element
+) -> _Listing:
+    said = facts(root)
+    token: str | None = said.get("NextContinuationToken") or None
+    truncated = said.get("IsTruncated", "true" if token else "false").strip()
+    if truncated not in {"true", "false"} or (truncated == "true" and token is None):
+        raise MalformedAnswer(f"IsTruncated is {truncated[:40]!r} and there is no token")
+    return _Listing(
+        objects=objects,
+        prefixes=prefixes,
+        encoded=said.get("EncodingType", "").strip() == "url",
+        token=token if truncated == "true" else None,
+    )
+
+
+# -- quick -----------------------------------------------------------------------------------------
+
+_TEXT: Final = r"[^<\x00-\x1f\ufffe\uffff]"  # expat takes tabs and line ends, or refuses the rest
+_ASCII: Final = r"[^<&\"\x00-\x1f\x7f-\U0010ffff]"
+_QUOTE: Final = r"(?:\"|&quot;|&#34;)"
+_CAPTURED: Final = {
+    "Key": rf"<Key>({_TEXT}++)</Key>",
+    "LastModified": rf"<LastModified>({_DATE})</LastModified>",
+    "ETag": rf"<ETag>{_QUOTE}({_ASCII}*+){_QUOTE}</ETag>",
+    "Size": rf"<Size>({_SIZE})</Size>",
+    "StorageClass": r"(?:<StorageClass>([A-Z0-9_]*+)</StorageClass>)?+",
+}
+# What else an object may have between those: S3 API Reference, "Object"; Type is Ceph's.
+_PERSON: Final = rf"(?:<ID>{_ASCII}*+</ID>|<DisplayName>{_ASCII}*+</DisplayName>)*+"
+_OTHERS: Final = (
+    r"(?:<ChecksumAlgorithm>[A-Z0-9]*+</ChecksumAlgorithm>|<ChecksumType>[A-Z_]*+</ChecksumType>"
+    rf"|<Type>[A-Za-z]*+</Type>|<Owner>{_PERSON}</Owner>)*+"
+)
+_PREFIXES = re.compile(rf"(<CommonPrefixes><Prefix>({_TEXT}++)</Prefix></CommonPrefixes>)")
+_ELEMENT = re.compile(r"<([A-Za-z]+)>")
+_REFERENCE = re.compile(r"&(?:(amp|lt|gt|quot|apos)|#([0-9]{1,7})|#x([0-9A-Fa-f]{1,6}));")
+_NAMED: Final = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
+
+_RUN: Final = "trove-run"
+"""The element that stands for a run where it was cut out of the document."""
+
+
+_RUNS: Final = {"Contents", "CommonPrefixes"}
+
+
+class _UnusualError(Exception):
+    """The page has another shape than most, or is malformed: the thorough way is to tell."""
+
+
+def _quick(text: str) -> _Listing:
+    if "<!" in text or "]]>" in text or text.find("<?", 1) > 0:
+        raise _UnusualError  # in a comment or CDATA, what looks like a run is none
+    rest, objects = _cut(text, "Contents", _objects_pattern)
+    rest, prefixes = _cut(rest, "CommonPrefixes", _prefixes_pattern)
+    root = _root(rest)
+    left = [name(child) for child in root]
+    if left.count(_RUN) != len(objects) + len(prefixes) or not _RUNS.isdisjoint(left):
+        raise _UnusualError
+    return _listing(
+        chain.from_iterable([_rows(order, columns) for order, columns in objects]),
+        [_unescaped(prefix) for _, (column,) in prefixes for prefix in column],
+        root,
+    )
+
+
+def _cut(
+    text: str, element: str, pattern_for: Callable[[str], tuple[_Order, re.Pattern[str]]]
+) -> tuple[str, list[tuple[_Order, list[tuple[str, ...]]]]]:
+    """Cut the run of an element's repetitions out of the document, if there is one.
+
+    Returns:
+        The document, with `_RUN` in the run's place, and of the one run, or none, the columns of
+        what the pattern captures.
+    """
+    start = text.find(f"<{element}>")
+    if start < 0:
+        return text, []
+    closing = f"</{element}>"
+    end = text.rfind(closing) + len(closing)
+    run = text[start:end]
+    order, pattern = pattern_for(run[: run.find(closing)])
+    found = pattern.findall(run)
+    if not found:
+        raise _UnusualError
+    matches, *columns = zip(*found, strict=True)
+    if len("".join(matches)) != len(run):
+        raise _UnusualError
+    return f"{text[:start]}<{_RUN}/>{text[end:]}", [(order, columns)]
+
+
+def _rows(order: _Order, columns: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    by_field = dict(zip(order, columns, strict=True))
+    keys = [_unescaped(key) if "&" in key else key for key in by_field["Key"]]
+    return zip(keys, *[by_field[field] for field in _FIELDS[1:]], strict=True)
+
+
+def _prefixes_pattern(first: str) -> tuple[_Order, re.Pattern[str]]:  # noqa: ARG001 - has one shape
+    return ("Prefix",), _PREFIXES
+
+
+def _objects_pattern(first: str) -> tuple[_Order, re.Pattern[str]]:
+    order = tuple([field for field in _ELEMENT.findall(first) if field in _CAPTURED])
+    if "StorageClass" not in order:
+        order += ("StorageClass",)  # which is optional
+    if sorted(order) != sorted(_FIELDS):
+        raise _UnusualError
+    return order, _compiled(order)
+
+
+@cache
+def _compiled(order: _Order) -> re.Pattern[str]:  # there are 120 orders, and services have four
+    fields = _OTHERS.join([_CAPTURED[field] for field in order])
+    return re.compile(f"(<Contents>{_OTHERS}{fields}{_OTHERS}</Contents>)")
+
+
+def _unescaped(text: str) -> str:
+    if "&" not in text:
+        return text
+    unescaped, references = _REFERENCE.subn(_referred, text)
+    if references != text.count("&"):
+        raise _UnusualError
+    return unescaped
+
+
+def _referred(reference: re.Match[str]) -> str:
+    named, decimal, hexadecimal = reference.groups()
+    if named:
+        return _NAMED[named]
+    code = int(decimal) if decimal else int(hexadecimal, 16)
+    if code > sys.maxunicode or not carries(chr(code)):
+        raise _UnusualError
+    return chr(code)

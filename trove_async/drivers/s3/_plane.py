@@ -1,0 +1,158 @@
+"""S3's operations as the driver sees them: the seam between what it does and how it is sent.
+
+There are two planes: `LeanPlane`, which signs and sends by itself, and `SdkPlane`, which sends
+everything through aiobotocore. Both raise what the service answers as our errors, and neither mends
+anything: what an answer means for a bucket, a condition or an upload is the driver's to know.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trove_async.models import (
+        BucketInfo,
+        CopyOptions,
+        DeleteOptions,
+        DeleteResult,
+        GetOptions,
+        ListOptions,
+        ObjectInfo,
+        Page,
+        PutOptions,
+    )
+
+    from ._answers import SentPart, UploadsPage
+
+
+class Body(Protocol):
+    """The bytes of an answer. See `trove_async._http.Answer`."""
+
+    async def read(self, size: int) -> bytes:
+        """Return the next 1 to `size` bytes, ``b""`` at the end."""
+        ...
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill `buffer` with the next bytes; return how many."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection. Idempotent."""
+        ...
+
+
+class Opened(NamedTuple):
+    """An object whose body has begun.
+
+    Attributes:
+        info: The object; its size is the whole object's.
+        range: What of it the body is: ``(start, end)``.
+        body: The bytes.
+    """
+
+    info: ObjectInfo
+    range: tuple[int, int]
+    body: Body
+
+
+class UploadId(NamedTuple):
+    """An upload in parts, as the service knows it."""
+
+    bucket: str
+    key: str
+    id: str
+
+
+class Plane(Protocol):
+    """One way to send S3's operations."""
+
+    async def put_object(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        """Store an object in one request."""
+        ...
+
+    async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
+        """Open an object's body; the caller closes it."""
+        ...
+
+    async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
+        """Return an object's facts, its tags included. An error may not say what is missing."""
+        ...
+
+    async def delete_object(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        """Delete an object, or one of its versions."""
+        ...
+
+    async def delete_objects(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
+        """Delete up to 1,000 objects."""
+        ...
+
+    async def list_objects(self, bucket: str, options: ListOptions) -> Page:
+        """Return a page of a listing."""
+        ...
+
+    async def copy_object(
+        self, src_bucket: str, src_key: str, bucket: str, key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """Copy an object in one request."""
+        ...
+
+    async def create_upload(self, bucket: str, key: str, options: PutOptions) -> UploadId:
+        """Begin an upload."""
+        ...
+
+    async def upload_part(
+        self, upload: UploadId, number: int, views: Sequence[memoryview]
+    ) -> SentPart:
+        """Store a part."""
+        ...
+
+    async def copy_part(
+        self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
+    ) -> SentPart:
+        """Store a part that is a piece of an object, which must still be that version."""
+        ...
+
+    async def complete_upload(
+        self, upload: UploadId, parts: Sequence[SentPart], options: PutOptions
+    ) -> ObjectInfo:
+        """Make the object of its parts.
+
+        `options` are those that the upload began with, and the checksums and size of it all.
+        """
+        ...
+
+    async def abort_upload(self, upload: UploadId) -> None:
+        """Let an upload go."""
+        ...
+
+    async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
+        """Return a page of the uploads that nobody has completed or aborted."""
+        ...
+
+    async def presign(self, method: str, bucket: str, key: str, expires: int) -> str:
+        """Return a URL that carries a signature."""
+        ...
+
+    async def create_bucket(self, bucket: str) -> None:
+        """Make a bucket. One that is one's own may be no error."""
+        ...
+
+    async def delete_bucket(self, bucket: str) -> None:
+        """Delete an empty bucket."""
+        ...
+
+    async def head_bucket(self, bucket: str) -> BucketInfo:
+        """Return a bucket's facts."""
+        ...
+
+    async def list_buckets(self) -> Sequence[BucketInfo]:
+        """Return the buckets that these credentials own."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of everything. Idempotent."""
+        ...

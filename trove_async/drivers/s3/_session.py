@@ -1,0 +1,257 @@
+"""Who signs, for which region and where to: what the SDK's session knows, asked as seldom as can be.
+
+The SDK reads files, imports modules and may call other services to find that out, so it does so in
+a worker thread, on an event loop of its own. Where everything was given, it is not even imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+from trove_async._http import Origin
+from trove_async.errors import ConfigError, TroveError, UnauthenticatedError, UnavailableError
+
+from ._signing import Credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from aiobotocore.session import AioSession
+
+T = TypeVar("T")
+
+DEFAULT_REGION: Final = "us-east-1"
+"""What requests are signed for where nobody says: the SDKs' own choice for S3."""
+
+_LOOK_SECONDS: Final = 60.0
+"""How often temporary credentials are asked whether they are to be renewed: the SDK renews them
+fifteen minutes before their end."""
+
+# Endpoints of the SDK's partitions: s3.eu-west-1.amazonaws.com, s3-fips.dualstack.us-gov-west-1.…
+_AWS = re.compile(
+    r"(?P<service>s3(?:-fips)?(?:\.dualstack)?)(?:\.(?P<region>[a-z]{2,}(?:-[a-z]+)+-\d))?"
+    r"\.(?P<suffix>amazonaws\.com(?:\.cn)?|c2s\.ic\.gov|sc2s\.sgov\.gov)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What the driver was told of who it is; None: as the SDK finds it.
+
+    Attributes:
+        region: The region.
+        endpoint_url: Where the service is.
+        access_key_id: The access key's id.
+        secret_access_key: Its secret.
+        session_token: Its token, if it is temporary.
+        profile: A section of the SDK's configuration files.
+        role_arn: A role to take on.
+    """
+
+    region: str | None
+    endpoint_url: str | None
+    access_key_id: str | None = field(repr=False)
+    secret_access_key: str | None = field(repr=False)
+    session_token: str | None = field(repr=False)
+    profile: str | None
+    role_arn: str | None
+
+    def __post_init__(self) -> None:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ConfigError("access_key_id and secret_access_key go together")
+        if self.session_token is not None and self.access_key_id is None:
+            raise ConfigError("session_token goes with access_key_id and secret_access_key")
+        if self.endpoint_url is not None:
+            Origin.of(self.endpoint_url)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a service is.
+
+    Attributes:
+        origin: Its address.
+        region: The region that it is in.
+        aws: Whether it is Amazon's own, in which each region has an address.
+    """
+
+    origin: Origin
+    region: str
+    aws: bool
+
+    @classmethod
+    def of(cls, url: str, region: str) -> Endpoint:
+        """Return the endpoint at a URL."""
+        origin = Origin.of(url)
+        return cls(origin, region, _AWS.fullmatch(origin.host) is not None)
+
+    def in_region(self, region: str) -> Endpoint:
+        """Return Amazon's endpoint of the same kind in another region."""
+        found = _AWS.fullmatch(self.origin.host)
+        assert found is not None  # noqa: S101 - only asked where `aws`
+        host = f"{found['service']}.{region}.{found['suffix']}"
+        return Endpoint(Origin(self.origin.scheme, host, self.origin.port), region, aws=True)
+
+
+class _Source(Protocol):
+    """Credentials as the SDK holds them, so far as we look at them."""
+
+    def refresh_needed(self, refresh_in: float | None = None) -> bool:
+        """Tell whether they end soon, or within so many seconds."""
+        ...
+
+
+class Session:
+    """The driver's identity, in use.
+
+    Args:
+        identity: What it was told.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+        self._lock = asyncio.Lock()
+        self._source: _Source | None = None
+        self._credentials: Credentials | None = None
+        self._look_at = 0.0
+
+    async def endpoint(self) -> Endpoint:
+        """Return where the service is.
+
+        Raises:
+            ConfigError: The profile, the region or the endpoint is none.
+        """
+        told = self._identity
+        if told.endpoint_url is not None and told.profile is None:
+            return Endpoint.of(told.endpoint_url, told.region or DEFAULT_REGION)
+        region, url = await _by_sdk(partial(_resolved, told))
+        return Endpoint.of(url, region)
+
+    async def credentials(self) -> Credentials:
+        """Return what to sign with; from memory, but for the moments when they are renewed.
+
+        Raises:
+            UnauthenticatedError: There are none.
+            UnavailableError: They could not be fetched.
+        """
+        now = asyncio.get_running_loop().time()
+        held = self._credentials
+        if held is not None and (now < self._look_at or self._lock.locked()):
+            return held
+        async with self._lock:
+            if self._credentials is None or now >= self._look_at:
+                await self._look(now)
+            assert self._credentials is not None  # noqa: S101 - or `_look` has raised
+            return self._credentials
+
+    async def renewed(self, stale: Credentials) -> Credentials | None:
+        """Return others than those that the service takes no more; None: there are none."""
+        async with self._lock:
+            if self._credentials is stale:
+                if self._source is None:
+                    return None
+                await self._load()
+            return self._credentials if self._credentials != stale else None
+
+    async def _look(self, now: float) -> None:
+        if self._credentials is None or (self._source and self._source.refresh_needed()):
+            try:
+                await self._load()
+            except TroveError:
+                # There is a quarter of an hour left to try again.
+                if self._credentials is None or (
+                    self._source is not None and self._source.refresh_needed(0)
+                ):
+                    raise
+        self._look_at = now + _LOOK_SECONDS
+
+    async def _load(self) -> None:
+        told = self._identity
+        if told.access_key_id is not None and told.role_arn is None:
+            assert told.secret_access_key is not None  # noqa: S101 - they go together
+            self._credentials = Credentials(
+                told.access_key_id, told.secret_access_key, told.session_token
+            )
+            return
+        self._credentials, self._source = await _by_sdk(partial(_found, told))
+
+
+async def _by_sdk(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Return what a call of the SDK's returns, made in a worker thread.
+
+    A cancel leaves the thread to its end: it holds nothing of ours.
+    """
+    return await asyncio.get_running_loop().run_in_executor(None, _run, work)
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    from botocore import exceptions  # noqa: PLC0415 - slow, and seldom needed
+
+    try:
+        return asyncio.run(work())
+    except (exceptions.ProfileNotFound, exceptions.ConfigParseError) as error:
+        raise ConfigError(f"the SDK's configuration: {error}") from error
+    except (
+        exceptions.NoCredentialsError,
+        exceptions.PartialCredentialsError,
+        exceptions.InvalidConfigError,
+        exceptions.InvalidRegionError,
+        exceptions.UnknownEndpointError,
+    ) as error:
+        raise UnauthenticatedError(f"no credentials: {error}") from error
+    except (exceptions.BotoCoreError, exceptions.ClientError) as error:
+        raise UnavailableError(f"the SDK found no credentials: {error}") from error
+
+
+def _sdk(told: Identity) -> AioSession:
+    from aiobotocore.session import AioSession  # noqa: PLC0415 - slow, and seldom needed
+
+    return AioSession(profile=told.profile)
+
+
+async def _resolved(told: Identity) -> tuple[str, str]:
+    # Any credentials do here: that there are none shows when they are needed.
+    async with _sdk(told).create_client(
+        "s3",
+        region_name=told.region,
+        endpoint_url=told.endpoint_url,
+        aws_access_key_id="-",
+        aws_secret_access_key="-",  # noqa: S106 - see above
+    ) as client:
+        region: str = client.meta.region_name or DEFAULT_REGION
+        url: str = client.meta.endpoint_url
+    # What the SDK calls the global region is us-east-1 by its old name.
+    return DEFAULT_REGION if region == "aws-global" else region, url
+
+
+async def _found(told: Identity) -> tuple[Credentials, _Source | None]:
+    from aiobotocore import credentials as sdk  # noqa: PLC0415 - slow, and seldom needed
+
+    session = _sdk(told)
+    if told.access_key_id is not None:
+        source = sdk.AioCredentials(told.access_key_id, told.secret_access_key, told.session_token)
+    else:
+        source = await session.get_credentials()
+    if source is None:
+        raise UnauthenticatedError(
+            "no credentials: there are none in the environment, the SDK's files, the container or"
+            " the instance; give access_key_id and secret_access_key, or a profile"
+        )
+    if told.role_arn is not None:
+        fetcher = sdk.AioAssumeRoleCredentialFetcher(
+            partial(session.create_client, region_name=told.region),
+            source,
+            told.role_arn,
+            extra_args={"RoleSessionName": "trove-async"},
+        )
+        source = sdk.AioDeferredRefreshableCredentials(
+            fetcher.fetch_credentials, method="assume-role"
+        )
+    frozen = await source.get_frozen_credentials()
+    held = Credentials(frozen.access_key, frozen.secret_key, frozen.token)
+    return held, source if hasattr(source, "refresh_needed") else None

@@ -1,0 +1,114 @@
+"""Uploads in parts: a driver's upload, and what becomes of those that nobody ended."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Self
+
+from trove_async._concurrency import for_each, shielded
+from trove_async.errors import IntegrityError, ObjectNotFoundError, TroveError
+
+from ._conditions import conditioned
+from ._plane import UploadId
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+    from types import TracebackType
+
+    from trove_async.models import ObjectInfo, Part, PutOptions
+
+    from ._answers import OpenUpload, SentPart
+    from ._plane import Plane
+
+ABORTS = 8
+"""Forgotten uploads that are aborted at a time."""
+
+
+class PartedUpload:
+    """One upload: its context manager and itself.
+
+    Args:
+        plane: Whom to ask.
+        bucket: The bucket.
+        key: The key.
+        options: What the object is to get.
+    """
+
+    def __init__(self, plane: Plane, bucket: str, key: str, options: PutOptions) -> None:
+        self._plane = plane
+        self._bucket = bucket
+        self._key = key
+        self._options = options
+        self._upload: UploadId | None = None
+        self._sent: dict[int, tuple[int, SentPart]] = {}
+        self._info: ObjectInfo | None = None
+
+    async def __aenter__(self) -> Self:
+        self._upload = await self._plane.create_upload(self._bucket, self._key, self._options)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        upload, self._upload = self._upload, None
+        if upload is None or self._info is not None:
+            return
+        with shielded(), suppress(TroveError):  # what is left is for `gc_uploads`
+            await self._plane.abort_upload(upload)
+
+    @property
+    def id(self) -> UploadId:
+        """The service's name of it."""
+        assert self._upload is not None  # noqa: S101 - entered, and not left
+        return self._upload
+
+    async def send(self, part: Part, views: Sequence[memoryview]) -> None:
+        """Store one part. See `Upload.send`."""
+        sent = await self._plane.upload_part(self.id, part.number, views)
+        self.add(part.size, sent)
+
+    def add(self, size: int, sent: SentPart) -> None:
+        """Note a part that the service has."""
+        self._sent[sent.number] = size, sent
+
+    async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
+        """Make the object. See `Upload.commit`."""
+        if self._info is not None:
+            return self._info
+        if sorted(self._sent) != list(range(1, len(self._sent) + 1)):
+            raise IntegrityError("a part is missing", bucket=self._bucket, key=self._key)
+        options = replace(
+            self._options,
+            size=sum(size for size, _ in self._sent.values()),
+            checksums={**self._options.checksums, **checksums},
+        )
+        parts = [self._sent[number][1] for number in sorted(self._sent)]
+        with conditioned(options):
+            self._info = await self._plane.complete_upload(self.id, parts, options)
+        return self._info
+
+
+async def abort_forgotten(plane: Plane, bucket: str, before: datetime) -> int:
+    """Abort the uploads that began before a moment and that nobody ended; return how many."""
+    aborted = 0
+    after: tuple[str, str] | None = None
+
+    async def abort(upload: OpenUpload) -> None:
+        nonlocal aborted
+        with suppress(ObjectNotFoundError):  # somebody ended it meanwhile
+            await plane.abort_upload(UploadId(bucket, upload.key, upload.upload_id))
+            aborted += 1
+
+    while True:
+        page = await plane.list_uploads(bucket, after)
+        await for_each(
+            [upload for upload in page.uploads if upload.initiated < before], abort, limit=ABORTS
+        )
+        after = page.next_markers
+        if after is None:
+            return aborted

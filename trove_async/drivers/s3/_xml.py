@@ -1,0 +1,76 @@
+"""XML 1.0 as S3's answers and requests have it: elements and text, in UTF-8, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Element = ET.Element
+
+# W3C, "Extensible Markup Language (XML) 1.0", 2.2: Char.
+_ILLEGAL = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]").search
+
+_ESCAPED = str.maketrans(
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
+)
+
+
+class MalformedAnswer(ValueError):  # noqa: N818 - it says what was got
+    """The service's answer is not what it should be: cut off, garbage, or another's error page."""
+
+
+def decode(body: bytes) -> str:
+    """Return a document's text, whatever encoding it claims: S3 speaks UTF-8.
+
+    Raises:
+        MalformedAnswer: It is not UTF-8.
+    """
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MalformedAnswer(f"not UTF-8 at byte {error.start}") from None
+
+
+def parse(text: str) -> Element:
+    """Return the root of a document.
+
+    Raises:
+        MalformedAnswer: It is not well-formed, or has a DTD: no answer does, and what could be
+            declared there (entities, defaults) would have to be limited.
+    """
+    if "<!DOCTYPE" in text:
+        raise MalformedAnswer("a document with a DTD")
+    try:
+        return ET.fromstring(text)  # noqa: S314 - without a DTD there are no entities to expand
+    except ET.ParseError as error:
+        raise MalformedAnswer(f"no XML: {error}") from None
+
+
+def name(element: Element) -> str:
+    """Return an element's name without its namespace, which not every service gives."""
+    tag: str = element.tag
+    return tag.rpartition("}")[2]
+
+
+def children(element: Element, wanted: str) -> Iterator[Element]:
+    """Yield the child elements of a name."""
+    return (child for child in element if name(child) == wanted)
+
+
+def facts(element: Element) -> dict[str, str]:
+    """Return the texts of an element's children, by name; of those that are repeated, the last."""
+    return {name(child): child.text or "" for child in element}
+
+
+def carries(text: str) -> bool:
+    """Tell whether XML 1.0 can carry a text: most control characters have no form in it."""
+    return _ILLEGAL(text) is None
+
+
+def escape(text: str) -> str:
+    """Return a text that `carries` as an element's content, line ends protected from the parser."""
+    return text.translate(_ESCAPED)

@@ -1,0 +1,463 @@
+"""The S3 driver: what the contract asks for, out of S3's operations."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from operator import attrgetter, gt
+from typing import TYPE_CHECKING, Final, Literal
+
+from trove_async._concurrency import Permits
+from trove_async._http import AiohttpTransport
+from trove_async.driver import Capabilities
+from trove_async.errors import (
+    BackendError,
+    BucketExistsError,
+    BucketNotFoundError,
+    ClosedError,
+    ConfigError,
+    InvalidNameError,
+    NotFoundError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+)
+from trove_async.models import DeleteResult, GiB, MiB, TiB
+
+from ._client import Client
+from ._conditions import conditioned
+from ._copying import Copier
+from ._dialects import UNKNOWN, dialect_of
+from ._lean import LeanPlane
+from ._reading import Reader
+from ._session import Endpoint, Identity, Session
+from ._uploads import PartedUpload, abort_forgotten
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Hashable, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from trove_async.driver import DriverContext, DriverReader, Upload
+    from trove_async.models import (
+        BucketInfo,
+        CopyOptions,
+        DeleteOptions,
+        GetOptions,
+        ListOptions,
+        ObjectInfo,
+        Page,
+        PutOptions,
+    )
+
+    from ._client import AddressingStyle
+    from ._dialects import DialectName
+    from ._plane import Opened, Plane
+
+_MIN_PART: Final = 5 * MiB
+_MAX_PART: Final = 5 * GiB
+_MAX_PARTS: Final = 10_000
+_MAX_OBJECT: Final = 5 * TiB
+"""S3 User Guide, "Amazon S3 multipart upload limits"."""
+
+_BULK: Final = 1000
+"""Keys of one DeleteObjects. S3 API Reference, "DeleteObjects"."""
+
+_AMAZON: Final = "https://s3.us-east-1.amazonaws.com"
+"""Where the service is until `open` has asked."""
+
+_KNOWN_SECONDS: Final = 60.0
+"""How long a bucket that was there is taken to be there still, when an object is not."""
+
+
+class S3Driver:
+    """A backend in Amazon S3, or in a service that speaks as S3 does.
+
+    What is not given is found as the AWS SDKs find it: in the environment, the profile, the
+    container's or the instance's metadata. Temporary credentials are renewed before they end.
+
+    Args:
+        region: The region; us-east-1 where nothing says another.
+        endpoint_url: Where the service is, if it is not Amazon's: ``https://minio.example:9000``.
+        access_key_id: The access key's id.
+        secret_access_key: Its secret.
+        session_token: Its token, if it is temporary.
+        profile: A section of the SDK's configuration files.
+        role_arn: A role to take on with these credentials.
+        addressing_style: ``"path"``: the bucket stands in the URL's path. ``"virtual"``: in its
+            host's name. ``"auto"``: in the host's name on Amazon's own, where it fits there.
+        expected_bucket_owner: The account that every bucket must belong to, else
+            PermissionDeniedError.
+        max_connections: Readers that may be open at once, writes likewise, and as many other
+            requests.
+        parallel_parts: Parts of one upload that may be sent at once.
+        checksums: Whether the service is sent a CRC-32C of each body, and keeps it. False for
+            services that refuse it; a body is then compared by size only, and in transit by TLS or
+            its signature.
+        dialect: How the service speaks: ``"s3"``, as Amazon's, or ``"seaweedfs"``, which lists in
+            another order and cannot hold all keys. ``"auto"``: it is asked when the driver is
+            opened; one that does not answer then is taken to list in no order.
+        tls: Whom to trust, for a service with a certificate of its own making.
+        proxy: The URL of an HTTP proxy to send everything through.
+        data_plane: ``"lean"``: requests are signed and sent by this driver. ``"sdk"``: by
+            aiobotocore, at ten times the cost.
+
+    Raises:
+        ConfigError: Arguments that do not go together.
+    """
+
+    def __init__(
+        self,
+        *,
+        region: str | None = None,
+        endpoint_url: str | None = None,
+        access_key_id: str | None = None,
+        secret_access_key: str | None = None,
+        session_token: str | None = None,
+        profile: str | None = None,
+        role_arn: str | None = None,
+        addressing_style: AddressingStyle = "auto",
+        expected_bucket_owner: str | None = None,
+        max_connections: int = 64,
+        parallel_parts: int = 8,
+        checksums: bool = True,
+        dialect: DialectName = "auto",
+        tls: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        data_plane: Literal["lean", "sdk"] = "lean",
+    ) -> None:
+        if addressing_style not in {"auto", "path", "virtual"}:
+            raise ConfigError("addressing_style is 'auto', 'path' or 'virtual'")
+        if dialect not in {"auto", "s3", "seaweedfs"}:
+            raise ConfigError("dialect is 'auto', 's3' or 'seaweedfs'")
+        if data_plane not in {"lean", "sdk"}:
+            raise ConfigError("data_plane is 'lean' or 'sdk'")
+        self._identity = Identity(
+            region=region,
+            endpoint_url=endpoint_url,
+            access_key_id=access_key_id,
+            secret_access_key=secret_access_key,
+            session_token=session_token,
+            profile=profile,
+            role_arn=role_arn,
+        )
+        self._addressing: AddressingStyle = addressing_style
+        self._owner = expected_bucket_owner
+        self._max_connections = max_connections
+        self._parallel_parts = parallel_parts
+        self._checksums = checksums
+        self._dialect_name: DialectName = dialect
+        self._dialect = UNKNOWN
+        self._tls = tls
+        self._proxy = proxy
+        self._data_plane = data_plane
+        self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
+        self._capabilities = self._claimed()
+        self._open: Plane | None = None
+        self._known: dict[str, float] = {}
+        self._others = Permits(max_connections, "connection for other requests")
+        self._permit_seconds = 0.0
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return "s3"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can honour; what depends on the endpoint is settled once it is open."""
+        return self._capabilities
+
+    def _claimed(self) -> Capabilities:
+        aws = self._endpoint.aws
+        return Capabilities(
+            put_if_none_match=True,
+            put_if_match=True,
+            get_conditions=True,
+            delete_if_match=self._dialect.delete_if_match,
+            ranges=True,
+            checksums=frozenset({"crc32c"}) if self._checksums else frozenset(),
+            metadata=True,
+            headers=True,
+            tags=True,
+            storage_class=True,
+            upload=True,
+            parallel_parts=self._parallel_parts,
+            min_part=_MIN_PART,
+            max_part=_MAX_PART,
+            max_parts=_MAX_PARTS,
+            max_put=_MAX_PART,
+            max_object=_MAX_OBJECT,
+            server_copy=True,
+            bulk_delete=_BULK,
+            presign=True,
+            versions=True,
+            ordered=self._dialect.ordered,
+            private_namespace=not aws,
+            max_reads=self._max_connections,
+            max_writes=self._max_connections,
+        )
+
+    async def open(self, context: DriverContext) -> None:
+        """Find out where the service is and, unless that was said, what it is."""
+        session = Session(self._identity)
+        self._endpoint = endpoint = await session.endpoint()
+        self._permit_seconds = context.timeout.permit
+        transport = AiohttpTransport(context.timeout, tls=self._tls, proxy=self._proxy)
+        self._open = self._plane_over(transport, session, context)
+        self._copier = Copier(self._open, self._exists)
+        self._dialect = await dialect_of(self._dialect_name, endpoint, transport)
+        self._capabilities = self._claimed()
+
+    def _plane_over(
+        self, transport: AiohttpTransport, session: Session, context: DriverContext
+    ) -> Plane:
+        headers = {"accept-encoding": "identity", "user-agent": "trove-async"}
+        if self._owner is not None:
+            headers["x-amz-expected-bucket-owner"] = self._owner
+        client = Client(
+            transport, session, self._endpoint, addressing=self._addressing, headers=headers
+        )
+        return LeanPlane(
+            client,
+            transport,
+            context.backend,
+            self._endpoint.region,
+            checksums=self._checksums,
+        )
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        plane, self._open = self._open, None
+        self._known.clear()
+        if plane is not None:
+            await plane.aclose()
+
+    @property
+    def _plane(self) -> Plane:
+        if self._open is None:
+            raise ClosedError("the driver is not open")
+        return self._open
+
+    async def ping(self) -> None:
+        """Ask for the list of buckets; that one may not see it is an answer, too."""
+        await self.list_buckets()
+
+    def place(self, bucket: str, key: str) -> Hashable:
+        """Tell where the object lies physically."""
+        # Amazon's bucket names are one space, whatever the region that was asked.
+        where = "amazonaws" if self._endpoint.aws else self._endpoint.origin
+        return ("s3", where, bucket, key)
+
+    # -- objects ---------------------------------------------------------------------------------------
+
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        """Store an object in one request. See `AsyncDriver.put`."""
+        self._check_key(bucket, key)
+        if not options.conditional:
+            return await self._plane.put_object(bucket, key, views, options)
+        with conditioned(options):
+            return await self._plane.put_object(bucket, key, views, options)
+
+    def get(
+        self, bucket: str, key: str, options: GetOptions
+    ) -> AbstractAsyncContextManager[DriverReader]:
+        """Open an object's body. See `AsyncDriver.get`."""
+        return Reader(self._get, bucket, key, options)
+
+    async def _get(self, bucket: str, key: str, options: GetOptions) -> Opened:
+        if self._dialect.directories:
+            await self._check_held(bucket, key)
+        return await self._plane.get_object(bucket, key, options)
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        """Return what is known of the object, its tags included. See `AsyncDriver.head`."""
+        async with _Permit(self._others, self._permit_seconds):
+            if self._dialect.directories:
+                await self._check_held(bucket, key)
+            try:
+                return await self._plane.head_object(bucket, key, version_id)
+            except NotFoundError as error:
+                if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
+                    raise
+                # An answer to HEAD has no document that would say which of the two is missing.
+                if await self._exists(bucket):
+                    raise ObjectNotFoundError(error.message) from error
+                raise BucketNotFoundError(error.message) from error
+
+    async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        """Delete the object. See `AsyncDriver.delete`."""
+        async with _Permit(self._others, self._permit_seconds):
+            with conditioned(options):
+                try:
+                    if self._dialect.directories:
+                        await self._check_held(bucket, key)
+                    await self._plane.delete_object(bucket, key, options)
+                except ObjectNotFoundError:
+                    if options.if_match is not None:
+                        raise
+
+    async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
+        """Delete up to 1,000 keys in one request. See `BulkDeleting.delete_many`."""
+        async with _Permit(self._others, self._permit_seconds):
+            held = [key for key in keys if self._dialect.refuses(key) is None]
+            results = await self._plane.delete_objects(bucket, held) if held else []
+        if len(held) == len(keys):
+            return results
+        none = set(keys).difference(held)
+        return [*results, *(DeleteResult(key=key) for key in none)]
+
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
+        async with _Permit(self._others, self._permit_seconds):
+            page = await self._plane.list_objects(bucket, options)
+            while not page.entries and page.token is not None:
+                page = await self._plane.list_objects(bucket, _following(options, page.token))
+        if self._dialect.ordered:
+            _check_order(page, options)
+        return page
+
+    def upload(
+        self, bucket: str, key: str, options: PutOptions
+    ) -> AbstractAsyncContextManager[Upload]:
+        """Open an upload in parts. See `Uploading.upload`."""
+        self._check_key(bucket, key)
+        return PartedUpload(self._plane, bucket, key, options)
+
+    async def copy(
+        self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """Copy on the service's side. See `Copying.copy`."""
+        self._check_key(dst_bucket, dst_key)
+        async with _Permit(self._others, self._permit_seconds):
+            return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
+
+    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+        """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
+        self._check_key(bucket, key)
+        return await self._plane.presign(method, bucket, key, math.ceil(expires))
+
+    def _check_key(self, bucket: str, key: str) -> None:
+        """Raise InvalidNameError for a key that the service would mangle."""
+        why = self._dialect.refuses(key)
+        if why is not None:
+            raise InvalidNameError(
+                f"the service cannot hold this key: {why}", bucket=bucket, key=key
+            )
+
+    async def _check_held(self, bucket: str, key: str) -> None:
+        """Raise for a key that the service would take for another one: it has none of that name."""
+        why = self._dialect.refuses(key)
+        if why is not None:
+            if not await self._exists(bucket):
+                raise BucketNotFoundError("no such bucket", bucket=bucket)
+            raise ObjectNotFoundError(f"the service holds no such keys: {why}")
+
+    async def gc_uploads(self, bucket: str, *, older_than: float) -> int:
+        """Abort the bucket's uploads in parts that nobody ended; return how many.
+
+        An upload whose process died costs storage until then. It is told from one that is under
+        way by its age alone.
+
+        Args:
+            bucket: The bucket.
+            older_than: Seconds since its beginning from which an upload is taken to be forgotten;
+                more than any upload may take.
+
+        Raises:
+            BucketNotFoundError: There is no such bucket.
+        """
+        before = datetime.now(UTC) - timedelta(seconds=older_than)
+        return await abort_forgotten(self._plane, bucket, before)
+
+    # -- buckets ---------------------------------------------------------------------------------------
+
+    async def create_bucket(self, bucket: str) -> None:
+        """Make the bucket, in this driver's region. See `AsyncDriver.create_bucket`."""
+        async with _Permit(self._others, self._permit_seconds):
+            # us-east-1 takes a second making of one's own bucket for a success (S3 API Reference,
+            # "CreateBucket": BucketAlreadyOwnedByYou). Of others' buckets it says that they exist.
+            if await self._is_there(bucket, if_denied=False):
+                raise BucketExistsError("the bucket exists", bucket=bucket)
+            await self._plane.create_bucket(bucket)
+
+    async def delete_bucket(self, bucket: str) -> None:
+        """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
+        self._known.pop(bucket, None)
+        async with _Permit(self._others, self._permit_seconds):
+            await self._plane.delete_bucket(bucket)
+
+    async def head_bucket(self, bucket: str) -> BucketInfo:
+        """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
+        async with _Permit(self._others, self._permit_seconds):
+            return await self._head_bucket(bucket)
+
+    async def list_buckets(self) -> Sequence[BucketInfo]:
+        """Return the buckets that these credentials own. See `AsyncDriver.list_buckets`."""
+        async with _Permit(self._others, self._permit_seconds):
+            buckets = await self._plane.list_buckets()
+        return sorted(buckets, key=attrgetter("name"))
+
+    async def _exists(self, bucket: str) -> bool:
+        """Tell whether there is a bucket, from memory if it was there a moment ago."""
+        now = asyncio.get_running_loop().time()
+        if self._known.get(bucket, 0.0) > now:
+            return True
+        there = await self._is_there(bucket, if_denied=True)
+        if there:
+            self._known[bucket] = now + _KNOWN_SECONDS
+        return there
+
+    async def _is_there(self, bucket: str, *, if_denied: bool) -> bool:
+        try:
+            await self._head_bucket(bucket)
+        except BucketNotFoundError:
+            return False
+        except PermissionDeniedError:
+            return if_denied
+        return True
+
+    async def _head_bucket(self, bucket: str) -> BucketInfo:
+        try:
+            return await self._plane.head_bucket(bucket)
+        except NotFoundError as error:
+            raise BucketNotFoundError(error.message) from error
+
+
+class _Permit:
+    """A permit for a request that is answered at once: `Permits` as a context."""
+
+    __slots__ = ("_permits", "_seconds")
+
+    def __init__(self, permits: Permits, seconds: float) -> None:
+        self._permits = permits
+        self._seconds = seconds
+
+    async def __aenter__(self) -> None:
+        if not self._permits.try_acquire():
+            await self._permits.acquire(self._seconds)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._permits.release()
+
+
+def _following(options: ListOptions, token: str) -> ListOptions:
+    return replace(options, token=token)
+
+
+def _check_order(page: Page, options: ListOptions) -> None:
+    """Raise if the service does not list in the order that merged listings rely on."""
+    keys = list(map(_key_of, page.entries))
+    if options.start_after is not None and options.token is None and keys:
+        keys.insert(0, options.start_after)
+    if any(map(gt, keys, islice(keys, 1, None))):
+        raise BackendError(
+            "the service does not list keys in bytewise order: give the driver dialect='seaweedfs'"
+        )
+
+
+_key_of = attrgetter("key")
