@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from crc32c import crc32c
 
 from trove_async._concurrency import for_each, in_thread
+from trove_async._http import range_header
+from trove_async._http_reading import Opened
 from trove_async.errors import ObjectNotFoundError, TroveError, UnavailableError
 from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo
 
@@ -42,7 +44,7 @@ from ._headers import (
 )
 from ._keys import bare_etag, encode_path, encode_query, quoted_etag
 from ._pages import parse_page
-from ._plane import Opened, UploadId
+from ._plane import UploadId
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
@@ -50,7 +52,6 @@ if TYPE_CHECKING:
 
     from trove_async._http import Answer, Transport
     from trove_async.models import (
-        ByteRange,
         CopyOptions,
         DeleteOptions,
         GetOptions,
@@ -120,7 +121,7 @@ class LeanPlane:
         """Open an object's body; the caller closes it."""
         headers = dict(self._asking)
         if options.range is not None:
-            headers["range"] = _range_header(options.range)
+            headers["range"] = range_header(options.range)
         if options.if_match is not None:
             headers["if-match"] = quoted_etag(options.if_match)
         if options.if_none_match is not None:
@@ -447,13 +448,6 @@ def _version(version_id: str | None) -> str:
 
 def _part(upload: UploadId, number: int) -> str:
     return encode_query({"partNumber": str(number), "uploadId": upload.id})
-
-
-def _range_header(asked: ByteRange) -> str:
-    """Return a range as HTTP writes it: with its last byte (RFC 9110, 14.1.2)."""
-    if asked.suffix is not None:
-        return f"bytes=-{asked.suffix}"
-    return f"bytes={asked.start}-{'' if asked.end is None else asked.end - 1}"
 
 
 def _source_headers(source: ObjectInfo) -> dict[str, str]:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from trove_async._concurrency import for_each, shielded
+from trove_async._services import conditioned
 from trove_async.errors import IntegrityError, ObjectNotFoundError, TroveError
 
-from ._conditions import conditioned
 from ._plane import UploadId
 
 if TYPE_CHECKING:

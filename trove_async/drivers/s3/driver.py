@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from trove_async._concurrency import Permits
 from trove_async._http import AiohttpTransport
+from trove_async._http_reading import Reader
+from trove_async._services import conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
     BackendError,
@@ -27,11 +29,9 @@ from trove_async.errors import (
 from trove_async.models import DeleteResult, GiB, MiB, TiB
 
 from ._client import Client
-from ._conditions import conditioned
 from ._copying import Copier
 from ._dialects import UNKNOWN, dialect_of
 from ._lean import LeanPlane
-from ._reading import Reader
 from ._session import Endpoint, Identity, Session
 from ._uploads import PartedUpload, abort_forgotten
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from trove_async._http_reading import Opened
     from trove_async.driver import DriverContext, DriverReader, Upload
     from trove_async.models import (
         BucketInfo,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
 
     from ._client import AddressingStyle
     from ._dialects import DialectName
-    from ._plane import Opened, Plane
+    from ._plane import Plane
 
 _MIN_PART: Final = 5 * MiB
 _MAX_PART: Final = 5 * GiB
