@@ -38,17 +38,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from importlib.metadata import EntryPoint
 
+    from trove_async.drivers.gcs import GCSDriver
     from trove_async.drivers.local import LocalDriver
     from trove_async.drivers.memory import MemoryDriver
     from trove_async.drivers.s3 import S3Driver
 
-__all__ = ["LocalDriver", "MemoryDriver", "S3Driver"]
+__all__ = ["GCSDriver", "LocalDriver", "MemoryDriver", "S3Driver"]
 
 ENTRY_POINTS = "trove_async.drivers"
 """The group in which other packages register their schemes."""
 
-_MODULES = {"LocalDriver": "local", "MemoryDriver": "memory", "S3Driver": "s3"}
-_EXTRAS = {"s3": "s3"}
+_MODULES = {"GCSDriver": "gcs", "LocalDriver": "local", "MemoryDriver": "memory", "S3Driver": "s3"}
+_EXTRAS = {"gcs": "gcs", "s3": "s3"}
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")  # RFC 3986, 3.1
 # `urlsplit` drops tabs and line breaks in silence: a path would then not be the one written.

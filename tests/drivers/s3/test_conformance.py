@@ -10,15 +10,13 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
-import pytest_asyncio
 
-from trove_async import Trove
 from trove_async.drivers.s3 import S3Driver
-from trove_async.testing import DriverSuite, StoreSuite
+from trove_async.testing import DriverSuite
 from trove_async.testing.driver.odd_keys import ODD_KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from trove_async.testing.servers import S3Server
 
