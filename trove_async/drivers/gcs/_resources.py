@@ -144,6 +144,7 @@ def info_from(
         elif lowered == "x-goog-hash":  # once with all of them, or once each
             checksums.update(hashes_in(value))
     exact = metadata.pop(EXACT, None) is None and exact
+    write_id = metadata.pop(WRITE_ID, None)
     encoding = headers.get("x-goog-stored-content-encoding") or headers.get("content-encoding")
     cache_control = headers.get("cache-control")
     try:
@@ -165,7 +166,7 @@ def info_from(
             checksums=checksums,
             version_id=generation,
             backend=backend,
-            write_id=metadata.pop(WRITE_ID, None),
+            write_id=write_id,
         )
     except (KeyError, ValueError) as error:
         raise UnavailableError(f"the service's answer makes no sense: {error!r}") from error

@@ -24,6 +24,7 @@ from trove_async.errors import (
     NotSupportedError,
     ObjectNotFoundError,
     PreconditionFailedError,
+    RangeError,
     UnavailableError,
 )
 from trove_async.models import DeleteResult, KiB, TiB
@@ -290,6 +291,8 @@ class GCSDriver:
             target += encode_query({"generation": options.version_id})
         answer = await self._found(bucket, key, self._client.send("GET", target, headers))
         try:
+            if options.range is not None and answer.headers.get("content-length") == "0":
+                raise RangeError("the object has no bytes")  # noqa: TRY301 - the answer is closed
             info, exact = info_from(answer.headers, bucket=bucket, key=key, backend=self._backend)
             _check_versions(options, info)
             part = content_range(answer.headers)
