@@ -19,12 +19,13 @@ import obstore
 import opendal
 import s3fs  # type: ignore[import-untyped]  # it has no types
 from _harness import MiB, concurrently
-from aiobotocore.config import AioConfig  # type: ignore[import-untyped]  # nor has it
-from aiobotocore.session import get_session  # type: ignore[import-untyped]
+from aiobotocore.config import AioConfig
+from aiobotocore.session import get_session
 from obstore.store import S3Store
 from yarl import URL
 
 from trove_async import BufferPool, ObjectInfo, Trove
+from trove_async.drivers import S3Driver
 from trove_async.testing.servers import S3Server
 
 BUCKET = "bench"
@@ -471,8 +472,14 @@ async def opened(
     async with AsyncExitStack() as stack:
         match library:
             case "trove_async":
-                who = f"{server.access_key_id}:{server.secret_access_key}@{server.region}"
-                driver = f"s3://{who}/?endpoint={quote(server.endpoint_url, '')}&path_style=true"
+                driver = S3Driver(
+                    region=server.region,
+                    endpoint_url=server.endpoint_url,
+                    access_key_id=server.access_key_id,
+                    secret_access_key=server.secret_access_key,
+                    addressing_style="path",
+                    max_connections=CONNECTIONS,
+                )
                 pool = None if pool_size is None else BufferPool(max_bytes=pool_size)
                 yield Ours(await stack.enter_async_context(Trove(driver, pool=pool)))
             case "obstore":

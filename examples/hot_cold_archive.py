@@ -5,15 +5,20 @@
 Stores every file of TREE (by default the running interpreter's standard library) through routes,
 shows where it all landed, reads it back with checksums verified, and moves one class of objects to
 another backend. The backends are three directories below DIRECTORY, by default a temporary one.
+
+With TROVE_DEMO=s3 in the environment the cold backend is a real S3 server, SeaweedFS, which runs as
+long as this does: pip install trove-async[demo-s3]
 """
 
 import argparse
 import asyncio
+import os
 import sysconfig
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -24,11 +29,11 @@ from rich.progress import (
     Progress,
     TextColumn,
     TimeElapsedColumn,
-    TransferSpeedColumn,
 )
 from rich.table import Table
 
 from trove_async import ObjectInfo, Route, Trove
+from trove_async.driver import AsyncDriver
 from trove_async.drivers import LocalDriver
 
 T = TypeVar("T")
@@ -59,7 +64,30 @@ ROUTES = [
 ]
 
 
-async def main(tree: Path, root: Path, limit: int | None) -> None:
+@contextmanager
+def cold_backend(root: Path) -> Iterator[AsyncDriver]:
+    """Make the driver of the cold backend, and what it talks to."""
+    match os.environ.get("TROVE_DEMO", ""):
+        case "":
+            yield LocalDriver(root / "cold")
+        case "s3":
+            from trove_async.drivers import S3Driver  # noqa: PLC0415 - needs aiobotocore
+            from trove_async.testing.servers import seaweedfs  # noqa: PLC0415
+
+            with seaweedfs() as server:
+                console.print(f"cold is SeaweedFS at {server.endpoint_url}")
+                yield S3Driver(
+                    region=server.region,
+                    endpoint_url=server.endpoint_url,
+                    access_key_id=server.access_key_id,
+                    secret_access_key=server.secret_access_key,
+                    addressing_style="path",
+                )
+        case other:
+            raise SystemExit(f"TROVE_DEMO is s3 or nothing, not {other!r}")
+
+
+async def main(tree: Path, root: Path, cold: AsyncDriver, limit: int | None) -> None:
     """Store, show, read back, move, tell."""
     files = sorted(path for path in tree.rglob("*") if is_ours(path))[:limit]
     sizes = {path.relative_to(tree).as_posix(): path.stat().st_size for path in files}
@@ -68,7 +96,7 @@ async def main(tree: Path, root: Path, limit: int | None) -> None:
 
     async with Trove(
         LocalDriver(root / "hot"),
-        backends={"cold": LocalDriver(root / "cold"), "archive": LocalDriver(root / "archive")},
+        backends={"cold": cold, "archive": LocalDriver(root / "archive")},
         routes=ROUTES,
         route_functions=[compiled],
     ) as store:
@@ -128,7 +156,6 @@ async def each(
         TextColumn(f"{what:32}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TransferSpeedColumn(),
         TimeElapsedColumn(),
         console=console,
     ) as progress:
@@ -152,7 +179,7 @@ async def verified(store: Trove, obj: ObjectInfo, tree: Path) -> int:
     """Read one object back: its checksum is verified on the way, its bytes against the file."""
     async with store.get(BUCKET, obj.key) as reader:
         body = await reader.read()
-    if "crc32c" not in reader.info.checksums:
+    if not reader.info.checksums:
         raise SystemExit(f"{obj.key} has no recorded checksum")
     if body != await asyncio.to_thread((tree / obj.key).read_bytes):
         raise SystemExit(f"{obj.key} came back different")
@@ -186,8 +213,9 @@ if __name__ == "__main__":
     parser.add_argument("--root", type=Path, help="where the backends are; kept")
     parser.add_argument("--limit", type=int, help="at most so many files")
     arguments = parser.parse_args()
-    if arguments.root is not None:
-        asyncio.run(main(arguments.tree, arguments.root, arguments.limit))
-    else:
-        with tempfile.TemporaryDirectory() as directory:
-            asyncio.run(main(arguments.tree, Path(directory), arguments.limit))
+    with ExitStack() as stack:
+        root = arguments.root
+        if root is None:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        cold = stack.enter_context(cold_backend(root))
+        asyncio.run(main(arguments.tree, root, cold, arguments.limit))

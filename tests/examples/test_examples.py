@@ -23,14 +23,14 @@ SHOWN = {
 }
 
 
-def run(script: str, *arguments: str) -> str:
+def run(script: str, *arguments: str, demo: str = "") -> str:
     ran = subprocess.run(  # noqa: S603 - our own examples
         [sys.executable, "-W", "error", str(EXAMPLES / script), *arguments],
         capture_output=True,
         text=True,
         timeout=50,
         check=False,
-        env={"PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+        env={"PYTHONPATH": str(ROOT), "COLUMNS": "100", "TROVE_DEMO": demo},
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     return ran.stdout
@@ -47,14 +47,26 @@ def test_example_runs_and_shows_its_point(script: str) -> None:
         assert line in shown
 
 
-def test_main_job_runs_on_a_tree_of_its_own(tmp_path: Path) -> None:
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
     tree = tmp_path / "tree"
     for name in ("a.py", "doc/readme.txt", "__pycache__/a.pyc", "pack.zip", "test/test_a.py"):
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
         (tree / name).write_bytes(name.encode() * 1000)
+    return tree
+
+
+def test_main_job_runs_on_a_tree_of_its_own(tree: Path, tmp_path: Path) -> None:
     shown = run("hot_cold_archive.py", str(tree), "--root", str(tmp_path / "store"))
     for line in SHOWN["hot_cold_archive.py"]:
         assert line in shown
     assert (tmp_path / "store" / "hot" / "stdlib" / "a.py").read_bytes() == b"a.py" * 1000
     assert (tmp_path / "store" / "cold" / "stdlib" / "pack.zip").exists()
     assert (tmp_path / "store" / "archive" / "stdlib" / "retired" / "test" / "test_a.py").exists()
+
+
+def test_main_job_runs_with_a_real_s3_as_its_cold_backend(tree: Path, tmp_path: Path) -> None:
+    shown = run("hot_cold_archive.py", str(tree), "--root", str(tmp_path / "store"), demo="s3")
+    for line in ("cold is SeaweedFS at http://127.0.0.1:", *SHOWN["hot_cold_archive.py"]):
+        assert line in shown
+    assert not (tmp_path / "store" / "cold").exists()

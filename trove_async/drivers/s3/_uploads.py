@@ -6,9 +6,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
-from trove_async._concurrency import for_each, shielded
+import anyio
+
+from trove_async._concurrency import finished, for_each
 from trove_async._services import conditioned
-from trove_async.errors import IntegrityError, ObjectNotFoundError, TroveError
+from trove_async.errors import IntegrityError, ObjectNotFoundError, TroveError, UnavailableError
 
 from ._plane import UploadId
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 ABORTS = 8
 """Forgotten uploads that are aborted at a time."""
+
+ABORT_PAUSES = (0.1, 1.0)
+"""Seconds before an abort that failed is tried again."""
 
 
 class PartedUpload:
@@ -58,8 +63,16 @@ class PartedUpload:
         upload, self._upload = self._upload, None
         if upload is None or self._info is not None:
             return
-        with shielded(), suppress(TroveError):  # what is left is for `gc_uploads`
-            await self._plane.abort_upload(upload)
+        with suppress(TroveError):  # what is left is for `gc_uploads`
+            await finished(self._abort(upload))
+
+    async def _abort(self, upload: UploadId) -> None:
+        """Abort the upload, a few times if need be: nobody above does it again."""
+        for pause in ABORT_PAUSES:
+            with suppress(UnavailableError):
+                return await self._plane.abort_upload(upload)
+            await anyio.sleep(pause)
+        return await self._plane.abort_upload(upload)
 
     @property
     def id(self) -> UploadId:

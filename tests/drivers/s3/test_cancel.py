@@ -1,0 +1,228 @@
+"""A cancel at every named point of a transfer leaves nothing: not here, and not at the server."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from tests.drivers.s3.linking import boto, linked
+from tests.fakes import assert_idle
+from tests.http_faults import Answer, Stall
+from trove_async._concurrency import OwnedTask, task_group
+from trove_async.models import KiB, MiB
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    from tests.drivers.s3.linking import Link
+    from trove_async.testing.servers import S3Server
+
+OLD = b"old"
+SMALL = hashlib.sha256(b"small").digest() * 2048 * 64  # 4 MiB: more than sockets swallow
+LARGE = SMALL * 3  # of three parts
+
+
+@pytest.fixture(scope="module")
+def client(seaweed: S3Server) -> Any:
+    return boto(seaweed)
+
+
+@pytest_asyncio.fixture
+async def link(seaweed: S3Server, client: Any) -> AsyncIterator[Link]:
+    async with linked(seaweed, client, max_connections=4) as link:
+        await link.place("key", OLD)
+        await link.place("source", LARGE)
+        yield link
+
+
+async def cancelled(
+    link: Link, stall: Stall, work: Coroutine[Any, Any, object], *, sending: bool = False
+) -> None:
+    """Begin some work, and cancel it where it stalls; nothing may be left of it.
+
+    A proxy whose window is full of a body cannot see that its client has gone: if it is `sending`,
+    the stall is released then, for the proxy to find that nothing more comes.
+    """
+    task = OwnedTask(work)
+    await stall.reached.wait()
+    assert not task.done
+    await task.aclose()
+    if sending:
+        stall.release()
+    await nothing_left(link)
+
+
+async def nothing_left(link: Link) -> None:
+    await link.proxy.quiet()
+    assert_idle(link.store)
+    assert await link.uploads() == []
+    # And as many connections as ever are there to be used.
+    async with task_group() as group:
+        for _ in range(8):
+            group.start_soon(link.store.read, link.bucket, "key")
+
+
+@pytest.mark.parametrize(
+    ("at", "byte"),
+    [
+        ("request head", 0),
+        ("request body", 0),
+        ("request body", MiB),
+    ],
+)
+async def test_put_cancelled_before_its_last_byte_leaves_the_old_object(
+    link: Link, at: Any, byte: int
+) -> None:
+    stall = link.proxy.arm(Stall(at, byte), method="PUT")
+    await cancelled(link, stall, link.store.put(link.bucket, "key", SMALL), sending=True)
+    assert await link.stored("key") == OLD
+    assert link.counted["PutObject"] == 1
+
+
+async def test_put_cancelled_when_it_was_stored_has_stored_all(link: Link) -> None:
+    stall = link.proxy.arm(Stall("answer head"), method="PUT")
+    await cancelled(link, stall, link.store.put(link.bucket, "key", SMALL))
+    assert await link.stored("key") == SMALL
+    assert link.counted["PutObject"] == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "at", "byte"),
+    [
+        ("POST", "*uploads*", "request head", 0),
+        ("PUT", "*partNumber=1*", "request head", 0),
+        ("PUT", "*partNumber=2*", "request body", MiB),
+        ("PUT", "*partNumber=3*", "answer head", 0),
+        ("POST", "*uploadId*", "request head", 0),
+    ],
+    ids=["opening", "before a part", "in a part", "after a part", "before the commit"],
+)
+async def test_large_put_cancelled_before_its_commit_leaves_the_old_object(
+    link: Link, method: str, target: str, at: Any, byte: int
+) -> None:
+    stall = link.proxy.arm(Stall(at, byte), method=method, target=target)
+    sending = method == "PUT" and at != "answer head"
+    await cancelled(link, stall, link.store.put(link.bucket, "key", LARGE), sending=sending)
+    assert await link.stored("key") == OLD
+    assert link.counted["CompleteMultipartUpload"] <= 1
+
+
+async def test_large_put_cancelled_before_it_was_told_its_upload_leaves_litter_that_is_found(
+    link: Link,
+) -> None:
+    stall = link.proxy.arm(Stall("answer head"), method="POST", target="*uploads*")
+    task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+    await stall.reached.wait()
+    await task.aclose()
+    await link.proxy.quiet()
+    assert await link.driver.gc_uploads(link.bucket, older_than=0) == 1
+    await nothing_left(link)
+    assert await link.stored("key") == OLD
+
+
+async def test_large_put_cancelled_when_it_was_committed_has_stored_all(link: Link) -> None:
+    stall = link.proxy.arm(Stall("answer head"), method="POST", target="*uploadId*")
+    await cancelled(link, stall, link.store.put(link.bucket, "key", LARGE))
+    assert await link.stored("key") == LARGE
+
+
+async def test_large_put_cancelled_between_two_parts_leaves_the_old_object(link: Link) -> None:
+    stall = Stall("request body")
+
+    async def source() -> AsyncIterator[bytes]:
+        yield LARGE[: 6 * MiB]
+        await stall.wait()
+        pytest.fail("the source goes on")
+
+    await cancelled(link, stall, link.store.put(link.bucket, "key", source()))
+    assert await link.stored("key") == OLD
+    assert link.counted["AbortMultipartUpload"] == link.counted["CreateMultipartUpload"] == 1
+
+
+async def test_large_put_cancelled_in_its_abort_is_aborted_all_the_same(link: Link) -> None:
+    link.proxy.arm(Answer(403), method="PUT", target="*partNumber=2*")
+    stall = link.proxy.arm(Stall("request head"), method="DELETE")
+    task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+    await stall.reached.wait()
+    async with task_group() as group:
+        group.start_soon(task.aclose)
+        for _ in range(20):  # were the abort given up, the proxy would see its client go
+            await asyncio.sleep(0)
+        assert not task.done
+        stall.release()
+    await nothing_left(link)
+    assert await link.stored("key") == OLD
+    assert link.counted["AbortMultipartUpload"] == 1
+
+
+async def test_large_put_cancelled_in_a_part_and_in_its_abort_is_aborted(link: Link) -> None:
+    part = link.proxy.arm(Stall("request body", MiB), method="PUT", target="*partNumber=2*")
+    abort = link.proxy.arm(Stall("request head"), method="DELETE")
+    task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+    await part.reached.wait()
+    async with task_group() as group:
+        group.start_soon(task.aclose)
+        await abort.reached.wait()
+        group.start_soon(task.aclose)  # a second cancel
+        await asyncio.sleep(0)
+        part.release()
+        abort.release()
+    await link.proxy.quiet()
+    assert_idle(link.store)
+    assert await link.stored("key") == OLD
+    assert len(await link.uploads()) <= 1  # a lost abort is litter, never damage
+
+
+@pytest.mark.parametrize(
+    ("at", "byte"),
+    [("request head", 0), ("answer head", 0), ("answer body", 0), ("answer body", MiB)],
+)
+async def test_get_cancelled_anywhere_leaves_no_connection(link: Link, at: Any, byte: int) -> None:
+    async def read() -> None:
+        async with link.store.get(link.bucket, "source") as reader:
+            while await reader.read(64 * KiB):
+                pass
+
+    stall = link.proxy.arm(Stall(at, byte), method="GET")
+    await cancelled(link, stall, read())
+
+
+@pytest.mark.parametrize("at", ["request head", "answer head"])
+async def test_copy_cancelled_anywhere_is_whole_or_is_not(link: Link, at: Any) -> None:
+    stall = link.proxy.arm(Stall(at), method="PUT")
+    await cancelled(link, stall, link.store.copy(link.bucket, "source", link.bucket, "key"))
+    assert await link.stored("key") == (OLD if at == "request head" else LARGE)
+    assert link.counted["CopyObject"] == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [("HEAD", "head"), ("DELETE", "delete")],
+)
+@pytest.mark.parametrize("at", ["request head", "answer head"])
+async def test_head_and_delete_cancelled_anywhere_leave_no_connection(
+    link: Link, method: str, call: str, at: Any
+) -> None:
+    await link.place("other", OLD)
+    stall = link.proxy.arm(Stall(at), method=method)
+    await cancelled(link, stall, getattr(link.store, call)(link.bucket, "other"))
+
+
+@pytest.mark.parametrize("at", ["request head", "answer head", "answer body"])
+async def test_list_cancelled_anywhere_leaves_no_connection(link: Link, at: Any) -> None:
+    stall = link.proxy.arm(Stall(at), target="*list-type*")
+    await cancelled(link, stall, link.store.list(link.bucket).all())
+
+
+async def test_store_closed_under_a_transfer_leaves_nothing(link: Link) -> None:
+    stall = link.proxy.arm(Stall("answer body", MiB), method="GET")
+    reader = await link.store.get(link.bucket, "source")
+    task = OwnedTask(reader.read())
+    await stall.reached.wait()
+    await link.store.aclose()
+    await task.aclose()
+    await reader.aclose()
