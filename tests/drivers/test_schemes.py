@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trove_async import drivers
-from trove_async.drivers import Address, MemoryDriver, SplitURL, address_from_url
+from trove_async.drivers import Address, MemoryDriver, S3Driver, SplitURL, address_from_url
 from trove_async.errors import ConfigError
 from trove_async.layers import Mapped, driver_from_url
 
@@ -37,7 +37,21 @@ BAD = [
     ("mem://name", "nothing follows"),
     ("mem:///name", "nothing follows"),
     ("memory://?size=1", "unknown option 'size': there are none"),
-    ("ftp://host/", "unknown scheme 'ftp': there are file, local, mem, memory"),
+    ("s3://", "neither a bucket nor a region"),
+    ("s3:///prefix", "neither a bucket nor a region"),
+    ("s3://eu-west-1/?region=eu-west-2", "its region twice"),
+    ("s3://key@bucket", "a colon between"),
+    ("s3://:secret@bucket", "a colon between"),
+    ("s3://key:@bucket", "a colon between"),
+    ("s3://bucket?path_style=yes", "path_style is true or false"),
+    ("s3://bucket?max_connections=0", "max_connections is a number above 0"),
+    ("s3://bucket?max_connections=-1", "max_connections is a number above 0"),
+    ("s3://bucket?dialect=klingon", "dialect is"),
+    ("s3://bucket?endpoint=ftp://host", "an endpoint is"),
+    ("s3://bucket?endpoint=http://host/path", "an endpoint is"),
+    ("s3://bucket?endpoint=http://key:secret@host", "an endpoint is"),
+    ("s3://bucket?color=red", "unknown option 'color'"),
+    ("ftp://host/", "unknown scheme 'ftp': there are file, local, mem, memory, s3"),
 ]
 
 
@@ -51,7 +65,10 @@ def test_url_that_cannot_be_used_is_refused_in_one_line(url: str, why: str) -> N
 @pytest.mark.parametrize(
     "url",
     [
-        "s3://KEY:SECRET@eu-west-1/bucket",
+        "s3://KEY:SECRET@eu-west-1/bucket?color=SECRET",
+        "s3://KEY:SECRET@eu-west-1/?endpoint=https://KEY:SECRET@host",
+        "s3://KEY:SECRET@",
+        "s3://KEYSECRET@bucket",
         "file://KEY:SECRET@host/data",
         "local:///data?fsync=SECRET",
         "mem://KEY:SECRET@x",
@@ -84,7 +101,14 @@ def test_memory_urls_make_a_backend_of_their_own(url: str) -> None:
 
 def test_parts_of_a_url_are_decoded_and_hidden() -> None:
     parts = SplitURL.of("x+y://ho%20st/a%2Fb%3F?c=%26+&d=")
-    assert parts == SplitURL(scheme="x+y", host="ho st", path="/a/b?", options={"c": "&+", "d": ""})
+    assert parts == SplitURL(
+        scheme="x+y",
+        host="ho st",
+        netloc="ho%20st",
+        path="/a/b?",
+        options={"c": "&+", "d": ""},
+    )
+    assert SplitURL.of("x://a%40b@c").netloc == "a%40b@c"
     assert repr(parts) == "SplitURL(scheme='x+y')"
 
 
@@ -143,7 +167,7 @@ def test_entry_point_adds_a_scheme(install: Callable[..., None]) -> None:
     assert isinstance(driver_from_url("plug://a?b#c"), MemoryDriver)
     assert Plugin.url == "plug://a?b#c"
     assert isinstance(driver_from_url("FUNC://a"), MemoryDriver)
-    with pytest.raises(ConfigError, match=r"there are file, func, local, mem, memory, plug$"):
+    with pytest.raises(ConfigError, match=r"there are file, func, local, mem, memory, plug, s3$"):
         driver_from_url("other://a")
 
 
@@ -190,6 +214,62 @@ def test_url_that_names_a_bucket_is_mapped_into_it(monkeypatch: pytest.MonkeyPat
     layer = driver_from_url("cloud://acme/team")
     assert isinstance(layer, Mapped)
     assert layer.place("data", "key") == inner.place("acme", "team/data/key")
+
+
+@pytest.mark.parametrize(
+    ("url", "region", "into", "prefix"),
+    [
+        ("s3://bucket", None, "bucket", ""),
+        ("s3://bucket/", None, "bucket", ""),
+        ("s3://bucket/a/b", None, "bucket", "a/b"),
+        ("S3://bucket?region=eu-west-1", "eu-west-1", "bucket", ""),
+        ("s3://eu-west-1", "eu-west-1", None, ""),
+        ("s3://eu-west-1/", "eu-west-1", None, ""),
+        ("s3://us-gov-west-1/bucket/a", "us-gov-west-1", "bucket", "a"),
+        ("s3://bucket/eu-west-1", None, "bucket", "eu-west-1"),
+        ("s3://key:secret@bucket/a", None, "bucket", "a"),
+    ],
+)
+def test_s3_url_names_a_bucket_or_a_region(
+    url: str, region: str | None, into: str | None, prefix: str
+) -> None:
+    address = address_from_url(url)
+    assert isinstance(address.driver, S3Driver)
+    assert address.driver._identity.region == region
+    assert (address.into, address.prefix) == (into, prefix)
+
+
+def test_s3_url_says_all_that_the_driver_takes() -> None:
+    options = (
+        "endpoint=http%3A%2F%2Flocalhost%3A9000&path_style=true&max_connections=7&profile=p"
+        "&role_arn=arn:aws:iam::1:role/r&dialect=s3&expected_bucket_owner=123"
+    )
+    driver = address_from_url(f"s3://KEY:a%2Fb+c%3Ad@us-east-1/?{options}").driver
+    assert isinstance(driver, S3Driver)
+    told = driver._identity
+    assert (told.access_key_id, told.secret_access_key) == ("KEY", "a/b+c:d")
+    assert (told.endpoint_url, told.profile) == ("http://localhost:9000", "p")
+    assert told.role_arn == "arn:aws:iam::1:role/r"
+    assert driver.capabilities.max_reads == 7
+    assert driver._addressing == "path"
+    assert "a/b" not in repr(told)
+    assert "KEY" not in repr(told)
+
+
+def test_driver_without_its_package_says_what_to_install() -> None:
+    script = (
+        "import sys\n"
+        "sys.modules['aiohttp'] = None\n"
+        "from trove_async.drivers import address_from_url\n"
+        "from trove_async.errors import ConfigError\n"
+        "try:\n"
+        "    address_from_url('s3://bucket')\n"
+        "except ConfigError as error:\n"
+        "    assert 'pip install trove-async[s3]' in str(error), error\n"
+        "else:\n"
+        "    raise AssertionError\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)  # noqa: S603 - our own interpreter
 
 
 def is_directory(path: str) -> bool:

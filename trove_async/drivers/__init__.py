@@ -11,7 +11,15 @@ URL                      backend                                     options
 ``local://./rel/ative``  one below the working directory             the same
 ``mem://``               `MemoryDriver`, empty, of its own           none
 ``memory://``            the same                                    none
+``s3://BUCKET/PREFIX``   `S3Driver`, everything in that bucket       ``region``, ``endpoint``, …
+``s3://ID:KEY@REGION/``  `S3Driver`, signing with these keys         ``endpoint``, …
 =======================  ==========================================  ==============================
+
+What an ``s3`` URL calls a region looks like one (``eu-west-1``); a bucket may follow it
+(``s3://eu-west-1/BUCKET/PREFIX``), and keys may stand before either. Without keys the SDK's usual
+chain has them. More options: ``path_style=true``, ``profile``, ``role_arn``, ``dialect``,
+``expected_bucket_owner`` and ``max_connections``; a secret with a ``/``, ``?`` or ``#`` is written
+with ``%2F``, ``%3F`` or ``%23``.
 
 Options are a query (``file:///data?fsync=false``); switches are ``true`` or ``false``. In a path,
 ``%23``, ``%25`` and ``%3F`` stand for ``#``, ``%`` and ``?``.
@@ -28,7 +36,7 @@ import re
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from trove_async.driver import AsyncDriver
@@ -37,6 +45,7 @@ from trove_async.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from importlib.metadata import EntryPoint
+    from types import ModuleType
 
     from trove_async.drivers.gcs import GCSDriver
     from trove_async.drivers.local import LocalDriver
@@ -59,7 +68,18 @@ _UNWRITTEN = re.compile(r"[\x00-\x20\x7f]")
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(_imported(_MODULES[name]), name)
+
+
+def _imported(module: str) -> ModuleType:
+    try:
+        return import_module(f"{__name__}.{module}")
+    except ModuleNotFoundError as error:
+        if module not in _EXTRAS or (error.name or "").startswith("trove_async"):
+            raise
+        raise ConfigError(
+            f"this driver needs {error.name}: pip install trove-async[{_EXTRAS[module]}]"
+        ) from error
 
 
 def __dir__() -> list[str]:
@@ -88,12 +108,14 @@ class SplitURL:
     Attributes:
         scheme: What kind of backend, in lower case.
         host: What stands between ``//`` and the next ``/``, decoded.
+        netloc: The same, as it is written.
         path: What follows, with the slash it begins with, decoded.
         options: The query, decoded.
     """
 
     scheme: str
     host: str = field(repr=False)
+    netloc: str = field(repr=False)
     path: str = field(repr=False)
     options: Mapping[str, str] = field(repr=False)
 
@@ -120,7 +142,7 @@ class SplitURL:
             raise _bad(name, "a NUL can be part of no name")
         if len(dict(pairs)) < len(pairs):
             raise _bad(name, "an option is given twice")
-        return cls(scheme=name, host=host, path=path, options=dict(pairs))
+        return cls(scheme=name, host=host, netloc=parts.netloc, path=path, options=dict(pairs))
 
     def check_options(self, known: Collection[str] = ()) -> None:
         """Raise ConfigError for an option that is not among the known ones."""
@@ -200,11 +222,63 @@ def _memory(url: SplitURL) -> Address:
     return Address(driver=MemoryDriver())
 
 
+# What AWS calls its regions: us-east-1, ap-southeast-4, us-gov-west-1, cn-north-1, us-iso-east-1.
+_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+){1,2}-[0-9]{1,2}").fullmatch
+
+_S3_OPTIONS = {
+    "endpoint": "endpoint_url",
+    "profile": "profile",
+    "role_arn": "role_arn",
+    "dialect": "dialect",
+    "expected_bucket_owner": "expected_bucket_owner",
+}
+
+
+def _s3(url: SplitURL) -> Address:
+    url.check_options({*_S3_OPTIONS, "region", "path_style", "max_connections"})
+    who, at, where = url.netloc.rpartition("@")
+    key_id, colon, secret = who.partition(":")
+    if at and not (key_id and colon and secret):
+        raise _bad("s3", "before '@' stand an access key's id and its secret, with a colon between")
+    settings: dict[str, Any] = {
+        ours: url.options[theirs] for theirs, ours in _S3_OPTIONS.items() if theirs in url.options
+    }
+    if at:
+        settings["access_key_id"] = _decoded(key_id)
+        settings["secret_access_key"] = _decoded(secret)
+    bucket, _, prefix = f"{_decoded(where)}{url.path}".partition("/")
+    region = url.options.get("region")
+    if _REGION(bucket):
+        if region is not None:
+            raise _bad("s3", "it names its region twice")
+        region, (bucket, _, prefix) = bucket, prefix.partition("/")
+    if not bucket and (prefix or region is None):
+        raise _bad("s3", "it names neither a bucket nor a region")
+    if url.switch("path_style", default=False):
+        settings["addressing_style"] = "path"
+    if "max_connections" in url.options:
+        settings["max_connections"] = _count(url, "max_connections")
+    driver = _imported("s3").S3Driver(region=region, **settings)
+    return Address(driver=driver, into=bucket or None, prefix=prefix)
+
+
+def _decoded(written: str) -> str:
+    return unquote(written, errors="strict")
+
+
+def _count(url: SplitURL, name: str) -> int:
+    value = url.options[name]
+    if not (value.isascii() and value.isdigit() and int(value)):
+        raise _bad(url.scheme, f"option {name} is a number above 0")
+    return int(value)
+
+
 _SCHEMES: dict[str, Callable[[SplitURL], Address]] = {
     "file": _local,
     "local": _local,
     "mem": _memory,
     "memory": _memory,
+    "s3": _s3,
 }
 
 

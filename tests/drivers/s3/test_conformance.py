@@ -10,13 +10,17 @@ import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+import pytest_asyncio
 
+from trove_async import Trove
+from trove_async.drivers.local import LocalDriver
 from trove_async.drivers.s3 import S3Driver
-from trove_async.testing import DriverSuite
+from trove_async.testing import DriverSuite, StoreSuite
 from trove_async.testing.driver.odd_keys import ODD_KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from trove_async.testing.servers import S3Server
 
@@ -94,3 +98,30 @@ class TestSeaweed(DriverSuite):
     @pytest.fixture
     def driver(self, seaweed: S3Server) -> S3Driver:
         return driver_of(seaweed)
+
+
+class TestStoreOnMoto(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self, moto_server: S3Server) -> AsyncIterator[Trove]:
+        async with Trove(driver_of(moto_server, checksums=False)) as store:
+            yield store
+
+
+class TestStoreOnSeaweed(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(self, seaweed: S3Server) -> AsyncIterator[Trove]:
+        async with Trove(driver_of(seaweed)) as store:
+            yield store
+
+
+class TestRoutedStore(StoreSuite):
+    """The cold tier behind a local one: what ends in ``.bin`` is cold."""
+
+    @pytest_asyncio.fixture
+    async def store(self, seaweed: S3Server, tmp_path: Path) -> AsyncIterator[Trove]:
+        async with Trove(
+            LocalDriver(tmp_path, fsync=False),
+            backends={"cold": driver_of(seaweed)},
+            routes=[("*.bin", "cold"), ("**/*.bin", "cold"), ("key", "cold")],
+        ) as store:
+            yield store

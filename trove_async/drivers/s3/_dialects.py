@@ -68,7 +68,7 @@ async def dialect_of(name: DialectName, endpoint: Endpoint, transport: Transport
     if name == "auto":
         try:
             answer = await within(
-                _ASK_SECONDS, "no answer came", transport.send("HEAD", endpoint.origin, "/", {})
+                _ASK_SECONDS, "no answer came", transport.send("GET", endpoint.origin, "/", {})
             )
         except TroveError:
             return UNKNOWN

@@ -131,6 +131,8 @@ class S3Driver:
     ) -> None:
         if addressing_style not in {"auto", "path", "virtual"}:
             raise ConfigError("addressing_style is 'auto', 'path' or 'virtual'")
+        if max_connections < 1 or parallel_parts < 1:
+            raise ConfigError("max_connections and parallel_parts are at least 1")
         if dialect not in {"auto", "s3", "seaweedfs"}:
             raise ConfigError("dialect is 'auto', 's3' or 'seaweedfs'")
         if data_plane not in {"lean", "sdk"}:
