@@ -91,6 +91,7 @@ class Cloud:
     Attributes:
         keeps_at_most: Bytes that a session keeps of one request.
         rewrites_at_most: Bytes that one request to rewrite copies.
+        xml: Whether the XML API is there.
         tokens: The access tokens that are good; None: nobody is asked.
     """
 
@@ -101,6 +102,7 @@ class Cloud:
         self.rewrites: dict[str, Rewrite] = {}
         self.keeps_at_most: int | None = None
         self.rewrites_at_most = 1 << 40
+        self.xml = True
         self.tokens: set[str] | None = None
         self._generations = count(1_700_000_000_000_001)
 

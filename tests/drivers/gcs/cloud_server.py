@@ -123,8 +123,12 @@ class CloudServer:
     async def list_objects(self, request: web.Request, bucket: str) -> dict[str, Any]:
         return self.cloud.list(bucket, request.query)
 
-    async def get_object(self, request: web.Request, bucket: str, name: str) -> dict[str, Any]:
-        return self.cloud.object(bucket, name, request.query).resource(bucket)
+    async def get_object(self, request: web.Request, bucket: str, name: str) -> Any:
+        held = self.cloud.object(bucket, name, request.query)
+        said = held.resource(bucket)
+        if request.query.get("alt") == "media":
+            return _media(request, held, {**said, "metadata": {}})
+        return said
 
     async def delete_object(self, request: web.Request, bucket: str, name: str) -> web.Response:
         self.cloud.delete(bucket, name, request.query)
@@ -216,7 +220,7 @@ class CloudServer:
         if start > have:
             raise RefusedError(503, "backendError", f"Bytes from {have} on are missing.")
         fresh = body[have - start :]
-        if self.cloud.keeps_at_most is not None:
+        if self.cloud.keeps_at_most is not None and len(fresh) > self.cloud.keeps_at_most:
             fresh = fresh[: self.cloud.keeps_at_most]
             last = False
         if broken or not last:
@@ -232,6 +236,8 @@ class CloudServer:
 
     async def read(self, request: web.Request, bucket: str, name: str) -> web.StreamResponse:
         """Answer as the XML API does."""
+        if not self.cloud.xml:
+            return web.Response(status=404, text="Not Found")
         wanted = dict(request.query)
         if "x-goog-if-generation-match" in request.headers:
             wanted["ifGenerationMatch"] = request.headers["x-goog-if-generation-match"]

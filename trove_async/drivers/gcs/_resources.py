@@ -179,6 +179,11 @@ def hashes_in(value: str) -> dict[str, str]:
     return {name: digest for name, _, digest in pairs if name in CHECKSUMS}
 
 
+def is_generation(etag: str | None) -> bool:
+    """Tell whether an etag can be one of ours: a generation."""
+    return etag is not None and _NUMBER(etag) is not None
+
+
 def generation_of(etag: str) -> str:
     """Return the generation that an etag of ours stands for.
 
@@ -186,7 +191,7 @@ def generation_of(etag: str) -> str:
         PreconditionFailedError: It stands for none, so no object has it. Zero, to the service, would
             mean "no object", which is not what an etag says.
     """
-    if not _NUMBER(etag):
+    if not is_generation(etag):
         raise PreconditionFailedError("if_match: this backend has given no object that etag")
     return etag
 
