@@ -23,7 +23,6 @@ import aiohttp
 from trove_async._concurrency import in_thread
 from trove_async.errors import (
     ConfigError,
-    NotSupportedError,
     TroveError,
     UnauthenticatedError,
     UnavailableError,
@@ -159,12 +158,10 @@ class Credentials:
         return await self._metadata("/instance/service-accounts/default/email")
 
     async def signature(self, text: str, email: str) -> bytes:
-        """Sign a text as the service account."""
+        """Sign a text as the service account, where there is one (`can_sign`)."""
         key = self._source.service_data.get("private_key")
         if key:
             return await in_thread(_signature, text, str(key))
-        if not self.can_sign:
-            raise NotSupportedError("these credentials sign no URLs: a service account's do")
         token = await self.token()
 
         async def ask() -> bytes:
@@ -210,12 +207,14 @@ def _loaded(
 
     try:
         # The SDK takes a file that it cannot read for none at all, and goes on to the next kind.
-        if credentials is None:
-            file = None
-        elif isinstance(credentials, Mapping):
-            file = StringIO(json.dumps(dict(credentials)))
-        else:
-            file = StringIO(json.dumps(json.loads(Path(credentials).read_text("utf-8"))))
+        file = None
+        if credentials is not None:
+            if isinstance(credentials, Mapping):
+                said = dict(credentials)
+            else:
+                said = json.loads(Path(credentials).read_text("utf-8"))
+            said["type"]
+            file = StringIO(json.dumps(said))
         # To its types, a session is of another library, which its twin package uses.
         return Token(service_file=file, session=cast("Any", session), scopes=[SCOPE])
     except OSError as error:

@@ -413,8 +413,8 @@ class GCSDriver:
         if not 0 < seconds <= MOST_SECONDS:
             raise NotSupportedError(f"a URL is good for up to {MOST_SECONDS} seconds")
         credentials = self._credentials
-        if credentials is None:
-            raise NotSupportedError("nobody signs: the driver was given no credentials")
+        if credentials is None or not credentials.can_sign:
+            raise NotSupportedError("nobody signs: a service account does, and there is none")
         email = await credentials.email()
         url = unsigned(
             method, self._origin, bucket, key, email=email, expires=seconds, now=time.time()
