@@ -215,10 +215,10 @@ class AiohttpTransport:
         except BaseException as error:
             if body is not None:
                 body.abort()
-            failure = _failure(error)
+            failure = translated(error)
             if failure is None:
                 raise
-            raise failure from _shown(error)
+            raise failure from shown(error)
         if self._longer is not None and (connection := response.connection) is not None:
             protocol = connection.protocol
             if protocol is not None:
@@ -237,7 +237,7 @@ async def _once(
     try:
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        failure = _failure(error)
+        failure = translated(error)
         assert failure is not None  # noqa: S101 - both are in the table
         raise failure from error
 
@@ -340,10 +340,10 @@ class _AiohttpAnswer:
             while not data and not content.at_eof():
                 data, _ = await content.readchunk()
         except Exception as error:
-            failure = _failure(error)
+            failure = translated(error)
             if failure is None:
                 raise
-            raise failure from _shown(error)
+            raise failure from shown(error)
         return data
 
     def close(self) -> None:
@@ -374,15 +374,18 @@ _FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], bool, str], ...]
 )
 
 
-def _failure(error: BaseException) -> TroveError | None:
-    """Return what a failure of aiohttp's is here; None: it is none of its."""
+def translated(error: BaseException) -> TroveError | None:
+    """Return what a failure of aiohttp's is here; None: it is none of its.
+
+    For an SDK that lets such failures through.
+    """
     for kind, ours, retryable, message in _FAILURES:
         if isinstance(error, kind):
             return ours(f"the server cannot be used: {message}", retryable=retryable)
     return None
 
 
-def _shown(error: BaseException) -> BaseException | None:
+def shown(error: BaseException) -> BaseException | None:
     """Return what may stand behind our error: not what quotes the request's headers."""
     return error.__cause__ if isinstance(error, aiohttp.ClientResponseError) else error
 

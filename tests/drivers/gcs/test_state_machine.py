@@ -61,5 +61,5 @@ def test_store_over_gcs_does_what_a_dict_does(
 ) -> None:
     hosted.cloud.rewrites_at_most = 1 << 20
     hosted.cloud.keeps_at_most = 1 << 19
-    monkeypatch.setitem(STORES, "gcs", hosted.store)  # type: ignore[arg-type]  # it is a dict
+    monkeypatch.setitem(STORES, "gcs", hosted.store)
     played("gcs", tmp_path, max_examples=8, stateful_step_count=25)

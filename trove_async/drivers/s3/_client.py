@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from trove_async._concurrency import in_thread
 from trove_async._http import WINDOW
-from trove_async.errors import InvalidNameError, TroveError, UnavailableError
+from trove_async.errors import TroveError, UnavailableError
 from trove_async.models import MiB
 
 from ._answers import parse_error
 from ._failures import failure
 from ._keys import encode_path, encode_value
+from ._requests import check_bucket
 from ._signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from trove_async._http import Answer, Origin, Transport
 
@@ -56,9 +57,6 @@ _ERROR_BYTES: Final = MiB
 
 _DNS_SAFE = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]").fullmatch
 """What fits into a host's name. S3 User Guide, "General purpose bucket naming rules"."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}").fullmatch
-"""What any bucket may be called: the names that us-east-1 once allowed. S3 User Guide, ditto."""
 
 _REGION = re.compile(r"[a-z0-9-]{1,64}").fullmatch
 
@@ -134,7 +132,7 @@ class Client:
             TroveError: As the service's refusal says.
         """
         payload_hash = await self._payload_hash(views)
-        tried: set[str] = set()
+        learnt: set[str] = set()
         while True:
             signer, origin, path = self._address(bucket)
             target = path + encode_path(key) if key is not None else path[:-1] or "/"
@@ -155,10 +153,10 @@ class Client:
             if answer.status < HTTPStatus.MULTIPLE_CHOICES:
                 return answer
             refused = await self.refused(answer)
-            lesson = await self._learn(refused, bucket, credentials, signer)
-            if lesson is None or lesson in tried:
+            lesson = await self._learn(refused, bucket, credentials, signer, learnt)
+            if lesson is None:
                 raise refused.error()
-            tried.add(lesson)
+            learnt.add(lesson)
 
     async def refused(self, answer: Answer) -> Refused:
         """Read an answer that is an error, and let go of it."""
@@ -209,10 +207,7 @@ class Client:
             signer = self._signers[endpoint.region] = Signer(endpoint.region)
         origin, path = endpoint.origin, "/"
         if bucket is not None:
-            if not _NAME(bucket):
-                raise InvalidNameError(
-                    "a bucket's name is 3 to 255 letters, digits, dots, hyphens and underscores"
-                )
+            check_bucket(bucket)
             if self._in_host(bucket, endpoint):
                 origin = origin.within(bucket)
             else:
@@ -232,29 +227,42 @@ class Client:
     # -- what a refusal teaches ------------------------------------------------------------------------
 
     async def _learn(
-        self, refused: Refused, bucket: str | None, credentials: Credentials, signer: Signer
+        self,
+        refused: Refused,
+        bucket: str | None,
+        credentials: Credentials,
+        signer: Signer,
+        learnt: Collection[str],
     ) -> str | None:
-        """Return what was learnt that mends the request; None: nothing."""
-        unsaid = not refused.code  # an answer to HEAD has no document
-        skewed = refused.code in _SKEWED or (unsaid and refused.status == HTTPStatus.FORBIDDEN)
-        if skewed and self._learn_time(refused.headers.get("Date")):
+        """Return what was learnt that mends the request, and was not before; None: nothing."""
+        code, status = refused.code, refused.status
+        unsaid = not code  # an answer to HEAD has no document
+        if (
+            "time" not in learnt
+            and (code in _SKEWED or (unsaid and status == HTTPStatus.FORBIDDEN))
+            and self._learn_time(refused.headers.get("date"))
+        ):
             return "time"
-        expired = refused.code in _EXPIRED or (unsaid and refused.status == HTTPStatus.BAD_REQUEST)
-        if expired and await self._session.renewed(credentials) is not None:
+        if (
+            "credentials" not in learnt
+            and (code in _EXPIRED or (unsaid and status == HTTPStatus.BAD_REQUEST))
+            and await self._session.renewed(credentials) is not None
+        ):
             return "credentials"
-        if refused.code in _ELSEWHERE or unsaid:
-            region = refused.region
-            # Only Amazon's endpoint, in the region named, ever sees our signature: what a redirect
-            # names otherwise may be anybody's.
-            if (
-                region is not None
-                and self._endpoint.aws
-                and bucket is not None
-                and region != signer.region
-                and _REGION(region)
-            ):
-                self._place(bucket, self._endpoint.in_region(region))
-                return "region"
+        # Only Amazon's endpoint, in the region named, ever sees our signature: what a redirect names
+        # otherwise may be anybody's.
+        region = refused.region
+        if (
+            "region" not in learnt
+            and (code in _ELSEWHERE or unsaid)
+            and bucket is not None
+            and self._endpoint.aws
+            and region is not None
+            and region != signer.region
+            and _REGION(region)
+        ):
+            self._place(bucket, self._endpoint.in_region(region))
+            return "region"
         return None
 
     def _learn_time(self, date: str | None) -> bool:

@@ -8,8 +8,6 @@ from hashlib import md5
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from crc32c import crc32c
-
 from trove_async._concurrency import for_each, in_thread
 from trove_async._http import range_header
 from trove_async._http_reading import Opened
@@ -42,9 +40,10 @@ from ._headers import (
     put_headers,
     put_info,
 )
-from ._keys import bare_etag, encode_path, encode_query, quoted_etag
+from ._keys import bare_etag, encode_query, quoted_etag
 from ._pages import parse_page
 from ._plane import UploadId
+from ._requests import crc32c_of, source_headers
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
@@ -240,7 +239,7 @@ class LeanPlane:
         headers = {
             **object_headers(options.put),
             **condition_headers(options.put),
-            **_source_headers(source),
+            **source_headers(source),
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
@@ -270,7 +269,7 @@ class LeanPlane:
         headers: dict[str, str] = {}
         if self._checksums:
             long = sum(map(len, views)) > _INLINE_HASH
-            digest = await in_thread(_crc32c_of, views) if long else _crc32c_of(views)
+            digest = await in_thread(crc32c_of, views) if long else crc32c_of(views)
             checksums["crc32c"] = headers[CHECKSUMS["crc32c"]] = digest
         answer = await self._client.send(
             "PUT",
@@ -289,7 +288,7 @@ class LeanPlane:
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
     ) -> SentPart:
         """Store a part that is a piece of an object."""
-        headers = _source_headers(source)
+        headers = source_headers(source)
         headers["x-amz-copy-source-range"] = f"bytes={span[0]}-{span[1] - 1}"
         answer = await self._client.send(
             "PUT", upload.bucket, upload.key, query=_part(upload, number), headers=headers
@@ -448,21 +447,3 @@ def _version(version_id: str | None) -> str:
 
 def _part(upload: UploadId, number: int) -> str:
     return encode_query({"partNumber": str(number), "uploadId": upload.id})
-
-
-def _source_headers(source: ObjectInfo) -> dict[str, str]:
-    """Return the headers that name one version of a copy's source."""
-    place = f"/{encode_path(source.bucket)}/{encode_path(source.key)}"
-    if source.version_id is not None:
-        place += f"?{_version(source.version_id)}"
-    return {
-        "x-amz-copy-source": place,
-        "x-amz-copy-source-if-match": quoted_etag(source.etag),
-    }
-
-
-def _crc32c_of(views: Sequence[memoryview]) -> str:
-    value = 0
-    for view in views:
-        value = crc32c(view, value)
-    return b64encode(value.to_bytes(4, "big")).decode()

@@ -129,7 +129,7 @@ class Session:
         told = self._identity
         if told.endpoint_url is not None and told.profile is None:
             return Endpoint.of(told.endpoint_url, told.region or DEFAULT_REGION)
-        region, url = await _by_sdk(partial(_resolved, told))
+        region, url = await on_sdk(partial(_resolved, told))
         return Endpoint.of(url, region)
 
     async def credentials(self) -> Credentials:
@@ -178,10 +178,10 @@ class Session:
                 told.access_key_id, told.secret_access_key, told.session_token
             )
             return
-        self._credentials, self._source = await _by_sdk(partial(_found, told))
+        self._credentials, self._source = await on_sdk(partial(_found, told))
 
 
-async def _by_sdk(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+async def on_sdk(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Return what a call of the SDK's returns, made in a worker thread.
 
     A cancel leaves the thread to its end: it holds nothing of ours.

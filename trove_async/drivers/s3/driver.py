@@ -6,11 +6,12 @@ import asyncio
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from itertools import islice
 from operator import attrgetter, gt
 from typing import TYPE_CHECKING, Final, Literal
 
-from trove_async._concurrency import Permits
+from trove_async._concurrency import Permits, in_thread
 from trove_async._http import AiohttpTransport
 from trove_async._http_reading import Reader
 from trove_async._services import conditioned
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from trove_async._http import Transport
     from trove_async._http_reading import Opened
     from trove_async.driver import DriverContext, DriverReader, Upload
     from trove_async.models import (
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from ._client import AddressingStyle
     from ._dialects import DialectName
     from ._plane import Plane
+    from ._sdk import SdkPlane
 
 _MIN_PART: Final = 5 * MiB
 _MAX_PART: Final = 5 * GiB
@@ -135,6 +138,8 @@ class S3Driver:
             raise ConfigError("max_connections and parallel_parts are at least 1")
         if dialect not in {"auto", "s3", "seaweedfs"}:
             raise ConfigError("dialect is 'auto', 's3' or 'seaweedfs'")
+        if data_plane == "sdk" and tls is not None:
+            raise ConfigError("the SDK takes no tls: set AWS_CA_BUNDLE")
         if data_plane not in {"lean", "sdk"}:
             raise ConfigError("data_plane is 'lean' or 'sdk'")
         self._identity = Identity(
@@ -209,27 +214,40 @@ class S3Driver:
         self._endpoint = endpoint = await session.endpoint()
         self._permit_seconds = context.timeout.permit
         transport = AiohttpTransport(context.timeout, tls=self._tls, proxy=self._proxy)
-        self._open = self._plane_over(transport, session, context)
-        self._copier = Copier(self._open, self._exists)
+        self._open = lean = self._lean(transport, session, context)
         self._dialect = await dialect_of(self._dialect_name, endpoint, transport)
+        if self._data_plane == "sdk":
+            await lean.aclose()
+            self._open = await self._by_sdk(session, context)
+        self._copier = Copier(self._open, self._exists)
         self._capabilities = self._claimed()
 
-    def _plane_over(
-        self, transport: AiohttpTransport, session: Session, context: DriverContext
-    ) -> Plane:
+    def _lean(self, transport: Transport, session: Session, context: DriverContext) -> LeanPlane:
         headers = {"accept-encoding": "identity", "user-agent": "trove-async"}
         if self._owner is not None:
             headers["x-amz-expected-bucket-owner"] = self._owner
-        client = Client(
-            transport, session, self._endpoint, addressing=self._addressing, headers=headers
-        )
+        endpoint = self._endpoint
+        client = Client(transport, session, endpoint, addressing=self._addressing, headers=headers)
         return LeanPlane(
-            client,
-            transport,
-            context.backend,
-            self._endpoint.region,
-            checksums=self._checksums,
+            client, transport, context.backend, endpoint.region, checksums=self._checksums
         )
+
+    async def _by_sdk(self, session: Session, context: DriverContext) -> Plane:
+        # The SDK takes long to import, and reads files meanwhile.
+        room = await in_thread(import_module, "trove_async.drivers.s3._sdk")
+        plane: SdkPlane = room.SdkPlane(
+            self._identity,
+            session,
+            self._endpoint,
+            context,
+            addressing=self._addressing,
+            owner=self._owner,
+            connections=self._max_connections,
+            checksums=self._checksums,
+            proxy=self._proxy,
+        )
+        await plane.open()
+        return plane
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -317,11 +335,17 @@ class S3Driver:
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
         async with _Permit(self._others, self._permit_seconds):
-            page = await self._plane.list_objects(bucket, options)
+            page = await self._list(bucket, options)
             while not page.entries and page.token is not None:
-                page = await self._plane.list_objects(bucket, _following(options, page.token))
+                page = await self._list(bucket, replace(options, token=page.token))
         if self._dialect.ordered:
             _check_order(page, options)
+        return page
+
+    async def _list(self, bucket: str, options: ListOptions) -> Page:
+        page = await self._plane.list_objects(bucket, options)
+        if page.token is not None and page.token == options.token:
+            raise BackendError("the service's listing leads to the same page again and again")
         return page
 
     def upload(
@@ -446,10 +470,6 @@ class _Permit:
 
     async def __aexit__(self, *_: object) -> None:
         self._permits.release()
-
-
-def _following(options: ListOptions, token: str) -> ListOptions:
-    return replace(options, token=token)
 
 
 def _check_order(page: Page, options: ListOptions) -> None:

@@ -1,0 +1,50 @@
+"""What both planes say of a request in the same words."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from typing import TYPE_CHECKING
+
+from crc32c import crc32c
+
+from trove_async.errors import InvalidNameError
+
+from ._keys import encode_path, encode_query, quoted_etag
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trove_async.models import ObjectInfo
+
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}").fullmatch
+"""What any bucket may be called: the names that us-east-1 once allowed. S3 User Guide, "General
+purpose bucket naming rules"."""
+
+
+def check_bucket(name: str) -> None:
+    """Raise InvalidNameError for what no bucket can be called: services mangle some such names."""
+    if not _NAME(name):
+        raise InvalidNameError(
+            "a bucket's name is 3 to 255 letters, digits, dots, hyphens and underscores"
+        )
+
+
+def source_headers(source: ObjectInfo) -> dict[str, str]:
+    """Return the headers that name one version of a copy's source."""
+    place = f"/{encode_path(source.bucket)}/{encode_path(source.key)}"
+    if source.version_id is not None:
+        place = f"{place}?{encode_query({'versionId': source.version_id})}"
+    return {
+        "x-amz-copy-source": place,
+        "x-amz-copy-source-if-match": quoted_etag(source.etag),
+    }
+
+
+def crc32c_of(views: Sequence[memoryview]) -> str:
+    """Return the CRC-32C of the views' concatenation, in base64."""
+    value = 0
+    for view in views:
+        value = crc32c(view, value)
+    return b64encode(value.to_bytes(4, "big")).decode()
