@@ -574,7 +574,7 @@ async def test_large_object_is_copied_in_pieces(play: Any) -> None:
     )
     source = ObjectInfo(bucket="data", key="a b", size=250, etag="e", last_modified=_now())
     async with opening as driver:
-        copier = Copier(driver._plane, driver._exists, largest=100, piece=100)
+        copier = Copier(driver._plane, driver._known.exists, largest=100, piece=100)
         info = await copier.copy(
             "data", "a b", "data", "to", CopyOptions(source=source, put=PutOptions())
         )
