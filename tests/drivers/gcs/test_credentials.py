@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 from aiohttp import web
+from gcloud.aio.auth import token
 
 from tests.drivers.gcs.cloud import Cloud
 from tests.drivers.gcs.cloud_server import serving
 from tests.drivers.gcs.keys import service_account
 from trove_async._concurrency import task_group
-from trove_async.drivers.gcs import GCSDriver
+from trove_async.drivers.gcs import GCSDriver, _credentials
 from trove_async.errors import ConfigError, UnauthenticatedError, UnavailableError
 from trove_async.models import PutOptions
 from trove_async.testing import opened
@@ -164,3 +167,53 @@ async def test_no_project_is_said_where_there_is_one_to_be_said() -> None:
     async with opened(GCSDriver(anonymous=True)) as driver:
         with pytest.raises(ConfigError, match="project"):
             await driver.list_buckets()
+
+
+class Machine:
+    """One of Google's machines: what it tells of itself, and who signs for it."""
+
+    async def serve(self, request: web.Request) -> web.Response:
+        if request.path == "/sign/vm@project.example":
+            assert request.headers["authorization"] == "Bearer vm-token"
+            payload = (await request.json())["payload"]
+            assert b64decode(payload).startswith(b"GOOG4-RSA-SHA256\n")
+            return web.json_response({"signedBlob": b64encode(b"signed").decode()})
+        assert request.headers["metadata-flavor"] == "Google"
+        if request.path.endswith("/token"):
+            return web.json_response({"access_token": "vm-token", "expires_in": 3600})
+        told = {"email": "vm@project.example", "project-id": "the-vms"}
+        return web.Response(text=told[request.path.rpartition("/")[2]])
+
+
+@pytest_asyncio.fixture
+async def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Run on one of Google's machines."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", Machine().serve)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setattr(token, "GCE_METADATA_BASE", f"{url}/metadata")
+    monkeypatch.setattr(token, "GCE_ENDPOINT_TOKEN", f"{url}/token")
+    monkeypatch.setattr(_credentials, "_SIGN", f"{url}/sign/{{email}}")
+    yield
+    await runner.cleanup()
+
+
+@pytest.mark.usefixtures("machine")
+async def test_on_googles_machines_nothing_has_to_be_given() -> None:
+    cloud = Cloud()
+    cloud.tokens = {"vm-token"}
+    async with serving(cloud) as url:
+        driver = GCSDriver(endpoint_url=url, anonymous=False)
+        async with opened(driver):
+            await driver.create_bucket("bucket")
+            assert driver._credentials is not None
+            assert await driver._credentials.project() == "the-vms"
+            signed = await driver.presign("GET", "bucket", "key", 60)
+            assert "X-Goog-Credential=vm%40project.example%2F" in signed
+            assert signed.endswith(f"&X-Goog-Signature={b'signed'.hex()}")
