@@ -5,7 +5,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo serve test browser-test cover check bench soak clean
 
-# TROVE_DEMO=s3 makes the cold backend a real S3 server, started for the occasion.
+# TROVE_DEMO=s3 makes the cold backend a real S3 server, started for the occasion; TROVE_DEMO=cloud
+# makes the archive a server of Google Cloud Storage's API as well.
 demo: .venv/demo$(TROVE_DEMO:%=-%)  ## the main job: files over a hot, a cold and an archive backend
 	$(BIN)/python examples/hot_cold_archive.py
 	@echo "Next: 'make serve' runs a file service over HTTP, with a page that uploads and plays."

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 
 MiB = 1024 * 1024
 
@@ -64,6 +65,27 @@ def peak_rss() -> float:
     """Return this process's peak resident memory in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (MiB if sys.platform == "darwin" else 1024)
+
+
+class Memory:
+    """The peak of resident memory from now on, over what is resident now. Linux only."""
+
+    def __init__(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak
+        self._before = _status("VmRSS")
+
+    @property
+    def peak(self) -> float:
+        """In MiB."""
+        return _status("VmHWM") - self._before
+
+
+def _status(field: str) -> float:
+    """Return a field of this process's status, in MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1024
+    raise LookupError(field)
 
 
 def in_fresh_process(script: str, *arguments: str) -> dict[str, dict[str, float]]:

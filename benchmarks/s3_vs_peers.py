@@ -31,6 +31,7 @@ from pathlib import Path
 import uvloop
 from _harness import (
     Measured,
+    Memory,
     MiB,
     concurrently,
     in_fresh_process,
@@ -56,30 +57,6 @@ POOL = 64 * MiB
 
 Figures = dict[str, dict[str, float]]
 Work = Callable[[str, Contender, argparse.Namespace], Awaitable[Figures]]
-
-
-# -- memory ------------------------------------------------------------------------------------------
-
-
-def _status(field: str) -> float:
-    """Return a field of this process's status, in MiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) / KiB
-    raise LookupError(field)
-
-
-class Memory:
-    """The peak of resident memory from now on, over what is resident now."""
-
-    def __init__(self) -> None:
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak
-        self._before = _status("VmRSS")
-
-    @property
-    def peak(self) -> float:
-        """In MiB."""
-        return _status("VmHWM") - self._before
 
 
 # -- scenes ------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ shows where it all landed, reads it back with checksums verified, and moves one 
 another backend. The backends are three directories below DIRECTORY, by default a temporary one.
 
 With TROVE_DEMO=s3 in the environment the cold backend is a real S3 server, SeaweedFS, which runs as
-long as this does: pip install trove-async[demo-s3]
+long as this does: pip install trove-async[demo-s3]. With TROVE_DEMO=cloud the archive is besides a
+server of Google Cloud Storage's API: pip install trove-async[demo-cloud]
 """
 
 import argparse
@@ -65,29 +66,40 @@ ROUTES = [
 
 
 @contextmanager
-def cold_backend(root: Path) -> Iterator[AsyncDriver]:
-    """Make the driver of the cold backend, and what it talks to."""
-    match os.environ.get("TROVE_DEMO", ""):
-        case "":
-            yield LocalDriver(root / "cold")
-        case "s3":
+def backends(root: Path) -> Iterator[dict[str, AsyncDriver]]:
+    """Make the drivers of the cold backend and the archive, and what they talk to."""
+    demo = os.environ.get("TROVE_DEMO", "")
+    if demo not in {"", "s3", "cloud"}:
+        raise SystemExit(f"TROVE_DEMO is s3, cloud or nothing, not {demo!r}")
+    made: dict[str, AsyncDriver] = {
+        "cold": LocalDriver(root / "cold"),
+        "archive": LocalDriver(root / "archive"),
+    }
+    with ExitStack() as stack:
+        if demo:
             from trove_async.drivers import S3Driver  # noqa: PLC0415 - needs aiobotocore
             from trove_async.testing.servers import seaweedfs  # noqa: PLC0415
 
-            with seaweedfs() as server:
-                console.print(f"cold is SeaweedFS at {server.endpoint_url}")
-                yield S3Driver(
-                    region=server.region,
-                    endpoint_url=server.endpoint_url,
-                    access_key_id=server.access_key_id,
-                    secret_access_key=server.secret_access_key,
-                    addressing_style="path",
-                )
-        case other:
-            raise SystemExit(f"TROVE_DEMO is s3 or nothing, not {other!r}")
+            s3 = stack.enter_context(seaweedfs())
+            console.print(f"cold is SeaweedFS at {s3.endpoint_url}")
+            made["cold"] = S3Driver(
+                region=s3.region,
+                endpoint_url=s3.endpoint_url,
+                access_key_id=s3.access_key_id,
+                secret_access_key=s3.secret_access_key,
+                addressing_style="path",
+            )
+        if demo == "cloud":
+            from trove_async.drivers import GCSDriver  # noqa: PLC0415 - needs gcloud-aio
+            from trove_async.testing.servers import fake_gcs  # noqa: PLC0415
+
+            gcs = stack.enter_context(fake_gcs())
+            console.print(f"archive is fake-gcs-server at {gcs.endpoint_url}")
+            made["archive"] = GCSDriver(endpoint_url=gcs.endpoint_url, project=gcs.project)
+        yield made
 
 
-async def main(tree: Path, root: Path, cold: AsyncDriver, limit: int | None) -> None:
+async def main(tree: Path, root: Path, others: dict[str, AsyncDriver], limit: int | None) -> None:
     """Store, show, read back, move, tell."""
     files = sorted(path for path in tree.rglob("*") if is_ours(path))[:limit]
     sizes = {path.relative_to(tree).as_posix(): path.stat().st_size for path in files}
@@ -96,7 +108,7 @@ async def main(tree: Path, root: Path, cold: AsyncDriver, limit: int | None) -> 
 
     async with Trove(
         LocalDriver(root / "hot"),
-        backends={"cold": cold, "archive": LocalDriver(root / "archive")},
+        backends=others,
         routes=ROUTES,
         route_functions=[compiled],
     ) as store:
@@ -217,5 +229,5 @@ if __name__ == "__main__":
         root = arguments.root
         if root is None:
             root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        cold = stack.enter_context(cold_backend(root))
-        asyncio.run(main(arguments.tree, root, cold, arguments.limit))
+        others = stack.enter_context(backends(root))
+        asyncio.run(main(arguments.tree, root, others, arguments.limit))

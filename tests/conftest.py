@@ -12,7 +12,7 @@ from trove_async.testing import servers
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trove_async.testing.servers import S3Server
+    from trove_async.testing.servers import GCSServer, S3Server
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,4 +38,11 @@ def seaweed() -> Iterator[S3Server]:
 def moto_server() -> Iterator[S3Server]:
     """Run a moto for all tests of this process. Without one they fail."""
     with servers.moto() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def fake_gcs() -> Iterator[GCSServer]:
+    """Run a fake-gcs-server for all tests of this process. Without one they fail."""
+    with servers.fake_gcs() as server:
         yield server

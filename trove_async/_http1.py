@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ._concurrency import OwnedTask
+from ._http import AiohttpTransport
 from .errors import ConfigError, IntegrityError, TimedOutError, UnavailableError
 from .models import KiB
 
@@ -180,6 +181,15 @@ class SocketTransport:
             connection.look(now, self._timeout)
         if self._connections:
             self._sweep = loop.call_later(self._every, self._look, loop)
+
+
+def transport_over(
+    timeout: Timeout, *, tls: ssl.SSLContext | None, proxy: str | None
+) -> SocketTransport | AiohttpTransport:
+    """Return what sends requests: over sockets of our own, or, through a proxy, by aiohttp."""
+    if proxy is None:
+        return SocketTransport(timeout, tls=tls)
+    return AiohttpTransport(timeout, tls=tls, proxy=proxy)
 
 
 class _Connection(asyncio.BufferedProtocol):

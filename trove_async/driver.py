@@ -76,7 +76,7 @@ class Capabilities:
         tags: Tags are kept.
         storage_class: A storage class may be chosen.
         upload: `Uploading` is implemented.
-        parallel_parts: Parts of one upload that may be sent at once.
+        parallel_parts: Parts of one upload that may be sent at once; 1: each after the one before.
         parallel_reads: Ranges of one body that may be fetched at once, where one connection is slow
             and the version can be pinned.
         min_part: The least bytes of a part that is not the last.
@@ -351,7 +351,10 @@ class Upload(Protocol):
     """One upload in parts, open."""
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
-        """Store one part. Parts arrive in any order, several at once, and again after a retry."""
+        """Store one part. Parts arrive in any order, several at once, and again after a retry.
+
+        Where the capabilities claim that one is sent at a time, they arrive in the body's order.
+        """
         ...
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trove_async import drivers
-from trove_async.drivers import Address, MemoryDriver, S3Driver, SplitURL, address_from_url
+from trove_async.drivers import (
+    Address,
+    GCSDriver,
+    MemoryDriver,
+    S3Driver,
+    SplitURL,
+    address_from_url,
+)
 from trove_async.errors import ConfigError
 from trove_async.layers import Mapped, driver_from_url
 
@@ -51,7 +58,13 @@ BAD = [
     ("s3://bucket?endpoint=http://host/path", "an endpoint is"),
     ("s3://bucket?endpoint=http://key:secret@host", "an endpoint is"),
     ("s3://bucket?color=red", "unknown option 'color'"),
-    ("ftp://host/", "unknown scheme 'ftp': there are file, local, mem, memory, s3"),
+    ("gcs:///prefix", "it names no bucket"),
+    ("gs://bucket?anonymous=yes", "anonymous is true or false"),
+    ("gcs://bucket?anonymous=true&credentials=/x", "anonymous sends no credentials"),
+    ("gcs://bucket?max_connections=few", "max_connections is a number above 0"),
+    ("gcs://bucket?endpoint=ftp://host", "an endpoint is"),
+    ("gcs://bucket?region=EU", "unknown option 'region'"),
+    ("ftp://host/", "unknown scheme 'ftp': there are file, gcs, gs, local, mem, memory, s3"),
 ]
 
 
@@ -69,6 +82,8 @@ def test_url_that_cannot_be_used_is_refused_in_one_line(url: str, why: str) -> N
         "s3://KEY:SECRET@eu-west-1/?endpoint=https://KEY:SECRET@host",
         "s3://KEY:SECRET@",
         "s3://KEYSECRET@bucket",
+        "gcs://bucket?credentials=KEY&secret=SECRET",
+        "gcs://bucket?endpoint=https://KEY:SECRET@host",
         "file://KEY:SECRET@host/data",
         "local:///data?fsync=SECRET",
         "mem://KEY:SECRET@x",
@@ -167,7 +182,9 @@ def test_entry_point_adds_a_scheme(install: Callable[..., None]) -> None:
     assert isinstance(driver_from_url("plug://a?b#c"), MemoryDriver)
     assert Plugin.url == "plug://a?b#c"
     assert isinstance(driver_from_url("FUNC://a"), MemoryDriver)
-    with pytest.raises(ConfigError, match=r"there are file, func, local, mem, memory, plug, s3$"):
+    with pytest.raises(
+        ConfigError, match=r"there are file, func, gcs, gs, local, mem, memory, plug, s3$"
+    ):
         driver_from_url("other://a")
 
 
@@ -254,6 +271,37 @@ def test_s3_url_says_all_that_the_driver_takes() -> None:
     assert driver._addressing == "path"
     assert "a/b" not in repr(told)
     assert "KEY" not in repr(told)
+
+
+@pytest.mark.parametrize(
+    ("url", "into", "prefix"),
+    [
+        ("gcs://bucket", "bucket", ""),
+        ("gs://bucket/a/b", "bucket", "a/b"),
+        ("GCS://bucket/", "bucket", ""),
+        ("gcs://?project=p", None, ""),
+    ],
+)
+def test_gcs_url_names_a_bucket_or_none(url: str, into: str | None, prefix: str) -> None:
+    address = address_from_url(url)
+    assert isinstance(address.driver, GCSDriver)
+    assert (address.into, address.prefix) == (into, prefix)
+
+
+def test_gcs_url_says_all_that_the_driver_takes() -> None:
+    options = (
+        "credentials=%2Fpath%2Fto%2Fsa.json&project=p&endpoint=http://localhost:4443"
+        "&anonymous=false&location=EU&max_connections=7"
+    )
+    driver = address_from_url(f"gcs://?{options}").driver
+    assert isinstance(driver, GCSDriver)
+    told = driver._identity
+    assert (told.credentials, told.project) == ("/path/to/sa.json", "p")
+    assert driver.place("b", "k") == GCSDriver(endpoint_url="http://localhost:4443").place("b", "k")
+    assert driver.capabilities.max_reads == 7
+    assert driver.capabilities.presign
+    assert driver._location == "EU"
+    assert "sa.json" not in repr(told)
 
 
 def test_driver_without_its_package_says_what_to_install() -> None:

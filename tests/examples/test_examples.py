@@ -73,3 +73,14 @@ def test_main_job_runs_with_a_real_s3_as_its_cold_backend(tree: Path, tmp_path: 
     for line in ("cold is SeaweedFS at http://127.0.0.1:", *SHOWN["hot_cold_archive.py"]):
         assert line in shown
     assert not (tmp_path / "store" / "cold").exists()
+
+
+def test_main_job_runs_over_three_protocols(tree: Path, tmp_path: Path) -> None:
+    shown = run("hot_cold_archive.py", str(tree), "--root", str(tmp_path / "store"), demo="cloud")
+    for line in (
+        "cold is SeaweedFS at http://127.0.0.1:",
+        "archive is fake-gcs-server at http://127.0.0.1:",
+        *SHOWN["hot_cold_archive.py"],
+    ):
+        assert line in shown
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["hot"]

@@ -18,7 +18,7 @@ import pytest
 
 import trove_async
 from trove_async.testing import servers
-from trove_async.testing.servers import S3Server, moto, seaweedfs
+from trove_async.testing.servers import GCSServer, S3Server, fake_gcs, moto, seaweedfs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,7 +42,7 @@ def address(endpoint_url: str) -> tuple[str, int]:
     return parts.hostname, parts.port
 
 
-def status(server: S3Server) -> int:
+def status(server: S3Server | GCSServer) -> int:
     connection = http.client.HTTPConnection(*address(server.endpoint_url), timeout=10)
     try:
         connection.request("GET", "/no-such-bucket/key")
@@ -55,6 +55,10 @@ def test_seaweedfs_lets_nobody_in_without_a_signature(seaweed: S3Server) -> None
     assert status(seaweed) == 403
 
 
+def test_fake_gcs_server_answers_whoever_asks(fake_gcs: GCSServer) -> None:
+    assert status(fake_gcs) == 404
+
+
 def test_moto_answers_whoever_asks(moto_server: S3Server) -> None:
     assert status(moto_server) == 404
 
@@ -64,9 +68,9 @@ def test_representation_hides_the_secret() -> None:
     assert server.secret_access_key not in repr(server)
 
 
-@pytest.mark.parametrize("start", [seaweedfs, moto])
+@pytest.mark.parametrize("start", [seaweedfs, moto, fake_gcs])
 def test_nothing_is_left_of_a_server_that_was_stopped(
-    start: Callable[[], AbstractContextManager[S3Server]],
+    start: Callable[[], AbstractContextManager[S3Server | GCSServer]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

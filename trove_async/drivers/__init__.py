@@ -13,6 +13,8 @@ URL                      backend                                     options
 ``memory://``            the same                                    none
 ``s3://BUCKET/PREFIX``   `S3Driver`, everything in that bucket       ``region``, ``endpoint``, …
 ``s3://ID:KEY@REGION/``  `S3Driver`, signing with these keys         ``endpoint``, …
+``gcs://BUCKET/PREFIX``  `GCSDriver`, everything in that bucket      ``credentials``, …
+``gs://BUCKET/PREFIX``   the same                                    the same
 =======================  ==========================================  ==============================
 
 What an ``s3`` URL calls a region looks like one (``eu-west-1``); a bucket may follow it
@@ -20,6 +22,10 @@ What an ``s3`` URL calls a region looks like one (``eu-west-1``); a bucket may f
 chain has them. More options: ``path_style=true``, ``profile``, ``role_arn``, ``dialect``,
 ``expected_bucket_owner`` and ``max_connections``; a secret with a ``/``, ``?`` or ``#`` is written
 with ``%2F``, ``%3F`` or ``%23``.
+
+A ``gcs`` URL without a bucket (``gcs://?project=P``) has buckets as themselves. Its options are
+``credentials`` (a file's path), ``project``, ``endpoint``, ``anonymous``, ``location`` and
+``max_connections``.
 
 Options are a query (``file:///data?fsync=false``); switches are ``true`` or ``false``. In a path,
 ``%23``, ``%25`` and ``%3F`` stand for ``#``, ``%`` and ``?``.
@@ -47,17 +53,18 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
     from types import ModuleType
 
+    from trove_async.drivers.gcs import GCSDriver
     from trove_async.drivers.local import LocalDriver
     from trove_async.drivers.memory import MemoryDriver
     from trove_async.drivers.s3 import S3Driver
 
-__all__ = ["LocalDriver", "MemoryDriver", "S3Driver"]
+__all__ = ["GCSDriver", "LocalDriver", "MemoryDriver", "S3Driver"]
 
 ENTRY_POINTS = "trove_async.drivers"
 """The group in which other packages register their schemes."""
 
-_MODULES = {"LocalDriver": "local", "MemoryDriver": "memory", "S3Driver": "s3"}
-_EXTRAS = {"s3": "s3"}
+_MODULES = {"GCSDriver": "gcs", "LocalDriver": "local", "MemoryDriver": "memory", "S3Driver": "s3"}
+_EXTRAS = {"gcs": "gcs", "s3": "s3"}
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")  # RFC 3986, 3.1
 # `urlsplit` drops tabs and line breaks in silence: a path would then not be the one written.
@@ -261,6 +268,29 @@ def _s3(url: SplitURL) -> Address:
     return Address(driver=driver, into=bucket or None, prefix=prefix)
 
 
+_GCS_OPTIONS = {
+    "credentials": "credentials",
+    "project": "project",
+    "endpoint": "endpoint_url",
+    "location": "location",
+}
+
+
+def _gcs(url: SplitURL) -> Address:
+    url.check_options({*_GCS_OPTIONS, "anonymous", "max_connections"})
+    if not url.host and url.path not in {"", "/"}:
+        raise _bad(url.scheme, "it names no bucket, but something in it")
+    settings: dict[str, Any] = {
+        ours: url.options[theirs] for theirs, ours in _GCS_OPTIONS.items() if theirs in url.options
+    }
+    if "anonymous" in url.options:
+        settings["anonymous"] = url.switch("anonymous", default=False)
+    if "max_connections" in url.options:
+        settings["max_connections"] = _count(url, "max_connections")
+    driver = _imported("gcs").GCSDriver(**settings)
+    return Address(driver=driver, into=url.host or None, prefix=url.path[1:])
+
+
 def _decoded(written: str) -> str:
     return unquote(written, errors="strict")
 
@@ -274,6 +304,8 @@ def _count(url: SplitURL, name: str) -> int:
 
 _SCHEMES: dict[str, Callable[[SplitURL], Address]] = {
     "file": _local,
+    "gcs": _gcs,
+    "gs": _gcs,
     "local": _local,
     "mem": _memory,
     "memory": _memory,

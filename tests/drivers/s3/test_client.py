@@ -303,7 +303,7 @@ async def test_clock_that_stays_wrong_is_an_error(play: Any) -> None:
             await driver.put("data", "key", [], PutOptions())
 
 
-@pytest.mark.parametrize("date", ["", "yesterday", formatdate(usegmt=True)])
+@pytest.mark.parametrize("date", ["", "yesterday", formatdate(usegmt=True)], ids=["", "no", "now"])
 async def test_denial_teaches_no_time(play: Any, date: str) -> None:
     _, opening = play(answer(403, date=date))
     async with opening as driver:
@@ -574,7 +574,7 @@ async def test_large_object_is_copied_in_pieces(play: Any) -> None:
     )
     source = ObjectInfo(bucket="data", key="a b", size=250, etag="e", last_modified=_now())
     async with opening as driver:
-        copier = Copier(driver._plane, driver._exists, largest=100, piece=100)
+        copier = Copier(driver._plane, driver._known.exists, largest=100, piece=100)
         info = await copier.copy(
             "data", "a b", "data", "to", CopyOptions(source=source, put=PutOptions())
         )

@@ -6,12 +6,12 @@ that the server comes to pass is told of.
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
+from tests.strangeness import strange
 from trove_async import Trove
 from trove_async.drivers.local import LocalDriver
 from trove_async.drivers.s3 import S3Driver
@@ -26,12 +26,10 @@ from trove_async.testing import (
 from trove_async.testing.driver.odd_keys import ODD_KEYS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from trove_async.testing.servers import S3Server
-
-Suite = TypeVar("Suite", bound=type)
 
 
 def driver_of(server: S3Server, **settings: Any) -> S3Driver:
@@ -42,23 +40,6 @@ def driver_of(server: S3Server, **settings: Any) -> S3Driver:
         "secret_access_key": server.secret_access_key,
     }
     return S3Driver(**given, **settings)
-
-
-def strange(reasons: dict[str, str], *, always: bool = True) -> Callable[[Suite], Suite]:
-    """Mark tests of a suite that a server's strangeness makes fail."""
-
-    def mark(suite: Suite) -> Suite:
-        for name, reason in reasons.items():
-            inherited = getattr(suite, name)
-
-            @functools.wraps(inherited)
-            async def test(*args: Any, _test: Any = inherited, **given: Any) -> None:
-                await _test(*args, **given)
-
-            setattr(suite, name, pytest.mark.xfail(reason=reason, strict=always)(test))
-        return suite
-
-    return mark
 
 
 MOTO_SOMETIMES = {

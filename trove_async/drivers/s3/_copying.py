@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from trove_async._concurrency import for_each
+from trove_async._services import conditioned
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,
@@ -15,7 +16,6 @@ from trove_async.errors import (
 )
 from trove_async.models import GiB, MiB
 
-from ._conditions import conditioned
 from ._uploads import PartedUpload
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from trove_async._http import retry_after
 from trove_async.errors import (
     BackendError,
     BucketExistsError,
@@ -29,9 +30,6 @@ from trove_async.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-
-from ._headers import http_date
-from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -235,7 +233,7 @@ def failure(
         bucket=bucket,
         key=key,
         retryable=meaning.retryable,
-        retry_after=_retry_after(told) if issubclass(meaning.kind, UnavailableError) else None,
+        retry_after=retry_after(told) if issubclass(meaning.kind, UnavailableError) else None,
     )
 
 
@@ -254,15 +252,3 @@ def _answered(status: int, code: str, message: str) -> str:
         sentence = sentence[:_SHOWN] + "…"
     answered = f"{status} {code[:80]}".rstrip()
     return f"{answered}: {sentence}" if sentence else answered
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a Retry-After, which may be a moment (RFC 9110, 10.2.3)."""
-    value = headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        wait = http_date(value) - http_date(headers.get("date", ""))
-    except MalformedAnswer:
-        return None
-    return max(wait.total_seconds(), 0.0)

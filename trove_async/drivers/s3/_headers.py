@@ -14,12 +14,11 @@ import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from quopri import decodestring
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from trove_async import _http
 from trove_async.models import ObjectInfo
 
 from ._keys import bare_etag, decode_value, encode_value, quoted_etag
@@ -237,7 +236,6 @@ def of_whole(checksum: str, kind: str | None) -> bool:
     return "-" not in checksum and kind in {None, "FULL_OBJECT"}
 
 
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
 
@@ -247,16 +245,10 @@ def content_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
     Raises:
         MalformedAnswer: There is a Content-Range that tells no such thing.
     """
-    value = headers.get("content-range")
-    if value is None:
-        return None
-    found = _CONTENT_RANGE.fullmatch(value)
-    if found is None:
-        raise MalformedAnswer(f"Content-Range {value[:80]!r}")
-    start, last, size = map(int, found.groups())
-    if not start <= last < size:
-        raise MalformedAnswer(f"Content-Range {value[:80]!r}")
-    return start, last + 1, size
+    try:
+        return _http.content_range(headers)
+    except ValueError as error:
+        raise MalformedAnswer(str(error)) from None
 
 
 def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
@@ -274,34 +266,16 @@ def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
     return int(length), True
 
 
-_MONTHS: Final = {
-    name: number
-    for number, name in enumerate(
-        ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1
-    )
-}
-_IMF_DATE = re.compile(
-    r"[A-Z][a-z]{2}, ([0-9]{2}) ([A-Z][a-z]{2}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
-)
-
-
-@lru_cache(maxsize=64)  # thousands of answers have one Date
 def http_date(text: str) -> datetime:
     """Return the moment that an HTTP date names, in UTC.
 
     Raises:
         MalformedAnswer: It names none.
     """
-    found = _IMF_DATE.fullmatch(text)  # RFC 9110, 5.6.7: what servers write
     try:
-        if found is None:  # what else they may
-            return parsedate_to_datetime(text).astimezone(UTC)
-        day, month, year, hour, minute, second = found.groups()
-        return datetime(
-            int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=UTC
-        )
-    except (ValueError, KeyError):
-        raise MalformedAnswer(f"date {text[:40]!r}") from None
+        return _http.http_date(text)
+    except ValueError as error:
+        raise MalformedAnswer(str(error)) from None
 
 
 def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:

@@ -9,6 +9,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from trove_async._concurrency import for_each, in_thread
+from trove_async._http import range_header
+from trove_async._http_reading import Opened
 from trove_async.errors import ObjectNotFoundError, TroveError, UnavailableError
 from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo
 
@@ -40,8 +42,8 @@ from ._headers import (
 )
 from ._keys import bare_etag, encode_query, quoted_etag
 from ._pages import parse_page
-from ._plane import Opened, UploadId
-from ._requests import crc32c_of, range_header, source_headers
+from ._plane import UploadId
+from ._requests import crc32c_of, source_headers
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:

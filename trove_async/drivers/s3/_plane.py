@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from trove_async._http_reading import Opened
     from trove_async.models import (
         BucketInfo,
         CopyOptions,
@@ -25,36 +26,6 @@ if TYPE_CHECKING:
     )
 
     from ._answers import SentPart, UploadsPage
-
-
-class Body(Protocol):
-    """The bytes of an answer. See `trove_async._http.Answer`."""
-
-    async def read(self, size: int) -> bytes:
-        """Return the next 1 to `size` bytes, ``b""`` at the end."""
-        ...
-
-    async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with the next bytes; return how many."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the connection. Idempotent."""
-        ...
-
-
-class Opened(NamedTuple):
-    """An object whose body has begun.
-
-    Attributes:
-        info: The object; its size is the whole object's.
-        range: What of it the body is: ``(start, end)``.
-        body: The bytes.
-    """
-
-    info: ObjectInfo
-    range: tuple[int, int]
-    body: Body
 
 
 class UploadId(NamedTuple):

@@ -15,7 +15,7 @@ from ._keys import encode_path, encode_query, quoted_etag
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trove_async.models import ByteRange, ObjectInfo
+    from trove_async.models import ObjectInfo
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}").fullmatch
@@ -29,13 +29,6 @@ def check_bucket(name: str) -> None:
         raise InvalidNameError(
             "a bucket's name is 3 to 255 letters, digits, dots, hyphens and underscores"
         )
-
-
-def range_header(asked: ByteRange) -> str:
-    """Return a range as HTTP writes it: with its last byte (RFC 9110, 14.1.2)."""
-    if asked.suffix is not None:
-        return f"bytes=-{asked.suffix}"
-    return f"bytes={asked.start}-{'' if asked.end is None else asked.end - 1}"
 
 
 def source_headers(source: ObjectInfo) -> dict[str, str]:

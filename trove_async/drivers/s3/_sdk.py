@@ -19,7 +19,8 @@ from botocore.credentials import CredentialProvider
 from botocore.parsers import ResponseParserError
 
 from trove_async._concurrency import for_each
-from trove_async._http import WINDOW, translated
+from trove_async._http import WINDOW, range_header, translated
+from trove_async._http_reading import Opened
 from trove_async.errors import (
     BackendError,
     NotSupportedError,
@@ -43,8 +44,8 @@ from ._headers import (
     put_info,
 )
 from ._keys import bare_etag, quoted_etag
-from ._plane import Opened, UploadId
-from ._requests import check_bucket, crc32c_of, range_header, source_headers
+from ._plane import UploadId
+from ._requests import check_bucket, crc32c_of, source_headers
 from ._session import on_sdk
 from ._xml import MalformedAnswer
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Self
 import anyio
 
 from trove_async._concurrency import finished, for_each
+from trove_async._services import conditioned
 from trove_async.errors import IntegrityError, ObjectNotFoundError, TroveError, UnavailableError
 
-from ._conditions import conditioned
 from ._plane import UploadId
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,8 +11,9 @@ from operator import attrgetter, gt
 from typing import TYPE_CHECKING, Final, Literal
 
 from trove_async._concurrency import Permits, in_thread
-from trove_async._http import AiohttpTransport
-from trove_async._http1 import SocketTransport
+from trove_async._http1 import transport_over
+from trove_async._http_reading import Reader
+from trove_async._services import KnownBuckets, Permit, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
     BackendError,
@@ -29,11 +29,9 @@ from trove_async.errors import (
 from trove_async.models import DeleteResult, GiB, MiB, TiB
 
 from ._client import Client
-from ._conditions import conditioned
 from ._copying import Copier
 from ._dialects import UNKNOWN, dialect_of
 from ._lean import LeanPlane
-from ._reading import Reader
 from ._session import Endpoint, Identity, Session
 from ._uploads import PartedUpload, abort_forgotten
 
@@ -43,6 +41,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from trove_async._http import Transport
+    from trove_async._http_reading import Opened
     from trove_async.driver import DriverContext, DriverReader, Upload
     from trove_async.models import (
         BucketInfo,
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
 
     from ._client import AddressingStyle
     from ._dialects import DialectName
-    from ._plane import Opened, Plane
+    from ._plane import Plane
     from ._sdk import SdkPlane
 
 _MIN_PART: Final = 5 * MiB
@@ -71,9 +70,6 @@ _BULK: Final = 1000
 
 _AMAZON: Final = "https://s3.us-east-1.amazonaws.com"
 """Where the service is until `open` has asked."""
-
-_KNOWN_SECONDS: Final = 60.0
-"""How long a bucket that was there is taken to be there still, when an object is not."""
 
 
 class S3Driver:
@@ -164,7 +160,7 @@ class S3Driver:
         self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
         self._capabilities = self._claimed()
         self._open: Plane | None = None
-        self._known: dict[str, float] = {}
+        self._known = KnownBuckets(self._head_bucket)
         self._others = Permits(max_connections, "connection for other requests")
         self._permit_seconds = 0.0
 
@@ -214,17 +210,13 @@ class S3Driver:
         session = Session(self._identity)
         self._endpoint = endpoint = await session.endpoint()
         self._permit_seconds = context.timeout.permit
-        transport: Transport = (
-            SocketTransport(context.timeout, tls=self._tls)
-            if self._proxy is None
-            else AiohttpTransport(context.timeout, tls=self._tls, proxy=self._proxy)
-        )
+        transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)
         self._open = lean = self._lean(transport, session, context)
         self._dialect = await dialect_of(self._dialect_name, endpoint, transport)
         if self._data_plane == "sdk":
             await lean.aclose()
             self._open = await self._by_sdk(session, context)
-        self._copier = Copier(self._open, self._exists)
+        self._copier = Copier(self._open, self._known.exists)
         self._capabilities = self._claimed()
 
     def _lean(self, transport: Transport, session: Session, context: DriverContext) -> LeanPlane:
@@ -257,7 +249,7 @@ class S3Driver:
     async def aclose(self) -> None:
         """Close all connections."""
         plane, self._open = self._open, None
-        self._known.clear()
+        self._known = KnownBuckets(self._head_bucket)
         if plane is not None:
             await plane.aclose()
 
@@ -302,7 +294,7 @@ class S3Driver:
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of the object, its tags included. See `AsyncDriver.head`."""
-        async with _Permit(self._others, self._permit_seconds):
+        async with Permit(self._others, self._permit_seconds):
             if self._dialect.directories:
                 await self._check_held(bucket, key)
             try:
@@ -311,13 +303,13 @@ class S3Driver:
                 if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
                     raise
                 # An answer to HEAD has no document that would say which of the two is missing.
-                if await self._exists(bucket):
+                if await self._known.exists(bucket):
                     raise ObjectNotFoundError(error.message) from error
                 raise BucketNotFoundError(error.message) from error
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. See `AsyncDriver.delete`."""
-        async with _Permit(self._others, self._permit_seconds):
+        async with Permit(self._others, self._permit_seconds):
             with conditioned(options):
                 try:
                     if self._dialect.directories:
@@ -329,7 +321,7 @@ class S3Driver:
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 1,000 keys in one request. See `BulkDeleting.delete_many`."""
-        async with _Permit(self._others, self._permit_seconds):
+        async with Permit(self._others, self._permit_seconds):
             held = [key for key in keys if self._dialect.refuses(key) is None]
             results = await self._plane.delete_objects(bucket, held) if held else []
         if len(held) == len(keys):
@@ -339,7 +331,7 @@ class S3Driver:
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
-        async with _Permit(self._others, self._permit_seconds):
+        async with Permit(self._others, self._permit_seconds):
             page = await self._list(bucket, options)
             while not page.entries and page.token is not None:
                 page = await self._list(bucket, replace(options, token=page.token))
@@ -365,7 +357,7 @@ class S3Driver:
     ) -> ObjectInfo:
         """Copy on the service's side. See `Copying.copy`."""
         self._check_key(dst_bucket, dst_key)
-        async with _Permit(self._others, self._permit_seconds):
+        async with Permit(self._others, self._permit_seconds):
             return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
@@ -385,7 +377,7 @@ class S3Driver:
         """Raise for a key that the service would take for another one: it has none of that name."""
         why = self._dialect.refuses(key)
         if why is not None:
-            if not await self._exists(bucket):
+            if not await self._known.exists(bucket):
                 raise BucketNotFoundError("no such bucket", bucket=bucket)
             raise ObjectNotFoundError(f"the service holds no such keys: {why}")
 
@@ -410,71 +402,38 @@ class S3Driver:
 
     async def create_bucket(self, bucket: str) -> None:
         """Make the bucket, in this driver's region. See `AsyncDriver.create_bucket`."""
-        async with _Permit(self._others, self._permit_seconds):
+        async with Permit(self._others, self._permit_seconds):
             # us-east-1 takes a second making of one's own bucket for a success (S3 API Reference,
             # "CreateBucket": BucketAlreadyOwnedByYou). Of others' buckets it says that they exist.
-            if await self._is_there(bucket, if_denied=False):
+            try:
+                await self._head_bucket(bucket)
+            except (BucketNotFoundError, PermissionDeniedError):
+                await self._plane.create_bucket(bucket)
+            else:
                 raise BucketExistsError("the bucket exists", bucket=bucket)
-            await self._plane.create_bucket(bucket)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
-        self._known.pop(bucket, None)
-        async with _Permit(self._others, self._permit_seconds):
+        self._known.forget(bucket)
+        async with Permit(self._others, self._permit_seconds):
             await self._plane.delete_bucket(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
-        async with _Permit(self._others, self._permit_seconds):
+        async with Permit(self._others, self._permit_seconds):
             return await self._head_bucket(bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets that these credentials own. See `AsyncDriver.list_buckets`."""
-        async with _Permit(self._others, self._permit_seconds):
+        async with Permit(self._others, self._permit_seconds):
             buckets = await self._plane.list_buckets()
         return sorted(buckets, key=attrgetter("name"))
-
-    async def _exists(self, bucket: str) -> bool:
-        """Tell whether there is a bucket, from memory if it was there a moment ago."""
-        now = asyncio.get_running_loop().time()
-        if self._known.get(bucket, 0.0) > now:
-            return True
-        there = await self._is_there(bucket, if_denied=True)
-        if there:
-            self._known[bucket] = now + _KNOWN_SECONDS
-        return there
-
-    async def _is_there(self, bucket: str, *, if_denied: bool) -> bool:
-        try:
-            await self._head_bucket(bucket)
-        except BucketNotFoundError:
-            return False
-        except PermissionDeniedError:
-            return if_denied
-        return True
 
     async def _head_bucket(self, bucket: str) -> BucketInfo:
         try:
             return await self._plane.head_bucket(bucket)
         except NotFoundError as error:
             raise BucketNotFoundError(error.message) from error
-
-
-class _Permit:
-    """A permit for a request that is answered at once: `Permits` as a context."""
-
-    __slots__ = ("_permits", "_seconds")
-
-    def __init__(self, permits: Permits, seconds: float) -> None:
-        self._permits = permits
-        self._seconds = seconds
-
-    async def __aenter__(self) -> None:
-        if not self._permits.try_acquire():
-            await self._permits.acquire(self._seconds)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._permits.release()
 
 
 def _check_order(page: Page, options: ListOptions) -> None:

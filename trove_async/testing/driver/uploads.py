@@ -51,8 +51,10 @@ class DriverUploads(DriverTopic):
 
     async def test_parts_may_come_backwards(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 4)
+        if backend.capabilities.parallel_parts > 1:  # else they come in their order
+            pieces = pieces[::-1]
         async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
-            await _send(one, pieces[::-1])
+            await _send(one, pieces)
             await one.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 

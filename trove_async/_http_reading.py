@@ -1,20 +1,50 @@
-"""One get: its context manager and its reader."""
+"""One get over HTTP: its context manager and its reader."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeAlias
 
-from trove_async.errors import BackendError, ClosedError, UnavailableError
+from .errors import BackendError, ClosedError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from trove_async.models import GetOptions, ObjectInfo
+    from .models import GetOptions, ObjectInfo
 
-    from ._plane import Body, Opened
 
-    Ask = Callable[[str, str, GetOptions], Awaitable[Opened]]
+class Body(Protocol):
+    """The bytes of an answer. See `_http.Answer`."""
+
+    async def read(self, size: int) -> bytes:
+        """Return the next 1 to `size` bytes, ``b""`` at the end."""
+        ...
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill `buffer` with the next bytes; return how many."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connection. Idempotent."""
+        ...
+
+
+class Opened(NamedTuple):
+    """An object whose body has begun.
+
+    Attributes:
+        info: The object; its size is the whole object's.
+        range: What of it the body is: ``(start, end)``.
+        body: The bytes.
+    """
+
+    info: ObjectInfo
+    range: tuple[int, int]
+    body: Body
+
+
+Ask: TypeAlias = "Callable[[str, str, GetOptions], Awaitable[Opened]]"
+"""Asks for an object: bucket, key, and which bytes of which version."""
 
 
 class Reader:

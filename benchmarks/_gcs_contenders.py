@@ -1,0 +1,240 @@
+"""The clients that `gcs_vs_peers` compares, each doing the same few things."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+from trove_async import BufferPool, Trove
+from trove_async.drivers import GCSDriver
+
+MiB = 1024 * 1024
+CONNECTIONS = 64
+
+
+class Contender(Protocol):
+    """One client, open on one bucket."""
+
+    async def put(self, key: str, body: bytes) -> None:
+        """Store a small object."""
+        ...
+
+    async def get(self, key: str) -> int:
+        """Read a small object; return its size."""
+        ...
+
+    async def head(self, key: str) -> int:
+        """Return an object's size."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Delete an object."""
+        ...
+
+    async def put_large(self, key: str, piece: bytes, count: int) -> None:
+        """Store an object that is a piece repeated."""
+        ...
+
+    async def get_large(self, key: str) -> int:
+        """Read an object in pieces, where the client can; return its size."""
+        ...
+
+
+class Ours:
+    """A `Trove` as shipped: verified, with timeouts and retries."""
+
+    def __init__(self, store: Trove, bucket: str) -> None:
+        self._store = store
+        self._bucket = bucket
+
+    async def put(self, key: str, body: bytes) -> None:
+        await self._store.put(self._bucket, key, body)
+
+    async def get(self, key: str) -> int:
+        return len(await self._store.read(self._bucket, key))
+
+    async def head(self, key: str) -> int:
+        return (await self._store.head(self._bucket, key)).size
+
+    async def delete(self, key: str) -> None:
+        await self._store.delete(self._bucket, key)
+
+    async def put_large(self, key: str, piece: bytes, count: int) -> None:
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(count):
+                yield piece
+
+        await self._store.put(self._bucket, key, pieces())
+
+    async def get_large(self, key: str) -> int:
+        size = 0
+        async with self._store.get(self._bucket, key) as reader:
+            async for chunk in reader:
+                size += len(chunk)
+        return size
+
+
+@asynccontextmanager
+async def ours(url: str, bucket: str) -> AsyncIterator[Contender]:
+    """Open trove_async."""
+    driver = GCSDriver(endpoint_url=url, max_connections=CONNECTIONS)
+    async with Trove(driver, pool=BufferPool(64 * MiB)) as store:
+        yield Ours(store, bucket)
+
+
+class GcloudAio:
+    """The SDK's own calls, in one request each."""
+
+    def __init__(self, storage: Any, bucket: str) -> None:  # noqa: ANN401 - of another library
+        self._storage = storage
+        self._bucket = bucket
+
+    async def put(self, key: str, body: bytes) -> None:
+        await self._storage.upload(
+            self._bucket,
+            key,
+            body,
+            content_type="application/octet-stream",
+            metadata={"metadata": {"a": "b"}},
+            force_resumable_upload=False,
+        )
+
+    async def get(self, key: str) -> int:
+        return len(await self._storage.download(self._bucket, key))
+
+    async def head(self, key: str) -> int:
+        return int((await self._storage.download_metadata(self._bucket, key))["size"])
+
+    async def delete(self, key: str) -> None:
+        await self._storage.delete(self._bucket, key)
+
+    async def put_large(self, key: str, piece: bytes, count: int) -> None:
+        await self._storage.upload(
+            self._bucket, key, piece * count, force_resumable_upload=False, timeout=300
+        )
+
+    async def get_large(self, key: str) -> int:
+        return len(await self._storage.download(self._bucket, key, timeout=300))
+
+
+@asynccontextmanager
+async def gcloud_aio(url: str, bucket: str) -> AsyncIterator[Contender]:
+    """Open gcloud-aio-storage."""
+    import aiohttp  # noqa: PLC0415 - each process imports its contender only
+    from gcloud.aio.storage import Storage  # noqa: PLC0415 - likewise
+
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        given: Any = session
+        async with Storage(api_root=url, session=given) as storage:
+            yield GcloudAio(storage, bucket)
+
+
+class Gcsfs:
+    """gcsfs in its asynchronous mode."""
+
+    def __init__(self, fs: Any, bucket: str) -> None:  # noqa: ANN401 - of another library
+        self._fs = fs
+        self._bucket = bucket
+
+    async def put(self, key: str, body: bytes) -> None:
+        await self._fs._pipe_file(f"{self._bucket}/{key}", body)  # noqa: SLF001 - its async half
+
+    async def get(self, key: str) -> int:
+        return len(await self._fs._cat_file(f"{self._bucket}/{key}"))  # noqa: SLF001 - likewise
+
+    async def head(self, key: str) -> int:
+        return int((await self._fs._info(f"{self._bucket}/{key}"))["size"])  # noqa: SLF001 - likewise
+
+    async def delete(self, key: str) -> None:
+        await self._fs._rm_file(f"{self._bucket}/{key}")  # noqa: SLF001 - likewise
+
+    async def put_large(self, key: str, piece: bytes, count: int) -> None:
+        await self.put(key, piece * count)
+
+    async def get_large(self, key: str) -> int:
+        return await self.get(key)
+
+
+@asynccontextmanager
+async def gcsfs(url: str, bucket: str) -> AsyncIterator[Contender]:
+    """Open gcsfs."""
+    # Else it asks another service, over gRPC and in vain, what kind of bucket this is.
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+    from gcsfs import GCSFileSystem  # noqa: PLC0415 - each process imports its contender only
+
+    fs = GCSFileSystem(
+        project="test-project",
+        token="anon",  # noqa: S106 - its word for none
+        endpoint_url=url,
+        asynchronous=True,
+        skip_instance_cache=True,
+        use_listings_cache=False,
+    )
+    session = await fs._set_session()  # noqa: SLF001 - its async half
+    try:
+        yield Gcsfs(fs, bucket)
+    finally:
+        await session.close()
+
+
+class Obstore:
+    """obstore's GCSStore: it writes through XML, which the server here has only for reading."""
+
+    def __init__(self, store: Any) -> None:  # noqa: ANN401 - of another library
+        self._store = store
+
+    async def put(self, key: str, body: bytes) -> None:
+        raise NotImplementedError
+
+    async def get(self, key: str) -> int:
+        return len(await (await self._store.get_async(key)).bytes_async())
+
+    async def head(self, key: str) -> int:
+        return int((await self._store.head_async(key))["size"])
+
+    async def delete(self, key: str) -> None:
+        raise NotImplementedError
+
+    async def put_large(self, key: str, piece: bytes, count: int) -> None:
+        raise NotImplementedError
+
+    async def get_large(self, key: str) -> int:
+        size = 0
+        async for chunk in (await self._store.get_async(key)).stream(min_chunk_size=MiB):
+            size += len(chunk)
+        return size
+
+
+@asynccontextmanager
+async def obstore(url: str, bucket: str) -> AsyncIterator[Contender]:
+    """Open obstore."""
+    import json  # noqa: PLC0415 - each process imports its contender only
+
+    from obstore.store import GCSStore  # noqa: PLC0415 - likewise
+
+    account = {
+        "gcs_base_url": url,
+        "disable_oauth": True,
+        "client_email": "",
+        "private_key": "",
+        "private_key_id": "",
+    }
+    os.environ.pop("GOOGLE_APPLICATION_CREDENTIALS", None)
+    yield Obstore(
+        GCSStore(
+            bucket,
+            service_account_key=json.dumps(account),
+            client_options={"allow_http": True},
+        )
+    )
+
+
+CONTENDERS: dict[str, Callable[[str, str], AbstractAsyncContextManager[Contender]]] = {
+    "trove_async": ours,
+    "gcloud-aio-storage": gcloud_aio,
+    "gcsfs": gcsfs,
+    "obstore": obstore,
+}

@@ -1,0 +1,180 @@
+"""How fast is the GCS driver, beside gcloud-aio-storage, gcsfs and obstore?
+
+Every contender does the same work on the same fake-gcs-server, in a process of its own, in turn, for
+several rounds. The server takes its share of the machine, and is often what limits: CPU is therefore
+shown beside the rates. Ours is used as shipped, through a `Trove`: what is sent and received is
+verified, timeouts and retries are armed. obstore writes through an API that this server lacks, so it
+reads what ours has written.
+
+    python benchmarks/gcs_vs_peers.py [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+from collections.abc import Awaitable
+
+from _gcs_contenders import CONTENDERS, Contender
+from _harness import (
+    Measured,
+    Memory,
+    MiB,
+    concurrently,
+    in_fresh_process,
+    machine,
+    median_ratio,
+    once,
+    table,
+)
+
+from trove_async import Trove
+from trove_async.drivers import GCSDriver
+from trove_async.testing.servers import fake_gcs
+
+SIZES = {"4 KiB": 4 * 1024, "64 KiB": 64 * 1024}
+COUNTS = {1: 150, 32: 600}  # how many, by how many at once
+LARGE = 256
+BUCKET = "benchmark"
+OURS = "trove_async"
+
+Figures = dict[str, dict[str, float]]
+
+
+def figures(measured: Measured, memory: Memory | None = None) -> dict[str, float]:
+    """Return what is told of a piece of work."""
+    told = {
+        "rate": measured.rate,
+        "cpu": measured.cpu / measured.amount,
+    }
+    if memory is not None:
+        told["rss"] = memory.peak
+    return told
+
+
+async def small(name: str, contender: Contender) -> Figures:
+    """Put, get, head and delete small objects."""
+    found: Figures = {}
+    writes = name != "obstore"
+    for size_name, size in SIZES.items():
+        body = os.urandom(size)
+        for limit, count in COUNTS.items():
+            keys = [f"small/{limit}/{size}/{n}" for n in range(count)]
+
+            async def put(n: int, keys: list[str] = keys, body: bytes = body) -> None:
+                await contender.put(keys[n], body)
+
+            async def get(n: int, keys: list[str] = keys, size: int = size) -> None:
+                assert await contender.get(keys[n]) == size  # noqa: S101
+
+            async def head(n: int, keys: list[str] = keys, size: int = size) -> None:
+                assert await contender.head(keys[n]) == size  # noqa: S101
+
+            if writes:
+                await concurrently(limit, limit, put)  # connections
+                measured = await concurrently(count, limit, put)
+                found[f"put {size_name}, {limit} at once"] = figures(measured)
+            await concurrently(limit, limit, get)
+            for what, work in (("get", get), ("head", head)):
+                measured = await concurrently(count, limit, work)
+                found[f"{what} {size_name}, {limit} at once"] = figures(measured)
+    return found
+
+
+async def large(name: str, contender: Contender) -> Figures:
+    """Put and get one large object."""
+    found: Figures = {}
+    if name != "obstore":
+        await contender.put_large("large", bytes(MiB), 16)
+        piece = os.urandom(MiB)
+        memory = Memory()
+        measured = await once(LARGE, contender.put_large("large", piece, LARGE))
+        found[f"put {LARGE} MiB"] = figures(measured, memory)
+    memory = Memory()
+    found[f"get {LARGE} MiB"] = figures(await once(LARGE, _whole(contender)), memory)
+    return found
+
+
+async def _whole(contender: Contender) -> None:
+    assert await contender.get_large("large") == LARGE * MiB  # noqa: S101
+
+
+async def child(name: str, url: str) -> None:
+    """Do all the work of one contender; print the figures."""
+    async with CONTENDERS[name](url, BUCKET) as contender:
+        found = {**await small(name, contender), **await large(name, contender)}
+    print(json.dumps(found))
+
+
+async def made(url: str) -> None:
+    """Make the bucket."""
+    async with Trove(GCSDriver(endpoint_url=url)) as store:
+        await store.create_bucket(BUCKET)
+
+
+def run(work: Awaitable[None]) -> None:
+    """Run to the end."""
+
+    async def to_the_end() -> None:
+        await work
+
+    asyncio.run(to_the_end())
+
+
+def report(rounds: list[dict[str, Figures]]) -> str:
+    """Return the table: medians, and ours over each peer's, round by round."""
+    names = list(CONTENDERS)
+    rows = []
+    for scene in rounds[0][OURS]:
+        cells = [scene]
+        for name in names:
+            found = [one[name][scene] for one in rounds if scene in one[name]]
+            if not found:
+                cells.append("")
+                continue
+            rate, cpu = (statistics.median(f[k] for f in found) for k in ("rate", "cpu"))
+            rss = max((f["rss"] for f in found if "rss" in f), default=None)
+            unit = "MiB/s" if "MiB" in scene else "/s"
+            cell = f"{rate:,.0f} {unit}, {cpu * 1e6:,.0f} µs"
+            cells.append(cell if rss is None else f"{cell}, {rss:,.0f} MiB")
+        for name in names[1:]:
+            ratios = [
+                [one[which][scene]["rate"] for one in rounds if scene in one[name]]
+                for which in (OURS, name)
+            ]
+            cells.append(f"{median_ratio(*ratios):.2f}x" if ratios[1] else "")
+        rows.append(cells)
+    return table(["", *names, *(f"over {name}" for name in names[1:])], rows)
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--child", nargs=2, metavar=("NAME", "URL"))
+    arguments = parser.parse_args()
+    if arguments.child:
+        run(child(*arguments.child))
+        return
+    rounds = []
+    for _ in range(arguments.rounds):
+        with fake_gcs() as server:  # a new one, so that memory is as fresh for all rounds
+            run(made(server.endpoint_url))
+            rounds.append(
+                {
+                    name: in_fresh_process(__file__, "--child", name, server.endpoint_url)
+                    for name in CONTENDERS
+                }
+            )
+    print(
+        "Rate, CPU of the client per operation or MiB, peak of resident memory beyond the start.\n"
+    )
+    print(report(rounds))
+    print(f"\n{machine('aiohttp', 'gcloud-aio-storage', 'gcsfs', 'obstore')}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Cloud Storage in memory, as Google's JSON API documentation says that it behaves.
+
+What an emulator is too lax for is kept here: conditions on every request, checksums compared,
+resumable sessions that keep less than they were sent, rewrites that take several requests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from base64 import b64encode
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from crc32c import crc32c
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+QUANTUM = 256 * 1024
+
+
+class RefusedError(Exception):
+    """The service says no."""
+
+    def __init__(self, status: int, reason: str, message: str = "") -> None:
+        super().__init__(message or reason)
+        self.status = status
+        self.reason = reason
+
+
+def not_found(message: str) -> RefusedError:
+    return RefusedError(404, "notFound", message)
+
+
+@dataclass(frozen=True)
+class Stored:
+    name: str
+    body: bytes
+    generation: int
+    updated: str
+    said: Mapping[str, Any]
+
+    def resource(self, bucket: str) -> dict[str, Any]:
+        digest = hashlib.md5(self.body, usedforsecurity=False).digest()
+        return {
+            "storageClass": "STANDARD",
+            **self.said,
+            "kind": "storage#object",
+            "name": self.name,
+            "bucket": bucket,
+            "generation": str(self.generation),
+            "metageneration": "1",
+            "size": str(len(self.body)),
+            "updated": self.updated,
+            "timeCreated": self.updated,
+            "crc32c": crc_of(self.body),
+            "md5Hash": b64encode(digest).decode(),
+            "etag": "CP" + secrets.token_hex(4),  # JSON's, which nobody should rely on
+        }
+
+
+def crc_of(body: bytes) -> str:
+    return b64encode(crc32c(body).to_bytes(4)).decode()
+
+
+@dataclass
+class Session:
+    """A resumable upload."""
+
+    bucket: str
+    said: dict[str, Any]
+    query: Mapping[str, str]
+    received: bytearray = field(default_factory=bytearray)
+    made: Stored | None = None
+
+
+@dataclass
+class Rewrite:
+    """A copy that takes several requests."""
+
+    key: tuple[str, ...]
+    done: int = 0
+
+
+class Cloud:
+    """The service's state.
+
+    Attributes:
+        keeps_at_most: Bytes that a session keeps of one request.
+        rewrites_at_most: Bytes that one request to rewrite copies.
+        xml: Whether the XML API is there.
+        tokens: The access tokens that are good; None: nobody is asked.
+    """
+
+    def __init__(self) -> None:
+        self.buckets: dict[str, dict[str, Stored]] = {}
+        self.created: dict[str, str] = {}
+        self.sessions: dict[str, Session] = {}
+        self.rewrites: dict[str, Rewrite] = {}
+        self.keeps_at_most: int | None = None
+        self.rewrites_at_most = 1 << 40
+        self.xml = True
+        self.tokens: set[str] | None = None
+        self._generations = count(1_700_000_000_000_001)
+
+    # -- buckets -----------------------------------------------------------------------------------
+
+    def bucket(self, name: str) -> dict[str, Stored]:
+        try:
+            return self.buckets[name]
+        except KeyError:
+            raise not_found("The specified bucket does not exist.") from None
+
+    def create_bucket(self, name: str) -> None:
+        if name in self.buckets:
+            raise RefusedError(409, "conflict", "Your previous request to create it succeeded.")
+        self.buckets[name] = {}
+        self.created[name] = _now()
+
+    def delete_bucket(self, name: str) -> None:
+        if self.bucket(name):
+            raise RefusedError(409, "conflict", "The bucket you tried to delete is not empty.")
+        del self.buckets[name]
+
+    # -- objects -----------------------------------------------------------------------------------
+
+    def object(self, bucket: str, name: str, query: Mapping[str, str]) -> Stored:
+        """Return what a request that reads is after."""
+        held = self.bucket(bucket).get(name)
+        if held is None or query.get("generation", str(held.generation)) != str(held.generation):
+            raise not_found(f"No such object: {bucket}/{name}")
+        if query.get("ifGenerationNotMatch") == str(held.generation):
+            raise RefusedError(304, "")
+        check(held, query.get("ifGenerationMatch"))
+        return held
+
+    def insert(
+        self, bucket: str, said: Mapping[str, Any], body: bytes, query: Mapping[str, str]
+    ) -> Stored:
+        """Make an object, if it may be and is what was announced."""
+        home = self.bucket(bucket)
+        name = said.get("name") or query["name"]
+        if not name or "\n" in name or "\r" in name or len(name.encode()) > 1024:
+            raise RefusedError(400, "invalid", f"Disallowed unicode characters in {name!r}")
+        check(home.get(name), query.get("ifGenerationMatch"))
+        announced = said.get("crc32c")
+        if announced not in {None, crc_of(body)}:
+            raise RefusedError(
+                400,
+                "invalid",
+                f'Provided CRC32C "{announced}" doesn\'t match calculated CRC32C "{crc_of(body)}".',
+            )
+        kept = {key: value for key, value in said.items() if key not in {"crc32c", "md5Hash"}}
+        made = Stored(name, bytes(body), next(self._generations), _now(), kept)
+        home[name] = made
+        return made
+
+    def delete(self, bucket: str, name: str, query: Mapping[str, str]) -> None:
+        self.object(bucket, name, query)
+        del self.buckets[bucket][name]
+
+    def rewrite(
+        self,
+        source: tuple[str, str],
+        target: tuple[str, str],
+        said: Mapping[str, Any],
+        query: Mapping[str, str],
+    ) -> dict[str, Any]:
+        """Copy as much as one request does."""
+        held = self.bucket(source[0]).get(source[1])
+        if held is None:
+            raise not_found(f"No such object: {source}")
+        check(held, query.get("ifSourceGenerationMatch"))
+        check(self.bucket(target[0]).get(target[1]), query.get("ifGenerationMatch"))
+        token = query.get("rewriteToken") or secrets.token_hex(8)
+        job = self.rewrites.setdefault(token, Rewrite((*source, *target)))
+        if job.key != (*source, *target):
+            raise RefusedError(400, "invalid", "The token is another rewrite's.")
+        job.done = min(job.done + self.rewrites_at_most, len(held.body))
+        answer: dict[str, Any] = {
+            "kind": "storage#rewriteResponse",
+            "totalBytesRewritten": str(job.done),
+            "objectSize": str(len(held.body)),
+            "done": job.done == len(held.body),
+        }
+        if not answer["done"]:
+            return {**answer, "rewriteToken": token}
+        made = self.insert(target[0], {**(said or held.said), "name": target[1]}, held.body, {})
+        return {**answer, "resource": made.resource(target[0])}
+
+    # -- listings ----------------------------------------------------------------------------------
+
+    def list(self, bucket: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """Return a page: at most so many objects and prefixes, one stretch of the order."""
+        prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
+        start, most = query.get("startOffset", ""), min(int(query.get("maxResults", "1000")), 1000)
+        last = query.get("pageToken", "")
+        names: dict[str, Stored | None] = {}
+        for name, held in sorted(self.bucket(bucket).items()):
+            if name.startswith(prefix) and name >= start:
+                at = name.find(delimiter, len(prefix)) if delimiter else -1
+                names[name if at < 0 else name[: at + len(delimiter)]] = held if at < 0 else None
+        left = sorted(name for name in names if not last or name > last)
+        page = {name: names[name] for name in left[:most]}
+        answer: dict[str, Any] = {"kind": "storage#objects"}
+        items = [held.resource(bucket) for held in page.values() if held is not None]
+        prefixes = [name for name, held in page.items() if held is None]
+        if items:
+            answer["items"] = items
+        if prefixes:
+            answer["prefixes"] = prefixes
+        if len(left) > most:
+            answer["nextPageToken"] = left[most - 1]
+        return answer
+
+
+def check(held: Stored | None, generation: str | None) -> None:
+    """Refuse what the condition excludes: 0 is for no object at all."""
+    there = "0" if held is None else str(held.generation)
+    if generation not in {None, there}:
+        raise RefusedError(412, "conditionNotMet", "At least one of the pre-conditions failed.")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

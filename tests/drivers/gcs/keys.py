@@ -1,0 +1,30 @@
+"""A service account that nobody has, with a key of its own."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+EMAIL = "signer@project.iam.gserviceaccount.com"
+
+
+@cache
+def _key() -> str:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    form = Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    return key.private_bytes(*form).decode()
+
+
+def service_account(token_uri: str = "https://oauth2.googleapis.com/token") -> dict[str, str]:
+    """Return what is in the file of its key."""
+    return {
+        "type": "service_account",
+        "project_id": "told-by-the-key",
+        "private_key_id": "1",
+        "private_key": _key(),
+        "client_email": EMAIL,
+        "client_id": "1",
+        "token_uri": token_uri,
+    }

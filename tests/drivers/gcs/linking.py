@@ -1,0 +1,76 @@
+"""A store whose Cloud Storage lies behind a proxy that breaks things, and the cloud itself."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.drivers.gcs.cloud import Cloud
+from tests.drivers.gcs.cloud_server import serving
+from tests.fakes import assert_idle
+from tests.fault_proxy import FaultProxy
+from trove_async import BufferPool, RetryPolicy, Timeout, Trove
+from trove_async.drivers import GCSDriver
+from trove_async.models import MiB
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+AT_ONCE = RetryPolicy(base_delay=0)
+NEVER = RetryPolicy(attempts=1)
+BUCKET = "links"
+
+
+@dataclass(kw_only=True)
+class Link:
+    """A store over a broken link, and what is at its end."""
+
+    store: Trove
+    proxy: FaultProxy
+    cloud: Cloud
+    bucket: str = BUCKET
+
+    def stored(self, key: str) -> bytes | None:
+        """Return what the cloud has under a key."""
+        held = self.cloud.buckets[self.bucket].get(key)
+        return None if held is None else held.body
+
+    def place(self, key: str, body: bytes) -> None:
+        """Store an object past the link."""
+        self.cloud.insert(self.bucket, {"name": key, "contentType": "text/plain"}, body, {})
+
+    @property
+    def done(self) -> list[str]:
+        """The requests that the proxy saw: each one's method, and what sort it was."""
+        return [
+            f"{one.method} {one.query.get('uploadType') or one.path.split('/')[1]}"
+            for one in self.proxy.requests
+        ]
+
+    @property
+    def ranges(self) -> list[str]:
+        """The Content-Ranges of the requests that had one."""
+        heads = [one.headers for one in self.proxy.requests]
+        return [head["content-range"] for head in heads if "content-range" in head]
+
+
+@asynccontextmanager
+async def linked(
+    *, retry: RetryPolicy = AT_ONCE, timeout: Timeout | None = None
+) -> AsyncIterator[Link]:
+    """Open a store behind a proxy; leaving, nothing may be left here or there. Parts are a MiB."""
+    cloud = Cloud()
+    cloud.create_bucket(BUCKET)
+    async with serving(cloud) as url, FaultProxy(url) as proxy:
+        driver = GCSDriver(endpoint_url=proxy.endpoint_url, max_connections=8)
+        pool = BufferPool(max_bytes=8 * MiB, part_size=MiB)
+        async with Trove(driver, pool=pool, retry=retry, timeout=timeout) as store:
+            yield Link(store=store, proxy=proxy, cloud=cloud)
+            await proxy.quiet()
+            assert_idle(store)
+        await proxy.deserted()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    left = [task for task in others if "RequestHandler" not in repr(task)]  # the server's own
+    assert not left, left

@@ -1,0 +1,219 @@
+"""Tokens: fetched when they are needed, renewed before their end, and once when they are refused."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+from gcloud.aio.auth import token
+
+from tests.drivers.gcs.cloud import Cloud
+from tests.drivers.gcs.cloud_server import serving
+from tests.drivers.gcs.keys import service_account
+from trove_async._concurrency import task_group
+from trove_async.drivers.gcs import GCSDriver, _credentials
+from trove_async.errors import ConfigError, UnauthenticatedError, UnavailableError
+from trove_async.models import PutOptions
+from trove_async.testing import opened
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+class Issuer:
+    """Gives out tokens that are good at a cloud."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self.cloud = cloud
+        self.cloud.tokens = set()
+        self.given = 0
+        self.status = 200
+        self.seconds = 3600
+
+    async def serve(self, request: web.Request) -> web.Response:
+        assert (await request.post())["grant_type"]
+        if self.status != 200:
+            return web.json_response({"error": "invalid_grant"}, status=self.status)
+        self.given += 1
+        token = f"token-{self.given}"
+        assert self.cloud.tokens is not None
+        self.cloud.tokens.add(token)
+        return web.json_response({"access_token": token, "expires_in": self.seconds})
+
+
+@asynccontextmanager
+async def issuing(issuer: Issuer) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_post("/token", issuer.serve)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/token"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def guarded(cloud: Cloud) -> AsyncIterator[tuple[GCSDriver, Issuer]]:
+    """Open a driver on a cloud that wants tokens."""
+    issuer = Issuer(cloud)
+    async with issuing(issuer) as token_uri, serving(cloud) as url:
+        driver = GCSDriver(endpoint_url=url, credentials=service_account(token_uri))
+        async with opened(driver):
+            yield driver, issuer
+
+
+async def test_one_token_does_for_many_requests() -> None:
+    async with guarded(Cloud()) as (driver, issuer):
+        assert issuer.given == 0
+        async with task_group() as group:
+            for number in range(8):
+                group.start_soon(driver.create_bucket, f"bucket-{number}")
+        assert [info.name for info in await driver.list_buckets()] == [
+            f"bucket-{number}" for number in range(8)
+        ]
+        assert issuer.given == 1
+
+
+async def test_token_that_is_refused_is_renewed_once() -> None:
+    async with guarded(Cloud()) as (driver, issuer):
+        await driver.create_bucket("bucket")
+        assert issuer.cloud.tokens is not None
+        issuer.cloud.tokens.clear()  # its user was taken a role away, and given it again
+        await driver.put("bucket", "key", [memoryview(b"body")], PutOptions())
+        assert issuer.given == 2
+        issuer.cloud.tokens = {"nobody's"}
+        issuer.status = 400
+        with pytest.raises(UnauthenticatedError) as caught:
+            await driver.head("bucket", "key")
+        assert not caught.value.retryable
+
+
+async def test_token_near_its_end_is_used_while_no_other_can_be_had() -> None:
+    async with guarded(Cloud()) as (driver, issuer):
+        issuer.seconds = 31  # to be renewed at half of it, good for one second
+        await driver.create_bucket("bucket")
+        credentials = driver._credentials
+        assert credentials is not None
+        credentials._renew_at = 0.0
+        issuer.status = 503
+        await driver.head_bucket("bucket")
+        assert issuer.given == 1
+        credentials._ends_at = 0.0
+        with pytest.raises(UnavailableError) as caught:
+            await driver.head_bucket("bucket")
+        assert caught.value.retryable
+
+
+async def test_refused_credentials_are_told_without_them() -> None:
+    async with guarded(Cloud()) as (driver, issuer):
+        issuer.status = 401
+        with pytest.raises(UnauthenticatedError) as caught:
+            await driver.list_buckets()
+        assert caught.value.__cause__ is None
+        assert "PRIVATE KEY" not in str(caught.value)
+
+
+async def test_credentials_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key.json"
+    file.write_text(json.dumps(service_account()))
+    for credentials in (file, str(file)):
+        driver = GCSDriver(credentials=credentials)
+        async with opened(driver):
+            assert driver._credentials is not None
+            assert await driver._credentials.project() == "told-by-the-key"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "{}", '{"type": "klingon", "x": "SECRET"}'])
+async def test_file_that_is_none_of_googles_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "key.json"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        async with opened(GCSDriver(credentials=file)):
+            pass
+    assert caught.value.__cause__ is None
+    with pytest.raises(ConfigError, match="cannot be read"):
+        async with opened(GCSDriver(credentials=tmp_path / "missing")):
+            pass
+
+
+def test_emulator_of_the_environment_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("http://localhost:4443", "localhost:4443", "http://localhost:4443/"):
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", value)
+        driver = GCSDriver()
+        assert driver.capabilities.private_namespace
+        assert not driver.capabilities.presign
+        assert driver.place("b", "k") == GCSDriver(endpoint_url="http://localhost:4443").place(
+            "b", "k"
+        )
+    elsewhere = GCSDriver(endpoint_url="https://storage.googleapis.com")
+    assert not elsewhere.capabilities.private_namespace
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST")
+    assert GCSDriver().place("b", "k") == elsewhere.place("b", "k")
+
+
+def test_credentials_are_not_shown() -> None:
+    assert "PRIVATE" not in repr(GCSDriver(credentials=service_account())._identity)
+
+
+async def test_no_project_is_said_where_there_is_one_to_be_said() -> None:
+    async with opened(GCSDriver(anonymous=True)) as driver:
+        with pytest.raises(ConfigError, match="project"):
+            await driver.list_buckets()
+
+
+class Machine:
+    """One of Google's machines: what it tells of itself, and who signs for it."""
+
+    async def serve(self, request: web.Request) -> web.Response:
+        if request.path == "/sign/vm@project.example":
+            assert request.headers["authorization"] == "Bearer vm-token"
+            payload = (await request.json())["payload"]
+            assert b64decode(payload).startswith(b"GOOG4-RSA-SHA256\n")
+            return web.json_response({"signedBlob": b64encode(b"signed").decode()})
+        assert request.headers["metadata-flavor"] == "Google"
+        if request.path.endswith("/token"):
+            return web.json_response({"access_token": "vm-token", "expires_in": 3600})
+        told = {"email": "vm@project.example", "project-id": "the-vms"}
+        return web.Response(text=told[request.path.rpartition("/")[2]])
+
+
+@pytest_asyncio.fixture
+async def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Run on one of Google's machines."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", Machine().serve)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setattr(token, "GCE_METADATA_BASE", f"{url}/metadata")
+    monkeypatch.setattr(token, "GCE_ENDPOINT_TOKEN", f"{url}/token")
+    monkeypatch.setattr(_credentials, "_SIGN", f"{url}/sign/{{email}}")
+    yield
+    await runner.cleanup()
+
+
+@pytest.mark.usefixtures("machine")
+async def test_on_googles_machines_nothing_has_to_be_given() -> None:
+    cloud = Cloud()
+    cloud.tokens = {"vm-token"}
+    async with serving(cloud) as url:
+        driver = GCSDriver(endpoint_url=url, anonymous=False)
+        async with opened(driver):
+            await driver.create_bucket("bucket")
+            assert driver._credentials is not None
+            assert await driver._credentials.project() == "the-vms"
+            signed = await driver.presign("GET", "bucket", "key", 60)
+            assert "X-Goog-Credential=vm%40project.example%2F" in signed
+            assert signed.endswith(f"&X-Goog-Signature={b'signed'.hex()}")

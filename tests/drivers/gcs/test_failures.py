@@ -1,0 +1,120 @@
+"""Every answer that is an error is one of ours, and tells no secret."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from trove_async.drivers.gcs._failures import REASONS, STATUSES, refused
+from trove_async.errors import (
+    BackendError,
+    BucketNotFoundError,
+    IntegrityError,
+    NotFoundError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    RangeError,
+    StorageFullError,
+    TimedOutError,
+    TroveError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+
+
+def told(reason: str, message: str = "m", status: int = 400) -> bytes:
+    error = {"domain": "global", "reason": reason, "message": message}
+    return json.dumps({"error": {"code": status, "message": message, "errors": [error]}}).encode()
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_reason_is_told_in_json_and_in_xml(reason: str) -> None:
+    meaning = REASONS[reason]
+    xml = f"<?xml version='1.0'?><Error><Code>{reason}</Code><Message>a &lt; b</Message></Error>"
+    for body in (told(reason, "a < b"), xml.encode()):
+        error = refused(400, {}, body).error()
+        assert type(error) is meaning.kind
+        assert meaning.advice in str(error)
+        assert "a < b" in str(error)
+        retryable = meaning.kind.retryable if meaning.retryable is None else meaning.retryable
+        assert error.retryable == retryable
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"{", b'{"error": 1}', b"[]", b"\xff", b"null"])
+@pytest.mark.parametrize("status", STATUSES)
+def test_every_status_is_told_without_a_document(status: int, body: bytes) -> None:
+    assert type(refused(status, {}, body).error()) is STATUSES[status].kind
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "retryable"),
+    [
+        (400, BackendError, False),
+        (401, UnauthenticatedError, False),
+        (403, PermissionDeniedError, False),
+        (404, NotFoundError, False),
+        (408, TimedOutError, True),
+        (412, PreconditionFailedError, False),
+        (416, RangeError, False),
+        (418, BackendError, False),
+        (429, UnavailableError, True),
+        (500, UnavailableError, True),
+        (502, UnavailableError, True),
+        (503, UnavailableError, True),
+        (504, UnavailableError, True),
+        (599, UnavailableError, True),
+    ],
+)
+def test_what_another_try_may_mend_is_what_google_says(
+    status: int, kind: type[TroveError], *, retryable: bool
+) -> None:
+    error = refused(status, {}, b"").error()
+    assert (type(error), error.retryable) == (kind, retryable)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "kind"),
+    [
+        (403, "rateLimitExceeded", UnavailableError),
+        (403, "quotaExceeded", StorageFullError),
+        (404, "NoSuchKey", ObjectNotFoundError),
+        (404, "NoSuchBucket", BucketNotFoundError),
+    ],
+)
+def test_reason_says_more_than_the_status(status: int, reason: str, kind: type) -> None:
+    assert type(refused(status, {}, told(reason)).error()) is kind
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        'Provided CRC32C "AAAA" doesn\'t match calculated CRC32C "BBBB".',
+        "Provided MD5 hash does not match calculated MD5 hash.",
+    ],
+)
+def test_body_that_broke_on_its_way_is_sent_again(message: str) -> None:
+    error = refused(400, {}, told("invalid", message)).error()
+    assert isinstance(error, IntegrityError)
+    assert error.retryable
+
+
+def test_service_says_how_long_to_wait() -> None:
+    dates = {
+        "retry-after": "Wed, 21 Oct 2015 07:28:07 GMT",
+        "date": "Wed, 21 Oct 2015 07:28:00 GMT",
+    }
+    for headers in ({"retry-after": "7"}, dates):
+        assert refused(503, headers, b"").error().retry_after == 7
+        assert refused(404, headers, b"").error().retry_after is None
+    assert refused(429, {"retry-after": "soon"}, b"").error().retry_after is None
+
+
+def test_no_secret_is_told_and_no_novel() -> None:
+    message = "Signature=SECRET1 bad, access_token: SECRET2, Bearer SECRET3 " + "x" * 5000
+    text = str(refused(401, {}, told("authError", message)).error())
+    assert "SECRET" not in text
+    assert len(text) < 600
+    oauth = refused(400, {}, b'{"error": "invalid_grant", "error_description": "expired"}')
+    assert (oauth.reason, oauth.message) == ("invalid_grant", "expired")

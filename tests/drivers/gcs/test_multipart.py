@@ -1,0 +1,84 @@
+"""One-request uploads and batches, as their recipients read them."""
+
+from __future__ import annotations
+
+from email import message_from_bytes
+from email.message import Message
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.drivers.gcs.cloud_server import _parts
+from trove_async.drivers.gcs import _batch
+from trove_async.drivers.gcs._multipart import related
+from trove_async.errors import InvalidNameError, NotFoundError, UnavailableError
+from trove_async.models import KiB
+
+
+@given(body=st.binary(max_size=300), cut=st.integers(1, 50))
+def test_parts_come_out_as_they_went_in(body: bytes, cut: int) -> None:
+    views = [memoryview(body)[at : at + cut] for at in range(0, len(body), cut)]
+    content_type, sent = related(b'{"name": "key"}', "text/plain; x=y", views)
+    said, media = _parts(content_type, b"".join(sent))
+    assert said == {"name": "key", "contentType": "text/plain; x=y"}
+    assert media == body
+
+
+def test_large_body_is_not_copied() -> None:
+    body = bytearray(100 * KiB)
+    views = [memoryview(body)[: 50 * KiB], memoryview(body)[50 * KiB :]]
+    _, (head, *sent, tail) = related(b"{}", "text/plain", views)
+    assert all(one is other for one, other in zip(sent, views, strict=True))
+    assert len(head) + len(tail) < 400
+
+
+def test_boundary_is_another_each_time() -> None:
+    assert len({related(b"{}", "text/plain", [])[0] for _ in range(100)}) == 100
+
+
+@pytest.mark.parametrize("mark", ["\r", "\n", "\0", "\r\n"])
+def test_type_that_would_break_its_header_is_refused(mark: str) -> None:
+    with pytest.raises(InvalidNameError):
+        related(b"{}", f"text/plain{mark}X-Evil: 1", [])
+
+
+def test_batch_is_a_request_a_part() -> None:
+    content_type, body = _batch.batch("bucket", ["a/b", "gr\u00fc\u00df %"])
+    message = message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
+    parts = message.get_payload()
+    assert isinstance(parts, list)
+    lines = []
+    for part in parts:
+        assert isinstance(part, Message)
+        assert part.get_content_type() == "application/http"
+        lines.append(str(part.get_payload()).splitlines()[0])
+    assert lines == [
+        "DELETE /storage/v1/b/bucket/o/a%2Fb HTTP/1.1",
+        "DELETE /storage/v1/b/bucket/o/gr%C3%BC%C3%9F%20%25 HTTP/1.1",
+    ]
+
+
+ANSWER = (
+    b"--x\r\nContent-Type: application/http\r\nContent-ID: <response-delete+1>\r\n\r\n"
+    b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\n\r\n{}\r\n"
+    b"--x\r\nContent-Type: application/http\r\nContent-ID: <response-delete+0>\r\n\r\n"
+    b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n\r\n"
+    b"--x\r\nContent-Type: application/http\r\nContent-ID: <response-delete+2>\r\n\r\n"
+    b"HTTP/1.1 503 Busy\r\n\r\n"
+    b'{"error": {"errors": [{"reason": "backendError"}], "message": "m"}}\r\n--x--\r\n'
+)
+
+
+def test_answers_of_a_batch_are_told_apart_by_their_numbers() -> None:
+    results = _batch.results("multipart/mixed; boundary=x", ANSWER, ["a", "b", "c", "d"])
+    assert [result.key for result in results] == ["a", "b", "c", "d"]
+    assert results[0].error is None
+    assert isinstance(results[1].error, NotFoundError)
+    assert isinstance(results[2].error, UnavailableError)
+    assert "does not tell" in str(results[3].error)
+
+
+def test_answer_without_parts_makes_no_sense() -> None:
+    with pytest.raises(UnavailableError):
+        _batch.results("application/json", b"{}", ["a"])

@@ -1,0 +1,137 @@
+"""What is said of an object, there and back."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from trove_async.drivers.gcs._resources import (
+    DEFAULT_TYPE,
+    generation_of,
+    info_from,
+    info_of,
+    precondition,
+    resource_of,
+)
+from trove_async.errors import PreconditionFailedError, UnavailableError
+from trove_async.models import PutOptions
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"))
+names = st.from_regex(r"[a-z0-9_.-]+", fullmatch=True).filter(lambda n: not n.startswith("trove-"))
+
+RESOURCE: dict[str, Any] = {
+    "name": "key",
+    "size": "5",
+    "generation": "17",
+    "updated": "2026-01-02T03:04:05.678Z",
+}
+
+HEADERS = {
+    "X-Goog-Generation": "17",
+    "X-Goog-Stored-Content-Length": "5",
+    "X-Goog-Stored-Content-Encoding": "identity",
+    "Last-Modified": "Fri, 02 Jan 2026 03:04:05 GMT",
+    "Content-Type": "text/plain",
+}
+
+
+@given(
+    metadata=st.dictionaries(names, texts, max_size=5),
+    headers=st.fixed_dictionaries(
+        {},
+        optional={
+            name: texts.filter(bool)
+            for name in (
+                "content_type", "cache_control", "content_disposition",
+                "content_encoding", "storage_class",
+            )
+        },
+    ),
+    write_id=st.none() | names,
+)  # fmt: skip
+def test_resource_tells_what_the_options_say(
+    metadata: dict[str, str], headers: dict[str, str], write_id: str | None
+) -> None:
+    options = PutOptions(metadata=metadata, write_id=write_id, **headers)  # type: ignore[arg-type]  # by name
+    said = json.loads(resource_of(options, "key"))
+    info = info_of({**RESOURCE, **said}, bucket="b", backend="x")
+    assert info.metadata == metadata
+    assert info.write_id == write_id
+    for name in ("cache_control", "content_disposition", "content_encoding", "storage_class"):
+        assert getattr(info, name) == headers.get(name)
+    assert info.content_type == headers.get("content_type", DEFAULT_TYPE)
+    assert (info.key, info.size, info.etag, info.version_id) == ("key", 5, "17", "17")
+    assert info.last_modified == datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+
+
+@given(metadata=st.dictionaries(names, texts, max_size=3))
+def test_headers_are_exact_or_say_that_they_are_not(metadata: dict[str, str]) -> None:
+    said = json.loads(resource_of(PutOptions(metadata=metadata)))
+    carried = CIMultiDict(HEADERS)
+    for name, value in said.get("metadata", {}).items():
+        carried[f"X-Goog-Meta-{name}"] = value.encode("ascii", "replace").decode().strip()
+    info, exact = info_from(carried, bucket="b", key="key", backend="x")
+    if exact:
+        assert info.metadata == metadata
+    else:
+        assert any(
+            not value or not value.isascii() or value != value.strip() or "=?" in value
+            or not value.isprintable()
+            for value in metadata.values()
+        )  # fmt: skip
+
+
+def test_headers_tell_both_checksums_however_they_are_told() -> None:
+    for hashes in (["crc32c=AAAA, md5=BBBB=="], ["crc32c=AAAA", "md5=BBBB=="]):
+        headers = CIMultiDict(HEADERS)
+        for value in hashes:
+            headers.add("X-Goog-Hash", value)
+        info, _ = info_from(headers, bucket="b", key="key", backend="x")
+        assert info.checksums == {"crc32c": "AAAA", "md5": "BBBB=="}
+
+
+@pytest.mark.parametrize("value", ["private, max-age=0", "public, max-age=3600"])
+def test_cache_control_of_objects_that_have_none_is_none(value: str) -> None:
+    info, _ = info_from(
+        CIMultiDict({**HEADERS, "Cache-Control": value}), bucket="b", key="key", backend="x"
+    )
+    assert info.cache_control is None
+
+
+@pytest.mark.parametrize("missing", RESOURCE)
+def test_resource_without_what_every_object_has_makes_no_sense(missing: str) -> None:
+    said = {name: value for name, value in RESOURCE.items() if name != missing}
+    with pytest.raises(UnavailableError):
+        info_of(said, bucket="b", backend="x")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"X-Goog-Generation": None},
+        {"Last-Modified": "yesterday"},
+        {"X-Goog-Stored-Content-Length": "many"},
+        {"Content-Range": "bytes 5-2/1"},
+    ],
+)
+def test_headers_that_make_no_sense_are_told(change: dict[str, str | None]) -> None:
+    headers = {name: value for name, value in {**HEADERS, **change}.items() if value is not None}
+    with pytest.raises(UnavailableError):
+        info_from(CIMultiDict(headers), bucket="b", key="key", backend="x")
+
+
+def test_etag_is_a_generation_or_nothing_has_it() -> None:
+    assert generation_of("17") == "17"
+    # Zero would be taken for "there is no object".
+    for etag in ("0", "00", "017", "-1", "", "abc", "1.5", "\u0661", "1" * 20, "CP+6q4"):
+        with pytest.raises(PreconditionFailedError):
+            generation_of(etag)
+    assert precondition(PutOptions(if_none_match="*")) == {"ifGenerationMatch": "0"}
+    assert precondition(PutOptions(if_match="17")) == {"ifGenerationMatch": "17"}
+    assert precondition(PutOptions()) == {}

@@ -1,0 +1,45 @@
+"""The arithmetic of resumable sessions."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trove_async.drivers.gcs._session import QUANTUM, chunk_range, cut, held_back, kept
+from trove_async.errors import UnavailableError
+
+
+@given(pieces=st.lists(st.binary(min_size=1, max_size=9), max_size=9), data=st.data())
+def test_cut_is_a_slice_of_the_whole(pieces: list[bytes], data: st.DataObject) -> None:
+    whole = b"".join(pieces)
+    start = data.draw(st.integers(0, len(whole)))
+    end = data.draw(st.integers(start, len(whole)))
+    got = cut([memoryview(piece) for piece in pieces], start, end)
+    assert b"".join(got) == whole[start:end]
+    assert all(len(view) for view in got)
+
+
+@given(st.integers(1, 1 << 45))
+def test_a_byte_at_least_is_held_back_and_the_rest_is_whole_chunks(size: int) -> None:
+    back = held_back(size)
+    assert 1 <= back <= QUANTUM
+    assert (size - back) % QUANTUM == 0
+
+
+def test_nothing_is_held_back_of_nothing() -> None:
+    assert held_back(0) == 0
+
+
+def test_ranges_are_written_as_the_documentation_has_them() -> None:
+    assert chunk_range(0, 524_288) == "bytes 0-524287/*"
+    assert chunk_range(524_288, 2_000_000, 2_000_000) == "bytes 524288-1999999/2000000"
+    assert chunk_range(5, 5, 5) == "bytes */5"
+    assert kept({"range": "bytes=0-42"}) == 43
+    assert kept({}) == 0
+
+
+@pytest.mark.parametrize("told", ["", "bytes=1-2", "bytes=0-", "0-42", "bytes=0--1"])
+def test_range_that_makes_no_sense_is_told(told: str) -> None:
+    with pytest.raises(UnavailableError):
+        kept({"range": told})

@@ -1,0 +1,95 @@
+"""Signed URLs, held against those that the SDK signs."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from gcloud.aio.storage import blob as sdk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.drivers.gcs.keys import EMAIL, service_account
+from trove_async._http import Origin
+from trove_async.drivers.gcs import GCSDriver
+from trove_async.drivers.gcs._signing import unsigned
+from trove_async.errors import InvalidNameError, NotSupportedError
+from trove_async.testing import opened
+
+GOOGLE = "https://storage.googleapis.com"
+
+keys = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), min_size=1)
+
+
+def theirs(method: str, key: str, expires: int) -> str:
+    token: Any = SimpleNamespace(service_data=service_account())
+    bucket: Any = SimpleNamespace(name="bucket", storage=SimpleNamespace(token=token))
+    blob = sdk.Blob(bucket, key, {"size": 0})
+    return asyncio.run(blob.get_signed_url(expires, http_method=method))
+
+
+def signed_at(url: str) -> float:
+    (stamp,) = parse_qs(urlsplit(url).query)["X-Goog-Date"]
+    return datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+
+
+@settings(max_examples=30, deadline=None)
+@given(method=st.sampled_from(["GET", "PUT"]), key=keys, expires=st.integers(1, 604_800))
+def test_url_is_the_one_that_the_sdk_signs(method: str, key: str, expires: int) -> None:
+    url = theirs(method, key, expires)
+    origin = Origin.of(GOOGLE)
+    mine = unsigned(method, origin, "bucket", key, email=EMAIL, expires=expires, now=signed_at(url))
+    signature = sdk.Blob.get_pem_signature(mine.to_sign, service_account()["private_key"])
+    assert mine.signed(signature) == url
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["http://localhost:4443", "https://gcs.example", "https://gcs.example:8443"]
+)
+async def test_url_holds_for_the_endpoint_that_the_driver_was_given(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = GCSDriver(endpoint_url=endpoint, credentials=service_account())
+    async with opened(driver):
+        assert driver.capabilities.presign
+        url = await driver.presign("GET", "bucket", "a/b c", 59.5)
+    parts = urlsplit(url)
+    assert f"{parts.scheme}://{parts.netloc}" == endpoint
+    assert parts.path == "/bucket/a/b%20c"
+    assert parse_qs(parts.query)["X-Goog-Expires"] == ["60"]
+    monkeypatch.setattr(sdk, "HOST", parts.netloc)
+    again = unsigned(
+        "GET",
+        Origin.of(endpoint),
+        "bucket",
+        "a/b c",
+        email=EMAIL,
+        expires=60,
+        now=signed_at(url),
+    )
+    signature = sdk.Blob.get_pem_signature(again.to_sign, service_account()["private_key"])
+    assert again.signed(signature) == url
+
+
+async def test_url_is_good_for_seven_days_at_the_most() -> None:
+    driver = GCSDriver(credentials=service_account())
+    async with opened(driver):
+        assert "X-Goog-Expires=604800&" in await driver.presign("GET", "bucket", "key", 604_800)
+        for seconds in (0, -1, 604_801):
+            with pytest.raises(NotSupportedError):
+                await driver.presign("GET", "bucket", "key", seconds)
+        with pytest.raises(InvalidNameError):
+            await driver.presign("GET", "bucket", "a\nb", 60)
+
+
+async def test_who_has_no_key_signs_nothing() -> None:
+    user = {"type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": "r"}
+    for driver in (GCSDriver(anonymous=True), GCSDriver(credentials=user)):
+        async with opened(driver):
+            assert not driver.capabilities.presign
+            with pytest.raises(NotSupportedError):
+                await driver.presign("GET", "bucket", "key", 60)

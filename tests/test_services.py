@@ -1,0 +1,87 @@
+"""What drivers of remote services share."""
+
+from __future__ import annotations
+
+import pytest
+
+from trove_async._concurrency import Permits
+from trove_async._services import KnownBuckets, Permit, conditioned
+from trove_async.errors import (
+    BucketNotFoundError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    PoolTimeoutError,
+    PreconditionFailedError,
+    UnavailableError,
+)
+from trove_async.models import DeleteOptions, PutOptions
+
+
+class Service:
+    def __init__(self) -> None:
+        self.asked = 0
+        self.error: Exception | None = None
+
+    async def ask(self, _bucket: str) -> None:
+        self.asked += 1
+        if self.error is not None:
+            raise self.error
+
+
+async def test_bucket_that_was_there_a_moment_ago_is_not_asked_for_again() -> None:
+    service = Service()
+    known = KnownBuckets(service.ask)
+    assert [await known.exists("bucket") for _ in range(3)] == [True] * 3
+    assert service.asked == 1
+    known.forget("bucket")
+    service.error = BucketNotFoundError("no")
+    assert [await known.exists("bucket") for _ in range(2)] == [False] * 2
+    assert service.asked == 3
+
+
+async def test_bucket_that_one_may_not_look_at_is_taken_to_be_there() -> None:
+    service = Service()
+    service.error = PermissionDeniedError("no")
+    assert await KnownBuckets(service.ask).exists("bucket")
+
+
+async def test_service_that_cannot_say_says_nothing_of_the_bucket() -> None:
+    service = Service()
+    known = KnownBuckets(service.ask)
+    service.error = UnavailableError("no")
+    with pytest.raises(UnavailableError):
+        await known.exists("bucket")
+    service.error = None
+    assert await known.exists("bucket")
+
+
+@pytest.mark.parametrize(
+    ("options", "answered", "raised"),
+    [
+        (PutOptions(if_none_match="*"), PreconditionFailedError, ObjectExistsError),
+        (PutOptions(if_match="1"), PreconditionFailedError, PreconditionFailedError),
+        (PutOptions(if_match="1"), ObjectNotFoundError, PreconditionFailedError),
+        (DeleteOptions(if_match="1"), ObjectNotFoundError, PreconditionFailedError),
+        (DeleteOptions(), ObjectNotFoundError, ObjectNotFoundError),
+        (PutOptions(if_match="1"), BucketNotFoundError, BucketNotFoundError),
+    ],
+)
+def test_refused_condition_is_what_was_asked_for(
+    options: PutOptions | DeleteOptions, answered: type[Exception], raised: type[Exception]
+) -> None:
+    with pytest.raises(raised) as caught, conditioned(options):
+        raise answered("no")
+    assert type(caught.value) is raised
+
+
+async def test_permit_is_given_back_whatever_happens() -> None:
+    permits = Permits(1, "connection")
+    with pytest.raises(ZeroDivisionError):
+        async with Permit(permits, 1):
+            assert permits.free == 0
+            with pytest.raises(PoolTimeoutError):
+                async with Permit(permits, 0.001):
+                    pass
+            raise ZeroDivisionError
+    assert permits.free == 1

@@ -1,0 +1,242 @@
+"""Hot files on disk, cold ones in S3, an archive in GCS: one store over three protocols."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import ExitStack
+from itertools import permutations
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+
+from tests.fault_proxy import FaultProxy
+from tests.http_faults import Cut
+from tests.test_docs import SNIPPETS
+from trove_async import (
+    BufferPool,
+    ObjectNotFoundError,
+    RetryPolicy,
+    Route,
+    Timeout,
+    Trove,
+    UnavailableError,
+)
+from trove_async.drivers import GCSDriver, LocalDriver, S3Driver
+from trove_async.models import MiB
+from trove_async.testing import servers
+from trove_async.testing.servers import GCSServer
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from trove_async.testing.servers import S3Server
+
+NAMES = ("default", "cold", "archive")
+ROUTES = [Route.prefix("cold/", "cold"), Route.prefix("archive/", "archive")]
+IMPATIENT: dict[str, Any] = {
+    "retry": RetryPolicy(attempts=2, base_delay=0),
+    "timeout": Timeout(connect=2, first_byte=5, idle=5),
+}
+LARGE = hashlib.shake_128(b"large").digest(MiB) * 12 + b"end"
+
+
+def cold(server: S3Server) -> S3Driver:
+    return S3Driver(
+        region=server.region,
+        endpoint_url=server.endpoint_url,
+        access_key_id=server.access_key_id,
+        secret_access_key=server.secret_access_key,
+    )
+
+
+def topology(root: Path, s3: S3Server, gcs: GCSServer, **settings: Any) -> Trove:
+    return Trove(
+        LocalDriver(root, fsync=False),
+        backends={"cold": cold(s3), "archive": GCSDriver(endpoint_url=gcs.endpoint_url)},
+        routes=ROUTES,
+        pool=BufferPool(64 * MiB, part_size=5 * MiB),
+        **settings,
+    )
+
+
+@pytest.fixture
+def bucket() -> str:
+    return f"topology-{uuid4().hex[:20]}"
+
+
+@pytest_asyncio.fixture
+async def store(
+    tmp_path: Path, seaweed: S3Server, fake_gcs: GCSServer, bucket: str
+) -> AsyncIterator[Trove]:
+    async with topology(tmp_path, seaweed, fake_gcs) as store:
+        await store.create_bucket(bucket, backends="all")
+        yield store
+        assert store.pool.statistics().leased == 0
+
+
+def key_on(name: str, what: str) -> str:
+    return what if name == "default" else f"{name}/{what}"
+
+
+async def test_readmes_first_program_runs_on_real_protocols(
+    tmp_path: Path,
+    seaweed: S3Server,
+    fake_gcs: GCSServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    physical = f"my-archive-{uuid4().hex[:20]}"
+    endpoint = fake_gcs.endpoint_url
+    async with Trove(GCSDriver(endpoint_url=endpoint)) as archive:
+        await archive.create_bucket(physical)
+    program = SNIPPETS[0]
+    for told, real in [
+        ("MemoryDriver()", "cold()"),
+        ("local://./archive", f"gcs://{physical}/objects?endpoint={endpoint}"),
+        ("asyncio.run(main())", ""),
+        ('"data"', f'"data-{physical}"'),  # SeaweedFS is every test's
+    ]:
+        assert told in program
+        program = program.replace(told, real)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"cold": lambda: cold(seaweed)}
+    exec(compile(program, "README.md", "exec"), names)  # noqa: S102 - our own README
+    await names["main"]()
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "b'started\\n'"
+    assert sorted(shown[1:]) == ["app.log 8 cold", "config.json 16 default"]
+
+
+@pytest.mark.parametrize("size", [0, 1, len(LARGE)])
+@pytest.mark.parametrize(("start", "end"), list(permutations(NAMES, 2)))
+async def test_object_moves_between_any_two_backends(
+    store: Trove, bucket: str, start: str, end: str, size: int
+) -> None:
+    source, target = key_on(start, "a/b.bin"), key_on(end, "moved.bin")
+    put = await store.put(
+        bucket, source, LARGE[:size], content_type="image/png", metadata={"who": "gr\u00fc\u00df"}
+    )
+    assert put.backend == start
+    moved = await store.move(bucket, source, bucket, target)
+    assert (moved.backend, moved.size) == (end, size)
+    assert await store.read(bucket, target) == LARGE[:size]
+    head = await store.head(bucket, target)
+    assert (head.content_type, dict(head.metadata)) == ("image/png", {"who": "gr\u00fc\u00df"})
+    with pytest.raises(ObjectNotFoundError):
+        await store.head(bucket, source)
+    where = [name for name in NAMES if await store.backend(name).list(bucket).all()]
+    assert where == [end]
+
+
+async def test_one_listing_shows_what_all_of_them_have(store: Trove, bucket: str) -> None:
+    keys = [key_on(name, f"{n:02}/x") for n in range(12) for name in NAMES]
+    for key in keys:
+        await store.put(bucket, key, key.encode())
+    for page_size in (1000, 3):
+        shown = await store.list(bucket, page_size=page_size).all()
+        assert sorted(entry.key for entry in shown) == sorted(keys)
+        assert {entry.key: entry.backend for entry in shown} == {
+            key: next((n for n in NAMES if key.startswith(f"{n}/")), "default") for key in keys
+        }
+    tops = await store.list(bucket, delimiter="/").all()
+    assert sorted(entry.key for entry in tops) == sorted(
+        {"cold/", "archive/", *(f"{n:02}/" for n in range(12))}
+    )
+    # The two that list in bytewise order are one such order together.
+    of_two = store.list(bucket, prefix="archive/", page_size=5)
+    assert [entry.key async for entry in of_two] == sorted(k for k in keys if "archive" in k)
+    assert of_two.ordered
+
+
+# -- one backend killed ------------------------------------------------------------------------------
+
+
+class Mortal:
+    """A GCS server that can be killed."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self.server = self._stack.enter_context(servers.fake_gcs())
+
+    def kill(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture
+def mortal() -> Iterator[Mortal]:
+    mortal = Mortal()
+    yield mortal
+    mortal.kill()
+
+
+@pytest_asyncio.fixture
+async def doomed(
+    tmp_path: Path, seaweed: S3Server, mortal: Mortal, bucket: str
+) -> AsyncIterator[Trove]:
+    async with topology(tmp_path, seaweed, mortal.server, **IMPATIENT) as store:
+        await store.create_bucket(bucket, backends="all")
+        yield store
+        assert store.pool.statistics().leased == 0
+
+
+async def test_listing_over_a_backend_that_dies_is_told_and_never_ends_early(
+    doomed: Trove, mortal: Mortal, bucket: str
+) -> None:
+    for n in range(12):
+        for name in NAMES:
+            await doomed.put(bucket, key_on(name, f"{n:02}"), b"x")
+    seen = []
+    with pytest.raises(UnavailableError) as caught:
+        async for entry in doomed.list(bucket, page_size=3):
+            seen.append(entry.key)
+            if len(seen) == 1:
+                await asyncio.to_thread(mortal.kill)
+    assert caught.value.backend == "archive"
+    assert len(seen) < 36
+    for name in ("default", "cold"):  # the others go on
+        assert len(await doomed.backend(name).list(bucket).all()) == 12
+    health = await doomed.health()
+    assert [health[name].ok for name in NAMES] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "target", "fault"),
+    [
+        ("cold", "archive", "*upload_id=*", Cut("request body", 3 * MiB)),
+        ("default", "archive", "*upload_id=*", Cut("request body", 3 * MiB)),
+        ("archive", "cold", "*alt=media*", Cut("answer body", 7 * MiB)),
+        ("archive", "default", "*alt=media*", Cut("answer body", 7 * MiB)),
+    ],
+)
+async def test_move_over_a_backend_that_dies_leaves_the_source_and_nothing_else(
+    *,
+    tmp_path: Path,
+    seaweed: S3Server,
+    fake_gcs: GCSServer,
+    bucket: str,
+    start: str,
+    end: str,
+    target: str,
+    fault: Cut,
+) -> None:
+    async with FaultProxy(fake_gcs.endpoint_url) as proxy:
+        gone = GCSServer(endpoint_url=proxy.endpoint_url)
+        async with topology(tmp_path, seaweed, gone, **IMPATIENT) as store:
+            await store.create_bucket(bucket, backends="all")
+            source, copy = key_on(start, "large"), key_on(end, "copy")
+            await store.put(bucket, source, LARGE)
+            proxy.arm(fault, target=target)
+            proxy.arm(Cut("request head"), target=target, times=None)  # and then nobody is there
+            with pytest.raises(UnavailableError) as caught:
+                await store.move(bucket, source, bucket, copy)
+            assert caught.value.backend == "archive"
+            await store.put(bucket, "hot", b"goes on")
+            assert await store.read(bucket, "hot") == b"goes on"
+            assert store.pool.statistics().leased == 0
+    async with topology(tmp_path, seaweed, fake_gcs) as store:  # it has come back
+        assert not await store.exists(bucket, copy)
+        assert await store.read(bucket, source) == LARGE

@@ -1,0 +1,100 @@
+"""What drivers of remote services have in common, whatever the service's language."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from .errors import (
+    BucketNotFoundError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from ._concurrency import Permits
+    from .models import DeleteOptions, PutOptions
+
+_KNOWN_SECONDS: Final = 60.0
+"""How long a bucket that was there is taken to be there still, when an object is not."""
+
+
+@contextmanager
+def conditioned(options: PutOptions | DeleteOptions) -> Iterator[None]:
+    """Raise what the contract says of a condition for what the service answers.
+
+    A version that is to be replaced, and is not there at all, is a 404 for AWS (S3 User Guide,
+    "How to prevent object overwrites with conditional writes") and a 412 for others.
+    """
+    try:
+        yield
+    except PreconditionFailedError as error:
+        if getattr(options, "if_none_match", None) is None:
+            raise
+        raise ObjectExistsError("if_none_match: there is an object of that key") from error
+    except ObjectNotFoundError as error:
+        if options.if_match is None:
+            raise
+        raise PreconditionFailedError("if_match: there is no such object") from error
+
+
+class Permit:
+    """A permit for a request that is answered at once: `Permits` as a context.
+
+    Args:
+        permits: Whose.
+        seconds: How long to wait for one.
+    """
+
+    __slots__ = ("_permits", "_seconds")
+
+    def __init__(self, permits: Permits, seconds: float) -> None:
+        self._permits = permits
+        self._seconds = seconds
+
+    async def __aenter__(self) -> None:
+        if not self._permits.try_acquire():
+            await self._permits.acquire(self._seconds)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._permits.release()
+
+
+class KnownBuckets:
+    """Tells whether what is missing is an object or its bucket, where the service does not say.
+
+    Args:
+        ask: Raises BucketNotFoundError unless there is such a bucket.
+    """
+
+    __slots__ = ("_ask", "_known")
+
+    def __init__(self, ask: Callable[[str], Awaitable[object]]) -> None:
+        self._ask = ask
+        self._known: dict[str, float] = {}
+
+    async def exists(self, bucket: str) -> bool:
+        """Tell whether there is a bucket, from memory if it was there a moment ago.
+
+        One that these credentials may not look at is taken to be there.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._known.get(bucket, 0.0) > now:
+            return True
+        try:
+            await self._ask(bucket)
+        except BucketNotFoundError:
+            return False
+        except PermissionDeniedError:
+            pass
+        self._known[bucket] = now + _KNOWN_SECONDS
+        return True
+
+    def forget(self, bucket: str) -> None:
+        """Ask anew: the bucket is to be deleted."""
+        self._known.pop(bucket, None)

@@ -1,0 +1,132 @@
+"""One request to the service, with a token that is good, and its answer, which is a success."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from trove_async.errors import UnauthenticatedError, UnavailableError
+from trove_async.models import MiB
+
+from ._failures import refused
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from trove_async._http import Answer, Origin, Transport
+
+    from ._credentials import Credentials
+    from ._failures import Refused
+
+Document: TypeAlias = dict[str, Any]
+"""What the service says, as its JSON has it."""
+
+_DOCUMENT: Final = 32 * MiB
+"""More than any document has: a page of 1,000 objects, each with 8 KiB of metadata, all escaped."""
+
+_ERROR_BYTES: Final = MiB
+
+JSON: Final = {"content-type": "application/json; charset=UTF-8"}
+
+RESUME_INCOMPLETE: Final = 308
+"""JSON API, "Perform a resumable upload": the session goes on. To HTTP it is a redirect."""
+
+
+class Client:
+    """Sends requests.
+
+    Args:
+        transport: How.
+        origin: Where to.
+        credentials: Who asks; None: nobody.
+    """
+
+    def __init__(
+        self, transport: Transport, origin: Origin, credentials: Credentials | None
+    ) -> None:
+        self._transport = transport
+        self._credentials = credentials
+        self.origin = origin
+
+    async def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        views: Sequence[memoryview] = (),
+        *,
+        also: Collection[int] = (),
+    ) -> Answer:
+        """Send a request; return its answer, which is a success. The caller closes it.
+
+        Args:
+            method: In upper case.
+            target: Path and query, encoded.
+            headers: All but what every request has.
+            views: The body.
+            also: What statuses beside those below 300 are a success.
+
+        Raises:
+            TroveError: As the service's refusal says.
+        """
+        renewed = self._credentials is None
+        while True:
+            token = None if self._credentials is None else await self._credentials.token()
+            sent = {"user-agent": "trove-async", "accept-encoding": "identity", **headers}
+            if token is not None:
+                sent["authorization"] = f"Bearer {token}"
+            answer = await self._transport.send(method, self.origin, target, sent, views)
+            if answer.status < HTTPStatus.MULTIPLE_CHOICES or answer.status in also:
+                return answer
+            error = (await self._refused(answer)).error()
+            # A token may end early: that its user has been taken a role away, for one.
+            if renewed or token is None or not isinstance(error, UnauthenticatedError):
+                raise error
+            assert self._credentials is not None  # noqa: S101 - whose token it is
+            if not await self._credentials.renewed(token):
+                raise error
+            renewed = True
+
+    async def ask(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None = None,
+        views: Sequence[memoryview] = (),
+    ) -> Document:
+        """Send a request; return the document that it is answered with."""
+        return await self.document(await self.send(method, target, headers or {}, views))
+
+    async def done(self, method: str, target: str, *, also: Collection[int] = ()) -> None:
+        """Send a request whose answer says no more than that it was done."""
+        answer = await self.send(method, target, {}, also=also)
+        try:
+            await answer.read_all(_ERROR_BYTES)  # so that the connection can be used again
+        finally:
+            answer.close()
+
+    async def document(self, answer: Answer) -> Document:
+        """Return an answer's document, and let go of it."""
+        try:
+            body = await answer.read_all(_DOCUMENT)
+        finally:
+            answer.close()
+        try:
+            said = json.loads(body)
+        except ValueError:
+            said = None
+        if not isinstance(said, dict):
+            raise UnavailableError(
+                f"the service's answer makes no sense: {len(body)} bytes that are no JSON object"
+            )
+        return said
+
+    async def _refused(self, answer: Answer) -> Refused:
+        try:
+            body = await answer.read_all(_ERROR_BYTES)
+        except UnavailableError:
+            body = b""  # what its head says is enough
+        finally:
+            answer.close()
+        return refused(answer.status, answer.headers, body)

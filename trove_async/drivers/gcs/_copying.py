@@ -1,0 +1,120 @@
+"""Copies on the service's side: a rewrite, asked for until it is done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from trove_async._services import conditioned
+from trove_async.errors import (
+    BucketNotFoundError,
+    NotFoundError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    UnavailableError,
+)
+
+from ._client import JSON
+from ._names import encode_query, object_path
+from ._resources import FIELDS, generation_of, info_of, precondition, resource_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trove_async._services import KnownBuckets
+    from trove_async.models import CopyOptions, ObjectInfo
+
+    from ._client import Client, Document
+
+    Head = Callable[[str, str], Awaitable[ObjectInfo]]
+
+_REMEMBERED: Final = 1024
+"""Copies under way whose tokens are kept, so that another try goes on where the one before broke."""
+
+
+class Copier:
+    """Copies objects.
+
+    Args:
+        client: Sends requests.
+        known: Tells which bucket is missing.
+        head: Returns an object's facts.
+        backend: For `ObjectInfo.backend`.
+    """
+
+    def __init__(self, client: Client, known: KnownBuckets, head: Head, backend: str) -> None:
+        self._client = client
+        self._known = known
+        self._head = head
+        self._backend = backend
+        self._tokens: dict[tuple[str, str | None], str] = {}
+
+    async def copy(
+        self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """Copy one version of an object. See `Copying.copy`."""
+        query = {
+            "ifSourceGenerationMatch": generation_of(options.source.etag),
+            **precondition(options.put),
+        }
+        path = (
+            f"{object_path(src_bucket, src_key)}/rewriteTo"
+            + object_path(dst_bucket, dst_key).removeprefix("/storage/v1")
+            + encode_query({"fields": f"done,rewriteToken,resource({FIELDS})", **query})
+        )
+        # The content is the source's: what is known of its checksums is nothing to be set.
+        resource = resource_of(replace(options.put, checksums={}))
+        try:
+            with conditioned(options.put):
+                try:
+                    said = await self._rewritten(path, resource, options.put.write_id)
+                except PreconditionFailedError as error:
+                    await self._check_source(src_bucket, src_key, options.source, error)
+                    raise
+        except NotFoundError as error:
+            raise await self._missing(error, src_bucket, src_key, dst_bucket) from error
+        return info_of(said, bucket=dst_bucket, backend=self._backend)
+
+    async def _rewritten(self, path: str, resource: bytes, write_id: str | None) -> Document:
+        """Return the copy's resource, asking as often as it takes. JSON API, "Objects: rewrite"."""
+        job = path, write_id
+        while True:
+            token = self._tokens.get(job)
+            target = (
+                path if token is None else path + f"&{encode_query({'rewriteToken': token})[1:]}"
+            )
+            said = await self._client.ask("POST", target, JSON, [memoryview(resource)])
+            if said.get("done"):
+                self._tokens.pop(job, None)
+                resource_said: Document = said.get("resource") or {}
+                return resource_said
+            token = said.get("rewriteToken")
+            if not token:
+                raise UnavailableError("the service's answer makes no sense: a copy without an end")
+            if len(self._tokens) >= _REMEMBERED:
+                self._tokens.clear()
+            self._tokens[job] = token
+
+    async def _check_source(
+        self, bucket: str, key: str, source: ObjectInfo, error: PreconditionFailedError
+    ) -> None:
+        """Raise ObjectChangedError if it is the source that is another: the service does not say."""
+        try:
+            now = await self._head(bucket, key)
+        except ObjectNotFoundError:
+            pass
+        else:
+            if now.etag == source.etag:
+                return
+        raise ObjectChangedError(
+            "the source was replaced before it was copied", bucket=bucket, key=key
+        ) from error
+
+    async def _missing(
+        self, error: NotFoundError, src_bucket: str, src_key: str, dst_bucket: str
+    ) -> NotFoundError:
+        for bucket in (dst_bucket, src_bucket):
+            if not await self._known.exists(bucket):
+                return BucketNotFoundError("no such bucket: create_bucket makes it", bucket=bucket)
+        return ObjectNotFoundError(error.message, bucket=src_bucket, key=src_key)

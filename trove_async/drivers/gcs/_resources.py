@@ -1,0 +1,216 @@
+"""What is said of an object: `PutOptions` to the service's resource, and its answers to `ObjectInfo`.
+
+An object's etag here is its *generation*: the number that the service gives to each content that a
+key has ever had (Cloud Storage documentation, "Object generations and metagenerations"), and the one
+condition that it keeps on every kind of request. The service's own etags differ between JSON and
+XML, and change with the metadata. A generation is also the version's id, where versions are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from trove_async._http import content_range, http_date
+from trove_async.errors import PreconditionFailedError, UnavailableError
+from trove_async.models import BucketInfo, ObjectInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trove_async.models import PutOptions
+
+WRITE_ID: Final = "trove-write-id"
+EXACT: Final = "trove-exact"
+"""Reserved metadata. The second is set where headers do not carry some of the others as they are:
+whoever reads them there then asks for the resource."""
+
+DEFAULT_TYPE: Final = "application/octet-stream"
+"""What an object without a type is served as; said outright, as not all servers do so."""
+
+CHECKSUMS: Final = {"crc32c": "crc32c", "md5": "md5Hash"}
+"""Our names of checksums and the resource's; both in base64. An object that was composed, or sent
+through the XML API in parts, has no MD5 (Cloud Storage documentation, "Data validation")."""
+
+_HEADERS: Final = {
+    "storage_class": "storageClass",
+    "cache_control": "cacheControl",
+    "content_disposition": "contentDisposition",
+    "content_encoding": "contentEncoding",
+}
+
+FIELDS: Final = (
+    "name,size,generation,updated,contentType,metadata,storageClass,cacheControl,"
+    "contentDisposition,contentEncoding,crc32c,md5Hash"
+)
+"""What is asked for of an object's resource: all that `info_of` looks at, and nothing else."""
+
+_HEADER_SAFE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)").fullmatch
+_NUMBER = re.compile(r"[1-9][0-9]{0,18}").fullmatch
+
+_SERVED_BY_DEFAULT: Final = frozenset({"private, max-age=0", "public, max-age=3600"})
+"""The Cache-Control of answers for objects that have none. Cloud Storage documentation,
+"Cache-Control": default values."""
+
+
+def resource_of(options: PutOptions, key: str | None = None) -> bytes:
+    """Return the document that says of an object what the options do.
+
+    Args:
+        options: What the object is to have.
+        key: Its key, where the request's path does not name it.
+    """
+    said: dict[str, Any] = {"contentType": options.content_type or DEFAULT_TYPE}
+    if key is not None:
+        said["name"] = key
+    if options.metadata or options.write_id is not None:
+        metadata = said["metadata"] = dict(options.metadata)
+        if not all(map(_plain, options.metadata.values())):
+            metadata[EXACT] = "json"
+        if options.write_id is not None:
+            metadata[WRITE_ID] = options.write_id
+    for ours, theirs in _HEADERS.items():
+        value = getattr(options, ours)
+        if value is not None:
+            said[theirs] = value
+    for ours, theirs in CHECKSUMS.items():
+        if ours in options.checksums:
+            said[theirs] = options.checksums[ours]
+    return json.dumps(said, ensure_ascii=False).encode()
+
+
+def _plain(value: str) -> bool:
+    """Tell whether a header carries the value, and nobody takes it for an encoded one."""
+    return _HEADER_SAFE(value) is not None and "=?" not in value
+
+
+def info_of(said: Mapping[str, Any], *, bucket: str, backend: str) -> ObjectInfo:
+    """Return what an object's resource tells.
+
+    Raises:
+        UnavailableError: It is no such resource.
+    """
+    try:
+        generation = said["generation"]
+        given = said.get("metadata")
+        metadata: dict[str, str] = dict(given) if given else {}
+        write_id = metadata.pop(WRITE_ID, None)
+        metadata.pop(EXACT, None)
+        checksums = {ours: said[name] for ours, name in CHECKSUMS.items() if name in said}
+        return ObjectInfo(
+            bucket=bucket,
+            key=said["name"],
+            size=int(said["size"]),
+            etag=generation,
+            last_modified=datetime.fromisoformat(said["updated"]),
+            content_type=said.get("contentType"),
+            metadata=metadata,
+            storage_class=said.get("storageClass"),
+            cache_control=said.get("cacheControl") or None,
+            content_disposition=said.get("contentDisposition") or None,
+            content_encoding=said.get("contentEncoding") or None,
+            checksums=checksums,
+            version_id=generation,
+            backend=backend,
+            write_id=write_id,
+        )
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UnavailableError(f"the service's answer makes no sense: {error!r}") from error
+
+
+def info_from(
+    headers: Mapping[str, str], *, bucket: str, key: str, backend: str
+) -> tuple[ObjectInfo, bool]:
+    """Return what the headers of a body tell of its object, and whether that is exact.
+
+    It is not where a header cannot carry the metadata; the service keeps the names of metadata as
+    they were given, and a header's name has no case.
+
+    Raises:
+        UnavailableError: They make no sense.
+    """
+    metadata: dict[str, str] = {}
+    checksums: dict[str, str] = {}
+    exact = True
+    for name, value in headers.items():
+        if name[0] not in "xX":
+            continue
+        lowered = name.lower()
+        if lowered.startswith("x-goog-meta-"):
+            metadata[lowered[12:]] = value
+            exact = exact and _plain(value)
+        elif lowered == "x-goog-hash":  # once with all of them, or once each
+            checksums.update(hashes_in(value))
+    exact = metadata.pop(EXACT, None) is None and exact
+    write_id = metadata.pop(WRITE_ID, None)
+    encoding = headers.get("x-goog-stored-content-encoding") or headers.get("content-encoding")
+    cache_control = headers.get("cache-control")
+    try:
+        generation = headers["x-goog-generation"]
+        part = content_range(headers)
+        size = headers.get("x-goog-stored-content-length") or headers.get("content-length")
+        info = ObjectInfo(
+            bucket=bucket,
+            key=key,
+            size=int(size or "") if part is None else part[2],
+            etag=generation,
+            last_modified=http_date(headers["last-modified"]),
+            content_type=headers.get("content-type"),
+            metadata=metadata,
+            storage_class=headers.get("x-goog-storage-class"),
+            cache_control=None if cache_control in _SERVED_BY_DEFAULT else cache_control,
+            content_disposition=headers.get("content-disposition"),
+            content_encoding=None if encoding == "identity" else encoding,
+            checksums=checksums,
+            version_id=generation,
+            backend=backend,
+            write_id=write_id,
+        )
+    except (KeyError, ValueError) as error:
+        raise UnavailableError(f"the service's answer makes no sense: {error!r}") from error
+    return info, exact
+
+
+def hashes_in(value: str) -> dict[str, str]:
+    """Return the checksums that a value of x-goog-hash tells: ``crc32c=…,md5=…``."""
+    pairs = (pair.strip().partition("=") for pair in value.split(","))
+    return {name: digest for name, _, digest in pairs if name in CHECKSUMS}
+
+
+def is_generation(etag: str | None) -> bool:
+    """Tell whether an etag can be one of ours: a generation."""
+    return etag is not None and _NUMBER(etag) is not None
+
+
+def generation_of(etag: str) -> str:
+    """Return the generation that an etag of ours stands for.
+
+    Raises:
+        PreconditionFailedError: It stands for none, so no object has it. Zero, to the service, would
+            mean "no object", which is not what an etag says.
+    """
+    if not is_generation(etag):
+        raise PreconditionFailedError("if_match: this backend has given no object that etag")
+    return etag
+
+
+def precondition(options: PutOptions) -> dict[str, str]:
+    """Return a write's condition as the query has it.
+
+    JSON API, "Objects: insert": "ifGenerationMatch=0" succeeds only if there is no live version.
+    """
+    if options.if_none_match is not None:
+        return {"ifGenerationMatch": "0"}
+    if options.if_match is not None:
+        return {"ifGenerationMatch": generation_of(options.if_match)}
+    return {}
+
+
+def bucket_of(said: Mapping[str, Any]) -> BucketInfo:
+    """Return what a bucket's resource tells."""
+    created = said.get("timeCreated")
+    return BucketInfo(
+        name=said["name"], created=None if created is None else datetime.fromisoformat(created)
+    )

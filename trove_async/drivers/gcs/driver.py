@@ -1,0 +1,521 @@
+"""The GCS driver: what the contract asks for, out of Cloud Storage's requests."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from trove_async._concurrency import Permits
+from trove_async._http import Origin, content_range, range_header
+from trove_async._http1 import transport_over
+from trove_async._http_reading import Opened, Reader
+from trove_async._services import KnownBuckets, Permit, conditioned
+from trove_async.driver import Capabilities
+from trove_async.errors import (
+    BucketExistsError,
+    BucketNotEmptyError,
+    BucketNotFoundError,
+    ClosedError,
+    ConfigError,
+    NotFoundError,
+    NotSupportedError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    RangeError,
+    UnavailableError,
+)
+from trove_async.models import DeleteResult, KiB, TiB
+
+from . import _batch
+from ._client import JSON, Client
+from ._copying import Copier
+from ._credentials import Credentials, Identity
+from ._failures import ConflictError
+from ._listing import list_page
+from ._multipart import related
+from ._names import (
+    bucket_path,
+    check_bucket,
+    check_key,
+    encode_query,
+    media_path,
+    object_path,
+    upload_path,
+)
+from ._resources import (
+    DEFAULT_TYPE,
+    FIELDS,
+    bucket_of,
+    generation_of,
+    info_from,
+    info_of,
+    is_generation,
+    precondition,
+    resource_of,
+)
+from ._session import QUANTUM
+from ._signing import MOST_SECONDS, unsigned
+from ._uploads import ResumableUpload
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Awaitable, Hashable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from trove_async._http import Answer, Transport
+    from trove_async.driver import DriverContext, DriverReader, Upload
+    from trove_async.models import (
+        BucketInfo,
+        CopyOptions,
+        DeleteOptions,
+        GetOptions,
+        ListOptions,
+        ObjectInfo,
+        Page,
+        PutOptions,
+    )
+
+T = TypeVar("T")
+
+GOOGLE: Final = "https://storage.googleapis.com"
+_GOOGLES: Final = ".googleapis.com"
+
+_MAX_OBJECT: Final = 5 * TiB
+"""Cloud Storage documentation, "Quotas and limits": maximum size of an object."""
+
+_MAX_METADATA: Final = 8 * KiB - 256
+"""Bytes of custom metadata ("Quotas and limits": 8 KiB), less what the driver adds to it."""
+
+_INSERT: Final = encode_query({"uploadType": "multipart", "fields": FIELDS})
+_FACTS: Final = encode_query({"fields": FIELDS})
+
+_NO_PROJECT: Final = "-"
+"""What servers that know no projects are told; Google's answers that it is none."""
+
+
+class GCSDriver:
+    """A backend in Google Cloud Storage, or in a server that speaks as it does.
+
+    Credentials that are not given are found as Google's own tools find them: by
+    ``GOOGLE_APPLICATION_CREDENTIALS``, in the file that ``gcloud auth application-default login``
+    leaves, or from the metadata server of a machine of Google's.
+
+    An etag here is an object's generation, which is its ``version_id`` as well. In a bucket without
+    versioning, only the one that is live can be read.
+
+    Args:
+        project: The project that buckets are made and listed in; the credentials' where not given.
+        credentials: A file with a service account's key, or whatever else the SDK knows; or what
+            is in it.
+        endpoint_url: Where the service is, if it is not Google's: ``http://localhost:4443``.
+            ``STORAGE_EMULATOR_HOST`` is heeded where it is not given.
+        anonymous: Send no credentials. None: only if there is another endpoint, and no
+            credentials were given.
+        location: Where new buckets are made (``"EU"``, ``"us-east1"``); the service chooses, if it
+            is not given.
+        bucket_storage_class: The class of objects in new buckets that are given none.
+        max_connections: Readers that may be open at once, writes likewise, and as many other
+            requests.
+        tls: Whom to trust, for a server with a certificate of its own making.
+        proxy: The URL of an HTTP proxy to send everything through.
+
+    Raises:
+        ConfigError: Arguments that do not go together.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str | None = None,
+        credentials: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        endpoint_url: str | None = None,
+        anonymous: bool | None = None,
+        location: str | None = None,
+        bucket_storage_class: str | None = None,
+        max_connections: int = 64,
+        tls: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        if anonymous and credentials is not None:
+            raise ConfigError("anonymous sends no credentials: give one of the two")
+        self._identity = Identity(credentials=credentials, project=project)
+        self._origin = Origin.of(endpoint_url or _emulator() or GOOGLE)
+        self._google = self._origin.host.endswith(_GOOGLES)
+        self._xml: bool | None = self._google or None  # whether it is there; None: not known yet
+        self._anonymous = (
+            not self._google and credentials is None if anonymous is None else anonymous
+        )
+        self._location = location
+        self._bucket_storage_class = bucket_storage_class
+        self._max_connections = max_connections
+        self._tls = tls
+        self._proxy = proxy
+        self._capabilities = self._claimed(signs=not self._anonymous)
+        self._credentials: Credentials | None = None
+        self._transport: Transport | None = None
+        self._open: Client | None = None
+        self._known = KnownBuckets(self._ask_bucket)
+        self._others = Permits(max_connections, "connection for other requests")
+        self._permit_seconds = 0.0
+        self._backend = ""
+
+    @property
+    def name(self) -> str:
+        """``"gcs"``."""
+        return "gcs"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can honour; whether URLs can be signed is settled once it is open."""
+        return self._capabilities
+
+    def _claimed(self, *, signs: bool) -> Capabilities:
+        return Capabilities(
+            put_if_none_match=True,
+            put_if_match=True,
+            get_conditions=True,
+            delete_if_match=True,
+            ranges=True,
+            checksums=frozenset({"crc32c"}),
+            metadata=True,
+            headers=True,
+            storage_class=True,
+            upload=True,
+            parallel_parts=1,
+            min_part=QUANTUM,
+            part_multiple=QUANTUM,
+            max_part=_MAX_OBJECT,
+            max_parts=_MAX_OBJECT // QUANTUM,
+            max_object=_MAX_OBJECT,
+            server_copy=True,
+            bulk_delete=_batch.MOST,
+            presign=signs,
+            versions=True,
+            private_namespace=not self._google,
+            max_reads=self._max_connections,
+            max_writes=self._max_connections,
+            max_metadata_bytes=_MAX_METADATA,
+        )
+
+    async def open(self, context: DriverContext) -> None:
+        """Read the credentials; nobody is asked anything yet."""
+        self._backend = context.backend
+        self._permit_seconds = context.timeout.permit
+        if not self._anonymous:
+            self._credentials = Credentials(self._identity)
+            await self._credentials.open()
+            self._capabilities = self._claimed(signs=self._credentials.can_sign)
+        self._transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)
+        self._open = Client(self._transport, self._origin, self._credentials)
+        self._copier = Copier(self._open, self._known, self._head, self._backend)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        self._open = None
+        credentials, self._credentials = self._credentials, None
+        transport, self._transport = self._transport, None
+        if credentials is not None:
+            await credentials.aclose()
+        if transport is not None:
+            await transport.aclose()
+
+    @property
+    def _client(self) -> Client:
+        if self._open is None:
+            raise ClosedError("the driver is not open")
+        return self._open
+
+    @property
+    def _permit(self) -> Permit:
+        return Permit(self._others, self._permit_seconds)
+
+    async def ping(self) -> None:
+        """Ask for a bucket; that one may not see any is an answer, too."""
+        query = encode_query({"project": _NO_PROJECT, "maxResults": "1", "fields": "kind"})
+        async with self._permit:
+            await self._client.done("GET", f"/storage/v1/b{query}", also={400, 403, 404})
+
+    def place(self, bucket: str, key: str) -> Hashable:
+        """Tell where the object lies physically: Google's bucket names are one space."""
+        return ("gcs", "googleapis" if self._google else self._origin, bucket, key)
+
+    # -- objects ---------------------------------------------------------------------------------------
+
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        """Store an object in one request. See `AsyncDriver.put`."""
+        check_key(bucket, key)
+        content_type, body = related(
+            resource_of(options, key), options.content_type or DEFAULT_TYPE, views
+        )
+        target = upload_path(bucket) + _INSERT
+        headers = {"content-type": content_type}
+        try:
+            if options.conditional:
+                with conditioned(options):
+                    target += _more(await self._precondition(bucket, options))
+                    said = await self._client.ask("POST", target, headers, body)
+            else:
+                said = await self._client.ask("POST", target, headers, body)
+        except NotFoundError as error:
+            raise BucketNotFoundError(error.message) from error
+        return info_of(said, bucket=bucket, backend=self._backend)
+
+    async def _precondition(self, bucket: str, options: PutOptions) -> Mapping[str, str]:
+        try:
+            return precondition(options)
+        except PreconditionFailedError:
+            await self._ask_bucket(bucket)  # a missing bucket comes before a condition
+            raise
+
+    def get(
+        self, bucket: str, key: str, options: GetOptions
+    ) -> AbstractAsyncContextManager[DriverReader]:
+        """Open an object's body, as it is stored. See `AsyncDriver.get`."""
+        return Reader(self._get, bucket, key, options)
+
+    async def _get(self, bucket: str, key: str, options: GetOptions) -> Opened:
+        if options.if_none_match is not None:
+            # Not by a header: XML knows none for generations.
+            _check_versions(options, await self._head(bucket, key, options.version_id))
+        answer, exact = await self._found(bucket, key, self._media(bucket, key, options))
+        try:
+            if options.range is not None and answer.headers.get("content-length") == "0":
+                raise RangeError("the object has no bytes")  # noqa: TRY301 - the answer is closed
+            info, plain = info_from(answer.headers, bucket=bucket, key=key, backend=self._backend)
+            _check_versions(options, info)
+            part = content_range(answer.headers)
+            if not (exact and plain):
+                info = await self._same(info)
+        except BaseException:
+            answer.close()
+            raise
+        return Opened(info, (0, info.size) if part is None else part[:2], answer)
+
+    async def _media(self, bucket: str, key: str, options: GetOptions) -> tuple[Answer, bool]:
+        """Ask for a body; return its answer, and whether the headers tell the object's metadata.
+
+        XML's do. Emulators have that API only under the name that they take for their own, which
+        may not be the one that they were found under; they have JSON's.
+        """
+        # Whoever accepts gzip gets objects as they are stored. Cloud Storage documentation,
+        # "Transcoding of gzip-compressed files".
+        headers = {"accept-encoding": "gzip"}
+        query = {}
+        if options.range is not None:
+            headers["range"] = range_header(options.range)
+        if options.version_id is not None:
+            query["generation"] = options.version_id
+        match = options.if_match if is_generation(options.if_match) else None
+        if self._xml is not False:
+            more = {} if match is None else {"x-goog-if-generation-match": match}
+            target = media_path(bucket, key) + encode_query(query)
+            try:
+                answer = await self._client.send("GET", target, {**headers, **more})
+            except NotFoundError as error:
+                # One that says what is missing speaks XML.
+                if self._xml or isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
+                    raise
+            else:
+                self._xml = True
+                return answer, True
+        if match is not None:
+            query["ifGenerationMatch"] = match
+        target = object_path(bucket, key) + encode_query({"alt": "media", **query})
+        answer = await self._client.send("GET", target, headers)
+        self._xml = False
+        return answer, False
+
+    async def _same(self, info: ObjectInfo) -> ObjectInfo:
+        """Return the facts of a version as JSON tells them: headers do not carry them all."""
+        try:
+            return await self._head(info.bucket, info.key, info.version_id)
+        except ObjectNotFoundError as error:
+            raise UnavailableError("the object was replaced while it was being opened") from error
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        """Return what is known of the object. See `AsyncDriver.head`."""
+        async with self._permit:
+            return await self._head(bucket, key, version_id)
+
+    async def _head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        target = object_path(bucket, key) + _FACTS
+        if version_id is not None:
+            target += _more({"generation": version_id})
+        said = await self._found(bucket, key, self._client.ask("GET", target))
+        return info_of(said, bucket=bucket, backend=self._backend)
+
+    async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        """Delete the object. See `AsyncDriver.delete`."""
+        query = {}
+        if options.version_id is not None:
+            query["generation"] = options.version_id
+        async with self._permit:
+            try:
+                with conditioned(options):
+                    if options.if_match is not None:
+                        query["ifGenerationMatch"] = generation_of(options.if_match)
+                    target = object_path(bucket, key) + encode_query(query)
+                    await self._found(bucket, key, self._client.done("DELETE", target))
+            except ObjectNotFoundError:
+                pass  # it is gone
+
+    async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
+        """Delete up to 100 keys in one request. See `BulkDeleting.delete_many`."""
+        content_type, body = _batch.batch(bucket, keys)
+        async with self._permit:
+            answer = await self._client.send(
+                "POST", _batch.PATH, {"content-type": content_type}, [memoryview(body)]
+            )
+            try:
+                told = await answer.read_all(_batch.ANSWER_BYTES)
+            finally:
+                answer.close()
+            results = _batch.results(answer.headers.get("content-type", ""), told, keys)
+            missing = [result for result in results if isinstance(result.error, NotFoundError)]
+            if missing and not await self._known.exists(bucket):
+                raise BucketNotFoundError("no such bucket: create_bucket makes it")
+        for result in missing:
+            results[results.index(result)] = DeleteResult(key=result.key)
+        return results
+
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
+        async with self._permit:
+            try:
+                return await list_page(self._client, bucket, options, self._backend)
+            except NotFoundError as error:
+                raise BucketNotFoundError(error.message) from error
+
+    def upload(
+        self, bucket: str, key: str, options: PutOptions
+    ) -> AbstractAsyncContextManager[Upload]:
+        """Open an upload in parts. See `Uploading.upload`."""
+        check_key(bucket, key)
+        return ResumableUpload(self._client, bucket, key, options, self._backend)
+
+    async def copy(
+        self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        """Copy on the service's side. See `Copying.copy`."""
+        check_key(dst_bucket, dst_key)
+        async with self._permit:
+            return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
+
+    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+        """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
+        check_key(bucket, key)
+        seconds = math.ceil(expires)
+        if not 0 < seconds <= MOST_SECONDS:
+            raise NotSupportedError(f"a URL is good for up to {MOST_SECONDS} seconds")
+        credentials = self._credentials
+        if credentials is None or not credentials.can_sign:
+            raise NotSupportedError("nobody signs: a service account does, and there is none")
+        email = await credentials.email()
+        url = unsigned(
+            method, self._origin, bucket, key, email=email, expires=seconds, now=time.time()
+        )
+        return url.signed(await credentials.signature(url.to_sign, email))
+
+    async def _found(self, bucket: str, key: str, work: Awaitable[T]) -> T:
+        """Return what `work` returns; a 404 is the object's or the bucket's, which is then asked."""
+        try:
+            return await work
+        except NotFoundError as error:
+            if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
+                raise
+            if await self._known.exists(bucket):
+                raise ObjectNotFoundError(error.message, bucket=bucket, key=key) from error
+            raise BucketNotFoundError(error.message, bucket=bucket) from error
+
+    # -- buckets ---------------------------------------------------------------------------------------
+
+    async def create_bucket(self, bucket: str) -> None:
+        """Make the bucket, in the project. See `AsyncDriver.create_bucket`."""
+        said = {"name": check_bucket(bucket)}
+        if self._location is not None:
+            said["location"] = self._location
+        if self._bucket_storage_class is not None:
+            said["storageClass"] = self._bucket_storage_class
+        query = encode_query({"project": await self._project(), "fields": "name"})
+        body = memoryview(json.dumps(said).encode())
+        async with self._permit:
+            try:
+                await self._client.ask("POST", f"/storage/v1/b{query}", JSON, [body])
+            except ConflictError as error:
+                raise BucketExistsError("the bucket exists", bucket=bucket) from error
+
+    async def delete_bucket(self, bucket: str) -> None:
+        """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
+        self._known.forget(bucket)
+        async with self._permit:
+            try:
+                await self._client.done("DELETE", bucket_path(bucket))
+            except NotFoundError as error:
+                raise BucketNotFoundError(error.message, bucket=bucket) from error
+            except (ConflictError, PreconditionFailedError) as error:
+                raise BucketNotEmptyError(
+                    "the bucket has objects, or versions of some", bucket=bucket
+                ) from error
+
+    async def head_bucket(self, bucket: str) -> BucketInfo:
+        """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
+        async with self._permit:
+            return await self._ask_bucket(bucket)
+
+    async def list_buckets(self) -> Sequence[BucketInfo]:
+        """Return the project's buckets. See `AsyncDriver.list_buckets`."""
+        query = {
+            "project": await self._project(),
+            "fields": "items(name,timeCreated),nextPageToken",
+        }
+        buckets: list[BucketInfo] = []
+        async with self._permit:
+            while True:
+                said = await self._client.ask("GET", f"/storage/v1/b{encode_query(query)}")
+                buckets += map(bucket_of, said.get("items", ()))
+                token = said.get("nextPageToken")
+                if not token:
+                    return sorted(buckets, key=attrgetter("name"))
+                query["pageToken"] = token
+
+    async def _ask_bucket(self, bucket: str) -> BucketInfo:
+        target = bucket_path(bucket) + encode_query({"fields": "name,timeCreated"})
+        try:
+            return bucket_of(await self._client.ask("GET", target))
+        except NotFoundError as error:
+            raise BucketNotFoundError(error.message, bucket=bucket) from error
+
+    async def _project(self) -> str:
+        project = self._identity.project
+        if project is None and self._credentials is not None:
+            project = await self._credentials.project()
+        if project is None and self._google:
+            raise ConfigError("buckets are made and listed in a project: give the driver one")
+        return project or _NO_PROJECT
+
+
+def _emulator() -> str | None:
+    """Return the server that Google's own libraries are told of for tests."""
+    host = os.environ.get("STORAGE_EMULATOR_HOST")
+    if not host:
+        return None
+    return (host if "://" in host else f"http://{host}").rstrip("/")
+
+
+def _check_versions(options: GetOptions, info: ObjectInfo) -> None:
+    """Raise PreconditionFailedError for a version that the conditions exclude."""
+    if options.if_match not in {None, info.etag}:
+        raise PreconditionFailedError("if_match: another version is there")
+    if options.if_none_match == info.etag:
+        raise PreconditionFailedError("if_none_match: this version is there")
+
+
+def _more(query: Mapping[str, str]) -> str:
+    """Return what is to follow a query."""
+    return "".join([f"&{name}={value}" for name, value in query.items()])
