@@ -101,7 +101,7 @@ CALLS: dict[str, tuple[Callable[[Trove], Awaitable[object]], bytes | None]] = {
 }
 
 FAKES: dict[str, Callable[[], Fake]] = {
-    "parallel": lambda: Fake(parallel_parts=2, max_connections=2, readinto=True),
+    "parallel": lambda: Fake(parallel_parts=2, max_connections=2),
     "one by one": lambda: Fake(parallel_parts=1, max_connections=1),
     "no upload": lambda: Fake(upload=False, server_copy=False, bulk_delete=0),
     "least": lambda: Fake(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
 
 import anyio
 import pytest
@@ -20,6 +19,7 @@ from trove_async._concurrency import (
     settled,
     shielded,
     task_group,
+    to_its_end,
     within,
 )
 from trove_async.errors import (
@@ -184,6 +184,18 @@ async def test_finished_work_returns_what_it_returns_and_raises_what_it_raises()
     assert await finished(asyncio.sleep(0, "done")) == "done"
     with pytest.raises(ObjectNotFoundError):
         await finished(raising(ObjectNotFoundError("gone")))
+
+
+async def test_work_within_its_time_returns_or_raises_what_it_does() -> None:
+    assert await within(5, "nothing came", asyncio.sleep(0, "result")) == "result"
+    with pytest.raises(TimedOutError, match=r"nothing came within 0\.01 s"):
+        await within(0.01, "nothing came", asyncio.Event().wait())
+
+    async def late() -> None:
+        raise TimeoutError("its own")
+
+    with pytest.raises(TimeoutError, match="its own"):
+        await within(5, "nothing came", late())
 
 
 async def test_finished_work_is_stopped_at_its_deadline() -> None:
@@ -447,42 +459,51 @@ async def test_busy_holder_is_not_parked() -> None:
     assert holder.parked == 0
 
 
-# -- within ------------------------------------------------------------------------------------------
+# -- to its end --------------------------------------------------------------------------------------
 
 
-async def test_work_in_time_returns() -> None:
-    assert await within(5, "nothing came", asyncio.sleep(0, "result")) == "result"
+async def test_cleanup_that_need_not_wait_is_done_at_once() -> None:
+    done: list[str] = []
+
+    async def cleanup() -> None:
+        done.append("cleaned")
+
+    await to_its_end(cleanup())
+    assert done == ["cleaned"]
 
 
-async def test_work_out_of_time_is_cancelled_and_told() -> None:
-    with pytest.raises(TimedOutError, match=r"nothing came within 0\.01 s"):
-        await within(0.01, "nothing came", asyncio.Event().wait())
+async def test_cleanup_that_waits_is_done_although_its_scope_is_cancelled() -> None:
+    done: list[str] = []
+
+    async def cleanup() -> None:
+        for step in ("one", "two"):
+            await asyncio.sleep(0)
+            done.append(step)
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await to_its_end(cleanup())
+        await asyncio.sleep(0)
+        done.append("not reached")
+    assert done == ["one", "two"]
 
 
-@pytest.mark.parametrize("error", [TimeoutError("its own"), TimedOutError("its own"), KeyError()])
-async def test_failure_of_the_work_itself_passes(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught:
-        await within(5, "nothing came", raising(error))
-    assert caught.value is error
+async def test_cleanup_fails_as_it_does_and_is_given_up_when_its_time_is_over() -> None:
+    async def failing() -> None:
+        await asyncio.sleep(0)
+        raise KeyError
 
+    with pytest.raises(KeyError):
+        await to_its_end(failing())
+    with pytest.raises(KeyError):
+        await to_its_end(raising(KeyError()))
+    ended: list[str] = []
 
-async def test_failure_by_the_works_own_timeout_as_the_time_runs_out_passes() -> None:
-    own = TimedOutError("its own")
-
-    async def late() -> Any:
+    async def endless() -> None:
         try:
             await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            raise own from None
+        finally:
+            ended.append("cancelled")
 
-    with pytest.raises(TimedOutError) as caught:
-        await within(0.01, "nothing came", late())
-    assert caught.value is own
-
-
-async def test_cancel_from_outside_is_no_timeout() -> None:
-    task = asyncio.get_running_loop().create_task(within(5, "", asyncio.Event().wait()))
-    await steps()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await to_its_end(endless(), 0.01)
+    assert ended == ["cancelled"]

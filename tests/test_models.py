@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from dataclasses import FrozenInstanceError, fields, replace
+from dataclasses import FrozenInstanceError, asdict, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -233,3 +233,14 @@ def test_facts_of_a_listing_are_worked_out_once_and_only_if_asked_for() -> None:
     )
     assert replace(listed, key="l").etag == "e"
     assert (listed.stored_size, listed.metadata, listed.complete) == (3, {}, False)
+
+
+def test_listed_facts_survive_pickling_and_say_nothing_of_how_they_were_found() -> None:
+    facts: dict[str, object] = {"etag": "e", "last_modified": NOW, "storage_class": "COLD"}
+    listed = ObjectInfo.listed(
+        "b", "k", 3, backend="cold", find=lambda _, name: facts[name], raw=object()
+    )
+    other = pickle.loads(pickle.dumps(listed))  # noqa: S301 - our own
+    assert other == copy.deepcopy(listed) == listed
+    assert (other.etag, other.last_modified, other.storage_class) == ("e", NOW, "COLD")
+    assert asdict(listed).keys() == ObjectInfo.__annotations__.keys()

@@ -241,17 +241,33 @@ async def test_try_lease_takes_only_what_is_free_while_nobody_waits() -> None:
 
 
 async def test_read_ahead_is_revoked_for_who_waits_the_oldest_first() -> None:
-    pool = BufferPool(2 * MiB)
+    pool = BufferPool(4 * MiB)
     old, young = Ahead(pool), Ahead(pool)
-    (await pool.lease(MiB, timeout=5)).release()
+    with await pool.lease(2 * MiB):
+        (await pool.lease(MiB, timeout=5)).release()
     assert (old.asked, young.asked) == (1, 0)
     assert young.lease is not None
     young.lease.release()
 
 
+async def test_read_ahead_takes_half_of_the_pool_at_the_most() -> None:
+    pool = BufferPool(4 * MiB)
+    first, second, third = Ahead(pool), Ahead(pool), Ahead(pool)
+    assert first.lease is not None
+    assert second.lease is not None
+    assert third.lease is None
+    first.lease.release()
+    again = Ahead(pool)
+    assert again.lease is not None
+    again.lease.release()
+    second.lease.release()
+    assert Ahead(pool, 3 * MiB).lease is None
+
+
 async def test_read_ahead_that_is_being_filled_is_asked_again() -> None:
     pool = BufferPool(2 * MiB)
-    ahead = Ahead(pool, 2 * MiB)
+    ahead, held = Ahead(pool), pool.try_lease(MiB)
+    assert held is not None
     ahead.filled = False
     waiter = OwnedTask(pool.lease(MiB))
     while ahead.asked < 2:
@@ -259,6 +275,7 @@ async def test_read_ahead_that_is_being_filled_is_asked_again() -> None:
     assert not waiter.done
     ahead.filled = True
     (await waiter.result()).release()
+    held.release()
 
 
 async def test_read_ahead_is_left_alone_while_nobody_waits() -> None:

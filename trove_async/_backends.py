@@ -14,6 +14,7 @@ from .driver import AsyncDriver, DriverContext, Layer
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ._deadlines import Deadlines
     from .driver import Capabilities
     from .events import Events
     from .models import Timeout
@@ -46,6 +47,7 @@ class Backends:
         events: Likewise.
         timeout: Likewise.
         retry: For the leaves.
+        deadlines: Likewise.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class Backends:
         events: Events,
         timeout: Timeout,
         retry: RetryPolicy,
+        deadlines: Deadlines,
     ) -> None:
         self._drivers = drivers
         self._pool = pool
         self._events = events
         self._timeout = timeout
         self._retry = retry
+        self._deadlines = deadlines
         self._tasks = OwnedTasks()
         self._attached: dict[int, AsyncDriver] = {}
         self._opened: list[AsyncDriver] = []
@@ -122,7 +126,9 @@ class Backends:
         # Inner drivers come before the layers made of them, so closing in reverse is safe.
         self._opened.append(driver)
         settled = (
-            driver if isinstance(driver, Layer) else Leaf(driver, context, self._retry, self._tasks)
+            driver
+            if isinstance(driver, Layer)
+            else Leaf(driver, context, self._retry, tasks=self._tasks, deadlines=self._deadlines)
         )
         self._attached[id(driver)] = settled
         return settled

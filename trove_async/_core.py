@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 from ._backends import Backends
-from ._concurrency import within
+from ._deadlines import Deadlines
 from .driver import AsyncDriver
 from .errors import ClosedError, TroveError
 from .events import Event, Events
@@ -61,8 +61,14 @@ class Core:
         self.events = Events()
         self.timeout = timeout
         self.create_missing = create_missing
+        self.deadlines = Deadlines()
         self.backends = Backends(
-            drivers, pool=pool, events=self.events, timeout=timeout, retry=retry
+            drivers,
+            pool=pool,
+            events=self.events,
+            timeout=timeout,
+            retry=retry,
+            deadlines=self.deadlines,
         )
         self._writes = count()
         self._writer = ""
@@ -92,7 +98,10 @@ class Core:
             self._check_home()  # first: whoever may not close it leaves it open for its owner
         self._closed = True
         if self._home is not None:
-            await self.backends.aclose()
+            try:
+                await self.backends.aclose()
+            finally:
+                self.deadlines.close()
 
     def new_write_id(self) -> str:
         """Return an id that no other write has, of this store or another."""
@@ -125,7 +134,9 @@ class Core:
         try:
             if self.timeout.total is None:
                 return await work()
-            return await within(self.timeout.total, f"{operation} was not done", work())
+            return await self.deadlines.within(
+                self.timeout.total, f"{operation} was not done", work()
+            )
         except TroveError as error:
             error.operation = operation
             failure = error.located(bucket=bucket, key=key)

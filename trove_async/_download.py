@@ -6,13 +6,14 @@ to the connection after that, the bytes it hands out are that version's, in orde
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
 
-from ._concurrency import shielded
+from ._ahead import FAST, Ahead
+from ._concurrency import to_its_end
 from ._pipeline import CRC32C, Crc32c
+from ._sources import trimmed
 from .errors import (
     ClosedError,
     IntegrityError,
@@ -28,19 +29,14 @@ from .models import ByteRange, GetOptions
 from .pool import SLOT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from ._concurrency import OwnedTask
     from ._leaf import Leaf
     from .driver import DriverReader
     from .models import ObjectInfo
-    from .pool import Lease
     from .retry import Retries
-
-
-B = TypeVar("B", bytes, memoryview)
 
 
 class _Connection:
@@ -58,61 +54,14 @@ class _Connection:
     async def aclose(self) -> None:
         """Give both back. Called once."""
         try:
-            # A goodbye over a network may take until its deadline; no other needs a shield, which
-            # would cost a third of a small read.
-            with nullcontext() if self._leaf.capabilities.embedded else shielded():
-                await self._context.__aexit__(None, None, None)
+            await to_its_end(self._left())
         except TroveError:
             pass  # what became of the body, its reads have told
         finally:
             self._leaf.reads.release()
 
-
-class _Ahead:
-    """One slot that is being filled with the next bytes, then handed out in pieces.
-
-    Attributes:
-        claimed: A read is under way that wants what is in it: it is not to be revoked.
-    """
-
-    __slots__ = ("_dropped", "_lease", "_task", "_unread", "claimed")
-
-    def __init__(self, lease: Lease, task: OwnedTask[memoryview]) -> None:
-        self._lease = lease
-        self._dropped = False
-        self._task = task
-        self._unread: memoryview | None = None
-        self.claimed = False
-
-    @property
-    def busy(self) -> bool:
-        return self.claimed or not self._task.done
-
-    @property
-    def empty(self) -> bool:
-        return self._unread is not None and not self._unread
-
-    async def take(self, size: int) -> bytes:
-        """Return the next 1 to `size` bytes, or raise what filling it raised."""
-        if self._unread is None:
-            self._unread = await self._task.result()
-        if self._dropped:  # between its being filled and our being told
-            raise ClosedError("closed while it was being used")
-        data = bytes(self._unread[:size])
-        self._unread = self._unread[len(data) :]
-        return data
-
-    def drop(self) -> None:
-        """Give the memory back: nobody is filling it."""
-        self._dropped = True
-        self._lease.release()
-
-    async def aclose(self) -> None:
-        """Stop filling, then give the memory back."""
-        try:
-            await self._task.aclose()
-        finally:
-            self.drop()
+    async def _left(self) -> None:
+        await self._context.__aexit__(None, None, None)
 
 
 class Body:
@@ -125,6 +74,7 @@ class Body:
 
     __slots__ = (
         "_ahead",
+        "_arrived_bytes",
         "_bucket",
         "_closed",
         "_connection",
@@ -136,6 +86,7 @@ class Body:
         "_position",
         "_start",
         "_streaming",
+        "_waited",
     )
 
     def __init__(self, leaf: Leaf, bucket: str, key: str, options: GetOptions) -> None:
@@ -144,10 +95,12 @@ class Body:
         self._key = key
         self._options = options
         self._connection: _Connection | None = None
-        self._ahead: _Ahead | None = None
+        self._ahead: Ahead | None = None
         self._info: ObjectInfo | None = None
         self._start = self._end = self._position = 0
         self._streaming = False
+        self._arrived_bytes = 0  # over one connection, in `_waited` seconds of waiting for them
+        self._waited = 0.0
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -181,12 +134,14 @@ class Body:
         if self._position >= self._end:
             return b""
         self._leaf.reads.busy(self)
-        ahead = self._ahead
+        front = None if self._ahead is None else self._ahead.front
         try:
-            if ahead is None:
+            if self._ahead is None or front is None:
                 data = await self._read_through(size)
+            elif front > self._position:
+                data = await self._read_through(min(size, front - self._position))
             else:
-                data = await self._read_ahead(ahead, size)
+                data = await self._read_ahead(self._ahead, size)
             if self._position + len(data) >= self._end:
                 # A consumer that lingers over the last bytes holds nothing. The position moves
                 # after the last await: whoever is cancelled in it has not had the bytes yet.
@@ -202,6 +157,7 @@ class Body:
     async def _read_through(self, size: int, failure: TroveError | None = None) -> bytes:
         """Read from the connection, opening it anew after a failure, while that is allowed."""
         retries: Retries | None = None
+        clock = self._leaf.clock
         while True:
             if failure is not None:
                 await self._disconnect()
@@ -210,7 +166,10 @@ class Body:
                 failure = None
             try:
                 connection = self._connection or await self._reconnect()
+                started = clock()
                 data = await self._leaf.progress(connection.reader.read(size), "no bytes arrived")
+                self._waited += clock() - started
+                self._arrived_bytes += len(data)
                 return self._arrived(data)
             except TroveError as error:
                 failure = error
@@ -219,56 +178,53 @@ class Body:
                 await self._disconnect()
                 raise
 
-    async def _read_ahead(self, ahead: _Ahead, size: int) -> bytes:
-        ahead.claimed = True
+    async def _read_ahead(self, ahead: Ahead, size: int) -> bytes:
+        if self._connection is not None:  # it was read up to here, and the rest comes otherwise
+            await self._close_connection()
         try:
-            data = await ahead.take(size)
+            return await ahead.take(size)
         except TroveError as error:
+            if ahead.closed:
+                raise
             return await self._read_through(size, error)
-        finally:
-            ahead.claimed = False
-        if ahead.empty:
-            self._ahead = None
-            ahead.drop()
-        return data
 
     def _start_ahead(self, size: int) -> None:
-        """Fetch the next slot while the consumer works on these bytes, if memory is free."""
-        leaf, connection = self._leaf, self._connection
+        """Fetch what comes next while the consumer works on these bytes, where that helps."""
+        leaf, can = self._leaf, self._leaf.capabilities
         once, self._streaming = self._streaming, size >= SLOT
-        if (
-            not (once and self._streaming)
-            or self._ahead is not None
-            or connection is None
-            or leaf.tasks.closed
-            or not leaf.capabilities.ranges  # what is revoked could not be read again
-            or (readinto := getattr(connection.reader, "readinto", None)) is None
-        ):
+        if not (once and self._streaming) or can.parallel_reads == 1 or not self._can_pin:
             return
-        lease = leaf.pool.try_lease(SLOT, revoke=self._revoke)
-        if lease is not None:
-            view = lease.views[0][: min(SLOT, self._end - self._position)]
-            self._ahead = _Ahead(lease, leaf.tasks.start(self._fill(readinto, view)))
+        if self._ahead is not None and self._ahead.front is not None:
+            self._ahead.go_on()
+        elif self._arrived_bytes >= SLOT and self._arrived_bytes < FAST * self._waited:
+            self._ahead = Ahead(leaf, self._fetch, self._position, self._end)
 
-    async def _fill(
-        self, readinto: Callable[[memoryview], Awaitable[int]], view: memoryview
-    ) -> memoryview:
-        count = await self._leaf.progress(readinto(view), "no bytes arrived")
-        return self._arrived(view[:count])
+    async def _fetch(self, start: int, end: int, views: Sequence[memoryview]) -> None:
+        connection = await self._open(start, end, permitted=True)
+        try:
+            for view in trimmed(views, end - start):
+                await self._fill(connection.reader, view)
+        finally:
+            await connection.aclose()
 
-    def _revoke(self) -> bool:
-        """Give read-ahead memory up to somebody who waits: what it held is read again later."""
-        ahead = self._ahead
-        if ahead is None or ahead.busy:
-            return False  # it is being filled, or read: in a moment
-        ahead.drop()
-        self._close_later()  # the connection stands behind the bytes that were in there
-        return True
+    async def _fill(self, reader: DriverReader, view: memoryview) -> None:
+        readinto = getattr(reader, "readinto", None)  # where it has one: `ReadsInto`
+        while view:
+            if readinto is None:
+                data = await self._leaf.progress(reader.read(len(view)), "no bytes arrived")
+                count = len(data)
+                view[:count] = data
+            else:
+                count = await self._leaf.progress(readinto(view), "no bytes arrived")
+            if not count:
+                raise UnavailableError(f"the body ended {len(view)} bytes early")
+            view = view[count:]
 
     # -- connections -----------------------------------------------------------------------------
 
     async def _first(self) -> None:
-        reader = (await self._connect(self._options)).reader
+        self._connection = await self._connect(self._options)
+        reader = self._connection.reader
         self._info = reader.info
         self._start, self._end = reader.range
         self._position = self._start
@@ -277,18 +233,19 @@ class Body:
         else:
             self._rest()
 
-    async def _connect(self, options: GetOptions) -> _Connection:
+    async def _connect(self, options: GetOptions, *, permitted: bool = False) -> _Connection:
         leaf = self._leaf
-        await leaf.permit(leaf.reads, "get", self._bucket, self._key)
+        if not permitted:
+            await leaf.permit(leaf.reads, "get", self._bucket, self._key)
         try:
             context = leaf.driver.get(self._bucket, self._key, options)
             reader = await leaf.answer(context.__aenter__())
         except BaseException:
             leaf.reads.release()
             raise
-        self._connection = connection = _Connection(leaf, context, reader)
+        connection = _Connection(leaf, context, reader)
         if self._closed:  # by another task, meanwhile
-            await self._disconnect()
+            await connection.aclose()
             raise self._was_closed()
         return connection
 
@@ -296,26 +253,36 @@ class Body:
         """Open the rest of the range, of the very version that was opened first."""
         if self._closed or self._leaf.tasks.closed:
             raise self._was_closed()
-        can, info = self._leaf.capabilities, self.info
-        rest = (self._position, self._end)
         if not self._resumable:
             raise UnavailableError(
                 f"the body cannot go on at byte {self._position}: the backend reads no ranges",
                 retryable=False,
             )
+        self._arrived_bytes, self._waited = 0, 0.0
+        self._connection = await self._open(self._position, self._end)
+        return self._connection
+
+    async def _open(self, start: int, end: int, *, permitted: bool = False) -> _Connection:
+        can, info = self._leaf.capabilities, self.info
         options = GetOptions(
-            range=None if rest == (0, info.stored_size) else ByteRange(*rest),
+            range=None if (start, end) == (0, info.stored_size) else ByteRange(start, end),
             version_id=self._options.version_id or (info.version_id if can.versions else None),
             if_match=info.etag if can.get_conditions else None,
         )
         try:
-            connection = await self._connect(options)
+            connection = await self._connect(options, permitted=permitted)
         except (PreconditionFailedError, NotFoundError, RangeError) as error:
             raise self._changed() from error
-        if connection.reader.info.etag != info.etag or connection.reader.range != rest:
-            await self._disconnect()
+        if connection.reader.info.etag != info.etag or connection.reader.range != (start, end):
+            await connection.aclose()
             raise self._changed()
         return connection
+
+    @property
+    def _can_pin(self) -> bool:
+        can = self._leaf.capabilities
+        versions = can.versions and self.info.version_id is not None
+        return can.ranges and (can.get_conditions or versions)
 
     @property
     def _resumable(self) -> bool:
@@ -331,12 +298,17 @@ class Body:
         if self._connection is not None or self._ahead is not None:
             await _close(*self._detached())
 
+    async def _close_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.aclose()
+
     def _close_later(self) -> None:
         detached = self._detached()
         if not self._leaf.tasks.closed:  # else the driver is being closed anyway
             self._leaf.tasks.start(_close(*detached))
 
-    def _detached(self) -> tuple[_Ahead | None, _Connection | None]:
+    def _detached(self) -> tuple[Ahead | None, _Connection | None]:
         """Take out what is to be closed, at once: who reads meanwhile opens anew."""
         self._leaf.reads.busy(self)
         ahead, self._ahead = self._ahead, None
@@ -363,7 +335,7 @@ class Body:
             self._emit("resume", error)
         await anyio.sleep(pause)
 
-    def _arrived(self, data: B) -> B:
+    def _arrived(self, data: bytes) -> bytes:
         if not data:
             missing = self._end - self._position
             raise UnavailableError(f"the body ended {missing} bytes early")
@@ -389,7 +361,7 @@ class Body:
         )
 
 
-async def _close(ahead: _Ahead | None, connection: _Connection | None) -> None:
+async def _close(ahead: Ahead | None, connection: _Connection | None) -> None:
     try:
         if ahead is not None:
             await ahead.aclose()

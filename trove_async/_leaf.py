@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import anyio
 
-from ._concurrency import Permits, shielded, within
+from ._concurrency import Permits, shielded
 from ._download import Body
 from .errors import (
     AlreadyExistsError,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from ._concurrency import OwnedTasks
+    from ._deadlines import Deadlines
     from .driver import (
         AsyncDriver,
         BulkDeleting,
@@ -76,10 +77,17 @@ class Leaf:
         context: What it was opened with.
         policy: How its failures are retried.
         tasks: The store's, for read-ahead.
+        deadlines: The store's.
     """
 
     def __init__(
-        self, driver: AsyncDriver, context: DriverContext, policy: RetryPolicy, tasks: OwnedTasks
+        self,
+        driver: AsyncDriver,
+        context: DriverContext,
+        policy: RetryPolicy,
+        *,
+        tasks: OwnedTasks,
+        deadlines: Deadlines,
     ) -> None:
         self.driver = driver
         self.tasks = tasks
@@ -90,7 +98,9 @@ class Leaf:
         self.capabilities: Capabilities = driver.capabilities
         self.reads = Permits(self.capabilities.max_reads, "connection for reading")
         self.writes = Permits(self.capabilities.max_writes, "connection for writing")
+        self.clock = asyncio.get_running_loop().time
         self._policy = policy
+        self._within = deadlines.within
         self._budget = RetryBudget(policy)
 
     @property
@@ -207,13 +217,13 @@ class Leaf:
         if self.capabilities.embedded:
             return work
         seconds = self.timeout.first_byte + self.timeout.idle * pace
-        return within(seconds, "no answer came", work)
+        return self._within(seconds, "no answer came", work)
 
     def progress(self, work: Awaitable[T], what: str) -> Awaitable[T]:
         """Bound the time between two chunks of a body."""
         if self.capabilities.embedded:
             return work
-        return within(self.timeout.idle, what, work)
+        return self._within(self.timeout.idle, what, work)
 
     async def permit(self, permits: Permits, operation: str, bucket: str, key: str) -> None:
         """Take a permit, and tell if it had to be waited for."""

@@ -77,6 +77,8 @@ class Capabilities:
         storage_class: A storage class may be chosen.
         upload: `Uploading` is implemented.
         parallel_parts: Parts of one upload that may be sent at once; 1: each after the one before.
+        parallel_reads: Ranges of one body that may be fetched at once, where one connection is slow
+            and the version can be pinned.
         min_part: The least bytes of a part that is not the last.
         max_part: The most bytes of a part.
         part_multiple: Parts but the last are a multiple of so many bytes.
@@ -108,6 +110,7 @@ class Capabilities:
     storage_class: bool = False
     upload: bool = False
     parallel_parts: int = 1
+    parallel_reads: int = 1
     min_part: int = 1
     max_part: int = 5 * 1024 * MiB
     part_multiple: int = 1
@@ -135,6 +138,7 @@ class Capabilities:
 
 _AT_LEAST_ONE = (
     "parallel_parts",
+    "parallel_reads",
     "min_part",
     "max_part",
     "part_multiple",

@@ -19,8 +19,19 @@ GiB = 1024 * MiB
 TiB = 1024 * GiB
 
 
+class _Listed:
+    """Where `ObjectInfo.listed` keeps how to work out the rest: no fact, so no field of the value.
+
+    So neither `asdict` tells it nor a pickle holds it, which has the facts themselves.
+    """
+
+    __slots__ = ("_later",)
+
+    _later: tuple[Callable[[Any, str], object], object] | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
-class ObjectInfo:
+class ObjectInfo(_Listed):
     """What is known of one object.
 
     Attributes:
@@ -65,9 +76,6 @@ class ObjectInfo:
     backend: str
     complete: bool
     write_id: str | None = field(repr=False)
-    _later: tuple[Callable[[Any, str], object], object] | None = field(
-        init=False, repr=False, compare=False
-    )
 
     def __init__(  # noqa: C901 - a line an attribute
         self,
@@ -213,8 +221,8 @@ class ObjectInfo:
     _set_backend,
     _set_complete,
     _set_write_id,
-    _set_later,
 ) = (vars(ObjectInfo)[slot.name].__set__ for slot in fields(ObjectInfo))
+_set_later = vars(_Listed)["_later"].__set__
 
 
 def _unset(info: ObjectInfo, name: str) -> object:
@@ -227,7 +235,7 @@ def _unset(info: ObjectInfo, name: str) -> object:
         value = find(raw, name)
         _LATER[name](info, value)
         return value
-    if name in ObjectInfo.__slots__:
+    if name == "_later" or name in ObjectInfo.__slots__:
         return None
     raise AttributeError(f"ObjectInfo has no attribute {name!r}", name=name, obj=info)
 

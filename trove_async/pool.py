@@ -181,6 +181,7 @@ class BufferPool:
         self._free = list(range(max_bytes // SLOT - 1, -1, -1))
         self._line = Line(len(self._free), self._revoke)
         self._revocable: dict[Lease, tuple[float, Callable[[], bool]]] = {}
+        self._spare = 0  # slots of revocable leases
         self._peak = 0
         self._spilled = 0
         self._spilled_total = 0
@@ -256,16 +257,20 @@ class BufferPool:
         Args:
             size: Bytes wanted.
             revoke: Called when somebody waits and the lease is `REVOKE_AFTER` seconds old: it
-                releases the lease and returns True, or returns False to be asked again.
+                releases the lease and returns True, or returns False to be asked again. Leases
+                of this kind, which nobody needs, take half of the pool at the most together.
         """
         self._check_home()
         count = _slots_for(size)
         if count * SLOT > self.max_bytes:
             raise ConfigError(f"{size} bytes never fit a pool of {self.max_bytes}")
+        if revoke is not None and (self._spare + count) * SLOT > self.max_bytes // 2:
+            return None
         if not self._line.try_take(count):
             return None
         lease = Lease(self, self._take(count))
         if revoke is not None:
+            self._spare += count
             self._revocable[lease] = (asyncio.get_running_loop().time(), revoke)
         return lease
 
@@ -315,8 +320,8 @@ class BufferPool:
         return taken
 
     def _take_back(self, lease: Lease | None, slots: list[int]) -> None:
-        if lease is not None:
-            self._revocable.pop(lease, None)
+        if lease is not None and self._revocable.pop(lease, None) is not None:
+            self._spare -= len(slots)
         self._free.extend(slots)
         self._line.give_back(len(slots))
 

@@ -7,7 +7,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from . import _checks, _names
-from ._concurrency import task_group, within
+from ._concurrency import task_group
 from ._core import Core
 from ._listing import ObjectIterator
 from ._objects import Objects
@@ -636,7 +636,9 @@ class Trove:
             clock = asyncio.get_running_loop().time
             started, error = clock(), None
             try:
-                await within(self._core.timeout.first_byte, "no answer", backend.driver.ping())
+                await self._core.deadlines.within(
+                    self._core.timeout.first_byte, "no answer", backend.driver.ping()
+                )
             except Exception as failure:  # noqa: BLE001 - whatever it is, it is the answer
                 error = failure
             found[backend.name] = Health(ok=error is None, latency=clock() - started, error=error)

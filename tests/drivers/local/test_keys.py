@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async.errors import ObjectNotFoundError
+from trove_async.drivers.local import _root
+from trove_async.errors import ObjectExistsError, ObjectNotFoundError
 from trove_async.models import DeleteOptions
 
 if TYPE_CHECKING:
@@ -90,6 +91,22 @@ async def test_key_in_the_overflow_stays_there_while_it_exists(shop: Shop) -> No
     await shop.driver.delete("b", "a/b", DeleteOptions())
     await shop.put("a/b", b"plain")
     assert (shop.bucket / "a/b").read_bytes() == b"plain"
+
+
+async def test_overflow_is_found_where_every_directory_has_two_links(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.put("a", b"file")
+    await shop.put("a/b", b"hidden")
+    root = shop.driver._root
+    assert root is not None
+    monkeypatch.setattr(root, "is_local", False)
+    links = (shop.root / ".trove" / "overflow").stat().st_nlink
+    monkeypatch.setattr(_root, "_NO_SUBDIRECTORIES", links)  # as if it told nothing
+    with pytest.raises(ObjectExistsError):
+        await shop.put("a/b", b"once more", if_none_match="*")
+    await shop.driver.delete("b", "a/b", DeleteOptions())
+    assert await shop.keys() == ["a"]
 
 
 async def test_file_of_another_tool_wins_over_the_overflow(shop: Shop) -> None:

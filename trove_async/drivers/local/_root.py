@@ -42,8 +42,9 @@ _LOCAL_TICK = 50_000_000
 _REMOTE_TICK = 2_000_000_000
 
 _NO_SUBDIRECTORIES: Final = 2
-"""Links of a directory that has none: its name and its ``.``. Where a file system does not count
-links so, there are fewer (1 on Btrfs), and one looks."""
+"""Links of a directory that has none: its name and its ``.``. Where one of
+`_LOCAL_FILE_SYSTEMS` does not count links so, there are fewer (1 on Btrfs), and one looks. Others may
+say 2 of every directory (CIFS: linux/fs/smb/client/inode.c; many in user space), and are not asked."""
 
 _SWEPT_SIDECARS = 1000
 _SWEPT_AGE = 600.0
@@ -77,7 +78,8 @@ class Root:
         staging: Where files are written.
         sidecars: Where records are that do not fit their files.
         snapshots: Directories that were listed lately.
-        is_local: Whether a path that is in the kernel's cache can be opened without waiting.
+        is_local: Whether the file system is one of the kernel's own: a path that is in its cache
+            can be opened without waiting, and a directory's links are counted.
         read_flags: How preadv(2) reads what is in the cache, and nothing else; None: it cannot.
     """
 
@@ -133,7 +135,7 @@ class Root:
 
     def has_overflow(self, spot: Spot) -> bool:
         """Tell whether any key of the bucket may be in the overflow: most buckets have none."""
-        if os.fstat(self._overflow).st_nlink == _NO_SUBDIRECTORIES:
+        if self.is_local and os.fstat(self._overflow).st_nlink == _NO_SUBDIRECTORIES:
             return False
         try:
             os.stat(spot.home, dir_fd=self._overflow, follow_symlinks=False)

@@ -14,7 +14,9 @@ interpreter's lock to and fro at every system call, and many at once are slower 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
+import time
 from collections import deque
 from concurrent.futures import Executor, Future
 from contextlib import suppress
@@ -37,6 +39,10 @@ _LOOK = 0.005
 times loop and thread compete for the interpreter, the faster both. When nothing was done, the lane's
 thread is taken to wait for a disk, and is helped by another; one that only waits for a busy loop is
 not, since the interpreter's switch interval is as long."""
+
+
+_HELP = 0.05
+"""Seconds that a helper stays in a lane where it is not alone."""
 
 
 class Stopped(Exception):  # noqa: N818 - it is a signal, heard by nobody but the thread's caller
@@ -74,14 +80,13 @@ class Threads:
         self._lane_done = 0
         self._lane_told: deque[Callable[[], None]] = deque()
         self._look: asyncio.TimerHandle | None = None
-        self._ended = [self._loop.create_future() for _ in range(count)]
+        self._serving = count
+        self._last: _Job[object] | None = None
         # Daemons: a program that forgets to close its store still ends. What a thread is torn
         # away from then is what a kill leaves, too.
         self._threads = [
-            threading.Thread(
-                target=self._serve, args=(ended,), name=f"trove-local-{number}", daemon=True
-            )
-            for number, ended in enumerate(self._ended)
+            threading.Thread(target=self._serve, name=f"trove-local-{number}", daemon=True)
+            for number in range(count)
         ]
         for thread in self._threads:
             thread.start()
@@ -103,7 +108,7 @@ class Threads:
             brief: Whether it takes some microseconds, if all goes well.
         """
         job = _Job(self._loop, work)
-        if brief:
+        if brief and len(self._threads) > 1:
             self._put_in_lane(job)
         else:
             self.put(job.run)
@@ -129,18 +134,25 @@ class Threads:
         self.put(job.run)
         return await settled(job.result)
 
-    async def aclose(self) -> None:
-        """Wait for the threads to end. Idempotent."""
+    async def aclose(self, last: Callable[[], object] = lambda: None) -> None:
+        """End the threads once they have done all that they were given. Idempotent.
+
+        Args:
+            last: What is to be done when no thread works any more, in the last one to end: it
+                closes what the others' work needs.
+        """
         if self._look is not None:
             self._look.cancel()
-        if self._open:
+        if self._last is None:
             self._open = False
+            self._last = _Job(self._loop, last)
             for _ in self._threads:
                 self._queue.put(None)
-        for ended in self._ended:
-            await settled(ended)
-        for thread in self._threads:
-            thread.join()
+        try:
+            await settled(self._last.result)
+        finally:
+            for thread in self._threads:
+                thread.join()
 
     def put(self, work: Callable[[], None]) -> None:
         """Let a thread call `work`, which raises nothing.
@@ -161,10 +173,13 @@ class Threads:
         if self._look is None:
             self._look = self._loop.call_later(_LOOK, self._look_at_lane, self._lane_done)
 
-    def _drain_lane(self) -> None:
+    def _drain_lane(self, until: float = math.inf) -> None:
         while True:
             with self._lane_lock:
-                job = self._lane.popleft() if self._lane else None
+                # A helper leaves when its time is over: by then the one that it helps is back, or
+                # the next look sends another.
+                leaves = self._lane_threads > 1 and time.monotonic() > until
+                job = None if leaves or not self._lane else self._lane.popleft()
                 if job is None:
                     self._lane_threads -= 1
                     break
@@ -179,8 +194,10 @@ class Threads:
         with self._lane_lock:
             if not self._lane_threads:
                 return
-            if self._lane and self._lane_done == done and self._lane_threads < len(self._threads):
-                self.put(self._drain_lane)
+            # One thread always stays out: a lane may never be empty, and others want theirs, too.
+            spare = len(self._threads) - 1 - self._lane_threads
+            if self._lane and self._lane_done == done and spare > 0 and self._open:
+                self.put(partial(self._drain_lane, time.monotonic() + _HELP))
                 self._lane_threads += 1
         self._look = self._loop.call_later(_LOOK, self._look_at_lane, self._lane_done)
 
@@ -188,11 +205,15 @@ class Threads:
         while self._lane_told:
             self._lane_told.popleft()()
 
-    def _serve(self, ended: asyncio.Future[None]) -> None:
+    def _serve(self) -> None:
         while (work := self._queue.get()) is not None:
             work()
             del work  # not kept, with all that it holds, until there is more to do
-        _tell(self._loop, _set, ended, None)
+        with self._lane_lock:
+            self._serving -= 1
+            last = None if self._serving else self._last
+        if last is not None:
+            last.run()
 
 
 class _Job(Generic[T]):
@@ -291,10 +312,6 @@ class Lane(Executor):
         if self._job is not None and not self._job.cancel():
             with suppress(OSError):
                 await settled(asyncio.wrap_future(self._job))
-
-
-def _set(future: asyncio.Future[None], value: None) -> None:
-    future.set_result(value)
 
 
 def _tell(

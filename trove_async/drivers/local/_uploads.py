@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from trove_async.errors import BackendError, IntegrityError, StreamError
+from trove_async.errors import BackendError, ClosedError, IntegrityError, StreamError
 
 from ._checksums import check, checksum, combined, in_base64
 from ._failures import translated
@@ -57,7 +57,11 @@ class FileUpload:
         staged, self._staged = self._staged, None
         if staged is not None:
             with translated(self._spot.bucket, self._spot.key):
-                await self._threads.finish(staged.discard)
+                try:
+                    await self._threads.finish(staged.discard)
+                except ClosedError:  # the driver is closed, and took the file's name away itself
+                    staged.close()
+                    raise
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Write one part where it belongs. After a cancel the views are left alone."""

@@ -163,12 +163,13 @@ class LocalDriver:
         threads = self._threads
         if threads is None:
             return
-        try:
-            if root is not None:
-                with translated():
-                    await threads.finish(root.close)
-        finally:
-            await threads.aclose()
+        with translated():
+            # Not before the threads are done: what a call under way thinks is its directory may by
+            # then be another's, the number of its descriptor having been given out again.
+            if root is None:
+                await threads.aclose()
+            else:
+                await threads.aclose(last=root.close)
 
     async def ping(self) -> None:
         """Return if the root is there and its file system answers."""

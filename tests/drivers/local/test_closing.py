@@ -1,0 +1,66 @@
+"""A driver that is closed under its calls: they end first, and what they held is let go."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trove_async.errors import ClosedError
+from trove_async.models import Part, PutOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from tests.drivers.local.conftest import Shop
+
+
+@pytest.mark.parametrize("fsync", [True, False])
+async def test_call_under_way_ends_before_the_root_is_let_go(
+    tmp_path: Path,
+    open_shop: Callable[..., AbstractAsyncContextManager[Shop]],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    fsync: bool,
+) -> None:
+    reached, let_go = threading.Event(), threading.Event()
+    real = os.utime
+
+    def gated(*args: Any, **named: Any) -> None:
+        reached.set()
+        let_go.wait(10)
+        real(*args, **named)
+
+    monkeypatch.setattr(os, "utime", gated)
+    async with open_shop(tmp_path, fsync=fsync) as shop, asyncio.TaskGroup() as group:
+        putting = group.create_task(shop.put("k", b"body"))
+        await asyncio.get_running_loop().run_in_executor(None, reached.wait, 10)
+        closing = group.create_task(shop.driver.aclose())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        let_go.set()
+        await closing
+        assert (await putting).size == 4
+    assert (tmp_path / "b" / "k").read_bytes() == b"body"
+
+
+async def test_upload_that_outlives_its_driver_keeps_no_file_open(
+    tmp_path: Path,
+    open_shop: Callable[..., AbstractAsyncContextManager[Shop]],
+    open_files: Callable[[], int],
+) -> None:
+    before = open_files()
+    async with open_shop(tmp_path) as shop:
+        part = Part(number=1, offset=0, size=4, last=False)
+        with pytest.raises(ClosedError):
+            async with shop.driver.upload("b", "k", PutOptions()) as upload:
+                await upload.send(part, [memoryview(b"body")])
+                await shop.driver.aclose()
+                await upload.commit({})
+    assert open_files() == before
+    assert not shop.own_files()

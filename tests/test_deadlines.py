@@ -1,0 +1,135 @@
+"""Time limits: each call's own, all of them under one timer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from trove_async import Timeout, Trove
+from trove_async._deadlines import Deadlines
+from trove_async.drivers import MemoryDriver
+from trove_async.errors import TimedOutError
+from trove_async.models import MiB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def deadlines() -> Iterator[Deadlines]:
+    made = Deadlines()
+    yield made
+    made.close()
+
+
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+async def raising(error: Exception) -> None:
+    raise error
+
+
+async def test_work_in_time_returns(deadlines: Deadlines) -> None:
+    assert await deadlines.within(5, "nothing came", asyncio.sleep(0, "result")) == "result"
+
+
+async def test_work_out_of_time_is_cancelled_and_told(deadlines: Deadlines) -> None:
+    with pytest.raises(TimedOutError, match=r"nothing came within 0\.01 s"):
+        await deadlines.within(0.01, "nothing came", never())
+
+
+async def test_each_call_has_its_own_limit(deadlines: Deadlines) -> None:
+    ended: list[float] = []
+
+    async def wait(seconds: float) -> None:
+        with pytest.raises(TimedOutError, match=f"within {seconds:g} s"):
+            await deadlines.within(seconds, "nothing came", never())
+        ended.append(seconds)
+
+    async with asyncio.TaskGroup() as group:
+        for seconds in (0.06, 0.02, 0.04, 0.08):
+            group.create_task(wait(seconds))
+        group.create_task(deadlines.within(0.05, "", asyncio.sleep(0)))
+    assert ended == [0.02, 0.04, 0.06, 0.08]
+
+
+async def test_inner_limit_leaves_the_outer_one_standing(deadlines: Deadlines) -> None:
+    async def inner() -> str:
+        with pytest.raises(TimedOutError, match="inner"):
+            await deadlines.within(0.01, "inner", never())
+        return await asyncio.sleep(0, "went on")
+
+    assert await deadlines.within(5, "outer", inner()) == "went on"
+    with pytest.raises(TimedOutError, match="outer"):
+        await deadlines.within(0.01, "outer", deadlines.within(5, "inner", never()))
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+@pytest.mark.parametrize("error", [TimeoutError("its own"), TimedOutError("its own"), KeyError()])
+async def test_failure_of_the_work_itself_passes(deadlines: Deadlines, error: Exception) -> None:
+    with pytest.raises(type(error)) as caught:
+        await deadlines.within(5, "nothing came", raising(error))
+    assert caught.value is error
+
+
+async def test_failure_by_the_works_own_timeout_as_the_time_runs_out_passes(
+    deadlines: Deadlines,
+) -> None:
+    own = TimedOutError("its own")
+
+    async def late() -> Any:
+        try:
+            await never()
+        except asyncio.CancelledError:
+            raise own from None
+
+    with pytest.raises(TimedOutError) as caught:
+        await deadlines.within(0.01, "nothing came", late())
+    assert caught.value is own
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_cancel_from_outside_is_no_timeout(deadlines: Deadlines) -> None:
+    task = asyncio.get_running_loop().create_task(deadlines.within(5, "", never()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_cancel_from_outside_beside_a_timeout_is_a_cancel(deadlines: Deadlines) -> None:
+    told = asyncio.Event()
+
+    async def stubborn() -> None:
+        try:
+            await never()
+        except asyncio.CancelledError:
+            told.set()
+            await never()
+
+    task = asyncio.get_running_loop().create_task(deadlines.within(0.01, "", stubborn()))
+    await told.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_closed_store_leaves_no_timer() -> None:
+    async with Trove(MemoryDriver(), timeout=Timeout(total=3600)) as store:
+        await store.create_bucket("b")
+        await store.put("b", "k", bytes(MiB))
+        timers = [one for one in _timers() if not one.cancelled()]
+        assert len(timers) == 1
+    assert [one for one in _timers() if not one.cancelled()] == []
+
+
+def _timers() -> list[asyncio.TimerHandle]:
+    timers: list[asyncio.TimerHandle] = vars(asyncio.get_running_loop())["_scheduled"]
+    return [one for one in timers if one.when() > asyncio.get_running_loop().time() + 1000]
