@@ -8,12 +8,13 @@ for. `AiohttpTransport` is the transport; another may take its place.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import aiohttp
 import yarl
@@ -32,6 +33,16 @@ if TYPE_CHECKING:
 
 WINDOW: Final = 256 * KiB
 """Bytes that are received, or handed to a socket, at a time: an answer's body holds twice as much."""
+
+_HEADERS: Final = 4096
+"""Headers that an answer may have: 8 KiB of metadata in names of one letter are so many."""
+
+# Releases of aiohttp that lack the parameter have no limit; the others' own is 128.
+_LIMITS: Final[dict[str, Any]] = (
+    {"max_headers": _HEADERS}
+    if "max_headers" in inspect.signature(aiohttp.ClientSession).parameters
+    else {}
+)
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -192,6 +203,7 @@ class AiohttpTransport:
             read_bufsize=WINDOW,
             proxy=proxy,
             middlewares=(_once,),
+            **_LIMITS,
         )
 
     async def send(

@@ -264,6 +264,14 @@ async def test_object_is_read_as_it_is_stored(link: Link) -> None:
     assert await link.store.read(link.bucket, "key", range=(1, 9)) == packed[1:9]
 
 
+async def test_metadata_may_have_many_names(link: Link) -> None:
+    metadata = {f"{n:x}": "v" for n in range(1500)}
+    await link.store.put(link.bucket, "key", SMALL, metadata=metadata)
+    async with link.store.get(link.bucket, "key") as reader:
+        assert dict(reader.info.metadata) == metadata
+        assert await reader.read() == SMALL
+
+
 # -- copies --------------------------------------------------------------------------------------------
 
 

@@ -134,7 +134,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def start(*answers: FakeAnswer, **settings: Any) -> tuple[Script, Any]:
         script = Script(*answers)
-        monkeypatch.setattr(driver_room, "AiohttpTransport", lambda *_, **__: script)
+        monkeypatch.setattr(driver_room, "transport_over", lambda *_, **__: script)
         given: dict[str, Any] = {
             "region": "us-east-1",
             "endpoint_url": "https://s3.us-east-1.amazonaws.com",

@@ -83,7 +83,6 @@ SEAWEED_MANGLES = {
         "SeaweedFS looks for the object before it looks for the bucket"
     ),
 }
-UNVERSIONED = {"test_version_is_read_or_refused": "a bucket keeps versions only if it is told to"}
 
 
 @strange(SEAWEED_MANGLES)
@@ -126,7 +125,6 @@ MOTO_STUMBLES_IN_STORES = {
 }
 
 
-@strange(UNVERSIONED)
 @strange(MOTO_IGNORES_IN_STORES)
 @strange(MOTO_STUMBLES_IN_STORES, always=False)
 class TestStoreOnMoto(StoreSuite):
@@ -152,7 +150,6 @@ SEAWEED_LOSES_ITS_PLACE = {
 }
 
 
-@strange(UNVERSIONED)
 @strange(SEAWEED_MANGLES_IN_STORES)
 @strange(SEAWEED_LOSES_ITS_PLACE, always=False)
 class TestStoreOnSeaweed(StoreSuite):
