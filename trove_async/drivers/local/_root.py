@@ -232,9 +232,10 @@ class Root:
         self.layout = Layout(folding=folding or self.settings.folding)
 
 
-_CAN_CONFINE: Final = hasattr(os, "O_NOFOLLOW") and all(
-    call in os.supports_dir_fd
-    for call in (os.open, os.mkdir, os.rmdir, os.unlink, os.rename, os.stat, os.link)
+# By their names: a tool that watches for calls that block may have put its own in their place.
+_CAN_CONFINE: Final = hasattr(os, "O_NOFOLLOW") and (
+    {"open", "mkdir", "rmdir", "unlink", "rename", "stat", "link"}
+    <= {call.__name__ for call in os.supports_dir_fd}
 )
 
 
