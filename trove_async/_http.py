@@ -101,7 +101,7 @@ class Answer(Protocol):
 
     Attributes:
         status: The status code.
-        headers: The headers; names are told apart whatever their case.
+        headers: The headers, by their names in lower case.
     """
 
     status: int

@@ -461,7 +461,7 @@ class _Answer:
         self,
         connection: _Connection,
         status: int,
-        headers: Headers,
+        headers: Mapping[str, str],
         length: int | None,
         *,
         keep: bool,
@@ -566,22 +566,6 @@ class _Answer:
         return self._connection
 
 
-class Headers(dict[str, str]):
-    """Headers by their names, in lower case, whatever the case in which they are asked for."""
-
-    __slots__ = ()
-
-    def __getitem__(self, name: str) -> str:
-        return super().__getitem__(name.lower())
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and super().__contains__(name.lower())
-
-    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override] # of one type
-        """Return a header's value."""
-        return super().get(name.lower(), default)
-
-
 _CHUNKED: Final = -1
 
 _SENT_WITH_LENGTH: Final = frozenset(("PUT", "POST"))  # RFC 9110, 8.6: though it be nothing
@@ -606,12 +590,12 @@ def _pieces(views: Sequence[memoryview]) -> Iterator[memoryview]:
             yield view[at : at + _PIECE]
 
 
-def _parsed(head: bytes) -> tuple[int, str, Headers]:
+def _parsed(head: bytes) -> tuple[int, str, dict[str, str]]:
     """Return an answer's status, its version of HTTP and its headers."""
     first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
     if not first.startswith("HTTP/1.") or not (first[9:12].isdigit() and first[8] == " "):
         raise _no_http("it does not begin as an answer does")
-    headers = Headers()
+    headers: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not name or name != name.strip():  # folded lines: RFC 9112, 5.2
@@ -622,7 +606,7 @@ def _parsed(head: bytes) -> tuple[int, str, Headers]:
     return int(first[9:12]), first[:8], headers
 
 
-def _length(headers: Headers) -> int | None:
+def _length(headers: Mapping[str, str]) -> int | None:
     """Return the bytes of a body; `_CHUNKED`, or None if it ends with the connection."""
     coding = headers.get("transfer-encoding")
     if coding is not None:
@@ -647,7 +631,7 @@ def _number(digits: bytes, base: int) -> int:
         raise _no_http("a length of its is no number") from None
 
 
-def _keeps(version: str, headers: Headers) -> bool:
+def _keeps(version: str, headers: Mapping[str, str]) -> bool:
     """Tell whether the connection stays open: RFC 9112, 9.3."""
     options = {one.strip() for one in (headers.get("connection") or "").lower().split(",")}
     return "close" not in options and (version == "HTTP/1.1" or "keep-alive" in options)

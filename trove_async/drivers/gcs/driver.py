@@ -90,6 +90,9 @@ _MAX_OBJECT: Final = 5 * TiB
 _MAX_METADATA: Final = 8 * KiB - 256
 """Bytes of custom metadata ("Quotas and limits": 8 KiB), less what the driver adds to it."""
 
+_PARALLEL_READS: Final = 8
+"""Ranges of one slow body at once: as many as an upload to S3 has parts under way."""
+
 _INSERT: Final = encode_query({"uploadType": "multipart", "fields": FIELDS})
 _FACTS: Final = encode_query({"fields": FIELDS})
 
@@ -186,6 +189,7 @@ class GCSDriver:
             storage_class=True,
             upload=True,
             parallel_parts=1,
+            parallel_reads=_PARALLEL_READS,
             min_part=QUANTUM,
             part_multiple=QUANTUM,
             max_part=_MAX_OBJECT,
