@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from .retry import Retries
 
 
+_LANDINGS = 8
+"""Of how many parts of the pool one is for streams that are received by way of a slot."""
+
+
 class _Connection:
     """One answered request, and the permit that it was sent under."""
 
@@ -189,7 +193,10 @@ class Body:
         if readinto is None or not self._streaming or size < SLOT:
             return await self._leaf.progress(reader.read(size), "no bytes arrived")
         if self._landing is None:
-            self._landing = self._leaf.pool.try_lease(SLOT, revoke=self._give_up_landing)
+            # A user holds as large a piece as was received: many streams get by with small ones.
+            self._landing = self._leaf.pool.try_lease(
+                SLOT, revoke=self._give_up_landing, share=_LANDINGS
+            )
         if self._landing is None:
             return await self._leaf.progress(reader.read(size), "no bytes arrived")
         slot = self._landing.views[0]

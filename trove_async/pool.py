@@ -251,20 +251,23 @@ class BufferPool:
             raise
         return Lease(self, self._take(count))
 
-    def try_lease(self, size: int, revoke: Callable[[], bool] | None = None) -> Lease | None:
+    def try_lease(
+        self, size: int, revoke: Callable[[], bool] | None = None, *, share: int = 2
+    ) -> Lease | None:
         """Take enough slots for `size` bytes if they are free and nobody waits, else None.
 
         Args:
             size: Bytes wanted.
             revoke: Called when somebody waits and the lease is `REVOKE_AFTER` seconds old: it
-                releases the lease and returns True, or returns False to be asked again. Leases
-                of this kind, which nobody needs, take half of the pool at the most together.
+                releases the lease and returns True, or returns False to be asked again.
+            share: Leases that may be revoked, which nobody needs, take half of the pool at the most
+                together; this one is refused beyond one part in so many of it already.
         """
         self._check_home()
         count = _slots_for(size)
         if count * SLOT > self.max_bytes:
             raise ConfigError(f"{size} bytes never fit a pool of {self.max_bytes}")
-        if revoke is not None and (self._spare + count) * SLOT > self.max_bytes // 2:
+        if revoke is not None and (self._spare + count) * SLOT > max(self.max_bytes // share, SLOT):
             return None
         if not self._line.try_take(count):
             return None
