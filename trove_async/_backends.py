@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .pool import BufferPool
     from .retry import RetryPolicy
 
-SPILL_LANES = 2
+SPILL_LANES = 1
 """Spilled parts that one backend sends at once: while sent they are resident, outside the pool."""
 
 

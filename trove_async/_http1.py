@@ -30,7 +30,7 @@ _WINDOW: Final = 64 * KiB
 """Bytes that a connection receives into memory of its own: heads, and small bodies. What is larger
 is best received straight into the memory of whoever reads it."""
 
-_PIECE: Final = 128 * KiB
+_PIECE: Final = 64 * KiB
 """Bytes that are handed to a socket at a time: what it does not take at once, a loop may copy."""
 
 _SOON: Final = 0.05

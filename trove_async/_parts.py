@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .driver import Capabilities
     from .pool import BufferPool, Lease
 
-SPILL_PIECE = 256 * KiB
+SPILL_PIECE = 64 * KiB
 """Bytes pulled at a time on their way to a file: one thread hop each."""
 
 
