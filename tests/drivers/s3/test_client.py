@@ -303,9 +303,9 @@ async def test_clock_that_stays_wrong_is_an_error(play: Any) -> None:
             await driver.put("data", "key", [], PutOptions())
 
 
-@pytest.mark.parametrize("date", ["", "yesterday", formatdate(usegmt=True)], ids=["", "no", "now"])
+@pytest.mark.parametrize("date", ["", "yesterday", "now"])
 async def test_denial_teaches_no_time(play: Any, date: str) -> None:
-    _, opening = play(answer(403, date=date))
+    _, opening = play(answer(403, date=formatdate(usegmt=True) if date == "now" else date))
     async with opening as driver:
         with pytest.raises(PermissionDeniedError):
             await driver.head("data", "key")
