@@ -41,14 +41,19 @@ async def stream(body: bytes, chunk: int = 256 * KiB) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("upload", [True, False])
-@pytest.mark.parametrize("off", [-MiB, -1, 1, MiB, 3 * MiB])
-@pytest.mark.parametrize("size", [0, 10, MiB, 2 * MiB + 10])
+@pytest.mark.parametrize(
+    ("size", "off"),
+    [
+        (size, off)
+        for size in (0, 10, MiB, 2 * MiB + 10)
+        for off in (-MiB, -1, 1, MiB, 3 * MiB)
+        if size + off >= 0  # less than nothing cannot be promised
+    ],
+)
 async def test_body_of_another_size_than_promised_is_no_object(
     size: int, off: int, *, upload: bool
 ) -> None:
     fake = Fake(upload=upload)
-    if size + off < 0:
-        pytest.skip("no such promise")
     async with store_of(fake) as store:
         await store.put("bucket", "key", OLD)
         body = content(size)

@@ -172,6 +172,18 @@ class Transport(Protocol):
         ...
 
 
+async def all_of(answer: Answer, limit: int) -> bytes:
+    """Return what is left of an answer's body: how a transport does `Answer.read_all`."""
+    pieces: list[bytes] = []
+    left = limit
+    while piece := await answer.read(WINDOW):
+        left -= len(piece)
+        if left < 0:
+            raise IntegrityError(f"the answer has more than {limit} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
 class AiohttpTransport:
     """A `Transport` over aiohttp.
 
@@ -330,14 +342,7 @@ class _AiohttpAnswer:
 
     async def read_all(self, limit: int) -> bytes:
         """Return what is left. See `Answer.read_all`."""
-        pieces: list[bytes] = []
-        left = limit
-        while piece := await self.read(WINDOW):
-            left -= len(piece)
-            if left < 0:
-                raise IntegrityError(f"the answer has more than {limit} bytes")
-            pieces.append(piece)
-        return b"".join(pieces)
+        return await all_of(self, limit)
 
     async def _next(self) -> bytes:
         if self._at == len(self._rest):

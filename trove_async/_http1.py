@@ -15,8 +15,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ._concurrency import OwnedTask
-from ._http import AiohttpTransport
-from .errors import ConfigError, IntegrityError, TimedOutError, UnavailableError
+from ._http import AiohttpTransport, all_of
+from .errors import ConfigError, TimedOutError, UnavailableError
 from .models import KiB
 
 if TYPE_CHECKING:
@@ -507,14 +507,7 @@ class _Answer:
 
     async def read_all(self, limit: int) -> bytes:
         """Return what is left. See `Answer.read_all`."""
-        pieces: list[bytes] = []
-        left = limit
-        while piece := await self.read(_WINDOW):
-            left -= len(piece)
-            if left < 0:
-                raise IntegrityError(f"the answer has more than {limit} bytes")
-            pieces.append(piece)
-        return b"".join(pieces)
+        return await all_of(self, limit)
 
     def close(self) -> None:
         """Give the connection back, or close it. See `Answer.close`."""

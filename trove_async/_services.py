@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .errors import (
     BucketNotFoundError,
@@ -18,10 +18,25 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from ._concurrency import Permits
+    from .errors import TroveError
     from .models import DeleteOptions, PutOptions
 
 _KNOWN_SECONDS: Final = 60.0
 """How long a bucket that was there is taken to be there still, when an object is not."""
+
+
+class Meaning(NamedTuple):
+    """What an answer means.
+
+    Attributes:
+        kind: Our error.
+        advice: What happened and, where the user can mend it, how.
+        retryable: Where it differs from what the kind says.
+    """
+
+    kind: type[TroveError]
+    advice: str
+    retryable: bool | None = None
 
 
 @contextmanager

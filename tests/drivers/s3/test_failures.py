@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trove_async import errors
-from trove_async.drivers.s3._failures import CODES, STATUSES, Meaning, failure
+from trove_async.drivers.s3._failures import CODES, STATUSES, failure
 
 if TYPE_CHECKING:
+    from trove_async._services import Meaning
     from trove_async.errors import TroveError
 
 OBJECT, BUCKET = errors.ObjectNotFoundError, errors.BucketNotFoundError

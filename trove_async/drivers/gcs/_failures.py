@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from xml.sax.saxutils import unescape
 
 from trove_async._http import retry_after
+from trove_async._services import Meaning
 from trove_async.errors import (
     BackendError,
     BucketNotFoundError,
@@ -37,20 +38,6 @@ if TYPE_CHECKING:
 
 class ConflictError(BackendError):
     """A 409: of a bucket, it exists already or has objects; the driver knows what it asked for."""
-
-
-class Meaning(NamedTuple):
-    """What an answer means.
-
-    Attributes:
-        kind: Our error.
-        advice: What happened and, where the user can mend it, how.
-        retryable: Where it differs from what the kind says.
-    """
-
-    kind: type[TroveError]
-    advice: str
-    retryable: bool | None = None
 
 
 _BUSY = Meaning(UnavailableError, "the service asks to slow down")

@@ -8,9 +8,10 @@ code that is known, a HEAD's for one, goes by its status.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from trove_async._http import retry_after
+from trove_async._services import Meaning
 from trove_async.errors import (
     BackendError,
     BucketExistsError,
@@ -33,20 +34,6 @@ from trove_async.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-
-class Meaning(NamedTuple):
-    """What an answer means.
-
-    Attributes:
-        kind: Our error.
-        advice: What happened and, where the user can mend it, how.
-        retryable: Where it differs from what the kind says.
-    """
-
-    kind: type[TroveError]
-    advice: str
-    retryable: bool | None = None
 
 
 _BUSY = Meaning(UnavailableError, "the service asks to slow down")
