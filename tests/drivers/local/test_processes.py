@@ -42,7 +42,12 @@ async def play(name: str, root: Path, *before: str, **arguments: Any) -> Any:
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    out, error = await process.communicate()
+    try:
+        out, error = await process.communicate()
+    finally:
+        if process.returncode is None:  # another play failed
+            process.kill()
+            await process.communicate()
     assert process.returncode == 0, error.decode()
     return json.loads(out.splitlines()[-1])
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import struct
 import time
 from base64 import b64encode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from crc32c import crc32c
@@ -15,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trove_async.drivers.local._record import Record, decode, decode_owner, written
-from trove_async.errors import IntegrityError
-from trove_async.models import CopyOptions, DeleteOptions, PutOptions
+from trove_async.drivers.local._sidecars import Sidecars
+from trove_async.errors import IntegrityError, ObjectNotFoundError
+from trove_async.models import CopyOptions, DeleteOptions, GetOptions, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -128,6 +130,37 @@ async def test_sidecar_that_is_lost_or_spoilt_leaves_the_bytes(
         sidecar.unlink()
         assert (await shop.driver.head("b", "k")).metadata == {}
         assert await shop.read("k") == b"body"
+
+
+@pytest.mark.parametrize("then", ["replaced", "deleted"])
+async def test_sidecar_that_went_with_its_file_is_not_missed(
+    tmp_path: Path, open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    async with (
+        open_shop(tmp_path, xattrs=False) as shop,
+        open_shop(tmp_path, xattrs=False) as other,
+    ):
+        await shop.put("k", b"old", metadata={"a": "old"})
+        read, loop = Sidecars.read, asyncio.get_running_loop()
+
+        def late(*arguments: Any) -> Record:
+            """Let the other driver act when the file is open and its record is not read yet."""
+            monkeypatch.setattr(Sidecars, "read", read)
+            act = (
+                other.put("k", b"new", metadata={"a": "new"})
+                if then == "replaced"
+                else other.driver.delete("b", "k", DeleteOptions())
+            )
+            asyncio.run_coroutine_threadsafe(act, loop).result(10)
+            return read(*arguments)
+
+        monkeypatch.setattr(Sidecars, "read", late)
+        if then == "deleted":
+            with pytest.raises(ObjectNotFoundError):
+                await shop.read("k")
+            return
+        async with shop.driver.get("b", "k", GetOptions()) as reader:
+            assert (await reader.read(10), reader.info.metadata) == (b"new", {"a": "new"})
 
 
 async def test_sidecar_stays_with_its_file_through_a_backup(

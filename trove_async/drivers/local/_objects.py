@@ -122,6 +122,31 @@ def delete(root: Root, spot: Spot, if_match: str | None, stop: Stop) -> None:
 
 
 def _open(root: Root, spot: Spot, path: str) -> Found | None:
+    while (found := _open_once(root, spot, path)) is not None:
+        # A put that replaces the file, or a delete, takes its sidecar along: it may have gone
+        # between the two reads. No link count tells that on every file system; the place does.
+        if found.record is not FOREIGN or _is_at(root, path, found.status):
+            break
+        found.close()
+    return found
+
+
+def _is_at(root: Root, path: str, status: os.stat_result) -> bool:
+    """Tell whether the file is still the one of that path."""
+    try:
+        fd = root.beneath.open(path, READ)
+    except OSError as error:
+        if error.errno in ABSENT:
+            return False
+        raise
+    try:
+        now = os.fstat(fd)
+    finally:
+        os.close(fd)
+    return (now.st_ino, now.st_dev) == (status.st_ino, status.st_dev)
+
+
+def _open_once(root: Root, spot: Spot, path: str) -> Found | None:
     try:
         fd = root.beneath.open(path, READ)
     except OSError as error:
