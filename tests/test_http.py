@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trove_async._concurrency import OwnedTask
-from trove_async._http import AiohttpTransport, Origin
-from trove_async._http1 import SocketTransport
+from trove_async._http import AiohttpTransport, Origin, SocketTransport
 from trove_async.errors import ConfigError, IntegrityError, TimedOutError, UnavailableError
 from trove_async.models import MiB, Timeout
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from trove_async._http import _FAILURES, Origin, translated
+from trove_async._http import Origin, translated
+from trove_async._http.by_aiohttp import _FAILURES
 from trove_async.errors import ConfigError, TimedOutError, TroveError, UnavailableError
 
 

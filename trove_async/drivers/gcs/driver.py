@@ -10,9 +10,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from trove_async._concurrency import Permits
-from trove_async._http import Origin, content_range, range_header
-from trove_async._http1 import transport_over
-from trove_async._http_reading import Opened, Reader
+from trove_async._http import Opened, Origin, Reader, content_range, range_header, transport_over
 from trove_async._services import KnownBuckets, Permit, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (

@@ -9,8 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from trove_async._concurrency import for_each, in_thread
-from trove_async._http import range_header
-from trove_async._http_reading import Opened
+from trove_async._http import Opened, range_header
 from trove_async.errors import ObjectNotFoundError, TroveError, UnavailableError
 from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo
 

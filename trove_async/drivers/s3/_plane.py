@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trove_async._http_reading import Opened
+    from trove_async._http import Opened
     from trove_async.models import (
         BucketInfo,
         CopyOptions,

@@ -19,8 +19,7 @@ from botocore.credentials import CredentialProvider
 from botocore.parsers import ResponseParserError
 
 from trove_async._concurrency import for_each
-from trove_async._http import WINDOW, range_header, translated
-from trove_async._http_reading import Opened
+from trove_async._http import WINDOW, Opened, range_header, translated
 from trove_async.errors import (
     BackendError,
     NotSupportedError,

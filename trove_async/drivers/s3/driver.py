@@ -11,8 +11,7 @@ from operator import attrgetter, gt
 from typing import TYPE_CHECKING, Final, Literal
 
 from trove_async._concurrency import Permits, in_thread
-from trove_async._http1 import transport_over
-from trove_async._http_reading import Reader
+from trove_async._http import Reader, transport_over
 from trove_async._services import KnownBuckets, Permit, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
@@ -40,8 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from trove_async._http import Transport
-    from trove_async._http_reading import Opened
+    from trove_async._http import Opened, Transport
     from trove_async.driver import DriverContext, DriverReader, Upload
     from trove_async.models import (
         BucketInfo,

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeAlias
 
-from .errors import BackendError, ClosedError, UnavailableError
+from trove_async.errors import BackendError, ClosedError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
-    from .models import GetOptions, ObjectInfo
+    from trove_async.models import GetOptions, ObjectInfo
 
 
 class Body(Protocol):
-    """The bytes of an answer. See `_http.Answer`."""
+    """The bytes of an answer. See `Answer`."""
 
     async def read(self, size: int) -> bytes:
         """Return the next 1 to `size` bytes, ``b""`` at the end."""

@@ -1,30 +1,29 @@
-"""HTTP/1.1 (RFC 9112) on asyncio's buffered protocols: a `Transport` for a third of aiohttp's cost.
+"""One connection, and the answer that it is at.
 
-A connection receives into a window of its own, made once, or straight into the memory of whoever
-reads a large body. It carries one request at a time, and waits for the next one only if the answer
-before was read to its end and its request sent to its end. What the server closes meanwhile is
-noticed as it happens, and no request is ever sent twice.
+It receives into a window of its own, made once, or straight into the memory of whoever reads a
+large body. It carries one request at a time, and waits for the next one only if the answer before
+was read to its end and its request sent to its end. What the server closes meanwhile is noticed as
+it happens.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
-import ssl
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from ._concurrency import OwnedTask
-from ._http import AiohttpTransport, all_of
-from .errors import ConfigError, TimedOutError, UnavailableError
-from .models import KiB
+from trove_async.errors import TimedOutError, UnavailableError
+from trove_async.models import KiB
+
+from .messages import CHUNKED, body_length, keeps_alive, no_http, parse_head, parse_number
+from .seam import all_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from ._http import Origin
-    from .errors import TroveError
-    from .models import Timeout
+    from trove_async.errors import TroveError
+    from trove_async.models import Timeout
+
+    from .seam import Origin
 
 _WINDOW: Final = 64 * KiB
 """Bytes that a connection receives into memory of its own: heads, and small bodies. What is larger
@@ -39,10 +38,8 @@ _SOON: Final = 0.05
 _JOINED: Final = 64 * KiB
 """Bytes of a body up to which it is copied behind its head: that takes less than a second call."""
 
-_IDLE: Final = 60.0
+IDLE: Final = 60.0
 """Seconds that a connection waits for its next request: less than what lies on the way forgets it in."""
-
-_EYEBALLS: Final[dict[str, Any]] = {"happy_eyeballs_delay": 0.25}  # RFC 8305, 5
 
 _LINE: Final = 4 * KiB
 """Bytes of a line between the chunks of a body."""
@@ -50,149 +47,17 @@ _LINE: Final = 4 * KiB
 _BODILESS: Final = frozenset((204, 304))  # RFC 9110, 6.4.1
 
 
-class SocketTransport:
-    """A `Transport` over sockets of its own.
+class Home(Protocol):
+    """Where connections wait for their next request."""
 
-    Args:
-        timeout: Its connect, first_byte and idle are kept.
-        tls: Whom to trust; None: whom this system does.
-    """
-
-    def __init__(self, timeout: Timeout, *, tls: ssl.SSLContext | None = None) -> None:
-        self._timeout = timeout
-        self._tls = tls
-        self._idle: dict[Origin, list[_Connection]] = {}
-        self._connections: set[_Connection] = set()
-        self._opening: set[OwnedTask[_Connection]] = set()
-        self._sweep: asyncio.TimerHandle | None = None
-        self._every = min(timeout.first_byte, timeout.idle, _IDLE) / 4
-        self._closed = False
-
-    async def send(
-        self,
-        method: str,
-        origin: Origin,
-        target: str,
-        headers: Mapping[str, str],
-        views: Sequence[memoryview] = (),
-    ) -> _Answer:
-        """Send a request. See `Transport.send`."""
-        size = sum(map(len, views))
-        head = _head(method, origin, target, headers, size)
-        connection = self._waiting(origin) or await self._connect(origin)
-        try:
-            await connection.send(head, views, size)
-            return await connection.answer(method)
-        except BaseException:
-            connection.abort()
-            raise
-
-    async def aclose(self) -> None:
-        """Close all connections. See `Transport.aclose`."""
-        self._closed = True
-        if self._sweep is not None:
-            self._sweep.cancel()
-        for opening in list(self._opening):
-            await opening.aclose()
-        ending = [connection.end() for connection in self._connections]
-        if ending:
-            await asyncio.wait(ending)
-
-    def put_back(self, connection: _Connection) -> None:
+    def put_back(self, connection: Connection) -> None:
         """Keep a connection for the next request to where it leads."""
-        if self._closed:
-            connection.abort()
-        else:
-            self._idle.setdefault(connection.origin, []).append(connection)
 
-    def forget(self, connection: _Connection) -> None:
+    def forget(self, connection: Connection) -> None:
         """Note that a connection is closed."""
-        self._connections.discard(connection)
-        idle = self._idle.get(connection.origin)
-        if idle and connection in idle:
-            idle.remove(connection)
-
-    def _waiting(self, origin: Origin) -> _Connection | None:
-        idle = self._idle.get(origin)
-        while idle:
-            connection = idle.pop()  # the last one used: those that are too many grow old
-            if connection.fresh:
-                return connection
-            connection.abort()
-        return None
-
-    async def _connect(self, origin: Origin) -> _Connection:
-        """Return a new connection. After a cancel it comes about all the same, for the next."""
-        if self._closed:
-            raise UnavailableError("the connections are closed", retryable=False)
-        opening = OwnedTask(self._open(origin))
-        self._opening.add(opening)
-        opening.when_done(lambda: self._opening.discard(opening))
-        try:
-            return await opening.result()
-        except asyncio.CancelledError:
-            opening.when_done(lambda: self._keep(opening))
-            raise
-
-    def _keep(self, opening: OwnedTask[_Connection]) -> None:
-        connection = opening.outcome()
-        if connection is not None:
-            self.put_back(connection)
-
-    async def _open(self, origin: Origin) -> _Connection:
-        loop = asyncio.get_running_loop()
-        secure = origin.scheme == "https"
-        tls = (self._tls or await self._trust()) if secure else None
-        host = origin.host.strip("[]")
-        # The addresses of a name are tried side by side (RFC 8305), where the loop can: uvloop
-        # cannot.
-        several = isinstance(loop, asyncio.BaseEventLoop) and not _is_address(host)
-        try:
-            async with asyncio.timeout(self._timeout.connect):
-                _, connection = await loop.create_connection(
-                    lambda: _Connection(self, origin, loop),
-                    host,
-                    origin.port,
-                    ssl=tls,
-                    server_hostname=host if secure else None,
-                    **_EYEBALLS if several else {},
-                )
-        except (OSError, ssl.CertificateError) as error:  # TimeoutError and SSLError are OSErrors
-            raise _unconnected(error) from error
-        self._connections.add(connection)
-        if self._closed:
-            connection.abort()
-            raise UnavailableError("the connections were closed", retryable=False)
-        if self._sweep is None:
-            self._sweep = loop.call_later(self._every, self._look, loop)
-        return connection
-
-    async def _trust(self) -> ssl.SSLContext:
-        # Reading the certificates of a system takes some milliseconds.
-        loop = asyncio.get_running_loop()
-        self._tls = await loop.run_in_executor(None, ssl.create_default_context)
-        return self._tls
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Fail those that wait in vain, and close those that were not needed for long."""
-        self._sweep = None
-        now = loop.time()
-        for connection in list(self._connections):
-            connection.look(now, self._timeout)
-        if self._connections:
-            self._sweep = loop.call_later(self._every, self._look, loop)
 
 
-def transport_over(
-    timeout: Timeout, *, tls: ssl.SSLContext | None, proxy: str | None
-) -> SocketTransport | AiohttpTransport:
-    """Return what sends requests: over sockets of our own, or, through a proxy, by aiohttp."""
-    if proxy is None:
-        return SocketTransport(timeout, tls=tls)
-    return AiohttpTransport(timeout, tls=tls, proxy=proxy)
-
-
-class _Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.BufferedProtocol):
     """One connection, and what of the current answer has arrived.
 
     Attributes:
@@ -200,9 +65,7 @@ class _Connection(asyncio.BufferedProtocol):
         closed: Whether the server closed it, having sent all that it wanted to.
     """
 
-    def __init__(
-        self, home: SocketTransport, origin: Origin, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def __init__(self, home: Home, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
         self.origin = origin
         self._home = home
         self._loop = loop
@@ -294,7 +157,7 @@ class _Connection(asyncio.BufferedProtocol):
         """Fail what waits for too long."""
         since = now - self._active
         if not self._busy:
-            if since > _IDLE:
+            if since > IDLE:
                 self.abort()
         elif self._arrival is not None or self._room is not None:
             limit = timeout.idle if self._began or not self._sent else timeout.first_byte
@@ -343,17 +206,17 @@ class _Connection(asyncio.BufferedProtocol):
 
     # -- receiving -------------------------------------------------------------------------------------
 
-    async def answer(self, method: str) -> _Answer:
+    async def answer(self, method: str) -> SocketAnswer:
         """Return the answer once its head is there."""
         while True:
-            status, version, headers = _parsed(await self._up_to(b"\r\n\r\n", _WINDOW))
+            status, version, headers = parse_head(await self._up_to(b"\r\n\r\n", _WINDOW))
             if status >= 200:  # noqa: PLR2004 - RFC 9110, 15.2: those below come before the answer
                 break
         if method == "HEAD" or status in _BODILESS:
             length: int | None = 0
         else:
-            length = _length(headers)
-        return _Answer(self, status, headers, length, keep=_keeps(version, headers))
+            length = body_length(headers)
+        return SocketAnswer(self, status, headers, length, keep=keeps_alive(version, headers))
 
     async def _up_to(self, mark: bytes, limit: int) -> bytes:
         """Return what comes before the next `mark`, and go on behind it."""
@@ -361,7 +224,7 @@ class _Connection(asyncio.BufferedProtocol):
         while (at := self._window.find(mark, searched, self._end)) < 0:
             searched = max(self._start, self._end - len(mark) + 1)
             if self._end - self._start >= limit:
-                raise _no_http("a line of its is too long")
+                raise no_http("a line of its is too long")
             if self._end == _WINDOW:
                 searched -= self._start
                 self._to_front()
@@ -444,7 +307,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._start, self._end = 0, len(rest)
 
 
-class _Answer:
+class SocketAnswer:
     """An `Answer`, whose body is read from its connection.
 
     Args:
@@ -459,7 +322,7 @@ class _Answer:
 
     def __init__(
         self,
-        connection: _Connection,
+        connection: Connection,
         status: int,
         headers: Mapping[str, str],
         length: int | None,
@@ -468,9 +331,9 @@ class _Answer:
     ) -> None:
         self.status = status
         self.headers: Mapping[str, str] = headers
-        self._connection: _Connection | None = connection
+        self._connection: Connection | None = connection
         self._way = length
-        self._left = 0 if length == _CHUNKED else length  # of the body, or of a chunk
+        self._left = 0 if length == CHUNKED else length  # of the body, or of a chunk
         self._inside = False  # of the chunks: one has been read, and its end not yet
         self._keep = keep and length is not None
 
@@ -513,17 +376,17 @@ class _Answer:
         """Give the connection back, or close it. See `Answer.close`."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.done(reusable=self._keep and self._left == 0 and self._way != _CHUNKED)
+            connection.done(reusable=self._keep and self._left == 0 and self._way != CHUNKED)
 
-    async def _more(self, connection: _Connection) -> bool:
+    async def _more(self, connection: Connection) -> bool:
         """Tell whether the body goes on, having read what stands between two chunks."""
-        if self._left != 0 or self._way != _CHUNKED:
+        if self._left != 0 or self._way != CHUNKED:
             return self._left != 0
         keep, self._keep = self._keep, False  # unless all goes well
         if self._inside and await connection.line():
-            raise _no_http("a chunk of its is longer than it says")
+            raise no_http("a chunk of its is longer than it says")
         size, _, _ = (await connection.line()).partition(b";")
-        self._left = _number(size.strip(), 16)
+        self._left = parse_number(size.strip(), 16)
         self._inside = True
         if not self._left:
             self._way = 0
@@ -532,14 +395,14 @@ class _Answer:
         self._keep = keep
         return self._left > 0
 
-    async def _arrival(self, connection: _Connection) -> None:
+    async def _arrival(self, connection: Connection) -> None:
         try:
             await connection.arrival()
         except BaseException:
             self._keep = False
             raise
 
-    async def _received_into(self, connection: _Connection, room: memoryview, *, wait: bool) -> int:
+    async def _received_into(self, connection: Connection, room: memoryview, *, wait: bool) -> int:
         if not wait and len(room) < _WINDOW:
             return 0  # a little more is not worth the wait
         try:
@@ -553,105 +416,16 @@ class _Answer:
             await connection.arrival()  # which says why
         return count
 
-    def _open(self) -> _Connection:
+    def _open(self) -> Connection:
         if self._connection is None:
             raise UnavailableError("the answer is closed", retryable=False)
         return self._connection
-
-
-_CHUNKED: Final = -1
-
-_SENT_WITH_LENGTH: Final = frozenset(("PUT", "POST"))  # RFC 9110, 8.6: though it be nothing
-
-
-def _head(method: str, origin: Origin, target: str, headers: Mapping[str, str], size: int) -> bytes:
-    lines = [f"{method} {target} HTTP/1.1", f"Host: {origin.authority}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    if size or method in _SENT_WITH_LENGTH:
-        lines.append(f"Content-Length: {size}")
-    lines.append("\r\n")
-    head = "\r\n".join(lines)
-    # One of each a line: no value has smuggled in a line of its own.
-    if not head.count("\n") == head.count("\r") == len(lines):
-        raise ValueError("a request's target and headers may hold no CR or LF")
-    return head.encode()
 
 
 def _pieces(views: Sequence[memoryview]) -> Iterator[memoryview]:
     for view in views:
         for at in range(0, len(view), _PIECE):
             yield view[at : at + _PIECE]
-
-
-def _parsed(head: bytes) -> tuple[int, str, dict[str, str]]:
-    """Return an answer's status, its version of HTTP and its headers."""
-    first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
-    if not first.startswith("HTTP/1.") or not (first[9:12].isdigit() and first[8] == " "):
-        raise _no_http("it does not begin as an answer does")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not colon or not name or name != name.strip():  # folded lines: RFC 9112, 5.2
-            raise _no_http("a header of its has no name")
-        name, value = name.lower(), value.strip(" \t")
-        known = headers.get(name)
-        headers[name] = value if known is None else f"{known}, {value}"
-    return int(first[9:12]), first[:8], headers
-
-
-def _length(headers: Mapping[str, str]) -> int | None:
-    """Return the bytes of a body; `_CHUNKED`, or None if it ends with the connection."""
-    coding = headers.get("transfer-encoding")
-    if coding is not None:
-        if coding.lower() != "chunked":
-            raise _no_http("it is encoded in a way that was not asked for")
-        return _CHUNKED
-    length = headers.get("content-length")
-    if length is None:
-        return None
-    values = {value.strip() for value in length.split(",")}  # RFC 9110, 8.6: said twice, alike
-    if len(values) > 1:
-        raise _no_http("it says two lengths")
-    return _number(values.pop().encode(), 10)
-
-
-def _number(digits: bytes, base: int) -> int:
-    if not digits.isalnum():  # a sign, a blank or an underscore, which int takes
-        raise _no_http("a length of its is no number")
-    try:
-        return int(digits, base)
-    except ValueError:
-        raise _no_http("a length of its is no number") from None
-
-
-def _keeps(version: str, headers: Mapping[str, str]) -> bool:
-    """Tell whether the connection stays open: RFC 9112, 9.3."""
-    options = {one.strip() for one in (headers.get("connection") or "").lower().split(",")}
-    return "close" not in options and (version == "HTTP/1.1" or "keep-alive" in options)
-
-
-def _no_http(why: str) -> UnavailableError:
-    return UnavailableError(f"the server cannot be used: what it answered is no HTTP ({why})")
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _unconnected(error: Exception) -> TroveError:
-    if isinstance(error, ssl.CertificateError):
-        return ConfigError("the server cannot be used: its certificate is not trusted")
-    if isinstance(error, TimeoutError):
-        return TimedOutError("the server cannot be used: no connection came about in time")
-    if isinstance(error, socket.gaierror):
-        return UnavailableError("the server cannot be used: its host's name has no address")
-    if isinstance(error, ssl.SSLError):
-        return UnavailableError("the server cannot be used: no TLS could be agreed upon")
-    return UnavailableError("the server cannot be used: no connection came about")
 
 
 def _wake(waiter: asyncio.Future[None] | None) -> None:

@@ -1,26 +1,17 @@
-"""The transport seam that the HTTP drivers share: one request out, one answer in, nothing else.
-
-No redirect is followed, no cookie kept, no body decompressed, no request sent again: whoever sends
-decides about all of that. A body goes out as the views that it is in, and comes in as it is asked
-for. `AiohttpTransport` is the transport; another may take its place.
-"""
+"""The transport over aiohttp: it knows proxies, and is the oracle of the one over sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import re
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import yarl
 
-from .errors import BackendError, ConfigError, IntegrityError, TimedOutError, UnavailableError
-from .models import KiB
+from trove_async.errors import BackendError, ConfigError, TimedOutError, UnavailableError
+
+from .seam import WINDOW, all_of
 
 if TYPE_CHECKING:
     import ssl
@@ -28,11 +19,10 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import AbstractStreamWriter
 
-    from .errors import TroveError
-    from .models import ByteRange, Timeout
+    from trove_async.errors import TroveError
+    from trove_async.models import Timeout
 
-WINDOW: Final = 256 * KiB
-"""Bytes that are received, or handed to a socket, at a time: an answer's body holds twice as much."""
+    from .seam import Answer, Origin
 
 _HEADERS: Final = 4096
 """Headers that an answer may have: 8 KiB of metadata in names of one letter are so many."""
@@ -43,145 +33,6 @@ _LIMITS: Final[dict[str, Any]] = (
     if "max_headers" in inspect.signature(aiohttp.ClientSession).parameters
     else {}
 )
-
-_PORTS: Final = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where requests go: a scheme, a host and a port.
-
-    Attributes:
-        scheme: ``"http"`` or ``"https"``.
-        host: A name, or an address (an IPv6 one in brackets).
-        port: Its port.
-        authority: The Host header's value: the port is in it unless it is the scheme's own.
-        url: The origin as a URL, without a slash at its end.
-    """
-
-    scheme: str
-    host: str
-    port: int
-    authority: str = field(init=False, compare=False, repr=False)
-    url: str = field(init=False, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        own = self.port == _PORTS[self.scheme]
-        authority = self.host if own else f"{self.host}:{self.port}"
-        object.__setattr__(self, "authority", authority)
-        object.__setattr__(self, "url", f"{self.scheme}://{authority}")
-
-    @classmethod
-    def of(cls, url: str) -> Origin:
-        """Return the origin that a URL names, and nothing but an origin.
-
-        Raises:
-            ConfigError: It has another scheme, no host, or more than an origin.
-        """
-        try:
-            parts = yarl.URL(url)
-            scheme, host, port = parts.scheme, parts.host_subcomponent, parts.port
-        except ValueError:
-            scheme, host, port = "", None, None
-        else:
-            if parts.path not in {"", "/"} or parts.query_string or parts.fragment or parts.user:
-                scheme = ""
-        if scheme not in _PORTS or not host or port is None:
-            # The URL is not shown: it may hold what somebody took for a place for credentials.
-            raise ConfigError("an endpoint is http://host[:port] or https://host[:port]")
-        return cls(scheme, host, port)
-
-    def within(self, label: str) -> Origin:
-        """Return the origin one label below this host: ``bucket.host``."""
-        return Origin(self.scheme, f"{label}.{self.host}", self.port)
-
-
-class Answer(Protocol):
-    """What a server answered, from the moment that its head has arrived. Read by one task at a time.
-
-    Attributes:
-        status: The status code.
-        headers: The headers, by their names in lower case.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-
-    async def read(self, size: int) -> bytes:
-        """Return the next 1 to `size` bytes of the body, ``b""`` at its end.
-
-        Raises:
-            UnavailableError: The body broke off. TimedOutError: nothing of it came for too long.
-        """
-        ...
-
-    async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with the next bytes, as many as come soon; return how many, 0 at the end.
-
-        When it returns or raises, a cancel included, nothing writes to `buffer` any more.
-        """
-        ...
-
-    async def read_all(self, limit: int) -> bytes:
-        """Return what is left of a body that is to be small.
-
-        Raises:
-            IntegrityError: There are more than `limit` bytes.
-        """
-        ...
-
-    def close(self) -> None:
-        """Give the connection back, or close it if the body is not at its end. Idempotent.
-
-        After it, nothing reads the request's views any more.
-        """
-        ...
-
-
-class Transport(Protocol):
-    """Sends requests, each once, over connections that it keeps."""
-
-    async def send(
-        self,
-        method: str,
-        origin: Origin,
-        target: str,
-        headers: Mapping[str, str],
-        views: Sequence[memoryview] = (),
-    ) -> Answer:
-        """Send a request; return the answer once its head has arrived.
-
-        If it raises, a cancel included, no view is read any more and no connection is held;
-        otherwise that is so after `Answer.close`.
-
-        Args:
-            method: In upper case.
-            origin: Where to.
-            target: Path and query, encoded: sent as they are.
-            headers: All that is sent but Host and Content-Length.
-            views: The body.
-
-        Raises:
-            UnavailableError: No connection, or it broke before the answer. TimedOutError: no
-                progress for too long. ConfigError: the server's certificate is not trusted.
-        """
-        ...
-
-    async def aclose(self) -> None:
-        """Close all connections. Idempotent."""
-        ...
-
-
-async def all_of(answer: Answer, limit: int) -> bytes:
-    """Return what is left of an answer's body: how a transport does `Answer.read_all`."""
-    pieces: list[bytes] = []
-    left = limit
-    while piece := await answer.read(WINDOW):
-        left -= len(piece)
-        if left < 0:
-            raise IntegrityError(f"the answer has more than {limit} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 class AiohttpTransport:
@@ -405,74 +256,3 @@ def translated(error: BaseException) -> TroveError | None:
 def shown(error: BaseException) -> BaseException | None:
     """Return what may stand behind our error: not what quotes the request's headers."""
     return error.__cause__ if isinstance(error, aiohttp.ClientResponseError) else error
-
-
-# -- headers -----------------------------------------------------------------------------------------
-
-_MONTHS: Final = {
-    name: number
-    for number, name in enumerate(
-        ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1
-    )
-}
-_IMF_DATE = re.compile(
-    r"[A-Z][a-z]{2}, ([0-9]{2}) ([A-Z][a-z]{2}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
-)
-
-
-@lru_cache(maxsize=64)  # thousands of answers have one Date
-def http_date(text: str) -> datetime:
-    """Return the moment that an HTTP date names, in UTC.
-
-    Raises:
-        ValueError: It names none.
-    """
-    found = _IMF_DATE.fullmatch(text)  # RFC 9110, 5.6.7: what servers write
-    try:
-        if found is None:  # what else they may
-            return parsedate_to_datetime(text).astimezone(UTC)
-        day, month, year, hour, minute, second = found.groups()
-        return datetime(
-            int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=UTC
-        )
-    except (ValueError, KeyError):
-        raise ValueError(f"date {text[:40]!r}") from None
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of a Retry-After, which may be a moment (RFC 9110, 10.2.3)."""
-    value = headers.get("retry-after", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        wait = http_date(value) - http_date(headers.get("date", ""))
-    except ValueError:
-        return None
-    return max(wait.total_seconds(), 0.0)
-
-
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
-
-
-def content_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
-    """Return start, end (exclusive) and the whole size as a partial answer tells them.
-
-    Raises:
-        ValueError: There is a Content-Range that tells no such thing.
-    """
-    value = headers.get("content-range")
-    if value is None:
-        return None
-    found = _CONTENT_RANGE.fullmatch(value)
-    if found is not None:
-        start, last, size = map(int, found.groups())
-        if start <= last < size:
-            return start, last + 1, size
-    raise ValueError(f"Content-Range {value[:80]!r}")
-
-
-def range_header(asked: ByteRange) -> str:
-    """Return a range as HTTP writes it: with its last byte (RFC 9110, 14.1.2)."""
-    if asked.suffix is not None:
-        return f"bytes=-{asked.suffix}"
-    return f"bytes={asked.start}-{'' if asked.end is None else asked.end - 1}"

@@ -1,0 +1,29 @@
+"""The transport seam that the HTTP drivers share, the two transports, and reading an object over one.
+
+No redirect is followed, no cookie kept, no body decompressed, no request sent twice: whoever sends
+decides about all of that. A body goes out as the views that it is in, and comes in as it is asked
+for.
+"""
+
+from .by_aiohttp import AiohttpTransport, translated
+from .fields import content_range, http_date, range_header, retry_after
+from .reading import Opened, Reader
+from .seam import WINDOW, Answer, Origin, Transport
+from .sockets import SocketTransport, transport_over
+
+__all__ = [
+    "WINDOW",
+    "AiohttpTransport",
+    "Answer",
+    "Opened",
+    "Origin",
+    "Reader",
+    "SocketTransport",
+    "Transport",
+    "content_range",
+    "http_date",
+    "range_header",
+    "retry_after",
+    "translated",
+    "transport_over",
+]

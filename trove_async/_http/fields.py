@@ -1,0 +1,82 @@
+"""The header fields that every HTTP driver reads or writes."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trove_async.models import ByteRange
+
+_MONTHS: Final = {
+    name: number
+    for number, name in enumerate(
+        ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1
+    )
+}
+_IMF_DATE = re.compile(
+    r"[A-Z][a-z]{2}, ([0-9]{2}) ([A-Z][a-z]{2}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
+)
+
+
+@lru_cache(maxsize=64)  # thousands of answers have one Date
+def http_date(text: str) -> datetime:
+    """Return the moment that an HTTP date names, in UTC.
+
+    Raises:
+        ValueError: It names none.
+    """
+    found = _IMF_DATE.fullmatch(text)  # RFC 9110, 5.6.7: what servers write
+    try:
+        if found is None:  # what else they may
+            return parsedate_to_datetime(text).astimezone(UTC)
+        day, month, year, hour, minute, second = found.groups()
+        return datetime(
+            int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=UTC
+        )
+    except (ValueError, KeyError):
+        raise ValueError(f"date {text[:40]!r}") from None
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of a Retry-After, which may be a moment (RFC 9110, 10.2.3)."""
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        wait = http_date(value) - http_date(headers.get("date", ""))
+    except ValueError:
+        return None
+    return max(wait.total_seconds(), 0.0)
+
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
+
+
+def content_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
+    """Return start, end (exclusive) and the whole size as a partial answer tells them.
+
+    Raises:
+        ValueError: There is a Content-Range that tells no such thing.
+    """
+    value = headers.get("content-range")
+    if value is None:
+        return None
+    found = _CONTENT_RANGE.fullmatch(value)
+    if found is not None:
+        start, last, size = map(int, found.groups())
+        if start <= last < size:
+            return start, last + 1, size
+    raise ValueError(f"Content-Range {value[:80]!r}")
+
+
+def range_header(asked: ByteRange) -> str:
+    """Return a range as HTTP writes it: with its last byte (RFC 9110, 14.1.2)."""
+    if asked.suffix is not None:
+        return f"bytes=-{asked.suffix}"
+    return f"bytes={asked.start}-{'' if asked.end is None else asked.end - 1}"

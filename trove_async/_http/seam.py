@@ -1,0 +1,156 @@
+"""The seam: one request out, one answer in, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+import yarl
+
+from trove_async.errors import ConfigError, IntegrityError
+from trove_async.models import KiB
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+WINDOW: Final = 256 * KiB
+"""Bytes that are received, or handed to a socket, at a time: an answer's body holds twice as much."""
+
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where requests go: a scheme, a host and a port.
+
+    Attributes:
+        scheme: ``"http"`` or ``"https"``.
+        host: A name, or an address (an IPv6 one in brackets).
+        port: Its port.
+        authority: The Host header's value: the port is in it unless it is the scheme's own.
+        url: The origin as a URL, without a slash at its end.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    authority: str = field(init=False, compare=False, repr=False)
+    url: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        own = self.port == _PORTS[self.scheme]
+        authority = self.host if own else f"{self.host}:{self.port}"
+        object.__setattr__(self, "authority", authority)
+        object.__setattr__(self, "url", f"{self.scheme}://{authority}")
+
+    @classmethod
+    def of(cls, url: str) -> Origin:
+        """Return the origin that a URL names, and nothing but an origin.
+
+        Raises:
+            ConfigError: It has another scheme, no host, or more than an origin.
+        """
+        try:
+            parts = yarl.URL(url)
+            scheme, host, port = parts.scheme, parts.host_subcomponent, parts.port
+        except ValueError:
+            scheme, host, port = "", None, None
+        else:
+            if parts.path not in {"", "/"} or parts.query_string or parts.fragment or parts.user:
+                scheme = ""
+        if scheme not in _PORTS or not host or port is None:
+            # The URL is not shown: it may hold what somebody took for a place for credentials.
+            raise ConfigError("an endpoint is http://host[:port] or https://host[:port]")
+        return cls(scheme, host, port)
+
+    def within(self, label: str) -> Origin:
+        """Return the origin one label below this host: ``bucket.host``."""
+        return Origin(self.scheme, f"{label}.{self.host}", self.port)
+
+
+class Answer(Protocol):
+    """What a server answered, from the moment that its head has arrived. Read by one task at a time.
+
+    Attributes:
+        status: The status code.
+        headers: The headers, by their names in lower case.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+
+    async def read(self, size: int) -> bytes:
+        """Return the next 1 to `size` bytes of the body, ``b""`` at its end.
+
+        Raises:
+            UnavailableError: The body broke off. TimedOutError: nothing of it came for too long.
+        """
+        ...
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill `buffer` with the next bytes, as many as come soon; return how many, 0 at the end.
+
+        When it returns or raises, a cancel included, nothing writes to `buffer` any more.
+        """
+        ...
+
+    async def read_all(self, limit: int) -> bytes:
+        """Return what is left of a body that is to be small.
+
+        Raises:
+            IntegrityError: There are more than `limit` bytes.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the connection back, or close it if the body is not at its end. Idempotent.
+
+        After it, nothing reads the request's views any more.
+        """
+        ...
+
+
+class Transport(Protocol):
+    """Sends requests, each once, over connections that it keeps."""
+
+    async def send(
+        self,
+        method: str,
+        origin: Origin,
+        target: str,
+        headers: Mapping[str, str],
+        views: Sequence[memoryview] = (),
+    ) -> Answer:
+        """Send a request; return the answer once its head has arrived.
+
+        If it raises, a cancel included, no view is read any more and no connection is held;
+        otherwise that is so after `Answer.close`.
+
+        Args:
+            method: In upper case.
+            origin: Where to.
+            target: Path and query, encoded: sent as they are.
+            headers: All that is sent but Host and Content-Length.
+            views: The body.
+
+        Raises:
+            UnavailableError: No connection, or it broke before the answer. TimedOutError: no
+                progress for too long. ConfigError: the server's certificate is not trusted.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Close all connections. Idempotent."""
+        ...
+
+
+async def all_of(answer: Answer, limit: int) -> bytes:
+    """Return what is left of an answer's body: how a transport does `Answer.read_all`."""
+    pieces: list[bytes] = []
+    left = limit
+    while piece := await answer.read(WINDOW):
+        left -= len(piece)
+        if left < 0:
+            raise IntegrityError(f"the answer has more than {limit} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)

@@ -1,0 +1,189 @@
+"""HTTP/1.1 (RFC 9112) on asyncio's buffered protocols: a `Transport` for a third of aiohttp's cost."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any, Final
+
+from trove_async._concurrency import OwnedTask
+from trove_async.errors import ConfigError, TimedOutError, UnavailableError
+
+from .by_aiohttp import AiohttpTransport
+from .connection import IDLE, Connection
+from .messages import request_head
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trove_async.errors import TroveError
+    from trove_async.models import Timeout
+
+    from .connection import SocketAnswer
+    from .seam import Origin
+
+_EYEBALLS: Final[dict[str, Any]] = {"happy_eyeballs_delay": 0.25}  # RFC 8305, 5
+
+
+class SocketTransport:
+    """A `Transport` over sockets of its own.
+
+    Args:
+        timeout: Its connect, first_byte and idle are kept.
+        tls: Whom to trust; None: whom this system does.
+    """
+
+    def __init__(self, timeout: Timeout, *, tls: ssl.SSLContext | None = None) -> None:
+        self._timeout = timeout
+        self._tls = tls
+        self._idle: dict[Origin, list[Connection]] = {}
+        self._connections: set[Connection] = set()
+        self._opening: set[OwnedTask[Connection]] = set()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._every = min(timeout.first_byte, timeout.idle, IDLE) / 4
+        self._closed = False
+
+    async def send(
+        self,
+        method: str,
+        origin: Origin,
+        target: str,
+        headers: Mapping[str, str],
+        views: Sequence[memoryview] = (),
+    ) -> SocketAnswer:
+        """Send a request. See `Transport.send`."""
+        size = sum(map(len, views))
+        head = request_head(method, origin, target, headers, size)
+        connection = self._waiting(origin) or await self._connect(origin)
+        try:
+            await connection.send(head, views, size)
+            return await connection.answer(method)
+        except BaseException:
+            connection.abort()
+            raise
+
+    async def aclose(self) -> None:
+        """Close all connections. See `Transport.aclose`."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for opening in list(self._opening):
+            await opening.aclose()
+        ending = [connection.end() for connection in self._connections]
+        if ending:
+            await asyncio.wait(ending)
+
+    def put_back(self, connection: Connection) -> None:
+        """Keep a connection for the next request to where it leads."""
+        if self._closed:
+            connection.abort()
+        else:
+            self._idle.setdefault(connection.origin, []).append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """Note that a connection is closed."""
+        self._connections.discard(connection)
+        idle = self._idle.get(connection.origin)
+        if idle and connection in idle:
+            idle.remove(connection)
+
+    def _waiting(self, origin: Origin) -> Connection | None:
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()  # the last one used: those that are too many grow old
+            if connection.fresh:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connect(self, origin: Origin) -> Connection:
+        """Return a new connection. After a cancel it comes about all the same, for the next."""
+        if self._closed:
+            raise UnavailableError("the connections are closed", retryable=False)
+        opening = OwnedTask(self._open(origin))
+        self._opening.add(opening)
+        opening.when_done(lambda: self._opening.discard(opening))
+        try:
+            return await opening.result()
+        except asyncio.CancelledError:
+            opening.when_done(lambda: self._keep(opening))
+            raise
+
+    def _keep(self, opening: OwnedTask[Connection]) -> None:
+        connection = opening.outcome()
+        if connection is not None:
+            self.put_back(connection)
+
+    async def _open(self, origin: Origin) -> Connection:
+        loop = asyncio.get_running_loop()
+        secure = origin.scheme == "https"
+        tls = (self._tls or await self._trust()) if secure else None
+        host = origin.host.strip("[]")
+        # The addresses of a name are tried side by side (RFC 8305), where the loop can: uvloop
+        # cannot.
+        several = isinstance(loop, asyncio.BaseEventLoop) and not _is_address(host)
+        try:
+            async with asyncio.timeout(self._timeout.connect):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self, origin, loop),
+                    host,
+                    origin.port,
+                    ssl=tls,
+                    server_hostname=host if secure else None,
+                    **_EYEBALLS if several else {},
+                )
+        except (OSError, ssl.CertificateError) as error:  # TimeoutError and SSLError are OSErrors
+            raise _unconnected(error) from error
+        self._connections.add(connection)
+        if self._closed:
+            connection.abort()
+            raise UnavailableError("the connections were closed", retryable=False)
+        if self._sweep is None:
+            self._sweep = loop.call_later(self._every, self._look, loop)
+        return connection
+
+    async def _trust(self) -> ssl.SSLContext:
+        # Reading the certificates of a system takes some milliseconds.
+        loop = asyncio.get_running_loop()
+        self._tls = await loop.run_in_executor(None, ssl.create_default_context)
+        return self._tls
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Fail those that wait in vain, and close those that were not needed for long."""
+        self._sweep = None
+        now = loop.time()
+        for connection in list(self._connections):
+            connection.look(now, self._timeout)
+        if self._connections:
+            self._sweep = loop.call_later(self._every, self._look, loop)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _unconnected(error: Exception) -> TroveError:
+    if isinstance(error, ssl.CertificateError):
+        return ConfigError("the server cannot be used: its certificate is not trusted")
+    if isinstance(error, TimeoutError):
+        return TimedOutError("the server cannot be used: no connection came about in time")
+    if isinstance(error, socket.gaierror):
+        return UnavailableError("the server cannot be used: its host's name has no address")
+    if isinstance(error, ssl.SSLError):
+        return UnavailableError("the server cannot be used: no TLS could be agreed upon")
+    return UnavailableError("the server cannot be used: no connection came about")
+
+
+def transport_over(
+    timeout: Timeout, *, tls: ssl.SSLContext | None, proxy: str | None
+) -> SocketTransport | AiohttpTransport:
+    """Return what sends requests: over sockets of our own, or, through a proxy, by aiohttp."""
+    if proxy is None:
+        return SocketTransport(timeout, tls=tls)
+    return AiohttpTransport(timeout, tls=tls, proxy=proxy)
