@@ -5,29 +5,14 @@ It costs ten times as much, copies each body once, and renews no session within 
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from aiobotocore.config import AioConfig
-from aiobotocore.credentials import AioDeferredRefreshableCredentials
-from aiobotocore.session import AioSession
-from botocore import exceptions
-from botocore.credentials import CredentialProvider
-from botocore.parsers import ResponseParserError
-
 from trove_async._concurrency import for_each
-from trove_async._http import WINDOW, Opened, range_header, translated
-from trove_async.errors import (
-    BackendError,
-    NotSupportedError,
-    ObjectNotFoundError,
-    TimedOutError,
-    TroveError,
-    UnavailableError,
-)
+from trove_async._http import WINDOW, Opened, range_header
+from trove_async.errors import ObjectNotFoundError, TroveError
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, Page, Prefix
 
 from ._answers import CHECKSUM_ELEMENTS, OpenUpload, SentPart, UploadsPage, can_name
@@ -44,18 +29,16 @@ from ._headers import (
 )
 from ._keys import bare_etag, quoted_etag
 from ._plane import UploadId
-from ._requests import check_bucket, crc32c_of, source_headers
-from ._session import on_sdk
-from ._xml import MalformedAnswer
+from ._requests import crc32c_of, source_headers
+from ._sdk_client import edge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from trove_async.driver import DriverContext
     from trove_async.models import CopyOptions, DeleteOptions, GetOptions, ListOptions, PutOptions
 
-    from ._client import AddressingStyle
-    from ._session import Endpoint, Identity, Session
+    from ._sdk_client import SdkClient
+    from ._session import Endpoint
 
 _PARAMETERS: Final = {
     "content-type": "ContentType",
@@ -74,161 +57,39 @@ _PARAMETERS: Final = {
 """What the SDK calls the headers that we send."""
 
 _SINGLES: Final = 8
-_RENEWED: Final = timedelta(minutes=20)
-"""How long the SDK takes our session's credentials for good: it asks again a quarter before."""
-
-_FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], str], ...]] = (
-    # The first that fits.
-    (exceptions.ConnectTimeoutError, TimedOutError, "no connection came about in time"),
-    (exceptions.ReadTimeoutError, TimedOutError, "nothing arrived in time"),
-    (exceptions.ParamValidationError, NotSupportedError, "the SDK cannot say so"),
-    (ResponseParserError, UnavailableError, "the service's answer makes no sense"),
-    (exceptions.HTTPClientError, UnavailableError, "the connection broke"),
-    (exceptions.BotoCoreError, BackendError, "the SDK failed"),
-    (MalformedAnswer, UnavailableError, "the service's answer makes no sense"),
-)
-
-
-@contextmanager
-def _edge() -> Iterator[None]:
-    """Raise what the SDK raises as ours."""
-    try:
-        yield
-    except exceptions.ClientError as error:
-        raise _refused(error.response) from error
-    except Exception as error:
-        for kind, ours, message in _FAILURES:
-            if isinstance(error, kind):
-                raise ours(f"{message}: {' '.join(str(error).split())}") from error
-        let_through = None if isinstance(error, TroveError) else translated(error)
-        if let_through is None:
-            raise
-        raise let_through from error
-
-
-def _refused(answer: Mapping[str, Any]) -> TroveError:
-    told, about = answer.get("Error", {}), answer.get("ResponseMetadata", {})
-    code = str(told.get("Code", ""))
-    return failure(
-        about.get("HTTPStatusCode", HTTPStatus.OK),
-        "" if code.isdigit() else code,  # the SDK's stand-in where no document tells
-        str(told.get("Message", "")),
-        about.get("HTTPHeaders", {}),
-    )
-
-
-class _Ours(CredentialProvider):  # type: ignore[misc]  # the SDK has no types
-    """A provider of the SDK's chain that has what our session has."""
-
-    METHOD = CANONICAL_NAME = "custom-trove"
-
-    def __init__(self, session: Session) -> None:
-        super().__init__()
-        self._session = session
-
-    async def load(self) -> object:
-        """Return credentials that ask our session again and again."""
-        return AioDeferredRefreshableCredentials(self._metadata, method=self.METHOD)
-
-    async def _metadata(self) -> dict[str, str | None]:
-        held = await self._session.credentials()
-        return {
-            "access_key": held.access_key,
-            "secret_key": held.secret_key,
-            "token": held.token,
-            "expiry_time": (datetime.now(UTC) + _RENEWED).isoformat(),
-        }
 
 
 class SdkPlane:
     """A `Plane` of aiobotocore's client.
 
     Args:
-        identity: Of the configuration, the profile.
-        session: Who signs.
+        client: The SDK's, open; it is closed with the plane.
         endpoint: Where to.
-        context: Its timeouts and the backend's name.
-        addressing: Whether a bucket stands in the path or in the host's name.
+        backend: The backend's name.
         owner: The account that buckets must belong to.
-        connections: How many there may be.
         checksums: Whether bodies are sent with a CRC-32C.
-        proxy: The URL of a proxy.
     """
 
     def __init__(
         self,
-        identity: Identity,
-        session: Session,
+        client: SdkClient,
         endpoint: Endpoint,
-        context: DriverContext,
+        backend: str,
         *,
-        addressing: AddressingStyle,
         owner: str | None,
-        connections: int,
         checksums: bool,
-        proxy: str | None,
     ) -> None:
-        self._profile = identity.profile
-        self._session = session
+        self._client = client
+        self._call = client.call
         self._endpoint = endpoint
-        self._backend = context.backend
+        self._backend = backend
         self._owned = {} if owner is None else {"ExpectedBucketOwner": owner}
         self._checksums = checksums
         self._asking = {"ChecksumMode": "ENABLED"} if checksums else {}
-        self._stack = AsyncExitStack()
-        self._client: Any = None
-        self._config = AioConfig(
-            signature_version="s3v4",
-            retries={"total_max_attempts": 1},
-            max_pool_connections=3
-            * connections,  # readers, writers and the others have their limits
-            connect_timeout=context.timeout.connect,
-            read_timeout=max(context.timeout.first_byte, context.timeout.idle),
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            proxies=None if proxy is None else {"http": proxy, "https": proxy},
-            s3={"addressing_style": addressing},
-        )
-
-    async def open(self) -> None:
-        """Make the client: what it reads for that is read in a worker thread."""
-        session = await on_sdk(self._warmed)
-        session.get_component("credential_provider").insert_before("env", _Ours(self._session))
-        with _edge():
-            self._client = await self._stack.enter_async_context(self._made(session))
-        self._client.meta.events.register("before-sign.s3", _expect_nothing)
-
-    def _made(self, session: AioSession, **keys: str) -> Any:  # noqa: ANN401 - the SDK has no types
-        return session.create_client(
-            "s3",
-            region_name=self._endpoint.region,
-            endpoint_url=self._endpoint.origin.url,
-            config=self._config,
-            **keys,
-        )
-
-    async def _warmed(self) -> AioSession:
-        session = AioSession(profile=self._profile)
-        async with self._made(session, aws_access_key_id="-", aws_secret_access_key="-"):  # noqa: S106 - never used
-            session.get_component("credential_provider")
-            session.get_scoped_config()
-        return session
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._stack.aclose()
-
-    async def _call(
-        self,
-        operation: str,
-        **parameters: Any,  # noqa: ANN401 - the SDK has no types
-    ) -> tuple[Any, Mapping[str, str]]:
-        """Return what an operation answers, and the answer's headers."""
-        if "Bucket" in parameters:
-            check_bucket(parameters["Bucket"])
-        with _edge():
-            answer = await getattr(self._client, operation)(**parameters)
-        return answer, answer["ResponseMetadata"]["HTTPHeaders"]
+        await self._client.aclose()
 
     # -- objects ---------------------------------------------------------------------------------------
 
@@ -246,7 +107,7 @@ class SdkPlane:
             **self._owned,
         )
         size = sum(map(len, views))
-        with _edge():
+        with edge():
             return put_info(
                 said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
             )
@@ -270,7 +131,7 @@ class SdkPlane:
         )
         body = _Body(answer["Body"])
         try:
-            with _edge():
+            with edge():
                 info = info_from(said, bucket=bucket, key=key, backend=self._backend)
                 part = content_range(said)
         except BaseException:
@@ -286,7 +147,7 @@ class SdkPlane:
         if said.get("x-amz-tagging-count", "0") != "0":
             answer, _ = await self._call("get_object_tagging", **where)
             tags = {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
-        with _edge():
+        with edge():
             return info_from(said, bucket=bucket, key=key, backend=self._backend, tags=tags)
 
     async def delete_object(self, bucket: str, key: str, options: DeleteOptions) -> None:
@@ -496,14 +357,8 @@ class SdkPlane:
 
     async def presign(self, method: str, bucket: str, key: str, expires: int) -> str:
         """Return a URL that carries a signature."""
-        check_bucket(bucket)
-        with _edge():
-            url: str = await self._client.generate_presigned_url(
-                f"{method.lower()}_object",
-                Params={"Bucket": bucket, "Key": key},
-                ExpiresIn=expires,
-            )
-        return url
+        operation = f"{method.lower()}_object"
+        return await self._client.presign(operation, expires, Bucket=bucket, Key=key)
 
     # -- buckets ---------------------------------------------------------------------------------------
 
@@ -549,7 +404,7 @@ class SdkPlane:
         options: PutOptions,
     ) -> ObjectInfo:
         """Return what is known of an object that the service has put together."""
-        with _edge():
+        with edge():
             info = put_info(
                 said,
                 bucket=upload.bucket,
@@ -575,7 +430,7 @@ class _Body:
 
     async def read(self, size: int) -> bytes:
         """Return the next 1 to `size` bytes, ``b""`` at the end."""
-        with _edge():
+        with edge():
             # More would let as much pile up unread.
             data: bytes = await self._body.read(min(size, WINDOW))
         return data
@@ -591,11 +446,6 @@ class _Body:
     def close(self) -> None:
         """Let go of the connection. Idempotent."""
         self._body.close()
-
-
-def _expect_nothing(request: Any, **_: object) -> None:  # noqa: ANN401 - the SDK has no types
-    """Do not ask before a body is sent: aiohttp would wait for the answer without a limit."""
-    del request.headers["Expect"]
 
 
 def _parameters(headers: Mapping[str, str]) -> dict[str, Any]:

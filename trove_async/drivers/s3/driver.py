@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ._dialects import DialectName
     from ._plane import Plane
     from ._sdk import SdkPlane
+    from ._sdk_client import SdkClient
 
 _MIN_PART: Final = 5 * MiB
 _MAX_PART: Final = 5 * GiB
@@ -66,6 +67,7 @@ _MAX_OBJECT: Final = 5 * TiB
 _BULK: Final = 1000
 """Keys of one DeleteObjects. S3 API Reference, "DeleteObjects"."""
 
+_ROOMS: Final = "trove_async.drivers.s3"
 _AMAZON: Final = "https://s3.us-east-1.amazonaws.com"
 """Where the service is until `open` has asked."""
 
@@ -229,19 +231,23 @@ class S3Driver:
 
     async def _by_sdk(self, session: Session, context: DriverContext) -> Plane:
         # The SDK takes long to import, and reads files meanwhile.
-        room = await in_thread(import_module, "trove_async.drivers.s3._sdk")
-        plane: SdkPlane = room.SdkPlane(
+        client: SdkClient = (await in_thread(import_module, f"{_ROOMS}._sdk_client")).SdkClient(
             self._identity,
             session,
             self._endpoint,
-            context,
+            context.timeout,
             addressing=self._addressing,
-            owner=self._owner,
             connections=self._max_connections,
-            checksums=self._checksums,
             proxy=self._proxy,
         )
-        await plane.open()
+        plane: SdkPlane = (await in_thread(import_module, f"{_ROOMS}._sdk")).SdkPlane(
+            client,
+            self._endpoint,
+            context.backend,
+            owner=self._owner,
+            checksums=self._checksums,
+        )
+        await client.open()
         return plane
 
     async def aclose(self) -> None:
