@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trove_async._concurrency import OwnedTask
 from trove_async._http import AiohttpTransport, Origin, SocketTransport
 from trove_async.errors import ConfigError, IntegrityError, TimedOutError, UnavailableError
-from trove_async.models import MiB, Timeout
+from trove_async.models import KiB, MiB, Timeout
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -60,7 +67,7 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[Server]:
+async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     server = Server()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -72,18 +79,48 @@ async def serving(handler: Handler) -> AsyncIterator[Server]:
         finally:
             writer.close()
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0, limit=16 * MiB)
-    server.origin = Origin("http", "127.0.0.1", listening.sockets[0].getsockname()[1])
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0, limit=16 * MiB, ssl=tls)
+    scheme = "https" if tls else "http"
+    server.origin = Origin(scheme, "127.0.0.1", listening.sockets[0].getsockname()[1])
     try:
         yield server
     finally:
         listening.close()
 
 
-TRANSPORTS: dict[str, Callable[[Timeout], Transport]] = {
+TRANSPORTS: dict[str, Callable[..., Transport]] = {
     "aiohttp": AiohttpTransport,
     "sockets": SocketTransport,
 }
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return what a server shows and what a client trusts, of a certificate made just now."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    shown = certificate.public_bytes(pem)
+    plain, pkcs8 = serialization.NoEncryption(), serialization.PrivateFormat.PKCS8
+    chain = tmp_path_factory.mktemp("tls") / "chain.pem"
+    chain.write_bytes(key.private_bytes(pem, pkcs8, plain) + shown)
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(chain)
+    return server, ssl.create_default_context(cadata=shown.decode())
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -171,6 +208,28 @@ async def test_large_body_arrives_whole(transport: Transport) -> None:
         assert answer.status == 200
         answer.close()
     assert seen == [b"".join(pieces)]
+
+
+@pytest.mark.parametrize("make", TRANSPORTS.values(), ids=TRANSPORTS)
+@pytest.mark.parametrize("size", [100, 64 * KiB, 64 * KiB + 1, 5 * MiB + 1])
+async def test_bodies_of_any_size_go_out_and_come_in_over_tls(
+    make: Callable[..., Transport], size: int, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    body = (bytes(range(251)) * (size // 251 + 1))[:size]
+
+    async def echo(peer: Peer) -> None:
+        while True:
+            _, sent = await peer.request()
+            await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(sent), sent)
+
+    shown, trusted = tls
+    transport = make(Timeout(connect=5, first_byte=5, idle=5), tls=trusted)
+    async with serving(echo, shown) as server:
+        for _ in range(2):
+            answer = await transport.send("PUT", server.origin, "/", {}, [memoryview(body)])
+            assert await body_of(answer) == body
+        assert server.connections == 1
+        await transport.aclose()
 
 
 async def test_refusal_in_mid_body_is_told_and_its_connection_not_used_again(

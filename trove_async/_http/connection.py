@@ -91,8 +91,9 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # though uvloop's is none by name
-        # Nothing piles up: the next piece is written once the socket has taken the last.
-        self._transport.set_write_buffer_limits(high=0)
+        # Nothing piles up: the next piece is written once the socket has taken the last. TLS is full
+        # from its limit on rather than beyond it: at none at all it would be full for ever.
+        self._transport.set_write_buffer_limits(high=1 if self.origin.scheme == "https" else 0)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
