@@ -7,6 +7,7 @@ import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from tests.fakes import Fake, assert_idle, content, small_pool, store_of
@@ -227,6 +228,34 @@ async def test_close_at_any_moment_holds_nothing_and_hands_out_nothing_stale(tim
         with suppress(ClosedError):
             got = await read.result()
             assert got == BODY[at : at + len(got)]
+        assert_idle(store, fake)
+
+
+async def test_reader_closed_as_soon_as_pieces_are_begun_keeps_no_connection() -> None:
+    fake = sliced(max_connections=4)
+    async with store_of(fake, pool=pool()) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            await obj.read(MiB)
+            await obj.read(MiB)
+            assert leased(store) > 0
+        assert_idle(store, fake)
+
+
+async def test_scope_that_is_cancelled_gives_back_every_piece() -> None:
+    fake = sliced(max_connections=4)
+    async with store_of(fake, pool=pool()) as store:
+        await store.put("bucket", "key", BODY)
+        with anyio.CancelScope() as scope:
+            async with store.get("bucket", "key") as obj:
+                await obj.read(MiB)
+                fake.before["get"] = asyncio.Event().wait  # for ever
+                await obj.read(MiB)
+                assert leased(store) == 8 * MiB
+                await asyncio.sleep(0)
+                scope.cancel()
+                await asyncio.sleep(0)
+        assert scope.cancelled_caught
         assert_idle(store, fake)
 
 

@@ -280,6 +280,21 @@ async def test_owned_task_is_closed_though_its_closer_is_cancelled() -> None:
     await task.aclose()
 
 
+async def test_owned_task_that_is_closed_at_once_gives_back_what_it_was_handed() -> None:
+    given_back = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_back.append(True)
+
+    task = OwnedTask(work())
+    await task.aclose()
+    assert task.done
+    assert given_back == [True]
+
+
 async def test_owned_tasks_end_with_their_owner() -> None:
     tasks = OwnedTasks()
     short, long = tasks.start(asyncio.sleep(0)), tasks.start(asyncio.Event().wait())

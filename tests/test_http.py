@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     Handler = Callable[["Peer"], Awaitable[None]]
 
 QUICK = Timeout(connect=5, first_byte=0.2, idle=0.2)
+PATIENT = Timeout(connect=10, first_byte=10, idle=10)
 
 
 class Peer:
@@ -248,6 +249,47 @@ async def test_refusal_in_mid_body_is_told_and_its_connection_not_used_again(
     assert server.connections == 2
 
 
+async def test_success_in_mid_body_is_none(make: Callable[..., Transport]) -> None:
+    transport = make(PATIENT)
+
+    async def handler(peer: Peer) -> None:
+        await peer.request(body=False)
+        await peer.say(b"HTTP/1.1 200 OK\r\nETag: x\r\nContent-Length: 0\r\n\r\n")
+        await peer.reader.read()
+
+    async with serving(handler) as server:
+        views = [memoryview(bytes(64 * MiB))]  # more than sockets hold
+        with pytest.raises(UnavailableError, match="before it had all"):
+            await transport.send("PUT", server.origin, "/", {}, views)
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\n",),
+        (b"HTTP/1.1 103 Early Hints\r\nLi", b"nk: x\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"),
+    ],
+)
+async def test_body_goes_on_though_the_server_says_something_before_its_answer(
+    make: Callable[..., Transport], interim: tuple[bytes, ...]
+) -> None:
+    transport = make(PATIENT)
+    body = bytes(range(256)) * (32 * MiB // 256)  # more than sockets hold
+    seen = []
+
+    async def handler(peer: Peer) -> None:
+        await peer.request(body=False)
+        await peer.say(*interim)
+        seen.append(await peer.reader.readexactly(len(body)))
+        await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with serving(handler) as server:
+        answer = await transport.send("PUT", server.origin, "/", {}, [memoryview(body)])
+        assert answer.status == 200
+        answer.close()
+    assert seen == [body]
+
+
 async def test_header_with_a_line_of_its_own_is_not_sent(transport: Transport) -> None:
     async with serving(answering(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
         with pytest.raises(ValueError, match=r"(?i)newline|CR or LF|header"):
@@ -393,12 +435,41 @@ async def test_connection_that_is_to_be_closed_is_not_used_again(
 
 # -- faults ------------------------------------------------------------------------------------------
 
+
+async def test_connection_closed_after_an_answer_that_filled_its_window_is_not_used_again(
+    transport: Transport,
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+    size = 64 * KiB - len(head % 10_000)  # as much as a connection receives unread, to the byte
+    said, gone = asyncio.Event(), asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(head % size, b"x" * size)
+        said.set()
+        await gone.wait()
+
+    async with serving(handler) as server:
+        answer = await transport.send("GET", server.origin, "/", {})
+        await said.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(await body_of(answer)) == size
+        gone.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        again = await transport.send("GET", server.origin, "/", {})
+        again.close()
+    assert server.connections == 2
+
+
 HALF: dict[str, tuple[bytes, ...]] = {
     "nothing": (),
     "half a head": (b"HTTP/1.1 200 OK\r\nContent-Le",),
     "no HTTP": (b"<html>\r\n\r\n",),
     "a header without a name": (b"HTTP/1.1 200 OK\r\n: x\r\nContent-Length: 0\r\n\r\n",),
     "a length that is none": (b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",),
+    "a status that is no number": ("HTTP/1.1 \u00b2\u00b3\u2074 OK\r\n\r\n".encode(),),
     "two lengths": (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",),
 }
 

@@ -8,6 +8,7 @@ as somebody waits for its memory.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -155,10 +156,13 @@ class _Piece:
 
 
 async def _close(pieces: Sequence[_Piece] | deque[_Piece]) -> None:
-    try:
-        for piece in pieces:
+    """Stop the pieces, all of them whatever cancels come meanwhile: nobody else knows them."""
+    cancelled: asyncio.CancelledError | None = None
+    for piece in pieces:
+        try:
             await piece.task.aclose()
-    finally:
-        for piece in pieces:
-            if piece.task.done:
-                piece.drop()
+        except asyncio.CancelledError as error:  # raised once the task has ended
+            cancelled = error
+        piece.drop()
+    if cancelled is not None:
+        raise cancelled

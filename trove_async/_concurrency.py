@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import math
 import types
 from collections.abc import Sized
@@ -208,8 +209,15 @@ class OwnedTask(Generic[T]):
 
     async def aclose(self) -> None:
         """Cancel the task and wait until it has ended, whatever with. Idempotent."""
-        self._task.cancel()
         cancelled: asyncio.CancelledError | None = None
+        # A task that is cancelled before its first step never takes it, and so never gives back
+        # what it was handed: a permit, or memory.
+        while _is_to_begin(self._task):
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError as error:
+                cancelled = error
+        self._task.cancel()
         while not self._task.done():
             try:
                 await asyncio.wait([self._task])
@@ -217,6 +225,15 @@ class OwnedTask(Generic[T]):
                 cancelled = error
         if cancelled is not None:
             raise cancelled
+
+
+def _is_to_begin(task: asyncio.Task[Any]) -> bool:
+    coroutine = task.get_coro()
+    return (
+        not task.done()
+        and isinstance(coroutine, types.CoroutineType)
+        and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+    )
 
 
 def _seen(task: asyncio.Task[Any]) -> None:

@@ -11,6 +11,7 @@ import yarl
 
 from trove_async.errors import BackendError, ConfigError, TimedOutError, UnavailableError
 
+from .messages import early_success
 from .seam import WINDOW, all_of
 
 if TYPE_CHECKING:
@@ -94,6 +95,10 @@ class AiohttpTransport:
             if failure is None:
                 raise
             raise failure from shown(error)
+        if body is not None and not body.written and response.status < 300:  # noqa: PLR2004
+            body.abort()
+            response.close()
+            raise early_success()
         if self._longer is not None and (connection := response.connection) is not None:
             protocol = connection.protocol
             if protocol is not None:
@@ -126,7 +131,7 @@ class _Body(aiohttp.Payload):
         self._views = views
         self._idle = idle
         self._writer: AbstractStreamWriter | None = None
-        self._written = False
+        self.written = False
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Return the body as text: part of what a payload has to offer."""
@@ -145,7 +150,7 @@ class _Body(aiohttp.Payload):
                         await writer.write(view[at : at + WINDOW])
                         progress.reschedule(clock() + self._idle)
                 await writer.drain()
-        self._written = True
+        self.written = True
 
     def abort(self) -> None:
         """Break the connection off unless all of the body has left this process.
@@ -156,7 +161,7 @@ class _Body(aiohttp.Payload):
         if self._writer is None:
             return
         transport = self._writer.transport
-        if transport is not None and not (self._written and transport.get_write_buffer_size() == 0):
+        if transport is not None and not (self.written and transport.get_write_buffer_size() == 0):
             transport.abort()
 
 

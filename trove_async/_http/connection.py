@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from trove_async.errors import TimedOutError, UnavailableError
 from trove_async.models import KiB
 
-from .messages import CHUNKED, body_length, keeps_alive, no_http, parse_head, parse_number
+from .messages import (
+    CHUNKED,
+    body_length,
+    early_success,
+    keeps_alive,
+    no_http,
+    parse_head,
+    parse_number,
+)
 from .seam import all_of
 
 if TYPE_CHECKING:
@@ -43,6 +51,8 @@ IDLE: Final = 60.0
 
 _LINE: Final = 4 * KiB
 """Bytes of a line between the chunks of a body."""
+
+_INTERIM: Final = b"HTTP/1.1 1"
 
 _BODILESS: Final = frozenset((204, 304))  # RFC 9110, 6.4.1
 
@@ -171,6 +181,7 @@ class Connection(asyncio.BufferedProtocol):
         """Take it back from an answer that nobody reads any more."""
         self._busy = False
         if reusable and self._sent and self.fresh and not self._transport.get_write_buffer_size():
+            self._listen()  # for its end
             self._home.put_back(self)
         else:
             self.abort()
@@ -191,12 +202,22 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._transport.write(head)
             for piece in _pieces(views):
-                while self._full and not self._began and self._ended is None:
+                while self._full and not self._answers() and self._ended is None:
                     await self._for_room()
-                if self._began or self._ended is not None:
+                if self._answers() or self._ended is not None:
                     return  # an answer that does not wait for the body is a refusal
                 self._transport.write(piece)
         self._sent = True
+
+    def _answers(self) -> bool:
+        """Tell whether the answer has begun; what may come before it (RFC 9110, 15.2) is dropped."""
+        while self._began and self._window.startswith(_INTERIM, self._start, self._end):
+            at = self._window.find(b"\r\n\r\n", self._start, self._end)
+            if at < 0:
+                return False  # it is under way
+            self._advance(at + 4 - self._start)
+            self._began = self._end > 0
+        return self._began
 
     async def _for_room(self) -> None:
         self._room = self._arrival = self._loop.create_future()
@@ -213,6 +234,8 @@ class Connection(asyncio.BufferedProtocol):
             status, version, headers = parse_head(await self._up_to(b"\r\n\r\n", _WINDOW))
             if status >= 200:  # noqa: PLR2004 - RFC 9110, 15.2: those below come before the answer
                 break
+        if not self._sent and status < 300:  # noqa: PLR2004 - RFC 9110, 15.3: a success
+            raise early_success()
         if method == "HEAD" or status in _BODILESS:
             length: int | None = 0
         else:
@@ -246,15 +269,18 @@ class Connection(asyncio.BufferedProtocol):
         """
         if self._ended is not None:
             raise self._ended
-        if self._paused and self._end < _WINDOW:
-            self._paused = False
-            self._transport.resume_reading()
+        self._listen()
         self._active = self._loop.time()
         self._arrival = self._loop.create_future()
         try:
             await self._arrival
         finally:
             self._arrival = None
+
+    def _listen(self) -> None:
+        if self._paused and self._end < _WINDOW:
+            self._paused = False
+            self._transport.resume_reading()
 
     def arrived(self) -> int:
         """Return how many bytes there are to `take`."""

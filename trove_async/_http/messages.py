@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from trove_async.errors import UnavailableError
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from .seam import Origin
 
 CHUNKED: Final = -1
+
+_STATUS = re.compile("[0-9]{3}").fullmatch
 
 _SENT_WITH_LENGTH: Final = frozenset(("PUT", "POST"))  # RFC 9110, 8.6: though it be nothing
 
@@ -34,7 +37,7 @@ def request_head(
 def parse_head(head: bytes) -> tuple[int, str, dict[str, str]]:
     """Return an answer's status, its version of HTTP and its headers."""
     first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
-    if not first.startswith("HTTP/1.") or not (first[9:12].isdigit() and first[8] == " "):
+    if not first.startswith("HTTP/1.") or not (first[8:9] == " " and _STATUS(first[9:12])):
         raise no_http("it does not begin as an answer does")
     headers: dict[str, str] = {}
     for line in lines:
@@ -76,6 +79,10 @@ def keeps_alive(version: str, headers: Mapping[str, str]) -> bool:
     """Tell whether the connection stays open: RFC 9112, 9.3."""
     options = {one.strip() for one in (headers.get("connection") or "").lower().split(",")}
     return "close" not in options and (version == "HTTP/1.1" or "keep-alive" in options)
+
+
+def early_success() -> UnavailableError:
+    return no_http("it claims success before it had all of the request")
 
 
 def no_http(why: str) -> UnavailableError:

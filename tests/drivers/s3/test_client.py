@@ -622,3 +622,13 @@ async def test_service_says_what_it_is(play: Any, server: str) -> None:
         assert driver.capabilities.ordered == (server == "MinIO")
         assert driver.capabilities.delete_if_match == (server != "MinIO")
         assert driver.capabilities.private_namespace
+
+
+async def test_head_whose_tags_are_refused_holds_no_connection(play: Any) -> None:
+    tagged = answer(said=FACTS, x_amz_tagging_count="1")
+    script, opening = play(tagged, refusal(503, "SlowDown"))
+    async with opening as driver:
+        with pytest.raises(UnavailableError):
+            await driver.head("data", "key")
+        assert tagged.closed
+    assert [sent[0] for sent in script.sent] == ["HEAD", "GET"]

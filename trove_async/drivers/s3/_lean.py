@@ -140,6 +140,7 @@ class LeanPlane:
         answer = await self._client.send(
             "HEAD", bucket, key, query=_version(version_id), headers=self._asking
         )
+        answer.close()  # all of it is there; the tags may take long, or fail
         tagged = answer.headers.get("x-amz-tagging-count", "0") != "0"
         tags = await self._tags(bucket, key, version_id) if tagged else None
         return await self._told(
