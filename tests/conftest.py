@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
+import uvloop
 from blockbuster import blockbuster_ctx
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from trove_async.testing import servers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from trove_async.testing.servers import GCSServer, S3Server
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run what is marked so on uvloop as well, and the rest on asyncio's loop."""
+    del config
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.get_closest_marker("uvloop") is not None:
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,3 +66,32 @@ def fake_gcs() -> Iterator[GCSServer]:
     """Run a fake-gcs-server for all tests of this process. Without one they fail."""
     with servers.fake_gcs() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return what a server shows and what a client trusts, of a certificate made just now."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    shown = certificate.public_bytes(pem)
+    plain, pkcs8 = serialization.NoEncryption(), serialization.PrivateFormat.PKCS8
+    chain = tmp_path_factory.mktemp("tls") / "chain.pem"
+    chain.write_bytes(key.private_bytes(pem, pkcs8, plain) + shown)
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(chain)
+    return server, ssl.create_default_context(cadata=shown.decode())

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +16,7 @@ from trove_async.errors import ConfigError, IntegrityError, TimedOutError, Unava
 from trove_async.models import KiB, MiB, Timeout
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from trove_async._http import Answer, Transport
@@ -95,33 +89,7 @@ TRANSPORTS: dict[str, Callable[..., Transport]] = {
 }
 
 
-@pytest.fixture(scope="session")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return what a server shows and what a client trusts, of a certificate made just now."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    shown = certificate.public_bytes(pem)
-    plain, pkcs8 = serialization.NoEncryption(), serialization.PrivateFormat.PKCS8
-    chain = tmp_path_factory.mktemp("tls") / "chain.pem"
-    chain.write_bytes(key.private_bytes(pem, pkcs8, plain) + shown)
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server.load_cert_chain(chain)
-    return server, ssl.create_default_context(cadata=shown.decode())
+pytestmark = pytest.mark.uvloop
 
 
 @pytest.fixture(params=TRANSPORTS)
