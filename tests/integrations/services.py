@@ -109,8 +109,8 @@ async def _aiohttp(service: Service) -> AsyncIterator[int]:
 @asynccontextmanager
 async def running_aiohttp(app: web.Application) -> AsyncIterator[int]:
     """Run an aiohttp app; yield its port."""
-    # A client that was refused is listened to for a while, lest it miss the answer: not ours.
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, lingering_time=0.1)
+    # A client that was refused is listened to for a while, lest it miss the answer: aiohttp's part.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, lingering_time=1)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)

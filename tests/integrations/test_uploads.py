@@ -24,6 +24,7 @@ from tests.integrations.services import (
 )
 from trove_async import ObjectNotFoundError, Trove
 from trove_async.integrations import _taking
+from trove_async.integrations import starlette as on_starlette
 from trove_async.integrations._conditions import entity_tag
 from trove_async.models import MiB
 
@@ -256,8 +257,35 @@ async def test_size_limit_is_exact(framework: str, store: Trove) -> None:
 
 
 @both
-async def test_too_large_body_is_refused_before_it_is_sent(framework: str, store: Trove) -> None:
-    # The body never comes: what is announced is enough.
+async def test_refusal_reaches_a_client_that_sends_all_before_it_listens(
+    framework: str, store: Trove
+) -> None:
+    # It is refused by its length, or by its first bytes; its last ones are then still on their way.
+    async with serving(framework, store, uploads={"max_size": 1000}) as service:
+        body = content(16 * MiB)
+        got = await ask_httpx(service.url("o"), "PUT", [], body)
+        assert got.status == 413
+        assert got.headers["connection"] == "close"
+        got = await ask_httpx(service.url("o"), "POST", [FORM], form((FILE, body)))
+        assert got.status == 413
+
+
+@both
+async def test_connection_goes_on_after_a_body_that_was_read(framework: str, store: Trove) -> None:
+    wrong = request("POST", "/files/o", [": ".join(FORM), "Content-Length: 0"])
+    wrong = wrong.replace(b"Connection: close\r\n", b"")
+    async with serving(framework, store) as service:
+        got = await raw(service.port, wrong + request("HEAD", "/files/none"))
+    assert got.startswith(b"HTTP/1.1 400 ")
+    assert b"HTTP/1.1 404 " in got
+
+
+@both
+async def test_too_large_body_is_refused_before_it_is_sent(
+    framework: str, store: Trove, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The body never comes: what is announced is enough. The client waits for our end to close.
+    monkeypatch.setattr(on_starlette, "LINGER", 0.05)
     sent = request("PUT", "/files/o", ["Content-Length: 1001", "Expect: 100-continue"])
     async with serving(framework, store, uploads={"max_size": 1000}) as service:
         assert parsed(await raw(service.port, sent)).status == 413

@@ -93,11 +93,12 @@ class Sent:
 
 
 class _Refused(Exception):  # noqa: N818 - not an error: an answer
-    """The body is not taken, and this is the answer."""
+    """The body is not taken, and this is to be said of it."""
 
-    def __init__(self, status: int, detail: str, *, close: bool = True) -> None:
+    def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
-        self.answer = problem(status, detail, close=close)
+        self.status = status
+        self.detail = detail
 
 
 async def take(
@@ -118,18 +119,19 @@ async def take(
     Raises:
         TroveError: The store failed.
     """
+    upload = _Upload(sent, limits, field, fields)
     async with aclosing(sent.chunks):
         try:
-            info = await _Upload(sent, limits, field, fields).put(store, bucket, key)
+            info = await upload.put(store, bucket, key)
         except _Refused as refused:
-            return refused.answer, None
+            return upload.refusal(refused.status, refused.detail), None
         except FormError as error:
-            return problem(400, str(error), close=True), None
+            return upload.refusal(400, str(error)), None
         except Disconnected:
             _logger.debug("the client left in the middle of an upload of %s/%s", bucket, key)
-            return problem(400, "The request ended early.", close=True), None  # to nobody
+            return upload.refusal(400, "The request ended early."), None  # to nobody
         except (ObjectExistsError, PreconditionFailedError):
-            return problem(412, PROBLEMS[PreconditionFailedError].detail, close=True), None
+            return upload.refusal(412, PROBLEMS[PreconditionFailedError].detail), None
     content = json.dumps({"key": info.key, "size": info.size, "etag": info.etag}).encode()
     headers = {
         "Location": quote(sent.location, safe=_URL),
@@ -155,9 +157,9 @@ class _Upload:
         length = sent.header("content-length")
         self._length = int(length) if length and length.isdecimal() and not sent.decoded else None
         self._form: FormFile | None = None
-        if kind is not None and essence(kind) == "multipart/form-data":
-            self._form = FormFile(kind, field)
         self._kind = kind
+        self._field = field
+        self._ended = False
 
     async def put(self, store: Trove, bucket: str, key: str) -> ObjectInfo:
         """Store it, or say why not before more is read than must be."""
@@ -165,6 +167,8 @@ class _Upload:
         if header("content-range") is not None:
             # RFC 9110, section 14.5: a part must not be taken for the whole
             raise _Refused(400, "A part of an object cannot be uploaded.")
+        if self._kind is not None and essence(self._kind) == "multipart/form-data":
+            self._form = FormFile(self._kind, self._field)
         most = self._limits.max_size
         beside = 0 if self._form is None else FORM_OVERHEAD
         if most is not None and self._length is not None and self._length > most + beside:
@@ -195,6 +199,10 @@ class _Upload:
                     **fields,
                 )
 
+    def refusal(self, status: int, detail: str) -> Answer:
+        """Return the answer that says so, and ends the connection if more of the body may come."""
+        return problem(status, detail, close=not self._ended)
+
     async def _pins(self, store: Trove, bucket: str, key: str) -> tuple[str | None, str | None]:
         """Judge the request's conditions by what is there; return what pins it for the put."""
         conditions = Conditions.of(self._sent.header)
@@ -224,6 +232,7 @@ class _Upload:
             try:
                 chunk = await self._next()
             except StopAsyncIteration:
+                self._ended = True
                 return
             if self._form is None:
                 self._count(len(chunk))

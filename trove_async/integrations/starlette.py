@@ -19,7 +19,8 @@ that is fast; uploads are held in the store's pool and nowhere else.
 
 from __future__ import annotations
 
-from contextlib import aclosing, asynccontextmanager
+import asyncio
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Unpack, cast
 from urllib.parse import quote
 
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
     from ._serving import Redirect
 
 _STATE = "trove"
+
+LINGER = 5.0
+"""Seconds in which a client that was refused may send on: see `ObjectResponse`."""
 
 
 async def object_response(
@@ -152,10 +156,10 @@ async def store_upload(
 class ObjectResponse(Response):
     """What `object_response` returns: a response that pulls its body as the client takes it."""
 
-    def __init__(self, answer: Answer, connection: HTTPConnection | None = None) -> None:
+    def __init__(self, answer: Answer, request: Request | None = None) -> None:
         super().__init__(answer.content or None, answer.status, dict(answer.headers))
-        version = "1.1" if connection is None else connection.scope.get("http_version", "1.1")
-        if answer.close and version.startswith("1"):
+        self._refused = request if answer.close else None
+        if self._refused is not None and self._refused.scope["http_version"].startswith("1"):
             self.headers["Connection"] = "close"
         self._stream = answer.stream
 
@@ -166,6 +170,9 @@ class ObjectResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response; stop at once if the client leaves."""
+        if self._refused is not None:
+            await self._refuse(self._refused, send)
+            return
         if self._stream is None:
             await super().__call__(scope, receive, send)
             return
@@ -186,14 +193,33 @@ class ObjectResponse(Response):
         if self.background is not None:
             await self.background()
 
-    async def _send(self, send: Send) -> None:
-        assert self._stream is not None  # noqa: S101 - asked by the caller
-        start = {
+    async def _refuse(self, request: Request, send: Send) -> None:
+        """Send an answer to a request whose body was not read, and take what comes of it for a while.
+
+        A server that closes a connection on bytes that it has not read resets it, and the client may
+        lose the answer (RFC 9112, section 9.6).
+        """
+        body = {"type": "http.response.body", "body": self.body, "more_body": True}
+        if not (await _sent(send, self._start) and await _sent(send, body)):
+            return
+        # RuntimeError: of starlette, where the body had come to its end already.
+        with suppress(TimeoutError, ClientDisconnect, RuntimeError):
+            async with asyncio.timeout(LINGER), aclosing(request.stream()) as stream:
+                async for _ in stream:
+                    pass
+        await _sent(send, {"type": "http.response.body", "body": b"", "more_body": False})
+
+    @property
+    def _start(self) -> Message:
+        return {
             "type": "http.response.start",
             "status": self.status_code,
             "headers": self.raw_headers,
         }
-        if not await _sent(send, start):
+
+    async def _send(self, send: Send) -> None:
+        assert self._stream is not None  # noqa: S101 - asked by the caller
+        if not await _sent(send, self._start):
             return
         async for chunk in self._stream:
             body = {"type": "http.response.body", "body": chunk, "more_body": True}
@@ -218,8 +244,8 @@ class UploadResponse(ObjectResponse):
         info: The object as stored, None where it was not.
     """
 
-    def __init__(self, answer: Answer, connection: HTTPConnection, info: ObjectInfo | None) -> None:
-        super().__init__(answer, connection)
+    def __init__(self, answer: Answer, request: Request, info: ObjectInfo | None) -> None:
+        super().__init__(answer, request)
         self.info = info
 
 
