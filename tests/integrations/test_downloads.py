@@ -233,6 +233,17 @@ async def test_redirect_sends_a_get_to_the_backend_that_has_presigned_urls(frame
 
 
 @both
+async def test_object_whose_headers_cannot_be_sent_is_served(framework: str, store: Trove) -> None:
+    said = 'attachment; filename="日本.txt"'
+    await store.put("files", "o", BODY, content_type="a/b; c=\x01", content_disposition=said)
+    async with serving(framework, store) as service:
+        got = await ask_httpx(service.url("o"), "GET", [], None)
+    assert (got.status, got.body) == (200, BODY)
+    assert got.headers["content-type"] == "application/octet-stream"
+    assert got.headers["content-disposition"] == 'attachment; filename="o"'
+
+
+@both
 async def test_trusted_pages_are_pages(framework: str) -> None:
     async with Trove(MemoryDriver()) as store:
         await store.create_bucket("files")

@@ -55,6 +55,18 @@ def test_object_from_the_future_is_of_now() -> None:
     assert shown <= datetime.now(UTC)
 
 
+@pytest.mark.parametrize("text", ["日本", "é", "a\x01b", "a\x7f"])
+def test_what_no_server_can_send_is_not_sent(text: str) -> None:
+    facts = ("content_type", "content_disposition", "cache_control", "content_encoding")
+    shown = Presentation().of(info("dir/a.bin", **dict.fromkeys(facts, f"x/y; {text}")))
+    assert shown["Content-Type"] == "application/octet-stream"
+    assert shown["Content-Disposition"] == 'attachment; filename="a.bin"'
+    assert shown["Cache-Control"] == "no-store"
+    assert "Content-Encoding" not in shown
+    with pytest.raises(ValueError, match="cache_control"):
+        Presentation(cache_control=text)
+
+
 def test_service_says_it_otherwise() -> None:
     given = Presentation(download_name="a.png", cache_control="no-cache")
     shown = given.of(info(content_type="image/png", cache_control="max-age=5"))

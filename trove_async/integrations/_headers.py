@@ -61,6 +61,10 @@ class Presentation:
     cache_control: str | None = None
     trusted: bool = False
 
+    def __post_init__(self) -> None:
+        if self.cache_control is not None and not _sendable(self.cache_control):
+            raise ValueError(f"cache_control is printable ASCII, not {self.cache_control!r}")
+
     def of(self, info: ObjectInfo) -> dict[str, str]:
         """Return the fields that describe an object: of a 200, a 206 and a HEAD."""
         kind = media_type(info)
@@ -74,14 +78,16 @@ class Presentation:
             "Content-Type": OCTETS if held_back and script else kind,
             "X-Content-Type-Options": "nosniff",
         }
-        if info.content_encoding:
+        if info.content_encoding and _sendable(info.content_encoding):
             fields["Content-Encoding"] = info.content_encoding
         if self.download_name is not None:
             fields["Content-Disposition"] = content_disposition(self.download_name)
         elif held_back:
             fields["Content-Disposition"] = content_disposition(info.key)
-        elif info.content_disposition:
-            fields["Content-Disposition"] = info.content_disposition
+        elif said := info.content_disposition:
+            # One that cannot be sent was most likely to name a download.
+            known = _sendable(said)
+            fields["Content-Disposition"] = said if known else content_disposition(info.key)
         if held_back:
             fields["Content-Security-Policy"] = "sandbox"
         return fields
@@ -90,16 +96,24 @@ class Presentation:
         """Return the fields of a 304: those that a cache needs (RFC 9110, section 15.4.5)."""
         fields = {"ETag": entity_tag(info.etag)}
         if cache := self.cache_control or info.cache_control:
-            fields["Cache-Control"] = cache
+            fields["Cache-Control"] = cache if _sendable(cache) else "no-store"
         return fields
 
 
 def media_type(info: ObjectInfo) -> str:
-    """Return the object's type, or what its name says, or octets."""
+    """Return the object's type, or what its name says, or octets: of a type that cannot be sent too."""
     if info.content_type:
-        return info.content_type
+        return info.content_type if _sendable(info.content_type) else OCTETS
     kind, encoding = _TYPES.guess_type(info.key.rpartition("/")[2])
     return OCTETS if kind is None or encoding is not None else kind
+
+
+def _sendable(value: str) -> bool:
+    """Tell whether every server sends it alike, as RFC 9110, section 5.5, advises.
+
+    Of other characters, some send Latin-1 and some UTF-8; of control characters, some nothing at all.
+    """
+    return value.isascii() and value.replace("\t", " ").isprintable()
 
 
 def essence(kind: str) -> str:
