@@ -161,6 +161,19 @@ async def test_encoded_body_is_stored_as_the_framework_hands_it_over(store: Trov
         assert (await store.head("files", "o")).content_encoding == encoding
 
 
+@pytest.mark.parametrize("encoding", ["compress", "gzip, br", "x-mine"])
+@both
+async def test_encoding_that_no_framework_undoes_is_kept_with_the_object(
+    framework: str, encoding: str, store: Trove
+) -> None:
+    async with serving(framework, store) as service:
+        got = await ask_httpx(service.url("o"), "PUT", [("Content-Encoding", encoding)], BODY)
+    info = await store.head("files", "o")
+    assert (got.status, got.headers["etag"]) == (201, entity_tag(info.etag))
+    assert info.content_encoding == encoding
+    assert await store.read("files", "o") == BODY
+
+
 # -- forms ---------------------------------------------------------------------------------------------
 
 

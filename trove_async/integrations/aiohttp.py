@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Unpack
 
 try:
-    from aiohttp import ClientPayloadError, web
+    from aiohttp import ClientPayloadError, compression_utils, web
     from python_multipart import __version__ as _forms_too  # noqa: F401 - of the same extra
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
@@ -49,6 +49,11 @@ if TYPE_CHECKING:
     from ._conditions import Header
     from ._problems import Answer
     from ._serving import Redirect
+
+_DECODED = frozenset(
+    {"gzip", "deflate", "br"} | ({"zstd"} if hasattr(compression_utils, "HAS_ZSTD") else set())
+)
+"""Content-Encodings that aiohttp undoes; bodies in others it hands over as they are."""
 
 STORE = web.AppKey("trove_async", Trove)
 """Where `cleanup_ctx` puts the store, and `get_store` finds it."""
@@ -115,8 +120,8 @@ async def store_upload(
 
     It is streamed at the pace of the slower side. A client that leaves, or breaks a limit, cancels
     the put, and nothing is left behind. ``If-Match``, ``If-None-Match`` and ``If-Unmodified-Since``
-    are honoured atomically, where the backend can. A body with a Content-Encoding is stored decoded,
-    as aiohttp hands it over. The app's ``client_max_size`` has no part in this.
+    are honoured atomically, where the backend can. A body in a Content-Encoding that aiohttp undoes
+    is stored decoded, others with their encoding. The app's ``client_max_size`` has no part in this.
 
     Args:
         store: Where to.
@@ -141,7 +146,7 @@ async def store_upload(
         header=_header(request),
         chunks=_body(request),
         location=request.rel_url.raw_path if location is None else location,
-        decoded="Content-Encoding" in request.headers,
+        decoded=request.headers.get("Content-Encoding", "").lower() in _DECODED,
     )
     limits = Limits(max_size=max_size, min_rate=min_rate)
     answer, info = await take(store, bucket, key, sent, limits=limits, field=field, fields=fields)
