@@ -62,6 +62,7 @@ def form(*parts: tuple[str, bytes], end: bytes = b"--") -> bytes:
 
 FORM = ("Content-Type", "multipart/form-data; boundary=frontier")
 FILE = 'Content-Disposition: form-data; name="file"; filename="x.png"\r\nContent-Type: image/png'
+EMPTY = 'Content-Disposition: form-data; name="file"; filename=""'
 NOTE = 'Content-Disposition: form-data; name="note"'
 
 
@@ -199,6 +200,21 @@ async def test_file_is_found_by_its_field(framework: str, store: Trove) -> None:
     assert (await store.head("files", "o")).content_type is None
 
 
+@pytest.mark.parametrize("field", [None, "file"])
+@both
+async def test_input_without_a_chosen_file_is_read_past(
+    framework: str, field: str | None, store: Trove
+) -> None:
+    uploads = {"max_size": None, "field": field}
+    async with serving(framework, store, uploads=uploads) as service:
+        got = await ask_httpx(service.url("o"), "POST", [FORM], form((EMPTY, b""), (FILE, b"x")))
+        assert got.status == 201
+        assert await store.read("files", "o") == b"x"
+        got = await ask_httpx(service.url("p"), "POST", [FORM], form((EMPTY, b"")))
+        assert got.status == 400
+    assert await keys(store) == ["o"]
+
+
 @both
 async def test_form_in_any_pieces_is_the_same(framework: str, store: Trove) -> None:
     file = b"\r\n--frontie\r\n--frontier-\r\n" + content(3000) + b"\r\n-"
@@ -213,6 +229,7 @@ async def test_form_in_any_pieces_is_the_same(framework: str, store: Trove) -> N
 WRONG_FORMS: dict[str, tuple[bytes, str]] = {
     "no file": (form((NOTE, b"x")), "has no file"),
     "nothing": (b"", "has no file"),
+    "no file chosen": (form((EMPTY, b"")), "has no file"),
     "two files": (form((FILE, b"x"), (FILE, b"y")), "more than one file"),
     "no end": (form((FILE, b"x"), end=b""), "ends early"),
     "cut in the file": (form((FILE, b"x" * 100))[:-50], "ends early"),
@@ -235,14 +252,22 @@ async def test_wrong_form_stores_nothing(framework: str, wrong: str, store: Trov
 
 
 @pytest.mark.parametrize(
-    "kind", ["multipart/form-data", f"multipart/form-data; boundary={'x' * 300}"]
+    "kind",
+    [
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=日",
+        f"multipart/form-data; boundary={'x' * 300}",
+    ],
 )
 @both
 async def test_form_without_a_proper_boundary_is_refused(
     framework: str, kind: str, store: Trove
 ) -> None:
+    sent = request("POST", "/files/o", ["Content-Length: 1"], b"x")
+    lines = f"\r\nContent-Type: {kind}\r\n".encode()
     async with serving(framework, store) as service:
-        got = await ask_httpx(service.url("o"), "POST", [("Content-Type", kind)], b"x")
+        got = parsed(await raw(service.port, sent.replace(b"\r\n", lines, 1)))
         assert got.status == 400
     assert await keys(store) == []
 

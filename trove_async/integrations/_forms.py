@@ -34,7 +34,9 @@ class FormFile:
     """
 
     def __init__(self, content_type: str, field: str | None) -> None:
-        boundary = parse_options_header(content_type)[1].get(b"boundary")
+        boundary = None
+        if content_type.isascii():  # RFC 2046, section 5.1.1; nor can others be looked at
+            boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
             raise FormError("The form names no boundary.")
         callbacks: MultipartCallbacks = {
@@ -91,8 +93,11 @@ class FormFile:
 
     def _headers_ended(self) -> None:
         said = parse_options_header(self._headers.get(b"content-disposition"))[1]
-        if self._field is None:
-            self._here = b"filename" in said
+        name = said.get(b"filename")
+        if name == b"":
+            self._here = False  # nothing was chosen: HTML, "constructing the entry list"
+        elif self._field is None:
+            self._here = name is not None
         else:
             self._here = said.get(b"name") == self._field.encode()
         if not self._here:
