@@ -111,6 +111,16 @@ async def test_body_of_unknown_length_is_streamed(framework: str, store: Trove) 
     assert await store.read("files", "o") == BODY
 
 
+async def test_length_beside_a_transfer_encoding_counts_for_nothing(store: Trove) -> None:
+    # aiohttp's server refuses such a request, h11 goes by its chunks.
+    for promised in (2, 5000):
+        lines = [f"Content-Length: {promised}", "Transfer-Encoding: chunked"]
+        sent = request("PUT", "/files/o", lines, b"5\r\nhello\r\n0\r\n\r\n")
+        async with serving("starlette", store, uploads={"max_size": 1000}) as service:
+            assert parsed(await raw(service.port, sent)).status == 201
+        assert await store.read("files", "o") == b"hello"
+
+
 @both
 async def test_length_is_the_puts_size(framework: str, fake: Fake, store: Trove) -> None:
     promised = []

@@ -144,6 +144,16 @@ async def take(
     return Answer(status=201, headers=headers, content=content), info
 
 
+def _length(sent: Sent) -> int | None:
+    """Return how many bytes will come, if that is known."""
+    length = sent.header("content-length")
+    if length is None or not length.isdecimal() or sent.decoded:
+        return None
+    if sent.header("transfer-encoding") is not None:
+        return None  # RFC 9112, section 6.3: that counts, whatever a length says beside it
+    return int(length)
+
+
 class _Upload:
     """One request that brings an object."""
 
@@ -154,8 +164,7 @@ class _Upload:
         self._credit = GRACE
         self._size = 0
         kind = sent.header("content-type")
-        length = sent.header("content-length")
-        self._length = int(length) if length and length.isdecimal() and not sent.decoded else None
+        self._length = _length(sent)
         self._form: FormFile | None = None
         self._kind = kind
         self._field = field
