@@ -34,6 +34,19 @@ async def test_operations_are_logged_at_their_levels(caplog: pytest.LogCaptureFi
     assert "ObjectNotFoundError" in told[2][1]
 
 
+async def test_no_key_begins_a_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "trove_async")
+    async with store_of(Fake()) as store:
+        log(store)
+        await store.put("bucket", "a\nERROR forged %s\x1b[2J\u2028ü", b"x")
+        with pytest.raises(ObjectNotFoundError):
+            await store.head("bucket", "none\r\nERROR forged")
+    put, head = [record.getMessage() for record in caplog.records]
+    assert put.startswith(r"put bucket/a\nERROR forged %s\x1b[2J\u2028ü in ")
+    assert head.startswith(r"head bucket/none\r\nERROR forged in ")
+    assert len(head.splitlines()) == 1
+
+
 async def test_logger_is_the_programs_choice(caplog: pytest.LogCaptureFixture) -> None:
     async with store_of(Fake()) as store:
         log(store, logging.getLogger("mine"))

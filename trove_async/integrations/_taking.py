@@ -128,7 +128,7 @@ async def take(
         except FormError as error:
             return upload.refusal(400, str(error)), None
         except Disconnected:
-            _logger.debug("the client left in the middle of an upload of %s/%s", bucket, key)
+            _logger.debug("the client left in the middle of an upload of %r", f"{bucket}/{key}")
             return upload.refusal(400, "The request ended early."), None  # to nobody
         except (ObjectExistsError, PreconditionFailedError):
             return upload.refusal(412, PROBLEMS[PreconditionFailedError].detail), None

@@ -7,12 +7,15 @@ library's root logger has a NullHandler.
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trove_async import Event, Trove
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def log(store: Trove, logger: logging.Logger | None = None) -> Callable[[], None]:
@@ -58,6 +61,7 @@ def _told(event: Event) -> str:
     if event.duration:
         words.append(f"in {event.duration * 1000:.1f} ms")
     line = " ".join(word for word in words if word)
-    if event.error is None:
-        return line
-    return f"{line}: {type(event.error).__name__}: {event.error}"
+    if event.error is not None:
+        line = f"{line}: {type(event.error).__name__}: {event.error}"
+    # Keys are often a client's choice: none may begin a line of its own in the log.
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], line)
