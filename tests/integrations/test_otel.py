@@ -185,13 +185,24 @@ async def test_want_of_memory_is_told_in_the_span(scene: Scene) -> None:
 
 async def test_stopping_ends_what_is_under_way(scene: Scene) -> None:
     reached = scene.fakes[0].hang("put")
+    left: list[trace.Span] = []
+
+    async def putting() -> None:
+        try:
+            await scene.store.put("bucket", "key", b"body")
+        finally:
+            left.append(trace.get_current_span())
+
     async with asyncio.TaskGroup() as group:
-        task = group.create_task(scene.store.put("bucket", "key", b"body"))
+        task = group.create_task(putting())
         await reached.wait()
         scene.stop()
         assert [span.name for span in scene.spans()] == ["trove put"]
+        assert not await scene.store.exists("bucket", "key")  # what begins now is not told
         task.cancel()
     assert len(scene.spans()) == 1
+    assert left == [trace.INVALID_SPAN]
+    assert not scene.store.events
 
 
 async def test_concurrent_operations_keep_their_own_spans(scene: Scene) -> None:

@@ -76,12 +76,7 @@ def instrument(
         store.pool,
     )
     unsubscribe = store.events.subscribe(listener)
-
-    def stop() -> None:
-        unsubscribe()
-        listener.stop()
-
-    return stop
+    return lambda: listener.stop(unsubscribe)
 
 
 class _Running:
@@ -99,6 +94,7 @@ class _Listener:
     def __init__(self, tracer: Tracer, meter: Meter, pool: BufferPool) -> None:
         self._tracer = tracer
         self._running: dict[int, _Running] = {}
+        self._leave: Callable[[], None] | None = None
         self._pool: BufferPool | None = pool
         self._operations = meter.create_histogram(
             "trove.operation.duration", "s", "How long operations take"
@@ -115,16 +111,26 @@ class _Listener:
                 f"trove.pool.{name}", [self._observing(figure)], unit, description
             )
 
-    def stop(self) -> None:
-        """End what has not ended, and observe nothing any more."""
+    def stop(self, leave: Callable[[], None]) -> None:
+        """End what has not ended, observe nothing any more, and leave.
+
+        Operations under way are listened to until they end: each has made its span its task's
+        current one, which nobody but itself can undo.
+        """
+        if self._leave is not None:
+            return
         self._pool = None
+        self._leave = leave
         for running in self._running.values():
             running.span.end()
-        self._running.clear()
+        if not self._running:
+            leave()
 
     def __call__(self, event: Event) -> None:
         """Take note of one event."""
-        if event.kind == "start":
+        if self._leave is not None:
+            self._stopped(event, self._leave)
+        elif event.kind == "start":
             self._start(event)
         elif event.kind == "operation":
             self._end(event)
@@ -162,6 +168,13 @@ class _Listener:
             span.set_status(Status(StatusCode.ERROR, str(event.error)))
             span.record_exception(event.error)
         span.end()
+
+    def _stopped(self, event: Event, leave: Callable[[], None]) -> None:
+        running = self._running.pop(event.operation_id, None) if event.kind == "operation" else None
+        if running is not None:
+            context.detach(running.token)
+        if not self._running:
+            leave()
 
     def _within(self, event: Event) -> None:
         by = {"trove.operation": event.operation, "trove.backend": event.backend}
