@@ -23,6 +23,7 @@ from tests.integrations.services import (
 )
 from trove_async import Trove, UnavailableError
 from trove_async.drivers.memory import MemoryDriver
+from trove_async.integrations import aiohttp as on_aiohttp
 from trove_async.integrations._conditions import entity_tag
 from trove_async.integrations._headers import Presentation
 from trove_async.integrations._serving import serve
@@ -278,8 +279,11 @@ async def test_client_that_leaves_in_the_middle_gives_the_object_back(
         await given_back.wait()
 
 
-async def test_client_that_leaves_stops_a_read_that_hangs(store: Trove, fake: Fake) -> None:
-    # Under aiohttp, which tells handlers nothing, this is for the store's own timeouts.
+@both
+async def test_client_that_leaves_stops_a_read_that_hangs(
+    framework: str, store: Trove, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_aiohttp, "WATCH", 0.01)
     given_back = asyncio.Event()
 
     async def leaving() -> None:
@@ -287,7 +291,7 @@ async def test_client_that_leaves_stops_a_read_that_hangs(store: Trove, fake: Fa
 
     hanging = fake.hang("read")
     fake.before["get.exit"] = leaving
-    async with serving("starlette", store) as service:
+    async with serving(framework, store) as service:
         _, writer = await asyncio.open_connection("127.0.0.1", service.port)
         writer.write(request("GET", "/files/o"))
         await hanging.wait()

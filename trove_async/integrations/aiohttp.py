@@ -20,6 +20,7 @@ that is fast; uploads are held in the store's pool and nowhere else.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Unpack
 
 try:
@@ -31,7 +32,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 from trove_async import Trove, TroveError
-from trove_async._concurrency import shielded
+from trove_async._concurrency import shielded, task_group
 
 from ._headers import Presentation
 from ._problems import problem_of
@@ -48,12 +49,15 @@ if TYPE_CHECKING:
 
     from ._conditions import Header
     from ._problems import Answer
-    from ._serving import Redirect
+    from ._serving import Redirect, Stream
 
 _DECODED = frozenset(
     {"gzip", "deflate", "br"} | ({"zstd"} if hasattr(compression_utils, "HAS_ZSTD") else set())
 )
 """Content-Encodings that aiohttp undoes; bodies in others it hands over as they are."""
+
+WATCH = 1.0
+"""Seconds between two looks at whether a client is still there: aiohttp tells only who writes to it."""
 
 STORE = web.AppKey("trove_async", Trove)
 """Where `cleanup_ctx` puts the store, and `get_store` finds it."""
@@ -179,13 +183,19 @@ class ObjectResponse(web.StreamResponse):
             if self._stream is None:
                 await self.write_eof(self._content)
                 return writer
-            async for chunk in self._stream:
-                await self.write(chunk)
-            await self.write_eof()
+            await self._send(request, self._stream)
         finally:
             with shielded():
                 await self.aclose()
         return writer
+
+    async def _send(self, request: web.BaseRequest, stream: Stream) -> None:
+        async with task_group() as group:
+            group.start_soon(_left, request)
+            async for chunk in stream:
+                await self.write(chunk)
+            await self.write_eof()
+            group.cancel_scope.cancel()
 
 
 class UploadResponse(ObjectResponse):
@@ -245,6 +255,19 @@ def _header(request: web.Request) -> Header:
         return None if lines is None else ", ".join(lines)
 
     return header
+
+
+async def _left(request: web.BaseRequest) -> None:
+    """Wait until the client has left.
+
+    Raises:
+        ConnectionResetError: It has, as a write would say it.
+    """
+    while (  # noqa: ASYNC110 - there is no event: aiohttp tells nobody
+        transport := request.transport
+    ) is not None and not transport.is_closing():
+        await asyncio.sleep(WATCH)
+    raise ConnectionResetError("the client has left")
 
 
 async def _body(request: web.Request) -> AsyncGenerator[bytes]:
