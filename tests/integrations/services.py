@@ -42,12 +42,14 @@ class Service:
         port: Where it listens, on 127.0.0.1.
         downloads: Options of object_response.
         uploads: Options of store_upload.
+        uploaded: What it returned.
     """
 
     store: Trove
     port: int = 0
     downloads: dict[str, Any] = field(default_factory=dict)
     uploads: dict[str, Any] = field(default_factory=lambda: {"max_size": None})
+    uploaded: list[Any] = field(default_factory=list)
 
     def url(self, key: str) -> str:
         return f"http://127.0.0.1:{self.port}/files/{key}"
@@ -67,7 +69,9 @@ async def _starlette(service: Service) -> AsyncIterator[int]:
     async def endpoint(request: Request) -> Response:
         store, key = service.store, request.path_params["key"]
         if request.method in {"PUT", "POST"}:
-            return await on_starlette.store_upload(store, "files", key, request, **service.uploads)
+            took = await on_starlette.store_upload(store, "files", key, request, **service.uploads)
+            service.uploaded.append(took)
+            return took
         return await on_starlette.object_response(store, "files", key, request, **service.downloads)
 
     app = Starlette(
@@ -97,7 +101,9 @@ async def _aiohttp(service: Service) -> AsyncIterator[int]:
     async def endpoint(request: web.Request) -> web.StreamResponse:
         store, key = service.store, request.match_info["key"]
         if request.method in {"PUT", "POST"}:
-            return await on_aiohttp.store_upload(store, "files", key, request, **service.uploads)
+            took = await on_aiohttp.store_upload(store, "files", key, request, **service.uploads)
+            service.uploaded.append(took)
+            return took
         return await on_aiohttp.object_response(store, "files", key, request, **service.downloads)
 
     app = web.Application(middlewares=[on_aiohttp.error_middleware])

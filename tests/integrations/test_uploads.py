@@ -210,6 +210,34 @@ async def test_file_is_found_by_its_field(framework: str, store: Trove) -> None:
     assert (await store.head("files", "o")).content_type is None
 
 
+@both
+async def test_other_fields_of_a_form_are_given_back(framework: str, store: Trove) -> None:
+    odd = 'Content-Disposition: form-data; name="\u00fc"'
+    sent = form((NOTE, b"before"), (EMPTY, b""), (FILE, b"x"), (NOTE, b"a\r\n\xff"), (odd, b""))
+    head = request("POST", "/files/o", [": ".join(FORM), f"Content-Length: {len(sent)}"])
+    async with serving(framework, store) as service:
+        pieces = [sent[at : at + 3] for at in range(0, len(sent), 3)]
+        assert parsed(await raw(service.port, head, *pieces)).status == 201
+        await ask_httpx(service.url("o"), "PUT", [], b"raw")
+        await ask_httpx(service.url("o"), "POST", [FORM], form((NOTE, b"no file")))
+    in_form, plain, refused = service.uploaded
+    assert in_form.form == (("note", "before"), ("note", "a\r\n\ufffd"), ("\u00fc", ""))
+    assert in_form.info.size == 1
+    assert plain.form == refused.form == ()
+
+
+@pytest.mark.parametrize("fields", [[(NOTE, b"x" * 65_536)], [(NOTE, b"")] * 600])
+@both
+async def test_other_fields_of_a_form_are_few(
+    framework: str, fields: list[tuple[str, bytes]], store: Trove
+) -> None:
+    async with serving(framework, store) as service:
+        for parts in ([*fields, (FILE, b"x")], [(FILE, b"x"), *fields]):
+            got = await ask_httpx(service.url("o"), "POST", [FORM], form(*parts))
+            assert got.status == 413
+    assert await keys(store) == []
+
+
 @pytest.mark.parametrize("field", [None, "file"])
 @both
 async def test_input_without_a_chosen_file_is_read_past(

@@ -1,7 +1,7 @@
-"""The one file of a multipart/form-data body, as a stream: RFC 7578.
+"""The one file of a multipart/form-data body, as a stream, and the fields beside it: RFC 7578.
 
 `FormFile` is fed with bytes and gives back the file's: it does no I/O and holds no more than the
-header lines that it is in the middle of.
+other fields, and the header lines that it is in the middle of.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
+
+
+_FIELD = 128
+"""Bytes that a field takes beside its name and its value: a tuple of two strings."""
 
 
 class FormError(Exception):
@@ -31,6 +35,8 @@ class FormFile:
         complete: Whether the form has ended as it should.
         content_type: The file's type, as the client says.
         other: Bytes of the form that were not the file's.
+        fields: The fields that are no files, as far as they have come: names and values, in order.
+        held: Bytes that they take, about.
     """
 
     def __init__(self, content_type: str, field: str | None) -> None:
@@ -46,6 +52,7 @@ class FormFile:
             "on_header_end": self._header_ended,
             "on_headers_finished": self._headers_ended,
             "on_part_data": self._data,
+            "on_part_end": self._part_ended,
             "on_end": self._ended,
         }
         try:
@@ -55,8 +62,12 @@ class FormFile:
         self._field = field
         self._headers: dict[bytes, bytes] = {}
         self._name = self._value = b""
+        self._part_name = ""
         self._here = False
         self._pieces: list[bytes] = []
+        self._into: bytearray | None = None
+        self.fields: list[tuple[str, str]] = []
+        self.held = 0
         self.found = False
         self.complete = False
         self.content_type: str | None = None
@@ -93,6 +104,7 @@ class FormFile:
 
     def _headers_ended(self) -> None:
         said = parse_options_header(self._headers.get(b"content-disposition"))[1]
+        self._part_name = said.get(b"name", b"").decode(errors="replace")
         name = said.get(b"filename")
         if name == b"":
             self._here = False  # nothing was chosen: HTML, "constructing the entry list"
@@ -101,6 +113,9 @@ class FormFile:
         else:
             self._here = said.get(b"name") == self._field.encode()
         if not self._here:
+            if name is None:
+                self._into = bytearray()
+                self.held += len(self._part_name) + _FIELD
             return
         if self.found:
             raise FormError("The form has more than one file.")
@@ -111,6 +126,14 @@ class FormFile:
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._here:
             self._pieces.append(data[start:end])
+        elif self._into is not None:
+            self._into += data[start:end]
+            self.held += end - start
+
+    def _part_ended(self) -> None:
+        if self._into is not None:
+            self.fields.append((self._part_name, self._into.decode(errors="replace")))
+            self._into = None
 
     def _ended(self) -> None:
         self.complete = True

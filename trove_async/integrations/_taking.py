@@ -24,7 +24,7 @@ from ._headers import essence
 from ._problems import PROBLEMS, Answer, problem
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping
+    from collections.abc import AsyncGenerator, Mapping, Sequence
 
     from trove_async import ObjectInfo, Trove
 
@@ -34,6 +34,9 @@ _logger = logging.getLogger("trove_async.integrations")
 
 FORM_OVERHEAD = 1024 * 1024
 """Bytes that a form may have beside its file."""
+
+FORM_FIELDS = 64 * 1024
+"""Bytes of them that may be its other fields' values, which are held until the answer."""
 
 GRACE = 5.0
 """Seconds that a client may fall behind `Limits.min_rate`: any connection stalls now and then."""
@@ -92,6 +95,21 @@ class Sent:
     decoded: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """What became of a request.
+
+    Attributes:
+        answer: The answer.
+        info: The object, if it was stored.
+        form: The form's other fields, if it was: names and values, in order.
+    """
+
+    answer: Answer
+    info: ObjectInfo | None = None
+    form: Sequence[tuple[str, str]] = ()
+
+
 class _Refused(Exception):  # noqa: N818 - not an error: an answer
     """The body is not taken, and this is to be said of it."""
 
@@ -110,11 +128,8 @@ async def take(
     limits: Limits,
     field: str | None,
     fields: PutFields,
-) -> tuple[Answer, ObjectInfo | None]:
+) -> Taken:
     """Store the body of a request; see `store_upload` of a framework's room.
-
-    Returns:
-        The answer, and the object if it was stored.
 
     Raises:
         TroveError: The store failed.
@@ -124,14 +139,14 @@ async def take(
         try:
             info = await upload.put(store, bucket, key)
         except _Refused as refused:
-            return upload.refusal(refused.status, refused.detail), None
+            return upload.refusal(refused.status, refused.detail)
         except FormError as error:
-            return upload.refusal(400, str(error)), None
+            return upload.refusal(400, str(error))
         except Disconnected:
             _logger.debug("the client left in the middle of an upload of %r", f"{bucket}/{key}")
-            return upload.refusal(400, "The request ended early."), None  # to nobody
+            return upload.refusal(400, "The request ended early.")  # to nobody
         except (ObjectExistsError, PreconditionFailedError):
-            return upload.refusal(412, PROBLEMS[PreconditionFailedError].detail), None
+            return upload.refusal(412, PROBLEMS[PreconditionFailedError].detail)
     content = json.dumps({"key": info.key, "size": info.size, "etag": info.etag}).encode()
     headers = {
         "Location": quote(sent.location, safe=_URL),
@@ -141,7 +156,8 @@ async def take(
     }
     if not sent.decoded:  # RFC 9110, section 9.3.4: only for what is stored as it was sent
         headers["ETag"] = entity_tag(info.etag)
-    return Answer(status=201, headers=headers, content=content), info
+    answer = Answer(status=201, headers=headers, content=content)
+    return Taken(answer=answer, info=info, form=upload.form)
 
 
 def _length(sent: Sent) -> int | None:
@@ -208,9 +224,14 @@ class _Upload:
                     **fields,
                 )
 
-    def refusal(self, status: int, detail: str) -> Answer:
+    @property
+    def form(self) -> Sequence[tuple[str, str]]:
+        """What came in a form beside its file."""
+        return () if self._form is None else tuple(self._form.fields)
+
+    def refusal(self, status: int, detail: str) -> Taken:
         """Return the answer that says so, and ends the connection if more of the body may come."""
-        return problem(status, detail, close=not self._ended)
+        return Taken(answer=problem(status, detail, close=not self._ended))
 
     async def _pins(self, store: Trove, bucket: str, key: str) -> tuple[str | None, str | None]:
         """Judge the request's conditions by what is there; return what pins it for the put."""
@@ -299,6 +320,6 @@ class _Upload:
     def _fed(self, form: FormFile, chunk: bytes) -> list[bytes]:
         pieces = form.feed(chunk)
         self._count(sum(map(len, pieces)))
-        if form.other > FORM_OVERHEAD:
+        if form.other > FORM_OVERHEAD or form.held > FORM_FIELDS:
             raise _Refused(413, "The form has too much beside its file.")
         return pieces

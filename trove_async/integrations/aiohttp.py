@@ -15,7 +15,7 @@ Use it so::
         return await store_upload(get_store(request), "files", key, request, max_size=100_000_000)
 
 Memory: a download holds at most 512 KiB here for a client that is slow, or stalls, and 2 MiB for one
-that is fast; uploads are held in the store's pool and nowhere else.
+that is fast; uploads are held in the store's pool, and a form's other fields (up to 64 KiB) beside it.
 """
 
 from __future__ import annotations
@@ -37,15 +37,13 @@ from trove_async._concurrency import shielded, task_group
 from ._headers import Presentation
 from ._problems import problem_of
 from ._serving import serve
-from ._taking import Disconnected, Limits, PutFields, Sent, take
+from ._taking import Disconnected, Limits, PutFields, Sent, Taken, take
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.typedefs import Handler
-
-    from trove_async import ObjectInfo
 
     from ._conditions import Header
     from ._problems import Answer
@@ -135,8 +133,8 @@ async def store_upload(
         max_size: Bytes of the object, enforced while it is read; None: any number.
         min_rate: Bytes a second below which a client is dropped (408), once it has been waited for
             five seconds more than that allows; None: clients may be as slow as they like.
-        field: The form field that has the file; None: whichever has a file name. Other fields are
-            read past.
+        field: The form field that has the file; None: whichever has a file name. Fields that are no
+            files, of up to 64 KiB together, are in `UploadResponse.form`.
         location: The object's URL; None: the request's own path.
         **fields: Of the object, as to `Trove.put`: ``content_type`` (else the client's), …
 
@@ -153,8 +151,8 @@ async def store_upload(
         decoded=request.headers.get("Content-Encoding", "").lower() in _DECODED,
     )
     limits = Limits(max_size=max_size, min_rate=min_rate)
-    answer, info = await take(store, bucket, key, sent, limits=limits, field=field, fields=fields)
-    return UploadResponse(answer, info)
+    taken = await take(store, bucket, key, sent, limits=limits, field=field, fields=fields)
+    return UploadResponse(taken)
 
 
 class ObjectResponse(web.StreamResponse):
@@ -203,11 +201,13 @@ class UploadResponse(ObjectResponse):
 
     Attributes:
         info: The object as stored, None where it was not.
+        form: Where it came in a form, the names and values of the other fields, in order.
     """
 
-    def __init__(self, answer: Answer, info: ObjectInfo | None) -> None:
-        super().__init__(answer)
-        self.info = info
+    def __init__(self, taken: Taken) -> None:
+        super().__init__(taken.answer)
+        self.info = taken.info
+        self.form = taken.form
 
 
 def error_response(error: TroveError) -> web.StreamResponse:

@@ -14,7 +14,7 @@ Use it so::
         return await store_upload(store, "files", key, request, max_size=100_000_000)
 
 Memory: a download holds at most 512 KiB here for a client that is slow, or stalls, and 2 MiB for one
-that is fast; uploads are held in the store's pool and nowhere else.
+that is fast; uploads are held in the store's pool, and a form's other fields (up to 64 KiB) beside it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from trove_async._concurrency import shielded, task_group
 from ._headers import Presentation
 from ._problems import problem_of
 from ._serving import serve
-from ._taking import Disconnected, Limits, PutFields, Sent, take
+from ._taking import Disconnected, Limits, PutFields, Sent, Taken, take
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.types import Message, Receive, Scope, Send
-
-    from trove_async import ObjectInfo
 
     from ._conditions import Header
     from ._problems import Answer
@@ -132,8 +130,8 @@ async def store_upload(
         max_size: Bytes of the object, enforced while it is read; None: any number.
         min_rate: Bytes a second below which a client is dropped (408), once it has been waited for
             five seconds more than that allows; None: clients may be as slow as they like.
-        field: The form field that has the file; None: whichever has a file name. Other fields are
-            read past.
+        field: The form field that has the file; None: whichever has a file name. Fields that are no
+            files, of up to 64 KiB together, are in `UploadResponse.form`.
         location: The object's URL; None: the request's own path.
         **fields: Of the object, as to `Trove.put`: ``content_type`` (else the client's), …
 
@@ -149,8 +147,8 @@ async def store_upload(
         location=quote(request.scope["path"]) if location is None else location,
     )
     limits = Limits(max_size=max_size, min_rate=min_rate)
-    answer, info = await take(store, bucket, key, sent, limits=limits, field=field, fields=fields)
-    return UploadResponse(answer, request, info)
+    taken = await take(store, bucket, key, sent, limits=limits, field=field, fields=fields)
+    return UploadResponse(taken, request)
 
 
 class ObjectResponse(Response):
@@ -242,11 +240,13 @@ class UploadResponse(ObjectResponse):
 
     Attributes:
         info: The object as stored, None where it was not.
+        form: Where it came in a form, the names and values of the other fields, in order.
     """
 
-    def __init__(self, answer: Answer, request: Request, info: ObjectInfo | None) -> None:
-        super().__init__(answer, request)
-        self.info = info
+    def __init__(self, taken: Taken, request: Request) -> None:
+        super().__init__(taken.answer, request)
+        self.info = taken.info
+        self.form = taken.form
 
 
 def error_response(error: TroveError) -> Response:
