@@ -10,6 +10,7 @@ s3://bucket. Use curl:
 """
 
 import os
+import re
 from collections.abc import AsyncIterator, Sequence
 
 from aiohttp import web
@@ -54,19 +55,23 @@ async def delete(request: web.Request) -> web.Response:
 @routes.get("/files")
 async def listing(request: web.Request) -> web.Response:
     """List a page of objects; `next` is the cursor of the page after it."""
-    limit = min(int(request.query.get("limit", "100")), 1000)
+    limit = request.query.get("limit", "100")
+    if not re.fullmatch(r"[1-9][0-9]{0,2}|1000", limit):
+        raise web.HTTPBadRequest(text="limit is a number from 1 to 1000")
     found = get_store(request).list(
         "files",
         prefix=request.query.get("prefix", ""),
         cursor=request.query.get("cursor"),
-        page_size=limit,
+        page_size=int(limit),
     )
     page: Sequence[ObjectInfo] = await anext(found.pages(), [])
     files = [
         {"key": obj.key, "size": obj.size, "modified": obj.last_modified.isoformat()}
         for obj in page
     ]
-    return web.json_response({"files": files, "next": found.cursor if len(page) == limit else None})
+    return web.json_response(
+        {"files": files, "next": found.cursor if len(page) == int(limit) else None}
+    )
 
 
 @routes.post("/presign/{key:.+}")

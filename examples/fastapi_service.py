@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import uvicorn
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from trove_async import ObjectInfo, Trove, TroveError
@@ -47,7 +47,8 @@ app = FastAPI(lifespan=life)
 app.add_exception_handler(TroveError, error_handler)
 
 
-@app.api_route("/files/{key:path}", methods=["GET", "HEAD"])
+@app.head("/files/{key:path}", include_in_schema=False)
+@app.get("/files/{key:path}")
 async def download(key: str, request: Request, store: Store) -> Response:
     """Serve an object: ranges, conditions and all."""
     return await object_response(store, "files", key, request, cache_control="no-cache")
@@ -68,13 +69,16 @@ async def delete(key: str, store: Store) -> None:
 
 @app.get("/files")
 async def listing(
-    store: Store, prefix: str = "", cursor: str | None = None, limit: int = 100
+    store: Store,
+    prefix: str = "",
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
     """List a page of objects; `next` is the cursor of the page after it."""
-    found = store.list("files", prefix=prefix, cursor=cursor, page_size=min(limit, 1000))
+    found = store.list("files", prefix=prefix, cursor=cursor, page_size=limit)
     page: Sequence[ObjectInfo] = await anext(found.pages(), [])
     files = [{"key": obj.key, "size": obj.size, "modified": obj.last_modified} for obj in page]
-    return {"files": files, "next": found.cursor if len(page) == min(limit, 1000) else None}
+    return {"files": files, "next": found.cursor if len(page) == limit else None}
 
 
 @app.post("/presign/{key:path}")

@@ -74,9 +74,18 @@ async def test_service_does_what_it_says(name: str) -> None:
             query["cursor"] = page["next"]
         assert seen == [f"dir/{number}.txt" for number in range(5)]
 
+        for wrong in ({"limit": "0"}, {"limit": "x"}, {"limit": "9" * 9}, {"cursor": "x"}):
+            refused = await client.get("/files", params=wrong)
+            assert refused.status_code in {400, 422}, wrong
+
         assert (await client.delete("/files/dir/3.txt")).status_code == 204
         assert (await client.get("/files/dir/3.txt")).status_code == 404
         assert (await client.post("/presign/dir/1.txt")).status_code == 501  # of the disk's
+
+
+async def test_schema_has_each_operation_once() -> None:
+    schema = loaded("fastapi_service").app.openapi()  # it warns of operations with one id
+    assert schema["paths"]["/files/{key}"].keys() == {"get", "put", "post", "delete"}
 
 
 async def test_page_is_served_at_the_root() -> None:

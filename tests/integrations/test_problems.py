@@ -66,6 +66,20 @@ def test_every_error_is_in_the_table() -> None:
     assert told == STATUSES
 
 
+async def test_cursor_of_no_listing_is_the_clients_mistake() -> None:
+    async with store_of(Fake()) as store:
+        for number in range(2):
+            await store.put("bucket", f"{number}", b"")
+        listing = store.list("bucket", page_size=1)
+        await anext(listing.pages())
+        for cursor in ("nonsense", "", listing.cursor):
+            with pytest.raises(errors.ConfigError) as raised:
+                await store.list("bucket", prefix="other", cursor=cursor).all()
+            assert problem_of(raised.value).status == 400
+    untrusted = errors.ConfigError("the certificate", operation="list", backend="cold")
+    assert problem_of(untrusted).status == 500
+
+
 @pytest.mark.parametrize("cls", ERRORS)
 def test_problem_tells_what_and_nothing_of_where(
     cls: type[TroveError], caplog: pytest.LogCaptureFixture

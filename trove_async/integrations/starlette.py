@@ -5,7 +5,8 @@ Use it so::
     app = FastAPI(lifespan=lifespan(store))
     app.add_exception_handler(TroveError, error_handler)
 
-    @app.api_route("/files/{key:path}", methods=["GET", "HEAD"])
+    @app.head("/files/{key:path}", include_in_schema=False)
+    @app.get("/files/{key:path}")
     async def download(key: str, request: Request, store: Annotated[Trove, Depends(get_store)]):
         return await object_response(store, "files", key, request)
 
