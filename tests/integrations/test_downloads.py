@@ -21,7 +21,7 @@ from tests.integrations.services import (
     request,
     serving,
 )
-from trove_async import Trove, UnavailableError
+from trove_async import PreconditionFailedError, Trove, UnavailableError
 from trove_async.drivers.memory import MemoryDriver
 from trove_async.integrations import aiohttp as on_aiohttp
 from trove_async.integrations._conditions import entity_tag
@@ -192,6 +192,54 @@ async def test_version_is_checked_where_a_backend_cannot_pin_it() -> None:
         fake.before["get"] = replace
         got = await answer(store, if_none_match='"x"')
         assert await body_of(got) == b"another"
+        assert_idle(store, fake)
+
+
+@pytest.mark.parametrize(
+    ("range", "status", "content_range", "body"),
+    [
+        ("bytes=3-9", 206, "bytes 3-6/7", b"ther"),  # what there was of it comes back shorter
+        ("bytes=-9", 206, "bytes 0-6/7", b"another"),
+        ("bytes=100-109", 416, "bytes */7", None),
+        ("bytes=0-1,100-109", 206, "bytes 0-1/7", b"an"),
+    ],
+)
+@pytest.mark.parametrize("pinned", [True, False])
+async def test_range_of_an_object_that_became_shorter_is_the_new_ones(
+    pinned: bool,  # noqa: FBT001 - a parameter
+    range: str,
+    status: int,
+    content_range: str,
+    body: bytes | None,
+) -> None:
+    fake = Fake(get_conditions=pinned)
+    async with store_of(fake) as store:
+        await store.create_bucket("files")
+        await store.put("files", "o", BODY)
+
+        async def replace() -> None:
+            del fake.before["get"]
+            await store.put("files", "o", b"another")
+
+        fake.before["get"] = replace
+        got = await answer(store, range=range, if_none_match='"x"')
+        assert (got.status, got.headers["Content-Range"]) == (status, content_range)
+        if body is not None:
+            assert await body_of(got) == body
+        assert_idle(store, fake)
+
+
+async def test_parts_of_two_versions_never_make_one_answer() -> None:
+    # The backend cannot pin a version, and the second part is of another, and shorter.
+    fake = Fake(get_conditions=False)
+    async with store_of(fake) as store:
+        await store.create_bucket("files")
+        await store.put("files", "o", BODY)
+        got = await answer(store, range="bytes=0-9,5000-5009")
+        assert (got.status, got.stream is None) == (206, False)
+        await store.put("files", "o", content(5005, "other"))
+        with pytest.raises(PreconditionFailedError):
+            await body_of(got)
         assert_idle(store, fake)
 
 
