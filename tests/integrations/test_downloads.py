@@ -361,7 +361,7 @@ async def test_server_that_says_so_when_the_client_has_left_is_heard(
         await asyncio.Event().wait()
         raise AssertionError
 
-    scope = {"type": "http", "method": "GET", "headers": []}
+    scope = {"type": "http", "method": "GET", "path": "/files/o", "headers": []}
     response = await object_response(store, "files", "o", Request(scope))
     assert fake.open_readers == 1
     await response(scope, receive, send)

@@ -89,7 +89,7 @@ async def serve(
     presentation: Presentation,
     redirect: Redirect,
 ) -> Answer:
-    """Answer a GET or HEAD request for an object; see `object_response` of a framework's room.
+    """Answer a GET or HEAD request for an object; see `Verbs.object_response`.
 
     Raises:
         ObjectNotFoundError: There is no such object. Other errors of the store likewise.

@@ -83,12 +83,14 @@ class Sent:
     """The request, as its framework has it.
 
     Attributes:
+        method: Its method.
         header: Its headers.
         chunks: Its body; raises `Disconnected` if that ends early.
         location: Where the object is to be found afterwards.
         decoded: Whether the framework has undone a Content-Encoding.
     """
 
+    method: str
     header: Header
     chunks: AsyncGenerator[bytes]
     location: str
@@ -129,7 +131,7 @@ async def take(
     field: str | None,
     fields: PutFields,
 ) -> Taken:
-    """Store the body of a request; see `store_upload` of a framework's room.
+    """Store the body of a request; see `Verbs.store_upload`.
 
     Raises:
         TroveError: The store failed.

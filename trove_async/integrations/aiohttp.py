@@ -16,12 +16,14 @@ Use it so::
 
 Memory: a download holds at most 512 KiB here for a client that is slow, or stalls, and 2 MiB for one
 that is fast; uploads are held in the store's pool, and a form's other fields (up to 64 KiB) beside it.
+A body in a Content-Encoding that aiohttp undoes is stored decoded, others with their encoding. The
+app's ``client_max_size`` has no part in uploads.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING
 
 try:
     from aiohttp import ClientPayloadError, compression_utils, web
@@ -34,10 +36,9 @@ except ModuleNotFoundError as error:
 from trove_async import Trove, TroveError
 from trove_async._concurrency import shielded, task_group
 
-from ._headers import Presentation
 from ._problems import problem_of
-from ._serving import serve
-from ._taking import Disconnected, Limits, PutFields, Sent, Taken, take
+from ._taking import Disconnected, Sent, Taken
+from ._verbs import Verbs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -45,9 +46,8 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.typedefs import Handler
 
-    from ._conditions import Header
     from ._problems import Answer
-    from ._serving import Redirect, Stream
+    from ._serving import Stream
 
 _DECODED = frozenset(
     {"gzip", "deflate", "br"} | ({"zstd"} if hasattr(compression_utils, "HAS_ZSTD") else set())
@@ -59,100 +59,6 @@ WATCH = 1.0
 
 STORE = web.AppKey("trove_async", Trove)
 """Where `cleanup_ctx` puts the store, and `get_store` finds it."""
-
-
-async def object_response(
-    store: Trove,
-    bucket: str,
-    key: str,
-    request: web.Request,
-    *,
-    download_name: str | None = None,
-    cache_control: str | None = None,
-    redirect: Redirect = "never",
-    trusted: bool = False,
-) -> ObjectResponse:
-    """Answer a GET or HEAD request with an object: conditions, ranges and all, by RFC 9110.
-
-    The object is opened here, so that what goes wrong can still be answered otherwise; it is sent
-    when the response is. Return the response, or `ObjectResponse.aclose` it.
-
-    Args:
-        store: Where from.
-        bucket: Its bucket.
-        key: Its key; whatever a client makes of it, it is a key of that bucket and nothing else.
-        request: The request.
-        download_name: Offer it as a download of this name, which may be in any script.
-        cache_control: In place of the object's own.
-        redirect: ``"presign"`` sends a GET on to a presigned URL of the backend, good for five
-            minutes, where it has such; what is said here of headers then does not hold.
-        trusted: Serve types that a browser runs (HTML, SVG, XML, scripts) as what they are. Only
-            for objects of your own: others run them in your origin. Otherwise they are downloads.
-
-    Raises:
-        ObjectNotFoundError: There is no such object. Other errors of the store likewise.
-    """
-    answer = await serve(
-        store,
-        bucket,
-        key,
-        request.method,
-        _header(request),
-        presentation=Presentation(
-            download_name=download_name, cache_control=cache_control, trusted=trusted
-        ),
-        redirect=redirect,
-    )
-    return ObjectResponse(answer)
-
-
-async def store_upload(
-    store: Trove,
-    bucket: str,
-    key: str,
-    request: web.Request,
-    *,
-    max_size: int | None,
-    min_rate: float | None = None,
-    field: str | None = None,
-    location: str | None = None,
-    **fields: Unpack[PutFields],
-) -> UploadResponse:
-    """Store the body of a request: a raw one, or the file of a multipart/form-data one.
-
-    It is streamed at the pace of the slower side. A client that leaves, or breaks a limit, cancels
-    the put, and nothing is left behind. ``If-Match``, ``If-None-Match`` and ``If-Unmodified-Since``
-    are honoured atomically, where the backend can. A body in a Content-Encoding that aiohttp undoes
-    is stored decoded, others with their encoding. The app's ``client_max_size`` has no part in this.
-
-    Args:
-        store: Where to.
-        bucket: The bucket.
-        key: The key.
-        request: The request; nothing has read its body yet.
-        max_size: Bytes of the object, enforced while it is read; None: any number.
-        min_rate: Bytes a second below which a client is dropped (408), once it has been waited for
-            five seconds more than that allows; None: clients may be as slow as they like.
-        field: The form field that has the file; None: whichever has a file name. Fields that are no
-            files, of up to 64 KiB together, are in `UploadResponse.form`.
-        location: The object's URL; None: the request's own path.
-        **fields: Of the object, as to `Trove.put`: ``content_type`` (else the client's), …
-
-    Returns:
-        201 with Location and ETag; else 400, 408, 412 or 413 as problem details.
-
-    Raises:
-        TroveError: The store failed.
-    """
-    sent = Sent(
-        header=_header(request),
-        chunks=_body(request),
-        location=request.rel_url.raw_path if location is None else location,
-        decoded=request.headers.get("Content-Encoding", "").lower() in _DECODED,
-    )
-    limits = Limits(max_size=max_size, min_rate=min_rate)
-    taken = await take(store, bucket, key, sent, limits=limits, field=field, fields=fields)
-    return UploadResponse(taken)
 
 
 class ObjectResponse(web.StreamResponse):
@@ -210,6 +116,50 @@ class UploadResponse(ObjectResponse):
         self.form = taken.form
 
 
+def _sent(request: web.Request) -> Sent:
+    def header(name: str) -> str | None:
+        lines = request.headers.getall(name, None)
+        return None if lines is None else ", ".join(lines)
+
+    return Sent(
+        method=request.method,
+        header=header,
+        chunks=_body(request),
+        location=request.rel_url.raw_path,
+        decoded=request.headers.get("Content-Encoding", "").lower() in _DECODED,
+    )
+
+
+async def _left(request: web.BaseRequest) -> None:
+    """Wait until the client has left.
+
+    Raises:
+        ConnectionResetError: It has, as a write would say it.
+    """
+    while (  # noqa: ASYNC110 - there is no event: aiohttp tells nobody
+        transport := request.transport
+    ) is not None and not transport.is_closing():
+        await asyncio.sleep(WATCH)
+    raise ConnectionResetError("the client has left")
+
+
+async def _body(request: web.Request) -> AsyncGenerator[bytes]:
+    try:
+        async for chunk in request.content.iter_any():
+            yield chunk
+    except (ConnectionError, ClientPayloadError, web.RequestPayloadError) as error:
+        raise Disconnected from error
+
+
+_verbs = Verbs(
+    sent=_sent,
+    serving=lambda answer, _: ObjectResponse(answer),
+    taken=lambda taken, _: UploadResponse(taken),
+)
+object_response = _verbs.object_response
+store_upload = _verbs.store_upload
+
+
 def error_response(error: TroveError) -> web.StreamResponse:
     """Return the response that tells a client of a store's error, as problem details (RFC 9457)."""
     return ObjectResponse(problem_of(error))
@@ -247,32 +197,3 @@ def get_store(request: web.Request) -> Trove:
     if found is None:
         raise RuntimeError("the app has no store: app.cleanup_ctx.append(cleanup_ctx(store))")
     return found
-
-
-def _header(request: web.Request) -> Header:
-    def header(name: str) -> str | None:
-        lines = request.headers.getall(name, None)
-        return None if lines is None else ", ".join(lines)
-
-    return header
-
-
-async def _left(request: web.BaseRequest) -> None:
-    """Wait until the client has left.
-
-    Raises:
-        ConnectionResetError: It has, as a write would say it.
-    """
-    while (  # noqa: ASYNC110 - there is no event: aiohttp tells nobody
-        transport := request.transport
-    ) is not None and not transport.is_closing():
-        await asyncio.sleep(WATCH)
-    raise ConnectionResetError("the client has left")
-
-
-async def _body(request: web.Request) -> AsyncGenerator[bytes]:
-    try:
-        async for chunk in request.content.iter_any():
-            yield chunk
-    except (ConnectionError, ClientPayloadError, web.RequestPayloadError) as error:
-        raise Disconnected from error

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Unpack, cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
 try:
@@ -37,10 +37,9 @@ except ModuleNotFoundError as error:
 from trove_async import Trove, TroveError
 from trove_async._concurrency import shielded, task_group
 
-from ._headers import Presentation
 from ._problems import problem_of
-from ._serving import serve
-from ._taking import Disconnected, Limits, PutFields, Sent, Taken, take
+from ._taking import Disconnected, Sent, Taken
+from ._verbs import Verbs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -50,106 +49,12 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Message, Receive, Scope, Send
 
-    from ._conditions import Header
     from ._problems import Answer
-    from ._serving import Redirect
 
 _STATE = "trove"
 
 LINGER = 5.0
 """Seconds in which a client that was refused may send on: see `ObjectResponse`."""
-
-
-async def object_response(
-    store: Trove,
-    bucket: str,
-    key: str,
-    request: Request,
-    *,
-    download_name: str | None = None,
-    cache_control: str | None = None,
-    redirect: Redirect = "never",
-    trusted: bool = False,
-) -> ObjectResponse:
-    """Answer a GET or HEAD request with an object: conditions, ranges and all, by RFC 9110.
-
-    The object is opened here, so that what goes wrong can still be answered otherwise; it is sent
-    when the response is. Return the response, or `ObjectResponse.aclose` it.
-
-    Args:
-        store: Where from.
-        bucket: Its bucket.
-        key: Its key; whatever a client makes of it, it is a key of that bucket and nothing else.
-        request: The request.
-        download_name: Offer it as a download of this name, which may be in any script.
-        cache_control: In place of the object's own.
-        redirect: ``"presign"`` sends a GET on to a presigned URL of the backend, good for five
-            minutes, where it has such; what is said here of headers then does not hold.
-        trusted: Serve types that a browser runs (HTML, SVG, XML, scripts) as what they are. Only
-            for objects of your own: others run them in your origin. Otherwise they are downloads.
-
-    Raises:
-        ObjectNotFoundError: There is no such object. Other errors of the store likewise.
-    """
-    answer = await serve(
-        store,
-        bucket,
-        key,
-        request.method,
-        _header(request),
-        presentation=Presentation(
-            download_name=download_name, cache_control=cache_control, trusted=trusted
-        ),
-        redirect=redirect,
-    )
-    return ObjectResponse(answer, request)
-
-
-async def store_upload(
-    store: Trove,
-    bucket: str,
-    key: str,
-    request: Request,
-    *,
-    max_size: int | None,
-    min_rate: float | None = None,
-    field: str | None = None,
-    location: str | None = None,
-    **fields: Unpack[PutFields],
-) -> UploadResponse:
-    """Store the body of a request: a raw one, or the file of a multipart/form-data one.
-
-    It is streamed at the pace of the slower side. A client that leaves, or breaks a limit, cancels
-    the put, and nothing is left behind. ``If-Match``, ``If-None-Match`` and ``If-Unmodified-Since``
-    are honoured atomically, where the backend can.
-
-    Args:
-        store: Where to.
-        bucket: The bucket.
-        key: The key.
-        request: The request; nothing has read its body yet.
-        max_size: Bytes of the object, enforced while it is read; None: any number.
-        min_rate: Bytes a second below which a client is dropped (408), once it has been waited for
-            five seconds more than that allows; None: clients may be as slow as they like.
-        field: The form field that has the file; None: whichever has a file name. Fields that are no
-            files, of up to 64 KiB together, are in `UploadResponse.form`.
-        location: The object's URL; None: the request's own path.
-        **fields: Of the object, as to `Trove.put`: ``content_type`` (else the client's), …
-
-    Returns:
-        201 with Location and ETag; else 400, 408, 412 or 413 as problem details.
-
-    Raises:
-        TroveError: The store failed.
-    """
-    sent = Sent(
-        header=_header(request),
-        chunks=_body(request),
-        location=quote(request.scope["path"]) if location is None else location,
-    )
-    limits = Limits(max_size=max_size, min_rate=min_rate)
-    taken = await take(store, bucket, key, sent, limits=limits, field=field, fields=fields)
-    return UploadResponse(taken, request)
 
 
 class ObjectResponse(Response):
@@ -199,14 +104,14 @@ class ObjectResponse(Response):
         lose the answer (RFC 9112, section 9.6).
         """
         body = {"type": "http.response.body", "body": self.body, "more_body": True}
-        if not (await _sent(send, self._start) and await _sent(send, body)):
+        if not (await _delivered(send, self._start) and await _delivered(send, body)):
             return
         # RuntimeError: of starlette, where the body had come to its end already.
         with suppress(TimeoutError, ClientDisconnect, RuntimeError):
             async with asyncio.timeout(LINGER), aclosing(request.stream()) as stream:
                 async for _ in stream:
                     pass
-        await _sent(send, {"type": "http.response.body", "body": b"", "more_body": False})
+        await _delivered(send, {"type": "http.response.body", "body": b"", "more_body": False})
 
     @property
     def _start(self) -> Message:
@@ -218,16 +123,16 @@ class ObjectResponse(Response):
 
     async def _send(self, send: Send) -> None:
         assert self._stream is not None  # noqa: S101 - asked by the caller
-        if not await _sent(send, self._start):
+        if not await _delivered(send, self._start):
             return
         async for chunk in self._stream:
             body = {"type": "http.response.body", "body": chunk, "more_body": True}
-            if not await _sent(send, body):
+            if not await _delivered(send, body):
                 return
-        await _sent(send, {"type": "http.response.body", "body": b"", "more_body": False})
+        await _delivered(send, {"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _sent(send: Send, message: Message) -> bool:
+async def _delivered(send: Send, message: Message) -> bool:
     """Send a message; False: the client has left, as servers since ASGI HTTP 2.4 say it."""
     try:
         await send(message)
@@ -248,6 +153,33 @@ class UploadResponse(ObjectResponse):
         super().__init__(taken.answer, request)
         self.info = taken.info
         self.form = taken.form
+
+
+def _sent(request: Request) -> Sent:
+    def header(name: str) -> str | None:
+        lines = request.headers.getlist(name)
+        return ", ".join(lines) if lines else None
+
+    return Sent(
+        method=request.method,
+        header=header,
+        chunks=_body(request),
+        location=quote(request.scope["path"]),
+    )
+
+
+async def _body(request: Request) -> AsyncGenerator[bytes]:
+    try:
+        async with aclosing(request.stream()) as stream:
+            async for chunk in stream:
+                yield chunk
+    except ClientDisconnect as error:
+        raise Disconnected from error
+
+
+_verbs = Verbs(sent=_sent, serving=ObjectResponse, taken=UploadResponse)
+object_response = _verbs.object_response
+store_upload = _verbs.store_upload
 
 
 def error_response(error: TroveError) -> Response:
@@ -287,20 +219,3 @@ def get_store(connection: HTTPConnection) -> Trove:
     if found is None:
         raise RuntimeError("the app has no store: make it with lifespan=lifespan(store)")
     return cast("Trove", found)
-
-
-def _header(request: Request) -> Header:
-    def header(name: str) -> str | None:
-        lines = request.headers.getlist(name)
-        return ", ".join(lines) if lines else None
-
-    return header
-
-
-async def _body(request: Request) -> AsyncGenerator[bytes]:
-    try:
-        async with aclosing(request.stream()) as stream:
-            async for chunk in stream:
-                yield chunk
-    except ClientDisconnect as error:
-        raise Disconnected from error
