@@ -9,7 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.requests import Request
+from starlette.routing import Route
 
 from tests.fakes import Fake, assert_idle, content, store_of
 from tests.integrations.services import (
@@ -19,6 +22,7 @@ from tests.integrations.services import (
     parsed,
     raw,
     request,
+    running_asgi,
     serving,
 )
 from trove_async import PreconditionFailedError, Trove, UnavailableError
@@ -27,12 +31,13 @@ from trove_async.integrations import aiohttp as on_aiohttp
 from trove_async.integrations._conditions import entity_tag
 from trove_async.integrations._headers import Presentation
 from trove_async.integrations._serving import serve
-from trove_async.integrations.starlette import object_response
+from trove_async.integrations.starlette import object_response, store_upload
 from trove_async.models import MiB
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from starlette.responses import Response
     from starlette.types import Message
 
     from trove_async.integrations._problems import Answer
@@ -290,6 +295,27 @@ async def test_object_whose_headers_cannot_be_sent_is_served(framework: str, sto
     assert (got.status, got.body) == (200, BODY)
     assert got.headers["content-type"] == "application/octet-stream"
     assert got.headers["content-disposition"] == 'attachment; filename="o"'
+
+
+async def test_background_tasks_run_after_any_answer(store: Trove) -> None:
+    await store.put("files", "small", b"x")
+    done: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        key = request.path_params["key"]
+        if request.method == "PUT":
+            got: Response = await store_upload(store, "files", key, request, max_size=1)
+        else:
+            got = await object_response(store, "files", key, request)
+        got.background = BackgroundTask(done.append, f"{request.method} {key} {got.status_code}")
+        return got
+
+    app = Starlette(routes=[Route("/{key}", endpoint, methods=["GET", "PUT"])])
+    async with running_asgi(app) as port:
+        await ask_httpx(f"http://127.0.0.1:{port}/o", "GET", [], None)
+        await ask_httpx(f"http://127.0.0.1:{port}/small", "GET", [], None)
+        await ask_httpx(f"http://127.0.0.1:{port}/p", "PUT", [], b"xx")
+    assert done == ["GET o 200", "GET small 200", "PUT p 413"]
 
 
 @both

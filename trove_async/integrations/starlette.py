@@ -76,10 +76,15 @@ class ObjectResponse(Response):
         """Send the response; stop at once if the client leaves."""
         if self._refused is not None:
             await self._refuse(self._refused, send)
-            return
-        if self._stream is None:
+        elif self._stream is not None:
+            await self._serve(receive, send)
+        else:
             await super().__call__(scope, receive, send)
             return
+        if self.background is not None:
+            await self.background()
+
+    async def _serve(self, receive: Receive, send: Send) -> None:
         try:
             async with task_group() as group:
 
@@ -94,8 +99,6 @@ class ObjectResponse(Response):
         finally:
             with shielded():
                 await self.aclose()
-        if self.background is not None:
-            await self.background()
 
     async def _refuse(self, request: Request, send: Send) -> None:
         """Send an answer to a request whose body was not read, and take what comes of it for a while.
