@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import json
 import os
 import socket
@@ -34,12 +33,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from obstore.store import LocalStore, S3Store
 
-import trove_async.drivers
 from trove_async import Trove
-from trove_async.driver import AsyncDriver
-from trove_async.drivers import LocalDriver
+from trove_async.drivers import LocalDriver, S3Driver
 from trove_async.integrations import aiohttp as on_aiohttp
 from trove_async.integrations import starlette as on_starlette
+from trove_async.testing import servers
 
 SMALL, LARGE = 1024, 64 * MiB
 SMALL_REQUESTS, SMALL_CLIENTS = 3000, 16
@@ -73,8 +71,12 @@ def trove(backend: dict[str, str]) -> Trove:
     """Return our store over the backend."""
     if "root" in backend:
         return Trove(LocalDriver(backend["root"], fsync=False))
-    room = importlib.import_module("trove_async.drivers.s3")  # there may be none yet
-    driver: AsyncDriver = room.S3Driver(**backend)
+    driver = S3Driver(
+        endpoint_url=backend["endpoint_url"],
+        region=backend["region"],
+        access_key_id=backend["access_key_id"],
+        secret_access_key=backend["secret_access_key"],
+    )
     return Trove(driver)
 
 
@@ -310,14 +312,11 @@ async def fill(store: Trove) -> None:
 
 @contextmanager
 def backends(directory: str) -> Iterator[dict[str, dict[str, str]]]:
-    """Yield what is there to serve from: the disk, and S3 where there is a driver for it."""
-    found = {"local": {"root": directory}}
-    with ExitStack() as stack:
-        if "S3Driver" in trove_async.drivers.__all__:
-            servers = importlib.import_module("trove_async.testing.servers")
-            server = stack.enter_context(servers.seaweedfs())
-            names = ("endpoint_url", "access_key_id", "secret_access_key", "region")
-            found["s3"] = {name: getattr(server, name) for name in names}
+    """Yield what there is to serve from: the disk, and an S3 server."""
+    with servers.seaweedfs() as server:
+        names = ("endpoint_url", "access_key_id", "secret_access_key", "region")
+        s3 = {name: getattr(server, name) for name in names}
+        found = {"local": {"root": directory}, "s3": s3}
         for backend in found.values():
             asyncio.run(fill(trove(backend)))
         yield found
