@@ -273,6 +273,7 @@ WRONG_FORMS: dict[str, tuple[bytes, str]] = {
     "cut in the file": (form((FILE, b"x" * 100))[:-50], "ends early"),
     "no form": (b"hello", "malformed"),
     "bad header": (form(("Content\x00Disposition: x", b"x")), "malformed"),
+    "control character in the type": (form((FILE + "\x01", b"x")), "malformed"),
     "long header": (form((f"X: {'x' * 10_000}", b"x")), "malformed"),
 }
 

@@ -6,6 +6,7 @@ other fields, and the header lines that it is in the middle of.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
@@ -14,6 +15,9 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
+
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""RFC 9110, section 5.5: what no field's value holds. The parser lets it through, servers do not."""
 
 _FIELD = 128
 """Bytes that a field takes beside its name and its value: a tuple of two strings."""
@@ -121,6 +125,8 @@ class FormFile:
             raise FormError("The form has more than one file.")
         self.found = True
         kind = self._headers.get(b"content-type")
+        if kind is not None and _CONTROL.search(kind):
+            raise FormError("The form is malformed.")
         self.content_type = None if kind is None else kind.decode("latin-1")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
