@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.store_fakes import Fake, Unordered, fill, store_of
-from trove_async import ConfigError, Prefix, Route
+from trove_async import CursorError, Prefix, Route
 from trove_async.models import DeleteOptions
 from trove_async.router import Router
 
@@ -141,7 +141,7 @@ async def test_cursor_of_another_listing_is_refused(change: Callable[[Trove], An
         await store.put("other", "a", b"")
         listing = change(store)
         await anext(listing)
-        with pytest.raises(ConfigError, match="belongs to another listing"):
+        with pytest.raises(CursorError, match="belongs to another listing"):
             await anext(store.list("data", cursor=listing.cursor))
 
 
@@ -151,7 +151,7 @@ async def test_cursor_of_other_routes_is_refused() -> None:
         listing = store.list("data")
         await anext(listing)
     async with store_over(drivers, routes=[("*.log", "cold"), ("*.z", "third")]) as other:
-        with pytest.raises(ConfigError, match="routes must be those"):
+        with pytest.raises(CursorError, match="routes must be those"):
             await other.list("data", cursor=listing.cursor).all()
 
 
@@ -160,7 +160,7 @@ def refused(cursor: str) -> None:
         driver = Fake()
         await fill(driver, "data", "a")
         async with store_of(driver) as store:
-            with pytest.raises(ConfigError) as caught:
+            with pytest.raises(CursorError) as caught:
                 await store.list("data", cursor=cursor).all()
             assert "\n" not in str(caught.value)
             assert driver.pages == []
@@ -215,7 +215,7 @@ def test_right_fingerprint_with_wrong_facts_is_refused_or_harmless(at: int, valu
             content[at] = value
             try:
                 await store.list("data", include_shadowed=True, cursor=cursor_of(content)).all()
-            except ConfigError as error:
+            except CursorError as error:
                 assert "tampered" in str(error)  # noqa: PT017 - or it is a listing
 
     asyncio.run(main())
@@ -235,7 +235,7 @@ async def test_tampered_cursor_is_refused(at: int, value: object) -> None:
         padded = listing.cursor + "=" * (-len(listing.cursor) % 4)
         content = json.loads(base64.urlsafe_b64decode(padded))
         content[at] = value
-        with pytest.raises(ConfigError, match="tampered"):
+        with pytest.raises(CursorError, match="tampered"):
             await store.list("data", cursor=cursor_of(content)).all()
 
 

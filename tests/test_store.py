@@ -13,6 +13,7 @@ from trove_async import (
     BackendNotFoundError,
     BucketNotFoundError,
     ConfigError,
+    CursorError,
     Event,
     InvalidNameError,
     ObjectNotFoundError,
@@ -300,7 +301,7 @@ REMEDIES: list[tuple[Callable[[Trove], Any], type[Exception], str]] = [
     (lambda store: store.list("none").all(), BucketNotFoundError, "create_bucket makes it"),
     (lambda store: store.delete_many("data", "key"), TypeError, "[key]"),
     (lambda store: store.list("data", delimiter=""), ValueError, "None: no delimiter"),
-    (lambda store: store.list("data", cursor="x").all(), ConfigError, "ObjectIterator.cursor"),
+    (lambda store: store.list("data", cursor="x").all(), CursorError, "ObjectIterator.cursor"),
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
-from .errors import ConfigError
+from .errors import CursorError
 
 if TYPE_CHECKING:
     from .models import Entry
@@ -82,14 +82,14 @@ def decoded(cursor: str, facts: Facts) -> Position:
     """Return the position that a cursor tells.
 
     Raises:
-        ConfigError: It is no cursor, or one of a listing with other facts.
+        CursorError: It is no cursor, or one of a listing with other facts.
     """
     content = _content(cursor)
     if content is None:
-        raise ConfigError("this is no cursor of a listing: pass what ObjectIterator.cursor was")
+        raise CursorError("this is no cursor of a listing: pass what ObjectIterator.cursor was")
     fingerprint, start_after, stage, key, rank, before, token, limit = content
     if fingerprint != _fingerprint(facts):
-        raise ConfigError(
+        raise CursorError(
             "this cursor belongs to another listing: bucket, prefix, delimiter, backends and"
             " routes must be those that it came from"
         )
@@ -103,7 +103,7 @@ def decoded(cursor: str, facts: Facts) -> Position:
         and _is_count(limit)
         and limit > 0
     ):
-        raise ConfigError("this cursor was tampered with: pass what ObjectIterator.cursor was")
+        raise CursorError("this cursor was tampered with: pass what ObjectIterator.cursor was")
     return Position(
         start_after=start_after,
         stage=stage,

@@ -80,7 +80,7 @@ class Query:
         """Return where the listing starts.
 
         Raises:
-            ConfigError: The cursor is none, or belongs to another listing.
+            CursorError: The cursor is none, or belongs to another listing.
         """
         # No key holds a NUL, so what follows the first one in `start_after` decides nothing.
         start_after = (self.options.start_after or "").partition("\0")[0]

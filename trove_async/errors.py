@@ -17,6 +17,7 @@
     ├── UnauthenticatedError
     ├── InvalidNameError             (also ValueError)
     ├── PatternError                 (also ValueError)
+    ├── CursorError                  (also ValueError)
     ├── ConfigError                  (also ValueError)
     ├── NotSupportedError
     ├── RangeError
@@ -181,6 +182,10 @@ class InvalidNameError(TroveError, ValueError):
 
 class PatternError(TroveError, ValueError):
     """A route's pattern is malformed."""
+
+
+class CursorError(TroveError, ValueError):
+    """A cursor that is none, or belongs to a listing with other backends, rules or arguments."""
 
 
 class ConfigError(TroveError, ValueError):

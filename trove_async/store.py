@@ -525,7 +525,7 @@ class Trove:
 
         Raises:
             BucketNotFoundError: No backend has the bucket (when iterated).
-            ConfigError: The cursor belongs to another listing (when iterated).
+            CursorError: The cursor belongs to another listing (when iterated).
         """
         _names.check_bucket(bucket)
         options = _checks.list_options(

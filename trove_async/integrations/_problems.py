@@ -73,6 +73,7 @@ PROBLEMS: Mapping[type[TroveError], Problem] = {
     errors.UnauthenticatedError: Problem(502, "The object store does not know this service."),
     errors.InvalidNameError: Problem(400, "No object can have such a name or header."),
     errors.PatternError: Problem(500, "The object store is set up wrongly."),
+    errors.CursorError: Problem(400, "This is no cursor of this listing."),
     errors.ConfigError: Problem(500, "The object store is set up wrongly."),
     errors.NotSupportedError: Problem(501, "The object store cannot do this."),
     errors.RangeError: Problem(416, "The object has no such range."),
@@ -86,12 +87,8 @@ PROBLEMS: Mapping[type[TroveError], Problem] = {
     errors.TimedOutError: Problem(504, "The object store did not answer in time."),
     errors.PoolTimeoutError: Problem(503, "The service is busy."),
 }
-"""Every class of `trove_async.errors`, but for `CURSOR`. A backend that throttles this service is a 503, never a 429:
+"""Every class of `trove_async.errors`. A backend that throttles this service is a 503, never a 429:
 it is not the client who asks too often."""
-
-
-CURSOR = Problem(400, "This is no cursor of this listing.")
-"""A ConfigError as well, for who has the cursor; in a service that is the client."""
 
 
 def problem(
@@ -119,8 +116,6 @@ def problem(
 def problem_of(error: TroveError) -> Answer:
     """Return the answer that tells a client of a store's error; what the client is not told is logged."""
     found = next(PROBLEMS[cls] for cls in type(error).__mro__ if cls in PROBLEMS)
-    if isinstance(error, errors.ConfigError) and error.operation == "list" and not error.backend:
-        found = CURSOR
     if found.status >= _SERVER_ERROR:
         _logger.warning("answered with %d: %s", found.status, error, exc_info=error)
     headers = {}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trove_async import BucketNotFoundError, ConfigError, InvalidNameError, ObjectInfo, Prefix
+from trove_async import BucketNotFoundError, CursorError, InvalidNameError, ObjectInfo, Prefix
 from trove_async.testing.driver.listing import NARROWINGS, TREE, expected
 from trove_async.testing.store._topic import StoreTopic
 
@@ -85,10 +85,10 @@ class StoreListing(StoreTopic):
             (other_bucket, {}),
         ]
         for name, options in others:
-            with pytest.raises(ConfigError):
+            with pytest.raises(CursorError):
                 await store.list(name, cursor=listing.cursor, **options).all()
         for nonsense in ("", "x", "\u00e9", "W10"):
-            with pytest.raises(ConfigError):
+            with pytest.raises(CursorError):
                 await store.list(bucket, cursor=nonsense).all()
 
     @pytest.mark.parametrize("page_size", [1, 2, 5, 1000])
