@@ -47,6 +47,7 @@ from .models import (
     Prefix,
     RouteDecision,
     Timeout,
+    VersionInfo,
 )
 from .pool import BufferPool, PoolStatistics
 from .reader import ObjectReader, OpeningReader
@@ -106,5 +107,6 @@ __all__ = [
     "TroveError",
     "UnauthenticatedError",
     "UnavailableError",
+    "VersionInfo",
     "route_function",
 ]

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         Part,
         PutOptions,
         Timeout,
+        VersionPage,
     )
     from .pool import BufferPool
 
@@ -88,7 +89,7 @@ class Capabilities:
         server_copy: `Copying` is implemented.
         bulk_delete: `BulkDeleting` is implemented: the most keys of one call; 0: it is not.
         presign: `Presigning` is implemented.
-        versions: version_id is honoured by get, head and delete.
+        versions: version_id is honoured by get, head and delete, and `Versioned` is implemented.
         ordered: list_page is in bytewise order of UTF-8 keys.
         private_namespace: Bucket names are this backend's own, so a missing bucket may be made.
         embedded: Calls wait for no network: no timeouts are armed around them.
@@ -421,6 +422,27 @@ class Presigning(Protocol):
 
     async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
         """Return a URL that allows one method (``"GET"`` or ``"PUT"``) for `expires` seconds."""
+        ...
+
+
+class Versioned(Protocol):
+    """Optional: what a key had before, too, where its bucket keeps that. `Capabilities.versions`."""
+
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        """Return one page of all versions of the bucket's objects, delete markers among them.
+
+        Keys come in the order of `AsyncDriver.list_page`; the versions of one come together, also
+        across pages, the newest first. At most one of a key is the latest. A bucket that keeps no
+        versions has one of each object. Nothing is held between pages.
+
+        Args:
+            bucket: An existing bucket.
+            options: All but the delimiter, which is never set. A page may have more entries than
+                ``limit`` only where they are of one key: a backend may tell its oldest first.
+
+        Raises:
+            BucketNotFoundError: There is no such bucket.
+        """
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .errors import ConfigError, RangeError
@@ -267,6 +267,52 @@ Entry: TypeAlias = ObjectInfo | Prefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VersionInfo:
+    """What a listing of versions tells of one of them.
+
+    Attributes:
+        bucket: Its bucket's name, as the caller knows it.
+        key: Its key.
+        version_id: What get and delete take as ``version_id``.
+        size: Bytes that the backend keeps for it; 0 of a delete marker.
+        etag: As in `ObjectInfo.etag`; empty of a delete marker.
+        last_modified: When it was written, in UTC.
+        storage_class: The backend's name of its class, None where it has none.
+        latest: Whether it is what its key has now: what get reads without an id or, of a delete
+            marker, why there is nothing to read.
+        deleted: Whether it is a delete marker, which has no content: what a delete without an id
+            leaves on backends that mark so. Others only cease to have a latest version.
+        backend: The name of the backend that holds it, filled in by the store.
+    """
+
+    bucket: str
+    key: str
+    version_id: str
+    size: int
+    etag: str
+    last_modified: datetime
+    storage_class: str | None = None
+    latest: bool
+    deleted: bool = False
+    backend: str = ""
+
+    def located(
+        self, *, backend: str | None = None, bucket: str | None = None, key: str | None = None
+    ) -> VersionInfo:
+        """Return the same facts under another backend's, bucket's or key's name."""
+        return replace(
+            self,
+            backend=self.backend if backend is None else backend,
+            bucket=self.bucket if bucket is None else bucket,
+            key=self.key if key is None else key,
+        )
+
+
+Listed: TypeAlias = Entry | VersionInfo
+"""What a listing has, of objects or of their versions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BucketInfo:
     """What is known of one bucket.
 
@@ -471,6 +517,14 @@ class Page:
     """One page of a listing: its entries, and the token of the next page if there is one."""
 
     entries: Sequence[ObjectInfo | Prefix]
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionPage:
+    """One page of a listing of versions, and the token of the next page if there is one."""
+
+    entries: Sequence[VersionInfo]
     token: str | None = None
 
 
