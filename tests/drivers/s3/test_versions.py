@@ -1,33 +1,39 @@
-"""A bucket that keeps versions: each is read, looked at and deleted by its id."""
+"""A bucket that keeps versions: each is told, read, looked at and deleted by its id."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 import pytest
 
-from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3._lean import LeanPlane
-from trove_async.errors import ObjectNotFoundError
-from trove_async.models import DeleteOptions, GetOptions, PutOptions
+from tests.drivers.s3.test_conformance import driver_of
+from trove_async.drivers.s3._versions import page_of_all, parse_versions, versions_query
+from trove_async.drivers.s3._xml import MalformedAnswer
+from trove_async.errors import (
+    BucketNotFoundError,
+    ClosedError,
+    NotSupportedError,
+    ObjectNotFoundError,
+)
+from trove_async.models import (
+    DeleteOptions,
+    GetOptions,
+    ListOptions,
+    PutOptions,
+    VersionInfo,
+    VersionPage,
+)
 from trove_async.testing import opened
 
 if TYPE_CHECKING:
     from trove_async.testing.servers import S3Server
 
-ENABLED = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
-
 
 async def test_versions_are_told_apart(seaweed: S3Server) -> None:
     bucket = f"versions-{uuid4().hex[:20]}"
-    driver = S3Driver(
-        region=seaweed.region,
-        endpoint_url=seaweed.endpoint_url,
-        access_key_id=seaweed.access_key_id,
-        secret_access_key=seaweed.secret_access_key,
-        dialect="seaweedfs",
-    )
+    driver = driver_of(seaweed, dialect="seaweedfs")
 
     async def read(version_id: str | None) -> bytes:
         async with driver.get(bucket, "key", GetOptions(version_id=version_id)) as reader:
@@ -35,12 +41,7 @@ async def test_versions_are_told_apart(seaweed: S3Server) -> None:
 
     async with opened(driver):
         await driver.create_bucket(bucket)
-        plane = driver._plane
-        assert isinstance(plane, LeanPlane)
-        answer = await plane._client.send(
-            "PUT", bucket, query="versioning", headers={}, views=[memoryview(ENABLED)]
-        )
-        answer.close()
+        await driver.set_versioning(bucket, enabled=True)
         old, new = [
             await driver.put(bucket, "key", [memoryview(body)], PutOptions())
             for body in (b"old", b"new one")
@@ -57,3 +58,170 @@ async def test_versions_are_told_apart(seaweed: S3Server) -> None:
         with pytest.raises(ObjectNotFoundError):
             await read(new.version_id)
         assert await read(old.version_id) == b"old"
+
+
+AMAZON = """<?xml version="1.0" encoding="UTF-8"?>
+<ListVersionsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
+  <Name>bucket</Name><Prefix>a</Prefix><KeyMarker/><VersionIdMarker/>
+  <NextKeyMarker>c%2Bd+e</NextKeyMarker><NextVersionIdMarker>w+/</NextVersionIdMarker>
+  <MaxKeys>5</MaxKeys><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>
+  <Version><Key>a%2B</Key><VersionId>3</VersionId><IsLatest>true</IsLatest>
+    <LastModified>2009-10-12T17:50:30.000Z</LastModified><ETag>&quot;33&quot;</ETag>
+    <Size>434234</Size><StorageClass>STANDARD</StorageClass><Owner><ID>7</ID></Owner></Version>
+  <DeleteMarker><Key>a%2B</Key><VersionId>2</VersionId><IsLatest>false</IsLatest>
+    <LastModified>2009-10-12T17:50:30.000Z</LastModified><Owner><ID>7</ID></Owner></DeleteMarker>
+  <Version><Key>a%2B</Key><VersionId>null</VersionId><IsLatest>false</IsLatest>
+    <LastModified>2009-10-12T17:50:30.000Z</LastModified><ETag>"11"</ETag><Size>1</Size></Version>
+  <DeleteMarker><Key>c%2Bd+e</Key><VersionId>w+/</VersionId><IsLatest>true</IsLatest>
+    <LastModified>2009-10-12T17:50:31.000Z</LastModified></DeleteMarker>
+</ListVersionsResult>"""
+
+
+def read_as(text: str) -> VersionPage:
+    return parse_versions(text.encode(), bucket="bucket", backend="cold")
+
+
+def test_versions_and_markers_are_read_in_the_order_in_which_they_stand() -> None:
+    page = read_as(AMAZON)
+    newest = page.entries[0]
+    assert newest == VersionInfo(
+        bucket="bucket",
+        key="a+",
+        version_id="3",
+        size=434234,
+        etag="33",
+        last_modified=datetime(2009, 10, 12, 17, 50, 30, tzinfo=UTC),
+        storage_class="STANDARD",
+        latest=True,
+        backend="cold",
+    )
+    assert [(one.key, one.version_id, one.size, one.deleted) for one in page.entries] == [
+        ("a+", "3", 434234, False),
+        ("a+", "2", 0, True),
+        ("a+", "null", 1, False),
+        ("c+d e", "w+/", 0, True),
+    ]
+
+
+def test_next_page_is_asked_for_by_both_markers() -> None:
+    token = read_as(AMAZON).token
+    assert versions_query(ListOptions(prefix="a", start_after="a", token=token, limit=5000)) == {
+        "versions": "",
+        "encoding-type": "url",
+        "max-keys": "1000",
+        "prefix": "a",
+        "key-marker": "c+d e",
+        "version-id-marker": "w+/",
+    }
+    assert versions_query(ListOptions(start_after="b", limit=7)) == {
+        "versions": "",
+        "encoding-type": "url",
+        "max-keys": "7",
+        "key-marker": "b",
+    }
+
+
+def test_markers_that_are_told_apart_are_put_where_they_belong() -> None:
+    def said(kind: str, key: str, version_id: str, second: int, latest: str) -> str:
+        return (
+            f"<{kind}><Key>{key}</Key><VersionId>{version_id}</VersionId><IsLatest>{latest}"
+            f"</IsLatest><LastModified>2026-01-01T00:00:{second:02}Z</LastModified>"
+            f"<Size>1</Size></{kind}>"
+        )
+
+    page = read_as(
+        "<ListVersionsResult>"
+        + said("Version", "a", "3", 3, "false")
+        + said("Version", "a", "1", 1, "false")
+        + said("Version", "b", "1", 1, "true")
+        + said("DeleteMarker", "a", "4", 3, "true")
+        + said("DeleteMarker", "a", "2", 2, "false")
+        + "<IsTruncated>false</IsTruncated></ListVersionsResult>"
+    )
+    assert [(one.key, one.version_id) for one in page.entries] == [
+        ("a", "4"),
+        ("a", "3"),
+        ("a", "2"),
+        ("a", "1"),
+        ("b", "1"),
+    ]
+    assert page.token is None
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        AMAZON.replace("<NextKeyMarker>c%2Bd+e</NextKeyMarker>", ""),
+        AMAZON.replace("<VersionId>2</VersionId>", ""),
+        AMAZON.replace("<Size>1</Size>", "<Size>-1</Size>"),
+        AMAZON.replace("<Key>a%2B</Key>", "<Key></Key>"),
+        AMAZON.replace("<Key>a%2B</Key>", "<Key>%ff</Key>"),
+        AMAZON.replace("17:50:31", "17:50:61"),
+        AMAZON.replace("ListVersionsResult", "ListBucketResult"),
+        AMAZON[:-30],
+    ],
+)
+def test_page_of_versions_that_makes_no_sense_is_refused(broken: str) -> None:
+    with pytest.raises(MalformedAnswer):
+        read_as(broken)
+
+
+async def test_page_out_of_all_goes_on_behind_what_was_told_whatever_is_deleted() -> None:
+    def version(key: str, number: int) -> VersionInfo:
+        return VersionInfo(
+            bucket="b",
+            key=key,
+            version_id=str(number),
+            size=0,
+            etag="",
+            last_modified=datetime.now(UTC),
+            latest=False,
+        )
+
+    told = [version("b", 1), version("a", 3), version("a", 2), version("a", 1)]
+    asked: list[ListOptions] = []
+
+    async def ask(_bucket: str, options: ListOptions) -> VersionPage:
+        asked.append(options)
+        return VersionPage(entries=told)
+
+    first = await page_of_all(ask, "b", ListOptions(prefix="p", limit=2))
+    assert [one.version_id for one in first.entries] == ["3", "2"]
+    del told[1:3]
+    told.insert(1, version("a", 4))
+    second = await page_of_all(ask, "b", ListOptions(prefix="p", limit=2, token=first.token))
+    assert [(one.key, one.version_id) for one in second.entries] == [("a", "1"), ("b", "1")]
+    assert second.token is None
+    behind = await page_of_all(ask, "b", ListOptions(start_after="a"))
+    assert [one.key for one in behind.entries] == ["b"]
+    assert {(one.limit, one.token) for one in asked} == {(1000, None)}
+
+
+async def test_more_than_a_service_tells_without_loss_is_refused() -> None:
+    async def ask(_bucket: str, _options: ListOptions) -> VersionPage:
+        return VersionPage(entries=[], token="more")
+
+    with pytest.raises(NotSupportedError, match="longer prefix"):
+        await page_of_all(ask, "b", ListOptions())
+
+
+@pytest.mark.parametrize("data_plane", ["lean", "sdk"])
+async def test_versioning_is_set_and_suspended(
+    moto_server: S3Server, data_plane: Literal["lean", "sdk"]
+) -> None:
+    bucket = f"versions-{uuid4().hex[:20]}"
+    driver = driver_of(moto_server, data_plane=data_plane)
+    with pytest.raises(ClosedError):
+        await driver.set_versioning(bucket, enabled=True)
+    async with opened(driver):
+        with pytest.raises(BucketNotFoundError):
+            await driver.set_versioning(bucket, enabled=True)
+        await driver.create_bucket(bucket)
+        told = []
+        for enabled in (True, False, True):
+            await driver.set_versioning(bucket, enabled=enabled)
+            client = await driver.client
+            told.append((await client.get_bucket_versioning(Bucket=bucket))["Status"])
+        assert told == ["Enabled", "Suspended", "Enabled"]
+    with pytest.raises(ClosedError):
+        await driver.set_versioning(bucket, enabled=True)

@@ -134,7 +134,7 @@ def parse_error(body: bytes) -> ErrorAnswer:
 
 def parse_upload_id(body: bytes) -> str:
     """Return the id of the upload that CreateMultipartUpload opened."""
-    upload_id = facts(_result(body, "InitiateMultipartUploadResult")).get("UploadId", "").strip()
+    upload_id = facts(result_of(body, "InitiateMultipartUploadResult")).get("UploadId", "").strip()
     if not upload_id:
         raise MalformedAnswer("an upload without its id")
     return upload_id
@@ -142,17 +142,17 @@ def parse_upload_id(body: bytes) -> str:
 
 def parse_completed(body: bytes) -> Stored:
     """Return what CompleteMultipartUpload made."""
-    return _stored(_result(body, "CompleteMultipartUploadResult"))
+    return _stored(result_of(body, "CompleteMultipartUploadResult"))
 
 
 def parse_copied(body: bytes) -> Stored:
     """Return what CopyObject made."""
-    return _stored(_result(body, "CopyObjectResult"))
+    return _stored(result_of(body, "CopyObjectResult"))
 
 
 def parse_part_copied(body: bytes) -> Stored:
     """Return what UploadPartCopy made."""
-    return _stored(_result(body, "CopyPartResult"))
+    return _stored(result_of(body, "CopyPartResult"))
 
 
 def parse_deleted(body: bytes) -> Mapping[str, ErrorAnswer | None]:
@@ -161,7 +161,7 @@ def parse_deleted(body: bytes) -> Mapping[str, ErrorAnswer | None]:
     A key that the answer does not name, or not as it was sent (there are services that do not
     protect a line end), is missing: nothing is known of it.
     """
-    root = _result(body, "DeleteResult")
+    root = result_of(body, "DeleteResult")
     fates: dict[str, ErrorAnswer | None] = {}
     for deleted in children(root, "Deleted"):
         fates[facts(deleted).get("Key", "")] = None
@@ -172,14 +172,14 @@ def parse_deleted(body: bytes) -> Mapping[str, ErrorAnswer | None]:
 
 def parse_uploads(body: bytes) -> UploadsPage:
     """Return a page of ListMultipartUploads, its keys decoded if the answer encodes them."""
-    root = _result(body, "ListMultipartUploadsResult")
+    root = result_of(body, "ListMultipartUploadsResult")
     page = facts(root)
     encoded = page.get("EncodingType", "").strip() == "url"
     uploads = [
         OpenUpload(
-            key=_key(upload.get("Key", ""), encoded=encoded),
+            key=key_of(upload.get("Key", ""), encoded=encoded),
             upload_id=upload.get("UploadId", ""),
-            initiated=_date(upload.get("Initiated", "")),
+            initiated=date_of(upload.get("Initiated", "")),
         )
         for upload in map(facts, children(root, "Upload"))
     ]
@@ -187,7 +187,7 @@ def parse_uploads(body: bytes) -> UploadsPage:
         raise MalformedAnswer("an upload without its key or id")
     if page.get("IsTruncated", "").strip() != "true":
         return UploadsPage(uploads=uploads)
-    key = _key(page.get("NextKeyMarker", ""), encoded=encoded)
+    key = key_of(page.get("NextKeyMarker", ""), encoded=encoded)
     upload_id = page.get("NextUploadIdMarker", "")
     if not key:
         raise MalformedAnswer("more uploads, and no marker of the next")
@@ -196,7 +196,7 @@ def parse_uploads(body: bytes) -> UploadsPage:
 
 def parse_buckets(body: bytes) -> BucketsPage:
     """Return a page of ListBuckets."""
-    root = _result(body, "ListAllMyBucketsResult")
+    root = result_of(body, "ListAllMyBucketsResult")
     buckets = []
     for bucket in (bucket for all_ in children(root, "Buckets") for bucket in all_):
         told = facts(bucket)
@@ -204,14 +204,14 @@ def parse_buckets(body: bytes) -> BucketsPage:
         named = told.get("Name", "")
         if not named:
             raise MalformedAnswer("a bucket without its name")
-        buckets.append(BucketInfo(name=named, created=_date(created) if created else None))
+        buckets.append(BucketInfo(name=named, created=date_of(created) if created else None))
     return BucketsPage(buckets=buckets, token=facts(root).get("ContinuationToken") or None)
 
 
 def parse_location(body: bytes) -> str:
     """Return the region that GetBucketLocation names, by the name that it is signed with."""
     # SeaweedFS answers with what it would be sent.
-    root = _result(body, "LocationConstraint", "CreateBucketConfiguration")
+    root = result_of(body, "LocationConstraint", "CreateBucketConfiguration")
     region = (facts(root).get("LocationConstraint") or root.text or "").strip()
     # S3 API Reference, "GetBucketLocation": nothing is us-east-1; buckets of old have "EU".
     return {"": "us-east-1", "EU": "eu-west-1"}.get(region, region)
@@ -219,7 +219,7 @@ def parse_location(body: bytes) -> str:
 
 def parse_tags(body: bytes) -> Mapping[str, str]:
     """Return the tags that GetObjectTagging tells."""
-    root = _result(body, "Tagging")
+    root = result_of(body, "Tagging")
     tags = (facts(tag) for tag_set in children(root, "TagSet") for tag in children(tag_set, "Tag"))
     return {tag.get("Key", ""): tag.get("Value", "") for tag in tags}
 
@@ -229,7 +229,13 @@ def _document(body: bytes) -> Element:
     return parse(decode(body).lstrip())
 
 
-def _result(body: bytes, *wanted: str) -> Element:
+def result_of(body: bytes, *wanted: str) -> Element:
+    """Return the root of a document that is one of those wanted.
+
+    Raises:
+        AnsweredError: It is an error.
+        MalformedAnswer: It is neither.
+    """
     root = _document(body)
     if name(root) == "Error":
         raise AnsweredError(_error(root))
@@ -253,7 +259,7 @@ def _stored(root: Element) -> Stored:
     modified = told.get("LastModified", "").strip()
     return Stored(
         etag=etag,
-        last_modified=_date(modified) if modified else None,
+        last_modified=date_of(modified) if modified else None,
         checksums={
             algorithm: told[element]
             for algorithm, element in CHECKSUM_ELEMENTS.items()
@@ -262,7 +268,8 @@ def _stored(root: Element) -> Stored:
     )
 
 
-def _key(text: str, *, encoded: bool) -> str:
+def key_of(text: str, *, encoded: bool) -> str:
+    """Return a key that an answer tells, encoded or not."""
     try:
         return decode_value(text) if encoded else text
     except UnicodeDecodeError:
@@ -272,7 +279,8 @@ def _key(text: str, *, encoded: bool) -> str:
 _UTC = re.compile(r".*T.*Z")
 
 
-def _date(text: str) -> datetime:
+def date_of(text: str) -> datetime:
+    """Return a time that an answer tells."""
     try:
         if _UTC.fullmatch(text.strip()):
             return datetime.fromisoformat(text.strip())

@@ -43,6 +43,7 @@ from ._keys import bare_etag, encode_query, quoted_etag
 from ._pages import parse_page
 from ._plane import UploadId
 from ._requests import crc32c_of, source_headers
+from ._versions import parse_versions, versioning_body, versions_query
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         ListOptions,
         Page,
         PutOptions,
+        VersionPage,
     )
 
     from ._answers import Stored, UploadsPage
@@ -191,11 +193,7 @@ class LeanPlane:
             "POST",
             bucket,
             query="delete",
-            headers={
-                "content-type": "application/xml",
-                # One of the two is required; older services know this one only.
-                "content-md5": b64encode(md5(body, usedforsecurity=False).digest()).decode(),
-            },
+            headers=_summed(body),
             views=[memoryview(body)],
         )
         told = await self._document(answer, parse_deleted)
@@ -230,6 +228,22 @@ class LeanPlane:
         return await self._document(
             answer, lambda body: parse_page(body, bucket=bucket, backend=self._backend)
         )
+
+    async def list_versions(self, bucket: str, options: ListOptions) -> VersionPage:
+        """Return a page of a listing of versions."""
+        query = encode_query(versions_query(options))
+        answer = await self._client.send("GET", bucket, query=query, headers={})
+        return await self._document(
+            answer, lambda body: parse_versions(body, bucket=bucket, backend=self._backend)
+        )
+
+    async def set_versioning(self, bucket: str, *, enabled: bool) -> None:
+        """Make a bucket keep versions from now on, or no more."""
+        body = versioning_body(enabled=enabled)
+        answer = await self._client.send(
+            "PUT", bucket, query="versioning", headers=_summed(body), views=[memoryview(body)]
+        )
+        answer.close()
 
     async def copy_object(
         self, src_bucket: str, src_key: str, bucket: str, key: str, options: CopyOptions
@@ -428,6 +442,15 @@ class LeanPlane:
 
 def _malformed(error: MalformedAnswer) -> UnavailableError:
     return UnavailableError(f"the service's answer makes no sense: {error}")
+
+
+def _summed(body: bytes) -> dict[str, str]:
+    """Return the headers of a document that must come with a checksum."""
+    return {
+        "content-type": "application/xml",
+        # One of several is required; older services know this one only.
+        "content-md5": b64encode(md5(body, usedforsecurity=False).digest()).decode(),
+    }
 
 
 def _unsummed(options: PutOptions) -> dict[str, str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ObjectInfo,
         Page,
         PutOptions,
+        VersionPage,
     )
 
     from ._answers import SentPart, UploadsPage
@@ -63,6 +64,14 @@ class Plane(Protocol):
 
     async def list_objects(self, bucket: str, options: ListOptions) -> Page:
         """Return a page of a listing."""
+        ...
+
+    async def list_versions(self, bucket: str, options: ListOptions) -> VersionPage:
+        """Return a page of a listing of versions."""
+        ...
+
+    async def set_versioning(self, bucket: str, *, enabled: bool) -> None:
+        """Make a bucket keep versions from now on, or no more."""
         ...
 
     async def copy_object(

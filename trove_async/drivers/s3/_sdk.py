@@ -31,11 +31,19 @@ from ._keys import bare_etag, quoted_etag
 from ._plane import UploadId
 from ._requests import crc32c_of, source_headers
 from ._sdk_client import edge
+from ._versions import markers, parse_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trove_async.models import CopyOptions, DeleteOptions, GetOptions, ListOptions, PutOptions
+    from trove_async.models import (
+        CopyOptions,
+        DeleteOptions,
+        GetOptions,
+        ListOptions,
+        PutOptions,
+        VersionPage,
+    )
 
     from ._sdk_client import SdkClient
     from ._session import Endpoint
@@ -55,6 +63,9 @@ _PARAMETERS: Final = {
     **{f"x-amz-checksum-{name}": element for name, element in CHECKSUM_ELEMENTS.items()},
 }
 """What the SDK calls the headers that we send."""
+
+_DOCUMENT: Final = "TroveDocument"
+"""Where, among what the SDK answers, the document is that it was read from."""
 
 _SINGLES: Final = 8
 
@@ -80,6 +91,7 @@ class SdkPlane:
         checksums: bool,
     ) -> None:
         self._client = client
+        client.sdk.meta.events.register("before-parse.s3.ListObjectVersions", _keep_document)
         self._call = client.call
         self._endpoint = endpoint
         self._backend = backend
@@ -227,6 +239,22 @@ class SdkPlane:
             )
             entries.sort(key=lambda entry: entry.key)
         return Page(entries=entries, token=answer.get("NextContinuationToken"))
+
+    async def list_versions(self, bucket: str, options: ListOptions) -> VersionPage:
+        """Return a page of a listing of versions."""
+        asked: dict[str, Any] = {"Prefix": options.prefix, "MaxKeys": min(options.limit, 1000)}
+        named = zip(("KeyMarker", "VersionIdMarker"), markers(options), strict=True)
+        asked |= {parameter: marker for parameter, marker in named if marker is not None}
+        answer, _ = await self._call("list_object_versions", Bucket=bucket, **asked, **self._owned)
+        with edge():
+            return parse_versions(answer[_DOCUMENT], bucket=bucket, backend=self._backend)
+
+    async def set_versioning(self, bucket: str, *, enabled: bool) -> None:
+        """Make a bucket keep versions from now on, or no more."""
+        status = {"Status": "Enabled" if enabled else "Suspended"}
+        await self._call(
+            "put_bucket_versioning", Bucket=bucket, VersioningConfiguration=status, **self._owned
+        )
 
     async def copy_object(
         self, src_bucket: str, src_key: str, bucket: str, key: str, options: CopyOptions
@@ -446,6 +474,13 @@ class _Body:
     def close(self) -> None:
         """Let go of the connection. Idempotent."""
         self._body.close()
+
+
+def _keep_document(
+    response_dict: Mapping[str, Any], customized_response_dict: dict[str, Any], **_: object
+) -> None:
+    """Keep what is answered: as the SDK reads it, the order of versions and markers is lost."""
+    customized_response_dict[_DOCUMENT] = response_dict["body"]
 
 
 def _parameters(headers: Mapping[str, str]) -> dict[str, Any]:

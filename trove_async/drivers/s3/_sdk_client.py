@@ -168,6 +168,11 @@ class SdkClient:
             session.get_scoped_config()
         return session
 
+    @property
+    def sdk(self) -> Any:  # noqa: ANN401 - the SDK has no types
+        """The client itself."""
+        return self._client
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._stack.aclose()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib import import_module
 from itertools import islice
 from operator import attrgetter, gt
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from trove_async._concurrency import Permits, in_thread
 from trove_async._http import Reader, transport_over
@@ -25,18 +26,20 @@ from trove_async.errors import (
     ObjectNotFoundError,
     PermissionDeniedError,
 )
-from trove_async.models import DeleteResult, GiB, MiB, TiB
+from trove_async.models import DeleteResult, GiB, MiB, Page, TiB, VersionPage
 
 from ._client import Client
+from ._control import ControlPlane
 from ._copying import Copier
 from ._dialects import UNKNOWN, dialect_of
 from ._lean import LeanPlane
 from ._session import Endpoint, Identity, Session
 from ._uploads import PartedUpload, abort_forgotten
+from ._versions import page_of_all
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from trove_async._http import Opened, Transport
@@ -48,7 +51,6 @@ if TYPE_CHECKING:
         GetOptions,
         ListOptions,
         ObjectInfo,
-        Page,
         PutOptions,
     )
 
@@ -57,6 +59,8 @@ if TYPE_CHECKING:
     from ._plane import Plane
     from ._sdk import SdkPlane
     from ._sdk_client import SdkClient
+
+P = TypeVar("P", Page, VersionPage)
 
 _MIN_PART: Final = 5 * MiB
 _MAX_PART: Final = 5 * GiB
@@ -160,6 +164,7 @@ class S3Driver:
         self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
         self._capabilities = self._claimed()
         self._open: Plane | None = None
+        self._control: ControlPlane | None = None
         self._known = KnownBuckets(self._head_bucket)
         self._others = Permits(max_connections, "connection for other requests")
         self._permit_seconds = 0.0
@@ -213,9 +218,10 @@ class S3Driver:
         transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)
         self._open = lean = self._lean(transport, session, context)
         self._dialect = await dialect_of(self._dialect_name, endpoint, transport)
+        self._control = ControlPlane(lambda: self._sdk_client(session, context))
         if self._data_plane == "sdk":
             await lean.aclose()
-            self._open = await self._by_sdk(session, context)
+            self._open = await self._by_sdk(await self._control.client(), context)
         self._copier = Copier(self._open, self._known.exists)
         self._capabilities = self._claimed()
 
@@ -229,7 +235,7 @@ class S3Driver:
             client, transport, context.backend, endpoint.region, checksums=self._checksums
         )
 
-    async def _by_sdk(self, session: Session, context: DriverContext) -> Plane:
+    async def _sdk_client(self, session: Session, context: DriverContext) -> SdkClient:
         # The SDK takes long to import, and reads files meanwhile.
         client: SdkClient = (await in_thread(import_module, f"{_ROOMS}._sdk_client")).SdkClient(
             self._identity,
@@ -240,6 +246,10 @@ class S3Driver:
             connections=self._max_connections,
             proxy=self._proxy,
         )
+        await client.open()
+        return client
+
+    async def _by_sdk(self, client: SdkClient, context: DriverContext) -> SdkPlane:
         plane: SdkPlane = (await in_thread(import_module, f"{_ROOMS}._sdk")).SdkPlane(
             client,
             self._endpoint,
@@ -247,15 +257,43 @@ class S3Driver:
             owner=self._owner,
             checksums=self._checksums,
         )
-        await client.open()
         return plane
 
     async def aclose(self) -> None:
         """Close all connections."""
         plane, self._open = self._open, None
+        control, self._control = self._control, None
         self._known = KnownBuckets(self._head_bucket)
-        if plane is not None:
-            await plane.aclose()
+        try:
+            if control is not None:
+                await control.aclose()
+        finally:
+            if plane is not None:
+                await plane.aclose()
+
+    @property
+    def client(self) -> Awaitable[Any]:
+        """The AWS SDK's own client, open: ``client = await driver.client``.
+
+        The way to all that is not wrapped here: lifecycle rules, bucket policies, the tags of an
+        object that is there, encryption defaults, … It is aiobotocore's S3 client, with this
+        driver's endpoint, region and credentials, made when it is first asked for and closed with
+        the driver. Its calls raise the SDK's errors, are not tried again, and know nothing of
+        `expected_bucket_owner` or of `tls` (it heeds AWS_CA_BUNDLE).
+
+        Example:
+            >>> client = await driver.client
+            >>> await client.put_object_tagging(Bucket="data", Key="app.log", Tagging=tags)
+
+        Raises:
+            ClosedError: The driver is not open.
+        """
+        if self._control is None:
+            raise ClosedError("the driver is not open")
+        return self._client_of(self._control)
+
+    async def _client_of(self, control: ControlPlane) -> Any:  # noqa: ANN401 - the SDK has no types
+        return (await control.client()).sdk
 
     @property
     def _plane(self) -> Plane:
@@ -335,18 +373,24 @@ class S3Driver:
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
+        return await self._page(self._plane.list_objects, bucket, options)
+
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        """Return one page of the versions of the bucket's objects. See `Versioned.version_page`."""
+        ask = self._plane.list_versions
+        if self._dialect.directories:
+            ask = partial(page_of_all, ask)
+        return await self._page(ask, bucket, options)
+
+    async def _page(
+        self, ask: Callable[[str, ListOptions], Awaitable[P]], bucket: str, options: ListOptions
+    ) -> P:
         async with Permit(self._others, self._permit_seconds):
-            page = await self._list(bucket, options)
+            page = await _asked(ask, bucket, options)
             while not page.entries and page.token is not None:
-                page = await self._list(bucket, replace(options, token=page.token))
+                page = await _asked(ask, bucket, replace(options, token=page.token))
         if self._dialect.ordered:
             _check_order(page, options)
-        return page
-
-    async def _list(self, bucket: str, options: ListOptions) -> Page:
-        page = await self._plane.list_objects(bucket, options)
-        if page.token is not None and page.token == options.token:
-            raise BackendError("the service's listing leads to the same page again and again")
         return page
 
     def upload(
@@ -404,6 +448,24 @@ class S3Driver:
 
     # -- buckets ---------------------------------------------------------------------------------------
 
+    async def set_versioning(self, bucket: str, enabled: bool) -> None:  # noqa: FBT001 - the verb's
+        """Make the bucket keep what its objects were before, or keep no more from now on.
+
+        What it kept stays, until it is deleted by its id: a bucket that ever kept versions can be
+        suspended, not made to forget. S3 User Guide, "Using versioning in S3 buckets".
+
+        Args:
+            bucket: An existing bucket.
+            enabled: Whether versions are kept.
+
+        Raises:
+            BucketNotFoundError: There is no such bucket.
+            PermissionDeniedError: These credentials may not do so.
+            ClosedError: The driver is not open.
+        """
+        async with Permit(self._others, self._permit_seconds):
+            await self._plane.set_versioning(bucket, enabled=enabled)
+
     async def create_bucket(self, bucket: str) -> None:
         """Make the bucket, in this driver's region. See `AsyncDriver.create_bucket`."""
         async with Permit(self._others, self._permit_seconds):
@@ -440,7 +502,16 @@ class S3Driver:
             raise BucketNotFoundError(error.message) from error
 
 
-def _check_order(page: Page, options: ListOptions) -> None:
+async def _asked(
+    ask: Callable[[str, ListOptions], Awaitable[P]], bucket: str, options: ListOptions
+) -> P:
+    page = await ask(bucket, options)
+    if page.token is not None and page.token == options.token:
+        raise BackendError("the service's listing leads to the same page again and again")
+    return page
+
+
+def _check_order(page: Page | VersionPage, options: ListOptions) -> None:
     """Raise if the service does not list in the order that merged listings rely on."""
     keys = list(map(_key_of, page.entries))
     if options.start_after is not None and options.token is None and keys:

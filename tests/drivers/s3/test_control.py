@@ -1,0 +1,112 @@
+"""The SDK's own client: the way to what is not wrapped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+from uuid import uuid4
+
+import pytest
+
+from tests.drivers.s3.test_conformance import driver_of
+from trove_async._concurrency import task_group
+from trove_async.drivers.s3._control import ControlPlane
+from trove_async.errors import ClosedError
+from trove_async.testing import opened
+from trove_async.testing._driving import write
+
+if TYPE_CHECKING:
+    from trove_async.drivers.s3._sdk_client import SdkClient
+    from trove_async.testing.servers import S3Server
+
+
+@pytest.mark.parametrize("data_plane", ["lean", "sdk"])
+async def test_client_sets_a_lifecycle_rule(
+    moto_server: S3Server, data_plane: Literal["lean", "sdk"]
+) -> None:
+    bucket = f"control-{uuid4().hex[:20]}"
+    rule = {
+        "ID": "forget",
+        "Status": "Enabled",
+        "Filter": {"Prefix": "tmp/"},
+        "Expiration": {"Days": 7},
+    }
+    driver = driver_of(moto_server, data_plane=data_plane)
+    async with opened(driver):
+        await driver.create_bucket(bucket)
+        client = await driver.client
+        await client.put_bucket_lifecycle_configuration(
+            Bucket=bucket, LifecycleConfiguration={"Rules": [rule]}
+        )
+        told = await client.get_bucket_lifecycle_configuration(Bucket=bucket)
+        assert told["Rules"] == [rule]
+
+
+async def test_client_tags_an_object_that_is_there_and_head_tells_it(
+    moto_server: S3Server,
+) -> None:
+    bucket = f"control-{uuid4().hex[:20]}"
+    driver = driver_of(moto_server)
+    async with opened(driver):
+        await driver.create_bucket(bucket)
+        await write(driver, bucket, "key")
+        client = await driver.client
+        await client.put_object_tagging(
+            Bucket=bucket,
+            Key="key",
+            Tagging={"TagSet": [{"Key": "kept", "Value": "until 2030"}]},
+        )
+        assert dict((await driver.head(bucket, "key")).tags) == {"kept": "until 2030"}
+
+
+async def test_client_has_the_endpoint_the_region_and_the_credentials_of_the_driver(
+    seaweed: S3Server,
+) -> None:
+    driver = driver_of(seaweed)
+    async with opened(driver):
+        client = await driver.client
+        assert client is await driver.client
+        assert client.meta.endpoint_url == seaweed.endpoint_url
+        assert client.meta.region_name == seaweed.region
+        assert "Buckets" in await client.list_buckets()  # SeaweedFS looks at the signature
+
+
+async def test_client_is_there_only_while_the_driver_is_open(moto_server: S3Server) -> None:
+    driver = driver_of(moto_server)
+    with pytest.raises(ClosedError):
+        _ = driver.client
+    async with opened(driver):
+        asked = driver.client
+    with pytest.raises(ClosedError):
+        await asked
+    with pytest.raises(ClosedError):
+        _ = driver.client
+
+
+class Client:
+    closed = 0
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+async def test_client_is_made_once_whoever_asks_first() -> None:
+    made: list[Client] = []
+
+    async def make() -> SdkClient:
+        made.append(Client())
+        return made[-1]  # type: ignore[return-value]  # nothing else of it is looked at
+
+    control = ControlPlane(make)
+    async with task_group() as group:
+        for _ in range(3):
+            group.start_soon(control.client)
+    assert len(made) == 1
+    await control.aclose()
+    assert made[0].closed == 1
+
+
+async def test_client_that_nobody_asked_for_is_never_made() -> None:
+    async def make() -> SdkClient:
+        raise AssertionError("nobody asked for it")
+
+    await ControlPlane(make).aclose()
