@@ -8,6 +8,7 @@ from trove_async._concurrency import Permits
 from trove_async._services import KnownBuckets, Permit, conditioned
 from trove_async.errors import (
     BucketNotFoundError,
+    ObjectChangedError,
     ObjectExistsError,
     ObjectNotFoundError,
     PermissionDeniedError,
@@ -60,6 +61,7 @@ async def test_service_that_cannot_say_says_nothing_of_the_bucket() -> None:
     ("options", "answered", "raised"),
     [
         (PutOptions(if_none_match="*"), PreconditionFailedError, ObjectExistsError),
+        (PutOptions(if_none_match="*"), ObjectChangedError, ObjectChangedError),
         (PutOptions(if_match="1"), PreconditionFailedError, PreconditionFailedError),
         (PutOptions(if_match="1"), ObjectNotFoundError, PreconditionFailedError),
         (DeleteOptions(if_match="1"), ObjectNotFoundError, PreconditionFailedError),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from .errors import (
     BucketNotFoundError,
+    ObjectChangedError,
     ObjectExistsError,
     ObjectNotFoundError,
     PermissionDeniedError,
@@ -48,6 +49,8 @@ def conditioned(options: PutOptions | DeleteOptions) -> Iterator[None]:
     """
     try:
         yield
+    except ObjectChangedError:
+        raise  # a source's, which is no condition of the options
     except PreconditionFailedError as error:
         if getattr(options, "if_none_match", None) is None:
             raise
