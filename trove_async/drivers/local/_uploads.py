@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from trove_async._crc32c import combined
 from trove_async.errors import BackendError, ClosedError, IntegrityError, StreamError
 
-from ._checksums import check, checksum, combined, in_base64
+from ._checksums import check, checksum, in_base64
 from ._failures import translated
 from ._placing import publish
 from ._record import Record
