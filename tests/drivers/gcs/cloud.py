@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from base64 import b64encode
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -42,17 +42,20 @@ class Stored:
     generation: int
     updated: str
     said: Mapping[str, Any]
+    metageneration: int = 1
+    deleted: str | None = None
+    components: int = 0
 
     def resource(self, bucket: str) -> dict[str, Any]:
         digest = hashlib.md5(self.body, usedforsecurity=False).digest()
-        return {
+        said: dict[str, Any] = {
             "storageClass": "STANDARD",
             **self.said,
             "kind": "storage#object",
             "name": self.name,
             "bucket": bucket,
             "generation": str(self.generation),
-            "metageneration": "1",
+            "metageneration": str(self.metageneration),
             "size": str(len(self.body)),
             "updated": self.updated,
             "timeCreated": self.updated,
@@ -60,6 +63,12 @@ class Stored:
             "md5Hash": b64encode(digest).decode(),
             "etag": "CP" + secrets.token_hex(4),  # JSON's, which nobody should rely on
         }
+        if self.deleted is not None:
+            said["timeDeleted"] = self.deleted
+        if self.components:  # "Composite objects": it has no MD5
+            del said["md5Hash"]
+            said["componentCount"] = self.components
+        return said
 
 
 def crc_of(body: bytes) -> str:
@@ -97,6 +106,8 @@ class Cloud:
 
     def __init__(self) -> None:
         self.buckets: dict[str, dict[str, Stored]] = {}
+        self.noncurrent: dict[str, dict[str, list[Stored]]] = {}
+        self.versioned: set[str] = set()
         self.created: dict[str, str] = {}
         self.sessions: dict[str, Session] = {}
         self.rewrites: dict[str, Rewrite] = {}
@@ -121,7 +132,7 @@ class Cloud:
         self.created[name] = _now()
 
     def delete_bucket(self, name: str) -> None:
-        if self.bucket(name):
+        if self.bucket(name) or any(self.noncurrent.get(name, {}).values()):
             raise RefusedError(409, "conflict", "The bucket you tried to delete is not empty.")
         del self.buckets[name]
 
@@ -129,8 +140,13 @@ class Cloud:
 
     def object(self, bucket: str, name: str, query: Mapping[str, str]) -> Stored:
         """Return what a request that reads is after."""
-        held = self.bucket(bucket).get(name)
-        if held is None or query.get("generation", str(held.generation)) != str(held.generation):
+        live, wanted = self.bucket(bucket).get(name), query.get("generation")
+        kept = self.noncurrent.get(bucket, {}).get(name, [])
+        held = live
+        if wanted is not None:
+            every = [*kept, *([] if live is None else [live])]
+            held = next((one for one in every if str(one.generation) == wanted), None)
+        if held is None:
             raise not_found(f"No such object: {bucket}/{name}")
         if query.get("ifGenerationNotMatch") == str(held.generation):
             raise RefusedError(304, "")
@@ -155,12 +171,64 @@ class Cloud:
             )
         kept = {key: value for key, value in said.items() if key not in {"crc32c", "md5Hash"}}
         made = Stored(name, bytes(body), next(self._generations), _now(), kept)
+        self._retire(bucket, name)
         home[name] = made
         return made
 
     def delete(self, bucket: str, name: str, query: Mapping[str, str]) -> None:
-        self.object(bucket, name, query)
-        del self.buckets[bucket][name]
+        """Delete what is live, which a versioned bucket keeps, or one version for good."""
+        held = self.object(bucket, name, query)
+        if "generation" not in query:
+            self._retire(bucket, name)
+        elif held.deleted is None:
+            del self.buckets[bucket][name]
+        else:
+            self.noncurrent[bucket][name].remove(held)
+
+    def _retire(self, bucket: str, name: str) -> None:
+        live = self.buckets[bucket].pop(name, None)
+        if live is not None and bucket in self.versioned:
+            kept = self.noncurrent.setdefault(bucket, {}).setdefault(name, [])
+            kept.append(replace(live, deleted=_now()))
+
+    def patch_bucket(self, bucket: str, said: Mapping[str, Any]) -> None:
+        """Only the one field that anybody patches here."""
+        self.bucket(bucket)
+        if said["versioning"]["enabled"]:
+            self.versioned.add(bucket)
+        else:
+            self.versioned.discard(bucket)
+
+    def patch(
+        self, bucket: str, name: str, said: Mapping[str, Any], query: Mapping[str, str]
+    ) -> Stored:
+        """Change what is said of an object; its custom time moves forward only."""
+        held = self.object(bucket, name, query)
+        if query.get("ifMetagenerationMatch") not in {None, str(held.metageneration)}:
+            raise RefusedError(412, "conditionNotMet", "At least one of the pre-conditions failed.")
+        before, after = held.said.get("customTime"), said.get("customTime")
+        if before and after and datetime.fromisoformat(after) < datetime.fromisoformat(before):
+            raise RefusedError(400, "invalid", "Custom time cannot be decreased.")
+        changed = replace(held, said={**held.said, **said}, metageneration=held.metageneration + 1)
+        self.buckets[bucket][name] = changed
+        return changed
+
+    def compose(
+        self, bucket: str, name: str, said: Mapping[str, Any], query: Mapping[str, str]
+    ) -> Stored:
+        """Make an object of 1 to 32 others, each on its condition."""
+        if not 1 <= len(said["sourceObjects"]) <= 32:
+            raise RefusedError(400, "invalid", "The number of source components is 1 to 32.")
+        sources = []
+        for asked in said["sourceObjects"]:
+            source = self.object(bucket, asked["name"], {})
+            check(source, asked.get("objectPreconditions", {}).get("ifGenerationMatch"))
+            sources.append(source)
+        body = b"".join(source.body for source in sources)
+        made = self.insert(bucket, {**said["destination"], "name": name}, body, query)
+        count = sum(source.components or 1 for source in sources)
+        made = self.buckets[bucket][name] = replace(made, components=count)
+        return made
 
     def rewrite(
         self,
@@ -195,6 +263,8 @@ class Cloud:
 
     def list(self, bucket: str, query: Mapping[str, str]) -> dict[str, Any]:
         """Return a page: at most so many objects and prefixes, one stretch of the order."""
+        if query.get("versions") == "true":
+            return self._versions(bucket, query)
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
         start, most = query.get("startOffset", ""), min(int(query.get("maxResults", "1000")), 1000)
         last = query.get("pageToken", "")
@@ -212,6 +282,26 @@ class Cloud:
             answer["items"] = items
         if prefixes:
             answer["prefixes"] = prefixes
+        if len(left) > most:
+            answer["nextPageToken"] = left[most - 1]
+        return answer
+
+    def _versions(self, bucket: str, query: Mapping[str, str]) -> dict[str, Any]:
+        """Return a page of all versions, of one name in the order of their generations."""
+        prefix, start = query.get("prefix", ""), query.get("startOffset", "")
+        most = min(int(query.get("maxResults", "1000")), 1000)
+        every = [*self.bucket(bucket).values()]
+        for kept in self.noncurrent.get(bucket, {}).values():
+            every += kept
+        places = {
+            f"{one.name}\0{one.generation}": one
+            for one in every
+            if one.name.startswith(prefix) and one.name >= start
+        }
+        left = sorted(place for place in places if place > query.get("pageToken", ""))
+        answer: dict[str, Any] = {"kind": "storage#objects"}
+        if left:
+            answer["items"] = [places[place].resource(bucket) for place in left[:most]]
         if len(left) > most:
             answer["nextPageToken"] = left[most - 1]
         return answer

@@ -26,9 +26,12 @@ _ROUTES = [
     ("GET", r"/storage/v1/b", "list_buckets"),
     ("GET", r"/storage/v1/b/([^/]+)", "get_bucket"),
     ("DELETE", r"/storage/v1/b/([^/]+)", "delete_bucket"),
+    ("PATCH", r"/storage/v1/b/([^/]+)", "patch_bucket"),
     ("GET", r"/storage/v1/b/([^/]+)/o", "list_objects"),
     ("GET", r"/storage/v1/b/([^/]+)/o/([^/]+)", "get_object"),
+    ("PATCH", r"/storage/v1/b/([^/]+)/o/([^/]+)", "patch_object"),
     ("DELETE", r"/storage/v1/b/([^/]+)/o/([^/]+)", "delete_object"),
+    ("POST", r"/storage/v1/b/([^/]+)/o/([^/]+)/compose", "compose"),
     ("POST", r"/storage/v1/b/([^/]+)/o/([^/]+)/rewriteTo/b/([^/]+)/o/([^/]+)", "rewrite"),
     ("POST", r"/upload/storage/v1/b/([^/]+)/o", "upload"),
     ("PUT", r"/upload/storage/v1/b/([^/]+)/o", "chunk"),
@@ -106,6 +109,10 @@ class CloudServer:
     async def get_bucket(self, _: web.Request, bucket: str) -> dict[str, Any]:
         return self._bucket(bucket)
 
+    async def patch_bucket(self, request: web.Request, bucket: str) -> dict[str, Any]:
+        self.cloud.patch_bucket(bucket, await request.json())
+        return self._bucket(bucket)
+
     async def delete_bucket(self, _: web.Request, bucket: str) -> web.Response:
         self.cloud.delete_bucket(bucket)
         return web.Response(status=204)
@@ -133,6 +140,13 @@ class CloudServer:
     async def delete_object(self, request: web.Request, bucket: str, name: str) -> web.Response:
         self.cloud.delete(bucket, name, request.query)
         return web.Response(status=204)
+
+    async def patch_object(self, request: web.Request, bucket: str, name: str) -> dict[str, Any]:
+        return self.cloud.patch(bucket, name, await request.json(), request.query).resource(bucket)
+
+    async def compose(self, request: web.Request, bucket: str, name: str) -> dict[str, Any]:
+        said = await request.json()
+        return self.cloud.compose(bucket, name, said, request.query).resource(bucket)
 
     async def rewrite(self, request: web.Request, *names: str) -> dict[str, Any]:
         said = json.loads(await request.read() or b"{}")
@@ -274,19 +288,20 @@ def _media(request: web.Request, held: Stored, said: Mapping[str, Any]) -> web.S
         # What a header cannot carry is lost in it.
         headers[f"X-Goog-Meta-{name}"] = value.encode("ascii", "replace").decode().strip()
     headers["X-Goog-Generation"] = said["generation"]
-    headers["X-Goog-Metageneration"] = "1"
+    headers["X-Goog-Metageneration"] = said["metageneration"]
     headers["X-Goog-Stored-Content-Encoding"] = stored
     headers["X-Goog-Stored-Content-Length"] = said["size"]
     headers["X-Goog-Storage-Class"] = said["storageClass"]
     headers.add("X-Goog-Hash", f"crc32c={said['crc32c']}")
-    headers.add("X-Goog-Hash", f"md5={said['md5Hash']}")
+    if "md5Hash" in said:
+        headers.add("X-Goog-Hash", f"md5={said['md5Hash']}")
     headers["Content-Type"] = said["contentType"]
     headers["Cache-Control"] = said.get("cacheControl", "private, max-age=0")
     if "contentDisposition" in said:
         headers["Content-Disposition"] = said["contentDisposition"]
     updated = datetime.fromisoformat(held.updated)
     headers["Last-Modified"] = format_datetime(updated, usegmt=True)
-    headers["ETag"] = f'"{said["md5Hash"]}"'
+    headers["ETag"] = f'"{said.get("md5Hash", said["etag"])}"'
     answer.set_status(status)
     answer.body = body
     return answer

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from ._client import Client, Document
 
-_MOST: Final = 1000
+MOST: Final = 1000
 """Entries of a page that the service tells at the most. JSON API, "Objects: list": maxResults."""
 
 _FIELDS: Final = f"items({FIELDS}),prefixes,nextPageToken"
 
-_FROM, _AFTER = "=", ">"
+FROM, _AFTER = "=", ">"
 """How a token begins: the page starts at this text, or after this key."""
 
 _key_of = attrgetter("key")
@@ -37,10 +37,10 @@ _key_of = attrgetter("key")
 
 async def list_page(client: Client, bucket: str, options: ListOptions, backend: str) -> Page:
     """Return one page. See `AsyncDriver.list_page`."""
-    after, start = _start(options)
+    after, start = start_of(options)
     query = {"fields": _FIELDS, "prettyPrint": "false"}
     # The service starts at a text, not after it: that key itself is asked for, and left out.
-    query["maxResults"] = str(min(options.limit + (after is not None), _MOST))
+    query["maxResults"] = str(min(options.limit + (after is not None), MOST))
     if options.prefix:
         query["prefix"] = options.prefix
     if options.delimiter:
@@ -65,7 +65,7 @@ def _is_prefix(entry: Entry) -> bool:
     return isinstance(entry, Prefix)
 
 
-def _start(options: ListOptions) -> tuple[str | None, str | None]:
+def start_of(options: ListOptions) -> tuple[str | None, str | None]:
     """Return the key that the page comes after, and the text that it starts at."""
     if options.token is None:
         return options.start_after, options.start_after
@@ -77,7 +77,7 @@ def _token_after(last: Entry) -> str | None:
     if not isinstance(last, Prefix):
         return _AFTER + last.key
     beyond = after_prefix(last.prefix)
-    return None if beyond is None else _FROM + beyond
+    return None if beyond is None else FROM + beyond
 
 
 def _entries(said: Document, bucket: str, backend: str) -> list[Entry]:

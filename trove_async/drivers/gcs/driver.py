@@ -26,12 +26,14 @@ from trove_async.errors import (
     RangeError,
     UnavailableError,
 )
-from trove_async.models import DeleteResult, KiB, TiB
+from trove_async.models import DeleteResult, KiB, ObjectInfo, PutOptions, TiB
 
 from . import _batch
 from ._client import JSON, Client
+from ._composing import Composer
 from ._copying import Copier
 from ._credentials import Credentials, Identity
+from ._custom_time import set_custom_time
 from ._failures import ConflictError
 from ._listing import list_page
 from ._multipart import related
@@ -58,11 +60,13 @@ from ._resources import (
 from ._session import QUANTUM
 from ._signing import MOST_SECONDS, unsigned
 from ._uploads import ResumableUpload
+from ._versions import version_page, versioning
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Awaitable, Hashable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
 
     from trove_async._http import Answer, Transport
     from trove_async.driver import DriverContext, DriverReader, Upload
@@ -72,9 +76,8 @@ if TYPE_CHECKING:
         DeleteOptions,
         GetOptions,
         ListOptions,
-        ObjectInfo,
         Page,
-        PutOptions,
+        VersionPage,
     )
 
 T = TypeVar("T")
@@ -409,6 +412,72 @@ class GCSDriver:
         async with self._permit:
             return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        """Return one page of the versions of the bucket's objects. See `Versioned.version_page`.
+
+        All versions of one key are held at once: the service tells the oldest first.
+        """
+        async with self._permit:
+            try:
+                return await version_page(self._client, bucket, options, self._backend)
+            except NotFoundError as error:
+                raise BucketNotFoundError(error.message) from error
+
+    async def compose(
+        self, bucket: str, keys: Sequence[str], key: str, options: PutOptions | None = None
+    ) -> ObjectInfo:
+        """Make one object out of others of its bucket, one after the other, on the service's side.
+
+        The sources stay. The object's size, and its CRC-32C where that of each source is known, are
+        compared with theirs; it may be one of them, which then grows. It is made atomically.
+
+        Args:
+            bucket: An existing bucket.
+            keys: The sources, 1 to 32, in the order of their content; one may come repeatedly. Each
+                is held to the version that it has at the beginning.
+            key: The object's key.
+            options: What is said of the object, and its conditions, as of `put`.
+
+        Returns:
+            The object as stored.
+
+        Raises:
+            ValueError: There are no sources, or more than 32.
+            ObjectNotFoundError: There is no such source.
+            ObjectChangedError: A source was replaced or deleted meanwhile; nothing was made.
+            IntegrityError: The object is not what the sources are, or they are not what was
+                promised in `options`.
+            Otherwise as `put`.
+        """
+        check_key(bucket, key)
+        composer = Composer(self._client, self.head, lambda: self._permit, self._backend)
+        return await composer.compose(bucket, keys, key, options or PutOptions())
+
+    async def set_custom_time(
+        self, bucket: str, key: str, when: datetime, *, if_match: str | ObjectInfo | None = None
+    ) -> None:
+        """Set the object's custom time, which lifecycle rules may count from.
+
+        It moves forward only, and goes with the version: a copy, or a new body, has none.
+
+        Args:
+            bucket: The bucket.
+            key: The object's key.
+            when: An aware time.
+            if_match: Only of this version: its etag, or its ObjectInfo.
+
+        Raises:
+            NotSupportedError: It is later already; nothing was done.
+            ObjectNotFoundError: There is no such object. BucketNotFoundError: no such bucket.
+            PreconditionFailedError: ``if_match`` and another version is there.
+            ObjectChangedError: It, or what is said of it, was changed meanwhile; nothing was done.
+            ValueError: `when` has no time zone.
+        """
+        etag = if_match.etag if isinstance(if_match, ObjectInfo) else if_match
+        client, path = self._client, object_path(bucket, key)
+        async with self._permit:
+            await self._found(bucket, key, set_custom_time(client, path, when, etag))
+
     async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
         check_key(bucket, key)
@@ -436,6 +505,28 @@ class GCSDriver:
             raise BucketNotFoundError(error.message, bucket=bucket) from error
 
     # -- buckets ---------------------------------------------------------------------------------------
+
+    async def set_versioning(self, bucket: str, enabled: bool) -> None:  # noqa: FBT001 - the verb's
+        """Make the bucket keep what its objects were before, or keep no more from now on.
+
+        What it kept stays, until it is deleted by its id. Cloud Storage documentation, "Object
+        Versioning".
+
+        Args:
+            bucket: An existing bucket.
+            enabled: Whether versions are kept.
+
+        Raises:
+            BucketNotFoundError: There is no such bucket.
+            PermissionDeniedError: These credentials may not do so.
+            ClosedError: The driver is not open.
+        """
+        target = bucket_path(bucket) + encode_query({"fields": "name"})
+        async with self._permit:
+            try:
+                await self._client.ask("PATCH", target, JSON, [memoryview(versioning(enabled))])
+            except NotFoundError as error:
+                raise BucketNotFoundError(error.message, bucket=bucket) from error
 
     async def create_bucket(self, bucket: str) -> None:
         """Make the bucket, in the project. See `AsyncDriver.create_bucket`."""

@@ -1,0 +1,131 @@
+"""The custom time of an object: set, and moved forward only."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.drivers.gcs.cloud import Cloud, RefusedError
+from tests.drivers.gcs.cloud_server import serving
+from trove_async.drivers.gcs import GCSDriver
+from trove_async.errors import (
+    BucketNotFoundError,
+    ClosedError,
+    NotSupportedError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    UnavailableError,
+)
+from trove_async.testing import opened
+from trove_async.testing._driving import write
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from tests.drivers.gcs.cloud import Stored
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+
+
+@asynccontextmanager
+async def in_cloud(cloud: Cloud) -> AsyncIterator[GCSDriver]:
+    async with serving(cloud) as url, opened(driver := GCSDriver(endpoint_url=url)):
+        await driver.create_bucket("bucket")
+        await write(driver, "bucket", "a/key", metadata={"kept": "yes"})
+        yield driver
+
+
+def custom_time(cloud: Cloud) -> datetime | None:
+    told = cloud.buckets["bucket"]["a/key"].said.get("customTime")
+    return None if told is None else datetime.fromisoformat(told)
+
+
+async def test_custom_time_is_set_and_moves_forward() -> None:
+    cloud = Cloud()
+    async with in_cloud(cloud) as driver:
+        before = await driver.head("bucket", "a/key")
+        elsewhere = NOON.astimezone(timezone(timedelta(hours=2)))
+        for when in (NOON, elsewhere, NOON + timedelta(microseconds=1), NOON + timedelta(days=1)):
+            await driver.set_custom_time("bucket", "a/key", when)
+            assert custom_time(cloud) == when
+        assert await driver.head("bucket", "a/key") == before
+
+
+async def test_custom_time_never_moves_back() -> None:
+    cloud = Cloud()
+    async with in_cloud(cloud) as driver:
+        await driver.set_custom_time("bucket", "a/key", NOON)
+        with pytest.raises(NotSupportedError, match="moves forward only, and it is 2026-06-01T12"):
+            await driver.set_custom_time("bucket", "a/key", NOON - timedelta(seconds=1))
+        assert custom_time(cloud) == NOON
+
+
+async def test_custom_time_of_one_version_only() -> None:
+    cloud = Cloud()
+    async with in_cloud(cloud) as driver:
+        info = await driver.head("bucket", "a/key")
+        await driver.set_custom_time("bucket", "a/key", NOON, if_match=info)
+        await driver.set_custom_time("bucket", "a/key", NOON, if_match=info.etag)
+        await write(driver, "bucket", "a/key")
+        with pytest.raises(PreconditionFailedError):
+            await driver.set_custom_time("bucket", "a/key", NOON, if_match=info)
+        assert custom_time(cloud) is None
+
+
+class Racing(Cloud):
+    """Just before it patches an object, somebody else does, or replaces it."""
+
+    def __init__(self, *, replaces: bool) -> None:
+        super().__init__()
+        self.replaces = replaces
+
+    def patch(
+        self, bucket: str, name: str, said: Mapping[str, Any], query: Mapping[str, str]
+    ) -> Stored:
+        if self.replaces:
+            self.insert(bucket, {"name": name}, b"other", {})
+        else:
+            super().patch(bucket, name, {"cacheControl": "no-store"}, {})
+        return super().patch(bucket, name, said, query)
+
+
+@pytest.mark.parametrize("replaces", [True, False])
+async def test_object_that_is_changed_meanwhile_is_left_alone(replaces: bool) -> None:  # noqa: FBT001 - a parameter
+    cloud = Racing(replaces=replaces)
+    async with in_cloud(cloud) as driver:
+        with pytest.raises(ObjectChangedError, match="nothing was done"):
+            await driver.set_custom_time("bucket", "a/key", NOON)
+        assert custom_time(cloud) is None
+
+
+async def test_what_is_not_there_has_no_custom_time() -> None:
+    async with in_cloud(Cloud()) as driver:
+        with pytest.raises(ObjectNotFoundError):
+            await driver.set_custom_time("bucket", "none", NOON)
+        with pytest.raises(BucketNotFoundError):
+            await driver.set_custom_time("no-bucket", "a/key", NOON)
+        with pytest.raises(ValueError, match="time zone"):
+            await driver.set_custom_time("bucket", "a/key", datetime(2026, 6, 1))  # noqa: DTZ001 - the point
+    with pytest.raises(ClosedError):
+        await driver.set_custom_time("bucket", "a/key", NOON)
+
+
+async def test_answer_that_makes_no_sense_is_a_passing_failure() -> None:
+    cloud = Cloud()
+    async with in_cloud(cloud) as driver:
+        cloud.patch("bucket", "a/key", {"customTime": "noon"}, {})
+        with pytest.raises(UnavailableError, match="makes no sense"):
+            await driver.set_custom_time("bucket", "a/key", NOON)
+
+
+def test_cloud_itself_moves_no_custom_time_back() -> None:
+    cloud = Cloud()
+    cloud.create_bucket("bucket")
+    cloud.insert("bucket", {"name": "key"}, b"", {})
+    cloud.patch("bucket", "key", {"customTime": NOON.isoformat()}, {})
+    with pytest.raises(RefusedError):
+        cloud.patch("bucket", "key", {"customTime": "2026-01-01T00:00:00Z"}, {})
