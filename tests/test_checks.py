@@ -158,7 +158,7 @@ async def test_names_are_checked_by_every_operation(
 async def test_bucket_names_are_checked_by_every_operation() -> None:
     driver = Fake()
     async with store_of(driver) as store:
-        for call in (store.list, lambda bucket: store.delete_many(bucket, [])):
+        for call in (store.list, store.list_versions, lambda bucket: store.delete_many(bucket, [])):
             with pytest.raises(InvalidNameError):
                 call("a/b")
         for act in (store.create_bucket, store.delete_bucket):

@@ -23,6 +23,8 @@ from .retry import RetryPolicy
 from .router import DEFAULT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ._backends import Backend
     from .driver import AsyncDriver
 
@@ -302,6 +304,16 @@ def check_delete(backend: Backend, options: DeleteOptions) -> None:
         raise _refused(backend, "delete one version only (if_match)")
     if options.version_id is not None and not can.versions:
         raise _refused(backend, "delete a version by its id")
+
+
+def check_versions(backend: Backend, others: Sequence[Backend]) -> None:
+    """Refuse to list the versions of a backend that keeps none; say which of the others does."""
+    if not backend.capabilities.versions:
+        error = _refused(backend, "list versions")
+        able = next((one.name for one in others if one.capabilities.versions), None)
+        if able is not None:
+            error.message += f": store.backend({able!r}).list_versions asks only one that can"
+        raise error
 
 
 def list_options(

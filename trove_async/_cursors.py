@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 from .errors import CursorError
 
 if TYPE_CHECKING:
-    from .models import Entry
+    from .models import Listed
 
 Facts: TypeAlias = tuple[object, ...]
 """What two listings must share to share a cursor; anything that JSON can write."""
@@ -44,7 +44,7 @@ class Position:
         """Return the key after which the backend of that rank has to go on, in order."""
         return self.key if self.rank is None or rank <= self.rank else self.before or ""
 
-    def precedes(self, entry: Entry, rank: int) -> bool:
+    def precedes(self, entry: Listed, rank: int) -> bool:
         """Tell whether an entry of the backend of that rank is yet to come, in order."""
         if entry.key == self.key:
             return self.rank is not None and rank > self.rank

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         Presigning,
         Upload,
         Uploading,
+        Versioned,
     )
     from .models import (
         BucketInfo,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         Page,
         Part,
         PutOptions,
+        VersionPage,
     )
     from .retry import RetryPolicy
 
@@ -397,6 +399,13 @@ class Leaf:
         """Return a URL that allows one method."""
         driver = cast("Presigning", self.driver)
         return await driver.presign(method, bucket, key, expires)
+
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        """Return one page of the versions of the bucket's objects."""
+        driver = cast("Versioned", self.driver)
+        return await self.retrying(
+            "list_versions", bucket, None, lambda: self.answer(driver.version_page(bucket, options))
+        )
 
 
 def _done_if(kind: type[TroveError]) -> Callable[[TroveError], Awaitable[tuple[None] | None]]:

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar, cast
 
 from ._concurrency import for_each, task_group
 from ._cursors import Facts, Position, decoded, encoded
-from ._pages import Stream, key_of
+from ._pages import Stream, key_of, objects
 from .errors import BucketNotFoundError, ObjectNotFoundError
-from .models import Entry, ListOptions, ObjectInfo, Prefix
+from .models import Listed, ListOptions, ObjectInfo, Prefix, VersionInfo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from ._backends import Backend
+    from ._pages import Ask
 
-E = TypeVar("E", bound=Entry)
+E = TypeVar("E", bound=Listed)
 
 _LOOKUPS = 16
 """Requests for single entries (details, prefixes) and answers of async routes waited for at once."""
@@ -60,6 +61,7 @@ class Query:
         details: Whether to complete each object by a head.
         exists: Asked whether the bucket exists at all, where all `backends` lack it.
         cursor: Where to go on.
+        ask: For pages of what.
     """
 
     bucket: str
@@ -70,6 +72,7 @@ class Query:
     details: bool
     exists: Callable[[], Awaitable[bool]]
     cursor: str | None
+    ask: Ask = objects
 
     @property
     def repeats(self) -> bool:
@@ -116,31 +119,23 @@ class _Batch:
         at: The page that they are from, where the backend lists without order.
     """
 
-    entries: Sequence[Entry]
+    entries: Sequence[Listed]
     before: str
     at: Position
 
 
-class ObjectIterator(Generic[E]):
-    """The objects of a bucket: ``async for`` one by one, `pages`, or `all` at once.
+class _Entries(Generic[E]):
+    """The entries of one listing, in the order in which they come.
 
     One iterator goes through its listing once. It holds no connection between pages, and may be
-    dropped at any point; `cursor` is where to go on, in this process or another. After an error or
-    a cancel nothing is lost: ask it again, and it goes on behind the last entry that it returned.
+    dropped at any point. After an error or a cancel nothing is lost: ask it again, and it goes on
+    behind the last entry that it returned.
     """
 
-    def __init__(
-        self,
-        query: Callable[[], Awaitable[Query]],
-        run: Run,
-        *,
-        page_size: int,
-        cursor: str | None,
-    ) -> None:
+    def __init__(self, query: Callable[[], Awaitable[Query]], run: Run, *, page_size: int) -> None:
         self._query = query
         self._run = run
         self._page_size = page_size
-        self._given_cursor = cursor
         self._listing: _Listing | None = None
         self._arrived: deque[_Batch] = deque()  # of the first, `_taken` entries were returned
         self._taken = 0
@@ -151,7 +146,7 @@ class ObjectIterator(Generic[E]):
         return self
 
     async def __anext__(self) -> E:
-        """Return the next object, or common prefix.
+        """Return the next entry.
 
         Raises:
             BucketNotFoundError: No backend has the bucket.
@@ -171,17 +166,6 @@ class ObjectIterator(Generic[E]):
     async def all(self) -> Sequence[E]:
         """Return the rest of the listing at once."""
         return await self._next(None)
-
-    @property
-    def cursor(self) -> str | None:
-        """Where the listing stands: behind the last entry returned, before the first one None.
-
-        Passed to `Trove.list` with the same arguments it goes on from there: exactly, where every
-        backend lists in order; elsewhere objects changed meanwhile may be missed or come twice.
-        """
-        if self._listing is None or not self._taken:
-            return self._given_cursor
-        return self._listing.cursor(self._arrived[0], self._taken)
 
     @property
     def ordered(self) -> bool | None:
@@ -221,6 +205,41 @@ class ObjectIterator(Generic[E]):
         return True
 
 
+class ObjectIterator(_Entries[E]):
+    """The objects of a bucket: ``async for`` one by one, `pages`, or `all` at once.
+
+    One iterator goes through its listing once. It holds no connection between pages, and may be
+    dropped at any point; `cursor` is where to go on, in this process or another. After an error or
+    a cancel nothing is lost: ask it again, and it goes on behind the last entry that it returned.
+    """
+
+    def __init__(
+        self,
+        query: Callable[[], Awaitable[Query]],
+        run: Run,
+        *,
+        page_size: int,
+        cursor: str | None,
+    ) -> None:
+        super().__init__(query, run, page_size=page_size)
+        self._given_cursor = cursor
+
+    @property
+    def cursor(self) -> str | None:
+        """Where the listing stands: behind the last entry returned, before the first one None.
+
+        Passed to `Trove.list` with the same arguments it goes on from there: exactly, where every
+        backend lists in order; elsewhere objects changed meanwhile may be missed or come twice.
+        """
+        if self._listing is None or not self._taken:
+            return self._given_cursor
+        return self._listing.cursor(self._arrived[0], self._taken)
+
+
+class VersionIterator(_Entries[VersionInfo]):
+    """The versions of a bucket's objects: ``async for`` one by one, `pages`, or `all` at once."""
+
+
 class _Listing:
     """The batches of one listing, stage by stage: first the ordered backends, merged."""
 
@@ -237,7 +256,7 @@ class _Listing:
         self._behind: Position | None = self._at
         self._before = self._at.key if self._at.rank is None else self._at.before or ""
         self._streams: list[Stream] | None = None
-        self._raw: Sequence[Entry] = ()  # arrived, and not judged yet
+        self._raw: Sequence[Listed] = ()  # arrived, and not judged yet
         self._told: set[str] = set()  # prefixes that a later stage, or another backend, may repeat
         self._found_bucket = False
 
@@ -271,12 +290,18 @@ class _Listing:
 
     # -- what the backends have ------------------------------------------------------------------
 
-    async def _merged(self) -> Sequence[Entry] | None:
+    async def _merged(self) -> Sequence[Listed] | None:
         """Return what the stage's backends have up to the first key that is not known to all."""
         if self._streams is None:
             stage = self._stages[self._at.stage]
             self._streams = [
-                Stream(one, self._query.bucket, self._start(one), self._query.options.limit)
+                Stream(
+                    one,
+                    self._query.bucket,
+                    self._start(one),
+                    self._query.options.limit,
+                    self._query.ask,
+                )
                 for one in stage
             ]
         streams = self._streams
@@ -311,7 +336,7 @@ class _Listing:
         self._behind = None
         self._streams = None
 
-    def _fresh(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+    def _fresh(self, entries: Sequence[Listed]) -> Sequence[Listed]:
         """Leave out what is not behind where the listing starts: common prefixes may begin it."""
         behind = self._behind
         if self._stages[self._at.stage][0].capabilities.ordered:
@@ -330,7 +355,7 @@ class _Listing:
 
     # -- what of it is shown ---------------------------------------------------------------------
 
-    async def _shown(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+    async def _shown(self, entries: Sequence[Listed]) -> Sequence[Listed]:
         """Leave out what another backend answers for, and prefixes that were told before."""
         if len(self._query.backends) == 1:
             return entries
@@ -343,21 +368,21 @@ class _Listing:
         await self._leave_out_forgotten(entries, shows)
         return [entry for entry, shown in zip(entries, shows, strict=True) if shown]
 
-    async def _seen(self, entries: Sequence[Entry]) -> list[bool]:
+    async def _seen(self, entries: Sequence[Listed]) -> list[bool]:
         shows = [True] * len(entries)
         sees = self._query.sees
         if sees is None:
             return shows
         remaining = iter(enumerate(entries))
 
-        async def ask(item: tuple[int, Entry]) -> None:
+        async def ask(item: tuple[int, Listed]) -> None:
             at, entry = item
-            if isinstance(entry, ObjectInfo):
+            if not isinstance(entry, Prefix):
                 seen = sees(entry.key, entry.backend)
                 shows[at] = seen if isinstance(seen, bool) else await seen
 
         for at, entry in remaining:
-            if isinstance(entry, ObjectInfo):
+            if not isinstance(entry, Prefix):
                 seen = sees(entry.key, entry.backend)
                 if isinstance(seen, bool):
                     shows[at] = seen
@@ -367,7 +392,7 @@ class _Listing:
                 await for_each(remaining, ask, limit=_LOOKUPS)
         return shows
 
-    async def _leave_out_forgotten(self, entries: Sequence[Entry], shows: list[bool]) -> None:
+    async def _leave_out_forgotten(self, entries: Sequence[Listed], shows: list[bool]) -> None:
         """Leave out the prefixes that were told before the cursor, in a stage before this one."""
         if self._query.cursor is None or not self._at.stage:
             return
@@ -392,16 +417,16 @@ class _Listing:
         ]
         await for_each(doubtful, ask, limit=_LOOKUPS)
 
-    def _tell(self, shown: Sequence[Entry]) -> None:
+    def _tell(self, shown: Sequence[Listed]) -> None:
         prefixes = [entry.prefix for entry in shown if isinstance(entry, Prefix)]
         if self.ordered:  # repetitions are neighbours
             self._told = set(prefixes[-1:]) or self._told
         elif len(self._stages) > 1:
             self._told.update(prefixes)
 
-    async def _completed(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+    async def _completed(self, entries: Sequence[Listed]) -> Sequence[Listed]:
         by_name = {backend.name: backend for backend in self._query.backends}
-        completed: list[Entry | None] = list(entries)
+        completed: list[Listed | None] = list(entries)
 
         async def complete(item: tuple[int, ObjectInfo]) -> None:
             at, info = item

@@ -11,6 +11,7 @@ from ._copy import Place, copy, remove_source
 from ._deletion import Deletion
 from ._download import Verified
 from ._listing import Query
+from ._pages import objects, versions
 from ._ranges import get_ranges
 from ._upload import Put
 from .errors import BucketNotFoundError, NotSupportedError, PreconditionFailedError, RangeError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ._backends import Backend
     from ._copy import Changes
     from ._core import Core
+    from ._pages import Ask
     from ._sources import Source
     from ._upload import Progress
     from .driver import Presigning
@@ -228,6 +230,7 @@ class Objects:
         cursor: str | None,
         details: bool,
         include_shadowed: bool,
+        ask: Ask = objects,
     ) -> Query:
         """Decide which backends a listing asks, and what it shows of them."""
         names = await self._routing.reaches(bucket, options.prefix)
@@ -242,7 +245,18 @@ class Objects:
             details=details,
             exists=lambda: self.buckets.exists_anywhere(bucket),
             cursor=cursor,
+            ask=ask,
         )
+
+    async def version_query(self, bucket: str, options: ListOptions) -> Query:
+        """Decide the same of a listing of versions, which every backend that is asked must keep."""
+        query = await self.query(
+            bucket, options, cursor=None, details=False, include_shadowed=False, ask=versions
+        )
+        for backend in query.backends:
+            others = () if isinstance(self._routing, Pinned) else self.backends
+            _checks.check_versions(backend, others)
+        return query
 
     async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
         """Return a signed URL."""

@@ -5,24 +5,56 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import replace
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from .errors import BucketNotFoundError
-from .models import ListOptions, ObjectInfo, Prefix
+from .models import ListOptions, Prefix
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Coroutine, Sequence
 
     from ._backends import Backend
     from ._concurrency import OwnedTask
-    from .models import Entry, Page
+    from .driver import AsyncDriver, Versioned
+    from .models import Listed, Page, VersionPage
 
 key_of = attrgetter("key")
 """What entries are ordered by: the order of code points is the bytewise order of UTF-8."""
 
 
+class Ask(Protocol):
+    """Asks a driver for a page: of objects, or of their versions."""
+
+    def __call__(
+        self, driver: AsyncDriver, bucket: str, options: ListOptions, /
+    ) -> Coroutine[Any, Any, Page | VersionPage]:
+        """Return the call."""
+        ...
+
+
+def objects(
+    driver: AsyncDriver, bucket: str, options: ListOptions
+) -> Coroutine[Any, Any, Page | VersionPage]:
+    """Ask for a page of objects."""
+    return driver.list_page(bucket, options)
+
+
+def versions(
+    driver: AsyncDriver, bucket: str, options: ListOptions
+) -> Coroutine[Any, Any, Page | VersionPage]:
+    """Ask for a page of versions."""
+    return cast("Versioned", driver).version_page(bucket, options)
+
+
 class Stream:
     """One backend's pages; the next one is fetched ahead once the first was consumed.
+
+    Args:
+        backend: Whose.
+        bucket: What is listed.
+        options: Of the first page.
+        page_size: Of the others.
+        ask: For pages of what.
 
     Attributes:
         ordered: Whether they come in order.
@@ -32,14 +64,17 @@ class Stream:
         exists: Whether the backend has the bucket.
     """
 
-    def __init__(self, backend: Backend, bucket: str, options: ListOptions, page_size: int) -> None:
+    def __init__(
+        self, backend: Backend, bucket: str, options: ListOptions, page_size: int, ask: Ask
+    ) -> None:
+        self._ask = ask
         self._backend = backend
         self._bucket = bucket
         self._options: ListOptions | None = options
         self.ordered = backend.capabilities.ordered
         self._page_size = page_size
-        self._ahead: OwnedTask[Page] | None = None
-        self.entries: Sequence[Entry] = ()
+        self._ahead: OwnedTask[Page | VersionPage] | None = None
+        self.entries: Sequence[Listed] = ()
         self.token: str | None = None
         self.limit = options.limit
         self.exists = False
@@ -75,20 +110,20 @@ class Stream:
         self._options = replace(options, token=page.token, limit=self._page_size)
         if not first:
             self._ahead = self._backend.tasks.start(
-                self._backend.driver.list_page(self._bucket, self._options)
+                self._ask(self._backend.driver, self._bucket, self._options)
             )
 
-    async def _page(self, options: ListOptions) -> Page:
+    async def _page(self, options: ListOptions) -> Page | VersionPage:
         ahead = self._ahead
         if ahead is None:
-            return await self._backend.driver.list_page(self._bucket, options)
+            return await self._ask(self._backend.driver, self._bucket, options)
         try:
             return await ahead.result()
         finally:
             if ahead.done:  # else we were cancelled, and the next call waits for it
                 self._ahead = None
 
-    def taken(self, frontier: str | None = None) -> Sequence[Entry]:
+    def taken(self, frontier: str | None = None) -> Sequence[Listed]:
         """Take the entries up to and with the key `frontier`; None: all."""
         if frontier is None:
             taken, self.entries = self.entries, ()
@@ -98,7 +133,7 @@ class Stream:
         return taken
 
 
-def _named(entry: Entry, backend: str) -> Entry:
-    if isinstance(entry, ObjectInfo):
-        return entry.located(backend=backend)
-    return Prefix(bucket=entry.bucket, prefix=entry.prefix, backend=backend)
+def _named(entry: Listed, backend: str) -> Listed:
+    if isinstance(entry, Prefix):
+        return Prefix(bucket=entry.bucket, prefix=entry.prefix, backend=backend)
+    return entry.located(backend=backend)

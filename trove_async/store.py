@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, overload
 from . import _checks, _names
 from ._concurrency import task_group
 from ._core import Core
-from ._listing import ObjectIterator
+from ._listing import ObjectIterator, VersionIterator
 from ._objects import Objects
 from ._sources import source_of
 from .errors import (
@@ -547,6 +547,38 @@ class Trove:
             lambda work: self._core.run("list", bucket, None, work),
             page_size=page_size,
             cursor=cursor,
+        )
+
+    def list_versions(
+        self, bucket: str, *, prefix: str = "", page_size: int = 1000
+    ) -> VersionIterator:
+        """List every version of a bucket's objects, delete markers included, where `list` would.
+
+        Keys come in the order of `list`, and only where `get` through this handle reaches them; of
+        one key the newest version comes first. A bucket that keeps no versions has one of each.
+
+        Args:
+            bucket: The bucket.
+            prefix: Only keys that begin so.
+            page_size: Versions fetched at a time from each backend.
+
+        Returns:
+            An iterator: ``async for version in store.list_versions(bucket)``. Nothing is asked
+            before that.
+
+        Raises:
+            BucketNotFoundError: No backend has the bucket (when iterated).
+            NotSupportedError: A backend that keys may be sent to keeps no versions (when iterated,
+                before any I/O): `backend` pins one that does.
+        """
+        _names.check_bucket(bucket)
+        options = _checks.list_options(
+            prefix=prefix, delimiter=None, start_after=None, cursor=None, page_size=page_size
+        )
+        return VersionIterator(
+            lambda: self._objects.version_query(bucket, options),
+            lambda work: self._core.run("list_versions", bucket, None, work),
+            page_size=page_size,
         )
 
     # -- buckets -----------------------------------------------------------------------------------

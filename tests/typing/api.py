@@ -25,6 +25,7 @@ from trove_async import (
     Timeout,
     Trove,
     TroveError,
+    VersionInfo,
     route_function,
 )
 from trove_async.drivers import MemoryDriver
@@ -129,6 +130,12 @@ async def listed(store: Trove, delimiter: str | None) -> None:
     assert_type(listing.cursor, str | None)
     assert_type(listing.ordered, bool | None)
     store.list("b", cursor=listing.cursor)
+    versions = store.list_versions("b", prefix="a", page_size=5)
+    async for version in versions:
+        assert_type(version, VersionInfo)
+    async for some in versions.pages():
+        assert_type(some, Sequence[VersionInfo])
+    assert_type(await versions.all(), Sequence[VersionInfo])
 
 
 async def changed(store: Trove, info: ObjectInfo) -> None:

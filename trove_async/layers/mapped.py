@@ -15,7 +15,7 @@ from trove_async.errors import (
     ObjectNotFoundError,
     TroveError,
 )
-from trove_async.models import Page, Prefix
+from trove_async.models import Page, Prefix, VersionPage
 
 from ._namespaces import Folders, Namespace, Renamed
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         Presigning,
         Upload,
         Uploading,
+        Versioned,
     )
     from trove_async.models import (
         BucketInfo,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         ObjectInfo,
         Part,
         PutOptions,
+        VersionInfo,
     )
 
 
@@ -175,16 +177,8 @@ class Mapped:
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page, under the names that the caller knows. See `AsyncDriver.list_page`."""
         names = _Names(self._space, bucket)
-        folder = names.folder
-        if folder:
-            # Starting after the folder's own key leaves the bucket's marker out, whatever else.
-            options = replace(
-                options,
-                prefix=folder + options.prefix,
-                start_after=folder + (options.start_after or ""),
-            )
         with _restored(names):
-            page = await self._driver.list_page(names.physical_bucket, options)
+            page = await self._driver.list_page(names.physical_bucket, names.listing(options))
             if not page.entries:
                 await self._space.require(self._driver, bucket)
         return Page(entries=[names.entry(entry) for entry in page.entries], token=page.token)
@@ -253,6 +247,20 @@ class Mapped:
         with _restored(names):
             return await cast("Presigning", self._driver).presign(method, *names.physical, expires)
 
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        """Return one page, under the names that the caller knows. See `Versioned.version_page`."""
+        self._check(self.capabilities.versions, "versions")
+        names = _Names(self._space, bucket)
+        with _restored(names):
+            # What is left of a bucket that was deleted is no sign of it.
+            await self._space.require(self._driver, bucket)
+            page = await cast("Versioned", self._driver).version_page(
+                names.physical_bucket, names.listing(options)
+            )
+        return VersionPage(
+            entries=[names.version(entry) for entry in page.entries], token=page.token
+        )
+
     def _naming(self, bucket: str) -> AbstractContextManager[None]:
         """Let errors name the bucket as the caller knows it, if it is one."""
         try:
@@ -286,8 +294,21 @@ class _Names:
     def physical(self) -> tuple[str, str]:
         return self.physical_bucket, self.physical_key
 
+    def listing(self, options: ListOptions) -> ListOptions:
+        if not self.folder:
+            return options
+        # Starting after the folder's own key leaves the bucket's marker out, whatever else.
+        return replace(
+            options,
+            prefix=self.folder + options.prefix,
+            start_after=self.folder + (options.start_after or ""),
+        )
+
     def info(self, info: ObjectInfo) -> ObjectInfo:
         return info.located(bucket=self.bucket, key=info.key[len(self.folder) :])
+
+    def version(self, version: VersionInfo) -> VersionInfo:
+        return version.located(bucket=self.bucket, key=version.key[len(self.folder) :])
 
     def entry(self, entry: ObjectInfo | Prefix) -> ObjectInfo | Prefix:
         if isinstance(entry, Prefix):

@@ -18,7 +18,8 @@ and, so that its users get what they are promised through it, `StoreSuite`::
 The suites go by what `Capabilities` claim: `DriverSuite` skips what is
 not claimed, `StoreSuite` asserts that it is refused. A topic can be bound alone (`DriverListing`, …), and a
 binding may override whatever does not suit its backend: `DriverTopic.bucket_name`, the keys that it
-refuses, a storage class.
+refuses, a storage class. How a bucket comes to keep versions is for it to say, in
+`DriverVersions.keep_versions`.
 
 `trove_async.testing.servers` starts real servers to test against. It needs no pytest, and so neither
 does this package, until one of its names is used.
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         DriverRanges,
         DriverSuite,
         DriverUploads,
+        DriverVersions,
     )
     from trove_async.testing.faults import Call, Hang, Operation
     from trove_async.testing.faulty import Faulty
@@ -72,6 +74,7 @@ __all__ = [
     "DriverRanges",
     "DriverSuite",
     "DriverUploads",
+    "DriverVersions",
     "Faulty",
     "Hang",
     "Operation",

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
         Copying,
         DriverReader,
         Uploading,
+        Versioned,
     )
-    from trove_async.models import Prefix
+    from trove_async.models import Prefix, VersionInfo
 
 T = TypeVar("T")
 
@@ -221,6 +222,28 @@ def uploading(driver: AsyncDriver) -> Uploading:
 def copying(driver: AsyncDriver) -> Copying:
     """Return the driver as what `Capabilities.server_copy` says it is."""
     return cast("Copying", driver)
+
+
+def versioned(driver: AsyncDriver) -> Versioned:
+    """Return the driver as what `Capabilities.versions` says it is."""
+    return cast("Versioned", driver)
+
+
+async def versions(driver: AsyncDriver, bucket: str, **options: Any) -> list[VersionInfo]:
+    """List a bucket's versions to their end, with the fields of `ListOptions` by name."""
+    told: list[VersionInfo] = []
+    token = None
+    while True:
+        asked = ListOptions(token=token, **options)
+        page = await versioned(driver).version_page(bucket, asked)
+        named = {version.key for version in page.entries}
+        assert len(page.entries) <= asked.limit or len(named) == 1, "a page is over its limit"
+        told.extend(page.entries)
+        if page.token is None:
+            return told
+        assert page.entries, "a page with a token is empty"
+        assert page.token != token, "a page's token leads to the same page again"
+        token = page.token
 
 
 def bulk_deleting(driver: AsyncDriver) -> BulkDeleting:

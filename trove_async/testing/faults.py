@@ -31,6 +31,7 @@ Operation = Literal[
     "copy",
     "delete_many",
     "presign",
+    "version_page",
 ]
 """A call of the contract. ``get`` and ``upload`` are the entering of their contexts; ``copy`` is
 known by its destination."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         Presigning,
         Upload,
         Uploading,
+        Versioned,
     )
     from trove_async.models import (
         BucketInfo,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         Page,
         Part,
         PutOptions,
+        VersionPage,
     )
 
 
@@ -222,6 +224,19 @@ class Faulty(Faults):
         url = await cast("Presigning", self.driver).presign(method, bucket, key, expires)
         await self.end(call)
         return url
+
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        """See `Versioned.version_page`."""
+        assert self.capabilities.versions, "versions are not claimed"
+        assert options.delimiter is None, "versions are listed without a delimiter"
+        call = Call("version_page", bucket)
+        await self.begin(call)
+        page = await cast("Versioned", self.driver).version_page(bucket, options)
+        await self.end(call)
+        if self.driver.capabilities.ordered and not self.capabilities.ordered:
+            backwards = sorted(page.entries, key=lambda entry: entry.key, reverse=True)
+            return replace(page, entries=backwards)
+        return page
 
 
 def _told(claimed: Capabilities, info: ObjectInfo) -> ObjectInfo:

@@ -10,7 +10,7 @@ from tests.drivers.gcs.cloud import Cloud
 from tests.drivers.gcs.cloud_server import serving
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.drivers.gcs._versions import version_page
-from trove_async.errors import BucketNotFoundError, ClosedError, UnavailableError
+from trove_async.errors import BackendError, BucketNotFoundError, ClosedError, UnavailableError
 from trove_async.models import DeleteOptions, GetOptions, ListOptions, PutOptions
 from trove_async.testing import opened
 
@@ -121,6 +121,18 @@ async def test_many_versions_of_one_key_come_together() -> None:
     assert [len(page) for page in found] == [2500, 1]
     assert (found[0][0], found[0][-1]) == ("a2500", "a1")
     assert await pages(Answers(2, a=5), 1000, start_after="a") == [[]]
+
+
+async def test_page_that_leads_to_itself_is_a_failure_and_no_loop() -> None:
+    class Circle(Answers):
+        async def ask(self, method: str, target: str) -> dict[str, Any]:
+            return {
+                **await super().ask(method, target.partition("&pageToken")[0]),
+                "nextPageToken": "a",
+            }
+
+    with pytest.raises(BackendError, match="same page"):
+        await pages(Circle(1, a=2), 1)
 
 
 async def test_answer_that_makes_no_sense_is_a_passing_failure() -> None:

@@ -11,7 +11,7 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from trove_async.errors import UnavailableError
+from trove_async.errors import BackendError, UnavailableError
 from trove_async.models import VersionInfo, VersionPage
 
 from ._listing import FROM, MOST, start_of
@@ -47,6 +47,8 @@ async def version_page(
         token = said.get("nextPageToken")
         if not token or (told and told[0].key != told[-1].key):
             break
+        if token == query.get("pageToken"):
+            raise BackendError("the service's listing leads to the same page again and again")
         query["pageToken"] = token
     return _cut(told, options.limit, ended=not token)
 

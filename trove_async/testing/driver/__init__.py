@@ -12,6 +12,7 @@ from trove_async.testing.driver.objects import DriverObjects
 from trove_async.testing.driver.odd_keys import DriverOddKeys
 from trove_async.testing.driver.ranges import DriverRanges
 from trove_async.testing.driver.uploads import DriverUploads
+from trove_async.testing.driver.versions import DriverVersions
 
 
 class DriverSuite(
@@ -22,6 +23,7 @@ class DriverSuite(
     DriverConditions,
     DriverCopies,
     DriverMetadata,
+    DriverVersions,
     DriverOddKeys,
     DriverBuckets,
     DriverCancellation,
@@ -41,4 +43,5 @@ __all__ = [
     "DriverRanges",
     "DriverSuite",
     "DriverUploads",
+    "DriverVersions",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from trove_async import (
+    BucketNotFoundError,
     InvalidNameError,
     NotSupportedError,
     ObjectExistsError,
@@ -215,6 +216,21 @@ class StoreConditions(StoreTopic):
             for expires in (0, -1, 10**9):
                 with pytest.raises(ValueError, match="expires"):
                     await presign(bucket, "key", expires=expires)
+
+    async def test_versions_are_listed_or_refused(self, store: Trove, bucket: str) -> None:
+        await store.put(bucket, "key", b"body")
+        asked = await store._routing.reaches(bucket)  # noqa: SLF001 - no user needs to know
+        if all(store._core.backends[name].capabilities.versions for name in asked):  # noqa: SLF001
+            (version,) = await store.list_versions(bucket).all()
+            info = await store.head(bucket, "key")
+            assert (version.key, version.etag, version.latest) == ("key", info.etag, True)
+            assert (version.bucket, version.backend) == (bucket, info.backend)
+            assert await store.list_versions(bucket, prefix="none").all() == []
+            with pytest.raises(BucketNotFoundError):
+                await store.list_versions(self.bucket_name()).all()
+        else:
+            with pytest.raises(NotSupportedError):
+                await store.list_versions(bucket).all()
 
     async def _kept(
         self, store: Trove, bucket: str, parts: int, capability: str, **options: Any

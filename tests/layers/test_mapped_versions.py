@@ -1,0 +1,69 @@
+"""Versions through `Mapped`, both kinds: under the names that the caller knows."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.versioned_memory import VersionedMemory
+from trove_async.drivers import MemoryDriver
+from trove_async.errors import BucketNotFoundError, NotSupportedError
+from trove_async.layers import Mapped
+from trove_async.models import ListOptions
+from trove_async.testing import DriverVersions, opened
+from trove_async.testing._driving import delete, versions, write
+
+if TYPE_CHECKING:
+    from trove_async.driver import AsyncDriver
+
+
+class TestIntoOneBucket(DriverVersions):
+    @pytest.fixture
+    def driver(self) -> AsyncDriver:
+        self.inner = VersionedMemory()
+        return Mapped(self.inner, into="everything", prefix="team")
+
+    async def keep_versions(self, backend: AsyncDriver, bucket: str) -> None:
+        del backend, bucket
+        self.inner.keeping.add("everything")
+
+
+class TestRenamedBuckets(DriverVersions):
+    @pytest.fixture
+    def driver(self) -> AsyncDriver:
+        self.inner, self.numbers = VersionedMemory(), count()
+        self.buckets = {f"b{n}": f"acme-b{9 - n}" for n in range(10)}
+        return Mapped(self.inner, buckets=self.buckets)
+
+    def bucket_name(self) -> str:
+        return f"b{next(self.numbers)}"
+
+    async def keep_versions(self, backend: AsyncDriver, bucket: str) -> None:
+        del backend
+        self.inner.keeping.add(self.buckets[bucket])
+
+
+async def test_bucket_that_was_deleted_shows_no_versions_that_are_left_of_it() -> None:
+    inner = VersionedMemory()
+    inner.keeping.add("all")
+    async with opened(Mapped(inner, into="all")) as layer:
+        for bucket in ("gone", "other"):
+            await layer.create_bucket(bucket)
+            await write(layer, bucket, "key")
+        await delete(layer, "gone", "key")
+        await layer.delete_bucket("gone")
+        with pytest.raises(BucketNotFoundError) as caught:
+            await versions(layer, "gone")
+        assert caught.value.bucket == "gone"
+        assert [(one.bucket, one.key) for one in await versions(layer, "other")] == [
+            ("other", "key")
+        ]
+
+
+async def test_what_the_inner_driver_does_not_keep_is_refused() -> None:
+    async with opened(Mapped(MemoryDriver(), into="all")) as layer:
+        assert isinstance(layer, Mapped)
+        with pytest.raises(NotSupportedError):
+            await layer.version_page("data", ListOptions())

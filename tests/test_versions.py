@@ -1,0 +1,255 @@
+"""Listings of versions over backends: each key where it is routed, the newest of it first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.store_fakes import Fake, store_of
+from tests.versioned_memory import VersionedMemory
+from trove_async import (
+    BucketNotFoundError,
+    NotSupportedError,
+    RetryPolicy,
+    Route,
+    Trove,
+    UnavailableError,
+    route_function,
+)
+from trove_async.models import ListOptions
+from trove_async.testing import DriverVersions, Faulty, opened
+from trove_async.testing._driving import write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from trove_async import Event, VersionInfo
+    from trove_async.driver import AsyncDriver
+
+
+class TestVersionedMemory(DriverVersions):
+    """The fake itself is a driver that keeps the contract."""
+
+    @pytest.fixture
+    def driver(self) -> VersionedMemory:
+        return VersionedMemory()
+
+    async def keep_versions(self, backend: AsyncDriver, bucket: str) -> None:
+        assert isinstance(backend, VersionedMemory)
+        backend.keeping.add(bucket)
+
+
+class TestThroughFaulty(DriverVersions):
+    @pytest.fixture
+    def driver(self) -> Faulty:
+        return Faulty(VersionedMemory())
+
+    async def keep_versions(self, backend: AsyncDriver, bucket: str) -> None:
+        assert isinstance(backend, Faulty)
+        assert isinstance(backend.driver, VersionedMemory)
+        backend.driver.keeping.add(bucket)
+
+
+def keeping(**capabilities: bool) -> VersionedMemory:
+    driver = VersionedMemory(**capabilities)
+    driver.keeping.add("data")
+    return driver
+
+
+async def written(store: Trove, *keys: str) -> None:
+    """Put every key twice, the second one deleted in between, at every backend."""
+    for name in await store.health():
+        handle = store.backend(name)
+        for key in keys:
+            await handle.put("data", key, b"1")
+        await handle.delete("data", keys[1])
+        for key in keys:
+            await handle.put("data", key, b"22")
+
+
+def places(versions: Iterable[VersionInfo]) -> list[tuple[str, str, bool, bool]]:
+    return [(one.key, one.backend, one.latest, one.deleted) for one in versions]
+
+
+LOGS: list[Route | tuple[str, str]] = [("*.log", "cold")]
+SHOWN = [
+    ("a.log", "cold", True, False),
+    ("a.log", "cold", False, False),
+    ("b", "default", True, False),
+    ("b", "default", False, True),
+    ("b", "default", False, False),
+    ("c.log", "cold", True, False),
+    ("c.log", "cold", False, False),
+    ("d", "default", True, False),
+    ("d", "default", False, False),
+]
+
+
+@pytest.mark.parametrize("page_size", [1, 2, 3, 1000])
+async def test_versions_are_shown_in_order_where_the_router_sends_their_keys(
+    page_size: int,
+) -> None:
+    async with store_of(keeping(), backends={"cold": keeping()}, routes=LOGS) as store:
+        await store.create_bucket("data", backends="all")
+        await written(store, "a.log", "b", "c.log", "d")
+        listing = store.list_versions("data", page_size=page_size)
+        assert listing.ordered is None
+        assert places([one async for one in listing]) == SHOWN
+        assert listing.ordered is True
+        for version in await store.list_versions("data").all():
+            if not version.deleted:
+                body = await store.read("data", version.key, version_id=version.version_id)
+                assert body == (b"22" if version.latest else b"1")
+
+
+async def test_async_routes_are_asked_for_every_key() -> None:
+    async def logs(_bucket: str, key: str) -> str:
+        return "cold" if key.endswith(".log") else ""
+
+    async with store_of(keeping(), backends={"cold": keeping()}, route_functions=[logs]) as store:
+        await store.create_bucket("data", backends="all")
+        await written(store, "a.log", "b", "c.log", "d")
+        assert places(await store.list_versions("data", page_size=2).all()) == SHOWN
+
+
+async def test_pinned_handle_shows_all_of_its_backend() -> None:
+    async with store_of(keeping(), backends={"cold": keeping()}, routes=LOGS) as store:
+        await store.create_bucket("data", backends="all")
+        await written(store, "a.log", "b")
+        shown = await store.backend("cold").list_versions("data").all()
+        assert [one.key for one in shown] == ["a.log"] * 2 + ["b"] * 3
+        assert {one.backend for one in shown} == {"cold"}
+
+
+async def test_only_reachable_backends_are_asked_and_a_prefix_narrows() -> None:
+    default, cold = keeping(), keeping()
+    routes = [Route.prefix("logs/", "cold")]
+    async with store_of(default, backends={"cold": cold}, routes=routes) as store:
+        await store.create_bucket("data", backends="all")
+        await written(store, "logs/a", "logs/b", "other")
+        shown = await store.list_versions("data", prefix="logs/").all()
+        assert {(one.key, one.backend) for one in shown} == {("logs/a", "cold"), ("logs/b", "cold")}
+        assert [one.prefix for one in cold.asked] == ["logs/"]
+        assert default.asked == []
+
+
+async def test_pages_are_fetched_as_they_are_asked_for() -> None:
+    driver = keeping()
+    async with store_of(driver) as store:
+        await store.create_bucket("data")
+        await written(store, "a", "b", "c", "d")
+        listing = store.list_versions("data", page_size=2)
+        assert driver.asked == []
+        first = await anext(listing)
+        assert (first.key, len(driver.asked)) == ("a", 1)
+        pages = [len(page) async for page in listing.pages()]
+        assert (sum(pages), pages[:-1]) == (8, [2] * (len(pages) - 1))
+
+
+async def test_backend_without_versions_is_refused_before_any_io() -> None:
+    default, cold = Fake(), keeping()
+    async with store_of(default, backends={"cold": cold}, routes=LOGS) as store:
+        await store.create_bucket("data", backends="all")
+        default.calls.clear()
+        with pytest.raises(
+            NotSupportedError, match=r"store\.backend\('cold'\)\.list_versions"
+        ) as caught:
+            await anext(store.list_versions("data"))
+        assert (caught.value.backend, caught.value.operation) == ("default", "list_versions")
+        assert "\n" not in str(caught.value)
+        assert (default.calls, cold.asked) == ([], [])
+        assert await store.backend("cold").list_versions("data").all() == []
+
+
+async def test_pinned_backend_without_versions_hints_at_no_other() -> None:
+    async with store_of(Fake(), backends={"cold": keeping()}) as store:
+        with pytest.raises(NotSupportedError, match="cannot list versions; nothing was done") as it:
+            await store.backend("default").list_versions("data").all()
+        assert "cold" not in str(it.value)
+
+
+async def test_backend_without_versions_is_no_matter_where_no_key_can_go() -> None:
+    @route_function(by="bucket")
+    def all_cold(_bucket: str, _key: str) -> str:
+        return "cold"
+
+    async with store_of(Fake(), backends={"cold": keeping()}, route_functions=[all_cold]) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"")
+        assert [one.key for one in await store.list_versions("data").all()] == ["key"]
+
+
+async def test_backend_that_lacks_the_bucket_counts_as_empty() -> None:
+    async with store_of(keeping(), backends={"cold": keeping()}, routes=LOGS) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", b"")
+        assert [one.key for one in await store.list_versions("data").all()] == ["key"]
+        with pytest.raises(BucketNotFoundError) as caught:
+            await store.list_versions("none").all()
+        assert (caught.value.bucket, caught.value.operation) == ("none", "list_versions")
+
+
+async def test_unordered_backends_follow_one_after_the_other() -> None:
+    async with store_of(keeping(ordered=False), backends={"cold": keeping()}, routes=LOGS) as store:
+        await store.create_bucket("data", backends="all")
+        await written(store, "a.log", "b", "c.log", "d")
+        listing = store.list_versions("data", page_size=2)
+        shown = places(await listing.all())
+        assert listing.ordered is False
+        assert shown == [one for one in SHOWN if one[1] == "cold"] + [
+            one for one in SHOWN if one[1] == "default"
+        ]
+
+
+async def test_failing_backend_makes_the_listing_raise_and_it_goes_on_when_asked_again() -> None:
+    faulty = Faulty(keeping())
+    async with store_of(faulty) as store:
+        await store.create_bucket("data")
+        await written(store, "a", "b", "c")
+        expected = await store.list_versions("data").all()
+        faulty.fail("version_page", skip=1)
+        listing = store.list_versions("data", page_size=2)
+        shown = [await anext(listing), await anext(listing)]
+        with pytest.raises(UnavailableError):
+            await anext(listing)
+        assert [*shown, *await listing.all()] == expected
+
+
+async def test_passing_failure_is_tried_again_and_told_as_one_operation() -> None:
+    faulty = Faulty(keeping())
+    told: list[Event] = []
+    async with Trove(faulty, retry=RetryPolicy(base_delay=0)) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", b"")
+        faulty.fail("version_page")
+        store.events.subscribe(told.append)
+        assert len(await store.list_versions("data").all()) == 1
+    tries = [one for one in told if one.kind == "attempt"]
+    assert [(one.operation, one.attempt, one.error is None) for one in tries] == [
+        ("list_versions", 1, False),
+        ("list_versions", 2, True),
+    ]
+    assert {one.operation for one in told if one.kind == "operation"} == {"list_versions"}
+
+
+async def test_faulty_refuses_what_it_does_not_claim_and_lists_backwards_without_order() -> None:
+    inner = keeping()
+    async with opened(Faulty(Fake())) as plain:
+        assert isinstance(plain, Faulty)
+        with pytest.raises(AssertionError):
+            await plain.version_page("data", ListOptions())
+    async with opened(
+        Faulty(inner, capabilities=replace(inner.capabilities, ordered=False))
+    ) as faulty:
+        assert isinstance(faulty, Faulty)
+        await faulty.create_bucket("data")
+        for key in ("a", "b", "a"):
+            await write(faulty, "data", key)
+        page = await faulty.version_page("data", ListOptions())
+        assert [(one.key, one.latest) for one in page.entries] == [
+            ("b", True),
+            ("a", True),
+            ("a", False),
+        ]

@@ -1,0 +1,155 @@
+"""Memory that keeps versions, as S3 does: the newest first, and a delete leaves a marker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from trove_async import BucketNotEmptyError, ObjectNotFoundError, VersionInfo
+from trove_async.drivers.memory import MemoryDriver, _Object, _Reader
+from trove_async.models import DeleteResult, VersionPage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from trove_async import ObjectInfo
+    from trove_async.driver import DriverReader
+    from trove_async.models import DeleteOptions, GetOptions, ListOptions, PutOptions
+
+    Kept = tuple[VersionInfo, _Object | None]
+
+
+class VersionedMemory(MemoryDriver):
+    """Attributes:
+    keeping: The buckets that keep versions; in others each object has one, of id ``null``.
+    asked: The options of every page of versions that was asked for.
+    """
+
+    def __init__(self, **capabilities: Any) -> None:
+        super().__init__()
+        self._capabilities = replace(self._capabilities, versions=True, **capabilities)
+        self.keeping: set[str] = set()
+        self.asked: list[ListOptions] = []
+        self._ids = count(1)
+        self._kept: dict[str, dict[str, list[Kept]]] = {}
+
+    def _add(self, bucket: str, key: str, held: _Object | None, info: ObjectInfo) -> None:
+        version = VersionInfo(
+            bucket=bucket,
+            key=key,
+            version_id=info.version_id or "null",
+            size=0 if held is None else info.size,
+            etag="" if held is None else info.etag,
+            last_modified=info.last_modified,
+            storage_class=None if held is None else info.storage_class,
+            latest=True,
+            deleted=held is None,
+            backend=self._backend,
+        )
+        kept = self._kept.setdefault(bucket, {}).setdefault(key, [])
+        kept[:] = [
+            (version, held),
+            *((replace(one, latest=False), body) for one, body in kept if bucket in self.keeping),
+        ]
+
+    def _id(self, bucket: str) -> str:
+        return f"v{next(self._ids)}" if bucket in self.keeping else "null"
+
+    def _store(
+        self, bucket: str, key: str, chunks: tuple[bytes, ...], checksum: int, options: PutOptions
+    ) -> ObjectInfo:
+        info = replace(
+            super()._store(bucket, key, chunks, checksum, options), version_id=self._id(bucket)
+        )
+        held = self._object(bucket, key)._replace(info=info)
+        self._bucket(bucket).objects[key] = held
+        self._add(bucket, key, held, info)
+        return info
+
+    def _version(self, bucket: str, key: str, version_id: str) -> _Object:
+        self._bucket(bucket)
+        for version, held in self._kept.get(bucket, {}).get(key, []):
+            if version.version_id == version_id and held is not None:
+                return held
+        raise ObjectNotFoundError("no such version", bucket=bucket, key=key)
+
+    def get(
+        self, bucket: str, key: str, options: GetOptions
+    ) -> AbstractAsyncContextManager[DriverReader]:
+        if options.version_id is None:
+            return super().get(bucket, key, options)
+        version_id = options.version_id
+
+        class One(MemoryDriver):
+            def _object(_, bucket: str, key: str) -> _Object:  # noqa: N805 - self is the outer one
+                return self._version(bucket, key, version_id)
+
+        return _Reader(One(), bucket, key, options)
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        if version_id is None:
+            return await super().head(bucket, key)
+        return self._version(bucket, key, version_id).info
+
+    async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        home = self._bucket(bucket)
+        if options.version_id is None:
+            await super().delete(bucket, key, options)
+            self._forgotten(bucket, key)
+            return
+        kept = self._kept.get(bucket, {}).get(key, [])
+        kept[:] = [one for one in kept if one[0].version_id != options.version_id]
+        kept[:1] = [(replace(version, latest=True), held) for version, held in kept[:1]]
+        if key in home.objects:
+            home.remove(key)
+        if kept and kept[0][1] is not None:
+            home.add(key, kept[0][1])
+
+    def _forgotten(self, bucket: str, key: str) -> None:
+        kept = self._kept.get(bucket, {}).get(key, [])
+        if bucket not in self.keeping:
+            kept.clear()
+        elif kept:
+            dead = next((held for _, held in kept if held is not None), None)
+            if dead is not None:
+                self._add(bucket, key, None, replace(dead.info, version_id=self._id(bucket)))
+
+    async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
+        results = await super().delete_many(bucket, keys)
+        for key in keys:
+            self._forgotten(bucket, key)
+        return results
+
+    async def delete_bucket(self, bucket: str) -> None:
+        if any(self._kept.get(bucket, {}).values()):
+            raise BucketNotEmptyError("the bucket has versions of objects", bucket=bucket)
+        await super().delete_bucket(bucket)
+
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        self.asked.append(options)
+        self._bucket(bucket)
+        everything = [
+            version
+            for key, kept in sorted(self._kept.get(bucket, {}).items())
+            for version, _ in kept
+            if key.startswith(options.prefix)
+        ]
+        if options.token is not None:
+            # How many of the key's oldest are left: that stays right as newer ones are deleted.
+            key, _, left = options.token.rpartition("\0")
+            of_key = [one for one in everything if one.key == key]
+            everything = [
+                *of_key[len(of_key) - int(left) :],
+                *(one for one in everything if one.key > key),
+            ]
+        elif options.start_after is not None:
+            start = options.start_after
+            everything = [one for one in everything if one.key > start]
+        page, rest = everything[: options.limit], everything[options.limit :]
+        if not rest:
+            return VersionPage(entries=page)
+        key = page[-1].key
+        left_of_key = sum(one.key == key for one in rest)
+        return VersionPage(entries=page, token=f"{key}\0{left_of_key}")

@@ -1,0 +1,276 @@
+"""Versions: each is told once, the newest of a key first, and is read and deleted by its id."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from trove_async.errors import BucketNotFoundError, ObjectNotFoundError
+from trove_async.models import ListOptions
+from trove_async.testing._driving import delete, keys, read, versioned, versions, write
+from trove_async.testing.driver._topic import DriverTopic, needs
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from trove_async.driver import AsyncDriver
+    from trove_async.models import VersionInfo
+
+TREE = ("a", "a/b", "a-c", "b/1", "b/2", "\u00e9", "\U0001f4be")
+
+
+class DriverVersions(DriverTopic):
+    """version_page, and get, head and delete by id. A binding says how a bucket keeps versions."""
+
+    async def keep_versions(self, backend: AsyncDriver, bucket: str) -> None:
+        """Make a new bucket keep the versions of its objects."""
+        del backend, bucket
+        pytest.skip("how a bucket comes to keep versions is not told: override keep_versions")
+
+    @pytest_asyncio.fixture
+    async def keeping(self, backend: AsyncDriver) -> AsyncIterator[str]:
+        """A bucket of this test's own that keeps versions."""
+        needs(backend, "versions")
+        name = self.bucket_name()
+        await backend.create_bucket(name)
+        try:
+            await self.keep_versions(backend, name)
+        except BaseException:
+            await backend.delete_bucket(name)
+            raise
+        yield name
+        for version in await versions(backend, name):
+            await delete(backend, name, version.key, version_id=version.version_id)
+        await backend.delete_bucket(name)
+
+    async def test_versions_come_newest_first(self, backend: AsyncDriver, keeping: str) -> None:
+        written = [
+            await write(backend, keeping, key, body)
+            for key in ("b", "a")
+            for body in (b"1", b"22", b"333")
+        ]
+        told = await versions(backend, keeping)
+        self._assert_grouped(backend, told)
+        for key, newest_first in (("a", written[:2:-1]), ("b", written[2::-1])):
+            assert [
+                (one.bucket, one.version_id, one.size, one.etag, one.latest, one.deleted)
+                for one in told
+                if one.key == key
+            ] == [
+                (keeping, info.version_id, info.size, info.etag, at == 0, False)
+                for at, info in enumerate(newest_first)
+            ]
+
+    async def test_version_is_told_as_head_tells_it(
+        self, backend: AsyncDriver, keeping: str
+    ) -> None:
+        for body in (b"old", b"newer"):
+            await write(backend, keeping, "dir/key", body)
+        for version in await versions(backend, keeping):
+            info = await backend.head(keeping, "dir/key", version.version_id)
+            assert (version.version_id, version.size, version.etag, version.storage_class) == (
+                info.version_id,
+                info.size,
+                info.etag,
+                info.storage_class or version.storage_class,  # the default's name may go unsaid
+            )
+            assert version.last_modified.replace(microsecond=0) == info.last_modified.replace(
+                microsecond=0
+            )
+
+    async def test_version_is_read_by_its_id(self, backend: AsyncDriver, keeping: str) -> None:
+        for body in (b"1", b"2", b"3"):
+            await write(backend, keeping, "key", body)
+        told = await versions(backend, keeping)
+        assert [await read(backend, keeping, "key", version_id=one.version_id) for one in told] == [
+            b"3",
+            b"2",
+            b"1",
+        ]
+
+    async def test_delete_without_an_id_keeps_what_was(
+        self, backend: AsyncDriver, keeping: str
+    ) -> None:
+        for body in (b"1", b"2"):
+            await write(backend, keeping, "key", body)
+        await delete(backend, keeping, "key")
+        with pytest.raises(ObjectNotFoundError):
+            await backend.head(keeping, "key")
+        assert await keys(backend, keeping) == []
+        told = await versions(backend, keeping)
+        markers = [one for one in told if one.deleted]
+        assert told[: len(markers)] == markers
+        assert [one.size for one in markers] == [0] * len(markers)
+        assert [one for one in told if one.latest] == markers
+        assert [
+            await read(backend, keeping, "key", version_id=one.version_id)
+            for one in told[len(markers) :]
+        ] == [b"2", b"1"]
+
+    async def test_put_after_a_delete_is_the_latest(
+        self, backend: AsyncDriver, keeping: str
+    ) -> None:
+        old = await write(backend, keeping, "key", b"old")
+        await delete(backend, keeping, "key")
+        new = await write(backend, keeping, "key", b"new")
+        told = await versions(backend, keeping)
+        assert [one.version_id for one in told if not one.deleted] == [
+            new.version_id,
+            old.version_id,
+        ]
+        assert [one.version_id for one in told if one.latest] == [new.version_id]
+
+    async def test_delete_marker_stands_where_it_was_set(
+        self, backend: AsyncDriver, keeping: str
+    ) -> None:
+        await write(backend, keeping, "key", b"old")
+        await delete(backend, keeping, "key")
+        await write(backend, keeping, "key", b"new")
+        told = await versions(backend, keeping)
+        assert [one.deleted for one in told] in ([False, True, False], [False, False])
+
+    async def test_delete_of_a_version_leaves_the_others(
+        self, backend: AsyncDriver, keeping: str
+    ) -> None:
+        old, middle, new = [
+            await write(backend, keeping, "key", body) for body in (b"1", b"2", b"3")
+        ]
+        await delete(backend, keeping, "key", version_id=middle.version_id)
+        told = await versions(backend, keeping)
+        assert [one.version_id for one in told] == [new.version_id, old.version_id]
+        assert await read(backend, keeping, "key") == b"3"
+        with pytest.raises(ObjectNotFoundError):
+            await read(backend, keeping, "key", version_id=middle.version_id)
+
+    async def test_bucket_whose_versions_are_all_deleted_is_empty(
+        self, backend: AsyncDriver, keeping: str
+    ) -> None:
+        for key in ("a", "b"):
+            for _ in range(2):
+                await write(backend, keeping, key)
+            await delete(backend, keeping, key)
+        for version in await versions(backend, keeping):
+            await delete(backend, keeping, version.key, version_id=version.version_id)
+        page = await versioned(backend).version_page(keeping, ListOptions())
+        assert (list(page.entries), page.token) == ([], None)
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 7])
+    async def test_versions_are_the_same_for_every_page_size(
+        self, backend: AsyncDriver, keeping: str, limit: int
+    ) -> None:
+        await self._plant_versions(backend, keeping)
+        everything = await versions(backend, keeping)
+        self._assert_grouped(backend, everything)
+        told = await versions(backend, keeping, limit=limit)
+        self._assert_grouped(backend, told)
+        place = attrgetter("key")  # sorting is stable: what is of one key stays in its order
+        assert sorted(told, key=place) == sorted(everything, key=place)
+
+    @pytest.mark.parametrize("limit", [1, 2, 5])
+    async def test_versions_may_be_deleted_as_they_are_listed(
+        self, backend: AsyncDriver, keeping: str, limit: int
+    ) -> None:
+        await self._plant_versions(backend, keeping)
+        there = [(one.key, one.version_id) for one in await versions(backend, keeping)]
+        told: list[tuple[str, str]] = []
+        token = None
+        while True:
+            asked = ListOptions(limit=limit, token=token)
+            page = await versioned(backend).version_page(keeping, asked)
+            for one in page.entries:
+                await delete(backend, keeping, one.key, version_id=one.version_id)
+                told.append((one.key, one.version_id))
+            token = page.token
+            if token is None:
+                break
+        assert sorted(told) == sorted(there)
+
+    @pytest.mark.parametrize("limit", [1, 2, 1000])
+    async def test_versions_are_of_the_keys_that_are_asked_for(
+        self, backend: AsyncDriver, keeping: str, limit: int
+    ) -> None:
+        await self._plant_versions(backend, keeping)
+        for prefix in ("", "a", "a/", "b/", "b/1", "none", "\u00e9"):
+            told = await versions(backend, keeping, prefix=prefix, limit=limit)
+            self._assert_grouped(backend, told)
+            assert {one.key for one in told} == {key for key in TREE if key.startswith(prefix)}
+
+    @pytest.mark.parametrize("limit", [1, 2, 1000])
+    async def test_versions_start_after_a_key(
+        self, backend: AsyncDriver, keeping: str, limit: int
+    ) -> None:
+        await self._plant_versions(backend, keeping)
+        for prefix, start in (("", "a"), ("", "b/1"), ("b/", "b/"), ("", "\U0001f4be")):
+            told = await versions(backend, keeping, prefix=prefix, start_after=start, limit=limit)
+            assert {one.key for one in told} == {
+                key for key in TREE if key.startswith(prefix) and key > start
+            }
+
+    async def test_versions_have_the_names_of_their_objects(
+        self, backend: AsyncDriver, keeping: str
+    ) -> None:
+        names = ["a b", "a+b", "a%20b", "a&amp;<b>", "a=b?c#d", "\u00e9", "e\u0301"]
+        for key in names:
+            await write(backend, keeping, key, key.encode())
+            await delete(backend, keeping, key)
+        assert {one.key for one in await versions(backend, keeping)} == set(names)
+
+    async def test_versions_of_keys_that_no_xml_can_carry_have_their_names(
+        self, backend: AsyncDriver, keeping: str
+    ) -> None:
+        infos = [await write(backend, keeping, key) for key in ("a\x01b", "\uffff")]
+        try:
+            told = await versions(backend, keeping)
+        finally:
+            for info in infos:
+                await delete(backend, keeping, info.key, version_id=info.version_id)
+        assert {one.key for one in told} == {info.key for info in infos}
+
+    async def test_object_has_one_version_where_none_are_kept(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "versions")
+        for body in (b"old", b"new"):
+            await write(backend, bucket, "key", body)
+        (version,) = await versions(backend, bucket)
+        assert (version.bucket, version.key, version.latest) == (bucket, "key", True)
+        assert await read(backend, bucket, "key", version_id=version.version_id) == b"new"
+
+    async def test_bucket_without_objects_has_no_versions(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "versions")
+        for options in (ListOptions(), ListOptions(prefix="a", limit=1)):
+            page = await versioned(backend).version_page(bucket, options)
+            assert (list(page.entries), page.token) == ([], None)
+
+    async def test_versions_of_a_missing_bucket_are_not_found(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "versions")
+        del bucket  # that there is one, for backends that keep all in one
+        missing = self.bucket_name()
+        with pytest.raises(BucketNotFoundError):
+            await versioned(backend).version_page(missing, ListOptions())
+
+    async def _plant_versions(self, backend: AsyncDriver, bucket: str) -> None:
+        """Put, delete and put again, backwards."""
+        for number, key in enumerate(reversed(TREE)):
+            await write(backend, bucket, key, b"1")
+            if number % 2:
+                await delete(backend, bucket, key)
+            for body in [b"22", b"333"][: number % 3]:
+                await write(backend, bucket, key, body)
+
+    def _assert_grouped(self, backend: AsyncDriver, told: Sequence[VersionInfo]) -> None:
+        """Assert that keys are in order, if they are to be, and that each comes once."""
+        names = [key for key, _ in groupby(told, attrgetter("key"))]
+        assert len(names) == len(set(names)), "what is of one key does not come together"
+        if backend.capabilities.ordered:
+            assert names == sorted(names, key=str.encode)
+        for _, of_key in groupby(told, attrgetter("key")):
+            assert [one.latest for one in of_key][1:].count(True) == 0, "not the newest first"
