@@ -281,10 +281,6 @@ class S3Driver:
         the driver. Its calls raise the SDK's errors, are not tried again, and know nothing of
         `expected_bucket_owner` or of `tls` (it heeds AWS_CA_BUNDLE).
 
-        Example:
-            >>> client = await driver.client
-            >>> await client.put_object_tagging(Bucket="data", Key="app.log", Tagging=tags)
-
         Raises:
             ClosedError: The driver is not open.
         """

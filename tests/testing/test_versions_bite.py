@@ -1,0 +1,111 @@
+"""Drivers that get versions wrong in one way each, and the tests of the suite that say so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.versioned_memory import VersionedMemory
+from trove_async.testing import DriverVersions, opened
+
+if TYPE_CHECKING:
+    from trove_async.models import ListOptions, VersionPage
+
+
+class OldestFirst(VersionedMemory):
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        page = await super().version_page(bucket, options)
+        oldest = sorted(page.entries, key=lambda one: (one.key, int(one.version_id[1:])))
+        return replace(page, entries=oldest)
+
+
+class HidesWhatIsDeleted(VersionedMemory):
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        page = await super().version_page(bucket, options)
+        here = self._bucket(bucket).objects
+        return replace(page, entries=[one for one in page.entries if one.key in here])
+
+
+class TakesMarkersForVersions(VersionedMemory):
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        page = await super().version_page(bucket, options)
+        return replace(page, entries=[replace(one, deleted=False) for one in page.entries])
+
+
+class CallsAllOfThemLatest(VersionedMemory):
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        page = await super().version_page(bucket, options)
+        return replace(page, entries=[replace(one, latest=True) for one in page.entries])
+
+
+class GoesOnBehindTheKey(VersionedMemory):
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        if options.token is not None:
+            options = replace(options, token=None, start_after=options.token.rpartition("\0")[0])
+        return await super().version_page(bucket, options)
+
+
+class IgnoresThePrefix(VersionedMemory):
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        return await super().version_page(bucket, replace(options, prefix=""))
+
+
+class StartsAtTheKeyItself(VersionedMemory):
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        if options.start_after is not None:
+            options = replace(options, start_after=options.start_after[:-1] or None)
+        return await super().version_page(bucket, options)
+
+
+class SortsBackwards(VersionedMemory):
+    async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
+        page = await super().version_page(bucket, options)
+        back = sorted(page.entries, key=lambda one: one.key, reverse=True)
+        return replace(page, entries=back)
+
+
+class ReadsTheLatestWhateverTheId(VersionedMemory):
+    def _version(self, bucket: str, key: str, version_id: str) -> Any:
+        del version_id
+        return self._object(bucket, key)
+
+
+CAUGHT: list[tuple[type[VersionedMemory], str, dict[str, Any]]] = [
+    (OldestFirst, "test_versions_come_newest_first", {}),
+    (OldestFirst, "test_version_is_read_by_its_id", {}),
+    (HidesWhatIsDeleted, "test_delete_without_an_id_keeps_what_was", {}),
+    (TakesMarkersForVersions, "test_delete_without_an_id_keeps_what_was", {}),
+    (CallsAllOfThemLatest, "test_versions_come_newest_first", {}),
+    (CallsAllOfThemLatest, "test_put_after_a_delete_is_the_latest", {}),
+    (GoesOnBehindTheKey, "test_versions_are_the_same_for_every_page_size", {"limit": 2}),
+    (GoesOnBehindTheKey, "test_versions_may_be_deleted_as_they_are_listed", {"limit": 1}),
+    (IgnoresThePrefix, "test_versions_are_of_the_keys_that_are_asked_for", {"limit": 1000}),
+    (StartsAtTheKeyItself, "test_versions_start_after_a_key", {"limit": 2}),
+    (SortsBackwards, "test_versions_come_newest_first", {}),
+    (ReadsTheLatestWhateverTheId, "test_version_is_read_by_its_id", {}),
+    (ReadsTheLatestWhateverTheId, "test_version_is_told_as_head_tells_it", {}),
+]
+IDS = [f"{driver.__name__}-{name}" for driver, name, _ in CAUGHT]
+
+
+async def _run(driver: VersionedMemory, name: str, arguments: dict[str, Any]) -> None:
+    async with opened(driver) as backend:
+        await backend.create_bucket("data")
+        driver.keeping.add("data")
+        await getattr(DriverVersions(), name)(backend=backend, keeping="data", **arguments)
+
+
+@pytest.mark.parametrize(("driver", "name", "arguments"), CAUGHT, ids=IDS)
+async def test_broken_driver_is_caught(
+    driver: type[VersionedMemory], name: str, arguments: dict[str, Any]
+) -> None:
+    with pytest.raises(AssertionError):
+        await _run(driver(), name, arguments)
+    await _run(VersionedMemory(), name, arguments)
+
+
+async def test_suite_that_is_not_told_how_versions_are_kept_says_so() -> None:
+    with pytest.raises(pytest.skip.Exception, match="override keep_versions"):
+        await DriverVersions().keep_versions(VersionedMemory(), "data")
