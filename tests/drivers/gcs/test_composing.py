@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.gcs.cloud import Cloud, RefusedError
+from tests.drivers.gcs.cloud import Cloud, RefusedError, Stored
 from tests.drivers.gcs.cloud_server import serving
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.errors import (
@@ -29,7 +29,6 @@ from trove_async.testing._driving import content, crc32c_of, keys, read, write
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from tests.drivers.gcs.cloud import Stored
     from trove_async.testing.servers import GCSServer
 
 
@@ -168,21 +167,33 @@ async def test_object_that_is_not_what_its_sources_are_is_removed(body: bytes) -
         assert await keys(driver, "bucket") == ["a", "b"]
 
 
-class Unsummed(Cloud):
-    """It tells no CRC-32C of one of the sources."""
+class Bare(Stored):
+    """An object whose CRC-32C is not told."""
+
+    def resource(self, bucket: str) -> dict[str, Any]:
+        said = super().resource(bucket)
+        del said["crc32c"]
+        return said
+
+
+class Unsummed(Spoiling):
+    """It does not tell the CRC-32C of one of the sources, either."""
 
     def object(self, bucket: str, name: str, query: Mapping[str, str]) -> Stored:
         held = super().object(bucket, name, query)
-        return replace(held, said={**held.said, "crc32c": None}) if name == "b" else held
+        if name != "b":
+            return held
+        return Bare(held.name, held.body, held.generation, held.updated, held.said)
 
 
-async def test_checksum_is_compared_only_where_it_is_known() -> None:
-    cloud = Unsummed()
-    async with in_cloud(cloud) as driver:
+async def test_checksum_is_compared_only_where_that_of_every_source_is_known() -> None:
+    async with in_cloud(Unsummed(b"aB")) as driver:
         for key in ("a", "b"):
             await write(driver, "bucket", key, key.encode())
-        info = await driver.compose("bucket", ["a", "b"], "all")
-        assert (info.size, await read(driver, "bucket", "all")) == (2, b"ab")
+        assert (await driver.compose("bucket", ["a", "b"], "all")).size == 2
+        promised = PutOptions(checksums={"crc32c": crc32c_of(b"ab")})
+        with pytest.raises(IntegrityError):
+            await driver.compose("bucket", ["a", "b"], "all", promised)
 
 
 def test_cloud_itself_refuses_more_than_it_composes() -> None:
