@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from tests.drivers.gcs.cloud import Stored
+    from trove_async.testing.servers import GCSServer
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -129,3 +130,13 @@ def test_cloud_itself_moves_no_custom_time_back() -> None:
     cloud.patch("bucket", "key", {"customTime": NOON.isoformat()}, {})
     with pytest.raises(RefusedError):
         cloud.patch("bucket", "key", {"customTime": "2026-01-01T00:00:00Z"}, {})
+
+
+async def test_emulator_keeps_a_custom_time(fake_gcs: GCSServer) -> None:
+    async with opened(driver := GCSDriver(endpoint_url=fake_gcs.endpoint_url)):
+        await driver.create_bucket("custom-times")
+        await write(driver, "custom-times", "a/key")
+        await driver.set_custom_time("custom-times", "a/key", NOON)
+        await driver.set_custom_time("custom-times", "a/key", NOON + timedelta(hours=1))
+        with pytest.raises(NotSupportedError, match="2026-06-01T13"):
+            await driver.set_custom_time("custom-times", "a/key", NOON)
