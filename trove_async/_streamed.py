@@ -162,9 +162,10 @@ class StreamedPart:
         sent = 0
         async with aclosing(self._pass()) as pieces:
             async for piece in pieces:
+                self._count(sent)  # all before it: this one was asked for
                 yield piece
                 sent += len(piece)
-                self._count(sent)
+            self._count(sent)
 
     def _count(self, sent: int) -> None:
         if sent > self._sent:  # else it was sent before, and counted
@@ -191,26 +192,31 @@ class StreamedPart:
             return view
 
         def begin(at: int) -> asyncio.Future[memoryview]:
-            if self._passes != mine:
-                raise ClosedError("this part is no longer sent, or is sent anew")
             half = self._halves[at // len(self._halves[0]) % 2]
             self._reading = loop.run_in_executor(None, read, at, half[: self.size - at])
             return self._reading
 
         mine = await self._next_pass()
+        self._check_current(mine)
         at, ahead = 0, begin(0)
         try:
             while at < self.size:
                 view = await settled(ahead)
+                self._check_current(mine)
                 at += len(view)
                 if at < self.size:
                     ahead = begin(at)
                 else:
                     self._compare(crc.digest())
                 yield view
+                self._check_current(mine)
         finally:
             with suppress(Exception):  # what it raised was told, or is of no use any more
                 await settled(ahead)
+
+    def _check_current(self, mine: int) -> None:
+        if self._passes != mine:
+            raise ClosedError("this part is no longer sent, or is sent anew")
 
     async def _next_pass(self) -> int:
         """End the pass before: a transport that gave its request up may not have left it yet."""
