@@ -240,7 +240,7 @@ class Leaf:
     async def write(
         self, operation: str, bucket: str, key: str, size: int, work: Callable[[], Awaitable[T]]
     ) -> T:
-        """Send filled memory, or a file of ours: under a permit, at a pace of at least a mebibyte an idle time."""
+        """Send filled memory, or a file: under a permit, at a mebibyte an idle time at the least."""
         await self.permit(self.writes, operation, bucket, key)
         try:
             return await self.answer(work(), -(-size // MiB))

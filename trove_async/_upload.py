@@ -139,21 +139,21 @@ class Put:
         streams = capabilities.upload and capabilities.streamed_parts
         file = await intake.file() if streams else None
         if file is None:
-            raise self._unheld(part, "a path, or an open file of the disk's" if streams else None)
+            raise self._unheld(
+                part, instead="a path or a file opened by open()" if streams else None
+            )
         parts = StreamedParts(file, part, self._pool, self._backend, self._told)
         return await self._in_parts(parts, file.size)
 
     def _unheld(self, part: int, instead: str | None) -> NotSupportedError:
         capabilities, half = self._backend.capabilities, half_of(self._pool)
         held = half // capabilities.part_multiple * capabilities.part_multiple
-        reach = min(held * capabilities.max_parts, capabilities.max_object)
-        limit = f"at most {reach} bytes go" if held >= capabilities.min_part else f"only {half} go"
-        advice = f"give {instead}, or " if instead else "give "
-        pool = 2 * -(-part // MiB) * MiB
+        most = held * capabilities.max_parts if held >= capabilities.min_part else half
+        advice = f"give {instead}, or" if instead else "give"
         return NotSupportedError(
-            f"backend {self._backend.name!r} needs parts of {part} bytes for this body, more than"
-            f" half of the pool, in which {limit}: {advice}the store a"
-            f" BufferPool(max_bytes={pool}) or more",
+            f"parts of {part} bytes are needed for this body, more than half of the pool, through"
+            f" which at most {min(most, capabilities.max_object)} bytes can be sent: {advice} the"
+            f" store a BufferPool(max_bytes={2 * -(-part // MiB) * MiB}) or more",
             bucket=self._bucket,
             key=self._key,
         )

@@ -214,8 +214,9 @@ class Trove:
             content_encoding: Likewise; the body is stored as it is.
             if_none_match: ``"*"``: create only.
             if_match: Replace only this version: its etag, or its ObjectInfo.
-            progress: Called with the bytes stored so far and in all (None: not known). What it
-                raises ends the put; from its last call, when all is stored, that comes too late.
+            progress: Called with the bytes that the backend has taken so far, and those in all
+                (None: not known). What it raises ends the put; from its last call, when all is
+                stored, that comes too late.
 
         Returns:
             The object as stored.

@@ -237,7 +237,7 @@ async def test_stream_of_that_size_is_refused_before_any_request(link: Link) -> 
         yield b""
 
     link.forget()
-    with pytest.raises(NotSupportedError, match="at most 25165824 bytes go: give a path"):
+    with pytest.raises(NotSupportedError, match="at most 25165824 bytes can be sent: give a path"):
         await link.store.put(link.bucket, "key", body(), size=27 * MiB)
     assert link.done == []
 
