@@ -10,6 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 from trove_async import BufferPool, RetryPolicy, Timeout, Trove
+from trove_async._pipeline import crc32c_of
 from trove_async.drivers.memory import MemoryDriver
 from trove_async.errors import UnavailableError
 from trove_async.models import MiB
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from trove_async.driver import AsyncDriver, DriverReader, ReadsInto, Upload
+    from trove_async.driver import AsyncDriver, DriverReader, PartSource, ReadsInto, Upload
     from trove_async.models import (
         BucketInfo,
         CopyOptions,
@@ -325,6 +326,19 @@ class _FakeUpload:
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         await self._fake._around("send", self._upload.send(part, views))
+
+    async def send_stream(self, part: Part, source: PartSource) -> None:
+        await self._fake._around("send", self._read(part, source))
+
+    async def _read(self, part: Part, source: PartSource) -> None:
+        read: list[memoryview] = []
+        async with source.pieces() as pieces:
+            async for piece in pieces:
+                await self._fake.step("piece")
+                read.append(memoryview(bytes(piece)))
+        assert sum(map(len, read)) == part.size == source.size
+        assert source.checksums == {"crc32c": crc32c_of(read)}
+        await self._upload.send(part, read)
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         return self._fake.lie(await self._fake._around("commit", self._upload.commit(checksums)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,7 +17,7 @@ from trove_async.models import KiB, MiB, Timeout
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from trove_async._http import Answer, Transport
 
@@ -179,6 +179,116 @@ async def test_large_body_arrives_whole(transport: Transport) -> None:
     assert seen == [b"".join(pieces)]
 
 
+class Window:
+    """A body that is read through one window: what was sent is overwritten with the next piece."""
+
+    def __init__(self, size: int, *, fails: Exception | None = None) -> None:
+        self.size = size
+        self.body = (bytes(range(251)) * (size // 251 + 1))[:size]
+        self.open = self.opened = 0
+        self._fails = fails
+
+    @asynccontextmanager
+    async def pieces(self) -> AsyncIterator[AsyncIterator[memoryview]]:
+        self.open += 1
+        self.opened += 1
+        try:
+            async with aclosing(self._pieces()) as pieces:
+                yield pieces
+        finally:
+            self.open -= 1
+
+    async def _pieces(self) -> AsyncGenerator[memoryview]:
+        memory = memoryview(bytearray(MiB))
+        for at in range(0, self.size, MiB):
+            piece = self.body[at : at + MiB]
+            await asyncio.sleep(0)
+            memory[: len(piece)] = piece
+            yield memory[: len(piece)]
+            memory[:] = bytes(MiB)
+        if self._fails is not None:
+            raise self._fails
+
+
+async def test_body_that_is_read_meanwhile_arrives_whole(transport: Transport) -> None:
+    seen: list[tuple[list[str], bytes]] = []
+
+    async def handler(peer: Peer) -> None:
+        while True:
+            seen.append(await peer.request())
+            await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    bodies = [Window(size) for size in (1, MiB, 9 * MiB + 1)]
+    async with serving(handler) as server:
+        for body in bodies:
+            answer = await transport.send("PUT", server.origin, "/", {}, body)
+            assert answer.status == 200
+            answer.close()
+            assert (body.open, body.opened) == (0, 1)
+        assert server.connections == 1
+    assert [body for _, body in seen] == [body.body for body in bodies]
+    for (lines, _), body in zip(seen, bodies, strict=True):
+        assert f"content-length: {body.size}" in [line.lower() for line in lines]
+
+
+async def test_body_that_cannot_be_read_on_ends_its_request(transport: Transport) -> None:
+    async with serving(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as server:
+        for error in (IntegrityError("it has changed"), OSError(5, "it broke")):
+            body = Window(3 * MiB, fails=error)
+            body.size += 1
+            with pytest.raises(type(error)) as caught:
+                await transport.send("PUT", server.origin, "/", {}, body)
+            assert caught.value is error
+            assert body.open == 0
+        answer = await transport.send("GET", server.origin, "/", {})
+        assert await body_of(answer) == b""
+    assert server.connections == 3
+
+
+async def test_refusal_leaves_a_body_that_is_read_meanwhile(transport: Transport) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request(body=False)
+        await peer.say(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+        await peer.reader.read()
+
+    async with serving(handler) as server:
+        body = Window(64 * MiB)
+        answer = await transport.send("PUT", server.origin, "/", {}, body)
+        assert (answer.status, await body_of(answer)) == (403, b"no")
+        while body.open:
+            await asyncio.sleep(0)
+
+
+async def test_cancel_leaves_a_body_that_is_read_meanwhile(transport: Transport) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request(body=False)
+        arrived.set()
+        await asyncio.Event().wait()
+
+    arrived = asyncio.Event()
+    body = Window(64 * MiB)
+    async with serving(handler) as server:
+        task = OwnedTask(transport.send("PUT", server.origin, "/", {}, body))
+        await arrived.wait()
+        await task.aclose()
+        while body.open:
+            await asyncio.sleep(0)
+
+
+async def test_server_that_takes_no_more_of_a_body_that_is_read_is_given_up(
+    transport: Transport,
+) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request(body=False)
+        await asyncio.Event().wait()
+
+    body = Window(64 * MiB)
+    async with serving(handler) as server:
+        with pytest.raises(TimedOutError):
+            await transport.send("PUT", server.origin, "/", {}, body)
+        assert body.open == 0
+
+
 @pytest.mark.parametrize("make", TRANSPORTS.values(), ids=TRANSPORTS)
 @pytest.mark.parametrize("size", [100, 64 * KiB, 64 * KiB + 1, 5 * MiB + 1])
 async def test_bodies_of_any_size_go_out_and_come_in_over_tls(
@@ -197,6 +307,9 @@ async def test_bodies_of_any_size_go_out_and_come_in_over_tls(
         for _ in range(2):
             answer = await transport.send("PUT", server.origin, "/", {}, [memoryview(body)])
             assert await body_of(answer) == body
+        window = Window(size)
+        answer = await transport.send("PUT", server.origin, "/", {}, window)
+        assert await body_of(answer) == window.body
         assert server.connections == 1
         await transport.aclose()
 

@@ -16,10 +16,13 @@ from trove_async import (
 )
 from trove_async._parts import part_size
 from trove_async.driver import Capabilities
-from trove_async.models import KiB, MiB, Part
+from trove_async.drivers import GCSDriver, LocalDriver, S3Driver
+from trove_async.models import KiB, MiB, Part, TiB
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from trove_async.driver import AsyncDriver
 
 
 BODY = content(4 * MiB + 123)
@@ -130,6 +133,25 @@ async def test_parts_follow_the_backends_limits() -> None:
         body = content(7 * MiB)
         await store.put("bucket", "key", stream(body), size=len(body))
         assert_covers(fake.parts, len(body), 10 * 256 * KiB)
+
+
+@pytest.mark.parametrize(
+    ("driver", "reach"),
+    [
+        (S3Driver(), 5 * TiB),
+        (GCSDriver(), 5 * TiB),
+        (LocalDriver("/nowhere"), 60 * TiB),
+    ],
+    ids=["s3", "gcs", "local"],
+)
+def test_largest_objects_are_planned_in_parts_that_can_be_sent(
+    driver: AsyncDriver, reach: int
+) -> None:
+    pool, claimed = BufferPool(), driver.capabilities
+    assert reach <= claimed.max_object
+    part = part_size(reach, claimed, pool)
+    assert part * claimed.max_parts >= reach
+    assert claimed.streamed_parts or part <= pool.max_bytes // 2
 
 
 async def test_stream_longer_than_all_parts_says_what_to_do() -> None:

@@ -40,7 +40,9 @@ if TYPE_CHECKING:
         Copying,
         DriverContext,
         DriverReader,
+        PartSource,
         Presigning,
+        StreamedUpload,
         Upload,
         Uploading,
         Versioned,
@@ -240,7 +242,7 @@ class Leaf:
     async def write(
         self, operation: str, bucket: str, key: str, size: int, work: Callable[[], Awaitable[T]]
     ) -> T:
-        """Send filled memory: under a permit, at a pace of at least a mebibyte an idle time."""
+        """Send filled memory, or a file: under a permit, at a mebibyte an idle time at the least."""
         await self.permit(self.writes, operation, bucket, key)
         try:
             return await self.answer(work(), -(-size // MiB))
@@ -429,19 +431,20 @@ class _LeafUpload:
         self._parts = 0
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
+        await self._settled(part, lambda: self._upload.send(part, views))
+
+    async def send_stream(self, part: Part, source: PartSource) -> None:
+        upload = cast("StreamedUpload", self._upload)
+        await self._settled(part, lambda: upload.send_stream(part, source))
+
+    async def _settled(self, part: Part, send: Callable[[], Awaitable[None]]) -> None:
         leaf = self._leaf
         self._parts += 1
         await leaf.retrying(
             "send",
             self._bucket,
             self._key,
-            lambda: leaf.write(
-                "send",
-                self._bucket,
-                self._key,
-                part.size,
-                lambda: self._upload.send(part, views),
-            ),
+            lambda: leaf.write("send", self._bucket, self._key, part.size, send),
         )
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:

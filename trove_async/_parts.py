@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ._backends import Backend
     from ._pipeline import Intake
-    from .driver import Capabilities
+    from .driver import Capabilities, Upload
     from .pool import BufferPool, Lease
 
 SPILL_PIECE = 64 * KiB
@@ -54,6 +54,11 @@ def part_size(size: int | None, capabilities: Capabilities, pool: BufferPool) ->
     return part
 
 
+def half_of(pool: BufferPool) -> int:
+    """Return the most bytes of a part that is held: two of them always fit the pool."""
+    return pool.max_bytes // 2
+
+
 class Filled:
     """A part on its way: its bytes in a lease, in a spill file, or in the user's own memory."""
 
@@ -71,6 +76,12 @@ class Filled:
         self._lease = lease
         self._spill = spill
         self._lanes = lanes
+
+    async def send(self, upload: Upload, moved: Moved) -> None:
+        """Send it. See `Ready.send`."""
+        async with self.loaded() as views:
+            await upload.send(self.part, views)
+        moved(self.part.size)
 
     @asynccontextmanager
     async def loaded(self) -> AsyncIterator[Sequence[memoryview]]:
@@ -101,12 +112,53 @@ class Filled:
             await self._spill.aclose()
 
 
+async def room_for(size: int, pool: BufferPool, told: Told) -> Lease | SpillFile:
+    """Take memory, or else room in a file; tell if it had to be waited for."""
+    lease = pool.try_lease(size)
+    if lease is not None:
+        return lease
+    clock = asyncio.get_running_loop().time
+    started = clock()
+    room = await pool.lease_or_spill(size)
+    told("wait", size, clock() - started)
+    return room
+
+
 class Told(Protocol):
     """Takes what there is to tell of a put."""
 
     def __call__(
         self, kind: Literal["part", "spill", "wait"], size: int, duration: float = 0.0
     ) -> None: ...
+
+
+class Moved(Protocol):
+    """Is told of bytes that have been sent, each once."""
+
+    def __call__(self, size: int, /) -> None: ...
+
+
+class Ready(Protocol):
+    """A part that can be sent, and what it holds until it is left."""
+
+    part: Part
+
+    async def send(self, upload: Upload, moved: Moved) -> None:
+        """Send it, telling `moved` of its bytes."""
+        ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    async def aclose(self) -> None:
+        """Give back what it holds. Idempotent."""
+        ...
 
 
 class Parts(Protocol):
@@ -117,8 +169,8 @@ class Parts(Protocol):
         """Of all bytes so far."""
         ...
 
-    async def next(self) -> Filled | None:
-        """Return the next part, filled, or None after the last. Called by one task at a time."""
+    async def next(self) -> Ready | None:
+        """Return the next part, ready, or None after the last. Called by one task at a time."""
         ...
 
 
@@ -184,10 +236,10 @@ class StreamParts:
         self._number += 1
         if self._number > self._backend.capabilities.max_parts:
             raise NotSupportedError(
-                f"the body is larger than {self._backend.capabilities.max_parts} parts of"
-                f" {self._size} bytes: give put its size, so that larger parts are planned"
+                f"the body is larger than {offset} bytes, {self._number - 1} parts of {self._size}"
+                " bytes: give put its size, so that larger parts are planned, or a path"
             )
-        room = self._pool.try_lease(wanted) or await self._wait(wanted)
+        room = await room_for(wanted, self._pool, self._told)
         if isinstance(room, SpillFile):
             return await self._in_file(room, offset, wanted)
         try:
@@ -200,13 +252,6 @@ class StreamParts:
             room.release()
             raise
         return Filled(part, trimmed(room.views, part.size), lease=room)
-
-    async def _wait(self, size: int) -> Lease | SpillFile:
-        clock = asyncio.get_running_loop().time
-        started = clock()
-        room = await self._pool.lease_or_spill(size)
-        self._told("wait", size, clock() - started)
-        return room
 
     async def _in_file(self, spill: SpillFile, offset: int, wanted: int) -> Filled:
         try:

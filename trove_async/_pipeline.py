@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 import crc32c
 
+from ._sources import Replayable
 from .errors import IntegrityError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from ._files import BodyFile
     from ._sources import BytesLike, Source
     from .models import ObjectInfo
 
@@ -82,6 +84,13 @@ class Intake:
     def size(self) -> int | None:
         """All its bytes, where known: before `ready` only what was promised."""
         return self._size
+
+    async def file(self) -> BodyFile | None:
+        """Return the file that the body is, of the size promised, to be read elsewhere; None: none."""
+        file = await self._source.file() if isinstance(self._source, Replayable) else None
+        if file is not None and self._size not in {None, file.size}:
+            raise IntegrityError(f"the body has {file.size} bytes, not {self._size} as promised")
+        return file
 
     async def ready(self) -> bool:
         """Wait until there is a byte to take; False at the end, which must be where promised."""

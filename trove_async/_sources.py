@@ -20,6 +20,7 @@ import anyio
 import anyio.to_thread
 
 from ._concurrency import in_thread
+from ._files import BodyFile, descriptor_of
 from .models import KiB
 
 if TYPE_CHECKING:
@@ -80,6 +81,18 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class Replayable(Protocol):
+    """A Source that may be a file of the system's, which can be read at any place, and again."""
+
+    async def file(self) -> BodyFile | None:
+        """Return all of the file, open until `aclose`, if nothing was taken; None: it is none.
+
+        Nothing is pulled, and no code of the user's is called.
+        """
+        ...
+
+
 def source_of(body: BodySource) -> Source:
     """Make a source of whatever a user gave, without any I/O.
 
@@ -127,21 +140,20 @@ def _of_file(file: BinaryIO) -> Source:
         rest = memoryview(file.getvalue())[file.tell() :]  # shares what it has, copies nothing
         file.seek(0, os.SEEK_END)
         return _Memory(rest)
-    # read1 gives what a pipe has; read would wait until it has as much as was asked for.
-    read = file.read1 if isinstance(file, io.BufferedReader) else file.read
-    return _Blocking(iter(lambda: read(_TAKE), b""), _bytes_left(file))
+    return _File(file)
 
 
-def _bytes_left(file: BinaryIO) -> int | None:
+def _extent(file: BinaryIO) -> tuple[int, int | None]:
+    """Return a file's position, and how many bytes are left from there, where that can be known."""
     if not isinstance(file, (io.FileIO, io.BufferedReader, io.BufferedRandom)):
-        return None  # one that decompresses, say, would read all of it to find its end
+        return 0, None  # one that decompresses, say, would read all of it to find its end
     try:
         at = file.tell()
         end = file.seek(0, os.SEEK_END)
         file.seek(at)
     except (OSError, ValueError):
-        return None  # a pipe, a socket
-    return max(0, end - at)
+        return 0, None  # a pipe, a socket
+    return at, max(0, end - at)
 
 
 class _Memory:
@@ -358,6 +370,29 @@ class _Blocking(_Chunks):
                 await anyio.to_thread.run_sync(self._iterator.close)
 
 
+class _File(_Blocking):
+    """A file that its user opened: pulled as an iterator is, unless it may be read past its user."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        # read1 gives what a pipe has; read would wait until it has as much as was asked for.
+        read = file.read1 if isinstance(file, io.BufferedReader) else file.read
+        self._start, size = _extent(file)
+        super().__init__(iter(lambda: read(_TAKE), b""), size)
+        self._file = file
+        self._descriptor: int | None = None
+
+    async def file(self) -> BodyFile | None:
+        """Return what its user opened, by a descriptor of our own. See `Replayable.file`."""
+        self._descriptor = descriptor_of(self._file)
+        return None if self._descriptor is None else BodyFile(self._descriptor, self._start)
+
+    async def aclose(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+        await super().aclose()
+
+
 class _Path:
     """A file by its path: opened when asked for, read straight into the pool's memory."""
 
@@ -370,7 +405,12 @@ class _Path:
         self._stream: _Chunks | None = None
         self.size: int | None = None
 
-    async def ready(self) -> bool:
+    async def file(self) -> BodyFile | None:
+        """Return the file that is there. See `Replayable.file`."""
+        file = await self._open()
+        return BodyFile(file.fileno()) if self._stream is None else None
+
+    async def _open(self) -> io.FileIO:
         if self._file is None:
             self._file = file = await _opened(self._path)
             status = os.fstat(file.fileno())
@@ -379,6 +419,10 @@ class _Path:
             if not self.size:
                 self.size = None
                 self._stream = _Blocking(iter(lambda: file.read(_TAKE), b""))
+        return self._file
+
+    async def ready(self) -> bool:
+        await self._open()
         if self._stream is not None:
             return await self._stream.ready()
         return self._at < (self.size or 0)

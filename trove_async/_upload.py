@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
 
 from ._concurrency import in_thread, shielded, task_group
-from ._parts import SPILL_PIECE, MemoryParts, StreamParts, part_size
+from ._parts import SPILL_PIECE, MemoryParts, StreamParts, half_of, part_size
 from ._pipeline import CRC32C, Intake, compare, compare_stored, crc32c_of
+from ._streamed import StreamedParts
 from .errors import (
     BucketNotFoundError,
     IntegrityError,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from ._backends import Backend
-    from ._parts import Filled, Parts
+    from ._parts import Filled, Parts, Ready
     from ._sources import Source
     from .driver import Upload, Uploading
     from .events import Events
@@ -115,11 +116,8 @@ class Put:
             return await self._at_once([], 0)
         capabilities, size = self._backend.capabilities, intake.size
         part = part_size(size, capabilities, self._pool)
-        if part > self._pool.max_bytes // 2:
-            raise NotSupportedError(
-                f"parts of {part} bytes are needed here, which is more than half of the pool:"
-                f" give the store a BufferPool(max_bytes={2 * part}) or more"
-            )
+        if min(part, size or part) > half_of(self._pool):
+            return await self._in_streamed_parts(intake, part)
         once = min(part, capabilities.max_put)
         parts = StreamParts(intake, part, self._pool, self._backend, self._told)
         if size is not None and size > once:
@@ -134,6 +132,31 @@ class Put:
         if capabilities.upload:
             return await self._in_parts(parts, size, first)
         return await self._from_file(intake, first)
+
+    async def _in_streamed_parts(self, intake: Intake, part: int) -> ObjectInfo:
+        """Send parts that are too large to be held, read from the body's file while they are sent."""
+        capabilities = self._backend.capabilities
+        streams = capabilities.upload and capabilities.streamed_parts
+        file = await intake.file() if streams else None
+        if file is None:
+            raise self._unheld(
+                part, instead="a path or a file opened by open()" if streams else None
+            )
+        parts = StreamedParts(file, part, self._pool, self._backend, self._told)
+        return await self._in_parts(parts, file.size)
+
+    def _unheld(self, part: int, instead: str | None) -> NotSupportedError:
+        capabilities, half = self._backend.capabilities, half_of(self._pool)
+        held = half // capabilities.part_multiple * capabilities.part_multiple
+        most = held * capabilities.max_parts if held >= capabilities.min_part else half
+        advice = f"give {instead}, or" if instead else "give"
+        return NotSupportedError(
+            f"parts of {part} bytes are needed for this body, more than half of the pool, through"
+            f" which at most {min(most, capabilities.max_object)} bytes can be sent: {advice} the"
+            f" store a BufferPool(max_bytes={2 * -(-part // MiB) * MiB}) or more",
+            bucket=self._bucket,
+            key=self._key,
+        )
 
     async def _from_file(self, intake: Intake, first: Filled) -> ObjectInfo:
         """Send a large body to a driver that takes no parts: all of it, from a file's pages."""
@@ -190,6 +213,7 @@ class Put:
         driver = self._backend.driver
         info = await self._with_bucket(lambda: driver.put(self._bucket, self._key, views, options))
         info = await self._verified(info, size, checksums)
+        self._told("part", size)
         self._report(size, size)
         return info
 
@@ -217,22 +241,22 @@ class Put:
         # While parts are under way, one more is filled: it waits here for its turn to be sent.
         lanes = asyncio.Semaphore(self._backend.capabilities.parallel_parts)
 
-        async def send(filled: Filled) -> None:
-            async with filled, filled.loaded() as views:
-                await upload.send(filled.part, views)
-                self._report(filled.part.size, size)
+        async def send(ready: Ready) -> None:
+            async with ready:
+                await ready.send(upload, lambda moved: self._report(moved, size))
+                self._told("part", ready.part.size)
             lanes.release()  # after a failure nothing more is to be sent
 
         async with task_group() as group:
-            filled = first or await parts.next()
-            while filled is not None:
+            ready = first or await parts.next()
+            while ready is not None:
                 try:
                     await lanes.acquire()
                 except BaseException:
-                    await filled.aclose()
+                    await ready.aclose()
                     raise
-                group.start_soon(send, filled)
-                filled = await parts.next()
+                group.start_soon(send, ready)
+                ready = await parts.next()
 
     async def _with_bucket(self, request: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -260,7 +284,6 @@ class Put:
 
     def _report(self, size: int, total: int | None) -> None:
         self._done += size
-        self._told("part", size)
         if self._progress is not None:
             self._progress(self._done, total)
 

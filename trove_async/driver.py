@@ -38,7 +38,7 @@ from .errors import ConfigError
 from .models import MiB, TiB
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from .events import Events
@@ -84,6 +84,7 @@ class Capabilities:
         max_part: The most bytes of a part.
         part_multiple: Parts but the last are a multiple of so many bytes.
         max_parts: The most parts of an upload.
+        streamed_parts: The uploads are `StreamedUpload`s: a part may be larger than memory holds.
         max_put: The most bytes of one `AsyncDriver.put`.
         max_object: The most bytes of an object.
         server_copy: `Copying` is implemented.
@@ -116,6 +117,7 @@ class Capabilities:
     max_part: int = 5 * 1024 * MiB
     part_multiple: int = 1
     max_parts: int = 10_000
+    streamed_parts: bool = False
     max_put: int = 5 * 1024 * MiB
     max_object: int = 5 * TiB
     server_copy: bool = False
@@ -371,6 +373,52 @@ class Upload(Protocol):
         Raises:
             As `AsyncDriver.put`.
         """
+        ...
+
+
+class PartSource(Protocol):
+    """A part too large to be held: read where it lies, through a small window, as often as needed.
+
+    It is a file that is ours to read, never a user's code, and the same bytes every time: a pass
+    that finds others raises before it has given the last of them. One pass at a time.
+    """
+
+    @property
+    def size(self) -> int:
+        """Its bytes; never none."""
+        ...
+
+    @property
+    def checksums(self) -> Mapping[str, str]:
+        """Of its bytes, by algorithm: ``"crc32c"``."""
+        ...
+
+    async def digest(self, algorithm: str) -> str:
+        """Return its hash in hexadecimal, by one of hashlib's algorithms; the first time by a pass.
+
+        Raises:
+            IntegrityError: The file has changed. OSError: it cannot be read.
+        """
+        ...
+
+    def pieces(self) -> AbstractAsyncContextManager[AsyncIterator[memoryview]]:
+        """Open it to be sent, from its start: iterate for its bytes, in pieces that are not empty.
+
+        A piece is the driver's until it asks for the next one; the last, until its call ends.
+        What was asked beyond counts as sent, and once only, however often it is opened.
+
+        Raises:
+            IntegrityError: The file has changed. OSError: it cannot be read. Neither is to be
+                translated.
+        """
+        ...
+
+
+class StreamedUpload(Upload, Protocol):
+    """Optional: an upload whose parts need not be held. `Capabilities.streamed_parts`."""
+
+    async def send_stream(self, part: Part, source: PartSource) -> None:
+        """Store one part, as `send` does, reading it while it is sent. A retry opens it again."""
         ...
 
 

@@ -397,12 +397,21 @@ class SpillFile:
 
     async def view(self) -> memoryview:
         """Return what was written as read-only memory, which lives in the page cache."""
+        return await self._mapped(mmap.ACCESS_READ)
+
+    async def _mapped(self, access: int) -> memoryview:
         if self._gathered:
             gathered, self._gathered = self._gathered, bytearray()
             await in_thread(self._write, gathered)
         if self._file is None:
             return memoryview(b"")
-        return memoryview(mmap.mmap(self._file.fileno(), self.written, access=mmap.ACCESS_READ))
+        return memoryview(mmap.mmap(self._file.fileno(), self.written, access=access))
+
+    async def window(self) -> memoryview:
+        """Return all of the room as memory to write to, which lives in the page cache."""
+        # Written first, so that a full disk shows here and not as a fault in the mapping.
+        await self.write(bytes(self._size - self.written))
+        return await self._mapped(mmap.ACCESS_WRITE)
 
     async def __aenter__(self) -> Self:
         return self

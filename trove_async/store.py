@@ -198,9 +198,13 @@ class Trove:
             bucket: An existing bucket, or one that may be made (see `create_missing_buckets`).
             key: 1 to 1,024 bytes of UTF-8, without a ``.`` or ``..`` segment.
             body: Bytes, a path, a binary file, an async reader, an iterable of bytes (sync or
-                async), or what `get` returns. Read once; never held whole.
-            size: Its bytes, where you know them and the body cannot tell; held to it. Lets very
-                large uploads be planned.
+                async), or what `get` returns. Never held whole. Read once, unless its parts must be
+                larger than half of the pool (on S3: from 625 GiB on, with a pool of 128 MiB): such
+                a body is bytes, a path or a file opened by `open`, and its parts are read while
+                they are sent, anew for each try. A file that is changed meanwhile is then an error.
+            size: Its bytes, where you know them and the body cannot tell; held to it. Lets larger
+                parts be planned: one that tells no size ends at `BufferPool.part_size` times the
+                parts that the backend takes (on S3: 78 GiB, with parts of 8 MiB).
             content_type: Its media type.
             metadata: Your own names and values; names are kept in lower case.
             tags: Tags, where the backend has them.
@@ -210,19 +214,22 @@ class Trove:
             content_encoding: Likewise; the body is stored as it is.
             if_none_match: ``"*"``: create only.
             if_match: Replace only this version: its etag, or its ObjectInfo.
-            progress: Called with the bytes stored so far and in all (None: not known). What it
-                raises ends the put; from its last call, when all is stored, that comes too late.
+            progress: Called with the bytes that the backend has taken so far, and those in all
+                (None: not known). What it raises ends the put; from its last call, when all is
+                stored, that comes too late.
 
         Returns:
             The object as stored.
 
         Raises:
             InvalidNameError: No backend may be given such a name or value.
-            NotSupportedError: The object's backend cannot honour an option.
+            NotSupportedError: The object's backend cannot honour an option, or a body so large; the
+                message says what can be sent, and what to do.
             BucketNotFoundError: There is no such bucket; the message says what to do.
             ObjectExistsError: ``if_none_match="*"`` and it exists.
             PreconditionFailedError: ``if_match`` and another version, or none, is there.
-            IntegrityError: The body has another size than promised, or was stored wrong.
+            IntegrityError: The body has another size than promised, was changed meanwhile, or was
+                stored wrong.
             StorageFullError: The backend has no room.
         """
         _checks.progress(progress)

@@ -8,7 +8,7 @@ for.
 from .by_aiohttp import AiohttpTransport, translated
 from .fields import content_range, http_date, range_header, retry_after
 from .reading import Opened, Reader
-from .seam import WINDOW, Answer, Origin, Transport
+from .seam import WINDOW, Answer, Origin, Streamed, Transport
 from .sockets import SocketTransport, transport_over
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Origin",
     "Reader",
     "SocketTransport",
+    "Streamed",
     "Transport",
     "content_range",
     "http_date",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -12,18 +14,18 @@ import yarl
 from trove_async.errors import BackendError, ConfigError, TimedOutError, UnavailableError
 
 from .messages import early_success
-from .seam import WINDOW, all_of
+from .seam import WINDOW, all_of, size_of
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping
 
     from aiohttp.abc import AbstractStreamWriter
 
     from trove_async.errors import TroveError
     from trove_async.models import Timeout
 
-    from .seam import Answer, Origin
+    from .seam import Answer, Origin, Streamed
 
 _HEADERS: Final = 4096
 """Headers that an answer may have: 8 KiB of metadata in names of one letter are so many."""
@@ -76,7 +78,7 @@ class AiohttpTransport:
         origin: Origin,
         target: str,
         headers: Mapping[str, str],
-        views: Sequence[memoryview] = (),
+        views: Sequence[memoryview] | Streamed = (),
     ) -> Answer:
         """Send a request. See `Transport.send`."""
         body = _Body(views, self._idle) if views else None
@@ -91,6 +93,8 @@ class AiohttpTransport:
         except BaseException as error:
             if body is not None:
                 body.abort()
+                if body.failure is not None and isinstance(error, Exception):
+                    raise body.failure from None
             failure = translated(error)
             if failure is None:
                 raise
@@ -123,34 +127,62 @@ async def _once(
 
 
 class _Body(aiohttp.Payload):
-    """A request's body: views, handed to the socket one after the other and never joined."""
+    """A request's body: views, handed to the socket one after the other and never joined.
 
-    def __init__(self, views: Sequence[memoryview], idle: float) -> None:
+    Attributes:
+        failure: What a body raised that was read meanwhile.
+    """
+
+    def __init__(self, views: Sequence[memoryview] | Streamed, idle: float) -> None:
         super().__init__(views, content_type="application/octet-stream")
-        self._size = sum(map(len, views))
+        self._size = size_of(views)
         self._views = views
+        self.failure: Exception | None = None
         self._idle = idle
         self._writer: AbstractStreamWriter | None = None
         self.written = False
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Return the body as text: part of what a payload has to offer."""
+        if not isinstance(self._views, Sequence):
+            raise TypeError("this body is read only to be sent")
         return b"".join(self._views).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write the body, waiting whenever the socket takes no more, but not for ever."""
         self._writer = writer
-        if len(self._views) == 1 and len(self._views[0]) <= WINDOW:
-            await writer.write(self._views[0])
+        views = self._views
+        if isinstance(views, Sequence) and len(views) == 1 and len(views[0]) <= WINDOW:
+            await writer.write(views[0])
+            self.written = True
         else:
             clock = asyncio.get_running_loop().time
-            async with asyncio.timeout(self._idle) as progress:
-                for view in self._views:
+            pieces = self._held(views) if isinstance(views, Sequence) else self._read(views)
+            async with asyncio.timeout(self._idle) as progress, aclosing(pieces):
+                left = size_of(views)
+                async for piece in pieces:
+                    await writer.write(piece)
+                    progress.reschedule(clock() + self._idle)
+                    left -= len(piece)
+                    if not left:  # and not behind the last piece's end: it is answered by then
+                        await writer.drain()
+                        self.written = True
+
+    async def _held(self, views: Sequence[memoryview]) -> AsyncGenerator[memoryview | bytes]:
+        for view in views:
+            for at in range(0, len(view), WINDOW):
+                yield view[at : at + WINDOW]
+
+    async def _read(self, body: Streamed) -> AsyncGenerator[memoryview | bytes]:
+        try:
+            async with body.pieces() as pieces:
+                async for view in pieces:
                     for at in range(0, len(view), WINDOW):
-                        await writer.write(view[at : at + WINDOW])
-                        progress.reschedule(clock() + self._idle)
-                await writer.drain()
-        self.written = True
+                        # A copy: what a socket has not taken, newer Pythons keep views of.
+                        yield bytes(view[at : at + WINDOW])
+        except Exception as error:  # which aiohttp would take for the connection's
+            self.failure = error
+            raise
 
     def abort(self) -> None:
         """Break the connection off unless all of the body has left this process.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from trove_async.errors import TroveError
     from trove_async.models import Timeout
 
-    from .seam import Origin
+    from .seam import Origin, Streamed
 
 _WINDOW: Final = 64 * KiB
 """Bytes that a connection receives into memory of its own: heads, and small bodies. What is larger
@@ -202,12 +202,32 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._transport.write(head)
             for piece in _pieces(views):
-                while self._full and not self._answers() and self._ended is None:
-                    await self._for_room()
-                if self._answers() or self._ended is not None:
+                if not await self._has_room():
                     return  # an answer that does not wait for the body is a refusal
                 self._transport.write(piece)
         self._sent = True
+
+    async def send_streamed(self, head: bytes, body: Streamed) -> None:
+        """Send a request whose body is read meanwhile, to its end or until the server answers."""
+        self._busy, self._began, self._sent = True, False, False
+        self._transport.write(head)
+        async with body.pieces() as pieces:
+            async for view in pieces:
+                self._active = self._loop.time()  # what reading took is not the server's doing
+                for piece in _pieces((view,)):
+                    if not await self._has_room():
+                        return
+                    self._transport.write(piece)
+                await self._has_room()
+                if self._full:
+                    return  # it is answered already, and a loop may keep the view
+        self._sent = True
+
+    async def _has_room(self) -> bool:
+        """Wait until the socket has taken what it was given; False: no more is to be sent."""
+        while self._full and not self._answers() and self._ended is None:
+            await self._for_room()
+        return not self._answers() and self._ended is None
 
     def _answers(self) -> bool:
         """Tell whether the answer has begun; what may come before it (RFC 9110, 15.2) is dropped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -11,7 +12,8 @@ from trove_async.errors import ConfigError, IntegrityError
 from trove_async.models import KiB
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
 
 WINDOW: Final = 256 * KiB
 """Bytes that are received, or handed to a socket, at a time: an answer's body holds twice as much."""
@@ -110,6 +112,22 @@ class Answer(Protocol):
         ...
 
 
+class Streamed(Protocol):
+    """A request's body that is read while it is sent."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes; never none."""
+        ...
+
+    def pieces(self) -> AbstractAsyncContextManager[AsyncIterator[memoryview]]:
+        """Open it, from its start: once a request. What it raises comes out as it is.
+
+        A piece keeps its bytes until the next one is asked for, and the last one as views do.
+        """
+        ...
+
+
 class Transport(Protocol):
     """Sends requests, each once, over connections that it keeps."""
 
@@ -119,7 +137,7 @@ class Transport(Protocol):
         origin: Origin,
         target: str,
         headers: Mapping[str, str],
-        views: Sequence[memoryview] = (),
+        views: Sequence[memoryview] | Streamed = (),
     ) -> Answer:
         """Send a request; return the answer once its head has arrived.
 
@@ -142,6 +160,11 @@ class Transport(Protocol):
     async def aclose(self) -> None:
         """Close all connections. Idempotent."""
         ...
+
+
+def size_of(body: Sequence[memoryview] | Streamed) -> int:
+    """Return the bytes of a request's body."""
+    return sum(map(len, body)) if isinstance(body, Sequence) else body.size
 
 
 async def all_of(answer: Answer, limit: int) -> bytes:

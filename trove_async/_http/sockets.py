@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,15 +15,16 @@ from trove_async.errors import ConfigError, TimedOutError, UnavailableError
 from .by_aiohttp import AiohttpTransport
 from .connection import IDLE, Connection
 from .messages import request_head
+from .seam import size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from trove_async.errors import TroveError
     from trove_async.models import Timeout
 
     from .connection import SocketAnswer
-    from .seam import Origin
+    from .seam import Origin, Streamed
 
 _EYEBALLS: Final[dict[str, Any]] = {"happy_eyeballs_delay": 0.25}  # RFC 8305, 5
 
@@ -51,14 +53,17 @@ class SocketTransport:
         origin: Origin,
         target: str,
         headers: Mapping[str, str],
-        views: Sequence[memoryview] = (),
+        views: Sequence[memoryview] | Streamed = (),
     ) -> SocketAnswer:
         """Send a request. See `Transport.send`."""
-        size = sum(map(len, views))
+        size = size_of(views)
         head = request_head(method, origin, target, headers, size)
         connection = self._waiting(origin) or await self._connect(origin)
         try:
-            await connection.send(head, views, size)
+            if isinstance(views, Sequence):
+                await connection.send(head, views, size)
+            else:
+                await connection.send_streamed(head, views)
             return await connection.answer(method)
         except BaseException:
             connection.abort()

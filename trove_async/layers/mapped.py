@@ -31,7 +31,9 @@ if TYPE_CHECKING:
         Copying,
         DriverContext,
         DriverReader,
+        PartSource,
         Presigning,
+        StreamedUpload,
         Upload,
         Uploading,
         Versioned,
@@ -440,6 +442,11 @@ class _Sending:
         """Store the part below. See `Upload.send`."""
         with _restored(self._names):
             await self._upload.send(part, views)
+
+    async def send_stream(self, part: Part, source: PartSource) -> None:
+        """Store the part below. See `StreamedUpload.send_stream`."""
+        with _restored(self._names):
+            await cast("StreamedUpload", self._upload).send_stream(part, source)
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         """Make the object below. See `Upload.commit`."""

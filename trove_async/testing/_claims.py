@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trove_async.driver import Capabilities
+    from trove_async.driver import Capabilities, PartSource
     from trove_async.models import DeleteOptions, GetOptions, Part, PutOptions
 
 
@@ -48,10 +48,21 @@ def check_delete(claimed: Capabilities, options: DeleteOptions) -> None:
 
 def check_part(claimed: Capabilities, part: Part, views: Sequence[memoryview]) -> None:
     """Raise AssertionError for a part that is not claimed, or is not what its `Part` says."""
-    assert 1 <= part.number <= claimed.max_parts, f"part number {part.number} is not claimed"
-    assert part.size <= claimed.max_part, f"a part of {part.size} bytes is not claimed"
     assert all(len(view) for view in views), "a view is empty"
     assert sum(map(len, views)) == part.size, "the views are not of the part's size"
+    _check_part(claimed, part)
+
+
+def check_streamed(claimed: Capabilities, part: Part, source: PartSource) -> None:
+    """Raise AssertionError for a part that is not to be read while it is sent."""
+    assert claimed.streamed_parts, "streamed parts are not claimed"
+    assert source.size == part.size, "the source is not of the part's size"
+    _check_part(claimed, part)
+
+
+def _check_part(claimed: Capabilities, part: Part) -> None:
+    assert 1 <= part.number <= claimed.max_parts, f"part number {part.number} is not claimed"
+    assert part.size <= claimed.max_part, f"a part of {part.size} bytes is not claimed"
     if not part.last:
         assert part.size >= claimed.min_part, f"a part of {part.size} bytes is not claimed"
         assert part.size % claimed.part_multiple == 0, "a part of this multiple is not claimed"

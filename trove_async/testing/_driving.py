@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from base64 import b64encode
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from crc32c import crc32c
@@ -26,7 +26,14 @@ from trove_async.models import (
 from trove_async.pool import BufferPool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Coroutine,
+        Sequence,
+    )
 
     from trove_async.driver import (
         AsyncDriver,
@@ -34,6 +41,8 @@ if TYPE_CHECKING:
         Capabilities,
         Copying,
         DriverReader,
+        StreamedUpload,
+        Upload,
         Uploading,
         Versioned,
     )
@@ -217,6 +226,57 @@ async def upload(
 def uploading(driver: AsyncDriver) -> Uploading:
     """Return the driver as what `Capabilities.upload` says it is."""
     return cast("Uploading", driver)
+
+
+def streaming(upload: Upload) -> StreamedUpload:
+    """Return an upload as what `Capabilities.streamed_parts` says it is."""
+    return cast("StreamedUpload", upload)
+
+
+class Source:
+    """A `PartSource` of bytes, whose one window is filled anew for each piece.
+
+    Args:
+        body: What it gives.
+        fails: Raised instead of the last piece.
+
+    Attributes:
+        open: How often it is open now.
+        opened: How often it was opened.
+    """
+
+    def __init__(self, body: bytes, fails: Exception | None = None) -> None:
+        self._body = body
+        self._fails = fails
+        self.size = len(body)
+        self.checksums = {"crc32c": crc32c_of(body)}
+        self.open = self.opened = 0
+
+    async def digest(self, algorithm: str) -> str:
+        """See `PartSource.digest`."""
+        return hashlib.new(algorithm, self._body, usedforsecurity=False).hexdigest()
+
+    @asynccontextmanager
+    async def pieces(self) -> AsyncIterator[AsyncIterator[memoryview]]:
+        """See `PartSource.pieces`."""
+        self.open += 1
+        self.opened += 1
+        try:
+            async with aclosing(self._pieces()) as pieces:
+                yield pieces
+        finally:
+            self.open -= 1
+
+    async def _pieces(self) -> AsyncGenerator[memoryview]:
+        window = memoryview(bytearray(max(1, self.size // 3)))
+        for at in range(0, self.size, len(window)):
+            piece = self._body[at : at + len(window)]
+            if self._fails is not None and at + len(piece) == self.size:
+                raise self._fails
+            await asyncio.sleep(0)
+            window[: len(piece)] = piece
+            yield window[: len(piece)]
+            window[:] = bytes(len(window))
 
 
 def copying(driver: AsyncDriver) -> Copying:

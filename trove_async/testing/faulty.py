@@ -9,7 +9,13 @@ from trove_async._concurrency import shielded
 from trove_async.driver import ReadsInto
 from trove_async.errors import UnavailableError
 from trove_async.models import ObjectInfo
-from trove_async.testing._claims import check_delete, check_get, check_part, check_put
+from trove_async.testing._claims import (
+    check_delete,
+    check_get,
+    check_part,
+    check_put,
+    check_streamed,
+)
 from trove_async.testing.faults import Call, Faults
 
 if TYPE_CHECKING:
@@ -24,7 +30,9 @@ if TYPE_CHECKING:
         Copying,
         DriverContext,
         DriverReader,
+        PartSource,
         Presigning,
+        StreamedUpload,
         Upload,
         Uploading,
         Versioned,
@@ -392,6 +400,14 @@ class _Upload:
         call = self._call._replace(operation="send")
         await self._faulty.begin(call)
         await self._upload.send(part, views)
+        await self._faulty.end(call)
+
+    async def send_stream(self, part: Part, source: PartSource) -> None:
+        """See `StreamedUpload.send_stream`."""
+        check_streamed(self._faulty.capabilities, part, source)
+        call = self._call._replace(operation="send")
+        await self._faulty.begin(call)
+        await cast("StreamedUpload", self._upload).send_stream(part, source)
         await self._faulty.end(call)
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:

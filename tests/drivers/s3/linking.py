@@ -136,6 +136,8 @@ async def linked(
     retry: RetryPolicy = AT_ONCE,
     timeout: Timeout | None = None,
     max_connections: int = 8,
+    kind: type[S3Driver] = S3Driver,
+    pool: BufferPool | None = None,
 ) -> AsyncIterator[Link]:
     """Open a store behind a proxy, with an empty bucket; leaving, nothing may be left here.
 
@@ -143,7 +145,7 @@ async def linked(
     """
     await asyncio.to_thread(_empty, client)
     async with FaultProxy(server.endpoint_url) as proxy:
-        driver = S3Driver(
+        driver = kind(
             region=server.region,
             endpoint_url=proxy.endpoint_url,
             access_key_id=server.access_key_id,
@@ -151,7 +153,7 @@ async def linked(
             addressing_style="path",
             max_connections=max_connections,
         )
-        pool = BufferPool(max_bytes=40 * MiB, part_size=5 * MiB)
+        pool = pool or BufferPool(max_bytes=40 * MiB, part_size=5 * MiB)
         async with Trove(driver, pool=pool, retry=retry, timeout=timeout) as store:
             link = Link(store=store, driver=driver, proxy=proxy, server=client)
             link.forget()  # how the driver found out what server this is

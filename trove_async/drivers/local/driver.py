@@ -47,6 +47,9 @@ T = TypeVar("T")
 _BULK = 1000
 _MAX_MODE: Final = 0o7777
 _MAX_METADATA = 64 * 1024
+_MAX_PARTS: Final = 1_000_000
+"""No file system counts them, but an upload remembers each: a stream that tells no size may be of
+7.6 TiB in parts of 8 MiB."""
 
 
 class LocalDriver:
@@ -122,6 +125,7 @@ class LocalDriver:
             tags=True,
             upload=True,
             parallel_parts=2,
+            max_parts=_MAX_PARTS,
             max_object=8 * 1024 * 1024 * TiB,
             server_copy=True,
             bulk_delete=_BULK,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from http import HTTPStatus
@@ -26,9 +27,10 @@ from ._signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
     from trove_async._http import Answer, Origin, Transport
+    from trove_async.driver import PartSource
 
     from ._session import Endpoint, Session
     from ._signing import Credentials
@@ -116,7 +118,7 @@ class Client:
         *,
         query: str = "",
         headers: Mapping[str, str],
-        views: Sequence[memoryview] = (),
+        views: Sequence[memoryview] | PartSource = (),
     ) -> Answer:
         """Send a request; return its answer, which is a success. The caller closes it.
 
@@ -126,7 +128,7 @@ class Client:
             key: None: the bucket itself.
             query: Encoded, without the ``?``.
             headers: All but what every request has.
-            views: The body.
+            views: The body, or where it is read while it is sent.
 
         Raises:
             TroveError: As the service's refusal says.
@@ -277,9 +279,11 @@ class Client:
 
     # -- bodies ----------------------------------------------------------------------------------------
 
-    async def _payload_hash(self, views: Sequence[memoryview]) -> str:
+    async def _payload_hash(self, views: Sequence[memoryview] | PartSource) -> str:
         if self._secure:
             return UNSIGNED_PAYLOAD  # TLS protects it, and its checksum is compared
+        if not isinstance(views, Sequence):
+            return await views.digest("sha256")
         if not views:
             return EMPTY_SHA256
         if sum(map(len, views)) > WINDOW:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from trove_async._http import Answer, Transport
+    from trove_async.driver import PartSource
     from trove_async.models import (
         CopyOptions,
         DeleteOptions,
@@ -280,17 +281,29 @@ class LeanPlane:
     ) -> SentPart:
         """Store a part."""
         checksums: dict[str, str] = {}
-        headers: dict[str, str] = {}
         if self._checksums:
             long = sum(map(len, views)) > _INLINE_HASH
-            digest = await in_thread(crc32c_of, views) if long else crc32c_of(views)
-            checksums["crc32c"] = headers[CHECKSUMS["crc32c"]] = digest
+            checksums["crc32c"] = await in_thread(crc32c_of, views) if long else crc32c_of(views)
+        return await self._send_part(upload, number, views, checksums)
+
+    async def stream_part(self, upload: UploadId, number: int, source: PartSource) -> SentPart:
+        """Store a part while it is read."""
+        checksums = dict(source.checksums) if self._checksums else {}
+        return await self._send_part(upload, number, source, checksums)
+
+    async def _send_part(
+        self,
+        upload: UploadId,
+        number: int,
+        views: Sequence[memoryview] | PartSource,
+        checksums: Mapping[str, str],
+    ) -> SentPart:
         answer = await self._client.send(
             "PUT",
             upload.bucket,
             upload.key,
             query=_part(upload, number),
-            headers=headers,
+            headers={CHECKSUMS[kind]: checksum for kind, checksum in checksums.items()},
             views=views,
         )
         return await self._told(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trove_async._http import Opened
+    from trove_async.driver import PartSource
     from trove_async.models import (
         BucketInfo,
         CopyOptions,
@@ -88,6 +89,10 @@ class Plane(Protocol):
         self, upload: UploadId, number: int, views: Sequence[memoryview]
     ) -> SentPart:
         """Store a part."""
+        ...
+
+    async def stream_part(self, upload: UploadId, number: int, source: PartSource) -> SentPart:
+        """Store a part while it is read."""
         ...
 
     async def copy_part(

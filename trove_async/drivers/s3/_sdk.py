@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trove_async._concurrency import for_each
 from trove_async._http import WINDOW, Opened, range_header
-from trove_async.errors import ObjectNotFoundError, TroveError
+from trove_async.errors import NotSupportedError, ObjectNotFoundError, TroveError
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, Page, Prefix
 
 from ._answers import CHECKSUM_ELEMENTS, OpenUpload, SentPart, UploadsPage, can_name
@@ -36,6 +36,7 @@ from ._versions import markers, parse_versions
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from trove_async.driver import PartSource
     from trove_async.models import (
         CopyOptions,
         DeleteOptions,
@@ -316,6 +317,11 @@ class SdkPlane:
             **self._owned,
         )
         return SentPart(number=number, etag=bare_etag(answer["ETag"]), checksums=checksums)
+
+    async def stream_part(self, upload: UploadId, number: int, source: PartSource) -> SentPart:
+        """Refuse: this plane sends bodies that are held, and the driver claims no more."""
+        del upload, number, source
+        raise NotSupportedError("parts are read while they are sent by data_plane='lean' only")
 
     async def copy_part(
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
+    from trove_async.driver import PartSource
     from trove_async.models import ObjectInfo, Part, PutOptions
 
     from ._answers import OpenUpload, SentPart
@@ -84,6 +85,10 @@ class PartedUpload:
         """Store one part. See `Upload.send`."""
         sent = await self._plane.upload_part(self.id, part.number, views)
         self.add(part.size, sent)
+
+    async def send_stream(self, part: Part, source: PartSource) -> None:
+        """Store one part while it is read. See `StreamedUpload.send_stream`."""
+        self.add(part.size, await self._plane.stream_part(self.id, part.number, source))
 
     def add(self, size: int, sent: SentPart) -> None:
         """Note a part that the service has."""

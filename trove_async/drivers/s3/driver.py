@@ -198,6 +198,7 @@ class S3Driver:
             min_part=_MIN_PART,
             max_part=_MAX_PART,
             max_parts=_MAX_PARTS,
+            streamed_parts=self._data_plane == "lean",
             max_put=_MAX_PART,
             max_object=_MAX_OBJECT,
             server_copy=True,

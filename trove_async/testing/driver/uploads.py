@@ -7,9 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trove_async._concurrency import task_group
-from trove_async.errors import ObjectExistsError, ObjectNotFoundError, PreconditionFailedError
+from trove_async.errors import (
+    IntegrityError,
+    ObjectExistsError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+)
 from trove_async.models import KiB, PutOptions
 from trove_async.testing._driving import (
+    Source,
     assert_same,
     content,
     delete,
@@ -17,6 +23,7 @@ from trove_async.testing._driving import (
     part_size,
     parts,
     read,
+    streaming,
     upload,
     uploading,
     write,
@@ -97,6 +104,38 @@ class DriverUploads(DriverTopic):
         async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
             views = [memoryview(body)[at : at + 100] for at in range(0, len(body), 100)]
             await one.send(part, views)
+            await one.commit({})
+        assert_same(await read(backend, bucket, "key"), body)
+
+    async def test_part_may_be_read_while_it_is_sent(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "streamed_parts")
+        body, pieces = _cut(backend, 3)
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+            for part, views in (pieces[1], pieces[0], pieces[1], pieces[2]):
+                source = Source(b"".join(views))
+                await streaming(one).send_stream(part, source)
+                assert source.open == 0
+                assert source.opened == 1
+            info = await one.commit({})
+        assert info.size == len(body)
+        assert_same(await read(backend, bucket, "key"), body)
+
+    async def test_part_that_cannot_be_read_on_may_come_again(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "streamed_parts")
+        body, pieces = _cut(backend, 2)
+        changed = IntegrityError("it has changed")
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+            for part, views in pieces:
+                source = Source(b"".join(views), fails=changed)
+                with pytest.raises(IntegrityError) as caught:
+                    await streaming(one).send_stream(part, source)
+                assert caught.value is changed
+                assert source.open == 0
+                await one.send(part, views)
             await one.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 

@@ -1,0 +1,277 @@
+"""Parts larger than half of the pool: read from their file while they are sent, and again if need be."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import pytest_asyncio
+
+from tests.drivers.s3.linking import boto, linked, operation
+from tests.drivers.s3.test_tls import behind_tls
+from tests.fakes import assert_idle
+from tests.http_faults import Answer, Cut, Flip, Stall
+from trove_async import BufferPool, IntegrityError, NotSupportedError, Trove, TroveError
+from trove_async._concurrency import OwnedTask
+from trove_async._files import BodyFile
+from trove_async.drivers import S3Driver
+from trove_async.models import MiB
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from tests.drivers.s3.linking import Link
+    from trove_async.driver import Capabilities
+    from trove_async.testing.servers import S3Server
+
+POOL = 16 * MiB
+OLD = b"old"
+
+
+class FewParts(S3Driver):
+    """S3 as it is with objects of many terabytes: its parts must be large."""
+
+    most = 3
+
+    def _claimed(self) -> Capabilities:
+        return replace(super()._claimed(), max_parts=self.most)
+
+
+class SixParts(FewParts):
+    most = 6
+
+
+def written(path: Path, size: int) -> bytes:
+    """Make a file that no shift of itself looks like."""
+    body = hashlib.shake_128(b"large").digest(size)
+    path.write_bytes(body)
+    return body
+
+
+@pytest.fixture(scope="module")
+def client(seaweed: S3Server) -> Any:
+    return boto(seaweed)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    path = tmp_path_factory.mktemp("streamed") / "large"
+    return path, written(path, 27 * MiB + 1)  # of three parts of 9 MiB and some
+
+
+@pytest_asyncio.fixture
+async def link(seaweed: S3Server, client: Any) -> AsyncIterator[Link]:
+    pool = BufferPool(POOL, 5 * MiB)
+    async with linked(seaweed, client, kind=FewParts, pool=pool) as link:
+        await link.place("key", OLD)
+        yield link
+        assert pool.statistics().peak <= 8 * MiB
+        assert pool.statistics().spilled_total == 0
+
+
+async def test_file_goes_out_in_parts_that_the_pool_could_not_hold(
+    seaweed: S3Server, client: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "large"
+    body = await asyncio.to_thread(written, path, 60 * MiB)
+    async with linked(seaweed, client, kind=SixParts, pool=BufferPool(POOL, 5 * MiB)) as link:
+        info = await link.store.put(link.bucket, "key", path)
+        assert info.size == len(body)
+        parts = [request for request in link.proxy.requests if operation(request) == "UploadPart"]
+        assert [int(request.headers["content-length"]) for request in parts] == [10 * MiB] * 6
+        assert all(request.headers["x-amz-checksum-crc32c"] for request in parts)
+        sums = {
+            hashlib.sha256(body[at : at + 10 * MiB]).hexdigest()
+            for at in range(0, len(body), 10 * MiB)
+        }
+        assert {request.headers["x-amz-content-sha256"] for request in parts} == sums
+        assert await link.stored("key") == body
+        assert link.store.pool.statistics().peak <= POOL
+
+
+@pytest.mark.parametrize("over", [-1, 0, 1])
+async def test_last_part_may_be_of_one_byte(
+    seaweed: S3Server, client: Any, tmp_path: Path, over: int
+) -> None:
+    class Multiple(FewParts):
+        def _claimed(self) -> Capabilities:
+            return replace(super()._claimed(), part_multiple=9 * MiB)
+
+    path = tmp_path / "large"
+    body = await asyncio.to_thread(written, path, 18 * MiB + over)
+    async with linked(seaweed, client, kind=Multiple, pool=BufferPool(POOL, 5 * MiB)) as link:
+        await link.store.put(link.bucket, "key", path)
+        assert link.counted["UploadPart"] == (3 if over > 0 else 2)
+        assert await link.stored("key") == body
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Cut("request head"),
+        Cut("request body", 0),
+        Cut("request body", 5 * MiB),
+        Cut("request body", 5 * MiB, reset=False),
+        Cut("answer head"),
+        Answer(503, {"Retry-After": "0"}),
+    ],
+    ids=["before it", "at its first byte", "within it", "closed within it", "after it", "refused"],
+)
+async def test_fault_in_a_part_sends_exactly_that_part_again(
+    link: Link, large: tuple[Path, bytes], fault: Any
+) -> None:
+    path, body = large
+    seen: list[tuple[int, int | None]] = []
+    link.proxy.arm(fault, method="PUT", target="*partNumber=2*")
+    await link.store.put(link.bucket, "key", path, progress=lambda *figures: seen.append(figures))
+    numbers = sorted(
+        request.query["partNumber"]
+        for request in link.proxy.requests
+        if operation(request) == "UploadPart"
+    )
+    assert numbers == ["1", "2", "2", "3"]
+    assert await link.stored("key") == body
+    assert seen == sorted(set(seen))
+    assert seen[-1] == (len(body), len(body))
+    assert len(seen) >= 27, "it moves as bytes are sent"
+
+
+async def test_flipped_byte_of_a_part_is_never_stored(
+    link: Link, large: tuple[Path, bytes]
+) -> None:
+    link.proxy.arm(Flip("request body", 7 * MiB), target="*partNumber=2*", times=None)
+    with pytest.raises(TroveError):
+        await link.store.put(link.bucket, "key", large[0])
+    assert await link.stored("key") == OLD
+    assert await link.uploads() == []
+
+
+@pytest.mark.parametrize("at", ["request body", "answer head"])
+async def test_cancel_in_a_part_leaves_nothing(
+    link: Link, large: tuple[Path, bytes], at: Any
+) -> None:
+    byte = 5 * MiB if at == "request body" else 0
+    stall = link.proxy.arm(Stall(at, byte), method="PUT", target="*partNumber=2*")
+    task = OwnedTask(link.store.put(link.bucket, "key", large[0]))
+    await stall.reached.wait()
+    await task.aclose()
+    stall.release()
+    await link.proxy.quiet()
+    assert_idle(link.store)
+    assert await link.uploads() == []
+    assert await link.stored("key") == OLD
+    assert link.counted["CompleteMultipartUpload"] == 0
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["its time is set back", "its time shows it"])
+async def test_file_that_changes_in_a_part_is_an_error(
+    link: Link, tmp_path: Path, *, kept: bool
+) -> None:
+    path = tmp_path / "large"
+
+    def change() -> None:
+        status = path.stat()
+        with path.open("r+b") as file:
+            file.seek(17 * MiB)  # of the second part, behind what has been read of it
+            file.write(b"changed")
+        os.utime(path, ns=(1, status.st_mtime_ns if kept else status.st_mtime_ns + 1))
+
+    await asyncio.to_thread(written, path, 27 * MiB + 1)
+    stall = link.proxy.arm(Stall("request body", 1 * MiB), method="PUT", target="*partNumber=2*")
+    task = OwnedTask(link.store.put(link.bucket, "key", path))
+    await stall.reached.wait()
+    await asyncio.to_thread(change)
+    stall.release()
+    with pytest.raises(IntegrityError, match="changed while"):
+        await task.result()
+    await link.proxy.quiet()
+    assert await link.uploads() == []
+    assert await link.stored("key") == OLD
+    assert link.counted["CompleteMultipartUpload"] == 0
+
+
+@pytest.mark.uvloop
+async def test_file_goes_out_over_tls_read_twice(
+    seaweed: S3Server,
+    tls: tuple[ssl.SSLContext, ssl.SSLContext],
+    large: tuple[Path, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path, body = large
+    passes: list[int] = []
+    read = BodyFile.read
+
+    def noted(self: BodyFile, offset: int, view: memoryview) -> None:
+        passes.append(offset)
+        read(self, offset, view)
+
+    monkeypatch.setattr(BodyFile, "read", noted)
+    shown, trusted = tls
+    async with behind_tls(seaweed.endpoint_url, shown) as url:
+        driver = FewParts(
+            region=seaweed.region,
+            endpoint_url=url,
+            access_key_id=seaweed.access_key_id,
+            secret_access_key=seaweed.secret_access_key,
+            tls=trusted,
+        )
+        async with Trove(driver, pool=BufferPool(POOL, 5 * MiB)) as store:
+            await store.create_bucket("streamed", exist_ok=True)
+            info = await store.put("streamed", "key", path)
+            assert info.checksums.keys() == {"crc32c"}
+            assert set(Counter(passes).values()) == {2}  # nothing is hashed but the checksum
+            assert await store.read("streamed", "key") == body
+            assert_idle(store)
+
+
+async def test_stream_of_that_size_is_refused_before_any_request(link: Link) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        pytest.fail("it is pulled")
+        yield b""
+
+    link.forget()
+    with pytest.raises(NotSupportedError, match="at most 25165824 bytes can be sent: give a path"):
+        await link.store.put(link.bucket, "key", body(), size=27 * MiB)
+    assert link.done == []
+
+
+async def test_sdk_plane_refuses_before_any_request(
+    moto_server: S3Server, large: tuple[Path, bytes]
+) -> None:
+    driver = FewParts(
+        region=moto_server.region,
+        endpoint_url=moto_server.endpoint_url,
+        access_key_id=moto_server.access_key_id,
+        secret_access_key=moto_server.secret_access_key,
+        data_plane="sdk",
+    )
+    async with Trove(driver, pool=BufferPool(POOL, 5 * MiB)) as store:
+        await store.create_bucket("streamed", exist_ok=True)
+        with pytest.raises(NotSupportedError, match="BufferPool"):
+            await store.put("streamed", "refused", large[0])
+        assert not await store.exists("streamed", "refused")
+
+
+async def test_service_that_keeps_no_checksums_gets_the_same_bytes(
+    moto_server: S3Server, large: tuple[Path, bytes]
+) -> None:
+    path, body = large
+    driver = FewParts(
+        region=moto_server.region,
+        endpoint_url=moto_server.endpoint_url,
+        access_key_id=moto_server.access_key_id,
+        secret_access_key=moto_server.secret_access_key,
+        checksums=False,
+    )
+    async with Trove(driver, pool=BufferPool(POOL, 5 * MiB)) as store:
+        await store.create_bucket("streamed", exist_ok=True)
+        await store.put("streamed", "key", path)
+        assert await store.read("streamed", "key") == body
+        assert_idle(store)
