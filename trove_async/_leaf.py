@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import anyio
 
-from ._concurrency import Permits, shielded
+from ._concurrency import Permits, for_each, shielded
 from ._download import Body
 from .errors import (
     AlreadyExistsError,
@@ -24,7 +25,7 @@ from .errors import (
     TroveError,
 )
 from .events import Event
-from .models import MiB
+from .models import DeleteOptions, DeleteResult, MiB
 from .retry import Retries, RetryBudget
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from .models import (
         BucketInfo,
         CopyOptions,
-        DeleteOptions,
-        DeleteResult,
         GetOptions,
         ListOptions,
         ObjectInfo,
@@ -62,6 +61,9 @@ T = TypeVar("T")
 
 _MAYBE_OURS = (PreconditionFailedError, AlreadyExistsError, NotFoundError)
 """How our own write may look to its second try, when the answer to the first was lost."""
+
+_SINGLY = 8
+"""Deletions of a batch in doubt under way at once."""
 
 _COPY_PACE = 64 * MiB
 _COMMIT_PACE = 100
@@ -202,6 +204,9 @@ class Leaf:
             )
         )
 
+    def _doubt(self) -> _Doubt:
+        return _Doubt(self.clock if self.capabilities.settles_doubt else None)
+
     def retries(self) -> Retries:
         """Begin to count the tries of one request."""
         return Retries(self._policy, self._budget)
@@ -252,12 +257,19 @@ class Leaf:
     ) -> ObjectInfo:
         """Store filled memory, recognising our own write after a lost answer."""
         size = sum(map(len, views))
+        doubt = self._doubt()
         return await self.retrying(
             "put",
             bucket,
             key,
-            lambda: self.write(
-                "put", bucket, key, size, lambda: self.driver.put(bucket, key, views, options)
+            lambda: doubt.over(
+                self.write(
+                    "put",
+                    bucket,
+                    key,
+                    size,
+                    lambda: self.driver.put(bucket, key, views, doubt.put(options)),
+                )
             ),
             ours=lambda error: self._our_write(error, bucket, key, options.write_id),
         )
@@ -297,11 +309,12 @@ class Leaf:
                 return (None,)
             return None
 
+        doubt = self._doubt()
         await self.retrying(
             "delete",
             bucket,
             key,
-            lambda: self.answer(self.driver.delete(bucket, key, options)),
+            lambda: doubt.over(self.answer(self.driver.delete(bucket, key, doubt.delete(options)))),
             ours=gone,
         )
 
@@ -376,12 +389,15 @@ class Leaf:
         """Copy on the server's side, recognising our own write after a lost answer."""
         driver = cast("Copying", self.driver)
         pace = -(-options.source.stored_size // _COPY_PACE)
+        doubt = self._doubt()
         return await self.retrying(
             "copy",
             dst_bucket,
             dst_key,
-            lambda: self.answer(
-                driver.copy(src_bucket, src_key, dst_bucket, dst_key, options), pace
+            lambda: doubt.over(
+                self.answer(
+                    driver.copy(src_bucket, src_key, dst_bucket, dst_key, doubt.copy(options)), pace
+                )
             ),
             ours=lambda error: self._our_write(error, dst_bucket, dst_key, options.put.write_id),
         )
@@ -389,9 +405,37 @@ class Leaf:
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to `Capabilities.bulk_delete` keys in one request."""
         driver = cast("BulkDeleting", self.driver)
+        doubt = self._doubt()
         return await self.retrying(
-            "delete_many", bucket, None, lambda: self.answer(driver.delete_many(bucket, keys))
+            "delete_many",
+            bucket,
+            None,
+            lambda: doubt.over(
+                self.answer(driver.delete_many(bucket, keys))
+                if doubt.since is None
+                else self._delete_each(bucket, keys, doubt.delete(DeleteOptions()))
+            ),
         )
+
+    async def _delete_each(
+        self, bucket: str, keys: Sequence[str], options: DeleteOptions
+    ) -> Sequence[DeleteResult]:
+        """Delete keys one by one, as each may have been deleted, and made anew by another."""
+        errors: dict[str, TroveError | None] = {}
+
+        async def delete(key: str) -> None:
+            errors[key] = None
+            try:
+                await self.answer(self.driver.delete(bucket, key, options))
+            except BucketNotFoundError:
+                raise
+            except TroveError as error:
+                if error.retryable:
+                    raise
+                errors[key] = error
+
+        await for_each(keys, delete, limit=_SINGLY)
+        return [DeleteResult(key=key, error=errors[key]) for key in keys]
 
     async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
         """Return a URL that allows one method."""
@@ -404,6 +448,43 @@ def _done_if(kind: type[TroveError]) -> Callable[[TroveError], Awaitable[tuple[N
         return (None,) if isinstance(error, kind) else None
 
     return done
+
+
+class _Doubt:
+    """Whether an earlier try of a write may have been done unheard, and since when.
+
+    Args:
+        clock: The loop's; None: the driver makes nothing of it.
+    """
+
+    __slots__ = ("_clock", "since")
+
+    def __init__(self, clock: Callable[[], float] | None) -> None:
+        self._clock = clock
+        self.since: float | None = None
+
+    def over(self, work: Awaitable[T]) -> Awaitable[T]:
+        """Note how this try ends."""
+        return work if self._clock is None or self.since is not None else self._noting(work)
+
+    async def _noting(self, work: Awaitable[T]) -> T:
+        assert self._clock is not None  # noqa: S101 - asked by `over`
+        begun = self._clock()
+        try:
+            return await work
+        except TroveError as error:
+            if error.maybe_done:
+                self.since = begun
+            raise
+
+    def put(self, options: PutOptions) -> PutOptions:
+        return options if self.since is None else replace(options, in_doubt_since=self.since)
+
+    def delete(self, options: DeleteOptions) -> DeleteOptions:
+        return options if self.since is None else replace(options, in_doubt_since=self.since)
+
+    def copy(self, options: CopyOptions) -> CopyOptions:
+        return options if self.since is None else replace(options, put=self.put(options.put))
 
 
 class _LeafUpload:

@@ -40,9 +40,9 @@ class ConflictError(BackendError):
     """A 409: of a bucket, it exists already or has objects; the driver knows what it asked for."""
 
 
-_BUSY = Meaning(UnavailableError, "the service asks to slow down")
+_BUSY = Meaning(UnavailableError, "the service asks to slow down", undone=True)
 _FAILED = Meaning(UnavailableError, "the service failed")
-_SLOW = Meaning(TimedOutError, "the service waited too long for the request")
+_SLOW = Meaning(TimedOutError, "the service waited too long for the request", undone=True)
 _DENIED = Meaning(PermissionDeniedError, "these credentials may not do so: check the IAM roles")
 _CLOSED = Meaning(PermissionDeniedError, "the service refuses this account or project")
 _UNKNOWN = Meaning(UnauthenticatedError, "the service does not accept the credentials")
@@ -165,11 +165,14 @@ class Refused(NamedTuple):
         """
         meaning = self._meaning()
         passing = issubclass(meaning.kind, UnavailableError)
-        return meaning.kind(
+        error = meaning.kind(
             f"{meaning.advice} ({self._answered()})",
             retryable=meaning.retryable,
             retry_after=retry_after(self.headers) if passing else None,
         )
+        if meaning.undone:
+            error.maybe_done = False
+        return error
 
     def _meaning(self) -> Meaning:
         meaning = REASONS.get(self.reason) or STATUSES.get(self.status)
