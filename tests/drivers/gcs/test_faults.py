@@ -290,8 +290,9 @@ async def test_copy_that_breaks_goes_on_where_it_was(link: Link) -> None:
 
 async def cancelled(link: Link, stall: Stall, work: Coroutine[Any, Any, object]) -> None:
     task = OwnedTask(work)
+    task.when_done(stall.reached.set)
     await stall.reached.wait()
-    assert not task.done
+    assert not task.done, "it ended before it came to the stall"
     await task.aclose()
     stall.release()
     await link.proxy.quiet()
