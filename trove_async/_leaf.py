@@ -405,8 +405,8 @@ class Leaf:
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to `Capabilities.bulk_delete` keys in one request."""
         driver = cast("BulkDeleting", self.driver)
-        doubt = self._doubt()
-        return await self.retrying(
+        doubt, begun = self._doubt(), self.clock()
+        results = await self.retrying(
             "delete_many",
             bucket,
             None,
@@ -416,6 +416,39 @@ class Leaf:
                 else self._delete_each(bucket, keys, doubt.delete(DeleteOptions()))
             ),
         )
+        failed = [result for result in results if getattr(result.error, "retryable", False)]
+        if not failed:
+            return results
+        return await self._delete_again(bucket, results, failed, begun)
+
+    async def _delete_again(
+        self,
+        bucket: str,
+        results: Sequence[DeleteResult],
+        failed: Sequence[DeleteResult],
+        begun: float,
+    ) -> Sequence[DeleteResult]:
+        """Delete one by one what the answer to a batch told to have failed for now."""
+        pause = self.retries().after(cast("TroveError", failed[0].error))
+        if pause is None:
+            return results
+        await anyio.sleep(pause)
+        told = {result.key: result for result in results}
+
+        async def again(result: DeleteResult) -> None:
+            doubtful = getattr(result.error, "maybe_done", False)
+            options = DeleteOptions(
+                in_doubt_since=begun if doubtful and self.capabilities.settles_doubt else None
+            )
+            error: TroveError | None = None
+            try:
+                await self.delete(bucket, result.key, options)
+            except TroveError as failure:
+                error = failure
+            told[result.key] = DeleteResult(key=result.key, error=error)
+
+        await for_each(failed, again, limit=_SINGLY)
+        return [told[result.key] for result in results]
 
     async def _delete_each(
         self, bucket: str, keys: Sequence[str], options: DeleteOptions

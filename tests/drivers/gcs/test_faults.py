@@ -135,6 +135,47 @@ async def test_what_breaks_always_is_told(operate: Callable[[Link], Awaitable[No
         assert len(link.proxy.requests) == 1
 
 
+# -- batches whose parts fail --------------------------------------------------------------------------
+
+PARTLY = (
+    b"--x\r\nContent-ID: <response-delete+0>\r\n\r\nHTTP/1.1 %d Busy\r\n\r\n{}\r\n"
+    b"--x\r\nContent-ID: <response-delete+1>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n\r\n--x--\r\n"
+)
+BATCH = {"Content-Type": "multipart/mixed; boundary=x"}
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_key_of_a_batch_that_fails_in_passing_is_deleted_after_all(
+    link: Link, status: int
+) -> None:
+    link.place("key", SMALL)
+    link.proxy.arm(Answer(200, BATCH, PARTLY % status), method="POST")
+    await link.store.delete_many(link.bucket, ["key", "none"])
+    assert link.stored("key") is None
+    deleted = [one.path for one in link.proxy.requests if one.method == "DELETE"]
+    assert deleted == [f"/storage/v1/b/{link.bucket}/o/key"]
+
+
+async def test_key_of_a_batch_that_goes_on_failing_is_told(link: Link) -> None:
+    link.place("key", SMALL)
+    link.proxy.arm(Answer(200, BATCH, PARTLY % 503), method="POST")
+    link.proxy.arm(Answer(503), method="DELETE", times=None)
+    told = {
+        one.key: one.error async for one in link.store.delete_many(link.bucket, ["key", "none"])
+    }
+    assert isinstance(told["key"], UnavailableError)
+    assert told["none"] is None
+    assert link.stored("key") == SMALL
+
+
+async def test_key_of_a_batch_is_tried_once_where_nothing_is_tried_again() -> None:
+    async with linked(retry=NEVER) as link:
+        link.proxy.arm(Answer(200, BATCH, PARTLY % 503), method="POST")
+        with pytest.raises(UnavailableError):
+            await link.store.delete_many(link.bucket, ["key", "none"])
+        assert link.done == ["POST batch"]
+
+
 # -- writes whose answers are lost ---------------------------------------------------------------------
 
 
