@@ -138,7 +138,7 @@ _SHOWN: Final = 300
 _MISMATCH = re.compile(r"(?i)(?:crc32c|md5)\b.*(?:does ?n[o']t|not) match")
 # Services may quote the request in their sentences: whatever stands behind these is left out.
 _SECRET = re.compile(
-    r"(?i)\b(signature|credential|authorization|bearer|access_?token)(\W{0,3}[=:\s]\W{0,2})\S+"
+    r"(?i)\b(signature|credential|authorization|bearer|access_?token|upload_id)(\W{0,3}[=:\s]\W{0,2})\S+"
 )
 _XML = re.compile(r"<(Code|Message)>([^<]*)</\1>")
 
@@ -202,7 +202,7 @@ def refused(status: int, headers: Mapping[str, str], body: bytes) -> Refused:
                 reason = str((told.get("errors") or [{}])[0].get("reason", ""))
             else:  # as the token's endpoint and some of the front ends say it (RFC 6749, 5.2)
                 reason, message = str(told), str(json.loads(text).get("error_description", ""))
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             pass  # its status has to do
     else:
         said = {name: unescape(value) for name, value in _XML.findall(text)}

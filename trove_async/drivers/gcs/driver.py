@@ -485,7 +485,7 @@ class GCSDriver:
         async with self._permit:
             while True:
                 said = await self._client.ask("GET", f"/storage/v1/b{encode_query(query)}")
-                buckets += map(bucket_of, said.get("items", ()))
+                buckets += map(bucket_of, said.get("items") or ())
                 token = said.get("nextPageToken")
                 if not token:
                     return sorted(buckets, key=attrgetter("name"))
