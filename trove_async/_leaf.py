@@ -21,6 +21,7 @@ from .errors import (
     BucketNotFoundError,
     NotFoundError,
     ObjectNotFoundError,
+    PermissionDeniedError,
     PreconditionFailedError,
     TroveError,
 )
@@ -331,13 +332,26 @@ class Leaf:
         await self.answer(self.driver.ping())
 
     async def create_bucket(self, bucket: str) -> None:
-        """Make the bucket; a second try that finds it takes it for the first one's work."""
+        """Make the bucket; a second try that finds it takes it for the first one's work.
+
+        Unless it may not look at it: where names are global, it is then somebody else's.
+        """
+
+        async def made(error: TroveError) -> tuple[None] | None:
+            if not isinstance(error, BucketExistsError):
+                return None
+            try:
+                await self.head_bucket(bucket)
+            except (PermissionDeniedError, BucketNotFoundError):
+                return None
+            return (None,)
+
         await self.retrying(
             "create_bucket",
             bucket,
             None,
             lambda: self.answer(self.driver.create_bucket(bucket)),
-            ours=_done_if(BucketExistsError),
+            ours=made,
         )
 
     async def delete_bucket(self, bucket: str) -> None:

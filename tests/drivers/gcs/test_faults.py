@@ -203,7 +203,16 @@ async def test_lost_answer_to_a_commit_is_asked_for(link: Link) -> None:
     assert link.ranges[-1] == "bytes */*"
 
 
-async def test_lost_answer_to_a_second_bucket_is_still_a_second_bucket(link: Link) -> None:
+async def test_second_bucket_of_a_name_is_refused(link: Link) -> None:
+    with pytest.raises(BucketExistsError):
+        await link.store.create_bucket(link.bucket)
+
+
+async def test_bucket_of_somebody_else_is_not_taken_for_ours_after_a_lost_answer(
+    link: Link,
+) -> None:
+    link.proxy.arm(Answer(503), method="POST")
+    link.proxy.arm(Answer(403), method="GET", times=None)
     with pytest.raises(BucketExistsError):
         await link.store.create_bucket(link.bucket)
 
