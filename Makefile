@@ -33,7 +33,7 @@ bench: .venv/bench  ## every benchmark, beside its peers; tables to benchmarks/R
 	$(BIN)/python benchmarks/run_all.py
 
 soak: .venv/test  ## the long runs of what `make test` runs short
-	$(BIN)/python -m pytest -m soak --timeout=3600
+	$(BIN)/python -m pytest -m soak --timeout=3600 -o faulthandler_timeout=4000
 
 clean:
 	rm -rf .venv .demo

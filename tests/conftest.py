@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_timeout  # type: ignore[import-untyped]
 import uvloop
 from blockbuster import blockbuster_ctx
 from cryptography import x509
@@ -19,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from trove_async.testing import servers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from trove_async.testing.servers import GCSServer, S3Server
 
@@ -33,6 +34,16 @@ def pytest_asyncio_loop_factories(
     if item.get_closest_marker("uvloop") is not None:
         loops["uvloop"] = uvloop.new_event_loop
     return loops
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    """Give leaving the fixtures a limit of its own: the test's, once it has struck, is no more."""
+    hooks, settings = item.config.hook, pytest_timeout._get_item_settings(item)
+    hooks.pytest_timeout_cancel_timer(item=item)
+    if settings.timeout and not settings.func_only:
+        hooks.pytest_timeout_set_timer(item=item, settings=settings)
+    yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,6 +27,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tests.http_faults import Answer, Cut, Fault, Flip, Point, Shorten, Stall
 from trove_async._concurrency import task_group
+from trove_async._deadlines import within
+from trove_async.errors import TimedOutError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -173,6 +175,8 @@ class FaultProxy:
 
     Attributes:
         requests: Every request so far, in the order of their heads.
+        patience: Seconds to wait for what is to come by itself: a test's limit does not hold where
+            a fixture is left.
         connections: How many clients' connections are open.
         busy: How many requests are under way.
     """
@@ -183,6 +187,7 @@ class FaultProxy:
         assert parts.port is not None
         self._upstream = parts.hostname, parts.port
         self.requests: list[Request] = []
+        self.patience = 30.0
         self.connections = 0
         self.busy = 0
         self._aims: list[_Aim] = []
@@ -224,13 +229,23 @@ class FaultProxy:
 
     async def quiet(self) -> None:
         """Wait until no request is under way."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self.busy)
+        await self._until(lambda: not self.busy, "requests did not end")
 
     async def deserted(self) -> None:
         """Wait until no connection is open."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self.connections)
+        await self._until(lambda: not self.connections, "connections were not closed")
+
+    async def _until(self, reached: Callable[[], bool], what: str) -> None:
+        async def wait() -> None:
+            async with self._changed:
+                await self._changed.wait_for(reached)
+
+        try:
+            await within(self.patience, what, wait())
+        except TimedOutError as error:
+            raise AssertionError(
+                f"{error}: {self.busy} requests and {self.connections} connections, after {self.seen}"
+            ) from None
 
     @property
     def tasks(self) -> set[asyncio.Task[object]]:

@@ -96,6 +96,18 @@ async def test_failure_by_the_works_own_timeout_as_the_time_runs_out_passes(
     assert task.cancelling() == 0
 
 
+async def test_work_that_ends_all_the_same_leaves_no_cancel_behind(deadlines: Deadlines) -> None:
+    async def stubborn() -> str:
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return "result"
+
+    assert await deadlines.within(0.01, "nothing came", stubborn()) == "result"
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
 async def test_cancel_from_outside_is_no_timeout(deadlines: Deadlines) -> None:
     task = asyncio.get_running_loop().create_task(deadlines.within(5, "", never()))
     await asyncio.sleep(0)

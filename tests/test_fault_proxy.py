@@ -14,7 +14,7 @@ from tests.http_faults import Answer, Cut, Flip, Shorten, Stall
 from trove_async._concurrency import task_group
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 BODY = bytes(range(256)) * 1000
 CHUNKED = b"5\r\nhello\r\n5;x=y\r\nworld\r\n0\r\nTrailer: 1\r\n\r\n"
@@ -251,6 +251,19 @@ async def test_client_that_leaves_ends_a_stalled_exchange(at: str) -> None:
         assert proxy.busy == 0
         if at != "request head":
             await server.lost.wait()
+
+
+@pytest.mark.parametrize("wait", [FaultProxy.quiet, FaultProxy.deserted])
+async def test_what_does_not_come_is_told_and_not_waited_for_without_end(
+    wait: Callable[[FaultProxy], Awaitable[None]],
+) -> None:
+    async with standing() as (_, proxy), client(proxy) as one:
+        stall = proxy.arm(Stall("answer head"))
+        one.send("GET /a HTTP/1.1")
+        await stall.reached.wait()
+        proxy.patience = 0.01
+        with pytest.raises(AssertionError, match=r"1 requests and 1 connections, after .*GET /a"):
+            await wait(proxy)
 
 
 async def test_answers_of_its_own_never_reach_the_server_and_then_it_passes() -> None:

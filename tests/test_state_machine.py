@@ -26,7 +26,7 @@ from trove_async import (
     BucketNotEmptyError,
     BucketNotFoundError,
     BufferPool,
-    ConfigError,
+    CursorError,
     ObjectExistsError,
     ObjectInfo,
     ObjectNotFoundError,
@@ -306,7 +306,7 @@ class StoreMachine(RuleBasedStateMachine):
                     break
             rest = self.store.list(bucket, cursor=listing.cursor, **arguments)
             if first:
-                with pytest.raises(ConfigError):
+                with pytest.raises(CursorError):
                     await self.store.list(bucket, prefix="?", cursor=listing.cursor).all()
             shown = [*first, *await rest.all()]
             return shown, bool(listing.ordered)

@@ -291,10 +291,12 @@ def check_get(backend: Backend, options: GetOptions) -> None:
         raise _refused(backend, "read a version by its id")
 
 
-def delete_options(*, version_id: str | None, if_match: str | ObjectInfo | None) -> DeleteOptions:
+def delete_options(
+    *, version_id: str | None, if_match: str | ObjectInfo | None, write_id: str
+) -> DeleteOptions:
     """Check a delete's options by themselves, and pack them."""
     _names.check_header("version_id", version_id)
-    return DeleteOptions(version_id=version_id, if_match=etag_of(if_match))
+    return DeleteOptions(version_id=version_id, if_match=etag_of(if_match), write_id=write_id)
 
 
 def check_delete(backend: Backend, options: DeleteOptions) -> None:

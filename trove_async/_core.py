@@ -105,7 +105,7 @@ class Core:
                 self.deadlines.close()
 
     def new_write_id(self) -> str:
-        """Return an id that no other write has, of this store or another."""
+        """Return an id that no other write has, of this store or another (`models.is_earlier`)."""
         return f"{self._writer}-{next(self._writes):x}"
 
     def check_usable(self) -> None:

@@ -42,7 +42,7 @@ class Deadlines:
             self._set_timer(loop, limit.when)
         before = task.cancelling()
         try:
-            return await work
+            result = await work
         except asyncio.CancelledError:
             # Ours, unless somebody else asked for one as well.
             if limit.passed and task.uncancel() <= before:
@@ -52,6 +52,10 @@ class Deadlines:
             if limit.passed:
                 task.uncancel()
             raise
+        else:
+            if limit.passed:  # it came to its end all the same
+                task.uncancel()
+            return result
         finally:
             self._limits.discard(limit)
 

@@ -33,11 +33,13 @@ class Meaning(NamedTuple):
         kind: Our error.
         advice: What happened and, where the user can mend it, how.
         retryable: Where it differs from what the kind says.
+        undone: Whether it says that nothing was done, where what the kind says is in doubt.
     """
 
     kind: type[TroveError]
     advice: str
     retryable: bool | None = None
+    undone: bool = False
 
 
 @contextmanager

@@ -90,6 +90,9 @@ class Capabilities:
         server_copy: `Copying` is implemented.
         bulk_delete: `BulkDeleting` is implemented: the most keys of one call; 0: it is not.
         presign: `Presigning` is implemented.
+        settles_doubt: put, delete and copy heed ``in_doubt_since``: they find out what became of
+            the earlier try, and replace or delete nothing that may be newer than it. Without it,
+            another try is sent as the first one was.
         versions: version_id is honoured by get, head and delete, and `Versioned` is implemented.
         ordered: list_page is in bytewise order of UTF-8 keys.
         private_namespace: Bucket names are this backend's own, so a missing bucket may be made.
@@ -123,6 +126,7 @@ class Capabilities:
     server_copy: bool = False
     bulk_delete: int = 0
     presign: bool = False
+    settles_doubt: bool = False
     versions: bool = False
     ordered: bool = True
     private_namespace: bool = False

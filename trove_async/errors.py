@@ -57,10 +57,16 @@ class TroveError(Exception):
         retryable: Whether the same request may succeed a moment later. Defaults to the class's
             own answer: True for `UnavailableError` and below, else False.
         retry_after: Seconds that the service asked to wait first, if it said.
+
+    Attributes:
+        maybe_done: Whether what was asked for may have been done all the same: an answer that was
+            lost, for one. A driver that knows better says so. True for `UnavailableError` and
+            below, but for `PoolTimeoutError`.
     """
 
     retryable: bool = False
     retry_after: float | None = None
+    maybe_done: bool = False
 
     def __init__(
         self,
@@ -228,6 +234,7 @@ class UnavailableError(BackendError):
     """The backend cannot be reached, or cannot serve now; retried within the budget."""
 
     retryable = True
+    maybe_done = True
 
 
 class TimedOutError(UnavailableError, TimeoutError):
@@ -236,3 +243,5 @@ class TimedOutError(UnavailableError, TimeoutError):
 
 class PoolTimeoutError(UnavailableError):
     """No memory or no connection became free in time; the message says which knob to turn."""
+
+    maybe_done = False

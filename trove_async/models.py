@@ -423,6 +423,8 @@ class PutOptions:
         checksums: Of the whole body, where it is known up front; to be recorded, and compared by
             a backend that can.
         write_id: To be recorded with the object (`ObjectInfo.write_id`).
+        in_doubt_since: When the earliest try of this very write was begun that may have been done
+            unheard, in the event loop's time; None: there was none. `Capabilities.settles_doubt`.
     """
 
     size: int | None = None
@@ -437,6 +439,7 @@ class PutOptions:
     if_none_match: str | None = None
     checksums: Mapping[str, str] = field(default_factory=dict, hash=False)
     write_id: str | None = None
+    in_doubt_since: float | None = None
 
     @property
     def conditional(self) -> bool:
@@ -473,10 +476,28 @@ class GetOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteOptions:
-    """Which version a delete is after; see `Trove.delete` for the meanings."""
+    """Which version a delete is after; see `Trove.delete` for the meanings.
+
+    Attributes:
+        write_id: Its place among the store's writes (`models.is_earlier`).
+        in_doubt_since: As a put's.
+    """
 
     version_id: str | None = None
     if_match: str | None = None
+    write_id: str | None = None
+    in_doubt_since: float | None = None
+
+
+def is_earlier(one: str | None, other: str | None) -> bool:
+    """Tell whether a write_id is of the same store as another one, and was given out before it."""
+    if one is None or other is None:
+        return False
+    (store, _, place), (others, _, others_place) = one.rpartition("-"), other.rpartition("-")
+    # Numbers in hex, without leading zeros.
+    return (
+        bool(store) and store == others and (len(place), place) < (len(others_place), others_place)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

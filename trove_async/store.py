@@ -386,7 +386,9 @@ class Trove:
             NotSupportedError: The object's backend cannot honour an option.
         """
         _names.check(bucket, key)
-        options = _checks.delete_options(version_id=version_id, if_match=if_match)
+        options = _checks.delete_options(
+            version_id=version_id, if_match=if_match, write_id=self._core.new_write_id()
+        )
 
         await self._objects.delete(bucket, key, options)
 

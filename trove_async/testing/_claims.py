@@ -19,6 +19,7 @@ def check_put(claimed: Capabilities, options: PutOptions, views: Sequence[memory
     assert not options.metadata or claimed.metadata, "metadata are not claimed"
     assert not options.tags or claimed.tags, "tags are not claimed"
     assert options.storage_class is None or claimed.storage_class, "storage_class is not claimed"
+    assert options.in_doubt_since is None or claimed.settles_doubt, "doubts are not settled"
     for value in (
         options.content_type,
         options.cache_control,
@@ -44,6 +45,7 @@ def check_delete(claimed: Capabilities, options: DeleteOptions) -> None:
     """Raise AssertionError for an option of delete that is not claimed."""
     assert options.version_id is None or claimed.versions, "versions are not claimed"
     assert options.if_match is None or claimed.delete_if_match, "if_match is not claimed"
+    assert options.in_doubt_since is None or claimed.settles_doubt, "doubts are not settled"
 
 
 def check_part(claimed: Capabilities, part: Part, views: Sequence[memoryview]) -> None:

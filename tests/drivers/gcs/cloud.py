@@ -98,6 +98,7 @@ class Cloud:
     """The service's state.
 
     Attributes:
+        settings: What was said of buckets when they were made.
         keeps_at_most: Bytes that a session keeps of one request.
         rewrites_at_most: Bytes that one request to rewrite copies.
         xml: Whether the XML API is there.
@@ -109,6 +110,7 @@ class Cloud:
         self.noncurrent: dict[str, dict[str, list[Stored]]] = {}
         self.versioned: set[str] = set()
         self.created: dict[str, str] = {}
+        self.settings: dict[str, dict[str, str]] = {}
         self.sessions: dict[str, Session] = {}
         self.rewrites: dict[str, Rewrite] = {}
         self.keeps_at_most: int | None = None

@@ -93,8 +93,10 @@ class CloudServer:
     async def create_bucket(self, request: web.Request) -> dict[str, Any]:
         if not request.query.get("project"):
             raise RefusedError(400, "required", "Required parameter: project")
-        name = (await request.json())["name"]
+        said = await request.json()
+        name = said["name"]
         self.cloud.create_bucket(name)
+        self.cloud.settings[name] = {"project": request.query["project"], **said}
         return self._bucket(name)
 
     async def list_buckets(self, request: web.Request) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tests.drivers.gcs.cloud import Cloud
@@ -37,9 +38,14 @@ class Link:
         held = self.cloud.buckets[self.bucket].get(key)
         return None if held is None else held.body
 
-    def place(self, key: str, body: bytes) -> None:
-        """Store an object past the link."""
-        self.cloud.insert(self.bucket, {"name": key, "contentType": "text/plain"}, body, {})
+    def place(self, key: str, body: bytes, *, old: bool = True) -> int:
+        """Store an object past the link, of an hour ago; return its generation."""
+        said = {"name": key, "contentType": "text/plain"}
+        made = self.cloud.insert(self.bucket, said, body, {})
+        if old:
+            updated = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+            self.cloud.buckets[self.bucket][key] = replace(made, updated=updated)
+        return made.generation
 
     @property
     def done(self) -> list[str]:

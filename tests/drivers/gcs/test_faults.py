@@ -135,6 +135,47 @@ async def test_what_breaks_always_is_told(operate: Callable[[Link], Awaitable[No
         assert len(link.proxy.requests) == 1
 
 
+# -- batches whose parts fail --------------------------------------------------------------------------
+
+PARTLY = (
+    b"--x\r\nContent-ID: <response-delete+0>\r\n\r\nHTTP/1.1 %d Busy\r\n\r\n{}\r\n"
+    b"--x\r\nContent-ID: <response-delete+1>\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n\r\n--x--\r\n"
+)
+BATCH = {"Content-Type": "multipart/mixed; boundary=x"}
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_key_of_a_batch_that_fails_in_passing_is_deleted_after_all(
+    link: Link, status: int
+) -> None:
+    link.place("key", SMALL)
+    link.proxy.arm(Answer(200, BATCH, PARTLY % status), method="POST")
+    await link.store.delete_many(link.bucket, ["key", "none"])
+    assert link.stored("key") is None
+    deleted = [one.path for one in link.proxy.requests if one.method == "DELETE"]
+    assert deleted == [f"/storage/v1/b/{link.bucket}/o/key"]
+
+
+async def test_key_of_a_batch_that_goes_on_failing_is_told(link: Link) -> None:
+    link.place("key", SMALL)
+    link.proxy.arm(Answer(200, BATCH, PARTLY % 503), method="POST")
+    link.proxy.arm(Answer(503), method="DELETE", times=None)
+    told = {
+        one.key: one.error async for one in link.store.delete_many(link.bucket, ["key", "none"])
+    }
+    assert isinstance(told["key"], UnavailableError)
+    assert told["none"] is None
+    assert link.stored("key") == SMALL
+
+
+async def test_key_of_a_batch_is_tried_once_where_nothing_is_tried_again() -> None:
+    async with linked(retry=NEVER) as link:
+        link.proxy.arm(Answer(200, BATCH, PARTLY % 503), method="POST")
+        with pytest.raises(UnavailableError):
+            await link.store.delete_many(link.bucket, ["key", "none"])
+        assert link.done == ["POST batch"]
+
+
 # -- writes whose answers are lost ---------------------------------------------------------------------
 
 
@@ -162,7 +203,16 @@ async def test_lost_answer_to_a_commit_is_asked_for(link: Link) -> None:
     assert link.ranges[-1] == "bytes */*"
 
 
-async def test_lost_answer_to_a_second_bucket_is_still_a_second_bucket(link: Link) -> None:
+async def test_second_bucket_of_a_name_is_refused(link: Link) -> None:
+    with pytest.raises(BucketExistsError):
+        await link.store.create_bucket(link.bucket)
+
+
+async def test_bucket_of_somebody_else_is_not_taken_for_ours_after_a_lost_answer(
+    link: Link,
+) -> None:
+    link.proxy.arm(Answer(503), method="POST")
+    link.proxy.arm(Answer(403), method="GET", times=None)
     with pytest.raises(BucketExistsError):
         await link.store.create_bucket(link.bucket)
 
@@ -290,8 +340,9 @@ async def test_copy_that_breaks_goes_on_where_it_was(link: Link) -> None:
 
 async def cancelled(link: Link, stall: Stall, work: Coroutine[Any, Any, object]) -> None:
     task = OwnedTask(work)
+    task.when_done(stall.reached.set)
     await stall.reached.wait()
-    assert not task.done
+    assert not task.done, "it ended before it came to the stall"
     await task.aclose()
     stall.release()
     await link.proxy.quiet()

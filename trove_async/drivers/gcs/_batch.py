@@ -31,7 +31,7 @@ ANSWER_BYTES: Final = 4 * MiB
 """More than the answers to 100 deletes have."""
 
 _BOUNDARY = re.compile(r"""boundary=(?:"([^"]+)"|([^\s;]+))""")
-_ID = re.compile(rb"(?im)^content-id:[^\r\n]*response-[^\r\n]*?\+([0-9]+)>")
+_ID = re.compile(rb"(?im)^content-id:[^\r\n]*response-[^\r\n]*?\+([0-9]{1,9})>")
 _STATUS = re.compile(rb"(?m)^HTTP/[0-9.]+ ([0-9]{3})\b")
 
 

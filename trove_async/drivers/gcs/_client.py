@@ -114,7 +114,7 @@ class Client:
             answer.close()
         try:
             said = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             said = None
         if not isinstance(said, dict):
             raise UnavailableError(

@@ -14,8 +14,10 @@ from trove_async.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
+from trove_async.models import ObjectInfo
 
 from ._client import JSON
+from ._doubts import replaced_meanwhile
 from ._names import encode_query, object_path
 from ._resources import FIELDS, generation_of, info_of, precondition, resource_of
 
@@ -23,9 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trove_async._services import KnownBuckets
-    from trove_async.models import CopyOptions, ObjectInfo
+    from trove_async.models import CopyOptions
 
     from ._client import Client, Document
+    from ._doubts import Doubts
 
     Head = Callable[[str, str], Awaitable[ObjectInfo]]
 
@@ -40,13 +43,17 @@ class Copier:
         client: Sends requests.
         known: Tells which bucket is missing.
         head: Returns an object's facts.
+        doubts: Settle what became of earlier tries.
         backend: For `ObjectInfo.backend`.
     """
 
-    def __init__(self, client: Client, known: KnownBuckets, head: Head, backend: str) -> None:
+    def __init__(
+        self, client: Client, known: KnownBuckets, head: Head, doubts: Doubts, backend: str
+    ) -> None:
         self._client = client
         self._known = known
         self._head = head
+        self._doubts = doubts
         self._backend = backend
         self._tokens: dict[tuple[str, str | None], str] = {}
 
@@ -65,10 +72,16 @@ class Copier:
         )
         # The content is the source's: what is known of its checksums is nothing to be set.
         resource = resource_of(replace(options.put, checksums={}))
+        condition = ""
         try:
-            with conditioned(options.put):
+            if options.put.in_doubt_since is not None and not options.put.conditional:
+                settled = await self._doubts.of_put(dst_bucket, dst_key, options.put)
+                if isinstance(settled, ObjectInfo):
+                    return settled
+                condition = f"&{encode_query(settled)[1:]}"
+            with replaced_meanwhile() if condition else conditioned(options.put):
                 try:
-                    said = await self._rewritten(path, resource, options.put.write_id)
+                    said = await self._rewritten(path, condition, resource, options.put.write_id)
                 except PreconditionFailedError as error:
                     await self._check_source(src_bucket, src_key, options.source, error)
                     raise
@@ -76,14 +89,16 @@ class Copier:
             raise await self._missing(error, src_bucket, src_key, dst_bucket) from error
         return info_of(said, bucket=dst_bucket, backend=self._backend)
 
-    async def _rewritten(self, path: str, resource: bytes, write_id: str | None) -> Document:
+    async def _rewritten(
+        self, path: str, condition: str, resource: bytes, write_id: str | None
+    ) -> Document:
         """Return the copy's resource, asking as often as it takes. JSON API, "Objects: rewrite"."""
         job = path, write_id
         while True:
             token = self._tokens.get(job)
-            target = (
-                path if token is None else path + f"&{encode_query({'rewriteToken': token})[1:]}"
-            )
+            target = path + condition
+            if token is not None:
+                target += f"&{encode_query({'rewriteToken': token})[1:]}"
             said = await self._client.ask("POST", target, JSON, [memoryview(resource)])
             if said.get("done"):
                 self._tokens.pop(job, None)

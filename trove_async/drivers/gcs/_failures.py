@@ -40,9 +40,9 @@ class ConflictError(BackendError):
     """A 409: of a bucket, it exists already or has objects; the driver knows what it asked for."""
 
 
-_BUSY = Meaning(UnavailableError, "the service asks to slow down")
+_BUSY = Meaning(UnavailableError, "the service asks to slow down", undone=True)
 _FAILED = Meaning(UnavailableError, "the service failed")
-_SLOW = Meaning(TimedOutError, "the service waited too long for the request")
+_SLOW = Meaning(TimedOutError, "the service waited too long for the request", undone=True)
 _DENIED = Meaning(PermissionDeniedError, "these credentials may not do so: check the IAM roles")
 _CLOSED = Meaning(PermissionDeniedError, "the service refuses this account or project")
 _UNKNOWN = Meaning(UnauthenticatedError, "the service does not accept the credentials")
@@ -138,7 +138,7 @@ _SHOWN: Final = 300
 _MISMATCH = re.compile(r"(?i)(?:crc32c|md5)\b.*(?:does ?n[o']t|not) match")
 # Services may quote the request in their sentences: whatever stands behind these is left out.
 _SECRET = re.compile(
-    r"(?i)\b(signature|credential|authorization|bearer|access_?token)(\W{0,3}[=:\s]\W{0,2})\S+"
+    r"(?i)\b(signature|credential|authorization|bearer|access_?token|upload_id)(\W{0,3}[=:\s]\W{0,2})\S+"
 )
 _XML = re.compile(r"<(Code|Message)>([^<]*)</\1>")
 
@@ -165,11 +165,14 @@ class Refused(NamedTuple):
         """
         meaning = self._meaning()
         passing = issubclass(meaning.kind, UnavailableError)
-        return meaning.kind(
+        error = meaning.kind(
             f"{meaning.advice} ({self._answered()})",
             retryable=meaning.retryable,
             retry_after=retry_after(self.headers) if passing else None,
         )
+        if meaning.undone:
+            error.maybe_done = False
+        return error
 
     def _meaning(self) -> Meaning:
         meaning = REASONS.get(self.reason) or STATUSES.get(self.status)
@@ -199,7 +202,7 @@ def refused(status: int, headers: Mapping[str, str], body: bytes) -> Refused:
                 reason = str((told.get("errors") or [{}])[0].get("reason", ""))
             else:  # as the token's endpoint and some of the front ends say it (RFC 6749, 5.2)
                 reason, message = str(told), str(json.loads(text).get("error_description", ""))
-        except (ValueError, LookupError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             pass  # its status has to do
     else:
         said = {name: unescape(value) for name, value in _XML.findall(text)}

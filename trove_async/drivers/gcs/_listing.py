@@ -84,10 +84,12 @@ def _entries(said: Document, bucket: str, backend: str) -> list[Entry]:
     """Return objects and prefixes in one order: that of code points is that of UTF-8."""
     try:
         entries: list[Entry] = [
-            info_of(item, bucket=bucket, backend=backend) for item in said.get("items", ())
+            info_of(item, bucket=bucket, backend=backend) for item in said.get("items") or ()
         ]
         prefixes = said.get("prefixes")
         if prefixes:
+            if not all(isinstance(one, str) for one in prefixes):
+                raise TypeError("a prefix that is no string")  # noqa: TRY301 - told below
             entries += [Prefix(bucket=bucket, prefix=one, backend=backend) for one in prefixes]
             entries.sort(key=_key_of)
     except (TypeError, AttributeError) as error:

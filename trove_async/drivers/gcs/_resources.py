@@ -93,7 +93,9 @@ def info_of(said: Mapping[str, Any], *, bucket: str, backend: str) -> ObjectInfo
         UnavailableError: It is no such resource.
     """
     try:
-        generation = said["generation"]
+        key, generation = said["name"], said["generation"]
+        if not (isinstance(key, str) and isinstance(generation, str)):
+            raise TypeError("a name or a generation that is no string")  # noqa: TRY301 - told below
         given = said.get("metadata")
         metadata: dict[str, str] = dict(given) if given else {}
         write_id = metadata.pop(WRITE_ID, None)
@@ -101,7 +103,7 @@ def info_of(said: Mapping[str, Any], *, bucket: str, backend: str) -> ObjectInfo
         checksums = {ours: said[name] for ours, name in CHECKSUMS.items() if name in said}
         return ObjectInfo(
             bucket=bucket,
-            key=said["name"],
+            key=key,
             size=int(said["size"]),
             etag=generation,
             last_modified=datetime.fromisoformat(said["updated"]),
@@ -150,7 +152,11 @@ def info_from(
     try:
         generation = headers["x-goog-generation"]
         part = content_range(headers)
-        size = headers.get("x-goog-stored-content-length") or headers.get("content-length")
+        length = headers.get("content-length")
+        size = headers.get("x-goog-stored-content-length") or length
+        if part is None and length != size and int(length or "0") > int(size or "0"):
+            # Somebody on the way has unpacked it, say: its beginning is no object.
+            raise ValueError(f"{length} bytes of an object of {size}")  # noqa: TRY301 - told below
         info = ObjectInfo(
             bucket=bucket,
             key=key,
@@ -209,8 +215,15 @@ def precondition(options: PutOptions) -> dict[str, str]:
 
 
 def bucket_of(said: Mapping[str, Any]) -> BucketInfo:
-    """Return what a bucket's resource tells."""
-    created = said.get("timeCreated")
-    return BucketInfo(
-        name=said["name"], created=None if created is None else datetime.fromisoformat(created)
-    )
+    """Return what a bucket's resource tells.
+
+    Raises:
+        UnavailableError: It is no such resource.
+    """
+    try:
+        created = said.get("timeCreated")
+        return BucketInfo(
+            name=said["name"], created=None if created is None else datetime.fromisoformat(created)
+        )
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UnavailableError(f"the service's answer makes no sense: {error!r}") from error

@@ -148,6 +148,7 @@ class ResumableUpload:
             if said is not None:
                 return said
             self._check_progress(start)
+            self._check_sent(self._taken)
 
     async def _send(self, offset: int, views: Sequence[memoryview], end: int) -> None:
         if self._unsure:
@@ -162,10 +163,17 @@ class ResumableUpload:
             pieces = cut(views, start - offset, end - offset)
             await self._chunk(chunk_range(start, end), pieces)
             self._check_progress(start)
+        self._check_sent(end)
 
     def _check_progress(self, start: int) -> None:
         if self._kept <= start:
             raise UnavailableError(f"the service keeps none of the bytes from {start} on")
+
+    def _check_sent(self, end: int) -> None:
+        if self._kept > end:
+            raise UnavailableError(
+                f"the service keeps {self._kept} bytes, and was sent {end}", retryable=False
+            )
 
     async def _ask(self) -> Document | None:
         """Learn how far the session has come; return the resource if it has come to its end."""

@@ -34,6 +34,7 @@ from ._composing import Composer
 from ._copying import Copier
 from ._credentials import Credentials, Identity
 from ._custom_time import set_custom_time
+from ._doubts import Doubts, found, replaced_meanwhile
 from ._failures import ConflictError
 from ._listing import list_page
 from ._multipart import related
@@ -64,7 +65,7 @@ from ._versions import version_page, versioning
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -199,6 +200,7 @@ class GCSDriver:
             server_copy=True,
             bulk_delete=_batch.MOST,
             presign=signs,
+            settles_doubt=True,
             versions=True,
             private_namespace=not self._google,
             max_reads=self._max_connections,
@@ -216,7 +218,8 @@ class GCSDriver:
             self._capabilities = self._claimed(signs=self._credentials.can_sign)
         self._transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)
         self._open = Client(self._transport, self._origin, self._credentials)
-        self._copier = Copier(self._open, self._known, self._head, self._backend)
+        self._doubts = Doubts(self._open, self._known, self._backend)
+        self._copier = Copier(self._open, self._known, self._head, self._doubts, self._backend)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -265,6 +268,12 @@ class GCSDriver:
                 with conditioned(options):
                     target += _more(await self._precondition(bucket, options))
                     said = await self._client.ask("POST", target, headers, body)
+            elif options.in_doubt_since is not None:
+                settled = await self._doubts.of_put(bucket, key, options)
+                if isinstance(settled, ObjectInfo):
+                    return settled
+                with replaced_meanwhile():
+                    said = await self._client.ask("POST", target + _more(settled), headers, body)
             else:
                 said = await self._client.ask("POST", target, headers, body)
         except NotFoundError as error:
@@ -288,7 +297,7 @@ class GCSDriver:
         if options.if_none_match is not None:
             # Not by a header: XML knows none for generations.
             _check_versions(options, await self._head(bucket, key, options.version_id))
-        answer, exact = await self._found(bucket, key, self._media(bucket, key, options))
+        answer, exact = await found(self._known, bucket, key, self._media(bucket, key, options))
         try:
             if options.range is not None and answer.headers.get("content-length") == "0":
                 raise RangeError("the object has no bytes")  # noqa: TRY301 - the answer is closed
@@ -352,7 +361,7 @@ class GCSDriver:
         target = object_path(bucket, key) + _FACTS
         if version_id is not None:
             target += _more({"generation": version_id})
-        said = await self._found(bucket, key, self._client.ask("GET", target))
+        said = await found(self._known, bucket, key, self._client.ask("GET", target))
         return info_of(said, bucket=bucket, backend=self._backend)
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
@@ -362,13 +371,21 @@ class GCSDriver:
             query["generation"] = options.version_id
         async with self._permit:
             try:
+                if options.in_doubt_since is not None and not (options.if_match or query):
+                    query = await self._doubts.of_delete(bucket, key, options)
+                    with replaced_meanwhile():
+                        await self._delete(bucket, key, query)
+                    return
                 with conditioned(options):
                     if options.if_match is not None:
                         query["ifGenerationMatch"] = generation_of(options.if_match)
-                    target = object_path(bucket, key) + encode_query(query)
-                    await self._found(bucket, key, self._client.done("DELETE", target))
+                    await self._delete(bucket, key, query)
             except ObjectNotFoundError:
                 pass  # it is gone
+
+    async def _delete(self, bucket: str, key: str, query: Mapping[str, str]) -> None:
+        target = object_path(bucket, key) + encode_query(query)
+        await found(self._known, bucket, key, self._client.done("DELETE", target))
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 100 keys in one request. See `BulkDeleting.delete_many`."""
@@ -476,7 +493,7 @@ class GCSDriver:
         etag = if_match.etag if isinstance(if_match, ObjectInfo) else if_match
         client, path = self._client, object_path(bucket, key)
         async with self._permit:
-            await self._found(bucket, key, set_custom_time(client, path, when, etag))
+            await found(self._known, bucket, key, set_custom_time(client, path, when, etag))
 
     async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
@@ -492,17 +509,6 @@ class GCSDriver:
             method, self._origin, bucket, key, email=email, expires=seconds, now=time.time()
         )
         return url.signed(await credentials.signature(url.to_sign, email))
-
-    async def _found(self, bucket: str, key: str, work: Awaitable[T]) -> T:
-        """Return what `work` returns; a 404 is the object's or the bucket's, which is then asked."""
-        try:
-            return await work
-        except NotFoundError as error:
-            if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
-                raise
-            if await self._known.exists(bucket):
-                raise ObjectNotFoundError(error.message, bucket=bucket, key=key) from error
-            raise BucketNotFoundError(error.message, bucket=bucket) from error
 
     # -- buckets ---------------------------------------------------------------------------------------
 
@@ -571,7 +577,7 @@ class GCSDriver:
         async with self._permit:
             while True:
                 said = await self._client.ask("GET", f"/storage/v1/b{encode_query(query)}")
-                buckets += map(bucket_of, said.get("items", ()))
+                buckets += map(bucket_of, said.get("items") or ())
                 token = said.get("nextPageToken")
                 if not token:
                     return sorted(buckets, key=attrgetter("name"))

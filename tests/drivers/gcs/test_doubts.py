@@ -1,0 +1,163 @@
+"""Writes whose answers are lost, while another writes the same object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from tests.drivers.gcs.linking import linked
+from tests.http_faults import Answer, Cut
+from trove_async import UnavailableError
+from trove_async.models import is_earlier
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+    from typing import Any, TypeAlias
+
+    from tests.drivers.gcs.linking import Link
+    from tests.http_faults import Fault
+    from trove_async.events import Event
+
+    Write: TypeAlias = Callable[[Link], Coroutine[Any, Any, None]]
+
+THEIRS = b"theirs, made of ours"
+
+
+@pytest_asyncio.fixture
+async def link() -> AsyncIterator[Link]:
+    async with linked() as link:
+        link.place("key", b"old")
+        link.place("source", b"ours")
+        yield link
+
+
+async def put(link: Link) -> None:
+    await link.store.put(link.bucket, "key", b"ours")
+
+
+async def copy(link: Link) -> None:
+    await link.store.copy(link.bucket, "source", link.bucket, "key")
+
+
+async def delete(link: Link) -> None:
+    await link.store.delete(link.bucket, "key")
+
+
+async def delete_many(link: Link) -> None:
+    await link.store.delete_many(link.bucket, ["key", "none"])
+
+
+METHODS: dict[Write, str] = {put: "POST", copy: "POST", delete: "DELETE", delete_many: "POST"}
+
+LOST: dict[str, Callable[[], Fault]] = {
+    "done unheard": lambda: Answer(503, served=True),
+    "not done": lambda: Answer(503),
+    "cut off": lambda: Cut("answer head"),
+}
+
+
+def after_a_failure(link: Link, act: Callable[[], object]) -> None:
+    """Let somebody act between a try that failed and the next one."""
+
+    def told(event: Event) -> None:
+        if event.kind == "attempt" and event.error is not None:
+            act()
+
+    link.store.events.subscribe(told)
+
+
+def conditions(link: Link, method: str) -> list[str | None]:
+    return [
+        one.query.get("ifGenerationMatch") for one in link.proxy.requests if one.method == method
+    ]
+
+
+@pytest.mark.parametrize("fault", LOST)
+@pytest.mark.parametrize("write", METHODS)
+async def test_what_another_wrote_since_is_left_alone(link: Link, write: Write, fault: str) -> None:
+    link.proxy.arm(LOST[fault](), method=METHODS[write])
+    after_a_failure(link, lambda: link.place("key", THEIRS, old=False))
+    with pytest.raises(UnavailableError, match="whether this was done is not known"):
+        await write(link)
+    assert link.stored("key") == THEIRS
+
+
+@pytest.mark.parametrize("write", [put, copy])
+async def test_own_write_is_known_and_not_made_twice(link: Link, write: Write) -> None:
+    link.proxy.arm(Cut("answer head"), method="POST")
+    await write(link)
+    assert link.stored("key") == b"ours"
+    assert conditions(link, "POST") == [None]
+
+
+@pytest.mark.parametrize("write", [put, copy])
+async def test_version_that_was_there_before_is_the_one_replaced(link: Link, write: Write) -> None:
+    there = link.place("key", b"old")
+    link.proxy.arm(Answer(503), method="POST")
+    await write(link)
+    assert link.stored("key") == b"ours"
+    assert conditions(link, "POST") == [None, str(there)]
+
+
+@pytest.mark.parametrize("write", [delete, delete_many])
+async def test_version_that_was_there_before_is_the_one_deleted(link: Link, write: Write) -> None:
+    there = link.place("key", b"old")
+    link.proxy.arm(Answer(503), method=METHODS[write])
+    await write(link)
+    assert link.stored("key") is None
+    assert conditions(link, "DELETE")[-1] == str(there)
+
+
+async def test_new_object_is_made_only_while_there_is_none(link: Link) -> None:
+    link.proxy.arm(Answer(503), method="POST")
+    await link.store.put(link.bucket, "new", b"ours")
+    assert conditions(link, "POST") == [None, "0"]
+
+
+async def test_write_that_was_refused_is_tried_again_whatever_is_there(link: Link) -> None:
+    link.proxy.arm(Answer(429, {"Retry-After": "0"}), method="POST")
+    after_a_failure(link, lambda: link.place("key", THEIRS, old=False))
+    await put(link)
+    assert link.stored("key") == b"ours"
+
+
+@pytest.mark.parametrize("write", [put, delete])
+async def test_own_earlier_write_is_no_others(link: Link, write: Write) -> None:
+    await link.store.put(link.bucket, "key", b"of a moment ago")
+    link.proxy.arm(Answer(503), method=METHODS[write])
+    await write(link)
+    assert link.stored("key") == (b"ours" if write is put else None)
+
+
+async def test_object_that_is_replaced_while_it_is_looked_at_is_looked_at_again(link: Link) -> None:
+    link.proxy.arm(Answer(503), method="POST")
+    link.proxy.arm(Answer(412), method="POST")
+    await put(link)
+    assert link.stored("key") == b"ours"
+    assert len(conditions(link, "POST")) == 3
+
+
+async def test_who_may_not_look_makes_only_what_is_not_there(link: Link) -> None:
+    link.proxy.arm(Answer(503), method="POST")
+    link.proxy.arm(Answer(403), method="GET", times=None)
+    await link.store.put(link.bucket, "new", b"ours")
+    link.proxy.arm(Answer(503), method="POST")
+    with pytest.raises(UnavailableError):
+        await put(link)
+    assert link.stored("new") == b"ours"
+    assert link.stored("key") == b"old"
+
+
+@pytest.mark.parametrize(("one", "other"), [("a-9", "a-a"), ("a-f", "a-10")])
+def test_writes_of_one_store_have_an_order(one: str, other: str) -> None:
+    assert is_earlier(one, other)
+    assert not is_earlier(other, one)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("a-1", "a-1"), ("a-1", "b-2"), (None, "a-1"), ("a-1", None), ("1", "2")]
+)
+def test_writes_of_two_stores_have_none(one: str | None, other: str | None) -> None:
+    assert not is_earlier(one, other)

@@ -1,0 +1,111 @@
+"""Servers that answer with a success, and make no sense."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.drivers.gcs.linking import NEVER, linked
+from tests.http_faults import Answer
+from trove_async import UnavailableError
+from trove_async.models import MiB
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from trove_async import Trove
+
+GOOD: dict[str, Any] = {
+    "name": "a",
+    "size": "5",
+    "generation": "1",
+    "updated": "2020-01-01T00:00:00Z",
+}
+
+
+async def listing(store: Trove) -> None:
+    await store.list("links").all()
+
+
+async def buckets(store: Trove) -> None:
+    await store.list_buckets()
+
+
+async def head(store: Trove) -> None:
+    await store.head("links", "a")
+
+
+async def delete_many(store: Trove) -> None:
+    await store.delete_many("links", ["a"])
+
+
+def parts(number: int) -> bytes:
+    return b"--x\r\nContent-ID: <response-delete+%d>\r\n\r\nHTTP/1.1 204 N\r\n\r\n--x--" % number
+
+
+NONSENSE: list[tuple[Callable[[Trove], Awaitable[None]], bytes]] = [
+    (listing, b"[" * 100_000),
+    (listing, json.dumps({"items": [{**GOOD, "name": 5}]}).encode()),
+    (listing, json.dumps({"items": [{**GOOD, "generation": 1}]}).encode()),
+    (listing, json.dumps({"items": [GOOD], "prefixes": [5]}).encode()),
+    (listing, json.dumps({"prefixes": [5]}).encode()),
+    (head, json.dumps({**GOOD, "generation": 1}).encode()),
+    (buckets, b'{"items": [{}]}'),
+    (buckets, b'{"items": ["x"]}'),
+    (buckets, b'{"items": [{"name": "a", "timeCreated": "x"}]}'),
+    (delete_many, parts(10**20)),
+]
+
+
+@pytest.mark.parametrize(("operate", "body"), NONSENSE)
+async def test_answer_that_makes_no_sense_is_told_as_such(
+    operate: Callable[[Trove], Awaitable[None]], body: bytes
+) -> None:
+    headers = {"content-type": "multipart/mixed; boundary=x"}
+    async with linked(retry=NEVER) as link:
+        link.proxy.arm(Answer(200, headers, body), times=None)
+        with pytest.raises(UnavailableError):
+            await operate(link.store)
+
+
+async def test_error_that_is_no_document_goes_by_its_status() -> None:
+    async with linked(retry=NEVER) as link:
+        link.proxy.arm(Answer(503, body=b'{"a":' * 100_000))
+        with pytest.raises(UnavailableError, match="503"):
+            await head(link.store)
+
+
+async def test_bytes_that_were_not_sent_are_not_taken_for_stored() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield bytes(MiB)
+
+    async with linked() as link:
+        link.proxy.arm(Answer(308, {"Range": f"bytes=0-{2 * MiB - 1}"}), method="PUT")
+        with pytest.raises(UnavailableError, match="keeps 2097152 bytes, and was sent 1048576"):
+            await link.store.put(link.bucket, "key", body())
+        assert link.stored("key") is None
+
+
+async def test_body_that_is_not_as_long_as_the_object_is_not_handed_out() -> None:
+    headers = {
+        "x-goog-generation": "5",
+        "last-modified": "Wed, 01 Jan 2020 00:00:00 GMT",
+        "x-goog-stored-content-encoding": "gzip",
+        "x-goog-stored-content-length": "3",
+    }
+    async with linked(retry=NEVER) as link:
+        link.proxy.arm(Answer(200, headers, b"hello"))
+        with pytest.raises(UnavailableError, match="5 bytes of an object of 3"):
+            await link.store.read(link.bucket, "key")
+
+
+async def test_name_of_a_session_is_not_told() -> None:
+    async with linked(retry=NEVER) as link:
+        said = {"error": {"message": "no session at https://x/o?upload_id=SECRET&more"}}
+        link.proxy.arm(Answer(400, body=json.dumps(said).encode()))
+        with pytest.raises(Exception, match="no session") as caught:
+            await head(link.store)
+        assert "SECRET" not in str(caught.value)
