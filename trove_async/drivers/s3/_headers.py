@@ -175,6 +175,19 @@ def info_from(
     )
 
 
+def stored_etag(headers: Mapping[str, str]) -> str:
+    """Return the etag of what a PUT stored, as in `ObjectInfo.etag`.
+
+    Raises:
+        MalformedAnswer: There is none: a success, but no S3's (S3 API Reference, "PutObject"). A
+            portal in front of the network says so, for one.
+    """
+    etag = bare_etag(headers.get("etag", ""))
+    if not etag:
+        raise MalformedAnswer("nothing tells the ETag of what was stored")
+    return etag
+
+
 def put_info(
     headers: Mapping[str, str],
     *,

@@ -38,8 +38,9 @@ from ._headers import (
     object_headers,
     put_headers,
     put_info,
+    stored_etag,
 )
-from ._keys import bare_etag, encode_query, quoted_etag
+from ._keys import encode_query, quoted_etag
 from ._pages import parse_page
 from ._plane import UploadId
 from ._requests import crc32c_of, source_headers
@@ -111,12 +112,14 @@ class LeanPlane:
         headers = put_headers(options) if self._checksums else _unsummed(options)
         answer = await self._client.send("PUT", bucket, key, headers=headers, views=views)
         size = sum(map(len, views))
-        return await self._told(
-            answer,
-            lambda said: put_info(
+
+        def info(said: Mapping[str, str]) -> ObjectInfo:
+            stored_etag(said)
+            return put_info(
                 said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
-            ),
-        )
+            )
+
+        return await self._told(answer, info)
 
     async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
         """Open an object's body; the caller closes it."""
@@ -308,7 +311,7 @@ class LeanPlane:
         )
         return await self._told(
             answer,
-            lambda said: SentPart(number=number, etag=_etag(said), checksums=checksums),
+            lambda said: SentPart(number=number, etag=stored_etag(said), checksums=checksums),
         )
 
     async def copy_part(
@@ -468,13 +471,6 @@ def _summed(body: bytes) -> dict[str, str]:
 
 def _unsummed(options: PutOptions) -> dict[str, str]:
     return {**object_headers(options), **condition_headers(options)}
-
-
-def _etag(said: Mapping[str, str]) -> str:
-    etag = bare_etag(said.get("etag", ""))
-    if not etag:
-        raise MalformedAnswer("a part without an ETag")
-    return etag
 
 
 def _version(version_id: str | None) -> str:

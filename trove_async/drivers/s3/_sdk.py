@@ -26,6 +26,7 @@ from ._headers import (
     of_whole,
     put_headers,
     put_info,
+    stored_etag,
 )
 from ._keys import bare_etag, quoted_etag
 from ._plane import UploadId
@@ -121,6 +122,7 @@ class SdkPlane:
         )
         size = sum(map(len, views))
         with edge():
+            stored_etag(said)
             return put_info(
                 said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
             )
