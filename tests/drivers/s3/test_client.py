@@ -19,6 +19,7 @@ from trove_async.errors import (
     BucketExistsError,
     BucketNotFoundError,
     ConfigError,
+    IntegrityError,
     InvalidNameError,
     ObjectChangedError,
     ObjectNotFoundError,
@@ -639,3 +640,23 @@ async def test_success_without_an_etag_is_no_put(play: Any) -> None:
     async with opening as driver:
         with pytest.raises(UnavailableError, match="makes no sense"):
             await driver.put("data", "key", [memoryview(b"body")], PutOptions())
+
+
+async def test_clock_of_a_service_that_tells_nonsense_is_not_learnt(play: Any) -> None:
+    date = f"Tue, 24 Nov 2026 11:00:50 +{'9' * 20}"
+    _, opening = play(refusal(403, "RequestTimeTooSkewed", date=date))
+    async with opening as driver:
+        with pytest.raises(UnauthenticatedError):
+            await driver.head_bucket("data")
+
+
+class Endless(FakeAnswer):
+    async def read_all(self, limit: int) -> bytes:
+        raise IntegrityError(f"the answer has more than {limit} bytes")
+
+
+async def test_error_with_a_long_page_is_told_by_its_status(play: Any) -> None:
+    _, opening = play(Endless(503, {}, b""))
+    async with opening as driver:
+        with pytest.raises(UnavailableError, match="503"):
+            await driver.head_bucket("data")

@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from trove_async._concurrency import in_thread
-from trove_async._http import WINDOW
-from trove_async.errors import TroveError, UnavailableError
+from trove_async._http import WINDOW, http_date
+from trove_async.errors import IntegrityError, TroveError, UnavailableError
 from trove_async.models import MiB
 
 from ._answers import parse_error
@@ -164,7 +163,7 @@ class Client:
         """Read an answer that is an error, and let go of it."""
         try:
             body = await answer.read_all(_ERROR_BYTES)
-        except UnavailableError:
+        except (UnavailableError, IntegrityError):
             body = b""  # what its head says is enough
         finally:
             answer.close()
@@ -269,7 +268,7 @@ class Client:
 
     def _learn_time(self, date: str | None) -> bool:
         try:
-            skew = parsedate_to_datetime(date or "").timestamp() - time.time()
+            skew = http_date(date or "").timestamp() - time.time()
         except ValueError:
             return False
         if abs(skew - self._skew) < _TOLERATED:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
+from contextlib import suppress
 from datetime import UTC, datetime
 from quopri import decodestring
 from types import MappingProxyType
@@ -304,7 +305,8 @@ def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
     exact = metadata.pop(EXACT, "")
     for pair in exact.split("&") if exact else ():
         name, _, value = pair.partition("=")
-        metadata[decode_value(name)] = decode_value(value)
+        with suppress(UnicodeDecodeError):  # we did not write it
+            metadata[decode_value(name)] = decode_value(value)
     return metadata, metadata.pop(WRITE_ID, None)
 
 
