@@ -58,13 +58,11 @@ class AiohttpTransport:
         proxy: str | None = None,
     ) -> None:
         self._idle = timeout.idle
-        self._longer = None if timeout.idle == timeout.first_byte else timeout.idle
+        self._connect = timeout.connect
+        self._first_byte = timeout.first_byte
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=tls if tls is not None else True),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=timeout.connect, sock_read=timeout.first_byte
-            ),
             auto_decompress=False,
             read_bufsize=WINDOW,
             proxy=proxy,
@@ -79,6 +77,8 @@ class AiohttpTransport:
         target: str,
         headers: Mapping[str, str],
         views: Sequence[memoryview] | Streamed = (),
+        *,
+        patient: bool = False,
     ) -> Answer:
         """Send a request. See `Transport.send`."""
         body = _Body(views, self._idle) if views else None
@@ -89,6 +89,11 @@ class AiohttpTransport:
                 headers=headers,
                 data=body,
                 allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    sock_connect=self._connect,
+                    sock_read=None if patient else self._first_byte,
+                ),
             )
         except BaseException as error:
             if body is not None:
@@ -103,10 +108,12 @@ class AiohttpTransport:
             body.abort()
             response.close()
             raise early_success()
-        if self._longer is not None and (connection := response.connection) is not None:
+        longer = patient or self._idle != self._first_byte
+        if longer and (connection := response.connection) is not None:
             protocol = connection.protocol
             if protocol is not None:
-                protocol.read_timeout = self._longer
+                protocol.read_timeout = self._idle
+                protocol.start_timeout()
         return _AiohttpAnswer(response, body)
 
     async def aclose(self) -> None:

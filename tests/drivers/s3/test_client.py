@@ -106,6 +106,7 @@ class Script:
     def __init__(self, *answers: FakeAnswer) -> None:
         self.answers = list(answers)
         self.given: list[FakeAnswer] = []
+        self.patient: list[bool] = []
         self.sent: list[tuple[str, str, dict[str, str], bytes]] = []
 
     async def send(
@@ -115,7 +116,10 @@ class Script:
         target: str,
         headers: Mapping[str, str],
         views: Sequence[memoryview] = (),
+        *,
+        patient: bool = False,
     ) -> Answer:
+        self.patient.append(patient)
         self.sent.append((method, origin.url + target, dict(headers), b"".join(views)))
         self.given.append(self.answers.pop(0))
         return self.given[-1]
@@ -580,6 +584,7 @@ async def test_large_object_is_copied_in_pieces(play: Any) -> None:
             "data", "a b", "data", "to", CopyOptions(source=source, put=PutOptions())
         )
     assert (info.etag, info.size) == ("e-3", 250)
+    assert script.patient == [False, True, True, True, True]  # only to begin with is at once
     ranges = sorted(headers["x-amz-copy-source-range"] for *_, headers, _ in script.sent[1:4])
     assert ranges == ["bytes=0-99", "bytes=100-199", "bytes=200-249"]
     for *_, headers, _ in script.sent[1:4]:

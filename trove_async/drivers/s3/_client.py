@@ -118,6 +118,7 @@ class Client:
         query: str = "",
         headers: Mapping[str, str],
         views: Sequence[memoryview] | PartSource = (),
+        patient: bool = False,
     ) -> Answer:
         """Send a request; return its answer, which is a success. The caller closes it.
 
@@ -128,6 +129,7 @@ class Client:
             query: Encoded, without the ``?``.
             headers: All but what every request has.
             views: The body, or where it is read while it is sent.
+            patient: Whether only the caller limits how long the answer may take.
 
         Raises:
             TroveError: As the service's refusal says.
@@ -150,7 +152,9 @@ class Client:
                 payload_hash=payload_hash,
                 now=time.time() + self._skew,
             )
-            answer = await self._transport.send(method, origin, target, sent, views)
+            answer = await self._transport.send(
+                method, origin, target, sent, views, patient=patient
+            )
             if answer.status < HTTPStatus.MULTIPLE_CHOICES:
                 return answer
             refused = await self.refused(answer)

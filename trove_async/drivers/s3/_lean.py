@@ -261,7 +261,8 @@ class LeanPlane:
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
-        answer = await self._client.send("PUT", bucket, key, headers=headers)
+        # Not every service begins to answer while it works, and Leaf grants it time by the size.
+        answer = await self._client.send("PUT", bucket, key, headers=headers, patient=True)
         said = answer.headers
         stored = await self._document(answer, parse_copied)
         return self._made(bucket, key, said, stored, size=source.stored_size, options=options.put)
@@ -321,7 +322,12 @@ class LeanPlane:
         headers = source_headers(source)
         headers["x-amz-copy-source-range"] = f"bytes={span[0]}-{span[1] - 1}"
         answer = await self._client.send(
-            "PUT", upload.bucket, upload.key, query=_part(upload, number), headers=headers
+            "PUT",
+            upload.bucket,
+            upload.key,
+            query=_part(upload, number),
+            headers=headers,
+            patient=True,
         )
         stored = await self._document(answer, parse_part_copied)
         return SentPart(number=number, etag=stored.etag, checksums=stored.checksums)
@@ -345,6 +351,7 @@ class LeanPlane:
             query=encode_query({"uploadId": upload.id}),
             headers=headers,
             views=[memoryview(body)],
+            patient=True,
         )
         said = answer.headers
         stored = await self._document(answer, parse_completed)
