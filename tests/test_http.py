@@ -575,6 +575,18 @@ async def test_connection_closed_after_an_answer_that_filled_its_window_is_not_u
     assert server.connections == 2
 
 
+async def test_buffer_is_not_waited_full_for(transport: Transport) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"x" * 400)
+        await peer.reader.read()
+
+    async with serving(handler) as server:
+        answer = await transport.send("GET", server.origin, "/", {})
+        assert await answer.readinto(memoryview(bytearray(1000))) == 400
+        answer.close()
+
+
 HALF: dict[str, tuple[bytes, ...]] = {
     "nothing": (),
     "half a head": (b"HTTP/1.1 200 OK\r\nContent-Le",),

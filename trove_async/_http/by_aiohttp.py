@@ -226,9 +226,10 @@ class _AiohttpAnswer:
         return piece
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer`. See `Answer.readinto`."""
+        """Fill `buffer` with what there is, or else the first that comes. See `Answer.readinto`."""
         filled = 0
-        while filled < len(buffer) and (data := await self._next()):
+        # More is not waited for: a body that is slow would seem to stand still.
+        while filled < len(buffer) and (data := self._there() if filled else await self._next()):
             count = min(len(data) - self._at, len(buffer) - filled)
             buffer[filled : filled + count] = memoryview(data)[self._at : self._at + count]
             self._at += count
@@ -242,6 +243,12 @@ class _AiohttpAnswer:
     async def _next(self) -> bytes:
         if self._at == len(self._rest):
             self._rest, self._at = await self._received(), 0
+        return self._rest
+
+    def _there(self) -> bytes:
+        if self._at == len(self._rest):
+            broken = self._content.exception() is not None  # which the next read tells
+            self._rest, self._at = b"" if broken else self._content.read_nowait(WINDOW), 0
         return self._rest
 
     async def _received(self) -> bytes:

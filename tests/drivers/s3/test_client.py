@@ -12,6 +12,7 @@ import pytest
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import driver as driver_room
 from trove_async.drivers.s3._copying import Copier
+from trove_async.drivers.s3._sdk import _Body as SdkBody
 from trove_async.drivers.s3._session import Session
 from trove_async.drivers.s3._signing import Credentials
 from trove_async.errors import (
@@ -665,3 +666,13 @@ async def test_error_with_a_long_page_is_told_by_its_status(play: Any) -> None:
     async with opening as driver:
         with pytest.raises(UnavailableError, match="503"):
             await driver.head_bucket("data")
+
+
+async def test_buffer_is_not_waited_full_for_by_the_sdk() -> None:
+    class Slow:
+        async def read(self, _size: int) -> bytes:
+            return pieces.pop(0)
+
+    pieces = [b"some", b"more"]
+    assert await SdkBody(Slow()).readinto(memoryview(bytearray(100))) == 4
+    assert pieces == [b"more"]

@@ -473,11 +473,9 @@ class _Body:
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill `buffer` with the next bytes; return how many."""
-        filled = 0
-        while filled < len(buffer) and (data := await self.read(len(buffer) - filled)):
-            buffer[filled : filled + len(data)] = data
-            filled += len(data)
-        return filled
+        data = await self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def close(self) -> None:
         """Let go of the connection. Idempotent."""
