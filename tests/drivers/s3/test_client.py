@@ -676,3 +676,11 @@ async def test_buffer_is_not_waited_full_for_by_the_sdk() -> None:
     pieces = [b"some", b"more"]
     assert await SdkBody(Slow()).readinto(memoryview(bytearray(100))) == 4
     assert pieces == [b"more"]
+
+
+async def test_credentials_that_may_not_list_buckets_are_in_good_health(play: Any) -> None:
+    _, opening = play(refusal(403, "AccessDenied"), refusal(403, "InvalidAccessKeyId"))
+    async with opening as driver:
+        await driver.ping()
+        with pytest.raises(UnauthenticatedError):
+            await driver.ping()
