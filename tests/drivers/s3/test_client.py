@@ -23,6 +23,7 @@ from trove_async.errors import (
     IntegrityError,
     InvalidNameError,
     ObjectChangedError,
+    ObjectExistsError,
     ObjectNotFoundError,
     PermissionDeniedError,
     PreconditionFailedError,
@@ -555,6 +556,39 @@ async def test_copy_tells_which_condition_failed(play: Any) -> None:
             with pytest.raises(TroveError) as caught:
                 await driver.copy("data", "from", "data", "to", options)
             assert type(caught.value) is kind
+
+
+async def test_copy_of_an_older_version_tells_which_condition_failed(play: Any) -> None:
+    script, opening = play(refusal(412, "PreconditionFailed"), answer(said=FACTS))
+    source = ObjectInfo(
+        bucket="data", key="from", size=5, etag="e", last_modified=_now(), version_id="v1"
+    )
+    options = CopyOptions(source=source, put=PutOptions(if_none_match="*"))
+    async with opening as driver:
+        with pytest.raises(ObjectExistsError):
+            await driver.copy("data", "from", "data", "to", options)
+    assert script.asked[1].endswith("/from?versionId=v1")
+
+
+@pytest.mark.parametrize("largest", [1000, 100])
+async def test_source_of_a_copy_must_belong_to_the_owner_too(play: Any, largest: int) -> None:
+    upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+    etag = "<ETag>&quot;e&quot;</ETag>"
+    whole = [answer(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
+    pieces = [
+        answer(body=upload),
+        answer(body=f"<CopyPartResult>{etag}</CopyPartResult>"),
+        answer(body=f"<CompleteMultipartUploadResult>{etag}</CompleteMultipartUploadResult>"),
+    ]
+    answers = whole if largest == 1000 else pieces
+    script, opening = play(*answers, expected_bucket_owner="123")
+    source = ObjectInfo(bucket="theirs", key="from", size=200, etag="e", last_modified=_now())
+    options = CopyOptions(source=source, put=PutOptions())
+    async with opening as driver:
+        copier = Copier(driver._plane, driver._known.exists, largest=largest, piece=200)
+        await copier.copy("theirs", "from", "data", "to", options)
+    [headers] = [headers for *_, headers, _ in script.sent if "x-amz-copy-source" in headers]
+    assert headers["x-amz-source-expected-bucket-owner"] == "123"
 
 
 async def test_copy_tells_which_bucket_is_missing(play: Any) -> None:

@@ -85,12 +85,21 @@ class LeanPlane:
         transport: What it sends over; closed with the plane.
         backend: For `ObjectInfo.backend`.
         region: Where new buckets are made.
+        owner: The account that the source of a copy must belong to.
         checksums: Whether bodies are sent with a CRC-32C.
     """
 
     def __init__(
-        self, client: Client, transport: Transport, backend: str, region: str, *, checksums: bool
+        self,
+        client: Client,
+        transport: Transport,
+        backend: str,
+        region: str,
+        *,
+        owner: str | None,
+        checksums: bool,
     ) -> None:
+        self._owner = owner
         self._client = client
         self._transport = transport
         self._backend = backend
@@ -257,7 +266,7 @@ class LeanPlane:
         headers = {
             **object_headers(options.put),
             **condition_headers(options.put),
-            **source_headers(source),
+            **source_headers(source, self._owner),
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
@@ -319,7 +328,7 @@ class LeanPlane:
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
     ) -> SentPart:
         """Store a part that is a piece of an object."""
-        headers = source_headers(source)
+        headers = source_headers(source, self._owner)
         headers["x-amz-copy-source-range"] = f"bytes={span[0]}-{span[1] - 1}"
         answer = await self._client.send(
             "PUT",

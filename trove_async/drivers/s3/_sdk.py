@@ -62,6 +62,7 @@ _PARAMETERS: Final = {
     "x-amz-tagging": "Tagging",
     "x-amz-copy-source": "CopySource",
     "x-amz-copy-source-if-match": "CopySourceIfMatch",
+    "x-amz-source-expected-bucket-owner": "ExpectedSourceBucketOwner",
     **{f"x-amz-checksum-{name}": element for name, element in CHECKSUM_ELEMENTS.items()},
 }
 """What the SDK calls the headers that we send."""
@@ -97,6 +98,7 @@ class SdkPlane:
         self._call = client.call
         self._endpoint = endpoint
         self._backend = backend
+        self._owner = owner
         self._owned = {} if owner is None else {"ExpectedBucketOwner": owner}
         self._checksums = checksums
         self._asking = {"ChecksumMode": "ENABLED"} if checksums else {}
@@ -267,7 +269,7 @@ class SdkPlane:
         headers = {
             **object_headers(options.put),
             **condition_headers(options.put),
-            **source_headers(source),
+            **source_headers(source, self._owner),
         }
         answer, said = await self._call(
             "copy_object",
@@ -334,7 +336,7 @@ class SdkPlane:
             **_upload(upload),
             PartNumber=number,
             CopySourceRange=f"bytes={span[0]}-{span[1] - 1}",
-            **_parameters(source_headers(source)),
+            **_parameters(source_headers(source, self._owner)),
             **self._owned,
         )
         told = answer["CopyPartResult"]

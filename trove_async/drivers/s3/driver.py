@@ -234,7 +234,12 @@ class S3Driver:
         endpoint = self._endpoint
         client = Client(transport, session, endpoint, addressing=self._addressing, headers=headers)
         return LeanPlane(
-            client, transport, context.backend, endpoint.region, checksums=self._checksums
+            client,
+            transport,
+            context.backend,
+            endpoint.region,
+            owner=self._owner,
+            checksums=self._checksums,
         )
 
     async def _sdk_client(self, session: Session, context: DriverContext) -> SdkClient:
