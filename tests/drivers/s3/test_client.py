@@ -12,9 +12,11 @@ import pytest
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import driver as driver_room
 from trove_async.drivers.s3._copying import Copier
+from trove_async.drivers.s3._plane import UploadId
 from trove_async.drivers.s3._sdk import _Body as SdkBody
 from trove_async.drivers.s3._session import Session
 from trove_async.drivers.s3._signing import Credentials
+from trove_async.drivers.s3._uploads import PartedUpload
 from trove_async.errors import (
     BackendError,
     BucketExistsError,
@@ -718,3 +720,20 @@ async def test_credentials_that_may_not_list_buckets_are_in_good_health(play: An
         await driver.ping()
         with pytest.raises(UnauthenticatedError):
             await driver.ping()
+
+
+async def test_upload_under_which_the_driver_was_closed_is_not_aborted_again_and_again() -> None:
+    class Closing:
+        aborts = 0
+
+        async def create_upload(self, bucket: str, key: str, _options: PutOptions) -> UploadId:
+            return UploadId(bucket, key, "u")
+
+        async def abort_upload(self, _upload: UploadId) -> None:
+            self.aborts += 1
+            raise UnavailableError("the connections are closed", retryable=False)
+
+    plane: Any = Closing()
+    async with PartedUpload(plane, "data", "key", PutOptions()):
+        pass
+    assert plane.aborts == 1

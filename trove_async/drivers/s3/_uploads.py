@@ -70,8 +70,11 @@ class PartedUpload:
     async def _abort(self, upload: UploadId) -> None:
         """Abort the upload, a few times if need be: nobody above does it again."""
         for pause in ABORT_PAUSES:
-            with suppress(UnavailableError):
+            try:
                 return await self._plane.abort_upload(upload)
+            except UnavailableError as error:
+                if not error.retryable:  # the store was closed meanwhile
+                    raise
             await anyio.sleep(pause)
         return await self._plane.abort_upload(upload)
 
