@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
-from email.utils import formatdate
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, formatdate
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -737,3 +737,37 @@ async def test_upload_under_which_the_driver_was_closed_is_not_aborted_again_and
     async with PartedUpload(plane, "data", "key", PutOptions()):
         pass
     assert plane.aborts == 1
+
+
+def uploads(initiated: datetime, more: str = "") -> str:
+    return (
+        "<ListMultipartUploadsResult><Upload><Key>key</Key><UploadId>u</UploadId>"
+        f"<Initiated>{initiated.isoformat().replace('+00:00', 'Z')}</Initiated></Upload>{more}"
+        "</ListMultipartUploadsResult>"
+    )
+
+
+async def test_upload_is_forgotten_by_the_clock_that_says_when_it_began(play: Any) -> None:
+    begun = _now() - timedelta(hours=5)  # by this machine's clock; by the service's it just began
+    late = format_datetime(begun + timedelta(minutes=1), usegmt=True)
+    later = format_datetime(begun + timedelta(hours=2), usegmt=True)
+    _, opening = play(
+        answer(body=uploads(begun), date=late), answer(body=uploads(begun), date=later), answer(204)
+    )
+    async with opening as driver:
+        assert await driver.gc_uploads("data", older_than=3600) == 0
+        assert await driver.gc_uploads("data", older_than=3600) == 1
+
+
+async def test_lists_that_lead_to_the_same_page_again_end(play: Any) -> None:
+    page = uploads(_now(), "<IsTruncated>true</IsTruncated><NextKeyMarker>key</NextKeyMarker>")
+    buckets = (
+        "<ListAllMyBucketsResult><Buckets/><ContinuationToken>t</ContinuationToken>"
+        "</ListAllMyBucketsResult>"
+    )
+    _, opening = play(*[answer(body=body) for body in (page, page, buckets, buckets)])
+    async with opening as driver:
+        with pytest.raises(BackendError, match="same page"):
+            await driver.gc_uploads("data", older_than=3600)
+        with pytest.raises(BackendError, match="same page"):
+            await driver.list_buckets()

@@ -210,13 +210,12 @@ def put_info(
         options: What the PUT said.
         backend: For `ObjectInfo.backend`.
     """
-    date = headers.get("date")
     return ObjectInfo(
         bucket=bucket,
         key=key,
         size=size,
         etag=bare_etag(headers.get("etag", "")),
-        last_modified=datetime.now(UTC) if date is None else http_date(date),
+        last_modified=answered_at(headers),
         content_type=options.content_type,
         metadata=dict(options.metadata),
         tags=dict(options.tags),
@@ -278,6 +277,16 @@ def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
     if not _LENGTH.fullmatch(length):
         raise MalformedAnswer(f"Content-Length {length[:40]!r}")
     return int(length), True
+
+
+def answered_at(headers: Mapping[str, str]) -> datetime:
+    """Return when the service answered by its own clock, or by ours where it does not say.
+
+    Raises:
+        MalformedAnswer: Its date is none.
+    """
+    date = headers.get("date")
+    return datetime.now(UTC) if date is None else http_date(date)
 
 
 def http_date(text: str) -> datetime:

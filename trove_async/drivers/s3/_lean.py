@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from trove_async._concurrency import for_each, in_thread
 from trove_async._http import Opened, range_header
-from trove_async.errors import ObjectNotFoundError, TroveError, UnavailableError
+from trove_async.errors import BackendError, ObjectNotFoundError, TroveError, UnavailableError
 from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo
 
 from ._answers import (
@@ -32,6 +32,7 @@ from ._answers import (
 from ._failures import failure
 from ._headers import (
     CHECKSUMS,
+    answered_at,
     condition_headers,
     content_range,
     info_from,
@@ -383,7 +384,10 @@ class LeanPlane:
         if after is not None:
             query |= {"key-marker": after[0], "upload-id-marker": after[1]}
         answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
-        return await self._document(answer, parse_uploads)
+        said = answer.headers
+        return await self._document(
+            answer, lambda body: replace(parse_uploads(body), now=answered_at(said))
+        )
 
     async def presign(self, method: str, bucket: str, key: str, expires: int) -> str:
         """Return a URL that carries a signature."""
@@ -424,6 +428,8 @@ class LeanPlane:
             found.extend(page.buckets)
             if page.token is None:
                 return found
+            if query == encode_query({"continuation-token": page.token}):
+                raise BackendError("the service's list of buckets leads to the same page again")
             query = encode_query({"continuation-token": page.token})
 
     # -- answers ---------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from ._answers import CHECKSUM_ELEMENTS, OpenUpload, SentPart, UploadsPage, can_
 from ._failures import failure
 from ._headers import (
     META,
+    answered_at,
     condition_headers,
     content_range,
     info_from,
@@ -380,10 +381,13 @@ class SdkPlane:
     async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
         """Return a page of the uploads that nobody has completed or aborted."""
         markers = {} if after is None else {"KeyMarker": after[0], "UploadIdMarker": after[1]}
-        answer, _ = await self._call(
+        answer, said = await self._call(
             "list_multipart_uploads", Bucket=bucket, **markers, **self._owned
         )
+        with edge():
+            now = answered_at(said)
         return UploadsPage(
+            now=now,
             uploads=[
                 OpenUpload(key=one["Key"], upload_id=one["UploadId"], initiated=one["Initiated"])
                 for one in answer.get("Uploads", ())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import import_module
 from itertools import islice
@@ -447,8 +446,7 @@ class S3Driver:
         Raises:
             BucketNotFoundError: There is no such bucket.
         """
-        before = datetime.now(UTC) - timedelta(seconds=older_than)
-        return await abort_forgotten(self._plane, bucket, before)
+        return await abort_forgotten(self._plane, bucket, older_than)
 
     # -- buckets ---------------------------------------------------------------------------------------
 
