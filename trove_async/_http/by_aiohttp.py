@@ -305,5 +305,7 @@ def translated(error: BaseException) -> TroveError | None:
 
 
 def shown(error: BaseException) -> BaseException | None:
-    """Return what may stand behind our error: not what quotes the request's headers."""
+    """Return what may stand behind our error: nothing that quotes headers, or a proxy's password."""
+    if isinstance(error, aiohttp.InvalidURL):
+        return None
     return error.__cause__ if isinstance(error, aiohttp.ClientResponseError) else error
