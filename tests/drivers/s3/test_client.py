@@ -771,3 +771,18 @@ async def test_lists_that_lead_to_the_same_page_again_end(play: Any) -> None:
             await driver.gc_uploads("data", older_than=3600)
         with pytest.raises(BackendError, match="same page"):
             await driver.list_buckets()
+
+
+async def test_bucket_that_was_seen_while_it_was_deleted_is_missing_after_that(play: Any) -> None:
+    _, opening = play(answer(), answer(204), answer(404), answer(404))
+    async with opening as driver:
+        delete = driver._plane.delete_bucket
+
+        async def delete_while_another_looks(bucket: str) -> None:
+            assert await driver._known.exists(bucket)
+            await delete(bucket)
+
+        driver._plane.delete_bucket = delete_while_another_looks
+        await driver.delete_bucket("data")
+        with pytest.raises(BucketNotFoundError):
+            await driver.head("data", "key")

@@ -482,9 +482,11 @@ class S3Driver:
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
-        self._known.forget(bucket)
         async with Permit(self._others, self._permit_seconds):
-            await self._plane.delete_bucket(bucket)
+            try:
+                await self._plane.delete_bucket(bucket)
+            finally:  # not before: until then others find it there
+                self._known.forget(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
