@@ -371,6 +371,37 @@ async def test_body_goes_on_though_the_server_says_something_before_its_answer(
     assert seen == [body]
 
 
+async def test_patient_request_is_answered_as_late_as_its_caller_waits(
+    transport: Transport,
+) -> None:
+    async def handler(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await asyncio.sleep(3 * QUICK.first_byte)
+            await peer.say(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    async with serving(handler) as server:
+        answer = await transport.send("PUT", server.origin, "/", {}, patient=True)
+        assert (answer.status, await body_of(answer)) == (204, b"")
+        with pytest.raises(TimedOutError):  # over the same connection
+            await transport.send("PUT", server.origin, "/", {})
+    assert server.connections == 1
+
+
+async def test_body_of_an_answer_to_a_patient_request_may_not_stand_still(
+    transport: Transport,
+) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b" ")
+        await peer.reader.read()
+
+    async with serving(handler) as server:
+        answer = await transport.send("PUT", server.origin, "/", {}, patient=True)
+        with pytest.raises(TimedOutError):
+            await body_of(answer)
+
+
 async def test_header_with_a_line_of_its_own_is_not_sent(transport: Transport) -> None:
     async with serving(answering(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
         with pytest.raises(ValueError, match=r"(?i)newline|CR or LF|header"):
@@ -542,6 +573,18 @@ async def test_connection_closed_after_an_answer_that_filled_its_window_is_not_u
         again = await transport.send("GET", server.origin, "/", {})
         again.close()
     assert server.connections == 2
+
+
+async def test_buffer_is_not_waited_full_for(transport: Transport) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"x" * 400)
+        await peer.reader.read()
+
+    async with serving(handler) as server:
+        answer = await transport.send("GET", server.origin, "/", {})
+        assert await answer.readinto(memoryview(bytearray(1000))) == 400
+        answer.close()
 
 
 HALF: dict[str, tuple[bytes, ...]] = {

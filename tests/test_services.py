@@ -41,6 +41,18 @@ async def test_bucket_that_was_there_a_moment_ago_is_not_asked_for_again() -> No
     assert service.asked == 3
 
 
+async def test_bucket_that_is_deleted_while_it_is_asked_for_is_asked_for_again() -> None:
+    asked = []
+
+    async def ask(bucket: str) -> None:
+        asked.append(bucket)
+        known.forget(bucket)
+
+    known = KnownBuckets(ask)
+    assert [await known.exists("bucket") for _ in range(2)] == [True] * 2
+    assert asked == ["bucket"] * 2
+
+
 async def test_bucket_that_one_may_not_look_at_is_taken_to_be_there() -> None:
     service = Service()
     service.error = PermissionDeniedError("no")

@@ -92,11 +92,12 @@ class KnownBuckets:
         ask: Raises BucketNotFoundError unless there is such a bucket.
     """
 
-    __slots__ = ("_ask", "_known")
+    __slots__ = ("_ask", "_forgotten", "_known")
 
     def __init__(self, ask: Callable[[str], Awaitable[object]]) -> None:
         self._ask = ask
         self._known: dict[str, float] = {}
+        self._forgotten = 0
 
     async def exists(self, bucket: str) -> bool:
         """Tell whether there is a bucket, from memory if it was there a moment ago.
@@ -106,15 +107,18 @@ class KnownBuckets:
         now = asyncio.get_running_loop().time()
         if self._known.get(bucket, 0.0) > now:
             return True
+        forgotten = self._forgotten
         try:
             await self._ask(bucket)
         except BucketNotFoundError:
             return False
         except PermissionDeniedError:
             pass
-        self._known[bucket] = now + _KNOWN_SECONDS
+        if forgotten == self._forgotten:  # else it may have been deleted meanwhile
+            self._known[bucket] = now + _KNOWN_SECONDS
         return True
 
     def forget(self, bucket: str) -> None:
-        """Ask anew: the bucket is to be deleted."""
+        """Ask anew: the bucket is to be deleted, or was."""
+        self._forgotten += 1
         self._known.pop(bucket, None)

@@ -58,13 +58,11 @@ class AiohttpTransport:
         proxy: str | None = None,
     ) -> None:
         self._idle = timeout.idle
-        self._longer = None if timeout.idle == timeout.first_byte else timeout.idle
+        self._connect = timeout.connect
+        self._first_byte = timeout.first_byte
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=tls if tls is not None else True),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=timeout.connect, sock_read=timeout.first_byte
-            ),
             auto_decompress=False,
             read_bufsize=WINDOW,
             proxy=proxy,
@@ -79,6 +77,8 @@ class AiohttpTransport:
         target: str,
         headers: Mapping[str, str],
         views: Sequence[memoryview] | Streamed = (),
+        *,
+        patient: bool = False,
     ) -> Answer:
         """Send a request. See `Transport.send`."""
         body = _Body(views, self._idle) if views else None
@@ -89,6 +89,11 @@ class AiohttpTransport:
                 headers=headers,
                 data=body,
                 allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    sock_connect=self._connect,
+                    sock_read=None if patient else self._first_byte,
+                ),
             )
         except BaseException as error:
             if body is not None:
@@ -103,10 +108,12 @@ class AiohttpTransport:
             body.abort()
             response.close()
             raise early_success()
-        if self._longer is not None and (connection := response.connection) is not None:
+        longer = patient or self._idle != self._first_byte
+        if longer and (connection := response.connection) is not None:
             protocol = connection.protocol
             if protocol is not None:
-                protocol.read_timeout = self._longer
+                protocol.read_timeout = self._idle
+                protocol.start_timeout()
         return _AiohttpAnswer(response, body)
 
     async def aclose(self) -> None:
@@ -219,9 +226,10 @@ class _AiohttpAnswer:
         return piece
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer`. See `Answer.readinto`."""
+        """Fill `buffer` with what there is, or else the first that comes. See `Answer.readinto`."""
         filled = 0
-        while filled < len(buffer) and (data := await self._next()):
+        # More is not waited for: a body that is slow would seem to stand still.
+        while filled < len(buffer) and (data := self._there() if filled else await self._next()):
             count = min(len(data) - self._at, len(buffer) - filled)
             buffer[filled : filled + count] = memoryview(data)[self._at : self._at + count]
             self._at += count
@@ -235,6 +243,12 @@ class _AiohttpAnswer:
     async def _next(self) -> bytes:
         if self._at == len(self._rest):
             self._rest, self._at = await self._received(), 0
+        return self._rest
+
+    def _there(self) -> bytes:
+        if self._at == len(self._rest):
+            broken = self._content.exception() is not None  # which the next read tells
+            self._rest, self._at = b"" if broken else self._content.read_nowait(WINDOW), 0
         return self._rest
 
     async def _received(self) -> bytes:
@@ -291,5 +305,7 @@ def translated(error: BaseException) -> TroveError | None:
 
 
 def shown(error: BaseException) -> BaseException | None:
-    """Return what may stand behind our error: not what quotes the request's headers."""
+    """Return what may stand behind our error: nothing that quotes headers, or a proxy's password."""
+    if isinstance(error, aiohttp.InvalidURL):
+        return None
     return error.__cause__ if isinstance(error, aiohttp.ClientResponseError) else error

@@ -92,6 +92,7 @@ class Connection(asyncio.BufferedProtocol):
         self._busy = False
         self._began = False  # to answer
         self._sent = True
+        self._patient = False
         self._active = loop.time()
         self._arrival: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
@@ -170,6 +171,8 @@ class Connection(asyncio.BufferedProtocol):
         if not self._busy:
             if since > IDLE:
                 self.abort()
+        elif self._patient and self._sent and not self._began:
+            return  # whoever waits for the answer knows how long
         elif self._arrival is not None or self._room is not None:
             limit = timeout.idle if self._began or not self._sent else timeout.first_byte
             if since > limit:
@@ -193,8 +196,11 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- sending ---------------------------------------------------------------------------------------
 
-    async def send(self, head: bytes, views: Sequence[memoryview], size: int) -> None:
+    async def send(
+        self, head: bytes, views: Sequence[memoryview], size: int, *, patient: bool
+    ) -> None:
         """Send a request, to its end or until the server answers."""
+        self._patient = patient
         self._busy, self._began, self._sent = True, False, False
         self._active = self._loop.time()
         if size <= _JOINED:
@@ -209,6 +215,7 @@ class Connection(asyncio.BufferedProtocol):
 
     async def send_streamed(self, head: bytes, body: Streamed) -> None:
         """Send a request whose body is read meanwhile, to its end or until the server answers."""
+        self._patient = False
         self._busy, self._began, self._sent = True, False, False
         self._transport.write(head)
         async with body.pieces() as pieces:

@@ -39,7 +39,7 @@ def http_date(text: str) -> datetime:
         return datetime(
             int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=UTC
         )
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         raise ValueError(f"date {text[:40]!r}") from None
 
 

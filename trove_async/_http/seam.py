@@ -138,6 +138,8 @@ class Transport(Protocol):
         target: str,
         headers: Mapping[str, str],
         views: Sequence[memoryview] | Streamed = (),
+        *,
+        patient: bool = False,
     ) -> Answer:
         """Send a request; return the answer once its head has arrived.
 
@@ -150,6 +152,8 @@ class Transport(Protocol):
             target: Path and query, encoded: sent as they are.
             headers: All that is sent but Host and Content-Length.
             views: The body.
+            patient: Whether the answer may begin as late as the caller waits for it: what was sent
+                takes the server long, and no `Timeout.first_byte` counts.
 
         Raises:
             UnavailableError: No connection, or it broke before the answer. TimedOutError: no

@@ -54,6 +54,8 @@ class SocketTransport:
         target: str,
         headers: Mapping[str, str],
         views: Sequence[memoryview] | Streamed = (),
+        *,
+        patient: bool = False,
     ) -> SocketAnswer:
         """Send a request. See `Transport.send`."""
         size = size_of(views)
@@ -61,7 +63,7 @@ class SocketTransport:
         connection = self._waiting(origin) or await self._connect(origin)
         try:
             if isinstance(views, Sequence):
-                await connection.send(head, views, size)
+                await connection.send(head, views, size, patient=patient)
             else:
                 await connection.send_streamed(head, views)
             return await connection.answer(method)

@@ -252,6 +252,10 @@ def _s3(url: SplitURL) -> Address:
     if at:
         settings["access_key_id"] = _decoded(key_id)
         settings["secret_access_key"] = _decoded(secret)
+    if not at and ":" in where:  # nothing of it may become a bucket's or a key's name
+        raise _bad(
+            "s3", "a slash or '?' in the secret is written %2F or %3F, and no bucket has a ':'"
+        )
     bucket, _, prefix = f"{_decoded(where)}{url.path}".partition("/")
     region = url.options.get("region")
     if _REGION(bucket):

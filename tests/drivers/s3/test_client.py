@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
-from email.utils import formatdate
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, formatdate
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,15 +12,20 @@ import pytest
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import driver as driver_room
 from trove_async.drivers.s3._copying import Copier
+from trove_async.drivers.s3._plane import UploadId
+from trove_async.drivers.s3._sdk import _Body as SdkBody
 from trove_async.drivers.s3._session import Session
 from trove_async.drivers.s3._signing import Credentials
+from trove_async.drivers.s3._uploads import PartedUpload
 from trove_async.errors import (
     BackendError,
     BucketExistsError,
     BucketNotFoundError,
     ConfigError,
+    IntegrityError,
     InvalidNameError,
     ObjectChangedError,
+    ObjectExistsError,
     ObjectNotFoundError,
     PermissionDeniedError,
     PreconditionFailedError,
@@ -105,6 +110,7 @@ class Script:
     def __init__(self, *answers: FakeAnswer) -> None:
         self.answers = list(answers)
         self.given: list[FakeAnswer] = []
+        self.patient: list[bool] = []
         self.sent: list[tuple[str, str, dict[str, str], bytes]] = []
 
     async def send(
@@ -114,7 +120,10 @@ class Script:
         target: str,
         headers: Mapping[str, str],
         views: Sequence[memoryview] = (),
+        *,
+        patient: bool = False,
     ) -> Answer:
+        self.patient.append(patient)
         self.sent.append((method, origin.url + target, dict(headers), b"".join(views)))
         self.given.append(self.answers.pop(0))
         return self.given[-1]
@@ -551,6 +560,39 @@ async def test_copy_tells_which_condition_failed(play: Any) -> None:
             assert type(caught.value) is kind
 
 
+async def test_copy_of_an_older_version_tells_which_condition_failed(play: Any) -> None:
+    script, opening = play(refusal(412, "PreconditionFailed"), answer(said=FACTS))
+    source = ObjectInfo(
+        bucket="data", key="from", size=5, etag="e", last_modified=_now(), version_id="v1"
+    )
+    options = CopyOptions(source=source, put=PutOptions(if_none_match="*"))
+    async with opening as driver:
+        with pytest.raises(ObjectExistsError):
+            await driver.copy("data", "from", "data", "to", options)
+    assert script.asked[1].endswith("/from?versionId=v1")
+
+
+@pytest.mark.parametrize("largest", [1000, 100])
+async def test_source_of_a_copy_must_belong_to_the_owner_too(play: Any, largest: int) -> None:
+    upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+    etag = "<ETag>&quot;e&quot;</ETag>"
+    whole = [answer(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
+    pieces = [
+        answer(body=upload),
+        answer(body=f"<CopyPartResult>{etag}</CopyPartResult>"),
+        answer(body=f"<CompleteMultipartUploadResult>{etag}</CompleteMultipartUploadResult>"),
+    ]
+    answers = whole if largest == 1000 else pieces
+    script, opening = play(*answers, expected_bucket_owner="123")
+    source = ObjectInfo(bucket="theirs", key="from", size=200, etag="e", last_modified=_now())
+    options = CopyOptions(source=source, put=PutOptions())
+    async with opening as driver:
+        copier = Copier(driver._plane, driver._known.exists, largest=largest, piece=200)
+        await copier.copy("theirs", "from", "data", "to", options)
+    [headers] = [headers for *_, headers, _ in script.sent if "x-amz-copy-source" in headers]
+    assert headers["x-amz-source-expected-bucket-owner"] == "123"
+
+
 async def test_copy_tells_which_bucket_is_missing(play: Any) -> None:
     missing = [refusal(404, "NoSuchBucket") for _ in range(2)]
     _, opening = play(missing[0], answer(404), missing[1], answer())
@@ -579,6 +621,7 @@ async def test_large_object_is_copied_in_pieces(play: Any) -> None:
             "data", "a b", "data", "to", CopyOptions(source=source, put=PutOptions())
         )
     assert (info.etag, info.size) == ("e-3", 250)
+    assert script.patient == [False, True, True, True, True]  # only to begin with is at once
     ranges = sorted(headers["x-amz-copy-source-range"] for *_, headers, _ in script.sent[1:4])
     assert ranges == ["bytes=0-99", "bytes=100-199", "bytes=200-249"]
     for *_, headers, _ in script.sent[1:4]:
@@ -632,3 +675,114 @@ async def test_head_whose_tags_are_refused_holds_no_connection(play: Any) -> Non
             await driver.head("data", "key")
         assert tagged.closed
     assert [sent[0] for sent in script.sent] == ["HEAD", "GET"]
+
+
+async def test_success_without_an_etag_is_no_put(play: Any) -> None:
+    _, opening = play(answer(body="<html>Welcome, please log in</html>"))
+    async with opening as driver:
+        with pytest.raises(UnavailableError, match="makes no sense"):
+            await driver.put("data", "key", [memoryview(b"body")], PutOptions())
+
+
+async def test_clock_of_a_service_that_tells_nonsense_is_not_learnt(play: Any) -> None:
+    date = f"Tue, 24 Nov 2026 11:00:50 +{'9' * 20}"
+    _, opening = play(refusal(403, "RequestTimeTooSkewed", date=date))
+    async with opening as driver:
+        with pytest.raises(UnauthenticatedError):
+            await driver.head_bucket("data")
+
+
+class Endless(FakeAnswer):
+    async def read_all(self, limit: int) -> bytes:
+        raise IntegrityError(f"the answer has more than {limit} bytes")
+
+
+async def test_error_with_a_long_page_is_told_by_its_status(play: Any) -> None:
+    _, opening = play(Endless(503, {}, b""))
+    async with opening as driver:
+        with pytest.raises(UnavailableError, match="503"):
+            await driver.head_bucket("data")
+
+
+async def test_buffer_is_not_waited_full_for_by_the_sdk() -> None:
+    class Slow:
+        async def read(self, _size: int) -> bytes:
+            return pieces.pop(0)
+
+    pieces = [b"some", b"more"]
+    assert await SdkBody(Slow()).readinto(memoryview(bytearray(100))) == 4
+    assert pieces == [b"more"]
+
+
+async def test_credentials_that_may_not_list_buckets_are_in_good_health(play: Any) -> None:
+    _, opening = play(refusal(403, "AccessDenied"), refusal(403, "InvalidAccessKeyId"))
+    async with opening as driver:
+        await driver.ping()
+        with pytest.raises(UnauthenticatedError):
+            await driver.ping()
+
+
+async def test_upload_under_which_the_driver_was_closed_is_not_aborted_again_and_again() -> None:
+    class Closing:
+        aborts = 0
+
+        async def create_upload(self, bucket: str, key: str, _options: PutOptions) -> UploadId:
+            return UploadId(bucket, key, "u")
+
+        async def abort_upload(self, _upload: UploadId) -> None:
+            self.aborts += 1
+            raise UnavailableError("the connections are closed", retryable=False)
+
+    plane: Any = Closing()
+    async with PartedUpload(plane, "data", "key", PutOptions()):
+        pass
+    assert plane.aborts == 1
+
+
+def uploads(initiated: datetime, more: str = "") -> str:
+    return (
+        "<ListMultipartUploadsResult><Upload><Key>key</Key><UploadId>u</UploadId>"
+        f"<Initiated>{initiated.isoformat().replace('+00:00', 'Z')}</Initiated></Upload>{more}"
+        "</ListMultipartUploadsResult>"
+    )
+
+
+async def test_upload_is_forgotten_by_the_clock_that_says_when_it_began(play: Any) -> None:
+    begun = _now() - timedelta(hours=5)  # by this machine's clock; by the service's it just began
+    late = format_datetime(begun + timedelta(minutes=1), usegmt=True)
+    later = format_datetime(begun + timedelta(hours=2), usegmt=True)
+    _, opening = play(
+        answer(body=uploads(begun), date=late), answer(body=uploads(begun), date=later), answer(204)
+    )
+    async with opening as driver:
+        assert await driver.gc_uploads("data", older_than=3600) == 0
+        assert await driver.gc_uploads("data", older_than=3600) == 1
+
+
+async def test_lists_that_lead_to_the_same_page_again_end(play: Any) -> None:
+    page = uploads(_now(), "<IsTruncated>true</IsTruncated><NextKeyMarker>key</NextKeyMarker>")
+    buckets = (
+        "<ListAllMyBucketsResult><Buckets/><ContinuationToken>t</ContinuationToken>"
+        "</ListAllMyBucketsResult>"
+    )
+    _, opening = play(*[answer(body=body) for body in (page, page, buckets, buckets)])
+    async with opening as driver:
+        with pytest.raises(BackendError, match="same page"):
+            await driver.gc_uploads("data", older_than=3600)
+        with pytest.raises(BackendError, match="same page"):
+            await driver.list_buckets()
+
+
+async def test_bucket_that_was_seen_while_it_was_deleted_is_missing_after_that(play: Any) -> None:
+    _, opening = play(answer(), answer(204), answer(404), answer(404))
+    async with opening as driver:
+        delete = driver._plane.delete_bucket
+
+        async def delete_while_another_looks(bucket: str) -> None:
+            assert await driver._known.exists(bucket)
+            await delete(bucket)
+
+        driver._plane.delete_bucket = delete_while_another_looks
+        await driver.delete_bucket("data")
+        with pytest.raises(BucketNotFoundError):
+            await driver.head("data", "key")

@@ -224,6 +224,8 @@ def test_the_size_is_that_of_the_object_not_of_the_answer() -> None:
         {"last-modified": "yesterday"},
         {"last-modified": "Tue, 31 Feb 2026 11:00:50 GMT"},
         {"last-modified": "Tue, 24 Foo 2026 11:00:50 GMT"},
+        {"last-modified": "Fri, 31 Dec 9999 23:59:59 -1200"},
+        {"last-modified": f"Tue, 24 Nov 2026 11:00:50 +{'9' * 20}"},
         {"content-range": "bytes */99"},
         {"content-range": "bytes 5-14/*"},
         {"content-range": "bytes 14-5/99"},
@@ -287,6 +289,11 @@ def test_a_put_keeps_nothing_of_the_borrowed_options() -> None:
 def test_reserved_names_are_not_the_users() -> None:
     told = info(**{META + EXACT: "a=%20", META + "trove-write-id": "0011", META + "b": "c"})
     assert dict(told.metadata) == {"a": " ", "b": "c"}
+
+
+def test_reserved_metadata_that_others_wrote_does_no_harm() -> None:
+    told = info(**{META + EXACT: "a=%ff&%ff=b&c=%20", META + "b": "c"})
+    assert dict(told.metadata) == {"b": "c", "c": " "}
 
 
 def test_reads_what_botocore_reads() -> None:

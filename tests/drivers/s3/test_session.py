@@ -74,6 +74,18 @@ async def test_profile_has_keys_region_and_endpoint(nothing_around: Path) -> Non
     assert not endpoint.aws
 
 
+@pytest.mark.parametrize("region", ["eu-west-3", ""])
+async def test_region_is_found_in_the_environment_for_an_endpoint_too(
+    monkeypatch: pytest.MonkeyPatch, region: str
+) -> None:
+    if region:
+        monkeypatch.setenv("AWS_DEFAULT_REGION", region)
+    told = identity(endpoint_url="http://h:9", access_key_id="a", secret_access_key="s")
+    endpoint = await Session(told).endpoint()
+    assert endpoint.region == (region or "us-east-1")
+    assert endpoint.origin.url == "http://h:9"
+
+
 async def test_profile_that_is_missing_is_told() -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         await Session(identity(profile="nowhere")).endpoint()

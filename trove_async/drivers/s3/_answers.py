@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -104,10 +104,12 @@ class UploadsPage:
     Attributes:
         uploads: In order of keys.
         next_markers: ``key-marker`` and ``upload-id-marker`` of the next page, if there is one.
+        now: When the service answered, where it says so.
     """
 
     uploads: Sequence[OpenUpload]
     next_markers: tuple[str, str] | None = None
+    now: datetime = field(default_factory=lambda: datetime.now(UTC), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from trove_async._concurrency import in_thread
-from trove_async._http import WINDOW
-from trove_async.errors import TroveError, UnavailableError
+from trove_async._http import WINDOW, http_date
+from trove_async.errors import IntegrityError, TroveError, UnavailableError
 from trove_async.models import MiB
 
 from ._answers import parse_error
@@ -119,6 +118,7 @@ class Client:
         query: str = "",
         headers: Mapping[str, str],
         views: Sequence[memoryview] | PartSource = (),
+        patient: bool = False,
     ) -> Answer:
         """Send a request; return its answer, which is a success. The caller closes it.
 
@@ -129,6 +129,7 @@ class Client:
             query: Encoded, without the ``?``.
             headers: All but what every request has.
             views: The body, or where it is read while it is sent.
+            patient: Whether only the caller limits how long the answer may take.
 
         Raises:
             TroveError: As the service's refusal says.
@@ -151,7 +152,9 @@ class Client:
                 payload_hash=payload_hash,
                 now=time.time() + self._skew,
             )
-            answer = await self._transport.send(method, origin, target, sent, views)
+            answer = await self._transport.send(
+                method, origin, target, sent, views, patient=patient
+            )
             if answer.status < HTTPStatus.MULTIPLE_CHOICES:
                 return answer
             refused = await self.refused(answer)
@@ -164,7 +167,7 @@ class Client:
         """Read an answer that is an error, and let go of it."""
         try:
             body = await answer.read_all(_ERROR_BYTES)
-        except UnavailableError:
+        except (UnavailableError, IntegrityError):
             body = b""  # what its head says is enough
         finally:
             answer.close()
@@ -269,7 +272,7 @@ class Client:
 
     def _learn_time(self, date: str | None) -> bool:
         try:
-            skew = parsedate_to_datetime(date or "").timestamp() - time.time()
+            skew = http_date(date or "").timestamp() - time.time()
         except ValueError:
             return False
         if abs(skew - self._skew) < _TOLERATED:

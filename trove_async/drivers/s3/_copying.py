@@ -92,7 +92,7 @@ class Copier:
     async def _is_changed(self, source: ObjectInfo) -> bool:
         """Tell whether it was the source's condition that did not hold, or the destination's."""
         try:
-            info = await self._plane.head_object(source.bucket, source.key, None)
+            info = await self._plane.head_object(source.bucket, source.key, source.version_id)
         except NotFoundError:
             return True
         return info.etag != source.etag

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
+from contextlib import suppress
 from datetime import UTC, datetime
 from quopri import decodestring
 from types import MappingProxyType
@@ -175,6 +176,19 @@ def info_from(
     )
 
 
+def stored_etag(headers: Mapping[str, str]) -> str:
+    """Return the etag of what a PUT stored, as in `ObjectInfo.etag`.
+
+    Raises:
+        MalformedAnswer: There is none: a success, but no S3's (S3 API Reference, "PutObject"). A
+            portal in front of the network says so, for one.
+    """
+    etag = bare_etag(headers.get("etag", ""))
+    if not etag:
+        raise MalformedAnswer("nothing tells the ETag of what was stored")
+    return etag
+
+
 def put_info(
     headers: Mapping[str, str],
     *,
@@ -196,13 +210,12 @@ def put_info(
         options: What the PUT said.
         backend: For `ObjectInfo.backend`.
     """
-    date = headers.get("date")
     return ObjectInfo(
         bucket=bucket,
         key=key,
         size=size,
         etag=bare_etag(headers.get("etag", "")),
-        last_modified=datetime.now(UTC) if date is None else http_date(date),
+        last_modified=answered_at(headers),
         content_type=options.content_type,
         metadata=dict(options.metadata),
         tags=dict(options.tags),
@@ -266,6 +279,16 @@ def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
     return int(length), True
 
 
+def answered_at(headers: Mapping[str, str]) -> datetime:
+    """Return when the service answered by its own clock, or by ours where it does not say.
+
+    Raises:
+        MalformedAnswer: Its date is none.
+    """
+    date = headers.get("date")
+    return datetime.now(UTC) if date is None else http_date(date)
+
+
 def http_date(text: str) -> datetime:
     """Return the moment that an HTTP date names, in UTC.
 
@@ -291,7 +314,8 @@ def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
     exact = metadata.pop(EXACT, "")
     for pair in exact.split("&") if exact else ():
         name, _, value = pair.partition("=")
-        metadata[decode_value(name)] = decode_value(value)
+        with suppress(UnicodeDecodeError):  # we did not write it
+            metadata[decode_value(name)] = decode_value(value)
     return metadata, metadata.pop(WRITE_ID, None)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from trove_async._concurrency import for_each, in_thread
 from trove_async._http import Opened, range_header
-from trove_async.errors import ObjectNotFoundError, TroveError, UnavailableError
+from trove_async.errors import BackendError, ObjectNotFoundError, TroveError, UnavailableError
 from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo
 
 from ._answers import (
@@ -32,14 +32,16 @@ from ._answers import (
 from ._failures import failure
 from ._headers import (
     CHECKSUMS,
+    answered_at,
     condition_headers,
     content_range,
     info_from,
     object_headers,
     put_headers,
     put_info,
+    stored_etag,
 )
-from ._keys import bare_etag, encode_query, quoted_etag
+from ._keys import encode_query, quoted_etag
 from ._pages import parse_page
 from ._plane import UploadId
 from ._requests import crc32c_of, source_headers
@@ -84,12 +86,21 @@ class LeanPlane:
         transport: What it sends over; closed with the plane.
         backend: For `ObjectInfo.backend`.
         region: Where new buckets are made.
+        owner: The account that the source of a copy must belong to.
         checksums: Whether bodies are sent with a CRC-32C.
     """
 
     def __init__(
-        self, client: Client, transport: Transport, backend: str, region: str, *, checksums: bool
+        self,
+        client: Client,
+        transport: Transport,
+        backend: str,
+        region: str,
+        *,
+        owner: str | None,
+        checksums: bool,
     ) -> None:
+        self._owner = owner
         self._client = client
         self._transport = transport
         self._backend = backend
@@ -111,12 +122,14 @@ class LeanPlane:
         headers = put_headers(options) if self._checksums else _unsummed(options)
         answer = await self._client.send("PUT", bucket, key, headers=headers, views=views)
         size = sum(map(len, views))
-        return await self._told(
-            answer,
-            lambda said: put_info(
+
+        def info(said: Mapping[str, str]) -> ObjectInfo:
+            stored_etag(said)
+            return put_info(
                 said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
-            ),
-        )
+            )
+
+        return await self._told(answer, info)
 
     async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
         """Open an object's body; the caller closes it."""
@@ -254,11 +267,12 @@ class LeanPlane:
         headers = {
             **object_headers(options.put),
             **condition_headers(options.put),
-            **source_headers(source),
+            **source_headers(source, self._owner),
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
-        answer = await self._client.send("PUT", bucket, key, headers=headers)
+        # Not every service begins to answer while it works, and Leaf grants it time by the size.
+        answer = await self._client.send("PUT", bucket, key, headers=headers, patient=True)
         said = answer.headers
         stored = await self._document(answer, parse_copied)
         return self._made(bucket, key, said, stored, size=source.stored_size, options=options.put)
@@ -308,17 +322,22 @@ class LeanPlane:
         )
         return await self._told(
             answer,
-            lambda said: SentPart(number=number, etag=_etag(said), checksums=checksums),
+            lambda said: SentPart(number=number, etag=stored_etag(said), checksums=checksums),
         )
 
     async def copy_part(
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
     ) -> SentPart:
         """Store a part that is a piece of an object."""
-        headers = source_headers(source)
+        headers = source_headers(source, self._owner)
         headers["x-amz-copy-source-range"] = f"bytes={span[0]}-{span[1] - 1}"
         answer = await self._client.send(
-            "PUT", upload.bucket, upload.key, query=_part(upload, number), headers=headers
+            "PUT",
+            upload.bucket,
+            upload.key,
+            query=_part(upload, number),
+            headers=headers,
+            patient=True,
         )
         stored = await self._document(answer, parse_part_copied)
         return SentPart(number=number, etag=stored.etag, checksums=stored.checksums)
@@ -342,6 +361,7 @@ class LeanPlane:
             query=encode_query({"uploadId": upload.id}),
             headers=headers,
             views=[memoryview(body)],
+            patient=True,
         )
         said = answer.headers
         stored = await self._document(answer, parse_completed)
@@ -364,7 +384,10 @@ class LeanPlane:
         if after is not None:
             query |= {"key-marker": after[0], "upload-id-marker": after[1]}
         answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
-        return await self._document(answer, parse_uploads)
+        said = answer.headers
+        return await self._document(
+            answer, lambda body: replace(parse_uploads(body), now=answered_at(said))
+        )
 
     async def presign(self, method: str, bucket: str, key: str, expires: int) -> str:
         """Return a URL that carries a signature."""
@@ -405,6 +428,8 @@ class LeanPlane:
             found.extend(page.buckets)
             if page.token is None:
                 return found
+            if query == encode_query({"continuation-token": page.token}):
+                raise BackendError("the service's list of buckets leads to the same page again")
             query = encode_query({"continuation-token": page.token})
 
     # -- answers ---------------------------------------------------------------------------------------
@@ -468,13 +493,6 @@ def _summed(body: bytes) -> dict[str, str]:
 
 def _unsummed(options: PutOptions) -> dict[str, str]:
     return {**object_headers(options), **condition_headers(options)}
-
-
-def _etag(said: Mapping[str, str]) -> str:
-    etag = bare_etag(said.get("etag", ""))
-    if not etag:
-        raise MalformedAnswer("a part without an ETag")
-    return etag
 
 
 def _version(version_id: str | None) -> str:

@@ -31,15 +31,18 @@ def check_bucket(name: str) -> None:
         )
 
 
-def source_headers(source: ObjectInfo) -> dict[str, str]:
-    """Return the headers that name one version of a copy's source."""
+def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
+    """Return the headers that name one version of a copy's source, and whose it is to be."""
     place = f"/{encode_path(source.bucket)}/{encode_path(source.key)}"
     if source.version_id is not None:
         place = f"{place}?{encode_query({'versionId': source.version_id})}"
-    return {
+    headers = {
         "x-amz-copy-source": place,
         "x-amz-copy-source-if-match": quoted_etag(source.etag),
     }
+    if owner is not None:
+        headers["x-amz-source-expected-bucket-owner"] = owner
+    return headers
 
 
 def crc32c_of(views: Sequence[memoryview]) -> str:

@@ -19,6 +19,7 @@ from ._answers import CHECKSUM_ELEMENTS, OpenUpload, SentPart, UploadsPage, can_
 from ._failures import failure
 from ._headers import (
     META,
+    answered_at,
     condition_headers,
     content_range,
     info_from,
@@ -26,6 +27,7 @@ from ._headers import (
     of_whole,
     put_headers,
     put_info,
+    stored_etag,
 )
 from ._keys import bare_etag, quoted_etag
 from ._plane import UploadId
@@ -61,6 +63,7 @@ _PARAMETERS: Final = {
     "x-amz-tagging": "Tagging",
     "x-amz-copy-source": "CopySource",
     "x-amz-copy-source-if-match": "CopySourceIfMatch",
+    "x-amz-source-expected-bucket-owner": "ExpectedSourceBucketOwner",
     **{f"x-amz-checksum-{name}": element for name, element in CHECKSUM_ELEMENTS.items()},
 }
 """What the SDK calls the headers that we send."""
@@ -96,6 +99,7 @@ class SdkPlane:
         self._call = client.call
         self._endpoint = endpoint
         self._backend = backend
+        self._owner = owner
         self._owned = {} if owner is None else {"ExpectedBucketOwner": owner}
         self._checksums = checksums
         self._asking = {"ChecksumMode": "ENABLED"} if checksums else {}
@@ -121,6 +125,7 @@ class SdkPlane:
         )
         size = sum(map(len, views))
         with edge():
+            stored_etag(said)
             return put_info(
                 said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
             )
@@ -265,7 +270,7 @@ class SdkPlane:
         headers = {
             **object_headers(options.put),
             **condition_headers(options.put),
-            **source_headers(source),
+            **source_headers(source, self._owner),
         }
         answer, said = await self._call(
             "copy_object",
@@ -332,7 +337,7 @@ class SdkPlane:
             **_upload(upload),
             PartNumber=number,
             CopySourceRange=f"bytes={span[0]}-{span[1] - 1}",
-            **_parameters(source_headers(source)),
+            **_parameters(source_headers(source, self._owner)),
             **self._owned,
         )
         told = answer["CopyPartResult"]
@@ -376,10 +381,13 @@ class SdkPlane:
     async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
         """Return a page of the uploads that nobody has completed or aborted."""
         markers = {} if after is None else {"KeyMarker": after[0], "UploadIdMarker": after[1]}
-        answer, _ = await self._call(
+        answer, said = await self._call(
             "list_multipart_uploads", Bucket=bucket, **markers, **self._owned
         )
+        with edge():
+            now = answered_at(said)
         return UploadsPage(
+            now=now,
             uploads=[
                 OpenUpload(key=one["Key"], upload_id=one["UploadId"], initiated=one["Initiated"])
                 for one in answer.get("Uploads", ())
@@ -471,11 +479,9 @@ class _Body:
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill `buffer` with the next bytes; return how many."""
-        filled = 0
-        while filled < len(buffer) and (data := await self.read(len(buffer) - filled)):
-            buffer[filled : filled + len(data)] = data
-            filled += len(data)
-        return filled
+        data = await self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def close(self) -> None:
         """Let go of the connection. Idempotent."""

@@ -127,8 +127,8 @@ class Session:
             ConfigError: The profile, the region or the endpoint is none.
         """
         told = self._identity
-        if told.endpoint_url is not None and told.profile is None:
-            return Endpoint.of(told.endpoint_url, told.region or DEFAULT_REGION)
+        if told.endpoint_url and told.region and told.profile is None:
+            return Endpoint.of(told.endpoint_url, told.region)
         region, url = await on_sdk(partial(_resolved, told))
         return Endpoint.of(url, region)
 

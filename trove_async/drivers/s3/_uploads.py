@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Self
 
 import anyio
 
 from trove_async._concurrency import finished, for_each
 from trove_async._services import conditioned
-from trove_async.errors import IntegrityError, ObjectNotFoundError, TroveError, UnavailableError
+from trove_async.errors import (
+    BackendError,
+    IntegrityError,
+    ObjectNotFoundError,
+    TroveError,
+    UnavailableError,
+)
 
 from ._plane import UploadId
 
@@ -30,6 +37,9 @@ ABORTS = 8
 
 ABORT_PAUSES = (0.1, 1.0)
 """Seconds before an abort that failed is tried again."""
+
+_TICK = timedelta(seconds=1)
+"""What an HTTP date may be behind: it has no fractions (RFC 9110, 5.6.7)."""
 
 
 class PartedUpload:
@@ -70,8 +80,11 @@ class PartedUpload:
     async def _abort(self, upload: UploadId) -> None:
         """Abort the upload, a few times if need be: nobody above does it again."""
         for pause in ABORT_PAUSES:
-            with suppress(UnavailableError):
+            try:
                 return await self._plane.abort_upload(upload)
+            except UnavailableError as error:
+                if not error.retryable:  # the store was closed meanwhile
+                    raise
             await anyio.sleep(pause)
         return await self._plane.abort_upload(upload)
 
@@ -111,10 +124,11 @@ class PartedUpload:
         return self._info
 
 
-async def abort_forgotten(plane: Plane, bucket: str, before: datetime) -> int:
-    """Abort the uploads that began before a moment and that nobody ended; return how many."""
+async def abort_forgotten(plane: Plane, bucket: str, older_than: float) -> int:
+    """Abort the uploads that began so many seconds ago and that nobody ended; return how many."""
     aborted = 0
     after: tuple[str, str] | None = None
+    before: datetime | None = None
 
     async def abort(upload: OpenUpload) -> None:
         nonlocal aborted
@@ -124,9 +138,15 @@ async def abort_forgotten(plane: Plane, bucket: str, before: datetime) -> int:
 
     while True:
         page = await plane.list_uploads(bucket, after)
+        # By the service's clock, which tells when they began: this machine's may be hours ahead.
+        before = before or page.now + _TICK - timedelta(seconds=older_than)
         await for_each(
             [upload for upload in page.uploads if upload.initiated < before], abort, limit=ABORTS
         )
-        after = page.next_markers
-        if after is None:
+        if page.next_markers is None:
             return aborted
+        if page.next_markers == after:
+            raise BackendError(
+                "the service's list of uploads leads to the same page again and again"
+            )
+        after = page.next_markers

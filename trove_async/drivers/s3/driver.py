@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import import_module
 from itertools import islice
@@ -233,7 +233,12 @@ class S3Driver:
         endpoint = self._endpoint
         client = Client(transport, session, endpoint, addressing=self._addressing, headers=headers)
         return LeanPlane(
-            client, transport, context.backend, endpoint.region, checksums=self._checksums
+            client,
+            transport,
+            context.backend,
+            endpoint.region,
+            owner=self._owner,
+            checksums=self._checksums,
         )
 
     async def _sdk_client(self, session: Session, context: DriverContext) -> SdkClient:
@@ -300,7 +305,8 @@ class S3Driver:
 
     async def ping(self) -> None:
         """Ask for the list of buckets; that one may not see it is an answer, too."""
-        await self.list_buckets()
+        with suppress(PermissionDeniedError):
+            await self.list_buckets()
 
     def place(self, bucket: str, key: str) -> Hashable:
         """Tell where the object lies physically."""
@@ -440,8 +446,7 @@ class S3Driver:
         Raises:
             BucketNotFoundError: There is no such bucket.
         """
-        before = datetime.now(UTC) - timedelta(seconds=older_than)
-        return await abort_forgotten(self._plane, bucket, before)
+        return await abort_forgotten(self._plane, bucket, older_than)
 
     # -- buckets ---------------------------------------------------------------------------------------
 
@@ -477,9 +482,11 @@ class S3Driver:
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
-        self._known.forget(bucket)
         async with Permit(self._others, self._permit_seconds):
-            await self._plane.delete_bucket(bucket)
+            try:
+                await self._plane.delete_bucket(bucket)
+            finally:  # not before: until then others find it there
+                self._known.forget(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
