@@ -11,6 +11,7 @@ import pytest
 from tests.fakes import Fake, assert_idle, content, small_pool, store_of
 from trove_async import (
     BucketNotFoundError,
+    ClosedError,
     Event,
     IntegrityError,
     NotSupportedError,
@@ -18,6 +19,7 @@ from trove_async import (
     Trove,
     UnavailableError,
 )
+from trove_async._concurrency import OwnedTask
 from trove_async._sources import source_of
 from trove_async._upload import Put
 from trove_async.models import KiB, MiB, PutOptions
@@ -405,3 +407,43 @@ async def test_bucket_that_may_not_be_made_is_told() -> None:
         for body in (b"body", BODY, stream(BODY)):
             with pytest.raises(BucketNotFoundError):
                 await store.put("bucket", "b/key", body)
+
+
+@pytest.mark.parametrize("step", ["upload", "send", "commit"])
+async def test_store_closed_in_an_upload_aborts_it_first(step: str) -> None:
+    fake = Fake()
+    reached = asyncio.Event()
+
+    async def hang() -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    fake.before[step] = hang
+    async with store_of(fake, pool=small_pool()) as store:
+        putting = OwnedTask(store.put("bucket", "key", content(3 * MiB)))
+        await reached.wait()
+        await store.aclose()
+        assert fake.open_uploads == 0
+        with pytest.raises(ClosedError, match="closed meanwhile"):
+            await putting.result()
+        assert_idle(store)
+
+
+async def test_upload_that_was_cancelled_as_its_store_closed_is_cancelled() -> None:
+    fake = Fake()
+    reached = asyncio.Event()
+
+    async def hang() -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    fake.before["send"] = hang
+    async with store_of(fake, pool=small_pool()) as store:
+        putting = asyncio.get_running_loop().create_task(
+            store.put("bucket", "key", content(3 * MiB))
+        )
+        await reached.wait()
+        putting.cancel()
+        await store.aclose()
+        with pytest.raises(asyncio.CancelledError):
+            await putting

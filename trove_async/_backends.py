@@ -123,12 +123,12 @@ class Backends:
             with shielded(), suppress(Exception):  # likewise
                 await driver.aclose()
             raise
-        # Inner drivers come before the layers made of them, so closing in reverse is safe.
-        self._opened.append(driver)
         settled = (
             driver
             if isinstance(driver, Layer)
             else Leaf(driver, context, self._retry, tasks=self._tasks, deadlines=self._deadlines)
         )
+        # Inner drivers come before the layers made of them, so closing in reverse is safe.
+        self._opened.append(settled)
         self._attached[id(driver)] = settled
         return settled

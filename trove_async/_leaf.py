@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import anyio
 
+from ._closing import UnderWay
 from ._concurrency import Permits, for_each, shielded
 from ._download import Body
 from .errors import (
@@ -109,6 +110,7 @@ class Leaf:
         self._policy = policy
         self._within = deadlines.within
         self._budget = RetryBudget(policy)
+        self._uploads = UnderWay()
 
     @property
     def name(self) -> str:
@@ -119,7 +121,8 @@ class Leaf:
         """Do nothing: it is made of an open driver."""
 
     async def aclose(self) -> None:
-        """Close the driver."""
+        """Abort the uploads that are under way, then close the driver."""
+        await self._uploads.end()
         await self.driver.aclose()
 
     def place(self, bucket: str, key: str) -> Hashable:
@@ -391,15 +394,16 @@ class Leaf:
             context = driver.upload(bucket, key, options)
             return context, await self.answer(context.__aenter__())
 
-        context, opened = await self.retrying("upload", bucket, key, enter)
-        try:
-            yield _LeafUpload(self, opened, bucket, key, options)
-        except BaseException as error:
-            with shielded(), suppress(TroveError):  # what could not be undone is litter
-                await context.__aexit__(type(error), error, error.__traceback__)
-            raise
-        with shielded(), suppress(TroveError):  # it is committed, whatever comes now
-            await context.__aexit__(None, None, None)
+        with self._uploads.one():
+            context, opened = await self.retrying("upload", bucket, key, enter)
+            try:
+                yield _LeafUpload(self, opened, bucket, key, options)
+            except BaseException as error:
+                with shielded(), suppress(TroveError):  # what could not be undone is litter
+                    await context.__aexit__(type(error), error, error.__traceback__)
+                raise
+            with shielded(), suppress(TroveError):  # it is committed, whatever comes now
+                await context.__aexit__(None, None, None)
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions

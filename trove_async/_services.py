@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from ._concurrency import OwnedTask, finished
+from ._deadlines import within
 from .errors import (
     BucketNotFoundError,
     ObjectChangedError,
@@ -13,17 +15,23 @@ from .errors import (
     ObjectNotFoundError,
     PermissionDeniedError,
     PreconditionFailedError,
+    TroveError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from ._concurrency import Permits
-    from .errors import TroveError
     from .models import DeleteOptions, PutOptions
 
 _KNOWN_SECONDS: Final = 60.0
 """How long a bucket that was there is taken to be there still, when an object is not."""
+
+
+_NAMED_SECONDS: Final = 2.0
+"""How long a call that was cancelled waits for the name of what it may have made."""
+
+T = TypeVar("T")
 
 
 class Meaning(NamedTuple):
@@ -122,3 +130,26 @@ class KnownBuckets:
         """Ask anew: the bucket is to be deleted, or was."""
         self._forgotten += 1
         self._known.pop(bucket, None)
+
+
+async def made(work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, Any, object]]) -> T:
+    """Return what a service makes; after a cancel, have it undone as soon as it has a name.
+
+    A request that is broken off may be carried out all the same, and what nobody knows the name of
+    nobody can undo.
+    """
+    making = OwnedTask(work)
+    try:
+        return await making.result()
+    except asyncio.CancelledError:
+        with suppress(TroveError):
+            await finished(_undone(making, undo))
+        raise
+
+
+async def _undone(making: OwnedTask[T], undo: Callable[[T], Coroutine[Any, Any, object]]) -> None:
+    try:
+        named = await within(_NAMED_SECONDS, "no name came", making.result())
+    finally:
+        await making.aclose()
+    await undo(named)

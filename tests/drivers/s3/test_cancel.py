@@ -13,6 +13,7 @@ from tests.drivers.s3.linking import boto, linked
 from tests.fakes import assert_idle
 from tests.http_faults import Answer, Stall
 from trove_async._concurrency import OwnedTask, task_group
+from trove_async.errors import ClosedError
 from trove_async.models import KiB, MiB
 
 if TYPE_CHECKING:
@@ -111,7 +112,22 @@ async def test_large_put_cancelled_before_its_commit_leaves_the_old_object(
     assert link.counted["CompleteMultipartUpload"] <= 1
 
 
-async def test_large_put_cancelled_before_it_was_told_its_upload_leaves_litter_that_is_found(
+async def test_large_put_cancelled_while_its_upload_is_made_aborts_it(link: Link) -> None:
+    stall = link.proxy.arm(Stall("answer head"), method="POST", target="*uploads*")
+    task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+    await stall.reached.wait()
+    async with task_group() as group:
+        group.start_soon(task.aclose)
+        await asyncio.sleep(0)
+        group.start_soon(task.aclose)  # a second cancel
+        await asyncio.sleep(0)
+        stall.release()
+    await nothing_left(link)
+    assert await link.stored("key") == OLD
+    assert link.counted["AbortMultipartUpload"] == link.counted["CreateMultipartUpload"] == 1
+
+
+async def test_large_put_cancelled_and_never_told_its_upload_leaves_litter_that_is_found(
     link: Link,
 ) -> None:
     stall = link.proxy.arm(Stall("answer head"), method="POST", target="*uploads*")
@@ -226,3 +242,25 @@ async def test_store_closed_under_a_transfer_leaves_nothing(link: Link) -> None:
     await link.store.aclose()
     await task.aclose()
     await reader.aclose()
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "at"),
+    [
+        ("PUT", "*partNumber=2*", "request body"),
+        ("POST", "*uploadId*", "request head"),
+    ],
+    ids=["in a part", "before the commit"],
+)
+async def test_store_closed_under_a_large_put_aborts_it(
+    link: Link, method: str, target: str, at: Any
+) -> None:
+    stall = link.proxy.arm(Stall(at), method=method, target=target)
+    putting = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+    await stall.reached.wait()
+    await link.store.aclose()
+    stall.release()  # what it was sent and has not read hides from it that its client has gone
+    with pytest.raises(ClosedError, match="closed meanwhile"):
+        await putting.result()
+    assert link.counted["AbortMultipartUpload"] == 1
+    assert await link.uploads() == []

@@ -629,6 +629,22 @@ async def test_large_object_is_copied_in_pieces(play: Any) -> None:
         assert headers["x-amz-copy-source-if-match"] == '"e"'
 
 
+async def test_piece_of_a_copy_that_fails_is_copied_again_and_no_other(play: Any) -> None:
+    upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+    piece = "<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
+    done = "<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
+    script, opening = play(
+        answer(body=upload), refusal(503, "SlowDown"), answer(body=piece), answer(body=done)
+    )
+    source = ObjectInfo(bucket="data", key="from", size=101, etag="e", last_modified=_now())
+    async with opening as driver:
+        copier = Copier(driver._plane, driver._known.exists, largest=100, piece=101)
+        options = CopyOptions(source=source, put=PutOptions())
+        assert (await copier.copy("data", "from", "data", "to", options)).size == 101
+    assert len(script.sent) == 4
+    assert script.asked[1] == script.asked[2]
+
+
 def _now() -> datetime:
     return datetime.now(UTC)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 from crc32c import crc32c
 
 from trove_async._concurrency import finished, in_thread
-from trove_async._services import conditioned
+from trove_async._services import conditioned, made
 from trove_async.errors import (
     BackendError,
     BucketNotFoundError,
@@ -75,6 +75,11 @@ class ResumableUpload:
         self._info: ObjectInfo | None = None
 
     async def __aenter__(self) -> Self:
+        self._target = await made(self._begun(), self._ended)
+        return self
+
+    async def _begun(self) -> str:
+        """Return where the new session takes its bytes."""
         query = {"uploadType": "resumable", "fields": FIELDS, **precondition(self._options)}
         resource = resource_of(self._options, self._key)
         headers = {**JSON, "x-upload-content-type": self._type["content-type"]}
@@ -85,8 +90,10 @@ class ResumableUpload:
             except NotFoundError as error:
                 raise BucketNotFoundError(error.message) from error
         answer.close()
-        self._target = _target_in(answer)
-        return self
+        return _target_in(answer)
+
+    async def _ended(self, target: str) -> None:
+        await self._client.done("DELETE", target, also={_ABORTED})
 
     async def __aexit__(
         self,
@@ -98,7 +105,7 @@ class ResumableUpload:
         if target is None or self._info is not None:
             return
         with suppress(TroveError):  # the service forgets a session after a week
-            await finished(self._client.done("DELETE", target, also={_ABORTED}))
+            await finished(self._ended(target))
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Store one part, all but the last byte of the last one. See `Upload.send`."""

@@ -16,7 +16,7 @@ from trove_async.errors import (
 )
 from trove_async.models import GiB, MiB
 
-from ._uploads import PartedUpload
+from ._uploads import PartedUpload, patiently
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -107,7 +107,10 @@ class Copier:
 
             async def copy(numbered: tuple[int, tuple[int, int]]) -> None:
                 number, span = numbered
-                sent = await self._plane.copy_part(upload.id, number, source, span)
+                # A failure of one would have all the others copied again.
+                sent = await patiently(
+                    lambda: self._plane.copy_part(upload.id, number, source, span)
+                )
                 upload.add(span[1] - span[0], sent)
 
             await for_each(list(enumerate(spans, 1)), copy, limit=_PIECES_AT_ONCE)

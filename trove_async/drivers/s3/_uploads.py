@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import anyio
 
 from trove_async._concurrency import finished, for_each
-from trove_async._services import conditioned
+from trove_async._services import conditioned, made
 from trove_async.errors import (
     BackendError,
     IntegrityError,
@@ -22,7 +22,7 @@ from trove_async.errors import (
 from ._plane import UploadId
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
 
@@ -32,14 +32,28 @@ if TYPE_CHECKING:
     from ._answers import OpenUpload, SentPart
     from ._plane import Plane
 
+T = TypeVar("T")
+
 ABORTS = 8
 """Forgotten uploads that are aborted at a time."""
 
-ABORT_PAUSES = (0.1, 1.0)
-"""Seconds before an abort that failed is tried again."""
+PAUSES = (0.1, 1.0)
+"""Seconds before one of several requests of a call, or of its undoing, is tried again."""
 
 _TICK = timedelta(seconds=1)
 """What an HTTP date may be behind: it has no fractions (RFC 9110, 5.6.7)."""
+
+
+async def patiently(request: Callable[[], Awaitable[T]]) -> T:
+    """Send a request a few times if need be, which nobody above would send again by itself."""
+    for pause in PAUSES:
+        try:
+            return await request()
+        except UnavailableError as error:
+            if not error.retryable:  # the store was closed meanwhile
+                raise
+            await anyio.sleep(max(pause, error.retry_after or 0))
+    return await request()
 
 
 class PartedUpload:
@@ -62,7 +76,8 @@ class PartedUpload:
         self._info: ObjectInfo | None = None
 
     async def __aenter__(self) -> Self:
-        self._upload = await self._plane.create_upload(self._bucket, self._key, self._options)
+        creating = self._plane.create_upload(self._bucket, self._key, self._options)
+        self._upload = await made(creating, self._abort)
         return self
 
     async def __aexit__(
@@ -78,15 +93,7 @@ class PartedUpload:
             await finished(self._abort(upload))
 
     async def _abort(self, upload: UploadId) -> None:
-        """Abort the upload, a few times if need be: nobody above does it again."""
-        for pause in ABORT_PAUSES:
-            try:
-                return await self._plane.abort_upload(upload)
-            except UnavailableError as error:
-                if not error.retryable:  # the store was closed meanwhile
-                    raise
-            await anyio.sleep(pause)
-        return await self._plane.abort_upload(upload)
+        await patiently(lambda: self._plane.abort_upload(upload))
 
     @property
     def id(self) -> UploadId:
