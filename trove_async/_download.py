@@ -91,6 +91,7 @@ class Body:
         "_leaf",
         "_options",
         "_position",
+        "_slow",
         "_start",
         "_streaming",
         "_waited",
@@ -110,6 +111,7 @@ class Body:
         self._streaming = False
         self._arrived_bytes = 0  # over one connection, in `_waited` seconds of waiting for them
         self._waited = 0.0
+        self._slow = False  # the last time
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -177,8 +179,10 @@ class Body:
                 connection = self._connection or await self._reconnect()
                 started = clock()
                 data = await self._receive(connection.reader, size)
-                self._waited += clock() - started
+                waited = clock() - started
+                self._waited += waited
                 self._arrived_bytes += len(data)
+                self._slow = len(data) < FAST * waited
                 return self._arrived(data)
             except TroveError as error:
                 failure = error
@@ -235,7 +239,8 @@ class Body:
             return
         if self._ahead is not None and self._ahead.front is not None:
             self._ahead.go_on()
-        elif self._arrived_bytes >= SLOT and self._arrived_bytes < FAST * self._waited:
+        elif self._slow and SLOT <= self._arrived_bytes < FAST * self._waited:
+            # On the whole, and still: a connection that only began slowly is let be.
             self._give_up_landing()
             self._ahead = Ahead(leaf, self._fetch, self._position, self._end)
 

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
     from .seam import Origin, Streamed
 
-_WINDOW: Final = 64 * KiB
-"""Bytes that a connection receives into memory of its own: heads, and small bodies. What is larger
-is best received straight into the memory of whoever reads it."""
+_WINDOW: Final = 72 * KiB
+"""Bytes that a connection receives into memory of its own: heads, and small bodies, one of 64 KiB
+with its head among them. What is larger is best received straight into the memory of whoever reads it."""
 
 _PIECE: Final = 64 * KiB
 """Bytes that are handed to a socket at a time: what it does not take at once, a loop may copy."""
