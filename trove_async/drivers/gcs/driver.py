@@ -92,8 +92,8 @@ _MAX_OBJECT: Final = 5 * TiB
 _MAX_METADATA: Final = 8 * KiB - 256
 """Bytes of custom metadata ("Quotas and limits": 8 KiB), less what the driver adds to it."""
 
-_PARALLEL_READS: Final = 8
-"""Ranges of one slow body at once: as many as an upload to S3 has parts under way."""
+_PARALLEL_READS: Final = 3
+"""Ranges of one slow body at once: three times the speed of one, in less than 16 MiB."""
 
 _INSERT: Final = encode_query({"uploadType": "multipart", "fields": FIELDS})
 _FACTS: Final = encode_query({"fields": FIELDS})
