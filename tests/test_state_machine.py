@@ -54,12 +54,12 @@ ROUTES: Sequence[Route | tuple[str, str]] = [
 ]
 
 
-def routed(default: Any, cold: Any, third: Any) -> Trove:
+def routed(default: Any, cold: Any, third: Any, *, part_size: int = MiB) -> Trove:
     return Trove(
         default,
         backends={"cold": cold, "third": third},
         routes=ROUTES,
-        pool=BufferPool(4 * MiB, part_size=MiB),
+        pool=BufferPool(4 * part_size, part_size=part_size),
     )
 
 

@@ -550,3 +550,46 @@ def test_prefix_that_leaves_no_room_is_refused() -> None:
     layer = Mapped(MemoryDriver(), into="x", prefix="p" * 801)
     with pytest.raises(ConfigError, match="no room"):
         _ = layer.capabilities
+
+
+class Paths(MemoryDriver):
+    """Memory that keeps keys as paths of files: it holds none that ends in a slash."""
+
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        self._check(key)
+        return await super().put(bucket, key, views, options)
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        self._check(key)
+        return await super().head(bucket, key, version_id)
+
+    def _check(self, key: str) -> None:
+        if key.endswith("/"):
+            raise InvalidNameError("the service cannot hold this key", key=key)
+
+
+async def test_bucket_is_marked_beside_the_folders_where_none_can_be() -> None:
+    inner = Paths()
+    async with opened(Mapped(inner, into="all", prefix="p")) as layer:
+        await layer.create_bucket("empty")
+        assert await keys(inner, "all") == ["p/.trove/empty"]
+        assert (await layer.head_bucket("empty")).created is not None
+        await layer.put("empty", "k", [], PutOptions())
+        await inner.put("all", "p/theirs/k", [], PutOptions())
+        assert [info.name for info in await layer.list_buckets()] == ["empty", "theirs"]
+        with pytest.raises(BucketExistsError):
+            await layer.create_bucket("empty")
+        with pytest.raises(BucketNotEmptyError):
+            await layer.delete_bucket("empty")
+        await layer.delete("empty", "k", DeleteOptions())
+        assert [
+            entry.key for entry in (await layer.list_page("empty", ListOptions())).entries
+        ] == []
+        await layer.delete_bucket("empty")
+        assert [info.name for info in await layer.list_buckets()] == ["theirs"]
+        with pytest.raises(BucketNotFoundError):
+            await layer.delete_bucket("empty")
+        with pytest.raises(InvalidNameError, match="kept for markers"):
+            await layer.create_bucket(".trove")

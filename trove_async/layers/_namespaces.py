@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trove_async.driver import AsyncDriver, Capabilities
+    from trove_async.models import ObjectInfo
+
+_MARKERS = ".trove"
+"""The folder of the markers that do not fit their own."""
 
 _REMEMBERED = 1024
 """Buckets known to exist that are remembered at once."""
@@ -123,6 +128,9 @@ class Folders:
     object there marks a bucket that may have no others. A folder with objects and no such marker,
     filled by other hands, is a bucket as well; so a put that meets a concurrent delete_bucket
     loses nothing, it keeps the bucket.
+
+    Services that keep keys as paths of files (SeaweedFS) hold no such key. There the marker lies in
+    a folder of markers, whose name no bucket may have.
     """
 
     def __init__(self, into: str, prefix: str) -> None:
@@ -137,7 +145,15 @@ class Folders:
         self._known: set[str] = set()
 
     def locate(self, bucket: str) -> tuple[str, str]:
+        if bucket == _MARKERS:
+            raise InvalidNameError(
+                f"{_MARKERS!r} is kept for markers: choose another", bucket=bucket
+            )
         return self._into, f"{self._prefix}{bucket}/"
+
+    def _markers_of(self, bucket: str) -> tuple[str, str]:
+        """Return where the bucket's marker may be: in its folder, or else among the markers."""
+        return self.locate(bucket)[1], f"{self._prefix}{_MARKERS}/{bucket}"
 
     def capabilities(self, inner: Capabilities) -> Capabilities:
         # What fits behind the longest name of a bucket fits behind any.
@@ -180,7 +196,17 @@ class Folders:
     async def _mark(self, driver: AsyncDriver, bucket: str) -> None:
         once = "*" if driver.capabilities.put_if_none_match else None
         options = PutOptions(size=0, if_none_match=once)
-        await driver.put(*self.locate(bucket), [], options)
+        inside, aside = self._markers_of(bucket)
+        try:
+            await driver.put(self._into, inside, [], options)
+        except InvalidNameError:
+            await driver.put(self._into, aside, [], options)
+
+    async def _marker(self, driver: AsyncDriver, bucket: str) -> ObjectInfo:
+        for key in self._markers_of(bucket):
+            with suppress(ObjectNotFoundError, InvalidNameError):
+                return await driver.head(self._into, key)
+        raise BucketNotFoundError("no such bucket: create_bucket makes it", bucket=bucket)
 
     async def _make_physical(self, driver: AsyncDriver) -> None:
         try:
@@ -194,20 +220,17 @@ class Folders:
         content = ListOptions(prefix=folder, start_after=folder, limit=1)
         if (await driver.list_page(physical, content)).entries:
             raise BucketNotEmptyError("the bucket has objects", bucket=bucket)
-        try:
-            await driver.head(physical, folder)
-        except ObjectNotFoundError as error:
-            raise BucketNotFoundError(
-                "no such bucket: create_bucket makes it", bucket=bucket
-            ) from error
-        await driver.delete(physical, folder, DeleteOptions())
+        marker = await self._marker(driver, bucket)
+        await driver.delete(physical, marker.key, DeleteOptions())
         self._known.discard(bucket)  # who asked before the marker was gone may have noted it
 
     async def head(self, driver: AsyncDriver, bucket: str) -> BucketInfo:
         physical, folder = self.locate(bucket)
         page = await driver.list_page(physical, ListOptions(prefix=folder, limit=1))
         if not page.entries:
-            raise BucketNotFoundError("no such bucket: create_bucket makes it", bucket=bucket)
+            marker = await self._marker(driver, bucket)
+            self._remember(bucket)
+            return BucketInfo(name=bucket, created=marker.last_modified)
         self._remember(bucket)
         first = page.entries[0]
         if isinstance(first, Prefix) or first.key != folder:
@@ -215,22 +238,39 @@ class Folders:
         return BucketInfo(name=bucket, created=first.last_modified)
 
     async def list(self, driver: AsyncDriver) -> Sequence[BucketInfo]:
+        names = await self._below(driver, self._prefix)
+        folders = {name.removesuffix("/") for name in names} - {_MARKERS}
+        if f"{_MARKERS}/" in names:
+            marked = await self._below(driver, f"{self._prefix}{_MARKERS}/")
+            # Such a service tells of folders, too, of which nothing is left.
+            left = {name for name in folders - marked if await self._is(driver, name)}
+            folders = marked | left
+        return [BucketInfo(name=name) for name in sorted(filter(_is_bucket, folders))]
+
+    async def _is(self, driver: AsyncDriver, bucket: str) -> bool:
+        try:
+            await self.head(driver, bucket)
+        except (BucketNotFoundError, InvalidNameError):
+            return False
+        return True
+
+    async def _below(self, driver: AsyncDriver, prefix: str) -> set[str]:
+        """Return what comes next behind the prefix: names of folders, and of markers."""
         names: set[str] = set()
-        options = ListOptions(prefix=self._prefix, delimiter="/")
+        options = ListOptions(prefix=prefix, delimiter="/")
         while True:
             try:
                 page = await driver.list_page(self._into, options)
             except BucketNotFoundError:
                 if driver.capabilities.private_namespace:
-                    return []  # it comes with the first bucket that is made
+                    return names  # it comes with the first bucket that is made
                 raise
-            names.update(
-                entry.prefix[len(self._prefix) : -1]
-                for entry in page.entries
-                if isinstance(entry, Prefix)
-            )
+            for entry in page.entries:
+                name = entry.prefix if isinstance(entry, Prefix) else entry.key
+                if isinstance(entry, Prefix) or prefix != self._prefix:
+                    names.add(name[len(prefix) :])
             if page.token is None:
-                return [BucketInfo(name=name) for name in sorted(filter(_is_bucket, names))]
+                return names
             options = replace(options, token=page.token)
 
     def _remember(self, bucket: str) -> None:
