@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
 
 from trove_async.drivers.s3 import _session as room
 from trove_async.drivers.s3._session import Endpoint, Identity, Session
@@ -13,6 +17,8 @@ from trove_async.errors import ConfigError, UnauthenticatedError, UnavailableErr
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from trove_async.testing.servers import S3Server
 
 
 def identity(**told: str) -> Identity:
@@ -199,3 +205,31 @@ async def test_credentials_that_the_service_refuses_are_renewed_once(sdk: list[A
     assert await session.renewed(one) is two
     assert await session.renewed(one) is two  # another request of the same moment
     assert sdk == []
+
+
+async def test_role_is_taken_on(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto_server.endpoint_url)
+    role = "arn:aws:iam::123456789012:role/reader"
+    told = identity(access_key_id="a", secret_access_key="s", role_arn=role, region="us-east-1")
+    held = await Session(told).credentials()
+    assert (held.access_key[:4], bool(held.token)) == ("ASIA", True)  # temporary ones' beginning
+
+
+async def test_instance_has_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    end = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    role = {"AccessKeyId": "ASIA1", "SecretAccessKey": "s", "Token": "t", "Expiration": end}
+    answers = {
+        "PUT /latest/api/token": "of-the-session",
+        "GET /latest/meta-data/iam/security-credentials/": "reader",
+        "GET /latest/meta-data/iam/security-credentials/reader": json.dumps(
+            {"Code": "Success", "Type": "AWS-HMAC", **role}
+        ),
+    }
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        return web.Response(text=answers[f"{request.method} {request.path}"])
+
+    async with RawTestServer(answer) as metadata:
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", str(metadata.make_url("/")))
+        assert await Session(identity()).credentials() == Credentials("ASIA1", "s", "t")
