@@ -69,13 +69,18 @@ class _Aim:
 # -- messages ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
-    """A request whose head arrived; headers by names in lower case."""
+    """A request whose head arrived; headers by names in lower case.
+
+    Attributes:
+        failed: Whether the server failed at it (500), of its own accord.
+    """
 
     method: str
     target: str
     headers: Mapping[str, str] = field(repr=False)
+    failed: bool = field(default=False, repr=False, compare=False)
 
     @property
     def path(self) -> str:
@@ -396,6 +401,7 @@ class _Exchange:
         while head.status == 100:
             self._writer.write(head.raw)
             head = await _Head.read(server)
+        self._request.failed = head.status == 500
         bare = self._request.method == "HEAD" or head.status in {204, 304}
         body = _one(b"") if bare else _body(server, head.headers, to_the_end=True)
         if isinstance(self._fault, Answer):
