@@ -11,6 +11,7 @@ import pytest
 
 from tests.fault_proxy import FaultProxy, Request
 from tests.http_faults import Answer, Cut, Flip, Shorten, Stall
+from tests.listening import listening
 from trove_async._concurrency import task_group
 
 if TYPE_CHECKING:
@@ -69,14 +70,11 @@ class Server:
 @asynccontextmanager
 async def standing() -> AsyncIterator[tuple[Server, FaultProxy]]:
     server = Server()
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    try:
-        async with FaultProxy(f"http://127.0.0.1:{port}") as proxy:
-            yield server, proxy
-    finally:
-        listening.close()
-        await listening.wait_closed()
+    async with (
+        listening(server.serve) as port,
+        FaultProxy(f"http://127.0.0.1:{port}") as proxy,
+    ):
+        yield server, proxy
 
 
 class Client:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.listening import listening
 from trove_async._concurrency import OwnedTask
 from trove_async._http import AiohttpTransport, Origin, SocketTransport
 from trove_async.errors import ConfigError, IntegrityError, TimedOutError, UnavailableError
@@ -67,20 +68,11 @@ async def serving(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncI
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1
-        try:
-            await handler(Peer(reader, writer))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+        await handler(Peer(reader, writer))
 
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0, limit=16 * MiB, ssl=tls)
-    scheme = "https" if tls else "http"
-    server.origin = Origin(scheme, "127.0.0.1", listening.sockets[0].getsockname()[1])
-    try:
+    async with listening(serve, tls=tls) as port:
+        server.origin = Origin("https" if tls else "http", "127.0.0.1", port)
         yield server
-    finally:
-        listening.close()
 
 
 TRANSPORTS: dict[str, Callable[..., Transport]] = {

@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 
 from tests.drivers.s3.linking import boto, linked, operation
-from tests.drivers.s3.test_tls import behind_tls
 from tests.fakes import assert_idle
 from tests.http_faults import Answer, Cut, Flip, Stall
+from tests.listening import behind_tls
 from trove_async import BufferPool, IntegrityError, NotSupportedError, Trove, TroveError
 from trove_async._concurrency import OwnedTask
 from trove_async._files import BodyFile
