@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import anyio
 
+from ._batch import Batch
 from ._closing import UnderWay
-from ._concurrency import Permits, for_each, shielded
+from ._concurrency import Permits, shielded
+from ._doubt import Doubt
 from ._download import Body
 from .errors import (
     AlreadyExistsError,
@@ -27,7 +28,7 @@ from .errors import (
     TroveError,
 )
 from .events import Event
-from .models import DeleteOptions, DeleteResult, MiB
+from .models import MiB
 from .retry import Retries, RetryBudget
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from ._deadlines import Deadlines
     from .driver import (
         AsyncDriver,
-        BulkDeleting,
         Capabilities,
         Copying,
         DriverContext,
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from .models import (
         BucketInfo,
         CopyOptions,
+        DeleteOptions,
+        DeleteResult,
         GetOptions,
         ListOptions,
         ObjectInfo,
@@ -67,9 +69,6 @@ T = TypeVar("T")
 
 _MAYBE_OURS = (PreconditionFailedError, AlreadyExistsError, NotFoundError)
 """How our own write may look to its second try, when the answer to the first was lost."""
-
-_SINGLY = 8
-"""Deletions of a batch in doubt under way at once."""
 
 _COPY_PACE = 64 * MiB
 _COMMIT_PACE = 100
@@ -212,8 +211,9 @@ class Leaf:
             )
         )
 
-    def _doubt(self) -> _Doubt:
-        return _Doubt(self.clock if self.capabilities.settles_doubt else None)
+    def doubt(self) -> Doubt:
+        """Begin to watch the tries of one write."""
+        return Doubt(self.clock if self.capabilities.settles_doubt else None)
 
     def retries(self) -> Retries:
         """Begin to count the tries of one request."""
@@ -265,7 +265,7 @@ class Leaf:
     ) -> ObjectInfo:
         """Store filled memory, recognising our own write after a lost answer."""
         size = sum(map(len, views))
-        doubt = self._doubt()
+        doubt = self.doubt()
         return await self.retrying(
             "put",
             bucket,
@@ -279,12 +279,13 @@ class Leaf:
                     lambda: self.driver.put(bucket, key, views, doubt.put(options)),
                 )
             ),
-            ours=lambda error: self._our_write(error, bucket, key, options.write_id),
+            ours=lambda error: self.our_write(error, bucket, key, options.write_id),
         )
 
-    async def _our_write(
+    async def our_write(
         self, error: TroveError, bucket: str, key: str, write_id: str | None
     ) -> tuple[ObjectInfo] | None:
+        """Return what is stored if that is what an earlier try of this write has stored."""
         if write_id is None or not isinstance(error, _MAYBE_OURS):
             return None
         try:
@@ -317,7 +318,7 @@ class Leaf:
                 return (None,)
             return None
 
-        doubt = self._doubt()
+        doubt = self.doubt()
         await self.retrying(
             "delete",
             bucket,
@@ -411,7 +412,7 @@ class Leaf:
         """Copy on the server's side, recognising our own write after a lost answer."""
         driver = cast("Copying", self.driver)
         pace = -(-options.source.stored_size // _COPY_PACE)
-        doubt = self._doubt()
+        doubt = self.doubt()
         return await self.retrying(
             "copy",
             dst_bucket,
@@ -421,76 +422,12 @@ class Leaf:
                     driver.copy(src_bucket, src_key, dst_bucket, dst_key, doubt.copy(options)), pace
                 )
             ),
-            ours=lambda error: self._our_write(error, dst_bucket, dst_key, options.put.write_id),
+            ours=lambda error: self.our_write(error, dst_bucket, dst_key, options.put.write_id),
         )
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to `Capabilities.bulk_delete` keys in one request."""
-        driver = cast("BulkDeleting", self.driver)
-        doubt, begun = self._doubt(), self.clock()
-        results = await self.retrying(
-            "delete_many",
-            bucket,
-            None,
-            lambda: doubt.over(
-                self.answer(driver.delete_many(bucket, keys))
-                if doubt.since is None
-                else self._delete_each(bucket, keys, doubt.delete(DeleteOptions()))
-            ),
-        )
-        failed = [result for result in results if getattr(result.error, "retryable", False)]
-        if not failed:
-            return results
-        return await self._delete_again(bucket, results, failed, begun)
-
-    async def _delete_again(
-        self,
-        bucket: str,
-        results: Sequence[DeleteResult],
-        failed: Sequence[DeleteResult],
-        begun: float,
-    ) -> Sequence[DeleteResult]:
-        """Delete one by one what the answer to a batch told to have failed for now."""
-        pause = self.retries().after(cast("TroveError", failed[0].error))
-        if pause is None:
-            return results
-        await anyio.sleep(pause)
-        told = {result.key: result for result in results}
-
-        async def again(result: DeleteResult) -> None:
-            doubtful = getattr(result.error, "maybe_done", False)
-            options = DeleteOptions(
-                in_doubt_since=begun if doubtful and self.capabilities.settles_doubt else None
-            )
-            error: TroveError | None = None
-            try:
-                await self.delete(bucket, result.key, options)
-            except TroveError as failure:
-                error = failure
-            told[result.key] = DeleteResult(key=result.key, error=error)
-
-        await for_each(failed, again, limit=_SINGLY)
-        return [told[result.key] for result in results]
-
-    async def _delete_each(
-        self, bucket: str, keys: Sequence[str], options: DeleteOptions
-    ) -> Sequence[DeleteResult]:
-        """Delete keys one by one, as each may have been deleted, and made anew by another."""
-        errors: dict[str, TroveError | None] = {}
-
-        async def delete(key: str) -> None:
-            errors[key] = None
-            try:
-                await self.answer(self.driver.delete(bucket, key, options))
-            except BucketNotFoundError:
-                raise
-            except TroveError as error:
-                if error.retryable:
-                    raise
-                errors[key] = error
-
-        await for_each(keys, delete, limit=_SINGLY)
-        return [DeleteResult(key=key, error=errors[key]) for key in keys]
+        return await Batch(self, bucket).delete(keys)
 
     async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
         """Return a URL that allows one method."""
@@ -510,43 +447,6 @@ def _done_if(kind: type[TroveError]) -> Callable[[TroveError], Awaitable[tuple[N
         return (None,) if isinstance(error, kind) else None
 
     return done
-
-
-class _Doubt:
-    """Whether an earlier try of a write may have been done unheard, and since when.
-
-    Args:
-        clock: The loop's; None: the driver makes nothing of it.
-    """
-
-    __slots__ = ("_clock", "since")
-
-    def __init__(self, clock: Callable[[], float] | None) -> None:
-        self._clock = clock
-        self.since: float | None = None
-
-    def over(self, work: Awaitable[T]) -> Awaitable[T]:
-        """Note how this try ends."""
-        return work if self._clock is None or self.since is not None else self._noting(work)
-
-    async def _noting(self, work: Awaitable[T]) -> T:
-        assert self._clock is not None  # noqa: S101 - asked by `over`
-        begun = self._clock()
-        try:
-            return await work
-        except TroveError as error:
-            if error.maybe_done:
-                self.since = begun
-            raise
-
-    def put(self, options: PutOptions) -> PutOptions:
-        return options if self.since is None else replace(options, in_doubt_since=self.since)
-
-    def delete(self, options: DeleteOptions) -> DeleteOptions:
-        return options if self.since is None else replace(options, in_doubt_since=self.since)
-
-    def copy(self, options: CopyOptions) -> CopyOptions:
-        return options if self.since is None else replace(options, put=self.put(options.put))
 
 
 class _LeafUpload:
@@ -586,7 +486,7 @@ class _LeafUpload:
             self._bucket,
             self._key,
             lambda: leaf.answer(self._upload.commit(checksums), -(-self._parts // _COMMIT_PACE)),
-            ours=lambda error: leaf._our_write(  # noqa: SLF001
+            ours=lambda error: leaf.our_write(
                 error, self._bucket, self._key, self._options.write_id
             ),
         )

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trove_async._concurrency import Permits
-from trove_async._http import Opened, Origin, Reader, content_range, range_header, transport_over
+from trove_async._http import Origin, Reader, transport_over
 from trove_async._services import KnownBuckets, Permit, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
-    BucketExistsError,
-    BucketNotEmptyError,
     BucketNotFoundError,
     ClosedError,
     ConfigError,
@@ -23,45 +19,38 @@ from trove_async.errors import (
     NotSupportedError,
     ObjectNotFoundError,
     PreconditionFailedError,
-    RangeError,
-    UnavailableError,
 )
 from trove_async.models import DeleteResult, KiB, ObjectInfo, PutOptions, TiB
 
 from . import _batch
-from ._client import JSON, Client
+from ._buckets import Buckets
+from ._client import Client
 from ._composing import Composer
 from ._copying import Copier
 from ._credentials import Credentials, Identity
 from ._custom_time import set_custom_time
 from ._doubts import Doubts, found, replaced_meanwhile
-from ._failures import ConflictError
 from ._listing import list_page
 from ._multipart import related
 from ._names import (
-    bucket_path,
-    check_bucket,
     check_key,
     encode_query,
-    media_path,
     object_path,
     upload_path,
 )
+from ._reading import Bodies
 from ._resources import (
     DEFAULT_TYPE,
     FIELDS,
-    bucket_of,
     generation_of,
-    info_from,
     info_of,
-    is_generation,
     precondition,
     resource_of,
 )
 from ._session import QUANTUM
 from ._signing import MOST_SECONDS, unsigned
 from ._uploads import ResumableUpload
-from ._versions import version_page, versioning
+from ._versions import version_page
 
 if TYPE_CHECKING:
     import ssl
@@ -69,7 +58,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
-    from trove_async._http import Answer, Transport
+    from trove_async._http import Transport
     from trove_async.driver import DriverContext, DriverReader, Upload
     from trove_async.models import (
         BucketInfo,
@@ -80,8 +69,6 @@ if TYPE_CHECKING:
         Page,
         VersionPage,
     )
-
-T = TypeVar("T")
 
 GOOGLE: Final = "https://storage.googleapis.com"
 _GOOGLES: Final = ".googleapis.com"
@@ -150,7 +137,6 @@ class GCSDriver:
         self._identity = Identity(credentials=credentials, project=project)
         self._origin = Origin.of(endpoint_url or _emulator() or GOOGLE)
         self._google = self._origin.host.endswith(_GOOGLES)
-        self._xml: bool | None = self._google or None  # whether it is there; None: not known yet
         self._anonymous = (
             not self._google and credentials is None if anonymous is None else anonymous
         )
@@ -162,8 +148,7 @@ class GCSDriver:
         self._capabilities = self._claimed(signs=not self._anonymous)
         self._credentials: Credentials | None = None
         self._transport: Transport | None = None
-        self._open: Client | None = None
-        self._known = KnownBuckets(self._ask_bucket)
+        self._open: _Open | None = None
         self._others = Permits(max_connections, "connection for other requests")
         self._permit_seconds = 0.0
         self._backend = ""
@@ -217,9 +202,20 @@ class GCSDriver:
             await self._credentials.open()
             self._capabilities = self._claimed(signs=self._credentials.can_sign)
         self._transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)
-        self._open = Client(self._transport, self._origin, self._credentials)
-        self._doubts = Doubts(self._open, self._known, self._backend)
-        self._copier = Copier(self._open, self._known, self._head, self._doubts, self._backend)
+        client = Client(self._transport, self._origin, self._credentials)
+        buckets = Buckets(client, self._location, self._bucket_storage_class)
+        known = KnownBuckets(buckets.head)
+        doubts = Doubts(client, known, self._backend)
+        self._open = _Open(
+            client=client,
+            buckets=buckets,
+            known=known,
+            doubts=doubts,
+            bodies=Bodies(
+                client, known, self._head, xml=self._google or None, backend=self._backend
+            ),
+            copier=Copier(client, known, self._head, doubts, self._backend),
+        )
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -232,10 +228,14 @@ class GCSDriver:
             await transport.aclose()
 
     @property
-    def _client(self) -> Client:
+    def _opened(self) -> _Open:
         if self._open is None:
             raise ClosedError("the driver is not open")
         return self._open
+
+    @property
+    def _client(self) -> Client:
+        return self._opened.client
 
     @property
     def _permit(self) -> Permit:
@@ -243,9 +243,8 @@ class GCSDriver:
 
     async def ping(self) -> None:
         """Ask for a bucket; that one may not see any is an answer, too."""
-        query = encode_query({"project": _NO_PROJECT, "maxResults": "1", "fields": "kind"})
         async with self._permit:
-            await self._client.done("GET", f"/storage/v1/b{query}", also={400, 403, 404})
+            await self._opened.buckets.ping(_NO_PROJECT)
 
     def place(self, bucket: str, key: str) -> Hashable:
         """Tell where the object lies physically: Google's bucket names are one space."""
@@ -269,7 +268,7 @@ class GCSDriver:
                     target += _more(await self._precondition(bucket, options))
                     said = await self._client.ask("POST", target, headers, body)
             elif options.in_doubt_since is not None:
-                settled = await self._doubts.of_put(bucket, key, options)
+                settled = await self._opened.doubts.of_put(bucket, key, options)
                 if isinstance(settled, ObjectInfo):
                     return settled
                 with replaced_meanwhile():
@@ -284,73 +283,14 @@ class GCSDriver:
         try:
             return precondition(options)
         except PreconditionFailedError:
-            await self._ask_bucket(bucket)  # a missing bucket comes before a condition
+            await self._opened.buckets.head(bucket)  # a missing bucket comes before a condition
             raise
 
     def get(
         self, bucket: str, key: str, options: GetOptions
     ) -> AbstractAsyncContextManager[DriverReader]:
         """Open an object's body, as it is stored. See `AsyncDriver.get`."""
-        return Reader(self._get, bucket, key, options)
-
-    async def _get(self, bucket: str, key: str, options: GetOptions) -> Opened:
-        if options.if_none_match is not None:
-            # Not by a header: XML knows none for generations.
-            _check_versions(options, await self._head(bucket, key, options.version_id))
-        answer, exact = await found(self._known, bucket, key, self._media(bucket, key, options))
-        try:
-            if options.range is not None and answer.headers.get("content-length") == "0":
-                raise RangeError("the object has no bytes")  # noqa: TRY301 - the answer is closed
-            info, plain = info_from(answer.headers, bucket=bucket, key=key, backend=self._backend)
-            _check_versions(options, info)
-            part = content_range(answer.headers)
-            if not (exact and plain):
-                info = await self._same(info)
-        except BaseException:
-            answer.close()
-            raise
-        return Opened(info, (0, info.size) if part is None else part[:2], answer)
-
-    async def _media(self, bucket: str, key: str, options: GetOptions) -> tuple[Answer, bool]:
-        """Ask for a body; return its answer, and whether the headers tell the object's metadata.
-
-        XML's do. Emulators have that API only under the name that they take for their own, which
-        may not be the one that they were found under; they have JSON's.
-        """
-        # Whoever accepts gzip gets objects as they are stored. Cloud Storage documentation,
-        # "Transcoding of gzip-compressed files".
-        headers = {"accept-encoding": "gzip"}
-        query = {}
-        if options.range is not None:
-            headers["range"] = range_header(options.range)
-        if options.version_id is not None:
-            query["generation"] = options.version_id
-        match = options.if_match if is_generation(options.if_match) else None
-        if self._xml is not False:
-            more = {} if match is None else {"x-goog-if-generation-match": match}
-            target = media_path(bucket, key) + encode_query(query)
-            try:
-                answer = await self._client.send("GET", target, {**headers, **more})
-            except NotFoundError as error:
-                # One that says what is missing speaks XML.
-                if self._xml or isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
-                    raise
-            else:
-                self._xml = True
-                return answer, True
-        if match is not None:
-            query["ifGenerationMatch"] = match
-        target = object_path(bucket, key) + encode_query({"alt": "media", **query})
-        answer = await self._client.send("GET", target, headers)
-        self._xml = False
-        return answer, False
-
-    async def _same(self, info: ObjectInfo) -> ObjectInfo:
-        """Return the facts of a version as JSON tells them: headers do not carry them all."""
-        try:
-            return await self._head(info.bucket, info.key, info.version_id)
-        except ObjectNotFoundError as error:
-            raise UnavailableError("the object was replaced while it was being opened") from error
+        return Reader(self._opened.bodies.open, bucket, key, options)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of the object. See `AsyncDriver.head`."""
@@ -361,7 +301,7 @@ class GCSDriver:
         target = object_path(bucket, key) + _FACTS
         if version_id is not None:
             target += _more({"generation": version_id})
-        said = await found(self._known, bucket, key, self._client.ask("GET", target))
+        said = await found(self._opened.known, bucket, key, self._client.ask("GET", target))
         return info_of(said, bucket=bucket, backend=self._backend)
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
@@ -372,7 +312,7 @@ class GCSDriver:
         async with self._permit:
             try:
                 if options.in_doubt_since is not None and not (options.if_match or query):
-                    query = await self._doubts.of_delete(bucket, key, options)
+                    query = await self._opened.doubts.of_delete(bucket, key, options)
                     with replaced_meanwhile():
                         await self._delete(bucket, key, query)
                     return
@@ -385,7 +325,7 @@ class GCSDriver:
 
     async def _delete(self, bucket: str, key: str, query: Mapping[str, str]) -> None:
         target = object_path(bucket, key) + encode_query(query)
-        await found(self._known, bucket, key, self._client.done("DELETE", target))
+        await found(self._opened.known, bucket, key, self._client.done("DELETE", target))
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 100 keys in one request. See `BulkDeleting.delete_many`."""
@@ -400,7 +340,7 @@ class GCSDriver:
                 answer.close()
             results = _batch.results(answer.headers.get("content-type", ""), told, keys)
             missing = [result for result in results if isinstance(result.error, NotFoundError)]
-            if missing and not await self._known.exists(bucket):
+            if missing and not await self._opened.known.exists(bucket):
                 raise BucketNotFoundError("no such bucket: create_bucket makes it")
         for result in missing:
             results[results.index(result)] = DeleteResult(key=result.key)
@@ -427,7 +367,7 @@ class GCSDriver:
         """Copy on the service's side. See `Copying.copy`."""
         check_key(dst_bucket, dst_key)
         async with self._permit:
-            return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
+            return await self._opened.copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`.
@@ -493,7 +433,7 @@ class GCSDriver:
         etag = if_match.etag if isinstance(if_match, ObjectInfo) else if_match
         client, path = self._client, object_path(bucket, key)
         async with self._permit:
-            await found(self._known, bucket, key, set_custom_time(client, path, when, etag))
+            await found(self._opened.known, bucket, key, set_custom_time(client, path, when, etag))
 
     async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
@@ -527,68 +467,32 @@ class GCSDriver:
             PermissionDeniedError: These credentials may not do so.
             ClosedError: The driver is not open.
         """
-        target = bucket_path(bucket) + encode_query({"fields": "name"})
         async with self._permit:
-            try:
-                await self._client.ask("PATCH", target, JSON, [memoryview(versioning(enabled))])
-            except NotFoundError as error:
-                raise BucketNotFoundError(error.message, bucket=bucket) from error
+            await self._opened.buckets.set_versioning(bucket, enabled=enabled)
 
     async def create_bucket(self, bucket: str) -> None:
         """Make the bucket, in the project. See `AsyncDriver.create_bucket`."""
-        said = {"name": check_bucket(bucket)}
-        if self._location is not None:
-            said["location"] = self._location
-        if self._bucket_storage_class is not None:
-            said["storageClass"] = self._bucket_storage_class
-        query = encode_query({"project": await self._project(), "fields": "name"})
-        body = memoryview(json.dumps(said).encode())
+        project = await self._project()
         async with self._permit:
-            try:
-                await self._client.ask("POST", f"/storage/v1/b{query}", JSON, [body])
-            except ConflictError as error:
-                raise BucketExistsError("the bucket exists", bucket=bucket) from error
+            await self._opened.buckets.create(bucket, project)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
-        self._known.forget(bucket)
+        opened = self._opened
+        opened.known.forget(bucket)
         async with self._permit:
-            try:
-                await self._client.done("DELETE", bucket_path(bucket))
-            except NotFoundError as error:
-                raise BucketNotFoundError(error.message, bucket=bucket) from error
-            except (ConflictError, PreconditionFailedError) as error:
-                raise BucketNotEmptyError(
-                    "the bucket has objects, or versions of some", bucket=bucket
-                ) from error
+            await opened.buckets.delete(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
         async with self._permit:
-            return await self._ask_bucket(bucket)
+            return await self._opened.buckets.head(bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the project's buckets. See `AsyncDriver.list_buckets`."""
-        query = {
-            "project": await self._project(),
-            "fields": "items(name,timeCreated),nextPageToken",
-        }
-        buckets: list[BucketInfo] = []
+        project = await self._project()
         async with self._permit:
-            while True:
-                said = await self._client.ask("GET", f"/storage/v1/b{encode_query(query)}")
-                buckets += map(bucket_of, said.get("items") or ())
-                token = said.get("nextPageToken")
-                if not token:
-                    return sorted(buckets, key=attrgetter("name"))
-                query["pageToken"] = token
-
-    async def _ask_bucket(self, bucket: str) -> BucketInfo:
-        target = bucket_path(bucket) + encode_query({"fields": "name,timeCreated"})
-        try:
-            return bucket_of(await self._client.ask("GET", target))
-        except NotFoundError as error:
-            raise BucketNotFoundError(error.message, bucket=bucket) from error
+            return await self._opened.buckets.list(project)
 
     async def _project(self) -> str:
         project = self._identity.project
@@ -599,20 +503,23 @@ class GCSDriver:
         return project or _NO_PROJECT
 
 
+class _Open(NamedTuple):
+    """What there is while the driver is open."""
+
+    client: Client
+    buckets: Buckets
+    known: KnownBuckets
+    doubts: Doubts
+    bodies: Bodies
+    copier: Copier
+
+
 def _emulator() -> str | None:
     """Return the server that Google's own libraries are told of for tests."""
     host = os.environ.get("STORAGE_EMULATOR_HOST")
     if not host:
         return None
     return (host if "://" in host else f"http://{host}").rstrip("/")
-
-
-def _check_versions(options: GetOptions, info: ObjectInfo) -> None:
-    """Raise PreconditionFailedError for a version that the conditions exclude."""
-    if options.if_match not in {None, info.etag}:
-        raise PreconditionFailedError("if_match: another version is there")
-    if options.if_none_match == info.etag:
-        raise PreconditionFailedError("if_none_match: this version is there")
 
 
 def _more(query: Mapping[str, str]) -> str:
