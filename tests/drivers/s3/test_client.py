@@ -13,7 +13,7 @@ from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import driver as driver_room
 from trove_async.drivers.s3._copying import Copier
 from trove_async.drivers.s3._plane import UploadId
-from trove_async.drivers.s3._sdk import _Body as SdkBody
+from trove_async.drivers.s3._sdk_client import SdkBody
 from trove_async.drivers.s3._session import Session
 from trove_async.drivers.s3._signing import Credentials
 from trove_async.drivers.s3._uploads import PartedUpload

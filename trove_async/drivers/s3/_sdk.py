@@ -11,20 +11,18 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from trove_async._concurrency import for_each
-from trove_async._http import WINDOW, Opened, range_header
+from trove_async._http import Opened, range_header
 from trove_async.errors import NotSupportedError, ObjectNotFoundError, TroveError
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, Page, Prefix
 
-from ._answers import CHECKSUM_ELEMENTS, OpenUpload, SentPart, UploadsPage, can_name
+from ._answers import OpenUpload, SentPart, UploadsPage, can_name
 from ._failures import failure
 from ._headers import (
-    META,
     answered_at,
     condition_headers,
     content_range,
     info_from,
     object_headers,
-    of_whole,
     put_headers,
     put_info,
     stored_etag,
@@ -32,7 +30,8 @@ from ._headers import (
 from ._keys import bare_etag, quoted_etag
 from ._plane import UploadId
 from ._requests import crc32c_of, source_headers
-from ._sdk_client import edge
+from ._sdk_client import SdkBody, edge
+from ._sdk_terms import elements, parameters, upload_parameters, version, whole_checksums
 from ._versions import markers, parse_versions
 
 if TYPE_CHECKING:
@@ -50,23 +49,6 @@ if TYPE_CHECKING:
 
     from ._sdk_client import SdkClient
     from ._session import Endpoint
-
-_PARAMETERS: Final = {
-    "content-type": "ContentType",
-    "content-md5": "ContentMD5",
-    "cache-control": "CacheControl",
-    "content-disposition": "ContentDisposition",
-    "content-encoding": "ContentEncoding",
-    "if-match": "IfMatch",
-    "if-none-match": "IfNoneMatch",
-    "x-amz-storage-class": "StorageClass",
-    "x-amz-tagging": "Tagging",
-    "x-amz-copy-source": "CopySource",
-    "x-amz-copy-source-if-match": "CopySourceIfMatch",
-    "x-amz-source-expected-bucket-owner": "ExpectedSourceBucketOwner",
-    **{f"x-amz-checksum-{name}": element for name, element in CHECKSUM_ELEMENTS.items()},
-}
-"""What the SDK calls the headers that we send."""
 
 _DOCUMENT: Final = "TroveDocument"
 """Where, among what the SDK answers, the document is that it was read from."""
@@ -120,7 +102,7 @@ class SdkPlane:
             Bucket=bucket,
             Key=key,
             Body=b"".join(views),
-            **_parameters(put_headers(kept)),
+            **parameters(put_headers(kept)),
             **self._owned,
         )
         size = sum(map(len, views))
@@ -144,10 +126,10 @@ class SdkPlane:
             Bucket=bucket,
             Key=key,
             **asked,
-            **_version(options.version_id),
+            **version(options.version_id),
             **self._owned,
         )
-        body = _Body(answer["Body"])
+        body = SdkBody(answer["Body"])
         try:
             with edge():
                 info = info_from(said, bucket=bucket, key=key, backend=self._backend)
@@ -159,7 +141,7 @@ class SdkPlane:
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
         """Return an object's facts, tags included."""
-        where = {"Bucket": bucket, "Key": key, **_version(version_id), **self._owned}
+        where = {"Bucket": bucket, "Key": key, **version(version_id), **self._owned}
         _, said = await self._call("head_object", **where, **self._asking)
         tags: dict[str, str] = {}
         if said.get("x-amz-tagging-count", "0") != "0":
@@ -176,7 +158,7 @@ class SdkPlane:
             Bucket=bucket,
             Key=key,
             **asked,
-            **_version(options.version_id),
+            **version(options.version_id),
             **self._owned,
         )
 
@@ -278,7 +260,7 @@ class SdkPlane:
             Key=key,
             MetadataDirective="REPLACE",
             TaggingDirective="REPLACE",
-            **_parameters(headers),
+            **parameters(headers),
             **self._owned,
         )
         return self._stored(
@@ -302,7 +284,7 @@ class SdkPlane:
             "create_multipart_upload",
             Bucket=bucket,
             Key=key,
-            **_parameters(object_headers(options)),
+            **parameters(object_headers(options)),
             **kind,
             **self._owned,
         )
@@ -315,10 +297,10 @@ class SdkPlane:
         checksums = {"crc32c": crc32c_of(views)} if self._checksums else {}
         answer, _ = await self._call(
             "upload_part",
-            **_upload(upload),
+            **upload_parameters(upload),
             PartNumber=number,
             Body=b"".join(views),
-            **_elements(checksums),
+            **elements(checksums),
             **self._owned,
         )
         return SentPart(number=number, etag=bare_etag(answer["ETag"]), checksums=checksums)
@@ -334,14 +316,16 @@ class SdkPlane:
         """Store a part that is a piece of an object."""
         answer, _ = await self._call(
             "upload_part_copy",
-            **_upload(upload),
+            **upload_parameters(upload),
             PartNumber=number,
             CopySourceRange=f"bytes={span[0]}-{span[1] - 1}",
-            **_parameters(source_headers(source, self._owner)),
+            **parameters(source_headers(source, self._owner)),
             **self._owned,
         )
         told = answer["CopyPartResult"]
-        return SentPart(number=number, etag=bare_etag(told["ETag"]), checksums=_told(told))
+        return SentPart(
+            number=number, etag=bare_etag(told["ETag"]), checksums=whole_checksums(told)
+        )
 
     async def complete_upload(
         self, upload: UploadId, parts: Sequence[SentPart], options: PutOptions
@@ -353,22 +337,22 @@ class SdkPlane:
             whole = {
                 "ChecksumType": "FULL_OBJECT",
                 "MpuObjectSize": size,
-                **_elements({k: v for k, v in options.checksums.items() if k == "crc32c"}),
+                **elements({k: v for k, v in options.checksums.items() if k == "crc32c"}),
             }
         answer, said = await self._call(
             "complete_multipart_upload",
-            **_upload(upload),
+            **upload_parameters(upload),
             MultipartUpload={
                 "Parts": [
                     {
                         "PartNumber": part.number,
                         "ETag": quoted_etag(part.etag),
-                        **_elements(part.checksums),
+                        **elements(part.checksums),
                     }
                     for part in parts
                 ]
             },
-            **_parameters(condition_headers(options)),
+            **parameters(condition_headers(options)),
             **whole,
             **self._owned,
         )
@@ -376,7 +360,7 @@ class SdkPlane:
 
     async def abort_upload(self, upload: UploadId) -> None:
         """Let an upload go."""
-        await self._call("abort_multipart_upload", **_upload(upload), **self._owned)
+        await self._call("abort_multipart_upload", **upload_parameters(upload), **self._owned)
 
     async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
         """Return a page of the uploads that nobody has completed or aborted."""
@@ -460,32 +444,8 @@ class SdkPlane:
             info,
             etag=bare_etag(told["ETag"]),
             last_modified=info.last_modified if modified is None else modified.astimezone(UTC),
-            checksums=_told(told),
+            checksums=whole_checksums(told),
         )
-
-
-class _Body:
-    """A body of the SDK's."""
-
-    def __init__(self, body: Any) -> None:  # noqa: ANN401 - the SDK has no types
-        self._body = body
-
-    async def read(self, size: int) -> bytes:
-        """Return the next 1 to `size` bytes, ``b""`` at the end."""
-        with edge():
-            # More would let as much pile up unread.
-            data: bytes = await self._body.read(min(size, WINDOW))
-        return data
-
-    async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with the next bytes; return how many."""
-        data = await self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        """Let go of the connection. Idempotent."""
-        self._body.close()
 
 
 def _keep_document(
@@ -493,38 +453,3 @@ def _keep_document(
 ) -> None:
     """Keep what is answered: as the SDK reads it, the order of versions and markers is lost."""
     customized_response_dict[_DOCUMENT] = response_dict["body"]
-
-
-def _parameters(headers: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the SDK calls what the headers say."""
-    parameters: dict[str, Any] = {}
-    metadata: dict[str, str] = {}
-    for name, value in headers.items():
-        if name.startswith(META):
-            metadata[name[len(META) :]] = value
-        else:
-            parameters[_PARAMETERS[name]] = value
-    if metadata:
-        parameters["Metadata"] = metadata
-    return parameters
-
-
-def _elements(checksums: Mapping[str, str]) -> dict[str, str]:
-    return {CHECKSUM_ELEMENTS[name]: value for name, value in checksums.items()}
-
-
-def _told(told: Mapping[str, Any]) -> dict[str, str]:
-    kind = told.get("ChecksumType")
-    return {
-        name: told[element]
-        for name, element in CHECKSUM_ELEMENTS.items()
-        if told.get(element) and of_whole(told[element], kind)
-    }
-
-
-def _version(version_id: str | None) -> dict[str, str]:
-    return {} if version_id is None else {"VersionId": version_id}
-
-
-def _upload(upload: UploadId) -> dict[str, str]:
-    return {"Bucket": upload.bucket, "Key": upload.key, "UploadId": upload.id}

@@ -14,7 +14,7 @@ from botocore import exceptions
 from botocore.credentials import CredentialProvider
 from botocore.parsers import ResponseParserError
 
-from trove_async._http import translated
+from trove_async._http import WINDOW, translated
 from trove_async.errors import (
     BackendError,
     NotSupportedError,
@@ -202,3 +202,27 @@ class SdkClient:
 def _expect_nothing(request: Any, **_: object) -> None:  # noqa: ANN401 - the SDK has no types
     """Do not ask before a body is sent: aiohttp would wait for the answer without a limit."""
     del request.headers["Expect"]
+
+
+class SdkBody:
+    """A body of the SDK's."""
+
+    def __init__(self, body: Any) -> None:  # noqa: ANN401 - the SDK has no types
+        self._body = body
+
+    async def read(self, size: int) -> bytes:
+        """Return the next 1 to `size` bytes, ``b""`` at the end."""
+        with edge():
+            # More would let as much pile up unread.
+            data: bytes = await self._body.read(min(size, WINDOW))
+        return data
+
+    async def readinto(self, buffer: memoryview) -> int:
+        """Fill `buffer` with the next bytes; return how many."""
+        data = await self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """Let go of the connection. Idempotent."""
+        self._body.close()

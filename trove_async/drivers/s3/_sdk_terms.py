@@ -1,0 +1,69 @@
+"""What the SDK calls what S3's headers and elements say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from ._answers import CHECKSUM_ELEMENTS
+from ._headers import META, of_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ._plane import UploadId
+
+_PARAMETERS: Final = {
+    "content-type": "ContentType",
+    "content-md5": "ContentMD5",
+    "cache-control": "CacheControl",
+    "content-disposition": "ContentDisposition",
+    "content-encoding": "ContentEncoding",
+    "if-match": "IfMatch",
+    "if-none-match": "IfNoneMatch",
+    "x-amz-storage-class": "StorageClass",
+    "x-amz-tagging": "Tagging",
+    "x-amz-copy-source": "CopySource",
+    "x-amz-copy-source-if-match": "CopySourceIfMatch",
+    "x-amz-source-expected-bucket-owner": "ExpectedSourceBucketOwner",
+    **{f"x-amz-checksum-{name}": element for name, element in CHECKSUM_ELEMENTS.items()},
+}
+"""What the SDK calls the headers that we send."""
+
+
+def parameters(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the SDK calls what the headers say."""
+    said: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
+    for name, value in headers.items():
+        if name.startswith(META):
+            metadata[name[len(META) :]] = value
+        else:
+            said[_PARAMETERS[name]] = value
+    if metadata:
+        said["Metadata"] = metadata
+    return said
+
+
+def elements(checksums: Mapping[str, str]) -> dict[str, str]:
+    """Return what the SDK calls checksums."""
+    return {CHECKSUM_ELEMENTS[name]: value for name, value in checksums.items()}
+
+
+def whole_checksums(told: Mapping[str, Any]) -> dict[str, str]:
+    """Return the checksums that an answer tells of a whole object."""
+    kind = told.get("ChecksumType")
+    return {
+        name: told[element]
+        for name, element in CHECKSUM_ELEMENTS.items()
+        if told.get(element) and of_whole(told[element], kind)
+    }
+
+
+def version(version_id: str | None) -> dict[str, str]:
+    """Return what names one version, or nothing."""
+    return {} if version_id is None else {"VersionId": version_id}
+
+
+def upload_parameters(upload: UploadId) -> dict[str, str]:
+    """Return what names an upload."""
+    return {"Bucket": upload.bucket, "Key": upload.key, "UploadId": upload.id}
