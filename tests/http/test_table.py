@@ -19,6 +19,7 @@ from trove_async.errors import ConfigError, TimedOutError, TroveError, Unavailab
         ("https://host:80", "host:80"),
         ("http://127.0.0.1:9000", "127.0.0.1:9000"),
         ("http://[::1]:9000", "[::1]:9000"),
+        ("http://[::1]:80", "[::1]"),
     ],
 )
 def test_origin_names_a_port_that_is_not_its_scheme_s(url: str, authority: str) -> None:
@@ -26,7 +27,17 @@ def test_origin_names_a_port_that_is_not_its_scheme_s(url: str, authority: str) 
 
 
 @pytest.mark.parametrize(
-    "url", ["", "host", "ftp://host", "http://", "http://h/path", "http://h?q", "http://u:p@h"]
+    "url",
+    [
+        "",
+        "host",
+        "ftp://host",
+        "http://",
+        "http://h/path",
+        "http://h?q",
+        "http://u:p@h",
+        "http://h:x",
+    ],
 )
 def test_more_or_less_than_an_origin_is_refused(url: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -1,0 +1,77 @@
+"""What only the transport of our own does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.http.peers import QUICK, Peer, answering, body_of, serving
+from trove_async._concurrency import OwnedTask
+from trove_async._http import SocketTransport
+
+pytestmark = pytest.mark.uvloop
+
+
+async def test_connection_is_closed_when_it_was_not_needed_for_long() -> None:
+    transport = SocketTransport(QUICK)
+    left = asyncio.Event()
+
+    async def handler(peer: Peer) -> None:
+        try:
+            await answering(b"HTTP/1.1 204 No Content\r\n\r\n")(peer)
+        finally:
+            left.set()
+
+    async with serving(handler) as server:
+        (await transport.send("GET", server.origin, "/", {})).close()
+        (connection,) = transport._connections
+        connection.look(asyncio.get_running_loop().time() + 59, QUICK)
+        assert connection.fresh
+        connection.look(asyncio.get_running_loop().time() + 61, QUICK)
+        await left.wait()
+        assert not transport._connections
+    await transport.aclose()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_head_is_found_wherever_it_is_cut(data: st.DataObject) -> None:
+    value = "v" * data.draw(st.integers(min_value=0, max_value=5000))
+    raw = f"HTTP/1.1 200 OK\r\nx-a: {value}\r\nContent-Length: 1\r\n\r\nb".encode()
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(raw) - 1), max_size=5)))
+    pieces = [raw[a:b] for a, b in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+
+    async def play() -> None:
+        transport = SocketTransport(QUICK)
+        async with serving(answering(*pieces)) as server:
+            answer = await transport.send("GET", server.origin, "/", {})
+            assert answer.headers["x-a"] == value
+            assert await body_of(answer) == b"b"
+        await transport.aclose()
+
+    asyncio.run(play())
+
+
+async def test_connection_that_a_cancel_came_before_serves_the_next_request() -> None:
+    transport = SocketTransport(QUICK)
+    async with serving(answering(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
+        task = OwnedTask(transport.send("GET", server.origin, "/", {}))
+        await asyncio.sleep(0)
+        await task.aclose()
+        while not transport._idle.get(server.origin):
+            await asyncio.sleep(0)
+        (await transport.send("GET", server.origin, "/", {})).close()
+        assert server.connections == 1
+        await transport.aclose()
+        assert not transport._connections
+    other = SocketTransport(QUICK)
+    async with serving(answering()) as server:
+        task = OwnedTask(other.send("GET", server.origin, "/", {}))
+        await asyncio.sleep(0)
+        await task.aclose()
+        await other.aclose()
+        assert not other._connections
+        assert not other._opening
