@@ -12,28 +12,16 @@ from ._core import Core
 from ._listing import ObjectIterator, VersionIterator
 from ._objects import Objects
 from ._sources import source_of
-from .errors import (
-    BackendNotFoundError,
-    ObjectNotFoundError,
-)
+from .errors import BackendNotFoundError, ObjectNotFoundError
 from .layers import driver_from_url
-from .models import (
-    ByteRange,
-    Health,
-    Timeout,
-)
+from .models import ByteRange, Health, Timeout
 from .pool import BufferPool
 from .reader import OpeningReader
 from .retry import RetryPolicy
 from .router import DEFAULT, Pinned, Router
 
 if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncIterable,
-        Iterable,
-        Mapping,
-        Sequence,
-    )
+    from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from ._backends import Backend
@@ -284,10 +272,7 @@ class Trove:
         _checks.progress(progress)
         _names.check(bucket, key)
         options = _checks.get_options(
-            range=range,
-            version_id=version_id,
-            if_match=if_match,
-            if_none_match=if_none_match,
+            range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
 
         return OpeningReader(
@@ -324,10 +309,7 @@ class Trove:
         """
         _names.check(bucket, key)
         options = _checks.get_options(
-            range=range,
-            version_id=version_id,
-            if_match=if_match,
-            if_none_match=if_none_match,
+            range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
         _checks.read_limit(limit)
         return await self._objects.read(bucket, key, options, limit)
@@ -547,11 +529,7 @@ class Trove:
 
         return ObjectIterator(
             lambda: self._objects.query(
-                bucket,
-                options,
-                cursor=cursor,
-                details=details,
-                include_shadowed=include_shadowed,
+                bucket, options, cursor=cursor, details=details, include_shadowed=include_shadowed
             ),
             lambda work: self._core.run("list", bucket, None, work),
             page_size=page_size,

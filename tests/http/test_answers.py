@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.http.peers import (
-    ANSWERS,
-    BODY,
-    BROKEN,
-    Peer,
-    answering,
-    body_of,
-    serving,
-)
+from tests.http.peers import ANSWERS, BODY, BROKEN, Peer, answering, body_of, serving
 from trove_async.errors import IntegrityError
 from trove_async.models import MiB
 

@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.http.peers import (
-    ANSWERS,
-    BODY,
-    BROKEN,
-    QUICK,
-    Peer,
-    Server,
-    answering,
-    body_of,
-    serving,
-)
+from tests.http.peers import ANSWERS, BODY, BROKEN, QUICK, Peer, Server, answering, body_of, serving
 from trove_async.errors import TimedOutError, UnavailableError
 from trove_async.models import KiB, MiB
 

@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.http.peers import (
-    PATIENT,
-    QUICK,
-    TRANSPORTS,
-    Peer,
-    answering,
-    body_of,
-    serving,
-)
+from tests.http.peers import PATIENT, QUICK, TRANSPORTS, Peer, answering, body_of, serving
 from trove_async._concurrency import OwnedTask
 from trove_async.errors import IntegrityError, TimedOutError, UnavailableError
 from trove_async.models import KiB, MiB, Timeout

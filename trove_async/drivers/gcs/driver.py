@@ -32,21 +32,9 @@ from ._custom_time import set_custom_time
 from ._doubts import Doubts, found, replaced_meanwhile
 from ._listing import list_page
 from ._multipart import related
-from ._names import (
-    check_key,
-    encode_query,
-    object_path,
-    upload_path,
-)
+from ._names import check_key, encode_query, object_path, upload_path
 from ._reading import Bodies
-from ._resources import (
-    DEFAULT_TYPE,
-    FIELDS,
-    generation_of,
-    info_of,
-    precondition,
-    resource_of,
-)
+from ._resources import DEFAULT_TYPE, FIELDS, generation_of, info_of, precondition, resource_of
 from ._session import QUANTUM
 from ._signing import MOST_SECONDS, unsigned
 from ._uploads import ResumableUpload

@@ -1,0 +1,117 @@
+"""Copies, piece by piece, of a service that answers by a script."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.drivers.s3.script import FACTS, answer, now, refusal
+from trove_async.drivers.s3._copying import Copier
+from trove_async.errors import (
+    BucketNotFoundError,
+    ObjectChangedError,
+    ObjectExistsError,
+    PreconditionFailedError,
+    TroveError,
+)
+from trove_async.models import CopyOptions, ObjectInfo, PutOptions
+
+
+async def test_copy_tells_which_condition_failed(play: Any) -> None:
+    refused = [refusal(412, "PreconditionFailed") for _ in range(2)]
+    _, opening = play(
+        refused[0], answer(said=FACTS), refused[1], answer(said={**FACTS, "etag": '"f"'})
+    )
+    source = ObjectInfo(bucket="data", key="from", size=5, etag="e", last_modified=now())
+    options = CopyOptions(source=source, put=PutOptions(if_match="x"))
+    async with opening as driver:
+        for kind in (PreconditionFailedError, ObjectChangedError):
+            with pytest.raises(TroveError) as caught:
+                await driver.copy("data", "from", "data", "to", options)
+            assert type(caught.value) is kind
+
+
+async def test_copy_of_an_older_version_tells_which_condition_failed(play: Any) -> None:
+    script, opening = play(refusal(412, "PreconditionFailed"), answer(said=FACTS))
+    source = ObjectInfo(
+        bucket="data", key="from", size=5, etag="e", last_modified=now(), version_id="v1"
+    )
+    options = CopyOptions(source=source, put=PutOptions(if_none_match="*"))
+    async with opening as driver:
+        with pytest.raises(ObjectExistsError):
+            await driver.copy("data", "from", "data", "to", options)
+    assert script.asked[1].endswith("/from?versionId=v1")
+
+
+@pytest.mark.parametrize("largest", [1000, 100])
+async def test_source_of_a_copy_must_belong_to_the_owner_too(play: Any, largest: int) -> None:
+    upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+    etag = "<ETag>&quot;e&quot;</ETag>"
+    whole = [answer(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
+    pieces = [
+        answer(body=upload),
+        answer(body=f"<CopyPartResult>{etag}</CopyPartResult>"),
+        answer(body=f"<CompleteMultipartUploadResult>{etag}</CompleteMultipartUploadResult>"),
+    ]
+    answers = whole if largest == 1000 else pieces
+    script, opening = play(*answers, expected_bucket_owner="123")
+    source = ObjectInfo(bucket="theirs", key="from", size=200, etag="e", last_modified=now())
+    options = CopyOptions(source=source, put=PutOptions())
+    async with opening as driver:
+        copier = Copier(driver._plane, driver._known.exists, largest=largest, piece=200)
+        await copier.copy("theirs", "from", "data", "to", options)
+    [headers] = [headers for *_, headers, _ in script.sent if "x-amz-copy-source" in headers]
+    assert headers["x-amz-source-expected-bucket-owner"] == "123"
+
+
+async def test_copy_tells_which_bucket_is_missing(play: Any) -> None:
+    missing = [refusal(404, "NoSuchBucket") for _ in range(2)]
+    _, opening = play(missing[0], answer(404), missing[1], answer())
+    source = ObjectInfo(bucket="data", key="from", size=5, etag="e", last_modified=now())
+    options = CopyOptions(source=source, put=PutOptions())
+    async with opening as driver:
+        for bucket in ("target", "data"):
+            with pytest.raises(BucketNotFoundError) as caught:
+                await driver.copy("data", "from", "target", "to", options)
+            assert caught.value.bucket == bucket
+
+
+async def test_large_object_is_copied_in_pieces(play: Any) -> None:
+    upload = (
+        b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+    )
+    piece = b"<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
+    done = b"<CompleteMultipartUploadResult><ETag>&quot;e-3&quot;</ETag></CompleteMultipartUploadResult>"
+    script, opening = play(
+        answer(body=upload), *[answer(body=piece) for _ in range(3)], answer(body=done)
+    )
+    source = ObjectInfo(bucket="data", key="a b", size=250, etag="e", last_modified=now())
+    async with opening as driver:
+        copier = Copier(driver._plane, driver._known.exists, largest=100, piece=100)
+        info = await copier.copy(
+            "data", "a b", "data", "to", CopyOptions(source=source, put=PutOptions())
+        )
+    assert (info.etag, info.size) == ("e-3", 250)
+    assert script.patient == [False, True, True, True, True]  # only to begin with is at once
+    ranges = sorted(headers["x-amz-copy-source-range"] for *_, headers, _ in script.sent[1:4])
+    assert ranges == ["bytes=0-99", "bytes=100-199", "bytes=200-249"]
+    for *_, headers, _ in script.sent[1:4]:
+        assert headers["x-amz-copy-source"] == "/data/a%20b"
+        assert headers["x-amz-copy-source-if-match"] == '"e"'
+
+
+async def test_piece_of_a_copy_that_fails_is_copied_again_and_no_other(play: Any) -> None:
+    upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+    piece = "<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
+    done = "<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
+    script, opening = play(
+        answer(body=upload), refusal(503, "SlowDown"), answer(body=piece), answer(body=done)
+    )
+    source = ObjectInfo(bucket="data", key="from", size=101, etag="e", last_modified=now())
+    async with opening as driver:
+        copier = Copier(driver._plane, driver._known.exists, largest=100, piece=101)
+        options = CopyOptions(source=source, put=PutOptions())
+        assert (await copier.copy("data", "from", "data", "to", options)).size == 101
+    assert len(script.sent) == 4
+    assert script.asked[1] == script.asked[2]

@@ -1,0 +1,315 @@
+"""What no test server shows: answers that contradict their status, or themselves."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from tests.drivers.s3.script import FACTS, SECRET, TOKEN, FakeAnswer, answer, now, refusal
+from trove_async.drivers.s3._plane import UploadId
+from trove_async.drivers.s3._sdk_client import SdkBody
+from trove_async.drivers.s3._uploads import PartedUpload
+from trove_async.errors import (
+    BackendError,
+    BucketExistsError,
+    BucketNotFoundError,
+    ConfigError,
+    IntegrityError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    PreconditionFailedError,
+    RangeError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from trove_async.models import ByteRange, DeleteOptions, GetOptions, ListOptions, Part, PutOptions
+
+
+@pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
+async def test_completion_that_fails_in_a_success_may_be_tried_again(play: Any, code: str) -> None:
+    upload = (
+        b"<InitiateMultipartUploadResult><UploadId>u/1</UploadId></InitiateMultipartUploadResult>"
+    )
+    done = b"<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
+    script, opening = play(
+        answer(body=upload), answer(said=FACTS), refusal(200, code), answer(body=b"  " + done)
+    )
+    async with opening as driver, driver.upload("data", "key", PutOptions()) as one:
+        part = Part(number=1, offset=0, size=5, last=True)
+        await one.send(part, [memoryview(b"hello")])
+        with pytest.raises(UnavailableError):
+            await one.commit({"crc32c": "mnG7TA=="})
+        info = await one.commit({"crc32c": "mnG7TA=="})
+    assert (info.etag, info.size) == ("e-1", 5)
+    assert script.asked[2].endswith("?uploadId=u%2F1")
+    headers = script.sent[2][2]
+    assert headers["x-amz-checksum-crc32c"] == "mnG7TA=="
+    assert headers["x-amz-checksum-type"] == "FULL_OBJECT"
+    assert headers["x-amz-mp-object-size"] == "5"
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"<ListBucketResult><Contents>", b"\xff"])
+async def test_answer_that_is_garbage_may_be_asked_for_again(play: Any, body: bytes) -> None:
+    _, opening = play(answer(body=body))
+    async with opening as driver:
+        with pytest.raises(UnavailableError, match="no sense"):
+            await driver.list_page("data", ListOptions())
+
+
+async def test_refusal_that_is_no_document_goes_by_its_status(play: Any) -> None:
+    _, opening = play(answer(503, "<html>busy</html>", retry_after="7"))
+    async with opening as driver:
+        with pytest.raises(UnavailableError) as caught:
+            await driver.list_page("data", ListOptions())
+    assert caught.value.retry_after == 7
+
+
+async def test_missing_object_is_told_from_a_missing_bucket_by_one_look(play: Any) -> None:
+    script, opening = play(answer(404), answer(), answer(404), answer(404), answer(404))
+    async with opening as driver:
+        for _ in range(2):
+            with pytest.raises(ObjectNotFoundError):
+                await driver.head("data", "key")
+        with pytest.raises(BucketNotFoundError):
+            await driver.head("other", "key")
+    assert [method for method, *_ in script.sent] == ["HEAD"] * 5
+    assert script.asked[1] == "HEAD https://data.s3.us-east-1.amazonaws.com/"
+
+
+async def test_bucket_is_looked_for_before_it_is_made(play: Any) -> None:
+    script, opening = play(
+        answer(), answer(403), refusal(409, "BucketAlreadyExists"), answer(404), answer()
+    )
+    async with opening as driver:
+        for name in ("mine", "theirs"):
+            with pytest.raises(BucketExistsError):
+                await driver.create_bucket(name)
+        await driver.create_bucket("new")
+    assert [method for method, *_ in script.sent] == ["HEAD", "HEAD", "PUT", "HEAD", "PUT"]
+    assert script.sent[-1][3] == b""
+
+
+async def test_bucket_is_made_in_the_driver_s_region(play: Any) -> None:
+    script, opening = play(
+        answer(404), answer(), region="eu-west-1", endpoint_url="https://s3.eu-west-1.amazonaws.com"
+    )
+    async with opening as driver:
+        await driver.create_bucket("new")
+    assert b"<LocationConstraint>eu-west-1<" in script.sent[-1][3]
+
+
+async def test_version_that_is_gone_is_a_condition_that_fails(play: Any) -> None:
+    _, opening = play(refusal(404, "NoSuchKey"), refusal(404, "NoSuchKey"))
+    async with opening as driver:
+        with pytest.raises(PreconditionFailedError):
+            await driver.put("data", "key", [], PutOptions(if_match="e"))
+        with pytest.raises(PreconditionFailedError):
+            await driver.delete("data", "key", DeleteOptions(if_match="e"))
+
+
+async def test_whole_object_is_never_taken_for_a_range(play: Any) -> None:
+    whole = {**FACTS, "content-length": "10"}
+    _, opening = play(answer(body=b"0123456789", said=whole), answer(said=FACTS))
+    async with opening as driver:
+        with pytest.raises(BackendError, match="asked for"):
+            await driver.get("data", "key", GetOptions(range=ByteRange(2, 4))).__aenter__()
+        with pytest.raises(RangeError):
+            await driver.get("data", "key", GetOptions(range=ByteRange(0, 4))).__aenter__()
+
+
+async def test_body_that_ends_early_is_no_end(play: Any) -> None:
+    _, opening = play(answer(body=b"01234", said={**FACTS, "content-length": "10"}))
+    async with opening as driver, driver.get("data", "key", GetOptions()) as reader:
+        assert await reader.read(100) == b"01234"
+        with pytest.raises(UnavailableError, match="5 bytes early"):
+            await reader.read(100)
+
+
+async def test_keys_that_no_document_can_name_are_deleted_one_by_one(play: Any) -> None:
+    gone = b"<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>"
+    script, opening = play(answer(body=gone), answer(204))
+    async with opening as driver:
+        results = await driver.delete_many("data", ["a", "bell\x07", "b"])
+    assert [(one.key, type(one.error)) for one in results] == [
+        ("a", type(None)),
+        ("bell\x07", type(None)),
+        ("b", PermissionDeniedError),
+    ]
+    assert script.asked == [
+        "POST https://data.s3.us-east-1.amazonaws.com/?delete",
+        "DELETE https://data.s3.us-east-1.amazonaws.com/bell%07",
+    ]
+    assert "content-md5" in script.sent[0][2]
+
+
+def listing(*keys: str, token: str = "") -> FakeAnswer:
+    more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
+    entries = "".join(
+        f"<Contents><Key>{key}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified>"
+        '<ETag>"e"</ETag><Size>1</Size><StorageClass>STANDARD</StorageClass></Contents>'
+        for key in keys
+    )
+    truncated = str(bool(token)).lower()
+    return answer(
+        body=f"<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{more}{entries}"
+        "</ListBucketResult>"
+    )
+
+
+async def test_listing_out_of_order_is_not_taken_for_one_in_order(play: Any) -> None:
+    _, opening = play(listing("b", "a"), listing("a"))
+    async with opening as driver:
+        with pytest.raises(BackendError, match="order"):
+            await driver.list_page("data", ListOptions())
+        with pytest.raises(BackendError, match="order"):
+            await driver.list_page("data", ListOptions(start_after="b"))
+
+
+async def test_listing_that_leads_nowhere_ends(play: Any) -> None:
+    _, opening = play(listing("a", token="t"))
+    async with opening as driver:
+        with pytest.raises(BackendError, match="again and again"):
+            await driver.list_page("data", ListOptions(token="t"))
+
+
+async def test_empty_pages_are_passed_over(play: Any) -> None:
+    script, opening = play(listing(token="t"), listing("a"))
+    async with opening as driver:
+        page = await driver.list_page("data", ListOptions())
+    assert [entry.key for entry in page.entries] == ["a"]
+    assert "continuation-token=t" in script.asked[1]
+
+
+async def test_url_that_is_presigned_shows_no_secret(play: Any) -> None:
+    _, opening = play(session_token=TOKEN)
+    async with opening as driver:
+        url = await driver.presign("GET", "data", "a b", 59.5)
+        with pytest.raises(ConfigError):
+            await driver.presign("GET", "data", "key", 604_801)
+    assert url.startswith("https://data.s3.us-east-1.amazonaws.com/a%20b?")
+    assert "X-Amz-Expires=60" in url
+    assert SECRET not in url
+
+
+async def test_head_whose_tags_are_refused_holds_no_connection(play: Any) -> None:
+    tagged = answer(said=FACTS, x_amz_tagging_count="1")
+    script, opening = play(tagged, refusal(503, "SlowDown"))
+    async with opening as driver:
+        with pytest.raises(UnavailableError):
+            await driver.head("data", "key")
+        assert tagged.closed
+    assert [sent[0] for sent in script.sent] == ["HEAD", "GET"]
+
+
+async def test_success_without_an_etag_is_no_put(play: Any) -> None:
+    _, opening = play(answer(body="<html>Welcome, please log in</html>"))
+    async with opening as driver:
+        with pytest.raises(UnavailableError, match="makes no sense"):
+            await driver.put("data", "key", [memoryview(b"body")], PutOptions())
+
+
+async def test_clock_of_a_service_that_tells_nonsense_is_not_learnt(play: Any) -> None:
+    date = f"Tue, 24 Nov 2026 11:00:50 +{'9' * 20}"
+    _, opening = play(refusal(403, "RequestTimeTooSkewed", date=date))
+    async with opening as driver:
+        with pytest.raises(UnauthenticatedError):
+            await driver.head_bucket("data")
+
+
+class Endless(FakeAnswer):
+    async def read_all(self, limit: int) -> bytes:
+        raise IntegrityError(f"the answer has more than {limit} bytes")
+
+
+async def test_error_with_a_long_page_is_told_by_its_status(play: Any) -> None:
+    _, opening = play(Endless(503, {}, b""))
+    async with opening as driver:
+        with pytest.raises(UnavailableError, match="503"):
+            await driver.head_bucket("data")
+
+
+async def test_buffer_is_not_waited_full_for_by_the_sdk() -> None:
+    class Slow:
+        async def read(self, _size: int) -> bytes:
+            return pieces.pop(0)
+
+    pieces = [b"some", b"more"]
+    assert await SdkBody(Slow()).readinto(memoryview(bytearray(100))) == 4
+    assert pieces == [b"more"]
+
+
+async def test_credentials_that_may_not_list_buckets_are_in_good_health(play: Any) -> None:
+    _, opening = play(refusal(403, "AccessDenied"), refusal(403, "InvalidAccessKeyId"))
+    async with opening as driver:
+        await driver.ping()
+        with pytest.raises(UnauthenticatedError):
+            await driver.ping()
+
+
+async def test_upload_under_which_the_driver_was_closed_is_not_aborted_again_and_again() -> None:
+    class Closing:
+        aborts = 0
+
+        async def create_upload(self, bucket: str, key: str, _options: PutOptions) -> UploadId:
+            return UploadId(bucket, key, "u")
+
+        async def abort_upload(self, _upload: UploadId) -> None:
+            self.aborts += 1
+            raise UnavailableError("the connections are closed", retryable=False)
+
+    plane: Any = Closing()
+    async with PartedUpload(plane, "data", "key", PutOptions()):
+        pass
+    assert plane.aborts == 1
+
+
+def uploads(initiated: datetime, more: str = "") -> str:
+    return (
+        "<ListMultipartUploadsResult><Upload><Key>key</Key><UploadId>u</UploadId>"
+        f"<Initiated>{initiated.isoformat().replace('+00:00', 'Z')}</Initiated></Upload>{more}"
+        "</ListMultipartUploadsResult>"
+    )
+
+
+async def test_upload_is_forgotten_by_the_clock_that_says_when_it_began(play: Any) -> None:
+    begun = now() - timedelta(hours=5)  # by this machine's clock; by the service's it just began
+    late = format_datetime(begun + timedelta(minutes=1), usegmt=True)
+    later = format_datetime(begun + timedelta(hours=2), usegmt=True)
+    _, opening = play(
+        answer(body=uploads(begun), date=late), answer(body=uploads(begun), date=later), answer(204)
+    )
+    async with opening as driver:
+        assert await driver.gc_uploads("data", older_than=3600) == 0
+        assert await driver.gc_uploads("data", older_than=3600) == 1
+
+
+async def test_lists_that_lead_to_the_same_page_again_end(play: Any) -> None:
+    page = uploads(now(), "<IsTruncated>true</IsTruncated><NextKeyMarker>key</NextKeyMarker>")
+    buckets = (
+        "<ListAllMyBucketsResult><Buckets/><ContinuationToken>t</ContinuationToken>"
+        "</ListAllMyBucketsResult>"
+    )
+    _, opening = play(*[answer(body=body) for body in (page, page, buckets, buckets)])
+    async with opening as driver:
+        with pytest.raises(BackendError, match="same page"):
+            await driver.gc_uploads("data", older_than=3600)
+        with pytest.raises(BackendError, match="same page"):
+            await driver.list_buckets()
+
+
+async def test_bucket_that_was_seen_while_it_was_deleted_is_missing_after_that(play: Any) -> None:
+    _, opening = play(answer(), answer(204), answer(404), answer(404))
+    async with opening as driver:
+        delete = driver._plane.delete_bucket
+
+        async def delete_while_another_looks(bucket: str) -> None:
+            assert await driver._known.exists(bucket)
+            await delete(bucket)
+
+        driver._plane.delete_bucket = delete_while_another_looks
+        await driver.delete_bucket("data")
+        with pytest.raises(BucketNotFoundError):
+            await driver.head("data", "key")

@@ -1,0 +1,42 @@
+"""Arguments, and what is found out of a service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.drivers.s3.script import answer
+from trove_async.drivers.s3 import S3Driver
+from trove_async.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"access_key_id": "a"},
+        {"secret_access_key": "a"},
+        {"session_token": "a"},
+        {"endpoint_url": "minio.example"},
+        {"endpoint_url": "ftp://minio.example"},
+        {"endpoint_url": "https://minio.example/path"},
+        {"endpoint_url": "https://key:secret@minio.example"},
+        {"addressing_style": "diagonal"},
+        {"data_plane": "astral"},
+        {"dialect": "klingon"},
+        {"max_connections": 0},
+        {"parallel_parts": 0},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        S3Driver(**settings)
+
+
+@pytest.mark.parametrize("server", ["MinIO", "SeaweedFS 8000GB 4.48"])
+async def test_service_says_what_it_is(play: Any, server: str) -> None:
+    _, opening = play(answer(403, server=server), endpoint_url="http://h:9")
+    async with opening as driver:
+        assert driver.capabilities.ordered == (server == "MinIO")
+        assert driver.capabilities.delete_if_match == (server != "MinIO")
+        assert driver.capabilities.private_namespace
