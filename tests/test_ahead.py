@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,8 @@ BODY = content(13 * MiB + 123)
 
 @pytest.fixture(autouse=True)
 def _every_connection_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "FAST", math.inf)
+    monkeypatch.setattr(download, "SLOW", 0)
+    monkeypatch.setattr(download, "TRIAL", 0)
 
 
 def pool() -> BufferPool:
@@ -74,12 +76,44 @@ async def test_pieces_come_in_order_whatever_is_asked_for(size: int, *, readinto
 
 
 async def test_fast_connection_stays_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "FAST", 0)
+    monkeypatch.setattr(download, "SLOW", math.inf)
     fake = sliced()
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         assert await store.read("bucket", "key") == BODY
         assert fake.count("get") == 1
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_connection_is_not_slow_for_what_else_its_loop_had_to_do(
+    monkeypatch: pytest.MonkeyPatch, *, busy: bool
+) -> None:
+    worked = itertools.count(step=3600)
+    monkeypatch.setattr(download, "SLOW", 1 / (256 * MiB))
+    monkeypatch.setattr(download, "thread_time", lambda: next(worked) if busy else 0.0)
+    fake = sliced()
+    fake.before["read"] = lambda: asyncio.sleep(0.01)  # 100 MiB/s, to whoever waits for it
+    async with store_of(fake, pool=pool()) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            await obj.read(MiB)
+            await obj.read(MiB)
+            assert (leased(store) == 0) == busy
+        assert_idle(store, fake)
+
+
+async def test_connection_that_began_slowly_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "TRIAL", 4 * MiB)
+    fake = sliced()
+    async with store_of(fake, pool=pool()) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            for _ in range(3):
+                await obj.read(MiB)
+                assert leased(store) == 0
+            await obj.read(MiB)
+            assert leased(store) > 0
+        assert_idle(store, fake)
 
 
 async def test_only_a_stream_is_read_ahead() -> None:
@@ -277,8 +311,23 @@ async def test_store_that_closes_ends_what_is_under_way() -> None:
 # -- landing -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("size", [255 * KiB, 256 * KiB])
+async def test_small_pieces_are_taken_as_they_come(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "SLOW", math.inf)
+    fake = sliced(readinto=True)
+    async with store_of(fake, pool=pool()) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            for _ in range(3):
+                await obj.read(size)
+            assert fake.count("readinto") == (2 if size == 256 * KiB else 0)
+        assert_idle(store, fake)
+
+
 async def test_stream_lands_in_a_slot_that_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "FAST", 0)
+    monkeypatch.setattr(download, "SLOW", math.inf)
     fake = sliced(readinto=True)
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
@@ -299,7 +348,7 @@ async def test_stream_lands_in_a_slot_that_is_given_back(monkeypatch: pytest.Mon
 async def test_close_of_a_stream_that_is_landing_gives_its_slot_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(download, "FAST", 0)
+    monkeypatch.setattr(download, "SLOW", math.inf)
     fake = sliced(readinto=True)
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)

@@ -28,8 +28,13 @@ PIECE = 4 * MiB
 """Bytes of a piece, where the pool is no smaller than 16 MiB: at 40 MB/s and 20 ms it takes five
 times as long to arrive as to be asked for."""
 
-FAST = 256 * MiB
-"""Bytes a second at which one connection is as good as several: what one core can take in."""
+SLOW = 1 / (256 * MiB)
+"""Seconds of waiting for a byte above which several connections are better than one. What one core
+can take in is that fast; the time in which this thread worked for others is none of waiting, or every
+connection would look slow to a busy service, and more of them would make it busier."""
+
+TRIAL = 4 * MiB
+"""Bytes that a connection is given to show how fast it is: most begin slowly."""
 
 
 class Fetch(Protocol):

@@ -6,11 +6,12 @@ to the connection after that, the bytes it hands out are that version's, in orde
 
 from __future__ import annotations
 
+from time import thread_time
 from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
 
-from ._ahead import FAST, Ahead
+from ._ahead import SLOW, TRIAL, Ahead
 from ._concurrency import to_its_end
 from ._pipeline import CRC32C, Crc32c
 from ._sources import trimmed
@@ -25,7 +26,7 @@ from .errors import (
     UnavailableError,
 )
 from .events import Event
-from .models import ByteRange, GetOptions
+from .models import ByteRange, GetOptions, KiB
 from .pool import SLOT
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 
 _LANDINGS = 8
 """Of how many parts of the pool one is for streams that are received by way of a slot."""
+
+_STREAM = 256 * KiB
+"""Bytes asked for at a time from which a body is a stream, and each piece worth waiting for: as they
+come, over a connection that keeps up, they are a quarter of that."""
 
 
 class _Connection:
@@ -109,7 +114,7 @@ class Body:
         self._landing: Lease | None = None  # a slot that a stream is received into
         self._landed = True  # nobody is receiving into it
         self._streaming = False
-        self._arrived_bytes = 0  # over one connection, in `_waited` seconds of waiting for them
+        self._arrived_bytes = 0  # over one connection, in `_waited` idle seconds
         self._waited = 0.0
         self._slow = False  # the last time
         self._closed = False
@@ -177,12 +182,13 @@ class Body:
                 failure = None
             try:
                 connection = self._connection or await self._reconnect()
-                started = clock()
+                started, busy = clock(), thread_time()
                 data = await self._receive(connection.reader, size)
-                waited = clock() - started
-                self._waited += waited
-                self._arrived_bytes += len(data)
-                self._slow = len(data) < FAST * waited
+                if size >= SLOT:  # less says more of who asks for it than of the connection
+                    waited = max(clock() - started - (thread_time() - busy), 0.0)
+                    self._waited += waited
+                    self._arrived_bytes += len(data)
+                    self._slow = waited >= SLOW * len(data)
                 return self._arrived(data)
             except TroveError as error:
                 failure = error
@@ -194,7 +200,7 @@ class Body:
     async def _receive(self, reader: DriverReader, size: int) -> bytes:
         """Read once: a stream by way of a slot, if the driver can fill memory, and some is free."""
         readinto = getattr(reader, "readinto", None)
-        if readinto is None or not self._streaming or size < SLOT:
+        if readinto is None or not self._streaming or size < _STREAM:
             return await self._leaf.progress(reader.read(size), "no bytes arrived")
         if self._landing is None:
             # A user holds as large a piece as was received: many streams get by with small ones.
@@ -234,13 +240,17 @@ class Body:
     def _start_ahead(self, size: int) -> None:
         """Fetch what comes next while the consumer works on these bytes, where that helps."""
         leaf, can = self._leaf, self._leaf.capabilities
-        once, self._streaming = self._streaming, size >= SLOT
-        if not (once and self._streaming) or can.parallel_reads == 1 or not self._can_pin:
+        once, self._streaming = self._streaming, size >= _STREAM
+        if not (once and size >= SLOT) or can.parallel_reads == 1 or not self._can_pin:
             return
         if self._ahead is not None and self._ahead.front is not None:
             self._ahead.go_on()
-        elif self._slow and SLOT <= self._arrived_bytes < FAST * self._waited:
-            # On the whole, and still: a connection that only began slowly is let be.
+        elif (
+            self._slow
+            and self._arrived_bytes >= TRIAL
+            and self._waited >= SLOW * self._arrived_bytes
+        ):
+            # On the whole, and still.
             self._give_up_landing()
             self._ahead = Ahead(leaf, self._fetch, self._position, self._end)
 
