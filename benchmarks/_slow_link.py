@@ -38,6 +38,8 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             await asyncio.sleep(due - loop.time())
             if not data:
                 return
+            if writer.is_closing():
+                return  # nobody is there any more, and uvloop would raise
             writer.write(data)
             await writer.drain()
 
