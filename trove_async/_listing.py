@@ -137,9 +137,9 @@ class _Entries(Generic[E]):
         self._run = run
         self._page_size = page_size
         self._listing: _Listing | None = None
-        self._arrived: deque[_Batch] = deque()  # of the first, `_taken` entries were returned
+        self._arrived: deque[_Batch] = deque()
+        self._entries: Sequence[E] = ()  # of the first of them, of which `_taken` were returned
         self._taken = 0
-        self._waiting = 0
         self._ended = False
 
     def __aiter__(self) -> Self:
@@ -152,11 +152,13 @@ class _Entries(Generic[E]):
             BucketNotFoundError: No backend has the bucket.
             TroveError: A backend failed; the listing has not ended.
         """
-        while not self._waiting:
+        while self._taken == len(self._entries) and not self._turn():
             if self._ended:
                 raise StopAsyncIteration
             await self._fetch()
-        return self._take()
+        entry = self._entries[self._taken]
+        self._taken += 1
+        return entry
 
     async def pages(self) -> AsyncIterator[Sequence[E]]:
         """Go through the listing by pages of ``page_size`` entries; only the last may be smaller."""
@@ -176,19 +178,30 @@ class _Entries(Generic[E]):
         # Nothing counts as returned before all of it is there.
         while not self._ended and (count is None or self._waiting < count):
             await self._fetch()
-        count = self._waiting if count is None else min(count, self._waiting)
-        return [self._take() for _ in range(count)]
+        taken: list[E] = []
+        while count is None or len(taken) < count:
+            left = None if count is None else self._taken + count - len(taken)
+            piece = self._entries[self._taken : left]
+            self._taken += len(piece)
+            taken += piece
+            if not piece and not self._turn():
+                break
+        return taken
 
-    def _take(self) -> E:
-        entries = self._arrived[0].entries
-        if self._taken == len(entries):
+    @property
+    def _waiting(self) -> int:
+        """How many entries have arrived, and were not returned."""
+        return sum(len(batch.entries) for batch in self._arrived) - self._taken
+
+    def _turn(self) -> bool:
+        """Let go of the first batch, all returned, if another one has arrived."""
+        if len(self._arrived) <= bool(self._entries):
+            return False
+        if self._entries:
             self._arrived.popleft()
-            self._taken = 0
-            entries = self._arrived[0].entries
-        entry = entries[self._taken]
-        self._taken += 1
-        self._waiting -= 1
-        return cast("E", entry)  # prefixes come only where a delimiter was given, as E says
+        # Prefixes come only where a delimiter was given, as E says.
+        self._entries, self._taken = cast("Sequence[E]", self._arrived[0].entries), 0
+        return True
 
     async def _fetch(self) -> None:
         self._ended = not await self._run(self._fetched)
@@ -201,7 +214,6 @@ class _Entries(Generic[E]):
         if batch is None:
             return False
         self._arrived.append(batch)
-        self._waiting += len(batch.entries)
         return True
 
 

@@ -13,8 +13,7 @@ import re
 import sys
 from datetime import datetime
 from functools import cache
-from itertools import chain
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trove_async.models import ObjectInfo, Page, Prefix
@@ -23,7 +22,7 @@ from ._keys import bare_etag, decode_value
 from ._xml import MalformedAnswer, carries, children, decode, facts, name, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import TypeAlias
 
     from trove_async.models import Entry
@@ -38,7 +37,7 @@ _FIELDS: Final = ("Key", "LastModified", "ETag", "Size", "StorageClass")
 
 
 class _Listing(NamedTuple):
-    """A page as it is written: of each object its `_FIELDS`; keys and prefixes still encoded."""
+    """A page as it is written: of each object anything, then its `_FIELDS`; names still encoded."""
 
     objects: Iterable[tuple[str, ...]]
     prefixes: Sequence[str]
@@ -71,20 +70,18 @@ def parse_page(body: bytes, *, bucket: str, backend: str) -> Page:
 
 
 def _made(listing: _Listing, bucket: str, backend: str) -> Page:
-    date = datetime.fromisoformat
+    date, listed = datetime.fromisoformat, ObjectInfo.listed
     encoded = listing.encoded
     entries: list[Entry] = [
-        ObjectInfo(
-            bucket=bucket,
-            key=decode_value(key) if encoded else key,
-            size=int(size),
-            etag=etag,
-            last_modified=date(last_modified),
-            storage_class=storage_class or None,
+        listed(
+            bucket,
+            decode_value(key) if encoded else key,
+            int(size),
             backend=backend,
-            complete=False,
+            find=_found,
+            raw=(date(last_modified), etag, storage_class),
         )
-        for key, last_modified, etag, size, storage_class in listing.objects
+        for _, key, last_modified, etag, size, storage_class in listing.objects
     ]
     if listing.prefixes:
         for prefix in listing.prefixes:
@@ -92,6 +89,13 @@ def _made(listing: _Listing, bucket: str, backend: str) -> Page:
             entries.append(Prefix(bucket=bucket, prefix=decoded, backend=backend))
         entries.sort(key=attrgetter("key"))  # the order of code points is that of UTF-8
     return Page(entries=entries, token=listing.token)
+
+
+def _found(raw: tuple[datetime, str, str], name: str) -> object:
+    last_modified, etag, storage_class = raw
+    if name == "last_modified":
+        return last_modified
+    return etag if name == "etag" else storage_class or None
 
 
 # -- thorough --------------------------------------------------------------------------------------
@@ -129,7 +133,7 @@ def _object(said: dict[str, str]) -> tuple[str, ...]:
     if not (key and _IS_SIZE(size) and _IS_DATE(last_modified)):
         raise MalformedAnswer("an object without its key, size or date")
     etag = bare_etag(said.get("ETag", "").strip())
-    return key, last_modified, etag, size, said.get("StorageClass", "").strip()
+    return "", key, last_modified, etag, size, said.get("StorageClass", "").strip()
 
 
 def _listing(
@@ -183,54 +187,48 @@ class _UnusualError(Exception):
 
 
 def _quick(text: str) -> _Listing:
-    if "<!" in text or "]]>" in text or text.find("<?", 1) > 0:
-        raise _UnusualError  # in a comment or CDATA, what looks like a run is none
+    if "]]" in text and "]]>" in text:
+        raise _UnusualError  # which expat refuses
     rest, objects = _cut(text, "Contents", _objects_pattern)
     rest, prefixes = _cut(rest, "CommonPrefixes", _prefixes_pattern)
+    if "<!" in rest or rest.find("<?", 1) > 0:
+        raise _UnusualError  # in a comment or CDATA, what looks like a run is none
     root = _root(rest)
     left = [name(child) for child in root]
-    if left.count(_RUN) != len(objects) + len(prefixes) or not _RUNS.isdisjoint(left):
+    if left.count(_RUN) != bool(objects) + bool(prefixes) or not _RUNS.isdisjoint(left):
         raise _UnusualError
-    return _listing(
-        chain.from_iterable([_rows(order, columns) for order, columns in objects]),
-        [_unescaped(prefix) for _, (column,) in prefixes for prefix in column],
-        root,
-    )
+    if any("&" in row[1] for row in objects):
+        objects = [(row[0], _unescaped(row[1]), *row[2:]) for row in objects]
+    return _listing(objects, [_unescaped(prefix) for _, prefix in prefixes], root)
 
 
 def _cut(
     text: str, element: str, pattern_for: Callable[[str], tuple[_Order, re.Pattern[str]]]
-) -> tuple[str, list[tuple[_Order, list[tuple[str, ...]]]]]:
+) -> tuple[str, Sequence[tuple[str, ...]]]:
     """Cut the run of an element's repetitions out of the document, if there is one.
 
     Returns:
-        The document, with `_RUN` in the run's place, and of the one run, or none, the columns of
-        what the pattern captures.
+        The document, with `_RUN` in the run's place; and of each repetition all of it, and then
+        what the pattern captures, in the order of `_FIELDS`.
     """
     start = text.find(f"<{element}>")
     if start < 0:
-        return text, []
+        return text, ()
     closing = f"</{element}>"
     end = text.rfind(closing) + len(closing)
     run = text[start:end]
     order, pattern = pattern_for(run[: run.find(closing)])
-    found = pattern.findall(run)
-    if not found:
+    found: list[tuple[str, ...]] = pattern.findall(run)
+    if not found or len("".join([row[0] for row in found])) != len(run):
         raise _UnusualError
-    matches, *columns = zip(*found, strict=True)
-    if len("".join(matches)) != len(run):
-        raise _UnusualError
-    return f"{text[:start]}<{_RUN}/>{text[end:]}", [(order, columns)]
-
-
-def _rows(order: _Order, columns: Sequence[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
-    by_field = dict(zip(order, columns, strict=True))
-    keys = [_unescaped(key) if "&" in key else key for key in by_field["Key"]]
-    return zip(keys, *[by_field[field] for field in _FIELDS[1:]], strict=True)
+    if order not in {_FIELDS, ()}:
+        arranged = itemgetter(0, *[1 + order.index(field) for field in _FIELDS])
+        found = [arranged(row) for row in found]
+    return f"{text[:start]}<{_RUN}/>{text[end:]}", found
 
 
 def _prefixes_pattern(first: str) -> tuple[_Order, re.Pattern[str]]:  # noqa: ARG001 - has one shape
-    return ("Prefix",), _PREFIXES
+    return (), _PREFIXES
 
 
 def _objects_pattern(first: str) -> tuple[_Order, re.Pattern[str]]:
