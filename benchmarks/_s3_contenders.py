@@ -435,6 +435,7 @@ def _day_key(secret: str, day: str, region: str) -> bytes:
 NAMES = (
     "trove_async",
     "trove_async, uvloop",
+    "trove_async, unsigned, uvloop",
     "obstore",
     "obstore, uvloop",
     "OpenDAL",
@@ -443,7 +444,8 @@ NAMES = (
     "aiobotocore, tuned",
     "aiohttp, uvloop",
 )
-"""What runs, and on which loop: asyncio's own unless the name says otherwise. Ours come first."""
+"""What runs, and on which loop: asyncio's own unless the name says otherwise. Ours come first;
+unsigned is ``payload_signing=False``, as it is over https."""
 
 CONNECTIONS = 64
 
@@ -479,6 +481,7 @@ async def opened(
                     secret_access_key=server.secret_access_key,
                     addressing_style="path",
                     max_connections=CONNECTIONS,
+                    payload_signing=False if "unsigned" in name else None,
                 )
                 pool = None if pool_size is None else BufferPool(max_bytes=pool_size)
                 yield Ours(await stack.enter_async_context(Trove(driver, pool=pool)))

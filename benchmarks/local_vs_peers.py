@@ -257,8 +257,7 @@ async def work(name: str, root: Path) -> dict[str, Measured]:
             await contender.put(f"{name}-large", large)
 
         async def streamed() -> None:
-            for _ in range(STREAMED):
-                assert await contender.stream(f"{name}-large") == LARGE  # noqa: S101
+            await stream(contender, f"{name}-large")
 
         await concurrently(200, 32, warm)  # threads, directories, caches
         for limit in (1, 32):
@@ -283,6 +282,12 @@ async def work(name: str, root: Path) -> dict[str, Measured]:
                 await step()
             found[what] = await once(amount, step())
     return found
+
+
+async def stream(contender: Contender, key: str) -> None:
+    """Read the large object, and again."""
+    for _ in range(STREAMED):
+        assert await contender.stream(key) == LARGE  # noqa: S101
 
 
 def prepare(root: Path) -> None:

@@ -261,7 +261,7 @@ def test_s3_url_names_a_bucket_or_a_region(
 def test_s3_url_says_all_that_the_driver_takes() -> None:
     options = (
         "endpoint=http%3A%2F%2Flocalhost%3A9000&path_style=true&max_connections=7&profile=p"
-        "&role_arn=arn:aws:iam::1:role/r&dialect=s3&expected_bucket_owner=123"
+        "&role_arn=arn:aws:iam::1:role/r&dialect=s3&expected_bucket_owner=123&payload_signing=false"
     )
     driver = address_from_url(f"s3://KEY:a%2Fb+c%3Ad@us-east-1/?{options}").driver
     assert isinstance(driver, S3Driver)
@@ -271,6 +271,7 @@ def test_s3_url_says_all_that_the_driver_takes() -> None:
     assert told.role_arn == "arn:aws:iam::1:role/r"
     assert driver.capabilities.max_reads == 7
     assert driver._addressing == "path"
+    assert driver._payload_signing is False
     assert "a/b" not in repr(told)
     assert "KEY" not in repr(told)
 

@@ -20,7 +20,7 @@ URL                      backend                                     options
 What an ``s3`` URL calls a region looks like one (``eu-west-1``); a bucket may follow it
 (``s3://eu-west-1/BUCKET/PREFIX``), and keys may stand before either. Without keys the SDK's usual
 chain has them. More options: ``path_style=true``, ``profile``, ``role_arn``, ``dialect``,
-``expected_bucket_owner`` and ``max_connections``; a secret with a ``/``, ``?`` or ``#`` is written
+``payload_signing``, ``expected_bucket_owner`` and ``max_connections``; a secret with a ``/``, ``?`` or ``#`` is written
 with ``%2F``, ``%3F`` or ``%23``.
 
 A ``gcs`` URL without a bucket (``gcs://?project=P``) has buckets as themselves. Its options are
@@ -241,7 +241,7 @@ _S3_OPTIONS = {
 
 
 def _s3(url: SplitURL) -> Address:
-    url.check_options({*_S3_OPTIONS, "region", "path_style", "max_connections"})
+    url.check_options({*_S3_OPTIONS, "region", "path_style", "payload_signing", "max_connections"})
     who, at, where = url.netloc.rpartition("@")
     key_id, colon, secret = who.partition(":")
     if at and not (key_id and colon and secret):
@@ -266,6 +266,8 @@ def _s3(url: SplitURL) -> Address:
         raise _bad("s3", "it names neither a bucket nor a region")
     if url.switch("path_style", default=False):
         settings["addressing_style"] = "path"
+    if "payload_signing" in url.options:
+        settings["payload_signing"] = url.switch("payload_signing", default=True)
     if "max_connections" in url.options:
         settings["max_connections"] = _count(url, "max_connections")
     driver = _imported("s3").S3Driver(region=region, **settings)

@@ -66,16 +66,26 @@ async def test_every_request_names_the_owner_that_is_expected(play: Any) -> None
     assert all("x-amz-expected-bucket-owner" in sent[2]["Authorization"] for sent in script.sent)
 
 
-@pytest.mark.parametrize(("scheme", "digest"), [("https", "UNSIGNED-PAYLOAD"), ("http", "2cf24")])
+SIGNED = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "settings", "digest"),
+    [
+        ("https", {}, "UNSIGNED-PAYLOAD"),
+        ("http", {}, SIGNED),
+        ("https", {"payload_signing": True}, SIGNED),
+        ("http", {"payload_signing": False}, "UNSIGNED-PAYLOAD"),
+    ],
+)
 async def test_body_is_signed_where_nothing_else_protects_it(
-    play: Any, scheme: str, digest: str
+    play: Any, scheme: str, settings: dict[str, Any], digest: str
 ) -> None:
-    script, opening = play(
-        answer(said=FACTS), endpoint_url=f"{scheme}://s3.us-east-1.amazonaws.com"
-    )
+    url = f"{scheme}://s3.us-east-1.amazonaws.com"
+    script, opening = play(answer(said=FACTS), endpoint_url=url, **settings)
     async with opening as driver:
         await driver.put("data", "key", [memoryview(b"hello")], PutOptions())
-    assert script.sent[0][2]["x-amz-content-sha256"].startswith(digest)
+    assert script.sent[0][2]["x-amz-content-sha256"] == digest
 
 
 # -- regions -------------------------------------------------------------------------------------------

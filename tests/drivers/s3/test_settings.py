@@ -24,6 +24,8 @@ from trove_async.errors import ConfigError
         {"addressing_style": "diagonal"},
         {"data_plane": "astral"},
         {"dialect": "klingon"},
+        {"payload_signing": False, "checksums": False},
+        {"payload_signing": True, "data_plane": "sdk"},
         {"max_connections": 0},
         {"parallel_parts": 0},
     ],

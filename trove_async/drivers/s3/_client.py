@@ -88,6 +88,7 @@ class Client:
         endpoint: Where to.
         addressing: Whether a bucket stands in the path or in the host's name.
         headers: Sent with each request.
+        signs_payload: Whether bodies are hashed and signed.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Client:
         *,
         addressing: AddressingStyle,
         headers: Mapping[str, str],
+        signs_payload: bool,
     ) -> None:
         self._transport = transport
         self._session = session
@@ -107,7 +109,7 @@ class Client:
         self._skew = 0.0
         self._signers: dict[str, Signer] = {}
         self._addresses: dict[str, tuple[Signer, Origin, str]] = {}
-        self._secure = endpoint.origin.scheme == "https"
+        self._signs_payload = signs_payload
 
     async def send(
         self,
@@ -226,7 +228,7 @@ class Client:
         if self._addressing != "auto":
             return self._addressing == "virtual"
         # A certificate for *.s3.amazonaws.com does not hold for a name of two labels.
-        dotted = self._secure and "." in bucket
+        dotted = endpoint.origin.scheme == "https" and "." in bucket
         return endpoint.aws and not dotted and _DNS_SAFE(bucket) is not None
 
     # -- what a refusal teaches ------------------------------------------------------------------------
@@ -283,7 +285,7 @@ class Client:
     # -- bodies ----------------------------------------------------------------------------------------
 
     async def _payload_hash(self, views: Sequence[memoryview] | PartSource) -> str:
-        if self._secure:
+        if not self._signs_payload:
             return UNSIGNED_PAYLOAD  # TLS protects it, and its checksum is compared
         if not isinstance(views, Sequence):
             return await views.digest("sha256")

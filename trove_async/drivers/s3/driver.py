@@ -100,6 +100,9 @@ class S3Driver:
         checksums: Whether the service is sent a CRC-32C of each body, and keeps it. False for
             services that refuse it; a body is then compared by size only, and in transit by TLS or
             its signature.
+        payload_signing: Whether a body's SHA-256 is signed, at half a second or more of CPU a GiB.
+            None: only over plain http. False there: the CRC-32C shows what breaks on the way, and
+            nothing shows what somebody on the way has changed together with it.
         dialect: How the service speaks: ``"s3"``, as Amazon's, or ``"seaweedfs"``, which lists in
             another order and cannot hold all keys. ``"auto"``: it is asked when the driver is
             opened; one that does not answer then is taken to list in no order.
@@ -127,6 +130,7 @@ class S3Driver:
         max_connections: int = 64,
         parallel_parts: int = 8,
         checksums: bool = True,
+        payload_signing: bool | None = None,
         dialect: DialectName = "auto",
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
@@ -142,6 +146,10 @@ class S3Driver:
             raise ConfigError("the SDK takes no tls: set AWS_CA_BUNDLE")
         if data_plane not in {"lean", "sdk"}:
             raise ConfigError("data_plane is 'lean' or 'sdk'")
+        if data_plane == "sdk" and payload_signing is not None:
+            raise ConfigError("the SDK decides itself on payload_signing: only 'lean' takes it")
+        if payload_signing is False and not checksums:
+            raise ConfigError("without checksums and payload_signing nothing protects a body")
         self._identity = Identity(
             region=region,
             endpoint_url=endpoint_url,
@@ -156,6 +164,7 @@ class S3Driver:
         self._max_connections = max_connections
         self._parallel_parts = parallel_parts
         self._checksums = checksums
+        self._payload_signing = payload_signing
         self._dialect_name: DialectName = dialect
         self._dialect = UNKNOWN
         self._tls = tls
@@ -231,7 +240,15 @@ class S3Driver:
         if self._owner is not None:
             headers["x-amz-expected-bucket-owner"] = self._owner
         endpoint = self._endpoint
-        client = Client(transport, session, endpoint, addressing=self._addressing, headers=headers)
+        signs = self._payload_signing
+        client = Client(
+            transport,
+            session,
+            endpoint,
+            addressing=self._addressing,
+            headers=headers,
+            signs_payload=endpoint.origin.scheme == "http" if signs is None else signs,
+        )
         return LeanPlane(
             client,
             transport,
