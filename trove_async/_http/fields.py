@@ -58,14 +58,22 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 
 
-def content_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
+def content_range(
+    headers: Mapping[str, str], *, partial: bool = False
+) -> tuple[int, int, int] | None:
     """Return start, end (exclusive) and the whole size as a partial answer tells them.
 
+    Args:
+        headers: The answer's.
+        partial: Whether its status says that it is a part: a 206 (RFC 9110, 15.3.7) has to say which.
+
     Raises:
-        ValueError: There is a Content-Range that tells no such thing.
+        ValueError: There is a Content-Range that tells no such thing, or none in a partial answer.
     """
     value = headers.get("content-range")
     if value is None:
+        if partial:
+            raise ValueError("a part of the body, and no Content-Range")
         return None
     found = _CONTENT_RANGE.fullmatch(value)
     if found is not None:

@@ -102,6 +102,18 @@ async def test_body_that_is_not_as_long_as_the_object_is_not_handed_out() -> Non
             await link.store.read(link.bucket, "key")
 
 
+async def test_part_that_does_not_say_which_is_not_handed_out() -> None:
+    headers = {
+        "x-goog-generation": "5",
+        "last-modified": "Wed, 01 Jan 2020 00:00:00 GMT",
+        "x-goog-stored-content-encoding": "identity",
+    }
+    async with linked(retry=NEVER) as link:
+        link.proxy.arm(Answer(206, headers, b"hello"))
+        with pytest.raises(UnavailableError, match="no Content-Range"):
+            await link.store.read(link.bucket, "key", range=(0, 5))
+
+
 async def test_name_of_a_session_is_not_told() -> None:
     async with linked(retry=NEVER) as link:
         said = {"error": {"message": "no session at https://x/o?upload_id=SECRET&more"}}

@@ -211,6 +211,15 @@ async def test_success_without_an_etag_is_no_put(play: Any) -> None:
             await driver.put("data", "key", [memoryview(b"body")], PutOptions())
 
 
+async def test_part_that_does_not_say_which_is_not_handed_out(play: Any) -> None:
+    script, opening = play(answer(206, b"hello", said={**FACTS, "content-length": "5"}))
+    async with opening as driver:
+        with pytest.raises(UnavailableError, match="no Content-Range"):
+            async with driver.get("data", "key", GetOptions(range=ByteRange(0, 5))):
+                pass
+    assert script.given[0].closed
+
+
 async def test_clock_of_a_service_that_tells_nonsense_is_not_learnt(play: Any) -> None:
     date = f"Tue, 24 Nov 2026 11:00:50 +{'9' * 20}"
     _, opening = play(refusal(403, "RequestTimeTooSkewed", date=date))
@@ -284,6 +293,14 @@ async def test_upload_is_forgotten_by_the_clock_that_says_when_it_began(play: An
     async with opening as driver:
         assert await driver.gc_uploads("data", older_than=3600) == 0
         assert await driver.gc_uploads("data", older_than=3600) == 1
+
+
+async def test_uploads_of_the_future_are_not_looked_for(play: Any) -> None:
+    _, opening = play()
+    async with opening as driver:
+        for seconds in (-1, float("nan")):
+            with pytest.raises(ValueError, match="older_than"):
+                await driver.gc_uploads("data", older_than=seconds)
 
 
 async def test_lists_that_lead_to_the_same_page_again_end(play: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from trove_async._http import Opened, content_range, range_header
@@ -61,7 +62,7 @@ class Bodies:
                 raise RangeError("the object has no bytes")  # noqa: TRY301 - the answer is closed
             info, plain = info_from(answer.headers, bucket=bucket, key=key, backend=self._backend)
             _check_version(options, info)
-            part = content_range(answer.headers)
+            part = _part(answer)
             if not (exact and plain):
                 info = await self._same(info)
         except BaseException:
@@ -109,6 +110,13 @@ class Bodies:
             return await self._head(info.bucket, info.key, info.version_id)
         except ObjectNotFoundError as error:
             raise UnavailableError("the object was replaced while it was being opened") from error
+
+
+def _part(answer: Answer) -> tuple[int, int, int] | None:
+    try:
+        return content_range(answer.headers, partial=answer.status == HTTPStatus.PARTIAL_CONTENT)
+    except ValueError as error:
+        raise UnavailableError(f"the service's answer makes no sense: {error}") from error
 
 
 def _check_version(options: GetOptions, info: ObjectInfo) -> None:

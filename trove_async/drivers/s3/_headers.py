@@ -15,6 +15,7 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from contextlib import suppress
 from datetime import UTC, datetime
+from http import HTTPStatus
 from quopri import decodestring
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -252,14 +253,16 @@ def of_whole(checksum: str, kind: str | None) -> bool:
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
 
-def content_range(headers: Mapping[str, str]) -> tuple[int, int, int] | None:
+def content_range(
+    headers: Mapping[str, str], status: int = HTTPStatus.OK
+) -> tuple[int, int, int] | None:
     """Return start, end (exclusive) and the object's size as a partial answer tells them.
 
     Raises:
-        MalformedAnswer: There is a Content-Range that tells no such thing.
+        MalformedAnswer: There is a Content-Range that tells no such thing, or none with a 206.
     """
     try:
-        return _http.content_range(headers)
+        return _http.content_range(headers, partial=status == HTTPStatus.PARTIAL_CONTENT)
     except ValueError as error:
         raise MalformedAnswer(str(error)) from None
 

@@ -145,7 +145,7 @@ class LeanPlane:
         )
         try:
             info = info_from(answer.headers, bucket=bucket, key=key, backend=self._backend)
-            part = content_range(answer.headers)
+            part = content_range(answer.headers, answer.status)
         except MalformedAnswer as error:
             answer.close()
             raise _malformed(error) from error

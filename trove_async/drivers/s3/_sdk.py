@@ -133,7 +133,7 @@ class SdkPlane:
         try:
             with edge():
                 info = info_from(said, bucket=bucket, key=key, backend=self._backend)
-                part = content_range(said)
+                part = content_range(said, answer["ResponseMetadata"]["HTTPStatusCode"])
         except BaseException:
             body.close()
             raise

@@ -38,6 +38,9 @@ _AWS = re.compile(
     r"\.(?P<suffix>amazonaws\.com(?:\.cn)?|c2s\.ic\.gov|sc2s\.sgov\.gov)"
 )
 
+_SENDABLE = re.compile(r"[!-~]+").fullmatch
+"""What a word in a header may have."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
@@ -66,6 +69,9 @@ class Identity:
             raise ConfigError("access_key_id and secret_access_key go together")
         if self.session_token is not None and self.access_key_id is None:
             raise ConfigError("session_token goes with access_key_id and secret_access_key")
+        for name in ("region", "access_key_id", "session_token"):
+            if not _SENDABLE(getattr(self, name) or "-"):
+                raise ConfigError(f"{name} stands in a header: it has no blanks and line breaks")
         if self.endpoint_url is not None:
             Origin.of(self.endpoint_url)
 

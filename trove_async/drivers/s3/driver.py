@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -70,6 +71,9 @@ _MAX_OBJECT: Final = 5 * TiB
 
 _BULK: Final = 1000
 """Keys of one DeleteObjects. S3 API Reference, "DeleteObjects"."""
+
+_ACCOUNT = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+"""Amazon's have twelve digits; other services have names of their own."""
 
 _ROOMS: Final = "trove_async.drivers.s3"
 _AMAZON: Final = "https://s3.us-east-1.amazonaws.com"
@@ -150,6 +154,8 @@ class S3Driver:
             raise ConfigError("the SDK decides itself on payload_signing: only 'lean' takes it")
         if payload_signing is False and not checksums:
             raise ConfigError("without checksums and payload_signing nothing protects a body")
+        if expected_bucket_owner is not None and not _ACCOUNT(expected_bucket_owner):
+            raise ConfigError("expected_bucket_owner is an account's id, of digits and letters")
         self._identity = Identity(
             region=region,
             endpoint_url=endpoint_url,
@@ -461,9 +467,16 @@ class S3Driver:
                 more than any upload may take.
 
         Raises:
+            ValueError: `older_than` is negative.
             BucketNotFoundError: There is no such bucket.
+            UnavailableError: The service failed; what was aborted stays so, and the next call does
+                the rest.
         """
-        return await abort_forgotten(self._plane, bucket, older_than)
+        if not older_than >= 0:
+            raise ValueError(f"older_than is a number of seconds, 0 or more, not {older_than}")
+        plane = self._plane
+        async with Permit(self._others, self._permit_seconds):
+            return await abort_forgotten(plane, bucket, older_than)
 
     # -- buckets ---------------------------------------------------------------------------------------
 
