@@ -13,10 +13,14 @@ import pytest
 
 from tests.store_fakes import Fake, fill, store_of
 from trove_async import ClosedError, ConfigError, Trove
+from trove_async.drivers import LocalDriver
 from trove_async.layers import Mapped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from trove_async.driver import AsyncDriver
 
 USES: list[Callable[[Trove], Awaitable[Any]]] = [
     lambda store: store.put("data", "key", b""),
@@ -199,6 +203,24 @@ async def test_open_that_fails_midway_closes_what_was_open() -> None:
     await refused(store, "make a new Trove")
     await store.aclose()
     assert default.calls == ["open", "aclose"]
+
+
+@pytest.mark.parametrize("layered", [False, True])
+@pytest.mark.parametrize("make", [LocalDriver, lambda _: Mapped(Fake(), into="all")])
+async def test_driver_that_a_store_has_open_stays_that_store_s(
+    make: Callable[[Path], AsyncDriver], tmp_path: Path, *, layered: bool
+) -> None:
+    shared = make(tmp_path)
+    if layered:
+        shared = Mapped(shared, into="below")
+    other = Fake()
+    async with store_of(shared) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", b"old")
+        with pytest.raises(ClosedError, match=r"make (one|another)"):
+            await store_of(other, backends={"shared": shared}).__aenter__()
+        assert other.calls == ["open", "aclose"]
+        assert await store.read("data", "key") == b"old"
 
 
 async def test_open_that_is_cancelled_closes_what_was_open() -> None:

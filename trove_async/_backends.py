@@ -10,6 +10,7 @@ import anyio
 from ._concurrency import OwnedTasks, shielded
 from ._leaf import Leaf
 from .driver import AsyncDriver, DriverContext, Layer
+from .errors import ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,6 +120,8 @@ class Backends:
         )
         try:
             await driver.open(context)
+        except ClosedError:
+            raise  # it is another store's, which goes on using it
         except BaseException:
             with shielded(), suppress(Exception):  # likewise
                 await driver.aclose()

@@ -234,6 +234,8 @@ class AsyncDriver(Protocol):
         """Get ready: called once, before anything else.
 
         Raises:
+            ClosedError: Another store has it open, and goes on using it: nothing was done here, and
+                `aclose` is not called. (A driver that stores may share does not raise this.)
             ConfigError: The settings can never work here (a root that is no directory, say).
         """
         ...

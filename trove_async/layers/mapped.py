@@ -124,6 +124,8 @@ class Mapped:
 
     async def open(self, context: DriverContext) -> None:
         """Open the driver below. See `AsyncDriver.open`."""
+        if self._attached is not None:
+            raise ClosedError("this layer is open in another store: make one for each")
         self._space.forget()
         self._attached = await context.attach(self._inner)
         self._capabilities = self._space.capabilities(self._attached.capabilities)

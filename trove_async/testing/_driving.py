@@ -12,6 +12,7 @@ from crc32c import crc32c
 
 from trove_async._concurrency import OwnedTask
 from trove_async.driver import DriverContext
+from trove_async.errors import ClosedError
 from trove_async.events import Events
 from trove_async.models import (
     DeleteOptions,
@@ -74,7 +75,11 @@ async def opened(
     async def attach(inner: AsyncDriver) -> AsyncDriver:
         if not any(one is inner for one in attached):
             attached.append(inner)
-            await inner.open(context)
+            try:
+                await inner.open(context)
+            except ClosedError:
+                attached.remove(inner)  # it is another's, who goes on using it
+                raise
         return inner
 
     context = DriverContext(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.drivers.gcs.cloud import Cloud
 from tests.drivers.gcs.cloud_server import serving
 from trove_async.drivers import GCSDriver
+from trove_async.errors import ClosedError
 from trove_async.testing import opened
 
 
@@ -29,6 +32,14 @@ async def test_bucket_is_as_the_service_chooses_unless_told() -> None:
     async with serving(cloud) as url, opened(GCSDriver(endpoint_url=url)) as driver:
         await driver.create_bucket("bucket")
     assert cloud.settings["bucket"].keys() == {"project", "name"}
+
+
+async def test_driver_that_is_open_is_not_opened_by_another() -> None:
+    async with serving(Cloud()) as url, opened(GCSDriver(endpoint_url=url)) as driver:
+        with pytest.raises(ClosedError, match="make one for each"):
+            async with opened(driver):
+                pass
+        await driver.create_bucket("bucket")
 
 
 async def test_everything_goes_through_the_proxy() -> None:

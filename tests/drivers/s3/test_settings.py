@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.s3.script import answer
+from tests.drivers.s3.script import EMPTY_PAGE, answer
 from trove_async.drivers.s3 import S3Driver
-from trove_async.errors import ConfigError
+from trove_async.errors import ClosedError, ConfigError
+from trove_async.models import ListOptions
+from trove_async.testing import opened
 
 
 @pytest.mark.parametrize(
@@ -46,3 +48,12 @@ async def test_service_says_what_it_is(play: Any, server: str) -> None:
         assert driver.capabilities.ordered == (server == "MinIO")
         assert driver.capabilities.delete_if_match == (server != "MinIO")
         assert driver.capabilities.private_namespace
+
+
+async def test_driver_that_is_open_is_not_opened_by_another(play: Any) -> None:
+    _, opening = play(answer(200, EMPTY_PAGE))
+    async with opening as driver:
+        with pytest.raises(ClosedError, match="make one for each"):
+            async with opened(driver):
+                pass
+        assert not (await driver.list_page("bucket", ListOptions())).entries

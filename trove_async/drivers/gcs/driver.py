@@ -183,6 +183,8 @@ class GCSDriver:
 
     async def open(self, context: DriverContext) -> None:
         """Read the credentials; nobody is asked anything yet."""
+        if self._open is not None:
+            raise ClosedError("this driver is open in another store: make one for each")
         self._backend = context.backend
         self._permit_seconds = context.timeout.permit
         if not self._anonymous:

@@ -228,6 +228,8 @@ class S3Driver:
 
     async def open(self, context: DriverContext) -> None:
         """Find out where the service is and, unless that was said, what it is."""
+        if self._open is not None:
+            raise ClosedError("this driver is open in another store: make one for each")
         session = Session(self._identity)
         self._endpoint = endpoint = await session.endpoint()
         self._permit_seconds = context.timeout.permit
