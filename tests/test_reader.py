@@ -56,6 +56,25 @@ async def test_save_that_is_cancelled_at_any_step_leaves_no_file_beside(
     assert await in_thread(look) == ({"saved"}, BODY)
 
 
+@pytest.mark.parametrize("size", [-1, 1000])
+async def test_progress_that_raises_loses_no_byte(store: Trove, size: int) -> None:
+    raising = iter([False, True] * 10_000)
+
+    def progress(*_: int | None) -> None:
+        if next(raising):
+            raise LookupError
+
+    got, failures = [], 0
+    async with store.get("data", "key", progress=progress) as obj:
+        while obj.remaining:
+            try:
+                got.append(await obj.read(size))
+            except LookupError:
+                failures += 1
+    assert failures
+    assert b"".join(got) == BODY
+
+
 async def test_readinto_of_memory_that_cannot_be_written_loses_no_byte(store: Trove) -> None:
     async with store.get("data", "key") as obj:
         with pytest.raises(TypeError, match="bytearray"):

@@ -60,7 +60,7 @@ class ObjectReader:
         self._check_usable = check_usable
         self._context: AbstractAsyncContextManager[DriverReader] | None = context
         self._body = body
-        # Read by a call that was to return all, and was cancelled or failed before it could.
+        # Read by a call that was cancelled, or failed, before it could return it.
         self._held: list[bytes] = []
         self._progress = progress
         self._loop = asyncio.get_running_loop()
@@ -150,7 +150,11 @@ class ObjectReader:
         self._check_usable()
         data = await self._body.read(size)
         if self._progress is not None and data:
-            self._progress(self._total - self._body.remaining, self._total)
+            try:
+                self._progress(self._total - self._body.remaining, self._total)
+            except BaseException:
+                self._held.append(data)
+                raise
         return data
 
     async def aclose(self) -> None:

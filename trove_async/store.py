@@ -260,7 +260,8 @@ class Trove:
             version_id: One version, where the backend keeps them.
             if_match: Only this version: its etag, or its ObjectInfo.
             if_none_match: Only another version than this.
-            progress: Called with the bytes read so far and in all.
+            progress: Called with the bytes read so far and in all. What it raises ends that read, and
+                loses nothing: read on.
 
         Raises:
             ObjectNotFoundError: There is no such object.
