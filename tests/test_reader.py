@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from trove_async import ClosedError, Trove
+from trove_async import BodyConsumedError, ClosedError, Trove
 from trove_async._concurrency import in_thread
 from trove_async.drivers import MemoryDriver
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 BODY = b"0123456789" * 150_000
@@ -54,6 +56,45 @@ async def test_save_that_is_cancelled_at_any_step_leaves_no_file_beside(
         assert task.cancelled() or task.exception() is None
     await save()
     assert await in_thread(look) == ({"saved"}, BODY)
+
+
+async def test_save_takes_any_name_that_a_file_may_have(store: Trove, tmp_path: Path) -> None:
+    target = tmp_path / ("n" * 255)
+    async with store.get("data", "key") as obj:
+        await obj.save(target)
+    assert await in_thread(lambda: list(tmp_path.iterdir())) == [target]
+    assert await in_thread(target.read_bytes) == BODY
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+async def test_save_replaces_nothing_but_a_file(
+    store: Trove, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    target = tmp_path / "there"
+    await in_thread(make, target)
+    before = await in_thread(target.stat)
+    async with store.get("data", "key") as obj:
+        with pytest.raises(FileExistsError):
+            await obj.save(target)
+        assert (await in_thread(target.stat)).st_ino == before.st_ino
+        assert await in_thread(lambda: list(tmp_path.iterdir())) == [target]
+        assert await obj.read() == BODY
+
+
+async def test_what_a_failed_save_has_read_is_not_missed_unseen(
+    store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    async with store.get("data", "key") as obj:
+        with monkeypatch.context() as patched, pytest.raises(OSError, match="no room"):
+            patched.setattr(os, "replace", full)
+            await obj.save(tmp_path / "first")
+        for again in (lambda: obj.save(tmp_path / "second"), obj.read, lambda: obj.read(10)):
+            with pytest.raises(BodyConsumedError, match="open the object again"):
+                await again()
+    assert await in_thread(lambda: list(tmp_path.iterdir())) == []
 
 
 @pytest.mark.parametrize("size", [-1, 1000])

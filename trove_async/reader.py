@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import stat
 import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, Self
@@ -42,6 +44,7 @@ class ObjectReader:
         "_loop",
         "_progress",
         "_told",
+        "_torn",
         "_total",
         "info",
         "range",
@@ -62,6 +65,7 @@ class ObjectReader:
         self._body = body
         # Read by a call that was cancelled, or failed, before it could return it.
         self._held: list[bytes] = []
+        self._torn = False  # some of it was read for a file that did not come to be
         self._progress = progress
         self._loop = asyncio.get_running_loop()
         self._told = told
@@ -113,10 +117,21 @@ class ObjectReader:
         """Write the rest of the body to a file, which appears whole or not at all.
 
         A file of that name is replaced. After an error or a cancel the old one is untouched, and
-        nothing lies beside it; a cancel while the new one takes its place is too late.
+        nothing lies beside it; a cancel while the new one takes its place is too late. What was
+        read for it by then is lost, so that the reader can only be closed.
+
+        Raises:
+            BodyConsumedError: An earlier save failed midway.
+            FileExistsError: Something is there that is no file: a device, a pipe, a directory.
+            OSError: The file could not be written.
+            TroveError: As `read` does.
         """
-        partial = f"{os.fspath(path)}.{os.urandom(4).hex()}.part"
+        target = os.fsdecode(path)
+        # Named after nothing: any name that the file may have is short enough.
+        partial = os.path.join(os.path.dirname(target), f".{os.urandom(8).hex()}.part")  # noqa: PTH118, PTH120
         opened: list[BinaryIO] = []
+        await in_thread(_check_replaceable, target)
+        before = self.remaining
         try:
             try:
                 # A thread's call ends even if the task is cancelled: so it opens into what we see.
@@ -126,8 +141,11 @@ class ObjectReader:
             finally:
                 for file in opened:
                     await in_thread(file.close)
-            await in_thread(os.replace, partial, path)
+            await in_thread(os.replace, partial, target)
         except BaseException:
+            if self.remaining < before:
+                self._torn = True
+                self._held.clear()
             with suppress(FileNotFoundError):
                 await in_thread(os.unlink, partial)
             raise
@@ -147,6 +165,10 @@ class ObjectReader:
     async def _pull(self, size: int) -> bytes:
         if self._context is None:
             raise ClosedError("this reader is closed: open the object again with store.get")
+        if self._torn:
+            raise BodyConsumedError(
+                "a save that failed has read some of this body: open the object again with store.get"
+            )
         self._check_usable()
         data = await self._body.read(size)
         if self._progress is not None and data:
@@ -185,6 +207,13 @@ class ObjectReader:
         context, self._context = self._context, None
         if context is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(_close_later, context)
+
+
+def _check_replaceable(path: str) -> None:
+    with suppress(FileNotFoundError):
+        mode = os.lstat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            raise FileExistsError(errno.EEXIST, "what is there is no file, and stays", path)
 
 
 def _close_later(context: AbstractAsyncContextManager[DriverReader]) -> None:
