@@ -308,7 +308,11 @@ class Line:
         loop = asyncio.get_running_loop()
         place: asyncio.Future[None] = loop.create_future()
         self._waiting[place] = count
-        self._nudge()
+        try:
+            self._nudge()
+        except BaseException:
+            self.leave(place, count)
+            raise
         if self._timer is None and self._waiting:
             self._timer = loop.call_later(NUDGE_SECONDS, self._look, loop)
         return place
@@ -358,10 +362,12 @@ class Line:
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
-        if self._waiting:
-            self._nudge()
-        if self._waiting:
-            self._timer = loop.call_later(NUDGE_SECONDS, self._look, loop)
+        try:
+            if self._waiting:
+                self._nudge()
+        finally:
+            if self._waiting:
+                self._timer = loop.call_later(NUDGE_SECONDS, self._look, loop)
 
 
 class Parkable(Protocol):

@@ -120,7 +120,11 @@ class Body:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        await self._leaf.retrying("get", self._bucket, self._key, self._first)
+        try:
+            await self._leaf.retrying("get", self._bucket, self._key, self._first)
+        except BaseException:
+            await self._disconnect()  # it was open, and a listener has raised
+            raise
         return self
 
     async def __aexit__(
@@ -374,9 +378,9 @@ class Body:
 
     def park(self) -> None:
         """Give the connection up because somebody else waits for one and nobody reads here."""
+        self._close_later()
         if self._leaf.events:
             self._emit("park")
-        self._close_later()
 
     # -- failures --------------------------------------------------------------------------------
 

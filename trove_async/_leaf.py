@@ -246,7 +246,11 @@ class Leaf:
         started = clock()
         await permits.acquire(self.timeout.permit)
         if self.events:
-            self._tell(operation, bucket, key, kind="wait", duration=clock() - started)
+            try:
+                self._tell(operation, bucket, key, kind="wait", duration=clock() - started)
+            except BaseException:
+                permits.release()
+                raise
 
     async def write(
         self, operation: str, bucket: str, key: str, size: int, work: Callable[[], Awaitable[T]]
@@ -390,18 +394,23 @@ class Leaf:
     async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
         """Open an upload whose parts and commit are retried."""
         driver = cast("Uploading", self.driver)
+        context: AbstractAsyncContextManager[Upload]
+        opened: Upload | None = None
 
-        async def enter() -> tuple[AbstractAsyncContextManager[Upload], Upload]:
+        async def enter() -> Upload:
+            nonlocal context, opened
             context = driver.upload(bucket, key, options)
-            return context, await self.answer(context.__aenter__())
+            opened = await self.answer(context.__aenter__())
+            return opened
 
         with self._uploads.one():
-            context, opened = await self.retrying("upload", bucket, key, enter)
             try:
-                yield _LeafUpload(self, opened, bucket, key, options)
+                entered = await self.retrying("upload", bucket, key, enter)
+                yield _LeafUpload(self, entered, bucket, key, options)
             except BaseException as error:
-                with shielded(), suppress(TroveError):  # what could not be undone is litter
-                    await context.__aexit__(type(error), error, error.__traceback__)
+                if opened is not None:
+                    with shielded(), suppress(TroveError):  # what could not be undone is litter
+                        await context.__aexit__(type(error), error, error.__traceback__)
                 raise
             with shielded(), suppress(TroveError):  # it is committed, whatever comes now
                 await context.__aexit__(None, None, None)

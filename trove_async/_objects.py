@@ -81,14 +81,16 @@ class Objects:
         self, bucket: str, key: str, options: GetOptions, progress: Progress | None
     ) -> ObjectReader:
         """Open a body."""
+        reader: ObjectReader | None = None
 
         async def work() -> ObjectReader:
+            nonlocal reader
             backend = await self._resolve(bucket, key)
             _checks.check_get(backend, options)
             context = backend.driver.get(bucket, key, options)
             told = self._core.told_body("get", bucket, key)
             body = Verified(await context.__aenter__())
-            return ObjectReader(
+            reader = ObjectReader(
                 context,
                 body,
                 body.info.located(backend=backend.name),
@@ -96,8 +98,15 @@ class Objects:
                 self._core.check_usable,
                 told=told,
             )
+            return reader
 
-        return await self._reading("get", bucket, key, work)
+        try:
+            return await self._reading("get", bucket, key, work)
+        except BaseException:
+            if reader is not None:  # a listener has raised
+                with shielded():
+                    await reader.aclose()
+            raise
 
     async def read(self, bucket: str, key: str, options: GetOptions, limit: int | None) -> bytes:
         """Return a body, of at most `limit` bytes."""

@@ -120,7 +120,14 @@ async def room_for(size: int, pool: BufferPool, told: Told) -> Lease | SpillFile
     clock = asyncio.get_running_loop().time
     started = clock()
     room = await pool.lease_or_spill(size)
-    told("wait", size, clock() - started)
+    try:
+        told("wait", size, clock() - started)
+    except BaseException:
+        if isinstance(room, SpillFile):
+            await room.aclose()
+        else:
+            room.release()
+        raise
     return room
 
 
@@ -260,10 +267,10 @@ class StreamParts:
             ):
                 await spill.write(piece)
             part = await self._part(offset)
+            self._told("spill", part.size)
         except BaseException:
             await spill.aclose()
             raise
-        self._told("spill", part.size)
         return Filled(part, (), spill=spill, lanes=self._backend.spill_lanes)
 
     async def _part(self, offset: int) -> Part:
