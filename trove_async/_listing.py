@@ -240,8 +240,9 @@ class ObjectIterator(_Entries[E]):
     def cursor(self) -> str | None:
         """Where the listing stands: behind the last entry returned, before the first one None.
 
-        Passed to `Trove.list` with the same arguments it goes on from there: exactly, where every
-        backend lists in order; elsewhere objects changed meanwhile may be missed or come twice.
+        Passed to `Trove.list` with the same arguments, but for ``start_after``, which it holds, it
+        goes on from there: exactly, where every backend lists in order; elsewhere objects changed
+        meanwhile may be missed or come twice.
         """
         if self._listing is None or not self._taken:
             return self._given_cursor

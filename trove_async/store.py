@@ -507,7 +507,8 @@ class Trove:
             prefix: Only keys that begin so.
             delimiter: Keys that hold it after the prefix are told as one `Prefix`.
             start_after: Only entries greater than this, bytewise.
-            cursor: Go on where a listing with the same arguments stood (`ObjectIterator.cursor`).
+            cursor: Go on where a listing with the same arguments stood (`ObjectIterator.cursor`);
+                its ``start_after`` is not given again.
             page_size: Entries fetched at a time from each backend.
             details: Look every object up whose page did not tell all (`ObjectInfo.complete`).
             include_shadowed: Also show objects that the routes hide, of every backend.

@@ -286,7 +286,7 @@ class Client:
 
     async def _payload_hash(self, views: Sequence[memoryview] | PartSource) -> str:
         if not self._signs_payload:
-            return UNSIGNED_PAYLOAD  # TLS protects it, and its checksum is compared
+            return UNSIGNED_PAYLOAD  # its checksum is compared, and TLS, if any, protects it
         if not isinstance(views, Sequence):
             return await views.digest("sha256")
         if not views:
