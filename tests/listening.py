@@ -22,10 +22,13 @@ async def listening(
 ) -> AsyncIterator[int]:
     """Serve every connection to the port that is yielded, until this is left.
 
+    What `serve` raises, such as what a test asserts there, is raised when it is left.
+
     The tasks are held, as asyncio holds none of them: one that waits for what only it knows would be
     collected at any time, with a warning in whichever test is running then.
     """
     tasks: set[asyncio.Task[object]] = set()
+    failures: list[Exception] = []
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -38,6 +41,8 @@ async def listening(
             pass  # the client has left
         except asyncio.CancelledError:
             writer.transport.abort()  # nobody is there any more who reads what was written
+        except Exception as error:  # noqa: BLE001 - raised below
+            failures.append(error)
         finally:
             writer.close()
 
@@ -51,6 +56,8 @@ async def listening(
         if tasks:
             await asyncio.wait(tasks)
         await server.wait_closed()
+    if failures:
+        raise failures[0]
 
 
 @asynccontextmanager
