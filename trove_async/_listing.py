@@ -194,11 +194,13 @@ class _Entries(Generic[E]):
         return sum(len(batch.entries) for batch in self._arrived) - self._taken
 
     def _turn(self) -> bool:
-        """Let go of the first batch, all returned, if another one has arrived."""
-        if len(self._arrived) <= bool(self._entries):
-            return False
+        """Go on to the next batch, the first one's entries being returned, if it has arrived."""
         if self._entries:
+            if len(self._arrived) == 1:
+                return False
             self._arrived.popleft()
+        elif not self._arrived:
+            return False
         # Prefixes come only where a delimiter was given, as E says.
         self._entries, self._taken = cast("Sequence[E]", self._arrived[0].entries), 0
         return True
