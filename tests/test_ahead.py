@@ -37,7 +37,7 @@ def _every_connection_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def pool() -> BufferPool:
     """Return one in which a piece has 4 MiB, and of which two may be under way."""
-    return BufferPool(16 * MiB, 1 * MiB)
+    return BufferPool(32 * MiB, 1 * MiB)
 
 
 def sliced(**options: Any) -> Fake:
@@ -68,7 +68,7 @@ async def test_pieces_come_in_order_whatever_is_asked_for(size: int, *, readinto
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
             got = await obj.read(MiB) + await obj.read(MiB)
-            assert leased(store) == 8 * MiB  # half of the pool
+            assert leased(store) == 8 * MiB  # a quarter of the pool
             got += await rest_of(obj, size)
         assert got == BODY
         assert fake.count("get") == 3
@@ -182,8 +182,8 @@ async def test_pieces_are_given_up_for_who_waits_and_read_again() -> None:
         async with store.get("bucket", "key") as obj:
             got = await obj.read(MiB) + await obj.read(MiB)
             await wait_until(lambda: fake.open_readers == 1)
-            leases = [await store.pool.lease(MiB, timeout=5) for _ in range(16)]
-            assert leased(store) == 16 * MiB
+            leases = [await store.pool.lease(MiB, timeout=5) for _ in range(32)]
+            assert leased(store) == 32 * MiB
             got += await obj.read(MiB)
             for lease in leases:
                 lease.release()
@@ -254,7 +254,7 @@ async def test_close_at_any_moment_holds_nothing_and_hands_out_nothing_stale(tim
         for _ in range(times):
             await asyncio.sleep(0)
         await obj.aclose()
-        lease = store.pool.try_lease(16 * MiB)
+        lease = store.pool.try_lease(32 * MiB)
         assert lease is not None
         for view in lease.views:
             view[:] = bytes(MiB)
@@ -336,7 +336,7 @@ async def test_stream_lands_in_a_slot_that_is_given_back(monkeypatch: pytest.Mon
             assert (leased(store), fake.count("readinto")) == (0, 0)
             got += await obj.read(MiB)
             assert (leased(store), fake.count("readinto")) == (MiB, 1)
-            leases = [await store.pool.lease(MiB, timeout=5) for _ in range(16)]
+            leases = [await store.pool.lease(MiB, timeout=5) for _ in range(32)]
             got += await obj.read(MiB)  # without
             for lease in leases:
                 lease.release()

@@ -1,9 +1,9 @@
 """Reading ahead: a stream that its one connection is too slow for is fetched over several at once.
 
 Each piece is a range of the version that the body pinned, on its way into leased memory. Pieces are
-begun only with what is free: a permit that nobody waits for, and memory of the half of the pool that
-is never needed for them. They are handed out in order, and what nobody comes for is given up as soon
-as somebody waits for its memory.
+begun only with what is free: a permit that nobody waits for, and memory of a part of the pool. They
+are handed out in order, and what nobody comes for is given up as soon as somebody waits for its
+memory.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ connection would look slow to a busy service, and more of them would make it bus
 
 TRIAL = 4 * MiB
 """Bytes that a connection is given to show how fast it is: most begin slowly."""
+
+
+SHARE = 4
+"""Of how many parts of the pool one is for this: what the default one has is eight pieces."""
 
 
 class Fetch(Protocol):
@@ -104,7 +108,9 @@ class Ahead:
             if leaf.tasks.closed or not leaf.reads.try_acquire():
                 return
             piece = _Piece(start, min(start + self._size, self._end))
-            lease = leaf.pool.try_lease(piece.end - start, revoke=partial(self._revoke, piece))
+            lease = leaf.pool.try_lease(
+                piece.end - start, revoke=partial(self._revoke, piece), share=SHARE
+            )
             if lease is None:
                 leaf.reads.release()
                 return
