@@ -36,7 +36,6 @@ connection would look slow to a busy service, and more of them would make it bus
 TRIAL = 4 * MiB
 """Bytes that a connection is given to show how fast it is: most begin slowly."""
 
-
 SHARE = 4
 """Of how many parts of the pool one is for this: what the default one has is eight pieces."""
 

@@ -186,9 +186,10 @@ class Body:
                 failure = None
             try:
                 connection = self._connection or await self._reconnect()
-                started, busy = clock(), thread_time()
+                judged = size >= SLOT  # less says more of who asks than of the connection
+                started, busy = (clock(), thread_time()) if judged else (0.0, 0.0)
                 data = await self._receive(connection.reader, size)
-                if size >= SLOT:  # less says more of who asks for it than of the connection
+                if judged:
                     waited = max(clock() - started - (thread_time() - busy), 0.0)
                     self._waited += waited
                     self._arrived_bytes += len(data)

@@ -110,11 +110,15 @@ BROKEN: dict[str, bytes] = {
 }
 
 
-def answering(*pieces: bytes) -> Handler:
+def answering(*pieces: bytes, left: asyncio.Event | None = None) -> Handler:
     async def handler(peer: Peer) -> None:
-        while True:
-            await peer.request()
-            await peer.say(*pieces)
+        try:
+            while True:
+                await peer.request()
+                await peer.say(*pieces)
+        finally:
+            if left is not None:
+                left.set()
 
     return handler
 

@@ -244,13 +244,7 @@ async def test_cancel_leaves_no_connection(transport: Transport, point: str) -> 
 async def test_closed_transport_has_no_connections(make: Callable[..., Transport]) -> None:
     transport = make()
     left = asyncio.Event()
-
-    async def handler(peer: Peer) -> None:
-        try:
-            await answering(b"HTTP/1.1 204 No Content\r\n\r\n")(peer)
-        finally:
-            left.set()
-
+    handler = answering(b"HTTP/1.1 204 No Content\r\n\r\n", left=left)
     async with serving(handler) as server:
         (await transport.send("GET", server.origin, "/", {})).close()
         await transport.aclose()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.http.peers import QUICK, Peer, answering, body_of, serving
+from tests.http.peers import QUICK, answering, body_of, serving
 from trove_async._concurrency import OwnedTask
 from trove_async._http import SocketTransport
 
@@ -18,13 +18,7 @@ pytestmark = pytest.mark.uvloop
 async def test_connection_is_closed_when_it_was_not_needed_for_long() -> None:
     transport = SocketTransport(QUICK)
     left = asyncio.Event()
-
-    async def handler(peer: Peer) -> None:
-        try:
-            await answering(b"HTTP/1.1 204 No Content\r\n\r\n")(peer)
-        finally:
-            left.set()
-
+    handler = answering(b"HTTP/1.1 204 No Content\r\n\r\n", left=left)
     async with serving(handler) as server:
         (await transport.send("GET", server.origin, "/", {})).close()
         (connection,) = transport._connections
