@@ -20,8 +20,8 @@ URL                      backend                                     options
 What an ``s3`` URL calls a region looks like one (``eu-west-1``); a bucket may follow it
 (``s3://eu-west-1/BUCKET/PREFIX``), and keys may stand before either. Without keys the SDK's usual
 chain has them. More options: ``path_style=true``, ``profile``, ``role_arn``, ``dialect``,
-``payload_signing``, ``expected_bucket_owner`` and ``max_connections``; a secret with a ``/``, ``?`` or ``#`` is written
-with ``%2F``, ``%3F`` or ``%23``.
+``payload_signing``, ``expected_bucket_owner`` and ``max_connections``; a secret with a ``/``, ``?``
+or ``#`` is written with ``%2F``, ``%3F`` or ``%23``.
 
 A ``gcs`` URL without a bucket (``gcs://?project=P``) has buckets as themselves. Its options are
 ``credentials`` (a file's path), ``project``, ``endpoint``, ``anonymous``, ``location`` and

@@ -18,10 +18,9 @@ from ._client import JSON
 from ._failures import ConflictError
 from ._names import bucket_path, check_bucket, encode_query
 from ._resources import bucket_of
-from ._versions import versioning
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from trove_async.models import BucketInfo
 
@@ -92,11 +91,12 @@ class Buckets:
     async def set_versioning(self, bucket: str, *, enabled: bool) -> None:
         """Make a bucket keep versions from now on, or no more."""
         target = bucket_path(bucket) + encode_query({"fields": "name"})
+        said = {"versioning": {"enabled": enabled}}
         try:
-            await self._client.ask("PATCH", target, JSON, [memoryview(versioning(enabled))])
+            await self._client.ask("PATCH", target, JSON, [_document(said)])
         except NotFoundError as error:
             raise BucketNotFoundError(error.message, bucket=bucket) from error
 
 
-def _document(said: dict[str, str]) -> memoryview:
+def _document(said: Mapping[str, object]) -> memoryview:
     return memoryview(json.dumps(said).encode())

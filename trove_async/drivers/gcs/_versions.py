@@ -7,7 +7,6 @@ first; the contract wants the newest first. So a page here ends where a key does
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -101,8 +100,3 @@ def _version(said: Mapping[str, Any], bucket: str, backend: str) -> VersionInfo:
         latest=not said.get("timeDeleted"),
         backend=backend,
     )
-
-
-def versioning(enabled: bool) -> bytes:  # noqa: FBT001 - reads as a sentence
-    """Return the document that makes a bucket keep versions, or no more."""
-    return json.dumps({"versioning": {"enabled": enabled}}).encode()
