@@ -68,13 +68,18 @@ class Capabilities:
     Attributes:
         put_if_none_match: put honours ``if_none_match="*"``, decided where the object is stored.
         put_if_match: put honours ``if_match``, likewise.
+        commit_conditions: An upload's commit honours those of the two that put honours.
+        copy_conditions: A server-side copy honours those of the two that put honours.
         get_conditions: get honours ``if_match`` and ``if_none_match``.
         delete_if_match: delete honours ``if_match``.
         ranges: get honours ``range``. Without it a broken download cannot resume.
         checksums: The kinds of checksum that head reports for what was put with them.
         metadata: User metadata is kept.
-        headers: content_type, cache_control, content_disposition and content_encoding are kept.
+        headers: content_type, cache_control, content_disposition, content_encoding and
+            content_language are kept.
+        expires: expires is kept.
         tags: Tags are kept.
+        upload_tags: Tags of an object that is uploaded in parts are kept, where tags are.
         storage_class: A storage class may be chosen.
         upload: `Uploading` is implemented.
         parallel_parts: Parts of one upload that may be sent at once; 1: each after the one before.
@@ -99,19 +104,24 @@ class Capabilities:
         embedded: Calls wait for no network: no timeouts are armed around them.
         max_reads: Readers that may be open at once; None: any number.
         max_writes: Calls of put and send that may be under way at once; None: any number.
+        max_requests: Other calls that may be under way at once; None: any number.
         max_key_bytes: The most bytes of a key in UTF-8, at most 1,024.
         max_metadata_bytes: The most bytes of user metadata, names and values together.
     """
 
     put_if_none_match: bool = False
     put_if_match: bool = False
+    commit_conditions: bool = True
+    copy_conditions: bool = True
     get_conditions: bool = False
     delete_if_match: bool = False
     ranges: bool = False
     checksums: frozenset[str] = frozenset()
     metadata: bool = False
     headers: bool = False
+    expires: bool = False
     tags: bool = False
+    upload_tags: bool = True
     storage_class: bool = False
     upload: bool = False
     parallel_parts: int = 1
@@ -133,6 +143,7 @@ class Capabilities:
     embedded: bool = False
     max_reads: int | None = None
     max_writes: int | None = None
+    max_requests: int | None = None
     max_key_bytes: int = 1024
     max_metadata_bytes: int = 2048
 
@@ -152,6 +163,7 @@ _AT_LEAST_ONE = (
     "max_parts",
     "max_reads",
     "max_writes",
+    "max_requests",
 )
 
 

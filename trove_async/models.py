@@ -49,6 +49,9 @@ class ObjectInfo(_Listed):
         cache_control: As given to put.
         content_disposition: As given to put.
         content_encoding: As given to put.
+        content_language: As given to put.
+        expires: As given to put, in UTC and whole seconds. An Expires header that is no valid date
+            stands for a moment in the past (RFC 9111, 5.3) and is given as 1970-01-01.
         checksums: Checksums of the whole content, by algorithm (``crc32c``, ``crc64nvme``,
             ``sha256``, ``md5``), in base64 of their big-endian bytes as S3 and GCS write them.
         version_id: The backend's id of this version, where it keeps versions.
@@ -71,13 +74,15 @@ class ObjectInfo(_Listed):
     cache_control: str | None
     content_disposition: str | None
     content_encoding: str | None
+    content_language: str | None
+    expires: datetime | None
     checksums: Mapping[str, str] = field(hash=False)
     version_id: str | None
     backend: str
     complete: bool
     write_id: str | None = field(repr=False)
 
-    def __init__(  # noqa: C901 - a line an attribute
+    def __init__(  # noqa: C901, PLR0912 - a line an attribute
         self,
         *,
         bucket: str,
@@ -93,6 +98,8 @@ class ObjectInfo(_Listed):
         cache_control: str | None = None,
         content_disposition: str | None = None,
         content_encoding: str | None = None,
+        content_language: str | None = None,
+        expires: datetime | None = None,
         checksums: Mapping[str, str] | None = None,
         version_id: str | None = None,
         backend: str = "",
@@ -124,6 +131,10 @@ class ObjectInfo(_Listed):
             _set_content_disposition(self, content_disposition)
         if content_encoding is not None:
             _set_content_encoding(self, content_encoding)
+        if content_language is not None:
+            _set_content_language(self, content_language)
+        if expires is not None:
+            _set_expires(self, expires)
         if checksums:
             _set_checksums(self, checksums)
         if version_id is not None:
@@ -194,6 +205,8 @@ class ObjectInfo(_Listed):
             cache_control=self.cache_control,
             content_disposition=self.content_disposition,
             content_encoding=self.content_encoding,
+            content_language=self.content_language,
+            expires=self.expires,
             checksums=self.checksums,
             version_id=self.version_id,
             backend=self.backend if backend is None else backend,
@@ -216,6 +229,8 @@ class ObjectInfo(_Listed):
     _set_cache_control,
     _set_content_disposition,
     _set_content_encoding,
+    _set_content_language,
+    _set_expires,
     _set_checksums,
     _set_version_id,
     _set_backend,
@@ -435,6 +450,8 @@ class PutOptions:
     cache_control: str | None = None
     content_disposition: str | None = None
     content_encoding: str | None = None
+    content_language: str | None = None
+    expires: datetime | None = None
     if_match: str | None = None
     if_none_match: str | None = None
     checksums: Mapping[str, str] = field(default_factory=dict, hash=False)
