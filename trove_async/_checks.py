@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from . import _names
@@ -101,6 +102,8 @@ def put_options(
     cache_control: str | None = None,
     content_disposition: str | None = None,
     content_encoding: str | None = None,
+    content_language: str | None = None,
+    expires: datetime | None = None,
     if_none_match: str | None = None,
     if_match: str | ObjectInfo | None = None,
     write_id: str | None = None,
@@ -109,7 +112,8 @@ def put_options(
 
     Raises:
         InvalidNameError: A value that no header can carry, or a metadata name of our own.
-        ValueError: A negative size, or an ``if_none_match`` other than ``"*"``.
+        ValueError: A negative size, an ``if_none_match`` other than ``"*"``, or `expires` is a
+            naive datetime.
     """
     if size is not None:
         if not isinstance(size, int):
@@ -125,20 +129,35 @@ def put_options(
     _names.check_header("cache_control", cache_control)
     _names.check_header("content_disposition", content_disposition)
     _names.check_header("content_encoding", content_encoding)
+    _names.check_header("content_language", content_language)
     _names.check_header("storage_class", storage_class)
     return PutOptions(
         size=size,
-        content_type=content_type,
+        content_type=content_type or None,
         metadata={} if metadata is None else checked_metadata(metadata),
         tags={} if tags is None else _checked_tags(tags),
-        storage_class=storage_class,
-        cache_control=cache_control,
-        content_disposition=content_disposition,
-        content_encoding=content_encoding,
+        storage_class=storage_class or None,
+        cache_control=cache_control or None,
+        content_disposition=content_disposition or None,
+        content_encoding=content_encoding or None,
+        content_language=content_language or None,
+        expires=None if expires is None else _whole_seconds("expires", expires),
         if_match=etag_of(if_match),
         if_none_match=if_none_match,
         write_id=write_id,
     )
+
+
+def _whole_seconds(name: str, moment: datetime) -> datetime:
+    """Return a moment in UTC without its fraction of a second: all that an HTTP date can hold."""
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{name} must be a datetime, got {type(moment).__name__}")
+    if moment.utcoffset() is None:
+        raise ValueError(f"{name} must be an aware datetime: give it a time zone, such as UTC")
+    try:
+        return moment.astimezone(UTC).replace(microsecond=0)
+    except OverflowError:
+        raise ValueError(f"{name} must be in the years 1 to 9999 of UTC, got {moment}") from None
 
 
 def changes(
@@ -218,6 +237,8 @@ _PUT_NEEDS = (
     ("cache_control", "headers", "keep cache_control"),
     ("content_disposition", "headers", "keep content_disposition"),
     ("content_encoding", "headers", "keep content_encoding"),
+    ("content_language", "headers", "keep content_language"),
+    ("expires", "expires", "keep expires"),
 )
 """What options a backend may lack: the option, the capability, and what it is in words."""
 

@@ -22,6 +22,7 @@ from .router import DEFAULT, Pinned, Router
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+    from datetime import datetime
     from types import TracebackType
 
     from ._backends import Backend
@@ -174,6 +175,8 @@ class Trove:
         cache_control: str | None = None,
         content_disposition: str | None = None,
         content_encoding: str | None = None,
+        content_language: str | None = None,
+        expires: datetime | None = None,
         if_none_match: str | None = None,
         if_match: str | ObjectInfo | None = None,
         progress: Progress | None = None,
@@ -200,6 +203,9 @@ class Trove:
             cache_control: For HTTP clients that are handed the object.
             content_disposition: Likewise.
             content_encoding: Likewise; the body is stored as it is.
+            content_language: Likewise: the language of its readers, such as ``"de-CH"``.
+            expires: Likewise: an aware datetime, kept in UTC and whole seconds. The object itself
+                is not deleted then.
             if_none_match: ``"*"``: create only.
             if_match: Replace only this version: its etag, or its ObjectInfo.
             progress: Called with the bytes that the backend has taken so far, and those in all
@@ -231,6 +237,8 @@ class Trove:
             cache_control=cache_control,
             content_disposition=content_disposition,
             content_encoding=content_encoding,
+            content_language=content_language,
+            expires=expires,
             if_none_match=if_none_match,
             if_match=if_match,
             write_id=self._core.new_write_id(),

@@ -49,7 +49,7 @@ HEADERS = {
             name: texts.filter(bool)
             for name in (
                 "content_type", "cache_control", "content_disposition",
-                "content_encoding", "storage_class",
+                "content_encoding", "content_language", "storage_class",
             )
         },
     ),
@@ -63,7 +63,10 @@ def test_resource_tells_what_the_options_say(
     info = info_of({**RESOURCE, **said}, bucket="b", backend="x")
     assert info.metadata == metadata
     assert info.write_id == write_id
-    for name in ("cache_control", "content_disposition", "content_encoding", "storage_class"):
+    for name in (
+        "cache_control", "content_disposition", "content_encoding", "content_language",
+        "storage_class",
+    ):  # fmt: skip
         assert getattr(info, name) == headers.get(name)
     assert info.content_type == headers.get("content_type", DEFAULT_TYPE)
     assert (info.key, info.size, info.etag, info.version_id) == ("key", 5, "17", "17")

@@ -39,11 +39,12 @@ _HEADERS: Final = {
     "cache_control": "cacheControl",
     "content_disposition": "contentDisposition",
     "content_encoding": "contentEncoding",
+    "content_language": "contentLanguage",
 }
 
 FIELDS: Final = (
     "name,size,generation,updated,contentType,metadata,storageClass,cacheControl,"
-    "contentDisposition,contentEncoding,crc32c,md5Hash"
+    "contentDisposition,contentEncoding,contentLanguage,crc32c,md5Hash"
 )
 """What is asked for of an object's resource: all that `info_of` looks at, and nothing else."""
 
@@ -113,6 +114,7 @@ def info_of(said: Mapping[str, Any], *, bucket: str, backend: str) -> ObjectInfo
             cache_control=said.get("cacheControl") or None,
             content_disposition=said.get("contentDisposition") or None,
             content_encoding=said.get("contentEncoding") or None,
+            content_language=said.get("contentLanguage") or None,
             checksums=checksums,
             version_id=generation,
             backend=backend,
@@ -169,6 +171,7 @@ def info_from(
             cache_control=None if cache_control in _SERVED_BY_DEFAULT else cache_control,
             content_disposition=headers.get("content-disposition"),
             content_encoding=None if encoding == "identity" else encoding,
+            content_language=headers.get("content-language"),
             checksums=checksums,
             version_id=generation,
             backend=backend,

@@ -80,6 +80,10 @@ def object_headers(options: PutOptions) -> dict[str, str]:
         headers["content-disposition"] = options.content_disposition
     if options.content_encoding is not None:
         headers["content-encoding"] = options.content_encoding
+    if options.content_language is not None:
+        headers["content-language"] = options.content_language
+    if options.expires is not None:
+        headers["expires"] = _http.imf_date(options.expires)
     if options.storage_class is not None:
         headers["x-amz-storage-class"] = options.storage_class
     if options.metadata:
@@ -169,6 +173,8 @@ def info_from(
         cache_control=get("cache-control"),
         content_disposition=get("content-disposition"),
         content_encoding=get("content-encoding"),
+        content_language=get("content-language"),
+        expires=_http.expires_of(headers),
         checksums=checksums_from(headers) if whole else None,
         version_id=get("x-amz-version-id"),
         backend=backend,
@@ -224,6 +230,8 @@ def put_info(
         cache_control=options.cache_control,
         content_disposition=options.content_disposition,
         content_encoding=options.content_encoding,
+        content_language=options.content_language,
+        expires=options.expires,
         checksums=checksums_from(headers),
         version_id=headers.get("x-amz-version-id"),
         backend=backend,

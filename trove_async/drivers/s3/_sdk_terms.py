@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from trove_async._http import http_date
+
 from ._answers import CHECKSUM_ELEMENTS
 from ._headers import META, of_whole
 
@@ -18,6 +20,8 @@ _PARAMETERS: Final = {
     "cache-control": "CacheControl",
     "content-disposition": "ContentDisposition",
     "content-encoding": "ContentEncoding",
+    "content-language": "ContentLanguage",
+    "expires": "Expires",
     "if-match": "IfMatch",
     "if-none-match": "IfNoneMatch",
     "x-amz-storage-class": "StorageClass",
@@ -38,7 +42,8 @@ def parameters(headers: Mapping[str, str]) -> dict[str, Any]:
         if name.startswith(META):
             metadata[name[len(META) :]] = value
         else:
-            said[_PARAMETERS[name]] = value
+            # Of a date in text the SDK would have to guess the form.
+            said[_PARAMETERS[name]] = http_date(value) if name == "expires" else value
     if metadata:
         said["Metadata"] = metadata
     return said

@@ -205,6 +205,7 @@ class S3Driver:
             checksums=frozenset({"crc32c"}) if self._checksums else frozenset(),
             metadata=True,
             headers=True,
+            expires=True,
             tags=True,
             storage_class=True,
             upload=True,
