@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from . import _names
 from ._copy import Changes
@@ -161,25 +161,45 @@ def _whole_seconds(name: str, moment: datetime) -> datetime:
 
 
 def changes(
-    metadata: Mapping[str, str] | None,
-    storage_class: str | None,
-    if_match: str | ObjectInfo | None,
-    if_none_match: str | None,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    content_type: str | None = None,
+    cache_control: str | None = None,
+    content_disposition: str | None = None,
+    content_encoding: str | None = None,
+    content_language: str | None = None,
+    expires: datetime | Literal[""] | None = None,
+    storage_class: str | None = None,
+    if_match: str | ObjectInfo | None = None,
+    if_none_match: str | None = None,
     write_id: str,
 ) -> Changes:
     """Check the options of a copy by themselves, and pack them."""
-    checked = put_options(
+    put = put_options(
         metadata=metadata,
+        tags=tags,
+        content_type=content_type,
+        cache_control=cache_control,
+        content_disposition=content_disposition,
+        content_encoding=content_encoding,
+        content_language=content_language,
+        expires=None if expires == "" else expires,
         storage_class=storage_class,
         if_match=if_match,
         if_none_match=if_none_match,
+        write_id=write_id,
     )
     return Changes(
-        metadata=None if metadata is None else checked.metadata,
-        storage_class=storage_class,
-        if_match=checked.if_match,
-        if_none_match=if_none_match,
-        write_id=write_id,
+        metadata=metadata,
+        tags=tags,
+        content_type=content_type,
+        cache_control=cache_control,
+        content_disposition=content_disposition,
+        content_encoding=content_encoding,
+        content_language=content_language,
+        expires=expires,
+        put=put,
     )
 
 
@@ -300,6 +320,12 @@ def read_limit(limit: int | None) -> None:
         raise ValueError(f"limit is not negative, {limit} is")
 
 
+def check_version(backend: Backend, version_id: str | None) -> None:
+    """Refuse the id of a version on a backend that has none."""
+    if version_id is not None and not backend.capabilities.versions:
+        raise _refused(backend, "read a version by its id")
+
+
 def check_get(backend: Backend, options: GetOptions) -> None:
     """Refuse what the backend would have to ignore."""
     can = backend.capabilities
@@ -308,8 +334,7 @@ def check_get(backend: Backend, options: GetOptions) -> None:
     conditional = options.if_match is not None or options.if_none_match is not None
     if conditional and not can.get_conditions:
         raise _refused(backend, "read on a condition (if_match, if_none_match)")
-    if options.version_id is not None and not can.versions:
-        raise _refused(backend, "read a version by its id")
+    check_version(backend, options.version_id)
 
 
 def delete_options(

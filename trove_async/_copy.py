@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from ._concurrency import shielded
 from ._download import Verified
@@ -27,6 +27,7 @@ from .models import CopyOptions, DeleteOptions, GetOptions, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from datetime import datetime
 
     from ._backends import Backend
     from ._upload import Progress, Put
@@ -36,11 +37,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """An object's address: a backend, and the names by which it knows the object."""
+    """An object's address: a backend, and the names by which it knows the object.
+
+    Attributes:
+        version_id: One version of the object; None: the latest.
+    """
 
     backend: Backend
     bucket: str
     key: str
+    version_id: str | None = None
 
     def is_same(self, other: Place) -> bool:
         """Tell whether both are one object, physically."""
@@ -50,45 +56,49 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What the destination gets that the source does not have; None: as in the source."""
+    """What the destination gets that the source does not have.
 
-    metadata: Mapping[str, str] | None
-    storage_class: str | None
-    if_match: str | None
-    if_none_match: str | None
-    write_id: str
+    None keeps what the source has, an empty value (``""``, ``{}``) removes it.
 
-    @property
-    def asked(self) -> PutOptions:
-        """The options that the user gave: what can be refused before the source is looked at."""
-        return PutOptions(
-            metadata=self.metadata or {},
-            storage_class=self.storage_class,
-            if_match=self.if_match,
-            if_none_match=self.if_none_match,
-        )
+    Attributes:
+        put: The same as put takes it, without what is kept or removed, with the conditions and the
+            write_id: what can be refused before the source is looked at.
+    """
+
+    metadata: Mapping[str, str] | None = None
+    tags: Mapping[str, str] | None = None
+    content_type: str | None = None
+    cache_control: str | None = None
+    content_disposition: str | None = None
+    content_encoding: str | None = None
+    content_language: str | None = None
+    expires: datetime | Literal[""] | None = None
+    put: PutOptions
 
     def applied_to(self, source: ObjectInfo) -> PutOptions:
         """Return the options that put the source's content at the destination."""
-        return PutOptions(
-            size=source.stored_size,
-            content_type=source.content_type,
-            metadata=source.metadata if self.metadata is None else self.metadata,
-            tags=source.tags,
-            storage_class=self.storage_class,
-            cache_control=source.cache_control,
-            content_disposition=source.content_disposition,
-            content_encoding=source.content_encoding,
-            if_match=self.if_match,
-            if_none_match=self.if_none_match,
-            checksums=source.checksums,
-            write_id=self.write_id,
-        )
+        put = self.put
+        kept = {name: getattr(source, name) for name in _KEPT if getattr(self, name) is None}
+        return replace(put, size=source.stored_size, checksums=source.checksums, **kept)
 
     @property
     def none(self) -> bool:
         """Whether the destination is to be just what the source is."""
-        return self.metadata is None and self.storage_class is None
+        return self.put.storage_class is None and all(getattr(self, name) is None for name in _KEPT)
+
+
+_KEPT = (
+    "metadata",
+    "tags",
+    "content_type",
+    "cache_control",
+    "content_disposition",
+    "content_encoding",
+    "content_language",
+    "expires",
+)
+"""What a copy takes from its source unless it was given: options of a put and facts of an object. The
+storage class is not among them: the destination's backend has its own."""
 
 
 async def copy(
@@ -115,10 +125,11 @@ async def copy(
         progress: The user's callback.
     """
     with _located(target):
-        check(changes.asked)
+        check(changes.put)
     onto_itself = source.is_same(target)
     if onto_itself:
-        source = target  # one object under two names: its own backend can change it alone
+        # One object under two names: its own backend can change it alone.
+        source = replace(target, version_id=source.version_id)
     with _located(source):
         info = await look(source)
     with _located(target):
@@ -126,7 +137,7 @@ async def copy(
         if onto_itself and options.storage_class is None and _chooses_class(target):
             options = replace(options, storage_class=info.storage_class)
         check(options)
-        if onto_itself and changes.none:
+        if onto_itself and changes.none and source.version_id is None:
             _check_conditions(info, changes)
             copied = info
         elif source.backend.driver is target.backend.driver and _copies(target):
@@ -156,6 +167,9 @@ async def remove_source(source: Place, info: ObjectInfo) -> None:
         ObjectChangedError: Another version is there by now; it stays.
     """
     driver = source.backend.driver
+    if source.version_id is not None:
+        await driver.delete(source.bucket, source.key, DeleteOptions(version_id=source.version_id))
+        return
     conditional = source.backend.capabilities.delete_if_match
     if conditional:
         try:
@@ -188,7 +202,7 @@ async def _on_server(
     missing: Callable[[BucketNotFoundError], Awaitable[None]],
 ) -> ObjectInfo:
     driver = cast("Copying", source.backend.driver)
-    request = CopyOptions(source=info, put=options)
+    request = CopyOptions(source=info, put=options, version_id=source.version_id)
     names = (source.bucket, source.key, target.bucket, target.key)
     try:
         copied = await driver.copy(*names, request)
@@ -211,7 +225,7 @@ async def _on_server(
 
 async def _through_here(source: Place, info: ObjectInfo, put: Put) -> ObjectInfo:
     pinned = source.backend.capabilities.get_conditions
-    options = GetOptions(if_match=info.etag if pinned else None)
+    options = GetOptions(if_match=info.etag if pinned else None, version_id=source.version_id)
     async with AsyncExitStack() as stack:
         try:
             reader = await stack.enter_async_context(
@@ -237,9 +251,9 @@ def _located(place: Place) -> Iterator[None]:
 
 
 def _check_conditions(info: ObjectInfo, changes: Changes) -> None:
-    if changes.if_none_match is not None:
+    if changes.put.if_none_match is not None:
         raise ObjectExistsError("the object exists", bucket=info.bucket, key=info.key)
-    if changes.if_match is not None and changes.if_match != info.etag:
+    if changes.put.if_match not in {None, info.etag}:
         raise PreconditionFailedError(
             "the object is another version", bucket=info.bucket, key=info.key
         )

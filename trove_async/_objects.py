@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from . import _checks, _names
 from ._buckets import Buckets
@@ -14,7 +15,13 @@ from ._listing import Query
 from ._pages import objects, versions
 from ._ranges import get_ranges
 from ._upload import Put
-from .errors import BucketNotFoundError, NotSupportedError, PreconditionFailedError, RangeError
+from .errors import (
+    BucketNotFoundError,
+    NotSupportedError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    RangeError,
+)
 from .models import MiB
 from .reader import ObjectReader
 from .router import Pinned
@@ -33,6 +40,26 @@ if TYPE_CHECKING:
     from .router import Router
 
 T = TypeVar("T")
+
+_REUSED = "null"
+"""The id of whatever is written while a bucket keeps no versions: S3 User Guide, "Adding objects to
+versioning-suspended buckets". It names no single version."""
+
+
+class Address(NamedTuple):
+    """An object's names as users know them.
+
+    Attributes:
+        bucket: Its bucket.
+        key: Its key.
+        backend: The name of its backend; None: the router decides.
+        version_id: One version of it; None: the latest.
+    """
+
+    bucket: str
+    key: str
+    backend: str | None = None
+    version_id: str | None = None
 
 
 class Objects:
@@ -53,6 +80,16 @@ class Objects:
         if isinstance(self._routing, Pinned):
             return [self._core.backends[self._routing.backend]]
         return [self._core.backends[name] for name in self._core.names]
+
+    def address(
+        self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None
+    ) -> Address:
+        """Check an object's names by themselves, and pack them."""
+        _names.check(bucket, key)
+        _names.check_header("version_id", version_id)
+        if backend is not None:
+            self._core.check_backend(backend)
+        return Address(bucket, key, backend, version_id)
 
     @property
     def buckets(self) -> Buckets:
@@ -200,8 +237,8 @@ class Objects:
 
     async def copy(
         self,
-        source: tuple[str, str],
-        target: tuple[str, str],
+        source: Address,
+        target: Address,
         changes: Changes,
         progress: Progress | None,
     ) -> ObjectInfo:
@@ -209,14 +246,16 @@ class Objects:
 
         async def work() -> ObjectInfo:
             start, end = await self._place(*source), await self._place(*target)
+            if start.version_id is not None and start.is_same(end):
+                start = await self._unless_latest(start)
             return (await self._copied(start, end, changes, progress))[1]
 
-        return await self._core.run("copy", *source, work)
+        return await self._core.run("copy", source.bucket, source.key, work)
 
     async def move(
         self,
-        source: tuple[str, str],
-        target: tuple[str, str],
+        source: Address,
+        target: Address,
         changes: Changes,
         progress: Progress | None,
     ) -> ObjectInfo:
@@ -224,12 +263,16 @@ class Objects:
 
         async def work() -> ObjectInfo:
             start, end = await self._place(*source), await self._place(*target)
+            if start.version_id is not None and start.is_same(end):
+                start = await self._unless_latest(start)
             info, moved = await self._copied(start, end, changes, progress)
-            if not start.is_same(end):
+            if start.version_id == _REUSED:
+                start = replace(start, version_id=None)  # the copy may have got the same id
+            if start.version_id is not None or not start.is_same(end):
                 await remove_source(start, info)
             return moved
 
-        return await self._core.run("move", *source, work)
+        return await self._core.run("move", source.bucket, source.key, work)
 
     async def query(
         self,
@@ -289,8 +332,28 @@ class Objects:
             name = await name
         return self._core.backends[name]
 
-    async def _place(self, bucket: str, key: str) -> Place:
-        return Place(backend=await self._resolve(bucket, key), bucket=bucket, key=key)
+    async def _place(
+        self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None
+    ) -> Place:
+        if backend is None:
+            found = await self._resolve(bucket, key)
+        else:
+            found = self._core.backends[backend]
+        _checks.check_version(found, version_id)
+        return Place(backend=found, bucket=bucket, key=key, version_id=version_id)
+
+    async def _unless_latest(self, source: Place) -> Place:
+        """Return the source without its version's id if the latest version has it.
+
+        A version that is copied onto its own key is restored, unless it is the latest already.
+        """
+        try:
+            current = await source.backend.driver.head(source.bucket, source.key)
+        except ObjectNotFoundError:
+            return source  # it was deleted, and only its older versions are there
+        return (
+            replace(source, version_id=None) if current.version_id == source.version_id else source
+        )
 
     def _sees(self, bucket: str) -> Callable[[str, str], bool | Awaitable[bool]]:
         resolve = self._routing.resolve
@@ -341,4 +404,5 @@ class Objects:
 
     async def _looked(self, place: Place) -> ObjectInfo:
         bucket, key = place.bucket, place.key
-        return await self.buckets.found(bucket, key, lambda: place.backend.driver.head(bucket, key))
+        driver, version_id = place.backend.driver, place.version_id
+        return await self.buckets.found(bucket, key, lambda: driver.head(bucket, key, version_id))

@@ -525,10 +525,13 @@ class CopyOptions:
         source: The version to copy: its etag must still hold, else ObjectChangedError.
         put: What the destination gets: metadata, class and conditions, complete (the engine has
             carried over from the source what the caller did not change).
+        version_id: Copy this version, which `source` describes, even where it is no longer the
+            latest; None: the source must be the latest version. `Capabilities.versions`.
     """
 
     source: ObjectInfo
     put: PutOptions
+    version_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

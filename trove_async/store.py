@@ -12,7 +12,7 @@ from ._core import Core
 from ._listing import ObjectIterator, VersionIterator
 from ._objects import Objects
 from ._sources import source_of
-from .errors import BackendNotFoundError, ObjectNotFoundError
+from .errors import ObjectNotFoundError
 from .layers import driver_from_url
 from .models import ByteRange, Health, Timeout
 from .pool import BufferPool
@@ -151,9 +151,7 @@ class Trove:
         Raises:
             BackendNotFoundError: There is no such backend.
         """
-        if name not in self._core.names:
-            known = ", ".join(map(repr, self._core.names))
-            raise BackendNotFoundError(f"no backend {name!r} in this store: there are {known}")
+        self._core.check_backend(name)
         handle = copy(self)  # whatever a subclass has added included
         handle._routing = routing = Pinned(name)  # noqa: SLF001 - of this very class
         handle._objects = Objects(self._core, routing)  # noqa: SLF001 - likewise
@@ -401,7 +399,16 @@ class Trove:
         dst_bucket: str,
         dst_key: str,
         *,
+        source_backend: str | None = None,
+        source_version_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        cache_control: str | None = None,
+        content_disposition: str | None = None,
+        content_encoding: str | None = None,
+        content_language: str | None = None,
+        expires: datetime | Literal[""] | None = None,
         storage_class: str | None = None,
         if_match: str | ObjectInfo | None = None,
         if_none_match: str | None = None,
@@ -409,14 +416,26 @@ class Trove:
     ) -> ObjectInfo:
         """Copy one version of an object; on the server's side within a backend, else through here.
 
-        Source and destination are routed each on its own. Onto itself it changes the metadata.
+        Source and destination are routed each on its own. Onto itself it changes the metadata. What
+        the copy is to have besides its content is the source's unless it is given here; an empty
+        value (``""``, ``{}``) leaves the copy without.
 
         Args:
             src_bucket: The source's bucket.
             src_key: The source's key.
             dst_bucket: The destination's bucket.
             dst_key: The destination's key.
-            metadata: In place of the source's; None: the source's.
+            source_backend: The backend to read the source from; None: the routed one.
+            source_version_id: Copy this version of the source, where its backend keeps versions.
+                Onto the source itself, that makes it the latest version again.
+            metadata: In place of the source's, all of it.
+            tags: Likewise.
+            content_type: In place of the source's.
+            cache_control: Likewise.
+            content_disposition: Likewise.
+            content_encoding: Likewise; the content is copied as it is.
+            content_language: Likewise.
+            expires: Likewise.
             storage_class: The destination's class; None: its backend's default.
             if_match: Replace only this version of the destination.
             if_none_match: ``"*"``: never replace the destination.
@@ -429,14 +448,28 @@ class Trove:
             ObjectNotFoundError: There is no such source.
             ObjectChangedError: The source was replaced meanwhile.
             IntegrityError: What arrived is not what was read; nothing was stored.
+            NotSupportedError: The destination's backend cannot keep what is given here or what the
+                source has; nothing was stored.
+            BackendNotFoundError: There is no backend `source_backend`.
             Otherwise as `put`.
         """
         _checks.progress(progress)
         changes = _checks.changes(
-            metadata, storage_class, if_match, if_none_match, self._core.new_write_id()
+            metadata=metadata,
+            tags=tags,
+            content_type=content_type,
+            cache_control=cache_control,
+            content_disposition=content_disposition,
+            content_encoding=content_encoding,
+            content_language=content_language,
+            expires=expires,
+            storage_class=storage_class,
+            if_match=if_match,
+            if_none_match=if_none_match,
+            write_id=self._core.new_write_id(),
         )
-        source = _names.check(src_bucket, src_key)
-        target = _names.check(dst_bucket, dst_key)
+        source = self._objects.address(src_bucket, src_key, source_backend, source_version_id)
+        target = self._objects.address(dst_bucket, dst_key)
         return await self._objects.copy(source, target, changes, progress)
 
     async def move(
@@ -446,7 +479,16 @@ class Trove:
         dst_bucket: str,
         dst_key: str,
         *,
+        source_backend: str | None = None,
+        source_version_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        cache_control: str | None = None,
+        content_disposition: str | None = None,
+        content_encoding: str | None = None,
+        content_language: str | None = None,
+        expires: datetime | Literal[""] | None = None,
         storage_class: str | None = None,
         if_match: str | ObjectInfo | None = None,
         if_none_match: str | None = None,
@@ -462,10 +504,21 @@ class Trove:
         """
         _checks.progress(progress)
         changes = _checks.changes(
-            metadata, storage_class, if_match, if_none_match, self._core.new_write_id()
+            metadata=metadata,
+            tags=tags,
+            content_type=content_type,
+            cache_control=cache_control,
+            content_disposition=content_disposition,
+            content_encoding=content_encoding,
+            content_language=content_language,
+            expires=expires,
+            storage_class=storage_class,
+            if_match=if_match,
+            if_none_match=if_none_match,
+            write_id=self._core.new_write_id(),
         )
-        source = _names.check(src_bucket, src_key)
-        target = _names.check(dst_bucket, dst_key)
+        source = self._objects.address(src_bucket, src_key, source_backend, source_version_id)
+        target = self._objects.address(dst_bucket, dst_key)
         return await self._objects.move(source, target, changes, progress)
 
     @overload

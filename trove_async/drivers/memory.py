@@ -180,12 +180,15 @@ class MemoryDriver:
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Let a second object share the first one's body. See `Copying.copy`."""
-        held = self._object(src_bucket, src_key)
+        held = self._source(src_bucket, src_key, options)
         if held.info.etag != options.source.etag:
             raise ObjectChangedError(
                 "the source was replaced before it was copied", bucket=src_bucket, key=src_key
             )
         return self._store(dst_bucket, dst_key, held.chunks, held.checksum, options.put)
+
+    def _source(self, bucket: str, key: str, _options: CopyOptions) -> _Object:
+        return self._object(bucket, key)
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Forget many objects. See `BulkDeleting.delete_many`."""

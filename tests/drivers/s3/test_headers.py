@@ -206,7 +206,8 @@ def test_what_is_not_told_is_none_or_the_standard() -> None:
     assert bare.storage_class == "STANDARD"
     assert bare.complete
     assert dict(bare.metadata) == dict(bare.checksums) == dict(bare.tags) == {}
-    assert bare.content_language is bare.expires is None
+    assert bare.content_language is None
+    assert bare.expires is None
     assert bare.write_id is bare.version_id is bare.cache_control is None
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ._client import Client, Document
     from ._doubts import Doubts
 
-    Head = Callable[[str, str], Awaitable[ObjectInfo]]
+    Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
 
 _REMEMBERED: Final = 1024
 """Copies under way whose tokens are kept, so that another try goes on where the one before broke."""
@@ -65,6 +65,8 @@ class Copier:
             "ifSourceGenerationMatch": generation_of(options.source.etag),
             **precondition(options.put),
         }
+        if options.version_id is not None:
+            query["sourceGeneration"] = options.version_id
         path = (
             f"{object_path(src_bucket, src_key)}/rewriteTo"
             + object_path(dst_bucket, dst_key).removeprefix("/storage/v1")
@@ -83,7 +85,7 @@ class Copier:
                 try:
                     said = await self._rewritten(path, condition, resource, options.put.write_id)
                 except PreconditionFailedError as error:
-                    await self._check_source(src_bucket, src_key, options.source, error)
+                    await self._check_source(src_bucket, src_key, options, error)
                     raise
         except NotFoundError as error:
             raise await self._missing(error, src_bucket, src_key, dst_bucket) from error
@@ -112,15 +114,15 @@ class Copier:
             self._tokens[job] = token
 
     async def _check_source(
-        self, bucket: str, key: str, source: ObjectInfo, error: PreconditionFailedError
+        self, bucket: str, key: str, options: CopyOptions, error: PreconditionFailedError
     ) -> None:
         """Raise ObjectChangedError if it is the source that is another: the service does not say."""
         try:
-            now = await self._head(bucket, key)
+            now = await self._head(bucket, key, options.version_id)
         except ObjectNotFoundError:
             pass
         else:
-            if now.etag == source.etag:
+            if now.etag == options.source.etag:
                 return
         raise ObjectChangedError(
             "the source was replaced before it was copied", bucket=bucket, key=key
