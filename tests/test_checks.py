@@ -53,6 +53,8 @@ UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], st
      lambda store: store.read("data", "key", if_none_match="e"), "condition"),
     ({}, lambda store: opened_get(store, version_id="v"), "version"),
     ({}, lambda store: store.delete("data", "key", version_id="v"), "version"),
+    ({}, lambda store: store.head("data", "key", version_id="v"), "version"),
+    ({}, lambda store: store.exists("data", "key", version_id="v"), "version"),
     ({"delete_if_match": False},
      lambda store: store.delete("data", "key", if_match="e"), "delete one version"),
     ({}, lambda store: store.presign_get("data", "key"), "presigned"),
@@ -122,6 +124,8 @@ IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], st
     (lambda store: store.put("data", "key", b"", tags={"a": "\n"}), InvalidNameError, "a tag"),
     (lambda store: store.read("data", "key", version_id="\n"), InvalidNameError, "version_id"),
     (lambda store: store.delete("data", "key", version_id="\n"), InvalidNameError, "version_id"),
+    (lambda store: store.head("data", "key", version_id="\n"), InvalidNameError, "version_id"),
+    (lambda store: store.exists("data", "key", version_id=5), TypeError, "version_id is a str"),  # type: ignore[arg-type]
     (lambda store: store.delete("data", "key", if_match="*"), ValueError, "one version"),
     (lambda store: store.presign_get("data", "key", expires=0), ValueError, "1 to 604800"),
     (lambda store: store.presign_put("data", "key", expires=float("nan")), ValueError, "1 to"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from . import _checks, _names
 from ._buckets import Buckets
@@ -11,7 +11,7 @@ from ._concurrency import shielded
 from ._copy import Place, copy, remove_source
 from ._deletion import Deletion
 from ._download import Verified
-from ._listing import Query
+from ._listing import ObjectIterator, Query, VersionIterator
 from ._pages import objects, versions
 from ._ranges import get_ranges
 from ._upload import Put
@@ -29,14 +29,22 @@ from .router import Pinned
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 
-    from ._backends import Backend
+    from ._backends import Backend, BackendInfo
     from ._copy import Changes
     from ._core import Core
     from ._pages import Ask
     from ._sources import Source
     from ._upload import Progress
     from .driver import Presigning
-    from .models import ByteRange, DeleteOptions, GetOptions, ListOptions, ObjectInfo, PutOptions
+    from .models import (
+        BucketInfo,
+        ByteRange,
+        DeleteOptions,
+        GetOptions,
+        ListOptions,
+        ObjectInfo,
+        PutOptions,
+    )
     from .router import Router
 
 T = TypeVar("T")
@@ -90,6 +98,12 @@ class Objects:
         if backend is not None:
             self._core.check_backend(backend)
         return Address(bucket, key, backend, version_id)
+
+    @property
+    def described(self) -> Sequence[BackendInfo]:
+        """The same backends as users see them, whether the store is open or not."""
+        names = (self._routing.backend,) if isinstance(self._routing, Pinned) else self._core.names
+        return [self._core.backends.info(name) for name in names]
 
     @property
     def buckets(self) -> Buckets:
@@ -190,12 +204,13 @@ class Objects:
 
         return await self._reading("get_ranges", bucket, key, work)
 
-    async def head(self, bucket: str, key: str) -> ObjectInfo:
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of an object."""
 
         async def work() -> ObjectInfo:
             backend = await self._resolve(bucket, key)
-            info = await backend.driver.head(bucket, key)
+            _checks.check_version(backend, version_id)
+            info = await backend.driver.head(bucket, key, version_id)
             return info.located(backend=backend.name)
 
         return await self._reading("head", bucket, key, work)
@@ -274,6 +289,33 @@ class Objects:
 
         return await self._core.run("move", source.bucket, source.key, work)
 
+    def list(
+        self,
+        bucket: str,
+        options: ListOptions,
+        *,
+        cursor: str | None,
+        details: bool,
+        include_shadowed: bool,
+    ) -> ObjectIterator[Any]:
+        """Prepare a listing of objects."""
+        return ObjectIterator(
+            lambda: self.query(
+                bucket, options, cursor=cursor, details=details, include_shadowed=include_shadowed
+            ),
+            lambda work: self._core.run("list", bucket, None, work),
+            page_size=options.limit,
+            cursor=cursor,
+        )
+
+    def list_versions(self, bucket: str, options: ListOptions) -> VersionIterator:
+        """Prepare a listing of versions."""
+        return VersionIterator(
+            lambda: self.version_query(bucket, options),
+            lambda work: self._core.run("list_versions", bucket, None, work),
+            page_size=options.limit,
+        )
+
     async def query(
         self,
         bucket: str,
@@ -323,6 +365,30 @@ class Objects:
             return await driver.presign(method, bucket, key, expires)
 
         return await self._core.run("presign", bucket, key, work)
+
+    # -- buckets ---------------------------------------------------------------------------------------
+
+    async def create_bucket(
+        self, name: str, *, exist_ok: bool, on: Iterable[str] | Literal["all"] | None
+    ) -> None:
+        """Make a bucket."""
+
+        async def work() -> None:
+            await self.buckets.create(name, exist_ok=exist_ok, on=on)
+
+        await self._core.run("create_bucket", name, None, work)
+
+    async def delete_bucket(self, name: str) -> None:
+        """Delete a bucket wherever it is."""
+        await self._core.run("delete_bucket", name, None, lambda: self.buckets.delete(name))
+
+    async def list_buckets(self) -> Sequence[BucketInfo]:
+        """Return the buckets."""
+
+        async def work() -> Sequence[BucketInfo]:
+            return await self.buckets.list()
+
+        return await self._core.run("list_buckets", None, None, work)
 
     # -- between the handle and the engine -------------------------------------------------------------
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from . import _checks, _names
-from ._concurrency import task_group
 from ._core import Core
-from ._listing import ObjectIterator, VersionIterator
+from ._health import health
 from ._objects import Objects
 from ._sources import source_of
+from .bucket import Bucket
 from .errors import ObjectNotFoundError
 from .layers import driver_from_url
-from .models import ByteRange, Health, Timeout
+from .models import ByteRange, Timeout
 from .pool import BufferPool
 from .reader import OpeningReader
 from .retry import RetryPolicy
@@ -25,14 +24,15 @@ if TYPE_CHECKING:
     from datetime import datetime
     from types import TracebackType
 
-    from ._backends import Backend
+    from ._backends import BackendInfo
     from ._buckets import CreateMissing
     from ._deletion import Deletion
+    from ._listing import ObjectIterator, VersionIterator
     from ._sources import BodySource
     from ._upload import Progress
     from .driver import AsyncDriver
     from .events import Events
-    from .models import BucketInfo, ObjectInfo, Prefix, RouteDecision
+    from .models import BucketInfo, Health, ObjectInfo, Prefix, RouteDecision
     from .router import Route, RouteFunction
 
 _MAX_EXPIRES = 7 * 24 * 3600.0  # AWS Signature Version 4, "X-Amz-Expires"; GCS V4 signing: the same
@@ -110,10 +110,21 @@ class Trove:
 
     # -- life --------------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> Self:
+        """Open every driver, and return the store: ``async with`` for where it does not fit.
+
+        Close it with `aclose`. On a pinned handle it does nothing: the store opens its drivers.
+
+        Raises:
+            ClosedError: It was opened before.
+            ConfigError: A driver's settings cannot work.
+        """
         if not isinstance(self._routing, Pinned):
             await self._core.open()
         return self
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
 
     async def __aexit__(
         self,
@@ -142,6 +153,24 @@ class Trove:
     def events(self) -> Events:
         """What happens, as it happens: `Events.subscribe` to log, trace or count it."""
         return self._core.events
+
+    @property
+    def backends(self) -> Mapping[str, BackendInfo]:
+        """The backends by their names, the default first; of a pinned handle, its own.
+
+        Capabilities that depend on what a driver finds out are settled once the store is open.
+        """
+        return {backend.name: backend for backend in self._objects.described}
+
+    def bucket(self, name: str) -> Bucket:
+        """Return a handle on one bucket: the object methods, without their first argument.
+
+        Of a pinned handle it is pinned too. The bucket need not exist yet, nor the store be open.
+
+        Raises:
+            InvalidNameError: No bucket may have this name.
+        """
+        return Bucket(self, name)
 
     def backend(self, name: str) -> Trove:
         """Return a handle on one backend, by its name: everything goes there, nothing is routed.
@@ -337,24 +366,32 @@ class Trove:
         wanted = [ByteRange.of(one) for one in ranges]
         return await self._objects.get_ranges(bucket, key, wanted)
 
-    async def head(self, bucket: str, key: str) -> ObjectInfo:
+    async def head(self, bucket: str, key: str, *, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of an object.
 
+        Args:
+            bucket: Its bucket.
+            key: Its key.
+            version_id: One version, where the backend keeps them.
+
         Raises:
-            ObjectNotFoundError: There is no such object.
+            ObjectNotFoundError: There is no such object, or no such version.
             BucketNotFoundError: There is no such bucket.
+            NotSupportedError: The object's backend keeps no versions.
         """
         _names.check(bucket, key)
-        return await self._objects.head(bucket, key)
+        _names.check_header("version_id", version_id)
+        return await self._objects.head(bucket, key, version_id)
 
-    async def exists(self, bucket: str, key: str) -> bool:
-        """Tell whether there is such an object.
+    async def exists(self, bucket: str, key: str, *, version_id: str | None = None) -> bool:
+        """Return whether there is such an object, or such a version of it.
 
         Raises:
-            BucketNotFoundError: There is not even such a bucket.
+            BucketNotFoundError: There is no such bucket.
+            NotSupportedError: The object's backend keeps no versions.
         """
         try:
-            await self.head(bucket, key)
+            await self.head(bucket, key, version_id=version_id)
         except ObjectNotFoundError:
             return False
         return True
@@ -590,13 +627,8 @@ class Trove:
             page_size=page_size,
         )
 
-        return ObjectIterator(
-            lambda: self._objects.query(
-                bucket, options, cursor=cursor, details=details, include_shadowed=include_shadowed
-            ),
-            lambda work: self._core.run("list", bucket, None, work),
-            page_size=page_size,
-            cursor=cursor,
+        return self._objects.list(
+            bucket, options, cursor=cursor, details=details, include_shadowed=include_shadowed
         )
 
     def list_versions(
@@ -625,11 +657,7 @@ class Trove:
         options = _checks.list_options(
             prefix=prefix, delimiter=None, start_after=None, cursor=None, page_size=page_size
         )
-        return VersionIterator(
-            lambda: self._objects.version_query(bucket, options),
-            lambda work: self._core.run("list_versions", bucket, None, work),
-            page_size=page_size,
-        )
+        return self._objects.list_versions(bucket, options)
 
     # -- buckets -----------------------------------------------------------------------------------
 
@@ -652,12 +680,7 @@ class Trove:
             BackendNotFoundError: There is no such backend.
         """
         _names.check_bucket(name)
-        await self._core.run(
-            "create_bucket",
-            name,
-            None,
-            lambda: self._objects.buckets.create(name, exist_ok=exist_ok, on=backends),
-        )
+        await self._objects.create_bucket(name, exist_ok=exist_ok, on=backends)
 
     async def delete_bucket(self, name: str) -> None:
         """Delete a bucket wherever it is, once it is seen to be empty everywhere.
@@ -667,18 +690,11 @@ class Trove:
             BucketNotEmptyError: It has objects; nothing was deleted.
         """
         _names.check_bucket(name)
-        await self._core.run(
-            "delete_bucket", name, None, lambda: self._objects.buckets.delete(name)
-        )
+        await self._objects.delete_bucket(name)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets of all backends, each name once, sorted."""
-        return await self._core.run(
-            "list_buckets",
-            None,
-            None,
-            lambda: self._objects.buckets.list(),  # noqa: PLW0108 - there are none before it is open
-        )
+        return await self._objects.list_buckets()
 
     # -- the rest ----------------------------------------------------------------------------------
 
@@ -712,23 +728,9 @@ class Trove:
             ClosedError: The store itself is not open.
         """
         self._core.check_usable()
-        found: dict[str, Health] = {}
-
-        async def ask(backend: Backend) -> None:
-            clock = asyncio.get_running_loop().time
-            started, error = clock(), None
-            try:
-                await self._core.deadlines.within(
-                    self._core.timeout.first_byte, "no answer", backend.driver.ping()
-                )
-            except Exception as failure:  # noqa: BLE001 - whatever it is, it is the answer
-                error = failure
-            found[backend.name] = Health(ok=error is None, latency=clock() - started, error=error)
-
-        async with task_group() as group:
-            for backend in self._objects.backends:
-                group.start_soon(ask, backend)
-        return {backend.name: found[backend.name] for backend in self._objects.backends}
+        return await health(
+            self._objects.backends, self._core.deadlines, self._core.timeout.first_byte
+        )
 
     async def _presign(self, method: str, bucket: str, key: str, expires: float) -> str:
         _names.check(bucket, key)
