@@ -59,6 +59,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], st
      lambda store: store.delete("data", "key", if_match="e"), "delete one version"),
     ({}, lambda store: store.presign_get("data", "key"), "presigned"),
     ({}, lambda store: store.presign_put("data", "key"), "presigned"),
+    ({"presign": True}, lambda store: store.presign_get("data", "key", version_id="v"), "version"),
 ]  # fmt: skip
 
 
@@ -129,6 +130,12 @@ IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], st
     (lambda store: store.delete("data", "key", if_match="*"), ValueError, "one version"),
     (lambda store: store.presign_get("data", "key", expires=0), ValueError, "1 to 604800"),
     (lambda store: store.presign_put("data", "key", expires=float("nan")), ValueError, "1 to"),
+    (lambda store: store.presign_put("data", "key", content_type="\n"), InvalidNameError, "CR, LF"),
+    (lambda store: store.presign_get("data", "key", response_content_type="\n"),
+     InvalidNameError, "response_content_type"),
+    (lambda store: store.presign_get("data", "key", response_content_disposition="\r"),
+     InvalidNameError, "response_content_disposition"),
+    (lambda store: store.presign_get("data", "key", version_id="\0"), InvalidNameError, "version_id"),
 ]  # fmt: skip
 
 

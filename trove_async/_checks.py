@@ -16,6 +16,7 @@ from .models import (
     GetOptions,
     ListOptions,
     ObjectInfo,
+    PresignOptions,
     PutOptions,
     Timeout,
 )
@@ -335,6 +336,39 @@ def check_get(backend: Backend, options: GetOptions) -> None:
     if conditional and not can.get_conditions:
         raise _refused(backend, "read on a condition (if_match, if_none_match)")
     check_version(backend, options.version_id)
+
+
+_MAX_EXPIRES = 7 * 24 * 3600.0  # AWS Signature Version 4, "X-Amz-Expires"; GCS V4 signing: the same
+
+
+def presign_options(
+    expires: float,
+    *,
+    version_id: str | None = None,
+    response_content_type: str | None = None,
+    response_content_disposition: str | None = None,
+    content_type: str | None = None,
+) -> PresignOptions:
+    """Check the options of a signed URL by themselves, and pack them.
+
+    Raises:
+        InvalidNameError: A value that no header can carry.
+        ValueError: `expires` is not between 1 second and 7 days.
+    """
+    if not isinstance(expires, (int, float)):
+        raise TypeError(f"expires is a number of seconds, not {type(expires).__name__}")
+    if not 1 <= expires <= _MAX_EXPIRES:
+        raise ValueError(f"expires is 1 to {_MAX_EXPIRES:.0f} seconds, not {expires}")
+    _names.check_header("version_id", version_id)
+    _names.check_header("response_content_type", response_content_type)
+    _names.check_header("response_content_disposition", response_content_disposition)
+    _names.check_header("content_type", content_type)
+    return PresignOptions(
+        version_id=version_id,
+        response_content_type=response_content_type or None,
+        response_content_disposition=response_content_disposition or None,
+        content_type=content_type or None,
+    )
 
 
 def delete_options(

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         GetOptions,
         ListOptions,
         ObjectInfo,
+        PresignOptions,
         PutOptions,
     )
     from .router import Router
@@ -352,7 +353,9 @@ class Objects:
             _checks.check_versions(backend, others)
         return query
 
-    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
+    ) -> str:
         """Return a signed URL."""
 
         async def work() -> str:
@@ -361,8 +364,9 @@ class Objects:
                 raise NotSupportedError(
                     f"{backend.driver.name} has no presigned URLs", backend=backend.name
                 )
+            _checks.check_version(backend, options.version_id)
             driver = cast("Presigning", backend.driver)
-            return await driver.presign(method, bucket, key, expires)
+            return await driver.presign(method, bucket, key, expires, options)
 
         return await self._core.run("presign", bucket, key, work)
 

@@ -133,45 +133,26 @@ class Bucket:
         )
 
     async def get_ranges(
-        self,
-        key: str,
-        ranges: Iterable[ByteRange | tuple[int, int | None]],
+        self, key: str, ranges: Iterable[ByteRange | tuple[int, int | None]]
     ) -> Sequence[bytes]:
         """Return the bytes of many ranges of one version. See `Trove.get_ranges`."""
         return await self._store.get_ranges(self.name, key, ranges)
 
-    async def head(
-        self,
-        key: str,
-        *,
-        version_id: str | None = None,
-    ) -> ObjectInfo:
+    async def head(self, key: str, *, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of an object. See `Trove.head`."""
         return await self._store.head(self.name, key, version_id=version_id)
 
-    async def exists(
-        self,
-        key: str,
-        *,
-        version_id: str | None = None,
-    ) -> bool:
+    async def exists(self, key: str, *, version_id: str | None = None) -> bool:
         """Return whether there is such an object. See `Trove.exists`."""
         return await self._store.exists(self.name, key, version_id=version_id)
 
     async def delete(
-        self,
-        key: str,
-        *,
-        version_id: str | None = None,
-        if_match: str | ObjectInfo | None = None,
+        self, key: str, *, version_id: str | None = None, if_match: str | ObjectInfo | None = None
     ) -> None:
         """Delete an object. See `Trove.delete`."""
         return await self._store.delete(self.name, key, version_id=version_id, if_match=if_match)
 
-    def delete_many(
-        self,
-        keys: Iterable[str] | AsyncIterable[str],
-    ) -> Deletion:
+    def delete_many(self, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
         """Delete many objects. See `Trove.delete_many`."""
         return self._store.delete_many(self.name, keys)
 
@@ -317,12 +298,7 @@ class Bucket:
             include_shadowed=include_shadowed,
         )
 
-    def list_versions(
-        self,
-        *,
-        prefix: str = "",
-        page_size: int = 1000,
-    ) -> VersionIterator:
+    def list_versions(self, *, prefix: str = "", page_size: int = 1000) -> VersionIterator:
         """List every version of the bucket's objects. See `Trove.list_versions`."""
         return self._store.list_versions(self.name, prefix=prefix, page_size=page_size)
 
@@ -331,23 +307,29 @@ class Bucket:
         key: str,
         *,
         expires: float = 3600,
+        version_id: str | None = None,
+        response_content_type: str | None = None,
+        response_content_disposition: str | None = None,
     ) -> str:
         """Return a URL with which anybody can get the object. See `Trove.presign_get`."""
-        return await self._store.presign_get(self.name, key, expires=expires)
+        return await self._store.presign_get(
+            self.name,
+            key,
+            expires=expires,
+            version_id=version_id,
+            response_content_type=response_content_type,
+            response_content_disposition=response_content_disposition,
+        )
 
     async def presign_put(
-        self,
-        key: str,
-        *,
-        expires: float = 3600,
+        self, key: str, *, expires: float = 3600, content_type: str | None = None
     ) -> str:
         """Return a URL with which anybody can put the object. See `Trove.presign_put`."""
-        return await self._store.presign_put(self.name, key, expires=expires)
+        return await self._store.presign_put(
+            self.name, key, expires=expires, content_type=content_type
+        )
 
-    async def explain(
-        self,
-        key: str,
-    ) -> RouteDecision:
+    async def explain(self, key: str) -> RouteDecision:
         """Return where a key goes, by which rule, and why. See `Trove.explain`."""
         return await self._store.explain(self.name, key)
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         ObjectInfo,
         Page,
         Part,
+        PresignOptions,
         PutOptions,
         Timeout,
         VersionPage,
@@ -486,8 +487,14 @@ class BulkDeleting(Protocol):
 class Presigning(Protocol):
     """Optional: URLs that carry a signature. `Capabilities.presign`."""
 
-    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
-        """Return a URL that allows one method (``"GET"`` or ``"PUT"``) for `expires` seconds."""
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
+    ) -> str:
+        """Return a URL that allows one method (``"GET"`` or ``"PUT"``) for `expires` seconds.
+
+        Raises:
+            NotSupportedError: It cannot fix one of the options; none of them is ever dropped.
+        """
         ...
 
 

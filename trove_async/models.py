@@ -535,6 +535,27 @@ class CopyOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PresignOptions:
+    """What a signed URL fixes; see `Trove.presign_get` and `Trove.presign_put` for the meanings.
+
+    Attributes:
+        version_id: Of a GET: the version. `Capabilities.versions`.
+        response_content_type: Of a GET: the Content-Type of the response.
+        response_content_disposition: Of a GET: the Content-Disposition of the response.
+        content_type: Of a PUT: the Content-Type that the request must have.
+    """
+
+    version_id: str | None = None
+    response_content_type: str | None = None
+    response_content_disposition: str | None = None
+    content_type: str | None = None
+
+
+NOTHING_FIXED = PresignOptions()
+"""A signed URL that fixes nothing but the object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ListOptions:
     """One page of a listing.
 

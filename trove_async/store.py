@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from .models import BucketInfo, Health, ObjectInfo, Prefix, RouteDecision
     from .router import Route, RouteFunction
 
-_MAX_EXPIRES = 7 * 24 * 3600.0  # AWS Signature Version 4, "X-Amz-Expires"; GCS V4 signing: the same
-
 
 class Trove:
     """Buckets of objects over one default backend and any number of named ones.
@@ -698,23 +696,61 @@ class Trove:
 
     # -- the rest ----------------------------------------------------------------------------------
 
-    async def presign_get(self, bucket: str, key: str, *, expires: float = 3600) -> str:
+    async def presign_get(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        expires: float = 3600,
+        version_id: str | None = None,
+        response_content_type: str | None = None,
+        response_content_disposition: str | None = None,
+    ) -> str:
         """Return a URL with which anybody can get the object for `expires` seconds.
 
+        Args:
+            bucket: Its bucket.
+            key: Its key.
+            expires: Seconds, 1 to 604,800 (seven days).
+            version_id: One version, where the backend keeps them.
+            response_content_type: The Content-Type of the response, in place of the object's.
+            response_content_disposition: The Content-Disposition of the response, likewise:
+                ``'attachment; filename="report.pdf"'`` names the download.
+
         Raises:
             NotSupportedError: The object's backend has no such URLs.
             ValueError: `expires` is not between 1 second and 7 days.
         """
-        return await self._presign("GET", bucket, key, expires)
+        _names.check(bucket, key)
+        options = _checks.presign_options(
+            expires,
+            version_id=version_id,
+            response_content_type=response_content_type,
+            response_content_disposition=response_content_disposition,
+        )
+        return await self._objects.presign("GET", bucket, key, expires, options)
 
-    async def presign_put(self, bucket: str, key: str, *, expires: float = 3600) -> str:
+    async def presign_put(
+        self, bucket: str, key: str, *, expires: float = 3600, content_type: str | None = None
+    ) -> str:
         """Return a URL with which anybody can put the object for `expires` seconds.
 
+        Defaults of the driver, such as a storage class, are not part of the URL.
+
+        Args:
+            bucket: Its bucket.
+            key: Its key.
+            expires: Seconds, 1 to 604,800 (seven days).
+            content_type: The Content-Type that the request must have: with another one, or none,
+                the service refuses it. None: the request may have any.
+
         Raises:
             NotSupportedError: The object's backend has no such URLs.
             ValueError: `expires` is not between 1 second and 7 days.
         """
-        return await self._presign("PUT", bucket, key, expires)
+        _names.check(bucket, key)
+        options = _checks.presign_options(expires, content_type=content_type)
+        return await self._objects.presign("PUT", bucket, key, expires, options)
 
     async def explain(self, bucket: str, key: str) -> RouteDecision:
         """Tell where a key goes, by which rule, and why. No I/O but that of route functions."""
@@ -731,11 +767,3 @@ class Trove:
         return await health(
             self._objects.backends, self._core.deadlines, self._core.timeout.first_byte
         )
-
-    async def _presign(self, method: str, bucket: str, key: str, expires: float) -> str:
-        _names.check(bucket, key)
-        if not isinstance(expires, (int, float)):
-            raise TypeError(f"expires is a number of seconds, not {type(expires).__name__}")
-        if not 1 <= expires <= _MAX_EXPIRES:
-            raise ValueError(f"expires is 1 to {_MAX_EXPIRES:.0f} seconds, not {expires}")
-        return await self._objects.presign(method, bucket, key, expires)

@@ -32,7 +32,7 @@ from trove_async.integrations._conditions import entity_tag
 from trove_async.integrations._headers import Presentation
 from trove_async.integrations._serving import serve
 from trove_async.integrations.starlette import object_response, store_upload
-from trove_async.models import MiB
+from trove_async.models import MiB, PresignOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -267,7 +267,10 @@ class Presigning(MemoryDriver):
         super().__init__()
         self._capabilities = replace(self._capabilities, presign=True)
 
-    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
+    ) -> str:
+        assert options == PresignOptions()
         return f"http://elsewhere/{bucket}/{key}?{method}&{expires:.0f}"
 
 

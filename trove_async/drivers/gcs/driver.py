@@ -20,7 +20,7 @@ from trove_async.errors import (
     ObjectNotFoundError,
     PreconditionFailedError,
 )
-from trove_async.models import DeleteResult, KiB, ObjectInfo, PutOptions, TiB
+from trove_async.models import NOTHING_FIXED, DeleteResult, KiB, ObjectInfo, PutOptions, TiB
 
 from . import _batch
 from ._buckets import Buckets
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         GetOptions,
         ListOptions,
         Page,
+        PresignOptions,
         VersionPage,
     )
 
@@ -425,7 +426,14 @@ class GCSDriver:
         async with self._permit:
             await found(self._opened.known, bucket, key, set_custom_time(client, path, when, etag))
 
-    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+    async def presign(
+        self,
+        method: str,
+        bucket: str,
+        key: str,
+        expires: float,
+        options: PresignOptions = NOTHING_FIXED,
+    ) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
         check_key(bucket, key)
         seconds = math.ceil(expires)
@@ -436,7 +444,14 @@ class GCSDriver:
             raise NotSupportedError("nobody signs: a service account does, and there is none")
         email = await credentials.email()
         url = unsigned(
-            method, self._origin, bucket, key, email=email, expires=seconds, now=time.time()
+            method,
+            self._origin,
+            bucket,
+            key,
+            email=email,
+            expires=seconds,
+            now=time.time(),
+            options=options,
         )
         return url.signed(await credentials.signature(url.to_sign, email))
 

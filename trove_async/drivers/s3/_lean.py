@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         GetOptions,
         ListOptions,
         Page,
+        PresignOptions,
         PutOptions,
         VersionPage,
     )
@@ -389,9 +390,11 @@ class LeanPlane:
             answer, lambda body: replace(parse_uploads(body), now=answered_at(said))
         )
 
-    async def presign(self, method: str, bucket: str, key: str, expires: int) -> str:
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: int, options: PresignOptions
+    ) -> str:
         """Return a URL that carries a signature."""
-        return await self._client.presign(method, bucket, key, expires)
+        return await self._client.presign(method, bucket, key, expires, options)
 
     # -- buckets ---------------------------------------------------------------------------------------
 

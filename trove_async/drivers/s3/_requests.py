@@ -15,7 +15,7 @@ from ._keys import encode_path, encode_query, quoted_etag
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trove_async.models import ObjectInfo
+    from trove_async.models import ObjectInfo, PresignOptions
 
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}").fullmatch
@@ -43,6 +43,27 @@ def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
     if owner is not None:
         headers["x-amz-source-expected-bucket-owner"] = owner
     return headers
+
+
+_PRESIGNED_QUERY = {
+    "version_id": "versionId",
+    "response_content_type": "response-content-type",
+    "response_content_disposition": "response-content-disposition",
+}
+
+
+def presigned_query(options: PresignOptions) -> dict[str, str]:
+    """Return what a presigned URL fixes of the response. S3 API Reference, "GetObject"."""
+    return {
+        theirs: value
+        for ours, theirs in _PRESIGNED_QUERY.items()
+        if (value := getattr(options, ours)) is not None
+    }
+
+
+def presigned_headers(options: PresignOptions) -> dict[str, str]:
+    """Return the headers that a request to a presigned URL must have."""
+    return {} if options.content_type is None else {"content-type": options.content_type}
 
 
 def crc32c_of(views: Sequence[memoryview]) -> str:

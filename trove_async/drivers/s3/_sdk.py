@@ -29,9 +29,9 @@ from ._headers import (
 )
 from ._keys import bare_etag, quoted_etag
 from ._plane import UploadId
-from ._requests import crc32c_of, source_headers
+from ._requests import crc32c_of, presigned_headers, presigned_query, source_headers
 from ._sdk_client import SdkBody, edge
-from ._sdk_terms import elements, parameters, upload_parameters, version, whole_checksums
+from ._sdk_terms import PRESIGNED, elements, parameters, upload_parameters, version, whole_checksums
 from ._versions import markers, parse_versions
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         DeleteOptions,
         GetOptions,
         ListOptions,
+        PresignOptions,
         PutOptions,
         VersionPage,
     )
@@ -381,10 +382,16 @@ class SdkPlane:
             else None,
         )
 
-    async def presign(self, method: str, bucket: str, key: str, expires: int) -> str:
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: int, options: PresignOptions
+    ) -> str:
         """Return a URL that carries a signature."""
         operation = f"{method.lower()}_object"
-        return await self._client.presign(operation, expires, Bucket=bucket, Key=key)
+        fixed = {
+            PRESIGNED[name]: value
+            for name, value in {**presigned_query(options), **presigned_headers(options)}.items()
+        }
+        return await self._client.presign(operation, expires, Bucket=bucket, Key=key, **fixed)
 
     # -- buckets ---------------------------------------------------------------------------------------
 

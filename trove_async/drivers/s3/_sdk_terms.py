@@ -34,6 +34,15 @@ _PARAMETERS: Final = {
 """What the SDK calls the headers that we send."""
 
 
+PRESIGNED: Final = {
+    "versionId": "VersionId",
+    "response-content-type": "ResponseContentType",
+    "response-content-disposition": "ResponseContentDisposition",
+    "content-type": "ContentType",
+}
+"""What the SDK calls what a presigned URL may fix."""
+
+
 def parameters(headers: Mapping[str, str]) -> dict[str, Any]:
     """Return what the SDK calls what the headers say."""
     said: dict[str, Any] = {}

@@ -27,7 +27,7 @@ from trove_async.errors import (
     ObjectNotFoundError,
     PermissionDeniedError,
 )
-from trove_async.models import DeleteResult, GiB, MiB, Page, TiB, VersionPage
+from trove_async.models import NOTHING_FIXED, DeleteResult, GiB, MiB, Page, TiB, VersionPage
 
 from ._client import Client
 from ._control import ControlPlane
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         GetOptions,
         ListOptions,
         ObjectInfo,
+        PresignOptions,
         PutOptions,
     )
 
@@ -437,10 +438,17 @@ class S3Driver:
         async with Permit(self._others, self._permit_seconds):
             return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
-    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+    async def presign(
+        self,
+        method: str,
+        bucket: str,
+        key: str,
+        expires: float,
+        options: PresignOptions = NOTHING_FIXED,
+    ) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
         self._check_key(bucket, key)
-        return await self._plane.presign(method, bucket, key, math.ceil(expires))
+        return await self._plane.presign(method, bucket, key, math.ceil(expires), options)
 
     def _check_key(self, bucket: str, key: str) -> None:
         """Raise InvalidNameError for a key that the service would mangle."""
