@@ -41,7 +41,7 @@ class VersionedMemory(MemoryDriver):
             key=key,
             version_id=info.version_id or "null",
             size=0 if held is None else info.size,
-            etag="" if held is None else info.etag,
+            etag=None if held is None else info.etag,
             last_modified=info.last_modified,
             storage_class=None if held is None else info.storage_class,
             latest=True,

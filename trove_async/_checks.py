@@ -236,14 +236,23 @@ def etag_of(condition: str | ObjectInfo | None) -> str | None:
     Raises:
         TypeError: It is neither an etag nor an ObjectInfo.
         InvalidNameError: No header can carry it.
-        ValueError: It names no version: ``"*"`` means something else on every service.
+        ValueError: It names no version: ``"*"`` means something else on every service, a weak etag
+            may stay when the content changes, and some services give none.
     """
     if condition is None:
         return None
-    etag = condition.etag if isinstance(condition, ObjectInfo) else condition
+    if isinstance(condition, ObjectInfo):
+        etag = condition.etag
+        if etag is None:
+            raise ValueError(
+                f"object {condition.key!r} has no etag to make a condition of: its service gives no"
+                " strong validator"
+            )
+    else:
+        etag = condition
     _names.check_text("an etag", etag)
     _names.check_header("an etag", etag)
-    if etag in {"", "*"}:
+    if etag in {"", "*"} or etag.startswith("W/"):
         raise ValueError(f"an etag names one version, {etag!r} does not: use ObjectInfo.etag")
     return etag
 

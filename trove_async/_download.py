@@ -13,6 +13,7 @@ import anyio
 
 from ._ahead import SLOW, TRIAL, Ahead
 from ._concurrency import to_its_end
+from ._identity import can_pin, can_prove, is_same
 from ._pipeline import CRC32C, Crc32c
 from ._sources import trimmed
 from .errors import (
@@ -96,6 +97,7 @@ class Body:
         "_leaf",
         "_options",
         "_position",
+        "_provable",
         "_slow",
         "_start",
         "_streaming",
@@ -111,6 +113,7 @@ class Body:
         self._ahead: Ahead | None = None
         self._info: ObjectInfo | None = None
         self._start = self._end = self._position = 0
+        self._provable = True  # whether another response can be shown to be of the same version
         self._landing: Lease | None = None  # a slot that a stream is received into
         self._landed = True  # nobody is receiving into it
         self._streaming = False
@@ -286,6 +289,7 @@ class Body:
         self._connection = await self._connect(self._options)
         reader = self._connection.reader
         self._info = reader.info
+        self._provable = can_prove(reader.info)
         self._start, self._end = reader.range
         self._position = self._start
         if self._position >= self._end:
@@ -313,6 +317,8 @@ class Body:
         """Open the rest of the range, of the very version that was opened first."""
         if self._closed or self._leaf.tasks.closed:
             raise self._was_closed()
+        if not self._provable:
+            raise self._unproved()
         if not self._resumable:
             raise UnavailableError(
                 f"the body cannot go on at byte {self._position}: the backend reads no ranges",
@@ -333,7 +339,7 @@ class Body:
             connection = await self._connect(options, permitted=permitted)
         except (PreconditionFailedError, NotFoundError, RangeError) as error:
             raise self._changed() from error
-        if connection.reader.info.etag != info.etag or connection.reader.range != (start, end):
+        if not is_same(info, connection.reader.info) or connection.reader.range != (start, end):
             await connection.aclose()
             raise self._changed()
         return connection
@@ -341,12 +347,11 @@ class Body:
     @property
     def _can_pin(self) -> bool:
         can = self._leaf.capabilities
-        versions = can.versions and self.info.version_id is not None
-        return can.ranges and (can.get_conditions or versions)
+        return can.ranges and can_pin(self.info, can)
 
     @property
     def _resumable(self) -> bool:
-        return self._leaf.capabilities.ranges or self._position == 0
+        return self._provable and (self._leaf.capabilities.ranges or self._position == 0)
 
     def _rest(self) -> None:
         """Note that nobody reads for now: who waits for a connection may have this one."""
@@ -392,6 +397,8 @@ class Body:
         self._leaf.locate(error, "get", self._bucket, self._key)
         pause = retries.after(error) if self._resumable else None
         if pause is None:
+            if error.retryable and not self._provable:
+                raise self._unproved() from error
             raise error
         if self._leaf.events:
             self._emit("resume", error)
@@ -405,6 +412,13 @@ class Body:
 
     def _changed(self) -> ObjectChangedError:
         return ObjectChangedError("the object was replaced or deleted while it was being read")
+
+    def _unproved(self) -> ObjectChangedError:
+        return ObjectChangedError(
+            f"the download cannot go on at byte {self._position}: the service gives no strong"
+            " validator (ETag), so nothing would prove that the rest is of the same version; read"
+            " the object again from its start"
+        )
 
     def _was_closed(self) -> ClosedError:
         return ClosedError("the reader, or its store, was closed while it was being read")

@@ -347,7 +347,7 @@ class _Reader:
         held = self._driver._object(self._bucket, self._key)  # noqa: SLF001 - its own room
         self.info = info = held.info
         _check_match(options.if_match, held, self._bucket, self._key)
-        if options.if_none_match == info.etag:
+        if options.if_none_match is not None and options.if_none_match == info.etag:
             raise PreconditionFailedError(
                 "if_none_match: this version is there", bucket=self._bucket, key=self._key
             )

@@ -96,7 +96,7 @@ class Presentation:
 
     def validators(self, info: ObjectInfo) -> dict[str, str]:
         """Return the fields of a 304: those that a cache needs (RFC 9110, section 15.4.5)."""
-        fields = {"ETag": entity_tag(info.etag)}
+        fields = {} if info.etag is None else {"ETag": entity_tag(info.etag)}
         if cache := self.cache_control or info.cache_control:
             fields["Cache-Control"] = cache if _sendable(cache) else "no-store"
         if self.cache_control is None and info.expires is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from trove_async._http import content_range, http_date
 from trove_async.errors import PreconditionFailedError, UnavailableError
@@ -188,12 +188,12 @@ def hashes_in(value: str) -> dict[str, str]:
     return {name: digest for name, _, digest in pairs if name in CHECKSUMS}
 
 
-def is_generation(etag: str | None) -> bool:
+def is_generation(etag: str | None) -> TypeGuard[str]:
     """Tell whether an etag can be one of ours: a generation."""
     return etag is not None and _NUMBER(etag) is not None
 
 
-def generation_of(etag: str) -> str:
+def generation_of(etag: str | None) -> str:
     """Return the generation that an etag of ours stands for.
 
     Raises:

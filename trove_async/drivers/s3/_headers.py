@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from trove_async import _http
 from trove_async.models import ObjectInfo
 
-from ._keys import bare_etag, decode_value, encode_value, quoted_etag
+from ._keys import bare_etag, decode_value, encode_value, quoted_etag, strong_etag
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
@@ -160,11 +160,12 @@ def info_from(
     get = headers.get
     metadata, write_id = _metadata(headers)
     content_type = get("content-type")
+    etag = strong_etag(get("etag"))
     return ObjectInfo(
         bucket=bucket,
         key=key,
         size=size,
-        etag=bare_etag(get("etag", "")),
+        etag=etag,
         last_modified=http_date(get("last-modified", "")),
         content_type=None if content_type == NO_TYPE else content_type,
         metadata=metadata,
@@ -180,6 +181,7 @@ def info_from(
         backend=backend,
         complete=get("x-amz-missing-meta", "0") == "0",
         write_id=write_id,
+        as_of=_as_of(headers) if etag is None else None,
     )
 
 
@@ -221,7 +223,7 @@ def put_info(
         bucket=bucket,
         key=key,
         size=size,
-        etag=bare_etag(headers.get("etag", "")),
+        etag=strong_etag(headers.get("etag")),
         last_modified=answered_at(headers),
         content_type=options.content_type,
         metadata=dict(options.metadata),
@@ -298,6 +300,14 @@ def answered_at(headers: Mapping[str, str]) -> datetime:
     """
     date = headers.get("date")
     return datetime.now(UTC) if date is None else http_date(date)
+
+
+def _as_of(headers: Mapping[str, str]) -> datetime | None:
+    """Return when the service sent a response by its own clock, None where it does not say."""
+    try:
+        return _http.http_date(headers.get("date", ""))
+    except ValueError:
+        return None
 
 
 def http_date(text: str) -> datetime:

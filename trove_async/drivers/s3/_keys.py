@@ -65,15 +65,27 @@ def decode_value(text: str) -> str:
 
 
 def bare_etag(text: str) -> str:
-    """Return an etag as `ObjectInfo.etag` has it: without the quotes, which answers differ in.
+    """Return an etag without its quotes, which some services leave out.
 
-    A weak one keeps its mark, so that it equals no strong one.
+    A weak one keeps them, and its mark.
     """
     if len(text) > 1 and text[0] == text[-1] == '"':
         return text[1:-1]
     return text
 
 
+def strong_etag(text: str | None) -> str | None:
+    """Return an ETag field as `ObjectInfo.etag` has it: None where it is no strong validator.
+
+    A weak one (RFC 9110, 8.8.3) may stay when the content changes, and an empty one is the same for
+    every object: in a condition either would let one version pass for another.
+    """
+    if text is None:
+        return None
+    etag = bare_etag(text.strip())
+    return None if not etag or etag[:2] in {"W/", "w/"} else etag
+
+
 def quoted_etag(etag: str) -> str:
-    """Return an etag as a condition's header has it (RFC 9110, 8.8.3)."""
+    """Return an etag as a request has it (RFC 9110, 8.8.3)."""
     return etag if etag.startswith("W/") else f'"{etag}"'

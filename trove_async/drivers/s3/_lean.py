@@ -41,7 +41,7 @@ from ._headers import (
     put_info,
     stored_etag,
 )
-from ._keys import encode_query, quoted_etag
+from ._keys import encode_query, quoted_etag, strong_etag
 from ._pages import parse_page
 from ._plane import UploadId
 from ._requests import crc32c_of, source_headers
@@ -475,7 +475,7 @@ class LeanPlane:
         )
         return replace(
             info,
-            etag=stored.etag,
+            etag=strong_etag(stored.etag),
             last_modified=stored.last_modified or info.last_modified,
             checksums=stored.checksums,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 from crc32c import crc32c
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from trove_async.models import ObjectInfo, PresignOptions
 
+NO_VERSION = "null"
+"""The version id of what was written while the bucket kept no versions, whichever content that is.
+S3 User Guide, "Adding objects to versioning-suspended buckets"."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}").fullmatch
 """What any bucket may be called: the names that us-east-1 once allowed. S3 User Guide, "General
@@ -36,10 +40,13 @@ def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
     place = f"/{encode_path(source.bucket)}/{encode_path(source.key)}"
     if source.version_id is not None:
         place = f"{place}?{encode_query({'versionId': source.version_id})}"
-    headers = {
-        "x-amz-copy-source": place,
-        "x-amz-copy-source-if-match": quoted_etag(source.etag),
-    }
+    headers = {"x-amz-copy-source": place}
+    if source.etag is not None:
+        headers["x-amz-copy-source-if-match"] = quoted_etag(source.etag)
+    elif source.version_id in {None, NO_VERSION}:
+        # S3 API Reference, "CopyObject": the other condition that a later version fails.
+        moment = format_datetime(source.last_modified, usegmt=True)
+        headers["x-amz-copy-source-if-unmodified-since"] = moment
     if owner is not None:
         headers["x-amz-source-expected-bucket-owner"] = owner
     return headers

@@ -27,7 +27,7 @@ from ._headers import (
     put_info,
     stored_etag,
 )
-from ._keys import bare_etag, quoted_etag
+from ._keys import bare_etag, quoted_etag, strong_etag
 from ._plane import UploadId
 from ._requests import crc32c_of, presigned_headers, presigned_query, source_headers
 from ._sdk_client import SdkBody, edge
@@ -212,7 +212,7 @@ class SdkPlane:
                 bucket=bucket,
                 key=one["Key"],
                 size=one["Size"],
-                etag=bare_etag(one["ETag"]),
+                etag=strong_etag(one.get("ETag")),
                 last_modified=one["LastModified"].astimezone(UTC),
                 storage_class=one.get("StorageClass"),
                 backend=self._backend,
@@ -449,7 +449,7 @@ class SdkPlane:
         modified = told.get("LastModified")
         return replace(
             info,
-            etag=bare_etag(told["ETag"]),
+            etag=strong_etag(told["ETag"]),
             last_modified=info.last_modified if modified is None else modified.astimezone(UTC),
             checksums=whole_checksums(told),
         )

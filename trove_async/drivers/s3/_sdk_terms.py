@@ -28,6 +28,7 @@ _PARAMETERS: Final = {
     "x-amz-tagging": "Tagging",
     "x-amz-copy-source": "CopySource",
     "x-amz-copy-source-if-match": "CopySourceIfMatch",
+    "x-amz-copy-source-if-unmodified-since": "CopySourceIfUnmodifiedSince",
     "x-amz-source-expected-bucket-owner": "ExpectedSourceBucketOwner",
     **{f"x-amz-checksum-{name}": element for name, element in CHECKSUM_ELEMENTS.items()},
 }
