@@ -40,6 +40,10 @@ LATER = {"as_of": MOMENT + timedelta(seconds=1)}
         ({**LATER}, {"last_modified": MOMENT + timedelta(seconds=1)}, False),
         ({"as_of": MOMENT + timedelta(milliseconds=999)}, {**LATER}, False),
         ({}, {**LATER}, False),
+        ({"write_id": "w1"}, {"write_id": "w1"}, True),
+        ({"write_id": "w1"}, {"write_id": "w2"}, False),
+        ({**LATER}, {"write_id": "w2"}, False),
+        ({"write_id": "w1"}, {"write_id": "w1", "size": 6}, False),
     ],
 )
 def test_versions_are_the_same_only_where_that_is_proved(

@@ -1,4 +1,4 @@
-"""Copy and move, within a backend and between two: one pinned version, verified, never lost.
+"""Copies within a backend and between two: one pinned version, verified.
 
 Everything is decided by physical places, not by names: two backends, or two buckets of a mapped one,
 may be the same place under two names.
@@ -6,14 +6,15 @@ may be the same place under two names.
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, cast
 
 from ._concurrency import shielded
-from ._download import Verified
-from ._pipeline import compare_stored
+from ._identity import can_prove, is_same
+from ._pipeline import CRC32C, compare, compare_stored
 from ._sources import source_of
+from ._verified import Verified
 from .errors import (
     BucketNotFoundError,
     IntegrityError,
@@ -26,7 +27,7 @@ from .errors import (
 from .models import CopyOptions, DeleteOptions, GetOptions, PutOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
     from datetime import datetime
 
     from ._backends import Backend
@@ -101,6 +102,24 @@ _KEPT = (
 storage class is not among them: the destination's backend has its own."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """A copy that was made, and what is known of it.
+
+    Attributes:
+        source: The version that was copied.
+        stored: The destination, as its backend answered. What it repeats of the request (on S3 the
+            size and the write's id) proves nothing.
+        checksums: Of the bytes that were copied, by kind.
+        write_id: The id that the destination was written with.
+    """
+
+    source: ObjectInfo
+    stored: ObjectInfo
+    checksums: Mapping[str, str]
+    write_id: str | None
+
+
 async def copy(
     source: Place,
     target: Place,
@@ -111,8 +130,8 @@ async def copy(
     put: Callable[[PutOptions], Put],
     missing: Callable[[BucketNotFoundError], Awaitable[None]],
     progress: Progress | None,
-) -> tuple[ObjectInfo, ObjectInfo]:
-    """Copy one version of the source; return its facts, and those of the destination.
+) -> Copied:
+    """Copy one version of the source.
 
     Args:
         source: What to copy.
@@ -124,15 +143,16 @@ async def copy(
         missing: Makes the target's missing bucket, or raises.
         progress: The user's callback.
     """
-    with _located(target):
+    with located(target):
         check(changes.put)
     onto_itself = source.is_same(target)
     if onto_itself:
         # One object under two names: its own backend can change it alone.
         source = replace(target, version_id=source.version_id)
-    with _located(source):
+    with located(source):
         info = await look(source)
-    with _located(target):
+    checksums, write_id = info.checksums, changes.put.write_id
+    with located(target):
         options = changes.applied_to(info)
         if onto_itself and options.storage_class is None and _chooses_class(target):
             options = replace(options, storage_class=info.storage_class)
@@ -140,58 +160,28 @@ async def copy(
         if onto_itself and changes.none and source.version_id is None:
             _check_conditions(info, changes)
             copied = info
-        elif source.backend.driver is target.backend.driver and _copies(target):
+        elif _is_left_to_server(source, target, info):
             copied = await _on_server(source, target, info, options, missing)
         else:
-            return info, await _through_here(source, info, put(options))
+            kinds = target.backend.capabilities.checksums
+            copied, checksums = await _through_here(source, target, info, put(options), kinds)
+            progress = None  # it was told by the put
     if progress is not None:
         progress(info.stored_size, info.stored_size)  # nothing is left to do but to tell
-    return info, copied
+    return Copied(source=info, stored=copied, checksums=checksums, write_id=write_id)
 
 
 def _chooses_class(place: Place) -> bool:
     return place.backend.capabilities.storage_class
 
 
-def _copies(place: Place) -> bool:
-    return place.backend.capabilities.server_copy
-
-
-async def remove_source(source: Place, info: ObjectInfo) -> None:
-    """Delete the version that was copied, and no other; one that has gone meanwhile is no error.
-
-    Where the backend has no conditional delete, a version that is put between the look and the
-    deletion is deleted unseen: the window is one request long.
-
-    Raises:
-        ObjectChangedError: Another version is there by now; it stays.
-    """
-    driver = source.backend.driver
-    if source.version_id is not None:
-        await driver.delete(source.bucket, source.key, DeleteOptions(version_id=source.version_id))
-        return
-    conditional = source.backend.capabilities.delete_if_match
-    if conditional:
-        try:
-            await driver.delete(source.bucket, source.key, DeleteOptions(if_match=info.etag))
-        except PreconditionFailedError:
-            pass  # another version is there, or none
-        else:
-            return
-    try:
-        current = await driver.head(source.bucket, source.key)
-    except NotFoundError:
-        return
-    if conditional or current.etag != info.etag:
-        raise ObjectChangedError(
-            "the source was replaced while it was being moved: what was copied is at the"
-            " destination, what replaced it is where it was",
-            operation="move",
-            backend=source.backend.name,
-            bucket=source.bucket,
-            key=source.key,
-        )
-    await driver.delete(source.bucket, source.key, DeleteOptions())
+def _is_left_to_server(source: Place, target: Place, info: ObjectInfo) -> bool:
+    """Tell whether the service can copy, and can be told which version."""
+    return (
+        source.backend.driver is target.backend.driver
+        and target.backend.capabilities.server_copy
+        and can_prove(info)
+    )
 
 
 async def _on_server(
@@ -214,18 +204,34 @@ async def _on_server(
     try:
         compare_stored(info.checksums, info.stored_size, copied)
     except IntegrityError:
-        if target.backend.capabilities.delete_if_match and not source.is_same(target):
-            with shielded():  # what is there is ours, and wrong
-                await target.backend.driver.delete(
-                    target.bucket, target.key, DeleteOptions(if_match=copied.etag)
-                )
+        with shielded(), suppress(TroveError):
+            await _discard(source, target, info, copied)
         raise
     return copied
 
 
-async def _through_here(source: Place, info: ObjectInfo, put: Put) -> ObjectInfo:
-    pinned = source.backend.capabilities.get_conditions
-    options = GetOptions(if_match=info.etag if pinned else None, version_id=source.version_id)
+async def _discard(source: Place, target: Place, info: ObjectInfo, copied: ObjectInfo) -> None:
+    """Delete a copy that went wrong, unless it may be all that is left of its source.
+
+    The service may have stored it over its source, if it takes both names for one.
+    """
+    conditional = target.backend.capabilities.delete_if_match and copied.etag is not None
+    if not conditional or source.is_same(target):
+        return
+    current = await source.backend.driver.head(source.bucket, source.key, source.version_id)
+    if current.write_id == info.write_id and is_same(info, current):
+        options = DeleteOptions(if_match=copied.etag)
+        await target.backend.driver.delete(target.bucket, target.key, options)
+
+
+async def _through_here(
+    source: Place, target: Place, info: ObjectInfo, put: Put, kinds: Collection[str]
+) -> tuple[ObjectInfo, Mapping[str, str]]:
+    """Copy the body; return what was stored, and the checksums of the bytes in the given kinds."""
+    can = source.backend.capabilities
+    pin = info.etag if can.get_conditions else None
+    version_id = source.version_id or (info.version_id if can.versions and pin is None else None)
+    options = GetOptions(if_match=pin, version_id=version_id)
     async with AsyncExitStack() as stack:
         try:
             reader = await stack.enter_async_context(
@@ -233,15 +239,33 @@ async def _through_here(source: Place, info: ObjectInfo, put: Put) -> ObjectInfo
             )
         except (PreconditionFailedError, NotFoundError) as error:
             raise _source_changed(source) from error
-        if reader.info.etag != info.etag:
+        if not (is_same(info, reader.info) or _is_alike(info, reader.info)):
             raise _source_changed(source)
         # Verified against the source's checksum on its way out, against the target's on its
         # way in: the last bytes are sent only if the whole was right.
-        return await put.run(source_of(Verified(reader)))
+        body = Verified(reader, {CRC32C, *kinds})
+        stored = await put.run(source_of(body))
+    checksums = body.checksums
+    try:
+        compare(checksums, stored.checksums, "what was stored is not what was read")
+    except IntegrityError:
+        with shielded(), suppress(TroveError):
+            await _discard(source, target, info, stored)
+        raise
+    return stored, checksums
+
+
+def _is_alike(info: ObjectInfo, opened: ObjectInfo) -> bool:
+    """Tell whether an object that nothing pins was opened with the facts that are carried over.
+
+    Body and facts are then of one response; which version it is of does not matter. Tags come in
+    a response of their own, so they are not compared.
+    """
+    return not can_prove(info) and replace(info, tags={}) == replace(opened, tags={})
 
 
 @contextmanager
-def _located(place: Place) -> Iterator[None]:
+def located(place: Place) -> Iterator[None]:
     """Say in an error which of the two objects it concerns, if it does not say so itself."""
     try:
         yield

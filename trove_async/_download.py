@@ -14,11 +14,9 @@ import anyio
 from ._ahead import SLOW, TRIAL, Ahead
 from ._concurrency import to_its_end
 from ._identity import can_pin, can_prove, is_same
-from ._pipeline import CRC32C, Crc32c
 from ._sources import trimmed
 from .errors import (
     ClosedError,
-    IntegrityError,
     NotFoundError,
     ObjectChangedError,
     PreconditionFailedError,
@@ -444,55 +442,3 @@ async def _close(ahead: Ahead | None, connection: _Connection | None) -> None:
     finally:
         if connection is not None:
             await connection.aclose()
-
-
-class Verified:
-    """A body whose last chunk is handed out only once all of it was right.
-
-    The whole of an object is checked against its recorded CRC-32C, where there is one; every body
-    against its length.
-
-    Args:
-        reader: An open body, from its start.
-    """
-
-    __slots__ = ("_crc", "_position", "_reader", "info", "range")
-
-    def __init__(self, reader: DriverReader) -> None:
-        self._reader = reader
-        self.info = reader.info
-        self.range = reader.range
-        self._position = self.range[0]
-        whole = self.range == (0, self.info.stored_size)
-        self._crc = Crc32c() if whole and CRC32C in self.info.checksums else None
-
-    @property
-    def remaining(self) -> int:
-        """Bytes not handed out yet."""
-        return self.range[1] - self._position
-
-    async def read(self, size: int) -> bytes:
-        """Return the next 1 to `size` bytes, ``b""`` at the end.
-
-        Raises:
-            IntegrityError: The bytes are not those that were stored.
-        """
-        if not self.remaining:
-            return b""
-        size = min(size, self.remaining)
-        data = await self._reader.read(size)
-        if not 0 < len(data) <= size:
-            what = "has more bytes than it was to have" if data else "ended early"
-            raise self._broken(f"the body {what}, {self.remaining} bytes before its end")
-        if self._crc is not None:
-            self._crc.update(data)
-            if len(data) == self.remaining and self._crc.digest() != self.info.checksums[CRC32C]:
-                raise self._broken("the bytes do not have the recorded crc32c")
-        self._position += len(data)
-        return data
-
-    def _broken(self, message: str) -> IntegrityError:
-        info = self.info
-        return IntegrityError(
-            message, operation="get", backend=info.backend, bucket=info.bucket, key=info.key
-        )

@@ -7,7 +7,8 @@ is safe only if all of them are of one version. Proof is, in this order:
 2. the id of the version, where the backend keeps versions;
 3. the date of its last change together with its size, compared on both responses. A date of whole
    seconds names one version only if the first response was sent at least a second later: until then
-   another write in the same second would have the same date (RFC 9110, section 8.8.2.2).
+   another write in the same second would have the same date (RFC 9110, section 8.8.2.2). The id of
+   the write, where this library wrote the object, tells such writes apart.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def is_same(first: ObjectInfo, later: ObjectInfo) -> bool:
         _is_dated(first)
         and first.last_modified == later.last_modified
         and first.stored_size == later.stored_size
+        and first.write_id == later.write_id
     )
 
 
@@ -61,4 +63,6 @@ def _names_version(info: ObjectInfo) -> bool:
 
 
 def _is_dated(info: ObjectInfo) -> bool:
+    if info.write_id is not None:
+        return True
     return info.as_of is not None and info.as_of - info.last_modified >= _TICK

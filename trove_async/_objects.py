@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 from . import _checks, _names
 from ._buckets import Buckets
 from ._concurrency import shielded
-from ._copy import Place, copy, remove_source
+from ._copy import Place, copy
 from ._deletion import Deletion
-from ._download import Verified
 from ._listing import ObjectIterator, Query, VersionIterator
 from ._pages import objects, versions
 from ._ranges import get_ranges
+from ._removal import remove_source
 from ._upload import Put
+from ._verified import Verified
 from .errors import (
     BucketNotFoundError,
     NotSupportedError,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 
     from ._backends import Backend, BackendInfo
-    from ._copy import Changes
+    from ._copy import Changes, Copied
     from ._core import Core
     from ._pages import Ask
     from ._sources import Source
@@ -264,7 +265,8 @@ class Objects:
             start, end = await self._place(*source), await self._place(*target)
             if start.version_id is not None and start.is_same(end):
                 start = await self._unless_latest(start)
-            return (await self._copied(start, end, changes, progress))[1]
+            copied = await self._copied(start, end, changes, progress)
+            return copied.stored.located(backend=end.backend.name)
 
         return await self._core.run("copy", source.bucket, source.key, work)
 
@@ -281,12 +283,12 @@ class Objects:
             start, end = await self._place(*source), await self._place(*target)
             if start.version_id is not None and start.is_same(end):
                 start = await self._unless_latest(start)
-            info, moved = await self._copied(start, end, changes, progress)
+            copied = await self._copied(start, end, changes, progress)
             if start.version_id == _REUSED:
                 start = replace(start, version_id=None)  # the copy may have got the same id
             if start.version_id is not None or not start.is_same(end):
-                await remove_source(start, info)
-            return moved
+                await remove_source(start, end, copied)
+            return copied.stored.located(backend=end.backend.name)
 
         return await self._core.run("move", source.bucket, source.key, work)
 
@@ -451,8 +453,8 @@ class Objects:
 
     async def _copied(
         self, source: Place, target: Place, changes: Changes, progress: Progress | None
-    ) -> tuple[ObjectInfo, ObjectInfo]:
-        info, copied = await copy(
+    ) -> Copied:
+        return await copy(
             source,
             target,
             changes,
@@ -462,7 +464,6 @@ class Objects:
             missing=lambda error: self.buckets.make_missing(target.backend, target.bucket, error),
             progress=progress,
         )
-        return info, copied.located(backend=target.backend.name)
 
     async def _reading(
         self, operation: str, bucket: str, key: str, work: Callable[[], Awaitable[T]]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from ._concurrency import for_each
-from ._download import Verified
 from ._identity import can_prove, is_same
+from ._verified import Verified
 from .errors import ObjectChangedError, ObjectNotFoundError, PreconditionFailedError
 from .models import ByteRange, GetOptions, KiB, MiB
 

@@ -101,6 +101,9 @@ class Capabilities:
             another try is sent as the first one was.
         versions: version_id is honoured by get, head and delete, and `Versioned` is implemented.
         ordered: list_page is in bytewise order of UTF-8 keys.
+        exact_keys: Two keys of a bucket are always two objects. Without it the service may store
+            some under one name (``a//b`` as ``a/b``, say), and a move looks again at its source
+            before it deletes it.
         private_namespace: Bucket names are this backend's own, so a missing bucket may be made.
         embedded: Calls wait for no network: no timeouts are armed around them.
         max_reads: Readers that may be open at once; None: any number.
@@ -140,6 +143,7 @@ class Capabilities:
     settles_doubt: bool = False
     versions: bool = False
     ordered: bool = True
+    exact_keys: bool = False
     private_namespace: bool = False
     embedded: bool = False
     max_reads: int | None = None

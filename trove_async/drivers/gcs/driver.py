@@ -176,6 +176,7 @@ class GCSDriver:
             presign=signs,
             settles_doubt=True,
             versions=True,
+            exact_keys=self._google,
             private_namespace=not self._google,
             max_reads=self._max_connections,
             max_writes=self._max_connections,

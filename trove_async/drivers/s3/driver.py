@@ -223,6 +223,7 @@ class S3Driver:
             presign=True,
             versions=True,
             ordered=self._dialect.ordered,
+            exact_keys=aws,
             private_namespace=not aws,
             max_reads=self._max_connections,
             max_writes=self._max_connections,
