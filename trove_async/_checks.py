@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -212,8 +213,38 @@ def checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
     _names.check_metadata(metadata)
     lowered = {name.lower(): value for name, value in metadata.items()}
     if len(lowered) < len(metadata):
-        raise InvalidNameError("two metadata names differ by case only, which HTTP does not keep")
+        seen: dict[str, str] = {}
+        for name in metadata:
+            other = seen.setdefault(name.lower(), name)
+            if other != name:
+                raise InvalidNameError(
+                    f"metadata names {other!r} and {name!r} differ by case only, which HTTP does"
+                    " not keep"
+                )
     return lowered
+
+
+def carried_over(options: PutOptions) -> PutOptions:
+    """Check what a copy takes from its source as if a user had given it to put.
+
+    Services keep what others refuse: Cloud Storage takes any text for the name of metadata.
+
+    Args:
+        options: What the destination is to have.
+
+    Returns:
+        The same, with the names of metadata in lower case.
+
+    Raises:
+        InvalidNameError: A name or a value that no header can carry, or a name of our own.
+    """
+    for name in _HEADERS:
+        _names.check_header(name, getattr(options, name))
+    if options.tags:
+        _checked_tags(options.tags)
+    if not options.metadata:
+        return options
+    return replace(options, metadata=checked_metadata(options.metadata))
 
 
 def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
@@ -256,6 +287,15 @@ def etag_of(condition: str | ObjectInfo | None) -> str | None:
         raise ValueError(f"an etag names one version, {etag!r} does not: use ObjectInfo.etag")
     return etag
 
+
+_HEADERS = (
+    "content_type",
+    "cache_control",
+    "content_disposition",
+    "content_encoding",
+    "content_language",
+)
+"""What is kept with an object as a header's value, word by word."""
 
 _PUT_NEEDS = (
     ("if_none_match", "put_if_none_match", "create only (if_none_match)"),

@@ -18,6 +18,7 @@ from ._verified import Verified
 from .errors import (
     BucketNotFoundError,
     IntegrityError,
+    InvalidNameError,
     NotFoundError,
     ObjectChangedError,
     ObjectExistsError,
@@ -127,6 +128,7 @@ async def copy(
     *,
     look: Callable[[Place], Awaitable[ObjectInfo]],
     check: Callable[[PutOptions], None],
+    carry: Callable[[PutOptions], PutOptions],
     put: Callable[[PutOptions], Put],
     missing: Callable[[BucketNotFoundError], Awaitable[None]],
     progress: Progress | None,
@@ -139,6 +141,7 @@ async def copy(
         changes: What to change on the way.
         look: Heads an object that has to be there.
         check: Refuses what the target's backend cannot honour, before anything is written.
+        carry: Returns what is carried over as a put takes it, or refuses it.
         put: Begins a put at the target.
         missing: Makes the target's missing bucket, or raises.
         progress: The user's callback.
@@ -156,13 +159,16 @@ async def copy(
         options = changes.applied_to(info)
         if onto_itself and options.storage_class is None and _chooses_class(target):
             options = replace(options, storage_class=info.storage_class)
-        check(options)
         if onto_itself and changes.none and source.version_id is None:
             _check_conditions(info, changes)
             copied = info
         elif _is_left_to_server(source, target, info):
+            # What the service keeps already it takes back as it is, whatever it is.
+            check(options if changes.metadata is not None else replace(options, metadata={}))
             copied = await _on_server(source, target, info, options, missing)
         else:
+            options = _carried(source, info, options, carry)
+            check(options)
             kinds = target.backend.capabilities.checksums
             copied, checksums = await _through_here(source, target, info, put(options), kinds)
             progress = None  # it was told by the put
@@ -182,6 +188,19 @@ def _is_left_to_server(source: Place, target: Place, info: ObjectInfo) -> bool:
         and target.backend.capabilities.server_copy
         and can_prove(info)
     )
+
+
+def _carried(
+    source: Place, info: ObjectInfo, options: PutOptions, carry: Callable[[PutOptions], PutOptions]
+) -> PutOptions:
+    try:
+        return carry(options)
+    except InvalidNameError as error:
+        raise InvalidNameError(
+            f"{error.message}: what is kept with {info.bucket}/{info.key} on backend"
+            f" {source.backend.name!r} cannot be carried over as it is, and nothing was stored;"
+            " give the copy its own"
+        ) from error
 
 
 async def _on_server(

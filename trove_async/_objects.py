@@ -460,6 +460,7 @@ class Objects:
             changes,
             look=self._looked,
             check=lambda options: _checks.check_put(target.backend, target.key, options),
+            carry=_checks.carried_over,
             put=lambda options: self._put(target, options, progress),
             missing=lambda error: self.buckets.make_missing(target.backend, target.bucket, error),
             progress=progress,

@@ -9,6 +9,7 @@ from .by_aiohttp import AiohttpTransport, translated
 from .fields import (
     content_range,
     expires_of,
+    field_text,
     http_date,
     imf_date,
     range_header,
@@ -30,6 +31,7 @@ __all__ = [
     "Transport",
     "content_range",
     "expires_of",
+    "field_text",
     "http_date",
     "imf_date",
     "range_header",

@@ -65,6 +65,20 @@ def expires_of(headers: Mapping[str, str]) -> datetime | None:
         return _LONG_AGO
 
 
+def field_text(value: str) -> str:
+    """Return the text of a response's field, which transports decode as UTF-8 with surrogate escapes.
+
+    What is not UTF-8 is taken for ISO-8859-1, in which fields were once written (RFC 9110, 5.5).
+    """
+    if value.isascii():
+        return value
+    raw = value.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds of a Retry-After, which may be a moment (RFC 9110, 10.2.3)."""
     value = headers.get("retry-after", "").strip()

@@ -147,11 +147,37 @@ def test_metadata_headers_are_such_that_no_server_changes_them(metadata: dict[st
         ("", ""),
         ("grüß", "grüß"),
         ("gr\udcc3\udcbc\udcc3\udc9f", "grüß"),
+        ("gr\udcfc\udcdf", "grüß"),  # ISO-8859-1, as transports hand it over
+        ("=?utf-7?Q?+2AA-?=", "=?utf-7?Q?+2AA-?="),
         (Header("grüß " * 20, "utf-8").encode(linesep=" "), "grüß " * 20),
     ],
 )
 def test_reads_metadata_that_others_wrote(header: str, value: str) -> None:
     assert info(**{"x-amz-meta-v": header}).metadata == {"v": value}
+
+
+@pytest.mark.parametrize("raw", ["grüß".encode(), "grüß".encode("latin-1")])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "content-type",
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+    ],
+)
+def test_fields_in_other_charsets_are_text_that_can_be_sent_again(field: str, raw: bytes) -> None:
+    told = info(**{field: raw.decode("utf-8", "surrogateescape")})
+    name = field.replace("-", "_")
+    assert getattr(told, name) == "grüß"
+    sent = object_headers(PutOptions(**{name: getattr(told, name)}))
+    assert sent[field].encode() == "grüß".encode()
+
+
+@pytest.mark.parametrize("name", ["a%0D%0Ab", "a%20b", "%C3%BC", "A", ""])
+def test_names_that_we_do_not_write_are_no_metadata(name: str) -> None:
+    assert info(**{"x-amz-meta-trove-exact": f"{name}=v&b=%20"}).metadata == {"b": " "}
 
 
 def test_tells_all_that_an_answer_does() -> None:

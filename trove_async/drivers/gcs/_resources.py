@@ -79,7 +79,10 @@ def resource_of(options: PutOptions, key: str | None = None) -> bytes:
     for ours, theirs in CHECKSUMS.items():
         if ours in options.checksums:
             said[theirs] = options.checksums[ours]
-    return json.dumps(said, ensure_ascii=False).encode()
+    try:
+        return json.dumps(said, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # JSON can tell lone surrogates, in escapes, and UTF-8 cannot
+        return json.dumps(said).encode()
 
 
 def _plain(value: str) -> bool:

@@ -159,7 +159,7 @@ def info_from(
     size, whole = _size(headers)
     get = headers.get
     metadata, write_id = _metadata(headers)
-    content_type = get("content-type")
+    content_type = _text(headers, "content-type")
     etag = strong_etag(get("etag"))
     return ObjectInfo(
         bucket=bucket,
@@ -170,19 +170,24 @@ def info_from(
         content_type=None if content_type == NO_TYPE else content_type,
         metadata=metadata,
         tags=tags,
-        storage_class=get("x-amz-storage-class", STANDARD),
-        cache_control=get("cache-control"),
-        content_disposition=get("content-disposition"),
-        content_encoding=get("content-encoding"),
-        content_language=get("content-language"),
+        storage_class=_text(headers, "x-amz-storage-class") or STANDARD,
+        cache_control=_text(headers, "cache-control"),
+        content_disposition=_text(headers, "content-disposition"),
+        content_encoding=_text(headers, "content-encoding"),
+        content_language=_text(headers, "content-language"),
         expires=_http.expires_of(headers),
         checksums=checksums_from(headers) if whole else None,
-        version_id=get("x-amz-version-id"),
+        version_id=_text(headers, "x-amz-version-id"),
         backend=backend,
         complete=get("x-amz-missing-meta", "0") == "0",
         write_id=write_id,
         as_of=_as_of(headers) if etag is None else None,
     )
+
+
+def _text(headers: Mapping[str, str], name: str) -> str | None:
+    value = headers.get(name)
+    return value if value is None or value.isascii() else _http.field_text(value)
 
 
 def stored_etag(headers: Mapping[str, str]) -> str:
@@ -336,9 +341,14 @@ def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
     for pair in exact.split("&") if exact else ():
         name, _, value = pair.partition("=")
         with suppress(UnicodeDecodeError):  # we did not write it
-            metadata[decode_value(name)] = decode_value(value)
+            name, value = decode_value(name), decode_value(value)
+            if _NAME(name):
+                metadata[name] = value
     return metadata, metadata.pop(WRITE_ID, None)
 
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]++").fullmatch
+"""What we write as the name of metadata: a token (RFC 9110, 5.6.2) in lower case."""
 
 _WORD = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?\s]*)\?=")
 _BETWEEN_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")  # RFC 2047, 6.2: not part of the text
@@ -347,7 +357,7 @@ _BETWEEN_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")  # RFC 2047, 6.2: not part of
 def _decoded(value: str) -> str:
     """Return a foreign value as it was meant; as it is, where it is not encoded well."""
     if not value.isascii():
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return _http.field_text(value)
     try:
         return _WORD.sub(_word, _BETWEEN_WORDS.sub("", value))
     except (LookupError, ValueError, Base64Error):
@@ -360,4 +370,6 @@ def _word(found: re.Match[str]) -> str:
         raw = b64decode(text, validate=True)
     else:
         raw = decodestring(text.replace("_", " "), header=True)
-    return raw.decode(charset.partition("*")[0])  # RFC 2231, 5: a language may follow
+    text = raw.decode(charset.partition("*")[0])  # RFC 2231, 5: a language may follow
+    text.encode()  # some charsets have surrogates, which nothing can carry
+    return text

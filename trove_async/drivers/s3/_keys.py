@@ -30,6 +30,7 @@ UNRESERVED: Final = "-._~"
 Calculations for the Authorization Header": UriEncode."""
 
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9\-._~/]*+").fullmatch
+_ETAG = re.compile(r"[!#-~][ !#-~]*+").fullmatch
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9\-._~]*+").fullmatch
 
 
@@ -78,12 +79,13 @@ def strong_etag(text: str | None) -> str | None:
     """Return an ETag field as `ObjectInfo.etag` has it: None where it is no strong validator.
 
     A weak one (RFC 9110, 8.8.3) may stay when the content changes, and an empty one is the same for
-    every object: in a condition either would let one version pass for another.
+    every object: in a condition either would let one version pass for another. One that a request
+    may not be able to repeat as it is, byte for byte, is none either.
     """
     if text is None:
         return None
     etag = bare_etag(text.strip())
-    return None if not etag or etag[:2] in {"W/", "w/"} else etag
+    return None if etag[:2] in {"W/", "w/"} or not _ETAG(etag) else etag
 
 
 def quoted_etag(etag: str) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
 from crc32c import crc32c
 
+from trove_async._http import imf_date
 from trove_async.errors import InvalidNameError
 
 from ._keys import encode_path, encode_query, quoted_etag
@@ -45,8 +45,7 @@ def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
         headers["x-amz-copy-source-if-match"] = quoted_etag(source.etag)
     elif source.version_id in {None, NO_VERSION}:
         # S3 API Reference, "CopyObject": the other condition that a later version fails.
-        moment = format_datetime(source.last_modified, usegmt=True)
-        headers["x-amz-copy-source-if-unmodified-since"] = moment
+        headers["x-amz-copy-source-if-unmodified-since"] = imf_date(source.last_modified)
     if owner is not None:
         headers["x-amz-source-expected-bucket-owner"] = owner
     return headers
