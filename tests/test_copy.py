@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -39,6 +40,8 @@ FACTS: dict[str, Any] = {
     "cache_control": "no-store",
     "content_disposition": "attachment",
     "content_encoding": "identity",
+    "content_language": "de",
+    "expires": datetime(2030, 1, 1, 12, tzinfo=UTC),
 }
 ROUTES = [("*.cold", "cold")]
 
@@ -368,7 +371,7 @@ async def test_what_the_target_cannot_honour_is_refused_before_any_call(
         assert default.calls == cold.calls == []
 
 
-@pytest.mark.parametrize("capability", ["metadata", "tags", "headers"])
+@pytest.mark.parametrize("capability", ["metadata", "tags", "headers", "expires"])
 async def test_facts_that_the_target_would_drop_are_refused_before_it_is_touched(
     capability: str,
 ) -> None:

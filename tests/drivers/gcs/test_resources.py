@@ -138,3 +138,12 @@ def test_etag_is_a_generation_or_nothing_has_it() -> None:
     assert precondition(PutOptions(if_none_match="*")) == {"ifGenerationMatch": "0"}
     assert precondition(PutOptions(if_match="17")) == {"ifGenerationMatch": "17"}
     assert precondition(PutOptions()) == {}
+
+
+def test_metadata_that_utf_8_cannot_hold_goes_back_as_it_came() -> None:
+    """JSON can tell a lone surrogate, so another tool can have kept one; a rewrite carries it over."""
+    metadata = {"My Key": "\ud800"}
+    assert json.loads(resource_of(PutOptions(metadata=metadata)))["metadata"] == {
+        **metadata,
+        "trove-exact": "json",
+    }

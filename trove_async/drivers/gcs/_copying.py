@@ -72,10 +72,11 @@ class Copier:
             + object_path(dst_bucket, dst_key).removeprefix("/storage/v1")
             + encode_query({"fields": f"done,rewriteToken,resource({FIELDS})", **query})
         )
-        # The content is the source's: what is known of its checksums is nothing to be set.
-        resource = resource_of(replace(options.put, checksums={}))
         condition = ""
         try:
+            time = await self._custom_time(src_bucket, src_key, options.source)
+            # The content is the source's: what is known of its checksums is nothing to be set.
+            resource = resource_of(replace(options.put, checksums={}), custom_time=time)
             if options.put.in_doubt_since is not None and not options.put.conditional:
                 settled = await self._doubts.of_put(dst_bucket, dst_key, options.put)
                 if isinstance(settled, ObjectInfo):
@@ -90,6 +91,20 @@ class Copier:
         except NotFoundError as error:
             raise await self._missing(error, src_bucket, src_key, dst_bucket) from error
         return info_of(said, bucket=dst_bucket, backend=self._backend)
+
+    async def _custom_time(self, bucket: str, key: str, source: ObjectInfo) -> str | None:
+        """Return the custom time of the source, which `ObjectInfo` does not have.
+
+        A rewrite that says anything of the copy has to say all: JSON API, "Objects: rewrite",
+        request body.
+        """
+        query = {"fields": "customTime", "generation": generation_of(source.etag)}
+        try:
+            said = await self._client.ask("GET", object_path(bucket, key) + encode_query(query))
+        except NotFoundError:
+            return None  # nor will there be a copy: the rewrite finds out what is missing
+        time = said.get("customTime")
+        return time if isinstance(time, str) and time else None
 
     async def _rewritten(
         self, path: str, condition: str, resource: bytes, write_id: str | None

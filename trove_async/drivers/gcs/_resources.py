@@ -56,16 +56,21 @@ _SERVED_BY_DEFAULT: Final = frozenset({"private, max-age=0", "public, max-age=36
 "Cache-Control": default values."""
 
 
-def resource_of(options: PutOptions, key: str | None = None) -> bytes:
+def resource_of(
+    options: PutOptions, key: str | None = None, *, custom_time: str | None = None
+) -> bytes:
     """Return the document that says of an object what the options do.
 
     Args:
         options: What the object is to have.
         key: Its key, where the request's path does not name it.
+        custom_time: Its custom time, as the service writes it.
     """
     said: dict[str, Any] = {"contentType": options.content_type or DEFAULT_TYPE}
     if key is not None:
         said["name"] = key
+    if custom_time is not None:
+        said["customTime"] = custom_time
     if options.metadata or options.write_id is not None:
         metadata = said["metadata"] = dict(options.metadata)
         if not all(map(_plain, options.metadata.values())):
@@ -79,6 +84,10 @@ def resource_of(options: PutOptions, key: str | None = None) -> bytes:
     for ours, theirs in CHECKSUMS.items():
         if ours in options.checksums:
             said[theirs] = options.checksums[ours]
+    return _encoded(said)
+
+
+def _encoded(said: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(said, ensure_ascii=False).encode()
     except UnicodeEncodeError:  # JSON can tell lone surrogates, in escapes, and UTF-8 cannot

@@ -407,7 +407,7 @@ class GCSDriver:
     ) -> None:
         """Set the object's custom time, which lifecycle rules may count from.
 
-        It moves forward only, and goes with the version: a copy, or a new body, has none.
+        It moves forward only. A copy within this backend has it too, a new body has none.
 
         Args:
             bucket: The bucket.
