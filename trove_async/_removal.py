@@ -14,7 +14,7 @@ Three things are shown first, and what a response has shown already is not asked
    deleted unseen: the window is one request long.
 
 So a move costs no request more on Amazon S3 and Google Cloud Storage within a bucket or between the two,
-one more elsewhere, and at most three where a service reports neither checksums nor our ids. When
+one more elsewhere, and two where a service reports no checksums or an object has no id of ours. When
 something cannot be shown, both objects stay.
 """
 

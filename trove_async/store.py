@@ -453,7 +453,12 @@ class Trove:
 
         Source and destination are routed each on its own. Onto itself it changes the metadata. What
         the copy is to have besides its content is the source's unless it is given here; an empty
-        value (``""``, ``{}``) leaves the copy without.
+        value (``""``, ``{}``) leaves the copy without. Within Google Cloud Storage it has the
+        source's custom time, too.
+
+        What `head` does not tell is not copied, also onto itself; there the destination's defaults
+        hold: on S3 for the ACL, encryption settings, object lock and website redirect location, on
+        GCS for the ACL, holds and customer-supplied keys.
 
         Args:
             src_bucket: The source's bucket.
@@ -486,6 +491,8 @@ class Trove:
             NotSupportedError: The destination's backend cannot keep what is given here or what the
                 source has; nothing was stored.
             BackendNotFoundError: There is no backend `source_backend`.
+            InvalidNameError: The destination cannot keep metadata, a tag or a header of the source
+                exactly (a name that is no HTTP token, say); nothing was stored.
             Otherwise as `put`.
         """
         _checks.progress(progress)
@@ -534,8 +541,17 @@ class Trove:
         Onto itself it does nothing. After an error or a cancel the object is at its source, at its
         destination, or at both: never nowhere.
 
+        Before the source is deleted, the copy is proved: by a checksum or an etag in the response,
+        else by heading the destination. Where the service may take two names for one object, the
+        source is headed, too; if the copy was written over it, it stays. Within one bucket of
+        Amazon S3 or Google Cloud Storage, and between the two, this takes no further request;
+        elsewhere it takes one, or two where a service reports no checksums or the source was not
+        written by this library.
+
         Args and Raises:
-            As `copy`. ObjectChangedError after the copy means that both are there.
+            As `copy`. ObjectChangedError or IntegrityError after the copy means that both are there:
+            the source was replaced meanwhile, it is the destination under another name, or the copy
+            could not be proved.
         """
         _checks.progress(progress)
         changes = _checks.changes(

@@ -338,9 +338,7 @@ class S3Driver:
 
     def place(self, bucket: str, key: str) -> Hashable:
         """Tell where the object lies physically."""
-        # Amazon's bucket names are one space, whatever the region that was asked.
-        where = "amazonaws" if self._endpoint.aws else self._endpoint.origin
-        return ("s3", where, bucket, key)
+        return ("s3", self._endpoint.names_in, bucket, key)
 
     # -- objects ---------------------------------------------------------------------------------------
 
