@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import pytest
 
 from tests.store_fakes import Fake, fill, store_of
+from tests.versioned_memory import VersionedMemory
 from trove_async import IntegrityError, ObjectChangedError, ObjectInfo, UnavailableError
 from trove_async.drivers.memory import MemoryDriver
 from trove_async.models import DeleteOptions, PutOptions
@@ -332,6 +333,33 @@ async def test_destination_that_cannot_be_looked_at_keeps_the_source() -> None:
             await store.move("data", "key", "data", "to")
         assert caught.value.key == "to"
         assert service.holds("data") == ["key", "to"]
+
+
+async def test_version_that_was_not_copied_stays() -> None:
+    class Losing(VersionedMemory):
+        """Stores no copies, and tells that it has."""
+
+        async def copy(
+            self,
+            src_bucket: str,
+            src_key: str,
+            dst_bucket: str,
+            dst_key: str,
+            options: CopyOptions,
+        ) -> ObjectInfo:
+            told = await super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
+            await MemoryDriver.delete(self, dst_bucket, dst_key, DeleteOptions())
+            return replace(told, checksums={})
+
+    driver = Losing()
+    driver.keeping.add("data")
+    async with store_of(driver) as store:
+        await store.create_bucket("data")
+        old = await store.put("data", "key", b"old")
+        await store.put("data", "key", b"new")
+        with pytest.raises(ObjectChangedError, match="nothing is at the destination"):
+            await store.move("data", "key", "data", "to", source_version_id=old.version_id)
+        assert await store.read("data", "key", version_id=old.version_id) == b"old"
 
 
 # -- what it costs ---------------------------------------------------------------------------------
