@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pytest
@@ -35,6 +35,7 @@ class Service(Fake):
         etags: What its etags tell apart.
         keeps: It keeps metadata, the id of a write among them.
         reports: It tells checksums of what it has stored.
+        date: The date of all that it stores; None: the time.
         capabilities: As of `Fake`.
     """
 
@@ -45,6 +46,7 @@ class Service(Fake):
         etags: Etags = "of the content",
         keeps: bool = True,
         reports: bool = True,
+        date: datetime | None = None,
         **capabilities: Any,
     ) -> None:
         super().__init__(**{"metadata": keeps, **capabilities})
@@ -52,6 +54,7 @@ class Service(Fake):
         self._etags = etags
         self._keeps = keeps
         self._reports = reports
+        self._date = date
 
     def _of(self, key: str) -> str:
         return re.sub("/+", "/", key).lstrip("/") if self._folds else key
@@ -67,6 +70,8 @@ class Service(Fake):
             info = replace(info, etag=content if self._etags == "of the content" else None)
         if not self._reports:
             info = replace(info, checksums={})
+        if self._date is not None:
+            info = replace(info, last_modified=self._date)
         self.hold(bucket, key, info)
         return info
 
@@ -192,7 +197,7 @@ async def test_where_nothing_is_kept_dates_or_etags_tell_source_and_destination_
 
 
 async def test_where_nothing_tells_source_and_destination_apart_both_stay() -> None:
-    service = Service(keeps=False)
+    service = Service(keeps=False, date=datetime(2026, 1, 1, tzinfo=UTC))
     await fill(service, "data", "key")
     async with store_of(service) as store:
         with pytest.raises(ObjectChangedError, match="under another name"):
