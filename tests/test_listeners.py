@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from trove_async import Trove
     from trove_async.events import Event
 
+pytestmark = pytest.mark.idle_time
+
 BODY = content(2 * MiB + 5)
 
 
