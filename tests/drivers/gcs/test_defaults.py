@@ -37,7 +37,7 @@ async def played(**settings: Any) -> tuple[dict[str, Request], dict[str, str | N
             assert await read(backend, "data", "composed") == b"bodybody"
             keys = ("put", "parts", "copy", "composed", "given")
             classes = {key: (await backend.head("data", key)).storage_class for key in keys}
-        asked = {}
+        asked: dict[str, Request] = {}
         for request in proxy.requests:
             if request.query.get("uploadType") in {"multipart", "resumable"}:
                 asked.setdefault(request.query["uploadType"], request)

@@ -17,8 +17,6 @@ from trove_async._names import check_header
 from trove_async.errors import ConfigError, InvalidNameError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from trove_async.models import PutOptions
 
     from ._session import Endpoint
@@ -110,12 +108,12 @@ class Defaults:
         return replace(options, storage_class=self.storage_class)
 
     @property
-    def always(self) -> Mapping[str, str]:
+    def always(self) -> dict[str, str]:
         """The headers of every request."""
         return {"x-amz-request-payer": "requester"} if self.requester_pays else {}
 
     @property
-    def made(self) -> Mapping[str, str]:
+    def made(self) -> dict[str, str]:
         """The headers of requests that make an object, or begin its upload."""
         headers = dict(self.keyed)
         if self.server_side_encryption is not None:
@@ -127,16 +125,16 @@ class Defaults:
         return headers
 
     @property
-    def keyed(self) -> Mapping[str, str]:
+    def keyed(self) -> dict[str, str]:
         """The headers of requests that read or write the bytes of an object, or its facts."""
         return self._customer_key(_SSE)
 
     @property
-    def keyed_source(self) -> Mapping[str, str]:
+    def keyed_source(self) -> dict[str, str]:
         """The headers of requests that copy from an object."""
         return self._customer_key("x-amz-copy-source-server-side-encryption")
 
-    def _customer_key(self, name: str) -> Mapping[str, str]:
+    def _customer_key(self, name: str) -> dict[str, str]:
         key = self.sse_customer_key
         if key is None:
             return {}
