@@ -113,14 +113,23 @@ class Objects:
         return Buckets(self.backends, self._core.create_missing)
 
     async def put(
-        self, bucket: str, key: str, source: Source, options: PutOptions, progress: Progress | None
+        self,
+        bucket: str,
+        key: str,
+        source: Source,
+        options: PutOptions,
+        progress: Progress | None,
+        *,
+        guessed: bool = False,
     ) -> ObjectInfo:
-        """Store a body."""
+        """Store a body; `guessed`: its type was not asked for, and may be left out."""
 
         async def work() -> ObjectInfo:
             backend = await self._resolve(bucket, key)
-            _checks.check_put(backend, key, options)
-            put = self._put(Place(backend=backend, bucket=bucket, key=key), options, progress)
+            untyped = guessed and not backend.capabilities.headers
+            asked = replace(options, content_type=None) if untyped else options
+            _checks.check_put(backend, key, asked)
+            put = self._put(Place(backend=backend, bucket=bucket, key=key), asked, progress)
             return (await put.run(source)).located(backend=backend.name)
 
         try:

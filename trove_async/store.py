@@ -10,6 +10,7 @@ from ._core import Core
 from ._health import health
 from ._objects import Objects
 from ._sources import source_of
+from ._types import type_of
 from .bucket import Bucket
 from .errors import ObjectNotFoundError
 from .layers import driver_from_url
@@ -221,7 +222,8 @@ class Trove:
             size: Its bytes, where you know them and the body cannot tell; held to it. Lets larger
                 parts be planned: one that tells no size ends at `BufferPool.part_size` times the
                 parts that the backend takes (on S3: 78 GiB, with parts of 8 MiB).
-            content_type: Its media type.
+            content_type: Its media type; None: the one that the key's extension stands for, where
+                the backend keeps it (``.csv.gz`` is ``application/gzip``). ``""``: none.
             metadata: Your own names and values; names are kept in lower case.
             tags: Tags, where the backend has them.
             storage_class: The backend's own name of a class.
@@ -255,7 +257,7 @@ class Trove:
         _names.check(bucket, key)
         options = _checks.put_options(
             size=size,
-            content_type=content_type,
+            content_type=type_of(key) if content_type is None else content_type,
             metadata=metadata,
             tags=tags,
             storage_class=storage_class,
@@ -268,7 +270,10 @@ class Trove:
             if_match=if_match,
             write_id=self._core.new_write_id(),
         )
-        return await self._objects.put(bucket, key, source_of(body), options, progress)
+        guessed = content_type is None
+        return await self._objects.put(
+            bucket, key, source_of(body), options, progress, guessed=guessed
+        )
 
     def get(
         self,

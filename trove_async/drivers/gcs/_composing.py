@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trove_async.models import ObjectInfo, PutOptions
 
     from ._client import Client
+    from ._defaults import Defaults
 
     Head = Callable[[str, str], Awaitable[ObjectInfo]]
 
@@ -50,11 +51,19 @@ class Composer:
         head: Returns an object's facts.
         permit: Makes what holds a permit for a request.
         backend: For `ObjectInfo.backend`.
+        defaults: What is asked of the service for all objects.
     """
 
     def __init__(
-        self, client: Client, head: Head, permit: Callable[[], Permit], backend: str
+        self,
+        client: Client,
+        head: Head,
+        permit: Callable[[], Permit],
+        backend: str,
+        *,
+        defaults: Defaults,
     ) -> None:
+        self._defaults = defaults
         self._client = client
         self._head = head
         self._permit = permit
@@ -71,7 +80,8 @@ class Composer:
         heads = await self._heads(bucket, keys)
         sources = [heads[one] for one in keys]
         size, checksum = _announced(sources, options)
-        query = {"fields": FIELDS, **precondition(options)}
+        options = self._defaults.applied(options)
+        query = {"fields": FIELDS, **precondition(options), **self._defaults.made}
         target = f"{object_path(bucket, key)}/compose{encode_query(query)}"
         with conditioned(options):
             try:

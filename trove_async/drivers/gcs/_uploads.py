@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from trove_async.models import ObjectInfo, Part, PutOptions
 
     from ._client import Client, Document
+    from ._defaults import Defaults
 
 _INLINE_HASH: Final = 4 * MiB
 """Bytes that are hashed on the loop: as long as a thread hop takes, at 20 GB/s."""
@@ -58,12 +59,20 @@ class ResumableUpload:
     """
 
     def __init__(
-        self, client: Client, bucket: str, key: str, options: PutOptions, backend: str
+        self,
+        client: Client,
+        bucket: str,
+        key: str,
+        options: PutOptions,
+        backend: str,
+        *,
+        defaults: Defaults,
     ) -> None:
+        self._query = {"uploadType": "resumable", "fields": FIELDS, **defaults.made}
         self._client = client
         self._bucket = bucket
         self._key = key
-        self._options = options
+        self._options = options = defaults.applied(options)
         self._backend = backend
         self._type = {"content-type": options.content_type or DEFAULT_TYPE}
         self._target: str | None = None
@@ -80,7 +89,7 @@ class ResumableUpload:
 
     async def _begun(self) -> str:
         """Return where the new session takes its bytes."""
-        query = {"uploadType": "resumable", "fields": FIELDS, **precondition(self._options)}
+        query = {**self._query, **precondition(self._options)}
         resource = resource_of(self._options, self._key)
         headers = {**JSON, "x-upload-content-type": self._type["content-type"]}
         target = upload_path(self._bucket) + encode_query(query)

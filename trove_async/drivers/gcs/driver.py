@@ -29,6 +29,7 @@ from ._composing import Composer
 from ._copying import Copier
 from ._credentials import Credentials, Identity
 from ._custom_time import set_custom_time
+from ._defaults import Defaults
 from ._doubts import Doubts, found, replaced_meanwhile
 from ._listing import list_page
 from ._multipart import related
@@ -103,6 +104,11 @@ class GCSDriver:
             requests.
         tls: Whom to trust, for a server with a certificate of its own making.
         proxy: The URL of an HTTP proxy to send everything through.
+        storage_class: The class of objects whose put chooses none, of copies as well; the bucket's
+            default where it is not given.
+        kms_key_name: The Cloud KMS key that encrypts what is stored, copies as well:
+            ``projects/P/locations/L/keyRings/R/cryptoKeys/K``. The bucket's default where it is
+            not given.
 
     Raises:
         ConfigError: Arguments that do not go together.
@@ -120,9 +126,12 @@ class GCSDriver:
         max_connections: int = 64,
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
+        storage_class: str | None = None,
+        kms_key_name: str | None = None,
     ) -> None:
         if anonymous and credentials is not None:
             raise ConfigError("anonymous sends no credentials: give one of the two")
+        self._defaults = Defaults(storage_class=storage_class, kms_key_name=kms_key_name)
         self._identity = Identity(credentials=credentials, project=project)
         self._origin = Origin.of(endpoint_url or _emulator() or GOOGLE)
         self._google = self._origin.host.endswith(_GOOGLES)
@@ -206,7 +215,9 @@ class GCSDriver:
             bodies=Bodies(
                 client, known, self._head, xml=self._google or None, backend=self._backend
             ),
-            copier=Copier(client, known, self._head, doubts, self._backend),
+            copier=Copier(
+                client, known, self._head, doubts, self._backend, defaults=self._defaults
+            ),
         )
 
     async def aclose(self) -> None:
@@ -249,10 +260,11 @@ class GCSDriver:
     ) -> ObjectInfo:
         """Store an object in one request. See `AsyncDriver.put`."""
         check_key(bucket, key)
+        options = self._defaults.applied(options)
         content_type, body = related(
             resource_of(options, key), options.content_type or DEFAULT_TYPE, views
         )
-        target = upload_path(bucket) + _INSERT
+        target = upload_path(bucket) + _INSERT + self._defaults.more
         headers = {"content-type": content_type}
         try:
             if options.conditional:
@@ -351,7 +363,9 @@ class GCSDriver:
     ) -> AbstractAsyncContextManager[Upload]:
         """Open an upload in parts. See `Uploading.upload`."""
         check_key(bucket, key)
-        return ResumableUpload(self._client, bucket, key, options, self._backend)
+        return ResumableUpload(
+            self._client, bucket, key, options, self._backend, defaults=self._defaults
+        )
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
@@ -399,7 +413,9 @@ class GCSDriver:
             Otherwise as `put`.
         """
         check_key(bucket, key)
-        composer = Composer(self._client, self.head, lambda: self._permit, self._backend)
+        composer = Composer(
+            self._client, self.head, lambda: self._permit, self._backend, defaults=self._defaults
+        )
         return await composer.compose(bucket, keys, key, options or PutOptions())
 
     async def set_custom_time(

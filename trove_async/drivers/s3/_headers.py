@@ -59,10 +59,10 @@ CHECKSUMS: Final[Mapping[str, str]] = MappingProxyType(
 # -- out -------------------------------------------------------------------------------------------
 
 
-def put_headers(options: PutOptions) -> dict[str, str]:
-    """Return the headers of a request that makes an object of its body."""
+def put_headers(options: PutOptions, *, summed: bool = True) -> dict[str, str]:
+    """Return the headers of a request that makes an object of its body, `summed` its checksums too."""
     headers = object_headers(options)
-    if options.checksums:
+    if summed and options.checksums:
         headers.update(checksum_headers(options.checksums))
     if options.conditional:
         headers.update(condition_headers(options))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from dataclasses import replace
-from hashlib import md5
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -44,7 +42,7 @@ from ._headers import (
 from ._keys import encode_query, quoted_etag, strong_etag
 from ._pages import parse_page
 from ._plane import UploadId
-from ._requests import crc32c_of, source_headers
+from ._requests import crc32c_of, document_headers, source_headers
 from ._versions import parse_versions, versioning_body, versions_query
 from ._xml import MalformedAnswer
 
@@ -66,6 +64,7 @@ if TYPE_CHECKING:
 
     from ._answers import Stored, UploadsPage
     from ._client import Client
+    from ._defaults import Defaults
 
 T = TypeVar("T")
 
@@ -89,6 +88,7 @@ class LeanPlane:
         region: Where new buckets are made.
         owner: The account that the source of a copy must belong to.
         checksums: Whether bodies are sent with a CRC-32C.
+        defaults: What is asked of the service for all objects.
     """
 
     def __init__(
@@ -100,7 +100,10 @@ class LeanPlane:
         *,
         owner: str | None,
         checksums: bool,
+        defaults: Defaults,
     ) -> None:
+        self._made_with, self._keyed = defaults.made, defaults.keyed
+        self._keyed_source = defaults.keyed_source
         self._owner = owner
         self._client = client
         self._transport = transport
@@ -109,6 +112,7 @@ class LeanPlane:
         self._checksums = checksums
         # The service tells checksums only if it is asked to.
         self._asking = {"x-amz-checksum-mode": "ENABLED"} if checksums else {}
+        self._asking |= self._keyed
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -120,7 +124,7 @@ class LeanPlane:
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request."""
-        headers = put_headers(options) if self._checksums else _unsummed(options)
+        headers = put_headers(options, summed=self._checksums) | self._made_with
         answer = await self._client.send("PUT", bucket, key, headers=headers, views=views)
         size = sum(map(len, views))
 
@@ -208,7 +212,7 @@ class LeanPlane:
             "POST",
             bucket,
             query="delete",
-            headers=_summed(body),
+            headers=document_headers(body),
             views=[memoryview(body)],
         )
         told = await self._document(answer, parse_deleted)
@@ -256,7 +260,11 @@ class LeanPlane:
         """Make a bucket keep versions from now on, or no more."""
         body = versioning_body(enabled=enabled)
         answer = await self._client.send(
-            "PUT", bucket, query="versioning", headers=_summed(body), views=[memoryview(body)]
+            "PUT",
+            bucket,
+            query="versioning",
+            headers=document_headers(body),
+            views=[memoryview(body)],
         )
         answer.close()
 
@@ -269,6 +277,8 @@ class LeanPlane:
             **object_headers(options.put),
             **condition_headers(options.put),
             **source_headers(source, self._owner),
+            **self._made_with,
+            **self._keyed_source,
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
@@ -282,7 +292,7 @@ class LeanPlane:
 
     async def create_upload(self, bucket: str, key: str, options: PutOptions) -> UploadId:
         """Begin an upload."""
-        headers = object_headers(options)
+        headers = object_headers(options) | self._made_with
         if self._checksums:
             # S3 User Guide, "Checking object integrity", full object checksum types: the service
             # puts the parts' checksums together, and compares the whole's.
@@ -318,7 +328,7 @@ class LeanPlane:
             upload.bucket,
             upload.key,
             query=_part(upload, number),
-            headers={CHECKSUMS[kind]: checksum for kind, checksum in checksums.items()},
+            headers={CHECKSUMS[kind]: value for kind, value in checksums.items()} | self._keyed,
             views=views,
         )
         return await self._told(
@@ -330,7 +340,7 @@ class LeanPlane:
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
     ) -> SentPart:
         """Store a part that is a piece of an object."""
-        headers = source_headers(source, self._owner)
+        headers = source_headers(source, self._owner) | self._keyed | self._keyed_source
         headers["x-amz-copy-source-range"] = f"bytes={span[0]}-{span[1] - 1}"
         answer = await self._client.send(
             "PUT",
@@ -348,7 +358,7 @@ class LeanPlane:
     ) -> ObjectInfo:
         """Make the object of its parts."""
         body = complete_body(parts)
-        headers = {"content-type": "application/xml", **condition_headers(options)}
+        headers = {"content-type": "application/xml", **condition_headers(options), **self._keyed}
         size = options.size or 0
         if self._checksums:
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
@@ -483,19 +493,6 @@ class LeanPlane:
 
 def _malformed(error: MalformedAnswer) -> UnavailableError:
     return UnavailableError(f"the service's answer makes no sense: {error}")
-
-
-def _summed(body: bytes) -> dict[str, str]:
-    """Return the headers of a document that must come with a checksum."""
-    return {
-        "content-type": "application/xml",
-        # One of several is required; older services know this one only.
-        "content-md5": b64encode(md5(body, usedforsecurity=False).digest()).decode(),
-    }
-
-
-def _unsummed(options: PutOptions) -> dict[str, str]:
-    return {**object_headers(options), **condition_headers(options)}
 
 
 def _version(version_id: str | None) -> str:

@@ -13,9 +13,11 @@ import re
 import sys
 from datetime import datetime
 from functools import cache
-from operator import attrgetter, itemgetter
+from itertools import islice
+from operator import attrgetter, gt, itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from trove_async.errors import BackendError
 from trove_async.models import ObjectInfo, Page, Prefix
 
 from ._keys import bare_etag, decode_value, strong_etag
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import TypeAlias
 
-    from trove_async.models import Entry
+    from trove_async.models import Entry, ListOptions, VersionPage
 
     from ._xml import Element
 
@@ -263,3 +265,17 @@ def _referred(reference: re.Match[str]) -> str:
     if code > sys.maxunicode or not carries(chr(code)):
         raise _UnusualError
     return chr(code)
+
+
+def check_order(page: Page | VersionPage, options: ListOptions) -> None:
+    """Raise if the service does not list in the order that merged listings rely on."""
+    keys = list(map(_key_of, page.entries))
+    if options.start_after is not None and options.token is None and keys:
+        keys.insert(0, options.start_after)
+    if any(map(gt, keys, islice(keys, 1, None))):
+        raise BackendError(
+            "the service does not list keys in bytewise order: give the driver dialect='seaweedfs'"
+        )
+
+
+_key_of = attrgetter("key")

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         VersionPage,
     )
 
+    from ._defaults import Defaults
     from ._sdk_client import SdkClient
     from ._session import Endpoint
 
@@ -66,6 +67,7 @@ class SdkPlane:
         backend: The backend's name.
         owner: The account that buckets must belong to.
         checksums: Whether bodies are sent with a CRC-32C.
+        defaults: What is asked of the service for all objects.
     """
 
     def __init__(
@@ -76,7 +78,10 @@ class SdkPlane:
         *,
         owner: str | None,
         checksums: bool,
+        defaults: Defaults,
     ) -> None:
+        self._made_with, self._keyed = parameters(defaults.made), parameters(defaults.keyed)
+        self._keyed_source = parameters(defaults.keyed_source)
         self._client = client
         client.sdk.meta.events.register("before-parse.s3.ListObjectVersions", _keep_document)
         self._call = client.call
@@ -86,6 +91,7 @@ class SdkPlane:
         self._owned = {} if owner is None else {"ExpectedBucketOwner": owner}
         self._checksums = checksums
         self._asking = {"ChecksumMode": "ENABLED"} if checksums else {}
+        self._asking |= self._keyed
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -104,6 +110,7 @@ class SdkPlane:
             Key=key,
             Body=b"".join(views),
             **parameters(put_headers(kept)),
+            **self._made_with,
             **self._owned,
         )
         size = sum(map(len, views))
@@ -262,6 +269,8 @@ class SdkPlane:
             MetadataDirective="REPLACE",
             TaggingDirective="REPLACE",
             **parameters(headers),
+            **self._made_with,
+            **self._keyed_source,
             **self._owned,
         )
         return self._stored(
@@ -286,6 +295,7 @@ class SdkPlane:
             Bucket=bucket,
             Key=key,
             **parameters(object_headers(options)),
+            **self._made_with,
             **kind,
             **self._owned,
         )
@@ -302,6 +312,7 @@ class SdkPlane:
             PartNumber=number,
             Body=b"".join(views),
             **elements(checksums),
+            **self._keyed,
             **self._owned,
         )
         return SentPart(number=number, etag=bare_etag(answer["ETag"]), checksums=checksums)
@@ -321,6 +332,8 @@ class SdkPlane:
             PartNumber=number,
             CopySourceRange=f"bytes={span[0]}-{span[1] - 1}",
             **parameters(source_headers(source, self._owner)),
+            **self._keyed,
+            **self._keyed_source,
             **self._owned,
         )
         told = answer["CopyPartResult"]
@@ -354,6 +367,7 @@ class SdkPlane:
                 ]
             },
             **parameters(condition_headers(options)),
+            **self._keyed,
             **whole,
             **self._owned,
         )

@@ -113,6 +113,7 @@ class SdkClient:
         addressing: Whether a bucket stands in the path or in the host's name.
         connections: How many there may be.
         proxy: The URL of a proxy.
+        headers: Sent with each request.
     """
 
     def __init__(
@@ -125,7 +126,9 @@ class SdkClient:
         addressing: AddressingStyle,
         connections: int,
         proxy: str | None,
+        headers: Mapping[str, str],
     ) -> None:
+        self._headers = headers
         self._profile = identity.profile
         self._session = session
         self._endpoint = endpoint
@@ -151,6 +154,8 @@ class SdkClient:
         with edge():
             self._client = await self._stack.enter_async_context(self._made(session))
         self._client.meta.events.register("before-sign.s3", _expect_nothing)
+        if self._headers:
+            self._client.meta.events.register("before-sign.s3", self._add_headers)
 
     def _made(self, session: AioSession, **keys: str) -> Any:  # noqa: ANN401 - the SDK has no types
         return session.create_client(
@@ -167,6 +172,10 @@ class SdkClient:
             session.get_component("credential_provider")
             session.get_scoped_config()
         return session
+
+    def _add_headers(self, request: Any, **_: object) -> None:  # noqa: ANN401 - the SDK has no types
+        for name, value in self._headers.items():
+            request.headers[name] = value
 
     @property
     def sdk(self) -> Any:  # noqa: ANN401 - the SDK has no types

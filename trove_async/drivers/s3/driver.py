@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from itertools import islice
-from operator import attrgetter, gt
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from trove_async._concurrency import Permits, in_thread
@@ -18,7 +15,6 @@ from trove_async._services import KnownBuckets, Permit, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
     BackendError,
-    BucketExistsError,
     BucketNotFoundError,
     ClosedError,
     ConfigError,
@@ -29,11 +25,14 @@ from trove_async.errors import (
 )
 from trove_async.models import NOTHING_FIXED, DeleteResult, GiB, MiB, Page, TiB, VersionPage
 
+from . import _buckets
 from ._client import Client
 from ._control import ControlPlane
 from ._copying import Copier
+from ._defaults import Defaults, check_owner
 from ._dialects import UNKNOWN, dialect_of
 from ._lean import LeanPlane
+from ._pages import check_order
 from ._session import Endpoint, Identity, Session
 from ._uploads import PartedUpload, abort_forgotten
 from ._versions import page_of_all
@@ -73,10 +72,6 @@ _MAX_OBJECT: Final = 5 * TiB
 _BULK: Final = 1000
 """Keys of one DeleteObjects. S3 API Reference, "DeleteObjects"."""
 
-_ACCOUNT = re.compile(r"[A-Za-z0-9_-]+").fullmatch
-"""Amazon's have twelve digits; other services have names of their own."""
-
-_ROOMS: Final = "trove_async.drivers.s3"
 _AMAZON: Final = "https://s3.us-east-1.amazonaws.com"
 """Where the service is until `open` has asked."""
 
@@ -115,6 +110,17 @@ class S3Driver:
         proxy: The URL of an HTTP proxy to send everything through.
         data_plane: ``"lean"``: requests are signed and sent by this driver. ``"sdk"``: by
             aiobotocore, at ten times the cost.
+        storage_class: The class of objects whose put chooses none, of copies as well; the service's
+            default where it is not given.
+        server_side_encryption: How the service encrypts what is stored: ``"AES256"``, ``"aws:kms"``
+            or ``"aws:kms:dsse"``. The bucket's default where it is not given.
+        kms_key_id: The key to use with ``"aws:kms"``: its id or ARN.
+        bucket_key_enabled: Whether a bucket key saves requests to the key service.
+        sse_customer_key: A key of your own, 32 bytes (SSE-C): the service encrypts and decrypts with
+            it and keeps it not, so objects are lost with it. It is sent with each request, so plain
+            http is refused but to this machine, and there are no presigned URLs.
+        requester_pays: Whether you pay for requests to buckets whose owner does not. There are no
+            presigned URLs then.
 
     Raises:
         ConfigError: Arguments that do not go together.
@@ -140,6 +146,12 @@ class S3Driver:
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
         data_plane: Literal["lean", "sdk"] = "lean",
+        storage_class: str | None = None,
+        server_side_encryption: str | None = None,
+        kms_key_id: str | None = None,
+        bucket_key_enabled: bool | None = None,
+        sse_customer_key: bytes | None = None,
+        requester_pays: bool = False,
     ) -> None:
         if addressing_style not in {"auto", "path", "virtual"}:
             raise ConfigError("addressing_style is 'auto', 'path' or 'virtual'")
@@ -155,8 +167,15 @@ class S3Driver:
             raise ConfigError("the SDK decides itself on payload_signing: only 'lean' takes it")
         if payload_signing is False and not checksums:
             raise ConfigError("without checksums and payload_signing nothing protects a body")
-        if expected_bucket_owner is not None and not _ACCOUNT(expected_bucket_owner):
-            raise ConfigError("expected_bucket_owner is an account's id, of digits and letters")
+        check_owner(expected_bucket_owner)
+        self._defaults = Defaults(
+            storage_class=storage_class,
+            server_side_encryption=server_side_encryption,
+            kms_key_id=kms_key_id,
+            bucket_key_enabled=bucket_key_enabled,
+            sse_customer_key=sse_customer_key,
+            requester_pays=requester_pays,
+        )
         self._identity = Identity(
             region=region,
             endpoint_url=endpoint_url,
@@ -220,7 +239,8 @@ class S3Driver:
             max_object=_MAX_OBJECT,
             server_copy=True,
             bulk_delete=_BULK,
-            presign=True,
+            # A holder of a URL would have to have the customer's key, or to pay by a header.
+            presign=self._defaults.sse_customer_key is None and not self._defaults.requester_pays,
             versions=True,
             ordered=self._dialect.ordered,
             exact_keys=aws,
@@ -234,7 +254,7 @@ class S3Driver:
         if self._open is not None:
             raise ClosedError("this driver is open in another store: make one for each")
         session = Session(self._identity)
-        self._endpoint = endpoint = await session.endpoint()
+        self._endpoint = endpoint = self._defaults.checked(await session.endpoint())
         self._permit_seconds = context.timeout.permit
         transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)
         self._open = lean = self._lean(transport, session, context)
@@ -248,6 +268,7 @@ class S3Driver:
 
     def _lean(self, transport: Transport, session: Session, context: DriverContext) -> LeanPlane:
         headers = {"accept-encoding": "identity", "user-agent": "trove-async"}
+        headers |= self._defaults.always
         if self._owner is not None:
             headers["x-amz-expected-bucket-owner"] = self._owner
         endpoint = self._endpoint
@@ -267,11 +288,14 @@ class S3Driver:
             endpoint.region,
             owner=self._owner,
             checksums=self._checksums,
+            defaults=self._defaults,
         )
 
     async def _sdk_client(self, session: Session, context: DriverContext) -> SdkClient:
         # The SDK takes long to import, and reads files meanwhile.
-        client: SdkClient = (await in_thread(import_module, f"{_ROOMS}._sdk_client")).SdkClient(
+        client: SdkClient = (
+            await in_thread(import_module, f"{__package__}._sdk_client")
+        ).SdkClient(
             self._identity,
             session,
             self._endpoint,
@@ -279,17 +303,19 @@ class S3Driver:
             addressing=self._addressing,
             connections=self._max_connections,
             proxy=self._proxy,
+            headers=self._defaults.always,
         )
         await client.open()
         return client
 
     async def _by_sdk(self, client: SdkClient, context: DriverContext) -> SdkPlane:
-        plane: SdkPlane = (await in_thread(import_module, f"{_ROOMS}._sdk")).SdkPlane(
+        plane: SdkPlane = (await in_thread(import_module, f"{__package__}._sdk")).SdkPlane(
             client,
             self._endpoint,
             context.backend,
             owner=self._owner,
             checksums=self._checksums,
+            defaults=self._defaults,
         )
         return plane
 
@@ -347,6 +373,7 @@ class S3Driver:
     ) -> ObjectInfo:
         """Store an object in one request. See `AsyncDriver.put`."""
         self._check_key(bucket, key)
+        options = self._defaults.applied(options)
         if not options.conditional:
             return await self._plane.put_object(bucket, key, views, options)
         with conditioned(options):
@@ -419,7 +446,7 @@ class S3Driver:
             while not page.entries and page.token is not None:
                 page = await _asked(ask, bucket, replace(options, token=page.token))
         if self._dialect.ordered:
-            _check_order(page, options)
+            check_order(page, options)
         return page
 
     def upload(
@@ -427,13 +454,14 @@ class S3Driver:
     ) -> AbstractAsyncContextManager[Upload]:
         """Open an upload in parts. See `Uploading.upload`."""
         self._check_key(bucket, key)
-        return PartedUpload(self._plane, bucket, key, options)
+        return PartedUpload(self._plane, bucket, key, self._defaults.applied(options))
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Copy on the service's side. See `Copying.copy`."""
         self._check_key(dst_bucket, dst_key)
+        options = replace(options, put=self._defaults.applied(options.put))
         async with Permit(self._others, self._permit_seconds):
             return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
@@ -484,9 +512,8 @@ class S3Driver:
         """
         if not older_than >= 0:
             raise ValueError(f"older_than is a number of seconds, 0 or more, not {older_than}")
-        plane = self._plane
         async with Permit(self._others, self._permit_seconds):
-            return await abort_forgotten(plane, bucket, older_than)
+            return await abort_forgotten(self._plane, bucket, older_than)
 
     # -- buckets ---------------------------------------------------------------------------------------
 
@@ -511,14 +538,7 @@ class S3Driver:
     async def create_bucket(self, bucket: str) -> None:
         """Make the bucket, in this driver's region. See `AsyncDriver.create_bucket`."""
         async with Permit(self._others, self._permit_seconds):
-            # us-east-1 takes a second making of one's own bucket for a success (S3 API Reference,
-            # "CreateBucket": BucketAlreadyOwnedByYou). Of others' buckets it says that they exist.
-            try:
-                await self._head_bucket(bucket)
-            except (BucketNotFoundError, PermissionDeniedError):
-                await self._plane.create_bucket(bucket)
-            else:
-                raise BucketExistsError("the bucket exists", bucket=bucket)
+            await _buckets.create(self._plane, bucket)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
@@ -536,14 +556,10 @@ class S3Driver:
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets that these credentials own. See `AsyncDriver.list_buckets`."""
         async with Permit(self._others, self._permit_seconds):
-            buckets = await self._plane.list_buckets()
-        return sorted(buckets, key=attrgetter("name"))
+            return await _buckets.in_order(self._plane)
 
     async def _head_bucket(self, bucket: str) -> BucketInfo:
-        try:
-            return await self._plane.head_bucket(bucket)
-        except NotFoundError as error:
-            raise BucketNotFoundError(error.message) from error
+        return await _buckets.head(self._plane, bucket)
 
 
 async def _asked(
@@ -553,17 +569,3 @@ async def _asked(
     if page.token is not None and page.token == options.token:
         raise BackendError("the service's listing leads to the same page again and again")
     return page
-
-
-def _check_order(page: Page | VersionPage, options: ListOptions) -> None:
-    """Raise if the service does not list in the order that merged listings rely on."""
-    keys = list(map(_key_of, page.entries))
-    if options.start_after is not None and options.token is None and keys:
-        keys.insert(0, options.start_after)
-    if any(map(gt, keys, islice(keys, 1, None))):
-        raise BackendError(
-            "the service does not list keys in bytewise order: give the driver dialect='seaweedfs'"
-        )
-
-
-_key_of = attrgetter("key")
