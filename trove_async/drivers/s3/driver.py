@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from itertools import islice
 from operator import attrgetter, gt
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from trove_async._concurrency import Permits, in_thread
 from trove_async._http import Reader, transport_over
@@ -32,7 +32,7 @@ from trove_async.models import DeleteResult, GiB, MiB, Page, TiB, VersionPage
 from ._client import Client
 from ._control import ControlPlane
 from ._copying import Copier
-from ._dialects import UNKNOWN, dialect_of
+from ._dialects import UNKNOWN, DialectName, Service
 from ._lean import LeanPlane
 from ._session import Endpoint, Identity, Session
 from ._uploads import PartedUpload, abort_forgotten
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     )
 
     from ._client import AddressingStyle
-    from ._dialects import DialectName
+    from ._dialects import Dialect
     from ._plane import Plane
     from ._sdk import SdkPlane
     from ._sdk_client import SdkClient
@@ -144,8 +144,8 @@ class S3Driver:
             raise ConfigError("addressing_style is 'auto', 'path' or 'virtual'")
         if max_connections < 1 or parallel_parts < 1:
             raise ConfigError("max_connections and parallel_parts are at least 1")
-        if dialect not in {"auto", "s3", "seaweedfs"}:
-            raise ConfigError("dialect is 'auto', 's3' or 'seaweedfs'")
+        if dialect not in get_args(DialectName):
+            raise ConfigError(f"dialect is one of {', '.join(map(repr, get_args(DialectName)))}")
         if data_plane == "sdk" and tls is not None:
             raise ConfigError("the SDK takes no tls: set AWS_CA_BUNDLE")
         if data_plane not in {"lean", "sdk"}:
@@ -172,13 +172,14 @@ class S3Driver:
         self._checksums = checksums
         self._payload_signing = payload_signing
         self._dialect_name: DialectName = dialect
-        self._dialect = UNKNOWN
+        self._service: Service | None = None
         self._tls = tls
         self._proxy = proxy
         self._data_plane = data_plane
         self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
         self._capabilities = self._claimed()
         self._open: Plane | None = None
+        self._transport: Transport | None = None
         self._control: ControlPlane | None = None
         self._known = KnownBuckets(self._head_bucket)
         self._others = Permits(max_connections, "connection for other requests")
@@ -193,6 +194,10 @@ class S3Driver:
     def capabilities(self) -> Capabilities:
         """What it can honour; what depends on the endpoint is settled once it is open."""
         return self._capabilities
+
+    @property
+    def _dialect(self) -> Dialect:
+        return UNKNOWN if self._service is None else self._service.dialect
 
     def _claimed(self) -> Capabilities:
         aws = self._endpoint.aws
@@ -233,12 +238,14 @@ class S3Driver:
         session = Session(self._identity)
         self._endpoint = endpoint = await session.endpoint()
         self._permit_seconds = context.timeout.permit
-        transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)
-        self._open = lean = self._lean(transport, session, context)
-        self._dialect = await dialect_of(self._dialect_name, endpoint, transport)
+        self._transport = transport = transport_over(
+            context.timeout, tls=self._tls, proxy=self._proxy
+        )
+        self._open = self._lean(transport, session, context)
+        self._service = Service(self._dialect_name, endpoint, transport)
+        await self._service.recognise()
         self._control = ControlPlane(lambda: self._sdk_client(session, context))
         if self._data_plane == "sdk":
-            await lean.aclose()
             self._open = await self._by_sdk(await self._control.client(), context)
         self._copier = Copier(self._open, self._known.exists)
         self._capabilities = self._claimed()
@@ -294,13 +301,12 @@ class S3Driver:
         """Close all connections."""
         plane, self._open = self._open, None
         control, self._control = self._control, None
+        transport, self._transport = self._transport, None
         self._known = KnownBuckets(self._head_bucket)
-        try:
-            if control is not None:
-                await control.aclose()
-        finally:
-            if plane is not None:
-                await plane.aclose()
+        async with AsyncExitStack() as closing:  # the last one first, each whatever the others do
+            for one in (transport, plane, control):
+                if one is not None:
+                    closing.push_async_callback(one.aclose)
 
     @property
     def client(self) -> Awaitable[Any]:
@@ -417,7 +423,7 @@ class S3Driver:
             page = await _asked(ask, bucket, options)
             while not page.entries and page.token is not None:
                 page = await _asked(ask, bucket, replace(options, token=page.token))
-        if self._dialect.ordered:
+        if self._capabilities.ordered:
             _check_order(page, options)
         return page
 
