@@ -33,6 +33,7 @@ from ._client import Client
 from ._control import ControlPlane
 from ._copying import Copier
 from ._dialects import UNKNOWN, DialectName, Service
+from ._directories import holds_none, page_of
 from ._lean import LeanPlane
 from ._session import Endpoint, Identity, Session
 from ._uploads import PartedUpload, abort_forgotten
@@ -407,7 +408,15 @@ class S3Driver:
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
-        return await self._page(self._plane.list_objects, bucket, options)
+        ask = self._plane.list_objects
+        if not self._dialect.proven:
+            await self._recognise()
+        if self._dialect.directories:
+            if holds_none(options.prefix):
+                await self._check_bucket(bucket)
+                return Page(entries=())
+            ask = partial(page_of, ask)
+        return await self._page(ask, bucket, options)
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`."""
@@ -459,9 +468,17 @@ class S3Driver:
         """Raise for a key that the service would take for another one: it has none of that name."""
         why = self._dialect.refuses(key)
         if why is not None:
-            if not await self._known.exists(bucket):
-                raise BucketNotFoundError("no such bucket", bucket=bucket)
+            await self._check_bucket(bucket)
             raise ObjectNotFoundError(f"the service holds no such keys: {why}")
+
+    async def _check_bucket(self, bucket: str) -> None:
+        if not await self._known.exists(bucket):
+            raise BucketNotFoundError("no such bucket", bucket=bucket)
+
+    async def _recognise(self) -> None:
+        """Find out how the service treats keys, if it could not say so until now."""
+        if self._service is not None:
+            await self._service.recognise()
 
     async def gc_uploads(self, bucket: str, *, older_than: float) -> int:
         """Abort the bucket's uploads in parts that nobody ended; return how many.
