@@ -28,6 +28,7 @@ from trove_async.errors import (
     PermissionDeniedError,
 )
 from trove_async.models import DeleteResult, GiB, MiB, Page, TiB, VersionPage
+from trove_async.paging import TokenCycle
 
 from ._client import Client
 from ._control import ControlPlane
@@ -422,6 +423,9 @@ class S3Driver:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`."""
         ask = self._plane.list_versions
         if self._dialect.directories:
+            if holds_none(options.prefix):
+                await self._check_bucket(bucket)
+                return VersionPage(entries=())
             ask = partial(page_of_all, ask)
         return await self._page(ask, bucket, options)
 
@@ -429,9 +433,12 @@ class S3Driver:
         self, ask: Callable[[str, ListOptions], Awaitable[P]], bucket: str, options: ListOptions
     ) -> P:
         async with Permit(self._others, self._permit_seconds):
-            page = await _asked(ask, bucket, options)
+            cycle = TokenCycle(options.token)
+            page = await ask(bucket, options)
+            cycle.check(page)
             while not page.entries and page.token is not None:
-                page = await _asked(ask, bucket, replace(options, token=page.token))
+                page = await ask(bucket, replace(options, token=page.token))
+                cycle.check(page)
         if self._capabilities.ordered:
             _check_order(page, options)
         return page
@@ -559,15 +566,6 @@ class S3Driver:
             return await self._plane.head_bucket(bucket)
         except NotFoundError as error:
             raise BucketNotFoundError(error.message) from error
-
-
-async def _asked(
-    ask: Callable[[str, ListOptions], Awaitable[P]], bucket: str, options: ListOptions
-) -> P:
-    page = await ask(bucket, options)
-    if page.token is not None and page.token == options.token:
-        raise BackendError("the service's listing leads to the same page again and again")
-    return page
 
 
 def _check_order(page: Page | VersionPage, options: ListOptions) -> None:
