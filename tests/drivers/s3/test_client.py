@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
-from email.utils import formatdate
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, formatdate
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from tests.drivers.s3.script import EMPTY_PAGE, FACTS, SECRET, TOKEN, FakeAnswer, answer, refusal
+from trove_async._concurrency import task_group
+from trove_async.drivers.s3 import S3Driver
+from trove_async.drivers.s3 import driver as driver_room
 from trove_async.drivers.s3._session import Session
 from trove_async.drivers.s3._signing import Credentials
 from trove_async.errors import (
@@ -18,6 +23,12 @@ from trove_async.errors import (
     UnauthenticatedError,
 )
 from trove_async.models import ListOptions, PutOptions
+from trove_async.testing import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trove_async._http import Origin
 
 # -- where requests go ---------------------------------------------------------------------------------
 
@@ -174,6 +185,54 @@ async def test_clock_that_is_wrong_is_put_right_once(play: Any, code: str) -> No
     dates = [headers["x-amz-date"] for *_, headers, _ in script.sent]
     assert dates[0] < dates[1] <= dates[2]
     assert abs(int(dates[1][9:11]) - int(dates[0][9:11])) in {1, 23}
+
+
+class Clock:
+    """A service whose clock is an hour ahead, and that refuses nothing until all have asked."""
+
+    def __init__(self, requests: int) -> None:
+        self.left = requests
+        self.all_asked = anyio.Event()
+
+    async def send(
+        self,
+        _method: str,
+        _origin: Origin,
+        _target: str,
+        headers: Mapping[str, str],
+        *_: Any,
+        **__: Any,
+    ) -> Any:
+        signed = datetime.strptime(f"{headers['x-amz-date']}+0000", "%Y%m%dT%H%M%SZ%z")
+        now = datetime.now(UTC) + timedelta(hours=1)
+        self.left -= 1
+        if not self.left:
+            self.all_asked.set()
+        await self.all_asked.wait()
+        date = format_datetime(now, usegmt=True)
+        if abs(now - signed) > timedelta(minutes=15):
+            return answer(403, date=date)
+        return answer(said=FACTS)
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_clock_that_is_wrong_is_put_right_for_every_request_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = Clock(requests=20)
+    monkeypatch.setattr(driver_room, "transport_over", lambda *_, **__: service)
+    driver = S3Driver(
+        region="us-east-1",
+        endpoint_url="http://h:9",
+        access_key_id="KEYID",
+        secret_access_key=SECRET,
+        dialect="s3",
+    )
+    async with opened(driver), task_group() as group:
+        for number in range(20):
+            group.start_soon(driver.head, "data", f"key{number}")
 
 
 async def test_clock_that_stays_wrong_is_an_error(play: Any) -> None:

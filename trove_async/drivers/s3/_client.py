@@ -79,6 +79,14 @@ class Refused(NamedTuple):
         return failure(self.status, self.code, self.message, self.headers)
 
 
+class _Signed(NamedTuple):
+    """How a request was signed."""
+
+    signer: Signer
+    credentials: Credentials
+    at: float
+
+
 class Client:
     """Sends signed requests.
 
@@ -145,6 +153,7 @@ class Client:
                 target = f"{target}?{query}"
             credentials = await self._session.credentials()
             sent = {**self._headers, **headers}
+            signed_at = time.time() + self._skew
             sent |= signer.sign(
                 credentials,
                 method=method,
@@ -152,7 +161,7 @@ class Client:
                 host=origin.authority,
                 headers=sent,
                 payload_hash=payload_hash,
-                now=time.time() + self._skew,
+                now=signed_at,
             )
             answer = await self._transport.send(
                 method, origin, target, sent, views, patient=patient
@@ -160,7 +169,9 @@ class Client:
             if answer.status < HTTPStatus.MULTIPLE_CHOICES:
                 return answer
             refused = await self.refused(answer)
-            lesson = await self._learn(refused, bucket, credentials, signer, learnt)
+            lesson = await self._learn(
+                refused, bucket, _Signed(signer, credentials, signed_at), learnt
+            )
             if lesson is None:
                 raise refused.error()
             learnt.add(lesson)
@@ -237,8 +248,7 @@ class Client:
         self,
         refused: Refused,
         bucket: str | None,
-        credentials: Credentials,
-        signer: Signer,
+        signed: _Signed,
         learnt: Collection[str],
     ) -> str | None:
         """Return what was learnt that mends the request, and was not before; None: nothing."""
@@ -247,13 +257,13 @@ class Client:
         if (
             "time" not in learnt
             and (code in _SKEWED or (unsaid and status == HTTPStatus.FORBIDDEN))
-            and self._learn_time(refused.headers.get("date"))
+            and self._learn_time(refused.headers.get("date"), signed.at)
         ):
             return "time"
         if (
             "credentials" not in learnt
             and (code in _EXPIRED or (unsaid and status == HTTPStatus.BAD_REQUEST))
-            and await self._session.renewed(credentials) is not None
+            and await self._session.renewed(signed.credentials) is not None
         ):
             return "credentials"
         # Only Amazon's endpoint, in the region named, ever sees our signature: what a redirect names
@@ -265,21 +275,26 @@ class Client:
             and bucket is not None
             and self._endpoint.aws
             and region is not None
-            and region != signer.region
+            and region != signed.signer.region
             and _REGION(region)
         ):
             self._place(bucket, self._endpoint.in_region(region))
             return "region"
         return None
 
-    def _learn_time(self, date: str | None) -> bool:
+    def _learn_time(self, date: str | None, signed_at: float) -> bool:
+        """Take over the service's clock; return whether the request was signed at another time.
+
+        It is not compared with the skew that is known by now: another request, refused at the same
+        time as this one, may have taught it since this one was signed.
+        """
         try:
-            skew = http_date(date or "").timestamp() - time.time()
+            service = http_date(date or "").timestamp()
         except ValueError:
             return False
-        if abs(skew - self._skew) < _TOLERATED:
+        if abs(service - signed_at) < _TOLERATED:
             return False
-        self._skew = skew
+        self._skew = service - time.time()
         return True
 
     # -- bodies ----------------------------------------------------------------------------------------
