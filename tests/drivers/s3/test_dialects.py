@@ -8,6 +8,7 @@ import pytest
 
 from tests.drivers.s3.script import answer
 from trove_async.drivers.s3._dialects import SEAWEEDFS, UNKNOWN, UNRECOGNISED, Service
+from trove_async.drivers.s3._oddities import Oddity
 from trove_async.drivers.s3._session import Endpoint
 from trove_async.errors import UnavailableError
 
@@ -96,7 +97,7 @@ async def test_service_that_responds_with_a_page_of_its_own_is_recognised_as_non
     service = Service("auto", Endpoint.of("http://h:9", "us-east-1"), transport)
     assert await service.recognise()
     assert service.dialect is UNRECOGNISED
-    assert not service.dialect.proven
+    assert not service.dialect.keeps
 
 
 async def test_amazon_and_a_named_dialect_are_not_asked() -> None:
@@ -109,5 +110,5 @@ async def test_amazon_and_a_named_dialect_are_not_asked() -> None:
         Service("seaweedfs", other, transport),
     ):
         assert await service.recognise()
-        assert service.dialect.proven
+        assert all(map(service.dialect.knows, Oddity))
     assert not transport.asked

@@ -14,6 +14,8 @@ from trove_async._http import http_date
 from trove_async.errors import IntegrityError, TroveError
 
 from ._answers import ErrorAnswer, parse_error
+from ._oddities import ALL as ALL_ODDITIES
+from ._oddities import Oddity, is_usual, oddities_of
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
@@ -42,25 +44,42 @@ class Dialect:
     Attributes:
         ordered: It lists keys in bytewise order.
         delete_if_match: It honours a condition on a delete.
-        directories: It stores keys as paths of files. Some keys would be stored under another
-            name; the driver refuses these.
-        proven: Its treatment of unusual keys is known. If not, the driver finds out before it
-            sends one (see `_oddities`).
+        directories: It stores keys as paths of files, and lists one directory after the other.
+        keeps: What may be unusual about a key that it keeps as it is.
+        folds: What may be unusual about a key that it stores under another name, or without its
+            body. The driver refuses to write it. What is neither kept nor folded is not known, and
+            `KeyProbe` finds out.
     """
 
     ordered: bool
     delete_if_match: bool
     directories: bool = False
-    proven: bool = True
+    keeps: frozenset[Oddity] = ALL_ODDITIES
+    folds: frozenset[Oddity] = frozenset()
+
+    def knows(self, oddity: Oddity) -> bool:
+        """Return whether it is known what the service does with such a key."""
+        return oddity in self.keeps or oddity in self.folds
 
     def refuses(self, key: str) -> str | None:
-        """Return why the service cannot hold a key, or None if it can."""
+        """Return why a key must not be written, or None if it may be."""
+        if self.folds and not is_usual(key):
+            for oddity in oddities_of(key):
+                if oddity in self.folds:
+                    return f"it does not keep {oddity.value}"
+        return self._too_long(key)
+
+    def hides(self, key: str) -> str | None:
+        """Return why there is no object of that very key, or None if there may be one."""
+        if self.folds and not is_usual(key):
+            for oddity in oddities_of(key):
+                if oddity in self.folds and oddity is not Oddity.TRAILING:
+                    return f"it does not keep {oddity.value}"
+        return self._too_long(key)
+
+    def _too_long(self, key: str) -> str | None:
         if not self.directories:
             return None
-        if "\\" in key:
-            return "it takes a backslash for a slash"
-        if "//" in key or key.startswith("/") or key.endswith("/"):
-            return "it drops empty segments"
         if len(key) > _MAX_SEGMENT // 4 and any(
             len(segment.encode()) > _MAX_SEGMENT for segment in key.split("/")
         ):
@@ -80,17 +99,19 @@ SEAWEEDFS: Final = Dialect(
     ordered=False,
     delete_if_match=True,
     directories=True,
+    keeps=frozenset(),
+    folds=ALL_ODDITIES,
 )
 UNRECOGNISED: Final = Dialect(
     ordered=True,
     delete_if_match=False,
-    proven=False,
+    keeps=frozenset(),
 )
 """A service that responded and is none of the known ones."""
 UNKNOWN: Final = Dialect(
     ordered=False,
     delete_if_match=False,
-    proven=False,
+    keeps=frozenset(),
 )
 """A service that has not responded yet. It claims the least."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -36,13 +36,15 @@ from ._copying import Copier
 from ._dialects import UNKNOWN, DialectName, Service
 from ._directories import holds_none, page_of
 from ._lean import LeanPlane
+from ._oddities import is_usual
+from ._probing import KeyProbe
 from ._session import Endpoint, Identity, Session
 from ._uploads import PartedUpload, abort_forgotten
 from ._versions import page_of_all
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Hashable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from trove_async._http import Opened, Transport
@@ -109,9 +111,13 @@ class S3Driver:
         payload_signing: Whether a body's SHA-256 is signed, at half a second or more of CPU a GiB.
             None: only over plain http. False there: the CRC-32C shows what breaks on the way, and
             nothing shows what somebody on the way has changed together with it.
-        dialect: How the service speaks: ``"s3"``, as Amazon's, or ``"seaweedfs"``, which lists in
-            another order and cannot hold all keys. ``"auto"``: it is asked when the driver is
-            opened; one that does not answer then is taken to list in no order.
+        dialect: How the service deviates from Amazon S3. ``"s3"``: it lists in order and keeps
+            every key. ``"seaweedfs"``: it lists in another order and cannot hold all keys.
+            ``"auto"``: the service is recognised when the driver is opened. One that does not
+            respond then is asked again when it matters; its listings are in no order. One that is
+            not recognised is expected to list in order. Before a key with an empty segment, a
+            leading or trailing slash or a backslash is first written to it or deleted, a small
+            object ``trove-probe-…`` is put beside it and deleted again, once a kind of key.
         tls: Whom to trust, for a service with a certificate of its own making.
         proxy: The URL of an HTTP proxy to send everything through.
         data_plane: ``"lean"``: requests are signed and sent by this driver. ``"sdk"``: by
@@ -249,6 +255,7 @@ class S3Driver:
         self._control = ControlPlane(lambda: self._sdk_client(session, context))
         if self._data_plane == "sdk":
             self._open = await self._by_sdk(await self._control.client(), context)
+        self._probe = KeyProbe(self._service, self._open)
         self._copier = Copier(self._open, self._known.exists)
         self._capabilities = self._claimed()
 
@@ -353,7 +360,8 @@ class S3Driver:
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request. See `AsyncDriver.put`."""
-        self._check_key(bucket, key)
+        if self._is_doubtful(key):
+            await self._check_key(bucket, key)
         if not options.conditional:
             return await self._plane.put_object(bucket, key, views, options)
         with conditioned(options):
@@ -366,14 +374,14 @@ class S3Driver:
         return Reader(self._get, bucket, key, options)
 
     async def _get(self, bucket: str, key: str, options: GetOptions) -> Opened:
-        if self._dialect.directories:
+        if self._is_doubtful(key):
             await self._check_held(bucket, key)
         return await self._plane.get_object(bucket, key, options)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of the object, its tags included. See `AsyncDriver.head`."""
         async with Permit(self._others, self._permit_seconds):
-            if self._dialect.directories:
+            if self._is_doubtful(key):
                 await self._check_held(bucket, key)
             try:
                 return await self._plane.head_object(bucket, key, version_id)
@@ -390,8 +398,8 @@ class S3Driver:
         async with Permit(self._others, self._permit_seconds):
             with conditioned(options):
                 try:
-                    if self._dialect.directories:
-                        await self._check_held(bucket, key)
+                    if self._is_doubtful(key):
+                        await self._check_held(bucket, key, deletes=True)
                     await self._plane.delete_object(bucket, key, options)
                 except ObjectNotFoundError:
                     if options.if_match is not None:
@@ -400,7 +408,10 @@ class S3Driver:
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 1,000 keys in one request. See `BulkDeleting.delete_many`."""
         async with Permit(self._others, self._permit_seconds):
-            held = [key for key in keys if self._dialect.refuses(key) is None]
+            for key in keys:
+                if not is_usual(key):
+                    await self._probe.dialect_for_writing(bucket, key)
+            held = [key for key in keys if self._dialect.hides(key) is None]
             results = await self._plane.delete_objects(bucket, held) if held else []
         if len(held) == len(keys):
             return results
@@ -410,8 +421,8 @@ class S3Driver:
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
         ask = self._plane.list_objects
-        if not self._dialect.proven:
-            await self._recognise()
+        if self._service is not None:
+            await self._service.recognise()
         if self._dialect.directories:
             if holds_none(options.prefix):
                 await self._check_bucket(bucket)
@@ -447,45 +458,60 @@ class S3Driver:
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
         """Open an upload in parts. See `Uploading.upload`."""
-        self._check_key(bucket, key)
-        return PartedUpload(self._plane, bucket, key, options)
+        upload = PartedUpload(self._plane, bucket, key, options)
+        return self._checked(upload, bucket, key) if self._is_doubtful(key) else upload
+
+    @asynccontextmanager
+    async def _checked(self, upload: PartedUpload, bucket: str, key: str) -> AsyncIterator[Upload]:
+        await self._check_key(bucket, key)
+        async with upload as opened:
+            yield opened
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Copy on the service's side. See `Copying.copy`."""
-        self._check_key(dst_bucket, dst_key)
         async with Permit(self._others, self._permit_seconds):
+            if self._is_doubtful(dst_key):
+                await self._check_key(dst_bucket, dst_key)
+            if self._is_doubtful(src_key):
+                await self._check_held(src_bucket, src_key)
             return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
-        self._check_key(bucket, key)
+        if self._is_doubtful(key):
+            if method == "PUT":
+                await self._check_key(bucket, key)
+            else:
+                _check(self._dialect, bucket, key)
         return await self._plane.presign(method, bucket, key, math.ceil(expires))
 
-    def _check_key(self, bucket: str, key: str) -> None:
-        """Raise InvalidNameError for a key that the service would mangle."""
-        why = self._dialect.refuses(key)
-        if why is not None:
-            raise InvalidNameError(
-                f"the service cannot hold this key: {why}", bucket=bucket, key=key
-            )
+    def _is_doubtful(self, key: str) -> bool:
+        """Return whether the service might not keep a key as it is."""
+        return self._dialect.directories or not is_usual(key)
 
-    async def _check_held(self, bucket: str, key: str) -> None:
-        """Raise for a key that the service would take for another one: it has none of that name."""
-        why = self._dialect.refuses(key)
+    async def _check_key(self, bucket: str, key: str) -> None:
+        """Raise InvalidNameError for a key that the service would store under another name."""
+        _check(await self._probe.dialect_for_writing(bucket, key), bucket, key)
+
+    async def _check_held(self, bucket: str, key: str, *, deletes: bool = False) -> None:
+        """Raise ObjectNotFoundError for a key that the service takes for another one."""
+        if deletes:
+            dialect = await self._probe.dialect_for_writing(bucket, key)
+        else:
+            dialect = await self._probe.dialect_for_reading(bucket, key)
+        why = dialect.hides(key)
+        maybe_directory = dialect.directories and key.endswith("/") and not deletes
+        if why is None and maybe_directory and not await self._probe.has_exactly(bucket, key):
+            why = "it has a directory of that name at most"
         if why is not None:
             await self._check_bucket(bucket)
-            raise ObjectNotFoundError(f"the service holds no such keys: {why}")
+            raise ObjectNotFoundError(f"the service holds no such object: {why}")
 
     async def _check_bucket(self, bucket: str) -> None:
         if not await self._known.exists(bucket):
             raise BucketNotFoundError("no such bucket", bucket=bucket)
-
-    async def _recognise(self) -> None:
-        """Find out how the service treats keys, if it could not say so until now."""
-        if self._service is not None:
-            await self._service.recognise()
 
     async def gc_uploads(self, bucket: str, *, older_than: float) -> int:
         """Abort the bucket's uploads in parts that nobody ended; return how many.
@@ -566,6 +592,12 @@ class S3Driver:
             return await self._plane.head_bucket(bucket)
         except NotFoundError as error:
             raise BucketNotFoundError(error.message) from error
+
+
+def _check(dialect: Dialect, bucket: str, key: str) -> None:
+    why = dialect.refuses(key)
+    if why is not None:
+        raise InvalidNameError(f"the service cannot hold this key: {why}", bucket=bucket, key=key)
 
 
 def _check_order(page: Page | VersionPage, options: ListOptions) -> None:
