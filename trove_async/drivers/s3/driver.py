@@ -489,7 +489,7 @@ class S3Driver:
 
     def _is_doubtful(self, key: str) -> bool:
         """Return whether the service might not keep a key as it is."""
-        return self._dialect.directories or not is_usual(key)
+        return not is_usual(key) or self._dialect.refuses(key) is not None
 
     async def _check_key(self, bucket: str, key: str) -> None:
         """Raise InvalidNameError for a key that the service would store under another name."""
