@@ -187,7 +187,7 @@ class Objects:
         self._core.check_usable()
 
         async def resolve(key: str) -> Backend:
-            _names.check_key(bucket, key)
+            _names.check_addressed_key(bucket, key)
             return await self._resolve(bucket, key)
 
         return Deletion(
@@ -287,7 +287,10 @@ class Objects:
         name = self._routing.resolve(bucket, key)
         if not isinstance(name, str):
             name = await name
-        return self._core.backends[name]
+        backend = self._core.backends[name]
+        if "." in key:
+            _checks.check_addressable(backend, key)
+        return backend
 
     async def _place(self, bucket: str, key: str) -> Place:
         return Place(backend=await self._resolve(bucket, key), bucket=bucket, key=key)

@@ -271,7 +271,7 @@ class Trove:
             NotSupportedError: The object's backend cannot honour an option.
         """
         _checks.progress(progress)
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         options = _checks.get_options(
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
@@ -308,7 +308,7 @@ class Trove:
             ValueError: `limit` is negative.
             Otherwise as `get`.
         """
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         options = _checks.get_options(
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
@@ -327,7 +327,7 @@ class Trove:
             ObjectChangedError: The object was replaced between two of the requests.
             Otherwise as `get`.
         """
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         wanted = [ByteRange.of(one) for one in ranges]
         return await self._objects.get_ranges(bucket, key, wanted)
 
@@ -338,7 +338,7 @@ class Trove:
             ObjectNotFoundError: There is no such object.
             BucketNotFoundError: There is no such bucket.
         """
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         return await self._objects.head(bucket, key)
 
     async def exists(self, bucket: str, key: str) -> bool:
@@ -368,7 +368,7 @@ class Trove:
             PreconditionFailedError: ``if_match`` and another version, or none, is there.
             NotSupportedError: The object's backend cannot honour an option.
         """
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         options = _checks.delete_options(
             version_id=version_id, if_match=if_match, write_id=self._core.new_write_id()
         )
@@ -427,7 +427,7 @@ class Trove:
         changes = _checks.changes(
             metadata, storage_class, if_match, if_none_match, self._core.new_write_id()
         )
-        source = _names.check(src_bucket, src_key)
+        source = _names.check_address(src_bucket, src_key)
         target = _names.check(dst_bucket, dst_key)
         return await self._objects.copy(source, target, changes, progress)
 
@@ -456,7 +456,7 @@ class Trove:
         changes = _checks.changes(
             metadata, storage_class, if_match, if_none_match, self._core.new_write_id()
         )
-        source = _names.check(src_bucket, src_key)
+        source = _names.check_address(src_bucket, src_key)
         target = _names.check(dst_bucket, dst_key)
         return await self._objects.move(source, target, changes, progress)
 
@@ -641,7 +641,7 @@ class Trove:
 
     async def explain(self, bucket: str, key: str) -> RouteDecision:
         """Tell where a key goes, by which rule, and why. No I/O but that of route functions."""
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         return await self._routing.explain(bucket, key)
 
     async def health(self) -> Mapping[str, Health]:
@@ -670,7 +670,8 @@ class Trove:
         return {backend.name: found[backend.name] for backend in self._objects.backends}
 
     async def _presign(self, method: str, bucket: str, key: str, expires: float) -> str:
-        _names.check(bucket, key)
+        named = _names.check if method == "PUT" else _names.check_address
+        named(bucket, key)
         if not isinstance(expires, (int, float)):
             raise TypeError(f"expires is a number of seconds, not {type(expires).__name__}")
         if not 1 <= expires <= _MAX_EXPIRES:

@@ -171,6 +171,16 @@ async def test_redirect_of_another_service_is_never_followed(play: Any, status: 
     assert script.asked == ["PUT https://minio.example/data/key"]
 
 
+async def test_dot_segments_are_sent_encoded_and_signed_as_they_are(play: Any) -> None:
+    script, opening = play(answer(said=FACTS), answer(said=FACTS))
+    async with opening as driver:
+        await driver.head("data", "a/../b")
+        url = await driver.presign("GET", "data", "a/./b", 60)
+        await driver.head("data", "a/x/b")
+    assert script.asked[0].endswith(".com/a/%2E%2E/b")
+    assert url.startswith("https://data.s3.us-east-1.amazonaws.com/a/%2E/b?")
+
+
 # -- time ----------------------------------------------------------------------------------------------
 
 

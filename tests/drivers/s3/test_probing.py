@@ -284,3 +284,20 @@ async def test_moto_keeps_unusual_keys_and_is_left_clean(moto_server: S3Server) 
         for key in keys:
             assert await store.read(bucket, key) == key.encode()
         assert [entry.key for entry in await store.list(bucket).all()] == sorted(keys)
+
+
+@pytest.mark.parametrize("key", ["a/../b", "a/./b", "../b", "a/.."])
+async def test_key_with_a_dot_segment_is_read_and_deleted(moto_server: S3Server, key: str) -> None:
+    bucket = f"probing-{uuid4().hex[:20]}"
+    driver = driver_of(moto_server)
+    async with Trove(driver) as store:
+        await store.create_bucket(bucket)
+        await store.put(bucket, "b", b"other")
+        await driver.put(bucket, key, [memoryview(b"dots")], PutOptions())  # as another tool does
+        assert {entry.key for entry in await store.list(bucket).all()} == {key, "b"}
+        assert await store.read(bucket, key) == b"dots"
+        assert (await store.head(bucket, key)).size == 4
+        await store.copy(bucket, key, bucket, "copy")
+        assert await store.read(bucket, "copy") == b"dots"
+        await store.delete(bucket, key)
+        assert [entry.key for entry in await store.list(bucket).all()] == ["b", "copy"]

@@ -20,7 +20,7 @@ from trove_async.models import MiB
 
 from ._answers import parse_error
 from ._failures import failure
-from ._keys import encode_path, encode_value
+from ._keys import encode_path, encode_value, sent_target
 from ._requests import check_bucket
 from ._signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
 from ._xml import MalformedAnswer
@@ -164,7 +164,7 @@ class Client:
                 now=signed_at,
             )
             answer = await self._transport.send(
-                method, origin, target, sent, views, patient=patient
+                method, origin, sent_target(target), sent, views, patient=patient
             )
             if answer.status < HTTPStatus.MULTIPLE_CHOICES:
                 return answer

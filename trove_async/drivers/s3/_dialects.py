@@ -45,6 +45,7 @@ class Dialect:
         ordered: It lists keys in bytewise order.
         delete_if_match: It honours a condition on a delete.
         directories: It stores keys as paths of files, and lists one directory after the other.
+        dot_segments: It can address keys with ``.`` and ``..`` segments.
         keeps: What may be unusual about a key that it keeps as it is.
         folds: What may be unusual about a key that it stores under another name, or without its
             body. The driver refuses to write it. What is neither kept nor folded is not known, and
@@ -54,6 +55,7 @@ class Dialect:
     ordered: bool
     delete_if_match: bool
     directories: bool = False
+    dot_segments: bool = True
     keeps: frozenset[Oddity] = ALL_ODDITIES
     folds: frozenset[Oddity] = frozenset()
 
@@ -99,6 +101,7 @@ SEAWEEDFS: Final = Dialect(
     ordered=False,
     delete_if_match=True,
     directories=True,
+    dot_segments=False,
     keeps=frozenset(),
     folds=ALL_ODDITIES,
 )
@@ -111,6 +114,7 @@ UNRECOGNISED: Final = Dialect(
 UNKNOWN: Final = Dialect(
     ordered=False,
     delete_if_match=False,
+    dot_segments=False,
     keeps=frozenset(),
 )
 """A service that has not responded yet. It claims the least."""

@@ -235,6 +235,8 @@ class S3Driver:
             versions=True,
             ordered=self._dialect.ordered,
             private_namespace=not aws,
+            # The SDK sends a path with its dots, which a proxy may resolve to another key.
+            dot_segments=self._dialect.dot_segments and self._data_plane == "lean",
             max_reads=self._max_connections,
             max_writes=self._max_connections,
         )
