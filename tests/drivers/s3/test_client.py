@@ -20,9 +20,11 @@ from trove_async.errors import (
     BackendError,
     InvalidNameError,
     PermissionDeniedError,
+    TroveError,
     UnauthenticatedError,
+    UnavailableError,
 )
-from trove_async.models import ListOptions, PutOptions
+from trove_async.models import DeleteOptions, GetOptions, ListOptions, PutOptions
 from trove_async.testing import opened
 
 if TYPE_CHECKING:
@@ -314,3 +316,79 @@ async def test_given_credentials_cannot_be_renewed(play: Any) -> None:
     for shown in (str(caught.value), repr(caught.value), repr(driver._identity)):
         assert SECRET not in shown
         assert TOKEN not in shown
+
+
+# -- what refusals and odd responses tell --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 403])
+async def test_refusal_without_a_document_says_what_to_look_at(play: Any, status: int) -> None:
+    refused = answer(status, said={"x-amz-bucket-region": "eu-west-9"})
+    _, opening = play(refused, endpoint_url="http://h:9", dialect="s3")
+    async with opening as driver:
+        with pytest.raises((BackendError, PermissionDeniedError)) as caught:
+            await driver.head("data", "key")
+    for word in ("credentials", "`region`", "clock", "policy", "'eu-west-9'"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("bucket", ["Data", "da_ta", "da..ta"])
+async def test_refusal_of_a_bad_bucket_name_says_so(play: Any, bucket: str) -> None:
+    _, opening = play(answer(400), answer(400), dialect="s3")
+    async with opening as driver:
+        with pytest.raises(InvalidNameError, match="bucket's name"):
+            await driver.head(bucket, "key")
+        with pytest.raises(InvalidNameError, match="bucket's name"):
+            await driver.create_bucket(bucket)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(501, "NotImplemented"), (400, "InvalidArgument"), (400, "InvalidRequest"), (501, "")],
+)
+async def test_service_without_checksums_is_told_from_others(
+    play: Any, status: int, code: str
+) -> None:
+    told = refusal(status, code) if code else answer(status)
+    _, opening = play(told, refusal(status, code or "InvalidArgument"), dialect="s3")
+    async with opening as driver:
+        with pytest.raises(TroveError, match="checksums=False"):
+            await driver.put("data", "key", [], PutOptions(checksums={"crc32c": "AAAAAA=="}))
+        with pytest.raises(TroveError) as caught:
+            await driver.delete("data", "key", DeleteOptions())
+    assert "checksums=False" not in str(caught.value)
+
+
+UNSIZED = {name: value for name, value in FACTS.items() if name != "content-length"}
+
+
+@pytest.mark.parametrize(
+    ("ranged", "size"),
+    [
+        (answer(206, b"b", content_range="bytes 0-0/4"), 4),
+        (refusal(416, "InvalidRange"), 0),
+    ],
+)
+async def test_size_that_no_length_tells_is_asked_for(
+    play: Any, ranged: FakeAnswer, size: int
+) -> None:
+    script, opening = play(answer(200, b"body"[:size], UNSIZED), ranged)
+    async with opening as driver, driver.get("data", "key", GetOptions()) as reader:
+        assert reader.info.size == size
+        assert await reader.read(100) == b"body"[:size]
+    assert script.sent[1][2]["range"] == "bytes=0-0"
+    assert script.sent[1][2]["if-match"] == '"e"'
+
+
+async def test_head_without_a_length_asks_for_the_size(play: Any) -> None:
+    ranged = answer(206, b"b", content_range="bytes 0-0/4")
+    _, opening = play(answer(said=UNSIZED), ranged)
+    async with opening as driver:
+        assert (await driver.head("data", "key")).size == 4
+
+
+async def test_object_whose_size_nothing_tells_is_an_error(play: Any) -> None:
+    _, opening = play(answer(200, b"body", UNSIZED), answer(200, b"body", UNSIZED))
+    async with opening as driver:
+        with pytest.raises(UnavailableError, match="size"):
+            await driver.get("data", "key", GetOptions()).__aenter__()

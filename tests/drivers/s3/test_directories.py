@@ -168,7 +168,23 @@ async def test_pages_have_every_key_once(
         if token is None:
             break
     assert sorted(found) == wanted(keys, options)
-    assert walk.requests <= -(-len(keys) // limit) + 1  # one a page, and one behind a full last one
+
+
+@pytest.mark.parametrize(("keys", "requests"), [(25, 3), (20, 3), (9, 1), (0, 1)])
+async def test_listing_costs_a_request_a_page_and_one_if_the_last_is_full(
+    keys: int, requests: int
+) -> None:
+    walk = Walk([f"key{number:02}" for number in range(keys)])
+    token: str | None = None
+    found = 0
+    while True:
+        page = await page_of(walk, "bucket", ListOptions(limit=10, token=token))
+        found += len(page.entries)
+        token = page.token
+        if token is None:
+            break
+    assert found == keys
+    assert walk.requests == requests
 
 
 @given(segments, segments)

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from trove_async._concurrency import in_thread
 from trove_async._http import WINDOW, http_date
-from trove_async.errors import IntegrityError, TroveError, UnavailableError
+from trove_async.errors import (
+    IntegrityError,
+    InvalidNameError,
+    TroveError,
+    UnavailableError,
+)
 from trove_async.models import MiB
 
 from ._answers import parse_error
@@ -48,6 +53,12 @@ _ELSEWHERE: Final = frozenset(
         "IncorrectEndpoint",
     }
 )
+
+_UNKNOWN_HEADER_STATUSES: Final = frozenset({400, 501})
+_UNKNOWN_HEADER_CODES: Final = frozenset(
+    {"", "InvalidArgument", "InvalidRequest", "NotImplemented", "UnsupportedHeader"}
+)
+"""How a service refuses a header that it does not know."""
 
 _TOLERATED: Final = 600.0
 """Seconds of skew below which no service minds: S3 refuses from 900 on (S3 API Reference, "Error
@@ -173,8 +184,27 @@ class Client:
                 refused, bucket, _Signed(signer, credentials, signed_at), learnt
             )
             if lesson is None:
-                raise refused.error()
+                raise self._error(refused, bucket, headers)
             learnt.add(lesson)
+
+    def _error(
+        self, refused: Refused, bucket: str | None, headers: Mapping[str, str]
+    ) -> TroveError:
+        """Return our error, with what the request tells of its cause."""
+        unsaid = not refused.code and refused.status == HTTPStatus.BAD_REQUEST
+        if unsaid and bucket is not None and not _DNS_SAFE(bucket):
+            return InvalidNameError(
+                "the service refuses without a reason, perhaps the bucket's name: it has 3 to 63"
+                f" lower-case letters, digits, dots and hyphens ({refused.status})"
+            )
+        error = refused.error()
+        if (
+            refused.status in _UNKNOWN_HEADER_STATUSES
+            and refused.code in _UNKNOWN_HEADER_CODES
+            and any(name.startswith("x-amz-checksum-") for name in headers)
+        ):
+            error.message += ". If the service knows no checksums, give the driver checksums=False"
+        return error
 
     async def refused(self, answer: Answer) -> Refused:
         """Read an answer that is an error, and let go of it."""

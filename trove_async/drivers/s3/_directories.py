@@ -13,7 +13,7 @@ next page goes on, and so is ``start-after``. Its listings deviate from Amazon's
 - A token has U+FFFD for what XML cannot carry.
 
 This module asks for pages in the ways that work, one request a page. There is one request more
-where the last page is full.
+for a full page that claims to be the last one.
 """
 
 from __future__ import annotations
@@ -125,11 +125,7 @@ async def page_of(ask: Ask, bucket: str, options: ListOptions) -> Page:
             await ask(bucket, replace(request, limit=1))
             return Page(entries=[])
         request = replace(request, start_after=marker_before(options))
-    page = await ask(bucket, request)
-    entries, path = page.entries, page.token
-    full = path is None and request.delimiter is None and len(entries) >= request.limit
-    if entries and (full or (path is not None and _REPLACED in path)):
-        path = f"{_SLASH.join(max(map(_path_of, entries)))}{_SLASH}"
+    entries, path = await _entries(ask, bucket, request)
     due = _due(entries) if len(entries) > request.limit else None
     if due is not None:
         entries = [one for one in entries if one.key != due]
@@ -143,6 +139,21 @@ async def page_of(ask: Ask, bucket: str, options: ListOptions) -> Page:
     return Page(entries=entries, token=_Place(path, told, due, path is None).token)
 
 
+async def _entries(
+    ask: Ask, bucket: str, request: ListOptions
+) -> tuple[Sequence[Entry], str | None]:
+    """Return a page of the service's, and the path after which the next one goes on, if any does."""
+    page = await ask(bucket, request)
+    entries, path = page.entries, page.token
+    if path is None and request.delimiter is None and len(entries) >= request.limit:
+        path = _path_below(entries)
+        below = await ask(bucket, replace(request, token=path, start_after=None, limit=1))
+        return entries, path if below.entries else None
+    if path is not None and entries and _REPLACED in path:
+        path = _path_below(entries)
+    return entries, path
+
+
 def _due(entries: Sequence[Entry]) -> str | None:
     """Return the common prefix for which a page has no room.
 
@@ -150,6 +161,11 @@ def _due(entries: Sequence[Entry]) -> str | None:
     """
     prefixes = [one for one in entries if isinstance(one, Prefix)]
     return max(prefixes, key=_path_of).prefix if prefixes else None
+
+
+def _path_below(entries: Sequence[Entry]) -> str:
+    """Return the path after which the service lists what follows a page, below its last object too."""
+    return f"{_SLASH.join(max(map(_path_of, entries)))}{_SLASH}"
 
 
 def _path_of(entry: Entry) -> list[str]:

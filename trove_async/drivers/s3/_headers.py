@@ -168,13 +168,25 @@ def info_from(
         storage_class=get("x-amz-storage-class", STANDARD),
         cache_control=get("cache-control"),
         content_disposition=get("content-disposition"),
-        content_encoding=get("content-encoding"),
+        content_encoding=_content_encoding(get("content-encoding")),
         checksums=checksums_from(headers) if whole else None,
         version_id=get("x-amz-version-id"),
         backend=backend,
         complete=get("x-amz-missing-meta", "0") == "0",
         write_id=write_id,
     )
+
+
+def _content_encoding(value: str | None) -> str | None:
+    """Return the content's encoding, without that of the request that stored it.
+
+    S3 removes ``aws-chunked`` (S3 API Reference, "Transferring Payload in Multiple Chunks"); other
+    services store it, and hand out content that is not encoded so.
+    """
+    if value is None or "aws-chunked" not in value.lower():
+        return value
+    codings = [coding.strip() for coding in value.split(",")]
+    return ", ".join([coding for coding in codings if coding.lower() != "aws-chunked"]) or None
 
 
 def stored_etag(headers: Mapping[str, str]) -> str:
@@ -201,7 +213,7 @@ def put_info(
 ) -> ObjectInfo:
     """Return what is known of an object after the answer to the PUT of all of it.
 
-    Its date is the answer's own: S3 tells that of the object only when asked.
+    Its date is the response's own unless the service tells the object's, which S3 does not.
 
     Args:
         headers: As for `info_from`.
@@ -216,7 +228,7 @@ def put_info(
         key=key,
         size=size,
         etag=bare_etag(headers.get("etag", "")),
-        last_modified=answered_at(headers),
+        last_modified=_stored_at(headers),
         content_type=options.content_type,
         metadata=dict(options.metadata),
         tags=dict(options.tags),
@@ -250,6 +262,14 @@ def of_whole(checksum: str, kind: str | None) -> bool:
     return "-" not in checksum and kind in {None, "FULL_OBJECT"}
 
 
+def has_size(headers: Mapping[str, str]) -> bool:
+    """Return whether a response to a HEAD or GET tells the object's size.
+
+    A proxy that sends a body in chunks tells none (RFC 9112, 6.2).
+    """
+    return "content-length" in headers or "content-range" in headers
+
+
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
 
@@ -280,6 +300,11 @@ def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
     if not _LENGTH.fullmatch(length):
         raise MalformedAnswer(f"Content-Length {length[:40]!r}")
     return int(length), True
+
+
+def _stored_at(headers: Mapping[str, str]) -> datetime:
+    told = headers.get("last-modified")
+    return answered_at(headers) if told is None else http_date(told)
 
 
 def answered_at(headers: Mapping[str, str]) -> datetime:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import sys
-from datetime import datetime
 from functools import cache
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -19,10 +18,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from trove_async.models import ObjectInfo, Page, Prefix
 
 from ._keys import bare_etag, decode_value
-from ._xml import MalformedAnswer, carries, children, decode, facts, name, parse
+from ._xml import DATE, MalformedAnswer, carries, children, decode, facts, moment, name, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from datetime import datetime
     from typing import TypeAlias
 
     from trove_async.models import Entry
@@ -70,7 +70,7 @@ def parse_page(body: bytes, *, bucket: str, backend: str) -> Page:
 
 
 def _made(listing: _Listing, bucket: str, backend: str) -> Page:
-    date, listed = datetime.fromisoformat, ObjectInfo.listed
+    listed = ObjectInfo.listed
     encoded = listing.encoded
     entries: list[Entry] = [
         listed(
@@ -79,7 +79,7 @@ def _made(listing: _Listing, bucket: str, backend: str) -> Page:
             int(size),
             backend=backend,
             find=_found,
-            raw=(date(last_modified), etag, storage_class),
+            raw=(moment(last_modified), etag, storage_class),
         )
         for _, key, last_modified, etag, size, storage_class in listing.objects
     ]
@@ -100,9 +100,8 @@ def _found(raw: tuple[datetime, str, str], name: str) -> object:
 
 # -- thorough --------------------------------------------------------------------------------------
 
-_DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z"
 _SIZE: Final = r"[0-9]{1,19}"
-_IS_DATE = re.compile(_DATE).fullmatch
+_IS_DATE = re.compile(DATE).fullmatch
 _IS_SIZE = re.compile(_SIZE).fullmatch
 
 
@@ -159,7 +158,7 @@ _ASCII: Final = r"[^<&\"\x00-\x1f\x7f-\U0010ffff]"
 _QUOTE: Final = r"(?:\"|&quot;|&#34;)"
 _CAPTURED: Final = {
     "Key": rf"<Key>({_TEXT}++)</Key>",
-    "LastModified": rf"<LastModified>({_DATE})</LastModified>",
+    "LastModified": rf"<LastModified>({DATE})</LastModified>",
     "ETag": rf"<ETag>{_QUOTE}({_ASCII}*+){_QUOTE}</ETag>",
     "Size": rf"<Size>({_SIZE})</Size>",
     "StorageClass": r"(?:<StorageClass>([A-Z0-9_]*+)</StorageClass>)?+",
