@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
+from datetime import datetime
 from functools import cache
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -22,7 +23,6 @@ from ._xml import DATE, MalformedAnswer, carries, children, decode, facts, momen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from datetime import datetime
     from typing import TypeAlias
 
     from trove_async.models import Entry
@@ -70,7 +70,7 @@ def parse_page(body: bytes, *, bucket: str, backend: str) -> Page:
 
 
 def _made(listing: _Listing, bucket: str, backend: str) -> Page:
-    listed = ObjectInfo.listed
+    utc, listed = datetime.fromisoformat, ObjectInfo.listed
     encoded = listing.encoded
     entries: list[Entry] = [
         listed(
@@ -79,7 +79,12 @@ def _made(listing: _Listing, bucket: str, backend: str) -> Page:
             int(size),
             backend=backend,
             find=_found,
-            raw=(moment(last_modified), etag, storage_class),
+            raw=(
+                # Nearly every service writes a "Z", and a call a key counts.
+                utc(last_modified) if last_modified[-1] == "Z" else moment(last_modified),
+                etag,
+                storage_class,
+            ),
         )
         for _, key, last_modified, etag, size, storage_class in listing.objects
     ]
