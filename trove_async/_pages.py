@@ -102,7 +102,7 @@ class Stream:
             self._options = None
             return
         entries = self._in_order(page.entries) if self.ordered else page.entries
-        self._cycle.check(page)
+        self._cycle.check(page.token, empty=not page.entries)
         if entries:
             self._last = entries[-1].key
         first, self.exists = not self.exists, True

@@ -123,14 +123,17 @@ class TokenCycle:
         self._until = 1
         self._empty = 0
 
-    def check(self, page: Page | VersionPage) -> None:
+    def check(self, token: str | None, *, empty: bool = False) -> None:
         """Note a page, which is the next of the listing.
 
+        Args:
+            token: The page's token of the next one, if there is one.
+            empty: Whether the page has no entry.
+
         Raises:
-            BackendError: Its token is one that the listing had before, or so many pages were empty
-                that it may never end.
+            BackendError: The listing had this token before, or so many pages were empty that it may
+                never end.
         """
-        token = page.token
         if token is None:
             return
         if token == self._held:
@@ -138,7 +141,7 @@ class TokenCycle:
                 "the service's listing leads to the same page again and again: it would never end."
                 " Try another prefix, and no delimiter"
             )
-        self._empty = 0 if page.entries else self._empty + 1
+        self._empty = self._empty + 1 if empty else 0
         if self._empty > _EMPTY_PAGES:
             raise BackendError(
                 f"the service's listing has {_EMPTY_PAGES} empty pages one after the other, and does"

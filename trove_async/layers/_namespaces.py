@@ -273,7 +273,7 @@ class Folders:
                     names.add(name[len(prefix) :])
             if page.token is None:
                 return names
-            cycle.check(page)
+            cycle.check(page.token, empty=not page.entries)
             options = replace(options, token=page.token)
 
     def _remember(self, bucket: str) -> None:

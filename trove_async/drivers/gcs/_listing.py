@@ -56,7 +56,7 @@ async def list_page(client: Client, bucket: str, options: ListOptions, backend: 
             entries = [entry for entry in entries if entry.key != after or _is_prefix(entry)]
         if entries or not token:
             break
-        cycle.check(Page(entries=entries, token=token))
+        cycle.check(token, empty=True)
         query["pageToken"] = token
     more = bool(token) or len(entries) > options.limit
     del entries[options.limit :]

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from trove_async._concurrency import for_each, in_thread
 from trove_async._http import Opened, range_header
 from trove_async.errors import (
-    BackendError,
     ObjectNotFoundError,
     RangeError,
     TroveError,
     UnavailableError,
 )
 from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo
+from trove_async.paging import TokenCycle
 
 from ._answers import (
     AnsweredError,
@@ -460,14 +460,14 @@ class LeanPlane:
         """Return the buckets that these credentials own."""
         found: list[BucketInfo] = []
         query = ""
+        cycle = TokenCycle()
         while True:
             answer = await self._client.send("GET", None, query=query, headers={})
             page = await self._document(answer, parse_buckets)
             found.extend(page.buckets)
             if page.token is None:
                 return found
-            if query == encode_query({"continuation-token": page.token}):
-                raise BackendError("the service's list of buckets leads to the same page again")
+            cycle.check(page.token, empty=not page.buckets)
             query = encode_query({"continuation-token": page.token})
 
     # -- answers ---------------------------------------------------------------------------------------

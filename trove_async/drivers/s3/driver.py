@@ -448,10 +448,10 @@ class S3Driver:
         async with Permit(self._others, self._permit_seconds):
             cycle = TokenCycle(options.token)
             page = await ask(bucket, options)
-            cycle.check(page)
+            cycle.check(page.token, empty=not page.entries)
             while not page.entries and page.token is not None:
                 page = await ask(bucket, replace(options, token=page.token))
-                cycle.check(page)
+                cycle.check(page.token, empty=not page.entries)
         if self._capabilities.ordered:
             _check_order(page, options)
         return page
