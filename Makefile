@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo serve test browser-test cover check bench soak clean
+.PHONY: demo serve test browser-test cover check lowest bench soak clean
 
 # TROVE_DEMO=s3 makes the cold backend a real S3 server, started for the occasion; TROVE_DEMO=cloud
 # makes the archive a server of Google Cloud Storage's API as well.
@@ -29,6 +29,21 @@ check: .venv/check  ## format, lint, types, imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The versions that pyproject.toml says are enough, in an environment of their own: all that a program
+# would install is at its lowest, and what only tests need is as it comes.
+LOWEST := .venv-lowest/bin/python
+SMOKE := tests/test_docs.py tests/test_store.py tests/integrations/test_extras.py \
+	tests/integrations/test_downloads.py tests/integrations/test_uploads.py tests/integrations/test_otel.py \
+	tests/drivers/gcs/test_credentials.py tests/drivers/gcs/test_conformance.py \
+	tests/drivers/s3/test_session.py tests/drivers/s3/test_conformance.py
+
+lowest:  ## a part of the tests with the lowest versions that are allowed of everything
+	$(PYTHON) -m venv --clear .venv-lowest
+	$(LOWEST) -m pip --disable-pip-version-check --quiet install 'uv>=0.5'
+	$(LOWEST) -m uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[all]'
+	$(LOWEST) -m uv pip install --quiet --python $(LOWEST) --editable '.[test]'
+	$(LOWEST) -m pytest --numprocesses=auto -k 'not Seaweed and not Store and not Routed' $(SMOKE)
+
 bench: .venv/bench  ## every benchmark, beside its peers; tables to benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run_all.py
 
@@ -36,7 +51,7 @@ soak: .venv/test  ## the long runs of what `make test` runs short
 	$(BIN)/python -m pytest -m soak --timeout=3600 -o faulthandler_timeout=4000
 
 clean:
-	rm -rf .venv .demo
+	rm -rf .venv .venv-lowest .demo
 
 # A stamp a set of extras: made again when what is installed may have changed.
 .venv/%: pyproject.toml | .venv/bin/python

@@ -226,6 +226,18 @@ class Fake(MemoryDriver):
         return _FakeUpload(self, super().upload(bucket, key, options))
 
 
+class Unvalidated(Fake):
+    """A service that gives no etags, and dates only."""
+
+    def _store(
+        self, bucket: str, key: str, chunks: tuple[bytes, ...], checksum: int, options: PutOptions
+    ) -> ObjectInfo:
+        info = replace(super()._store(bucket, key, chunks, checksum, options), etag=None)
+        objects = self._buckets[bucket].objects
+        objects[key] = objects[key]._replace(info=info)
+        return info
+
+
 class _Get:
     """A get, counted."""
 

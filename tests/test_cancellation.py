@@ -135,7 +135,7 @@ class Scene:
         self.deletes = call.startswith("delete")
         self.store = store
         self.fakes = fakes
-        self.etags: dict[str, str] = {}
+        self.etags: dict[str, str | None] = {}
         self.before: set[asyncio.Task[Any]] = set()
 
     async def run(self) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,10 @@ from trove_async.models import GetOptions, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+
+MOMENT = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
+BEHIND = timezone(timedelta(hours=-1))
 
 
 async def opened_get(store: Trove, **options: Any) -> None:
@@ -36,6 +41,9 @@ UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], st
      lambda store: store.put("data", "key", b"", content_disposition="x"), "content_disposition"),
     ({"headers": False},
      lambda store: store.put("data", "key", b"", content_encoding="x"), "content_encoding"),
+    ({"headers": False},
+     lambda store: store.put("data", "key", b"", content_language="x"), "content_language"),
+    ({"expires": False}, lambda store: store.put("data", "key", b"", expires=MOMENT), "expires"),
     ({"max_metadata_bytes": 4},
      lambda store: store.put("data", "key", b"", metadata={"abc": "é"}), "has 5 bytes"),
     ({"ranges": False}, lambda store: opened_get(store, range=(0, 1)), "range"),
@@ -45,10 +53,13 @@ UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], st
      lambda store: store.read("data", "key", if_none_match="e"), "condition"),
     ({}, lambda store: opened_get(store, version_id="v"), "version"),
     ({}, lambda store: store.delete("data", "key", version_id="v"), "version"),
+    ({}, lambda store: store.head("data", "key", version_id="v"), "version"),
+    ({}, lambda store: store.exists("data", "key", version_id="v"), "version"),
     ({"delete_if_match": False},
      lambda store: store.delete("data", "key", if_match="e"), "delete one version"),
     ({}, lambda store: store.presign_get("data", "key"), "presigned"),
     ({}, lambda store: store.presign_put("data", "key"), "presigned"),
+    ({"presign": True}, lambda store: store.presign_get("data", "key", version_id="v"), "version"),
 ]  # fmt: skip
 
 
@@ -94,6 +105,13 @@ IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], st
      InvalidNameError, "content_disposition"),
     (lambda store: store.put("data", "key", b"", content_encoding="\n"),
      InvalidNameError, "content_encoding"),
+    (lambda store: store.put("data", "key", b"", content_language="\n"),
+     InvalidNameError, "content_language"),
+    (lambda store: store.put("data", "key", b"", expires=MOMENT.replace(tzinfo=None)),
+     ValueError, "expires must be an aware datetime"),
+    (lambda store: store.put("data", "key", b"", expires="never"), TypeError, "a datetime, got str"),  # type: ignore[arg-type]
+    (lambda store: store.put("data", "key", b"", expires=datetime.max.replace(tzinfo=BEHIND)),
+     ValueError, "years 1 to 9999"),
     (lambda store: store.put("data", "key", b"", storage_class="\n"),
      InvalidNameError, "storage_class"),
     (lambda store: store.put("data", "key", b"", metadata={"a": 5}), TypeError, "metadata 'a'"),  # type: ignore[dict-item]
@@ -107,9 +125,17 @@ IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], st
     (lambda store: store.put("data", "key", b"", tags={"a": "\n"}), InvalidNameError, "a tag"),
     (lambda store: store.read("data", "key", version_id="\n"), InvalidNameError, "version_id"),
     (lambda store: store.delete("data", "key", version_id="\n"), InvalidNameError, "version_id"),
+    (lambda store: store.head("data", "key", version_id="\n"), InvalidNameError, "version_id"),
+    (lambda store: store.exists("data", "key", version_id=5), TypeError, "version_id is a str"),  # type: ignore[arg-type]
     (lambda store: store.delete("data", "key", if_match="*"), ValueError, "one version"),
     (lambda store: store.presign_get("data", "key", expires=0), ValueError, "1 to 604800"),
     (lambda store: store.presign_put("data", "key", expires=float("nan")), ValueError, "1 to"),
+    (lambda store: store.presign_put("data", "key", content_type="\n"), InvalidNameError, "CR, LF"),
+    (lambda store: store.presign_get("data", "key", response_content_type="\n"),
+     InvalidNameError, "response_content_type"),
+    (lambda store: store.presign_get("data", "key", response_content_disposition="\r"),
+     InvalidNameError, "response_content_disposition"),
+    (lambda store: store.presign_get("data", "key", version_id="\0"), InvalidNameError, "version_id"),
 ]  # fmt: skip
 
 
@@ -235,8 +261,32 @@ async def test_info_in_hand_is_a_condition() -> None:
 def test_metadata_names_are_put_in_lower_case() -> None:
     assert checks.put_options(metadata={"Colour": "Blue"}).metadata == {"colour": "Blue"}
     assert checks.put_options().metadata == {}
-    assert checks.changes(None, None, None, None, "w").metadata is None
-    assert checks.changes({}, None, None, None, "w").metadata == {}
+    changes = checks.changes(metadata={"Colour": "Blue"}, write_id="w")
+    assert changes.put.metadata == {"colour": "Blue"}
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (datetime(2031, 1, 1, 1, 30, 0, 999_999, tzinfo=timezone(timedelta(hours=2))),
+         datetime(2030, 12, 31, 23, 30, tzinfo=UTC)),
+        (datetime.max.replace(tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        (datetime.min.replace(tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC)),
+    ],
+)  # fmt: skip
+def test_expires_is_kept_in_utc_and_whole_seconds(given: datetime, kept: datetime) -> None:
+    packed = checks.put_options(expires=given).expires
+    assert packed == kept
+    assert packed is not None
+    assert packed.tzinfo is UTC
+
+
+def test_empty_headers_are_none() -> None:
+    packed = checks.put_options(
+        content_type="", cache_control="", content_disposition="", content_encoding="",
+        content_language="", storage_class="",
+    )  # fmt: skip
+    assert packed == PutOptions()
 
 
 def test_options_are_packed_as_they_were_given() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.fakes import Fake, assert_idle, content, store_of
+from tests.fakes import Fake, Unvalidated, assert_idle, content, store_of
 from trove_async import (
     BufferPool,
     ClosedError,
@@ -69,6 +69,19 @@ async def test_reader_without_ranges_is_parked_only_before_its_first_byte() -> N
             with pytest.raises(PoolTimeoutError):
                 await store.read("bucket", "key")
             assert await obj.read() == BODY[MiB:]
+
+
+async def test_reader_of_what_has_no_validator_keeps_its_connection() -> None:
+    """Parked it could not go on: nothing would prove that the rest is of the same version."""
+    fake = Unvalidated(max_connections=1)
+    async with store_of(fake, timeout=Timeout(permit=0.05)) as store:
+        await store.put("bucket", "key", BODY)
+        async with store.get("bucket", "key") as obj:
+            assert await obj.read(MiB) == BODY[:MiB]
+            with pytest.raises(PoolTimeoutError):
+                await store.read("bucket", "key")
+            assert await obj.read() == BODY[MiB:]
+        assert_idle(store, fake)
 
 
 async def test_reader_that_is_read_while_it_is_being_parked_reads_on() -> None:

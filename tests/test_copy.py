@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from trove_async import (
     BucketNotFoundError,
     BufferPool,
     IntegrityError,
+    InvalidNameError,
     NotSupportedError,
     ObjectChangedError,
     ObjectExistsError,
@@ -38,6 +40,8 @@ FACTS: dict[str, Any] = {
     "cache_control": "no-store",
     "content_disposition": "attachment",
     "content_encoding": "identity",
+    "content_language": "de",
+    "expires": datetime(2030, 1, 1, 12, tzinfo=UTC),
 }
 ROUTES = [("*.cold", "cold")]
 
@@ -367,7 +371,7 @@ async def test_what_the_target_cannot_honour_is_refused_before_any_call(
         assert default.calls == cold.calls == []
 
 
-@pytest.mark.parametrize("capability", ["metadata", "tags", "headers"])
+@pytest.mark.parametrize("capability", ["metadata", "tags", "headers", "expires"])
 async def test_facts_that_the_target_would_drop_are_refused_before_it_is_touched(
     capability: str,
 ) -> None:
@@ -379,6 +383,101 @@ async def test_facts_that_the_target_would_drop_are_refused_before_it_is_touched
         with pytest.raises(NotSupportedError):
             await store.copy("data", "key", "data", "to.cold")
         assert cold.calls == []
+
+
+ODD: list[tuple[dict[str, Any], str]] = [
+    ({"metadata": {"My Key": "v"}}, "'My Key'"),
+    ({"metadata": {"größe": "v"}}, "'größe'"),
+    ({"metadata": {"a:b": "v"}}, "'a:b'"),
+    ({"metadata": {"": "v"}}, "''"),
+    ({"metadata": {"Abc": "1", "abc": "2"}}, "'Abc' and 'abc'"),
+    ({"metadata": {"a\r\nb": "v"}}, "'a\\\\r\\\\nb'"),
+    ({"metadata": {"a": "v\r\nx-amz-acl: public-read"}}, "'a'"),
+    ({"metadata": {"a": "v\0"}}, "'a'"),
+    ({"metadata": {"a": "\udcff"}}, "'a'"),
+    ({"metadata": {"Trove-Note": "v"}}, "'Trove-Note'"),
+    ({"content_type": "text/plain;\n charset=x"}, "content_type"),
+    ({"content_disposition": "attachment;\n filename=x"}, "content_disposition"),
+    ({"content_language": "de\r\n"}, "content_language"),
+    ({"cache_control": "\udcff"}, "cache_control"),
+    ({"content_encoding": "\0"}, "content_encoding"),
+    ({"tags": {"a\n": "v"}}, "tag"),
+]
+"""What another tool has kept with an object, and what an error names."""
+
+
+def keep(driver: MemoryDriver, key: str, facts: dict[str, Any]) -> None:
+    """Have other facts kept with an object, past all checks."""
+    objects = driver._buckets["data"].objects
+    objects[key] = objects[key]._replace(info=replace(objects[key].info, **facts))
+
+
+@pytest.mark.parametrize(("facts", "named"), ODD)
+@pytest.mark.parametrize("server_copy", [True, False])
+async def test_what_no_header_can_carry_is_refused_before_any_byte(
+    facts: dict[str, Any], named: str, *, server_copy: bool
+) -> None:
+    default, cold = Fake(server_copy=server_copy), Fake()
+    await fill(default, "data", "key")
+    await fill(cold, "data", "to.cold")
+    keep(default, "key", facts)
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        cold.calls.clear()
+        for call in (store.copy, store.move):
+            with pytest.raises(InvalidNameError, match=named) as caught:
+                await call("data", "key", "data", "to.cold")
+            assert "data/key on backend 'default'" in str(caught.value)
+            assert (caught.value.backend, caught.value.key) == ("cold", "to.cold")
+        assert cold.calls == []
+        assert await store.read("data", "to.cold") == b"to.cold"
+        assert await store.read("data", "key") == b"key"
+
+
+@pytest.mark.parametrize("facts", [facts for facts, _ in ODD])
+async def test_copy_within_a_service_keeps_what_it_kept_whatever_it_is(
+    facts: dict[str, Any],
+) -> None:
+    driver = Fake()
+    await fill(driver, "data", "key")
+    keep(driver, "key", facts)
+    async with store_of(driver) as store:
+        copied = await store.copy("data", "key", "data", "copy")
+        assert {name: getattr(copied, name) for name in facts} == facts
+        await store.move("data", "copy", "data", "copy")
+        await store.move("data", "copy", "data", "moved")
+        moved = await store.head("data", "moved")
+        assert {name: getattr(moved, name) for name in facts} == facts
+
+
+async def test_metadata_of_ones_own_replaces_what_cannot_be_carried_over() -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data", "key")
+    await fill(cold, "data")
+    keep(default, "key", {"metadata": {"My Key": "v"}})
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        copied = await store.copy("data", "key", "data", "to.cold", metadata={"my-key": "v"})
+    assert copied.metadata == {"my-key": "v"}
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"a": "größe"}, {"a": " v "}, {"a": "=?UTF-8?B?w4Q=?="}, {"A-b": "v\t"}]
+)
+async def test_what_can_be_encoded_is_carried_over(metadata: dict[str, str]) -> None:
+    default, cold = Fake(), Fake()
+    await fill(default, "data", "key")
+    await fill(cold, "data")
+    keep(default, "key", {"metadata": metadata})
+    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        copied = await store.copy("data", "key", "data", "to.cold")
+    assert copied.metadata == {name.lower(): value for name, value in metadata.items()}
+
+
+async def test_more_metadata_than_a_put_may_have_is_copied_within_its_service() -> None:
+    driver = Fake(max_metadata_bytes=10)
+    await fill(driver, "data", "key")
+    keep(driver, "key", {"metadata": {"a": "v" * 100}})
+    async with store_of(driver) as store:
+        assert (await store.copy("data", "key", "data", "to")).metadata == {"a": "v" * 100}
 
 
 @pytest.mark.parametrize("operation", ["copy", "move"])

@@ -47,6 +47,14 @@ def test_readme_has_snippets() -> None:
     assert len(SNIPPETS) >= 2
 
 
+def test_readme_links_work_on_the_package_page() -> None:
+    links = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert links
+    assert [link for link in links if not link.startswith("https://")] == []
+    ours = [link.partition("/blob/main/")[2] for link in links if "/blob/main/" in link]
+    assert [path for path in ours if not (ROOT / path).exists()] == []
+
+
 def documented() -> Iterator[doctest.DocTest]:
     finder = doctest.DocTestFinder(exclude_empty=True)
     for found in pkgutil.walk_packages(trove_async.__path__, "trove_async."):

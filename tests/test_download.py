@@ -24,7 +24,7 @@ from trove_async import (
     _download,
 )
 from trove_async._concurrency import OwnedTask
-from trove_async._download import Verified
+from trove_async._verified import Verified
 from trove_async.models import MiB
 
 BODY = content(5 * MiB + 123)

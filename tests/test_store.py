@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.store_fakes import Fake, fill, store_of
+from tests.versioned_memory import VersionedMemory
 from trove_async import (
+    BackendInfo,
     BackendNotFoundError,
     BucketNotFoundError,
+    ClosedError,
     ConfigError,
     CursorError,
     Event,
@@ -364,3 +368,51 @@ async def test_progress_that_cannot_be_called_is_refused_before_anything_is_stor
         with pytest.raises(TypeError, match="progress is called with"):
             await store.put("data", "key", b"", progress=wrong)
         assert not await store.exists("data", "key")
+
+
+async def test_backends_are_described_before_and_after_opening() -> None:
+    cold = Fake(versions=True)
+    store = store_of(Fake(), backends={"cold": cold})
+    before = dict(store.backends)
+    assert list(before) == ["default", "cold"]
+    assert before["cold"] == BackendInfo(
+        name="cold", service="memory", capabilities=cold.capabilities
+    )
+    assert list(store.backend("cold").backends) == ["cold"]
+
+    async def find_out() -> None:
+        cold._capabilities = replace(cold.capabilities, tags=False)
+
+    cold.before["open"] = find_out
+    async with store:
+        assert store.backends["default"] == before["default"]
+        assert not store.backends["cold"].capabilities.tags
+
+
+async def test_store_is_opened_by_hand() -> None:
+    driver = Fake()
+    store = store_of(driver)
+    assert await store.open() is store
+    pinned = store.backend("default")
+    assert await pinned.open() is pinned
+    await store.create_bucket("data")
+    with pytest.raises(ClosedError, match="opened once"):
+        await store.open()
+    await pinned.aclose()
+    await store.put("data", "key", b"")
+    await store.aclose()
+    assert driver.calls.count("open") == driver.calls.count("aclose") == 1
+
+
+async def test_version_is_headed_by_its_id() -> None:
+    driver = VersionedMemory()
+    driver.keeping.add("data")
+    async with store_of(driver) as store:
+        await store.create_bucket("data")
+        old = await store.put("data", "key", b"old")
+        await store.put("data", "key", b"newer")
+        assert await store.head("data", "key", version_id=old.version_id) == old
+        assert await store.exists("data", "key", version_id=old.version_id)
+        assert not await store.exists("data", "key", version_id="none")
+        with pytest.raises(ObjectNotFoundError):
+            await store.head("data", "key", version_id="none")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from trove_async import ObjectInfo
     from trove_async.driver import DriverReader
-    from trove_async.models import DeleteOptions, GetOptions, ListOptions, PutOptions
+    from trove_async.models import CopyOptions, DeleteOptions, GetOptions, ListOptions, PutOptions
 
     Kept = tuple[VersionInfo, _Object | None]
 
@@ -41,7 +41,7 @@ class VersionedMemory(MemoryDriver):
             key=key,
             version_id=info.version_id or "null",
             size=0 if held is None else info.size,
-            etag="" if held is None else info.etag,
+            etag=None if held is None else info.etag,
             last_modified=info.last_modified,
             storage_class=None if held is None else info.storage_class,
             latest=True,
@@ -74,6 +74,11 @@ class VersionedMemory(MemoryDriver):
             if version.version_id == version_id and held is not None:
                 return held
         raise ObjectNotFoundError("no such version", bucket=bucket, key=key)
+
+    def _source(self, bucket: str, key: str, options: CopyOptions) -> _Object:
+        if options.version_id is None:
+            return self._object(bucket, key)
+        return self._version(bucket, key, options.version_id)
 
     def get(
         self, bucket: str, key: str, options: GetOptions

@@ -6,7 +6,10 @@ contract for a driver of your own is `trove_async.driver`, and `trove_async.test
 
 import logging
 
+from ._backends import BackendInfo
 from ._sources import BodySource
+from .bucket import Bucket
+from .driver import Capabilities
 from .errors import (
     AlreadyExistsError,
     BackendError,
@@ -62,15 +65,18 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # quiet, unless a
 __all__ = [
     "AlreadyExistsError",
     "BackendError",
+    "BackendInfo",
     "BackendNotFoundError",
     "BodyConsumedError",
     "BodySource",
+    "Bucket",
     "BucketExistsError",
     "BucketInfo",
     "BucketNotEmptyError",
     "BucketNotFoundError",
     "BufferPool",
     "ByteRange",
+    "Capabilities",
     "ClosedError",
     "ConfigError",
     "CursorError",

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
 
 from ._concurrency import OwnedTasks, shielded
 from ._leaf import Leaf
-from .driver import AsyncDriver, DriverContext, Layer
+from .driver import AsyncDriver, Capabilities, DriverContext, Layer
 from .errors import ClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ._deadlines import Deadlines
-    from .driver import Capabilities
     from .events import Events
     from .models import Timeout
     from .pool import BufferPool
@@ -24,6 +24,21 @@ if TYPE_CHECKING:
 
 SPILL_LANES = 1
 """Spilled parts that one backend sends at once: while sent they are resident, outside the pool."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendInfo:
+    """What is known of one backend of a store.
+
+    Attributes:
+        name: Its name in the store.
+        service: The driver's name for the service: ``"s3"``, ``"gcs"``, ``"local"``, ``"memory"``.
+        capabilities: What it can honour.
+    """
+
+    name: str
+    service: str
+    capabilities: Capabilities
 
 
 class Backend:
@@ -74,6 +89,12 @@ class Backends:
 
     def __getitem__(self, name: str) -> Backend:
         return self._backends[name]
+
+    def info(self, name: str) -> BackendInfo:
+        """Return what users are shown of a backend, open or not."""
+        backend = self._backends.get(name)
+        driver = self._drivers[name] if backend is None else backend.driver
+        return BackendInfo(name=name, service=driver.name, capabilities=driver.capabilities)
 
     async def open(self) -> None:
         """Open every driver; if one cannot be, close those that were and raise."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal
 
 from . import _names
 from ._copy import Changes
@@ -15,6 +17,7 @@ from .models import (
     GetOptions,
     ListOptions,
     ObjectInfo,
+    PresignOptions,
     PutOptions,
     Timeout,
 )
@@ -101,6 +104,8 @@ def put_options(
     cache_control: str | None = None,
     content_disposition: str | None = None,
     content_encoding: str | None = None,
+    content_language: str | None = None,
+    expires: datetime | None = None,
     if_none_match: str | None = None,
     if_match: str | ObjectInfo | None = None,
     write_id: str | None = None,
@@ -109,7 +114,8 @@ def put_options(
 
     Raises:
         InvalidNameError: A value that no header can carry, or a metadata name of our own.
-        ValueError: A negative size, or an ``if_none_match`` other than ``"*"``.
+        ValueError: A negative size, an ``if_none_match`` other than ``"*"``, or `expires` is a
+            naive datetime.
     """
     if size is not None:
         if not isinstance(size, int):
@@ -125,42 +131,77 @@ def put_options(
     _names.check_header("cache_control", cache_control)
     _names.check_header("content_disposition", content_disposition)
     _names.check_header("content_encoding", content_encoding)
+    _names.check_header("content_language", content_language)
     _names.check_header("storage_class", storage_class)
     return PutOptions(
         size=size,
-        content_type=content_type,
+        content_type=content_type or None,
         metadata={} if metadata is None else checked_metadata(metadata),
         tags={} if tags is None else _checked_tags(tags),
-        storage_class=storage_class,
-        cache_control=cache_control,
-        content_disposition=content_disposition,
-        content_encoding=content_encoding,
+        storage_class=storage_class or None,
+        cache_control=cache_control or None,
+        content_disposition=content_disposition or None,
+        content_encoding=content_encoding or None,
+        content_language=content_language or None,
+        expires=None if expires is None else _whole_seconds("expires", expires),
         if_match=etag_of(if_match),
         if_none_match=if_none_match,
         write_id=write_id,
     )
 
 
+def _whole_seconds(name: str, moment: datetime) -> datetime:
+    """Return a moment in UTC without its fraction of a second: all that an HTTP date can hold."""
+    if not isinstance(moment, datetime):
+        raise TypeError(f"{name} must be a datetime, got {type(moment).__name__}")
+    if moment.utcoffset() is None:
+        raise ValueError(f"{name} must be an aware datetime: give it a time zone, such as UTC")
+    try:
+        return moment.astimezone(UTC).replace(microsecond=0)
+    except OverflowError:
+        raise ValueError(f"{name} must be in the years 1 to 9999 of UTC, got {moment}") from None
+
+
 def changes(
-    metadata: Mapping[str, str] | None,
-    storage_class: str | None,
-    if_match: str | ObjectInfo | None,
-    if_none_match: str | None,
+    *,
+    metadata: Mapping[str, str] | None = None,
+    tags: Mapping[str, str] | None = None,
+    content_type: str | None = None,
+    cache_control: str | None = None,
+    content_disposition: str | None = None,
+    content_encoding: str | None = None,
+    content_language: str | None = None,
+    expires: datetime | Literal[""] | None = None,
+    storage_class: str | None = None,
+    if_match: str | ObjectInfo | None = None,
+    if_none_match: str | None = None,
     write_id: str,
 ) -> Changes:
     """Check the options of a copy by themselves, and pack them."""
-    checked = put_options(
+    put = put_options(
         metadata=metadata,
+        tags=tags,
+        content_type=content_type,
+        cache_control=cache_control,
+        content_disposition=content_disposition,
+        content_encoding=content_encoding,
+        content_language=content_language,
+        expires=None if expires == "" else expires,
         storage_class=storage_class,
         if_match=if_match,
         if_none_match=if_none_match,
+        write_id=write_id,
     )
     return Changes(
-        metadata=None if metadata is None else checked.metadata,
-        storage_class=storage_class,
-        if_match=checked.if_match,
-        if_none_match=if_none_match,
-        write_id=write_id,
+        metadata=metadata,
+        tags=tags,
+        content_type=content_type,
+        cache_control=cache_control,
+        content_disposition=content_disposition,
+        content_encoding=content_encoding,
+        content_language=content_language,
+        expires=expires,
+        put=put,
     )
 
 
@@ -172,8 +213,38 @@ def checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
     _names.check_metadata(metadata)
     lowered = {name.lower(): value for name, value in metadata.items()}
     if len(lowered) < len(metadata):
-        raise InvalidNameError("two metadata names differ by case only, which HTTP does not keep")
+        seen: dict[str, str] = {}
+        for name in metadata:
+            other = seen.setdefault(name.lower(), name)
+            if other != name:
+                raise InvalidNameError(
+                    f"metadata names {other!r} and {name!r} differ by case only, which HTTP does"
+                    " not keep"
+                )
     return lowered
+
+
+def carried_over(options: PutOptions) -> PutOptions:
+    """Check what a copy takes from its source as if a user had given it to put.
+
+    Services keep what others refuse: Cloud Storage takes any text for the name of metadata.
+
+    Args:
+        options: What the destination is to have.
+
+    Returns:
+        The same, with the names of metadata in lower case.
+
+    Raises:
+        InvalidNameError: A name or a value that no header can carry, or a name of our own.
+    """
+    for name in _HEADERS:
+        _names.check_header(name, getattr(options, name))
+    if options.tags:
+        _checked_tags(options.tags)
+    if not options.metadata:
+        return options
+    return replace(options, metadata=checked_metadata(options.metadata))
 
 
 def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
@@ -196,17 +267,35 @@ def etag_of(condition: str | ObjectInfo | None) -> str | None:
     Raises:
         TypeError: It is neither an etag nor an ObjectInfo.
         InvalidNameError: No header can carry it.
-        ValueError: It names no version: ``"*"`` means something else on every service.
+        ValueError: It names no version: ``"*"`` means something else on every service, a weak etag
+            may stay when the content changes, and some services give none.
     """
     if condition is None:
         return None
-    etag = condition.etag if isinstance(condition, ObjectInfo) else condition
+    if isinstance(condition, ObjectInfo):
+        etag = condition.etag
+        if etag is None:
+            raise ValueError(
+                f"object {condition.key!r} has no etag to make a condition of: its service gives no"
+                " strong validator"
+            )
+    else:
+        etag = condition
     _names.check_text("an etag", etag)
     _names.check_header("an etag", etag)
-    if etag in {"", "*"}:
+    if etag in {"", "*"} or etag.startswith("W/"):
         raise ValueError(f"an etag names one version, {etag!r} does not: use ObjectInfo.etag")
     return etag
 
+
+_HEADERS = (
+    "content_type",
+    "cache_control",
+    "content_disposition",
+    "content_encoding",
+    "content_language",
+)
+"""What is kept with an object as a header's value, word by word."""
 
 _PUT_NEEDS = (
     ("if_none_match", "put_if_none_match", "create only (if_none_match)"),
@@ -218,6 +307,8 @@ _PUT_NEEDS = (
     ("cache_control", "headers", "keep cache_control"),
     ("content_disposition", "headers", "keep content_disposition"),
     ("content_encoding", "headers", "keep content_encoding"),
+    ("content_language", "headers", "keep content_language"),
+    ("expires", "expires", "keep expires"),
 )
 """What options a backend may lack: the option, the capability, and what it is in words."""
 
@@ -287,6 +378,12 @@ def read_limit(limit: int | None) -> None:
         raise ValueError(f"limit is not negative, {limit} is")
 
 
+def check_version(backend: Backend, version_id: str | None) -> None:
+    """Refuse the id of a version on a backend that has none."""
+    if version_id is not None and not backend.capabilities.versions:
+        raise _refused(backend, "read a version by its id")
+
+
 def check_get(backend: Backend, options: GetOptions) -> None:
     """Refuse what the backend would have to ignore."""
     can = backend.capabilities
@@ -295,8 +392,40 @@ def check_get(backend: Backend, options: GetOptions) -> None:
     conditional = options.if_match is not None or options.if_none_match is not None
     if conditional and not can.get_conditions:
         raise _refused(backend, "read on a condition (if_match, if_none_match)")
-    if options.version_id is not None and not can.versions:
-        raise _refused(backend, "read a version by its id")
+    check_version(backend, options.version_id)
+
+
+_MAX_EXPIRES = 7 * 24 * 3600.0  # AWS Signature Version 4, "X-Amz-Expires"; GCS V4 signing: the same
+
+
+def presign_options(
+    expires: float,
+    *,
+    version_id: str | None = None,
+    response_content_type: str | None = None,
+    response_content_disposition: str | None = None,
+    content_type: str | None = None,
+) -> PresignOptions:
+    """Check the options of a signed URL by themselves, and pack them.
+
+    Raises:
+        InvalidNameError: A value that no header can carry.
+        ValueError: `expires` is not between 1 second and 7 days.
+    """
+    if not isinstance(expires, (int, float)):
+        raise TypeError(f"expires is a number of seconds, not {type(expires).__name__}")
+    if not 1 <= expires <= _MAX_EXPIRES:
+        raise ValueError(f"expires is 1 to {_MAX_EXPIRES:.0f} seconds, not {expires}")
+    _names.check_header("version_id", version_id)
+    _names.check_header("response_content_type", response_content_type)
+    _names.check_header("response_content_disposition", response_content_disposition)
+    _names.check_header("content_type", content_type)
+    return PresignOptions(
+        version_id=version_id,
+        response_content_type=response_content_type or None,
+        response_content_disposition=response_content_disposition or None,
+        content_type=content_type or None,
+    )
 
 
 def delete_options(

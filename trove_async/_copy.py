@@ -1,4 +1,4 @@
-"""Copy and move, within a backend and between two: one pinned version, verified, never lost.
+"""Copies within a backend and between two: one pinned version, verified.
 
 Everything is decided by physical places, not by names: two backends, or two buckets of a mapped one,
 may be the same place under two names.
@@ -6,17 +6,19 @@ may be the same place under two names.
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from ._concurrency import shielded
-from ._download import Verified
-from ._pipeline import compare_stored
+from ._identity import can_prove, is_same
+from ._pipeline import CRC32C, compare, compare_stored
 from ._sources import source_of
+from ._verified import Verified
 from .errors import (
     BucketNotFoundError,
     IntegrityError,
+    InvalidNameError,
     NotFoundError,
     ObjectChangedError,
     ObjectExistsError,
@@ -26,7 +28,8 @@ from .errors import (
 from .models import CopyOptions, DeleteOptions, GetOptions, PutOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+    from datetime import datetime
 
     from ._backends import Backend
     from ._upload import Progress, Put
@@ -36,11 +39,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """An object's address: a backend, and the names by which it knows the object."""
+    """An object's address: a backend, and the names by which it knows the object.
+
+    Attributes:
+        version_id: One version of the object; None: the latest.
+    """
 
     backend: Backend
     bucket: str
     key: str
+    version_id: str | None = None
 
     def is_same(self, other: Place) -> bool:
         """Tell whether both are one object, physically."""
@@ -50,45 +58,67 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """What the destination gets that the source does not have; None: as in the source."""
+    """What the destination gets that the source does not have.
 
-    metadata: Mapping[str, str] | None
-    storage_class: str | None
-    if_match: str | None
-    if_none_match: str | None
-    write_id: str
+    None keeps what the source has, an empty value (``""``, ``{}``) removes it.
 
-    @property
-    def asked(self) -> PutOptions:
-        """The options that the user gave: what can be refused before the source is looked at."""
-        return PutOptions(
-            metadata=self.metadata or {},
-            storage_class=self.storage_class,
-            if_match=self.if_match,
-            if_none_match=self.if_none_match,
-        )
+    Attributes:
+        put: The same as put takes it, without what is kept or removed, with the conditions and the
+            write_id: what can be refused before the source is looked at.
+    """
+
+    metadata: Mapping[str, str] | None = None
+    tags: Mapping[str, str] | None = None
+    content_type: str | None = None
+    cache_control: str | None = None
+    content_disposition: str | None = None
+    content_encoding: str | None = None
+    content_language: str | None = None
+    expires: datetime | Literal[""] | None = None
+    put: PutOptions
 
     def applied_to(self, source: ObjectInfo) -> PutOptions:
         """Return the options that put the source's content at the destination."""
-        return PutOptions(
-            size=source.stored_size,
-            content_type=source.content_type,
-            metadata=source.metadata if self.metadata is None else self.metadata,
-            tags=source.tags,
-            storage_class=self.storage_class,
-            cache_control=source.cache_control,
-            content_disposition=source.content_disposition,
-            content_encoding=source.content_encoding,
-            if_match=self.if_match,
-            if_none_match=self.if_none_match,
-            checksums=source.checksums,
-            write_id=self.write_id,
-        )
+        put = self.put
+        kept = {name: getattr(source, name) for name in _KEPT if getattr(self, name) is None}
+        return replace(put, size=source.stored_size, checksums=source.checksums, **kept)
 
     @property
     def none(self) -> bool:
         """Whether the destination is to be just what the source is."""
-        return self.metadata is None and self.storage_class is None
+        return self.put.storage_class is None and all(getattr(self, name) is None for name in _KEPT)
+
+
+_KEPT = (
+    "metadata",
+    "tags",
+    "content_type",
+    "cache_control",
+    "content_disposition",
+    "content_encoding",
+    "content_language",
+    "expires",
+)
+"""What a copy takes from its source unless it was given: options of a put and facts of an object. The
+storage class is not among them: the destination's backend has its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """A copy that was made, and what is known of it.
+
+    Attributes:
+        source: The version that was copied.
+        stored: The destination, as its backend answered. What it repeats of the request (on S3 the
+            size and the write's id) proves nothing.
+        checksums: Of the bytes that were copied, by kind.
+        write_id: The id that the destination was written with.
+    """
+
+    source: ObjectInfo
+    stored: ObjectInfo
+    checksums: Mapping[str, str]
+    write_id: str | None
 
 
 async def copy(
@@ -98,11 +128,12 @@ async def copy(
     *,
     look: Callable[[Place], Awaitable[ObjectInfo]],
     check: Callable[[PutOptions], None],
+    carry: Callable[[PutOptions], PutOptions],
     put: Callable[[PutOptions], Put],
     missing: Callable[[BucketNotFoundError], Awaitable[None]],
     progress: Progress | None,
-) -> tuple[ObjectInfo, ObjectInfo]:
-    """Copy one version of the source; return its facts, and those of the destination.
+) -> Copied:
+    """Copy one version of the source.
 
     Args:
         source: What to copy.
@@ -110,74 +141,66 @@ async def copy(
         changes: What to change on the way.
         look: Heads an object that has to be there.
         check: Refuses what the target's backend cannot honour, before anything is written.
+        carry: Returns what is carried over as a put takes it, or refuses it.
         put: Begins a put at the target.
         missing: Makes the target's missing bucket, or raises.
         progress: The user's callback.
     """
-    with _located(target):
-        check(changes.asked)
+    with located(target):
+        check(changes.put)
     onto_itself = source.is_same(target)
     if onto_itself:
-        source = target  # one object under two names: its own backend can change it alone
-    with _located(source):
+        # One object under two names: its own backend can change it alone.
+        source = replace(target, version_id=source.version_id)
+    with located(source):
         info = await look(source)
-    with _located(target):
+    checksums, write_id = info.checksums, changes.put.write_id
+    with located(target):
         options = changes.applied_to(info)
         if onto_itself and options.storage_class is None and _chooses_class(target):
             options = replace(options, storage_class=info.storage_class)
-        check(options)
-        if onto_itself and changes.none:
+        if onto_itself and changes.none and source.version_id is None:
             _check_conditions(info, changes)
             copied = info
-        elif source.backend.driver is target.backend.driver and _copies(target):
+        elif _is_left_to_server(source, target, info):
+            # What the service keeps already it takes back as it is, whatever it is.
+            check(options if changes.metadata is not None else replace(options, metadata={}))
             copied = await _on_server(source, target, info, options, missing)
         else:
-            return info, await _through_here(source, info, put(options))
+            options = _carried(source, info, options, carry)
+            check(options)
+            kinds = target.backend.capabilities.checksums
+            copied, checksums = await _through_here(source, target, info, put(options), kinds)
+            progress = None  # it was told by the put
     if progress is not None:
         progress(info.stored_size, info.stored_size)  # nothing is left to do but to tell
-    return info, copied
+    return Copied(source=info, stored=copied, checksums=checksums, write_id=write_id)
 
 
 def _chooses_class(place: Place) -> bool:
     return place.backend.capabilities.storage_class
 
 
-def _copies(place: Place) -> bool:
-    return place.backend.capabilities.server_copy
+def _is_left_to_server(source: Place, target: Place, info: ObjectInfo) -> bool:
+    """Tell whether the service can copy, and can be told which version."""
+    return (
+        source.backend.driver is target.backend.driver
+        and target.backend.capabilities.server_copy
+        and can_prove(info)
+    )
 
 
-async def remove_source(source: Place, info: ObjectInfo) -> None:
-    """Delete the version that was copied, and no other; one that has gone meanwhile is no error.
-
-    Where the backend has no conditional delete, a version that is put between the look and the
-    deletion is deleted unseen: the window is one request long.
-
-    Raises:
-        ObjectChangedError: Another version is there by now; it stays.
-    """
-    driver = source.backend.driver
-    conditional = source.backend.capabilities.delete_if_match
-    if conditional:
-        try:
-            await driver.delete(source.bucket, source.key, DeleteOptions(if_match=info.etag))
-        except PreconditionFailedError:
-            pass  # another version is there, or none
-        else:
-            return
+def _carried(
+    source: Place, info: ObjectInfo, options: PutOptions, carry: Callable[[PutOptions], PutOptions]
+) -> PutOptions:
     try:
-        current = await driver.head(source.bucket, source.key)
-    except NotFoundError:
-        return
-    if conditional or current.etag != info.etag:
-        raise ObjectChangedError(
-            "the source was replaced while it was being moved: what was copied is at the"
-            " destination, what replaced it is where it was",
-            operation="move",
-            backend=source.backend.name,
-            bucket=source.bucket,
-            key=source.key,
-        )
-    await driver.delete(source.bucket, source.key, DeleteOptions())
+        return carry(options)
+    except InvalidNameError as error:
+        raise InvalidNameError(
+            f"{error.message}: what is kept with {info.bucket}/{info.key} on backend"
+            f" {source.backend.name!r} cannot be carried over as it is, and nothing was stored;"
+            " give the copy its own"
+        ) from error
 
 
 async def _on_server(
@@ -188,7 +211,7 @@ async def _on_server(
     missing: Callable[[BucketNotFoundError], Awaitable[None]],
 ) -> ObjectInfo:
     driver = cast("Copying", source.backend.driver)
-    request = CopyOptions(source=info, put=options)
+    request = CopyOptions(source=info, put=options, version_id=source.version_id)
     names = (source.bucket, source.key, target.bucket, target.key)
     try:
         copied = await driver.copy(*names, request)
@@ -200,18 +223,34 @@ async def _on_server(
     try:
         compare_stored(info.checksums, info.stored_size, copied)
     except IntegrityError:
-        if target.backend.capabilities.delete_if_match and not source.is_same(target):
-            with shielded():  # what is there is ours, and wrong
-                await target.backend.driver.delete(
-                    target.bucket, target.key, DeleteOptions(if_match=copied.etag)
-                )
+        with shielded(), suppress(TroveError):
+            await _discard(source, target, info, copied)
         raise
     return copied
 
 
-async def _through_here(source: Place, info: ObjectInfo, put: Put) -> ObjectInfo:
-    pinned = source.backend.capabilities.get_conditions
-    options = GetOptions(if_match=info.etag if pinned else None)
+async def _discard(source: Place, target: Place, info: ObjectInfo, copied: ObjectInfo) -> None:
+    """Delete a copy that went wrong, unless it may be all that is left of its source.
+
+    The service may have stored it over its source, if it takes both names for one.
+    """
+    conditional = target.backend.capabilities.delete_if_match and copied.etag is not None
+    if not conditional or source.is_same(target):
+        return
+    current = await source.backend.driver.head(source.bucket, source.key, source.version_id)
+    if current.write_id == info.write_id and is_same(info, current):
+        options = DeleteOptions(if_match=copied.etag)
+        await target.backend.driver.delete(target.bucket, target.key, options)
+
+
+async def _through_here(
+    source: Place, target: Place, info: ObjectInfo, put: Put, kinds: Collection[str]
+) -> tuple[ObjectInfo, Mapping[str, str]]:
+    """Copy the body; return what was stored, and the checksums of the bytes in the given kinds."""
+    can = source.backend.capabilities
+    pin = info.etag if can.get_conditions else None
+    version_id = source.version_id or (info.version_id if can.versions and pin is None else None)
+    options = GetOptions(if_match=pin, version_id=version_id)
     async with AsyncExitStack() as stack:
         try:
             reader = await stack.enter_async_context(
@@ -219,15 +258,33 @@ async def _through_here(source: Place, info: ObjectInfo, put: Put) -> ObjectInfo
             )
         except (PreconditionFailedError, NotFoundError) as error:
             raise _source_changed(source) from error
-        if reader.info.etag != info.etag:
+        if not (is_same(info, reader.info) or _is_alike(info, reader.info)):
             raise _source_changed(source)
         # Verified against the source's checksum on its way out, against the target's on its
         # way in: the last bytes are sent only if the whole was right.
-        return await put.run(source_of(Verified(reader)))
+        body = Verified(reader, {CRC32C, *kinds})
+        stored = await put.run(source_of(body))
+    checksums = body.checksums
+    try:
+        compare(checksums, stored.checksums, "what was stored is not what was read")
+    except IntegrityError:
+        with shielded(), suppress(TroveError):
+            await _discard(source, target, info, stored)
+        raise
+    return stored, checksums
+
+
+def _is_alike(info: ObjectInfo, opened: ObjectInfo) -> bool:
+    """Tell whether an object that nothing pins was opened with the facts that are carried over.
+
+    Body and facts are then of one response; which version it is of does not matter. Tags come in
+    a response of their own, so they are not compared.
+    """
+    return not can_prove(info) and replace(info, tags={}) == replace(opened, tags={})
 
 
 @contextmanager
-def _located(place: Place) -> Iterator[None]:
+def located(place: Place) -> Iterator[None]:
     """Say in an error which of the two objects it concerns, if it does not say so itself."""
     try:
         yield
@@ -237,9 +294,9 @@ def _located(place: Place) -> Iterator[None]:
 
 
 def _check_conditions(info: ObjectInfo, changes: Changes) -> None:
-    if changes.if_none_match is not None:
+    if changes.put.if_none_match is not None:
         raise ObjectExistsError("the object exists", bucket=info.bucket, key=info.key)
-    if changes.if_match is not None and changes.if_match != info.etag:
+    if changes.put.if_match not in {None, info.etag}:
         raise PreconditionFailedError(
             "the object is another version", bucket=info.bucket, key=info.key
         )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ._backends import Backends
 from ._deadlines import Deadlines
 from .driver import AsyncDriver
-from .errors import ClosedError, TroveError
+from .errors import BackendNotFoundError, ClosedError, TroveError
 from .events import Event, Events
 
 if TYPE_CHECKING:
@@ -107,6 +107,12 @@ class Core:
     def new_write_id(self) -> str:
         """Return an id that no other write has, of this store or another (`models.is_earlier`)."""
         return f"{self._writer}-{next(self._writes):x}"
+
+    def check_backend(self, name: str) -> None:
+        """Raise BackendNotFoundError if there is no backend of this name."""
+        if name not in self.names:
+            known = ", ".join(map(repr, self.names))
+            raise BackendNotFoundError(f"no backend {name!r} in this store: there are {known}")
 
     def check_usable(self) -> None:
         """Raise ClosedError, with what to do, if the store may not be used here and now."""

@@ -13,11 +13,10 @@ import anyio
 
 from ._ahead import SLOW, TRIAL, Ahead
 from ._concurrency import to_its_end
-from ._pipeline import CRC32C, Crc32c
+from ._identity import can_pin, can_prove, is_same
 from ._sources import trimmed
 from .errors import (
     ClosedError,
-    IntegrityError,
     NotFoundError,
     ObjectChangedError,
     PreconditionFailedError,
@@ -96,6 +95,7 @@ class Body:
         "_leaf",
         "_options",
         "_position",
+        "_provable",
         "_slow",
         "_start",
         "_streaming",
@@ -111,6 +111,7 @@ class Body:
         self._ahead: Ahead | None = None
         self._info: ObjectInfo | None = None
         self._start = self._end = self._position = 0
+        self._provable = True  # whether another response can be shown to be of the same version
         self._landing: Lease | None = None  # a slot that a stream is received into
         self._landed = True  # nobody is receiving into it
         self._streaming = False
@@ -286,6 +287,7 @@ class Body:
         self._connection = await self._connect(self._options)
         reader = self._connection.reader
         self._info = reader.info
+        self._provable = can_prove(reader.info)
         self._start, self._end = reader.range
         self._position = self._start
         if self._position >= self._end:
@@ -313,6 +315,8 @@ class Body:
         """Open the rest of the range, of the very version that was opened first."""
         if self._closed or self._leaf.tasks.closed:
             raise self._was_closed()
+        if not self._provable:
+            raise self._unproved()
         if not self._resumable:
             raise UnavailableError(
                 f"the body cannot go on at byte {self._position}: the backend reads no ranges",
@@ -333,7 +337,7 @@ class Body:
             connection = await self._connect(options, permitted=permitted)
         except (PreconditionFailedError, NotFoundError, RangeError) as error:
             raise self._changed() from error
-        if connection.reader.info.etag != info.etag or connection.reader.range != (start, end):
+        if not is_same(info, connection.reader.info) or connection.reader.range != (start, end):
             await connection.aclose()
             raise self._changed()
         return connection
@@ -341,12 +345,11 @@ class Body:
     @property
     def _can_pin(self) -> bool:
         can = self._leaf.capabilities
-        versions = can.versions and self.info.version_id is not None
-        return can.ranges and (can.get_conditions or versions)
+        return can.ranges and can_pin(self.info, can)
 
     @property
     def _resumable(self) -> bool:
-        return self._leaf.capabilities.ranges or self._position == 0
+        return self._provable and (self._leaf.capabilities.ranges or self._position == 0)
 
     def _rest(self) -> None:
         """Note that nobody reads for now: who waits for a connection may have this one."""
@@ -392,6 +395,8 @@ class Body:
         self._leaf.locate(error, "get", self._bucket, self._key)
         pause = retries.after(error) if self._resumable else None
         if pause is None:
+            if error.retryable and not self._provable:
+                raise self._unproved() from error
             raise error
         if self._leaf.events:
             self._emit("resume", error)
@@ -405,6 +410,13 @@ class Body:
 
     def _changed(self) -> ObjectChangedError:
         return ObjectChangedError("the object was replaced or deleted while it was being read")
+
+    def _unproved(self) -> ObjectChangedError:
+        return ObjectChangedError(
+            f"the download cannot go on at byte {self._position}: the service gives no strong"
+            " validator (ETag), so nothing would prove that the rest is of the same version; read"
+            " the object again from its start"
+        )
 
     def _was_closed(self) -> ClosedError:
         return ClosedError("the reader, or its store, was closed while it was being read")
@@ -430,55 +442,3 @@ async def _close(ahead: Ahead | None, connection: _Connection | None) -> None:
     finally:
         if connection is not None:
             await connection.aclose()
-
-
-class Verified:
-    """A body whose last chunk is handed out only once all of it was right.
-
-    The whole of an object is checked against its recorded CRC-32C, where there is one; every body
-    against its length.
-
-    Args:
-        reader: An open body, from its start.
-    """
-
-    __slots__ = ("_crc", "_position", "_reader", "info", "range")
-
-    def __init__(self, reader: DriverReader) -> None:
-        self._reader = reader
-        self.info = reader.info
-        self.range = reader.range
-        self._position = self.range[0]
-        whole = self.range == (0, self.info.stored_size)
-        self._crc = Crc32c() if whole and CRC32C in self.info.checksums else None
-
-    @property
-    def remaining(self) -> int:
-        """Bytes not handed out yet."""
-        return self.range[1] - self._position
-
-    async def read(self, size: int) -> bytes:
-        """Return the next 1 to `size` bytes, ``b""`` at the end.
-
-        Raises:
-            IntegrityError: The bytes are not those that were stored.
-        """
-        if not self.remaining:
-            return b""
-        size = min(size, self.remaining)
-        data = await self._reader.read(size)
-        if not 0 < len(data) <= size:
-            what = "has more bytes than it was to have" if data else "ended early"
-            raise self._broken(f"the body {what}, {self.remaining} bytes before its end")
-        if self._crc is not None:
-            self._crc.update(data)
-            if len(data) == self.remaining and self._crc.digest() != self.info.checksums[CRC32C]:
-                raise self._broken("the bytes do not have the recorded crc32c")
-        self._position += len(data)
-        return data
-
-    def _broken(self, message: str) -> IntegrityError:
-        info = self.info
-        return IntegrityError(
-            message, operation="get", backend=info.backend, bucket=info.bucket, key=info.key
-        )

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
         ObjectInfo,
         Page,
         Part,
+        PresignOptions,
         PutOptions,
         VersionPage,
     )
@@ -440,10 +441,12 @@ class Leaf:
         """Delete up to `Capabilities.bulk_delete` keys in one request."""
         return await Batch(self, bucket).delete(keys)
 
-    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
+    ) -> str:
         """Return a URL that allows one method."""
         driver = cast("Presigning", self.driver)
-        return await driver.presign(method, bucket, key, expires)
+        return await driver.presign(method, bucket, key, expires, options)
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects."""

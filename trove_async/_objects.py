@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from . import _checks, _names
 from ._buckets import Buckets
 from ._concurrency import shielded
-from ._copy import Place, copy, remove_source
+from ._copy import Place, copy
 from ._deletion import Deletion
-from ._download import Verified
-from ._listing import Query
+from ._listing import ObjectIterator, Query, VersionIterator
 from ._pages import objects, versions
 from ._ranges import get_ranges
+from ._removal import remove_source
 from ._upload import Put
-from .errors import BucketNotFoundError, NotSupportedError, PreconditionFailedError, RangeError
+from ._verified import Verified
+from .errors import (
+    BucketNotFoundError,
+    NotSupportedError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    RangeError,
+)
 from .models import MiB
 from .reader import ObjectReader
 from .router import Pinned
@@ -22,17 +30,46 @@ from .router import Pinned
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 
-    from ._backends import Backend
-    from ._copy import Changes
+    from ._backends import Backend, BackendInfo
+    from ._copy import Changes, Copied
     from ._core import Core
     from ._pages import Ask
     from ._sources import Source
     from ._upload import Progress
     from .driver import Presigning
-    from .models import ByteRange, DeleteOptions, GetOptions, ListOptions, ObjectInfo, PutOptions
+    from .models import (
+        BucketInfo,
+        ByteRange,
+        DeleteOptions,
+        GetOptions,
+        ListOptions,
+        ObjectInfo,
+        PresignOptions,
+        PutOptions,
+    )
     from .router import Router
 
 T = TypeVar("T")
+
+_REUSED = "null"
+"""The id of whatever is written while a bucket keeps no versions: S3 User Guide, "Adding objects to
+versioning-suspended buckets". It names no single version."""
+
+
+class Address(NamedTuple):
+    """An object's names as users know them.
+
+    Attributes:
+        bucket: Its bucket.
+        key: Its key.
+        backend: The name of its backend; None: the router decides.
+        version_id: One version of it; None: the latest.
+    """
+
+    bucket: str
+    key: str
+    backend: str | None = None
+    version_id: str | None = None
 
 
 class Objects:
@@ -53,6 +90,22 @@ class Objects:
         if isinstance(self._routing, Pinned):
             return [self._core.backends[self._routing.backend]]
         return [self._core.backends[name] for name in self._core.names]
+
+    def address(
+        self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None
+    ) -> Address:
+        """Check the names of an object that may exist by themselves, and pack them."""
+        _names.check_address(bucket, key)
+        _names.check_header("version_id", version_id)
+        if backend is not None:
+            self._core.check_backend(backend)
+        return Address(bucket, key, backend, version_id)
+
+    @property
+    def described(self) -> Sequence[BackendInfo]:
+        """The same backends as users see them, whether the store is open or not."""
+        names = (self._routing.backend,) if isinstance(self._routing, Pinned) else self._core.names
+        return [self._core.backends.info(name) for name in names]
 
     @property
     def buckets(self) -> Buckets:
@@ -153,12 +206,13 @@ class Objects:
 
         return await self._reading("get_ranges", bucket, key, work)
 
-    async def head(self, bucket: str, key: str) -> ObjectInfo:
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of an object."""
 
         async def work() -> ObjectInfo:
             backend = await self._resolve(bucket, key)
-            info = await backend.driver.head(bucket, key)
+            _checks.check_version(backend, version_id)
+            info = await backend.driver.head(bucket, key, version_id)
             return info.located(backend=backend.name)
 
         return await self._reading("head", bucket, key, work)
@@ -200,8 +254,8 @@ class Objects:
 
     async def copy(
         self,
-        source: tuple[str, str],
-        target: tuple[str, str],
+        source: Address,
+        target: Address,
         changes: Changes,
         progress: Progress | None,
     ) -> ObjectInfo:
@@ -209,14 +263,17 @@ class Objects:
 
         async def work() -> ObjectInfo:
             start, end = await self._place(*source), await self._place(*target)
-            return (await self._copied(start, end, changes, progress))[1]
+            if start.version_id is not None and start.is_same(end):
+                start = await self._unless_latest(start)
+            copied = await self._copied(start, end, changes, progress)
+            return copied.stored.located(backend=end.backend.name)
 
-        return await self._core.run("copy", *source, work)
+        return await self._core.run("copy", source.bucket, source.key, work)
 
     async def move(
         self,
-        source: tuple[str, str],
-        target: tuple[str, str],
+        source: Address,
+        target: Address,
         changes: Changes,
         progress: Progress | None,
     ) -> ObjectInfo:
@@ -224,12 +281,43 @@ class Objects:
 
         async def work() -> ObjectInfo:
             start, end = await self._place(*source), await self._place(*target)
-            info, moved = await self._copied(start, end, changes, progress)
-            if not start.is_same(end):
-                await remove_source(start, info)
-            return moved
+            if start.version_id is not None and start.is_same(end):
+                start = await self._unless_latest(start)
+            copied = await self._copied(start, end, changes, progress)
+            if start.version_id == _REUSED:
+                start = replace(start, version_id=None)  # the copy may have got the same id
+            if start.version_id is not None or not start.is_same(end):
+                await remove_source(start, end, copied)
+            return copied.stored.located(backend=end.backend.name)
 
-        return await self._core.run("move", *source, work)
+        return await self._core.run("move", source.bucket, source.key, work)
+
+    def list(
+        self,
+        bucket: str,
+        options: ListOptions,
+        *,
+        cursor: str | None,
+        details: bool,
+        include_shadowed: bool,
+    ) -> ObjectIterator[Any]:
+        """Prepare a listing of objects."""
+        return ObjectIterator(
+            lambda: self.query(
+                bucket, options, cursor=cursor, details=details, include_shadowed=include_shadowed
+            ),
+            lambda work: self._core.run("list", bucket, None, work),
+            page_size=options.limit,
+            cursor=cursor,
+        )
+
+    def list_versions(self, bucket: str, options: ListOptions) -> VersionIterator:
+        """Prepare a listing of versions."""
+        return VersionIterator(
+            lambda: self.version_query(bucket, options),
+            lambda work: self._core.run("list_versions", bucket, None, work),
+            page_size=options.limit,
+        )
 
     async def query(
         self,
@@ -267,7 +355,9 @@ class Objects:
             _checks.check_versions(backend, others)
         return query
 
-    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
+    ) -> str:
         """Return a signed URL."""
 
         async def work() -> str:
@@ -276,10 +366,35 @@ class Objects:
                 raise NotSupportedError(
                     f"{backend.driver.name} has no presigned URLs", backend=backend.name
                 )
+            _checks.check_version(backend, options.version_id)
             driver = cast("Presigning", backend.driver)
-            return await driver.presign(method, bucket, key, expires)
+            return await driver.presign(method, bucket, key, expires, options)
 
         return await self._core.run("presign", bucket, key, work)
+
+    # -- buckets ---------------------------------------------------------------------------------------
+
+    async def create_bucket(
+        self, name: str, *, exist_ok: bool, on: Iterable[str] | Literal["all"] | None
+    ) -> None:
+        """Make a bucket."""
+
+        async def work() -> None:
+            await self.buckets.create(name, exist_ok=exist_ok, on=on)
+
+        await self._core.run("create_bucket", name, None, work)
+
+    async def delete_bucket(self, name: str) -> None:
+        """Delete a bucket wherever it is."""
+        await self._core.run("delete_bucket", name, None, lambda: self.buckets.delete(name))
+
+    async def list_buckets(self) -> Sequence[BucketInfo]:
+        """Return the buckets."""
+
+        async def work() -> Sequence[BucketInfo]:
+            return await self.buckets.list()
+
+        return await self._core.run("list_buckets", None, None, work)
 
     # -- between the handle and the engine -------------------------------------------------------------
 
@@ -292,8 +407,28 @@ class Objects:
             _checks.check_addressable(backend, key)
         return backend
 
-    async def _place(self, bucket: str, key: str) -> Place:
-        return Place(backend=await self._resolve(bucket, key), bucket=bucket, key=key)
+    async def _place(
+        self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None
+    ) -> Place:
+        if backend is None:
+            found = await self._resolve(bucket, key)
+        else:
+            found = self._core.backends[backend]
+        _checks.check_version(found, version_id)
+        return Place(backend=found, bucket=bucket, key=key, version_id=version_id)
+
+    async def _unless_latest(self, source: Place) -> Place:
+        """Return the source without its version's id if the latest version has it.
+
+        A version that is copied onto its own key is restored, unless it is the latest already.
+        """
+        try:
+            current = await source.backend.driver.head(source.bucket, source.key)
+        except ObjectNotFoundError:
+            return source  # it was deleted, and only its older versions are there
+        return (
+            replace(source, version_id=None) if current.version_id == source.version_id else source
+        )
 
     def _sees(self, bucket: str) -> Callable[[str, str], bool | Awaitable[bool]]:
         resolve = self._routing.resolve
@@ -321,18 +456,18 @@ class Objects:
 
     async def _copied(
         self, source: Place, target: Place, changes: Changes, progress: Progress | None
-    ) -> tuple[ObjectInfo, ObjectInfo]:
-        info, copied = await copy(
+    ) -> Copied:
+        return await copy(
             source,
             target,
             changes,
             look=self._looked,
             check=lambda options: _checks.check_put(target.backend, target.key, options),
+            carry=_checks.carried_over,
             put=lambda options: self._put(target, options, progress),
             missing=lambda error: self.buckets.make_missing(target.backend, target.bucket, error),
             progress=progress,
         )
-        return info, copied.located(backend=target.backend.name)
 
     async def _reading(
         self, operation: str, bucket: str, key: str, work: Callable[[], Awaitable[T]]
@@ -344,4 +479,5 @@ class Objects:
 
     async def _looked(self, place: Place) -> ObjectInfo:
         bucket, key = place.bucket, place.key
-        return await self.buckets.found(bucket, key, lambda: place.backend.driver.head(bucket, key))
+        driver, version_id = place.backend.driver, place.version_id
+        return await self.buckets.found(bucket, key, lambda: driver.head(bucket, key, version_id))

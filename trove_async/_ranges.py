@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from ._concurrency import for_each
-from ._download import Verified
+from ._identity import can_prove, is_same
+from ._verified import Verified
 from .errors import ObjectChangedError, ObjectNotFoundError, PreconditionFailedError
 from .models import ByteRange, GetOptions, KiB, MiB
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ._backends import Backend
+    from .models import ObjectInfo
 
 Span: TypeAlias = tuple[int, int]
 
@@ -33,20 +35,34 @@ async def get_ranges(
 
     Raises:
         RangeError: One of them selects nothing; nothing is returned.
-        ObjectChangedError: The object was replaced, or deleted, between two of the requests.
+        ObjectChangedError: The object was replaced, or deleted, between two of the requests, or
+            nothing could prove that it was not.
     """
     if not ranges:
         return []
     info = await backend.driver.head(bucket, key)
     spans = [one.resolve(info.stored_size) for one in ranges]
+    requests = coalesced(spans)
     found: dict[Span, bytes] = {}
-    pin = info.etag if backend.capabilities.get_conditions else None
+    can, alone = backend.capabilities, len(requests) == 1
+    pin = info.etag if can.get_conditions else None
+    version_id = info.version_id if can.versions and pin is None else None
+    if not (alone or can_prove(info)):
+        raise _changed(
+            backend,
+            bucket,
+            key,
+            "the ranges need several requests, and the service gives no strong validator that"
+            " proves them to be of one version: read the whole object, or try again in a second",
+        )
 
     async def fetch(request: tuple[Span, Sequence[Span]]) -> None:
         (start, end), wanted = request
-        options = GetOptions(range=ByteRange(start, end), if_match=pin)
+        options = GetOptions(range=ByteRange(start, end), if_match=pin, version_id=version_id)
         async with backend.driver.get(bucket, key, options) as reader:
-            if reader.info.etag != info.etag:
+            # One response is of one version, if it is the one that the ranges were resolved for.
+            same = is_same(info, reader.info)
+            if not (same or (alone and _may_be_same(info, reader.info))):
                 raise PreconditionFailedError("another version")
             body = Verified(reader)
             pieces: list[bytes] = []
@@ -57,16 +73,22 @@ async def get_ranges(
             found[first, last] = data[first - start : last - start]
 
     try:
-        await for_each(coalesced(spans), fetch, limit=_LIMIT)
+        await for_each(requests, fetch, limit=_LIMIT)
     except (PreconditionFailedError, ObjectNotFoundError) as error:
-        raise ObjectChangedError(
-            "the object was replaced or deleted between two of the ranges",
-            operation="get_ranges",
-            backend=backend.name,
-            bucket=bucket,
-            key=key,
-        ) from error
+        known = isinstance(error, ObjectChangedError)
+        message = "the object was replaced or deleted between two of the ranges"
+        raise _changed(backend, bucket, key, error.message if known else message) from error
     return [found[span] for span in spans]
+
+
+def _may_be_same(first: ObjectInfo, later: ObjectInfo) -> bool:
+    return (first.etag, first.stored_size) == (later.etag, later.stored_size)
+
+
+def _changed(backend: Backend, bucket: str, key: str, message: str) -> ObjectChangedError:
+    return ObjectChangedError(
+        message, operation="get_ranges", backend=backend.name, bucket=bucket, key=key
+    )
 
 
 def coalesced(spans: Iterable[Span]) -> Sequence[tuple[Span, Sequence[Span]]]:

@@ -274,7 +274,7 @@ class Put:
             error.located(
                 operation="put", backend=self._backend.name, bucket=self._bucket, key=self._key
             )
-            if self._backend.capabilities.delete_if_match:
+            if self._backend.capabilities.delete_if_match and info.etag is not None:
                 with shielded(), suppress(TroveError):  # what is there is ours, and wrong
                     await self._backend.driver.delete(
                         self._bucket, self._key, DeleteOptions(if_match=info.etag)

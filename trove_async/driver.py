@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         ObjectInfo,
         Page,
         Part,
+        PresignOptions,
         PutOptions,
         Timeout,
         VersionPage,
@@ -100,6 +101,9 @@ class Capabilities:
             another try is sent as the first one was.
         versions: version_id is honoured by get, head and delete, and `Versioned` is implemented.
         ordered: list_page is in bytewise order of UTF-8 keys.
+        exact_keys: Two keys of a bucket are always two objects. Without it the service may store
+            some under one name (``a//b`` as ``a/b``, say), and a move looks again at its source
+            before it deletes it.
         private_namespace: Bucket names are this backend's own, so a missing bucket may be made.
         embedded: Calls wait for no network: no timeouts are armed around them.
         max_reads: Readers that may be open at once; None: any number.
@@ -141,6 +145,7 @@ class Capabilities:
     settles_doubt: bool = False
     versions: bool = False
     ordered: bool = True
+    exact_keys: bool = False
     private_namespace: bool = False
     embedded: bool = False
     max_reads: int | None = None
@@ -489,8 +494,14 @@ class BulkDeleting(Protocol):
 class Presigning(Protocol):
     """Optional: URLs that carry a signature. `Capabilities.presign`."""
 
-    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
-        """Return a URL that allows one method (``"GET"`` or ``"PUT"``) for `expires` seconds."""
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
+    ) -> str:
+        """Return a URL that allows one method (``"GET"`` or ``"PUT"``) for `expires` seconds.
+
+        Raises:
+            NotSupportedError: It cannot fix one of the options; none of them is ever dropped.
+        """
         ...
 
 

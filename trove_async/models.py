@@ -40,7 +40,8 @@ class ObjectInfo(_Listed):
         size: Bytes of its content, as a reader gets them.
         stored_size: Bytes that the backend keeps for it; differs from `size` under a transform.
         etag: The driver's opaque strong validator: two contents never share one. What a driver
-            returns it accepts back as ``if_match``.
+            returns it accepts back as ``if_match``. None where the service gives none, or only a
+            weak one.
         last_modified: When it was written, in UTC.
         content_type: Its media type, None where none was given.
         metadata: The user's own names (lower case) and values.
@@ -59,13 +60,16 @@ class ObjectInfo(_Listed):
         complete: False where a listing's page told only names, sizes and dates; `head` tells all.
         write_id: The id of the write that made it, where the backend could record one: how our
             own write is recognised after its answer was lost.
+        as_of: When the service gave these facts, by its own clock. Drivers fill it in where there is
+            no etag: it shows whether `last_modified` can name one version
+            (`trove_async._identity`).
     """
 
     bucket: str
     key: str
     size: int
     stored_size: int
-    etag: str
+    etag: str | None
     last_modified: datetime
     content_type: str | None
     metadata: Mapping[str, str] = field(hash=False)
@@ -81,6 +85,7 @@ class ObjectInfo(_Listed):
     backend: str
     complete: bool
     write_id: str | None = field(repr=False)
+    as_of: datetime | None = field(repr=False, compare=False)
 
     def __init__(  # noqa: C901, PLR0912 - a line an attribute
         self,
@@ -88,7 +93,7 @@ class ObjectInfo(_Listed):
         bucket: str,
         key: str,
         size: int,
-        etag: str,
+        etag: str | None,
         last_modified: datetime,
         stored_size: int | None = None,
         content_type: str | None = None,
@@ -105,6 +110,7 @@ class ObjectInfo(_Listed):
         backend: str = "",
         complete: bool = True,
         write_id: str | None = None,
+        as_of: datetime | None = None,
     ) -> None:
         # Only what was given is stored, by the slots' own setters: 2 µs, where a frozen dataclass's
         # generated __init__ takes 6. `_unset` has the rest.
@@ -141,6 +147,8 @@ class ObjectInfo(_Listed):
             _set_version_id(self, version_id)
         if write_id is not None:
             _set_write_id(self, write_id)
+        if as_of is not None:
+            _set_as_of(self, as_of)
 
     @classmethod
     def listed(
@@ -212,6 +220,7 @@ class ObjectInfo(_Listed):
             backend=self.backend if backend is None else backend,
             complete=self.complete,
             write_id=self.write_id,
+            as_of=self.as_of,
         )
 
 
@@ -236,6 +245,7 @@ class ObjectInfo(_Listed):
     _set_backend,
     _set_complete,
     _set_write_id,
+    _set_as_of,
 ) = (vars(ObjectInfo)[slot.name].__set__ for slot in fields(ObjectInfo))
 _set_later = vars(_Listed)["_later"].__set__
 
@@ -290,7 +300,7 @@ class VersionInfo:
         key: Its key.
         version_id: What get and delete take as ``version_id``.
         size: Bytes that the backend keeps for it; 0 of a delete marker.
-        etag: As in `ObjectInfo.etag`; empty of a delete marker.
+        etag: As in `ObjectInfo.etag`; None for a delete marker, too.
         last_modified: When it was written, in UTC.
         storage_class: The backend's name of its class, None where it has none.
         latest: Whether it is what its key has now: what get reads without an id or, of a delete
@@ -304,7 +314,7 @@ class VersionInfo:
     key: str
     version_id: str
     size: int
-    etag: str
+    etag: str | None
     last_modified: datetime
     storage_class: str | None = None
     latest: bool
@@ -522,13 +532,38 @@ class CopyOptions:
     """What a server-side copy pins of its source and changes in its destination.
 
     Attributes:
-        source: The version to copy: its etag must still hold, else ObjectChangedError.
+        source: The version to copy: its etag must still hold, else ObjectChangedError. Without
+            an etag its version_id or, failing that, its last_modified names it.
         put: What the destination gets: metadata, class and conditions, complete (the engine has
             carried over from the source what the caller did not change).
+        version_id: Copy this version, which `source` describes, even where it is no longer the
+            latest; None: the source must be the latest version. `Capabilities.versions`.
     """
 
     source: ObjectInfo
     put: PutOptions
+    version_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresignOptions:
+    """What a signed URL fixes; see `Trove.presign_get` and `Trove.presign_put` for the meanings.
+
+    Attributes:
+        version_id: Of a GET: the version. `Capabilities.versions`.
+        response_content_type: Of a GET: the Content-Type of the response.
+        response_content_disposition: Of a GET: the Content-Disposition of the response.
+        content_type: Of a PUT: the Content-Type that the request must have.
+    """
+
+    version_id: str | None = None
+    response_content_type: str | None = None
+    response_content_disposition: str | None = None
+    content_type: str | None = None
+
+
+NOTHING_FIXED = PresignOptions()
+"""A signed URL that fixes nothing but the object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

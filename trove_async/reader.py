@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
-    from ._download import Verified
     from ._upload import Progress
+    from ._verified import Verified
     from .driver import DriverReader
     from .models import ObjectInfo
 

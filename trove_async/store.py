@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 from . import _checks, _names
-from ._concurrency import task_group
 from ._core import Core
-from ._listing import ObjectIterator, VersionIterator
+from ._health import health
 from ._objects import Objects
 from ._sources import source_of
-from .errors import BackendNotFoundError, ObjectNotFoundError
+from .bucket import Bucket
+from .errors import ObjectNotFoundError
 from .layers import driver_from_url
-from .models import ByteRange, Health, Timeout
+from .models import ByteRange, Timeout
 from .pool import BufferPool
 from .reader import OpeningReader
 from .retry import RetryPolicy
@@ -22,19 +21,19 @@ from .router import DEFAULT, Pinned, Router
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+    from datetime import datetime
     from types import TracebackType
 
-    from ._backends import Backend
+    from ._backends import BackendInfo
     from ._buckets import CreateMissing
     from ._deletion import Deletion
+    from ._listing import ObjectIterator, VersionIterator
     from ._sources import BodySource
     from ._upload import Progress
     from .driver import AsyncDriver
     from .events import Events
-    from .models import BucketInfo, ObjectInfo, Prefix, RouteDecision
+    from .models import BucketInfo, Health, ObjectInfo, Prefix, RouteDecision
     from .router import Route, RouteFunction
-
-_MAX_EXPIRES = 7 * 24 * 3600.0  # AWS Signature Version 4, "X-Amz-Expires"; GCS V4 signing: the same
 
 
 class Trove:
@@ -109,10 +108,21 @@ class Trove:
 
     # -- life --------------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> Self:
+        """Open every driver, and return the store: ``async with`` for where it does not fit.
+
+        Close it with `aclose`. On a pinned handle it does nothing: the store opens its drivers.
+
+        Raises:
+            ClosedError: It was opened before.
+            ConfigError: A driver's settings cannot work.
+        """
         if not isinstance(self._routing, Pinned):
             await self._core.open()
         return self
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
 
     async def __aexit__(
         self,
@@ -142,6 +152,24 @@ class Trove:
         """What happens, as it happens: `Events.subscribe` to log, trace or count it."""
         return self._core.events
 
+    @property
+    def backends(self) -> Mapping[str, BackendInfo]:
+        """The backends by their names, the default first; of a pinned handle, its own.
+
+        Capabilities that depend on what a driver finds out are settled once the store is open.
+        """
+        return {backend.name: backend for backend in self._objects.described}
+
+    def bucket(self, name: str) -> Bucket:
+        """Return a handle on one bucket: the object methods, without their first argument.
+
+        Of a pinned handle it is pinned too. The bucket need not exist yet, nor the store be open.
+
+        Raises:
+            InvalidNameError: No bucket may have this name.
+        """
+        return Bucket(self, name)
+
     def backend(self, name: str) -> Trove:
         """Return a handle on one backend, by its name: everything goes there, nothing is routed.
 
@@ -150,9 +178,7 @@ class Trove:
         Raises:
             BackendNotFoundError: There is no such backend.
         """
-        if name not in self._core.names:
-            known = ", ".join(map(repr, self._core.names))
-            raise BackendNotFoundError(f"no backend {name!r} in this store: there are {known}")
+        self._core.check_backend(name)
         handle = copy(self)  # whatever a subclass has added included
         handle._routing = routing = Pinned(name)  # noqa: SLF001 - of this very class
         handle._objects = Objects(self._core, routing)  # noqa: SLF001 - likewise
@@ -174,6 +200,8 @@ class Trove:
         cache_control: str | None = None,
         content_disposition: str | None = None,
         content_encoding: str | None = None,
+        content_language: str | None = None,
+        expires: datetime | None = None,
         if_none_match: str | None = None,
         if_match: str | ObjectInfo | None = None,
         progress: Progress | None = None,
@@ -200,6 +228,9 @@ class Trove:
             cache_control: For HTTP clients that are handed the object.
             content_disposition: Likewise.
             content_encoding: Likewise; the body is stored as it is.
+            content_language: Likewise: the language of its readers, such as ``"de-CH"``.
+            expires: Likewise: an aware datetime, kept in UTC and whole seconds. The object itself
+                is not deleted then.
             if_none_match: ``"*"``: create only.
             if_match: Replace only this version: its etag, or its ObjectInfo.
             progress: Called with the bytes that the backend has taken so far, and those in all
@@ -231,6 +262,8 @@ class Trove:
             cache_control=cache_control,
             content_disposition=content_disposition,
             content_encoding=content_encoding,
+            content_language=content_language,
+            expires=expires,
             if_none_match=if_none_match,
             if_match=if_match,
             write_id=self._core.new_write_id(),
@@ -331,24 +364,32 @@ class Trove:
         wanted = [ByteRange.of(one) for one in ranges]
         return await self._objects.get_ranges(bucket, key, wanted)
 
-    async def head(self, bucket: str, key: str) -> ObjectInfo:
+    async def head(self, bucket: str, key: str, *, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of an object.
 
+        Args:
+            bucket: Its bucket.
+            key: Its key.
+            version_id: One version, where the backend keeps them.
+
         Raises:
-            ObjectNotFoundError: There is no such object.
+            ObjectNotFoundError: There is no such object, or no such version.
             BucketNotFoundError: There is no such bucket.
+            NotSupportedError: The object's backend keeps no versions.
         """
         _names.check_address(bucket, key)
-        return await self._objects.head(bucket, key)
+        _names.check_header("version_id", version_id)
+        return await self._objects.head(bucket, key, version_id)
 
-    async def exists(self, bucket: str, key: str) -> bool:
-        """Tell whether there is such an object.
+    async def exists(self, bucket: str, key: str, *, version_id: str | None = None) -> bool:
+        """Return whether there is such an object, or such a version of it.
 
         Raises:
-            BucketNotFoundError: There is not even such a bucket.
+            BucketNotFoundError: There is no such bucket.
+            NotSupportedError: The object's backend keeps no versions.
         """
         try:
-            await self.head(bucket, key)
+            await self.head(bucket, key, version_id=version_id)
         except ObjectNotFoundError:
             return False
         return True
@@ -393,7 +434,16 @@ class Trove:
         dst_bucket: str,
         dst_key: str,
         *,
+        source_backend: str | None = None,
+        source_version_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        cache_control: str | None = None,
+        content_disposition: str | None = None,
+        content_encoding: str | None = None,
+        content_language: str | None = None,
+        expires: datetime | Literal[""] | None = None,
         storage_class: str | None = None,
         if_match: str | ObjectInfo | None = None,
         if_none_match: str | None = None,
@@ -401,14 +451,31 @@ class Trove:
     ) -> ObjectInfo:
         """Copy one version of an object; on the server's side within a backend, else through here.
 
-        Source and destination are routed each on its own. Onto itself it changes the metadata.
+        Source and destination are routed each on its own. Onto itself it changes the metadata. What
+        the copy is to have besides its content is the source's unless it is given here; an empty
+        value (``""``, ``{}``) leaves the copy without. Within Google Cloud Storage it has the
+        source's custom time, too.
+
+        What `head` does not tell is not copied, also onto itself; there the destination's defaults
+        hold: on S3 for the ACL, encryption settings, object lock and website redirect location, on
+        GCS for the ACL, holds and customer-supplied keys.
 
         Args:
             src_bucket: The source's bucket.
             src_key: The source's key.
             dst_bucket: The destination's bucket.
             dst_key: The destination's key.
-            metadata: In place of the source's; None: the source's.
+            source_backend: The backend to read the source from; None: the routed one.
+            source_version_id: Copy this version of the source, where its backend keeps versions.
+                Onto the source itself, that makes it the latest version again.
+            metadata: In place of the source's, all of it.
+            tags: Likewise.
+            content_type: In place of the source's.
+            cache_control: Likewise.
+            content_disposition: Likewise.
+            content_encoding: Likewise; the content is copied as it is.
+            content_language: Likewise.
+            expires: Likewise.
             storage_class: The destination's class; None: its backend's default.
             if_match: Replace only this version of the destination.
             if_none_match: ``"*"``: never replace the destination.
@@ -421,14 +488,31 @@ class Trove:
             ObjectNotFoundError: There is no such source.
             ObjectChangedError: The source was replaced meanwhile.
             IntegrityError: What arrived is not what was read; nothing was stored.
+            NotSupportedError: The destination's backend cannot keep what is given here or what the
+                source has; nothing was stored.
+            BackendNotFoundError: There is no backend `source_backend`.
+            InvalidNameError: The destination cannot keep metadata, a tag or a header of the source
+                exactly (a name that is no HTTP token, say); nothing was stored.
             Otherwise as `put`.
         """
         _checks.progress(progress)
         changes = _checks.changes(
-            metadata, storage_class, if_match, if_none_match, self._core.new_write_id()
+            metadata=metadata,
+            tags=tags,
+            content_type=content_type,
+            cache_control=cache_control,
+            content_disposition=content_disposition,
+            content_encoding=content_encoding,
+            content_language=content_language,
+            expires=expires,
+            storage_class=storage_class,
+            if_match=if_match,
+            if_none_match=if_none_match,
+            write_id=self._core.new_write_id(),
         )
-        source = _names.check_address(src_bucket, src_key)
-        target = _names.check(dst_bucket, dst_key)
+        source = self._objects.address(src_bucket, src_key, source_backend, source_version_id)
+        _names.check(dst_bucket, dst_key)
+        target = self._objects.address(dst_bucket, dst_key)
         return await self._objects.copy(source, target, changes, progress)
 
     async def move(
@@ -438,7 +522,16 @@ class Trove:
         dst_bucket: str,
         dst_key: str,
         *,
+        source_backend: str | None = None,
+        source_version_id: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        cache_control: str | None = None,
+        content_disposition: str | None = None,
+        content_encoding: str | None = None,
+        content_language: str | None = None,
+        expires: datetime | Literal[""] | None = None,
         storage_class: str | None = None,
         if_match: str | ObjectInfo | None = None,
         if_none_match: str | None = None,
@@ -449,15 +542,36 @@ class Trove:
         Onto itself it does nothing. After an error or a cancel the object is at its source, at its
         destination, or at both: never nowhere.
 
+        Before the source is deleted, the copy is proved: by a checksum or an etag in the response,
+        else by heading the destination. Where the service may take two names for one object, the
+        source is headed, too; if the copy was written over it, it stays. Within one bucket of
+        Amazon S3 or Google Cloud Storage, and between the two, this takes no further request;
+        elsewhere it takes one, or two where a service reports no checksums or the source was not
+        written by this library.
+
         Args and Raises:
-            As `copy`. ObjectChangedError after the copy means that both are there.
+            As `copy`. ObjectChangedError or IntegrityError after the copy means that both are there:
+            the source was replaced meanwhile, it is the destination under another name, or the copy
+            could not be proved.
         """
         _checks.progress(progress)
         changes = _checks.changes(
-            metadata, storage_class, if_match, if_none_match, self._core.new_write_id()
+            metadata=metadata,
+            tags=tags,
+            content_type=content_type,
+            cache_control=cache_control,
+            content_disposition=content_disposition,
+            content_encoding=content_encoding,
+            content_language=content_language,
+            expires=expires,
+            storage_class=storage_class,
+            if_match=if_match,
+            if_none_match=if_none_match,
+            write_id=self._core.new_write_id(),
         )
-        source = _names.check_address(src_bucket, src_key)
-        target = _names.check(dst_bucket, dst_key)
+        source = self._objects.address(src_bucket, src_key, source_backend, source_version_id)
+        _names.check(dst_bucket, dst_key)
+        target = self._objects.address(dst_bucket, dst_key)
         return await self._objects.move(source, target, changes, progress)
 
     @overload
@@ -529,13 +643,8 @@ class Trove:
             page_size=page_size,
         )
 
-        return ObjectIterator(
-            lambda: self._objects.query(
-                bucket, options, cursor=cursor, details=details, include_shadowed=include_shadowed
-            ),
-            lambda work: self._core.run("list", bucket, None, work),
-            page_size=page_size,
-            cursor=cursor,
+        return self._objects.list(
+            bucket, options, cursor=cursor, details=details, include_shadowed=include_shadowed
         )
 
     def list_versions(
@@ -564,11 +673,7 @@ class Trove:
         options = _checks.list_options(
             prefix=prefix, delimiter=None, start_after=None, cursor=None, page_size=page_size
         )
-        return VersionIterator(
-            lambda: self._objects.version_query(bucket, options),
-            lambda work: self._core.run("list_versions", bucket, None, work),
-            page_size=page_size,
-        )
+        return self._objects.list_versions(bucket, options)
 
     # -- buckets -----------------------------------------------------------------------------------
 
@@ -591,12 +696,7 @@ class Trove:
             BackendNotFoundError: There is no such backend.
         """
         _names.check_bucket(name)
-        await self._core.run(
-            "create_bucket",
-            name,
-            None,
-            lambda: self._objects.buckets.create(name, exist_ok=exist_ok, on=backends),
-        )
+        await self._objects.create_bucket(name, exist_ok=exist_ok, on=backends)
 
     async def delete_bucket(self, name: str) -> None:
         """Delete a bucket wherever it is, once it is seen to be empty everywhere.
@@ -606,38 +706,69 @@ class Trove:
             BucketNotEmptyError: It has objects; nothing was deleted.
         """
         _names.check_bucket(name)
-        await self._core.run(
-            "delete_bucket", name, None, lambda: self._objects.buckets.delete(name)
-        )
+        await self._objects.delete_bucket(name)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets of all backends, each name once, sorted."""
-        return await self._core.run(
-            "list_buckets",
-            None,
-            None,
-            lambda: self._objects.buckets.list(),  # noqa: PLW0108 - there are none before it is open
-        )
+        return await self._objects.list_buckets()
 
     # -- the rest ----------------------------------------------------------------------------------
 
-    async def presign_get(self, bucket: str, key: str, *, expires: float = 3600) -> str:
+    async def presign_get(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        expires: float = 3600,
+        version_id: str | None = None,
+        response_content_type: str | None = None,
+        response_content_disposition: str | None = None,
+    ) -> str:
         """Return a URL with which anybody can get the object for `expires` seconds.
 
+        Args:
+            bucket: Its bucket.
+            key: Its key.
+            expires: Seconds, 1 to 604,800 (seven days).
+            version_id: One version, where the backend keeps them.
+            response_content_type: The Content-Type of the response, in place of the object's.
+            response_content_disposition: The Content-Disposition of the response, likewise:
+                ``'attachment; filename="report.pdf"'`` names the download.
+
         Raises:
             NotSupportedError: The object's backend has no such URLs.
             ValueError: `expires` is not between 1 second and 7 days.
         """
-        return await self._presign("GET", bucket, key, expires)
+        _names.check_address(bucket, key)
+        options = _checks.presign_options(
+            expires,
+            version_id=version_id,
+            response_content_type=response_content_type,
+            response_content_disposition=response_content_disposition,
+        )
+        return await self._objects.presign("GET", bucket, key, expires, options)
 
-    async def presign_put(self, bucket: str, key: str, *, expires: float = 3600) -> str:
+    async def presign_put(
+        self, bucket: str, key: str, *, expires: float = 3600, content_type: str | None = None
+    ) -> str:
         """Return a URL with which anybody can put the object for `expires` seconds.
 
+        Defaults of the driver, such as a storage class, are not part of the URL.
+
+        Args:
+            bucket: Its bucket.
+            key: Its key.
+            expires: Seconds, 1 to 604,800 (seven days).
+            content_type: The Content-Type that the request must have: with another one, or none,
+                the service refuses it. None: the request may have any.
+
         Raises:
             NotSupportedError: The object's backend has no such URLs.
             ValueError: `expires` is not between 1 second and 7 days.
         """
-        return await self._presign("PUT", bucket, key, expires)
+        _names.check_address(bucket, key)
+        options = _checks.presign_options(expires, content_type=content_type)
+        return await self._objects.presign("PUT", bucket, key, expires, options)
 
     async def explain(self, bucket: str, key: str) -> RouteDecision:
         """Tell where a key goes, by which rule, and why. No I/O but that of route functions."""
@@ -651,29 +782,6 @@ class Trove:
             ClosedError: The store itself is not open.
         """
         self._core.check_usable()
-        found: dict[str, Health] = {}
-
-        async def ask(backend: Backend) -> None:
-            clock = asyncio.get_running_loop().time
-            started, error = clock(), None
-            try:
-                await self._core.deadlines.within(
-                    self._core.timeout.first_byte, "no answer", backend.driver.ping()
-                )
-            except Exception as failure:  # noqa: BLE001 - whatever it is, it is the answer
-                error = failure
-            found[backend.name] = Health(ok=error is None, latency=clock() - started, error=error)
-
-        async with task_group() as group:
-            for backend in self._objects.backends:
-                group.start_soon(ask, backend)
-        return {backend.name: found[backend.name] for backend in self._objects.backends}
-
-    async def _presign(self, method: str, bucket: str, key: str, expires: float) -> str:
-        named = _names.check if method == "PUT" else _names.check_address
-        named(bucket, key)
-        if not isinstance(expires, (int, float)):
-            raise TypeError(f"expires is a number of seconds, not {type(expires).__name__}")
-        if not 1 <= expires <= _MAX_EXPIRES:
-            raise ValueError(f"expires is 1 to {_MAX_EXPIRES:.0f} seconds, not {expires}")
-        return await self._objects.presign(method, bucket, key, expires)
+        return await health(
+            self._objects.backends, self._core.deadlines, self._core.timeout.first_byte
+        )

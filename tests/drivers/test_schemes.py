@@ -140,6 +140,45 @@ def test_names_are_imported_when_used() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)  # noqa: S603 - our own interpreter
 
 
+WITHOUT_EXTRAS = """
+import inspect, pydoc, sys
+sys.modules[{missing!r}] = None
+import trove_async.drivers as drivers
+from trove_async import Trove
+from trove_async.drivers import *
+assert hasattr(drivers, {driver!r})
+assert {driver!r} in dict(inspect.getmembers(drivers))
+assert "LocalDriver" in pydoc.render_doc(drivers)
+assert MemoryDriver().name == "memory"
+for use in (lambda: getattr(drivers, {driver!r})(), lambda: Trove({url!r})):
+    try:
+        use()
+    except ImportError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("driver", "url", "missing", "extra"),
+    [
+        ("S3Driver", "s3://bucket", "aiobotocore", "s3"),
+        ("S3Driver", "s3://bucket", "aiohttp", "s3"),
+        ("GCSDriver", "gcs://bucket", "gcloud", "gcs"),
+        ("GCSDriver", "gcs://bucket", "aiohttp", "gcs"),
+    ],
+)
+def test_driver_without_its_extra_names_it_when_it_is_used(
+    driver: str, url: str, missing: str, extra: str
+) -> None:
+    script = WITHOUT_EXTRAS.format(driver=driver, url=url, missing=missing)
+    ran = subprocess.run(  # noqa: S603 - our own interpreter
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    why = f"trove_async.drivers.{extra} needs {missing}: pip install 'trove-async[{extra}]'\n"
+    assert ran.stdout == why * 2
+
+
 def test_names_are_listed_and_others_are_missing() -> None:
     assert set(drivers.__all__) <= set(dir(drivers))
     with pytest.raises(AttributeError, match="NoDriver"):
@@ -305,22 +344,6 @@ def test_gcs_url_says_all_that_the_driver_takes() -> None:
     assert driver.capabilities.presign
     assert driver._location == "EU"
     assert "sa.json" not in repr(told)
-
-
-def test_driver_without_its_package_says_what_to_install() -> None:
-    script = (
-        "import sys\n"
-        "sys.modules['aiohttp'] = None\n"
-        "from trove_async.drivers import address_from_url\n"
-        "from trove_async.errors import ConfigError\n"
-        "try:\n"
-        "    address_from_url('s3://bucket')\n"
-        "except ConfigError as error:\n"
-        "    assert 'pip install trove-async[s3]' in str(error), error\n"
-        "else:\n"
-        "    raise AssertionError\n"
-    )
-    subprocess.run([sys.executable, "-c", script], check=True)  # noqa: S603 - our own interpreter
 
 
 def is_directory(path: str) -> bool:

@@ -34,7 +34,7 @@ Row: TypeAlias = tuple[str, str, dict[str, str], int, dict[str, str | None], Bod
 
 def rows(info: ObjectInfo) -> list[Row]:
     """Return method, key, request headers; status, answer headers, body (or the spans of several)."""
-    tag = entity_tag(info.etag)
+    tag = entity_tag(str(info.etag))
     at = http_date(info.last_modified)
     before, after = (http_date(info.last_modified + timedelta(seconds=shift)) for shift in (-1, 1))
     whole = {

@@ -33,7 +33,7 @@ def test_missing_extra_is_named(room: str, missing: str, extra: str) -> None:
         check=True,
         timeout=50,
     )
-    assert f"pip install 'trove_async[{extra}]'" in ran.stdout
+    assert f"pip install 'trove-async[{extra}]'" in ran.stdout
 
 
 def test_no_room_needs_anothers_extra() -> None:

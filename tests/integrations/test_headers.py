@@ -32,6 +32,8 @@ def test_object_is_described_in_full() -> None:
             content_type="image/png",
             cache_control="max-age=5",
             content_encoding="gzip",
+            content_language="de-CH",
+            expires=datetime(2024, 1, 3, tzinfo=UTC),
             content_disposition="inline",
         )
     )
@@ -41,6 +43,8 @@ def test_object_is_described_in_full() -> None:
         "Accept-Ranges": "bytes",
         "Content-Type": "image/png",
         "Content-Encoding": "gzip",
+        "Content-Language": "de-CH",
+        "Expires": "Wed, 03 Jan 2024 00:00:00 GMT",
         "Content-Disposition": "inline",
         "Cache-Control": "max-age=5",
         "X-Content-Type-Options": "nosniff",
@@ -57,19 +61,25 @@ def test_object_from_the_future_is_of_now() -> None:
 
 @pytest.mark.parametrize("text", ["日本", "é", "a\x01b", "a\x7f"])
 def test_what_no_server_can_send_is_not_sent(text: str) -> None:
-    facts = ("content_type", "content_disposition", "cache_control", "content_encoding")
+    facts = (
+        "content_type", "content_disposition", "cache_control", "content_encoding",
+        "content_language",
+    )  # fmt: skip
     shown = Presentation().of(info("dir/a.bin", **dict.fromkeys(facts, f"x/y; {text}")))
     assert shown["Content-Type"] == "application/octet-stream"
     assert shown["Content-Disposition"] == 'attachment; filename="a.bin"'
     assert shown["Cache-Control"] == "no-store"
     assert "Content-Encoding" not in shown
+    assert "Content-Language" not in shown
     with pytest.raises(ValueError, match="cache_control"):
         Presentation(cache_control=text)
 
 
 def test_service_says_it_otherwise() -> None:
     given = Presentation(download_name="a.png", cache_control="no-cache")
-    shown = given.of(info(content_type="image/png", cache_control="max-age=5"))
+    expires = datetime(2024, 1, 3, tzinfo=UTC)
+    shown = given.of(info(content_type="image/png", cache_control="max-age=5", expires=expires))
+    assert "Expires" not in shown  # which would say something else than the service does
     assert shown["Content-Disposition"] == 'attachment; filename="a.png"'
     assert shown["Cache-Control"] == given.validators(info())["Cache-Control"] == "no-cache"
 

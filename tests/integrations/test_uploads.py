@@ -77,7 +77,7 @@ async def test_raw_body_becomes_an_object(framework: str, client: str, store: Tr
             info = await store.head("files", "dir/ü.bin")
             assert got.status == 201
             assert got.headers["location"] == "/files/dir/%C3%BC.bin"
-            assert got.headers["etag"] == entity_tag(info.etag)
+            assert got.headers["etag"] == entity_tag(str(info.etag))
             assert json.loads(got.body) == {
                 "key": "dir/ü.bin",
                 "size": len(body),
@@ -180,7 +180,7 @@ async def test_encoding_that_no_framework_undoes_is_kept_with_the_object(
     async with serving(framework, store) as service:
         got = await ask_httpx(service.url("o"), "PUT", [("Content-Encoding", encoding)], BODY)
     info = await store.head("files", "o")
-    assert (got.status, got.headers["etag"]) == (201, entity_tag(info.etag))
+    assert (got.status, got.headers["etag"]) == (201, entity_tag(str(info.etag)))
     assert info.content_encoding == encoding
     assert await store.read("files", "o") == BODY
 
@@ -459,7 +459,7 @@ async def test_conditions_on_writing(framework: str, store: Trove) -> None:
         assert (await put(b"7", If_Match=tag)).status == 412
         assert (await put(b"8", If_Unmodified_Since="Sun, 06 Nov 1994 08:49:37 GMT")).status == 412
         assert (await put(b"9", If_Match="*")).status == 201
-        tag = entity_tag((await store.head("files", "o")).etag)
+        tag = entity_tag(str((await store.head("files", "o")).etag))
         assert (await put(b"10", If_Match=f'"x", {tag}')).status == 201
     assert await store.read("files", "o") == b"10"
 

@@ -35,6 +35,7 @@ from trove_async.models import (
     Page,
     Part,
     Prefix,
+    PresignOptions,
     PutOptions,
 )
 from trove_async.testing import DriverSuite, opened
@@ -306,19 +307,22 @@ async def test_what_the_inner_driver_lacks_is_refused() -> None:
         with pytest.raises(NotSupportedError):
             await layer.delete_many("a", ["key"])
         with pytest.raises(NotSupportedError):
-            await layer.presign("GET", "a", "key", 60)
+            await layer.presign("GET", "a", "key", 60, PresignOptions())
 
 
 async def test_presigned_url_is_of_the_physical_object() -> None:
     class Signing(PublicCloud):
         claims = {"presign": True}  # noqa: RUF012 - constant
 
-        async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
-            return f"{method} {bucket}/{key} {expires}"
+        async def presign(
+            self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
+        ) -> str:
+            return f"{method} {bucket}/{key} {expires} {options.content_type}"
 
     async with opened(Mapped(Signing(), into="all", prefix="p")) as layer:
         assert isinstance(layer, Mapped)
-        assert await layer.presign("GET", "data", "key", 60) == "GET all/p/data/key 60"
+        url = await layer.presign("PUT", "data", "key", 60, PresignOptions(content_type="a/b"))
+        assert url == "PUT all/p/data/key 60 a/b"
 
 
 class Failing(MemoryDriver):

@@ -23,6 +23,7 @@ from trove_async.models import (
     GetOptions,
     ListOptions,
     Part,
+    PresignOptions,
     PutOptions,
 )
 from trove_async.testing import Call, DriverSuite, Faulty, opened
@@ -329,7 +330,7 @@ async def test_what_is_not_claimed_may_not_be_asked_for() -> None:
         with pytest.raises(AssertionError):
             await faulty.delete_many("b", ["k"])
         with pytest.raises(AssertionError):
-            await faulty.presign("GET", "b", "k", 1)
+            await faulty.presign("GET", "b", "k", 1, PresignOptions())
         with pytest.raises(AssertionError):
             await faulty.copy("b", "k", "b", "l", CopyOptions(source=info, put=PutOptions()))
         async with faulty.upload("b", "k", PutOptions()) as one:
@@ -342,15 +343,20 @@ async def test_what_is_not_claimed_may_not_be_asked_for() -> None:
 
 
 class _Signing(MemoryDriver):
-    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
-        return f"https://{bucket}/{key}?{method}={expires}"
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
+    ) -> str:
+        return f"https://{bucket}/{key}?{method}={expires}&{options.content_type}"
 
 
 async def test_presign_passes_through() -> None:
     inner = _Signing()
     faulty = Faulty(inner, capabilities=replace(inner.capabilities, presign=True))
     async with opened(faulty):
-        assert await faulty.presign("GET", "b", "k", 5) == "https://b/k?GET=5"
+        url = await faulty.presign("PUT", "b", "k", 5, PresignOptions(content_type="a/b"))
+        assert url == "https://b/k?PUT=5&a/b"
+        with pytest.raises(AssertionError):
+            await faulty.presign("GET", "b", "k", 5, PresignOptions(version_id="v"))
 
 
 class _Plain:

@@ -108,7 +108,7 @@ async def get(store: Trove) -> None:
 async def values(info: ObjectInfo) -> None:
     assert_type(info.key, str)
     assert_type(info.size, int)
-    assert_type(info.etag, str)
+    assert_type(info.etag, str | None)
     assert_type(info.last_modified, datetime)
     assert_type(info.metadata, Mapping[str, str])
     assert_type(info.content_type, str | None)

@@ -6,7 +6,15 @@ for.
 """
 
 from .by_aiohttp import AiohttpTransport, translated
-from .fields import content_range, http_date, range_header, retry_after
+from .fields import (
+    content_range,
+    expires_of,
+    field_text,
+    http_date,
+    imf_date,
+    range_header,
+    retry_after,
+)
 from .reading import Opened, Reader
 from .seam import WINDOW, Answer, Origin, Streamed, Transport
 from .sockets import SocketTransport, transport_over
@@ -22,7 +30,10 @@ __all__ = [
     "Streamed",
     "Transport",
     "content_range",
+    "expires_of",
+    "field_text",
     "http_date",
+    "imf_date",
     "range_header",
     "retry_after",
     "translated",

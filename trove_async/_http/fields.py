@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from email.utils import format_datetime, parsedate_to_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +43,42 @@ def http_date(text: str) -> datetime:
         )
     except (ValueError, KeyError, OverflowError):
         raise ValueError(f"date {text[:40]!r}") from None
+
+
+def imf_date(moment: datetime) -> str:
+    """Return an aware UTC datetime in the form that HTTP headers use (RFC 9110, 5.6.7)."""
+    return format_datetime(moment, usegmt=True)
+
+
+_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def expires_of(headers: Mapping[str, str]) -> datetime | None:
+    """Return the moment of an Expires header, or None if there is none.
+
+    An invalid date, such as ``0``, means a moment in the past (RFC 9111, 5.3): 1970-01-01.
+    """
+    value = headers.get("expires")
+    if value is None:
+        return None
+    try:
+        return http_date(value)
+    except ValueError:
+        return _LONG_AGO
+
+
+def field_text(value: str) -> str:
+    """Return the text of a response's field, which transports decode as UTF-8 with surrogate escapes.
+
+    What is not UTF-8 is taken for ISO-8859-1, in which fields were once written (RFC 9110, 5.5).
+    """
+    if value.isascii():
+        return value
+    raw = value.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

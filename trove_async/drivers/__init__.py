@@ -64,7 +64,6 @@ ENTRY_POINTS = "trove_async.drivers"
 """The group in which other packages register their schemes."""
 
 _MODULES = {"GCSDriver": "gcs", "LocalDriver": "local", "MemoryDriver": "memory", "S3Driver": "s3"}
-_EXTRAS = {"gcs": "gcs", "s3": "s3"}
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")  # RFC 3986, 3.1
 # `urlsplit` drops tabs and line breaks in silence: a path would then not be the one written.
@@ -74,18 +73,28 @@ _UNWRITTEN = re.compile(r"[\x00-\x20\x7f]")
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(_imported(_MODULES[name]), name)
+    try:
+        return getattr(_imported(_MODULES[name]), name)
+    except ModuleNotFoundError as error:
+        return _without_its_extra(name, error)
 
 
 def _imported(module: str) -> ModuleType:
-    try:
-        return import_module(f"{__name__}.{module}")
-    except ModuleNotFoundError as error:
-        if module not in _EXTRAS or (error.name or "").startswith("trove_async"):
-            raise
-        raise ConfigError(
-            f"this driver needs {error.name}: pip install trove-async[{_EXTRAS[module]}]"
-        ) from error
+    return import_module(f"{__name__}.{module}")
+
+
+def _without_its_extra(name: str, error: ModuleNotFoundError) -> type:
+    """Return what stands for a driver whose extra is not installed.
+
+    An error raised here would break `hasattr`, `help` and ``import *`` on the module, for users of
+    the other drivers as well. The class can be looked at, and says what is missing when it is called.
+    """
+    why = str(error)
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise ImportError(why, name=error.name)
+
+    return type(name, (), {"__init__": refuse, "__doc__": why, "__module__": __name__})
 
 
 def __dir__() -> list[str]:

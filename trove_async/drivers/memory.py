@@ -75,6 +75,7 @@ class MemoryDriver:
             checksums=frozenset({"crc32c"}),
             metadata=True,
             headers=True,
+            expires=True,
             tags=True,
             storage_class=True,
             upload=True,
@@ -179,12 +180,15 @@ class MemoryDriver:
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Let a second object share the first one's body. See `Copying.copy`."""
-        held = self._object(src_bucket, src_key)
+        held = self._source(src_bucket, src_key, options)
         if held.info.etag != options.source.etag:
             raise ObjectChangedError(
                 "the source was replaced before it was copied", bucket=src_bucket, key=src_key
             )
         return self._store(dst_bucket, dst_key, held.chunks, held.checksum, options.put)
+
+    def _source(self, bucket: str, key: str, _options: CopyOptions) -> _Object:
+        return self._object(bucket, key)
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Forget many objects. See `BulkDeleting.delete_many`."""
@@ -236,6 +240,8 @@ class MemoryDriver:
             cache_control=options.cache_control,
             content_disposition=options.content_disposition,
             content_encoding=options.content_encoding,
+            content_language=options.content_language,
+            expires=options.expires,
             checksums={"crc32c": crc},
             backend=self._backend,
             write_id=options.write_id,
@@ -341,7 +347,7 @@ class _Reader:
         held = self._driver._object(self._bucket, self._key)  # noqa: SLF001 - its own room
         self.info = info = held.info
         _check_match(options.if_match, held, self._bucket, self._key)
-        if options.if_none_match == info.etag:
+        if options.if_none_match is not None and options.if_none_match == info.etag:
             raise PreconditionFailedError(
                 "if_none_match: this version is there", bucket=self._bucket, key=self._key
             )

@@ -80,6 +80,8 @@ class Presentation:
         }
         if info.content_encoding and _sendable(info.content_encoding):
             fields["Content-Encoding"] = info.content_encoding
+        if info.content_language and _sendable(info.content_language):
+            fields["Content-Language"] = info.content_language
         if self.download_name is not None:
             fields["Content-Disposition"] = content_disposition(self.download_name)
         elif held_back:
@@ -94,9 +96,11 @@ class Presentation:
 
     def validators(self, info: ObjectInfo) -> dict[str, str]:
         """Return the fields of a 304: those that a cache needs (RFC 9110, section 15.4.5)."""
-        fields = {"ETag": entity_tag(info.etag)}
+        fields = {} if info.etag is None else {"ETag": entity_tag(info.etag)}
         if cache := self.cache_control or info.cache_control:
             fields["Cache-Control"] = cache if _sendable(cache) else "no-store"
+        if self.cache_control is None and info.expires is not None:
+            fields["Expires"] = http_date(info.expires)
         return fields
 
 

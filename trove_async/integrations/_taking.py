@@ -156,7 +156,9 @@ async def take(
         "Content-Length": str(len(content)),
         "Cache-Control": "no-store",
     }
-    if not sent.decoded:  # RFC 9110, section 9.3.4: only for what is stored as it was sent
+    if (
+        info.etag is not None and not sent.decoded
+    ):  # RFC 9110, section 9.3.4: only for what is stored as it was sent
         headers["ETag"] = entity_tag(info.etag)
     answer = Answer(status=201, headers=headers, content=content)
     return Taken(answer=answer, info=info, form=upload.form)

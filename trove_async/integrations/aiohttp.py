@@ -30,7 +30,7 @@ try:
     from python_multipart import __version__ as _forms_too  # noqa: F401 - of the same extra
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"{__name__} needs its extra: pip install 'trove_async[aiohttp]'", name=error.name
+        f"{__name__} needs its extra: pip install 'trove-async[aiohttp]'", name=error.name
     ) from error
 
 from trove_async import Trove, TroveError

@@ -34,7 +34,7 @@ try:
     from opentelemetry.trace import Status, StatusCode
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"{__name__} needs its extra: pip install 'trove_async[otel]'", name=error.name
+        f"{__name__} needs its extra: pip install 'trove-async[otel]'", name=error.name
     ) from error
 
 from trove_async import __version__

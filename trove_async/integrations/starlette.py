@@ -31,7 +31,7 @@ try:
     from starlette.responses import Response
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f"{__name__} needs its extra: pip install 'trove_async[fastapi]'", name=error.name
+        f"{__name__} needs its extra: pip install 'trove-async[fastapi]'", name=error.name
     ) from error
 
 from trove_async import Trove, TroveError

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         ListOptions,
         ObjectInfo,
         Part,
+        PresignOptions,
         PutOptions,
         VersionInfo,
     )
@@ -244,12 +245,16 @@ class Mapped:
             )
         return [names.result(result) for result in results]
 
-    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
+    ) -> str:
         """Return a URL of the object below: it shows the physical names. See `Presigning`."""
         self._check(self.capabilities.presign, "presigned URLs")
         names = _Names(self._space, bucket, key)
         with _restored(names):
-            return await cast("Presigning", self._driver).presign(method, *names.physical, expires)
+            return await cast("Presigning", self._driver).presign(
+                method, *names.physical, expires, options
+            )
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page, under the names that the caller knows. See `Versioned.version_page`."""

@@ -25,8 +25,10 @@ def check_put(claimed: Capabilities, options: PutOptions, views: Sequence[memory
         options.cache_control,
         options.content_disposition,
         options.content_encoding,
+        options.content_language,
     ):
         assert value is None or claimed.headers, "headers are not claimed"
+    assert options.expires is None or claimed.expires, "expires is not claimed"
     assert all(len(view) for view in views), "a view is empty"
     size = sum(map(len, views))
     assert size <= claimed.max_put, f"a put of {size} bytes is not claimed"

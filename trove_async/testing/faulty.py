@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         ListOptions,
         Page,
         Part,
+        PresignOptions,
         PutOptions,
         VersionPage,
     )
@@ -224,12 +225,16 @@ class Faulty(Faults):
         await self.end(call)
         return results
 
-    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
+    ) -> str:
         """See `Presigning.presign`."""
         assert self.capabilities.presign, "presigned URLs are not claimed"
+        assert options.version_id is None or self.capabilities.versions, "versions are not claimed"
         call = Call("presign", bucket, key)
         await self.begin(call)
-        url = await cast("Presigning", self.driver).presign(method, bucket, key, expires)
+        signing = cast("Presigning", self.driver)
+        url = await signing.presign(method, bucket, key, expires, options)
         await self.end(call)
         return url
 

@@ -240,9 +240,8 @@ class Cloud:
         query: Mapping[str, str],
     ) -> dict[str, Any]:
         """Copy as much as one request does."""
-        held = self.bucket(source[0]).get(source[1])
-        if held is None:
-            raise not_found(f"No such object: {source}")
+        wanted = query.get("sourceGeneration")
+        held = self.object(*source, {} if wanted is None else {"generation": wanted})
         check(held, query.get("ifSourceGenerationMatch"))
         check(self.bucket(target[0]).get(target[1]), query.get("ifGenerationMatch"))
         token = query.get("rewriteToken") or secrets.token_hex(8)

@@ -301,6 +301,8 @@ def _media(request: web.Request, held: Stored, said: Mapping[str, Any]) -> web.S
     headers["Cache-Control"] = said.get("cacheControl", "private, max-age=0")
     if "contentDisposition" in said:
         headers["Content-Disposition"] = said["contentDisposition"]
+    if "contentLanguage" in said:
+        headers["Content-Language"] = said["contentLanguage"]
     updated = datetime.fromisoformat(held.updated)
     headers["Last-Modified"] = format_datetime(updated, usegmt=True)
     headers["ETag"] = f'"{said.get("md5Hash", said["etag"])}"'

@@ -10,6 +10,7 @@ import pytest
 
 from tests.drivers.gcs.cloud import Cloud, RefusedError
 from tests.drivers.gcs.cloud_server import serving
+from trove_async import Trove
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.errors import (
     BucketNotFoundError,
@@ -20,6 +21,7 @@ from trove_async.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
+from trove_async.models import CopyOptions, DeleteOptions, PutOptions
 from trove_async.testing import opened
 from trove_async.testing._driving import write
 
@@ -75,6 +77,34 @@ async def test_custom_time_of_one_version_only() -> None:
         with pytest.raises(PreconditionFailedError):
             await driver.set_custom_time("bucket", "a/key", NOON, if_match=info)
         assert custom_time(cloud) is None
+
+
+@pytest.mark.parametrize("to", ["copy", "a/key"])
+async def test_copy_has_the_custom_time_of_its_source(to: str) -> None:
+    cloud = Cloud()
+    async with serving(cloud) as url, Trove(GCSDriver(endpoint_url=url)) as store:
+        await store.create_bucket("bucket")
+        await store.put("bucket", "a/key", b"body", metadata={"kept": "yes"})
+        cloud.patch("bucket", "a/key", {"customTime": "2026-06-01T12:00:00.5Z"}, {})
+        copied = await store.copy("bucket", "a/key", "bucket", to, metadata={"new": "yes"})
+        assert copied.metadata == {"new": "yes"}
+        assert cloud.buckets["bucket"][to].said["customTime"] == "2026-06-01T12:00:00.5Z"
+        await store.move("bucket", to, "bucket", "moved")
+        assert cloud.buckets["bucket"]["moved"].said["customTime"] == "2026-06-01T12:00:00.5Z"
+
+
+async def test_copy_of_what_has_no_custom_time_has_none() -> None:
+    cloud = Cloud()
+    async with in_cloud(cloud) as driver:
+        source = await driver.head("bucket", "a/key")
+        options = CopyOptions(source=source, put=PutOptions())
+        await driver.copy("bucket", "a/key", "bucket", "copy", options)
+        assert "customTime" not in cloud.buckets["bucket"]["copy"].said
+        await driver.delete("bucket", "a/key", DeleteOptions())
+        with pytest.raises(ObjectNotFoundError):
+            await driver.copy("bucket", "a/key", "bucket", "copy", options)
+        with pytest.raises(BucketNotFoundError):
+            await driver.copy("no-bucket", "a/key", "bucket", "copy", options)
 
 
 class Racing(Cloud):

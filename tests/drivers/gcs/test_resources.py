@@ -49,7 +49,7 @@ HEADERS = {
             name: texts.filter(bool)
             for name in (
                 "content_type", "cache_control", "content_disposition",
-                "content_encoding", "storage_class",
+                "content_encoding", "content_language", "storage_class",
             )
         },
     ),
@@ -63,7 +63,10 @@ def test_resource_tells_what_the_options_say(
     info = info_of({**RESOURCE, **said}, bucket="b", backend="x")
     assert info.metadata == metadata
     assert info.write_id == write_id
-    for name in ("cache_control", "content_disposition", "content_encoding", "storage_class"):
+    for name in (
+        "cache_control", "content_disposition", "content_encoding", "content_language",
+        "storage_class",
+    ):  # fmt: skip
         assert getattr(info, name) == headers.get(name)
     assert info.content_type == headers.get("content_type", DEFAULT_TYPE)
     assert (info.key, info.size, info.etag, info.version_id) == ("key", 5, "17", "17")
@@ -135,3 +138,12 @@ def test_etag_is_a_generation_or_nothing_has_it() -> None:
     assert precondition(PutOptions(if_none_match="*")) == {"ifGenerationMatch": "0"}
     assert precondition(PutOptions(if_match="17")) == {"ifGenerationMatch": "17"}
     assert precondition(PutOptions()) == {}
+
+
+def test_metadata_that_utf_8_cannot_hold_goes_back_as_it_came() -> None:
+    """JSON can tell a lone surrogate, so another tool can have kept one; a rewrite carries it over."""
+    metadata = {"My Key": "\ud800"}
+    assert json.loads(resource_of(PutOptions(metadata=metadata)))["metadata"] == {
+        **metadata,
+        "trove-exact": "json",
+    }

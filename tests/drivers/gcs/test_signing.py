@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from hashlib import sha256
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,6 +19,7 @@ from trove_async._http import Origin
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.drivers.gcs._signing import unsigned
 from trove_async.errors import InvalidNameError, NotSupportedError
+from trove_async.models import PresignOptions
 from trove_async.testing import opened
 
 GOOGLE = "https://storage.googleapis.com"
@@ -93,3 +95,44 @@ async def test_who_has_no_key_signs_nothing() -> None:
             assert not driver.capabilities.presign
             with pytest.raises(NotSupportedError):
                 await driver.presign("GET", "bucket", "key", 60)
+
+
+FIXED = PresignOptions(
+    version_id="17",
+    response_content_type="text/plain; charset=utf-8",
+    response_content_disposition='attachment; filename="a b.txt"',
+)
+
+
+def test_what_a_url_fixes_is_signed_as_the_documentation_says() -> None:
+    # Cloud Storage documentation, "Canonical requests": the query sorted by name, headers in lower
+    # case, sorted, and named once more below.
+    mine = unsigned(
+        "GET", Origin.of(GOOGLE), "bucket", "a b", email="e", expires=60, now=0.0, options=FIXED
+    )
+    query = (
+        "X-Goog-Algorithm=GOOG4-RSA-SHA256"
+        "&X-Goog-Credential=e%2F19700101%2Fauto%2Fstorage%2Fgoog4_request"
+        "&X-Goog-Date=19700101T000000Z&X-Goog-Expires=60&X-Goog-SignedHeaders=host"
+        "&generation=17&response-content-disposition=attachment%3B%20filename%3D%22a%20b.txt%22"
+        "&response-content-type=text%2Fplain%3B%20charset%3Dutf-8"
+    )
+    assert mine.url == f"{GOOGLE}/bucket/a%20b?{query}"
+    canonical = (
+        f"GET\n/bucket/a%20b\n{query}\nhost:storage.googleapis.com\n\nhost\nUNSIGNED-PAYLOAD"
+    )
+    assert mine.to_sign.endswith(f"\n{sha256(canonical.encode()).hexdigest()}")
+
+
+def test_content_type_that_a_request_must_have_is_a_signed_header() -> None:
+    mine = unsigned(
+        "PUT", Origin.of(GOOGLE), "bucket", "key", email="e", expires=60, now=0.0,
+        options=PresignOptions(content_type="text/plain"),
+    )  # fmt: skip
+    query = urlsplit(mine.url).query
+    assert query.endswith("&X-Goog-SignedHeaders=content-type%3Bhost")
+    canonical = (
+        f"PUT\n/bucket/key\n{query}\ncontent-type:text/plain\nhost:storage.googleapis.com\n\n"
+        "content-type;host\nUNSIGNED-PAYLOAD"
+    )
+    assert mine.to_sign.endswith(f"\n{sha256(canonical.encode()).hexdigest()}")

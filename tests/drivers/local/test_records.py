@@ -8,6 +8,7 @@ import shutil
 import struct
 import time
 from base64 import b64encode
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,6 +44,8 @@ records = st.builds(
             "cache_control": texts,
             "content_disposition": texts,
             "content_encoding": texts,
+            "content_language": texts,
+            "expires": st.datetimes(timezones=st.just(UTC)),
             "metadata": st.dictionaries(texts, texts, max_size=3),
             "tags": st.dictionaries(texts, texts, max_size=3),
         },
@@ -97,6 +100,8 @@ async def test_everything_that_put_was_told_comes_back(any_shop: Shop) -> None:
         "cache_control": "no-store",
         "content_disposition": "inline",
         "content_encoding": "identity",
+        "content_language": "de",
+        "expires": datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC),
         "write_id": "w1",
     }
     put = await any_shop.put("k", b"body", **said)

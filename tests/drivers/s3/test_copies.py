@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from tests.drivers.s3.script import FACTS, answer, now, refusal
+from trove_async import Trove
+from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3._copying import Copier
 from trove_async.errors import (
     BucketNotFoundError,
@@ -75,6 +77,37 @@ async def test_copy_tells_which_bucket_is_missing(play: Any) -> None:
             with pytest.raises(BucketNotFoundError) as caught:
                 await driver.copy("data", "from", "target", "to", options)
             assert caught.value.bucket == bucket
+
+
+@pytest.mark.parametrize("to", ["to", "from"])
+@pytest.mark.parametrize("in_pieces", [True, False])
+async def test_copy_has_all_that_a_head_tells(play: Any, to: str, *, in_pieces: bool) -> None:
+    told = {
+        "content-type": "text/plain",
+        "cache-control": "max-age=5",
+        "content-disposition": "attachment",
+        "content-encoding": "identity",
+        "content-language": "de",
+        "expires": "Tue, 01 Jan 2030 00:00:00 GMT",
+    }
+    etag = "<ETag>&quot;e&quot;</ETag>"
+    upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+    whole = [answer(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
+    pieces = [
+        answer(body=upload),
+        answer(body=f"<CopyPartResult>{etag}</CopyPartResult>"),
+        answer(body=f"<CompleteMultipartUploadResult>{etag}</CompleteMultipartUploadResult>"),
+    ]
+    head = answer(said={**FACTS, **told, "content-length": "200", "x-amz-meta-a": "b"})
+    script, _ = play(head, *(pieces if in_pieces else whole))
+    driver = S3Driver(region="us-east-1", access_key_id="KEYID", secret_access_key="SECRET")
+    async with Trove(driver) as store:
+        if in_pieces:
+            driver._copier = Copier(driver._plane, driver._known.exists, largest=100, piece=200)
+        await store.copy("data", "from", "data", to, metadata={"a": "c"})
+    sent = script.sent[1][2]
+    assert {name: sent.get(name) for name in told} == told
+    assert sent["x-amz-meta-a"] == "c"
 
 
 async def test_large_object_is_copied_in_pieces(play: Any) -> None:

@@ -24,6 +24,7 @@ from trove_async.drivers.s3._headers import (
     put_info,
 )
 from trove_async.drivers.s3._pages import MalformedAnswer
+from trove_async.drivers.s3._sdk_terms import parameters
 from trove_async.models import ObjectInfo, PutOptions
 
 FULL = PutOptions(
@@ -31,6 +32,8 @@ FULL = PutOptions(
     cache_control="max-age=60",
     content_disposition="attachment",
     content_encoding="gzip",
+    content_language="de-CH",
+    expires=datetime(2026, 12, 1, 10, 0, tzinfo=UTC),
     metadata={"owner": "some one", "size": "groß", "spaced": " in  and around "},
     tags={"cost centre": "a+b/c=d&e", "empty": ""},
     storage_class="GLACIER",
@@ -60,6 +63,8 @@ def test_a_put_says_all_that_its_options_do() -> None:
         "cache-control": "max-age=60",
         "content-disposition": "attachment",
         "content-encoding": "gzip",
+        "content-language": "de-CH",
+        "expires": "Tue, 01 Dec 2026 10:00:00 GMT",
         "x-amz-meta-trove-write-id": "0011",
         "x-amz-meta-owner": "some one",
         "x-amz-meta-size": "=?UTF-8?B?Z3Jvw58=?=",
@@ -142,6 +147,8 @@ def test_metadata_headers_are_such_that_no_server_changes_them(metadata: dict[st
         ("", ""),
         ("grüß", "grüß"),
         ("gr\udcc3\udcbc\udcc3\udc9f", "grüß"),
+        ("gr\udcfc\udcdf", "grüß"),  # ISO-8859-1, as transports hand it over
+        ("=?utf-7?Q?+2AA-?=", "=?utf-7?Q?+2AA-?="),
         (Header("grüß " * 20, "utf-8").encode(linesep=" "), "grüß " * 20),
     ],
 )
@@ -149,11 +156,37 @@ def test_reads_metadata_that_others_wrote(header: str, value: str) -> None:
     assert info(**{"x-amz-meta-v": header}).metadata == {"v": value}
 
 
+@pytest.mark.parametrize("raw", ["grüß".encode(), "grüß".encode("latin-1")])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "content-type",
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+    ],
+)
+def test_fields_in_other_charsets_are_text_that_can_be_sent_again(field: str, raw: bytes) -> None:
+    told = info(**{field: raw.decode("utf-8", "surrogateescape")})
+    name = field.replace("-", "_")
+    assert getattr(told, name) == "grüß"
+    sent = object_headers(PutOptions(**{name: getattr(told, name)}))
+    assert sent[field].encode() == "grüß".encode()
+
+
+@pytest.mark.parametrize("name", ["a%0D%0Ab", "a%20b", "%C3%BC", "A", ""])
+def test_names_that_we_do_not_write_are_no_metadata(name: str) -> None:
+    assert info(**{"x-amz-meta-trove-exact": f"{name}=v&b=%20"}).metadata == {"b": " "}
+
+
 def test_tells_all_that_an_answer_does() -> None:
     assert info(
         cache_control="max-age=60",
         content_disposition="attachment",
         content_encoding="gzip",
+        content_language="de-CH",
+        expires="Tue, 01 Dec 2026 10:00:00 GMT",
         content_type="text/plain",
         x_amz_storage_class="GLACIER",
         x_amz_version_id="v1",
@@ -168,6 +201,8 @@ def test_tells_all_that_an_answer_does() -> None:
         cache_control="max-age=60",
         content_disposition="attachment",
         content_encoding="gzip",
+        content_language="de-CH",
+        expires=datetime(2026, 12, 1, 10, 0, tzinfo=UTC),
         content_type="text/plain",
         storage_class="GLACIER",
         version_id="v1",
@@ -178,12 +213,27 @@ def test_tells_all_that_an_answer_does() -> None:
     )
 
 
+@pytest.mark.parametrize("value", ["0", "-1", "", "Thu, 32 Jan 2026 00:00:00 GMT", "soon", "\xff"])
+def test_expires_that_is_no_date_is_long_ago(value: str) -> None:
+    assert info(expires=value).expires == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@given(st.datetimes(timezones=st.just(UTC)))
+def test_expires_of_any_year_comes_back(moment: datetime) -> None:
+    moment = moment.replace(microsecond=0)
+    sent = object_headers(PutOptions(expires=moment))["expires"]
+    assert info(expires=sent).expires == moment
+    assert parameters({"expires": sent}) == {"Expires": moment}
+
+
 def test_what_is_not_told_is_none_or_the_standard() -> None:
     bare = info()
     assert bare.content_type is None
     assert bare.storage_class == "STANDARD"
     assert bare.complete
     assert dict(bare.metadata) == dict(bare.checksums) == dict(bare.tags) == {}
+    assert bare.content_language is None
+    assert bare.expires is None
     assert bare.write_id is bare.version_id is bare.cache_control is None
 
 
@@ -263,6 +313,8 @@ def test_a_put_is_known_by_its_options_and_its_answer() -> None:
         cache_control="max-age=60",
         content_disposition="attachment",
         content_encoding="gzip",
+        content_language="de-CH",
+        expires=FULL.expires,
         metadata=FULL.metadata,
         tags=FULL.tags,
         storage_class="GLACIER",

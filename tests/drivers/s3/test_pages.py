@@ -195,7 +195,7 @@ def test_an_object_without_an_etag_has_none_to_match() -> None:
     )
     [entry] = parse(body).entries
     assert isinstance(entry, ObjectInfo)
-    assert entry.etag == ""
+    assert entry.etag is None
 
 
 def test_a_last_page_has_no_token_even_if_the_service_gives_one() -> None:

@@ -144,6 +144,25 @@ def test_other_hosts_are_not_amazon_s(url: str) -> None:
     assert not Endpoint.of(url, "us-east-1").aws
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("s3.us-east-1.amazonaws.com", "s3.eu-west-1.amazonaws.com", True),
+        ("s3.amazonaws.com", "s3.dualstack.eu-west-1.amazonaws.com", True),
+        ("s3.us-east-1.amazonaws.com", "s3.cn-north-1.amazonaws.com.cn", False),
+        ("s3.us-east-1.amazonaws.com", "s3.us-gov-west-1.amazonaws.com", False),
+        ("s3.us-gov-east-1.amazonaws.com", "s3-fips.us-gov-west-1.amazonaws.com", True),
+        ("minio.example", "minio.example", True),
+        ("minio.example", "other.example", False),
+    ],
+)
+def test_bucket_names_are_of_one_space_within_a_partition(
+    one: str, other: str, *, same: bool
+) -> None:
+    places = [Endpoint.of(f"https://{host}", "us-east-1").names_in for host in (one, other)]
+    assert (places[0] == places[1]) is same
+
+
 class Source:
     """Credentials of the SDK's: due to be renewed, or ended."""
 

@@ -173,7 +173,7 @@ async def test_page_out_of_all_goes_on_behind_what_was_told_whatever_is_deleted(
             key=key,
             version_id=str(number),
             size=0,
-            etag="",
+            etag=None,
             last_modified=datetime.now(UTC),
             latest=False,
         )

@@ -23,7 +23,7 @@ from trove_async.errors import (
 
 from ._client import JSON
 from ._names import encode_query, object_path
-from ._resources import FIELDS, info_of, precondition, resource_of
+from ._resources import FIELDS, generation_of, info_of, precondition, resource_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -87,7 +87,7 @@ class Composer:
         except IntegrityError:
             if key not in heads:
                 with shielded(), suppress(TroveError):  # what is there is ours, and wrong
-                    query = {"ifGenerationMatch": info.etag}
+                    query = {"ifGenerationMatch": generation_of(info.etag)}
                     await self._client.done(
                         "DELETE", object_path(bucket, key) + encode_query(query)
                     )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ._client import Client, Document
     from ._doubts import Doubts
 
-    Head = Callable[[str, str], Awaitable[ObjectInfo]]
+    Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
 
 _REMEMBERED: Final = 1024
 """Copies under way whose tokens are kept, so that another try goes on where the one before broke."""
@@ -65,15 +65,18 @@ class Copier:
             "ifSourceGenerationMatch": generation_of(options.source.etag),
             **precondition(options.put),
         }
+        if options.version_id is not None:
+            query["sourceGeneration"] = options.version_id
         path = (
             f"{object_path(src_bucket, src_key)}/rewriteTo"
             + object_path(dst_bucket, dst_key).removeprefix("/storage/v1")
             + encode_query({"fields": f"done,rewriteToken,resource({FIELDS})", **query})
         )
-        # The content is the source's: what is known of its checksums is nothing to be set.
-        resource = resource_of(replace(options.put, checksums={}))
         condition = ""
         try:
+            time = await self._custom_time(src_bucket, src_key, options.source)
+            # The content is the source's: what is known of its checksums is nothing to be set.
+            resource = resource_of(replace(options.put, checksums={}), custom_time=time)
             if options.put.in_doubt_since is not None and not options.put.conditional:
                 settled = await self._doubts.of_put(dst_bucket, dst_key, options.put)
                 if isinstance(settled, ObjectInfo):
@@ -83,11 +86,25 @@ class Copier:
                 try:
                     said = await self._rewritten(path, condition, resource, options.put.write_id)
                 except PreconditionFailedError as error:
-                    await self._check_source(src_bucket, src_key, options.source, error)
+                    await self._check_source(src_bucket, src_key, options, error)
                     raise
         except NotFoundError as error:
             raise await self._missing(error, src_bucket, src_key, dst_bucket) from error
         return info_of(said, bucket=dst_bucket, backend=self._backend)
+
+    async def _custom_time(self, bucket: str, key: str, source: ObjectInfo) -> str | None:
+        """Return the custom time of the source, which `ObjectInfo` does not have.
+
+        A rewrite that says anything of the copy has to say all: JSON API, "Objects: rewrite",
+        request body.
+        """
+        query = {"fields": "customTime", "generation": generation_of(source.etag)}
+        try:
+            said = await self._client.ask("GET", object_path(bucket, key) + encode_query(query))
+        except NotFoundError:
+            return None  # nor will there be a copy: the rewrite finds out what is missing
+        time = said.get("customTime")
+        return time if isinstance(time, str) and time else None
 
     async def _rewritten(
         self, path: str, condition: str, resource: bytes, write_id: str | None
@@ -112,15 +129,15 @@ class Copier:
             self._tokens[job] = token
 
     async def _check_source(
-        self, bucket: str, key: str, source: ObjectInfo, error: PreconditionFailedError
+        self, bucket: str, key: str, options: CopyOptions, error: PreconditionFailedError
     ) -> None:
         """Raise ObjectChangedError if it is the source that is another: the service does not say."""
         try:
-            now = await self._head(bucket, key)
+            now = await self._head(bucket, key, options.version_id)
         except ObjectNotFoundError:
             pass
         else:
-            if now.etag == source.etag:
+            if now.etag == options.source.etag:
                 return
         raise ObjectChangedError(
             "the source was replaced before it was copied", bucket=bucket, key=key

@@ -1,7 +1,7 @@
 """The custom time of an object, which lifecycle rules count from: set, and moved forward, never back.
 
 Cloud Storage documentation, "Object metadata", Custom-Time: once set it can be neither removed nor
-set to an earlier time; copying an object, or writing it anew, begins afresh.
+set to an earlier time; writing the object anew begins afresh. Copies are given their source's.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from trove_async.errors import (
 from trove_async.models import is_earlier
 
 from ._names import encode_query, object_path
-from ._resources import FIELDS, info_of
+from ._resources import FIELDS, generation_of, info_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterator
@@ -73,7 +73,7 @@ class Doubts:
             return {"ifGenerationMatch": "0"}
         if options.write_id is not None and info.write_id == options.write_id:
             return info
-        return {"ifGenerationMatch": info.etag}
+        return {"ifGenerationMatch": generation_of(info.etag)}
 
     async def of_delete(self, bucket: str, key: str, options: DeleteOptions) -> dict[str, str]:
         """Return the next try's condition.
@@ -82,7 +82,7 @@ class Doubts:
             ObjectNotFoundError: It is gone.
             UnavailableError: Another may have made it anew.
         """
-        return {"ifGenerationMatch": (await self._there(bucket, key, options)).etag}
+        return {"ifGenerationMatch": generation_of((await self._there(bucket, key, options)).etag)}
 
     async def _there(
         self, bucket: str, key: str, options: PutOptions | DeleteOptions

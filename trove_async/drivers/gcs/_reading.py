@@ -123,5 +123,5 @@ def _check_version(options: GetOptions, info: ObjectInfo) -> None:
     """Raise PreconditionFailedError for a version that the conditions exclude."""
     if options.if_match not in {None, info.etag}:
         raise PreconditionFailedError("if_match: another version is there")
-    if options.if_none_match == info.etag:
+    if options.if_none_match is not None and options.if_none_match == info.etag:
         raise PreconditionFailedError("if_none_match: this version is there")

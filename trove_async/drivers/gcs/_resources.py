@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from trove_async._http import content_range, http_date
 from trove_async.errors import PreconditionFailedError, UnavailableError
@@ -39,11 +39,12 @@ _HEADERS: Final = {
     "cache_control": "cacheControl",
     "content_disposition": "contentDisposition",
     "content_encoding": "contentEncoding",
+    "content_language": "contentLanguage",
 }
 
 FIELDS: Final = (
     "name,size,generation,updated,contentType,metadata,storageClass,cacheControl,"
-    "contentDisposition,contentEncoding,crc32c,md5Hash"
+    "contentDisposition,contentEncoding,contentLanguage,crc32c,md5Hash"
 )
 """What is asked for of an object's resource: all that `info_of` looks at, and nothing else."""
 
@@ -55,16 +56,21 @@ _SERVED_BY_DEFAULT: Final = frozenset({"private, max-age=0", "public, max-age=36
 "Cache-Control": default values."""
 
 
-def resource_of(options: PutOptions, key: str | None = None) -> bytes:
+def resource_of(
+    options: PutOptions, key: str | None = None, *, custom_time: str | None = None
+) -> bytes:
     """Return the document that says of an object what the options do.
 
     Args:
         options: What the object is to have.
         key: Its key, where the request's path does not name it.
+        custom_time: Its custom time, as the service writes it.
     """
     said: dict[str, Any] = {"contentType": options.content_type or DEFAULT_TYPE}
     if key is not None:
         said["name"] = key
+    if custom_time is not None:
+        said["customTime"] = custom_time
     if options.metadata or options.write_id is not None:
         metadata = said["metadata"] = dict(options.metadata)
         if not all(map(_plain, options.metadata.values())):
@@ -78,7 +84,14 @@ def resource_of(options: PutOptions, key: str | None = None) -> bytes:
     for ours, theirs in CHECKSUMS.items():
         if ours in options.checksums:
             said[theirs] = options.checksums[ours]
-    return json.dumps(said, ensure_ascii=False).encode()
+    return _encoded(said)
+
+
+def _encoded(said: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(said, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # JSON can tell lone surrogates, in escapes, and UTF-8 cannot
+        return json.dumps(said).encode()
 
 
 def _plain(value: str) -> bool:
@@ -113,6 +126,7 @@ def info_of(said: Mapping[str, Any], *, bucket: str, backend: str) -> ObjectInfo
             cache_control=said.get("cacheControl") or None,
             content_disposition=said.get("contentDisposition") or None,
             content_encoding=said.get("contentEncoding") or None,
+            content_language=said.get("contentLanguage") or None,
             checksums=checksums,
             version_id=generation,
             backend=backend,
@@ -169,6 +183,7 @@ def info_from(
             cache_control=None if cache_control in _SERVED_BY_DEFAULT else cache_control,
             content_disposition=headers.get("content-disposition"),
             content_encoding=None if encoding == "identity" else encoding,
+            content_language=headers.get("content-language"),
             checksums=checksums,
             version_id=generation,
             backend=backend,
@@ -185,12 +200,12 @@ def hashes_in(value: str) -> dict[str, str]:
     return {name: digest for name, _, digest in pairs if name in CHECKSUMS}
 
 
-def is_generation(etag: str | None) -> bool:
+def is_generation(etag: str | None) -> TypeGuard[str]:
     """Tell whether an etag can be one of ours: a generation."""
     return etag is not None and _NUMBER(etag) is not None
 
 
-def generation_of(etag: str) -> str:
+def generation_of(etag: str | None) -> str:
     """Return the generation that an etag of ours stands for.
 
     Raises:

@@ -10,14 +10,26 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
+from trove_async.models import NOTHING_FIXED
+
 from ._names import encode, media_path
 
 if TYPE_CHECKING:
     from trove_async._http import Origin
+    from trove_async.models import PresignOptions
 
 ALGORITHM: Final = "GOOG4-RSA-SHA256"
 MOST_SECONDS: Final = 7 * 24 * 3600
 """How long a URL may be good for. "Signed URLs": expiration."""
+
+
+_QUERY: Final = {
+    "version_id": "generation",
+    "response_content_disposition": "response-content-disposition",
+    "response_content_type": "response-content-type",
+}
+"""What the query says of the response, in the order in which it is signed: by name, and behind all
+that is in upper case. XML API, "GET object"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,7 @@ def unsigned(
     email: str,
     expires: int,
     now: float,
+    options: PresignOptions = NOTHING_FIXED,
 ) -> Unsigned:
     """Return a URL that is to be signed.
 
@@ -57,17 +70,26 @@ def unsigned(
         email: The service account that signs.
         expires: Seconds from `now` on.
         now: Seconds since 1970.
+        options: What else it fixes.
     """
     moment = datetime.fromtimestamp(now, UTC)
     stamp = moment.strftime("%Y%m%dT%H%M%SZ")
     scope = f"{stamp[:8]}/auto/storage/goog4_request"
     # Slashes stay: the canonical path has them as they are.
     path = media_path(bucket, key).replace("%2F", "/")
+    lines, names = f"host:{origin.authority}\n", "host"
+    if options.content_type is not None:
+        lines = f"content-type:{' '.join(options.content_type.split())}\n{lines}"
+        names = "content-type;host"
     query = (
         f"X-Goog-Algorithm={ALGORITHM}&X-Goog-Credential={encode(f'{email}/{scope}')}"
-        f"&X-Goog-Date={stamp}&X-Goog-Expires={expires}&X-Goog-SignedHeaders=host"
+        f"&X-Goog-Date={stamp}&X-Goog-Expires={expires}&X-Goog-SignedHeaders={encode(names)}"
     )
-    canonical = f"{method}\n{path}\n{query}\nhost:{origin.authority}\n\nhost\nUNSIGNED-PAYLOAD"
+    for ours, theirs in _QUERY.items():
+        value = getattr(options, ours)
+        if value is not None:
+            query += f"&{theirs}={encode(value)}"
+    canonical = f"{method}\n{path}\n{query}\n{lines}\n{names}\nUNSIGNED-PAYLOAD"
     digest = sha256(canonical.encode()).hexdigest()
     return Unsigned(
         url=f"{origin.url}{path}?{query}", to_sign=f"{ALGORITHM}\n{stamp}\n{scope}\n{digest}"

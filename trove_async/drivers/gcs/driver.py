@@ -20,7 +20,7 @@ from trove_async.errors import (
     ObjectNotFoundError,
     PreconditionFailedError,
 )
-from trove_async.models import DeleteResult, KiB, ObjectInfo, PutOptions, TiB
+from trove_async.models import NOTHING_FIXED, DeleteResult, KiB, ObjectInfo, PutOptions, TiB
 
 from . import _batch
 from ._buckets import Buckets
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         GetOptions,
         ListOptions,
         Page,
+        PresignOptions,
         VersionPage,
     )
 
@@ -175,6 +176,7 @@ class GCSDriver:
             presign=signs,
             settles_doubt=True,
             versions=True,
+            exact_keys=self._google,
             private_namespace=not self._google,
             max_reads=self._max_connections,
             max_writes=self._max_connections,
@@ -405,7 +407,7 @@ class GCSDriver:
     ) -> None:
         """Set the object's custom time, which lifecycle rules may count from.
 
-        It moves forward only, and goes with the version: a copy, or a new body, has none.
+        It moves forward only. A copy within this backend has it too, a new body has none.
 
         Args:
             bucket: The bucket.
@@ -425,7 +427,14 @@ class GCSDriver:
         async with self._permit:
             await found(self._opened.known, bucket, key, set_custom_time(client, path, when, etag))
 
-    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+    async def presign(
+        self,
+        method: str,
+        bucket: str,
+        key: str,
+        expires: float,
+        options: PresignOptions = NOTHING_FIXED,
+    ) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
         check_key(bucket, key)
         seconds = math.ceil(expires)
@@ -436,7 +445,14 @@ class GCSDriver:
             raise NotSupportedError("nobody signs: a service account does, and there is none")
         email = await credentials.email()
         url = unsigned(
-            method, self._origin, bucket, key, email=email, expires=seconds, now=time.time()
+            method,
+            self._origin,
+            bucket,
+            key,
+            email=email,
+            expires=seconds,
+            now=time.time(),
+            options=options,
         )
         return url.signed(await credentials.signature(url.to_sign, email))
 

@@ -35,6 +35,8 @@ _SAID: Final = (
     "cache_control",
     "content_disposition",
     "content_encoding",
+    "content_language",
+    "expires",
     "metadata",
     "tags",
 )
@@ -70,6 +72,8 @@ class Record(NamedTuple):
         """
         write_id = b"" if self.write_id is None else self.write_id.encode()
         rest = dict(self.said)
+        if "expires" in rest:
+            rest["expires"] = rest["expires"].isoformat()
         if owner is not None:
             rest["owner"] = owner
         if len(write_id) > _MAX_WRITE_ID:
@@ -103,6 +107,8 @@ def decode(raw: bytes, status: os.stat_result) -> tuple[Record, tuple[str, str] 
         write_id = said.pop("write_id", write_id)
         if not said.keys() <= _NAMES:
             return None
+        if "expires" in said:
+            said["expires"] = datetime.fromisoformat(said["expires"]).astimezone(UTC)
     except (struct.error, ValueError, TypeError, AttributeError):
         return None  # another tool's, or a disk's, idea of it
     return Record(checksum, write_id, said), None if owner is None else tuple(owner)

@@ -122,6 +122,7 @@ class LocalDriver:
             checksums=frozenset({"crc32c"}),
             metadata=True,
             headers=True,
+            expires=True,
             tags=True,
             upload=True,
             parallel_parts=2,

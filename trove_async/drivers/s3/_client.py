@@ -25,8 +25,8 @@ from trove_async.models import MiB
 
 from ._answers import parse_error
 from ._failures import failure
-from ._keys import encode_path, encode_value, sent_target
-from ._requests import check_bucket
+from ._keys import encode_path, encode_query, encode_value, sent_target
+from ._requests import check_bucket, presigned_headers, presigned_query
 from ._signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
 from ._xml import MalformedAnswer
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from trove_async._http import Answer, Origin, Transport
     from trove_async.driver import PartSource
+    from trove_async.models import PresignOptions
 
     from ._session import Endpoint, Session
     from ._signing import Credentials
@@ -225,14 +226,24 @@ class Client:
                 code, message, region = told.code, told.message, region or told.region
         return Refused(answer.status, code, message, region, answer.headers)
 
-    async def presign(self, method: str, bucket: str, key: str, expires: int) -> str:
-        """Return a URL that lets whoever has it send one kind of request."""
+    async def presign(
+        self,
+        method: str,
+        bucket: str,
+        key: str,
+        expires: int,
+        options: PresignOptions,
+    ) -> str:
+        """Return a URL that lets whoever has it send one kind of request, for `expires` seconds."""
+        query = encode_query(presigned_query(options))
         signer, origin, path = self._address(bucket)
+        target = path + encode_path(key)
         return signer.presign(
             await self._session.credentials(),
             method=method,
-            target=path + encode_path(key),
+            target=f"{target}?{query}" if query else target,
             host=origin.authority,
+            headers=presigned_headers(options),
             scheme=origin.scheme,
             expires=expires,
             now=time.time() + self._skew,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from trove_async._concurrency import for_each
+from trove_async._identity import is_same
 from trove_async._services import conditioned
 from trove_async.errors import (
     BucketNotFoundError,
@@ -95,7 +96,7 @@ class Copier:
             info = await self._plane.head_object(source.bucket, source.key, source.version_id)
         except NotFoundError:
             return True
-        return info.etag != source.etag
+        return not is_same(source, info)
 
     async def _in_pieces(
         self, source: ObjectInfo, bucket: str, key: str, options: CopyOptions

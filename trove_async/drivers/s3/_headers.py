@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 from trove_async import _http
 from trove_async.models import ObjectInfo
 
-from ._keys import bare_etag, decode_value, encode_value, quoted_etag
+from ._keys import bare_etag, decode_value, encode_value, quoted_etag, strong_etag
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
@@ -80,6 +80,10 @@ def object_headers(options: PutOptions) -> dict[str, str]:
         headers["content-disposition"] = options.content_disposition
     if options.content_encoding is not None:
         headers["content-encoding"] = options.content_encoding
+    if options.content_language is not None:
+        headers["content-language"] = options.content_language
+    if options.expires is not None:
+        headers["expires"] = _http.imf_date(options.expires)
     if options.storage_class is not None:
         headers["x-amz-storage-class"] = options.storage_class
     if options.metadata:
@@ -155,25 +159,29 @@ def info_from(
     size, whole = _size(headers)
     get = headers.get
     metadata, write_id = _metadata(headers)
-    content_type = get("content-type")
+    content_type = _text(headers, "content-type")
+    etag = strong_etag(get("etag"))
     return ObjectInfo(
         bucket=bucket,
         key=key,
         size=size,
-        etag=bare_etag(get("etag", "")),
+        etag=etag,
         last_modified=http_date(get("last-modified", "")),
         content_type=None if content_type == NO_TYPE else content_type,
         metadata=metadata,
         tags=tags,
-        storage_class=get("x-amz-storage-class", STANDARD),
-        cache_control=get("cache-control"),
-        content_disposition=get("content-disposition"),
-        content_encoding=_content_encoding(get("content-encoding")),
+        storage_class=_text(headers, "x-amz-storage-class") or STANDARD,
+        cache_control=_text(headers, "cache-control"),
+        content_disposition=_text(headers, "content-disposition"),
+        content_encoding=_content_encoding(_text(headers, "content-encoding")),
+        content_language=_text(headers, "content-language"),
+        expires=_http.expires_of(headers),
         checksums=checksums_from(headers) if whole else None,
-        version_id=get("x-amz-version-id"),
+        version_id=_text(headers, "x-amz-version-id"),
         backend=backend,
         complete=get("x-amz-missing-meta", "0") == "0",
         write_id=write_id,
+        as_of=_as_of(headers) if etag is None else None,
     )
 
 
@@ -187,6 +195,11 @@ def _content_encoding(value: str | None) -> str | None:
         return value
     codings = [coding.strip() for coding in value.split(",")]
     return ", ".join([coding for coding in codings if coding.lower() != "aws-chunked"]) or None
+
+
+def _text(headers: Mapping[str, str], name: str) -> str | None:
+    value = headers.get(name)
+    return value if value is None or value.isascii() else _http.field_text(value)
 
 
 def stored_etag(headers: Mapping[str, str]) -> str:
@@ -227,7 +240,7 @@ def put_info(
         bucket=bucket,
         key=key,
         size=size,
-        etag=bare_etag(headers.get("etag", "")),
+        etag=strong_etag(headers.get("etag")),
         last_modified=_stored_at(headers),
         content_type=options.content_type,
         metadata=dict(options.metadata),
@@ -236,6 +249,8 @@ def put_info(
         cache_control=options.cache_control,
         content_disposition=options.content_disposition,
         content_encoding=options.content_encoding,
+        content_language=options.content_language,
+        expires=options.expires,
         checksums=checksums_from(headers),
         version_id=headers.get("x-amz-version-id"),
         backend=backend,
@@ -317,6 +332,14 @@ def answered_at(headers: Mapping[str, str]) -> datetime:
     return datetime.now(UTC) if date is None else http_date(date)
 
 
+def _as_of(headers: Mapping[str, str]) -> datetime | None:
+    """Return when the service sent a response by its own clock, None where it does not say."""
+    try:
+        return _http.http_date(headers.get("date", ""))
+    except ValueError:
+        return None
+
+
 def http_date(text: str) -> datetime:
     """Return the moment that an HTTP date names, in UTC.
 
@@ -343,9 +366,14 @@ def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
     for pair in exact.split("&") if exact else ():
         name, _, value = pair.partition("=")
         with suppress(UnicodeDecodeError):  # we did not write it
-            metadata[decode_value(name)] = decode_value(value)
+            name, value = decode_value(name), decode_value(value)
+            if _NAME(name):
+                metadata[name] = value
     return metadata, metadata.pop(WRITE_ID, None)
 
+
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]++").fullmatch
+"""What we write as the name of metadata: a token (RFC 9110, 5.6.2) in lower case."""
 
 _WORD = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?\s]*)\?=")
 _BETWEEN_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")  # RFC 2047, 6.2: not part of the text
@@ -354,7 +382,7 @@ _BETWEEN_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")  # RFC 2047, 6.2: not part of
 def _decoded(value: str) -> str:
     """Return a foreign value as it was meant; as it is, where it is not encoded well."""
     if not value.isascii():
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        return _http.field_text(value)
     try:
         return _WORD.sub(_word, _BETWEEN_WORDS.sub("", value))
     except (LookupError, ValueError, Base64Error):
@@ -367,4 +395,6 @@ def _word(found: re.Match[str]) -> str:
         raw = b64decode(text, validate=True)
     else:
         raw = decodestring(text.replace("_", " "), header=True)
-    return raw.decode(charset.partition("*")[0])  # RFC 2231, 5: a language may follow
+    text = raw.decode(charset.partition("*")[0])  # RFC 2231, 5: a language may follow
+    text.encode()  # some charsets have surrogates, which nothing can carry
+    return text

@@ -30,6 +30,7 @@ UNRESERVED: Final = "-._~"
 Calculations for the Authorization Header": UriEncode."""
 
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9\-._~/]*+").fullmatch
+_ETAG = re.compile(r"[!#-~][ !#-~]*+").fullmatch
 _PLAIN_VALUE = re.compile(r"[A-Za-z0-9\-._~]*+").fullmatch
 
 
@@ -86,15 +87,28 @@ def decode_value(text: str) -> str:
 
 
 def bare_etag(text: str) -> str:
-    """Return an etag as `ObjectInfo.etag` has it: without the quotes, which answers differ in.
+    """Return an etag without its quotes, which some services leave out.
 
-    A weak one keeps its mark, so that it equals no strong one.
+    A weak one keeps them, and its mark.
     """
     if len(text) > 1 and text[0] == text[-1] == '"':
         return text[1:-1]
     return text
 
 
+def strong_etag(text: str | None) -> str | None:
+    """Return an ETag field as `ObjectInfo.etag` has it: None where it is no strong validator.
+
+    A weak one (RFC 9110, 8.8.3) may stay when the content changes, and an empty one is the same for
+    every object: in a condition either would let one version pass for another. One that a request
+    may not be able to repeat as it is, byte for byte, is none either.
+    """
+    if text is None:
+        return None
+    etag = bare_etag(text.strip())
+    return None if etag[:2] in {"W/", "w/"} or not _ETAG(etag) else etag
+
+
 def quoted_etag(etag: str) -> str:
-    """Return an etag as a condition's header has it (RFC 9110, 8.8.3)."""
+    """Return an etag as a request has it (RFC 9110, 8.8.3)."""
     return etag if etag.startswith("W/") else f'"{etag}"'

@@ -48,7 +48,7 @@ from ._headers import (
     put_info,
     stored_etag,
 )
-from ._keys import encode_query, quoted_etag
+from ._keys import encode_query, quoted_etag, strong_etag
 from ._pages import parse_page
 from ._plane import UploadId
 from ._requests import crc32c_of, source_headers
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         GetOptions,
         ListOptions,
         Page,
+        PresignOptions,
         PutOptions,
         VersionPage,
     )
@@ -188,8 +189,9 @@ class LeanPlane:
         The response to a range does, and is of the same version: its ETag is a condition.
         """
         headers = {"range": "bytes=0-0"}
-        if said.get("etag"):
-            headers["if-match"] = said["etag"]
+        etag = strong_etag(said.get("etag"))
+        if etag is not None:
+            headers["if-match"] = quoted_etag(etag)
         try:
             answer = await self._client.send(
                 "GET", bucket, key, query=_version(version_id), headers=headers
@@ -427,9 +429,11 @@ class LeanPlane:
             answer, lambda body: replace(parse_uploads(body), now=answered_at(said))
         )
 
-    async def presign(self, method: str, bucket: str, key: str, expires: int) -> str:
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: int, options: PresignOptions
+    ) -> str:
         """Return a URL that carries a signature."""
-        return await self._client.presign(method, bucket, key, expires)
+        return await self._client.presign(method, bucket, key, expires, options)
 
     # -- buckets ---------------------------------------------------------------------------------------
 
@@ -510,7 +514,7 @@ class LeanPlane:
         )
         return replace(
             info,
-            etag=stored.etag,
+            etag=strong_etag(stored.etag),
             last_modified=stored.last_modified or info.last_modified,
             checksums=stored.checksums,
         )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trove_async.models import ObjectInfo, Page, Prefix
 
-from ._keys import bare_etag, decode_value
+from ._keys import bare_etag, decode_value, strong_etag
 from ._xml import DATE, MalformedAnswer, carries, children, decode, facts, moment, name, parse
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _found(raw: tuple[datetime, str, str], name: str) -> object:
     last_modified, etag, storage_class = raw
     if name == "last_modified":
         return last_modified
-    return etag if name == "etag" else storage_class or None
+    return strong_etag(etag) if name == "etag" else storage_class or None
 
 
 # -- thorough --------------------------------------------------------------------------------------

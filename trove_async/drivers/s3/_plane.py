@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ListOptions,
         ObjectInfo,
         Page,
+        PresignOptions,
         PutOptions,
         VersionPage,
     )
@@ -118,7 +119,9 @@ class Plane(Protocol):
         """Return a page of the uploads that nobody has completed or aborted."""
         ...
 
-    async def presign(self, method: str, bucket: str, key: str, expires: int) -> str:
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: int, options: PresignOptions
+    ) -> str:
         """Return a URL that carries a signature."""
         ...
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from crc32c import crc32c
 
+from trove_async._http import imf_date
 from trove_async.errors import InvalidNameError
 
 from ._keys import encode_path, encode_query, quoted_etag
@@ -15,8 +16,11 @@ from ._keys import encode_path, encode_query, quoted_etag
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from trove_async.models import ObjectInfo
+    from trove_async.models import ObjectInfo, PresignOptions
 
+NO_VERSION = "null"
+"""The version id of what was written while the bucket kept no versions, whichever content that is.
+S3 User Guide, "Adding objects to versioning-suspended buckets"."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}").fullmatch
 """What any bucket may be called: the names that us-east-1 once allowed. S3 User Guide, "General
@@ -36,13 +40,36 @@ def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
     place = f"/{encode_path(source.bucket)}/{encode_path(source.key)}"
     if source.version_id is not None:
         place = f"{place}?{encode_query({'versionId': source.version_id})}"
-    headers = {
-        "x-amz-copy-source": place,
-        "x-amz-copy-source-if-match": quoted_etag(source.etag),
-    }
+    headers = {"x-amz-copy-source": place}
+    if source.etag is not None:
+        headers["x-amz-copy-source-if-match"] = quoted_etag(source.etag)
+    elif source.version_id in {None, NO_VERSION}:
+        # S3 API Reference, "CopyObject": the other condition that a later version fails.
+        headers["x-amz-copy-source-if-unmodified-since"] = imf_date(source.last_modified)
     if owner is not None:
         headers["x-amz-source-expected-bucket-owner"] = owner
     return headers
+
+
+_PRESIGNED_QUERY = {
+    "version_id": "versionId",
+    "response_content_type": "response-content-type",
+    "response_content_disposition": "response-content-disposition",
+}
+
+
+def presigned_query(options: PresignOptions) -> dict[str, str]:
+    """Return what a presigned URL fixes of the response. S3 API Reference, "GetObject"."""
+    return {
+        theirs: value
+        for ours, theirs in _PRESIGNED_QUERY.items()
+        if (value := getattr(options, ours)) is not None
+    }
+
+
+def presigned_headers(options: PresignOptions) -> dict[str, str]:
+    """Return the headers that a request to a presigned URL must have."""
+    return {} if options.content_type is None else {"content-type": options.content_type}
 
 
 def crc32c_of(views: Sequence[memoryview]) -> str:

@@ -27,11 +27,11 @@ from ._headers import (
     put_info,
     stored_etag,
 )
-from ._keys import bare_etag, quoted_etag
+from ._keys import bare_etag, quoted_etag, strong_etag
 from ._plane import UploadId
-from ._requests import crc32c_of, source_headers
+from ._requests import crc32c_of, presigned_headers, presigned_query, source_headers
 from ._sdk_client import SdkBody, edge
-from ._sdk_terms import elements, parameters, upload_parameters, version, whole_checksums
+from ._sdk_terms import PRESIGNED, elements, parameters, upload_parameters, version, whole_checksums
 from ._versions import markers, parse_versions
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         DeleteOptions,
         GetOptions,
         ListOptions,
+        PresignOptions,
         PutOptions,
         VersionPage,
     )
@@ -211,7 +212,7 @@ class SdkPlane:
                 bucket=bucket,
                 key=one["Key"],
                 size=one["Size"],
-                etag=bare_etag(one["ETag"]),
+                etag=strong_etag(one.get("ETag")),
                 last_modified=one["LastModified"].astimezone(UTC),
                 storage_class=one.get("StorageClass"),
                 backend=self._backend,
@@ -381,10 +382,16 @@ class SdkPlane:
             else None,
         )
 
-    async def presign(self, method: str, bucket: str, key: str, expires: int) -> str:
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: int, options: PresignOptions
+    ) -> str:
         """Return a URL that carries a signature."""
         operation = f"{method.lower()}_object"
-        return await self._client.presign(operation, expires, Bucket=bucket, Key=key)
+        fixed = {
+            PRESIGNED[name]: value
+            for name, value in {**presigned_query(options), **presigned_headers(options)}.items()
+        }
+        return await self._client.presign(operation, expires, Bucket=bucket, Key=key, **fixed)
 
     # -- buckets ---------------------------------------------------------------------------------------
 
@@ -442,7 +449,7 @@ class SdkPlane:
         modified = told.get("LastModified")
         return replace(
             info,
-            etag=bare_etag(told["ETag"]),
+            etag=strong_etag(told["ETag"]),
             last_modified=info.last_modified if modified is None else modified.astimezone(UTC),
             checksums=whole_checksums(told),
         )

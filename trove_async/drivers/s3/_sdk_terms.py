@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from trove_async._http import http_date
+
 from ._answers import CHECKSUM_ELEMENTS
 from ._headers import META, of_whole
 
@@ -18,16 +20,28 @@ _PARAMETERS: Final = {
     "cache-control": "CacheControl",
     "content-disposition": "ContentDisposition",
     "content-encoding": "ContentEncoding",
+    "content-language": "ContentLanguage",
+    "expires": "Expires",
     "if-match": "IfMatch",
     "if-none-match": "IfNoneMatch",
     "x-amz-storage-class": "StorageClass",
     "x-amz-tagging": "Tagging",
     "x-amz-copy-source": "CopySource",
     "x-amz-copy-source-if-match": "CopySourceIfMatch",
+    "x-amz-copy-source-if-unmodified-since": "CopySourceIfUnmodifiedSince",
     "x-amz-source-expected-bucket-owner": "ExpectedSourceBucketOwner",
     **{f"x-amz-checksum-{name}": element for name, element in CHECKSUM_ELEMENTS.items()},
 }
 """What the SDK calls the headers that we send."""
+
+
+PRESIGNED: Final = {
+    "versionId": "VersionId",
+    "response-content-type": "ResponseContentType",
+    "response-content-disposition": "ResponseContentDisposition",
+    "content-type": "ContentType",
+}
+"""What the SDK calls what a presigned URL may fix."""
 
 
 def parameters(headers: Mapping[str, str]) -> dict[str, Any]:
@@ -38,7 +52,8 @@ def parameters(headers: Mapping[str, str]) -> dict[str, Any]:
         if name.startswith(META):
             metadata[name[len(META) :]] = value
         else:
-            said[_PARAMETERS[name]] = value
+            # Of a date in text the SDK would have to guess the form.
+            said[_PARAMETERS[name]] = http_date(value) if name == "expires" else value
     if metadata:
         said["Metadata"] = metadata
     return said

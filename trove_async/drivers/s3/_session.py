@@ -18,7 +18,7 @@ from trove_async.errors import ConfigError, TroveError, UnauthenticatedError, Un
 from ._signing import Credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Hashable
     from typing import Any
 
     from aiobotocore.session import AioSession
@@ -95,6 +95,19 @@ class Endpoint:
         """Return the endpoint at a URL."""
         origin = Origin.of(url)
         return cls(origin, region, _AWS.fullmatch(origin.host) is not None)
+
+    @property
+    def names_in(self) -> Hashable:
+        """Return the space of bucket names: on Amazon a partition, elsewhere the service itself.
+
+        S3 User Guide, "General purpose bucket naming rules": names are unique within a partition. Each
+        partition has a domain of its own, but for GovCloud.
+        """
+        found = _AWS.fullmatch(self.origin.host)
+        if found is None:
+            return self.origin
+        region = found["region"] or self.region
+        return found["suffix"], region.startswith("us-gov-")
 
     def in_region(self, region: str) -> Endpoint:
         """Return Amazon's endpoint of the same kind in another region."""

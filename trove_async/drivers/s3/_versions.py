@@ -15,7 +15,7 @@ from trove_async.errors import NotSupportedError
 from trove_async.models import ListOptions, VersionInfo, VersionPage
 
 from ._answers import NAMESPACE, date_of, key_of, result_of
-from ._keys import bare_etag
+from ._keys import strong_etag
 from ._xml import MalformedAnswer, facts, name
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _version(
         key=key,
         version_id=version_id,
         size=int(size),
-        etag=bare_etag(said.get("ETag", "").strip()),
+        etag=strong_etag(said.get("ETag")),
         last_modified=date_of(said.get("LastModified", "")),
         storage_class=said.get("StorageClass", "").strip() or None,
         latest=said.get("IsLatest", "").strip() == "true",

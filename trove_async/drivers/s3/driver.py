@@ -27,7 +27,7 @@ from trove_async.errors import (
     ObjectNotFoundError,
     PermissionDeniedError,
 )
-from trove_async.models import DeleteResult, GiB, MiB, Page, TiB, VersionPage
+from trove_async.models import NOTHING_FIXED, DeleteResult, GiB, MiB, Page, TiB, VersionPage
 from trove_async.paging import TokenCycle
 
 from ._client import Client
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         GetOptions,
         ListOptions,
         ObjectInfo,
+        PresignOptions,
         PutOptions,
     )
 
@@ -218,6 +219,7 @@ class S3Driver:
             checksums=frozenset({"crc32c"}) if self._checksums else frozenset(),
             metadata=True,
             headers=True,
+            expires=True,
             tags=True,
             storage_class=True,
             upload=True,
@@ -234,6 +236,7 @@ class S3Driver:
             presign=True,
             versions=True,
             ordered=self._dialect.ordered,
+            exact_keys=aws,
             private_namespace=not aws,
             # The SDK sends a path with its dots, which a proxy may resolve to another key.
             dot_segments=self._dialect.dot_segments and self._data_plane == "lean",
@@ -352,9 +355,7 @@ class S3Driver:
 
     def place(self, bucket: str, key: str) -> Hashable:
         """Tell where the object lies physically."""
-        # Amazon's bucket names are one space, whatever the region that was asked.
-        where = "amazonaws" if self._endpoint.aws else self._endpoint.origin
-        return ("s3", where, bucket, key)
+        return ("s3", self._endpoint.names_in, bucket, key)
 
     # -- objects ---------------------------------------------------------------------------------------
 
@@ -480,14 +481,21 @@ class S3Driver:
                 await self._check_held(src_bucket, src_key)
             return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
-    async def presign(self, method: str, bucket: str, key: str, expires: float) -> str:
+    async def presign(
+        self,
+        method: str,
+        bucket: str,
+        key: str,
+        expires: float,
+        options: PresignOptions = NOTHING_FIXED,
+    ) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
         if self._is_doubtful(key):
             if method == "PUT":
                 await self._check_key(bucket, key)
             else:
                 _check(self._dialect, bucket, key)
-        return await self._plane.presign(method, bucket, key, math.ceil(expires))
+        return await self._plane.presign(method, bucket, key, math.ceil(expires), options)
 
     def _is_doubtful(self, key: str) -> bool:
         """Return whether the service might not keep a key as it is."""

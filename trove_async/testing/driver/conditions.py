@@ -159,7 +159,7 @@ class DriverConditions(DriverTopic):
             await delete(backend, bucket, "key", if_match=new.etag)
 
     async def _race(
-        self, backend: AsyncDriver, bucket: str, *, lost: type[TroveError], **options: str
+        self, backend: AsyncDriver, bucket: str, *, lost: type[TroveError], **options: str | None
     ) -> bytes:
         """Put from many tasks under one condition; return the body of the only one to win."""
         won: list[bytes] = []

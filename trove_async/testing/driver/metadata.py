@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -40,7 +41,9 @@ HEADERS: dict[str, Any] = {
     "cache_control": "max-age=60, private",
     "content_disposition": "attachment; filename*=UTF-8''gr%C3%BC%C3%9F.txt",
     "content_encoding": "gzip",
+    "content_language": "de-CH, en",
 }
+EXPIRES = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
 TAGS = {"team": "storage", "cost centre": "a:b/c=d+e-f_g.h@i", "empty": ""}
 
 
@@ -92,6 +95,16 @@ class DriverMetadata(DriverTopic):
         assert await read(backend, bucket, "key") == b"not gzip at all"
 
     @pytest.mark.parametrize("way", ["put", "upload"])
+    async def test_expires_is_kept(self, backend: AsyncDriver, bucket: str, way: str) -> None:
+        needs(backend, "expires")
+        await self._make(backend, bucket, way, b"body", expires=EXPIRES)
+        async with backend.get(bucket, "key", GetOptions()) as reader:
+            assert reader.info.expires == EXPIRES
+        assert (await backend.head(bucket, "key")).expires == EXPIRES
+        await write(backend, bucket, "key", b"body")
+        assert (await backend.head(bucket, "key")).expires is None
+
+    @pytest.mark.parametrize("way", ["put", "upload"])
     async def test_tags_are_kept(self, backend: AsyncDriver, bucket: str, way: str) -> None:
         needs(backend, "tags")
         await self._make(backend, bucket, way, b"body", tags=TAGS)
@@ -110,6 +123,8 @@ class DriverMetadata(DriverTopic):
         assert info.cache_control is None
         assert info.content_disposition is None
         assert info.content_encoding is None
+        assert info.content_language is None
+        assert info.expires is None
 
     async def test_nothing_of_the_old_object_stays_with_the_new(
         self, backend: AsyncDriver, bucket: str
@@ -121,6 +136,7 @@ class DriverMetadata(DriverTopic):
         assert dict(info.metadata) == {"b": "3"}
         assert info.cache_control is None
         assert info.content_encoding is None
+        assert info.content_language is None
 
     async def test_put_keeps_nothing_of_the_borrowed_metadata(
         self, backend: AsyncDriver, bucket: str

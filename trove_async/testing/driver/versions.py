@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 
 from trove_async.errors import BucketNotFoundError, ObjectNotFoundError
-from trove_async.models import ListOptions
-from trove_async.testing._driving import delete, keys, read, versioned, versions, write
+from trove_async.models import CopyOptions, ListOptions, PutOptions
+from trove_async.testing._driving import copying, delete, keys, read, versioned, versions, write
 from trove_async.testing.driver._topic import DriverTopic, needs
 
 if TYPE_CHECKING:
@@ -91,6 +91,26 @@ class DriverVersions(DriverTopic):
             b"2",
             b"1",
         ]
+
+    async def test_version_that_is_not_the_latest_is_copied(
+        self, backend: AsyncDriver, keeping: str
+    ) -> None:
+        needs(backend, "versions", "server_copy", "metadata")
+        old = await write(backend, keeping, "key", b"old one")
+        await write(backend, keeping, "key", b"new")
+        options = CopyOptions(
+            source=old, put=PutOptions(metadata={"a": "1"}), version_id=old.version_id
+        )
+        for key in ("copy", "key"):
+            await copying(backend).copy(keeping, "key", keeping, key, options)
+            assert await read(backend, keeping, key) == b"old one"
+            assert (await backend.head(keeping, key)).metadata == {"a": "1"}
+        bodies = [
+            await read(backend, keeping, "key", version_id=one.version_id)
+            for one in await versions(backend, keeping)
+            if one.key == "key"
+        ]
+        assert bodies == [b"old one", b"new", b"old one"]
 
     async def test_delete_without_an_id_keeps_what_was(
         self, backend: AsyncDriver, keeping: str

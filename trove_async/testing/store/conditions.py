@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -18,7 +19,7 @@ from trove_async import (
 )
 from trove_async._concurrency import task_group
 from trove_async.testing._driving import assert_same, content
-from trove_async.testing.driver.metadata import HEADERS, METADATA, TAGS
+from trove_async.testing.driver.metadata import EXPIRES, HEADERS, METADATA, TAGS
 from trove_async.testing.store._topic import StoreTopic, claims
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ BREAKING: list[dict[str, Any]] = [
     {"cache_control": "a\nb"},
     {"content_disposition": "a\0b"},
     {"content_encoding": "a\rb"},
+    {"content_language": "a\nb"},
     {"storage_class": "a\nb"},
     {"metadata": {"name": "a\r\nb"}},
     {"metadata": {"na me": "a"}},
@@ -190,6 +192,26 @@ class StoreConditions(StoreTopic):
         info = await self._kept(store, bucket, 2, "headers", **{name: HEADERS[name]})
         if info is not None:
             assert getattr(info, name) == HEADERS[name]
+
+    @pytest.mark.parametrize("parts", [1, 2])
+    async def test_expires_is_kept_or_refused(self, store: Trove, bucket: str, parts: int) -> None:
+        given = EXPIRES.astimezone(timezone(timedelta(hours=2))).replace(microsecond=999_999)
+        info = await self._kept(store, bucket, parts, "expires", expires=given)
+        if info is not None:
+            assert info.expires == EXPIRES
+            assert info.expires.utcoffset() == timedelta(0)
+
+    async def test_expires_without_a_time_zone_is_refused(self, store: Trove, bucket: str) -> None:
+        with pytest.raises(ValueError, match="aware"):
+            await store.put(bucket, "key", b"", expires=EXPIRES.replace(tzinfo=None))
+        assert not await store.exists(bucket, "key")
+
+    @pytest.mark.parametrize("name", HEADERS)
+    async def test_empty_header_is_none(self, store: Trove, bucket: str, name: str) -> None:
+        empty: dict[str, Any] = {name: ""}
+        await store.put(bucket, "key", b"body", **empty)
+        told = getattr(await store.head(bucket, "key"), name)
+        assert told in {None, "application/octet-stream"}  # what some call "no type"
 
     async def test_storage_class_is_kept_or_refused(self, store: Trove, bucket: str) -> None:
         given = self.storage_class

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,7 @@ from trove_async import (
     PreconditionFailedError,
 )
 from trove_async.testing._driving import assert_same, content
+from trove_async.testing.driver.metadata import EXPIRES, HEADERS
 from trove_async.testing.store._topic import StoreTopic, claims
 
 if TYPE_CHECKING:
@@ -57,6 +58,21 @@ class StoreCopies(StoreTopic):
         await store.copy(bucket, "from", bucket, "to", metadata={"b": "2"})
         assert dict((await store.head(bucket, "to")).metadata) == {"b": "2"}
         assert dict((await store.head(bucket, "from")).metadata) == {"a": "1"}
+
+    async def test_copy_carries_the_headers_over(self, store: Trove, bucket: str) -> None:
+        start, end = await claims(store, bucket, "from"), await claims(store, bucket, "to")
+        given: dict[str, Any] = dict(HEADERS) if start.headers and end.headers else {}
+        if start.expires and end.expires:
+            given["expires"] = EXPIRES
+        await store.put(bucket, "from", b"body", **given)
+        await store.copy(bucket, "from", bucket, "to")
+        if end.metadata:
+            await store.copy(bucket, "to", bucket, "to", metadata={"a": "1"})
+        info = await store.head(bucket, "to")
+        assert {name: getattr(info, name) for name in given} == given
+        await store.move(bucket, "to", bucket, "moved")
+        info = await store.head(bucket, "moved")
+        assert {name: getattr(info, name) for name in given} == given
 
     async def test_copy_onto_itself_changes_the_metadata_only(
         self, store: Trove, bucket: str

@@ -1,0 +1,37 @@
+"""A service that takes several keys for one, and is not known to: nothing is lost by a move."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async import ObjectChangedError, Trove
+from trove_async.drivers import S3Driver
+
+if TYPE_CHECKING:
+    from trove_async.testing.servers import S3Server
+
+
+@pytest.mark.parametrize("to", ["p//q", "/p/q"])
+@pytest.mark.parametrize("checksums", [True, False])
+async def test_move_of_an_object_onto_itself_under_another_name_keeps_it(
+    seaweed: S3Server, to: str, *, checksums: bool
+) -> None:
+    driver = S3Driver(
+        region=seaweed.region,
+        endpoint_url=seaweed.endpoint_url,
+        access_key_id=seaweed.access_key_id,
+        secret_access_key=seaweed.secret_access_key,
+        checksums=checksums,
+        dialect="s3",
+    )
+    async with Trove(driver) as store:
+        await store.create_bucket("folding", exist_ok=True)
+        await store.put("folding", "p/q", b"keep me", metadata={"a": "b"})
+        with pytest.raises(ObjectChangedError, match="one object"):
+            await store.move("folding", "p/q", "folding", to)
+        assert await store.read("folding", "p/q") == b"keep me"
+        await store.move("folding", "p/q", "folding", "elsewhere")
+        assert await store.read("folding", "elsewhere") == b"keep me"
+        assert not await store.exists("folding", "p/q")

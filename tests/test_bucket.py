@@ -1,0 +1,124 @@
+"""A handle on one bucket does what the store does, and nothing else."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.store_fakes import Fake, store_of
+from tests.versioned_memory import VersionedMemory
+from trove_async import Bucket, InvalidNameError, NotSupportedError, Trove
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+METHODS = [
+    "put", "get", "read", "get_ranges", "head", "exists", "delete", "delete_many", "list",
+    "list_versions", "copy", "move", "presign_get", "presign_put", "explain",
+]  # fmt: skip
+NOT_OF_OBJECTS = {
+    "open", "aclose", "pool", "events", "backend", "backends", "bucket", "create_bucket",
+    "delete_bucket", "list_buckets", "health",
+}  # fmt: skip
+
+
+def test_every_object_method_of_a_store_is_one_of_a_bucket() -> None:
+    public = {name for name in vars(Trove) if not name.startswith("_")}
+    assert public == {*METHODS, *NOT_OF_OBJECTS}
+    assert {name for name in vars(Bucket) if not name.startswith("_")} == {*METHODS, "name"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_signature_is_the_stores_without_its_bucket(name: str) -> None:
+    mine = inspect.signature(getattr(Bucket, name))
+    theirs = inspect.signature(getattr(Trove, name))
+    dropped = {"bucket", "src_bucket", "dst_bucket"}
+    assert [one for one in mine.parameters.values() if one.name not in dropped] == [
+        one for one in theirs.parameters.values() if one.name not in dropped
+    ]
+    assert mine.return_annotation == theirs.return_annotation
+    assert ("dst_bucket" in mine.parameters) is (name in {"copy", "move"})
+
+
+async def test_objects_are_those_of_the_store() -> None:
+    driver = VersionedMemory()
+    driver.keeping.add("data")
+    async with store_of(driver) as store:
+        await store.create_bucket("data")
+        data = store.bucket("data")
+        info = await data.put("key", b"body", metadata={"a": "b"}, content_language="de")
+        assert info == await store.head("data", "key") == await data.head("key")
+        assert (info.metadata, info.content_language) == ({"a": "b"}, "de")
+        async with data.get("key", range=(1, None)) as reader:
+            assert await reader.read() == b"ody"
+        assert await data.read("key", range=(0, 2)) == b"bo"
+        assert await data.get_ranges("key", [(0, 1), (2, 4)]) == [b"b", b"dy"]
+        assert await data.exists("key", version_id=info.version_id)
+        assert not await data.exists("key", version_id="none")
+        assert [one.key for one in await data.list(prefix="k").all()] == ["key"]
+        assert [one.key async for one in data.list(delimiter="e")] == ["ke"]
+        assert [one.version_id for one in await data.list_versions().all()] == [info.version_id]
+        assert (await data.explain("key")).backend == "default"
+        with pytest.raises(NotSupportedError):
+            await data.presign_get("key")
+        with pytest.raises(NotSupportedError):
+            await data.presign_put("key")
+        await data.delete("key", if_match=info)
+        await data.put("a", b"")
+        await data.delete_many(["a", "b"])
+        assert await data.list().all() == []
+
+
+async def test_copies_and_moves_go_to_this_bucket_or_another() -> None:
+    async with store_of(Fake()) as store:
+        await store.create_bucket("data")
+        await store.create_bucket("other")
+        data, other = store.bucket("data"), store.bucket("other")
+        await data.put("key", b"body")
+        assert (await data.copy("key", "near")).bucket == "data"
+        assert (await data.copy("key", "far", dst_bucket="other")).bucket == "other"
+        moved = await data.move("near", "moved", dst_bucket=other, cache_control="no-store")
+        assert (moved.bucket, moved.cache_control) == ("other", "no-store")
+        assert [one.key for one in await data.list().all()] == ["key"]
+        assert [one.key for one in await other.list().all()] == ["far", "moved"]
+
+
+async def test_bucket_of_a_pinned_handle_is_pinned() -> None:
+    cold = Fake()
+    async with store_of(Fake(), backends={"cold": cold}) as store:
+        await store.create_bucket("data", backends="all")
+        await store.backend("cold").bucket("data").put("key", b"body")
+        assert cold.holds("data") == ["key"]
+        assert not await store.bucket("data").exists("key")
+        assert repr(store.backend("cold").bucket("data")) == (
+            "<Bucket 'data' of <Trove of default, cold pinned to 'cold'>>"
+        )
+
+
+BAD: list[Callable[[Trove], Any]] = [
+    lambda store: store.bucket(""),
+    lambda store: store.bucket("a/b"),
+    lambda store: store.backend("default").bucket(".."),
+]
+
+
+@pytest.mark.parametrize("act", BAD)
+def test_name_that_no_bucket_may_have_is_refused_at_once(act: Callable[[Trove], Any]) -> None:
+    with pytest.raises(InvalidNameError):
+        act(store_of(Fake()))
+
+
+def test_name_is_text() -> None:
+    with pytest.raises(TypeError, match="int"):
+        store_of(Fake()).bucket(5)  # type: ignore[arg-type]  # the point
+
+
+async def test_handle_may_be_made_before_the_store_is_open_and_the_bucket_exists() -> None:
+    store = store_of(Fake())
+    data = store.bucket("data")
+    async with store:
+        await store.create_bucket("data")
+        await data.put("key", b"")
+        assert await data.exists("key")

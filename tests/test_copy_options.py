@@ -1,0 +1,234 @@
+"""What copies and moves are told beside their names: what the copy is to have, and of which version."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.store_fakes import Fake, store_of
+from tests.versioned_memory import VersionedMemory
+from trove_async import (
+    BackendNotFoundError,
+    InvalidNameError,
+    NotSupportedError,
+    ObjectNotFoundError,
+    Trove,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+FACTS: dict[str, Any] = {
+    "content_type": "text/plain",
+    "metadata": {"colour": "blue"},
+    "tags": {"team": "a"},
+    "cache_control": "no-store",
+    "content_disposition": "attachment",
+    "content_encoding": "identity",
+    "content_language": "de-CH",
+    "expires": datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC),
+}
+OTHERS: dict[str, Any] = {
+    "content_type": "text/html",
+    "metadata": {"size": "1"},
+    "tags": {"team": "b"},
+    "cache_control": "max-age=1",
+    "content_disposition": "inline",
+    "content_encoding": "gzip",
+    "content_language": "en",
+    "expires": datetime(2032, 2, 3, 4, 5, 6, tzinfo=UTC),
+}
+NONE: dict[str, Any] = {"metadata": {}, "tags": {}}
+
+
+def facts_of(info: object) -> dict[str, Any]:
+    return {name: getattr(info, name) for name in FACTS}
+
+
+@pytest.fixture(params=["server copy", "streamed", "onto itself"])
+async def place(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Trove, str]]:
+    """A store, and the key to copy to."""
+    async with store_of(Fake(server_copy=request.param == "server copy")) as store:
+        await store.create_bucket("data")
+        yield store, "key" if request.param == "onto itself" else "copy"
+
+
+async def test_copy_keeps_what_the_source_has(place: tuple[Trove, str]) -> None:
+    store, key = place
+    await store.put("data", "key", b"body", **FACTS)
+    copied = await store.copy("data", "key", "data", key)
+    assert facts_of(copied) == facts_of(await store.head("data", key)) == FACTS
+
+
+@pytest.mark.parametrize("name", FACTS)
+async def test_copy_has_what_is_given_and_the_rest_of_the_source(
+    place: tuple[Trove, str], name: str
+) -> None:
+    store, key = place
+    await store.put("data", "key", b"body", **FACTS)
+    await store.copy("data", "key", "data", key, **{name: OTHERS[name]})
+    assert facts_of(await store.head("data", key)) == {**FACTS, name: OTHERS[name]}
+    assert await store.read("data", key) == b"body"
+
+
+@pytest.mark.parametrize("name", FACTS)
+async def test_empty_value_leaves_the_copy_without(place: tuple[Trove, str], name: str) -> None:
+    store, key = place
+    await store.put("data", "key", b"body", **FACTS)
+    empty = NONE.get(name, "")
+    await store.copy("data", "key", "data", key, **{name: empty})
+    told = facts_of(await store.head("data", key))
+    assert told == {**FACTS, name: NONE.get(name)}
+
+
+async def test_move_has_what_is_given() -> None:
+    async with store_of(Fake()) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", b"body", **FACTS)
+        moved = await store.move("data", "key", "data", "moved", **OTHERS)
+        assert facts_of(moved) == OTHERS
+        assert not await store.exists("data", "key")
+
+
+@pytest.mark.parametrize(
+    ("lacks", "given"),
+    [
+        ("headers", {"content_type": "a/b"}),
+        ("headers", {"content_language": "de"}),
+        ("tags", {"tags": {"a": "b"}}),
+        ("expires", {"expires": OTHERS["expires"]}),
+    ],
+)
+async def test_what_the_destination_cannot_keep_is_refused_before_the_source_is_read(
+    lacks: str, given: dict[str, Any]
+) -> None:
+    source, target = Fake(), Fake(**{lacks: False})
+    async with store_of(source, backends={"cold": target}, routes=[("*.cold", "cold")]) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"body")
+        source.calls.clear()
+        target.calls.clear()
+        with pytest.raises(NotSupportedError):
+            await store.copy("data", "key", "data", "key.cold", **given)
+        assert source.calls == target.calls == []
+
+
+async def test_what_the_source_has_and_the_destination_cannot_keep_is_refused_or_left_out() -> None:
+    target = Fake(expires=False)
+    async with store_of(Fake(), backends={"cold": target}, routes=[("*.cold", "cold")]) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"body", **FACTS)
+        with pytest.raises(NotSupportedError, match="expires"):
+            await store.copy("data", "key", "data", "key.cold")
+        assert target.holds("data") == []
+        copied = await store.copy("data", "key", "data", "key.cold", expires="")
+        assert facts_of(copied) == {**FACTS, "expires": None}
+
+
+async def test_source_is_read_from_the_backend_that_is_named() -> None:
+    cold = Fake()
+    async with store_of(Fake(), backends={"cold": cold}) as store:
+        await store.create_bucket("data", backends="all")
+        await store.put("data", "key", b"routed")
+        await store.backend("cold").put("data", "key", b"cold")
+        copied = await store.copy("data", "key", "data", "copy", source_backend="cold")
+        assert copied.backend == "default"
+        assert await store.read("data", "copy") == b"cold"
+        await store.move("data", "key", "data", "key", source_backend="cold")
+        assert await store.read("data", "key") == b"cold"
+        assert cold.holds("data") == []
+
+
+async def test_source_backend_that_is_not_there_is_refused_before_any_io() -> None:
+    driver = Fake()
+    async with store_of(driver) as store:
+        for act in (store.copy, store.move):
+            with pytest.raises(BackendNotFoundError, match="'default'"):
+                await act("data", "key", "data", "copy", source_backend="warm")
+            with pytest.raises(NotSupportedError, match="version"):
+                await act("data", "key", "data", "copy", source_version_id="v1")
+            with pytest.raises(InvalidNameError, match="version_id"):
+                await act("data", "key", "data", "copy", source_version_id="\n")
+    assert driver.calls == ["open", "aclose"]
+
+
+@pytest.fixture(params=["server copy", "streamed"])
+async def versioned(request: pytest.FixtureRequest) -> AsyncIterator[Trove]:
+    driver = VersionedMemory(server_copy=request.param == "server copy")
+    driver.keeping.add("data")
+    async with store_of(driver) as store:
+        await store.create_bucket("data")
+        yield store
+
+
+async def left(store: Trove) -> list[tuple[str, str]]:
+    return [(one.key, one.version_id) for one in await store.list_versions("data").all()]
+
+
+async def test_given_version_is_copied(versioned: Trove) -> None:
+    old = await versioned.put("data", "key", b"old", metadata={"is": "old"})
+    await versioned.put("data", "key", b"new")
+    copied = await versioned.copy("data", "key", "data", "copy", source_version_id=old.version_id)
+    assert await versioned.read("data", "copy") == b"old"
+    assert copied.metadata == {"is": "old"}
+
+
+async def test_version_that_is_not_there_is_not_copied(versioned: Trove) -> None:
+    await versioned.put("data", "key", b"new")
+    with pytest.raises(ObjectNotFoundError):
+        await versioned.copy("data", "key", "data", "copy", source_version_id="none")
+    assert not await versioned.exists("data", "copy")
+
+
+async def test_old_version_copied_onto_its_key_is_the_latest_again(versioned: Trove) -> None:
+    old = await versioned.put("data", "key", b"old", metadata={"is": "old"})
+    await versioned.put("data", "key", b"new")
+    restored = await versioned.copy("data", "key", "data", "key", source_version_id=old.version_id)
+    assert await versioned.read("data", "key") == b"old"
+    assert (await versioned.head("data", "key")).metadata == {"is": "old"}
+    assert len(await left(versioned)) == 3
+    again = await versioned.copy(
+        "data", "key", "data", "key", source_version_id=restored.version_id
+    )
+    assert again.version_id == restored.version_id
+    assert len(await left(versioned)) == 3
+
+
+async def test_version_of_a_deleted_object_is_copied(versioned: Trove) -> None:
+    old = await versioned.put("data", "key", b"old")
+    await versioned.delete("data", "key")
+    await versioned.copy("data", "key", "data", "key", source_version_id=old.version_id)
+    assert await versioned.read("data", "key") == b"old"
+
+
+async def test_move_of_a_version_deletes_that_version_only(versioned: Trove) -> None:
+    old = await versioned.put("data", "key", b"old")
+    new = await versioned.put("data", "key", b"new")
+    moved = await versioned.move("data", "key", "data", "moved", source_version_id=old.version_id)
+    assert await versioned.read("data", "moved") == b"old"
+    assert await versioned.read("data", "key") == b"new"
+    assert await left(versioned) == [("key", new.version_id), ("moved", moved.version_id)]
+
+
+async def test_move_of_a_version_onto_its_key_leaves_it_as_the_latest(versioned: Trove) -> None:
+    old = await versioned.put("data", "key", b"old")
+    new = await versioned.put("data", "key", b"new")
+    version_id = old.version_id
+    for _ in range(2):  # the second time it is the latest already
+        moved = await versioned.move("data", "key", "data", "key", source_version_id=version_id)
+        version_id = moved.version_id
+        assert await versioned.read("data", "key") == b"old"
+        assert await left(versioned) == [("key", version_id), ("key", new.version_id)]
+
+
+async def test_moved_id_that_names_no_single_version_deletes_no_copy() -> None:
+    async with store_of(VersionedMemory()) as store:  # its bucket keeps no versions: all are "null"
+        await store.create_bucket("data")
+        await store.put("data", "key", b"body")
+        await store.move("data", "key", "data", "key", source_version_id="null")
+        assert await store.read("data", "key") == b"body"
+        await store.move("data", "key", "data", "moved", source_version_id="null")
+        assert await store.read("data", "moved") == b"body"
+        assert not await store.exists("data", "key")

@@ -1,0 +1,76 @@
+"""Which responses are proved to describe one version."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from trove_async import ObjectInfo
+from trove_async._identity import can_pin, can_prove, is_same
+from trove_async.driver import Capabilities
+
+MOMENT = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def info(**facts: Any) -> ObjectInfo:
+    given = {"size": 5, "etag": None, "last_modified": MOMENT, **facts}
+    return ObjectInfo(bucket="data", key="key", **given)
+
+
+LATER = {"as_of": MOMENT + timedelta(seconds=1)}
+"""Of a response that was sent long enough after the change for its date to name one version."""
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "same"),
+    [
+        ({"etag": "a"}, {"etag": "a", "last_modified": MOMENT + timedelta(1)}, True),
+        ({"etag": "a"}, {"etag": "b"}, False),
+        ({"etag": "a", "version_id": "1"}, {"version_id": "1"}, False),
+        ({}, {"etag": "a"}, False),
+        ({"version_id": "1"}, {"version_id": "1"}, True),
+        ({"version_id": "1"}, {"version_id": "2"}, False),
+        ({"version_id": "1", **LATER}, {}, False),
+        ({"version_id": "null"}, {"version_id": "null"}, False),
+        ({"version_id": "null", **LATER}, {"version_id": "null"}, True),
+        ({**LATER}, {}, True),
+        ({**LATER}, {"size": 6}, False),
+        ({**LATER}, {"last_modified": MOMENT + timedelta(seconds=1)}, False),
+        ({"as_of": MOMENT + timedelta(milliseconds=999)}, {**LATER}, False),
+        ({}, {**LATER}, False),
+        ({"write_id": "w1"}, {"write_id": "w1"}, True),
+        ({"write_id": "w1"}, {"write_id": "w2"}, False),
+        ({**LATER}, {"write_id": "w2"}, False),
+        ({"write_id": "w1"}, {"write_id": "w1", "size": 6}, False),
+    ],
+)
+def test_versions_are_the_same_only_where_that_is_proved(
+    first: dict[str, Any], later: dict[str, Any], *, same: bool
+) -> None:
+    assert is_same(info(**first), info(**later)) is same
+    if same:
+        assert can_prove(info(**first))
+
+
+def test_nothing_proves_what_has_only_a_fresh_date() -> None:
+    assert not can_prove(info())
+    assert not can_prove(info(version_id="null", as_of=MOMENT))
+
+
+@pytest.mark.parametrize(
+    ("facts", "claims", "pinned"),
+    [
+        ({"etag": "a"}, {"get_conditions": True}, True),
+        ({"etag": "a"}, {"versions": True}, False),
+        ({"version_id": "1"}, {"get_conditions": True, "versions": True}, True),
+        ({"version_id": "1"}, {"get_conditions": True}, False),
+        ({"version_id": "null"}, {"versions": True}, False),
+        ({**LATER}, {"get_conditions": True, "versions": True}, False),
+    ],
+)
+def test_request_asks_for_one_version_by_what_the_backend_honours(
+    facts: dict[str, Any], claims: dict[str, bool], *, pinned: bool
+) -> None:
+    assert can_pin(info(**facts), Capabilities(**claims)) is pinned  # type: ignore[arg-type]  # flags only
