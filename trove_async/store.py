@@ -766,7 +766,7 @@ class Trove:
             NotSupportedError: The object's backend has no such URLs.
             ValueError: `expires` is not between 1 second and 7 days.
         """
-        _names.check_address(bucket, key)
+        _names.check(bucket, key)
         options = _checks.presign_options(expires, content_type=content_type)
         return await self._objects.presign("PUT", bucket, key, expires, options)
 
