@@ -29,6 +29,7 @@ from .errors import (
 )
 from .events import Event
 from .models import MiB
+from .paging import inside
 from .retry import Retries, RetryBudget
 
 if TYPE_CHECKING:
@@ -334,9 +335,10 @@ class Leaf:
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects."""
-        return await self.retrying(
+        page = await self.retrying(
             "list", bucket, None, lambda: self.answer(self.driver.list_page(bucket, options))
         )
+        return inside(page, options.prefix)
 
     # -- buckets ---------------------------------------------------------------------------------
 
@@ -449,9 +451,10 @@ class Leaf:
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects."""
         driver = cast("Versioned", self.driver)
-        return await self.retrying(
+        page = await self.retrying(
             "list_versions", bucket, None, lambda: self.answer(driver.version_page(bucket, options))
         )
+        return inside(page, options.prefix)
 
 
 def _done_if(kind: type[TroveError]) -> Callable[[TroveError], Awaitable[tuple[None] | None]]:

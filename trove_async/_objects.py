@@ -94,8 +94,8 @@ class Objects:
     def address(
         self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None
     ) -> Address:
-        """Check an object's names by themselves, and pack them."""
-        _names.check(bucket, key)
+        """Check the names of an object that may exist by themselves, and pack them."""
+        _names.check_address(bucket, key)
         _names.check_header("version_id", version_id)
         if backend is not None:
             self._core.check_backend(backend)
@@ -250,7 +250,7 @@ class Objects:
         self._core.check_usable()
 
         async def resolve(key: str) -> Backend:
-            _names.check_key(bucket, key)
+            _names.check_addressed_key(bucket, key)
             return await self._resolve(bucket, key)
 
         return Deletion(
@@ -411,7 +411,10 @@ class Objects:
         name = self._routing.resolve(bucket, key)
         if not isinstance(name, str):
             name = await name
-        return self._core.backends[name]
+        backend = self._core.backends[name]
+        if "." in key:
+            _checks.check_addressable(backend, key)
+        return backend
 
     async def _place(
         self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None

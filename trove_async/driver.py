@@ -111,6 +111,8 @@ class Capabilities:
         max_requests: Other calls that may be under way at once; None: any number.
         max_key_bytes: The most bytes of a key in UTF-8, at most 1,024.
         max_metadata_bytes: The most bytes of user metadata, names and values together.
+        dot_segments: Keys with ``.`` and ``..`` segments, which only other tools write, can be
+            read and deleted. Without it, no method is called with such a key.
     """
 
     put_if_none_match: bool = False
@@ -151,6 +153,7 @@ class Capabilities:
     max_requests: int | None = None
     max_key_bytes: int = 1024
     max_metadata_bytes: int = 2048
+    dot_segments: bool = False
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_ONE:  # with none of it, a put or a get would wait for ever

@@ -309,7 +309,7 @@ class Trove:
             NotSupportedError: The object's backend cannot honour an option.
         """
         _checks.progress(progress)
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         options = _checks.get_options(
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
@@ -346,7 +346,7 @@ class Trove:
             ValueError: `limit` is negative.
             Otherwise as `get`.
         """
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         options = _checks.get_options(
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
@@ -365,7 +365,7 @@ class Trove:
             ObjectChangedError: The object was replaced between two of the requests.
             Otherwise as `get`.
         """
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         wanted = [ByteRange.of(one) for one in ranges]
         return await self._objects.get_ranges(bucket, key, wanted)
 
@@ -382,7 +382,7 @@ class Trove:
             BucketNotFoundError: There is no such bucket.
             NotSupportedError: The object's backend keeps no versions.
         """
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         _names.check_header("version_id", version_id)
         return await self._objects.head(bucket, key, version_id)
 
@@ -414,7 +414,7 @@ class Trove:
             PreconditionFailedError: ``if_match`` and another version, or none, is there.
             NotSupportedError: The object's backend cannot honour an option.
         """
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         options = _checks.delete_options(
             version_id=version_id, if_match=if_match, write_id=self._core.new_write_id()
         )
@@ -516,6 +516,7 @@ class Trove:
             write_id=self._core.new_write_id(),
         )
         source = self._objects.address(src_bucket, src_key, source_backend, source_version_id)
+        _names.check(dst_bucket, dst_key)
         target = self._objects.address(dst_bucket, dst_key)
         return await self._objects.copy(source, target, changes, progress)
 
@@ -574,6 +575,7 @@ class Trove:
             write_id=self._core.new_write_id(),
         )
         source = self._objects.address(src_bucket, src_key, source_backend, source_version_id)
+        _names.check(dst_bucket, dst_key)
         target = self._objects.address(dst_bucket, dst_key)
         return await self._objects.move(source, target, changes, progress)
 
@@ -742,7 +744,7 @@ class Trove:
             NotSupportedError: The object's backend has no such URLs.
             ValueError: `expires` is not between 1 second and 7 days.
         """
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         options = _checks.presign_options(
             expires,
             version_id=version_id,
@@ -775,7 +777,7 @@ class Trove:
 
     async def explain(self, bucket: str, key: str) -> RouteDecision:
         """Tell where a key goes, by which rule, and why. No I/O but that of route functions."""
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         return await self._routing.explain(bucket, key)
 
     async def health(self) -> Mapping[str, Health]:

@@ -34,7 +34,9 @@ def http_date(text: str) -> datetime:
     found = _IMF_DATE.fullmatch(text)  # RFC 9110, 5.6.7: what servers write
     try:
         if found is None:  # what else they may
-            return parsedate_to_datetime(text).astimezone(UTC)
+            date = parsedate_to_datetime(text)
+            # "-0000" is UTC, too (RFC 5322, 3.3), and would be taken for this machine's zone.
+            return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
         day, month, year, hour, minute, second = found.groups()
         return datetime(
             int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=UTC

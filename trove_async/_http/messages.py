@@ -47,6 +47,11 @@ def parse_head(head: bytes) -> tuple[int, str, dict[str, str]]:
         name, value = name.lower(), value.strip(" \t")
         known = headers.get(name)
         headers[name] = value if known is None else f"{known}, {value}"
+    length = headers.get("content-length")
+    if length is not None and "," in length:
+        values = {value.strip() for value in length.split(",")}
+        if len(values) == 1:  # RFC 9110, 8.6: the same length several times counts once
+            headers["content-length"] = values.pop()
     return int(first[9:12]), first[:8], headers
 
 
@@ -60,10 +65,9 @@ def body_length(headers: Mapping[str, str]) -> int | None:
     length = headers.get("content-length")
     if length is None:
         return None
-    values = {value.strip() for value in length.split(",")}  # RFC 9110, 8.6: said twice, alike
-    if len(values) > 1:
+    if "," in length:
         raise no_http("it says two lengths")
-    return parse_number(values.pop().encode(), 10)
+    return parse_number(length.encode(), 10)
 
 
 def parse_number(digits: bytes, base: int) -> int:

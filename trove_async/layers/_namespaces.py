@@ -17,6 +17,7 @@ from trove_async.errors import (
     ObjectNotFoundError,
 )
 from trove_async.models import BucketInfo, DeleteOptions, ListOptions, Prefix, PutOptions
+from trove_async.paging import TokenCycle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -258,6 +259,7 @@ class Folders:
         """Return what comes next behind the prefix: names of folders, and of markers."""
         names: set[str] = set()
         options = ListOptions(prefix=prefix, delimiter="/")
+        cycle = TokenCycle()
         while True:
             try:
                 page = await driver.list_page(self._into, options)
@@ -271,6 +273,7 @@ class Folders:
                     names.add(name[len(prefix) :])
             if page.token is None:
                 return names
+            cycle.check(page.token, empty=not page.entries)
             options = replace(options, token=page.token)
 
     def _remember(self, bucket: str) -> None:

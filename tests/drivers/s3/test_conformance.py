@@ -98,8 +98,6 @@ SEAWEED_REFUSES = frozenset(
     or max(map(len, key.encode().split(b"/"))) > 255
 )
 SEAWEED_MANGLES = {
-    "test_listing_selects_what_is_asked_for": "SeaweedFS mangles U+FFFF in its tokens",
-    "test_listing_is_the_same_for_every_page_size": "SeaweedFS mangles U+FFFF in its tokens",
     "test_key_of_the_most_bytes_is_kept": "SeaweedFS takes no segment of more than 255 bytes",
     "test_versions_of_keys_that_no_xml_can_carry_have_their_names": (
         "SeaweedFS encodes no key in a listing of versions"
@@ -166,23 +164,10 @@ SEAWEED_MANGLES_IN_STORES = {
     "test_key_of_the_most_bytes_is_kept_and_a_longer_one_refused": (
         "SeaweedFS takes no segment of more than 255 bytes"
     ),
-    "test_listing_shows_what_is_asked_for": (
-        "SeaweedFS leaves out what lies below the key that it is to start after"
-    ),
 }
-SEAWEED_LOSES_ITS_PLACE = {
-    "test_cursor_goes_on_behind_every_entry": "SeaweedFS mangles U+FFFF in its tokens",
-    "test_pages_have_at_most_their_size": "SeaweedFS mangles U+FFFF in its tokens",
-}
-
-
-def one_by_one(case: dict[str, Any]) -> bool:
-    """Tell whether a page ends at the key with U+FFFF."""
-    return bool(case["page_size"] == 1) and case.get("options") != {"prefix": "a"}
 
 
 @strange(SEAWEED_MANGLES_IN_STORES)
-@strange(SEAWEED_LOSES_ITS_PLACE, where=one_by_one)
 class TestStoreOnSeaweed(StoreSuite):
     refused_keys = SEAWEED_REFUSES
 

@@ -330,3 +330,16 @@ async def test_bucket_that_was_seen_while_it_was_deleted_is_missing_after_that(p
         await driver.delete_bucket("data")
         with pytest.raises(BucketNotFoundError):
             await driver.head("data", "key")
+
+
+async def test_list_of_buckets_that_goes_round_in_circles_is_an_error(play: Any) -> None:
+    def page(token: str) -> FakeAnswer:
+        return answer(
+            body="<ListAllMyBucketsResult><Buckets><Bucket><Name>data</Name></Bucket></Buckets>"
+            f"<ContinuationToken>{token}</ContinuationToken></ListAllMyBucketsResult>"
+        )
+
+    _, opening = play(*map(page, ["a", "b", "c", "b", "c"]))
+    async with opening as driver:
+        with pytest.raises(BackendError, match="same page"):
+            await driver.list_buckets()

@@ -10,8 +10,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from trove_async.errors import BackendError, UnavailableError
+from trove_async.errors import UnavailableError
 from trove_async.models import VersionInfo, VersionPage
+from trove_async.paging import TokenCycle
 
 from ._listing import FROM, MOST, start_of
 from ._names import bucket_path, encode_query
@@ -40,14 +41,14 @@ async def version_page(
         query["startOffset"] = start
     path = f"{bucket_path(bucket)}/o"
     told: list[VersionInfo] = []
+    cycle = TokenCycle()
     while True:
         said = await client.ask("GET", path + encode_query(query))
         told += [one for one in _versions(said, bucket, backend) if one.key != after]
         token = said.get("nextPageToken")
         if not token or (told and told[0].key != told[-1].key):
             break
-        if token == query.get("pageToken"):
-            raise BackendError("the service's listing leads to the same page again and again")
+        cycle.check(token, empty=not said.get("items"))
         query["pageToken"] = token
     return _cut(told, options.limit, ended=not token)
 

@@ -17,7 +17,18 @@ from trove_async.models import BucketInfo
 
 from ._headers import of_whole
 from ._keys import bare_etag, decode_value, quoted_etag
-from ._xml import MalformedAnswer, carries, children, decode, escape, facts, name, parse
+from ._xml import (
+    DATE,
+    MalformedAnswer,
+    carries,
+    children,
+    decode,
+    escape,
+    facts,
+    moment,
+    name,
+    parse,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -278,14 +289,14 @@ def key_of(text: str, *, encoded: bool) -> str:
         raise MalformedAnswer("a key that is not UTF-8") from None
 
 
-_UTC = re.compile(r".*T.*Z")
+_IS_DATE = re.compile(DATE).fullmatch
 
 
 def date_of(text: str) -> datetime:
     """Return a time that an answer tells."""
     try:
-        if _UTC.fullmatch(text.strip()):
-            return datetime.fromisoformat(text.strip())
+        if _IS_DATE(text.strip()):
+            return moment(text.strip())
     except ValueError:
         pass
     raise MalformedAnswer(f"date {text[:40]!r}")

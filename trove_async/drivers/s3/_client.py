@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from trove_async._concurrency import in_thread
 from trove_async._http import WINDOW, http_date
-from trove_async.errors import IntegrityError, TroveError, UnavailableError
+from trove_async.errors import (
+    IntegrityError,
+    InvalidNameError,
+    TroveError,
+    UnavailableError,
+)
 from trove_async.models import MiB
 
 from ._answers import parse_error
 from ._failures import failure
-from ._keys import encode_path, encode_query, encode_value
+from ._keys import encode_path, encode_query, encode_value, sent_target
 from ._requests import check_bucket, presigned_headers, presigned_query
 from ._signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
 from ._xml import MalformedAnswer
@@ -50,6 +55,12 @@ _ELSEWHERE: Final = frozenset(
     }
 )
 
+_UNKNOWN_HEADER_STATUSES: Final = frozenset({400, 501})
+_UNKNOWN_HEADER_CODES: Final = frozenset(
+    {"", "InvalidArgument", "InvalidRequest", "NotImplemented", "UnsupportedHeader"}
+)
+"""How a service refuses a header that it does not know."""
+
 _TOLERATED: Final = 600.0
 """Seconds of skew below which no service minds: S3 refuses from 900 on (S3 API Reference, "Error
 responses": RequestTimeTooSkewed)."""
@@ -78,6 +89,14 @@ class Refused(NamedTuple):
     def error(self) -> TroveError:
         """Return it as one of ours."""
         return failure(self.status, self.code, self.message, self.headers)
+
+
+class _Signed(NamedTuple):
+    """How a request was signed."""
+
+    signer: Signer
+    credentials: Credentials
+    at: float
 
 
 class Client:
@@ -146,6 +165,7 @@ class Client:
                 target = f"{target}?{query}"
             credentials = await self._session.credentials()
             sent = {**self._headers, **headers}
+            signed_at = time.time() + self._skew
             sent |= signer.sign(
                 credentials,
                 method=method,
@@ -153,18 +173,39 @@ class Client:
                 host=origin.authority,
                 headers=sent,
                 payload_hash=payload_hash,
-                now=time.time() + self._skew,
+                now=signed_at,
             )
             answer = await self._transport.send(
-                method, origin, target, sent, views, patient=patient
+                method, origin, sent_target(target), sent, views, patient=patient
             )
             if answer.status < HTTPStatus.MULTIPLE_CHOICES:
                 return answer
             refused = await self.refused(answer)
-            lesson = await self._learn(refused, bucket, credentials, signer, learnt)
+            lesson = await self._learn(
+                refused, bucket, _Signed(signer, credentials, signed_at), learnt
+            )
             if lesson is None:
-                raise refused.error()
+                raise self._error(refused, bucket, headers)
             learnt.add(lesson)
+
+    def _error(
+        self, refused: Refused, bucket: str | None, headers: Mapping[str, str]
+    ) -> TroveError:
+        """Return our error, with what the request tells of its cause."""
+        unsaid = not refused.code and refused.status == HTTPStatus.BAD_REQUEST
+        if unsaid and bucket is not None and not _DNS_SAFE(bucket):
+            return InvalidNameError(
+                "the service refuses without a reason, perhaps the bucket's name: it has 3 to 63"
+                f" lower-case letters, digits, dots and hyphens ({refused.status})"
+            )
+        error = refused.error()
+        if (
+            refused.status in _UNKNOWN_HEADER_STATUSES
+            and refused.code in _UNKNOWN_HEADER_CODES
+            and any(name.startswith("x-amz-checksum-") for name in headers)
+        ):
+            error.message += ". If the service knows no checksums, give the driver checksums=False"
+        return error
 
     async def refused(self, answer: Answer) -> Refused:
         """Read an answer that is an error, and let go of it."""
@@ -248,8 +289,7 @@ class Client:
         self,
         refused: Refused,
         bucket: str | None,
-        credentials: Credentials,
-        signer: Signer,
+        signed: _Signed,
         learnt: Collection[str],
     ) -> str | None:
         """Return what was learnt that mends the request, and was not before; None: nothing."""
@@ -258,13 +298,13 @@ class Client:
         if (
             "time" not in learnt
             and (code in _SKEWED or (unsaid and status == HTTPStatus.FORBIDDEN))
-            and self._learn_time(refused.headers.get("date"))
+            and self._learn_time(refused.headers.get("date"), signed.at)
         ):
             return "time"
         if (
             "credentials" not in learnt
             and (code in _EXPIRED or (unsaid and status == HTTPStatus.BAD_REQUEST))
-            and await self._session.renewed(credentials) is not None
+            and await self._session.renewed(signed.credentials) is not None
         ):
             return "credentials"
         # Only Amazon's endpoint, in the region named, ever sees our signature: what a redirect names
@@ -276,21 +316,26 @@ class Client:
             and bucket is not None
             and self._endpoint.aws
             and region is not None
-            and region != signer.region
+            and region != signed.signer.region
             and _REGION(region)
         ):
             self._place(bucket, self._endpoint.in_region(region))
             return "region"
         return None
 
-    def _learn_time(self, date: str | None) -> bool:
+    def _learn_time(self, date: str | None, signed_at: float) -> bool:
+        """Take over the service's clock; return whether the request was signed at another time.
+
+        It is not compared with the skew that is known by now: another request, refused at the same
+        time as this one, may have taught it since this one was signed.
+        """
         try:
-            skew = http_date(date or "").timestamp() - time.time()
+            service = http_date(date or "").timestamp()
         except ValueError:
             return False
-        if abs(skew - self._skew) < _TOLERATED:
+        if abs(service - signed_at) < _TOLERATED:
             return False
-        self._skew = skew
+        self._skew = service - time.time()
         return True
 
     # -- bodies ----------------------------------------------------------------------------------------

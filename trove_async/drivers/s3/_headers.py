@@ -173,7 +173,7 @@ def info_from(
         storage_class=_text(headers, "x-amz-storage-class") or STANDARD,
         cache_control=_text(headers, "cache-control"),
         content_disposition=_text(headers, "content-disposition"),
-        content_encoding=_text(headers, "content-encoding"),
+        content_encoding=_content_encoding(_text(headers, "content-encoding")),
         content_language=_text(headers, "content-language"),
         expires=_http.expires_of(headers),
         checksums=checksums_from(headers) if whole else None,
@@ -183,6 +183,18 @@ def info_from(
         write_id=write_id,
         as_of=_as_of(headers) if etag is None else None,
     )
+
+
+def _content_encoding(value: str | None) -> str | None:
+    """Return the content's encoding, without that of the request that stored it.
+
+    S3 removes ``aws-chunked`` (S3 API Reference, "Transferring Payload in Multiple Chunks"); other
+    services store it, and hand out content that is not encoded so.
+    """
+    if value is None or "aws-chunked" not in value.lower():
+        return value
+    codings = [coding.strip() for coding in value.split(",")]
+    return ", ".join([coding for coding in codings if coding.lower() != "aws-chunked"]) or None
 
 
 def _text(headers: Mapping[str, str], name: str) -> str | None:
@@ -214,7 +226,7 @@ def put_info(
 ) -> ObjectInfo:
     """Return what is known of an object after the answer to the PUT of all of it.
 
-    Its date is the answer's own: S3 tells that of the object only when asked.
+    Its date is the response's own unless the service tells the object's, which S3 does not.
 
     Args:
         headers: As for `info_from`.
@@ -229,7 +241,7 @@ def put_info(
         key=key,
         size=size,
         etag=strong_etag(headers.get("etag")),
-        last_modified=answered_at(headers),
+        last_modified=_stored_at(headers),
         content_type=options.content_type,
         metadata=dict(options.metadata),
         tags=dict(options.tags),
@@ -265,6 +277,14 @@ def of_whole(checksum: str, kind: str | None) -> bool:
     return "-" not in checksum and kind in {None, "FULL_OBJECT"}
 
 
+def has_size(headers: Mapping[str, str]) -> bool:
+    """Return whether a response to a HEAD or GET tells the object's size.
+
+    A proxy that sends a body in chunks tells none (RFC 9112, 6.2).
+    """
+    return "content-length" in headers or "content-range" in headers
+
+
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
 
@@ -295,6 +315,11 @@ def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
     if not _LENGTH.fullmatch(length):
         raise MalformedAnswer(f"Content-Length {length[:40]!r}")
     return int(length), True
+
+
+def _stored_at(headers: Mapping[str, str]) -> datetime:
+    told = headers.get("last-modified")
+    return answered_at(headers) if told is None else http_date(told)
 
 
 def answered_at(headers: Mapping[str, str]) -> datetime:

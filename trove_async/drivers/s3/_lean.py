@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from trove_async._concurrency import for_each, in_thread
 from trove_async._http import Opened, range_header
-from trove_async.errors import BackendError, ObjectNotFoundError, TroveError, UnavailableError
+from trove_async.errors import (
+    ObjectNotFoundError,
+    RangeError,
+    TroveError,
+    UnavailableError,
+)
 from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo
+from trove_async.paging import TokenCycle
 
 from ._answers import (
     AnsweredError,
@@ -33,6 +39,7 @@ from ._headers import (
     answered_at,
     condition_headers,
     content_range,
+    has_size,
     info_from,
     object_headers,
     put_headers,
@@ -149,11 +156,17 @@ class LeanPlane:
             "GET", bucket, key, query=_version(options.version_id), headers=headers
         )
         try:
-            info = info_from(answer.headers, bucket=bucket, key=key, backend=self._backend)
-            part = content_range(answer.headers, answer.status)
+            said = answer.headers
+            if not has_size(said):
+                said = await self._sized(said, bucket, key, options.version_id)
+            info = info_from(said, bucket=bucket, key=key, backend=self._backend)
+            part = content_range(said, answer.status)
         except MalformedAnswer as error:
             answer.close()
             raise _malformed(error) from error
+        except BaseException:
+            answer.close()
+            raise
         return Opened(info, (0, info.size) if part is None else part[:2], answer)
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
@@ -164,10 +177,36 @@ class LeanPlane:
         answer.close()  # all of it is there; the tags may take long, or fail
         tagged = answer.headers.get("x-amz-tagging-count", "0") != "0"
         tags = await self._tags(bucket, key, version_id) if tagged else None
-        return await self._told(
-            answer,
-            lambda said: info_from(said, bucket=bucket, key=key, backend=self._backend, tags=tags),
-        )
+        said = answer.headers
+        if not has_size(said):
+            said = await self._sized(said, bucket, key, version_id)
+        try:
+            return info_from(said, bucket=bucket, key=key, backend=self._backend, tags=tags)
+        except MalformedAnswer as error:
+            raise _malformed(error) from error
+
+    async def _sized(
+        self, said: Mapping[str, str], bucket: str, key: str, version_id: str | None
+    ) -> Mapping[str, str]:
+        """Return a response's headers with the object's size, which the response does not tell.
+
+        The response to a range does, and is of the same version: its ETag is a condition.
+        """
+        headers = {"range": "bytes=0-0"}
+        etag = strong_etag(said.get("etag"))
+        if etag is not None:
+            headers["if-match"] = quoted_etag(etag)
+        try:
+            answer = await self._client.send(
+                "GET", bucket, key, query=_version(version_id), headers=headers
+            )
+        except RangeError:
+            return {**said, "content-length": "0"}
+        answer.close()
+        part = content_range(answer.headers, answer.status)
+        if part is None:
+            raise MalformedAnswer("nothing tells the object's size")
+        return {**said, "content-length": str(part[2])}
 
     async def _tags(self, bucket: str, key: str, version_id: str | None) -> Mapping[str, str]:
         query = {"tagging": ""}
@@ -435,14 +474,14 @@ class LeanPlane:
         """Return the buckets that these credentials own."""
         found: list[BucketInfo] = []
         query = ""
+        cycle = TokenCycle()
         while True:
             answer = await self._client.send("GET", None, query=query, headers={})
             page = await self._document(answer, parse_buckets)
             found.extend(page.buckets)
             if page.token is None:
                 return found
-            if query == encode_query({"continuation-token": page.token}):
-                raise BackendError("the service's list of buckets leads to the same page again")
+            cycle.check(page.token, empty=not page.buckets)
             query = encode_query({"continuation-token": page.token})
 
     # -- answers ---------------------------------------------------------------------------------------

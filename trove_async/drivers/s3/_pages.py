@@ -21,7 +21,7 @@ from trove_async.errors import BackendError
 from trove_async.models import ObjectInfo, Page, Prefix
 
 from ._keys import bare_etag, decode_value, strong_etag
-from ._xml import MalformedAnswer, carries, children, decode, facts, name, parse
+from ._xml import DATE, MalformedAnswer, carries, children, decode, facts, moment, name, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -72,7 +72,7 @@ def parse_page(body: bytes, *, bucket: str, backend: str) -> Page:
 
 
 def _made(listing: _Listing, bucket: str, backend: str) -> Page:
-    date, listed = datetime.fromisoformat, ObjectInfo.listed
+    utc, listed = datetime.fromisoformat, ObjectInfo.listed
     encoded = listing.encoded
     entries: list[Entry] = [
         listed(
@@ -81,7 +81,12 @@ def _made(listing: _Listing, bucket: str, backend: str) -> Page:
             int(size),
             backend=backend,
             find=_found,
-            raw=(date(last_modified), etag, storage_class),
+            raw=(
+                # Nearly every service writes a "Z", and a call a key counts.
+                utc(last_modified) if last_modified[-1] == "Z" else moment(last_modified),
+                etag,
+                storage_class,
+            ),
         )
         for _, key, last_modified, etag, size, storage_class in listing.objects
     ]
@@ -102,9 +107,8 @@ def _found(raw: tuple[datetime, str, str], name: str) -> object:
 
 # -- thorough --------------------------------------------------------------------------------------
 
-_DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z"
 _SIZE: Final = r"[0-9]{1,19}"
-_IS_DATE = re.compile(_DATE).fullmatch
+_IS_DATE = re.compile(DATE).fullmatch
 _IS_SIZE = re.compile(_SIZE).fullmatch
 
 
@@ -161,7 +165,7 @@ _ASCII: Final = r"[^<&\"\x00-\x1f\x7f-\U0010ffff]"
 _QUOTE: Final = r"(?:\"|&quot;|&#34;)"
 _CAPTURED: Final = {
     "Key": rf"<Key>({_TEXT}++)</Key>",
-    "LastModified": rf"<LastModified>({_DATE})</LastModified>",
+    "LastModified": rf"<LastModified>({DATE})</LastModified>",
     "ETag": rf"<ETag>{_QUOTE}({_ASCII}*+){_QUOTE}</ETag>",
     "Size": rf"<Size>({_SIZE})</Size>",
     "StorageClass": r"(?:<StorageClass>([A-Z0-9_]*+)</StorageClass>)?+",

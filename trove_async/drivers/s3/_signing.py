@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from trove_async.errors import ConfigError
 
-from ._keys import UNRESERVED, encode_value
+from ._keys import UNRESERVED, encode_value, sent_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -233,7 +233,7 @@ class Signer:
         lines = "".join(f"{name}:{values[name]}\n" for name in names)
         canonical = f"{method}\n{path}\n{query}\n{lines}\n{signed}\n{UNSIGNED_PAYLOAD}"
         signature = _signature(key, stamp, canonical)
-        return f"{scheme}://{host}{path}?{query}&X-Amz-Signature={signature}"
+        return f"{scheme}://{host}{sent_target(path)}?{query}&X-Amz-Signature={signature}"
 
     def _learn(self, shape: tuple[object, ...]) -> _Layout:
         """Work out, and remember, the layout for requests of this shape (see `sign`)."""

@@ -12,12 +12,12 @@ import anyio
 from trove_async._concurrency import finished, for_each
 from trove_async._services import conditioned, made
 from trove_async.errors import (
-    BackendError,
     IntegrityError,
     ObjectNotFoundError,
     TroveError,
     UnavailableError,
 )
+from trove_async.paging import TokenCycle
 
 from ._plane import UploadId
 
@@ -136,6 +136,7 @@ async def abort_forgotten(plane: Plane, bucket: str, older_than: float) -> int:
     aborted = 0
     after: tuple[str, str] | None = None
     before: datetime | None = None
+    cycle = TokenCycle()
 
     async def abort(upload: OpenUpload) -> None:
         nonlocal aborted
@@ -152,8 +153,5 @@ async def abort_forgotten(plane: Plane, bucket: str, older_than: float) -> int:
         )
         if page.next_markers is None:
             return aborted
-        if page.next_markers == after:
-            raise BackendError(
-                "the service's list of uploads leads to the same page again and again"
-            )
+        cycle.check(repr(page.next_markers), empty=not page.uploads)
         after = page.next_markers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -17,6 +18,10 @@ _ILLEGAL = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U001
 _ESCAPED = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
 )
+
+
+DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
+"""A date in a document: in UTC, but for services that write their own zone."""
 
 
 class MalformedAnswer(ValueError):  # noqa: N818 - it says what was got
@@ -69,6 +74,18 @@ def facts(element: Element) -> dict[str, str]:
 def carries(text: str) -> bool:
     """Tell whether XML 1.0 can carry a text: most control characters have no form in it."""
     return _ILLEGAL(text) is None
+
+
+def moment(date: str) -> datetime:
+    """Return the moment that a `DATE` names, in UTC, which it is in where it names no zone.
+
+    Raises:
+        ValueError: There is no such day or time.
+    """
+    named = datetime.fromisoformat(date)
+    if named.tzinfo is UTC:
+        return named
+    return named.replace(tzinfo=UTC) if named.tzinfo is None else named.astimezone(UTC)
 
 
 def escape(text: str) -> str:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from trove_async._concurrency import Permits, in_thread
 from trove_async._http import Reader, transport_over
 from trove_async._services import KnownBuckets, Permit, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
-    BackendError,
     BucketNotFoundError,
     ClosedError,
     ConfigError,
@@ -24,22 +23,26 @@ from trove_async.errors import (
     PermissionDeniedError,
 )
 from trove_async.models import NOTHING_FIXED, DeleteResult, GiB, MiB, Page, TiB, VersionPage
+from trove_async.paging import TokenCycle
 
 from . import _buckets
 from ._client import Client
 from ._control import ControlPlane
 from ._copying import Copier
 from ._defaults import Defaults, check_owner
-from ._dialects import UNKNOWN, dialect_of
+from ._dialects import UNKNOWN, DialectName, Service
+from ._directories import holds_none, page_of
 from ._lean import LeanPlane
+from ._oddities import is_usual
 from ._pages import check_order
+from ._probing import KeyProbe
 from ._session import Endpoint, Identity, Session
 from ._uploads import PartedUpload, abort_forgotten
 from ._versions import page_of_all
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Hashable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from trove_async._http import Opened, Transport
@@ -56,7 +59,7 @@ if TYPE_CHECKING:
     )
 
     from ._client import AddressingStyle
-    from ._dialects import DialectName
+    from ._dialects import Dialect
     from ._plane import Plane
     from ._sdk import SdkPlane
     from ._sdk_client import SdkClient
@@ -103,9 +106,13 @@ class S3Driver:
         payload_signing: Whether a body's SHA-256 is signed, at half a second or more of CPU a GiB.
             None: only over plain http. False there: the CRC-32C shows what breaks on the way, and
             nothing shows what somebody on the way has changed together with it.
-        dialect: How the service speaks: ``"s3"``, as Amazon's, or ``"seaweedfs"``, which lists in
-            another order and cannot hold all keys. ``"auto"``: it is asked when the driver is
-            opened; one that does not answer then is taken to list in no order.
+        dialect: How the service deviates from Amazon S3. ``"s3"``: it lists in order and keeps
+            every key. ``"seaweedfs"``: it lists in another order and cannot hold all keys.
+            ``"auto"``: the service is recognised when the driver is opened. One that does not
+            respond then is asked again when it matters; its listings are in no order. One that is
+            not recognised is expected to list in order. Before a key with an empty segment, a
+            leading or trailing slash or a backslash is first written to it or deleted, a small
+            object ``trove-probe-…`` is put beside it and deleted again, once a kind of key.
         tls: Whom to trust, for a service with a certificate of its own making.
         proxy: The URL of an HTTP proxy to send everything through.
         data_plane: ``"lean"``: requests are signed and sent by this driver. ``"sdk"``: by
@@ -157,8 +164,8 @@ class S3Driver:
             raise ConfigError("addressing_style is 'auto', 'path' or 'virtual'")
         if max_connections < 1 or parallel_parts < 1:
             raise ConfigError("max_connections and parallel_parts are at least 1")
-        if dialect not in {"auto", "s3", "seaweedfs"}:
-            raise ConfigError("dialect is 'auto', 's3' or 'seaweedfs'")
+        if dialect not in get_args(DialectName):
+            raise ConfigError(f"dialect is one of {', '.join(map(repr, get_args(DialectName)))}")
         if data_plane == "sdk" and tls is not None:
             raise ConfigError("the SDK takes no tls: set AWS_CA_BUNDLE")
         if data_plane not in {"lean", "sdk"}:
@@ -192,13 +199,14 @@ class S3Driver:
         self._checksums = checksums
         self._payload_signing = payload_signing
         self._dialect_name: DialectName = dialect
-        self._dialect = UNKNOWN
+        self._service: Service | None = None
         self._tls = tls
         self._proxy = proxy
         self._data_plane = data_plane
         self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
         self._capabilities = self._claimed()
         self._open: Plane | None = None
+        self._transport: Transport | None = None
         self._control: ControlPlane | None = None
         self._known = KnownBuckets(self._head_bucket)
         self._others = Permits(max_connections, "connection for other requests")
@@ -213,6 +221,10 @@ class S3Driver:
     def capabilities(self) -> Capabilities:
         """What it can honour; what depends on the endpoint is settled once it is open."""
         return self._capabilities
+
+    @property
+    def _dialect(self) -> Dialect:
+        return UNKNOWN if self._service is None else self._service.dialect
 
     def _claimed(self) -> Capabilities:
         aws = self._endpoint.aws
@@ -245,6 +257,8 @@ class S3Driver:
             ordered=self._dialect.ordered,
             exact_keys=aws,
             private_namespace=not aws,
+            # The SDK sends a path with its dots, which a proxy may resolve to another key.
+            dot_segments=self._dialect.dot_segments and self._data_plane == "lean",
             max_reads=self._max_connections,
             max_writes=self._max_connections,
         )
@@ -256,13 +270,16 @@ class S3Driver:
         session = Session(self._identity)
         self._endpoint = endpoint = self._defaults.checked(await session.endpoint())
         self._permit_seconds = context.timeout.permit
-        transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)
-        self._open = lean = self._lean(transport, session, context)
-        self._dialect = await dialect_of(self._dialect_name, endpoint, transport)
+        self._transport = transport = transport_over(
+            context.timeout, tls=self._tls, proxy=self._proxy
+        )
+        self._open = self._lean(transport, session, context)
+        self._service = Service(self._dialect_name, endpoint, transport)
+        await self._service.recognise()
         self._control = ControlPlane(lambda: self._sdk_client(session, context))
         if self._data_plane == "sdk":
-            await lean.aclose()
             self._open = await self._by_sdk(await self._control.client(), context)
+        self._probe = KeyProbe(self._service, self._open)
         self._copier = Copier(self._open, self._known.exists)
         self._capabilities = self._claimed()
 
@@ -323,13 +340,12 @@ class S3Driver:
         """Close all connections."""
         plane, self._open = self._open, None
         control, self._control = self._control, None
+        transport, self._transport = self._transport, None
         self._known = KnownBuckets(self._head_bucket)
-        try:
-            if control is not None:
-                await control.aclose()
-        finally:
-            if plane is not None:
-                await plane.aclose()
+        async with AsyncExitStack() as closing:  # the last one first, each whatever the others do
+            for one in (transport, plane, control):
+                if one is not None:
+                    closing.push_async_callback(one.aclose)
 
     @property
     def client(self) -> Awaitable[Any]:
@@ -372,7 +388,8 @@ class S3Driver:
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request. See `AsyncDriver.put`."""
-        self._check_key(bucket, key)
+        if self._is_doubtful(key):
+            await self._check_key(bucket, key)
         options = self._defaults.applied(options)
         if not options.conditional:
             return await self._plane.put_object(bucket, key, views, options)
@@ -386,14 +403,14 @@ class S3Driver:
         return Reader(self._get, bucket, key, options)
 
     async def _get(self, bucket: str, key: str, options: GetOptions) -> Opened:
-        if self._dialect.directories:
+        if self._is_doubtful(key):
             await self._check_held(bucket, key)
         return await self._plane.get_object(bucket, key, options)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of the object, its tags included. See `AsyncDriver.head`."""
         async with Permit(self._others, self._permit_seconds):
-            if self._dialect.directories:
+            if self._is_doubtful(key):
                 await self._check_held(bucket, key)
             try:
                 return await self._plane.head_object(bucket, key, version_id)
@@ -410,8 +427,8 @@ class S3Driver:
         async with Permit(self._others, self._permit_seconds):
             with conditioned(options):
                 try:
-                    if self._dialect.directories:
-                        await self._check_held(bucket, key)
+                    if self._is_doubtful(key):
+                        await self._check_held(bucket, key, deletes=True)
                     await self._plane.delete_object(bucket, key, options)
                 except ObjectNotFoundError:
                     if options.if_match is not None:
@@ -420,7 +437,10 @@ class S3Driver:
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 1,000 keys in one request. See `BulkDeleting.delete_many`."""
         async with Permit(self._others, self._permit_seconds):
-            held = [key for key in keys if self._dialect.refuses(key) is None]
+            for key in keys:
+                if not is_usual(key):
+                    await self._probe.dialect_for_writing(bucket, key)
+            held = [key for key in keys if self._dialect.hides(key) is None]
             results = await self._plane.delete_objects(bucket, held) if held else []
         if len(held) == len(keys):
             return results
@@ -429,12 +449,23 @@ class S3Driver:
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
-        return await self._page(self._plane.list_objects, bucket, options)
+        ask = self._plane.list_objects
+        if self._service is not None:
+            await self._service.recognise()
+        if self._dialect.directories:
+            if holds_none(options.prefix):
+                await self._check_bucket(bucket)
+                return Page(entries=())
+            ask = partial(page_of, ask)
+        return await self._page(ask, bucket, options)
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`."""
         ask = self._plane.list_versions
         if self._dialect.directories:
+            if holds_none(options.prefix):
+                await self._check_bucket(bucket)
+                return VersionPage(entries=())
             ask = partial(page_of_all, ask)
         return await self._page(ask, bucket, options)
 
@@ -442,10 +473,13 @@ class S3Driver:
         self, ask: Callable[[str, ListOptions], Awaitable[P]], bucket: str, options: ListOptions
     ) -> P:
         async with Permit(self._others, self._permit_seconds):
-            page = await _asked(ask, bucket, options)
+            cycle = TokenCycle(options.token)
+            page = await ask(bucket, options)
+            cycle.check(page.token, empty=not page.entries)
             while not page.entries and page.token is not None:
-                page = await _asked(ask, bucket, replace(options, token=page.token))
-        if self._dialect.ordered:
+                page = await ask(bucket, replace(options, token=page.token))
+                cycle.check(page.token, empty=not page.entries)
+        if self._capabilities.ordered:
             check_order(page, options)
         return page
 
@@ -453,16 +487,25 @@ class S3Driver:
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
         """Open an upload in parts. See `Uploading.upload`."""
-        self._check_key(bucket, key)
-        return PartedUpload(self._plane, bucket, key, self._defaults.applied(options))
+        upload = PartedUpload(self._plane, bucket, key, self._defaults.applied(options))
+        return self._checked(upload, bucket, key) if self._is_doubtful(key) else upload
+
+    @asynccontextmanager
+    async def _checked(self, upload: PartedUpload, bucket: str, key: str) -> AsyncIterator[Upload]:
+        await self._check_key(bucket, key)
+        async with upload as opened:
+            yield opened
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Copy on the service's side. See `Copying.copy`."""
-        self._check_key(dst_bucket, dst_key)
         options = replace(options, put=self._defaults.applied(options.put))
         async with Permit(self._others, self._permit_seconds):
+            if self._is_doubtful(dst_key):
+                await self._check_key(dst_bucket, dst_key)
+            if self._is_doubtful(src_key):
+                await self._check_held(src_bucket, src_key)
             return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def presign(
@@ -474,24 +517,38 @@ class S3Driver:
         options: PresignOptions = NOTHING_FIXED,
     ) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
-        self._check_key(bucket, key)
+        if self._is_doubtful(key):
+            if method == "PUT":
+                await self._check_key(bucket, key)
+            else:
+                _check(self._dialect, bucket, key)
         return await self._plane.presign(method, bucket, key, math.ceil(expires), options)
 
-    def _check_key(self, bucket: str, key: str) -> None:
-        """Raise InvalidNameError for a key that the service would mangle."""
-        why = self._dialect.refuses(key)
-        if why is not None:
-            raise InvalidNameError(
-                f"the service cannot hold this key: {why}", bucket=bucket, key=key
-            )
+    def _is_doubtful(self, key: str) -> bool:
+        """Return whether the service might not keep a key as it is."""
+        return not is_usual(key) or self._dialect.refuses(key) is not None
 
-    async def _check_held(self, bucket: str, key: str) -> None:
-        """Raise for a key that the service would take for another one: it has none of that name."""
-        why = self._dialect.refuses(key)
+    async def _check_key(self, bucket: str, key: str) -> None:
+        """Raise InvalidNameError for a key that the service would store under another name."""
+        _check(await self._probe.dialect_for_writing(bucket, key), bucket, key)
+
+    async def _check_held(self, bucket: str, key: str, *, deletes: bool = False) -> None:
+        """Raise ObjectNotFoundError for a key that the service takes for another one."""
+        if deletes:
+            dialect = await self._probe.dialect_for_writing(bucket, key)
+        else:
+            dialect = await self._probe.dialect_for_reading(bucket, key)
+        why = dialect.hides(key)
+        maybe_directory = dialect.directories and key.endswith("/") and not deletes
+        if why is None and maybe_directory and not await self._probe.has_exactly(bucket, key):
+            why = "it has a directory of that name at most"
         if why is not None:
-            if not await self._known.exists(bucket):
-                raise BucketNotFoundError("no such bucket", bucket=bucket)
-            raise ObjectNotFoundError(f"the service holds no such keys: {why}")
+            await self._check_bucket(bucket)
+            raise ObjectNotFoundError(f"the service holds no such object: {why}")
+
+    async def _check_bucket(self, bucket: str) -> None:
+        if not await self._known.exists(bucket):
+            raise BucketNotFoundError("no such bucket", bucket=bucket)
 
     async def gc_uploads(self, bucket: str, *, older_than: float) -> int:
         """Abort the bucket's uploads in parts that nobody ended; return how many.
@@ -562,10 +619,7 @@ class S3Driver:
         return await _buckets.head(self._plane, bucket)
 
 
-async def _asked(
-    ask: Callable[[str, ListOptions], Awaitable[P]], bucket: str, options: ListOptions
-) -> P:
-    page = await ask(bucket, options)
-    if page.token is not None and page.token == options.token:
-        raise BackendError("the service's listing leads to the same page again and again")
-    return page
+def _check(dialect: Dialect, bucket: str, key: str) -> None:
+    why = dialect.refuses(key)
+    if why is not None:
+        raise InvalidNameError(f"the service cannot hold this key: {why}", bucket=bucket, key=key)
