@@ -129,8 +129,10 @@ async def copy(
         if onto_itself and changes.none:
             _check_conditions(info, changes)
             copied = info
-        elif source.backend.driver is target.backend.driver and _copies(target):
+        elif source.backend.driver is target.backend.driver and _copies(target, options):
             copied = await _on_server(source, target, info, options, missing)
+        elif onto_itself:
+            return info, await _rewritten(target, info, options, put)
         else:
             return info, await _through_here(source, info, put(options))
     if progress is not None:
@@ -142,8 +144,15 @@ def _chooses_class(place: Place) -> bool:
     return place.backend.capabilities.storage_class
 
 
-def _copies(place: Place) -> bool:
-    return place.backend.capabilities.server_copy
+def _copies(place: Place, options: PutOptions) -> bool:
+    """Return whether the backend copies by itself and honours all options of this copy."""
+    can = place.backend.capabilities
+    return (
+        can.server_copy
+        and (can.copy_conditions or not options.conditional)
+        and (can.copy_tags or not options.tags)
+        and (options.size or 0) <= can.max_copy
+    )
 
 
 async def remove_source(source: Place, info: ObjectInfo) -> None:
@@ -224,6 +233,21 @@ async def _through_here(source: Place, info: ObjectInfo, put: Put) -> ObjectInfo
         # Verified against the source's checksum on its way out, against the target's on its
         # way in: the last bytes are sent only if the whole was right.
         return await put.run(source_of(Verified(reader)))
+
+
+async def _rewritten(
+    place: Place, info: ObjectInfo, options: PutOptions, put: Callable[[PutOptions], Put]
+) -> ObjectInfo:
+    """Put an object's own body back with other options; never over a version put meanwhile."""
+    pins = place.backend.capabilities.put_if_match and not options.conditional
+    if not pins or not info.etag:
+        return await _through_here(place, info, put(options))
+    try:
+        return await _through_here(place, info, put(replace(options, if_match=info.etag)))
+    except ObjectChangedError:
+        raise
+    except PreconditionFailedError as error:
+        raise _source_changed(place) from error
 
 
 @contextmanager
