@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import trove_async
-from trove_async.testing import servers
+from trove_async.testing import _processes, servers
 from trove_async.testing.servers import GCSServer, S3Server, fake_gcs, moto, seaweedfs
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def test_nothing_is_left_of_a_server_that_was_stopped(
         assert ended(connection)
     assert list(tmp_path.iterdir()) == []
     _, port = address(server.endpoint_url)
-    assert list(servers._SOCKETS.glob(f"seaweedfs-*-{port}.sock")) == []
+    assert list(_processes.SOCKETS.glob(f"seaweedfs-*-{port}.sock")) == []
 
 
 def ended(connection: socket.socket) -> bool:
