@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 
     from ._answers import Stored, UploadsPage
     from ._client import Client
+    from ._dialects import Service
 
 T = TypeVar("T")
 
@@ -93,6 +94,7 @@ class LeanPlane:
         transport: What it sends over; closed with the plane.
         backend: For `ObjectInfo.backend`.
         region: Where new buckets are made.
+        service: The service, for how it deviates.
         owner: The account that the source of a copy must belong to.
         checksums: Whether bodies are sent with a CRC-32C.
     """
@@ -103,6 +105,7 @@ class LeanPlane:
         transport: Transport,
         backend: str,
         region: str,
+        service: Service,
         *,
         owner: str | None,
         checksums: bool,
@@ -112,6 +115,7 @@ class LeanPlane:
         self._transport = transport
         self._backend = backend
         self._region = region
+        self._service = service
         self._checksums = checksums
         # The service tells checksums only if it is asked to.
         self._asking = {"x-amz-checksum-mode": "ENABLED"} if checksums else {}
@@ -126,7 +130,11 @@ class LeanPlane:
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request."""
+        headers: Mapping[str, str]
         headers = put_headers(options) if self._checksums else _unsummed(options)
+        rewrite = self._service.dialect.headers
+        if rewrite is not None:
+            headers = rewrite(headers)
         answer = await self._client.send("PUT", bucket, key, headers=headers, views=views)
         size = sum(map(len, views))
 
@@ -302,13 +310,16 @@ class LeanPlane:
     ) -> ObjectInfo:
         """Copy an object in one request."""
         source = options.source.located(bucket=src_bucket, key=src_key)
-        headers = {
+        headers: Mapping[str, str] = {
             **object_headers(options.put),
             **condition_headers(options.put),
             **source_headers(source, self._owner),
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
+        rewrite = self._service.dialect.headers
+        if rewrite is not None:
+            headers = rewrite(headers)
         # Not every service begins to answer while it works, and Leaf grants it time by the size.
         answer = await self._client.send("PUT", bucket, key, headers=headers, patient=True)
         said = answer.headers
@@ -325,7 +336,14 @@ class LeanPlane:
             # puts the parts' checksums together, and compares the whole's.
             headers["x-amz-checksum-algorithm"] = "CRC32C"
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
-        answer = await self._client.send("POST", bucket, key, query="uploads", headers=headers)
+        rewrite = self._service.dialect.headers
+        answer = await self._client.send(
+            "POST",
+            bucket,
+            key,
+            query="uploads",
+            headers=headers if rewrite is None else rewrite(headers),
+        )
         return UploadId(bucket, key, await self._document(answer, parse_upload_id))
 
     async def upload_part(

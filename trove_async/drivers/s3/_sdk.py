@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         VersionPage,
     )
 
+    from ._dialects import Service
     from ._sdk_client import SdkClient
     from ._session import Endpoint
 
@@ -63,6 +64,7 @@ class SdkPlane:
         client: The SDK's, open; it is closed with the plane.
         endpoint: Where to.
         backend: The backend's name.
+        service: The service, for how it deviates.
         owner: The account that buckets must belong to.
         checksums: Whether bodies are sent with a CRC-32C.
     """
@@ -72,6 +74,7 @@ class SdkPlane:
         client: SdkClient,
         endpoint: Endpoint,
         backend: str,
+        service: Service,
         *,
         owner: str | None,
         checksums: bool,
@@ -81,6 +84,7 @@ class SdkPlane:
         self._call = client.call
         self._endpoint = endpoint
         self._backend = backend
+        self._service = service
         self._owner = owner
         self._owned = {} if owner is None else {"ExpectedBucketOwner": owner}
         self._checksums = checksums
@@ -102,7 +106,7 @@ class SdkPlane:
             Bucket=bucket,
             Key=key,
             Body=b"".join(views),
-            **parameters(put_headers(kept)),
+            **parameters(self._spoken(put_headers(kept))),
             **self._owned,
         )
         size = sum(map(len, views))
@@ -284,7 +288,7 @@ class SdkPlane:
             "create_multipart_upload",
             Bucket=bucket,
             Key=key,
-            **parameters(object_headers(options)),
+            **parameters(self._spoken(object_headers(options))),
             **kind,
             **self._owned,
         )
@@ -420,6 +424,10 @@ class SdkPlane:
             if not answer.get("ContinuationToken"):
                 return found
             token = {"ContinuationToken": answer["ContinuationToken"]}
+
+    def _spoken(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        rewrite = self._service.dialect.headers
+        return headers if rewrite is None else rewrite(headers)
 
     def _stored(
         self,

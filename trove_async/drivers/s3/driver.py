@@ -32,7 +32,7 @@ from trove_async.paging import TokenCycle
 
 from ._client import Client
 from ._control import ControlPlane
-from ._copying import Copier
+from ._copying import MAX_COPY, Copier
 from ._dialects import UNKNOWN, DialectName, Service
 from ._directories import holds_none, page_of
 from ._lean import LeanPlane
@@ -111,11 +111,13 @@ class S3Driver:
         payload_signing: Whether a body's SHA-256 is signed, at half a second or more of CPU a GiB.
             None: only over plain http. False there: the CRC-32C shows what breaks on the way, and
             nothing shows what somebody on the way has changed together with it.
-        dialect: How the service deviates from Amazon S3. ``"s3"``: it lists in order and keeps
-            every key. ``"seaweedfs"``: it lists in another order and cannot hold all keys.
-            ``"auto"``: the service is recognised when the driver is opened. One that does not
-            respond then is asked again when it matters; its listings are in no order. One that is
-            not recognised is expected to list in order. Before a key with an empty segment, a
+        dialect: How the service deviates from Amazon S3. ``"s3"``: it lists in order, keeps every
+            key and honours conditions and tags everywhere. ``"seaweedfs"``: it lists in another
+            order and cannot hold all keys. ``"ceph"``: it drops conditions and tags of uploads in
+            parts and of copies. ``"auto"``: the service is recognised when the driver is opened.
+            One that does not respond then is asked again when it matters; its listings are in no
+            order. One that is not recognised is expected to list in order, and conditions go to it
+            on single requests only. Before a key with an empty segment, a
             leading or trailing slash or a backslash is first written to it or deleted, a small
             object ``trove-probe-…`` is put beside it and deleted again, once a kind of key.
         tls: Whom to trust, for a service with a certificate of its own making.
@@ -208,17 +210,22 @@ class S3Driver:
         return UNKNOWN if self._service is None else self._service.dialect
 
     def _claimed(self) -> Capabilities:
-        aws = self._endpoint.aws
+        aws, dialect = self._endpoint.aws, self._dialect
+        lean = self._data_plane == "lean"
         return Capabilities(
             put_if_none_match=True,
             put_if_match=True,
+            commit_conditions=dialect.commit_conditions,
+            copy_conditions=dialect.copy_conditions,
             get_conditions=True,
-            delete_if_match=self._dialect.delete_if_match,
+            delete_if_match=dialect.delete_if_match,
             ranges=True,
-            checksums=frozenset({"crc32c"}) if self._checksums else frozenset(),
+            checksums=frozenset({"crc32c"} if self._checksums and dialect.checksums else ()),
             metadata=True,
             headers=True,
             tags=True,
+            upload_tags=dialect.upload_tags,
+            copy_tags=dialect.copy_tags,
             storage_class=True,
             upload=True,
             parallel_parts=self._parallel_parts,
@@ -226,14 +233,16 @@ class S3Driver:
             min_part=_MIN_PART,
             max_part=_MAX_PART,
             max_parts=_MAX_PARTS,
-            streamed_parts=self._data_plane == "lean",
+            streamed_parts=lean,
             max_put=_MAX_PART,
             max_object=_MAX_OBJECT,
-            server_copy=True,
+            # The SDK sends no header of Ceph's own, and without it a copy pins no version.
+            server_copy=lean or dialect.headers is None,
+            max_copy=_MAX_OBJECT if dialect.part_conditions else MAX_COPY,
             bulk_delete=_BULK,
             presign=True,
             versions=True,
-            ordered=self._dialect.ordered,
+            ordered=dialect.ordered,
             private_namespace=not aws,
             # The SDK sends a path with its dots, which a proxy may resolve to another key.
             dot_segments=self._dialect.dot_segments and self._data_plane == "lean",
@@ -251,17 +260,19 @@ class S3Driver:
         self._transport = transport = transport_over(
             context.timeout, tls=self._tls, proxy=self._proxy
         )
-        self._open = self._lean(transport, session, context)
         self._service = Service(self._dialect_name, endpoint, transport)
+        self._open = self._lean(transport, session, context, self._service)
         await self._service.recognise()
         self._control = ControlPlane(lambda: self._sdk_client(session, context))
         if self._data_plane == "sdk":
-            self._open = await self._by_sdk(await self._control.client(), context)
+            self._open = await self._by_sdk(await self._control.client(), context, self._service)
         self._probe = KeyProbe(self._service, self._open)
         self._copier = Copier(self._open, self._known.exists)
         self._capabilities = self._claimed()
 
-    def _lean(self, transport: Transport, session: Session, context: DriverContext) -> LeanPlane:
+    def _lean(
+        self, transport: Transport, session: Session, context: DriverContext, service: Service
+    ) -> LeanPlane:
         headers = {"accept-encoding": "identity", "user-agent": "trove-async"}
         if self._owner is not None:
             headers["x-amz-expected-bucket-owner"] = self._owner
@@ -280,6 +291,7 @@ class S3Driver:
             transport,
             context.backend,
             endpoint.region,
+            service,
             owner=self._owner,
             checksums=self._checksums,
         )
@@ -298,11 +310,14 @@ class S3Driver:
         await client.open()
         return client
 
-    async def _by_sdk(self, client: SdkClient, context: DriverContext) -> SdkPlane:
+    async def _by_sdk(
+        self, client: SdkClient, context: DriverContext, service: Service
+    ) -> SdkPlane:
         plane: SdkPlane = (await in_thread(import_module, f"{_ROOMS}._sdk")).SdkPlane(
             client,
             self._endpoint,
             context.backend,
+            service,
             owner=self._owner,
             checksums=self._checksums,
         )
