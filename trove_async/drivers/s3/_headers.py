@@ -320,8 +320,16 @@ def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
 
 
 def _stored_at(headers: Mapping[str, str]) -> datetime:
-    told = headers.get("last-modified")
-    return answered_at(headers) if told is None else http_date(told)
+    """Return when an object was stored, as the response to its PUT tells it, or about when.
+
+    A date that makes no sense is no failure: the object is stored.
+    """
+    for name in ("last-modified", "date"):
+        date = headers.get(name)
+        if date is not None:
+            with suppress(MalformedAnswer):
+                return http_date(date)
+    return datetime.now(UTC)
 
 
 def answered_at(headers: Mapping[str, str]) -> datetime:

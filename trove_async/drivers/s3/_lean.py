@@ -50,7 +50,7 @@ from ._headers import (
 )
 from ._keys import encode_query, quoted_etag
 from ._pages import parse_page
-from ._plane import UploadId
+from ._plane import UntoldError, UploadId
 from ._requests import crc32c_of, source_headers
 from ._versions import parse_versions, versioning_body, versions_query
 from ._xml import MalformedAnswer
@@ -136,15 +136,18 @@ class LeanPlane:
         if rewrite is not None:
             headers = rewrite(headers)
         answer = await self._client.send("PUT", bucket, key, headers=headers, views=views)
-        size = sum(map(len, views))
-
-        def info(said: Mapping[str, str]) -> ObjectInfo:
-            stored_etag(said)
-            return put_info(
-                said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
-            )
-
-        return await self._told(answer, info)
+        answer.close()
+        info = put_info(
+            answer.headers,
+            bucket=bucket,
+            key=key,
+            size=sum(map(len, views)),
+            options=options,
+            backend=self._backend,
+        )
+        if not answer.headers.get("etag"):
+            raise UntoldError(info)
+        return info
 
     async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
         """Open an object's body; the caller closes it."""
@@ -322,9 +325,15 @@ class LeanPlane:
             headers = rewrite(headers)
         # Not every service begins to answer while it works, and Leaf grants it time by the size.
         answer = await self._client.send("PUT", bucket, key, headers=headers, patient=True)
-        said = answer.headers
-        stored = await self._document(answer, parse_copied)
-        return self._made(bucket, key, said, stored, size=source.stored_size, options=options.put)
+        info = put_info(
+            answer.headers,
+            bucket=bucket,
+            key=key,
+            size=source.stored_size,
+            options=options.put,
+            backend=self._backend,
+        )
+        return await self._made(answer, parse_copied, info)
 
     # -- uploads ---------------------------------------------------------------------------------------
 
@@ -419,9 +428,15 @@ class LeanPlane:
             views=[memoryview(body)],
             patient=True,
         )
-        said = answer.headers
-        stored = await self._document(answer, parse_completed)
-        return self._made(upload.bucket, upload.key, said, stored, size=size, options=options)
+        info = put_info(
+            answer.headers,
+            bucket=upload.bucket,
+            key=upload.key,
+            size=size,
+            options=options,
+            backend=self._backend,
+        )
+        return await self._made(answer, parse_completed, info)
 
     async def abort_upload(self, upload: UploadId) -> None:
         """Let an upload go."""
@@ -512,20 +527,24 @@ class LeanPlane:
         except MalformedAnswer as error:
             raise _malformed(error) from error
 
-    def _made(
-        self,
-        bucket: str,
-        key: str,
-        said: Mapping[str, str],
-        stored: Stored,
-        *,
-        size: int,
-        options: PutOptions,
+    async def _made(
+        self, answer: Answer, parse: Callable[[bytes], Stored], info: ObjectInfo
     ) -> ObjectInfo:
-        """Return what is known of an object that the service has put together."""
-        info = put_info(
-            said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
-        )
+        """Return what is known of an object that the service has put together.
+
+        Raises:
+            UntoldError: The document is no error, and does not say what was made.
+        """
+
+        def told(body: bytes) -> Stored | None:
+            try:
+                return parse(body)
+            except MalformedAnswer:
+                return None
+
+        stored = await self._document(answer, told)
+        if stored is None:
+            raise UntoldError(info)
         return replace(
             info,
             etag=stored.etag,

@@ -25,10 +25,9 @@ from ._headers import (
     object_headers,
     put_headers,
     put_info,
-    stored_etag,
 )
 from ._keys import bare_etag, quoted_etag
-from ._plane import UploadId
+from ._plane import UntoldError, UploadId
 from ._requests import crc32c_of, source_headers
 from ._sdk_client import SdkBody, edge
 from ._sdk_terms import elements, parameters, upload_parameters, version, whole_checksums
@@ -110,11 +109,12 @@ class SdkPlane:
             **self._owned,
         )
         size = sum(map(len, views))
-        with edge():
-            stored_etag(said)
-            return put_info(
-                said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
-            )
+        info = put_info(
+            said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
+        )
+        if not said.get("etag"):
+            raise UntoldError(info)
+        return info
 
     async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
         """Open an object's body; the caller closes it."""
@@ -438,15 +438,16 @@ class SdkPlane:
         options: PutOptions,
     ) -> ObjectInfo:
         """Return what is known of an object that the service has put together."""
-        with edge():
-            info = put_info(
-                said,
-                bucket=upload.bucket,
-                key=upload.key,
-                size=size,
-                options=options,
-                backend=self._backend,
-            )
+        info = put_info(
+            said,
+            bucket=upload.bucket,
+            key=upload.key,
+            size=size,
+            options=options,
+            backend=self._backend,
+        )
+        if not told.get("ETag"):
+            raise UntoldError(info)
         modified = told.get("LastModified")
         return replace(
             info,

@@ -37,6 +37,7 @@ from ._dialects import UNKNOWN, DialectName, Service
 from ._directories import holds_none, page_of
 from ._lean import LeanPlane
 from ._oddities import is_usual
+from ._plane import UntoldError, settled
 from ._probing import KeyProbe
 from ._session import Endpoint, Identity, Session
 from ._uploads import PartedUpload, abort_forgotten
@@ -379,10 +380,13 @@ class S3Driver:
         """Store an object in one request. See `AsyncDriver.put`."""
         if self._is_doubtful(key):
             await self._check_key(bucket, key)
-        if not options.conditional:
-            return await self._plane.put_object(bucket, key, views, options)
-        with conditioned(options):
-            return await self._plane.put_object(bucket, key, views, options)
+        try:
+            if not options.conditional:
+                return await self._plane.put_object(bucket, key, views, options)
+            with conditioned(options):
+                return await self._plane.put_object(bucket, key, views, options)
+        except UntoldError as untold:
+            return await settled(self._plane, untold.info)
 
     def get(
         self, bucket: str, key: str, options: GetOptions
