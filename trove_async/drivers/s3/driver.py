@@ -41,7 +41,7 @@ from ._plane import UntoldError, settled
 from ._probing import KeyProbe
 from ._session import Endpoint, Identity, Session
 from ._uploads import PartedUpload, abort_forgotten
-from ._versions import page_of_all
+from ._versions import page_behind_markers, page_of_all, page_of_whole_keys
 
 if TYPE_CHECKING:
     import ssl
@@ -458,8 +458,9 @@ class S3Driver:
             if holds_none(options.prefix):
                 await self._check_bucket(bucket)
                 return VersionPage(entries=())
-            ask = partial(page_of_all, ask)
-        return await self._page(ask, bucket, options)
+            return await self._page(partial(page_of_all, ask), bucket, options)
+        page = page_behind_markers if self._dialect.version_markers else page_of_whole_keys
+        return await self._page(partial(page, ask), bucket, options)
 
     async def _page(
         self, ask: Callable[[str, ListOptions], Awaitable[P]], bucket: str, options: ListOptions
