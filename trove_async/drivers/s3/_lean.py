@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import replace
+from functools import partial
 from hashlib import md5
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -16,12 +17,14 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo
+from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo, Page, VersionPage
 from trove_async.paging import TokenCycle
 
 from ._answers import (
     AnsweredError,
     SentPart,
+    UnclearError,
+    UploadsPage,
     can_name,
     complete_body,
     create_bucket_body,
@@ -57,6 +60,7 @@ from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from trove_async._http import Answer, Transport
     from trove_async.driver import PartSource
@@ -65,16 +69,15 @@ if TYPE_CHECKING:
         DeleteOptions,
         GetOptions,
         ListOptions,
-        Page,
         PutOptions,
-        VersionPage,
     )
 
-    from ._answers import Stored, UploadsPage
+    from ._answers import Stored
     from ._client import Client
     from ._dialects import Service
 
 T = TypeVar("T")
+Listing = TypeVar("Listing", Page, VersionPage, UploadsPage)
 
 _DOCUMENT: Final = 16 * MiB
 """More than any answer has: a listing of 1,000 of the longest keys, all encoded, is a quarter."""
@@ -276,7 +279,6 @@ class LeanPlane:
         """Return a page of a listing."""
         query = {
             "list-type": "2",
-            "encoding-type": "url",
             "max-keys": str(min(options.limit, 1000)),
         }
         if options.prefix:
@@ -287,17 +289,16 @@ class LeanPlane:
             query["continuation-token"] = options.token
         elif options.start_after is not None:
             query["start-after"] = options.start_after
-        answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
-        return await self._document(
-            answer, lambda body: parse_page(body, bucket=bucket, backend=self._backend)
+        return await self._listed(
+            bucket, query, partial(parse_page, bucket=bucket, backend=self._backend)
         )
 
     async def list_versions(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return a page of a listing of versions."""
-        query = encode_query(versions_query(options))
-        answer = await self._client.send("GET", bucket, query=query, headers={})
-        return await self._document(
-            answer, lambda body: parse_versions(body, bucket=bucket, backend=self._backend)
+        return await self._listed(
+            bucket,
+            versions_query(options),
+            partial(parse_versions, bucket=bucket, backend=self._backend),
         )
 
     async def set_versioning(self, bucket: str, *, enabled: bool) -> None:
@@ -451,14 +452,10 @@ class LeanPlane:
 
     async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
         """Return a page of the uploads that nobody has completed or aborted."""
-        query = {"uploads": "", "encoding-type": "url"}
+        query = {"uploads": ""}
         if after is not None:
             query |= {"key-marker": after[0], "upload-id-marker": after[1]}
-        answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
-        said = answer.headers
-        return await self._document(
-            answer, lambda body: replace(parse_uploads(body), now=answered_at(said))
-        )
+        return await self._listed(bucket, query, parse_uploads)
 
     async def presign(self, method: str, bucket: str, key: str, expires: int) -> str:
         """Return a URL that carries a signature."""
@@ -502,6 +499,25 @@ class LeanPlane:
                 return found
             cycle.check(page.token, empty=not page.buckets)
             query = encode_query({"continuation-token": page.token})
+
+    async def _listed(
+        self, bucket: str, query: Mapping[str, str], parse: Callable[..., Listing]
+    ) -> Listing:
+        """Return a page of a listing, with keys as they are.
+
+        Encoded keys are asked for. Some services encode them without saying so, and some do not
+        encode them: an answer that leaves it open is asked for again, not encoded.
+        """
+        encoded = encode_query({**query, "encoding-type": "url"})
+        answer = await self._client.send("GET", bucket, query=encoded, headers={})
+        try:
+            page = await self._document(answer, partial(parse, asked=True))
+        except UnclearError:
+            answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
+            page = await self._document(answer, parse)
+        if isinstance(page, UploadsPage):
+            return replace(page, now=_now(answer))
+        return page
 
     # -- answers ---------------------------------------------------------------------------------------
 
@@ -551,6 +567,13 @@ class LeanPlane:
             last_modified=stored.last_modified or info.last_modified,
             checksums=stored.checksums,
         )
+
+
+def _now(answer: Answer) -> datetime:
+    try:
+        return answered_at(answer.headers)
+    except MalformedAnswer as error:
+        raise _malformed(error) from error
 
 
 def _malformed(error: MalformedAnswer) -> UnavailableError:

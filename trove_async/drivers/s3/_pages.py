@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from trove_async.models import ObjectInfo, Page, Prefix
 
+from ._answers import check_clear
 from ._keys import bare_etag, decode_value
 from ._xml import DATE, MalformedAnswer, carries, children, decode, facts, moment, name, parse
 
@@ -45,7 +46,7 @@ class _Listing(NamedTuple):
     token: str | None
 
 
-def parse_page(body: bytes, *, bucket: str, backend: str) -> Page:
+def parse_page(body: bytes, *, bucket: str, backend: str, asked: bool = False) -> Page:
     """Return the entries, objects and prefixes in one bytewise order, and the next page's token.
 
     Keys are decoded if the answer says that they are encoded (``EncodingType``), the token never.
@@ -54,15 +55,19 @@ def parse_page(body: bytes, *, bucket: str, backend: str) -> Page:
         body: The answer.
         bucket: For `ObjectInfo.bucket`.
         backend: For `ObjectInfo.backend`.
+        asked: Whether encoded keys were asked for.
 
     Raises:
         MalformedAnswer: The answer is no such page, or not all of it.
+        UnclearError: They were, and the answer does not say whether it encodes them.
     """
     text = decode(body)
     try:
         listing = _quick(text)
     except _UnusualError:
         listing = _thorough(text)
+    if asked and not listing.encoded:
+        check_clear([*(key for _, key, *_ in listing.objects), *listing.prefixes])
     try:
         return _made(listing, bucket, backend)
     except ValueError as error:  # no such day, or a key that is not UTF-8

@@ -16,7 +16,7 @@ from trove_async.errors import NotSupportedError
 from trove_async.models import ListOptions, VersionInfo, VersionPage
 from trove_async.paging import TokenCycle, whole_keys
 
-from ._answers import NAMESPACE, date_of, key_of, result_of
+from ._answers import NAMESPACE, check_clear, date_of, key_of, result_of
 from ._keys import bare_etag
 from ._xml import MalformedAnswer, facts, name
 
@@ -38,7 +38,6 @@ def versions_query(options: ListOptions) -> dict[str, str]:
     """Return the query of ListObjectVersions."""
     query = {
         "versions": "",
-        "encoding-type": "url",
         "max-keys": str(min(options.limit, _MOST)),
     }
     if options.prefix:
@@ -59,15 +58,17 @@ def markers(options: ListOptions) -> tuple[str | None, str | None]:
     return key, version_id
 
 
-def parse_versions(body: bytes, *, bucket: str, backend: str) -> VersionPage:
+def parse_versions(body: bytes, *, bucket: str, backend: str, asked: bool = False) -> VersionPage:
     """Return a page of ListObjectVersions, its keys decoded if the answer encodes them.
 
     Args:
         body: The answer.
         bucket: For `VersionInfo.bucket`.
         backend: For `VersionInfo.backend`.
+        asked: Whether encoded keys were asked for.
 
     Raises:
+        UnclearError: They were, and the answer does not say whether it encodes them.
         AnsweredError: It is an error.
         MalformedAnswer: It is no such page, or not all of it.
     """
@@ -75,6 +76,8 @@ def parse_versions(body: bytes, *, bucket: str, backend: str) -> VersionPage:
     page = facts(root)
     encoded = page.get("EncodingType", "").strip() == "url"
     told = [item for item in root if name(item) in {_VERSION, _MARKER}]
+    if asked and not encoded:
+        check_clear([facts(item).get("Key", "") for item in told])
     entries = [
         _version(facts(item), bucket, backend, encoded=encoded, deleted=name(item) == _MARKER)
         for item in told
