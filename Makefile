@@ -22,7 +22,7 @@ CEPH := ceph-common ceph-mon ceph-osd radosgw
 ceph-test: .venv/test  ## the conformance suites against a real Ceph gateway: Debian's packages
 	@command -v ceph ceph-mon ceph-osd radosgw >/dev/null || \
 		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends $(CEPH); }
-	$(BIN)/python -m pytest -m ceph tests/drivers/s3 tests/testing
+	$(BIN)/python -m pytest -m ceph --numprocesses=2 --dist=loadscope tests/drivers/s3 tests/testing
 
 browser-test: .venv/browser  ## the media page in a headless Chromium: Debian's chromium and chromium-driver
 	$(BIN)/python -m pytest -m browser tests/browser

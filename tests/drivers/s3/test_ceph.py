@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from tests.drivers.s3.script import FACTS, answer
 from trove_async.drivers.s3._ceph import cautious_headers, ceph_headers
 from trove_async.drivers.s3._headers import info_from, object_headers
-from trove_async.models import CopyOptions, ObjectInfo, PutOptions
+from trove_async.models import CopyOptions, ListOptions, ObjectInfo, PutOptions
 from trove_async.testing.driver.metadata import METADATA
 
 if TYPE_CHECKING:
@@ -132,3 +134,57 @@ def test_names_that_the_gateway_would_change_are_kept(
 def test_headers_that_need_no_change_have_none() -> None:
     headers = object_headers(PutOptions(metadata={"a-b": "1"}, content_type="text/plain"))
     assert ceph_headers(headers) == headers
+
+
+# -- listings that start inside a common prefix ----------------------------------------------------
+
+PREFIXES = "<CommonPrefixes><Prefix>{}</Prefix></CommonPrefixes>"
+
+
+def listing(content: str) -> str:
+    return f"<ListBucketResult><IsTruncated>false</IsTruncated>{content}</ListBucketResult>"
+
+
+async def test_prefix_inside_which_a_listing_starts_is_told(play: Any) -> None:
+    within = listing(
+        "<Contents><Key>b-/z</Key><LastModified>2025-01-01T00:00:00Z</LastModified>"
+        "<ETag>&quot;e&quot;</ETag><Size>1</Size></Contents>"
+    )
+    script, opening = play(
+        answer(body=within),
+        answer(body=listing(PREFIXES.format("c/"))),
+        endpoint_url="http://h:9",
+        dialect="ceph",
+    )
+    options = ListOptions(delimiter="/", start_after="b-/x", limit=10)
+    async with opening as driver:
+        page = await driver.list_page("data", options)
+        assert [one.key for one in page.entries] == ["b-/"]
+        page = await driver.list_page("data", replace(options, token=page.token))
+        assert ([one.key for one in page.entries], page.token) == (["c/"], None)
+    first, second = [parse_qs(urlsplit(url).query) for _, url, _, _ in script.sent]
+    assert (first["prefix"], first["start-after"]) == (["b-/"], ["b-/x"])
+    assert "delimiter" not in first
+    assert second["continuation-token"] == ["b-/"]
+
+
+async def test_prefix_that_has_nothing_behind_the_start_is_not_told(play: Any) -> None:
+    _, opening = play(
+        answer(body=listing("")),
+        answer(body=listing(PREFIXES.format("c/"))),
+        endpoint_url="http://h:9",
+        dialect="ceph",
+    )
+    async with opening as driver:
+        page = await driver.list_page("data", ListOptions(delimiter="/", start_after="b/z"))
+        assert [one.key for one in page.entries] == ["c/"]
+
+
+@pytest.mark.parametrize("dialect", ["s3", "ceph"])
+async def test_listing_that_starts_inside_a_prefix_is_in_order(play: Any, dialect: str) -> None:
+    told = answer(body=listing(PREFIXES.format("b-/") + PREFIXES.format("c/")))
+    asked = [answer(body=listing("")), told] if dialect == "ceph" else [told]
+    _, opening = play(*asked, endpoint_url="http://h:9", dialect=dialect)
+    async with opening as driver:
+        page = await driver.list_page("data", ListOptions(delimiter="/", start_after="b-/x"))
+        assert [one.key for one in page.entries] == ["b-/", "c/"]

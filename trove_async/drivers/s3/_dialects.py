@@ -58,6 +58,7 @@ class Dialect:
         part_conditions: It honours the condition on the source of a part that is copied.
         checksums: It keeps the checksums that it is sent.
         version_markers: A listing of versions goes on correctly behind a version that is gone.
+        starts_within: A listing that starts inside a common prefix tells that prefix.
         headers: Rewrites the headers of a request that stores something.
     """
 
@@ -74,6 +75,7 @@ class Dialect:
     part_conditions: bool = True
     checksums: bool = True
     version_markers: bool = True
+    starts_within: bool = True
     headers: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
 
     def knows(self, oddity: Oddity) -> bool:
@@ -132,6 +134,7 @@ CEPH: Final = Dialect(
     part_conditions=False,
     checksums=False,
     version_markers=False,
+    starts_within=False,
     headers=ceph_headers,
 )
 """Ceph's Object Gateway. Version 16.2 ignores what is False here, without an error."""

@@ -27,9 +27,10 @@ from trove_async.errors import (
     ObjectNotFoundError,
     PermissionDeniedError,
 )
-from trove_async.models import DeleteResult, GiB, MiB, Page, TiB, VersionPage
+from trove_async.models import DeleteResult, GiB, MiB, Page, Prefix, TiB, VersionPage
 from trove_async.paging import TokenCycle
 
+from ._ceph import page_from_within
 from ._client import Client
 from ._control import ControlPlane
 from ._copying import MAX_COPY, Copier
@@ -449,6 +450,8 @@ class S3Driver:
                 await self._check_bucket(bucket)
                 return Page(entries=())
             ask = partial(page_of, ask)
+        elif not self._dialect.starts_within:
+            ask = partial(page_from_within, ask)
         return await self._page(ask, bucket, options)
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
@@ -625,8 +628,12 @@ def _check(dialect: Dialect, bucket: str, key: str) -> None:
 def _check_order(page: Page | VersionPage, options: ListOptions) -> None:
     """Raise if the service does not list in the order that merged listings rely on."""
     keys = list(map(_key_of, page.entries))
-    if options.start_after is not None and options.token is None and keys:
-        keys.insert(0, options.start_after)
+    start = options.start_after
+    if start is not None and options.token is None and keys:
+        first = page.entries[0]
+        # A listing may start inside a common prefix, which is less than where it starts.
+        if not (isinstance(first, Prefix) and start.startswith(first.prefix)):
+            keys.insert(0, start)
     if any(map(gt, keys, islice(keys, 1, None))):
         raise BackendError(
             "the service does not list keys in bytewise order: give the driver dialect='seaweedfs'"
