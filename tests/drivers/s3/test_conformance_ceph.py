@@ -43,6 +43,13 @@ REFERS_TO_NO_CHARACTERS = {
 }
 
 
+LISTS_NO_CHARACTERS = dict.fromkeys(
+    ("test_listing_selects_what_is_asked_for", "test_listing_is_the_same_for_every_page_size"),
+    "Ceph writes what XML cannot carry into prefixes and tokens; the SDK cannot read it",
+)
+
+
+@strange(LISTS_NO_CHARACTERS)
 @strange(REFERS_TO_NO_CHARACTERS, where=lambda case: case["key"] in {"bell\a", "\uffff"})
 class TestCephBySdk(KeepsVersions, DriverSuite):
     """The same driver, with everything sent through aiobotocore."""
