@@ -8,9 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, answer
+from tests.drivers.s3.script import FACTS, answer, refusal
 from trove_async.drivers.s3._ceph import cautious_headers, ceph_headers
 from trove_async.drivers.s3._headers import info_from, object_headers
+from trove_async.errors import BucketNotFoundError
 from trove_async.models import CopyOptions, ListOptions, ObjectInfo, PutOptions
 from trove_async.testing.driver.metadata import METADATA
 
@@ -188,3 +189,10 @@ async def test_listing_that_starts_inside_a_prefix_is_in_order(play: Any, dialec
     async with opening as driver:
         page = await driver.list_page("data", ListOptions(delimiter="/", start_after="b-/x"))
         assert [one.key for one in page.entries] == ["b-/", "c/"]
+
+
+async def test_bucket_that_is_just_being_deleted_is_none(play: Any) -> None:
+    _, opening = play(refusal(404, "NoSuchKey"), endpoint_url="http://h:9", dialect="ceph")
+    async with opening as driver:
+        with pytest.raises(BucketNotFoundError):
+            await driver.delete_bucket("data")

@@ -598,6 +598,9 @@ class S3Driver:
         async with Permit(self._others, self._permit_seconds):
             try:
                 await self._plane.delete_bucket(bucket)
+            except ObjectNotFoundError as error:
+                # Ceph 16.2 says so of a bucket that another request is just deleting.
+                raise BucketNotFoundError(error.message, bucket=bucket) from error
             finally:  # not before: until then others find it there
                 self._known.forget(bucket)
 
