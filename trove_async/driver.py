@@ -69,8 +69,10 @@ class Capabilities:
     Attributes:
         put_if_none_match: put honours ``if_none_match="*"``, decided where the object is stored.
         put_if_match: put honours ``if_match``, likewise.
-        commit_conditions: An upload's commit honours those of the two that put honours.
-        copy_conditions: A server-side copy honours those of the two that put honours.
+        commit_conditions: An upload's commit honours those of the two that put honours. Without
+            it, the store sends a conditional body in one request, whatever its size.
+        copy_conditions: A server-side copy honours those of the two that put honours. Without it,
+            the body of a conditional copy passes through the store.
         get_conditions: get honours ``if_match`` and ``if_none_match``.
         delete_if_match: delete honours ``if_match``.
         ranges: get honours ``range``. Without it a broken download cannot resume.
@@ -81,6 +83,7 @@ class Capabilities:
         expires: expires is kept.
         tags: Tags are kept.
         upload_tags: Tags of an object that is uploaded in parts are kept, where tags are.
+        copy_tags: Tags that a server-side copy is given are kept, where tags are.
         storage_class: A storage class may be chosen.
         upload: `Uploading` is implemented.
         parallel_parts: Parts of one upload that may be sent at once; 1: each after the one before.
@@ -94,6 +97,7 @@ class Capabilities:
         max_put: The most bytes of one `AsyncDriver.put`.
         max_object: The most bytes of an object.
         server_copy: `Copying` is implemented.
+        max_copy: The most bytes of an object that a server-side copy takes.
         bulk_delete: `BulkDeleting` is implemented: the most keys of one call; 0: it is not.
         presign: `Presigning` is implemented.
         settles_doubt: put, delete and copy heed ``in_doubt_since``: they find out what became of
@@ -128,6 +132,7 @@ class Capabilities:
     expires: bool = False
     tags: bool = False
     upload_tags: bool = True
+    copy_tags: bool = True
     storage_class: bool = False
     upload: bool = False
     parallel_parts: int = 1
@@ -140,6 +145,7 @@ class Capabilities:
     max_put: int = 5 * 1024 * MiB
     max_object: int = 5 * TiB
     server_copy: bool = False
+    max_copy: int = 5 * TiB
     bulk_delete: int = 0
     presign: bool = False
     settles_doubt: bool = False

@@ -9,9 +9,9 @@ from .errors import BackendError
 from .models import Page, Prefix, VersionPage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from .models import ListOptions, ObjectInfo
+    from .models import ListOptions, ObjectInfo, VersionInfo
 
 T = TypeVar("T")
 P = TypeVar("P", Page, VersionPage)
@@ -102,6 +102,31 @@ def inside(page: P, prefix: str) -> P:
     if not prefix or all(one.key.startswith(prefix) for one in page.entries):
         return page
     return replace(page, entries=[one for one in page.entries if one.key.startswith(prefix)])
+
+
+def whole_keys(
+    versions: Sequence[VersionInfo], limit: int, *, ended: bool
+) -> tuple[Sequence[VersionInfo], str | None]:
+    """Cut a page of versions where a key ends.
+
+    What is deleted between two pages then shifts nothing: the next one begins behind a key.
+
+    Args:
+        versions: All that is known from the page's start on, the versions of a key together.
+        limit: The most entries, unless the first key alone has more.
+        ended: Whether the listing ends with them. If not, they are of two keys at least.
+
+    Returns:
+        The page, and the key that the next one begins with; None: there is none.
+    """
+    end = len(versions)
+    if not ended or end > limit:
+        end = min(limit, end - 1)
+        while end and versions[end - 1].key == versions[end].key:
+            end -= 1
+        if not end:
+            end = sum(1 for one in versions if one.key == versions[0].key)
+    return versions[:end], versions[end].key if end < len(versions) else None
 
 
 class TokenCycle:

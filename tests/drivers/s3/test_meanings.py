@@ -204,8 +204,10 @@ async def test_head_whose_tags_are_refused_holds_no_connection(play: Any) -> Non
     assert [sent[0] for sent in script.sent] == ["HEAD", "GET"]
 
 
-async def test_success_without_an_etag_is_no_put(play: Any) -> None:
-    _, opening = play(answer(body="<html>Welcome, please log in</html>"))
+async def test_page_of_a_portal_is_no_put(play: Any) -> None:
+    page = "<html>Welcome, please log in</html>"
+    portal = [answer(body=page, content_length=str(len(page))) for _ in range(2)]
+    _, opening = play(*portal)
     async with opening as driver:
         with pytest.raises(UnavailableError, match="makes no sense"):
             await driver.put("data", "key", [memoryview(b"body")], PutOptions())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trove_async.errors import UnavailableError
 from trove_async.models import VersionInfo, VersionPage
-from trove_async.paging import TokenCycle
+from trove_async.paging import TokenCycle, whole_keys
 
 from ._listing import FROM, MOST, start_of
 from ._names import bucket_path, encode_query
@@ -50,31 +50,11 @@ async def version_page(
             break
         cycle.check(token, empty=not said.get("items"))
         query["pageToken"] = token
-    return _cut(told, options.limit, ended=not token)
-
-
-def _cut(told: list[VersionInfo], limit: int, *, ended: bool) -> VersionPage:
-    """Return whole keys, as many as fit, at least one; what is cut off is asked for again."""
-    end = len(told)
-    if not ended or end > limit:
-        end = _start_of_key(told, min(limit, end - 1)) or _end_of_key(told, 0)
-    page = told[:end]
-    page.sort(key=_newest_first)
-    more = end < len(told) or not ended
-    return VersionPage(entries=page, token=FROM + told[end].key if more else None)
-
-
-def _start_of_key(told: list[VersionInfo], at: int) -> int:
-    while at and told[at - 1].key == told[at].key:
-        at -= 1
-    return at
-
-
-def _end_of_key(told: list[VersionInfo], at: int) -> int:
-    key = told[at].key
-    while at < len(told) and told[at].key == key:
-        at += 1
-    return at
+    page, following = whole_keys(told, options.limit, ended=not token)
+    return VersionPage(
+        entries=sorted(page, key=_newest_first),
+        token=None if following is None else FROM + following,
+    )
 
 
 def _newest_first(version: VersionInfo) -> tuple[str, int]:

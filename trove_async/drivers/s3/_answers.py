@@ -72,6 +72,16 @@ class ErrorAnswer:
         return self.fields.get("Region") or self.fields.get("BucketRegion") or None
 
 
+class UnclearError(Exception):
+    """A listing that was to encode its keys does not say whether it does, and it matters."""
+
+
+def check_clear(keys: Iterable[str]) -> None:
+    """Raise UnclearError if one of the keys could be encoded or not."""
+    if any("%" in key or "+" in key for key in keys):
+        raise UnclearError
+
+
 class AnsweredError(Exception):
     """The document read for a result is an error.
 
@@ -147,9 +157,13 @@ def parse_error(body: bytes) -> ErrorAnswer:
 
 def parse_upload_id(body: bytes) -> str:
     """Return the id of the upload that CreateMultipartUpload opened."""
-    upload_id = facts(result_of(body, "InitiateMultipartUploadResult")).get("UploadId", "").strip()
+    root = _document(body)
+    if name(root) == "Error":
+        raise AnsweredError(_error(root))
+    # rclone calls it <InitiateMultipartUpload>. What has an UploadId is such an answer.
+    upload_id = facts(root).get("UploadId", "").strip()
     if not upload_id:
-        raise MalformedAnswer("an upload without its id")
+        raise MalformedAnswer(f"an upload without its id, in <{name(root)[:40]}>")
     return upload_id
 
 
@@ -183,11 +197,21 @@ def parse_deleted(body: bytes) -> Mapping[str, ErrorAnswer | None]:
     return fates
 
 
-def parse_uploads(body: bytes) -> UploadsPage:
-    """Return a page of ListMultipartUploads, its keys decoded if the answer encodes them."""
+def parse_uploads(body: bytes, *, asked: bool = False) -> UploadsPage:
+    """Return a page of ListMultipartUploads, its keys decoded if the answer encodes them.
+
+    Args:
+        body: The answer.
+        asked: Whether encoded keys were asked for.
+
+    Raises:
+        UnclearError: They were, and the answer does not say whether it encodes them.
+    """
     root = result_of(body, "ListMultipartUploadsResult")
     page = facts(root)
     encoded = page.get("EncodingType", "").strip() == "url"
+    if asked and not encoded:
+        check_clear(upload.get("Key", "") for upload in map(facts, children(root, "Upload")))
     uploads = [
         OpenUpload(
             key=key_of(upload.get("Key", ""), encoded=encoded),

@@ -17,6 +17,7 @@ from trove_async.errors import (
 )
 from trove_async.models import GiB, MiB
 
+from ._plane import UntoldError, settled
 from ._uploads import PartedUpload, patiently
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Copier:
             if source.stored_size <= self._largest:
                 return await self._plane.copy_object(src_bucket, src_key, bucket, key, options)
             return await self._in_pieces(source, bucket, key, options)
+        except UntoldError as untold:
+            return await settled(self._plane, untold.info)
         except BucketNotFoundError as error:
             # The service does not tell which of the two is missing.
             error.bucket = src_bucket if await self._exists(bucket) else bucket

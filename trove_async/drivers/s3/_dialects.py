@@ -14,6 +14,7 @@ from trove_async._http import http_date
 from trove_async.errors import IntegrityError, TroveError
 
 from ._answers import ErrorAnswer, parse_error
+from ._ceph import cautious_headers, ceph_headers
 from ._oddities import ALL as ALL_ODDITIES
 from ._oddities import Oddity, is_usual, oddities_of
 from ._xml import MalformedAnswer
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from ._session import Endpoint
 
-DialectName = Literal["auto", "s3", "seaweedfs"]
+DialectName = Literal["auto", "s3", "seaweedfs", "ceph"]
 
 _ASK_SECONDS: Final = 3.0
 """How long a service may take to respond to the request that it is recognised by."""
@@ -50,6 +51,15 @@ class Dialect:
         folds: What may be unusual about a key that it stores under another name, or without its
             body. The driver refuses to write it. What is neither kept nor folded is not known, and
             `KeyProbe` finds out.
+        commit_conditions: It honours conditions on the completion of an upload.
+        copy_conditions: It honours conditions on the destination of a copy.
+        upload_tags: It keeps the tags of an upload in parts.
+        copy_tags: It keeps the tags that a copy is given.
+        part_conditions: It honours the condition on the source of a part that is copied.
+        checksums: It keeps the checksums that it is sent.
+        version_markers: A listing of versions goes on correctly behind a version that is gone.
+        starts_within: A listing that starts inside a common prefix tells that prefix.
+        headers: Rewrites the headers of a request that stores something.
     """
 
     ordered: bool
@@ -58,6 +68,15 @@ class Dialect:
     dot_segments: bool = True
     keeps: frozenset[Oddity] = ALL_ODDITIES
     folds: frozenset[Oddity] = frozenset()
+    commit_conditions: bool = True
+    copy_conditions: bool = True
+    upload_tags: bool = True
+    copy_tags: bool = True
+    part_conditions: bool = True
+    checksums: bool = True
+    version_markers: bool = True
+    starts_within: bool = True
+    headers: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
 
     def knows(self, oddity: Oddity) -> bool:
         """Return whether it is known what the service does with such a key."""
@@ -105,23 +124,49 @@ SEAWEEDFS: Final = Dialect(
     keeps=frozenset(),
     folds=ALL_ODDITIES,
 )
+CEPH: Final = Dialect(
+    ordered=True,
+    delete_if_match=False,
+    commit_conditions=False,
+    copy_conditions=False,
+    upload_tags=False,
+    copy_tags=False,
+    part_conditions=False,
+    checksums=False,
+    version_markers=False,
+    starts_within=False,
+    headers=ceph_headers,
+)
+"""Ceph's Object Gateway. Version 16.2 ignores what is False here, without an error."""
 UNRECOGNISED: Final = Dialect(
     ordered=True,
     delete_if_match=False,
     keeps=frozenset(),
+    commit_conditions=False,
+    copy_conditions=False,
+    version_markers=False,
 )
-"""A service that responded and is none of the known ones."""
+"""A service that responded and is none of the known ones. Several ignore conditions on anything but
+a PUT, so none are sent there."""
 UNKNOWN: Final = Dialect(
     ordered=False,
     delete_if_match=False,
     dot_segments=False,
     keeps=frozenset(),
+    commit_conditions=False,
+    copy_conditions=False,
+    upload_tags=False,
+    copy_tags=False,
+    part_conditions=False,
+    version_markers=False,
+    headers=cautious_headers,
 )
 """A service that has not responded yet. It claims the least."""
 
 _NAMED: Final[dict[DialectName, Dialect]] = {
     "s3": S3,
     "seaweedfs": SEAWEEDFS,
+    "ceph": CEPH,
 }
 
 
@@ -168,8 +213,22 @@ def _is_seaweedfs(said: Introduction) -> bool:
     return abs(int(found[1], 16) / 1e9 - now.timestamp()) < _DAY
 
 
+_CEPH_ID = re.compile(r"tx[0-9a-f]{21}-[0-9a-f]{10}-[0-9a-f]+-.+").fullmatch
+
+
+def _is_ceph(said: Introduction) -> bool:
+    """Recognise Ceph's gateway by its request ids.
+
+    They are a number, the time, the gateway's instance and its zone, all but the last in
+    hexadecimal (rgw_common, as seen from version 16.2). OpenStack Swift's ids begin alike and have
+    no instance.
+    """
+    return _CEPH_ID(said.request_id) is not None and "x-trans-id" not in said.headers
+
+
 _RECOGNISED_BY: Final[tuple[tuple[Callable[[Introduction], bool], Dialect], ...]] = (
     (_is_seaweedfs, SEAWEEDFS),
+    (_is_ceph, CEPH),
 )
 """The first one that returns True decides."""
 

@@ -27,7 +27,7 @@ from ._keys import bare_etag, decode_value, encode_value, quoted_etag, strong_et
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from trove_async.models import PutOptions
 
@@ -131,6 +131,23 @@ def _add_metadata(headers: dict[str, str], metadata: Mapping[str, str]) -> None:
             headers[META + name] = f"=?UTF-8?B?{b64encode(value.encode()).decode()}?="
     if exact:
         headers[META + EXACT] = "&".join(exact)
+
+
+def exactly(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Return headers of user metadata with some of them kept in `EXACT` instead, name and value.
+
+    Args:
+        headers: As `object_headers` writes them.
+        names: The headers to move, each of user metadata.
+    """
+    kept = {name: value for name, value in headers.items() if name not in names}
+    exact = [kept[META + EXACT]] if META + EXACT in kept else []
+    for name in names:
+        value = headers[name]
+        value = _decoded(value) if "=?" in value else value
+        exact.append(f"{encode_value(name[len(META) :])}={encode_value(value)}")
+    kept[META + EXACT] = "&".join(exact)
+    return kept
 
 
 # -- back ------------------------------------------------------------------------------------------
@@ -318,8 +335,16 @@ def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
 
 
 def _stored_at(headers: Mapping[str, str]) -> datetime:
-    told = headers.get("last-modified")
-    return answered_at(headers) if told is None else http_date(told)
+    """Return when an object was stored, as the response to its PUT tells it, or about when.
+
+    A date that makes no sense is no failure: the object is stored.
+    """
+    for name in ("last-modified", "date"):
+        date = headers.get(name)
+        if date is not None:
+            with suppress(MalformedAnswer):
+                return http_date(date)
+    return datetime.now(UTC)
 
 
 def answered_at(headers: Mapping[str, str]) -> datetime:

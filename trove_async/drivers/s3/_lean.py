@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -14,12 +15,14 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo
+from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo, Page, VersionPage
 from trove_async.paging import TokenCycle
 
 from ._answers import (
     AnsweredError,
     SentPart,
+    UnclearError,
+    UploadsPage,
     can_name,
     complete_body,
     create_bucket_body,
@@ -48,13 +51,14 @@ from ._headers import (
 )
 from ._keys import encode_query, quoted_etag, strong_etag
 from ._pages import parse_page
-from ._plane import UploadId
+from ._plane import UntoldError, UploadId
 from ._requests import crc32c_of, document_headers, source_headers
 from ._versions import parse_versions, versioning_body, versions_query
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from trove_async._http import Answer, Transport
     from trove_async.driver import PartSource
@@ -63,17 +67,17 @@ if TYPE_CHECKING:
         DeleteOptions,
         GetOptions,
         ListOptions,
-        Page,
         PresignOptions,
         PutOptions,
-        VersionPage,
     )
 
-    from ._answers import Stored, UploadsPage
+    from ._answers import Stored
     from ._client import Client
     from ._defaults import Defaults
+    from ._dialects import Service
 
 T = TypeVar("T")
+Listing = TypeVar("Listing", Page, VersionPage, UploadsPage)
 
 _DOCUMENT: Final = 16 * MiB
 """More than any answer has: a listing of 1,000 of the longest keys, all encoded, is a quarter."""
@@ -93,6 +97,7 @@ class LeanPlane:
         transport: What it sends over; closed with the plane.
         backend: For `ObjectInfo.backend`.
         region: Where new buckets are made.
+        service: The service, for how it deviates.
         owner: The account that the source of a copy must belong to.
         checksums: Whether bodies are sent with a CRC-32C.
         defaults: What is asked of the service for all objects.
@@ -104,6 +109,7 @@ class LeanPlane:
         transport: Transport,
         backend: str,
         region: str,
+        service: Service,
         *,
         owner: str | None,
         checksums: bool,
@@ -116,6 +122,7 @@ class LeanPlane:
         self._transport = transport
         self._backend = backend
         self._region = region
+        self._service = service
         self._checksums = checksums
         # The service tells checksums only if it is asked to.
         self._asking = {"x-amz-checksum-mode": "ENABLED"} if checksums else {}
@@ -131,17 +138,24 @@ class LeanPlane:
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request."""
+        headers: Mapping[str, str]
         headers = put_headers(options, summed=self._checksums) | self._made_with
+        rewrite = self._service.dialect.headers
+        if rewrite is not None:
+            headers = rewrite(headers)
         answer = await self._client.send("PUT", bucket, key, headers=headers, views=views)
-        size = sum(map(len, views))
-
-        def info(said: Mapping[str, str]) -> ObjectInfo:
-            stored_etag(said)
-            return put_info(
-                said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
-            )
-
-        return await self._told(answer, info)
+        answer.close()
+        info = put_info(
+            answer.headers,
+            bucket=bucket,
+            key=key,
+            size=sum(map(len, views)),
+            options=options,
+            backend=self._backend,
+        )
+        if not answer.headers.get("etag"):
+            raise UntoldError(info)
+        return info
 
     async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
         """Open an object's body; the caller closes it."""
@@ -271,7 +285,6 @@ class LeanPlane:
         """Return a page of a listing."""
         query = {
             "list-type": "2",
-            "encoding-type": "url",
             "max-keys": str(min(options.limit, 1000)),
         }
         if options.prefix:
@@ -282,17 +295,16 @@ class LeanPlane:
             query["continuation-token"] = options.token
         elif options.start_after is not None:
             query["start-after"] = options.start_after
-        answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
-        return await self._document(
-            answer, lambda body: parse_page(body, bucket=bucket, backend=self._backend)
+        return await self._listed(
+            bucket, query, partial(parse_page, bucket=bucket, backend=self._backend)
         )
 
     async def list_versions(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return a page of a listing of versions."""
-        query = encode_query(versions_query(options))
-        answer = await self._client.send("GET", bucket, query=query, headers={})
-        return await self._document(
-            answer, lambda body: parse_versions(body, bucket=bucket, backend=self._backend)
+        return await self._listed(
+            bucket,
+            versions_query(options),
+            partial(parse_versions, bucket=bucket, backend=self._backend),
         )
 
     async def set_versioning(self, bucket: str, *, enabled: bool) -> None:
@@ -312,7 +324,7 @@ class LeanPlane:
     ) -> ObjectInfo:
         """Copy an object in one request."""
         source = options.source.located(bucket=src_bucket, key=src_key)
-        headers = {
+        headers: Mapping[str, str] = {
             **object_headers(options.put),
             **condition_headers(options.put),
             **source_headers(source, self._owner),
@@ -321,11 +333,20 @@ class LeanPlane:
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
+        rewrite = self._service.dialect.headers
+        if rewrite is not None:
+            headers = rewrite(headers)
         # Not every service begins to answer while it works, and Leaf grants it time by the size.
         answer = await self._client.send("PUT", bucket, key, headers=headers, patient=True)
-        said = answer.headers
-        stored = await self._document(answer, parse_copied)
-        return self._made(bucket, key, said, stored, size=source.stored_size, options=options.put)
+        info = put_info(
+            answer.headers,
+            bucket=bucket,
+            key=key,
+            size=source.stored_size,
+            options=options.put,
+            backend=self._backend,
+        )
+        return await self._made(answer, parse_copied, info)
 
     # -- uploads ---------------------------------------------------------------------------------------
 
@@ -337,7 +358,14 @@ class LeanPlane:
             # puts the parts' checksums together, and compares the whole's.
             headers["x-amz-checksum-algorithm"] = "CRC32C"
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
-        answer = await self._client.send("POST", bucket, key, query="uploads", headers=headers)
+        rewrite = self._service.dialect.headers
+        answer = await self._client.send(
+            "POST",
+            bucket,
+            key,
+            query="uploads",
+            headers=headers if rewrite is None else rewrite(headers),
+        )
         return UploadId(bucket, key, await self._document(answer, parse_upload_id))
 
     async def upload_part(
@@ -413,9 +441,15 @@ class LeanPlane:
             views=[memoryview(body)],
             patient=True,
         )
-        said = answer.headers
-        stored = await self._document(answer, parse_completed)
-        return self._made(upload.bucket, upload.key, said, stored, size=size, options=options)
+        info = put_info(
+            answer.headers,
+            bucket=upload.bucket,
+            key=upload.key,
+            size=size,
+            options=options,
+            backend=self._backend,
+        )
+        return await self._made(answer, parse_completed, info)
 
     async def abort_upload(self, upload: UploadId) -> None:
         """Let an upload go."""
@@ -430,14 +464,10 @@ class LeanPlane:
 
     async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
         """Return a page of the uploads that nobody has completed or aborted."""
-        query = {"uploads": "", "encoding-type": "url"}
+        query = {"uploads": ""}
         if after is not None:
             query |= {"key-marker": after[0], "upload-id-marker": after[1]}
-        answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
-        said = answer.headers
-        return await self._document(
-            answer, lambda body: replace(parse_uploads(body), now=answered_at(said))
-        )
+        return await self._listed(bucket, query, parse_uploads)
 
     async def presign(
         self, method: str, bucket: str, key: str, expires: int, options: PresignOptions
@@ -484,6 +514,25 @@ class LeanPlane:
             cycle.check(page.token, empty=not page.buckets)
             query = encode_query({"continuation-token": page.token})
 
+    async def _listed(
+        self, bucket: str, query: Mapping[str, str], parse: Callable[..., Listing]
+    ) -> Listing:
+        """Return a page of a listing, with keys as they are.
+
+        Encoded keys are asked for. Some services encode them without saying so, and some do not
+        encode them: an answer that leaves it open is asked for again, not encoded.
+        """
+        encoded = encode_query({**query, "encoding-type": "url"})
+        answer = await self._client.send("GET", bucket, query=encoded, headers={})
+        try:
+            page = await self._document(answer, partial(parse, asked=True))
+        except UnclearError:
+            answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
+            page = await self._document(answer, parse)
+        if isinstance(page, UploadsPage):
+            return replace(page, now=_now(answer))
+        return page
+
     # -- answers ---------------------------------------------------------------------------------------
 
     async def _document(self, answer: Answer, parse: Callable[[bytes], T]) -> T:
@@ -508,26 +557,37 @@ class LeanPlane:
         except MalformedAnswer as error:
             raise _malformed(error) from error
 
-    def _made(
-        self,
-        bucket: str,
-        key: str,
-        said: Mapping[str, str],
-        stored: Stored,
-        *,
-        size: int,
-        options: PutOptions,
+    async def _made(
+        self, answer: Answer, parse: Callable[[bytes], Stored], info: ObjectInfo
     ) -> ObjectInfo:
-        """Return what is known of an object that the service has put together."""
-        info = put_info(
-            said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
-        )
+        """Return what is known of an object that the service has put together.
+
+        Raises:
+            UntoldError: The document is no error, and does not say what was made.
+        """
+
+        def told(body: bytes) -> Stored | None:
+            try:
+                return parse(body)
+            except MalformedAnswer:
+                return None
+
+        stored = await self._document(answer, told)
+        if stored is None:
+            raise UntoldError(info)
         return replace(
             info,
             etag=strong_etag(stored.etag),
             last_modified=stored.last_modified or info.last_modified,
             checksums=stored.checksums,
         )
+
+
+def _now(answer: Answer) -> datetime:
+    try:
+        return answered_at(answer.headers)
+    except MalformedAnswer as error:
+        raise _malformed(error) from error
 
 
 def _malformed(error: MalformedAnswer) -> UnavailableError:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from trove_async.errors import BackendError
 from trove_async.models import ObjectInfo, Page, Prefix
 
+from ._answers import check_clear
 from ._keys import bare_etag, decode_value, strong_etag
 from ._xml import DATE, MalformedAnswer, carries, children, decode, facts, moment, name, parse
 
@@ -47,7 +48,7 @@ class _Listing(NamedTuple):
     token: str | None
 
 
-def parse_page(body: bytes, *, bucket: str, backend: str) -> Page:
+def parse_page(body: bytes, *, bucket: str, backend: str, asked: bool = False) -> Page:
     """Return the entries, objects and prefixes in one bytewise order, and the next page's token.
 
     Keys are decoded if the answer says that they are encoded (``EncodingType``), the token never.
@@ -56,15 +57,19 @@ def parse_page(body: bytes, *, bucket: str, backend: str) -> Page:
         body: The answer.
         bucket: For `ObjectInfo.bucket`.
         backend: For `ObjectInfo.backend`.
+        asked: Whether encoded keys were asked for.
 
     Raises:
         MalformedAnswer: The answer is no such page, or not all of it.
+        UnclearError: They were, and the answer does not say whether it encodes them.
     """
     text = decode(body)
     try:
         listing = _quick(text)
     except _UnusualError:
         listing = _thorough(text)
+    if asked and not listing.encoded:
+        check_clear([*(key for _, key, *_ in listing.objects), *listing.prefixes])
     try:
         return _made(listing, bucket, backend)
     except ValueError as error:  # no such day, or a key that is not UTF-8
@@ -274,8 +279,12 @@ def _referred(reference: re.Match[str]) -> str:
 def check_order(page: Page | VersionPage, options: ListOptions) -> None:
     """Raise if the service does not list in the order that merged listings rely on."""
     keys = list(map(_key_of, page.entries))
-    if options.start_after is not None and options.token is None and keys:
-        keys.insert(0, options.start_after)
+    start = options.start_after
+    if start is not None and options.token is None and keys:
+        first = page.entries[0]
+        # A listing may start inside a common prefix, which is less than where it starts.
+        if not (isinstance(first, Prefix) and start.startswith(first.prefix)):
+            keys.insert(0, start)
     if any(map(gt, keys, islice(keys, 1, None))):
         raise BackendError(
             "the service does not list keys in bytewise order: give the driver dialect='seaweedfs'"

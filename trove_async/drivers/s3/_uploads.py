@@ -19,7 +19,7 @@ from trove_async.errors import (
 )
 from trove_async.paging import TokenCycle
 
-from ._plane import UploadId
+from ._plane import UntoldError, UploadId, settled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -126,8 +126,11 @@ class PartedUpload:
             checksums={**self._options.checksums, **checksums},
         )
         parts = [self._sent[number][1] for number in sorted(self._sent)]
-        with conditioned(options):
-            self._info = await self._plane.complete_upload(self.id, parts, options)
+        try:
+            with conditioned(options):
+                self._info = await self._plane.complete_upload(self.id, parts, options)
+        except UntoldError as untold:
+            self._info = await settled(self._plane, untold.info)
         return self._info
 
 

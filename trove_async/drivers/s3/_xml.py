@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
 if TYPE_CHECKING:
@@ -40,8 +40,21 @@ def decode(body: bytes) -> str:
         raise MalformedAnswer(f"not UTF-8 at byte {error.start}") from None
 
 
+_UNCARRIED = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ufffe\\uffff]|\\r(?!\\n)")
+_REFERENCE = re.compile(r"&#(?:([0-9]{1,5})|x([0-9A-Fa-f]{1,4}));")
+_STAND_INS: Final = {
+    chr(code): chr(0x10FE00 + at)  # of a plane for private use
+    for at, code in enumerate([*range(0x20), 0xFFFE, 0xFFFF])
+}
+_RESTORED: Final = {ord(stand_in): text for text, stand_in in _STAND_INS.items()}
+_HAS_STAND_IN = re.compile("[\U0010fe00-\U0010fe40]").search
+
+
 def parse(text: str) -> Element:
     """Return the root of a document.
+
+    Characters that XML 1.0 cannot carry are kept, raw or referred to: Ceph writes such a key as it
+    is where it tells the next page's token, and others refer to it as ``&#x1;``.
 
     Raises:
         MalformedAnswer: It is not well-formed, or has a DTD: no answer does, and what could be
@@ -49,10 +62,34 @@ def parse(text: str) -> Element:
     """
     if "<!DOCTYPE" in text:
         raise MalformedAnswer("a document with a DTD")
+    if "\r" not in text or _UNCARRIED.search(text) is None:
+        try:
+            return ET.fromstring(text)  # noqa: S314 - without a DTD there are no entities to expand
+        except ET.ParseError as error:
+            failed = f"no XML: {error}"
+    else:
+        failed = "no XML"
+    carried = _REFERENCE.sub(_stand_in_of, _UNCARRIED.sub(_stand_in, text))
+    if carried == text or _HAS_STAND_IN(text):
+        raise MalformedAnswer(failed)
     try:
-        return ET.fromstring(text)  # noqa: S314 - without a DTD there are no entities to expand
-    except ET.ParseError as error:
-        raise MalformedAnswer(f"no XML: {error}") from None
+        root = ET.fromstring(carried)  # noqa: S314 - likewise
+    except ET.ParseError:
+        raise MalformedAnswer(failed) from None
+    for element in root.iter():
+        if element.text:
+            element.text = element.text.translate(_RESTORED)
+    return root
+
+
+def _stand_in(found: re.Match[str]) -> str:
+    return _STAND_INS[found[0]]
+
+
+def _stand_in_of(found: re.Match[str]) -> str:
+    text = chr(int(found[1]) if found[1] else int(found[2], 16))
+    # A tab or a line end is carried so.
+    return found[0] if text in "\t\n\r" else _STAND_INS.get(text, found[0])
 
 
 def name(element: Element) -> str:

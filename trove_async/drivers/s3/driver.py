@@ -26,19 +26,21 @@ from trove_async.models import NOTHING_FIXED, DeleteResult, GiB, MiB, Page, TiB,
 from trove_async.paging import TokenCycle
 
 from . import _buckets
+from ._ceph import page_from_within
 from ._client import Client
 from ._control import ControlPlane
-from ._copying import Copier
+from ._copying import MAX_COPY, Copier
 from ._defaults import Defaults, check_owner
 from ._dialects import UNKNOWN, DialectName, Service
 from ._directories import holds_none, page_of
 from ._lean import LeanPlane
 from ._oddities import is_usual
 from ._pages import check_order
+from ._plane import UntoldError, settled
 from ._probing import KeyProbe
 from ._session import Endpoint, Identity, Session
 from ._uploads import PartedUpload, abort_forgotten
-from ._versions import page_of_all
+from ._versions import page_behind_markers, page_of_all, page_of_whole_keys
 
 if TYPE_CHECKING:
     import ssl
@@ -106,11 +108,13 @@ class S3Driver:
         payload_signing: Whether a body's SHA-256 is signed, at half a second or more of CPU a GiB.
             None: only over plain http. False there: the CRC-32C shows what breaks on the way, and
             nothing shows what somebody on the way has changed together with it.
-        dialect: How the service deviates from Amazon S3. ``"s3"``: it lists in order and keeps
-            every key. ``"seaweedfs"``: it lists in another order and cannot hold all keys.
-            ``"auto"``: the service is recognised when the driver is opened. One that does not
-            respond then is asked again when it matters; its listings are in no order. One that is
-            not recognised is expected to list in order. Before a key with an empty segment, a
+        dialect: How the service deviates from Amazon S3. ``"s3"``: it lists in order, keeps every
+            key and honours conditions and tags everywhere. ``"seaweedfs"``: it lists in another
+            order and cannot hold all keys. ``"ceph"``: it drops conditions and tags of uploads in
+            parts and of copies. ``"auto"``: the service is recognised when the driver is opened.
+            One that does not respond then is asked again when it matters; its listings are in no
+            order. One that is not recognised is expected to list in order, and conditions go to it
+            on single requests only. Before a key with an empty segment, a
             leading or trailing slash or a backslash is first written to it or deleted, a small
             object ``trove-probe-…`` is put beside it and deleted again, once a kind of key.
         tls: Whom to trust, for a service with a certificate of its own making.
@@ -227,18 +231,23 @@ class S3Driver:
         return UNKNOWN if self._service is None else self._service.dialect
 
     def _claimed(self) -> Capabilities:
-        aws = self._endpoint.aws
+        aws, dialect = self._endpoint.aws, self._dialect
+        lean = self._data_plane == "lean"
         return Capabilities(
             put_if_none_match=True,
             put_if_match=True,
+            commit_conditions=dialect.commit_conditions,
+            copy_conditions=dialect.copy_conditions,
             get_conditions=True,
-            delete_if_match=self._dialect.delete_if_match,
+            delete_if_match=dialect.delete_if_match,
             ranges=True,
-            checksums=frozenset({"crc32c"}) if self._checksums else frozenset(),
+            checksums=frozenset({"crc32c"} if self._checksums and dialect.checksums else ()),
             metadata=True,
             headers=True,
             expires=True,
             tags=True,
+            upload_tags=dialect.upload_tags,
+            copy_tags=dialect.copy_tags,
             storage_class=True,
             upload=True,
             parallel_parts=self._parallel_parts,
@@ -246,15 +255,17 @@ class S3Driver:
             min_part=_MIN_PART,
             max_part=_MAX_PART,
             max_parts=_MAX_PARTS,
-            streamed_parts=self._data_plane == "lean",
+            streamed_parts=lean,
             max_put=_MAX_PART,
             max_object=_MAX_OBJECT,
-            server_copy=True,
+            # The SDK sends no header of Ceph's own, and without it a copy pins no version.
+            server_copy=lean or dialect.headers is None,
+            max_copy=_MAX_OBJECT if dialect.part_conditions else MAX_COPY,
             bulk_delete=_BULK,
             # A holder of a URL would have to have the customer's key, or to pay by a header.
             presign=self._defaults.sse_customer_key is None and not self._defaults.requester_pays,
             versions=True,
-            ordered=self._dialect.ordered,
+            ordered=dialect.ordered,
             exact_keys=aws,
             private_namespace=not aws,
             # The SDK sends a path with its dots, which a proxy may resolve to another key.
@@ -273,17 +284,19 @@ class S3Driver:
         self._transport = transport = transport_over(
             context.timeout, tls=self._tls, proxy=self._proxy
         )
-        self._open = self._lean(transport, session, context)
         self._service = Service(self._dialect_name, endpoint, transport)
+        self._open = self._lean(transport, session, context, self._service)
         await self._service.recognise()
         self._control = ControlPlane(lambda: self._sdk_client(session, context))
         if self._data_plane == "sdk":
-            self._open = await self._by_sdk(await self._control.client(), context)
+            self._open = await self._by_sdk(await self._control.client(), context, self._service)
         self._probe = KeyProbe(self._service, self._open)
         self._copier = Copier(self._open, self._known.exists)
         self._capabilities = self._claimed()
 
-    def _lean(self, transport: Transport, session: Session, context: DriverContext) -> LeanPlane:
+    def _lean(
+        self, transport: Transport, session: Session, context: DriverContext, service: Service
+    ) -> LeanPlane:
         headers = {"accept-encoding": "identity", "user-agent": "trove-async"}
         headers |= self._defaults.always
         if self._owner is not None:
@@ -303,6 +316,7 @@ class S3Driver:
             transport,
             context.backend,
             endpoint.region,
+            service,
             owner=self._owner,
             checksums=self._checksums,
             defaults=self._defaults,
@@ -325,11 +339,14 @@ class S3Driver:
         await client.open()
         return client
 
-    async def _by_sdk(self, client: SdkClient, context: DriverContext) -> SdkPlane:
+    async def _by_sdk(
+        self, client: SdkClient, context: DriverContext, service: Service
+    ) -> SdkPlane:
         plane: SdkPlane = (await in_thread(import_module, f"{__package__}._sdk")).SdkPlane(
             client,
             self._endpoint,
             context.backend,
+            service,
             owner=self._owner,
             checksums=self._checksums,
             defaults=self._defaults,
@@ -391,10 +408,13 @@ class S3Driver:
         if self._is_doubtful(key):
             await self._check_key(bucket, key)
         options = self._defaults.applied(options)
-        if not options.conditional:
-            return await self._plane.put_object(bucket, key, views, options)
-        with conditioned(options):
-            return await self._plane.put_object(bucket, key, views, options)
+        try:
+            if not options.conditional:
+                return await self._plane.put_object(bucket, key, views, options)
+            with conditioned(options):
+                return await self._plane.put_object(bucket, key, views, options)
+        except UntoldError as untold:
+            return await settled(self._plane, untold.info)
 
     def get(
         self, bucket: str, key: str, options: GetOptions
@@ -457,6 +477,8 @@ class S3Driver:
                 await self._check_bucket(bucket)
                 return Page(entries=())
             ask = partial(page_of, ask)
+        elif not self._dialect.starts_within:
+            ask = partial(page_from_within, ask)
         return await self._page(ask, bucket, options)
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
@@ -466,8 +488,9 @@ class S3Driver:
             if holds_none(options.prefix):
                 await self._check_bucket(bucket)
                 return VersionPage(entries=())
-            ask = partial(page_of_all, ask)
-        return await self._page(ask, bucket, options)
+            return await self._page(partial(page_of_all, ask), bucket, options)
+        page = page_behind_markers if self._dialect.version_markers else page_of_whole_keys
+        return await self._page(partial(page, ask), bucket, options)
 
     async def _page(
         self, ask: Callable[[str, ListOptions], Awaitable[P]], bucket: str, options: ListOptions
@@ -602,6 +625,9 @@ class S3Driver:
         async with Permit(self._others, self._permit_seconds):
             try:
                 await self._plane.delete_bucket(bucket)
+            except ObjectNotFoundError as error:
+                # Ceph 16.2 says so of a bucket that another request is just deleting.
+                raise BucketNotFoundError(error.message, bucket=bucket) from error
             finally:  # not before: until then others find it there
                 self._known.forget(bucket)
 
