@@ -14,7 +14,7 @@ import anyio
 from ._ahead import SLOW, TRIAL, Ahead
 from ._concurrency import to_its_end
 from ._identity import can_pin, can_prove, is_same
-from ._sources import trimmed
+from ._views import trimmed
 from .errors import (
     ClosedError,
     NotFoundError,

@@ -126,8 +126,11 @@ class Objects:
         try:
             return await self._core.run("put", bucket, key, work)
         except BaseException:
-            with shielded():  # one that was refused has not even been begun
-                await source.aclose()
+            try:
+                with shielded():  # one that was refused has not even been begun
+                    await source.aclose()
+            finally:
+                await source.undo()
             raise
 
     async def open(

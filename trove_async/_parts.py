@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from ._pipeline import CRC32C, Crc32c
-from ._sources import trimmed, without
+from ._views import trimmed, without
 from .errors import NotSupportedError
 from .models import KiB, Part
 from .pool import SpillFile
