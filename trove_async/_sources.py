@@ -22,6 +22,7 @@ from ._file_sources import (
     FileSource,
     PathSource,
 )
+from ._responses import refuse_response
 from ._views import BytesLike, bytes_of
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def source_of(body: BodySource) -> Source:
         return PathSource(body)
     if isinstance(body, _OwnReader):
         body._check_body()  # noqa: SLF001 - a reader of ours
+    refuse_response(body)
     read: Callable[..., Any] | None = getattr(body, "read", None)
     if inspect.iscoroutinefunction(read):
         return _reader_of(cast("AsyncReadable", body))
