@@ -14,7 +14,7 @@ import anyio
 
 from ._batch import Batch
 from ._closing import UnderWay
-from ._concurrency import Permits, shielded
+from ._concurrency import CLEANUP_SECONDS, Permits, concluded, shielded
 from ._doubt import Doubt
 from ._download import Body
 from .errors import (
@@ -75,6 +75,10 @@ _COPY_PACE = 64 * MiB
 _COMMIT_PACE = 100
 """Bytes copied, and parts put together, that a server is granted an idle time each for: both
 answer only at their end."""
+
+
+COMMIT_SECONDS = CLEANUP_SECONDS
+"""How long a commit that is under way is waited for once its put was cancelled."""
 
 
 class Leaf:
@@ -393,10 +397,15 @@ class Leaf:
 
     @asynccontextmanager
     async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
-        """Open an upload whose parts and commit are retried."""
+        """Open an upload whose parts and commit are retried.
+
+        A cancel that comes during the commit is raised once the commit has ended: an upload that is
+        completing is not aborted, and the object stays if it was made.
+        """
         driver = cast("Uploading", self.driver)
         context: AbstractAsyncContextManager[Upload]
         opened: Upload | None = None
+        upload: _LeafUpload | None = None
 
         async def enter() -> Upload:
             nonlocal context, opened
@@ -407,11 +416,16 @@ class Leaf:
         with self._uploads.one():
             try:
                 entered = await self.retrying("upload", bucket, key, enter)
-                yield _LeafUpload(self, entered, bucket, key, options)
+                upload = _LeafUpload(self, entered, bucket, key, options)
+                yield upload
             except BaseException as error:
                 if opened is not None:
+                    made = upload is not None and upload.committed
                     with shielded(), suppress(TroveError):  # what could not be undone is litter
-                        await context.__aexit__(type(error), error, error.__traceback__)
+                        if made:
+                            await context.__aexit__(None, None, None)
+                        else:
+                            await context.__aexit__(type(error), error, error.__traceback__)
                 raise
             with shielded(), suppress(TroveError):  # it is committed, whatever comes now
                 await context.__aexit__(None, None, None)
@@ -462,7 +476,11 @@ def _done_if(kind: type[TroveError]) -> Callable[[TroveError], Awaitable[tuple[N
 
 
 class _LeafUpload:
-    """An upload in parts whose calls are settled."""
+    """An upload in parts whose calls are settled.
+
+    Attributes:
+        committed: Whether the object is known to have been made.
+    """
 
     def __init__(
         self, leaf: Leaf, upload: Upload, bucket: str, key: str, options: PutOptions
@@ -473,6 +491,7 @@ class _LeafUpload:
         self._key = key
         self._options = options
         self._parts = 0
+        self.committed = False
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         await self._settled(part, lambda: self._upload.send(part, views))
@@ -497,8 +516,17 @@ class _LeafUpload:
             "commit",
             self._bucket,
             self._key,
-            lambda: leaf.answer(self._upload.commit(checksums), -(-self._parts // _COMMIT_PACE)),
-            ours=lambda error: leaf.our_write(
-                error, self._bucket, self._key, self._options.write_id
-            ),
+            lambda: concluded(self._committed(checksums), COMMIT_SECONDS),
+            ours=self._found,
         )
+
+    async def _committed(self, checksums: Mapping[str, str]) -> ObjectInfo:
+        pace = -(-self._parts // _COMMIT_PACE)
+        info = await self._leaf.answer(self._upload.commit(checksums), pace)
+        self.committed = True
+        return info
+
+    async def _found(self, error: TroveError) -> tuple[ObjectInfo] | None:
+        found = await self._leaf.our_write(error, self._bucket, self._key, self._options.write_id)
+        self.committed = found is not None
+        return found
