@@ -1,14 +1,15 @@
 """What stands around every leaf driver: permits, timeouts, retries, and the truth about lost answers.
 
 Layers and the engine above see settled results. A retry holds no permit while it pauses, and no
-memory but the part that it is about to send again.
+memory but the part that it is about to send again. Permits are taken here and nowhere below, one for
+a call of the driver's: what a driver asks for within a call, and an abort, needs none.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, TypeVarTuple, Unpack, cast
 
 import anyio
 
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from .retry import RetryPolicy
 
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 _MAYBE_OURS = (PreconditionFailedError, AlreadyExistsError, NotFoundError)
 """How our own write may look to its second try, when the answer to the first was lost."""
@@ -110,6 +112,7 @@ class Leaf:
         self.capabilities: Capabilities = driver.capabilities
         self.reads = Permits(self.capabilities.max_reads, "connection for reading")
         self.writes = Permits(self.capabilities.max_writes, "connection for writing")
+        self.requests = Permits(self.capabilities.max_requests, "connection for other requests")
         self.clock = asyncio.get_running_loop().time
         self._policy = policy
         self._within = deadlines.within
@@ -243,7 +246,9 @@ class Leaf:
             return work
         return self._within(self.timeout.idle, what, work)
 
-    async def permit(self, permits: Permits, operation: str, bucket: str, key: str) -> None:
+    async def permit(
+        self, permits: Permits, operation: str, bucket: str | None, key: str | None
+    ) -> None:
         """Take a permit, and tell if it had to be waited for."""
         if permits.try_acquire():
             return
@@ -256,6 +261,33 @@ class Leaf:
             except BaseException:
                 permits.release()
                 raise
+
+    async def request(
+        self,
+        operation: str,
+        bucket: str | None,
+        key: str | None,
+        call: Callable[[Unpack[Args]], Awaitable[T]],
+        *args: *Args,
+        pace: int = 0,
+    ) -> T:
+        """Send a request that is neither a read nor a write: under a permit, its response bounded.
+
+        Waiting for the permit counts against `Timeout.permit`, never as a response that is late.
+
+        Args:
+            operation: For events.
+            bucket: Likewise.
+            key: Likewise.
+            call: The driver's method.
+            *args: Its arguments.
+            pace: Idle times that its response may take beyond the first byte's.
+        """
+        await self.permit(self.requests, operation, bucket, key)
+        try:
+            return await self.answer(call(*args), pace)
+        finally:
+            self.requests.release()
 
     async def write(
         self, operation: str, bucket: str, key: str, size: int, work: Callable[[], Awaitable[T]]
@@ -312,7 +344,10 @@ class Leaf:
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of the object."""
         return await self.retrying(
-            "head", bucket, key, lambda: self.answer(self.driver.head(bucket, key, version_id))
+            "head",
+            bucket,
+            key,
+            lambda: self.request("head", bucket, key, self.driver.head, bucket, key, version_id),
         )
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
@@ -332,20 +367,30 @@ class Leaf:
             "delete",
             bucket,
             key,
-            lambda: doubt.over(self.answer(self.driver.delete(bucket, key, doubt.delete(options)))),
+            lambda: doubt.over(
+                self.request(
+                    "delete", bucket, key, self.driver.delete, bucket, key, doubt.delete(options)
+                )
+            ),
             ours=gone,
         )
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects."""
         return await self.retrying(
-            "list", bucket, None, lambda: self.answer(self.driver.list_page(bucket, options))
+            "list",
+            bucket,
+            None,
+            lambda: self.request("list", bucket, None, self.driver.list_page, bucket, options),
         )
 
     # -- buckets ---------------------------------------------------------------------------------
 
     async def ping(self) -> None:
-        """Ask once whether the backend answers: health is about now, so nothing is retried."""
+        """Ask once whether the backend answers: health is about now, so nothing is retried.
+
+        It takes no permit: how long the line of requests is says nothing of the backend.
+        """
         await self.answer(self.driver.ping())
 
     async def create_bucket(self, bucket: str) -> None:
@@ -367,7 +412,7 @@ class Leaf:
             "create_bucket",
             bucket,
             None,
-            lambda: self.answer(self.driver.create_bucket(bucket)),
+            lambda: self.request("create_bucket", bucket, None, self.driver.create_bucket, bucket),
             ours=made,
         )
 
@@ -377,20 +422,26 @@ class Leaf:
             "delete_bucket",
             bucket,
             None,
-            lambda: self.answer(self.driver.delete_bucket(bucket)),
+            lambda: self.request("delete_bucket", bucket, None, self.driver.delete_bucket, bucket),
             ours=_done_if(BucketNotFoundError),
         )
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return what is known of the bucket."""
         return await self.retrying(
-            "head_bucket", bucket, None, lambda: self.answer(self.driver.head_bucket(bucket))
+            "head_bucket",
+            bucket,
+            None,
+            lambda: self.request("head_bucket", bucket, None, self.driver.head_bucket, bucket),
         )
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets that these credentials own."""
         return await self.retrying(
-            "list_buckets", None, None, lambda: self.answer(self.driver.list_buckets())
+            "list_buckets",
+            None,
+            None,
+            lambda: self.request("list_buckets", None, None, self.driver.list_buckets),
         )
 
     # -- what is optional: called only where the capabilities announce it ---------------------------
@@ -410,7 +461,7 @@ class Leaf:
         async def enter() -> Upload:
             nonlocal context, opened
             context = driver.upload(bucket, key, options)
-            opened = await self.answer(context.__aenter__())
+            opened = await self.request("upload", bucket, key, context.__aenter__)
             return opened
 
         with self._uploads.one():
@@ -442,8 +493,17 @@ class Leaf:
             dst_bucket,
             dst_key,
             lambda: doubt.over(
-                self.answer(
-                    driver.copy(src_bucket, src_key, dst_bucket, dst_key, doubt.copy(options)), pace
+                self.request(
+                    "copy",
+                    dst_bucket,
+                    dst_key,
+                    driver.copy,
+                    src_bucket,
+                    src_key,
+                    dst_bucket,
+                    dst_key,
+                    doubt.copy(options),
+                    pace=pace,
                 )
             ),
             ours=lambda error: self.our_write(error, dst_bucket, dst_key, options.put.write_id),
@@ -464,7 +524,12 @@ class Leaf:
         """Return one page of the versions of the bucket's objects."""
         driver = cast("Versioned", self.driver)
         return await self.retrying(
-            "list_versions", bucket, None, lambda: self.answer(driver.version_page(bucket, options))
+            "list_versions",
+            bucket,
+            None,
+            lambda: self.request(
+                "list_versions", bucket, None, driver.version_page, bucket, options
+            ),
         )
 
 
@@ -516,9 +581,17 @@ class _LeafUpload:
             "commit",
             self._bucket,
             self._key,
-            lambda: concluded(self._committed(checksums), COMMIT_SECONDS),
+            lambda: self._attempt(checksums),
             ours=self._found,
         )
+
+    async def _attempt(self, checksums: Mapping[str, str]) -> ObjectInfo:
+        leaf = self._leaf
+        await leaf.permit(leaf.requests, "commit", self._bucket, self._key)
+        try:
+            return await concluded(self._committed(checksums), COMMIT_SECONDS)
+        finally:
+            leaf.requests.release()
 
     async def _committed(self, checksums: Mapping[str, str]) -> ObjectInfo:
         pace = -(-self._parts // _COMMIT_PACE)

@@ -12,9 +12,9 @@ from itertools import islice
 from operator import attrgetter, gt
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-from trove_async._concurrency import Permits, in_thread
+from trove_async._concurrency import in_thread
 from trove_async._http import Reader, transport_over
-from trove_async._services import KnownBuckets, Permit, conditioned
+from trove_async._services import KnownBuckets, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
     BackendError,
@@ -182,8 +182,6 @@ class S3Driver:
         self._open: Plane | None = None
         self._control: ControlPlane | None = None
         self._known = KnownBuckets(self._head_bucket)
-        self._others = Permits(max_connections, "connection for other requests")
-        self._permit_seconds = 0.0
 
     @property
     def name(self) -> str:
@@ -227,6 +225,7 @@ class S3Driver:
             private_namespace=not aws,
             max_reads=self._max_connections,
             max_writes=self._max_connections,
+            max_requests=self._max_connections,
         )
 
     async def open(self, context: DriverContext) -> None:
@@ -235,7 +234,6 @@ class S3Driver:
             raise ClosedError("this driver is open in another store: make one for each")
         session = Session(self._identity)
         self._endpoint = endpoint = await session.endpoint()
-        self._permit_seconds = context.timeout.permit
         transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)
         self._open = lean = self._lean(transport, session, context)
         self._dialect = await dialect_of(self._dialect_name, endpoint, transport)
@@ -365,36 +363,33 @@ class S3Driver:
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of the object, its tags included. See `AsyncDriver.head`."""
-        async with Permit(self._others, self._permit_seconds):
-            if self._dialect.directories:
-                await self._check_held(bucket, key)
-            try:
-                return await self._plane.head_object(bucket, key, version_id)
-            except NotFoundError as error:
-                if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
-                    raise
-                # An answer to HEAD has no document that would say which of the two is missing.
-                if await self._known.exists(bucket):
-                    raise ObjectNotFoundError(error.message) from error
-                raise BucketNotFoundError(error.message) from error
+        if self._dialect.directories:
+            await self._check_held(bucket, key)
+        try:
+            return await self._plane.head_object(bucket, key, version_id)
+        except NotFoundError as error:
+            if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
+                raise
+            # An answer to HEAD has no document that would say which of the two is missing.
+            if await self._known.exists(bucket):
+                raise ObjectNotFoundError(error.message) from error
+            raise BucketNotFoundError(error.message) from error
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. See `AsyncDriver.delete`."""
-        async with Permit(self._others, self._permit_seconds):
-            with conditioned(options):
-                try:
-                    if self._dialect.directories:
-                        await self._check_held(bucket, key)
-                    await self._plane.delete_object(bucket, key, options)
-                except ObjectNotFoundError:
-                    if options.if_match is not None:
-                        raise
+        with conditioned(options):
+            try:
+                if self._dialect.directories:
+                    await self._check_held(bucket, key)
+                await self._plane.delete_object(bucket, key, options)
+            except ObjectNotFoundError:
+                if options.if_match is not None:
+                    raise
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 1,000 keys in one request. See `BulkDeleting.delete_many`."""
-        async with Permit(self._others, self._permit_seconds):
-            held = [key for key in keys if self._dialect.refuses(key) is None]
-            results = await self._plane.delete_objects(bucket, held) if held else []
+        held = [key for key in keys if self._dialect.refuses(key) is None]
+        results = await self._plane.delete_objects(bucket, held) if held else []
         if len(held) == len(keys):
             return results
         none = set(keys).difference(held)
@@ -414,10 +409,9 @@ class S3Driver:
     async def _page(
         self, ask: Callable[[str, ListOptions], Awaitable[P]], bucket: str, options: ListOptions
     ) -> P:
-        async with Permit(self._others, self._permit_seconds):
-            page = await _asked(ask, bucket, options)
-            while not page.entries and page.token is not None:
-                page = await _asked(ask, bucket, replace(options, token=page.token))
+        page = await _asked(ask, bucket, options)
+        while not page.entries and page.token is not None:
+            page = await _asked(ask, bucket, replace(options, token=page.token))
         if self._dialect.ordered:
             _check_order(page, options)
         return page
@@ -434,8 +428,7 @@ class S3Driver:
     ) -> ObjectInfo:
         """Copy on the service's side. See `Copying.copy`."""
         self._check_key(dst_bucket, dst_key)
-        async with Permit(self._others, self._permit_seconds):
-            return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
+        return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def presign(
         self,
@@ -485,8 +478,7 @@ class S3Driver:
         if not older_than >= 0:
             raise ValueError(f"older_than is a number of seconds, 0 or more, not {older_than}")
         plane = self._plane
-        async with Permit(self._others, self._permit_seconds):
-            return await abort_forgotten(plane, bucket, older_than)
+        return await abort_forgotten(plane, bucket, older_than)
 
     # -- buckets ---------------------------------------------------------------------------------------
 
@@ -505,38 +497,33 @@ class S3Driver:
             PermissionDeniedError: These credentials may not do so.
             ClosedError: The driver is not open.
         """
-        async with Permit(self._others, self._permit_seconds):
-            await self._plane.set_versioning(bucket, enabled=enabled)
+        await self._plane.set_versioning(bucket, enabled=enabled)
 
     async def create_bucket(self, bucket: str) -> None:
         """Make the bucket, in this driver's region. See `AsyncDriver.create_bucket`."""
-        async with Permit(self._others, self._permit_seconds):
-            # us-east-1 takes a second making of one's own bucket for a success (S3 API Reference,
-            # "CreateBucket": BucketAlreadyOwnedByYou). Of others' buckets it says that they exist.
-            try:
-                await self._head_bucket(bucket)
-            except (BucketNotFoundError, PermissionDeniedError):
-                await self._plane.create_bucket(bucket)
-            else:
-                raise BucketExistsError("the bucket exists", bucket=bucket)
+        # us-east-1 takes a second making of one's own bucket for a success (S3 API Reference,
+        # "CreateBucket": BucketAlreadyOwnedByYou). Of others' buckets it says that they exist.
+        try:
+            await self._head_bucket(bucket)
+        except (BucketNotFoundError, PermissionDeniedError):
+            await self._plane.create_bucket(bucket)
+        else:
+            raise BucketExistsError("the bucket exists", bucket=bucket)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
-        async with Permit(self._others, self._permit_seconds):
-            try:
-                await self._plane.delete_bucket(bucket)
-            finally:  # not before: until then others find it there
-                self._known.forget(bucket)
+        try:
+            await self._plane.delete_bucket(bucket)
+        finally:  # not before: until then others find it there
+            self._known.forget(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
-        async with Permit(self._others, self._permit_seconds):
-            return await self._head_bucket(bucket)
+        return await self._head_bucket(bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets that these credentials own. See `AsyncDriver.list_buckets`."""
-        async with Permit(self._others, self._permit_seconds):
-            buckets = await self._plane.list_buckets()
+        buckets = await self._plane.list_buckets()
         return sorted(buckets, key=attrgetter("name"))
 
     async def _head_bucket(self, bucket: str) -> BucketInfo:
