@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes import LARGE, Fake, assert_idle, store_of
 from trove_async import ClosedError, PermissionDeniedError, TimedOutError, Timeout, UnavailableError
-from trove_async import _leaf as leaf_room
+from trove_async import _leaf_upload as room
 from trove_async._concurrency import OwnedTask
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ async def test_put_cancelled_in_a_commit_that_fails_is_undone_and_not_tried_agai
 async def test_put_cancelled_in_a_commit_that_never_ends_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(leaf_room, "COMMIT_SECONDS", 0.01)
+    monkeypatch.setattr(room, "COMMIT_SECONDS", 0.01)
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", OLD)

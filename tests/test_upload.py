@@ -18,7 +18,7 @@ from trove_async import (
     PoolTimeoutError,
     Trove,
     UnavailableError,
-    _leaf,
+    _leaf_upload,
 )
 from trove_async._concurrency import OwnedTask
 from trove_async._sources import source_of
@@ -414,7 +414,7 @@ async def test_bucket_that_may_not_be_made_is_told() -> None:
 async def test_store_closed_in_an_upload_aborts_it_first(
     step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_leaf, "COMMIT_SECONDS", 0.01)
+    monkeypatch.setattr(_leaf_upload, "COMMIT_SECONDS", 0.01)
     fake = Fake()
     reached = asyncio.Event()
 

@@ -15,9 +15,10 @@ import anyio
 
 from ._batch import Batch
 from ._closing import UnderWay
-from ._concurrency import CLEANUP_SECONDS, Permits, concluded, shielded
+from ._concurrency import Permits, shielded
 from ._doubt import Doubt
 from ._download import Body
+from ._leaf_upload import LeafUpload
 from .errors import (
     AlreadyExistsError,
     BucketExistsError,
@@ -33,7 +34,7 @@ from .models import MiB
 from .retry import Retries, RetryBudget
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from ._concurrency import OwnedTasks
@@ -44,9 +45,7 @@ if TYPE_CHECKING:
         Copying,
         DriverContext,
         DriverReader,
-        PartSource,
         Presigning,
-        StreamedUpload,
         Upload,
         Uploading,
         Versioned,
@@ -60,7 +59,6 @@ if TYPE_CHECKING:
         ListOptions,
         ObjectInfo,
         Page,
-        Part,
         PresignOptions,
         PutOptions,
         VersionPage,
@@ -74,13 +72,7 @@ _MAYBE_OURS = (PreconditionFailedError, AlreadyExistsError, NotFoundError)
 """How our own write may look to its second try, when the answer to the first was lost."""
 
 _COPY_PACE = 64 * MiB
-_COMMIT_PACE = 100
-"""Bytes copied, and parts put together, that a server is granted an idle time each for: both
-answer only at their end."""
-
-
-COMMIT_SECONDS = CLEANUP_SECONDS
-"""How long a commit that is under way is waited for once its put was cancelled."""
+"""Bytes copied that a server is granted an idle time for: it answers only at the end."""
 
 
 class Leaf:
@@ -456,7 +448,7 @@ class Leaf:
         driver = cast("Uploading", self.driver)
         context: AbstractAsyncContextManager[Upload]
         opened: Upload | None = None
-        upload: _LeafUpload | None = None
+        upload: LeafUpload | None = None
 
         async def enter() -> Upload:
             nonlocal context, opened
@@ -467,7 +459,7 @@ class Leaf:
         with self._uploads.one():
             try:
                 entered = await self.retrying("upload", bucket, key, enter)
-                upload = _LeafUpload(self, entered, bucket, key, options)
+                upload = LeafUpload(self, entered, bucket, key, options)
                 yield upload
             except BaseException as error:
                 if opened is not None:
@@ -538,68 +530,3 @@ def _done_if(kind: type[TroveError]) -> Callable[[TroveError], Awaitable[tuple[N
         return (None,) if isinstance(error, kind) else None
 
     return done
-
-
-class _LeafUpload:
-    """An upload in parts whose calls are settled.
-
-    Attributes:
-        committed: Whether the object is known to have been made.
-    """
-
-    def __init__(
-        self, leaf: Leaf, upload: Upload, bucket: str, key: str, options: PutOptions
-    ) -> None:
-        self._leaf = leaf
-        self._upload = upload
-        self._bucket = bucket
-        self._key = key
-        self._options = options
-        self._parts = 0
-        self.committed = False
-
-    async def send(self, part: Part, views: Sequence[memoryview]) -> None:
-        await self._settled(part, lambda: self._upload.send(part, views))
-
-    async def send_stream(self, part: Part, source: PartSource) -> None:
-        upload = cast("StreamedUpload", self._upload)
-        await self._settled(part, lambda: upload.send_stream(part, source))
-
-    async def _settled(self, part: Part, send: Callable[[], Awaitable[None]]) -> None:
-        leaf = self._leaf
-        self._parts += 1
-        await leaf.retrying(
-            "send",
-            self._bucket,
-            self._key,
-            lambda: leaf.write("send", self._bucket, self._key, part.size, send),
-        )
-
-    async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        leaf = self._leaf
-        return await leaf.retrying(
-            "commit",
-            self._bucket,
-            self._key,
-            lambda: self._attempt(checksums),
-            ours=self._found,
-        )
-
-    async def _attempt(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        leaf = self._leaf
-        await leaf.permit(leaf.requests, "commit", self._bucket, self._key)
-        try:
-            return await concluded(self._committed(checksums), COMMIT_SECONDS)
-        finally:
-            leaf.requests.release()
-
-    async def _committed(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        pace = -(-self._parts // _COMMIT_PACE)
-        info = await self._leaf.answer(self._upload.commit(checksums), pace)
-        self.committed = True
-        return info
-
-    async def _found(self, error: TroveError) -> tuple[ObjectInfo] | None:
-        found = await self._leaf.our_write(error, self._bucket, self._key, self._options.write_id)
-        self.committed = found is not None
-        return found

@@ -9,7 +9,7 @@ import pytest
 
 from tests.drivers.s3.script import FACTS, SECRET, FakeAnswer, Script, answer, now, refusal
 from trove_async import RetryPolicy, Trove, UnavailableError
-from trove_async import _leaf as leaf_room
+from trove_async import _leaf_upload as room
 from trove_async._concurrency import OwnedTask
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import driver as driver_room
@@ -132,7 +132,7 @@ async def test_upload_whose_completion_is_refused_after_the_cancel_is_aborted(
 async def test_upload_whose_completion_is_never_answered_is_not_aborted(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leaf_room, "COMMIT_SECONDS", 0.01)
+    monkeypatch.setattr(room, "COMMIT_SECONDS", 0.01)
     await cancelled(service, answered=False)
     assert service.aborts == 0
 
