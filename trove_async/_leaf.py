@@ -248,11 +248,7 @@ class Leaf:
         started = clock()
         await permits.acquire(self.timeout.permit)
         if self.events:
-            try:
-                self._tell(operation, bucket, key, kind="wait", duration=clock() - started)
-            except BaseException:
-                permits.release()
-                raise
+            self._tell(operation, bucket, key, kind="wait", duration=clock() - started)
 
     async def request(
         self,

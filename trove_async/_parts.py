@@ -120,14 +120,7 @@ async def room_for(size: int, pool: BufferPool, told: Told) -> Lease | SpillFile
     clock = asyncio.get_running_loop().time
     started = clock()
     room = await pool.lease_or_spill(size)
-    try:
-        told("wait", size, clock() - started)
-    except BaseException:
-        if isinstance(room, SpillFile):
-            await room.aclose()
-        else:
-            room.release()
-        raise
+    told("wait", size, clock() - started)
     return room
 
 
