@@ -240,12 +240,18 @@ class ObjectIterator(_Entries[E]):
 
     @property
     def cursor(self) -> str | None:
-        """Where the listing stands: behind the last entry returned, before the first one None.
+        """Where the listing stands: behind the last entry returned.
 
         Passed to `Trove.list` with the same arguments, but for ``start_after``, which it holds, it
         goes on from there: exactly, where every backend lists in order; elsewhere objects changed
         meanwhile may be missed or come twice.
+
+        None once the listing has ended: after the last page that is smaller than ``page_size``,
+        `all`, or the end of ``async for``. Before the first entry it is the cursor that
+        `Trove.list` was given, else None.
         """
+        if self._ended and not self._waiting:
+            return None
         if self._listing is None or not self._taken:
             return self._given_cursor
         return self._listing.cursor(self._arrived[0], self._taken)
