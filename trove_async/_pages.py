@@ -62,6 +62,7 @@ class Stream:
         token: Where the page of `entries` begins.
         limit: How long that page was to be.
         exists: Whether the backend has the bucket.
+        missing: What it said if it has not.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Stream:
         self.token: str | None = None
         self.limit = options.limit
         self.exists = False
+        self.missing: BucketNotFoundError | None = None
 
     @property
     def ended(self) -> bool:
@@ -92,10 +94,10 @@ class Stream:
     async def _fetch(self, options: ListOptions) -> None:
         try:
             page = await self._page(options)
-        except BucketNotFoundError:
+        except BucketNotFoundError as error:
             if self.exists:
                 raise  # it was deleted meanwhile: that is no end of a listing
-            self._options = None
+            self._options, self.missing = None, error
             return
         first, self.exists = not self.exists, True
         self.token, self.limit = options.token, options.limit
