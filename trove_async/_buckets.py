@@ -164,6 +164,7 @@ class Buckets:
         It is made where the default backend has one of that name, which is how the user said that
         the logical bucket exists, and where making it cannot take a name from the whole world.
         """
+        error.located(backend=backend.name, bucket=bucket)
         default = self._backends[0]
         handle = "store" if default.name == DEFAULT else f"store.backend({default.name!r})"
         first = f"await {handle}.create_bucket({bucket!r}) first"
