@@ -10,6 +10,7 @@ import inspect
 import io
 import os
 from collections.abc import AsyncIterable, Iterable, Sequence
+from contextlib import suppress
 from inspect import signature
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, cast, runtime_checkable
 
@@ -101,6 +102,8 @@ def source_of(body: BodySource) -> Source:
     """
     if isinstance(body, (bytes, bytearray, memoryview)):
         return _Memory(memoryview(body))
+    if type(body) is io.BytesIO:
+        return _BytesIO(body)
     if isinstance(body, str):
         raise TypeError("a body is bytes, not str: put(..., text.encode()), or a pathlib.Path")
     if isinstance(body, os.PathLike):
@@ -113,19 +116,12 @@ def source_of(body: BodySource) -> Source:
         return _reader_of(cast("AsyncReadable", body))
     if isinstance(body, AsyncIterable):
         return _Opening(body) if isinstance(body, Opening) else of_async_iterable(body)
-    if read is not None:
-        return _of_file(cast("BinaryIO", body))
-    return _memory_of(body) or _iterable_of(body)
+    return _of_other(body) if read is None else _of_file(cast("BinaryIO", body))
 
 
-def _memory_of(body: object) -> Source | None:
-    try:
+def _of_other(body: object) -> Source:
+    with suppress(TypeError):
         return _Memory(memoryview(body))  # type: ignore[arg-type]  # whether it is one, we ask
-    except TypeError:
-        return None
-
-
-def _iterable_of(body: object) -> Source:
     if isinstance(body, Iterable):
         return of_iterable(body)
     raise TypeError(
@@ -137,8 +133,6 @@ def _iterable_of(body: object) -> Source:
 def _of_file(file: BinaryIO) -> Source:
     if isinstance(file, io.TextIOBase):
         raise TypeError("a body is bytes: open the file in binary mode ('rb')")
-    if type(file) is io.BytesIO:
-        return _BytesIO(file)
     if not isinstance(file, io.IOBase):
         _check_takes_size(file)
     return FileSource(file)

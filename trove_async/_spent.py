@@ -7,21 +7,29 @@ midway. Neither shows on an iterator, a pipe or a file: only having read it tell
 from __future__ import annotations
 
 import weakref
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from .errors import BodyConsumedError
+
+
+class _Reference(weakref.ref[object]):
+    """A body, which this does not keep alive, and its id."""
+
+    __slots__ = ("number",)
+
+    number: int
 
 
 class _Mark(NamedTuple):
     """How a put has left a body.
 
     Attributes:
-        body: The body, which this does not keep alive.
+        body: The body.
         position: Where it stood then; None: it has no position.
         whole: Whether it was read to its end.
     """
 
-    body: weakref.ref[object]
+    body: _Reference
     position: int | None
     whole: bool
 
@@ -38,18 +46,19 @@ def note(body: object, position: int | None = None, *, whole: bool) -> None:
         position: Where it stands now, if it has a position.
         whole: Whether it was read to its end.
     """
-    number = id(body)
-
-    def forget(reference: weakref.ref[object]) -> None:
-        mark = _marks.get(number)
-        if mark is not None and mark.body is reference:
-            del _marks[number]
-
     try:
-        reference = weakref.ref(body, forget)
+        reference = _Reference(body, _forget)
     except TypeError:
         return
-    _marks[number] = _Mark(reference, position, whole)
+    reference.number = id(body)
+    _marks[reference.number] = _Mark(reference, position, whole)
+
+
+def _forget(reference: weakref.ref[object]) -> None:
+    number = cast("_Reference", reference).number
+    mark = _marks.get(number)
+    if mark is not None and mark.body is reference:
+        del _marks[number]
 
 
 def check(body: object, position: int | None = None, *, empty: bool) -> None:
