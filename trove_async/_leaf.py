@@ -271,7 +271,8 @@ class Leaf:
             *args: Its arguments.
             pace: Idle times that its response may take beyond the first byte's.
         """
-        await self.permit(self.requests, operation, bucket, key)
+        if not self.requests.try_acquire():
+            await self.permit(self.requests, operation, bucket, key)
         try:
             return await self.answer(call(*args), pace)
         finally:
