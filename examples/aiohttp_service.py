@@ -69,9 +69,7 @@ async def listing(request: web.Request) -> web.Response:
         {"key": obj.key, "size": obj.size, "modified": obj.last_modified.isoformat()}
         for obj in page
     ]
-    return web.json_response(
-        {"files": files, "next": found.cursor if len(page) == int(limit) else None}
-    )
+    return web.json_response({"files": files, "next": found.cursor})
 
 
 @routes.post("/presign/{key:.+}")

@@ -78,7 +78,7 @@ async def listing(
     found = store.list("files", prefix=prefix, cursor=cursor, page_size=limit)
     page: Sequence[ObjectInfo] = await anext(found.pages(), [])
     files = [{"key": obj.key, "size": obj.size, "modified": obj.last_modified} for obj in page]
-    return {"files": files, "next": found.cursor if len(page) == limit else None}
+    return {"files": files, "next": found.cursor}
 
 
 @app.post("/presign/{key:path}")

@@ -153,6 +153,29 @@ async def test_start_after_holds_for_backends_without_order_too() -> None:
         assert sorted([first.key, *names(rest)]) == ["b.log", "c/1", "d"]
 
 
+async def test_cursor_is_none_once_the_listing_has_ended_and_exact_before() -> None:
+    default, cold, archive = await logs()
+    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+        whole = names(await store.list("data").all())
+        listing = store.list("data", page_size=2)
+        for taken in range(1, len(whole) + 1):
+            await anext(listing)
+            assert listing.cursor is not None
+            rest = store.list("data", cursor=listing.cursor)
+            assert names(await rest.all()) == whole[taken:]
+            assert rest.cursor is None
+        with pytest.raises(StopAsyncIteration):
+            await anext(listing)
+        assert listing.cursor is None
+        # Entries that have arrived, and were not returned yet, are still to come.
+        at_once = store.list("data", page_size=1000)
+        assert names([await anext(at_once)]) == whole[:1]
+        assert at_once.cursor is not None
+        pages = [page async for page in at_once.pages()]
+        assert sum(map(len, pages)) == len(whole) - 1
+        assert at_once.cursor is None
+
+
 async def test_pages_are_full_but_the_last() -> None:
     default, cold, archive = await logs()
     async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:

@@ -135,24 +135,25 @@ class Objects:
         try:
             return await self._core.run("put", bucket, key, work)
         except BaseException:
-            with shielded():  # one that was refused has not even been begun
-                await source.aclose()
+            try:
+                with shielded():  # one that was refused has not even been begun
+                    await source.aclose()
+            finally:
+                await source.undo()
             raise
 
     async def open(
         self, bucket: str, key: str, options: GetOptions, progress: Progress | None
     ) -> ObjectReader:
         """Open a body."""
-        reader: ObjectReader | None = None
 
         async def work() -> ObjectReader:
-            nonlocal reader
             backend = await self._resolve(bucket, key)
             _checks.check_get(backend, options)
             context = backend.driver.get(bucket, key, options)
             told = self._core.told_body("get", bucket, key)
             body = Verified(await context.__aenter__())
-            reader = ObjectReader(
+            return ObjectReader(
                 context,
                 body,
                 body.info.located(backend=backend.name),
@@ -160,15 +161,8 @@ class Objects:
                 self._core.check_usable,
                 told=told,
             )
-            return reader
 
-        try:
-            return await self._reading("get", bucket, key, work)
-        except BaseException:
-            if reader is not None:  # a listener has raised
-                with shielded():
-                    await reader.aclose()
-            raise
+        return await self._reading("get", bucket, key, work)
 
     async def read(self, bucket: str, key: str, options: GetOptions, limit: int | None) -> bytes:
         """Return a body, of at most `limit` bytes."""

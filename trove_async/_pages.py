@@ -64,6 +64,7 @@ class Stream:
         token: Where the page of `entries` begins.
         limit: How long that page was to be.
         exists: Whether the backend has the bucket.
+        missing: What it said if it has not.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Stream:
         self.exists = False
         self._cycle = TokenCycle(options.token)
         self._last: str | None = None  # the key that the pages have come to, in order
+        self.missing: BucketNotFoundError | None = None
 
     @property
     def ended(self) -> bool:
@@ -96,10 +98,10 @@ class Stream:
     async def _fetch(self, options: ListOptions) -> None:
         try:
             page = await self._page(options)
-        except BucketNotFoundError:
+        except BucketNotFoundError as error:
             if self.exists:
                 raise  # it was deleted meanwhile: that is no end of a listing
-            self._options = None
+            self._options, self.missing = None, error
             return
         entries = self._in_order(page.entries) if self.ordered else page.entries
         self._cycle.check(page.token, empty=not page.entries)

@@ -396,7 +396,8 @@ class Upload(Protocol):
         """Make the object of all parts sent, atomically, under the conditions of the options.
 
         May be called again after an UnavailableError: if the first call did succeed, the second
-        says so, or raises ObjectNotFoundError and the engine looks for the write_id.
+        says so, or raises ObjectNotFoundError and the engine looks for the write_id. A cancel of
+        the put waits for it, within a deadline.
 
         Args:
             checksums: Of the whole body, by algorithm: to be recorded, and compared where the
@@ -463,6 +464,8 @@ class Uploading(Protocol):
         """Open an upload. Left without a commit, by error or cancel, it is aborted.
 
         The abort runs under a shield with a deadline; what it cannot reach is litter, not damage.
+        An upload whose commit was begun, and not answered, may have become the object: it is not
+        aborted before that was found out (by the write_id, say), and stays where it cannot be.
 
         Raises:
             BucketNotFoundError: There is no such bucket; raised on entering, before any part.

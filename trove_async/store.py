@@ -215,7 +215,9 @@ class Trove:
             bucket: An existing bucket, or one that may be made (see `create_missing_buckets`).
             key: 1 to 1,024 bytes of UTF-8, without a ``.`` or ``..`` segment.
             body: Bytes, a path, a binary file, an async reader, an iterable of bytes (sync or
-                async), or what `get` returns. Never held whole. Read once, unless its parts must be
+                async), or what `get` returns. A file, or a reader that was read in part, is stored
+                from where it stands. A put that fails leaves a file where it was found, if the file
+                can seek. Never held whole. Read once, unless its parts must be
                 larger than half of the pool (on S3: from 625 GiB on, with a pool of 128 MiB): such
                 a body is bytes, a path or a file opened by `open`, and its parts are read while
                 they are sent, anew for each try. A file that is changed meanwhile is then an error.
@@ -244,6 +246,9 @@ class Trove:
 
         Raises:
             InvalidNameError: No backend may be given such a name or value.
+            BodyConsumedError: The body was read to its end before, by an earlier put or by
+                whoever opened it with `get`; or an earlier put that failed has read some of it.
+            ClosedError: The body is a reader that is closed; or the store is.
             NotSupportedError: The object's backend cannot honour an option, or a body so large; the
                 message says what can be sent, and what to do.
             BucketNotFoundError: There is no such bucket; the message says what to do.
@@ -252,6 +257,8 @@ class Trove:
             IntegrityError: The body has another size than promised, was changed meanwhile, or was
                 stored wrong.
             StorageFullError: The backend has no room.
+            TypeError: The body is none: a str, or a response of an HTTP client; the message names
+                what to pass instead.
         """
         _checks.progress(progress)
         _names.check(bucket, key)

@@ -35,6 +35,11 @@ _REMEMBERED = 1024
 class Namespace(Protocol):
     """Where logical buckets lie, and what making and deleting one means."""
 
+    @property
+    def inside(self) -> str | None:
+        """The physical bucket that holds all of them; None: each has one of its own."""
+        ...
+
     def locate(self, bucket: str) -> tuple[str, str]:
         """Return the physical bucket, and what every key has in front there. No I/O."""
         ...
@@ -74,6 +79,8 @@ class Namespace(Protocol):
 
 class Renamed:
     """Each logical bucket is a physical one of another name; there are no others."""
+
+    inside = None
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self._physical = dict(names)
@@ -144,6 +151,10 @@ class Folders:
         # Buckets seen to exist: a put must not cost a look-up. One that another process deletes
         # meanwhile comes back by such a put, as it would by one that was a moment earlier.
         self._known: set[str] = set()
+
+    @property
+    def inside(self) -> str:
+        return self._into
 
     def locate(self, bucket: str) -> tuple[str, str]:
         if bucket == _MARKERS:

@@ -7,9 +7,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from trove_async._concurrency import Permits
 from trove_async._http import Origin, Reader, transport_over
-from trove_async._services import KnownBuckets, Permit, conditioned
+from trove_async._services import KnownBuckets, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
     BucketNotFoundError,
@@ -147,8 +146,6 @@ class GCSDriver:
         self._credentials: Credentials | None = None
         self._transport: Transport | None = None
         self._open: _Open | None = None
-        self._others = Permits(max_connections, "connection for other requests")
-        self._permit_seconds = 0.0
         self._backend = ""
 
     @property
@@ -189,6 +186,7 @@ class GCSDriver:
             private_namespace=not self._google,
             max_reads=self._max_connections,
             max_writes=self._max_connections,
+            max_requests=self._max_connections,
             max_metadata_bytes=_MAX_METADATA,
         )
 
@@ -197,7 +195,6 @@ class GCSDriver:
         if self._open is not None:
             raise ClosedError("this driver is open in another store: make one for each")
         self._backend = context.backend
-        self._permit_seconds = context.timeout.permit
         if not self._anonymous:
             self._credentials = Credentials(self._identity)
             await self._credentials.open()
@@ -240,14 +237,9 @@ class GCSDriver:
     def _client(self) -> Client:
         return self._opened.client
 
-    @property
-    def _permit(self) -> Permit:
-        return Permit(self._others, self._permit_seconds)
-
     async def ping(self) -> None:
         """Ask for a bucket; that one may not see any is an answer, too."""
-        async with self._permit:
-            await self._opened.buckets.ping(_NO_PROJECT)
+        await self._opened.buckets.ping(_NO_PROJECT)
 
     def place(self, bucket: str, key: str) -> Hashable:
         """Tell where the object lies physically: Google's bucket names are one space."""
@@ -298,8 +290,7 @@ class GCSDriver:
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of the object. See `AsyncDriver.head`."""
-        async with self._permit:
-            return await self._head(bucket, key, version_id)
+        return await self._head(bucket, key, version_id)
 
     async def _head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         target = object_path(bucket, key) + _FACTS
@@ -313,19 +304,18 @@ class GCSDriver:
         query = {}
         if options.version_id is not None:
             query["generation"] = options.version_id
-        async with self._permit:
-            try:
-                if options.in_doubt_since is not None and not (options.if_match or query):
-                    query = await self._opened.doubts.of_delete(bucket, key, options)
-                    with replaced_meanwhile():
-                        await self._delete(bucket, key, query)
-                    return
-                with conditioned(options):
-                    if options.if_match is not None:
-                        query["ifGenerationMatch"] = generation_of(options.if_match)
+        try:
+            if options.in_doubt_since is not None and not (options.if_match or query):
+                query = await self._opened.doubts.of_delete(bucket, key, options)
+                with replaced_meanwhile():
                     await self._delete(bucket, key, query)
-            except ObjectNotFoundError:
-                pass  # it is gone
+                return
+            with conditioned(options):
+                if options.if_match is not None:
+                    query["ifGenerationMatch"] = generation_of(options.if_match)
+                await self._delete(bucket, key, query)
+        except ObjectNotFoundError:
+            pass  # it is gone
 
     async def _delete(self, bucket: str, key: str, query: Mapping[str, str]) -> None:
         target = object_path(bucket, key) + encode_query(query)
@@ -334,29 +324,27 @@ class GCSDriver:
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 100 keys in one request. See `BulkDeleting.delete_many`."""
         content_type, body = _batch.batch(bucket, keys)
-        async with self._permit:
-            answer = await self._client.send(
-                "POST", _batch.PATH, {"content-type": content_type}, [memoryview(body)]
-            )
-            try:
-                told = await answer.read_all(_batch.ANSWER_BYTES)
-            finally:
-                answer.close()
-            results = _batch.results(answer.headers.get("content-type", ""), told, keys)
-            missing = [result for result in results if isinstance(result.error, NotFoundError)]
-            if missing and not await self._opened.known.exists(bucket):
-                raise BucketNotFoundError("no such bucket: create_bucket makes it")
+        answer = await self._client.send(
+            "POST", _batch.PATH, {"content-type": content_type}, [memoryview(body)]
+        )
+        try:
+            told = await answer.read_all(_batch.ANSWER_BYTES)
+        finally:
+            answer.close()
+        results = _batch.results(answer.headers.get("content-type", ""), told, keys)
+        missing = [result for result in results if isinstance(result.error, NotFoundError)]
+        if missing and not await self._opened.known.exists(bucket):
+            raise BucketNotFoundError("no such bucket: create_bucket makes it")
         for result in missing:
             results[results.index(result)] = DeleteResult(key=result.key)
         return results
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
-        async with self._permit:
-            try:
-                return await list_page(self._client, bucket, options, self._backend)
-            except NotFoundError as error:
-                raise BucketNotFoundError(error.message) from error
+        try:
+            return await list_page(self._client, bucket, options, self._backend)
+        except NotFoundError as error:
+            raise BucketNotFoundError(error.message) from error
 
     def upload(
         self, bucket: str, key: str, options: PutOptions
@@ -372,19 +360,17 @@ class GCSDriver:
     ) -> ObjectInfo:
         """Copy on the service's side. See `Copying.copy`."""
         check_key(dst_bucket, dst_key)
-        async with self._permit:
-            return await self._opened.copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
+        return await self._opened.copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`.
 
         All versions of one key are held at once: the service tells the oldest first.
         """
-        async with self._permit:
-            try:
-                return await version_page(self._client, bucket, options, self._backend)
-            except NotFoundError as error:
-                raise BucketNotFoundError(error.message) from error
+        try:
+            return await version_page(self._client, bucket, options, self._backend)
+        except NotFoundError as error:
+            raise BucketNotFoundError(error.message) from error
 
     async def compose(
         self, bucket: str, keys: Sequence[str], key: str, options: PutOptions | None = None
@@ -413,9 +399,7 @@ class GCSDriver:
             Otherwise as `put`.
         """
         check_key(bucket, key)
-        composer = Composer(
-            self._client, self.head, lambda: self._permit, self._backend, defaults=self._defaults
-        )
+        composer = Composer(self._client, self.head, self._backend, defaults=self._defaults)
         return await composer.compose(bucket, keys, key, options or PutOptions())
 
     async def set_custom_time(
@@ -440,8 +424,7 @@ class GCSDriver:
         """
         etag = if_match.etag if isinstance(if_match, ObjectInfo) else if_match
         client, path = self._client, object_path(bucket, key)
-        async with self._permit:
-            await found(self._opened.known, bucket, key, set_custom_time(client, path, when, etag))
+        await found(self._opened.known, bucket, key, set_custom_time(client, path, when, etag))
 
     async def presign(
         self,
@@ -489,32 +472,27 @@ class GCSDriver:
             PermissionDeniedError: These credentials may not do so.
             ClosedError: The driver is not open.
         """
-        async with self._permit:
-            await self._opened.buckets.set_versioning(bucket, enabled=enabled)
+        await self._opened.buckets.set_versioning(bucket, enabled=enabled)
 
     async def create_bucket(self, bucket: str) -> None:
         """Make the bucket, in the project. See `AsyncDriver.create_bucket`."""
         project = await self._project()
-        async with self._permit:
-            await self._opened.buckets.create(bucket, project)
+        await self._opened.buckets.create(bucket, project)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
         opened = self._opened
         opened.known.forget(bucket)
-        async with self._permit:
-            await opened.buckets.delete(bucket)
+        await opened.buckets.delete(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
-        async with self._permit:
-            return await self._opened.buckets.head(bucket)
+        return await self._opened.buckets.head(bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the project's buckets. See `AsyncDriver.list_buckets`."""
         project = await self._project()
-        async with self._permit:
-            return await self._opened.buckets.list(project)
+        return await self._opened.buckets.list(project)
 
     async def _project(self) -> str:
         project = self._identity.project

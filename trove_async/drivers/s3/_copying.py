@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from trove_async._concurrency import for_each
+from trove_async._concurrency import CLEANUP_SECONDS, concluded, for_each
 from trove_async._identity import is_same
 from trove_async._services import conditioned
 from trove_async.errors import (
@@ -118,4 +118,4 @@ class Copier:
                 upload.add(span[1] - span[0], sent)
 
             await for_each(list(enumerate(spans, 1)), copy, limit=_PIECES_AT_ONCE)
-            return await upload.commit({})
+            return await concluded(upload.commit({}), CLEANUP_SECONDS)

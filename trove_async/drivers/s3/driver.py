@@ -9,9 +9,9 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
-from trove_async._concurrency import Permits, in_thread
+from trove_async._concurrency import in_thread
 from trove_async._http import Reader, transport_over
-from trove_async._services import KnownBuckets, Permit, conditioned
+from trove_async._services import KnownBuckets, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
     BucketNotFoundError,
@@ -213,8 +213,6 @@ class S3Driver:
         self._transport: Transport | None = None
         self._control: ControlPlane | None = None
         self._known = KnownBuckets(self._head_bucket)
-        self._others = Permits(max_connections, "connection for other requests")
-        self._permit_seconds = 0.0
 
     @property
     def name(self) -> str:
@@ -272,6 +270,7 @@ class S3Driver:
             dot_segments=self._dialect.dot_segments and self._data_plane == "lean",
             max_reads=self._max_connections,
             max_writes=self._max_connections,
+            max_requests=self._max_connections,
         )
 
     async def open(self, context: DriverContext) -> None:
@@ -280,7 +279,6 @@ class S3Driver:
             raise ClosedError("this driver is open in another store: make one for each")
         session = Session(self._identity)
         self._endpoint = endpoint = self._defaults.checked(await session.endpoint())
-        self._permit_seconds = context.timeout.permit
         self._transport = transport = transport_over(
             context.timeout, tls=self._tls, proxy=self._proxy
         )
@@ -429,39 +427,36 @@ class S3Driver:
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of the object, its tags included. See `AsyncDriver.head`."""
-        async with Permit(self._others, self._permit_seconds):
-            if self._is_doubtful(key):
-                await self._check_held(bucket, key)
-            try:
-                return await self._plane.head_object(bucket, key, version_id)
-            except NotFoundError as error:
-                if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
-                    raise
-                # An answer to HEAD has no document that would say which of the two is missing.
-                if await self._known.exists(bucket):
-                    raise ObjectNotFoundError(error.message) from error
-                raise BucketNotFoundError(error.message) from error
+        if self._is_doubtful(key):
+            await self._check_held(bucket, key)
+        try:
+            return await self._plane.head_object(bucket, key, version_id)
+        except NotFoundError as error:
+            if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
+                raise
+            # An answer to HEAD has no document that would say which of the two is missing.
+            if await self._known.exists(bucket):
+                raise ObjectNotFoundError(error.message) from error
+            raise BucketNotFoundError(error.message) from error
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. See `AsyncDriver.delete`."""
-        async with Permit(self._others, self._permit_seconds):
-            with conditioned(options):
-                try:
-                    if self._is_doubtful(key):
-                        await self._check_held(bucket, key, deletes=True)
-                    await self._plane.delete_object(bucket, key, options)
-                except ObjectNotFoundError:
-                    if options.if_match is not None:
-                        raise
+        with conditioned(options):
+            try:
+                if self._is_doubtful(key):
+                    await self._check_held(bucket, key, deletes=True)
+                await self._plane.delete_object(bucket, key, options)
+            except ObjectNotFoundError:
+                if options.if_match is not None:
+                    raise
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 1,000 keys in one request. See `BulkDeleting.delete_many`."""
-        async with Permit(self._others, self._permit_seconds):
-            for key in keys:
-                if not is_usual(key):
-                    await self._probe.dialect_for_writing(bucket, key)
-            held = [key for key in keys if self._dialect.hides(key) is None]
-            results = await self._plane.delete_objects(bucket, held) if held else []
+        for key in keys:
+            if not is_usual(key):
+                await self._probe.dialect_for_writing(bucket, key)
+        held = [key for key in keys if self._dialect.hides(key) is None]
+        results = await self._plane.delete_objects(bucket, held) if held else []
         if len(held) == len(keys):
             return results
         none = set(keys).difference(held)
@@ -495,13 +490,12 @@ class S3Driver:
     async def _page(
         self, ask: Callable[[str, ListOptions], Awaitable[P]], bucket: str, options: ListOptions
     ) -> P:
-        async with Permit(self._others, self._permit_seconds):
-            cycle = TokenCycle(options.token)
-            page = await ask(bucket, options)
+        cycle = TokenCycle(options.token)
+        page = await ask(bucket, options)
+        cycle.check(page.token, empty=not page.entries)
+        while not page.entries and page.token is not None:
+            page = await ask(bucket, replace(options, token=page.token))
             cycle.check(page.token, empty=not page.entries)
-            while not page.entries and page.token is not None:
-                page = await ask(bucket, replace(options, token=page.token))
-                cycle.check(page.token, empty=not page.entries)
         if self._capabilities.ordered:
             check_order(page, options)
         return page
@@ -524,12 +518,11 @@ class S3Driver:
     ) -> ObjectInfo:
         """Copy on the service's side. See `Copying.copy`."""
         options = replace(options, put=self._defaults.applied(options.put))
-        async with Permit(self._others, self._permit_seconds):
-            if self._is_doubtful(dst_key):
-                await self._check_key(dst_bucket, dst_key)
-            if self._is_doubtful(src_key):
-                await self._check_held(src_bucket, src_key)
-            return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
+        if self._is_doubtful(dst_key):
+            await self._check_key(dst_bucket, dst_key)
+        if self._is_doubtful(src_key):
+            await self._check_held(src_bucket, src_key)
+        return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def presign(
         self,
@@ -592,8 +585,7 @@ class S3Driver:
         """
         if not older_than >= 0:
             raise ValueError(f"older_than is a number of seconds, 0 or more, not {older_than}")
-        async with Permit(self._others, self._permit_seconds):
-            return await abort_forgotten(self._plane, bucket, older_than)
+        return await abort_forgotten(self._plane, bucket, older_than)
 
     # -- buckets ---------------------------------------------------------------------------------------
 
@@ -612,34 +604,29 @@ class S3Driver:
             PermissionDeniedError: These credentials may not do so.
             ClosedError: The driver is not open.
         """
-        async with Permit(self._others, self._permit_seconds):
-            await self._plane.set_versioning(bucket, enabled=enabled)
+        await self._plane.set_versioning(bucket, enabled=enabled)
 
     async def create_bucket(self, bucket: str) -> None:
         """Make the bucket, in this driver's region. See `AsyncDriver.create_bucket`."""
-        async with Permit(self._others, self._permit_seconds):
-            await _buckets.create(self._plane, bucket)
+        await _buckets.create(self._plane, bucket)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
-        async with Permit(self._others, self._permit_seconds):
-            try:
-                await self._plane.delete_bucket(bucket)
-            except ObjectNotFoundError as error:
-                # Ceph 16.2 says so of a bucket that another request is just deleting.
-                raise BucketNotFoundError(error.message, bucket=bucket) from error
-            finally:  # not before: until then others find it there
-                self._known.forget(bucket)
+        try:
+            await self._plane.delete_bucket(bucket)
+        except ObjectNotFoundError as error:
+            # Ceph 16.2 says so of a bucket that another request is just deleting.
+            raise BucketNotFoundError(error.message, bucket=bucket) from error
+        finally:  # not before: until then others find it there
+            self._known.forget(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
-        async with Permit(self._others, self._permit_seconds):
-            return await self._head_bucket(bucket)
+        return await self._head_bucket(bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets that these credentials own. See `AsyncDriver.list_buckets`."""
-        async with Permit(self._others, self._permit_seconds):
-            return await _buckets.in_order(self._plane)
+        return await _buckets.in_order(self._plane)
 
     async def _head_bucket(self, bucket: str) -> BucketInfo:
         return await _buckets.head(self._plane, bucket)
