@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 CHUNKED: Final = -1
 
+MOST_INTERIM: Final = 20
+"""Interim responses (RFC 9110, 15.2) before a response. One is usual, and a few are possible."""
+
 _STATUS = re.compile("[0-9]{3}").fullmatch
 
 _SENT_WITH_LENGTH: Final = frozenset(("PUT", "POST"))  # RFC 9110, 8.6: though it be nothing

@@ -81,7 +81,7 @@ class Buckets:
         query = {"project": project, "fields": "items(name,timeCreated),nextPageToken"}
         buckets: list[BucketInfo] = []
         while True:
-            said = await self._client.ask("GET", _ALL + encode_query(query))
+            said = await self._client.page(_ALL + encode_query(query))
             buckets += map(bucket_of, said.get("items") or ())
             token = said.get("nextPageToken")
             if not token:

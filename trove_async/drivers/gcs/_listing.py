@@ -49,7 +49,7 @@ async def list_page(client: Client, bucket: str, options: ListOptions, backend: 
         query["startOffset"] = start
     path = f"{bucket_path(bucket)}/o"
     while True:
-        said = await client.ask("GET", path + encode_query(query))
+        said = await client.page(path + encode_query(query))
         entries, token = _entries(said, bucket, backend), said.get("nextPageToken")
         if after is not None:
             entries = [entry for entry in entries if entry.key != after or _is_prefix(entry)]

@@ -41,7 +41,7 @@ async def version_page(
     path = f"{bucket_path(bucket)}/o"
     told: list[VersionInfo] = []
     while True:
-        said = await client.ask("GET", path + encode_query(query))
+        said = await client.page(path + encode_query(query))
         told += [one for one in _versions(said, bucket, backend) if one.key != after]
         token = said.get("nextPageToken")
         if not token or (told and told[0].key != told[-1].key):

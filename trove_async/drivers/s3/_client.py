@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 from trove_async._concurrency import in_thread
 from trove_async._http import WINDOW, http_date
 from trove_async.errors import IntegrityError, TroveError, UnavailableError
-from trove_async.models import MiB
+from trove_async.models import KiB
 
 from ._answers import parse_error
 from ._failures import failure
@@ -54,7 +54,7 @@ _TOLERATED: Final = 600.0
 """Seconds of skew below which no service minds: S3 refuses from 900 on (S3 API Reference, "Error
 responses": RequestTimeTooSkewed)."""
 
-_ERROR_BYTES: Final = MiB
+_ERROR_BYTES: Final = 64 * KiB
 """More than any error's document has."""
 
 _DNS_SAFE = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]").fullmatch

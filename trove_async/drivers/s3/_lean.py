@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from trove_async._concurrency import for_each, in_thread
 from trove_async._http import Opened, range_header
 from trove_async.errors import BackendError, ObjectNotFoundError, TroveError, UnavailableError
-from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo
+from trove_async.models import BucketInfo, DeleteResult, KiB, MiB, ObjectInfo
 
 from ._answers import (
     AnsweredError,
@@ -46,7 +46,7 @@ from ._pages import parse_page
 from ._plane import UploadId
 from ._requests import crc32c_of, source_headers
 from ._versions import parse_versions, versioning_body, versions_query
-from ._xml import MalformedAnswer
+from ._xml import MalformedAnswer, is_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -69,8 +69,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_DOCUMENT: Final = 16 * MiB
-"""More than any answer has: a listing of 1,000 of the longest keys, all encoded, is a quarter."""
+_PAGE: Final = 16 * MiB
+"""More than any page has: a listing of 1,000 of the longest keys, all encoded, is a quarter."""
+
+_SMALL: Final = 256 * KiB
+"""More than any other document has: what was made, copied or opened, or an object's tags."""
 
 _INLINE_HASH: Final = 4 * MiB
 """Bytes that are hashed on the loop: as long as a thread hop takes, at 20 GB/s."""
@@ -211,7 +214,7 @@ class LeanPlane:
             headers=_summed(body),
             views=[memoryview(body)],
         )
-        told = await self._document(answer, parse_deleted)
+        told = await self._page(answer, parse_deleted)
         wanted = set(keys)
         fates: dict[str, TroveError | None] = {}
         for key, error in told.items():
@@ -240,7 +243,7 @@ class LeanPlane:
         elif options.start_after is not None:
             query["start-after"] = options.start_after
         answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
-        return await self._document(
+        return await self._page(
             answer, lambda body: parse_page(body, bucket=bucket, backend=self._backend)
         )
 
@@ -248,7 +251,7 @@ class LeanPlane:
         """Return a page of a listing of versions."""
         query = encode_query(versions_query(options))
         answer = await self._client.send("GET", bucket, query=query, headers={})
-        return await self._document(
+        return await self._page(
             answer, lambda body: parse_versions(body, bucket=bucket, backend=self._backend)
         )
 
@@ -386,7 +389,7 @@ class LeanPlane:
             query |= {"key-marker": after[0], "upload-id-marker": after[1]}
         answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
         said = answer.headers
-        return await self._document(
+        return await self._page(
             answer, lambda body: replace(parse_uploads(body), now=answered_at(said))
         )
 
@@ -427,7 +430,7 @@ class LeanPlane:
         query = ""
         while True:
             answer = await self._client.send("GET", None, query=query, headers={})
-            page = await self._document(answer, parse_buckets)
+            page = await self._page(answer, parse_buckets)
             found.extend(page.buckets)
             if page.token is None:
                 return found
@@ -437,14 +440,20 @@ class LeanPlane:
 
     # -- answers ---------------------------------------------------------------------------------------
 
-    async def _document(self, answer: Answer, parse: Callable[[bytes], T]) -> T:
-        """Return what an answer's document says."""
+    async def _page(self, answer: Answer, parse: Callable[[bytes], T]) -> T:
+        """Return what a page of a listing, or the outcome of a bulk request, says."""
+        return await self._document(answer, parse, _PAGE)
+
+    async def _document(
+        self, answer: Answer, parse: Callable[[bytes], T], limit: int = _SMALL
+    ) -> T:
+        """Return what an answer's document says; it has no more than `limit` bytes."""
         try:
-            body = await answer.read_all(_DOCUMENT)
+            body = await answer.read_all(limit)
         finally:
             answer.close()
         try:
-            return parse(body)
+            return await in_thread(parse, body) if is_large(body) else parse(body)
         except AnsweredError as error:
             told = error.answer
             raise failure(HTTPStatus.OK, told.code, told.message, answer.headers) from error

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from trove_async.models import ObjectInfo, Page, Prefix
 
 from ._keys import bare_etag, decode_value, strong_etag
-from ._xml import MalformedAnswer, carries, children, decode, facts, name, parse
+from ._xml import MalformedAnswer, carries, children, decode, facts, is_large, name, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -60,7 +60,8 @@ def parse_page(body: bytes, *, bucket: str, backend: str) -> Page:
     """
     text = decode(body)
     try:
-        listing = _quick(text)
+        # A large page is parsed in a thread, slice by slice: a regular expression holds the GIL.
+        listing = _thorough(text) if is_large(body) else _quick(text)
     except _UnusualError:
         listing = _thorough(text)
     try:

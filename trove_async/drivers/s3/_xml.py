@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
+
+from trove_async.models import KiB, MiB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     Element = ET.Element
+
+_MOST_TAGS: Final = 200_000
+"""More than any response has: a page of 1,000 versions, each with its owner, has 20,000. Each element
+takes a hundred bytes of memory and more."""
+
+_SLICE: Final = 64 * KiB
+"""Characters that expat is fed at a time: between two of them the other threads go on."""
+
+_INLINE: Final = MiB
+_INLINE_TAGS: Final = 50_000
+"""Bytes, and tags, of a document up to which it is parsed on the loop: some 20 ms at the most."""
 
 # W3C, "Extensible Markup Language (XML) 1.0", 2.2: Char.
 _ILLEGAL = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]").search
@@ -44,10 +57,21 @@ def parse(text: str) -> Element:
     """
     if "<!DOCTYPE" in text:
         raise MalformedAnswer("a document with a DTD")
+    if text.count("<") > _MOST_TAGS:
+        raise MalformedAnswer(f"a document of more than {_MOST_TAGS} tags")
+    parser = ET.XMLParser()  # noqa: S314 - without a DTD there are no entities to expand
     try:
-        return ET.fromstring(text)  # noqa: S314 - without a DTD there are no entities to expand
-    except ET.ParseError as error:
-        raise MalformedAnswer(f"no XML: {error}") from None
+        for at in range(0, len(text), _SLICE):
+            parser.feed(text[at : at + _SLICE])  # which holds the GIL
+        root: Element = parser.close()
+    except (ET.ParseError, UnicodeEncodeError) as error:  # lone surrogates are no characters
+        raise MalformedAnswer(f"no XML: {str(error)[:200]}") from None
+    return root
+
+
+def is_large(body: bytes) -> bool:
+    """Return whether a document is to be parsed in a thread."""
+    return len(body) > _INLINE or body.count(b"<") > _INLINE_TAGS
 
 
 def name(element: Element) -> str:
