@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import yarl
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from trove_async.errors import BackendError, ConfigError, TimedOutError, UnavailableError
 
@@ -301,7 +302,7 @@ class _AiohttpAnswer:
         self._rest = b""  # of what was received at a time; read up to `_at`
         self._at = 0
         self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
+        self.headers: Mapping[str, str] = _readable(response.headers)
 
     async def read(self, size: int) -> bytes:
         """Return the next bytes: what was received at a time, not copied. See `Answer.read`."""
@@ -358,6 +359,19 @@ class _AiohttpAnswer:
             self._body.abort()
             self._body = None
         self._response.close()
+
+
+def _readable(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
+    """Return headers as `parse_head` reads them: aiohttp keeps bytes that are not UTF-8."""
+    if all(map(str.isascii, headers.values())):
+        return headers
+    readable = CIMultiDict(
+        (name, value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        for name, value in headers.items()
+    )
+    if "\ufffd" in readable.get("etag", ""):
+        del readable["etag"]
+    return CIMultiDictProxy(readable)
 
 
 _FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], bool, str], ...]] = (

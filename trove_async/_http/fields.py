@@ -28,6 +28,10 @@ _LONGEST_DATE: Final = 64
 """Characters. A date in words, with a comment behind it, has 40."""
 
 
+_WAIT_DIGITS: Final = 9
+"""Digits of a Retry-After: thirty years."""
+
+
 @lru_cache(maxsize=64)  # thousands of answers have one Date
 def http_date(text: str) -> datetime:
     """Return the moment that an HTTP date names, in UTC.
@@ -89,7 +93,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds of a Retry-After, which may be a moment (RFC 9110, 10.2.3)."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
-        return float(value)
+        return float(value) if len(value) <= _WAIT_DIGITS else float("9" * _WAIT_DIGITS)
     try:
         wait = http_date(value) - http_date(headers.get("date", ""))
     except ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from trove_async.errors import UnavailableError
+from trove_async.errors import InvalidNameError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +16,8 @@ CHUNKED: Final = -1
 
 MOST_INTERIM: Final = 20
 """Interim responses (RFC 9110, 15.2) before a response. One is usual, and a few are possible."""
+
+_DIGITS: Final = 19
 
 _STATUS = re.compile("[0-9]{3}").fullmatch
 
@@ -33,13 +35,18 @@ def request_head(
     head = "\r\n".join(lines)
     # One of each a line: no value has smuggled in a line of its own.
     if not head.count("\n") == head.count("\r") == len(lines):
-        raise ValueError("a request's target and headers may hold no CR or LF")
+        raise InvalidNameError("a request's target and headers may hold no CR or LF")
     return head.encode()
 
 
 def parse_head(head: bytes) -> tuple[int, str, dict[str, str]]:
-    """Return an answer's status, its version of HTTP and its headers."""
-    first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
+    """Return an answer's status, its version of HTTP and its headers.
+
+    Bytes that are not UTF-8 become U+FFFD, so that the values can be sent, shown and stored.
+    """
+    first, *lines = head.decode("utf-8", "replace").split("\r\n")
+    if not head.count(b"\n") == head.count(b"\r") == len(lines) or b"\0" in head:
+        raise no_http("a bare CR, LF or NUL in its head")  # RFC 9112, 2.2; RFC 9110, 5.5
     if not first.startswith("HTTP/1.") or not (first[8:9] == " " and _STATUS(first[9:12])):
         raise no_http("it does not begin as an answer does")
     headers: dict[str, str] = {}
@@ -50,6 +57,8 @@ def parse_head(head: bytes) -> tuple[int, str, dict[str, str]]:
         name, value = name.lower(), value.strip(" \t")
         known = headers.get(name)
         headers[name] = value if known is None else f"{known}, {value}"
+    if "\ufffd" in headers.get("etag", ""):
+        del headers["etag"]  # two that differ may look alike now: it validates nothing
     return int(first[9:12]), first[:8], headers
 
 
@@ -70,7 +79,8 @@ def body_length(headers: Mapping[str, str]) -> int | None:
 
 
 def parse_number(digits: bytes, base: int) -> int:
-    if not digits.isalnum():  # a sign, a blank or an underscore, which int takes
+    # A sign, a blank or an underscore, which int takes; and no length has 64 bits.
+    if not digits.isalnum() or len(digits.lstrip(b"0")) > _DIGITS:
         raise no_http("a length of its is no number")
     try:
         return int(digits, base)

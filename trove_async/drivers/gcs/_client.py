@@ -44,6 +44,12 @@ RESUME_INCOMPLETE: Final = 308
 """JSON API, "Perform a resumable upload": the session goes on. To HTTP it is a redirect."""
 
 
+_TOKENS: Final = ("nextPageToken", "rewriteToken")
+"""What of a document becomes a part of the next request."""
+
+_ESCAPED_SURROGATE: Final = b"\\ud"
+
+
 class Client:
     """Sends requests.
 
@@ -128,7 +134,9 @@ class Client:
         finally:
             answer.close()
         said = await in_thread(_parsed, body) if len(body) > _INLINE else _parsed(body)
-        if not isinstance(said, dict):
+        if not isinstance(said, dict) or not all(
+            isinstance(said.get(name, ""), str) for name in _TOKENS
+        ):
             raise UnavailableError(
                 f"the service's answer makes no sense: {len(body)} bytes that are no JSON object"
             )
@@ -150,6 +158,8 @@ def _parsed(body: bytes) -> object:
         return None
     try:
         said: object = json.loads(body)
+        if _ESCAPED_SURROGATE in body.lower():
+            json.dumps(said, ensure_ascii=False).encode()  # halves of pairs are no characters
     except (ValueError, RecursionError):
         return None
     return said

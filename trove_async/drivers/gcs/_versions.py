@@ -7,7 +7,6 @@ first; the contract wants the newest first. So a page here ends where a key does
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from trove_async.errors import BackendError, UnavailableError
@@ -15,6 +14,7 @@ from trove_async.models import VersionInfo, VersionPage
 
 from ._listing import FROM, MOST, start_of
 from ._names import bucket_path, encode_query
+from ._resources import moment, number, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,15 +88,17 @@ def _versions(said: Document, bucket: str, backend: str) -> list[VersionInfo]:
 
 
 def _version(said: Mapping[str, Any], bucket: str, backend: str) -> VersionInfo:
-    generation = str(int(said["generation"]))
+    key, generation = said["name"], str(number(said["generation"]))
+    if not isinstance(key, str):
+        raise TypeError("a name that is no string")
     return VersionInfo(
         bucket=bucket,
-        key=said["name"],
+        key=key,
         version_id=generation,
-        size=int(said["size"]),
+        size=number(said["size"]),
         etag=generation,
-        last_modified=datetime.fromisoformat(said["updated"]),
-        storage_class=said.get("storageClass"),
+        last_modified=moment(said["updated"]),
+        storage_class=text(said, "storageClass"),
         latest=not said.get("timeDeleted"),
         backend=backend,
     )
