@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 from trove_async._concurrency import OwnedTask
 from trove_async.errors import UnavailableError
 
-from .by_aiohttp import AiohttpTransport
 from .connection import IDLE, Connection
 from .messages import request_head
 from .seam import size_of
@@ -172,12 +171,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def transport_over(
-    timeout: Timeout, *, tls: ssl.SSLContext | None, proxy: str | None
-) -> SocketTransport | AiohttpTransport:
-    """Return what sends requests: over sockets of our own, or, through a proxy, by aiohttp."""
-    if proxy is None:
-        return SocketTransport(timeout, tls=tls)
-    return AiohttpTransport(timeout, tls=tls, proxy=proxy)

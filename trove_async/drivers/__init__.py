@@ -246,11 +246,14 @@ _S3_OPTIONS = {
     "role_arn": "role_arn",
     "dialect": "dialect",
     "expected_bucket_owner": "expected_bucket_owner",
+    "proxy": "proxy",
 }
 
 
 def _s3(url: SplitURL) -> Address:
-    url.check_options({*_S3_OPTIONS, "region", "path_style", "payload_signing", "max_connections"})
+    url.check_options(
+        {*_S3_OPTIONS, "region", "path_style", "payload_signing", "max_connections", "trust_env"}
+    )
     who, at, where = url.netloc.rpartition("@")
     key_id, colon, secret = who.partition(":")
     if at and not (key_id and colon and secret):
@@ -275,8 +278,8 @@ def _s3(url: SplitURL) -> Address:
         raise _bad("s3", "it names neither a bucket nor a region")
     if url.switch("path_style", default=False):
         settings["addressing_style"] = "path"
-    if "payload_signing" in url.options:
-        settings["payload_signing"] = url.switch("payload_signing", default=True)
+    for name in {"payload_signing", "trust_env"} & url.options.keys():
+        settings[name] = url.switch(name, default=True)
     if "max_connections" in url.options:
         settings["max_connections"] = _count(url, "max_connections")
     driver = _imported("s3").S3Driver(region=region, **settings)
@@ -288,16 +291,19 @@ _GCS_OPTIONS = {
     "project": "project",
     "endpoint": "endpoint_url",
     "location": "location",
+    "proxy": "proxy",
 }
 
 
 def _gcs(url: SplitURL) -> Address:
-    url.check_options({*_GCS_OPTIONS, "anonymous", "max_connections"})
+    url.check_options({*_GCS_OPTIONS, "anonymous", "max_connections", "trust_env"})
     if not url.host and url.path not in {"", "/"}:
         raise _bad(url.scheme, "it names no bucket, but something in it")
     settings: dict[str, Any] = {
         ours: url.options[theirs] for theirs, ours in _GCS_OPTIONS.items() if theirs in url.options
     }
+    if "trust_env" in url.options:
+        settings["trust_env"] = url.switch("trust_env", default=True)
     if "anonymous" in url.options:
         settings["anonymous"] = url.switch("anonymous", default=False)
     if "max_connections" in url.options:

@@ -66,10 +66,12 @@ class Credentials:
 
     Args:
         identity: What the driver was told.
+        trust_env: Whether the environment's proxies are heeded.
     """
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, *, trust_env: bool = True) -> None:
         self._identity = identity
+        self._trust_env = trust_env
         self._lock = asyncio.Lock()
         self._held = ""
         self._renew_at = self._ends_at = 0.0
@@ -82,7 +84,7 @@ class Credentials:
         Raises:
             ConfigError: There is no such file, or what it holds is nothing that the SDK knows.
         """
-        self._http = aiohttp.ClientSession(trust_env=True)
+        self._http = aiohttp.ClientSession(trust_env=self._trust_env)
         self._token = await in_thread(_loaded, self._identity.credentials, self._http)
 
     async def aclose(self) -> None:

@@ -13,7 +13,7 @@ from operator import attrgetter, gt
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from trove_async._concurrency import Permits, in_thread
-from trove_async._http import Reader, transport_over
+from trove_async._http import Reader, check_proxy, transport_over
 from trove_async._services import KnownBuckets, Permit, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
@@ -113,6 +113,7 @@ class S3Driver:
             opened; one that does not answer then is taken to list in no order.
         tls: Whom to trust, for a service with a certificate of its own making.
         proxy: The URL of an HTTP proxy to send everything through.
+        trust_env: Whether HTTPS_PROXY, HTTP_PROXY and NO_PROXY are heeded, where `proxy` is None.
         data_plane: ``"lean"``: requests are signed and sent by this driver. ``"sdk"``: by
             aiobotocore, at ten times the cost.
 
@@ -139,6 +140,7 @@ class S3Driver:
         dialect: DialectName = "auto",
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
+        trust_env: bool = True,
         data_plane: Literal["lean", "sdk"] = "lean",
     ) -> None:
         if addressing_style not in {"auto", "path", "virtual"}:
@@ -165,6 +167,7 @@ class S3Driver:
             session_token=session_token,
             profile=profile,
             role_arn=role_arn,
+            trust_env=trust_env,
         )
         self._addressing: AddressingStyle = addressing_style
         self._owner = expected_bucket_owner
@@ -175,7 +178,8 @@ class S3Driver:
         self._dialect_name: DialectName = dialect
         self._dialect = UNKNOWN
         self._tls = tls
-        self._proxy = proxy
+        self._proxy = None if proxy is None else check_proxy(proxy)
+        self._trust_env = trust_env
         self._data_plane = data_plane
         self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
         self._capabilities = self._claimed()
@@ -236,7 +240,9 @@ class S3Driver:
         session = Session(self._identity)
         self._endpoint = endpoint = await session.endpoint()
         self._permit_seconds = context.timeout.permit
-        transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)
+        transport = transport_over(
+            context.timeout, tls=self._tls, proxy=self._proxy, trust_env=self._trust_env
+        )
         self._open = lean = self._lean(transport, session, context)
         self._dialect = await dialect_of(self._dialect_name, endpoint, transport)
         self._control = ControlPlane(lambda: self._sdk_client(session, context))
@@ -269,6 +275,12 @@ class S3Driver:
             checksums=self._checksums,
         )
 
+    def _proxies(self) -> dict[str, str] | None:
+        """Return the SDK's proxies, by scheme; None: those of the environment."""
+        if self._proxy is not None:
+            return {"http": self._proxy, "https": self._proxy}
+        return None if self._trust_env else {}
+
     async def _sdk_client(self, session: Session, context: DriverContext) -> SdkClient:
         # The SDK takes long to import, and reads files meanwhile.
         client: SdkClient = (await in_thread(import_module, f"{_ROOMS}._sdk_client")).SdkClient(
@@ -278,7 +290,7 @@ class S3Driver:
             context.timeout,
             addressing=self._addressing,
             connections=self._max_connections,
-            proxy=self._proxy,
+            proxies=self._proxies(),
         )
         await client.open()
         return client
