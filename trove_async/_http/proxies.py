@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import (  # type: ignore[attr-defined] # typeshed lacks the second
+    getproxies_environment,
+    proxy_bypass_environment,
+)
 
 import yarl
 
