@@ -16,6 +16,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from trove_async.errors import BackendError, ConfigError, TimedOutError, UnavailableError
 
+from .fields import field_text
 from .messages import MOST_INTERIM, early_success, no_http
 from .seam import WINDOW, all_of, size_of
 from .unreachable import unreachable
@@ -366,11 +367,10 @@ def _readable(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
     if all(map(str.isascii, headers.values())):
         return headers
     readable = CIMultiDict(
-        (name, value.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        (name, field_text(value))
         for name, value in headers.items()
+        if name.lower() != "etag" or field_text(value) == value
     )
-    if "\ufffd" in readable.get("etag", ""):
-        del readable["etag"]
     return CIMultiDictProxy(readable)
 
 

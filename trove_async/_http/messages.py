@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from trove_async.errors import InvalidNameError, UnavailableError
 
+from .fields import field_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -42,9 +44,10 @@ def request_head(
 def parse_head(head: bytes) -> tuple[int, str, dict[str, str]]:
     """Return an answer's status, its version of HTTP and its headers.
 
-    Bytes that are not UTF-8 become U+FFFD, so that the values can be sent, shown and stored.
+    A field that is not UTF-8 is read as `field_text` does, so that it can be sent, shown and stored.
     """
-    first, *lines = head.decode("utf-8", "replace").split("\r\n")
+    plain = head.isascii()
+    first, *lines = head.decode("utf-8", "surrogateescape").split("\r\n")
     if not head.count(b"\n") == head.count(b"\r") == len(lines) or b"\0" in head:
         raise no_http("a bare CR, LF or NUL in its head")  # RFC 9112, 2.2; RFC 9110, 5.5
     if not first.startswith("HTTP/1.") or not (first[8:9] == " " and _STATUS(first[9:12])):
@@ -55,10 +58,12 @@ def parse_head(head: bytes) -> tuple[int, str, dict[str, str]]:
         if not colon or not name or name != name.strip():  # folded lines: RFC 9112, 5.2
             raise no_http("a header of its has no name")
         name, value = name.lower(), value.strip(" \t")
+        if not plain:
+            if name == "etag" and field_text(value) != value:
+                continue  # it could not be sent back as it came: it validates nothing
+            name, value = field_text(name), field_text(value)
         known = headers.get(name)
         headers[name] = value if known is None else f"{known}, {value}"
-    if "\ufffd" in headers.get("etag", ""):
-        del headers["etag"]  # two that differ may look alike now: it validates nothing
     return int(first[9:12]), first[:8], headers
 
 
