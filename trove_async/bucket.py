@@ -52,6 +52,8 @@ class Bucket:
         self.name = name
 
     def __repr__(self) -> str:
+        if not hasattr(self, "name"):
+            return "<Bucket, never made>"  # its constructor raised
         return f"<Bucket {self.name!r} of {self._store!r}>"
 
     async def put(

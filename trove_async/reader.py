@@ -74,6 +74,8 @@ class ObjectReader:
         self.range = body.range
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_context"):
+            return "<ObjectReader, never made>"  # its constructor raised
         state = "closed" if self._context is None else f"{self.remaining} bytes left"
         return f"<ObjectReader {self.info.bucket}/{self.info.key}: {state}>"
 

@@ -102,6 +102,8 @@ class Trove:
         self._objects = Objects(self._core, router)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_core"):
+            return "<Trove, never made>"  # its constructor raised
         pinned = (
             f" pinned to {self._routing.backend!r}" if isinstance(self._routing, Pinned) else ""
         )

@@ -321,6 +321,17 @@ def test_s3_url_says_all_that_the_driver_takes() -> None:
     assert "KEY" not in repr(told)
 
 
+@pytest.mark.parametrize("url", ["s3://bucket?", "gcs://bucket?"])
+def test_url_says_by_which_proxy(url: str) -> None:
+    driver: Any = address_from_url(f"{url}proxy=http%3A%2F%2Fme%3Asecret%40h%3A3128").driver
+    assert (driver._proxy, driver._trust_env) == ("http://me:secret@h:3128", True)
+    driver = address_from_url(f"{url}trust_env=false").driver
+    assert (driver._proxy, driver._trust_env) == (None, False)
+    with pytest.raises(ConfigError, match="socks5") as caught:
+        address_from_url(f"{url}proxy=socks5%3A%2F%2Fme%3ASECRET%40h")
+    assert "SECRET" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("url", "into", "prefix"),
     [

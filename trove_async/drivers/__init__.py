@@ -294,7 +294,9 @@ _S3_OPTIONS = {
     "server_side_encryption": "server_side_encryption",
     "kms_key_id": "kms_key_id",
 }
-_S3_SWITCHES = frozenset({"payload_signing", "checksums", "bucket_key_enabled", "requester_pays"})
+_S3_SWITCHES = frozenset(
+    {"payload_signing", "checksums", "bucket_key_enabled", "requester_pays", "trust_env"}
+)
 _S3_COUNTS = frozenset({"max_connections", "parallel_parts"})
 
 
@@ -336,7 +338,7 @@ _GCS_OPTIONS = {
     "storage_class": "storage_class",
     "kms_key_name": "kms_key_name",
 }
-_GCS_SWITCHES = frozenset({"anonymous"})
+_GCS_SWITCHES = frozenset({"anonymous", "trust_env"})
 _GCS_COUNTS = frozenset({"max_connections"})
 
 

@@ -30,8 +30,8 @@ PATH: Final = "/batch/storage/v1"
 ANSWER_BYTES: Final = 4 * MiB
 """More than the answers to 100 deletes have."""
 
-_BOUNDARY = re.compile(r"""boundary=(?:"([^"]+)"|([^\s;]+))""")
-_ID = re.compile(rb"(?im)^content-id:[^\r\n]*response-[^\r\n]*?\+([0-9]{1,9})>")
+_BOUNDARY = re.compile(r"""boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))""")  # RFC 2046, 5.1.1
+_ID = re.compile(rb"(?im)^content-id:[^\r\n]{0,100}response-[^\r\n]{0,100}\+([0-9]{1,9})>")
 _STATUS = re.compile(rb"(?m)^HTTP/[0-9.]+ ([0-9]{3})\b")
 
 

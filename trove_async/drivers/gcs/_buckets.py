@@ -83,7 +83,7 @@ class Buckets:
         buckets: list[BucketInfo] = []
         cycle = TokenCycle()
         while True:
-            said = await self._client.ask("GET", _ALL + encode_query(query))
+            said = await self._client.page(_ALL + encode_query(query))
             buckets += map(bucket_of, said.get("items") or ())
             token = said.get("nextPageToken")
             if not token:

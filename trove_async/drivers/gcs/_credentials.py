@@ -66,10 +66,12 @@ class Credentials:
 
     Args:
         identity: What the driver was told.
+        trust_env: Whether the environment's proxies are heeded.
     """
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, *, trust_env: bool = True) -> None:
         self._identity = identity
+        self._trust_env = trust_env
         self._lock = asyncio.Lock()
         self._held = ""
         self._renew_at = self._ends_at = 0.0
@@ -82,7 +84,7 @@ class Credentials:
         Raises:
             ConfigError: There is no such file, or what it holds is nothing that the SDK knows.
         """
-        self._http = aiohttp.ClientSession(trust_env=True)
+        self._http = aiohttp.ClientSession(trust_env=self._trust_env)
         self._token = await in_thread(_loaded, self._identity.credentials, self._http)
 
     async def aclose(self) -> None:
@@ -216,12 +218,33 @@ def _loaded(
             said["type"]
             file = StringIO(json.dumps(said))
         # To its types, a session is of another library, which its twin package uses.
-        return Token(service_file=file, session=cast("Any", session), scopes=[SCOPE])
+        token = Token(service_file=file, session=cast("Any", session), scopes=[SCOPE])
+        usable = _is_key(token.service_data.get("private_key"))
     except OSError as error:
         raise ConfigError(f"the credentials cannot be read: {error.strerror}") from error
     except Exception:  # noqa: BLE001 - whatever the SDK makes of what it does not know
         # Not chained: what a parser says quotes the file.
         raise ConfigError("the credentials are none of Google's: a JSON file with a type") from None
+    if not usable:
+        raise ConfigError("the credentials' private_key is no RSA key in PEM: get the file anew")
+    return token
+
+
+def _is_key(pem: object) -> bool:
+    """Tell whether the SDK can sign with a key; no key at all is none to complain of."""
+    from cryptography.hazmat.primitives.asymmetric.rsa import (  # noqa: PLC0415 - slow to import
+        RSAPrivateKey,
+    )
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - likewise
+        load_pem_private_key,
+    )
+
+    if pem is None:
+        return True
+    try:
+        return isinstance(load_pem_private_key(str(pem).encode(), password=None), RSAPrivateKey)
+    except Exception:  # noqa: BLE001 - whatever is wrong with it; what is said may quote it
+        return False
 
 
 def _signature(text: str, key: str) -> bytes:
@@ -229,8 +252,8 @@ def _signature(text: str, key: str) -> bytes:
 
     try:
         return Blob.get_pem_signature(text, key)
-    except ValueError:
-        raise ConfigError("the credentials' private_key is no RSA key") from None
+    except Exception:  # noqa: BLE001 - whatever the SDK's own parser makes of a key
+        raise ConfigError("the credentials' private_key is no RSA key in PKCS #8") from None
 
 
 async def _asked(ask: Callable[[], Awaitable[T]]) -> T:

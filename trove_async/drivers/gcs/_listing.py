@@ -50,7 +50,7 @@ async def list_page(client: Client, bucket: str, options: ListOptions, backend: 
     path = f"{bucket_path(bucket)}/o"
     cycle = TokenCycle()
     while True:
-        said = await client.ask("GET", path + encode_query(query))
+        said = await client.page(path + encode_query(query))
         entries, token = _entries(said, bucket, backend), said.get("nextPageToken")
         if after is not None:
             entries = [entry for entry in entries if entry.key != after or _is_prefix(entry)]

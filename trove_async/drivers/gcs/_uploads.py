@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from contextlib import suppress
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 
 from crc32c import crc32c
@@ -233,17 +233,23 @@ class ResumableUpload:
         return said
 
 
+_SENDABLE = re.compile(r"[!-~]*").fullmatch
+"""RFC 3986, 2: a URL is visible ASCII."""
+
+
 def _target_in(answer: Answer) -> str:
     """Return the path of a session: it is asked where the driver was told that the service is.
 
     The Location's host is not looked at. It is the same, unless there is a proxy in between, which
     is then to be used; and our tokens go nowhere else.
     """
-    status, location = HTTPStatus(answer.status), answer.headers.get("location", "")
+    status, location = answer.status, answer.headers.get("location", "")
     scheme, _, rest = location.partition("://")
     _, slash, path = rest.partition("/")
-    if scheme not in {"http", "https"} or not slash:
-        raise UnavailableError(f"the service's answer makes no sense: {status} without a Location")
+    if scheme not in {"http", "https"} or not slash or not _SENDABLE(path):
+        raise UnavailableError(
+            f"the service's answer makes no sense: {status} without a Location that is a URL"
+        )
     return slash + path
 
 

@@ -7,7 +7,6 @@ first; the contract wants the newest first. So a page here ends where a key does
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from trove_async.errors import UnavailableError
@@ -16,6 +15,7 @@ from trove_async.paging import TokenCycle, whole_keys
 
 from ._listing import FROM, MOST, start_of
 from ._names import bucket_path, encode_query
+from ._resources import moment, number, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ async def version_page(
     told: list[VersionInfo] = []
     cycle = TokenCycle()
     while True:
-        said = await client.ask("GET", path + encode_query(query))
+        said = await client.page(path + encode_query(query))
         told += [one for one in _versions(said, bucket, backend) if one.key != after]
         token = said.get("nextPageToken")
         if not token or (told and told[0].key != told[-1].key):
@@ -69,15 +69,17 @@ def _versions(said: Document, bucket: str, backend: str) -> list[VersionInfo]:
 
 
 def _version(said: Mapping[str, Any], bucket: str, backend: str) -> VersionInfo:
-    generation = str(int(said["generation"]))
+    key, generation = said["name"], str(number(said["generation"]))
+    if not isinstance(key, str):
+        raise TypeError("a name that is no string")
     return VersionInfo(
         bucket=bucket,
-        key=said["name"],
+        key=key,
         version_id=generation,
-        size=int(said["size"]),
+        size=number(said["size"]),
         etag=generation,
-        last_modified=datetime.fromisoformat(said["updated"]),
-        storage_class=said.get("storageClass"),
+        last_modified=moment(said["updated"]),
+        storage_class=text(said, "storageClass"),
         latest=not said.get("timeDeleted"),
         backend=backend,
     )

@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from trove_async._http import Origin, Reader, transport_over
+from trove_async._http import Origin, Reader, check_proxy, transport_over
 from trove_async._services import KnownBuckets, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
@@ -103,6 +103,7 @@ class GCSDriver:
             requests.
         tls: Whom to trust, for a server with a certificate of its own making.
         proxy: The URL of an HTTP proxy to send everything through.
+        trust_env: Whether HTTPS_PROXY, HTTP_PROXY and NO_PROXY are heeded, where `proxy` is None.
         storage_class: The class of objects whose put chooses none, of copies as well; the bucket's
             default where it is not given.
         kms_key_name: The Cloud KMS key that encrypts what is stored, copies as well:
@@ -125,6 +126,7 @@ class GCSDriver:
         max_connections: int = 64,
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
+        trust_env: bool = True,
         storage_class: str | None = None,
         kms_key_name: str | None = None,
     ) -> None:
@@ -141,7 +143,8 @@ class GCSDriver:
         self._bucket_storage_class = bucket_storage_class
         self._max_connections = max_connections
         self._tls = tls
-        self._proxy = proxy
+        self._proxy = None if proxy is None else check_proxy(proxy)
+        self._trust_env = trust_env
         self._capabilities = self._claimed(signs=not self._anonymous)
         self._credentials: Credentials | None = None
         self._transport: Transport | None = None
@@ -196,10 +199,12 @@ class GCSDriver:
             raise ClosedError("this driver is open in another store: make one for each")
         self._backend = context.backend
         if not self._anonymous:
-            self._credentials = Credentials(self._identity)
+            self._credentials = Credentials(self._identity, trust_env=self._trust_env)
             await self._credentials.open()
             self._capabilities = self._claimed(signs=self._credentials.can_sign)
-        self._transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)
+        self._transport = transport_over(
+            context.timeout, tls=self._tls, proxy=self._proxy, trust_env=self._trust_env
+        )
         client = Client(self._transport, self._origin, self._credentials)
         buckets = Buckets(client, self._location, self._bucket_storage_class)
         known = KnownBuckets(buckets.head)

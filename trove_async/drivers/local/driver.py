@@ -138,7 +138,8 @@ class LocalDriver:
         )
 
     def __repr__(self) -> str:
-        return f"LocalDriver({self._settings.root!r})"
+        settings = getattr(self, "_settings", None)  # None: its constructor raised
+        return f"LocalDriver({settings.root!r})" if settings else "<LocalDriver, never made>"
 
     def _lacking(self, **features: bool) -> Self:
         """Do without some of what the system has (`Settings`), and return itself: for tests."""

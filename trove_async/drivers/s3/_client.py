@@ -21,7 +21,7 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-from trove_async.models import MiB
+from trove_async.models import KiB
 
 from ._answers import parse_error
 from ._failures import failure
@@ -65,7 +65,7 @@ _TOLERATED: Final = 600.0
 """Seconds of skew below which no service minds: S3 refuses from 900 on (S3 API Reference, "Error
 responses": RequestTimeTooSkewed)."""
 
-_ERROR_BYTES: Final = MiB
+_ERROR_BYTES: Final = 64 * KiB
 """More than any error's document has."""
 
 _DNS_SAFE = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]").fullmatch

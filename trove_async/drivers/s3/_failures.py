@@ -191,10 +191,15 @@ _SERVER_ERROR: Final = 500
 _SHOWN: Final = 300
 """Characters of the service's sentence that are shown."""
 
+_READ: Final = 4096
+"""Characters of it that are looked at."""
+
 # Services quote the request in their sentences: whatever stands behind these names is left out.
+# Each repeat before a value is bounded: the time to match must not grow with the text's square.
 _SECRET = re.compile(
     r"(?is)(authorization\W{0,3}[=:]).*"
-    r"|((?:signature|credential|security.?token|secret\w*|access_?key\w*)\W{0,3}[=:]\W{0,2})\S+"
+    r"|((?:signature|credential|security.?token|secret\w{0,32}|access_?key\w{0,32})"
+    r"\W{0,3}[=:]\W{0,2})\S+"
 )
 
 
@@ -250,7 +255,7 @@ def _meaning(status: int, code: str, headers: Mapping[str, str], *, unsaid: bool
 
 
 def _answered(status: int, code: str, message: str) -> str:
-    sentence = " ".join(_SECRET.sub(r"\1\2…", message).split())
+    sentence = " ".join(_SECRET.sub(r"\1\2…", message[:_READ]).split())
     if len(sentence) > _SHOWN:
         sentence = sentence[:_SHOWN] + "…"
     answered = f"{status} {code[:80]}".rstrip()

@@ -15,7 +15,7 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo, Page, VersionPage
+from trove_async.models import BucketInfo, DeleteResult, KiB, MiB, ObjectInfo, Page, VersionPage
 from trove_async.paging import TokenCycle
 
 from ._answers import (
@@ -54,7 +54,7 @@ from ._pages import parse_page
 from ._plane import UntoldError, UploadId
 from ._requests import crc32c_of, document_headers, source_headers
 from ._versions import parse_versions, versioning_body, versions_query
-from ._xml import MalformedAnswer
+from ._xml import MalformedAnswer, is_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -79,8 +79,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Listing = TypeVar("Listing", Page, VersionPage, UploadsPage)
 
-_DOCUMENT: Final = 16 * MiB
-"""More than any answer has: a listing of 1,000 of the longest keys, all encoded, is a quarter."""
+_PAGE: Final = 16 * MiB
+"""More than any page has: a listing of 1,000 of the longest keys, all encoded, is a quarter."""
+
+_SMALL: Final = 256 * KiB
+"""More than any other document has: what was made, copied or opened, or an object's tags."""
 
 _INLINE_HASH: Final = 4 * MiB
 """Bytes that are hashed on the loop: as long as a thread hop takes, at 20 GB/s."""
@@ -268,7 +271,7 @@ class LeanPlane:
             headers=document_headers(body),
             views=[memoryview(body)],
         )
-        told = await self._document(answer, parse_deleted)
+        told = await self._page(answer, parse_deleted)
         wanted = set(keys)
         fates: dict[str, TroveError | None] = {}
         for key, error in told.items():
@@ -507,7 +510,7 @@ class LeanPlane:
         cycle = TokenCycle()
         while True:
             answer = await self._client.send("GET", None, query=query, headers={})
-            page = await self._document(answer, parse_buckets)
+            page = await self._page(answer, parse_buckets)
             found.extend(page.buckets)
             if page.token is None:
                 return found
@@ -525,24 +528,30 @@ class LeanPlane:
         encoded = encode_query({**query, "encoding-type": "url"})
         answer = await self._client.send("GET", bucket, query=encoded, headers={})
         try:
-            page = await self._document(answer, partial(parse, asked=True))
+            page = await self._page(answer, partial(parse, asked=True))
         except UnclearError:
             answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
-            page = await self._document(answer, parse)
+            page = await self._page(answer, parse)
         if isinstance(page, UploadsPage):
             return replace(page, now=_now(answer))
         return page
 
     # -- answers ---------------------------------------------------------------------------------------
 
-    async def _document(self, answer: Answer, parse: Callable[[bytes], T]) -> T:
-        """Return what an answer's document says."""
+    async def _page(self, answer: Answer, parse: Callable[[bytes], T]) -> T:
+        """Return what a page of a listing, or the outcome of a bulk request, says."""
+        return await self._document(answer, parse, _PAGE)
+
+    async def _document(
+        self, answer: Answer, parse: Callable[[bytes], T], limit: int = _SMALL
+    ) -> T:
+        """Return what an answer's document says; it has no more than `limit` bytes."""
         try:
-            body = await answer.read_all(_DOCUMENT)
+            body = await answer.read_all(limit)
         finally:
             answer.close()
         try:
-            return parse(body)
+            return await in_thread(parse, body) if is_large(body) else parse(body)
         except AnsweredError as error:
             told = error.answer
             raise failure(HTTPStatus.OK, told.code, told.message, answer.headers) from error

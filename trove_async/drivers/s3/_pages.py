@@ -22,7 +22,18 @@ from trove_async.models import ObjectInfo, Page, Prefix
 
 from ._answers import check_clear
 from ._keys import bare_etag, decode_value, strong_etag
-from ._xml import DATE, MalformedAnswer, carries, children, decode, facts, moment, name, parse
+from ._xml import (
+    DATE,
+    MalformedAnswer,
+    carries,
+    children,
+    decode,
+    facts,
+    is_large,
+    moment,
+    name,
+    parse,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -65,7 +76,8 @@ def parse_page(body: bytes, *, bucket: str, backend: str, asked: bool = False) -
     """
     text = decode(body)
     try:
-        listing = _quick(text)
+        # A large page is parsed in a thread, slice by slice: a regular expression holds the GIL.
+        listing = _thorough(text) if is_large(body) else _quick(text)
     except _UnusualError:
         listing = _thorough(text)
     if asked and not listing.encoded:

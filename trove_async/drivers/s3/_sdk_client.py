@@ -112,7 +112,7 @@ class SdkClient:
         timeout: Its connect, first_byte and idle are kept.
         addressing: Whether a bucket stands in the path or in the host's name.
         connections: How many there may be.
-        proxy: The URL of a proxy.
+        proxies: The URLs of proxies, by scheme; None: those of the environment.
         headers: Sent with each request.
     """
 
@@ -125,7 +125,7 @@ class SdkClient:
         *,
         addressing: AddressingStyle,
         connections: int,
-        proxy: str | None,
+        proxies: dict[str, str] | None,
         headers: Mapping[str, str],
     ) -> None:
         self._headers = headers
@@ -143,7 +143,7 @@ class SdkClient:
             read_timeout=max(timeout.first_byte, timeout.idle),
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            proxies=None if proxy is None else {"http": proxy, "https": proxy},
+            proxies=proxies,
             s3={"addressing_style": addressing},
         )
 

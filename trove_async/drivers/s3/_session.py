@@ -54,6 +54,7 @@ class Identity:
         session_token: Its token, if it is temporary.
         profile: A section of the SDK's configuration files.
         role_arn: A role to take on.
+        trust_env: Whether the environment's proxies are heeded.
     """
 
     region: str | None
@@ -63,6 +64,7 @@ class Identity:
     session_token: str | None = field(repr=False)
     profile: str | None
     role_arn: str | None
+    trust_env: bool = True
 
     def __post_init__(self) -> None:
         if (self.access_key_id is None) != (self.secret_access_key is None):
@@ -230,7 +232,12 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 def _sdk(told: Identity) -> AioSession:
     from aiobotocore.session import AioSession  # noqa: PLC0415 - slow, and seldom needed
 
-    return AioSession(profile=told.profile)
+    session = AioSession(profile=told.profile)
+    if not told.trust_env:
+        from aiobotocore.config import AioConfig  # noqa: PLC0415 - likewise
+
+        session.set_default_client_config(AioConfig(proxies={}))
+    return session
 
 
 async def _resolved(told: Identity) -> tuple[str, str]:

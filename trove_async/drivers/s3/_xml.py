@@ -7,10 +7,23 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 from xml.etree import ElementTree as ET
 
+from trove_async.models import KiB, MiB
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     Element = ET.Element
+
+_MOST_TAGS: Final = 200_000
+"""More than any response has: a page of 1,000 versions, each with its owner, has 20,000. Each element
+takes a hundred bytes of memory and more."""
+
+_SLICE: Final = 64 * KiB
+"""Characters that expat is fed at a time: between two of them the other threads go on."""
+
+_INLINE: Final = MiB
+_INLINE_TAGS: Final = 50_000
+"""Bytes, and tags, of a document up to which it is parsed on the loop: some 20 ms at the most."""
 
 # W3C, "Extensible Markup Language (XML) 1.0", 2.2: Char.
 _ILLEGAL = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]").search
@@ -20,7 +33,7 @@ _ESCAPED = str.maketrans(
 )
 
 
-DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
+DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,20})?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
 """A date in a document: in UTC, but for services that write their own zone."""
 
 
@@ -62,23 +75,33 @@ def parse(text: str) -> Element:
     """
     if "<!DOCTYPE" in text:
         raise MalformedAnswer("a document with a DTD")
+    if text.count("<") > _MOST_TAGS:
+        raise MalformedAnswer(f"a document of more than {_MOST_TAGS} tags")
     if "\r" not in text or _UNCARRIED.search(text) is None:
         try:
-            return ET.fromstring(text)  # noqa: S314 - without a DTD there are no entities to expand
-        except ET.ParseError as error:
-            failed = f"no XML: {error}"
+            return _fed(text)
+        except (ET.ParseError, UnicodeEncodeError) as error:  # lone surrogates are no characters
+            failed = f"no XML: {str(error)[:200]}"
     else:
         failed = "no XML"
     carried = _REFERENCE.sub(_stand_in_of, _UNCARRIED.sub(_stand_in, text))
     if carried == text or _HAS_STAND_IN(text):
         raise MalformedAnswer(failed)
     try:
-        root = ET.fromstring(carried)  # noqa: S314 - likewise
-    except ET.ParseError:
+        root = _fed(carried)
+    except (ET.ParseError, UnicodeEncodeError):
         raise MalformedAnswer(failed) from None
     for element in root.iter():
         if element.text:
             element.text = element.text.translate(_RESTORED)
+    return root
+
+
+def _fed(text: str) -> Element:
+    parser = ET.XMLParser()  # noqa: S314 - without a DTD there are no entities to expand
+    for at in range(0, len(text), _SLICE):
+        parser.feed(text[at : at + _SLICE])  # which holds the GIL
+    root: Element = parser.close()
     return root
 
 
@@ -90,6 +113,11 @@ def _stand_in_of(found: re.Match[str]) -> str:
     text = chr(int(found[1]) if found[1] else int(found[2], 16))
     # A tab or a line end is carried so.
     return found[0] if text in "\t\n\r" else _STAND_INS.get(text, found[0])
+
+
+def is_large(body: bytes) -> bool:
+    """Return whether a document is to be parsed in a thread."""
+    return len(body) > _INLINE or body.count(b"<") > _INLINE_TAGS
 
 
 def name(element: Element) -> str:

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from trove_async._concurrency import in_thread
-from trove_async._http import Reader, transport_over
+from trove_async._http import Reader, check_proxy, transport_over
 from trove_async._services import KnownBuckets, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
@@ -119,6 +119,7 @@ class S3Driver:
             object ``trove-probe-…`` is put beside it and deleted again, once a kind of key.
         tls: Whom to trust, for a service with a certificate of its own making.
         proxy: The URL of an HTTP proxy to send everything through.
+        trust_env: Whether HTTPS_PROXY, HTTP_PROXY and NO_PROXY are heeded, where `proxy` is None.
         data_plane: ``"lean"``: requests are signed and sent by this driver. ``"sdk"``: by
             aiobotocore, at ten times the cost.
         storage_class: The class of objects whose put chooses none, of copies as well; the service's
@@ -156,6 +157,7 @@ class S3Driver:
         dialect: DialectName = "auto",
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
+        trust_env: bool = True,
         data_plane: Literal["lean", "sdk"] = "lean",
         storage_class: str | None = None,
         server_side_encryption: str | None = None,
@@ -195,6 +197,7 @@ class S3Driver:
             session_token=session_token,
             profile=profile,
             role_arn=role_arn,
+            trust_env=trust_env,
         )
         self._addressing: AddressingStyle = addressing_style
         self._owner = expected_bucket_owner
@@ -205,7 +208,8 @@ class S3Driver:
         self._dialect_name: DialectName = dialect
         self._service: Service | None = None
         self._tls = tls
-        self._proxy = proxy
+        self._proxy = None if proxy is None else check_proxy(proxy)
+        self._trust_env = trust_env
         self._data_plane = data_plane
         self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
         self._capabilities = self._claimed()
@@ -280,7 +284,7 @@ class S3Driver:
         session = Session(self._identity)
         self._endpoint = endpoint = self._defaults.checked(await session.endpoint())
         self._transport = transport = transport_over(
-            context.timeout, tls=self._tls, proxy=self._proxy
+            context.timeout, tls=self._tls, proxy=self._proxy, trust_env=self._trust_env
         )
         self._service = Service(self._dialect_name, endpoint, transport)
         self._open = self._lean(transport, session, context, self._service)
@@ -320,6 +324,12 @@ class S3Driver:
             defaults=self._defaults,
         )
 
+    def _proxies(self) -> dict[str, str] | None:
+        """Return the SDK's proxies, by scheme; None: those of the environment."""
+        if self._proxy is not None:
+            return {"http": self._proxy, "https": self._proxy}
+        return None if self._trust_env else {}
+
     async def _sdk_client(self, session: Session, context: DriverContext) -> SdkClient:
         # The SDK takes long to import, and reads files meanwhile.
         client: SdkClient = (
@@ -331,7 +341,7 @@ class S3Driver:
             context.timeout,
             addressing=self._addressing,
             connections=self._max_connections,
-            proxy=self._proxy,
+            proxies=self._proxies(),
             headers=self._defaults.always,
         )
         await client.open()
