@@ -155,6 +155,6 @@ async def test_any_error_of_a_driver_names_the_backend_and_open() -> None:
         del context
         await bad.step("open")
 
-    bad.open = opened  # type: ignore[method-assign, assignment] # a driver of a user's
+    bad.open = opened  # type: ignore[method-assign] # a driver of a user's
     error = await failure(bad)
     assert error.operation == "open"

@@ -176,7 +176,7 @@ class Conditions:
             return True
         value = self.if_range.strip(" \t")
         if _ENTITY_TAG.fullmatch(value):
-            return bool(info.etag) and value == entity_tag(info.etag)
+            return value == entity_tag(info.etag) if info.etag else False
         return parse_http_date(value) == _second(info)
 
 
