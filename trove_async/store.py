@@ -12,7 +12,7 @@ from ._objects import Objects
 from ._sources import source_of
 from ._types import type_of
 from .bucket import Bucket
-from .errors import ObjectNotFoundError
+from .errors import ObjectNotFoundError, TroveError
 from .layers import driver_from_url
 from .models import ByteRange, Timeout
 from .pool import BufferPool
@@ -86,7 +86,7 @@ class Trove:
         backends = _checks.store_backends(backends)
         _checks.store_options(pool, retry, timeout, create_missing_buckets)
         drivers = {
-            name: driver_from_url(given) if isinstance(given, str) else given
+            name: _driver_of(name, given) if isinstance(given, str) else given
             for name, given in {DEFAULT: default, **backends}.items()
         }
         router = Router(routes, route_functions, backends=tuple(drivers), default=DEFAULT)
@@ -799,3 +799,16 @@ class Trove:
         return await health(
             self._objects.backends, self._core.deadlines, self._core.timeout.first_byte
         )
+
+
+def _driver_of(name: str, url: str) -> AsyncDriver:
+    """Make a backend's driver from its URL.
+
+    Raises:
+        ConfigError: As `driver_from_url`; it names the backend.
+    """
+    try:
+        return driver_from_url(url)
+    except TroveError as error:
+        error.located(backend=name)
+        raise

@@ -36,10 +36,11 @@ BAD = [
     ("file://data/hot", "three slashes"),
     ("file:///data?fsync=maybe", "fsync is true or false"),
     ("file:///data?fsync=true&fsync=false", "twice"),
-    (
-        "file:///data?fast=true",
-        "unknown option 'fast': there are fsync, max_reads, max_writes, mkdir, threads",
-    ),
+    ("file:///data?fast=true", "unknown option 'fast': there are dir_mode, file_mode, fsync, "),
+    ("file:///data?file_mode=rw", "file_mode must be permissions in octal, such as 0640"),
+    ("file:///data?dir_mode=0x1ff", "dir_mode must be permissions in octal"),
+    ("file:///data?file_mode=0040", "file_mode lets at least the owner in"),
+    ("file:///data?threads=0", "threads is a number above 0"),
     ("file:///data?fsync", "malformed"),
     ("file:///%ff", "malformed"),
     ("file:///da%00ta", "NUL"),
@@ -108,6 +109,14 @@ def test_no_message_shows_credentials(url: str) -> None:
         assert "SECRET" not in str(error)
         assert "KEY" not in str(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+@pytest.mark.parametrize("mode", ["0640", "640", "0o640"])
+def test_permissions_of_files_are_options(mode: str) -> None:
+    driver = driver_from_url(f"file:///data?file_mode={mode}&dir_mode=0750&threads=2&max_reads=3")
+    assert isinstance(driver, LocalDriver)
+    assert (driver._settings.file_mode, driver._settings.dir_mode) == (0o640, 0o750)
+    assert driver.capabilities.max_reads == 3
 
 
 def test_url_is_text() -> None:

@@ -6,7 +6,7 @@ A driver's module, and the SDK that it needs, is imported when its name is first
 =======================  ==========================================  ==============================
 URL                      backend                                     options
 =======================  ==========================================  ==============================
-``file:///abs/olute``    `LocalDriver` on that directory             ``fsync``, ``mkdir``, …
+``file:///abs/olute``    `LocalDriver` on that directory             ``fsync``, ``file_mode``, …
 ``local:///abs/olute``   the same                                    the same
 ``local://./rel/ative``  one below the working directory             the same
 ``mem://``               `MemoryDriver`, empty, of its own           ``parallel_parts``, …
@@ -16,6 +16,10 @@ URL                      backend                                     options
 ``gcs://BUCKET/PREFIX``  `GCSDriver`, everything in that bucket      ``credentials``, …
 ``gs://BUCKET/PREFIX``   the same                                    the same
 =======================  ==========================================  ==============================
+
+The options of a directory are ``fsync``, ``mkdir``, ``file_mode`` and ``dir_mode`` (permissions in
+octal, ``file:///srv/objects?file_mode=0640&dir_mode=0750``), ``threads``, ``max_reads`` and
+``max_writes``.
 
 What an ``s3`` URL calls a region looks like one (``eu-west-1``); a bucket may follow it
 (``s3://eu-west-1/BUCKET/PREFIX``), and keys may stand before either. Without keys the SDK's usual
@@ -246,11 +250,12 @@ def _option(written: str) -> tuple[str, str]:
     return unquote(name, errors="strict"), unquote(value, errors="strict")
 
 
+_LOCAL_MODES = frozenset({"file_mode", "dir_mode"})
 _LOCAL_COUNTS = frozenset({"threads", "max_reads", "max_writes"})
 
 
 def _local(url: SplitURL) -> Address:
-    url.check_options({"fsync", "mkdir", *_LOCAL_COUNTS})
+    url.check_options({"fsync", "mkdir", *_LOCAL_MODES, *_LOCAL_COUNTS})
     host = "" if url.scheme == "file" and url.host == "localhost" else url.host  # RFC 8089, 2
     if host and url.scheme == "file":
         raise _bad("file", "it has three slashes and an absolute path; local://./rel is relative")
@@ -259,10 +264,11 @@ def _local(url: SplitURL) -> Address:
         raise _bad(url.scheme, "it names no directory")
     fsync = url.switch("fsync", default=True)
     mkdir = url.switch("mkdir", default=True)
+    numbers = {name: _mode(url, name) for name in _LOCAL_MODES if name in url.options}
+    numbers |= url.settings({}, counts=_LOCAL_COUNTS)
     from .local import LocalDriver  # noqa: PLC0415 - drivers are imported when used
 
-    counts = url.settings({}, counts=_LOCAL_COUNTS)
-    return Address(driver=LocalDriver(root, fsync=fsync, mkdir=mkdir, **counts))
+    return Address(driver=LocalDriver(root, fsync=fsync, mkdir=mkdir, **numbers))
 
 
 _MEMORY_COUNTS = frozenset({"parallel_parts", "max_connections"})
@@ -353,6 +359,13 @@ def _gcs(url: SplitURL) -> Address:
 
 def _decoded(written: str) -> str:
     return unquote(written, errors="strict")
+
+
+def _mode(url: SplitURL, name: str) -> int:
+    value = url.options[name]
+    if not re.fullmatch(r"(?:0o?)?[0-7]{3,4}", value):
+        raise _bad(url.scheme, f"option {name} must be permissions in octal, such as 0640")
+    return int(value.removeprefix("0o"), 8)
 
 
 _SCHEMES: dict[str, Callable[[SplitURL], Address]] = {

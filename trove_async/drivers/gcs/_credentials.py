@@ -207,6 +207,8 @@ def _loaded(
 ) -> Token:
     from gcloud.aio.auth import Token  # noqa: PLC0415 - slow to import
 
+    if credentials is None:
+        credentials = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or None
     try:
         # The SDK takes a file that it cannot read for none at all, and goes on to the next kind.
         file = None

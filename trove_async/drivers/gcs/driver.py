@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trove_async._http import Origin, Reader, check_proxy, transport_over
@@ -42,7 +43,7 @@ from ._versions import version_page
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -133,6 +134,7 @@ class GCSDriver:
         if anonymous and credentials is not None:
             raise ConfigError("anonymous sends no credentials: give one of the two")
         self._defaults = Defaults(storage_class=storage_class, kms_key_name=kms_key_name)
+        self._credentials_from = _source_of(credentials)
         self._identity = Identity(credentials=credentials, project=project)
         self._origin = Origin.of(endpoint_url or _emulator() or GOOGLE)
         self._google = self._origin.host.endswith(_GOOGLES)
@@ -200,7 +202,15 @@ class GCSDriver:
         self._backend = context.backend
         if not self._anonymous:
             self._credentials = Credentials(self._identity, trust_env=self._trust_env)
-            await self._credentials.open()
+            try:
+                await self._credentials.open()
+            except ConfigError as error:
+                source = self._credentials_from
+                if source is None:
+                    named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+                    source = f"GOOGLE_APPLICATION_CREDENTIALS {named!r}: " if named else ""
+                error.message = f"{source}{error.message}"
+                raise
             self._capabilities = self._claimed(signs=self._credentials.can_sign)
         self._transport = transport_over(
             context.timeout, tls=self._tls, proxy=self._proxy, trust_env=self._trust_env
@@ -530,3 +540,17 @@ def _emulator() -> str | None:
 def _more(query: Mapping[str, str]) -> str:
     """Return what is to follow a query."""
     return "".join([f"&{name}={value}" for name, value in query.items()])
+
+
+def _source_of(credentials: str | os.PathLike[str] | Mapping[str, Any] | None) -> str | None:
+    """Return where credentials are read from, to begin a message with: never their content.
+
+    None: from where Google's own tools look.
+    """
+    if credentials is None:
+        return None
+    if isinstance(credentials, Mapping):
+        return "credentials: "
+    path = os.fspath(credentials)
+    # Somebody may have passed the content of the file in place of its path.
+    return "credentials: " if {"{", "\n"} & set(path) else f"credentials {path!r}: "
