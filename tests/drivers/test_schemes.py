@@ -423,7 +423,7 @@ ELSEWHERE = {
     "mem": set(),
 }
 """Arguments that stand in a URL beside its options."""
-NO_TEXT = {"tls", "sse_customer_key", "file_mode", "dir_mode"}
+NO_TEXT = {"tls", "sse_customer_key"}
 """Arguments that are neither text nor a plain number: contexts, keys in bytes, modes in octal."""
 CALLED = {"endpoint_url": "endpoint"}
 VALUES: dict[str, str] = {
