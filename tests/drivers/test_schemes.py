@@ -424,7 +424,7 @@ ELSEWHERE = {
 }
 """Arguments that stand in a URL beside its options."""
 NO_TEXT = {"tls", "sse_customer_key"}
-"""Arguments that are neither text nor a plain number: contexts, keys in bytes, modes in octal."""
+"""Arguments that are neither text nor a number: contexts, and keys in bytes."""
 CALLED = {"endpoint_url": "endpoint"}
 VALUES: dict[str, str] = {
     "addressing_style": "path",
@@ -434,7 +434,10 @@ VALUES: dict[str, str] = {
     "credentials": "/k.json",
     "endpoint_url": "http://localhost:1",
     "proxy": "http://h:1",
+    "file_mode": "0640",
+    "dir_mode": "0750",
 }
+READ_AS = {"7": 7, "0640": 0o640, "0750": 0o750}
 STARTS = {"session_token": "s3://KEY:SECRET@us-east-1/"}
 NEEDS = {
     "kms_key_id": "&server_side_encryption=aws:kms",
@@ -471,4 +474,4 @@ def test_every_argument_that_is_text_or_a_number_is_an_option_of_urls(
         address_from_url(
             f"{STARTS.get(name, start)}?{CALLED.get(name, name)}={written}{NEEDS.get(name, '')}"
         )
-        assert given[name] == (int(str(value)) if value == "7" else value), name
+        assert given[name] == (READ_AS[value] if value in READ_AS else value), name
