@@ -474,4 +474,4 @@ def test_every_argument_that_is_text_or_a_number_is_an_option_of_urls(
         address_from_url(
             f"{STARTS.get(name, start)}?{CALLED.get(name, name)}={written}{NEEDS.get(name, '')}"
         )
-        assert given[name] == (READ_AS[value] if value in READ_AS else value), name
+        assert given[name] == READ_AS.get(str(value), value), name
