@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-pytestmark = pytest.mark.idle_time
 
 MiB = 1024 * 1024
 BODY = bytes(range(256)) * (2 * MiB // 256) + b"tail"  # three parts of a mebibyte
@@ -141,6 +140,7 @@ async def test_stalled_readers_do_not_stop_a_fast_get_and_go_on_later() -> None:
             await reader.aclose()
 
 
+@pytest.mark.idle_time
 async def test_failing_backend_does_not_stop_a_healthy_one() -> None:
     broken = Faulty(MemoryDriver())
     async with (
@@ -170,6 +170,7 @@ async def test_failing_backend_does_not_stop_a_healthy_one() -> None:
         assert store.pool.statistics().leased == 0
 
 
+@pytest.mark.idle_time
 async def test_hanging_backend_does_not_stop_a_healthy_one() -> None:
     broken = Faulty(
         MemoryDriver(), capabilities=replace(MemoryDriver().capabilities, embedded=False)

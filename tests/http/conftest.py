@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.http.peers import QUICK, TRANSPORTS
+from tests.http.peers import PATIENT, QUICK, TRANSPORTS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Transport]]:
     made: list[Transport] = []
 
-    def one(timeout: Timeout = QUICK) -> Transport:
+    def one(timeout: Timeout = PATIENT) -> Transport:
         made.append(TRANSPORTS[request.param](timeout))
         return made[-1]
 
@@ -31,3 +31,9 @@ async def make(request: pytest.FixtureRequest) -> AsyncIterator[Callable[..., Tr
 @pytest.fixture
 async def transport(make: Callable[..., Transport]) -> Transport:
     return make()
+
+
+@pytest.fixture
+async def impatient(make: Callable[..., Transport]) -> Transport:
+    """Return a transport whose limits strike soon: for servers that never go on."""
+    return make(QUICK)

@@ -61,7 +61,7 @@ async def endless(
 
 
 async def ends(
-    transport: Transport,
+    impatient: Transport,
     server: Server,
     left: asyncio.Event,
     error: type[TroveError],
@@ -72,9 +72,9 @@ async def ends(
     """Assert that the response ends with an error, gives its connection up, and harms no other."""
     async with asyncio.timeout(30):
         with pytest.raises(error) as caught:
-            await body_of(await transport.send(method, server.origin, "/", {}, views))
+            await body_of(await impatient.send(method, server.origin, "/", {}, views))
         await left.wait()
-        assert await body_of(await transport.send("GET", server.origin, "/", {})) == b"ok"
+        assert await body_of(await impatient.send("GET", server.origin, "/", {})) == b"ok"
     assert server.connections == 2
     return str(caught.value)
 
@@ -89,31 +89,31 @@ HEADS = {
 
 @pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize("method", ["GET", "PUT"])
-async def test_head_that_never_ends_times_out(transport: Transport, kind: str, method: str) -> None:
+async def test_head_that_never_ends_times_out(impatient: Transport, kind: str, method: str) -> None:
     views = (memoryview(b"body"),) if method == "PUT" else ()
     async with endless(*HEADS[kind]) as (server, left):
-        await ends(transport, server, left, TimedOutError, method=method, views=views)
+        await ends(impatient, server, left, TimedOutError, method=method, views=views)
 
 
 @pytest.mark.parametrize("pause", [0, PAUSE], ids=["at once", "one by one"])
 async def test_interim_responses_without_end_are_refused(
-    transport: Transport, pause: float
+    impatient: Transport, pause: float
 ) -> None:
     piece = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     async with endless(b"", piece, pause=pause) as (server, left):
-        await ends(transport, server, left, UnavailableError)
+        await ends(impatient, server, left, UnavailableError)
 
 
 async def test_interim_responses_do_not_make_up_for_a_body_that_is_not_taken(
-    transport: Transport,
+    impatient: Transport,
 ) -> None:
     piece = b"HTTP/1.1 102 Processing\r\n\r\n"
     body = (memoryview(bytes(64 * MiB)),)
     async with endless(b"", piece, reads=False) as (server, left):
-        await ends(transport, server, left, UnavailableError, method="PUT", views=body)
+        await ends(impatient, server, left, UnavailableError, method="PUT", views=body)
 
 
-async def test_twenty_interim_responses_are_none_too_many(transport: Transport) -> None:
+async def test_twenty_interim_responses_are_none_too_many(impatient: Transport) -> None:
     async def handler(peer: Peer) -> None:
         while True:
             await peer.request()
@@ -121,7 +121,7 @@ async def test_twenty_interim_responses_are_none_too_many(transport: Transport) 
 
     async with serving(handler) as server:
         for _ in range(2):
-            assert await body_of(await transport.send("GET", server.origin, "/", {})) == b"ok"
+            assert await body_of(await impatient.send("GET", server.origin, "/", {})) == b"ok"
     assert server.connections == 1
 
 
@@ -136,11 +136,11 @@ FRAMES = {
 @pytest.mark.parametrize("kind", FRAMES)
 @pytest.mark.parametrize("pause", [0, PAUSE], ids=["at once", "one by one"])
 async def test_frame_of_a_body_that_never_ends_is_no_progress(
-    transport: Transport, kind: str, pause: float
+    impatient: Transport, kind: str, pause: float
 ) -> None:
     first, piece = FRAMES[kind]
     async with endless(first, piece if pause else piece * 1000, pause=pause) as (server, left):
-        await ends(transport, server, left, UnavailableError)
+        await ends(impatient, server, left, UnavailableError)
 
 
 DOCUMENTS = {
@@ -151,9 +151,9 @@ DOCUMENTS = {
 
 
 @pytest.mark.parametrize("kind", DOCUMENTS)
-async def test_document_that_comes_too_slowly_times_out(transport: Transport, kind: str) -> None:
+async def test_document_that_comes_too_slowly_times_out(impatient: Transport, kind: str) -> None:
     async with endless(*DOCUMENTS[kind]) as (server, left):
-        await ends(transport, server, left, TimedOutError)
+        await ends(impatient, server, left, TimedOutError)
 
 
 FACTS = b'{"name": "k", "size": "5", "generation": "1", "updated": "2020-01-01T00:00:00Z"}'
@@ -182,9 +182,9 @@ async def test_store_goes_on_after_a_response_without_end(kind: str) -> None:
             assert size == 5
 
 
-async def test_body_that_is_not_read_as_a_document_may_be_slow(transport: Transport) -> None:
+async def test_body_that_is_not_read_as_a_document_may_be_slow(impatient: Transport) -> None:
     async with endless(*DOCUMENTS["length"]) as (server, _):
-        answer = await transport.send("GET", server.origin, "/", {})
+        answer = await impatient.send("GET", server.origin, "/", {})
         loop = asyncio.get_running_loop()
         until = loop.time() + 1.0
         while loop.time() < until:

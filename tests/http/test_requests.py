@@ -169,7 +169,7 @@ async def test_cancel_leaves_a_body_that_is_read_meanwhile(transport: Transport)
 
 
 async def test_server_that_takes_no_more_of_a_body_that_is_read_is_given_up(
-    transport: Transport,
+    impatient: Transport,
 ) -> None:
     async def handler(peer: Peer) -> None:
         await peer.request(body=False)
@@ -178,7 +178,7 @@ async def test_server_that_takes_no_more_of_a_body_that_is_read_is_given_up(
     body = Window(64 * MiB)
     async with serving(handler) as server:
         with pytest.raises(TimedOutError):
-            await transport.send("PUT", server.origin, "/", {}, body)
+            await impatient.send("PUT", server.origin, "/", {}, body)
         assert body.open == 0
 
 
@@ -265,7 +265,7 @@ async def test_body_goes_on_though_the_server_says_something_before_its_answer(
 
 
 async def test_patient_request_is_answered_as_late_as_its_caller_waits(
-    transport: Transport,
+    impatient: Transport,
 ) -> None:
     async def handler(peer: Peer) -> None:
         while True:
@@ -274,15 +274,15 @@ async def test_patient_request_is_answered_as_late_as_its_caller_waits(
             await peer.say(b"HTTP/1.1 204 No Content\r\n\r\n")
 
     async with serving(handler) as server:
-        answer = await transport.send("PUT", server.origin, "/", {}, patient=True)
+        answer = await impatient.send("PUT", server.origin, "/", {}, patient=True)
         assert (answer.status, await body_of(answer)) == (204, b"")
         with pytest.raises(TimedOutError):  # over the same connection
-            await transport.send("PUT", server.origin, "/", {})
+            await impatient.send("PUT", server.origin, "/", {})
     assert server.connections == 1
 
 
 async def test_body_of_an_answer_to_a_patient_request_may_not_stand_still(
-    transport: Transport,
+    impatient: Transport,
 ) -> None:
     async def handler(peer: Peer) -> None:
         await peer.request()
@@ -290,7 +290,7 @@ async def test_body_of_an_answer_to_a_patient_request_may_not_stand_still(
         await peer.reader.read()
 
     async with serving(handler) as server:
-        answer = await transport.send("PUT", server.origin, "/", {}, patient=True)
+        answer = await impatient.send("PUT", server.origin, "/", {}, patient=True)
         with pytest.raises(TimedOutError):
             await body_of(answer)
 

@@ -80,7 +80,7 @@ class ResumableUpload:
         self._kept = 0  # of those, the service's
         self._tail = b""  # and what is kept here for the commit
         self._crc = 0
-        self._unsure = self._finishing = False
+        self._unsure = False
         self._info: ObjectInfo | None = None
 
     async def __aenter__(self) -> Self:
@@ -110,17 +110,13 @@ class ResumableUpload:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        target = self._target
-        if target is not None and self._info is None:
-            with suppress(TroveError):  # the service forgets a session after a week
-                await finished(self._let_go(target))
-        self._target = None
-
-    async def _let_go(self, target: str) -> None:
-        # The request that makes the object may have been carried out, though nobody heard of it.
-        if self._finishing and self._unsure and await self._ask() is not None:
+        target, self._target = self._target, None
+        if target is None or self._info is not None:
             return
-        await self._ended(target)
+        # A session that has made its object, though nobody heard of it, is only refused: unlike an
+        # upload of S3's, it can be deleted without a look at what became of it.
+        with suppress(TroveError):  # the service forgets a session after a week
+            await finished(self._ended(target))
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Store one part, all but the last byte of the last one. See `Upload.send`."""
@@ -151,7 +147,6 @@ class ResumableUpload:
                     bucket=self._bucket,
                     key=self._key,
                 )
-            self._finishing = True
             with conditioned(self._options):
                 said = await self._finish(f"crc32c={crc}")
             self._info = info_of(said, bucket=self._bucket, backend=self._backend)
