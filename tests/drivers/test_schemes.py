@@ -338,7 +338,7 @@ def test_gcs_url_says_all_that_the_driver_takes() -> None:
     driver = address_from_url(f"gcs://?{options}").driver
     assert isinstance(driver, GCSDriver)
     told = driver._identity
-    assert (told.credentials, told.project) == ("/path/to/sa.json", "p")
+    assert (told.credentials.reveal(), told.project) == ("/path/to/sa.json", "p")
     assert driver.place("b", "k") == GCSDriver(endpoint_url="http://localhost:4443").place("b", "k")
     assert driver.capabilities.max_reads == 7
     assert driver.capabilities.presign

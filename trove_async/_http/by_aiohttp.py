@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 import yarl
 
-from trove_async.errors import BackendError, ConfigError, TimedOutError, UnavailableError
+from trove_async._secrets import disarmed
+from trove_async.errors import (
+    BackendError,
+    ConfigError,
+    TimedOutError,
+    TroveError,
+    UnavailableError,
+)
 
 from .messages import early_success
 from .seam import WINDOW, all_of, size_of
@@ -22,7 +29,6 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import AbstractStreamWriter
 
-    from trove_async.errors import TroveError
     from trove_async.models import Timeout
 
     from .seam import Answer, Origin, Streamed
@@ -82,28 +88,36 @@ class AiohttpTransport:
     ) -> Answer:
         """Send a request. See `Transport.send`."""
         body = _Body(views, self._idle) if views else None
+        sending = self._session.request(
+            method,
+            yarl.URL(origin.url + target, encoded=True),
+            headers=headers,
+            data=body,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                sock_connect=self._connect,
+                sock_read=None if patient else self._first_byte,
+            ),
+        )
+        del headers  # a traceback that is recorded with its variables would show the credentials
         try:
-            response = await self._session.request(
-                method,
-                yarl.URL(origin.url + target, encoded=True),
-                headers=headers,
-                data=body,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=None,
-                    sock_connect=self._connect,
-                    sock_read=None if patient else self._first_byte,
-                ),
-            )
+            response = await sending
         except BaseException as error:
             if body is not None:
                 body.abort()
-                if body.failure is not None and isinstance(error, Exception):
-                    raise body.failure from None
-            failure = translated(error)
+            failure = _failure(error, body)
             if failure is None:
                 raise
-            raise failure from shown(error)
+        else:
+            return self._answer(response, body, patient=patient)
+        # Outside `except`: aiohttp's errors hold the request's headers and a proxy's password, and
+        # the one that is being handled would become the context.
+        raise failure
+
+    def _answer(
+        self, response: aiohttp.ClientResponse, body: _Body | None, *, patient: bool
+    ) -> Answer:
         if body is not None and not body.written and response.status < 300:  # noqa: PLR2004
             body.abort()
             response.close()
@@ -128,9 +142,9 @@ async def _once(
     try:
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        failure = translated(error)
+        failure = _failure(error)
         assert failure is not None  # noqa: S101 - both are in the table
-        raise failure from error
+    raise failure
 
 
 class _Body(aiohttp.Payload):
@@ -259,11 +273,12 @@ class _AiohttpAnswer:
             while not data and not content.at_eof():
                 data, _ = await content.readchunk()
         except Exception as error:
-            failure = translated(error)
+            failure = _failure(error)
             if failure is None:
                 raise
-            raise failure from shown(error)
-        return data
+        else:
+            return data
+        raise failure  # outside `except`, as in `send`
 
     def close(self) -> None:
         """Give the connection back, or close it. See `Answer.close`."""
@@ -304,8 +319,27 @@ def translated(error: BaseException) -> TroveError | None:
     return None
 
 
-def shown(error: BaseException) -> BaseException | None:
-    """Return what may stand behind our error: nothing that quotes headers, or a proxy's password."""
-    if isinstance(error, aiohttp.InvalidURL):
-        return None
-    return error.__cause__ if isinstance(error, aiohttp.ClientResponseError) else error
+def _failure(error: BaseException, body: _Body | None = None) -> Exception | None:
+    """Return what to raise for a failed request, outside `except`; None: the error itself."""
+    if body is not None and body.failure is not None and isinstance(error, Exception):
+        return body.failure
+    if isinstance(error, TroveError):
+        return error.with_traceback(None)  # raised in `_once`, and come through aiohttp's frames
+    failure = translated(error)
+    if failure is not None:
+        failure.__cause__ = system_error(error)
+    return failure
+
+
+def system_error(error: BaseException) -> BaseException | None:
+    """Return the system's error behind one of aiohttp's, without its traceback.
+
+    Never aiohttp's own: it holds the request's headers and a proxy's password, and shows them.
+    """
+    if isinstance(error, aiohttp.ClientConnectorError):
+        error = error.os_error
+    while isinstance(error, aiohttp.ClientError):
+        if error.__cause__ is None:
+            return None
+        error = error.__cause__
+    return disarmed(error)

@@ -24,8 +24,8 @@ chain has them. More options: ``path_style=true``, ``profile``, ``role_arn``, ``
 or ``#`` is written with ``%2F``, ``%3F`` or ``%23``.
 
 A ``gcs`` URL without a bucket (``gcs://?project=P``) has buckets as themselves. Its options are
-``credentials`` (a file's path), ``project``, ``endpoint``, ``anonymous``, ``location`` and
-``max_connections``.
+``credentials`` (a file's path), ``project``, ``endpoint``, ``anonymous``, ``location``,
+``token_origins`` (one origin that tokens may be fetched from) and ``max_connections``.
 
 Options are a query (``file:///data?fsync=false``); switches are ``true`` or ``false``. In a path,
 ``%23``, ``%25`` and ``%3F`` stand for ``#``, ``%`` and ``?``.
@@ -288,6 +288,7 @@ _GCS_OPTIONS = {
     "project": "project",
     "endpoint": "endpoint_url",
     "location": "location",
+    "token_origins": "token_origins",
 }
 
 

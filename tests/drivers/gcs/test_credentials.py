@@ -65,7 +65,11 @@ async def guarded(cloud: Cloud) -> AsyncIterator[tuple[GCSDriver, Issuer]]:
     """Open a driver on a cloud that wants tokens."""
     issuer = Issuer(cloud)
     async with issuing(issuer) as token_uri, serving(cloud) as url:
-        driver = GCSDriver(endpoint_url=url, credentials=service_account(token_uri))
+        driver = GCSDriver(
+            endpoint_url=url,
+            credentials=service_account(token_uri),
+            token_origins=token_uri.removesuffix("/token"),
+        )
         async with opened(driver):
             yield driver, issuer
 

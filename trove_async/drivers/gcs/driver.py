@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trove_async._concurrency import Permits
 from trove_async._http import Origin, Reader, transport_over
+from trove_async._secrets import Redactor, Secret
 from trove_async._services import KnownBuckets, Permit, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
@@ -19,6 +20,7 @@ from trove_async.errors import (
     NotSupportedError,
     ObjectNotFoundError,
     PreconditionFailedError,
+    TroveError,
 )
 from trove_async.models import NOTHING_FIXED, DeleteResult, KiB, ObjectInfo, PutOptions, TiB
 
@@ -42,7 +44,7 @@ from ._versions import version_page
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -98,6 +100,10 @@ class GCSDriver:
             credentials were given.
         location: Where new buckets are made (``"EU"``, ``"us-east1"``); the service chooses, if it
             is not given.
+        token_origins: Where tokens may be fetched besides Google's own hosts, as
+            ``https://host[:port]``: a private mirror, another universe, or a test's server over
+            ``http``. Otherwise credentials that name such an issuer are refused, as the file would
+            decide where a signed assertion or a client's secret is sent.
         bucket_storage_class: The class of objects in new buckets that are given none.
         max_connections: Readers that may be open at once, writes likewise, and as many other
             requests.
@@ -116,19 +122,23 @@ class GCSDriver:
         endpoint_url: str | None = None,
         anonymous: bool | None = None,
         location: str | None = None,
+        token_origins: str | Collection[str] = (),
         bucket_storage_class: str | None = None,
         max_connections: int = 64,
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
     ) -> None:
-        if anonymous and credentials is not None:
+        given, told = credentials is not None, Secret(credentials)
+        del credentials  # a traceback that is recorded with its variables would show them
+        if anonymous and given:
             raise ConfigError("anonymous sends no credentials: give one of the two")
-        self._identity = Identity(credentials=credentials, project=project)
+        origins = (token_origins,) if isinstance(token_origins, str) else token_origins
+        self._identity = Identity(
+            credentials=told, project=project, token_origins=frozenset(map(Origin.of, origins))
+        )
         self._origin = Origin.of(endpoint_url or _emulator() or GOOGLE)
         self._google = self._origin.host.endswith(_GOOGLES)
-        self._anonymous = (
-            not self._google and credentials is None if anonymous is None else anonymous
-        )
+        self._anonymous = not (self._google or given) if anonymous is None else anonymous
         self._location = location
         self._bucket_storage_class = bucket_storage_class
         self._max_connections = max_connections
@@ -141,6 +151,13 @@ class GCSDriver:
         self._others = Permits(max_connections, "connection for other requests")
         self._permit_seconds = 0.0
         self._backend = ""
+        self._redactor = Redactor()
+        if proxy is not None:
+            self._redactor.add_url(proxy)
+
+    def redact(self, error: TroveError) -> None:
+        """Remove this driver's secrets from an error. See `Redacting.redact`."""
+        self._redactor.redact(error)
 
     @property
     def name(self) -> str:
@@ -190,11 +207,11 @@ class GCSDriver:
         self._backend = context.backend
         self._permit_seconds = context.timeout.permit
         if not self._anonymous:
-            self._credentials = Credentials(self._identity)
+            self._credentials = Credentials(self._identity, self._redactor)
             await self._credentials.open()
             self._capabilities = self._claimed(signs=self._credentials.can_sign)
         self._transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)
-        client = Client(self._transport, self._origin, self._credentials)
+        client = Client(self._transport, self._origin, self._credentials, self._redactor)
         buckets = Buckets(client, self._location, self._bucket_storage_class)
         known = KnownBuckets(buckets.head)
         doubts = Doubts(client, known, self._backend)

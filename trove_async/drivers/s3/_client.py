@@ -145,25 +145,31 @@ class Client:
             if query:
                 target = f"{target}?{query}"
             credentials = await self._session.credentials()
-            sent = {**self._headers, **headers}
-            sent |= signer.sign(
-                credentials,
-                method=method,
-                target=target,
-                host=origin.authority,
-                headers=sent,
-                payload_hash=payload_hash,
-                now=time.time() + self._skew,
-            )
             answer = await self._transport.send(
-                method, origin, target, sent, views, patient=patient
+                method,
+                origin,
+                target,
+                signer.signed(
+                    credentials,
+                    method=method,
+                    target=target,
+                    host=origin.authority,
+                    common=self._headers,
+                    headers=headers,
+                    payload_hash=payload_hash,
+                    now=time.time() + self._skew,
+                ),
+                views,
+                patient=patient,
             )
             if answer.status < HTTPStatus.MULTIPLE_CHOICES:
                 return answer
             refused = await self.refused(answer)
             lesson = await self._learn(refused, bucket, credentials, signer, learnt)
             if lesson is None:
-                raise refused.error()
+                error = refused.error()
+                self._session.redact(error)
+                raise error
             learnt.add(lesson)
 
     async def refused(self, answer: Answer) -> Refused:

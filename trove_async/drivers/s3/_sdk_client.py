@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioDeferredRefreshableCredentials
-from aiobotocore.session import AioSession
 from botocore import exceptions
 from botocore.credentials import CredentialProvider
 from botocore.parsers import ResponseParserError
 
 from trove_async._http import WINDOW, translated
+from trove_async._secrets import disarmed
 from trove_async.errors import (
     BackendError,
     NotSupportedError,
@@ -25,11 +25,14 @@ from trove_async.errors import (
 
 from ._failures import failure
 from ._requests import check_bucket
+from ._sdk_session import sdk_session
 from ._session import on_sdk
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from aiobotocore.session import AioSession
 
     from trove_async.models import Timeout
 
@@ -48,24 +51,31 @@ _FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], str], ...]] = (
     (exceptions.HTTPClientError, UnavailableError, "the connection broke"),
     (exceptions.BotoCoreError, BackendError, "the SDK failed"),
     (MalformedAnswer, UnavailableError, "the service's answer makes no sense"),
+    (ValueError, UnavailableError, "the service's answer makes no sense"),  # a date, say
 )
+
+_SHOWN: Final = 300
+"""Characters of the SDK's sentence that are shown: it may quote the service."""
 
 
 @contextmanager
 def edge() -> Iterator[None]:
-    """Raise what the SDK raises as ours."""
+    """Raise our error for the SDK's, chained to it without its traceback: its frames hold requests."""
     try:
         yield
     except exceptions.ClientError as error:
-        raise _refused(error.response) from error
+        raise _refused(error.response) from disarmed(error)
+    except TroveError:
+        raise  # its credentials are ours
     except Exception as error:
         for kind, ours, message in _FAILURES:
             if isinstance(error, kind):
-                raise ours(f"{message}: {' '.join(str(error).split())}") from error
-        let_through = None if isinstance(error, TroveError) else translated(error)
+                told = " ".join(str(error).split())[:_SHOWN]
+                raise ours(f"{message}: {told}") from disarmed(error)
+        let_through = translated(error)
         if let_through is None:
             raise
-        raise let_through from error
+        raise let_through from disarmed(error)
 
 
 def _refused(answer: Mapping[str, Any]) -> TroveError:
@@ -162,7 +172,7 @@ class SdkClient:
         )
 
     async def _warmed(self) -> AioSession:
-        session = AioSession(profile=self._profile)
+        session = sdk_session(self._profile)
         async with self._made(session, aws_access_key_id="-", aws_secret_access_key="-"):  # noqa: S106 - never used
             session.get_component("credential_provider")
             session.get_scoped_config()

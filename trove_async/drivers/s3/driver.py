@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from trove_async._concurrency import Permits, in_thread
 from trove_async._http import Reader, transport_over
+from trove_async._secrets import Redactor
 from trove_async._services import KnownBuckets, Permit, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
@@ -26,6 +27,7 @@ from trove_async.errors import (
     NotFoundError,
     ObjectNotFoundError,
     PermissionDeniedError,
+    TroveError,
 )
 from trove_async.models import NOTHING_FIXED, DeleteResult, GiB, MiB, Page, TiB, VersionPage
 
@@ -141,6 +143,18 @@ class S3Driver:
         proxy: str | None = None,
         data_plane: Literal["lean", "sdk"] = "lean",
     ) -> None:
+        self._identity = Identity(
+            region=region,
+            endpoint_url=endpoint_url,
+            access_key_id=access_key_id,
+            secret_access_key=secret_access_key,
+            session_token=session_token,
+            profile=profile,
+            role_arn=role_arn,
+        )
+        # A traceback that is recorded with its variables would show them.
+        del secret_access_key, session_token
+        self._identity.check()
         if addressing_style not in {"auto", "path", "virtual"}:
             raise ConfigError("addressing_style is 'auto', 'path' or 'virtual'")
         if max_connections < 1 or parallel_parts < 1:
@@ -157,15 +171,6 @@ class S3Driver:
             raise ConfigError("without checksums and payload_signing nothing protects a body")
         if expected_bucket_owner is not None and not _ACCOUNT(expected_bucket_owner):
             raise ConfigError("expected_bucket_owner is an account's id, of digits and letters")
-        self._identity = Identity(
-            region=region,
-            endpoint_url=endpoint_url,
-            access_key_id=access_key_id,
-            secret_access_key=secret_access_key,
-            session_token=session_token,
-            profile=profile,
-            role_arn=role_arn,
-        )
         self._addressing: AddressingStyle = addressing_style
         self._owner = expected_bucket_owner
         self._max_connections = max_connections
@@ -184,6 +189,13 @@ class S3Driver:
         self._known = KnownBuckets(self._head_bucket)
         self._others = Permits(max_connections, "connection for other requests")
         self._permit_seconds = 0.0
+        self._redactor = Redactor()
+        if proxy is not None:
+            self._redactor.add_url(proxy)
+
+    def redact(self, error: TroveError) -> None:
+        """Remove this driver's secrets from an error. See `Redacting.redact`."""
+        self._redactor.redact(error)
 
     @property
     def name(self) -> str:
@@ -233,7 +245,7 @@ class S3Driver:
         """Find out where the service is and, unless that was said, what it is."""
         if self._open is not None:
             raise ClosedError("this driver is open in another store: make one for each")
-        session = Session(self._identity)
+        session = Session(self._identity, self._redactor)
         self._endpoint = endpoint = await session.endpoint()
         self._permit_seconds = context.timeout.permit
         transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)

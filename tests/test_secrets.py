@@ -1,0 +1,115 @@
+"""Secrets are hidden where they are held, and removed from what quotes them."""
+
+from __future__ import annotations
+
+import traceback
+
+import pytest
+
+from trove_async._secrets import REDACTED, Headers, Redactor, Secret, disarmed
+from trove_async.errors import UnavailableError
+
+TOKEN = "IQoJb3JpZ2luX2VjEJr/+/=" + "x" * 300
+
+
+def redactor(*values: str) -> Redactor:
+    made = Redactor()
+    made.add(*values)
+    return made
+
+
+def test_secret_is_hidden_in_a_traceback_with_locals() -> None:
+    def fail() -> None:
+        held = Secret(TOKEN)
+        headers = Headers(authorization=TOKEN)
+        raise ValueError(len(held.reveal()), len(headers))
+
+    with pytest.raises(ValueError, match="323") as caught:
+        fail()
+    told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    text = "".join(told.format())
+    assert "authorization" in text
+    assert TOKEN[:16] not in text
+
+
+def test_secrets_of_equal_values_are_equal() -> None:
+    assert Secret("a") == Secret("a") != Secret("b")
+    assert hash(Secret("a")) == hash(Secret("a"))
+    assert Secret("a") != "a"
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        TOKEN,
+        TOKEN.replace("/", "%2F").replace("+", "%2B").replace("=", "%3D"),
+        TOKEN[:100],  # a message is cut
+    ],
+)
+def test_secret_is_removed_however_it_is_quoted(quoted: str) -> None:
+    text = redactor(TOKEN).redacted(f"no such token: {quoted}, {quoted}!")
+    assert text == f"no such token: {REDACTED}, {REDACTED}!"
+
+
+def test_text_without_secrets_is_left_alone() -> None:
+    text = "no such key: a/b/c"
+    assert redactor(TOKEN, "short", "").redacted(text) is text
+
+
+def test_password_of_a_url_is_a_secret() -> None:
+    made = Redactor()
+    made.add_url("http://user%40corp:pass%2Fword1@proxy:3128")
+    for quoted in ("pass%2Fword1", "pass/word1", "user@corp"):
+        assert quoted not in made.redacted(f"refused: {quoted}")
+    made.add_url("http://proxy:3128")
+    assert made.redacted("proxy:3128") == "proxy:3128"
+
+
+def test_only_the_latest_values_are_remembered() -> None:
+    made = redactor(*[f"{number:04}-token" for number in range(100)])
+    assert made.redacted("0099-token and 0000-token") == f"{REDACTED} and 0000-token"
+
+
+def test_chained_exception_that_shows_a_secret_is_cut_off() -> None:
+    def fail() -> None:
+        try:
+            try:
+                raise KeyError("harmless")
+            except KeyError as error:
+                raise ValueError(f"date {TOKEN!r}") from error
+        except ValueError as error:
+            raise UnavailableError(f"the response makes no sense: {TOKEN}") from error
+
+    with pytest.raises(UnavailableError) as caught:
+        fail()
+    redactor(TOKEN).redact(caught.value)
+    assert caught.value.message == f"the response makes no sense: {REDACTED}"
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_chained_exception_that_shows_none_stays() -> None:
+    cause = ConnectionRefusedError(111, "refused")
+    error = UnavailableError("no connection")
+    error.__cause__ = error.__context__ = cause
+    cause.__context__ = error  # a cycle
+    redactor(TOKEN).redact(error)
+    assert error.__cause__ is cause
+
+
+def test_disarmed_exception_shows_no_frames_of_its_library() -> None:
+    with pytest.raises(ValueError, match="x") as caught:
+        int("x")
+    caught.value.__context__ = KeyError()
+    error = disarmed(caught.value)
+    assert error.__traceback__ is None
+    assert (error.__context__, error.__cause__) == (None, None)
+
+
+def test_frames_of_a_caller_keep_their_variables() -> None:
+    kept = "of this test"
+    with pytest.raises(UnavailableError) as caught:
+        raise UnavailableError(kept)
+    redactor(TOKEN).redact(caught.value)
+    assert caught.value.__traceback__ is not None
+    assert caught.value.__traceback__.tb_frame.f_locals["kept"] == kept
