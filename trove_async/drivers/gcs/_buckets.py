@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from trove_async.errors import (
+    BackendError,
     BucketExistsError,
     BucketNotEmptyError,
     BucketNotFoundError,
@@ -86,6 +87,8 @@ class Buckets:
             token = said.get("nextPageToken")
             if not token:
                 return sorted(buckets, key=attrgetter("name"))
+            if token == query.get("pageToken"):
+                raise BackendError("the service's listing leads to the same page again and again")
             query["pageToken"] = token
 
     async def set_versioning(self, bucket: str, *, enabled: bool) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from trove_async.errors import UnavailableError
+from trove_async.errors import BackendError, UnavailableError
 from trove_async.models import Page, Prefix
 from trove_async.paging import after_prefix
 
@@ -55,6 +55,8 @@ async def list_page(client: Client, bucket: str, options: ListOptions, backend: 
             entries = [entry for entry in entries if entry.key != after or _is_prefix(entry)]
         if entries or not token:
             break
+        if token == query.get("pageToken"):
+            raise BackendError("the service's listing leads to the same page again and again")
         query["pageToken"] = token
     more = bool(token) or len(entries) > options.limit
     del entries[options.limit :]

@@ -15,6 +15,7 @@ from trove_async.models import VersionInfo, VersionPage
 
 from ._listing import FROM, MOST, start_of
 from ._names import bucket_path, encode_query
+from ._resources import stored_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from ._client import Client, Document
 
-_FIELDS: Final = "items(name,generation,size,updated,storageClass,timeDeleted),nextPageToken"
+_FIELDS: Final = "items(name,generation,size,crc32c,updated,storageClass,timeDeleted),nextPageToken"
 
 
 async def version_page(
@@ -93,7 +94,7 @@ def _version(said: Mapping[str, Any], bucket: str, backend: str) -> VersionInfo:
         bucket=bucket,
         key=said["name"],
         version_id=generation,
-        size=int(said["size"]),
+        size=stored_size(said),
         etag=generation,
         last_modified=datetime.fromisoformat(said["updated"]),
         storage_class=said.get("storageClass"),

@@ -22,9 +22,10 @@ from trove_async.errors import (
     PreconditionFailedError,
     TroveError,
 )
-from trove_async.models import NOTHING_FIXED, DeleteResult, KiB, ObjectInfo, PutOptions, TiB
+from trove_async.models import NOTHING_FIXED, KiB, ObjectInfo, PutOptions, TiB
 
-from . import _batch
+from ._batch import MOST as BATCH
+from ._batch import Deleter
 from ._buckets import Buckets
 from ._client import Client
 from ._composing import Composer
@@ -34,7 +35,7 @@ from ._custom_time import set_custom_time
 from ._doubts import Doubts, found, replaced_meanwhile
 from ._listing import list_page
 from ._multipart import related
-from ._names import check_key, encode_query, object_path, upload_path
+from ._names import check_key, encode_query, is_dots, object_path, upload_path
 from ._reading import Bodies
 from ._resources import DEFAULT_TYPE, FIELDS, generation_of, info_of, precondition, resource_of
 from ._session import QUANTUM
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         BucketInfo,
         CopyOptions,
         DeleteOptions,
+        DeleteResult,
         GetOptions,
         ListOptions,
         Page,
@@ -89,6 +91,9 @@ class GCSDriver:
 
     An etag here is an object's generation, which is its ``version_id`` as well. In a bucket without
     versioning, only the one that is live can be read.
+
+    The names of metadata are told in lower case. The service minds their case: where other tools stored
+    two names that differ in case only, both keep their spelling.
 
     Args:
         project: The project that buckets are made and listed in; the credentials' where not given.
@@ -189,7 +194,7 @@ class GCSDriver:
             max_parts=_MAX_OBJECT // QUANTUM,
             max_object=_MAX_OBJECT,
             server_copy=True,
-            bulk_delete=_batch.MOST,
+            bulk_delete=BATCH,
             presign=signs,
             settles_doubt=True,
             versions=True,
@@ -223,6 +228,7 @@ class GCSDriver:
             bodies=Bodies(
                 client, known, self._head, xml=self._google or None, backend=self._backend
             ),
+            deleter=Deleter(client, known, lambda: self._permit, self.delete),
             copier=Copier(client, known, self._head, doubts, self._backend),
         )
 
@@ -311,6 +317,9 @@ class GCSDriver:
         if version_id is not None:
             target += _more({"generation": version_id})
         said = await found(self._opened.known, bucket, key, self._client.ask("GET", target))
+        if is_dots(key) and said.get("name") != key:
+            # The server took the key for a step in the path: this is a bucket, or a listing.
+            raise ObjectNotFoundError("the service has no object of that key that it can address")
         return info_of(said, bucket=bucket, backend=self._backend)
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
@@ -333,27 +342,14 @@ class GCSDriver:
                 pass  # it is gone
 
     async def _delete(self, bucket: str, key: str, query: Mapping[str, str]) -> None:
+        if is_dots(key):
+            await self._head(bucket, key)  # what is not addressed by its key is not deleted either
         target = object_path(bucket, key) + encode_query(query)
         await found(self._opened.known, bucket, key, self._client.done("DELETE", target))
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 100 keys in one request. See `BulkDeleting.delete_many`."""
-        content_type, body = _batch.batch(bucket, keys)
-        async with self._permit:
-            answer = await self._client.send(
-                "POST", _batch.PATH, {"content-type": content_type}, [memoryview(body)]
-            )
-            try:
-                told = await answer.read_all(_batch.ANSWER_BYTES)
-            finally:
-                answer.close()
-            results = _batch.results(answer.headers.get("content-type", ""), told, keys)
-            missing = [result for result in results if isinstance(result.error, NotFoundError)]
-            if missing and not await self._opened.known.exists(bucket):
-                raise BucketNotFoundError("no such bucket: create_bucket makes it")
-        for result in missing:
-            results[results.index(result)] = DeleteResult(key=result.key)
-        return results
+        return await self._opened.deleter.delete(bucket, keys)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
@@ -454,6 +450,8 @@ class GCSDriver:
     ) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
         check_key(bucket, key)
+        if not {".", ".."}.isdisjoint(key.split("/")):
+            raise NotSupportedError("in a URL, a key's segment of dots leads to another object")
         seconds = math.ceil(expires)
         if not 0 < seconds <= MOST_SECONDS:
             raise NotSupportedError(f"a URL is good for up to {MOST_SECONDS} seconds")
@@ -534,6 +532,7 @@ class _Open(NamedTuple):
     known: KnownBuckets
     doubts: Doubts
     bodies: Bodies
+    deleter: Deleter
     copier: Copier
 
 
