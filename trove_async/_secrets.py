@@ -76,10 +76,11 @@ class Redactor:
     It finds them as they are and percent-encoded, and also the beginning of one that was cut off.
     """
 
-    __slots__ = ("_values",)
+    __slots__ = ("_heads", "_values")
 
     def __init__(self) -> None:
         self._values: deque[str] = deque(maxlen=_REMEMBERED)
+        self._heads: frozenset[str] = frozenset()  # how the values begin
 
     def add(self, *values: str | None) -> None:
         """Remember values to remove; short ones are ignored."""
@@ -89,6 +90,7 @@ class Redactor:
             for form in (value, quote(value, safe=""), quote(value)):
                 if form not in self._values:
                     self._values.append(form)
+        self._heads = frozenset(value[:_HEAD] for value in self._values)
 
     def add_url(self, url: str) -> None:
         """Remember what a URL has before its host: a user's name and password."""
@@ -98,7 +100,7 @@ class Redactor:
 
     def redacted(self, text: str) -> str:
         """Return the text without the secrets."""
-        for head in {value[:_HEAD] for value in self._values}:
+        for head in self._heads:
             if head in text:
                 text = _without(text, head, [one for one in self._values if one.startswith(head)])
         return text
@@ -109,7 +111,7 @@ class Redactor:
         if message != error.message:
             error.message = message
         self._sever(error, {id(error): False})
-        _clear_frames(error)
+        drop_variables(error)
 
     def _sever(self, error: BaseException, shows: dict[int, bool]) -> None:
         """Cut off what an exception is chained to and shows a secret.
@@ -150,7 +152,7 @@ def _shared(text: str, start: int, value: str) -> int:
     return next(n for n, one in enumerate(value) if text[start + n : start + n + 1] != one)
 
 
-def _clear_frames(error: BaseException) -> None:
+def drop_variables(error: BaseException) -> None:
     """Drop the local variables of the frames of drivers, and of all that they called.
 
     They hold requests and responses. Frames above the drivers are left alone: they may go on.

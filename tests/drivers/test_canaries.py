@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from tests.drivers import canaries
 from tests.drivers.gcs.keys import service_account
 from trove_async import RetryPolicy, Timeout, Trove
-from trove_async.drivers import GCSDriver, S3Driver
+from trove_async.drivers import GCSDriver, S3Driver, address_from_url
 from trove_async.errors import TroveError
 from trove_async.integrations.logs import log
 from trove_async.integrations.otel import instrument
@@ -334,6 +334,8 @@ async def test_issuer_that_refuses_shows_no_secret(status: int) -> None:
     "make",
     [
         lambda: s3("not a URL"),
+        lambda: s3("not a URL", proxy=f"http://u:{canaries.PROXY_PASSWORD}@h"),
+        lambda: gcs("not a URL", proxy=f"http://u:{canaries.PROXY_PASSWORD}@h"),
         lambda: s3("http://h", addressing_style="odd"),
         lambda: s3("http://h", max_connections=0),
         lambda: GCSDriver(credentials=service_account(), anonymous=True),
@@ -352,6 +354,23 @@ def test_driver_that_cannot_be_made_shows_no_secret(make: Callable[[], object]) 
     for _, _, value in canaries.variables_of(caught.value):
         leaks += ["a private key"] * ("PRIVATE KEY" in "".join(canaries.texts_of(value)))
     assert leaks == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"s3://ID:{quote(canaries.SECRET_KEY, safe='')}@eu-west-1/bucket?no=such",
+        f"s3://ID:{quote(canaries.SECRET_KEY, safe='')}@eu-west-1/bucket?max_connections=x",
+        f"s3://ID:{canaries.SECRET_KEY}@eu-west-1/bucket",
+        f"s3://ID:{canaries.SECRET_KEY} @eu-west-1/bucket",
+        f"s3://ID:{canaries.SECRET_KEY}@eu-west-1/%ff?x",
+        f"nowhere://ID:{canaries.SECRET_KEY}@eu-west-1/bucket",
+    ],
+)
+def test_url_that_names_no_driver_shows_no_secret(url: str) -> None:
+    with pytest.raises(TroveError) as caught:
+        address_from_url(url)
+    assert canaries.leaks_of(caught.value) == []
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,9 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from trove_async._secrets import drop_variables
 from trove_async.driver import AsyncDriver
-from trove_async.errors import ConfigError
+from trove_async.errors import ConfigError, TroveError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -186,6 +187,15 @@ def address_from_url(url: str) -> Address:
         ConfigError: The URL is malformed, its scheme or an option of it unknown, or the package
             behind it cannot be used. The message shows no part of the URL that may be secret.
     """
+    try:
+        return _address(url)
+    except TroveError as error:
+        del url
+        drop_variables(error)  # which hold the URL and its parts
+        raise
+
+
+def _address(url: str) -> Address:
     scheme = _scheme(url)
     factory = _SCHEMES.get(scheme)
     if factory is None:

@@ -134,7 +134,8 @@ class GCSDriver:
         proxy: str | None = None,
     ) -> None:
         given, told = credentials is not None, Secret(credentials)
-        del credentials  # a traceback that is recorded with its variables would show them
+        hidden = None if proxy is None else Secret(proxy)
+        del credentials, proxy  # a traceback that is recorded with its variables would show them
         if anonymous and given:
             raise ConfigError("anonymous sends no credentials: give one of the two")
         origins = (token_origins,) if isinstance(token_origins, str) else token_origins
@@ -148,7 +149,7 @@ class GCSDriver:
         self._bucket_storage_class = bucket_storage_class
         self._max_connections = max_connections
         self._tls = tls
-        self._proxy = proxy
+        self._proxy = hidden
         self._capabilities = self._claimed(signs=not self._anonymous)
         self._credentials: Credentials | None = None
         self._transport: Transport | None = None
@@ -157,8 +158,12 @@ class GCSDriver:
         self._permit_seconds = 0.0
         self._backend = ""
         self._redactor = Redactor()
-        if proxy is not None:
-            self._redactor.add_url(proxy)
+        if hidden is not None:
+            self._redactor.add_url(hidden.reveal())
+
+    @property
+    def _proxy_url(self) -> str | None:
+        return None if self._proxy is None else self._proxy.reveal()
 
     def redact(self, error: TroveError) -> None:
         """Remove this driver's secrets from an error. See `Redacting.redact`."""
@@ -215,7 +220,7 @@ class GCSDriver:
             self._credentials = Credentials(self._identity, self._redactor)
             await self._credentials.open()
             self._capabilities = self._claimed(signs=self._credentials.can_sign)
-        self._transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)
+        self._transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy_url)
         client = Client(self._transport, self._origin, self._credentials, self._redactor)
         buckets = Buckets(client, self._location, self._bucket_storage_class)
         known = KnownBuckets(buckets.head)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from trove_async._concurrency import Permits, in_thread
 from trove_async._http import Reader, transport_over
-from trove_async._secrets import Redactor
+from trove_async._secrets import Redactor, Secret
 from trove_async._services import KnownBuckets, Permit, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
@@ -153,7 +153,8 @@ class S3Driver:
             role_arn=role_arn,
         )
         # A traceback that is recorded with its variables would show them.
-        del secret_access_key, session_token
+        hidden = None if proxy is None else Secret(proxy)
+        del secret_access_key, session_token, proxy
         self._identity.check()
         if addressing_style not in {"auto", "path", "virtual"}:
             raise ConfigError("addressing_style is 'auto', 'path' or 'virtual'")
@@ -180,7 +181,7 @@ class S3Driver:
         self._dialect_name: DialectName = dialect
         self._dialect = UNKNOWN
         self._tls = tls
-        self._proxy = proxy
+        self._proxy = hidden
         self._data_plane = data_plane
         self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
         self._capabilities = self._claimed()
@@ -190,8 +191,12 @@ class S3Driver:
         self._others = Permits(max_connections, "connection for other requests")
         self._permit_seconds = 0.0
         self._redactor = Redactor()
-        if proxy is not None:
-            self._redactor.add_url(proxy)
+        if hidden is not None:
+            self._redactor.add_url(hidden.reveal())
+
+    @property
+    def _proxy_url(self) -> str | None:
+        return None if self._proxy is None else self._proxy.reveal()
 
     def redact(self, error: TroveError) -> None:
         """Remove this driver's secrets from an error. See `Redacting.redact`."""
@@ -248,7 +253,7 @@ class S3Driver:
         session = Session(self._identity, self._redactor)
         self._endpoint = endpoint = await session.endpoint()
         self._permit_seconds = context.timeout.permit
-        transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy)
+        transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy_url)
         self._open = lean = self._lean(transport, session, context)
         self._dialect = await dialect_of(self._dialect_name, endpoint, transport)
         self._control = ControlPlane(lambda: self._sdk_client(session, context))
@@ -290,7 +295,7 @@ class S3Driver:
             context.timeout,
             addressing=self._addressing,
             connections=self._max_connections,
-            proxy=self._proxy,
+            proxy=self._proxy_url,
         )
         await client.open()
         return client
