@@ -65,9 +65,12 @@ def test_password_of_a_url_is_a_secret() -> None:
     assert made.redacted("proxy:3128") == "proxy:3128"
 
 
-def test_only_the_latest_values_are_remembered() -> None:
-    made = redactor(*[f"{number:04}-token" for number in range(100)])
+def test_only_the_latest_of_renewed_values_are_remembered_and_others_for_good() -> None:
+    made = redactor("a-secret-for-good")
+    for number in range(100):
+        made.renew(f"{number:04}-token")
     assert made.redacted("0099-token and 0000-token") == f"{REDACTED} and 0000-token"
+    assert made.redacted("a-secret-for-good") == REDACTED
 
 
 def test_chained_exception_that_shows_a_secret_is_cut_off() -> None:

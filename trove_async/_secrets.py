@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from urllib.parse import quote, unquote
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .errors import TroveError
 
 T = TypeVar("T")
@@ -29,8 +31,8 @@ _SHORTEST: Final = 8
 _HEAD: Final = 16
 """Characters by which a long secret is recognised: a message may have been cut in its middle."""
 
-_REMEMBERED: Final = 16
-"""Values that are remembered: temporary credentials are renewed, and old ones are still quoted."""
+_REMEMBERED: Final = 24
+"""Forms of temporary credentials that are remembered: a service may quote one that was renewed."""
 
 
 class Secret(Generic[T]):
@@ -76,20 +78,26 @@ class Redactor:
     It finds them as they are and percent-encoded, and also the beginning of one that was cut off.
     """
 
-    __slots__ = ("_heads", "_values")
+    __slots__ = ("_heads", "_kept", "_renewed", "_values")
 
     def __init__(self) -> None:
-        self._values: deque[str] = deque(maxlen=_REMEMBERED)
+        self._kept: list[str] = []
+        self._renewed: deque[str] = deque(maxlen=_REMEMBERED)
+        self._values: tuple[str, ...] = ()
         self._heads: frozenset[str] = frozenset()  # how the values begin
 
     def add(self, *values: str | None) -> None:
-        """Remember values to remove; short ones are ignored."""
-        for value in values:
-            if value is None or len(value) < _SHORTEST:
-                continue
-            for form in (value, quote(value, safe=""), quote(value)):
-                if form not in self._values:
-                    self._values.append(form)
+        """Remember values for good; short ones are ignored."""
+        self._kept += [form for form in _forms(values) if form not in self._values]
+        self._look()
+
+    def renew(self, *values: str | None) -> None:
+        """Remember values that take the place of earlier ones, which are forgotten in time."""
+        self._renewed.extend(form for form in _forms(values) if form not in self._values)
+        self._look()
+
+    def _look(self) -> None:
+        self._values = (*self._kept, *self._renewed)
         self._heads = frozenset(value[:_HEAD] for value in self._values)
 
     def add_url(self, url: str) -> None:
@@ -133,6 +141,13 @@ class Redactor:
                 suppressed = error.__suppress_context__
                 setattr(error, name, None)
                 error.__suppress_context__ = suppressed
+
+
+def _forms(values: Iterable[str | None]) -> list[str]:
+    """Return how values may stand in a text: as they are, and percent-encoded."""
+    told = [value for value in values if value is not None and len(value) >= _SHORTEST]
+    forms = [form for value in told for form in (value, quote(value, safe=""), quote(value))]
+    return list(dict.fromkeys(forms))
 
 
 def _without(text: str, head: str, values: list[str]) -> str:

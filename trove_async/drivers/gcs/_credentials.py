@@ -181,7 +181,7 @@ class Credentials:
         answer = await _asked(lambda: token.refresh(timeout=_FETCH_SECONDS))
         now = asyncio.get_running_loop().time()
         self._held = AccessToken(answer.value)
-        self._redactor.add(answer.value)
+        self._redactor.renew(answer.value)
         self._ends_at = now + answer.expires_in - _ENOUGH
         self._renew_at = now + max(answer.expires_in - _RENEW_BEFORE, answer.expires_in / 2)
 

@@ -210,7 +210,7 @@ class Session:
             )
             return
         held, self._source = await on_sdk(partial(_found, told))
-        self._redactor.add(held.secret_key, held.token)
+        self._redactor.renew(held.secret_key, held.token)
         self._credentials = held
 
 
