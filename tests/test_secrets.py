@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import trove_async
 from trove_async._secrets import REDACTED, Headers, Redactor, Secret, disarmed
 from trove_async.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TOKEN = "IQoJb3JpZ2luX2VjEJr/+/=" + "x" * 300
 
@@ -116,3 +122,36 @@ def test_frames_of_a_caller_keep_their_variables() -> None:
     redactor(TOKEN).redact(caught.value)
     assert caught.value.__traceback__ is not None
     assert caught.value.__traceback__.tb_frame.f_locals["kept"] == kept
+
+
+def placed(path: str) -> Callable[[Callable[[], None]], None]:
+    """Return a function that calls another, as if its code lay at a path."""
+    names: dict[str, Any] = {}
+    exec(compile("def work(call):\n    token = 'held'\n    call()\n", path, "exec"), names)  # noqa: S102 - of this test
+    work: Callable[[Callable[[], None]], None] = names["work"]
+    return work
+
+
+def test_frames_of_drivers_and_of_what_they_call_lose_their_variables() -> None:
+    package = Path(trove_async.__file__).parent
+    engine = placed(f"{package}/_engine.py")
+    driver = placed(f"{package}/drivers/cloud.py")
+    sdk = placed("/usr/lib/sdk.py")
+
+    def fail() -> None:
+        raise UnavailableError("failed")
+
+    with pytest.raises(UnavailableError) as caught:
+        engine(lambda: driver(lambda: sdk(lambda: engine(fail))))
+    redactor(TOKEN).redact(caught.value)
+    held = [
+        (Path(frame.f_code.co_filename).name, "token" in frame.f_locals)
+        for frame, _ in traceback.walk_tb(caught.value.__traceback__)
+        if frame.f_code.co_name == "work"
+    ]
+    assert held == [
+        ("_engine.py", True),
+        ("cloud.py", False),
+        ("sdk.py", False),
+        ("_engine.py", True),  # it may have caught the error earlier, and go on
+    ]

@@ -23,7 +23,8 @@ T = TypeVar("T")
 
 REDACTED: Final = "[redacted]"
 
-_ROOMS: Final = tuple(str(Path(__file__).parent / name) for name in ("drivers", "_http"))
+_PACKAGE: Final = str(Path(__file__).parent)
+_ROOMS: Final = tuple(str(Path(_PACKAGE) / name) for name in ("drivers", "_http"))
 
 _SHORTEST: Final = 8
 """Characters of the shortest value that is removed: a shorter one is part of ordinary words."""
@@ -170,7 +171,8 @@ def _shared(text: str, start: int, value: str) -> int:
 def drop_variables(error: BaseException) -> None:
     """Drop the local variables of the frames of drivers, and of all that they called.
 
-    They hold requests and responses. Frames above the drivers are left alone: they may go on.
+    They hold requests and responses. This library's other frames are left alone: one that has caught
+    an error and goes on is in its traceback, too, and to clear it would end it.
     """
     left: list[BaseException | None] = [error]
     seen: set[int] = set()
@@ -183,8 +185,10 @@ def drop_variables(error: BaseException) -> None:
         at, inside = one.__traceback__, False
         while at is not None:
             frame = at.tb_frame
-            inside = inside or frame.f_code.co_filename.startswith(_ROOMS)
-            if inside:
+            name = frame.f_code.co_filename
+            driver = name.startswith(_ROOMS)
+            inside = inside or driver
+            if driver or (inside and not name.startswith(_PACKAGE)):
                 with suppress(RuntimeError):  # it is running
                     frame.clear()
             at = at.tb_next
