@@ -331,6 +331,24 @@ async def test_issuer_that_refuses_shows_no_secret(status: int) -> None:
 
 
 @pytest.mark.parametrize(
+    "key",
+    [
+        canaries.CLIENT_SECRET,
+        f"-----BEGIN PRIVATE KEY-----\n{canaries.CLIENT_SECRET}\n-----END PRIVATE KEY-----\n",
+        "",
+    ],
+)
+async def test_private_key_that_is_none_is_told_and_not_shown(key: str) -> None:
+    watch = Watch(GCSDriver(credentials={**service_account(), "private_key": key}, project="p"))
+    async with watch.store as store:
+        await watch.attempt(lambda: store.head("bucket", "key"))
+        await watch.attempt(lambda: store.presign_get("bucket", "key"))
+    assert all(isinstance(error, TroveError) for error in watch.errors)
+    assert len(watch.errors) == 2
+    assert watch.leaks() == []
+
+
+@pytest.mark.parametrize(
     "make",
     [
         lambda: s3("not a URL"),

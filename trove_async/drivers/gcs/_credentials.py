@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -60,6 +61,9 @@ and of Private Service Connect among them; `accounts.google.com` stands in old f
 
 _SENT_TO: Final = ("token_uri", "token_url", "service_account_impersonation_url")
 """Fields of a credentials file that name where the SDK sends an assertion, a secret or a token."""
+
+_SENDABLE = re.compile(r"[!-~]+").fullmatch
+"""What a header may carry as a token."""
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -177,13 +181,19 @@ class Credentials:
             return self._held != stale
 
     async def _fetch(self) -> None:
-        token = self._source
-        answer = await _asked(lambda: token.refresh(timeout=_FETCH_SECONDS))
+        token, seconds = await _asked(self._asked_for)
         now = asyncio.get_running_loop().time()
-        self._held = AccessToken(answer.value)
-        self._redactor.renew(answer.value)
-        self._ends_at = now + answer.expires_in - _ENOUGH
-        self._renew_at = now + max(answer.expires_in - _RENEW_BEFORE, answer.expires_in / 2)
+        self._held = token
+        self._redactor.renew(token.value)
+        self._ends_at = now + seconds - _ENOUGH
+        self._renew_at = now + max(seconds - _RENEW_BEFORE, seconds / 2)
+
+    async def _asked_for(self) -> tuple[AccessToken, float]:
+        """Return a new token, and for how many seconds it is good."""
+        answer = await self._source.refresh(timeout=_FETCH_SECONDS)
+        if not _SENDABLE(answer.value):
+            raise ValueError("a token that no header carries")
+        return AccessToken(answer.value), float(answer.expires_in)
 
     @property
     def _source(self) -> Token:
@@ -327,7 +337,7 @@ def _signature(text: str, source: Token) -> bytes:
 
     try:
         return Blob.get_pem_signature(text, str(source.service_data["private_key"]))
-    except ValueError:
+    except Exception:  # noqa: BLE001 - whatever the SDK makes of a key that is none
         failure = ConfigError("the credentials' private_key is no RSA key")
     raise failure
 
@@ -361,6 +371,9 @@ async def _asked(ask: Callable[[], Awaitable[T]]) -> T:
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
         failure = UnavailableError("no token: the issuer cannot be reached")
-    except (KeyError, ValueError, TypeError) as error:
-        failure = UnauthenticatedError(f"no token: {type(error).__name__} in the SDK")
+    except Exception as error:  # noqa: BLE001 - a key that is none, a response without a token, ...
+        failure = UnauthenticatedError(
+            f"no token: the credentials or the issuer's response are malformed"
+            f" ({type(error).__name__} in the SDK)"
+        )
     raise failure from None if cause is None else disarmed(cause)
