@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo serve test browser-test cover check lowest bench soak clean
+.PHONY: demo serve test ceph-test browser-test cover check lowest bench soak clean
 
 # TROVE_DEMO=s3 makes the cold backend a real S3 server, started for the occasion; TROVE_DEMO=cloud
 # makes the archive a server of Google Cloud Storage's API as well.
@@ -16,6 +16,13 @@ serve: .venv/serve  ## the service of examples/fastapi_service.py, on http://127
 
 test: .venv/test  ## all tests
 	$(BIN)/python -m pytest --numprocesses=auto
+
+CEPH := ceph-common ceph-mon ceph-osd radosgw
+
+ceph-test: .venv/test  ## the conformance suites against a real Ceph gateway: Debian's packages
+	@command -v ceph ceph-mon ceph-osd radosgw >/dev/null || \
+		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends $(CEPH); }
+	$(BIN)/python -m pytest -m ceph --numprocesses=2 --dist=loadscope tests/drivers/s3 tests/testing
 
 browser-test: .venv/browser  ## the media page in a headless Chromium: Debian's chromium and chromium-driver
 	$(BIN)/python -m pytest -m browser tests/browser

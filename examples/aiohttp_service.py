@@ -11,13 +11,12 @@ s3://bucket. Use curl:
 
 import os
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 from aiohttp import web
 
 from trove_async import ObjectInfo, Trove
 from trove_async.integrations.aiohttp import (
-    STORE,
     cleanup_ctx,
     error_middleware,
     get_store,
@@ -69,9 +68,7 @@ async def listing(request: web.Request) -> web.Response:
         {"key": obj.key, "size": obj.size, "modified": obj.last_modified.isoformat()}
         for obj in page
     ]
-    return web.json_response(
-        {"files": files, "next": found.cursor if len(page) == int(limit) else None}
-    )
+    return web.json_response({"files": files, "next": found.cursor})
 
 
 @routes.post("/presign/{key:.+}")
@@ -88,17 +85,11 @@ async def health(request: web.Request) -> web.Response:
     return web.json_response(found, status=200 if all(found.values()) else 503)
 
 
-async def bucket(app: web.Application) -> AsyncIterator[None]:
-    """Make the bucket once the store is open."""
-    await app[STORE].create_bucket("files", exist_ok=True)
-    yield
-
-
 def make_app() -> web.Application:
     """Return the service."""
     app = web.Application(middlewares=[error_middleware])
     store = Trove(os.environ.get("TROVE_URL", "local://./.demo/files"))
-    app.cleanup_ctx.extend([cleanup_ctx(store), bucket])
+    app.cleanup_ctx.append(cleanup_ctx(store, buckets=["files"]))
     app.add_routes(routes)
     return app
 

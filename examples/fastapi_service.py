@@ -10,8 +10,7 @@ s3://bucket. Open http://127.0.0.1:8000/ for the page, or use curl:
 """
 
 import os
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,16 +33,12 @@ MAX_SIZE = 1024**3
 Store = Annotated[Trove, Depends(get_store)]
 
 
-@asynccontextmanager
-async def life(app: FastAPI) -> AsyncIterator[dict[str, Trove]]:
-    """Open the store with the app, and make its bucket."""
-    store = Trove(os.environ.get("TROVE_URL", "local://./.demo/files"))
-    async with lifespan(store)(app) as state:
-        await store.create_bucket("files", exist_ok=True)
-        yield state
+def make_store() -> Trove:
+    """Return the store, not yet open: the app opens one each time that it starts."""
+    return Trove(os.environ.get("TROVE_URL", "local://./.demo/files"))
 
 
-app = FastAPI(lifespan=life)
+app = FastAPI(lifespan=lifespan(make_store, buckets=["files"]))
 app.add_exception_handler(TroveError, error_handler)
 
 
@@ -78,7 +73,7 @@ async def listing(
     found = store.list("files", prefix=prefix, cursor=cursor, page_size=limit)
     page: Sequence[ObjectInfo] = await anext(found.pages(), [])
     files = [{"key": obj.key, "size": obj.size, "modified": obj.last_modified} for obj in page]
-    return {"files": files, "next": found.cursor if len(page) == limit else None}
+    return {"files": files, "next": found.cursor}
 
 
 @app.post("/presign/{key:path}")

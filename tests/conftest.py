@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.clock import IdleTimeLoop
 from trove_async.testing import servers
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run what is marked so on uvloop as well, and the rest on asyncio's loop."""
+    """Run a test on asyncio's loop; marked so, on uvloop as well, or where time passes while idle."""
     del config
+    if item.get_closest_marker("idle_time") is not None:
+        return {"idle": IdleTimeLoop}
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
     if item.get_closest_marker("uvloop") is not None:
         loops["uvloop"] = uvloop.new_event_loop

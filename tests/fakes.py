@@ -82,6 +82,7 @@ def assert_idle(store: Trove, *fakes: Fake) -> None:
         for permits, limit in (
             (leaf.reads, leaf.capabilities.max_reads),
             (leaf.writes, leaf.capabilities.max_writes),
+            (leaf.requests, leaf.capabilities.max_requests),
         ):
             assert permits.waiting == 0
             assert limit is None or permits.free == limit

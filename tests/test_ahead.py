@@ -26,6 +26,8 @@ from trove_async.models import KiB, MiB
 if TYPE_CHECKING:
     from trove_async import ObjectReader, Trove
 
+pytestmark = pytest.mark.idle_time
+
 BODY = content(13 * MiB + 123)
 
 

@@ -165,7 +165,6 @@ BAD_NAMES: list[Callable[[Trove, str, str], Awaitable[object]]] = [
     lambda store, bucket, key: store.move("a", "b", bucket, key),
     lambda store, bucket, key: store.presign_get(bucket, key),
     lambda store, bucket, key: store.presign_put(bucket, key),
-    lambda store, bucket, key: store.explain(bucket, key),
 ]
 
 
@@ -179,6 +178,61 @@ async def test_names_are_checked_by_every_operation(
             with pytest.raises(InvalidNameError):
                 await act(store, bucket, key)
     assert driver.calls == ["open", "aclose"]
+
+
+@pytest.mark.parametrize("key", [".", "..", "a/../b", "./a"])
+async def test_key_with_a_dot_segment_that_another_tool_wrote_is_read_and_deleted(key: str) -> None:
+    driver = Fake(dot_segments=True)
+    async with store_of(driver) as store:
+        await store.create_bucket("data")
+        for _ in range(2):
+            await driver.put("data", key, [memoryview(b"body")], PutOptions())
+            assert [entry.key for entry in await store.list("data").all()] == [key]
+            assert await store.read("data", key) == b"body"
+            assert await store.get_ranges("data", key, [(1, 3)]) == [b"od"]
+            assert (await store.head("data", key)).size == 4
+            assert await store.exists("data", key)
+            await store.copy("data", key, "data", "copy")
+            assert await store.read("data", "copy") == b"body"
+            await store.delete("data", "copy")
+            await store.delete("data", key)
+        await driver.put("data", key, [memoryview(b"body")], PutOptions())
+        await store.move("data", key, "data", "moved")
+        await driver.put("data", key, [memoryview(b"body")], PutOptions())
+        async for result in store.delete_many("data", [key, "moved"]):
+            assert result.error is None
+        assert not await store.list("data").all()
+
+
+async def test_key_with_a_dot_segment_is_never_written() -> None:
+    driver = Fake(dot_segments=True)
+    async with store_of(driver) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", b"body")
+        for act in (
+            lambda: store.put("data", "a/../b", b"body"),
+            lambda: store.copy("data", "key", "data", "a/../b"),
+            lambda: store.move("data", "key", "data", "a/../b"),
+            lambda: store.presign_put("data", "a/../b"),
+        ):
+            with pytest.raises(InvalidNameError, match="segment"):
+                await act()
+        assert [entry.key for entry in await store.list("data").all()] == ["key"]
+
+
+async def test_bulk_delete_reports_a_key_that_the_backend_cannot_address() -> None:
+    async with store_of(Fake()) as store:
+        await store.create_bucket("data")
+        results = [result async for result in store.delete_many("data", ["../key"])]
+        assert [type(result.error) for result in results] == [InvalidNameError]
+
+
+async def test_every_key_that_may_exist_is_explained() -> None:
+    async with store_of(Fake()) as store:
+        assert (await store.explain("data", "../key")).backend == "default"
+        for bucket, key in (("", "key"), ("a/b", "key"), ("data", "")):
+            with pytest.raises(InvalidNameError):
+                await store.explain(bucket, key)
 
 
 async def test_bucket_names_are_checked_by_every_operation() -> None:

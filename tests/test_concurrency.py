@@ -14,6 +14,7 @@ from trove_async._concurrency import (
     OwnedTask,
     OwnedTasks,
     Permits,
+    concluded,
     finished,
     in_thread,
     settled,
@@ -188,6 +189,79 @@ async def test_finished_work_returns_what_it_returns_and_raises_what_it_raises()
 async def test_finished_work_is_stopped_at_its_deadline() -> None:
     with pytest.raises(TimedOutError):
         await finished(asyncio.Event().wait(), 0.01)
+
+
+async def test_request_is_concluded_before_its_cancel_is_raised() -> None:
+    go_on, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        await go_on.wait()
+        ended.set()
+
+    task = asyncio.get_running_loop().create_task(concluded(work(), 60))
+    for _ in range(3):
+        await steps()
+        task.cancel()
+    await steps()
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+async def test_request_is_concluded_in_a_cancelled_scope_too() -> None:
+    go_on, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        await go_on.wait()
+        ended.set()
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        asyncio.get_running_loop().call_later(0.02, go_on.set)
+        await concluded(work(), 60)
+        pytest.fail("the cancel was swallowed")
+    assert ended.is_set()
+
+
+async def test_concluded_returns_what_it_returns_and_raises_what_it_raises() -> None:
+    assert await concluded(asyncio.sleep(0, "done"), 60) == "done"
+    with pytest.raises(ObjectNotFoundError):
+        await concluded(raising(ObjectNotFoundError("gone")), 60)
+
+
+async def test_failure_after_a_cancel_is_not_heard_of() -> None:
+    go_on = asyncio.Event()
+
+    async def work() -> None:
+        await go_on.wait()
+        raise ObjectNotFoundError("gone")
+
+    task = asyncio.get_running_loop().create_task(concluded(work(), 60))
+    await steps()
+    task.cancel()
+    await steps()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_request_that_does_not_end_is_cancelled_at_last() -> None:
+    cancelled = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    task = asyncio.get_running_loop().create_task(concluded(work(), 0.01))
+    await steps()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert cancelled.is_set()
 
 
 async def test_thread_is_waited_for_though_cancelled() -> None:

@@ -25,6 +25,8 @@ from trove_async.models import MiB
 if TYPE_CHECKING:
     from trove_async import Trove
 
+pytestmark = pytest.mark.idle_time
+
 BODY = content(5 * MiB + 123)
 
 

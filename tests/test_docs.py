@@ -9,13 +9,17 @@ import doctest
 import importlib
 import inspect
 import io
+import os
 import pkgutil
 import re
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 import trove_async
@@ -53,6 +57,29 @@ def test_readme_links_work_on_the_package_page() -> None:
     assert [link for link in links if not link.startswith("https://")] == []
     ours = [link.partition("/blob/main/")[2] for link in links if "/blob/main/" in link]
     assert [path for path in ours if not (ROOT / path).exists()] == []
+
+
+def test_readme_service_takes_and_serves_a_file(tmp_path: Path) -> None:
+    [snippet] = [code for code in SNIPPETS if "FastAPI(" in code]
+    (tmp_path / "service.py").write_text(snippet)
+    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/files/dir/note.txt"
+        command = [sys.executable, "-m", "uvicorn", "service:app", "--fd", str(listener.fileno())]
+        with subprocess.Popen(  # noqa: S603 - our own README
+            command, cwd=tmp_path, env=environment, pass_fds=[listener.fileno()]
+        ) as service:
+            try:
+                # The listener is ours: requests wait until the service has started.
+                with httpx.Client(timeout=50, verify=False) as client:  # noqa: S501 - no TLS here
+                    assert client.put(url, content=b"hello").status_code == 201
+                    got = client.get(url)
+                    assert (got.status_code, got.content) == (200, b"hello")
+                    assert client.head(url).headers["content-length"] == "5"
+                    assert client.get(f"{url}x").status_code == 404
+            finally:
+                service.terminate()
+    assert service.returncode in {0, -signal.SIGTERM}
 
 
 def documented() -> Iterator[doctest.DocTest]:

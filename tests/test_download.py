@@ -27,6 +27,8 @@ from trove_async._concurrency import OwnedTask
 from trove_async._verified import Verified
 from trove_async.models import MiB
 
+pytestmark = pytest.mark.idle_time
+
 BODY = content(5 * MiB + 123)
 
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+pytestmark = pytest.mark.idle_time
+
 MiB = 1024 * 1024
 BODY = bytes(range(256)) * (2 * MiB // 256) + b"tail"  # three parts of a mebibyte
 

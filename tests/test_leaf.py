@@ -26,6 +26,8 @@ from trove_async import (
 from trove_async._concurrency import OwnedTask
 from trove_async.models import PutOptions
 
+pytestmark = pytest.mark.idle_time
+
 
 async def stream(body: bytes) -> Any:
     yield body

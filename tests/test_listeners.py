@@ -1,23 +1,26 @@
-"""What a listener raises is raised from the operation, which then holds nothing."""
+"""Listeners: plain functions, whose failures are logged and change nothing."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.fakes import Fake, assert_idle, content, small_pool, store_of
 from trove_async import _concurrency
 from trove_async._concurrency import task_group
+from trove_async.events import Event, Events
 from trove_async.models import MiB
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from trove_async import Trove
-    from trove_async.events import Event
+
+pytestmark = pytest.mark.idle_time
 
 BODY = content(2 * MiB + 5)
 
@@ -74,45 +77,150 @@ async def copy_to_another(store: Trove) -> None:
     await store.copy("bucket", "key", "bucket", "b/copy")
 
 
-@asynccontextmanager
-async def deaf(store: Trove, after: int) -> AsyncIterator[list[Event]]:
-    """Raise from the event after so many."""
-    heard: list[Event] = []
+class Raising:
+    """A listener that raises at the event after so many, and hears all."""
 
-    def listen(event: Event) -> None:
-        heard.append(event)
-        if len(heard) == after + 1:
-            raise UnheardError
+    def __init__(self, after: int, error: BaseException) -> None:
+        self.heard: list[Event] = []
+        self._after = after
+        self._error = error
 
-    stop = store.events.subscribe(listen)
-    yield heard
-    stop()
+    def __call__(self, event: Event) -> None:
+        self.heard.append(event)
+        if len(self.heard) == self._after + 1:
+            raise self._error
 
 
+@pytest.mark.parametrize("error", [UnheardError, asyncio.CancelledError])
 @pytest.mark.parametrize(
     "operation",
     [put, put_without_memory, put_after_a_wait, read, read_beside_an_idle_reader, copy_to_another],
 )
-async def test_nothing_is_held_whichever_event_a_listener_fails_at(
-    operation: Callable[[Trove], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+async def test_listener_that_raises_changes_nothing_whichever_event_it_raises_at(
+    operation: Callable[[Trove], Awaitable[None]],
+    error: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(_concurrency, "PARK_AFTER", 0.0)
     monkeypatch.setattr(_concurrency, "NUDGE_SECONDS", 0.001)
     fakes = Fake(max_connections=1), Fake()
     async with store_of(*fakes, pool=small_pool(spill_after=0.01)) as store:
         await store.put("bucket", "key", BODY)
-        failures = 0
-        while True:
-            async with deaf(store, failures) as heard:
-                try:
-                    await operation(store)
-                except UnheardError:
-                    failures += 1
-                else:
-                    if len(heard) <= failures:
-                        break
-                    failures += 1  # it was told of another's doing, by a timer
+        after, raised = 0, True
+        while raised:
+            caplog.clear()
+            listener, calm = Raising(after, error("unheard")), Raising(-1, error())
+            stops = [store.events.subscribe(one) for one in (listener, calm)]
+            await operation(store)
             while store._core.backends._tasks._running:
                 await asyncio.sleep(0)  # what was parked is being closed
+            for stop in stops:
+                stop()
             assert_idle(store, *fakes)
-        assert failures
+            assert calm.heard == listener.heard
+            raised = len(listener.heard) > after
+            assert len(caplog.records) == raised
+            after += 1
+        assert after > 2
+
+
+@pytest.mark.parametrize("error", [UnheardError, asyncio.CancelledError])
+async def test_what_a_listener_raises_is_logged_with_its_traceback(
+    error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with store_of(Fake()) as store:
+        store.events.subscribe(Raising(0, error("unheard")))
+        info = await store.put("bucket", "key", b"body")
+        assert info.size == 4
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("trove_async", "ERROR")
+    assert record.exc_info is not None
+    assert record.exc_info[0] is error
+    assert "the start event of put" in record.getMessage()
+    assert "in __call__" in caplog.text
+
+
+async def test_handler_of_the_log_that_raises_changes_nothing() -> None:
+    class Broken(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise UnheardError(record.name)
+
+    handler = Broken()
+    logger = logging.getLogger("trove_async")
+    logger.addHandler(handler)
+    try:
+        async with store_of(Fake()) as store:
+            store.events.subscribe(Raising(0, UnheardError()))
+            assert (await store.put("bucket", "key", b"body")).size == 4
+    finally:
+        logger.removeHandler(handler)
+
+
+async def test_interrupt_in_a_listener_is_no_failure_of_the_listener() -> None:
+    events = Events()
+    events.subscribe(Raising(0, KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        events.emit(Event(kind="start", operation="put"))
+
+
+async def listens(event: Event) -> None:
+    del event
+
+
+async def yields(event: Event) -> AsyncIterator[Event]:
+    yield event
+
+
+class Async:
+    async def __call__(self, event: Event) -> None:
+        del event
+
+    async def method(self, event: Event) -> None:
+        del event
+
+
+@pytest.mark.parametrize(
+    "listener",
+    [
+        listens,
+        yields,
+        Async(),
+        Async().method,
+        partial(listens),
+        partial(partial(Async())),
+        partial(Async().method),
+    ],
+    ids=["function", "generator", "object", "method", "partial", "of an object", "of a method"],
+)
+def test_async_listener_is_refused(listener: Any) -> None:
+    events = Events()
+    with pytest.raises(TypeError, match="not awaited"):
+        events.subscribe(listener)
+    assert not events
+
+
+def test_what_cannot_be_called_is_no_listener() -> None:
+    with pytest.raises(TypeError, match="not int"):
+        Events().subscribe(5)  # type: ignore[arg-type]
+
+
+async def test_coroutine_that_a_plain_function_returns_is_closed_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    events = Events()
+    events.subscribe(lambda event: listens(event))  # type: ignore[arg-type]  # noqa: PLW0108
+    events.emit(Event(kind="start", operation="put"))
+    assert "it returned a coroutine" in caplog.text
+
+
+def test_plain_callables_of_all_kinds_are_listeners() -> None:
+    events = Events()
+    heard: list[Event] = []
+    for listener in (heard.append, partial(heard.append), Raising(-1, UnheardError())):
+        events.subscribe(listener)
+    events.emit(Event(kind="start", operation="put"))
+    assert len(heard) == 2

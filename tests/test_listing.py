@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.store_fakes import Fake, Sparse, Unordered, fill, store_of
 from trove_async import (
+    BackendError,
     BackendNotFoundError,
     BucketNotFoundError,
     ClosedError,
@@ -19,10 +21,10 @@ from trove_async import (
     route_function,
 )
 from trove_async.layers import Mapped
-from trove_async.models import DeleteOptions
+from trove_async.models import DeleteOptions, ListOptions, Page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from trove_async import Event
 
@@ -149,6 +151,29 @@ async def test_start_after_holds_for_backends_without_order_too() -> None:
         first = await anext(half)
         rest = await store.list("data", cursor=half.cursor, page_size=1).all()
         assert sorted([first.key, *names(rest)]) == ["b.log", "c/1", "d"]
+
+
+async def test_cursor_is_none_once_the_listing_has_ended_and_exact_before() -> None:
+    default, cold, archive = await logs()
+    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+        whole = names(await store.list("data").all())
+        listing = store.list("data", page_size=2)
+        for taken in range(1, len(whole) + 1):
+            await anext(listing)
+            assert listing.cursor is not None
+            rest = store.list("data", cursor=listing.cursor)
+            assert names(await rest.all()) == whole[taken:]
+            assert rest.cursor is None
+        with pytest.raises(StopAsyncIteration):
+            await anext(listing)
+        assert listing.cursor is None
+        # Entries that have arrived, and were not returned yet, are still to come.
+        at_once = store.list("data", page_size=1000)
+        assert names([await anext(at_once)]) == whole[:1]
+        assert at_once.cursor is not None
+        pages = [page async for page in at_once.pages()]
+        assert sum(map(len, pages)) == len(whole) - 1
+        assert at_once.cursor is None
 
 
 async def test_pages_are_full_but_the_last() -> None:
@@ -565,3 +590,82 @@ async def test_layers_that_rename_buckets_are_listed_under_the_outer_name() -> N
     async with store_of(Mapped(driver, buckets={"data": "inside"})) as store:
         (shown,) = await store.list("data").all()
         assert (shown.bucket, shown.key, shown.backend) == ("data", "a", "default")
+
+
+# -- services that list strangely ------------------------------------------------------------------
+
+
+class Scripted(Fake):
+    """Memory whose pages are scripted, by token: keys, and the next page's token."""
+
+    def __init__(
+        self, pages: Mapping[str | None, tuple[list[str], str | None]], **capabilities: Any
+    ) -> None:
+        super().__init__(**capabilities)
+        self.script = pages
+
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        self.pages.append(options)
+        keys, token = self.script[options.token]
+        entries: list[ObjectInfo | Prefix] = [
+            Prefix(bucket=bucket, prefix=key)
+            if options.delimiter and key.endswith(options.delimiter)
+            else ObjectInfo(bucket=bucket, key=key, size=0, etag="e", last_modified=MOMENT)
+            for key in keys
+        ]
+        return Page(entries=entries, token=token)
+
+
+MOMENT = datetime(2026, 11, 28, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_keys_outside_the_prefix_are_never_shown(*, ordered: bool) -> None:
+    strange = Scripted(
+        {None: (["a", "a/1"], "t"), "t": (["a//0", "b"], "u"), "u": (["c"], None)}, ordered=ordered
+    )
+    async with store_of(strange) as store:
+        assert names(await store.list("data", prefix="a//").all()) == ["a//0"]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_tokens_that_go_round_in_circles_end_in_an_error(*, ordered: bool) -> None:
+    pages: dict[str | None, tuple[list[str], str | None]] = {
+        None: (["a"], "t"),
+        "t": (["b"], "u"),
+        "u": (["c"], "v"),
+        "v": (["d"], "t"),
+    }
+    async with store_of(Scripted(pages, ordered=ordered)) as store:
+        listing = store.list("data")
+        with pytest.raises(BackendError):
+            await listing.all()
+        with pytest.raises(BackendError):  # it has not ended, whoever asks again
+            await listing.all()
+
+
+async def test_empty_pages_that_go_round_in_circles_end_in_an_error() -> None:
+    strange = Scripted({None: (["a"], "t"), "t": ([], "u"), "u": ([], "t")})
+    async with store_of(strange) as store:
+        with pytest.raises(BackendError, match="same page"):
+            await store.list("data").all()
+        assert len(strange.pages) < 10
+
+
+async def test_key_that_is_repeated_is_shown_once() -> None:
+    strange = Scripted({None: (["a", "b/", "b/"], "t"), "t": (["b/", "c", "c"], None)})
+    async with store_of(strange) as store:
+        assert names(await store.list("data", delimiter="/").all()) == ["a", "b/", "c"]
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [{None: (["b", "a"], None)}, {None: (["a", "c"], "t"), "t": (["b", "d"], None)}],
+    ids=["within a page", "between pages"],
+)
+async def test_backend_that_breaks_the_order_it_claims_makes_the_listing_raise(
+    pages: dict[str | None, tuple[list[str], str | None]],
+) -> None:
+    async with store_of(Scripted(pages)) as store:
+        with pytest.raises(BackendError, match="bytewise order"):
+            await store.list("data").all()

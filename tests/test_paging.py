@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from trove_async import BackendError
 from trove_async.models import ListOptions, ObjectInfo, Page, Prefix
-from trove_async.paging import after_prefix, paginate
+from trove_async.paging import TokenCycle, after_prefix, inside, paginate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -155,3 +156,46 @@ def test_after_prefix_is_the_least_text_above_all_that_begin_so(prefix: str, oth
 )
 def test_after_prefix_of(prefix: str, beyond: str | None) -> None:
     assert after_prefix(prefix) == beyond
+
+
+# -- what a service's pages may be -----------------------------------------------------------------
+
+
+def page(*keys: str) -> Page:
+    return Page(entries=[info(key) for key in keys])
+
+
+def test_keys_outside_the_prefix_are_left_out() -> None:
+    assert [one.key for one in inside(page("a", "ab", "b"), "a").entries] == ["a", "ab"]
+    whole = page("ab", "ac")
+    assert inside(whole, "a") is whole
+    assert inside(whole, "") is whole
+
+
+@given(st.integers(0, 50), st.integers(1, 50))
+def test_cycle_of_tokens_is_noticed_before_it_was_walked_three_times(lead: int, cycle: int) -> None:
+    tokens = TokenCycle()
+    for at in range(lead + cycle):
+        tokens.check(str(at))
+    with pytest.raises(BackendError, match="same page"):
+        for at in range(2 * (lead + cycle)):
+            tokens.check(str(lead + at % cycle))
+
+
+def test_token_that_leads_to_its_own_page_is_noticed_at_once() -> None:
+    with pytest.raises(BackendError, match="same page"):
+        TokenCycle("t").check("t")
+
+
+def test_tokens_that_differ_are_no_cycle() -> None:
+    tokens = TokenCycle()
+    for at in range(100_000):
+        tokens.check(str(at))
+    tokens.check(None)
+
+
+def test_listing_of_empty_pages_ends() -> None:
+    tokens = TokenCycle()
+    with pytest.raises(BackendError, match="empty pages"):
+        for at in range(10_001):
+            tokens.check(str(at), empty=True)

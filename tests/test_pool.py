@@ -16,6 +16,8 @@ from trove_async.errors import ConfigError
 from trove_async.models import MiB
 from trove_async.pool import SLOT, Lease, SpillFile
 
+pytestmark = pytest.mark.idle_time
+
 
 async def steps(count: int = 5) -> None:
     for _ in range(count):

@@ -15,7 +15,8 @@ import pytest
 
 from tests.fakes import Fake, assert_idle, content, store_of
 from trove_async._concurrency import OwnedTask
-from trove_async._sources import bytes_of, source_of
+from trove_async._sources import source_of
+from trove_async._views import bytes_of
 from trove_async.models import MiB
 
 if TYPE_CHECKING:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from trove_async._concurrency import Permits
-from trove_async._services import KnownBuckets, Permit, conditioned
+from trove_async._services import KnownBuckets, conditioned
 from trove_async.errors import (
     BucketNotFoundError,
     ObjectChangedError,
     ObjectExistsError,
     ObjectNotFoundError,
     PermissionDeniedError,
-    PoolTimeoutError,
     PreconditionFailedError,
     UnavailableError,
 )
@@ -87,15 +85,3 @@ def test_refused_condition_is_what_was_asked_for(
     with pytest.raises(raised) as caught, conditioned(options):
         raise answered("no")
     assert type(caught.value) is raised
-
-
-async def test_permit_is_given_back_whatever_happens() -> None:
-    permits = Permits(1, "connection")
-    with pytest.raises(ZeroDivisionError):
-        async with Permit(permits, 1):
-            assert permits.free == 0
-            with pytest.raises(PoolTimeoutError):
-                async with Permit(permits, 0.001):
-                    pass
-            raise ZeroDivisionError
-    assert permits.free == 1

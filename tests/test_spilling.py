@@ -19,6 +19,8 @@ from trove_async.pool import Lease, SpillFile
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.idle_time
+
 
 async def steps(count: int = 5) -> None:
     for _ in range(count):

@@ -326,12 +326,8 @@ class StoreMachine(RuleBasedStateMachine):
                 first.append(entry)
                 if len(first) > at:
                     break
-            rest = self.store.list(bucket, cursor=listing.cursor, **arguments)
-            if first:
-                with pytest.raises(CursorError):
-                    await self.store.list(bucket, prefix="?", cursor=listing.cursor).all()
-            shown = [*first, *await rest.all()]
-            return shown, bool(listing.ordered)
+            rest = await self._rest(bucket, listing.cursor, **arguments) if first else []
+            return [*first, *rest], bool(listing.ordered)
 
         if bucket not in self.model:
             with pytest.raises(BucketNotFoundError):
@@ -349,6 +345,15 @@ class StoreMachine(RuleBasedStateMachine):
         for entry in shown:
             if isinstance(entry, ObjectInfo) and entry.complete:
                 assert self.agree(entry, self.model[bucket][entry.key].info)
+
+    async def _rest(
+        self, bucket: str, cursor: str | None, **arguments: Any
+    ) -> Sequence[ObjectInfo | Prefix]:
+        if cursor is None:
+            return []  # it came to its end
+        with pytest.raises(CursorError):
+            await self.store.list(bucket, prefix="?", cursor=cursor).all()
+        return await self.store.list(bucket, cursor=cursor, **arguments).all()
 
     @invariant()
     @precondition(lambda self: self.model)

@@ -35,6 +35,8 @@ from trove_async import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+pytestmark = pytest.mark.idle_time
+
 
 # -- routing ---------------------------------------------------------------------------------------
 

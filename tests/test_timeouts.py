@@ -20,6 +20,8 @@ from trove_async import (
 from trove_async._concurrency import OwnedTask
 from trove_async.models import MiB
 
+pytestmark = pytest.mark.idle_time
+
 QUICK = Timeout(first_byte=0.05, idle=0.02, permit=0.05)
 
 
@@ -79,7 +81,7 @@ async def test_overall_deadline_ends_a_transfer_that_moves() -> None:
 
         async def endless() -> Any:
             while True:
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)
                 yield b"x"
 
         with pytest.raises(TimedOutError):

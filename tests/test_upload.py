@@ -18,6 +18,7 @@ from trove_async import (
     PoolTimeoutError,
     Trove,
     UnavailableError,
+    _leaf_upload,
 )
 from trove_async._concurrency import OwnedTask
 from trove_async._sources import source_of
@@ -410,7 +411,10 @@ async def test_bucket_that_may_not_be_made_is_told() -> None:
 
 
 @pytest.mark.parametrize("step", ["upload", "send", "commit"])
-async def test_store_closed_in_an_upload_aborts_it_first(step: str) -> None:
+async def test_store_closed_in_an_upload_aborts_it_first(
+    step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_leaf_upload, "COMMIT_SECONDS", 0.01)
     fake = Fake()
     reached = asyncio.Event()
 

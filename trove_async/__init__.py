@@ -7,9 +7,12 @@ contract for a driver of your own is `trove_async.driver`, and `trove_async.test
 import logging
 
 from ._backends import BackendInfo
+from ._deletion import Deletion
+from ._listing import ObjectIterator, VersionIterator
 from ._sources import BodySource
+from ._upload import Progress
 from .bucket import Bucket
-from .driver import Capabilities
+from .driver import AsyncDriver, Capabilities
 from .errors import (
     AlreadyExistsError,
     BackendError,
@@ -64,6 +67,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # quiet, unless a
 
 __all__ = [
     "AlreadyExistsError",
+    "AsyncDriver",
     "BackendError",
     "BackendInfo",
     "BackendNotFoundError",
@@ -81,6 +85,7 @@ __all__ = [
     "ConfigError",
     "CursorError",
     "DeleteResult",
+    "Deletion",
     "Event",
     "Events",
     "Health",
@@ -91,6 +96,7 @@ __all__ = [
     "ObjectChangedError",
     "ObjectExistsError",
     "ObjectInfo",
+    "ObjectIterator",
     "ObjectNotFoundError",
     "ObjectReader",
     "OpeningReader",
@@ -100,6 +106,7 @@ __all__ = [
     "PoolTimeoutError",
     "PreconditionFailedError",
     "Prefix",
+    "Progress",
     "RangeError",
     "RetryPolicy",
     "Route",
@@ -114,5 +121,6 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "VersionInfo",
+    "VersionIterator",
     "route_function",
 ]

@@ -100,7 +100,12 @@ class Backends:
         """Open every driver; if one cannot be, close those that were and raise."""
         try:
             for name, driver in self._drivers.items():
-                self._backends[name] = Backend(name, await self._attach(name, driver), self._tasks)
+                try:
+                    attached = await self._attach(name, driver)
+                except TroveError as error:
+                    error.located(operation="open", backend=name)
+                    raise
+                self._backends[name] = Backend(name, attached, self._tasks)
         except BaseException:
             with shielded(), suppress(Exception):  # why it could not be opened is what matters
                 await self.aclose()

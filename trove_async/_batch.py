@@ -42,7 +42,7 @@ class Batch:
             bucket,
             None,
             lambda: doubt.over(
-                leaf.answer(driver.delete_many(bucket, keys))
+                leaf.request("delete_many", bucket, None, driver.delete_many, bucket, keys)
                 if doubt.since is None
                 else self._each(keys, doubt.delete(DeleteOptions()))
             ),
@@ -61,7 +61,9 @@ class Batch:
         async def delete(key: str) -> None:
             errors[key] = None
             try:
-                await leaf.answer(leaf.driver.delete(self._bucket, key, options))
+                await leaf.request(
+                    "delete", self._bucket, key, leaf.driver.delete, self._bucket, key, options
+                )
             except BucketNotFoundError:
                 raise
             except TroveError as error:

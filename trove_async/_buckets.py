@@ -79,15 +79,19 @@ class Buckets:
 
     async def delete(self, bucket: str) -> None:
         """Delete the empty bucket wherever it is, once it is known to be empty everywhere."""
-        holders = [
-            backend
-            for backend in _distinct(self._backends, bucket)
-            if await _is_empty(backend, bucket)
-        ]
+        missing = BucketNotFoundError(
+            "no backend has such a bucket", operation="delete_bucket", bucket=bucket
+        )
+        holders: list[Backend] = []
+        for backend in _distinct(self._backends, bucket):
+            try:
+                await _check_empty(backend, bucket)
+            except BucketNotFoundError as error:
+                missing.inside = missing.inside or error.inside
+            else:
+                holders.append(backend)
         if not holders:
-            raise BucketNotFoundError(
-                "no backend has such a bucket", operation="delete_bucket", bucket=bucket
-            )
+            raise missing
         gone: list[str] = []
         for backend in holders:
             try:
@@ -160,6 +164,7 @@ class Buckets:
         It is made where the default backend has one of that name, which is how the user said that
         the logical bucket exists, and where making it cannot take a name from the whole world.
         """
+        error.located(backend=backend.name, bucket=bucket)
         default = self._backends[0]
         handle = "store" if default.name == DEFAULT else f"store.backend({default.name!r})"
         first = f"await {handle}.create_bucket({bucket!r}) first"
@@ -201,12 +206,9 @@ async def _has(backend: Backend, bucket: str) -> bool:
     return True
 
 
-async def _is_empty(backend: Backend, bucket: str) -> bool:
-    """Tell whether the backend has the bucket; raise if it is there and not empty."""
-    try:
-        page = await backend.driver.list_page(bucket, ListOptions(limit=1))
-    except BucketNotFoundError:
-        return False
+async def _check_empty(backend: Backend, bucket: str) -> None:
+    """Raise if the backend lacks the bucket, or the bucket is not empty."""
+    page = await backend.driver.list_page(bucket, ListOptions(limit=1))
     if page.entries:
         raise BucketNotEmptyError(
             f"the bucket still has objects, {page.entries[0].key!r} for one; nothing was deleted",
@@ -214,4 +216,3 @@ async def _is_empty(backend: Backend, bucket: str) -> bool:
             backend=backend.name,
             bucket=bucket,
         )
-    return True

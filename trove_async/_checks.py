@@ -334,6 +334,14 @@ def check_put(backend: Backend, key: str, options: PutOptions) -> None:
             )
 
 
+def check_addressable(backend: Backend, key: str) -> None:
+    """Refuse a key that the backend's protocol resolves to another one, or to no object at all."""
+    if not backend.capabilities.dot_segments and _names.has_dot_segment(key):
+        raise InvalidNameError(
+            "a key may have no '.' or '..' segment on this backend", key=key, backend=backend.name
+        )
+
+
 def check_key_length(backend: Backend, key: str) -> None:
     """Refuse a key that is longer than the backend takes, though others take it."""
     most = backend.capabilities.max_key_bytes

@@ -157,6 +157,40 @@ async def finished(work: Coroutine[Any, Any, T], seconds: float = CLEANUP_SECOND
     return await settled(task)
 
 
+async def concluded(work: Coroutine[Any, Any, T], seconds: float) -> T:
+    """Return what a request returns whose outcome must be known before anything is undone.
+
+    A cancel does not break it off: it is waited for, for so long at the most, and the cancel is
+    raised then. `work` itself notes whether it succeeded.
+
+    Args:
+        work: The request.
+        seconds: How long it may still take once a cancel has come, before it is cancelled, too.
+    """
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError as error:
+        cancelled = error
+    else:
+        return task.result()
+    end = loop.time() + seconds
+    # A cancelled scope of anyio's cancels again at every step of the loop, unless it is shielded.
+    with anyio.CancelScope(shield=True):
+        while not task.done():
+            left = end - loop.time()
+            if left <= 0:
+                task.cancel()
+            try:
+                await asyncio.wait([task], timeout=left if left > 0 else None)
+            except asyncio.CancelledError as error:
+                cancelled = error
+    if not task.cancelled():
+        task.exception()  # seen: the cancellation is what the caller hears of
+    raise cancelled
+
+
 async def in_thread(call: Callable[[Unpack[Args]], T], *args: *Args) -> T:
     """Return what a blocking call of ours returns, waiting for its end even if cancelled.
 

@@ -162,15 +162,22 @@ async def copy(
         if onto_itself and changes.none and source.version_id is None:
             _check_conditions(info, changes)
             copied = info
-        elif _is_left_to_server(source, target, info):
+        elif _is_left_to_server(source, target, info, options):
             # What the service keeps already it takes back as it is, whatever it is.
             check(options if changes.metadata is not None else replace(options, metadata={}))
             copied = await _on_server(source, target, info, options, missing)
         else:
             options = _carried(source, info, options, carry)
             check(options)
+            if onto_itself:
+                options = _pinned_to_itself(source, info, options)
             kinds = target.backend.capabilities.checksums
-            copied, checksums = await _through_here(source, target, info, put(options), kinds)
+            try:
+                copied, checksums = await _through_here(source, target, info, put(options), kinds)
+            except PreconditionFailedError as error:
+                if options.if_match == changes.put.if_match:
+                    raise
+                raise _source_changed(source) from error
             progress = None  # it was told by the put
     if progress is not None:
         progress(info.stored_size, info.stored_size)  # nothing is left to do but to tell
@@ -181,11 +188,15 @@ def _chooses_class(place: Place) -> bool:
     return place.backend.capabilities.storage_class
 
 
-def _is_left_to_server(source: Place, target: Place, info: ObjectInfo) -> bool:
-    """Tell whether the service can copy, and can be told which version."""
+def _is_left_to_server(source: Place, target: Place, info: ObjectInfo, options: PutOptions) -> bool:
+    """Tell whether the service can copy, be told which version, and honour all options."""
+    can = target.backend.capabilities
     return (
         source.backend.driver is target.backend.driver
-        and target.backend.capabilities.server_copy
+        and can.server_copy
+        and (can.copy_conditions or not options.conditional)
+        and (can.copy_tags or not options.tags)
+        and (options.size or 0) <= can.max_copy
         and can_prove(info)
     )
 
@@ -281,6 +292,14 @@ def _is_alike(info: ObjectInfo, opened: ObjectInfo) -> bool:
     a response of their own, so they are not compared.
     """
     return not can_prove(info) and replace(info, tags={}) == replace(opened, tags={})
+
+
+def _pinned_to_itself(source: Place, info: ObjectInfo, options: PutOptions) -> PutOptions:
+    """Return options that put an object's own body back over no version but the one that was read."""
+    latest = source.version_id is None
+    if latest and source.backend.capabilities.put_if_match and not options.conditional:
+        return replace(options, if_match=info.etag)
+    return options
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import anyio
 from ._ahead import SLOW, TRIAL, Ahead
 from ._concurrency import to_its_end
 from ._identity import can_pin, can_prove, is_same
-from ._sources import trimmed
+from ._views import trimmed
 from .errors import (
     ClosedError,
     NotFoundError,
@@ -121,11 +121,7 @@ class Body:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        try:
-            await self._leaf.retrying("get", self._bucket, self._key, self._first)
-        except BaseException:
-            await self._disconnect()  # it was open, and a listener has raised
-            raise
+        await self._leaf.retrying("get", self._bucket, self._key, self._first)
         return self
 
     async def __aexit__(

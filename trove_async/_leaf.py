@@ -1,14 +1,15 @@
 """What stands around every leaf driver: permits, timeouts, retries, and the truth about lost answers.
 
 Layers and the engine above see settled results. A retry holds no permit while it pauses, and no
-memory but the part that it is about to send again.
+memory but the part that it is about to send again. Permits are taken here and nowhere below, one for
+a call of the driver's: what a driver asks for within a call, and an abort, needs none.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Literal, TypeVar, TypeVarTuple, Unpack, cast
 
 import anyio
 
@@ -17,6 +18,7 @@ from ._closing import UnderWay
 from ._concurrency import Permits, shielded
 from ._doubt import Doubt
 from ._download import Body
+from ._leaf_upload import LeafUpload
 from .driver import Redacting
 from .errors import (
     AlreadyExistsError,
@@ -30,10 +32,11 @@ from .errors import (
 )
 from .events import Event
 from .models import MiB
+from .paging import inside
 from .retry import Retries, RetryBudget
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from ._concurrency import OwnedTasks
@@ -44,9 +47,7 @@ if TYPE_CHECKING:
         Copying,
         DriverContext,
         DriverReader,
-        PartSource,
         Presigning,
-        StreamedUpload,
         Upload,
         Uploading,
         Versioned,
@@ -60,7 +61,6 @@ if TYPE_CHECKING:
         ListOptions,
         ObjectInfo,
         Page,
-        Part,
         PresignOptions,
         PutOptions,
         VersionPage,
@@ -68,14 +68,13 @@ if TYPE_CHECKING:
     from .retry import RetryPolicy
 
 T = TypeVar("T")
+Args = TypeVarTuple("Args")
 
 _MAYBE_OURS = (PreconditionFailedError, AlreadyExistsError, NotFoundError)
 """How our own write may look to its second try, when the answer to the first was lost."""
 
 _COPY_PACE = 64 * MiB
-_COMMIT_PACE = 100
-"""Bytes copied, and parts put together, that a server is granted an idle time each for: both
-answer only at their end."""
+"""Bytes copied that a server is granted an idle time for: it answers only at the end."""
 
 
 class Leaf:
@@ -108,6 +107,7 @@ class Leaf:
         self.capabilities: Capabilities = driver.capabilities
         self.reads = Permits(self.capabilities.max_reads, "connection for reading")
         self.writes = Permits(self.capabilities.max_writes, "connection for writing")
+        self.requests = Permits(self.capabilities.max_requests, "connection for other requests")
         self.clock = asyncio.get_running_loop().time
         self._policy = policy
         self._within = deadlines.within
@@ -247,7 +247,9 @@ class Leaf:
             return work
         return self._within(self.timeout.idle, what, work)
 
-    async def permit(self, permits: Permits, operation: str, bucket: str, key: str) -> None:
+    async def permit(
+        self, permits: Permits, operation: str, bucket: str | None, key: str | None
+    ) -> None:
         """Take a permit, and tell if it had to be waited for."""
         if permits.try_acquire():
             return
@@ -255,11 +257,35 @@ class Leaf:
         started = clock()
         await permits.acquire(self.timeout.permit)
         if self.events:
-            try:
-                self._tell(operation, bucket, key, kind="wait", duration=clock() - started)
-            except BaseException:
-                permits.release()
-                raise
+            self._tell(operation, bucket, key, kind="wait", duration=clock() - started)
+
+    async def request(
+        self,
+        operation: str,
+        bucket: str | None,
+        key: str | None,
+        call: Callable[[Unpack[Args]], Awaitable[T]],
+        *args: *Args,
+        pace: int = 0,
+    ) -> T:
+        """Send a request that is neither a read nor a write: under a permit, its response bounded.
+
+        Waiting for the permit counts against `Timeout.permit`, never as a response that is late.
+
+        Args:
+            operation: For events.
+            bucket: Likewise.
+            key: Likewise.
+            call: The driver's method.
+            *args: Its arguments.
+            pace: Idle times that its response may take beyond the first byte's.
+        """
+        if not self.requests.try_acquire():
+            await self.permit(self.requests, operation, bucket, key)
+        try:
+            return await self.answer(call(*args), pace)
+        finally:
+            self.requests.release()
 
     async def write(
         self, operation: str, bucket: str, key: str, size: int, work: Callable[[], Awaitable[T]]
@@ -316,7 +342,10 @@ class Leaf:
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of the object."""
         return await self.retrying(
-            "head", bucket, key, lambda: self.answer(self.driver.head(bucket, key, version_id))
+            "head",
+            bucket,
+            key,
+            lambda: self.request("head", bucket, key, self.driver.head, bucket, key, version_id),
         )
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
@@ -336,20 +365,31 @@ class Leaf:
             "delete",
             bucket,
             key,
-            lambda: doubt.over(self.answer(self.driver.delete(bucket, key, doubt.delete(options)))),
+            lambda: doubt.over(
+                self.request(
+                    "delete", bucket, key, self.driver.delete, bucket, key, doubt.delete(options)
+                )
+            ),
             ours=gone,
         )
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects."""
-        return await self.retrying(
-            "list", bucket, None, lambda: self.answer(self.driver.list_page(bucket, options))
+        page = await self.retrying(
+            "list",
+            bucket,
+            None,
+            lambda: self.request("list", bucket, None, self.driver.list_page, bucket, options),
         )
+        return inside(page, options.prefix)
 
     # -- buckets ---------------------------------------------------------------------------------
 
     async def ping(self) -> None:
-        """Ask once whether the backend answers: health is about now, so nothing is retried."""
+        """Ask once whether the backend answers: health is about now, so nothing is retried.
+
+        It takes no permit: how long the line of requests is says nothing of the backend.
+        """
         try:
             await self.answer(self.driver.ping())
         except TroveError as error:
@@ -375,7 +415,7 @@ class Leaf:
             "create_bucket",
             bucket,
             None,
-            lambda: self.answer(self.driver.create_bucket(bucket)),
+            lambda: self.request("create_bucket", bucket, None, self.driver.create_bucket, bucket),
             ours=made,
         )
 
@@ -385,45 +425,61 @@ class Leaf:
             "delete_bucket",
             bucket,
             None,
-            lambda: self.answer(self.driver.delete_bucket(bucket)),
+            lambda: self.request("delete_bucket", bucket, None, self.driver.delete_bucket, bucket),
             ours=_done_if(BucketNotFoundError),
         )
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return what is known of the bucket."""
         return await self.retrying(
-            "head_bucket", bucket, None, lambda: self.answer(self.driver.head_bucket(bucket))
+            "head_bucket",
+            bucket,
+            None,
+            lambda: self.request("head_bucket", bucket, None, self.driver.head_bucket, bucket),
         )
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets that these credentials own."""
         return await self.retrying(
-            "list_buckets", None, None, lambda: self.answer(self.driver.list_buckets())
+            "list_buckets",
+            None,
+            None,
+            lambda: self.request("list_buckets", None, None, self.driver.list_buckets),
         )
 
     # -- what is optional: called only where the capabilities announce it ---------------------------
 
     @asynccontextmanager
     async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
-        """Open an upload whose parts and commit are retried."""
+        """Open an upload whose parts and commit are retried.
+
+        A cancel that comes during the commit is raised once the commit has ended: an upload that is
+        completing is not aborted, and the object stays if it was made.
+        """
         driver = cast("Uploading", self.driver)
         context: AbstractAsyncContextManager[Upload]
         opened: Upload | None = None
+        upload: LeafUpload | None = None
 
         async def enter() -> Upload:
             nonlocal context, opened
             context = driver.upload(bucket, key, options)
-            opened = await self.answer(context.__aenter__())
+            opened = await self.request("upload", bucket, key, context.__aenter__)
             return opened
 
         with self._uploads.one():
             try:
                 entered = await self.retrying("upload", bucket, key, enter)
-                yield _LeafUpload(self, entered, bucket, key, options)
+                upload = LeafUpload(self, entered, bucket, key, options)
+                yield upload
             except BaseException as error:
                 if opened is not None:
+                    made = upload is not None and upload.committed
                     with shielded(), suppress(TroveError):  # what could not be undone is litter
-                        await context.__aexit__(type(error), error, error.__traceback__)
+                        if made:
+                            await context.__aexit__(None, None, None)
+                        else:
+                            await context.__aexit__(type(error), error, error.__traceback__)
                 raise
             with shielded(), suppress(TroveError):  # it is committed, whatever comes now
                 await context.__aexit__(None, None, None)
@@ -440,8 +496,17 @@ class Leaf:
             dst_bucket,
             dst_key,
             lambda: doubt.over(
-                self.answer(
-                    driver.copy(src_bucket, src_key, dst_bucket, dst_key, doubt.copy(options)), pace
+                self.request(
+                    "copy",
+                    dst_bucket,
+                    dst_key,
+                    driver.copy,
+                    src_bucket,
+                    src_key,
+                    dst_bucket,
+                    dst_key,
+                    doubt.copy(options),
+                    pace=pace,
                 )
             ),
             ours=lambda error: self.our_write(error, dst_bucket, dst_key, options.put.write_id),
@@ -465,9 +530,15 @@ class Leaf:
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects."""
         driver = cast("Versioned", self.driver)
-        return await self.retrying(
-            "list_versions", bucket, None, lambda: self.answer(driver.version_page(bucket, options))
+        page = await self.retrying(
+            "list_versions",
+            bucket,
+            None,
+            lambda: self.request(
+                "list_versions", bucket, None, driver.version_page, bucket, options
+            ),
         )
+        return inside(page, options.prefix)
 
 
 def _done_if(kind: type[TroveError]) -> Callable[[TroveError], Awaitable[tuple[None] | None]]:
@@ -475,46 +546,3 @@ def _done_if(kind: type[TroveError]) -> Callable[[TroveError], Awaitable[tuple[N
         return (None,) if isinstance(error, kind) else None
 
     return done
-
-
-class _LeafUpload:
-    """An upload in parts whose calls are settled."""
-
-    def __init__(
-        self, leaf: Leaf, upload: Upload, bucket: str, key: str, options: PutOptions
-    ) -> None:
-        self._leaf = leaf
-        self._upload = upload
-        self._bucket = bucket
-        self._key = key
-        self._options = options
-        self._parts = 0
-
-    async def send(self, part: Part, views: Sequence[memoryview]) -> None:
-        await self._settled(part, lambda: self._upload.send(part, views))
-
-    async def send_stream(self, part: Part, source: PartSource) -> None:
-        upload = cast("StreamedUpload", self._upload)
-        await self._settled(part, lambda: upload.send_stream(part, source))
-
-    async def _settled(self, part: Part, send: Callable[[], Awaitable[None]]) -> None:
-        leaf = self._leaf
-        self._parts += 1
-        await leaf.retrying(
-            "send",
-            self._bucket,
-            self._key,
-            lambda: leaf.write("send", self._bucket, self._key, part.size, send),
-        )
-
-    async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        leaf = self._leaf
-        return await leaf.retrying(
-            "commit",
-            self._bucket,
-            self._key,
-            lambda: leaf.answer(self._upload.commit(checksums), -(-self._parts // _COMMIT_PACE)),
-            ours=lambda error: leaf.our_write(
-                error, self._bucket, self._key, self._options.write_id
-            ),
-        )

@@ -240,12 +240,18 @@ class ObjectIterator(_Entries[E]):
 
     @property
     def cursor(self) -> str | None:
-        """Where the listing stands: behind the last entry returned, before the first one None.
+        """Where the listing stands: behind the last entry returned.
 
         Passed to `Trove.list` with the same arguments, but for ``start_after``, which it holds, it
         goes on from there: exactly, where every backend lists in order; elsewhere objects changed
         meanwhile may be missed or come twice.
+
+        None once the listing has ended: after the last page that is smaller than ``page_size``,
+        `all`, or the end of ``async for``. Before the first entry it is the cursor that
+        `Trove.list` was given, else None.
         """
+        if self._ended and not self._waiting:
+            return None
         if self._listing is None or not self._taken:
             return self._given_cursor
         return self._listing.cursor(self._arrived[0], self._taken)
@@ -274,6 +280,7 @@ class _Listing:
         self._raw: Sequence[Listed] = ()  # arrived, and not judged yet
         self._told: set[str] = set()  # prefixes that a later stage, or another backend, may repeat
         self._found_bucket = False
+        self._inside: str | None = None  # the bucket that a missing one would be kept in
 
     async def next(self) -> _Batch | None:
         """Return the next entries, or None at the end."""
@@ -296,11 +303,13 @@ class _Listing:
                 self._before = shown[-1].key
                 return batch
         if not self._found_bucket and not await self._query.exists():
-            raise BucketNotFoundError(
+            error = BucketNotFoundError(
                 "no backend has such a bucket: create_bucket makes it",
                 operation="list",
                 bucket=self._query.bucket,
             )
+            error.inside = self._inside
+            raise error
         return None
 
     # -- what the backends have ------------------------------------------------------------------
@@ -325,6 +334,9 @@ class _Listing:
                 if not stream.entries and not stream.ended:
                     group.start_soon(stream.advance)
         self._found_bucket = self._found_bucket or any(stream.exists for stream in streams)
+        for stream in streams:
+            if self._inside is None and stream.missing is not None:
+                self._inside = stream.missing.inside
         if not any(stream.entries for stream in streams):
             return None
         if len(streams) == 1:

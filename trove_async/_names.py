@@ -30,9 +30,20 @@ _DOT_SEGMENT = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
 
 
 def check(bucket: str, key: str) -> tuple[str, str]:
-    """Return both names, if there can be an object of that key in a bucket of that name."""
+    """Return both names, if an object of that key may be written to a bucket of that name."""
     check_bucket(bucket)
     check_key(bucket, key)
+    return bucket, key
+
+
+def check_address(bucket: str, key: str) -> tuple[str, str]:
+    """Return both names, if another tool may have written an object of that key.
+
+    Some backends can address keys that the library refuses to write
+    (`Capabilities.dot_segments`). Listings show them, and they can be read and deleted.
+    """
+    check_bucket(bucket)
+    check_addressed_key(bucket, key)
     return bucket, key
 
 
@@ -51,21 +62,31 @@ def check_bucket(bucket: str) -> None:
 
 
 def check_key(bucket: str, key: str, max_bytes: int = MAX_KEY_BYTES) -> None:
-    """Raise InvalidNameError if no object may have this key, TypeError if it is no string."""
+    """Raise InvalidNameError if no object may be written under this key, TypeError if it is no str."""
+    check_addressed_key(bucket, key, max_bytes)
+    if has_dot_segment(key):
+        raise InvalidNameError("a key may have no '.' or '..' segment", bucket=bucket, key=key)
+
+
+def check_addressed_key(bucket: str, key: str, max_bytes: int = MAX_KEY_BYTES) -> None:
+    """Raise InvalidNameError if no object can have this key, TypeError if it is no string."""
     if not isinstance(key, str):
         raise TypeError(f"a key is a str, not {type(key).__name__}")
     if not key:
         raise InvalidNameError("a key is empty: name an object", bucket=bucket)
     if "\0" in key:
         raise InvalidNameError("a key may hold no NUL", bucket=bucket, key=key)
-    # The regular expression is run only on the few keys that have a dot beside a slash or an end.
-    if "." in key and _DOT_SEGMENT.search(key):
-        raise InvalidNameError("a key may have no '.' or '..' segment", bucket=bucket, key=key)
     size = len(key) if key.isascii() else len(_utf8(key, "a key"))
     if size > max_bytes:
         raise InvalidNameError(
             f"a key may have {max_bytes} bytes of UTF-8, this one has {size}", bucket=bucket
         )
+
+
+def has_dot_segment(key: str) -> bool:
+    """Return whether a segment of the key is ``.`` or ``..``, which URLs and paths resolve."""
+    # The regular expression is run only on the few keys that have a dot beside a slash or an end.
+    return "." in key and _DOT_SEGMENT.search(key) is not None
 
 
 def check_text(what: str, text: str) -> None:

@@ -94,8 +94,8 @@ class Objects:
     def address(
         self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None
     ) -> Address:
-        """Check an object's names by themselves, and pack them."""
-        _names.check(bucket, key)
+        """Check the names of an object that may exist by themselves, and pack them."""
+        _names.check_address(bucket, key)
         _names.check_header("version_id", version_id)
         if backend is not None:
             self._core.check_backend(backend)
@@ -113,37 +113,47 @@ class Objects:
         return Buckets(self.backends, self._core.create_missing)
 
     async def put(
-        self, bucket: str, key: str, source: Source, options: PutOptions, progress: Progress | None
+        self,
+        bucket: str,
+        key: str,
+        source: Source,
+        options: PutOptions,
+        progress: Progress | None,
+        *,
+        guessed: bool = False,
     ) -> ObjectInfo:
-        """Store a body."""
+        """Store a body; `guessed`: its type was not asked for, and may be left out."""
 
         async def work() -> ObjectInfo:
             backend = await self._resolve(bucket, key)
-            _checks.check_put(backend, key, options)
-            put = self._put(Place(backend=backend, bucket=bucket, key=key), options, progress)
+            untyped = guessed and not backend.capabilities.headers
+            asked = replace(options, content_type=None) if untyped else options
+            _checks.check_put(backend, key, asked)
+            put = self._put(Place(backend=backend, bucket=bucket, key=key), asked, progress)
             return (await put.run(source)).located(backend=backend.name)
 
         try:
             return await self._core.run("put", bucket, key, work)
         except BaseException:
-            with shielded():  # one that was refused has not even been begun
-                await source.aclose()
+            try:
+                with shielded():  # one that was refused has not even been begun
+                    await source.aclose()
+            finally:
+                await source.undo()
             raise
 
     async def open(
         self, bucket: str, key: str, options: GetOptions, progress: Progress | None
     ) -> ObjectReader:
         """Open a body."""
-        reader: ObjectReader | None = None
 
         async def work() -> ObjectReader:
-            nonlocal reader
             backend = await self._resolve(bucket, key)
             _checks.check_get(backend, options)
             context = backend.driver.get(bucket, key, options)
             told = self._core.told_body("get", bucket, key)
             body = Verified(await context.__aenter__())
-            reader = ObjectReader(
+            return ObjectReader(
                 context,
                 body,
                 body.info.located(backend=backend.name),
@@ -151,15 +161,8 @@ class Objects:
                 self._core.check_usable,
                 told=told,
             )
-            return reader
 
-        try:
-            return await self._reading("get", bucket, key, work)
-        except BaseException:
-            if reader is not None:  # a listener has raised
-                with shielded():
-                    await reader.aclose()
-            raise
+        return await self._reading("get", bucket, key, work)
 
     async def read(self, bucket: str, key: str, options: GetOptions, limit: int | None) -> bytes:
         """Return a body, of at most `limit` bytes."""
@@ -241,7 +244,7 @@ class Objects:
         self._core.check_usable()
 
         async def resolve(key: str) -> Backend:
-            _names.check_key(bucket, key)
+            _names.check_addressed_key(bucket, key)
             return await self._resolve(bucket, key)
 
         return Deletion(
@@ -402,7 +405,10 @@ class Objects:
         name = self._routing.resolve(bucket, key)
         if not isinstance(name, str):
             name = await name
-        return self._core.backends[name]
+        backend = self._core.backends[name]
+        if "." in key:
+            _checks.check_addressable(backend, key)
+        return backend
 
     async def _place(
         self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import replace
-from operator import attrgetter
+from itertools import islice
+from operator import attrgetter, gt, lt
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from .errors import BucketNotFoundError
-from .models import ListOptions, Prefix
+from .errors import BackendError, BucketNotFoundError
+from .models import ListOptions, Prefix, VersionInfo
+from .paging import TokenCycle
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -62,6 +64,7 @@ class Stream:
         token: Where the page of `entries` begins.
         limit: How long that page was to be.
         exists: Whether the backend has the bucket.
+        missing: What it said if it has not.
     """
 
     def __init__(
@@ -78,6 +81,9 @@ class Stream:
         self.token: str | None = None
         self.limit = options.limit
         self.exists = False
+        self._cycle = TokenCycle(options.token)
+        self._last: str | None = None  # the key that the pages have come to, in order
+        self.missing: BucketNotFoundError | None = None
 
     @property
     def ended(self) -> bool:
@@ -92,17 +98,21 @@ class Stream:
     async def _fetch(self, options: ListOptions) -> None:
         try:
             page = await self._page(options)
-        except BucketNotFoundError:
+        except BucketNotFoundError as error:
             if self.exists:
                 raise  # it was deleted meanwhile: that is no end of a listing
-            self._options = None
+            self._options, self.missing = None, error
             return
+        entries = self._in_order(page.entries) if self.ordered else page.entries
+        self._cycle.check(page.token, empty=not page.entries)
+        if entries:
+            self._last = entries[-1].key
         first, self.exists = not self.exists, True
         self.token, self.limit = options.token, options.limit
         name = self._backend.name
         # A driver that knows its backend's name (`DriverContext.backend`) saves us a copy of each.
         self.entries = [
-            entry if entry.backend == name else _named(entry, name) for entry in page.entries
+            entry if entry.backend == name else _named(entry, name) for entry in entries
         ]
         if page.token is None:
             self._options = None
@@ -122,6 +132,32 @@ class Stream:
         finally:
             if ahead.done:  # else we were cancelled, and the next call waits for it
                 self._ahead = None
+
+    def _in_order(self, entries: Sequence[Listed]) -> Sequence[Listed]:
+        """Return the entries, each key once: merging relies on their order.
+
+        Raises:
+            BackendError: They are not in the order that the backend claims.
+        """
+        keys = [entry.key for entry in entries]
+        if self._last is not None:
+            keys.insert(0, self._last)
+        if all(map(lt, keys, islice(keys, 1, None))):
+            return entries
+        if any(map(gt, keys, islice(keys, 1, None))):
+            raise BackendError(
+                "the listing is not in bytewise order of keys, as the driver claims it to be, so that"
+                " it can be neither merged nor resumed"
+            )
+        if isinstance(entries[0], VersionInfo):
+            return entries  # of which a key has many
+        repeated = keys[: len(keys) - len(entries)]
+        fresh: list[Listed] = []
+        for entry in entries:
+            if repeated[-1:] != [entry.key]:
+                fresh.append(entry)
+                repeated = [entry.key]
+        return fresh
 
     def taken(self, frontier: str | None = None) -> Sequence[Listed]:
         """Take the entries up to and with the key `frontier`; None: all."""

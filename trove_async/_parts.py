@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from ._pipeline import CRC32C, Crc32c
-from ._sources import trimmed, without
+from ._views import trimmed, without
 from .errors import NotSupportedError
 from .models import KiB, Part
 from .pool import SpillFile
@@ -120,14 +120,7 @@ async def room_for(size: int, pool: BufferPool, told: Told) -> Lease | SpillFile
     clock = asyncio.get_running_loop().time
     started = clock()
     room = await pool.lease_or_spill(size)
-    try:
-        told("wait", size, clock() - started)
-    except BaseException:
-        if isinstance(room, SpillFile):
-            await room.aclose()
-        else:
-            room.release()
-        raise
+    told("wait", size, clock() - started)
     return room
 
 

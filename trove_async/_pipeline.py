@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from ._files import BodyFile
-    from ._sources import BytesLike, Source
+    from ._sources import Source
+    from ._views import BytesLike
     from .models import ObjectInfo
 
 CRC32C = "crc32c"

@@ -21,7 +21,6 @@ from .errors import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
-    from ._concurrency import Permits
     from .models import DeleteOptions, PutOptions
 
 _KNOWN_SECONDS: Final = 60.0
@@ -69,28 +68,6 @@ def conditioned(options: PutOptions | DeleteOptions) -> Iterator[None]:
         if options.if_match is None:
             raise
         raise PreconditionFailedError("if_match: there is no such object") from error
-
-
-class Permit:
-    """A permit for a request that is answered at once: `Permits` as a context.
-
-    Args:
-        permits: Whose.
-        seconds: How long to wait for one.
-    """
-
-    __slots__ = ("_permits", "_seconds")
-
-    def __init__(self, permits: Permits, seconds: float) -> None:
-        self._permits = permits
-        self._seconds = seconds
-
-    async def __aenter__(self) -> None:
-        if not self._permits.try_acquire():
-            await self._permits.acquire(self._seconds)
-
-    async def __aexit__(self, *_: object) -> None:
-        self._permits.release()
 
 
 class KnownBuckets:

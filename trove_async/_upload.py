@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ._backends import Backend
     from ._parts import Filled, Parts, Ready
     from ._sources import Source
-    from .driver import Upload, Uploading
+    from .driver import Capabilities, Upload, Uploading
     from .events import Events
     from .models import ObjectInfo, PutOptions
     from .pool import BufferPool
@@ -84,6 +84,7 @@ class Put:
         self._progress = progress
         self._missing = missing
         self._done = 0
+        self._capabilities = _honouring(backend.capabilities, options)
 
     async def run(self, source: Source) -> ObjectInfo:
         """Store the body; nothing of it is visible, or held here, unless this returns."""
@@ -101,7 +102,9 @@ class Put:
         size, promised = len(memory), self._options.size
         if promised is not None and promised != size:
             raise IntegrityError(f"the body has {size} bytes, not {promised} as promised")
-        capabilities = self._backend.capabilities
+        capabilities = self._capabilities
+        if not capabilities.upload:
+            self._check_fits_put(size)
         part = part_size(size, capabilities, self._pool)
         if size <= min(part, capabilities.max_put) or not capabilities.upload:
             return await self._at_once([memory] if size else [], size)
@@ -114,16 +117,16 @@ class Put:
         # byte is pulled; otherwise the first byte is waited for, while nothing is held.
         if not intake.size and not await intake.ready():
             return await self._at_once([], 0)
-        capabilities, size = self._backend.capabilities, intake.size
+        capabilities, size = self._capabilities, intake.size
+        if size is not None and not capabilities.upload:
+            self._check_fits_put(size)
         part = part_size(size, capabilities, self._pool)
         if min(part, size or part) > half_of(self._pool):
             return await self._in_streamed_parts(intake, part)
         once = min(part, capabilities.max_put)
         parts = StreamParts(intake, part, self._pool, self._backend, self._told)
-        if size is not None and size > once:
-            if capabilities.upload:
-                return await self._in_parts(parts, size)
-            self._check_fits_put(size)
+        if size is not None and size > once and capabilities.upload:
+            return await self._in_parts(parts, size)
         first = await parts.next()
         assert first is not None  # noqa: S101 - there is a byte, or next has raised
         if first.part.last and first.part.size <= once:
@@ -135,7 +138,7 @@ class Put:
 
     async def _in_streamed_parts(self, intake: Intake, part: int) -> ObjectInfo:
         """Send parts that are too large to be held, read from the body's file while they are sent."""
-        capabilities = self._backend.capabilities
+        capabilities = self._capabilities
         streams = capabilities.upload and capabilities.streamed_parts
         file = await intake.file() if streams else None
         if file is None:
@@ -146,7 +149,7 @@ class Put:
         return await self._in_parts(parts, file.size)
 
     def _unheld(self, part: int, instead: str | None) -> NotSupportedError:
-        capabilities, half = self._backend.capabilities, half_of(self._pool)
+        capabilities, half = self._capabilities, half_of(self._pool)
         held = half // capabilities.part_multiple * capabilities.part_multiple
         most = held * capabilities.max_parts if held >= capabilities.min_part else half
         advice = f"give {instead}, or" if instead else "give"
@@ -182,19 +185,26 @@ class Put:
 
     def _too_large(self) -> NotSupportedError:
         return NotSupportedError(
-            f"backend {self._backend.name!r} takes no parts, and the body fits no spill file:"
+            f"backend {self._backend.name!r} {self._why_at_once()}, and the body fits no spill file:"
             " raise the pool's spill_max_bytes",
             bucket=self._bucket,
             key=self._key,
         )
 
     def _check_fits_put(self, size: int) -> None:
-        most = self._backend.capabilities.max_put
+        most = self._capabilities.max_put
         if size > most:
             raise NotSupportedError(
-                f"backend {self._backend.name!r} stores at most {most} bytes in an object,"
-                f" not {size}"
+                f"backend {self._backend.name!r} {self._why_at_once()}, and one request stores at"
+                f" most {most} bytes, not {size}"
             )
+
+    def _why_at_once(self) -> str:
+        if not self._backend.capabilities.upload:
+            return "takes no parts"
+        if self._options.conditional and not self._backend.capabilities.commit_conditions:
+            return "honours if_match and if_none_match only where a body is sent in one request"
+        return "keeps tags only where a body is sent in one request"
 
     # -- sending ---------------------------------------------------------------------------------------
 
@@ -301,3 +311,12 @@ class Put:
                 duration=duration,
             )
             self._events.emit(event)
+
+
+def _honouring(capabilities: Capabilities, options: PutOptions) -> Capabilities:
+    """Return the capabilities without uploads in parts if these would drop one of the options."""
+    conditions = capabilities.commit_conditions or not options.conditional
+    if conditions and (capabilities.upload_tags or not options.tags):
+        return capabilities
+    # The limits of a part are none of a body that is sent in one request.
+    return replace(capabilities, upload=False, min_part=1, part_multiple=1)

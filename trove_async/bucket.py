@@ -26,9 +26,12 @@ class Bucket:
     is open and before the bucket exists.
 
     Example:
-        >>> data = store.bucket("data")
-        >>> await data.put("report.csv", path)
-        >>> await data.read("report.csv", range=(0, 100))
+        >>> async with Trove("mem://") as store:
+        ...     await store.create_bucket("data")
+        ...     data = store.bucket("data")
+        ...     info = await data.put("report.csv", b"a,b")
+        >>> info.content_type
+        'text/csv'
 
     Args:
         store: The store, or a handle pinned to one of its backends: then this one is pinned as well.
@@ -49,6 +52,8 @@ class Bucket:
         self.name = name
 
     def __repr__(self) -> str:
+        if not hasattr(self, "name"):
+            return "<Bucket, never made>"  # its constructor raised
         return f"<Bucket {self.name!r} of {self._store!r}>"
 
     async def put(

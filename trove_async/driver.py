@@ -70,8 +70,10 @@ class Capabilities:
     Attributes:
         put_if_none_match: put honours ``if_none_match="*"``, decided where the object is stored.
         put_if_match: put honours ``if_match``, likewise.
-        commit_conditions: An upload's commit honours those of the two that put honours.
-        copy_conditions: A server-side copy honours those of the two that put honours.
+        commit_conditions: An upload's commit honours those of the two that put honours. Without
+            it, the store sends a conditional body in one request, whatever its size.
+        copy_conditions: A server-side copy honours those of the two that put honours. Without it,
+            the body of a conditional copy passes through the store.
         get_conditions: get honours ``if_match`` and ``if_none_match``.
         delete_if_match: delete honours ``if_match``.
         ranges: get honours ``range``. Without it a broken download cannot resume.
@@ -82,6 +84,7 @@ class Capabilities:
         expires: expires is kept.
         tags: Tags are kept.
         upload_tags: Tags of an object that is uploaded in parts are kept, where tags are.
+        copy_tags: Tags that a server-side copy is given are kept, where tags are.
         storage_class: A storage class may be chosen.
         upload: `Uploading` is implemented.
         parallel_parts: Parts of one upload that may be sent at once; 1: each after the one before.
@@ -95,6 +98,7 @@ class Capabilities:
         max_put: The most bytes of one `AsyncDriver.put`.
         max_object: The most bytes of an object.
         server_copy: `Copying` is implemented.
+        max_copy: The most bytes of an object that a server-side copy takes.
         bulk_delete: `BulkDeleting` is implemented: the most keys of one call; 0: it is not.
         presign: `Presigning` is implemented.
         settles_doubt: put, delete and copy heed ``in_doubt_since``: they find out what became of
@@ -112,6 +116,8 @@ class Capabilities:
         max_requests: Other calls that may be under way at once; None: any number.
         max_key_bytes: The most bytes of a key in UTF-8, at most 1,024.
         max_metadata_bytes: The most bytes of user metadata, names and values together.
+        dot_segments: Keys with ``.`` and ``..`` segments, which only other tools write, can be
+            read and deleted. Without it, no method is called with such a key.
     """
 
     put_if_none_match: bool = False
@@ -127,6 +133,7 @@ class Capabilities:
     expires: bool = False
     tags: bool = False
     upload_tags: bool = True
+    copy_tags: bool = True
     storage_class: bool = False
     upload: bool = False
     parallel_parts: int = 1
@@ -139,6 +146,7 @@ class Capabilities:
     max_put: int = 5 * 1024 * MiB
     max_object: int = 5 * TiB
     server_copy: bool = False
+    max_copy: int = 5 * TiB
     bulk_delete: int = 0
     presign: bool = False
     settles_doubt: bool = False
@@ -152,6 +160,7 @@ class Capabilities:
     max_requests: int | None = None
     max_key_bytes: int = 1024
     max_metadata_bytes: int = 2048
+    dot_segments: bool = False
 
     def __post_init__(self) -> None:
         for name in _AT_LEAST_ONE:  # with none of it, a put or a get would wait for ever
@@ -388,7 +397,8 @@ class Upload(Protocol):
         """Make the object of all parts sent, atomically, under the conditions of the options.
 
         May be called again after an UnavailableError: if the first call did succeed, the second
-        says so, or raises ObjectNotFoundError and the engine looks for the write_id.
+        says so, or raises ObjectNotFoundError and the engine looks for the write_id. A cancel of
+        the put waits for it, within a deadline.
 
         Args:
             checksums: Of the whole body, by algorithm: to be recorded, and compared where the
@@ -455,6 +465,8 @@ class Uploading(Protocol):
         """Open an upload. Left without a commit, by error or cancel, it is aborted.
 
         The abort runs under a shield with a deadline; what it cannot reach is litter, not damage.
+        An upload whose commit was begun, and not answered, may have become the object: it is not
+        aborted before that was found out (by the write_id, say), and stays where it cannot be.
 
         Raises:
             BucketNotFoundError: There is no such bucket; raised on entering, before any part.

@@ -59,6 +59,9 @@ class TroveError(Exception):
         retry_after: Seconds that the service asked to wait first, if it said.
 
     Attributes:
+        inside: The physical bucket that holds the bucket concerned, where that is a logical one: all
+            buckets of a backend whose URL names a bucket are (`Mapped`). Told of errors about a
+            bucket.
         maybe_done: Whether what was asked for may have been done all the same: an answer that was
             lost, for one. A driver that knows better says so. True for `UnavailableError` and
             below, but for `PoolTimeoutError`.
@@ -67,6 +70,7 @@ class TroveError(Exception):
     retryable: bool = False
     retry_after: float | None = None
     maybe_done: bool = False
+    inside: str | None = None
 
     def __init__(
         self,
@@ -121,6 +125,8 @@ class TroveError(Exception):
             where.append(repr(self.bucket if self.key is None else f"{self.bucket}/{self.key}"))
         if self.backend is not None:
             where.append(f"on backend {self.backend!r}")
+        if self.inside is not None and (self.key is None or isinstance(self, _OF_BUCKETS)):
+            where.append(f"where buckets are logical ones, inside the bucket {self.inside!r}")
         return f"{self.message} [{' '.join(where)}]" if where else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -245,3 +251,7 @@ class PoolTimeoutError(UnavailableError):
     """No memory or no connection became free in time; the message says which knob to turn."""
 
     maybe_done = False
+
+
+_OF_BUCKETS = (BucketNotFoundError, BucketExistsError, BucketNotEmptyError)
+"""Errors that are about a bucket even if they name a key."""

@@ -5,8 +5,13 @@ Nothing is built while nobody listens, so a store without listeners pays one tru
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import logging
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +21,8 @@ if TYPE_CHECKING:
 EventKind = Literal[
     "start", "operation", "attempt", "part", "body", "wait", "spill", "park", "resume"
 ]
+
+_logger = logging.getLogger("trove_async")
 
 _numbers = count(1)
 _current: ContextVar[int] = ContextVar("trove_async_operation", default=0)
@@ -73,11 +80,22 @@ class Events:
         return bool(self._listeners)
 
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
-        """Call `listener` with every event from now on; return what ends that.
+        """Call `listener` with every event from now on.
 
-        A listener runs on the event loop, inside the operation: it must be quick. What it raises
-        is raised from the operation.
+        A listener runs on the event loop, inside the operation: it must be quick. What it raises is
+        logged under ``trove_async``, with its traceback, and changes nothing: the operation goes on
+        as though nobody listened, and so do the other listeners.
+
+        Args:
+            listener: A plain function, or another callable that returns at once.
+
+        Returns:
+            A function that ends the subscription.
+
+        Raises:
+            TypeError: `listener` is async, or cannot be called.
         """
+        _check_listener(listener)
         self._listeners = (*self._listeners, listener)
 
         def unsubscribe() -> None:
@@ -98,12 +116,42 @@ class Events:
 
     def end(self, event: Event, outer: int) -> None:
         """Tell that it has ended."""
-        try:
-            self.emit(event)
-        finally:
-            _current.set(outer)
+        self.emit(event)
+        _current.set(outer)
 
     def emit(self, event: Event) -> None:
-        """Tell every listener."""
+        """Call every listener. Raises nothing of theirs, a CancelledError included."""
         for listener in self._listeners:
-            listener(event)
+            try:
+                result: object = listener(event)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is logged
+                _log_failure(listener, event, error)
+            else:
+                if inspect.iscoroutine(result):  # of a lambda, which no check sees through
+                    result.close()
+                    _log_failure(listener, event, TypeError("it returned a coroutine"))
+
+
+def _check_listener(listener: object) -> None:
+    if not callable(listener):
+        raise TypeError(f"a listener is a function, not {type(listener).__name__}")
+    called: object = listener
+    while isinstance(called, partial):
+        called = called.func
+    for one in (called, getattr(called, "__call__", None)):  # noqa: B004 - the method is looked at
+        if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
+            raise TypeError(
+                "a listener is called on the event loop and not awaited: pass a plain function,"
+                " which may put the event into an asyncio.Queue"
+            )
+
+
+def _log_failure(listener: Callable[[Event], None], event: Event, error: BaseException) -> None:
+    with suppress(Exception):  # a filter or a handler of the program's may raise, too
+        _logger.error(
+            "a listener of events failed, %r, at the %s event of %s: the operation goes on",
+            listener,
+            event.kind,
+            event.operation,
+            exc_info=error,
+        )

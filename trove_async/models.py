@@ -645,7 +645,8 @@ class Timeout:
 
     Attributes:
         connect: For a connection to stand (network drivers).
-        first_byte: From a request's last byte to the answer's first.
+        first_byte: From a request's last byte until the head of its response is complete. Interim
+            responses (1xx) do not prolong it.
         idle: Between two chunks of a body, in either direction.
         permit: For a connection of the driver's limited number to become free.
         total: For a whole operation; None, the default, lets a transfer that moves go on. A

@@ -187,6 +187,8 @@ class BufferPool:
         self._spilled_total = 0
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_spilled_total"):
+            return "<BufferPool, never made>"  # its constructor raised
         return f"BufferPool(max_bytes={self.max_bytes}, part_size={self.part_size})"
 
     async def lease(self, size: int, timeout: float | None = None) -> Lease:

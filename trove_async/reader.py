@@ -65,7 +65,7 @@ class ObjectReader:
         self._body = body
         # Read by a call that was cancelled, or failed, before it could return it.
         self._held: list[bytes] = []
-        self._torn = False  # some of it was read for a file that did not come to be
+        self._torn = False  # some of it was read for a file, or a put, that failed
         self._progress = progress
         self._loop = asyncio.get_running_loop()
         self._told = told
@@ -74,6 +74,8 @@ class ObjectReader:
         self.range = body.range
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_context"):
+            return "<ObjectReader, never made>"  # its constructor raised
         state = "closed" if self._context is None else f"{self.remaining} bytes left"
         return f"<ObjectReader {self.info.bucket}/{self.info.key}: {state}>"
 
@@ -121,7 +123,7 @@ class ObjectReader:
         read for it by then is lost, so that the reader can only be closed.
 
         Raises:
-            BodyConsumedError: An earlier save failed midway.
+            BodyConsumedError: An earlier save, or a put of this body, failed midway.
             FileExistsError: Something is there that is no file: a device, a pipe, a directory.
             OSError: The file could not be written.
             TroveError: As `read` does.
@@ -144,8 +146,7 @@ class ObjectReader:
             await in_thread(os.replace, partial, target)
         except BaseException:
             if self.remaining < before:
-                self._torn = True
-                self._held.clear()
+                self._tear()
             with suppress(FileNotFoundError):
                 await in_thread(os.unlink, partial)
             raise
@@ -163,12 +164,7 @@ class ObjectReader:
         return piece[:size]
 
     async def _pull(self, size: int) -> bytes:
-        if self._context is None:
-            raise ClosedError("this reader is closed: open the object again with store.get")
-        if self._torn:
-            raise BodyConsumedError(
-                "a save that failed has read some of this body: open the object again with store.get"
-            )
+        self._check_open()
         self._check_usable()
         data = await self._body.read(size)
         if self._progress is not None and data:
@@ -178,6 +174,28 @@ class ObjectReader:
                 self._held.append(data)
                 raise
         return data
+
+    def _check_body(self) -> None:
+        """Raise if this cannot be the body of a put. What is left of it is, if that is anything."""
+        self._check_open()
+        if self._total and not self.remaining:
+            raise BodyConsumedError(
+                "this body was read to its end: open the object again with store.get"
+            )
+
+    def _tear(self) -> None:
+        """Note that some of the body was read for what did not come to be."""
+        self._torn = True
+        self._held.clear()
+
+    def _check_open(self) -> None:
+        if self._context is None:
+            raise ClosedError("this reader is closed: open the object again with store.get")
+        if self._torn:
+            raise BodyConsumedError(
+                "a save or a put that failed has read some of this body: open the object again with"
+                " store.get"
+            )
 
     async def aclose(self) -> None:
         """Give the connection back, however much was read. Idempotent; any task may call it."""
@@ -239,10 +257,17 @@ class OpeningReader:
         self._used = False
 
     def __await__(self) -> Generator[None, None, ObjectReader]:
-        if self._used:
-            raise BodyConsumedError("this get was opened before: call store.get again")
+        self._check_body()
         self._used = True
         return self._open()
+
+    def _check_body(self) -> None:
+        """Raise if this cannot be the body of a put."""
+        if self._used:
+            raise BodyConsumedError("this get was opened before: call store.get again")
+
+    def _tear(self) -> None:
+        """Do nothing: it opens only once."""
 
     async def __aenter__(self) -> ObjectReader:
         self._reader = await self

@@ -119,6 +119,8 @@ class Route:
         return self.text if self.kind == "pattern" else f"{self.kind} {self.text!r}"
 
     def __repr__(self) -> str:
+        if not hasattr(self, "glob"):
+            return "<Route, never made>"  # its constructor raised
         made = "Route" if self.kind == "pattern" else f"Route.{self.kind}"
         where = (
             f", bucket={self.in_bucket!r}"

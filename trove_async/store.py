@@ -10,8 +10,9 @@ from ._core import Core
 from ._health import health
 from ._objects import Objects
 from ._sources import source_of
+from ._types import type_of
 from .bucket import Bucket
-from .errors import ObjectNotFoundError
+from .errors import ObjectNotFoundError, TroveError
 from .layers import driver_from_url
 from .models import ByteRange, Timeout
 from .pool import BufferPool
@@ -85,7 +86,7 @@ class Trove:
         backends = _checks.store_backends(backends)
         _checks.store_options(pool, retry, timeout, create_missing_buckets)
         drivers = {
-            name: driver_from_url(given) if isinstance(given, str) else given
+            name: _driver_of(name, given) if isinstance(given, str) else given
             for name, given in {DEFAULT: default, **backends}.items()
         }
         router = Router(routes, route_functions, backends=tuple(drivers), default=DEFAULT)
@@ -101,6 +102,8 @@ class Trove:
         self._objects = Objects(self._core, router)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_core"):
+            return "<Trove, never made>"  # its constructor raised
         pinned = (
             f" pinned to {self._routing.backend!r}" if isinstance(self._routing, Pinned) else ""
         )
@@ -214,14 +217,17 @@ class Trove:
             bucket: An existing bucket, or one that may be made (see `create_missing_buckets`).
             key: 1 to 1,024 bytes of UTF-8, without a ``.`` or ``..`` segment.
             body: Bytes, a path, a binary file, an async reader, an iterable of bytes (sync or
-                async), or what `get` returns. Never held whole. Read once, unless its parts must be
+                async), or what `get` returns. A file, or a reader that was read in part, is stored
+                from where it stands. A put that fails leaves a file where it was found, if the file
+                can seek. Never held whole. Read once, unless its parts must be
                 larger than half of the pool (on S3: from 625 GiB on, with a pool of 128 MiB): such
                 a body is bytes, a path or a file opened by `open`, and its parts are read while
                 they are sent, anew for each try. A file that is changed meanwhile is then an error.
             size: Its bytes, where you know them and the body cannot tell; held to it. Lets larger
                 parts be planned: one that tells no size ends at `BufferPool.part_size` times the
                 parts that the backend takes (on S3: 78 GiB, with parts of 8 MiB).
-            content_type: Its media type.
+            content_type: Its media type; None: the one that the key's extension stands for, where
+                the backend keeps it (``.csv.gz`` is ``application/gzip``). ``""``: none.
             metadata: Your own names and values; names are kept in lower case.
             tags: Tags, where the backend has them.
             storage_class: The backend's own name of a class.
@@ -242,6 +248,9 @@ class Trove:
 
         Raises:
             InvalidNameError: No backend may be given such a name or value.
+            BodyConsumedError: The body was read to its end before, by an earlier put or by
+                whoever opened it with `get`; or an earlier put that failed has read some of it.
+            ClosedError: The body is a reader that is closed; or the store is.
             NotSupportedError: The object's backend cannot honour an option, or a body so large; the
                 message says what can be sent, and what to do.
             BucketNotFoundError: There is no such bucket; the message says what to do.
@@ -250,12 +259,14 @@ class Trove:
             IntegrityError: The body has another size than promised, was changed meanwhile, or was
                 stored wrong.
             StorageFullError: The backend has no room.
+            TypeError: The body is none: a str, or a response of an HTTP client; the message names
+                what to pass instead.
         """
         _checks.progress(progress)
         _names.check(bucket, key)
         options = _checks.put_options(
             size=size,
-            content_type=content_type,
+            content_type=type_of(key) if content_type is None else content_type,
             metadata=metadata,
             tags=tags,
             storage_class=storage_class,
@@ -268,7 +279,10 @@ class Trove:
             if_match=if_match,
             write_id=self._core.new_write_id(),
         )
-        return await self._objects.put(bucket, key, source_of(body), options, progress)
+        guessed = content_type is None
+        return await self._objects.put(
+            bucket, key, source_of(body), options, progress, guessed=guessed
+        )
 
     def get(
         self,
@@ -304,7 +318,7 @@ class Trove:
             NotSupportedError: The object's backend cannot honour an option.
         """
         _checks.progress(progress)
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         options = _checks.get_options(
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
@@ -341,7 +355,7 @@ class Trove:
             ValueError: `limit` is negative.
             Otherwise as `get`.
         """
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         options = _checks.get_options(
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
@@ -360,7 +374,7 @@ class Trove:
             ObjectChangedError: The object was replaced between two of the requests.
             Otherwise as `get`.
         """
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         wanted = [ByteRange.of(one) for one in ranges]
         return await self._objects.get_ranges(bucket, key, wanted)
 
@@ -377,7 +391,7 @@ class Trove:
             BucketNotFoundError: There is no such bucket.
             NotSupportedError: The object's backend keeps no versions.
         """
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         _names.check_header("version_id", version_id)
         return await self._objects.head(bucket, key, version_id)
 
@@ -409,7 +423,7 @@ class Trove:
             PreconditionFailedError: ``if_match`` and another version, or none, is there.
             NotSupportedError: The object's backend cannot honour an option.
         """
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         options = _checks.delete_options(
             version_id=version_id, if_match=if_match, write_id=self._core.new_write_id()
         )
@@ -511,6 +525,7 @@ class Trove:
             write_id=self._core.new_write_id(),
         )
         source = self._objects.address(src_bucket, src_key, source_backend, source_version_id)
+        _names.check(dst_bucket, dst_key)
         target = self._objects.address(dst_bucket, dst_key)
         return await self._objects.copy(source, target, changes, progress)
 
@@ -569,6 +584,7 @@ class Trove:
             write_id=self._core.new_write_id(),
         )
         source = self._objects.address(src_bucket, src_key, source_backend, source_version_id)
+        _names.check(dst_bucket, dst_key)
         target = self._objects.address(dst_bucket, dst_key)
         return await self._objects.move(source, target, changes, progress)
 
@@ -737,7 +753,7 @@ class Trove:
             NotSupportedError: The object's backend has no such URLs.
             ValueError: `expires` is not between 1 second and 7 days.
         """
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         options = _checks.presign_options(
             expires,
             version_id=version_id,
@@ -770,7 +786,7 @@ class Trove:
 
     async def explain(self, bucket: str, key: str) -> RouteDecision:
         """Tell where a key goes, by which rule, and why. No I/O but that of route functions."""
-        _names.check(bucket, key)
+        _names.check_address(bucket, key)
         return await self._routing.explain(bucket, key)
 
     async def health(self) -> Mapping[str, Health]:
@@ -783,3 +799,16 @@ class Trove:
         return await health(
             self._objects.backends, self._core.deadlines, self._core.timeout.first_byte
         )
+
+
+def _driver_of(name: str, url: str) -> AsyncDriver:
+    """Make a backend's driver from its URL.
+
+    Raises:
+        ConfigError: As `driver_from_url`; it names the backend.
+    """
+    try:
+        return driver_from_url(url)
+    except TroveError as error:
+        error.located(backend=name)
+        raise

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
-import socket
 import sys
-import threading
 import wave
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvicorn
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 import trove_async
-import trove_async.drivers.local  # before the loop is guarded: it looks at the os module once
+from tests.browser.driving import chromium, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,15 +63,8 @@ def running() -> Iterator[tuple[str, Log]]:
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     log = Log(module.app)
-    server = uvicorn.Server(uvicorn.Config(log, log_level="critical"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/", log
-        finally:
-            server.should_exit = True
-            thread.join()
+    with serving(log) as address:
+        yield address, log
 
 
 @pytest.fixture
@@ -89,28 +76,8 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[s
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[WebDriver]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = program("chromium")
-    for switch in (
-        "--headless=new",
-        "--no-sandbox",  # as root, as in a container, it does not start otherwise
-        "--disable-dev-shm-usage",
-        "--autoplay-policy=no-user-gesture-required",
-        "--mute-audio",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):
-        options.add_argument(switch)
-    driver = webdriver.Chrome(options, Service(program("chromedriver")))
-    try:
+    with chromium(tmp_path / "profile") as driver:
         yield driver
-    finally:
-        driver.quit()
-
-
-def program(name: str) -> str:
-    found = os.environ.get(name.upper()) or shutil.which(name)
-    assert found, f"{name} is not installed: apt-get install chromium chromium-driver"
-    return found
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from base64 import b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -21,6 +22,8 @@ PROXY_USER = "canary-proxy-user"
 PROXY_PASSWORD = "canary-proxy-password"
 CLIENT_SECRET = "canary-client-secret-0123456789"
 REFRESH_TOKEN = "canary-refresh-token-0123456789"
+CUSTOMER_KEY = "canary-customer-key-0123456789ab"
+SENT_CUSTOMER_KEY = b64encode(CUSTOMER_KEY.encode()).decode()
 
 ALL = (
     SECRET_KEY,
@@ -30,6 +33,8 @@ ALL = (
     PROXY_PASSWORD,
     CLIENT_SECRET,
     REFRESH_TOKEN,
+    CUSTOMER_KEY,
+    SENT_CUSTOMER_KEY,
 )
 
 

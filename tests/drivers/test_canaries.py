@@ -8,6 +8,7 @@ import io
 import json
 import logging
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -29,9 +30,13 @@ if TYPE_CHECKING:
 
     from trove_async import Event
 
+_KEYS = (canaries.SECRET_KEY, canaries.SESSION_TOKEN)
+_CUSTOMER = (canaries.CUSTOMER_KEY, canaries.SENT_CUSTOMER_KEY, *_KEYS)
 KNOWN = {
-    "s3": (canaries.SECRET_KEY, canaries.SESSION_TOKEN),
-    "sdk": (canaries.SECRET_KEY, canaries.SESSION_TOKEN),
+    "s3": _KEYS,
+    "sdk": _KEYS,
+    "s3 with a key": _CUSTOMER,
+    "sdk with a key": _CUSTOMER,
     "gcs": (canaries.BEARER, canaries.CLIENT_SECRET, canaries.REFRESH_TOKEN),
 }
 """The secrets that a service, or who listens to it, may quote to each driver."""
@@ -174,6 +179,14 @@ def gcs(endpoint: str, **options: Any) -> GCSDriver:
 
 DRIVERS = {"s3": s3, "sdk": sdk, "gcs": gcs}
 
+KEYED = {
+    "s3 with a key": partial(s3, sse_customer_key=canaries.CUSTOMER_KEY.encode()),
+    "sdk with a key": partial(sdk, sse_customer_key=canaries.CUSTOMER_KEY.encode()),
+}
+"""Drivers that are given a customer's key, which goes over https only, or nowhere but to this machine."""
+
+ALL = {**DRIVERS, **KEYED}
+
 
 class Watch:
     """A store whose events, log lines and spans are kept.
@@ -240,36 +253,36 @@ class Watch:
 
 
 @pytest.mark.parametrize("kind", responses("s3"))
-@pytest.mark.parametrize("name", DRIVERS)
+@pytest.mark.parametrize("name", ALL)
 async def test_response_that_quotes_the_secrets_shows_none(name: str, kind: str) -> None:
     async with serving(Service(*responses(name)[kind])) as url:
-        watch = Watch(DRIVERS[name](url))
+        watch = Watch(ALL[name](url))
         async with watch.store:
             await watch.try_all()
     assert watch.errors
     assert watch.leaks() == []
 
 
-@pytest.mark.parametrize("name", DRIVERS)
+@pytest.mark.parametrize("name", ALL)
 async def test_refused_connection_shows_no_secret(name: str, unused_tcp_port: int) -> None:
     here = f"http://127.0.0.1:{unused_tcp_port}"
     async with serving(Service(200, {}, "")) as issuer:
         more = {"issuer": issuer} if name == "gcs" else {}
-        watch = Watch(DRIVERS[name](here, **more))
+        watch = Watch(ALL[name](here, **more))
         async with watch.store:
             await watch.try_all()
     assert watch.errors
     assert watch.leaks() == []
 
 
-@pytest.mark.parametrize("name", DRIVERS)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("how", ["cancelled", "timed out"])
 async def test_request_without_a_response_shows_no_secret(name: str, how: str) -> None:
     service = Service(200, {}, "")
     service.hangs = True
     async with serving(service) as url:
         limits = {"first_byte": 0.2, "idle": 0.2} if how == "timed out" else {}
-        watch = Watch(DRIVERS[name](url), **limits)
+        watch = Watch(ALL[name](url), **limits)
         async with watch.store as store:
             calls: list[Callable[[], Awaitable[object]]] = [
                 lambda: store.put("bucket", "key", b"body"),
@@ -339,13 +352,11 @@ async def test_issuer_that_refuses_shows_no_secret(status: int) -> None:
     ],
 )
 async def test_private_key_that_is_none_is_told_and_not_shown(key: str) -> None:
-    watch = Watch(GCSDriver(credentials={**service_account(), "private_key": key}, project="p"))
-    async with watch.store as store:
-        await watch.attempt(lambda: store.head("bucket", "key"))
-        await watch.attempt(lambda: store.presign_get("bucket", "key"))
-    assert all(isinstance(error, TroveError) for error in watch.errors)
-    assert len(watch.errors) == 2
-    assert watch.leaks() == []
+    driver = GCSDriver(credentials={**service_account(), "private_key": key})
+    with pytest.raises(TroveError, match="private_key") as caught:
+        async with Trove(driver):
+            pass
+    assert canaries.leaks_of(caught.value) == []
 
 
 @pytest.mark.parametrize(
@@ -354,6 +365,14 @@ async def test_private_key_that_is_none_is_told_and_not_shown(key: str) -> None:
         lambda: s3("not a URL"),
         lambda: s3("not a URL", proxy=f"http://u:{canaries.PROXY_PASSWORD}@h"),
         lambda: gcs("not a URL", proxy=f"http://u:{canaries.PROXY_PASSWORD}@h"),
+        lambda: s3("http://h", proxy=f"socks5://u:{canaries.PROXY_PASSWORD}@h"),
+        lambda: gcs("http://h", proxy=f"http://u:{canaries.PROXY_PASSWORD}@h:x"),
+        lambda: s3("http://h", sse_customer_key=canaries.CUSTOMER_KEY.encode() * 2),
+        lambda: s3(
+            "http://h",
+            sse_customer_key=canaries.CUSTOMER_KEY.encode(),
+            server_side_encryption="AES256",
+        ),
         lambda: s3("http://h", addressing_style="odd"),
         lambda: s3("http://h", max_connections=0),
         lambda: GCSDriver(credentials=service_account(), anonymous=True),

@@ -3,8 +3,10 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib import import_module, invalidate_caches
+from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -12,6 +14,7 @@ from trove_async import drivers
 from trove_async.drivers import (
     Address,
     GCSDriver,
+    LocalDriver,
     MemoryDriver,
     S3Driver,
     SplitURL,
@@ -33,7 +36,11 @@ BAD = [
     ("file://data/hot", "three slashes"),
     ("file:///data?fsync=maybe", "fsync is true or false"),
     ("file:///data?fsync=true&fsync=false", "twice"),
-    ("file:///data?fast=true", "unknown option 'fast': there are fsync, mkdir"),
+    ("file:///data?fast=true", "unknown option 'fast': there are dir_mode, file_mode, fsync, "),
+    ("file:///data?file_mode=rw", "file_mode must be permissions in octal, such as 0640"),
+    ("file:///data?dir_mode=0x1ff", "dir_mode must be permissions in octal"),
+    ("file:///data?file_mode=0040", "file_mode lets at least the owner in"),
+    ("file:///data?threads=0", "threads is a number above 0"),
     ("file:///data?fsync", "malformed"),
     ("file:///%ff", "malformed"),
     ("file:///da%00ta", "NUL"),
@@ -43,7 +50,7 @@ BAD = [
     ("local://[x/y", "malformed"),
     ("mem://name", "nothing follows"),
     ("mem:///name", "nothing follows"),
-    ("memory://?size=1", "unknown option 'size': there are none"),
+    ("memory://?size=1", "unknown option 'size': there are max_connections, parallel_parts"),
     ("s3://", "neither a bucket nor a region"),
     ("s3:///prefix", "neither a bucket nor a region"),
     ("s3://eu-west-1/?region=eu-west-2", "its region twice"),
@@ -102,6 +109,14 @@ def test_no_message_shows_credentials(url: str) -> None:
         assert "SECRET" not in str(error)
         assert "KEY" not in str(error)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+@pytest.mark.parametrize("mode", ["0640", "640", "0o640"])
+def test_permissions_of_files_are_options(mode: str) -> None:
+    driver = driver_from_url(f"file:///data?file_mode={mode}&dir_mode=0750&threads=2&max_reads=3")
+    assert isinstance(driver, LocalDriver)
+    assert (driver._settings.file_mode, driver._settings.dir_mode) == (0o640, 0o750)
+    assert driver.capabilities.max_reads == 3
 
 
 def test_url_is_text() -> None:
@@ -315,6 +330,17 @@ def test_s3_url_says_all_that_the_driver_takes() -> None:
     assert "KEY" not in repr(told)
 
 
+@pytest.mark.parametrize("url", ["s3://bucket?", "gcs://bucket?"])
+def test_url_says_by_which_proxy(url: str) -> None:
+    driver: Any = address_from_url(f"{url}proxy=http%3A%2F%2Fme%3Asecret%40h%3A3128").driver
+    assert (driver._proxy_url, driver._trust_env) == ("http://me:secret@h:3128", True)
+    driver = address_from_url(f"{url}trust_env=false").driver
+    assert (driver._proxy_url, driver._trust_env) == (None, False)
+    with pytest.raises(ConfigError, match="socks5") as caught:
+        address_from_url(f"{url}proxy=socks5%3A%2F%2Fme%3ASECRET%40h")
+    assert "SECRET" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("url", "into", "prefix"),
     [
@@ -384,3 +410,69 @@ def test_lazy_names_are_the_drivers() -> None:
         made = getattr(drivers, name)
         assert made.__name__ == name
         assert getattr(import_module(made.__module__), name) is made
+
+
+ELSEWHERE = {
+    "s3": {
+        "region",
+        "access_key_id",
+        "secret_access_key",
+    },  # where it looks like a region's or a user's
+    "gcs": set(),
+    "file": {"root"},
+    "mem": set(),
+}
+"""Arguments that stand in a URL beside its options."""
+NO_TEXT = {"tls", "sse_customer_key"}
+"""Arguments that are neither text nor a number: contexts, and keys in bytes."""
+CALLED = {"endpoint_url": "endpoint"}
+VALUES: dict[str, str] = {
+    "addressing_style": "path",
+    "data_plane": "sdk",
+    "dialect": "s3",
+    "server_side_encryption": "aws:kms",
+    "credentials": "/k.json",
+    "endpoint_url": "http://localhost:1",
+    "proxy": "http://h:1",
+    "token_origins": "https://h:1",
+    "file_mode": "0640",
+    "dir_mode": "0750",
+}
+READ_AS = {"7": 7, "0640": 0o640, "0750": 0o750}
+STARTS = {"session_token": "s3://KEY:SECRET@us-east-1/"}
+NEEDS = {
+    "kms_key_id": "&server_side_encryption=aws:kms",
+    "bucket_key_enabled": "&server_side_encryption=aws:kms",
+}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "driver"),
+    [("s3", S3Driver), ("gcs", GCSDriver), ("file", LocalDriver), ("mem", MemoryDriver)],
+)
+def test_every_argument_that_is_text_or_a_number_is_an_option_of_urls(
+    scheme: str, driver: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = {"file": "file:///data", "mem": "mem://"}.get(scheme, f"{scheme}://bucket")
+    given: dict[str, object] = {}
+    made: Any = vars(driver)["__init__"]
+
+    def note(self: object, *args: object, **settings: object) -> None:
+        given.update(settings)
+        made(self, *args, **settings)
+
+    parameters = signature(driver).parameters
+    monkeypatch.setattr(driver, "__init__", note)
+    options = parameters.keys() - ELSEWHERE[scheme] - NO_TEXT
+    assert len(options) > 1
+    for name in sorted(options):
+        kind = str(parameters[name].annotation)
+        value: object = VALUES.get(name, "7" if "int" in kind else "TEXT")
+        if kind.startswith("bool"):
+            value = not parameters[name].default
+        given.clear()
+        written = quote(str(value).lower() if isinstance(value, bool) else str(value), safe="")
+        address_from_url(
+            f"{STARTS.get(name, start)}?{CALLED.get(name, name)}={written}{NEEDS.get(name, '')}"
+        )
+        assert given[name] == READ_AS.get(str(value), value), name

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -163,3 +165,36 @@ def test_entity_tags_are_well_formed_and_differ_where_etags_do(one: str, other: 
     if {one, other} & set(tags):
         return  # a driver's etags either all come as entity tags, or none does
     assert (tags[0] == tags[1]) is (one == other)
+
+
+@pytest.mark.parametrize("etag", [None, ""])
+@pytest.mark.parametrize(
+    ("headers", "reading", "writing"),
+    [
+        ({"if_match": '"abc"'}, FAILED, FAILED),
+        ({"if_match": '""'}, FAILED, FAILED),
+        ({"if_match": "*"}, GO_ON, GO_ON),
+        ({"if_none_match": '"abc"'}, GO_ON, GO_ON),
+        ({"if_none_match": '""'}, GO_ON, GO_ON),
+        ({"if_none_match": 'W/""'}, GO_ON, GO_ON),
+        ({"if_none_match": "*"}, NOT_MODIFIED, FAILED),
+        ({"if_none_match": '""', "if_modified_since": SAME}, GO_ON, GO_ON),
+        ({"if_modified_since": SAME}, NOT_MODIFIED, GO_ON),
+    ],
+    ids=str,
+)
+def test_no_tag_names_an_object_without_one(
+    etag: Any, headers: dict[str, str], reading: Verdict, writing: Verdict
+) -> None:
+    bare = replace(INFO, etag=etag)
+    asked = conditions(**headers)
+    assert asked.verdict("GET", bare) is reading
+    assert asked.verdict("PUT", bare) is writing
+
+
+@pytest.mark.parametrize("etag", [None, ""])
+def test_range_of_an_object_without_a_tag_applies_by_date_alone(etag: Any) -> None:
+    bare = replace(INFO, etag=etag)
+    assert conditions(if_range=SAME).range_applies(bare)
+    for value in ('""', '"abc"', 'W/""', BEFORE, AFTER):
+        assert not conditions(if_range=value).range_applies(bare)

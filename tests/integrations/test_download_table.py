@@ -138,7 +138,8 @@ def rows(info: ObjectInfo) -> list[Row]:
             {
                 "content-type": "text/html",
                 "content-disposition": 'attachment; filename="p.html"',
-                "content-security-policy": "sandbox",
+                "content-security-policy": "default-src 'none'; sandbox",
+                "cache-control": "private",
                 "x-content-type-options": "nosniff",
             },
             b"<script>alert(1)</script>",

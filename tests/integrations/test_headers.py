@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from typing import Any
@@ -48,6 +49,7 @@ def test_object_is_described_in_full() -> None:
         "Content-Disposition": "inline",
         "Cache-Control": "max-age=5",
         "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": SANDBOX,
     }
 
 
@@ -57,6 +59,13 @@ def test_object_from_the_future_is_of_now() -> None:
     shown = parse_http_date(Presentation().of(early)["Last-Modified"])
     assert shown is not None
     assert shown <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize("etag", [None, ""])
+def test_object_without_an_etag_has_no_etag_field(etag: Any) -> None:
+    bare = replace(info(), etag=etag)
+    assert "ETag" not in Presentation().of(bare)
+    assert "ETag" not in Presentation().validators(bare)
 
 
 @pytest.mark.parametrize("text", ["日本", "é", "a\x01b", "a\x7f"])
@@ -89,41 +98,89 @@ ACTIVE = [
     "TEXT/HTML; charset=utf-8",
     "application/xhtml+xml",
     "image/svg+xml",
+    "video/x+xml",
     "text/xml",
     "application/xml",
     "application/rss+xml",
     "multipart/x-mixed-replace; boundary=x",
-    "nonsense",
-    "text/html,text/plain",
-    "*/*;",
-    "text/ html",
+    "application/zip",
+    "application/octet-stream",
 ]
 SCRIPTS = ["text/javascript", "application/javascript; v=1", "application/x-javascript",
            "text/ecmascript", "text/JavaScript1.5"]  # fmt: skip
+MALFORMED = [
+    "nonsense",
+    "text/html,text/plain",
+    "text/plain,text/html",
+    "text/plain;,text/html",
+    "text/plain ;,text/html",
+    "text/plain; charset=utf-8, text/html",
+    "image/png;a=b,image/svg+xml",
+    'text/plain;a="b,text/html',
+    'text/plain;a="b\\",text/html;c="',
+    "text/plain; a=b; A=c",
+    "text/plain; a = b",
+    "text/plain; a",
+    "text /plain",
+    "text/ plain",
+    "*/*;x",
+    "/plain",
+]
+OCTETS = "application/octet-stream"
+SANDBOX = "default-src 'none'; sandbox"
 
 
-@pytest.mark.parametrize("kind", ACTIVE[:-4] + SCRIPTS + ["nonsense", "text/html,text/plain"])
-def test_active_content_is_a_download(kind: str) -> None:
-    shown = Presentation().of(info("dir/page.x", content_type=kind, content_disposition="inline"))
-    assert shown["Content-Disposition"] == 'attachment; filename="page.x"'
-    assert shown["Content-Security-Policy"] == "sandbox"
+@pytest.mark.parametrize("kind", ACTIVE + SCRIPTS + MALFORMED)
+@pytest.mark.parametrize("stored", ["inline", "inline; filename=x.html", "nonsense,", "", None])
+def test_what_a_browser_might_run_is_a_download(kind: str, stored: str | None) -> None:
+    shown = Presentation().of(info("dir/page.x", content_type=kind, content_disposition=stored))
+    name = "x.html" if stored and "x.html" in stored else "page.x"
+    assert shown["Content-Disposition"] == f'attachment; filename="{name}"'
+    assert shown["Content-Security-Policy"] == SANDBOX
     assert shown["X-Content-Type-Options"] == "nosniff"
-    assert shown["Content-Type"] == ("application/octet-stream" if kind in SCRIPTS else kind)
+    assert shown["Content-Type"] == (OCTETS if kind in SCRIPTS + MALFORMED else kind)
 
 
-@pytest.mark.parametrize("kind", [*ACTIVE, *SCRIPTS])
-def test_active_content_that_is_trusted_is_what_it_is(kind: str) -> None:
+@pytest.mark.parametrize("kind", [*ACTIVE, *SCRIPTS, *MALFORMED])
+def test_object_that_is_trusted_is_what_it_is(kind: str) -> None:
     shown = Presentation(trusted=True).of(info(content_type=kind))
     assert shown["Content-Type"] == kind
+    assert shown["X-Content-Type-Options"] == "nosniff"
     assert not {"Content-Disposition", "Content-Security-Policy"} & shown.keys()
 
 
-@pytest.mark.parametrize("kind", ["image/png", "video/mp4", "text/plain", "application/json",
-                                  "application/pdf", "application/octet-stream"])  # fmt: skip
+@pytest.mark.parametrize("kind", ["image/png", "text/plain", "Text/Plain; charset=utf-8;",
+                                  "application/json", "application/pdf"])  # fmt: skip
 def test_passive_content_is_shown(kind: str) -> None:
     shown = Presentation().of(info(content_type=kind))
     assert shown["Content-Type"] == kind
-    assert not {"Content-Disposition", "Content-Security-Policy"} & shown.keys()
+    assert shown["Content-Security-Policy"] == SANDBOX
+    assert "Content-Disposition" not in shown
+
+
+@pytest.mark.parametrize("kind", ["audio/mpeg", 'video/mp4; codecs="avc1.42E01E, mp4a.40.2"'])
+def test_audio_and_video_are_played(kind: str) -> None:
+    shown = Presentation().of(info(content_type=kind))
+    assert shown["Content-Type"] == kind
+    sandbox = shown["Content-Security-Policy"].split("; ")[-1].split()
+    assert sandbox == ["sandbox", "allow-same-origin"]  # and no scripts
+    assert "Content-Disposition" not in shown
+
+
+def test_stored_name_is_kept_for_a_download() -> None:
+    said = "attachment; filename=\"a b.zip\"; filename*=UTF-8''%E2%82%AC.zip"
+    shown = Presentation().of(info(content_type="application/zip", content_disposition=said))
+    assert shown["Content-Disposition"] == (
+        "attachment; filename=\"_.zip\"; filename*=UTF-8''%E2%82%AC.zip"
+    )
+
+
+@pytest.mark.parametrize("whose", ["object", "service", None])
+def test_response_is_private_unless_it_is_said_otherwise(whose: str | None) -> None:
+    given = Presentation(cache_control="public, max-age=1" if whose == "service" else None)
+    obj = info(cache_control="public, max-age=1" if whose == "object" else None)
+    expected = "private" if whose is None else "public, max-age=1"
+    assert given.of(obj)["Cache-Control"] == given.validators(obj)["Cache-Control"] == expected
 
 
 @pytest.mark.parametrize(

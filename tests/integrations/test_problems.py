@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import asynccontextmanager
+from importlib import import_module
 from inspect import getmembers, isclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 from aiohttp import web
@@ -20,10 +22,14 @@ from tests.integrations.services import (
     serving,
 )
 from trove_async import Trove, TroveError, UnavailableError, errors
-from trove_async.drivers import MemoryDriver
+from trove_async.drivers import LocalDriver, MemoryDriver
 from trove_async.integrations import aiohttp as on_aiohttp
 from trove_async.integrations import starlette as on_starlette
 from trove_async.integrations._problems import PROBLEMS, problem_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
 
 both = pytest.mark.parametrize("framework", FRAMEWORKS)
 
@@ -204,6 +210,107 @@ async def test_aiohttp_app_opens_and_closes_its_store() -> None:
                 assert got.body == b"[]"
         with pytest.raises(errors.ClosedError):
             await app[on_aiohttp.STORE].list_buckets()
+
+
+@both
+async def test_app_makes_its_buckets_and_starts_twice_with_a_factory(
+    framework: str, tmp_path: Path
+) -> None:
+    """On the second start the bucket is there already."""
+    for _ in range(2):
+        async with app_running(framework, lambda: Trove(LocalDriver(tmp_path)), ["files"]) as port:
+            got = await ask_httpx(f"http://127.0.0.1:{port}/", "GET", [], None)
+            assert got.body == b"files"
+
+
+def starlette_app(store: Any, buckets: Sequence[str]) -> Starlette:
+    async def names(request: Request) -> Response:
+        found = await on_starlette.get_store(request).list_buckets()
+        return Response(",".join(bucket.name for bucket in found))
+
+    life = on_starlette.lifespan(store, buckets=buckets)
+    return Starlette(routes=[Route("/", names)], lifespan=life)
+
+
+@asynccontextmanager
+async def app_running(framework: str, store: Any, buckets: Sequence[str]) -> AsyncIterator[int]:
+    async def names(request: web.Request) -> web.Response:
+        found = await on_aiohttp.get_store(request).list_buckets()
+        return web.Response(text=",".join(bucket.name for bucket in found))
+
+    app = web.Application()
+    app.router.add_get("/", names)
+    app.cleanup_ctx.append(on_aiohttp.cleanup_ctx(store, buckets=buckets))
+    running = (
+        running_aiohttp(app)
+        if framework == "aiohttp"
+        else running_asgi(starlette_app(store, buckets))
+    )
+    async with running as port:
+        yield port
+
+
+@pytest.fixture
+def client_of(recwarn: pytest.WarningsRecorder) -> Callable[[Starlette], Any]:
+    """Return Starlette's TestClient, which in newer versions would rather have another httpx."""
+    module = import_module("starlette.testclient")
+    recwarn.clear()
+    client: Callable[[Starlette], Any] = module.TestClient
+    return client
+
+
+def test_client_may_start_an_app_twice_but_must_start_it(
+    client_of: Callable[[Starlette], Any],
+) -> None:
+    app = starlette_app(lambda: Trove(MemoryDriver()), ["files"])
+    for _ in range(2):
+        with client_of(app) as client:
+            assert client.get("/").text == "files"
+        with pytest.raises(RuntimeError, match=r"its lifespan has not run.*with TestClient"):
+            client_of(app).get("/")
+
+
+def test_mounted_app_with_a_lifespan_of_its_own_says_that_it_has_not_run(
+    client_of: Callable[[Starlette], Any],
+) -> None:
+    outer = Starlette(routes=[Mount("/in", starlette_app(Trove(MemoryDriver()), ["files"]))])
+    with client_of(outer) as client, pytest.raises(RuntimeError, match="the outer one"):
+        client.get("/in/")
+
+
+@pytest.mark.parametrize("state", ["open", "closed"])
+async def test_store_that_was_opened_before_says_to_pass_a_function(state: str) -> None:
+    store = await Trove(MemoryDriver()).__aenter__()
+    if state == "closed":
+        await store.aclose()
+    app = web.Application()
+    for entered, hook in (
+        (on_starlette.lifespan(store)(Starlette()), "lifespan"),
+        (asynccontextmanager(on_aiohttp.cleanup_ctx(store))(app), "cleanup_ctx"),
+    ):
+        with pytest.raises(errors.ClosedError, match=rf"opened once.*{hook}\(lambda: Trove"):
+            await entered.__aenter__()
+    await store.aclose()
+
+
+@both
+async def test_wrong_arguments_are_told(framework: str) -> None:
+    async def make() -> Trove:
+        return Trove(MemoryDriver())
+
+    made = make()
+    store: Any = lambda: made  # noqa: E731 - as a user who forgets that stores need no await
+    life = (
+        on_starlette.lifespan(store)(Starlette())
+        if framework == "starlette"
+        else asynccontextmanager(on_aiohttp.cleanup_ctx(store))(web.Application())
+    )
+    with pytest.raises(TypeError, match="a function that returns one, got <coroutine"):
+        await life.__aenter__()
+    made.close()
+    for hook in (on_starlette.lifespan, on_aiohttp.cleanup_ctx):
+        with pytest.raises(TypeError, match=r"\['files'\]"):
+            hook(Trove(MemoryDriver()), buckets="files")
 
 
 async def test_app_without_a_store_says_so() -> None:

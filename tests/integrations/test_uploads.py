@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import hashlib
+import inspect
 import json
+from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +27,7 @@ from tests.integrations.services import (
 )
 from trove_async import ObjectNotFoundError, Trove
 from trove_async.integrations import _taking
+from trove_async.integrations import aiohttp as on_aiohttp
 from trove_async.integrations import starlette as on_starlette
 from trove_async.integrations._conditions import entity_tag
 from trove_async.models import MiB
@@ -421,6 +425,29 @@ async def test_client_below_the_least_rate_is_dropped(
     assert fake.open_uploads == 0
 
 
+def test_clients_are_limited_unless_it_is_said_otherwise() -> None:
+    limits = _taking.Limits(max_size=None)
+    assert limits.min_rate is not None
+    assert limits.min_rate <= 1000
+    for verbs in (on_starlette, on_aiohttp):
+        parameter = inspect.signature(verbs.store_upload).parameters["min_rate"]
+        assert parameter.default == limits.min_rate
+
+
+@both
+async def test_client_that_stalls_is_dropped_by_default(
+    framework: str, store: Trove, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_taking, "GRACE", 0.05)
+    sent = request("PUT", "/files/o", ["Content-Length: 1000"], b"few")
+    async with serving(framework, store) as service:
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(sent)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+    assert await keys(store) == []
+
+
 def test_limits_make_sense() -> None:
     with pytest.raises(ValueError, match="max_size"):
         _taking.Limits(max_size=-1)
@@ -436,6 +463,108 @@ async def test_part_of_an_object_is_not_taken_for_the_whole(framework: str, stor
         )
         assert got.status == 400
     assert await keys(store) == []
+
+
+# -- digests -------------------------------------------------------------------------------------------
+
+
+def md5(body: bytes) -> str:
+    return b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+
+
+def sha(body: bytes, name: str = "sha-256") -> str:
+    digest = hashlib.new(name.replace("-", ""), body).digest()
+    return f"{name}=:{b64encode(digest).decode()}:"
+
+
+@both
+@pytest.mark.parametrize("body", [b"", b"small", BODY], ids=len)
+async def test_body_is_compared_with_its_digests(framework: str, body: bytes, store: Trove) -> None:
+    other = body + b"x"
+    right = [
+        ("Content-MD5", md5(body)),
+        ("Content-Digest", sha(body)),
+        ("Content-Digest", f"unknown=:AA==:, {sha(body, 'sha-512')};a=1,{sha(body)}"),
+        ("Content-Digest", "crc99=:AA==:"),
+        ("Content-Digest", f"md5=:{md5(body)}:"),
+    ]
+    wrong = [
+        ("Content-MD5", md5(other)),
+        ("Content-MD5", "AAAA"),
+        ("Content-MD5", "no base64"),
+        ("Content-MD5", ""),
+        ("Content-MD5", "\xff"),
+        ("Content-Digest", sha(other)),
+        ("Content-Digest", f"{sha(body)}, {sha(other, 'sha-512')}"),
+        ("Content-Digest", "sha-256=AAAA"),
+        ("Content-Digest", "sha-256"),
+        ("Content-Digest", "sha-256=:AAAA:"),
+    ]
+    async with serving(framework, store) as service:
+        for field in wrong:
+            got = await ask_raw(service, body, field)
+            assert (got.status, field) == (400, field)
+            assert field[0].encode() in got.body
+            assert await keys(store) == [], field
+        for field in right:
+            assert (await ask_raw(service, body, field)).status == 201, field
+            await store.delete("files", "o")
+
+
+async def ask_raw(service: Any, body: bytes, *fields: tuple[str, str]) -> Answered:
+    lines = [f"{name}: {value}" for name, value in fields]
+    sent = request("PUT", "/files/o", [*lines, f"Content-Length: {len(body)}"], body)
+    return parsed(await raw(service.port, sent))
+
+
+@both
+async def test_digest_of_a_form_is_that_of_the_whole_body(framework: str, store: Trove) -> None:
+    body = form((FILE, BODY), (NOTE, b"n"))
+    async with serving(framework, store) as service:
+        fields = [FORM, ("Content-Digest", sha(BODY))]
+        assert (await ask_httpx(service.url("o"), "POST", fields, body)).status == 400
+        assert await keys(store) == []
+        fields = [FORM, ("Content-Digest", sha(body))]
+        assert (await ask_httpx(service.url("o"), "POST", fields, body)).status == 201
+
+
+async def test_digest_of_a_body_that_was_decoded_is_refused(store: Trove) -> None:
+    packed = gzip.compress(b"text")
+    fields = [("Content-Encoding", "gzip"), ("Content-MD5", md5(packed))]
+    async with serving("aiohttp", store) as service:
+        got = await ask_httpx(service.url("o"), "PUT", fields, packed)
+        assert (got.status, b"cannot be checked" in got.body) == (400, True)
+    assert await keys(store) == []
+
+
+# -- types and names -----------------------------------------------------------------------------------
+
+
+@both
+async def test_malformed_type_is_stored_as_octets(framework: str, store: Trove) -> None:
+    async with serving(framework, store) as service:
+        for kind in ("text/plain;,text/html", "image/png;a=b,image/svg+xml", "nonsense"):
+            await ask_httpx(service.url("raw"), "PUT", [("Content-Type", kind)], b"x")
+            part = FILE.replace("image/png", kind)
+            await ask_httpx(service.url("form"), "POST", [FORM], form((part, b"x")))
+            for key in ("raw", "form"):
+                info = await store.head("files", key)
+                assert info.content_type == "application/octet-stream"
+
+
+@both
+async def test_part_with_an_extended_file_name_only_is_the_file(
+    framework: str, store: Trove
+) -> None:
+    part = "Content-Disposition: form-data; name=file; filename*=UTF-8''%e2%82%ac.png"
+    async with serving(framework, store) as service:
+        got = await ask_httpx(service.url("o"), "POST", [FORM], form((NOTE, b"n"), (part, b"x")))
+        assert got.status == 201
+        assert service.uploaded[-1].form == (("note", "n"),)
+        broken = part.replace("%e2", "%ff")
+        got = await ask_httpx(service.url("o"), "POST", [FORM], form((broken, b"x")))
+        assert got.status == 400
+    assert await store.read("files", "o") == b"x"
 
 
 # -- conditions ----------------------------------------------------------------------------------------

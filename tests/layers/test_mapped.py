@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
+from trove_async import Trove
 from trove_async.driver import AsyncDriver, Layer, ReadsInto
 from trove_async.drivers import MemoryDriver
 from trove_async.errors import (
@@ -31,6 +32,7 @@ from trove_async.models import (
     DeleteResult,
     GetOptions,
     ListOptions,
+    MiB,
     ObjectInfo,
     Page,
     Part,
@@ -41,7 +43,7 @@ from trove_async.models import (
 from trove_async.testing import DriverSuite, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -597,3 +599,70 @@ async def test_bucket_is_marked_beside_the_folders_where_none_can_be() -> None:
             await layer.delete_bucket("empty")
         with pytest.raises(InvalidNameError, match="kept for markers"):
             await layer.create_bucket(".trove")
+
+
+# -- what errors say of a logical bucket -----------------------------------------------------------
+
+
+@pytest.fixture
+async def inside() -> AsyncIterator[Trove]:
+    # As a URL that names a bucket, `s3://acme`, does it.
+    async with Trove(
+        Mapped(MemoryDriver(), into="acme"),
+        backends={"cold": Mapped(MemoryDriver(), buckets={"data": "acme-cold"})},
+    ) as store:
+        yield store
+
+
+@pytest.mark.parametrize("bucket", ["data", "acme"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda store, bucket: store.put(bucket, "key", b"body"),
+        lambda store, bucket: store.put(bucket, "key", bytes(9 * MiB)),
+        lambda store, bucket: store.read(bucket, "key"),
+        lambda store, bucket: store.head(bucket, "key"),
+        lambda store, bucket: store.delete(bucket, "key"),
+        lambda store, bucket: store.delete_many(bucket, ["key"]),
+        lambda store, bucket: store.list(bucket).all(),
+        lambda store, bucket: store.copy(bucket, "key", bucket, "other"),
+        lambda store, bucket: store.delete_bucket(bucket),
+    ],
+    ids=["put", "upload", "read", "head", "delete", "delete_many", "list", "copy", "delete_bucket"],
+)
+async def test_missing_bucket_is_said_to_be_logical_and_where(
+    inside: Trove, call: Callable[[Trove, str], Awaitable[object]], bucket: str
+) -> None:
+    await inside.create_bucket("other")  # so that the physical one exists
+    with pytest.raises(BucketNotFoundError) as caught:
+        await call(inside, bucket)
+    assert "buckets are logical ones, inside the bucket 'acme'" in str(caught.value)
+    assert f"'{bucket}" in str(caught.value)
+
+
+async def test_bucket_that_exists_is_said_to_be_logical_and_where(inside: Trove) -> None:
+    await inside.create_bucket("data")
+    with pytest.raises(BucketExistsError, match="inside the bucket 'acme'"):
+        await inside.create_bucket("data")
+
+
+async def test_missing_physical_bucket_is_named() -> None:
+    async with Trove(Mapped(PublicCloud(), into="acme")) as store:
+        with pytest.raises(BucketNotFoundError, match="inside the bucket 'acme'"):
+            await store.put("data", "key", b"body")
+        with pytest.raises(BucketNotFoundError, match="'acme' that buckets are mapped into does"):
+            await store.create_bucket("data")
+
+
+async def test_missing_object_says_nothing_of_the_physical_bucket(inside: Trove) -> None:
+    await inside.create_bucket("data")
+    with pytest.raises(ObjectNotFoundError) as caught:
+        await inside.head("data", "key")
+    assert "acme" not in str(caught.value)
+    assert caught.value.bucket == "data"
+
+
+async def test_bucket_with_a_physical_name_of_its_own_is_inside_none(inside: Trove) -> None:
+    with pytest.raises(BucketNotFoundError) as caught:
+        await inside.backend("cold").put("data", "key", b"body")
+    assert caught.value.inside is None

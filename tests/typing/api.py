@@ -10,6 +10,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, assert_type
 
 from trove_async import (
+    BackendInfo,
+    Bucket,
     BucketInfo,
     BufferPool,
     ByteRange,
@@ -63,6 +65,9 @@ async def made() -> None:
         assert_type(opened, Trove)
     assert_type(store.backend("cold"), Trove)
     assert_type(await store.aclose(), None)
+    assert_type(await store.open(), Trove)
+    assert_type(store.backends, Mapping[str, BackendInfo])
+    assert_type(store.backend("cold").bucket("b"), Bucket)
     assert_type(store.events.subscribe(print), Callable[[], None])
 
 
@@ -103,6 +108,8 @@ async def get(store: Trove) -> None:
     assert_type(await store.get_ranges("b", "k", [(0, 1), (2, None)]), Sequence[bytes])
     assert_type(await store.head("b", "k"), ObjectInfo)
     assert_type(await store.exists("b", "k"), bool)
+    assert_type(await store.head("b", "k", version_id="v"), ObjectInfo)
+    assert_type(await store.exists("b", "k", version_id="v"), bool)
 
 
 async def values(info: ObjectInfo) -> None:
@@ -148,6 +155,20 @@ async def changed(store: Trove, info: ObjectInfo) -> None:
     await store.delete_many("b", (key for key in ("k", "l")))
 
 
+async def bucket(data: Bucket, when: datetime) -> None:
+    assert_type(data.name, str)
+    assert_type(await data.put("k", b"", expires=when, content_language="de"), ObjectInfo)
+    async with data.get("k") as reader:
+        assert_type(reader, ObjectReader)
+    async for info in data.list():
+        assert_type(info, ObjectInfo)
+    async for entry in data.list(delimiter="/"):
+        assert_type(entry, ObjectInfo | Prefix)
+    assert_type(await data.copy("k", "l", dst_bucket=data, expires=""), ObjectInfo)
+    await data.copy("k", "l", expires="never")  # type: ignore[arg-type]  # a datetime, or "" for none
+    assert_type(await data.move("k", "l", source_backend="cold", source_version_id="v"), ObjectInfo)
+
+
 async def buckets(store: Trove) -> None:
     assert_type(await store.create_bucket("b", exist_ok=True, backends=["cold"]), None)
     await store.create_bucket("b", backends="all")
@@ -159,7 +180,8 @@ async def the_rest(store: Trove) -> None:
     assert_type(await store.explain("b", "k"), RouteDecision)
     assert_type(await store.health(), Mapping[str, Health])
     assert_type(await store.presign_get("b", "k", expires=60), str)
-    assert_type(await store.presign_put("b", "k"), str)
+    assert_type(await store.presign_put("b", "k", content_type="text/plain"), str)
+    assert_type(await store.presign_get("b", "k", version_id="v", response_content_type="a/b"), str)
 
 
 def told_progress(done: int, total: int | None) -> None:

@@ -15,9 +15,10 @@ from .fields import (
     range_header,
     retry_after,
 )
+from .proxies import check_proxy, transport_over
 from .reading import Opened, Reader
 from .seam import WINDOW, Answer, Origin, Streamed, Transport
-from .sockets import SocketTransport, transport_over
+from .sockets import SocketTransport
 
 __all__ = [
     "WINDOW",
@@ -29,6 +30,7 @@ __all__ = [
     "SocketTransport",
     "Streamed",
     "Transport",
+    "check_proxy",
     "content_range",
     "expires_of",
     "field_text",

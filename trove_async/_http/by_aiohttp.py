@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 from collections.abc import Sequence
 from contextlib import aclosing
+from socket import gaierror
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 import yarl
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from trove_async._secrets import disarmed
 from trove_async.errors import (
@@ -20,8 +23,10 @@ from trove_async.errors import (
     UnavailableError,
 )
 
-from .messages import early_success
+from .fields import field_text
+from .messages import MOST_INTERIM, early_success, no_http
 from .seam import WINDOW, all_of, size_of
+from .unreachable import unreachable
 
 if TYPE_CHECKING:
     import ssl
@@ -73,6 +78,7 @@ class AiohttpTransport:
             read_bufsize=WINDOW,
             proxy=proxy,
             middlewares=(_once,),
+            response_class=_Response,
             **_LIMITS,
         )
 
@@ -88,35 +94,30 @@ class AiohttpTransport:
     ) -> Answer:
         """Send a request. See `Transport.send`."""
         body = _Body(views, self._idle) if views else None
-        sending = self._session.request(
-            method,
-            yarl.URL(origin.url + target, encoded=True),
-            headers=headers,
-            data=body,
-            allow_redirects=False,
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                sock_connect=self._connect,
-                sock_read=None if patient else self._first_byte,
-            ),
-        )
+        url = yarl.URL(origin.url + target, encoded=True)
+        sending = self._respond(method, url, headers, body, patient=patient)
         del headers  # a traceback that is recorded with its variables would show the credentials
         try:
             response = await sending
         except BaseException as error:
             if body is not None:
                 body.abort()
-            failure = _failure(error, body)
+            failure = _failure(error, origin.address, body)
             if failure is None:
                 raise
         else:
-            return self._answer(response, body, patient=patient)
+            return self._answer(response, body, origin, patient=patient)
         # Outside `except`: aiohttp's errors hold the request's headers and a proxy's password, and
         # the one that is being handled would become the context.
         raise failure
 
     def _answer(
-        self, response: aiohttp.ClientResponse, body: _Body | None, *, patient: bool
+        self,
+        response: aiohttp.ClientResponse,
+        body: _Body | None,
+        origin: Origin,
+        *,
+        patient: bool,
     ) -> Answer:
         if body is not None and not body.written and response.status < 300:  # noqa: PLR2004
             body.abort()
@@ -128,7 +129,45 @@ class AiohttpTransport:
             if protocol is not None:
                 protocol.read_timeout = self._idle
                 protocol.start_timeout()
-        return _AiohttpAnswer(response, body)
+        return _AiohttpAnswer(response, body, self._idle, origin, patient=patient)
+
+    async def _respond(
+        self,
+        method: str,
+        url: yarl.URL,
+        headers: Mapping[str, str],
+        body: _Body | None,
+        *,
+        patient: bool,
+    ) -> aiohttp.ClientResponse:
+        """Return the response once its head is complete.
+
+        The head has a deadline of its own: `sock_read` begins anew with each byte that arrives.
+        """
+        async with asyncio.timeout(None) as deadline:
+            if body is not None and not patient:
+                body.limits(deadline, self._first_byte)
+            elif not patient:
+                now = asyncio.get_running_loop().time()
+                deadline.reschedule(now + self._connect + self._first_byte)
+            sending = self._session.request(
+                method,
+                url,
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(
+                    total=None,
+                    connect=self._connect,  # all of it, a proxy's response included
+                    sock_connect=self._connect,
+                    sock_read=None if patient else self._first_byte,
+                ),
+            )
+            del headers  # as in `send`
+            response = await sending
+            if body is not None:
+                body.limits(None, 0.0)
+            return response
 
     async def aclose(self) -> None:
         """Close all connections. See `Transport.aclose`."""
@@ -142,9 +181,32 @@ async def _once(
     try:
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        failure = _failure(error)
+        failure = _failure(error, f"{request.url.host}:{request.url.port}")
         assert failure is not None  # noqa: S101 - both are in the table
     raise failure
+
+
+class _Response(aiohttp.ClientResponse):
+    """A response that few interim responses may come before."""
+
+    async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Read the head. aiohttp skips interim responses without a limit."""
+        protocol = connection.protocol
+        assert protocol is not None  # noqa: S101 - a new connection has one
+        read, seen = protocol.read, 0
+
+        async def counted() -> Any:  # noqa: ANN401 - what aiohttp has read
+            nonlocal seen
+            seen += 1
+            if seen > MOST_INTERIM + 1:
+                raise no_http(f"more than {MOST_INTERIM} interim responses")
+            return await read()
+
+        protocol.read = counted  # type: ignore[method-assign] # `start` asks for one head after the other
+        try:
+            return await super().start(connection)
+        finally:
+            del protocol.read
 
 
 class _Body(aiohttp.Payload):
@@ -160,8 +222,20 @@ class _Body(aiohttp.Payload):
         self._views = views
         self.failure: Exception | None = None
         self._idle = idle
-        self._writer: AbstractStreamWriter | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._deadline: asyncio.Timeout | None = None
+        self._first_byte = 0.0
         self.written = False
+
+    def limits(self, deadline: asyncio.Timeout | None, first_byte: float) -> None:
+        """Set the deadline that begins when the body has been written; None: there is none."""
+        self._deadline, self._first_byte = deadline, first_byte
+
+    def _ended(self) -> None:
+        self.written = True
+        if self._deadline is not None and not self._deadline.expired():
+            now = asyncio.get_running_loop().time()
+            self._deadline.reschedule(now + self._first_byte)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         """Return the body as text: part of what a payload has to offer."""
@@ -171,11 +245,11 @@ class _Body(aiohttp.Payload):
 
     async def write(self, writer: AbstractStreamWriter) -> None:
         """Write the body, waiting whenever the socket takes no more, but not for ever."""
-        self._writer = writer
+        self._transport = writer.transport  # now: once it fails, aiohttp lets go of it
         views = self._views
         if isinstance(views, Sequence) and len(views) == 1 and len(views[0]) <= WINDOW:
             await writer.write(views[0])
-            self.written = True
+            self._ended()
         else:
             clock = asyncio.get_running_loop().time
             pieces = self._held(views) if isinstance(views, Sequence) else self._read(views)
@@ -187,7 +261,7 @@ class _Body(aiohttp.Payload):
                     left -= len(piece)
                     if not left:  # and not behind the last piece's end: it is answered by then
                         await writer.drain()
-                        self.written = True
+                        self._ended()
 
     async def _held(self, views: Sequence[memoryview]) -> AsyncGenerator[memoryview | bytes]:
         for view in views:
@@ -211,9 +285,7 @@ class _Body(aiohttp.Payload):
         Closing it would not do: what a socket has not taken yet is still sent before it is closed,
         and newer Pythons keep views of it rather than copies.
         """
-        if self._writer is None:
-            return
-        transport = self._writer.transport
+        transport = self._transport
         if transport is not None and not (self.written and transport.get_write_buffer_size() == 0):
             transport.abort()
 
@@ -221,16 +293,38 @@ class _Body(aiohttp.Payload):
 class _AiohttpAnswer:
     """An `Answer` from aiohttp."""
 
-    __slots__ = ("_at", "_body", "_content", "_response", "_rest", "headers", "status")
+    __slots__ = (
+        "_at",
+        "_body",
+        "_content",
+        "_grace",
+        "_idle",
+        "_origin",
+        "_response",
+        "_rest",
+        "headers",
+        "status",
+    )
 
-    def __init__(self, response: aiohttp.ClientResponse, body: _Body | None) -> None:
+    def __init__(
+        self,
+        response: aiohttp.ClientResponse,
+        body: _Body | None,
+        idle: float,
+        origin: Origin,
+        *,
+        patient: bool,
+    ) -> None:
         self._response = response
+        self._grace = math.inf if patient else idle
+        self._idle = idle
+        self._origin = origin
         self._content = response.content
         self._body = body
         self._rest = b""  # of what was received at a time; read up to `_at`
         self._at = 0
         self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
+        self.headers: Mapping[str, str] = _readable(response.headers)
 
     async def read(self, size: int) -> bytes:
         """Return the next bytes: what was received at a time, not copied. See `Answer.read`."""
@@ -252,7 +346,7 @@ class _AiohttpAnswer:
 
     async def read_all(self, limit: int) -> bytes:
         """Return what is left. See `Answer.read_all`."""
-        return await all_of(self, limit)
+        return await all_of(self, limit, self._grace, self._origin)
 
     async def _next(self) -> bytes:
         if self._at == len(self._rest):
@@ -269,11 +363,13 @@ class _AiohttpAnswer:
         content = self._content
         try:
             # Not `read(n)`, which copies, and lets as much as it is asked for pile up unread.
-            data, _ = await content.readchunk()
-            while not data and not content.at_eof():
+            # Chunk sizes and trailers are bytes as well, to `sock_read`, and may never end.
+            async with asyncio.timeout(self._idle):
                 data, _ = await content.readchunk()
+                while not data and not content.at_eof():
+                    data, _ = await content.readchunk()
         except Exception as error:
-            failure = _failure(error)
+            failure = _failure(error, self._origin.address)
             if failure is None:
                 raise
         else:
@@ -288,44 +384,66 @@ class _AiohttpAnswer:
         self._response.close()
 
 
+def _readable(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
+    """Return headers as `parse_head` reads them: aiohttp keeps bytes that are not UTF-8."""
+    if all(map(str.isascii, headers.values())):
+        return headers
+    readable = CIMultiDict(
+        (name, field_text(value))
+        for name, value in headers.items()
+        if name.lower() != "etag" or field_text(value) == value
+    )
+    return CIMultiDictProxy(readable)
+
+
 _FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], bool, str], ...]] = (
-    # The first that fits; whether another try may help.
-    (aiohttp.ClientConnectorCertificateError, ConfigError, False, "its certificate is not trusted"),
+    # The first that fits; whether another attempt may help. Failed connections are not among them.
     (aiohttp.ServerFingerprintMismatch, ConfigError, False, "its certificate is another one"),
-    (aiohttp.ClientConnectorDNSError, UnavailableError, True, "its host's name has no address"),
-    (aiohttp.ClientConnectorSSLError, UnavailableError, True, "no TLS could be agreed upon"),
-    (aiohttp.ConnectionTimeoutError, TimedOutError, True, "no connection came about in time"),
-    (aiohttp.ClientConnectorError, UnavailableError, True, "no connection came about"),
     (aiohttp.ServerTimeoutError, TimedOutError, True, "nothing arrived in time"),
     (aiohttp.ClientHttpProxyError, UnavailableError, True, "the proxy refused"),
-    (aiohttp.ClientResponseError, UnavailableError, True, "what it answered is no HTTP"),
+    (aiohttp.ClientResponseError, UnavailableError, True, "its response is no HTTP"),
     (aiohttp.ClientPayloadError, UnavailableError, True, "the body broke off"),
     (aiohttp.InvalidURL, ConfigError, False, "the address is no URL"),
+    (aiohttp.ServerDisconnectedError, UnavailableError, True, "it closed the connection"),
     (aiohttp.ClientConnectionError, UnavailableError, True, "the connection broke"),
     (aiohttp.ClientError, BackendError, False, "the request could not be sent"),
-    (TimeoutError, TimedOutError, True, "the server took no more in time"),
+    (TimeoutError, TimedOutError, True, "no progress in time"),
     (OSError, UnavailableError, True, "the connection broke"),
 )
 
 
-def translated(error: BaseException) -> TroveError | None:
+def translated(error: BaseException, address: str = "the server") -> TroveError | None:
     """Return what a failure of aiohttp's is here; None: it is none of its.
 
     For an SDK that lets such failures through.
+
+    Args:
+        error: The failure.
+        address: Host and port of the server.
     """
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return unreachable(error.certificate_error, f"{error.host}:{error.port}")
+    if isinstance(error, aiohttp.ClientConnectorError):
+        proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
+        named = f"{'the proxy ' if proxy else ''}{_bracketed(error.host)}:{error.port}"
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            return unreachable(gaierror(error.errno or 0, error.strerror), named)
+        return unreachable(error.os_error, named)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return unreachable(TimeoutError(), address)
     for kind, ours, retryable, message in _FAILURES:
         if isinstance(error, kind):
-            return ours(f"the server cannot be used: {message}", retryable=retryable)
+            return ours(f"{address} cannot be used: {message}", retryable=retryable)
     return None
 
 
-def _failure(error: BaseException, body: _Body | None = None) -> Exception | None:
+def _failure(error: BaseException, address: str, body: _Body | None = None) -> Exception | None:
     """Return what to raise for a failed request, outside `except`; None: the error itself."""
     if body is not None and body.failure is not None and isinstance(error, Exception):
         return body.failure
     if isinstance(error, TroveError):
         return error.with_traceback(None)  # raised in `_once`, and come through aiohttp's frames
-    failure = translated(error)
+    failure = translated(error, address)
     if failure is not None:
         failure.__cause__ = system_error(error)
     return failure
@@ -343,3 +461,7 @@ def system_error(error: BaseException) -> BaseException | None:
             return None
         error = error.__cause__
     return disarmed(error)
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

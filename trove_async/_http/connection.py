@@ -9,6 +9,7 @@ it happens.
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from trove_async.errors import TimedOutError, UnavailableError
@@ -16,6 +17,7 @@ from trove_async.models import KiB
 
 from .messages import (
     CHUNKED,
+    MOST_INTERIM,
     body_length,
     early_success,
     keeps_alive,
@@ -53,6 +55,9 @@ IDLE: Final = 60.0
 _LINE: Final = 4 * KiB
 """Bytes of a line between the chunks of a body."""
 
+_TRAILERS: Final = 16 * KiB
+"""Bytes of all trailers of a body: the library uses none of them."""
+
 _INTERIM: Final = b"HTTP/1.1 1"
 
 _BODILESS: Final = frozenset((204, 304))  # RFC 9110, 6.4.1
@@ -73,11 +78,16 @@ class Connection(asyncio.BufferedProtocol):
 
     Attributes:
         origin: Where it leads.
+        timeout: Its first_byte and idle are kept.
         closed: Whether the server closed it, having sent all that it wanted to.
+        patient: Whether only the caller limits how long the response may take.
     """
 
-    def __init__(self, home: Home, origin: Origin, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, home: Home, origin: Origin, loop: asyncio.AbstractEventLoop, timeout: Timeout
+    ) -> None:
         self.origin = origin
+        self.timeout = timeout
         self._home = home
         self._loop = loop
         self._window = bytearray(_WINDOW)
@@ -93,8 +103,13 @@ class Connection(asyncio.BufferedProtocol):
         self._busy = False
         self._began = False  # to answer
         self._sent = True
-        self._patient = False
+        self.patient = False
+        self._interim = 0  # responses that came before the response to the current request
+        # What `look` measures from: the last progress. While a head, or a line of the framing, is
+        # awaited, arriving bytes are no progress: one byte at a time it would never end.
         self._active = loop.time()
+        self._in_body = False  # and arriving bytes are progress
+        self._in_line = False  # of a body's framing
         self._arrival: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None] = loop.create_future()
@@ -114,8 +129,12 @@ class Connection(asyncio.BufferedProtocol):
         return self._view[self._end :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        self._active = self._loop.time()
-        self._began = True
+        if self._in_body:
+            self._active = self._loop.time()
+        elif not self._began:
+            self._began = True
+            if self.patient and self._sent:
+                self._active = self._loop.time()  # the head has to be complete `first_byte` later
         if self._target is not None:
             self._filled += nbytes
             if self._filled < len(self._target) and not self._hurried:
@@ -130,11 +149,12 @@ class Connection(asyncio.BufferedProtocol):
 
     def eof_received(self) -> bool:
         self.closed = self._ended is None
-        self._fail(UnavailableError("the server closed the connection"))
+        self._fail(UnavailableError(f"{self.origin.address} closed the connection"))
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        error = UnavailableError("the connection broke")
+        how = "was reset" if isinstance(exc, ConnectionResetError) else "broke"
+        error = UnavailableError(f"the connection to {self.origin.address} {how}")
         error.__cause__ = exc
         self._fail(error)
         self._home.forget(self)
@@ -166,24 +186,28 @@ class Connection(asyncio.BufferedProtocol):
         self.abort()
         return self._gone
 
-    def look(self, now: float, timeout: Timeout) -> None:
+    def look(self, now: float) -> None:
         """Fail what waits for too long."""
         since = now - self._active
         if not self._busy:
             if since > IDLE:
                 self.abort()
-        elif self._patient and self._sent and not self._began:
+        elif self.patient and self._sent and not self._began:
             return  # whoever waits for the answer knows how long
         elif self._arrival is not None or self._room is not None:
-            limit = timeout.idle if self._began or not self._sent else timeout.first_byte
+            limit, what = self.timeout.idle, "sent nothing more of its response"
+            if self._room is not None:
+                what = "took no more of the request"
+            elif not self._in_line and not self._in_body:
+                limit, what = self.timeout.first_byte, "sent no complete response head"
             if since > limit:
-                what = "nothing arrived" if self._sent else "it took no more of the request"
-                self._fail(TimedOutError(f"the server cannot be used: {what} for {limit:g} s"))
+                self._fail(TimedOutError(f"{self.origin.address} {what} for {limit:g} s"))
                 self.abort()
 
     def done(self, *, reusable: bool) -> None:
         """Take it back from an answer that nobody reads any more."""
         self._busy = False
+        self._active = self._loop.time()
         if reusable and self._sent and self.fresh and not self._transport.get_write_buffer_size():
             self._listen()  # for its end
             self._home.put_back(self)
@@ -201,9 +225,7 @@ class Connection(asyncio.BufferedProtocol):
         self, head: Secret[bytes], views: Sequence[memoryview], size: int, *, patient: bool
     ) -> None:
         """Send a request, to its end or until the server answers."""
-        self._patient = patient
-        self._busy, self._began, self._sent = True, False, False
-        self._active = self._loop.time()
+        self._begin(patient=patient)
         if size <= _JOINED:
             self._transport.write(b"".join((head.reveal(), *views)) if size else head.reveal())
         else:
@@ -213,11 +235,18 @@ class Connection(asyncio.BufferedProtocol):
                     return  # an answer that does not wait for the body is a refusal
                 self._transport.write(piece)
         self._sent = True
+        self._active = self._loop.time()
+
+    def _begin(self, *, patient: bool) -> None:
+        self.patient = patient
+        self._busy, self._began, self._sent = True, False, False
+        self._in_body = self._in_line = False
+        self._interim = 0
+        self._active = self._loop.time()
 
     async def send_streamed(self, head: Secret[bytes], body: Streamed) -> None:
         """Send a request whose body is read meanwhile, to its end or until the server answers."""
-        self._patient = False
-        self._busy, self._began, self._sent = True, False, False
+        self._begin(patient=False)
         self._transport.write(head.reveal())
         async with body.pieces() as pieces:
             async for view in pieces:
@@ -230,6 +259,7 @@ class Connection(asyncio.BufferedProtocol):
                 if self._full:
                     return  # it is answered already, and a loop may keep the view
         self._sent = True
+        self._active = self._loop.time()
 
     async def _has_room(self) -> bool:
         """Wait until the socket has taken what it was given; False: no more is to be sent."""
@@ -244,7 +274,7 @@ class Connection(asyncio.BufferedProtocol):
             if at < 0:
                 return False  # it is under way
             self._advance(at + 4 - self._start)
-            self._began = self._end > 0
+            self._pass_interim()
         return self._began
 
     async def _for_room(self) -> None:
@@ -258,10 +288,14 @@ class Connection(asyncio.BufferedProtocol):
 
     async def answer(self, method: str) -> SocketAnswer:
         """Return the answer once its head is there."""
+        if not self._sent:  # it began early: its head has the time that it has after a request
+            self._active = self._loop.time()
         while True:
             status, version, headers = parse_head(await self._up_to(b"\r\n\r\n", _WINDOW))
             if status >= 200:  # noqa: PLR2004 - RFC 9110, 15.2: those below come before the answer
                 break
+            self._pass_interim()
+        self._in_body = True
         if not self._sent and status < 300:  # noqa: PLR2004 - RFC 9110, 15.3: a success
             raise early_success()
         if method == "HEAD" or status in _BODILESS:
@@ -269,6 +303,12 @@ class Connection(asyncio.BufferedProtocol):
         else:
             length = body_length(headers)
         return SocketAnswer(self, status, headers, length, keep=keeps_alive(version, headers))
+
+    def _pass_interim(self) -> None:
+        self._interim += 1
+        if self._interim > MOST_INTERIM:
+            raise no_http(f"more than {MOST_INTERIM} interim responses")
+        self._began = self._end > 0
 
     async def _up_to(self, mark: bytes, limit: int) -> bytes:
         """Return what comes before the next `mark`, and go on behind it."""
@@ -285,9 +325,19 @@ class Connection(asyncio.BufferedProtocol):
         self._advance(at + len(mark) - self._start)
         return found
 
-    async def line(self) -> bytes:
-        """Return the next line."""
-        return await self._up_to(b"\r\n", _LINE)
+    async def line(self, limit: int = _LINE, *, more: bool = False) -> bytes:
+        """Return the next line, which has to be complete within the idle timeout.
+
+        Args:
+            limit: Bytes that it may have.
+            more: Whether that time began with the line before.
+        """
+        if not more:
+            self._active = self._loop.time()
+        self._in_body, self._in_line = False, True
+        line = await self._up_to(b"\r\n", limit)
+        self._in_body, self._in_line = True, False
+        return line
 
     async def arrival(self) -> None:
         """Wait until more has arrived.
@@ -298,7 +348,8 @@ class Connection(asyncio.BufferedProtocol):
         if self._ended is not None:
             raise self._ended
         self._listen()
-        self._active = self._loop.time()
+        if self._in_body:
+            self._active = self._loop.time()
         self._arrival = self._loop.create_future()
         try:
             await self._arrival
@@ -425,7 +476,9 @@ class SocketAnswer:
 
     async def read_all(self, limit: int) -> bytes:
         """Return what is left. See `Answer.read_all`."""
-        return await all_of(self, limit)
+        connection = self._open()
+        grace = math.inf if connection.patient else connection.timeout.idle
+        return await all_of(self, limit, grace, connection.origin)
 
     def close(self) -> None:
         """Give the connection back, or close it. See `Answer.close`."""
@@ -445,10 +498,18 @@ class SocketAnswer:
         self._inside = True
         if not self._left:
             self._way = 0
-            while await connection.line():
-                pass  # trailers, which nobody asked for
+            await self._skip_trailers(connection)
         self._keep = keep
         return self._left > 0
+
+    async def _skip_trailers(self, connection: Connection) -> None:
+        left = _TRAILERS
+        line = await connection.line()
+        while line:
+            left -= len(line) + 2
+            if left < 0:
+                raise no_http(f"more than {_TRAILERS} bytes of trailers")
+            line = await connection.line(more=True)
 
     async def _arrival(self, connection: Connection) -> None:
         try:

@@ -24,6 +24,14 @@ _IMF_DATE = re.compile(
 )
 
 
+_LONGEST_DATE: Final = 64
+"""Characters. A date in words, with a comment behind it, has 40."""
+
+
+_WAIT_DIGITS: Final = 9
+"""Digits of a Retry-After: thirty years."""
+
+
 @lru_cache(maxsize=64)  # thousands of answers have one Date
 def http_date(text: str) -> datetime:
     """Return the moment that an HTTP date names, in UTC.
@@ -33,8 +41,12 @@ def http_date(text: str) -> datetime:
     """
     found = _IMF_DATE.fullmatch(text)  # RFC 9110, 5.6.7: what servers write
     try:
+        if len(text) > _LONGEST_DATE:
+            raise ValueError("no date is so long")  # noqa: TRY301 - told below
         if found is None:  # what else they may
-            return parsedate_to_datetime(text).astimezone(UTC)
+            date = parsedate_to_datetime(text)
+            # "-0000" is UTC, too (RFC 5322, 3.3), and would be taken for this machine's zone.
+            return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
         day, month, year, hour, minute, second = found.groups()
         return datetime(
             int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=UTC
@@ -83,7 +95,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds of a Retry-After, which may be a moment (RFC 9110, 10.2.3)."""
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
-        return float(value)
+        return float(value) if len(value) <= _WAIT_DIGITS else float("9" * _WAIT_DIGITS)
     try:
         wait = http_date(value) - http_date(headers.get("date", ""))
     except ValueError:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, TypeAlias
 
-from trove_async.errors import BackendError, ClosedError, UnavailableError
+from trove_async.errors import BackendError, ClosedError, IntegrityError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
 
     from trove_async.models import GetOptions, ObjectInfo
+
+
+_OF_NOTHING: Final = "AAAAAA=="
+"""The CRC-32C of no bytes, in base64."""
 
 
 class Body(Protocol):
@@ -88,6 +92,11 @@ class Reader:
         if self.range != wanted:
             raise BackendError(
                 f"bytes {wanted} were asked for, and the service sends bytes {self.range}"
+            )
+        # The engine compares a checksum with the last byte: here there is none.
+        if not size and self.info.checksums.get("crc32c", _OF_NOTHING) != _OF_NOTHING:
+            raise IntegrityError(
+                "the body is empty, and its recorded crc32c is not that of nothing"
             )
 
     async def __aexit__(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 import yarl
 
-from trove_async.errors import ConfigError, IntegrityError
+from trove_async.errors import ConfigError, IntegrityError, TimedOutError
 from trove_async.models import KiB
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 WINDOW: Final = 256 * KiB
 """Bytes that are received, or handed to a socket, at a time: an answer's body holds twice as much."""
+
+LEAST_RATE: Final = 16 * KiB
+"""Bytes a second that a document (a page of a listing, an error, a token) comes with at least."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -30,6 +34,7 @@ class Origin:
         host: A name, or an address (an IPv6 one in brackets).
         port: Its port.
         authority: The Host header's value: the port is in it unless it is the scheme's own.
+        address: Host and port, for messages.
         url: The origin as a URL, without a slash at its end.
     """
 
@@ -37,12 +42,14 @@ class Origin:
     host: str
     port: int
     authority: str = field(init=False, compare=False, repr=False)
+    address: str = field(init=False, compare=False, repr=False)
     url: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         own = self.port == _PORTS[self.scheme]
         authority = self.host if own else f"{self.host}:{self.port}"
         object.__setattr__(self, "authority", authority)
+        object.__setattr__(self, "address", f"{self.host}:{self.port}")
         object.__setattr__(self, "url", f"{self.scheme}://{authority}")
 
     @classmethod
@@ -101,6 +108,7 @@ class Answer(Protocol):
 
         Raises:
             IntegrityError: There are more than `limit` bytes.
+            TimedOutError: They come more slowly than `LEAST_RATE`, `Timeout.idle` aside.
         """
         ...
 
@@ -153,7 +161,8 @@ class Transport(Protocol):
             headers: All that is sent but Host and Content-Length.
             views: The body.
             patient: Whether the answer may begin as late as the caller waits for it: what was sent
-                takes the server long, and no `Timeout.first_byte` counts.
+                takes the server long, and no `Timeout.first_byte` counts. Nor does `LEAST_RATE`
+                then: servers send blanks while they work.
 
         Raises:
             UnavailableError: No connection, or it broke before the answer. TimedOutError: no
@@ -171,13 +180,32 @@ def size_of(body: Sequence[memoryview] | Streamed) -> int:
     return sum(map(len, body)) if isinstance(body, Sequence) else body.size
 
 
-async def all_of(answer: Answer, limit: int) -> bytes:
-    """Return what is left of an answer's body: how a transport does `Answer.read_all`."""
-    pieces: list[bytes] = []
-    left = limit
-    while piece := await answer.read(WINDOW):
-        left -= len(piece)
-        if left < 0:
+async def all_of(answer: Answer, limit: int, grace: float, origin: Origin) -> bytes:
+    """Return what is left of an answer's body: how a transport does `Answer.read_all`.
+
+    Args:
+        answer: What to read.
+        limit: The most bytes that it may have.
+        grace: Seconds that the body may take beyond those that `LEAST_RATE` allows for its bytes.
+        origin: For the message.
+    """
+    first = await answer.read(WINDOW)
+    piece = await answer.read(WINDOW) if first else first
+    if not piece and len(first) <= limit:
+        return first  # nearly all are: nothing is copied, and no clock is read
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    body = bytearray(first)  # one buffer: a hostile server's chunks have one byte each
+    while True:
+        body += piece
+        if len(body) > limit:
             raise IntegrityError(f"the answer has more than {limit} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
+        if not piece:
+            return bytes(body)
+        # Each read ends within the idle timeout, so this is looked at often enough.
+        if clock() - began > grace + len(body) / LEAST_RATE:
+            raise TimedOutError(
+                f"{origin.address} sends its response too slowly: "
+                f"{len(body)} bytes in {clock() - began:.3g} s"
+            )
+        piece = await answer.read(WINDOW)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -11,17 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from trove_async._concurrency import OwnedTask
 from trove_async._secrets import Secret
-from trove_async.errors import ConfigError, TimedOutError, UnavailableError
+from trove_async.errors import UnavailableError
 
-from .by_aiohttp import AiohttpTransport
 from .connection import IDLE, Connection
 from .messages import request_head
 from .seam import size_of
+from .unreachable import unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from trove_async.errors import TroveError
     from trove_async.models import Timeout
 
     from .connection import SocketAnswer
@@ -137,15 +135,15 @@ class SocketTransport:
         try:
             async with asyncio.timeout(self._timeout.connect):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self, origin, loop),
+                    lambda: Connection(self, origin, loop, self._timeout),
                     host,
                     origin.port,
                     ssl=tls,
                     server_hostname=host if secure else None,
                     **_EYEBALLS if several else {},
                 )
-        except (OSError, ssl.CertificateError) as error:  # TimeoutError and SSLError are OSErrors
-            raise _unconnected(error) from error
+        except (OSError, UnicodeError) as error:  # TimeoutError and SSLError are OSErrors
+            raise unreachable(error, origin.address) from error
         self._connections.add(connection)
         if self._closed:
             connection.abort()
@@ -165,7 +163,7 @@ class SocketTransport:
         self._sweep = None
         now = loop.time()
         for connection in list(self._connections):
-            connection.look(now, self._timeout)
+            connection.look(now)
         if self._connections:
             self._sweep = loop.call_later(self._every, self._look, loop)
 
@@ -176,24 +174,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _unconnected(error: Exception) -> TroveError:
-    if isinstance(error, ssl.CertificateError):
-        return ConfigError("the server cannot be used: its certificate is not trusted")
-    if isinstance(error, TimeoutError):
-        return TimedOutError("the server cannot be used: no connection came about in time")
-    if isinstance(error, socket.gaierror):
-        return UnavailableError("the server cannot be used: its host's name has no address")
-    if isinstance(error, ssl.SSLError):
-        return UnavailableError("the server cannot be used: no TLS could be agreed upon")
-    return UnavailableError("the server cannot be used: no connection came about")
-
-
-def transport_over(
-    timeout: Timeout, *, tls: ssl.SSLContext | None, proxy: str | None
-) -> SocketTransport | AiohttpTransport:
-    """Return what sends requests: over sockets of our own, or, through a proxy, by aiohttp."""
-    if proxy is None:
-        return SocketTransport(timeout, tls=tls)
-    return AiohttpTransport(timeout, tls=tls, proxy=proxy)

@@ -6,26 +6,31 @@ A driver's module, and the SDK that it needs, is imported when its name is first
 =======================  ==========================================  ==============================
 URL                      backend                                     options
 =======================  ==========================================  ==============================
-``file:///abs/olute``    `LocalDriver` on that directory             ``fsync``, ``mkdir``
+``file:///abs/olute``    `LocalDriver` on that directory             ``fsync``, ``file_mode``, …
 ``local:///abs/olute``   the same                                    the same
 ``local://./rel/ative``  one below the working directory             the same
-``mem://``               `MemoryDriver`, empty, of its own           none
-``memory://``            the same                                    none
+``mem://``               `MemoryDriver`, empty, of its own           ``parallel_parts``, …
+``memory://``            the same                                    the same
 ``s3://BUCKET/PREFIX``   `S3Driver`, everything in that bucket       ``region``, ``endpoint``, …
 ``s3://ID:KEY@REGION/``  `S3Driver`, signing with these keys         ``endpoint``, …
 ``gcs://BUCKET/PREFIX``  `GCSDriver`, everything in that bucket      ``credentials``, …
 ``gs://BUCKET/PREFIX``   the same                                    the same
 =======================  ==========================================  ==============================
 
+The options of a directory are ``fsync``, ``mkdir``, ``file_mode`` and ``dir_mode`` (permissions in
+octal, ``file:///srv/objects?file_mode=0640&dir_mode=0750``), ``threads``, ``max_reads`` and
+``max_writes``.
+
 What an ``s3`` URL calls a region looks like one (``eu-west-1``); a bucket may follow it
 (``s3://eu-west-1/BUCKET/PREFIX``), and keys may stand before either. Without keys the SDK's usual
 chain has them. More options: ``path_style=true``, ``profile``, ``role_arn``, ``dialect``,
-``payload_signing``, ``expected_bucket_owner`` and ``max_connections``; a secret with a ``/``, ``?``
-or ``#`` is written with ``%2F``, ``%3F`` or ``%23``.
+``storage_class``, and every other argument of `S3Driver` that is text, a number or a switch; a secret
+with a ``/``, ``?`` or ``#`` is written with ``%2F``, ``%3F`` or ``%23``.
 
 A ``gcs`` URL without a bucket (``gcs://?project=P``) has buckets as themselves. Its options are
-``credentials`` (a file's path), ``project``, ``endpoint``, ``anonymous``, ``location``,
-``token_origins`` (one origin that tokens may be fetched from) and ``max_connections``.
+``credentials`` (a file's path), ``project``, ``endpoint``, ``storage_class``, ``token_origins`` (one
+origin that tokens may be fetched from), and every other argument of `GCSDriver` that is text, a number
+or a switch.
 
 Options are a query (``file:///data?fsync=false``); switches are ``true`` or ``false``. In a path,
 ``%23``, ``%25`` and ``%3F`` stand for ``#``, ``%`` and ``?``.
@@ -67,6 +72,8 @@ ENTRY_POINTS = "trove_async.drivers"
 _MODULES = {"GCSDriver": "gcs", "LocalDriver": "local", "MemoryDriver": "memory", "S3Driver": "s3"}
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")  # RFC 3986, 3.1
+_DIGITS = 9
+"""Digits of a number in a URL."""
 # `urlsplit` drops tabs and line breaks in silence: a path would then not be the one written.
 _UNWRITTEN = re.compile(r"[\x00-\x20\x7f]")
 
@@ -174,6 +181,37 @@ class SplitURL:
             raise _bad(self.scheme, f"option {name} is true or false")
         return value == "true"
 
+    def count(self, name: str) -> int:
+        """Return an option that is a number above 0."""
+        value = self.options[name]
+        if not (value.isascii() and value.isdigit() and 0 < len(value) <= _DIGITS and int(value)):
+            raise _bad(self.scheme, f"option {name} is a number above 0")
+        return int(value)
+
+    def settings(
+        self,
+        texts: Mapping[str, str],
+        *,
+        switches: Collection[str] = (),
+        counts: Collection[str] = (),
+    ) -> dict[str, Any]:
+        """Return what the options give of a driver's arguments.
+
+        Args:
+            texts: The names of options that are text, and of the arguments that they are for.
+            switches: The names, the same for both, of those that are ``true`` or ``false``.
+            counts: Likewise of numbers above 0.
+        """
+        given: dict[str, Any] = {
+            argument: self.options[name] for name, argument in texts.items() if name in self.options
+        }
+        for name in self.options:
+            if name in switches:
+                given[name] = self.switch(name, default=False)
+            elif name in counts:
+                given[name] = self.count(name)
+        return given
+
 
 def address_from_url(url: str) -> Address:
     """Make the driver that a URL stands for, without any I/O.
@@ -223,8 +261,12 @@ def _option(written: str) -> tuple[str, str]:
     return unquote(name, errors="strict"), unquote(value, errors="strict")
 
 
+_LOCAL_MODES = frozenset({"file_mode", "dir_mode"})
+_LOCAL_COUNTS = frozenset({"threads", "max_reads", "max_writes"})
+
+
 def _local(url: SplitURL) -> Address:
-    url.check_options({"fsync", "mkdir"})
+    url.check_options({"fsync", "mkdir", *_LOCAL_MODES, *_LOCAL_COUNTS})
     host = "" if url.scheme == "file" and url.host == "localhost" else url.host  # RFC 8089, 2
     if host and url.scheme == "file":
         raise _bad("file", "it has three slashes and an absolute path; local://./rel is relative")
@@ -233,18 +275,23 @@ def _local(url: SplitURL) -> Address:
         raise _bad(url.scheme, "it names no directory")
     fsync = url.switch("fsync", default=True)
     mkdir = url.switch("mkdir", default=True)
+    numbers = {name: _mode(url, name) for name in _LOCAL_MODES if name in url.options}
+    numbers |= url.settings({}, counts=_LOCAL_COUNTS)
     from .local import LocalDriver  # noqa: PLC0415 - drivers are imported when used
 
-    return Address(driver=LocalDriver(root, fsync=fsync, mkdir=mkdir))
+    return Address(driver=LocalDriver(root, fsync=fsync, mkdir=mkdir, **numbers))
+
+
+_MEMORY_COUNTS = frozenset({"parallel_parts", "max_connections"})
 
 
 def _memory(url: SplitURL) -> Address:
-    url.check_options()
+    url.check_options(_MEMORY_COUNTS)
     if url.host or url.path not in {"", "/"}:
         raise _bad(url.scheme, "nothing follows it: each one is an empty backend of its own")
     from .memory import MemoryDriver  # noqa: PLC0415 - drivers are imported when used
 
-    return Address(driver=MemoryDriver())
+    return Address(driver=MemoryDriver(**url.settings({}, counts=_MEMORY_COUNTS)))
 
 
 # What AWS calls its regions: us-east-1, ap-southeast-4, us-gov-west-1, cn-north-1, us-iso-east-1.
@@ -256,18 +303,27 @@ _S3_OPTIONS = {
     "role_arn": "role_arn",
     "dialect": "dialect",
     "expected_bucket_owner": "expected_bucket_owner",
+    "proxy": "proxy",
+    "session_token": "session_token",
+    "addressing_style": "addressing_style",
+    "data_plane": "data_plane",
+    "storage_class": "storage_class",
+    "server_side_encryption": "server_side_encryption",
+    "kms_key_id": "kms_key_id",
 }
+_S3_SWITCHES = frozenset(
+    {"payload_signing", "checksums", "bucket_key_enabled", "requester_pays", "trust_env"}
+)
+_S3_COUNTS = frozenset({"max_connections", "parallel_parts"})
 
 
 def _s3(url: SplitURL) -> Address:
-    url.check_options({*_S3_OPTIONS, "region", "path_style", "payload_signing", "max_connections"})
+    url.check_options({*_S3_OPTIONS, *_S3_SWITCHES, *_S3_COUNTS, "region", "path_style"})
     who, at, where = url.netloc.rpartition("@")
     key_id, colon, secret = who.partition(":")
     if at and not (key_id and colon and secret):
         raise _bad("s3", "before '@' stand an access key's id and its secret, with a colon between")
-    settings: dict[str, Any] = {
-        ours: url.options[theirs] for theirs, ours in _S3_OPTIONS.items() if theirs in url.options
-    }
+    settings = url.settings(_S3_OPTIONS, switches=_S3_SWITCHES, counts=_S3_COUNTS)
     if at:
         settings["access_key_id"] = _decoded(key_id)
         settings["secret_access_key"] = _decoded(secret)
@@ -285,10 +341,6 @@ def _s3(url: SplitURL) -> Address:
         raise _bad("s3", "it names neither a bucket nor a region")
     if url.switch("path_style", default=False):
         settings["addressing_style"] = "path"
-    if "payload_signing" in url.options:
-        settings["payload_signing"] = url.switch("payload_signing", default=True)
-    if "max_connections" in url.options:
-        settings["max_connections"] = _count(url, "max_connections")
     driver = _imported("s3").S3Driver(region=region, **settings)
     return Address(driver=driver, into=bucket or None, prefix=prefix)
 
@@ -299,20 +351,20 @@ _GCS_OPTIONS = {
     "endpoint": "endpoint_url",
     "location": "location",
     "token_origins": "token_origins",
+    "proxy": "proxy",
+    "bucket_storage_class": "bucket_storage_class",
+    "storage_class": "storage_class",
+    "kms_key_name": "kms_key_name",
 }
+_GCS_SWITCHES = frozenset({"anonymous", "trust_env"})
+_GCS_COUNTS = frozenset({"max_connections"})
 
 
 def _gcs(url: SplitURL) -> Address:
-    url.check_options({*_GCS_OPTIONS, "anonymous", "max_connections"})
+    url.check_options({*_GCS_OPTIONS, *_GCS_SWITCHES, *_GCS_COUNTS})
     if not url.host and url.path not in {"", "/"}:
         raise _bad(url.scheme, "it names no bucket, but something in it")
-    settings: dict[str, Any] = {
-        ours: url.options[theirs] for theirs, ours in _GCS_OPTIONS.items() if theirs in url.options
-    }
-    if "anonymous" in url.options:
-        settings["anonymous"] = url.switch("anonymous", default=False)
-    if "max_connections" in url.options:
-        settings["max_connections"] = _count(url, "max_connections")
+    settings = url.settings(_GCS_OPTIONS, switches=_GCS_SWITCHES, counts=_GCS_COUNTS)
     driver = _imported("gcs").GCSDriver(**settings)
     return Address(driver=driver, into=url.host or None, prefix=url.path[1:])
 
@@ -321,11 +373,11 @@ def _decoded(written: str) -> str:
     return unquote(written, errors="strict")
 
 
-def _count(url: SplitURL, name: str) -> int:
+def _mode(url: SplitURL, name: str) -> int:
     value = url.options[name]
-    if not (value.isascii() and value.isdigit() and int(value)):
-        raise _bad(url.scheme, f"option {name} is a number above 0")
-    return int(value)
+    if not re.fullmatch(r"(?:0o?)?[0-7]{3,4}", value):
+        raise _bad(url.scheme, f"option {name} must be permissions in octal, such as 0640")
+    return int(value.removeprefix("0o"), 8)
 
 
 _SCHEMES: dict[str, Callable[[SplitURL], Address]] = {

@@ -86,6 +86,7 @@ class MemoryDriver:
             embedded=True,
             max_reads=max_connections,
             max_writes=max_connections,
+            max_requests=max_connections,
         )
 
     @property

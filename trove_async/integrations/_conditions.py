@@ -176,7 +176,7 @@ class Conditions:
             return True
         value = self.if_range.strip(" \t")
         if _ENTITY_TAG.fullmatch(value):
-            return info.etag is not None and value == entity_tag(info.etag)
+            return value == entity_tag(info.etag) if info.etag else False
         return parse_http_date(value) == _second(info)
 
 
@@ -190,8 +190,8 @@ def _lists(header: str, info: ObjectInfo | None, *, weak: bool) -> bool:
         return False
     if header.strip(" \t") == "*":
         return True
-    if info.etag is None:
-        return False
+    if not info.etag:
+        return False  # no tag can name an object without one
     ours = entity_tag(info.etag)
     return any(
         tag == ours or (weak and tag.removeprefix("W/") == ours) for tag in _entity_tags(header)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from ._parameters import file_name
+
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
@@ -107,9 +109,14 @@ class FormFile:
         self._name = self._value = b""
 
     def _headers_ended(self) -> None:
-        said = parse_options_header(self._headers.get(b"content-disposition"))[1]
+        disposition = self._headers.get(b"content-disposition", b"")
+        said = parse_options_header(disposition)[1]
         self._part_name = said.get(b"name", b"").decode(errors="replace")
         name = said.get(b"filename")
+        if name is None:
+            # RFC 7578, section 4.2, forbids filename*, and some clients send nothing else.
+            extended = file_name(disposition.decode("latin-1"))
+            name = None if extended is None else extended.encode()
         if name == b"":
             self._here = False  # nothing was chosen: HTML, "constructing the entry list"
         elif self._field is None:

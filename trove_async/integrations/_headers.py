@@ -1,7 +1,8 @@
-"""The header fields of an answer that carries an object; no I/O.
+"""The header fields of a response that carries an object; no I/O.
 
-Objects are often somebody else's uploads: what a browser would run in the service's own origin is
-offered as a download unless the service says that it trusts its objects.
+Objects are often uploads of strangers. Unless the service trusts them, a response makes sure that no
+browser runs them in the service's origin: only types that hold no script are shown, all others are
+downloads, and every response is sandboxed.
 """
 
 from __future__ import annotations
@@ -14,31 +15,49 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ._conditions import entity_tag, http_date
+from ._parameters import file_name, parse_media_type
 
 if TYPE_CHECKING:
     from trove_async import ObjectInfo
 
 OCTETS = "application/octet-stream"
 
-_ACTIVE = frozenset(
+_INLINE = frozenset(
     {
-        "text/html",
-        "application/xhtml+xml",
-        "image/svg+xml",
-        "text/xml",
-        "application/xml",
-        "text/xsl",
-        "multipart/x-mixed-replace",
-        "message/rfc822",
+        "application/json",
+        "application/pdf",  # in a viewer of the browser's own, where the sandbox holds as well
+        "image/apng",
+        "image/avif",
+        "image/bmp",
+        "image/gif",
+        "image/heic",
+        "image/heif",
+        "image/jpeg",
+        "image/jxl",
+        "image/png",
+        "image/tiff",
+        "image/vnd.microsoft.icon",
+        "image/webp",
+        "image/x-icon",
+        "text/plain",
     }
 )
-"""Types that a browser shows as documents with scripts; so is any ``…+xml``. PDF, which it shows in a
-viewer of its own, is none."""
+"""Types that browsers show without running anything. Audio and video are shown too."""
+
+_PLAYED = re.compile(r"(?:audio|video)/[^+]+")  # a browser runs the scripts of any ...+xml
 
 _SCRIPT = re.compile(
     r"(?:text|application)/(?:x-)?(?:javascript|ecmascript|jscript|livescript)[0-9.]*"
 )
 """WHATWG MIME Sniffing, "JavaScript MIME type": nosniff keeps a script from running as another."""
+
+_SANDBOX = "default-src 'none'; sandbox"
+"""Content Security Policy, "sandbox": no scripts, forms or plugins, and an origin of its own. It has
+no effect on a page that embeds the object."""
+
+_MEDIA_SANDBOX = "default-src 'none'; media-src 'self'; sandbox allow-same-origin"
+"""The same for audio and video. The document in which Chromium plays a file loads it a second time,
+which fails from another origin. Scripts stay forbidden."""
 
 _TYPES = mimetypes.MimeTypes()
 """Python's own table, the same on every system."""
@@ -53,8 +72,8 @@ class Presentation:
 
     Attributes:
         download_name: Offer them as downloads of this name.
-        cache_control: In place of their own.
-        trusted: Serve active types as what they are.
+        cache_control: Sent in place of their own; None: their own, or ``private``.
+        trusted: Serve every type as what it is, and without a sandbox.
     """
 
     download_name: str | None = None
@@ -63,57 +82,72 @@ class Presentation:
 
     def __post_init__(self) -> None:
         if self.cache_control is not None and not _sendable(self.cache_control):
-            raise ValueError(f"cache_control is printable ASCII, not {self.cache_control!r}")
+            raise ValueError(f"cache_control must be printable ASCII, got {self.cache_control!r}")
 
     def of(self, info: ObjectInfo) -> dict[str, str]:
-        """Return the fields that describe an object: of a 200, a 206 and a HEAD."""
+        """Return the fields that describe an object: those of a 200, a 206 and a HEAD response."""
         kind = media_type(info)
-        script = bool(_SCRIPT.fullmatch(essence(kind)))
-        held_back = not self.trusted and (script or is_active(kind))
+        name = parse_media_type(kind)
+        inline = self.trusted or (name is not None and is_inline(name))
+        if not self.trusted and (name is None or _SCRIPT.fullmatch(name)):
+            kind = OCTETS
         fields = {
             **self.validators(info),
             # Section 8.8.2.1: never later than Date; a backend's clock may be ahead of ours.
             "Last-Modified": http_date(min(info.last_modified, datetime.now(UTC))),
             "Accept-Ranges": "bytes",
-            "Content-Type": OCTETS if held_back and script else kind,
+            "Content-Type": kind,
             "X-Content-Type-Options": "nosniff",
         }
+        if not self.trusted:
+            played = name is not None and _PLAYED.fullmatch(name)
+            fields["Content-Security-Policy"] = _MEDIA_SANDBOX if played else _SANDBOX
         if info.content_encoding and _sendable(info.content_encoding):
             fields["Content-Encoding"] = info.content_encoding
         if info.content_language and _sendable(info.content_language):
             fields["Content-Language"] = info.content_language
-        if self.download_name is not None:
-            fields["Content-Disposition"] = content_disposition(self.download_name)
-        elif held_back:
-            fields["Content-Disposition"] = content_disposition(info.key)
-        elif said := info.content_disposition:
-            # One that cannot be sent was most likely to name a download.
-            known = _sendable(said)
-            fields["Content-Disposition"] = said if known else content_disposition(info.key)
-        if held_back:
-            fields["Content-Security-Policy"] = "sandbox"
+        disposition = self._disposition(info, inline=inline)
+        if disposition is not None:
+            fields["Content-Disposition"] = disposition
         return fields
+
+    def _disposition(self, info: ObjectInfo, *, inline: bool) -> str | None:
+        """Return the Content-Disposition; an attachment, whatever is stored, if not `inline`."""
+        if self.download_name is not None:
+            return content_disposition(self.download_name)
+        stored = info.content_disposition or ""
+        if inline and (not stored or _sendable(stored)):
+            return stored or None
+        return content_disposition(file_name(stored) or info.key)
 
     def validators(self, info: ObjectInfo) -> dict[str, str]:
         """Return the fields of a 304: those that a cache needs (RFC 9110, section 15.4.5)."""
-        fields = {} if info.etag is None else {"ETag": entity_tag(info.etag)}
-        if cache := self.cache_control or info.cache_control:
-            fields["Cache-Control"] = cache if _sendable(cache) else "no-store"
+        fields = {"ETag": entity_tag(info.etag)} if info.etag else {}
+        # What only this client may see must not come to another from a shared cache.
+        cache = self.cache_control or info.cache_control or "private"
+        fields["Cache-Control"] = cache if _sendable(cache) else "no-store"
         if self.cache_control is None and info.expires is not None:
             fields["Expires"] = http_date(info.expires)
         return fields
 
 
 def media_type(info: ObjectInfo) -> str:
-    """Return the object's type, or what its name says, or octets: of a type that cannot be sent too."""
+    """Return the object's type, or one by its name, or octets: also for a type that cannot be sent."""
     if info.content_type:
-        return info.content_type if _sendable(info.content_type) else OCTETS
+        return info.content_type.strip(" \t") if _sendable(info.content_type) else OCTETS
     kind, encoding = _TYPES.guess_type(info.key.rpartition("/")[2])
     return OCTETS if kind is None or encoding is not None else kind
 
 
+def accepted_type(said: str | None) -> str | None:
+    """Return the type to store for an uploader's Content-Type: octets if that is malformed."""
+    if not said:
+        return None
+    return OCTETS if parse_media_type(said) is None else said
+
+
 def _sendable(value: str) -> bool:
-    """Tell whether every server sends it alike, as RFC 9110, section 5.5, advises.
+    """Return whether every server sends it alike, as RFC 9110, section 5.5, advises.
 
     Of other characters, some send Latin-1 and some UTF-8; of control characters, some nothing at all.
     """
@@ -125,15 +159,9 @@ def essence(kind: str) -> str:
     return kind.partition(";")[0].strip(" \t").lower()
 
 
-def is_active(kind: str) -> bool:
-    """Tell whether a browser that shows a type may run what is in it, or load what it names.
-
-    What is no proper type at all is taken for active: browsers guess.
-    """
-    name = essence(kind)
-    return (
-        name in _ACTIVE or name.endswith("+xml") or not re.fullmatch(r"[!-.0-~]+/[!-.0-~]+", name)
-    )
+def is_inline(name: str) -> bool:
+    """Return whether a browser may show objects of this type: it has no scripts to run."""
+    return name in _INLINE or _PLAYED.fullmatch(name) is not None
 
 
 def content_disposition(name: str) -> str:

@@ -115,6 +115,17 @@ async def serve(
     raise UnavailableError("the object is replaced too often to be read", bucket=bucket, key=key)
 
 
+def _is_same(one: ObjectInfo, other: ObjectInfo) -> bool:
+    """Return whether both describe the same version, as far as the backend lets us see."""
+    if one.etag or other.etag:
+        return one.etag == other.etag
+    return (one.version_id, one.last_modified, one.size) == (
+        other.version_id,
+        other.last_modified,
+        other.size,
+    )
+
+
 class _Request:
     """A request for one object."""
 
@@ -188,8 +199,9 @@ class _Request:
         Raises:
             PreconditionFailedError: It is another version than the one to pin.
         """
-        ways = [(range, pin)]
-        if pin is not None:
+        # An object without an etag cannot be pinned beforehand: it is compared once it is open.
+        ways = [(range, pin if pin is not None and pin.etag else None)]
+        if ways[0][1] is not None:
             ways.append((range, None))
         if range is not None:
             ways.append((None, None))
@@ -207,7 +219,7 @@ class _Request:
                     raise
                 raise PreconditionFailedError("it is shorter than it was") from error
             else:
-                if pin is None or reader.info.etag == pin.etag:
+                if pin is None or _is_same(reader.info, pin):
                     return reader
                 await reader.aclose()
                 raise PreconditionFailedError("it is another version")

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 from urllib.parse import quote
 
-from trove_async import NotFoundError, PreconditionFailedError
+from trove_async import NotFoundError, NotSupportedError, PreconditionFailedError
+from trove_async._concurrency import in_thread
 from trove_async.errors import ObjectExistsError
 
 from ._conditions import Conditions, Verdict, entity_tag
+from ._digests import DigestError, Digests
 from ._forms import FormError, FormFile
-from ._headers import essence
+from ._headers import accepted_type, essence
 from ._problems import PROBLEMS, Answer, problem
 
 if TYPE_CHECKING:
@@ -38,8 +40,16 @@ FORM_OVERHEAD = 1024 * 1024
 FORM_FIELDS = 64 * 1024
 """Bytes of them that may be its other fields' values, which are held until the answer."""
 
-GRACE = 5.0
-"""Seconds that a client may fall behind `Limits.min_rate`: any connection stalls now and then."""
+MIN_RATE = 500.0
+"""Bytes a second that a client must send. Apache HTTP Server, mod_reqtimeout: ``body=20,MinRate=500``
+by default. Any use of a network is faster; a client that holds connections open is slower."""
+
+GRACE = 20.0
+"""Seconds that a client may fall behind `Limits.min_rate`, from the same default: any connection
+stalls now and then."""
+
+_HASHED_AT_ONCE = 256 * 1024
+"""Bytes that are hashed on the event loop: a thread costs more than hashing fewer."""
 
 _URL = "%/:?#[]@!$&'()*+,;=~"  # RFC 3986, section 2: what a URL holds beside letters and digits
 
@@ -69,7 +79,7 @@ class Limits:
     """
 
     max_size: int | None
-    min_rate: float | None = None
+    min_rate: float | None = MIN_RATE
 
     def __post_init__(self) -> None:
         if self.max_size is not None and self.max_size < 0:
@@ -142,7 +152,7 @@ async def take(
             info = await upload.put(store, bucket, key)
         except _Refused as refused:
             return upload.refusal(refused.status, refused.detail)
-        except FormError as error:
+        except (FormError, DigestError) as error:
             return upload.refusal(400, str(error))
         except Disconnected:
             _logger.debug("the client left in the middle of an upload of %r", f"{bucket}/{key}")
@@ -155,9 +165,10 @@ async def take(
         "Content-Type": "application/json",
         "Content-Length": str(len(content)),
         "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
     }
     if (
-        info.etag is not None and not sent.decoded
+        info.etag and not sent.decoded
     ):  # RFC 9110, section 9.3.4: only for what is stored as it was sent
         headers["ETag"] = entity_tag(info.etag)
     answer = Answer(status=201, headers=headers, content=content)
@@ -189,6 +200,7 @@ class _Upload:
         self._kind = kind
         self._field = field
         self._ended = False
+        self._digests: Digests | None = None
 
     async def put(self, store: Trove, bucket: str, key: str) -> ObjectInfo:
         """Store it, or say why not before more is read than must be."""
@@ -196,6 +208,11 @@ class _Upload:
         if header("content-range") is not None:
             # RFC 9110, section 14.5: a part must not be taken for the whole
             raise _Refused(400, "A part of an object cannot be uploaded.")
+        digests = Digests(header)
+        if digests:
+            if self._sent.decoded:
+                raise _Refused(400, "The digest of an encoded body cannot be checked.")
+            self._digests = digests
         if self._kind is not None and essence(self._kind) == "multipart/form-data":
             self._form = FormFile(self._kind, self._field)
         most = self._limits.max_size
@@ -215,7 +232,8 @@ class _Upload:
                 first = await self._first_of(self._form, chunks)
                 body, kind = self._file(self._form, first, chunks), self._form.content_type
             if fields.get("content_type") is None:
-                fields["content_type"] = kind
+                # A backend may serve the object itself (a presigned URL), without our care.
+                fields["content_type"] = accepted_type(kind)
             async with aclosing(body):
                 return await store.put(
                     bucket,
@@ -255,6 +273,8 @@ class _Upload:
         if conditions.verdict("PUT", info) is Verdict.FAILED:
             raise _Refused(412, PROBLEMS[PreconditionFailedError].detail)
         if info is not None:
+            if not info.etag:
+                raise NotSupportedError("the object has no etag to make the upload conditional on")
             return info.etag, None
         return None, None if conditions.if_none_match is None else "*"
 
@@ -267,7 +287,14 @@ class _Upload:
                 chunk = await self._next()
             except StopAsyncIteration:
                 self._ended = True
+                if self._digests is not None:
+                    self._digests.check()
                 return
+            if self._digests is not None:
+                if len(chunk) > _HASHED_AT_ONCE:
+                    await in_thread(self._digests.update, chunk)
+                else:
+                    self._digests.update(chunk)
             if self._form is None:
                 self._count(len(chunk))
             if chunk:

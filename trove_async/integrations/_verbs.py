@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar, Unpack
 
 from ._headers import Presentation
 from ._serving import serve
-from ._taking import Limits, PutFields, Sent, Taken, take
+from ._taking import MIN_RATE, Limits, PutFields, Sent, Taken, take
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,12 +63,14 @@ class Verbs(Generic[RequestT, ObjectResponseT, UploadResponseT]):
             key: Its key; whatever a client makes of it, it is a key of that bucket and nothing else.
             request: The request.
             download_name: Offer it as a download of this name, which may be in any script.
-            cache_control: In place of the object's own.
+            cache_control: In place of the object's own. If neither says anything: ``private``.
             redirect: ``"presign"`` sends a GET on to a presigned URL of the backend, good for five
                 minutes, where it has such; what is said here of headers then does not hold.
-            trusted: Serve types that a browser runs (HTML, SVG, XML, scripts) as what they are. Only
-                for objects of your own: others run them in your origin. Otherwise they are
-                downloads.
+            trusted: Serve every type as what it is, in your origin: only for objects of your own.
+                Otherwise browsers show images (no SVG), audio, video, PDF, JSON and plain text;
+                all other types are downloads, a malformed Content-Type is
+                ``application/octet-stream``, and a Content-Security-Policy with ``sandbox`` keeps
+                scripts from running.
 
         Raises:
             ObjectNotFoundError: There is no such object. Other errors of the store likewise.
@@ -96,7 +98,7 @@ class Verbs(Generic[RequestT, ObjectResponseT, UploadResponseT]):
         request: RequestT,
         *,
         max_size: int | None,
-        min_rate: float | None = None,
+        min_rate: float | None = MIN_RATE,
         field: str | None = None,
         location: str | None = None,
         **fields: Unpack[PutFields],
@@ -114,15 +116,17 @@ class Verbs(Generic[RequestT, ObjectResponseT, UploadResponseT]):
             key: The key.
             request: The request; nothing has read its body yet.
             max_size: Bytes of the object, enforced while it is read; None: any number.
-            min_rate: Bytes a second below which a client is dropped (408), once it has been waited
-                for five seconds more than that allows; None: clients may be as slow as they like.
+            min_rate: The least rate at which a client must send, in bytes a second, or None for no
+                limit. A client that falls behind by twenty seconds gets a 408. Time that the
+                backend takes does not count.
             field: The form field that has the file; None: whichever has a file name. Fields that are
                 no files, of up to 64 KiB together, are in `UploadResponse.form`.
             location: The object's URL; None: the request's own path.
             **fields: Of the object, as to `Trove.put`: ``content_type`` (else the client's), …
 
         Returns:
-            201 with Location and ETag; else 400, 408, 412 or 413 as problem details.
+            201 with Location and ETag; else 400, 408, 412 or 413 as problem details. A body that
+            is not what its Content-MD5 or Content-Digest says is a 400, and is not stored.
 
         Raises:
             TroveError: The store failed.

@@ -3,7 +3,7 @@
 Use it so::
 
     app = web.Application(middlewares=[error_middleware])
-    app.cleanup_ctx.append(cleanup_ctx(store))
+    app.cleanup_ctx.append(cleanup_ctx(store, buckets=["files"]))
 
     @routes.get("/files/{key:.+}")
     async def download(request: web.Request) -> web.StreamResponse:
@@ -36,12 +36,13 @@ except ModuleNotFoundError as error:
 from trove_async import Trove, TroveError
 from trove_async._concurrency import shielded, task_group
 
+from ._life import names_of, open_store
 from ._problems import problem_of
 from ._taking import Disconnected, Sent, Taken
 from ._verbs import Verbs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.typedefs import Handler
@@ -175,16 +176,25 @@ async def error_middleware(request: web.Request, handler: Handler) -> web.Stream
 
 
 def cleanup_ctx(
-    store: Trove | Callable[[], Trove],
+    store: Trove | Callable[[], Trove], *, buckets: Iterable[str] = ()
 ) -> Callable[[web.Application], AsyncIterator[None]]:
-    """Return what opens and closes a store with its app: ``app.cleanup_ctx.append(…)``.
+    """Return a context that opens the store when the app starts and closes it when the app stops.
+
+    Append it: ``app.cleanup_ctx.append(…)``. `get_store` returns the open store.
 
     Args:
-        store: The store, or what makes it.
+        store: The store, or a function that makes it. A store opens once: where apps are made more
+            than once, as in tests, pass a function.
+        buckets: Buckets to create where they are missing.
+
+    Raises:
+        TypeError: `buckets` is a single name; when the app starts: the function returned no store.
+        ClosedError: When the app starts: the store was opened before.
     """
+    names = names_of(buckets)
 
     async def life(app: web.Application) -> AsyncIterator[None]:
-        async with store if isinstance(store, Trove) else store() as opened:
+        async with open_store(store, names, "cleanup_ctx") as opened:
             app[STORE] = opened
             yield
 
@@ -192,8 +202,15 @@ def cleanup_ctx(
 
 
 def get_store(request: web.Request) -> Trove:
-    """Return the store of the app's `cleanup_ctx`, or of an app that this one is mounted in."""
+    """Return the store of the app's `cleanup_ctx`, or of an app that this one is mounted in.
+
+    Raises:
+        RuntimeError: The app has no store, because its `cleanup_ctx` has not run.
+    """
     found = request.config_dict.get(STORE)
     if found is None:
-        raise RuntimeError("the app has no store: app.cleanup_ctx.append(cleanup_ctx(store))")
+        raise RuntimeError(
+            "the app has no store: its cleanup_ctx has not run. Before the app starts:"
+            " app.cleanup_ctx.append(cleanup_ctx(store))"
+        )
     return found

@@ -2,7 +2,7 @@
 
 Use it so::
 
-    app = FastAPI(lifespan=lifespan(store))
+    app = FastAPI(lifespan=lifespan(store, buckets=["files"]))
     app.add_exception_handler(TroveError, error_handler)
 
     @app.head("/files/{key:path}", include_in_schema=False)
@@ -34,15 +34,16 @@ except ModuleNotFoundError as error:
         f"{__name__} needs its extra: pip install 'trove-async[fastapi]'", name=error.name
     ) from error
 
-from trove_async import Trove, TroveError
+from trove_async import Trove, TroveError  # noqa: TC001 - annotations resolve at run time
 from trove_async._concurrency import shielded, task_group
 
+from ._life import names_of, open_store
 from ._problems import problem_of
 from ._taking import Disconnected, Sent, Taken
 from ._verbs import Verbs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from starlette.applications import Starlette
@@ -197,28 +198,49 @@ async def error_handler(request: Request, error: Exception) -> Response:
 
 
 def lifespan(
-    store: Trove | Callable[[], Trove],
+    store: Trove | Callable[[], Trove], *, buckets: Iterable[str] = ()
 ) -> Callable[[Starlette], AbstractAsyncContextManager[dict[str, Trove]]]:
-    """Return the lifespan of an app whose store opens and closes with it; `get_store` finds it.
+    """Return a lifespan that opens the store when the app starts and closes it when the app stops.
+
+    `get_store` returns the open store. Starlette runs the lifespan of the outermost app only, so
+    an app that mounts others needs it, and they do not.
 
     Args:
-        store: The store, or what makes it: an app that starts more than once needs a new one each
-            time.
+        store: The store, or a function that makes it. A store opens once: an app that starts more
+            than once, as in tests, needs a function.
+        buckets: Buckets to create where they are missing.
+
+    Raises:
+        TypeError: `buckets` is a single name; when the app starts: the function returned no store.
+        ClosedError: When the app starts: the store was opened before.
     """
+    names = names_of(buckets)
 
     @asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[dict[str, Trove]]:
-        async with store if isinstance(store, Trove) else store() as opened:
+        async with open_store(store, names, "lifespan") as opened:
             app.state.trove = opened
-            yield {_STATE: opened}
+            try:
+                yield {_STATE: opened}
+            finally:
+                # Otherwise a request without a lifespan finds a closed store.
+                del app.state.trove
 
     return life
 
 
 def get_store(connection: HTTPConnection) -> Trove:
-    """Return the store of the app's `lifespan`: ``Annotated[Trove, Depends(get_store)]`` in FastAPI."""
+    """Return the store of the app's `lifespan`: ``Annotated[Trove, Depends(get_store)]`` in FastAPI.
+
+    Raises:
+        RuntimeError: The app has no store, because its lifespan has not run.
+    """
     # A mounted app sees the outer one's lifespan in the request, not in its own state.
     found = getattr(connection.state, _STATE, None) or getattr(connection.app.state, _STATE, None)
     if found is None:
-        raise RuntimeError("the app has no store: make it with lifespan=lifespan(store)")
+        raise RuntimeError(
+            "the app has no store: its lifespan has not run. Make the app with"
+            " lifespan=lifespan(store); in tests, enter the client: `with TestClient(app)`; where"
+            " an app is mounted in another, give the lifespan to the outer one"
+        )
     return cast("Trove", found)

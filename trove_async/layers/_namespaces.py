@@ -17,6 +17,7 @@ from trove_async.errors import (
     ObjectNotFoundError,
 )
 from trove_async.models import BucketInfo, DeleteOptions, ListOptions, Prefix, PutOptions
+from trove_async.paging import TokenCycle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +34,11 @@ _REMEMBERED = 1024
 
 class Namespace(Protocol):
     """Where logical buckets lie, and what making and deleting one means."""
+
+    @property
+    def inside(self) -> str | None:
+        """The physical bucket that holds all of them; None: each has one of its own."""
+        ...
 
     def locate(self, bucket: str) -> tuple[str, str]:
         """Return the physical bucket, and what every key has in front there. No I/O."""
@@ -73,6 +79,8 @@ class Namespace(Protocol):
 
 class Renamed:
     """Each logical bucket is a physical one of another name; there are no others."""
+
+    inside = None
 
     def __init__(self, names: Mapping[str, str]) -> None:
         self._physical = dict(names)
@@ -143,6 +151,10 @@ class Folders:
         # Buckets seen to exist: a put must not cost a look-up. One that another process deletes
         # meanwhile comes back by such a put, as it would by one that was a moment earlier.
         self._known: set[str] = set()
+
+    @property
+    def inside(self) -> str:
+        return self._into
 
     def locate(self, bucket: str) -> tuple[str, str]:
         if bucket == _MARKERS:
@@ -258,6 +270,7 @@ class Folders:
         """Return what comes next behind the prefix: names of folders, and of markers."""
         names: set[str] = set()
         options = ListOptions(prefix=prefix, delimiter="/")
+        cycle = TokenCycle()
         while True:
             try:
                 page = await driver.list_page(self._into, options)
@@ -271,6 +284,7 @@ class Folders:
                     names.add(name[len(prefix) :])
             if page.token is None:
                 return names
+            cycle.check(page.token, empty=not page.entries)
             options = replace(options, token=page.token)
 
     def _remember(self, bucket: str) -> None:

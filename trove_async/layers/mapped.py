@@ -291,11 +291,12 @@ class Mapped:
 class _Names:
     """One object's, or bucket's, logical and physical names, and the way back."""
 
-    __slots__ = ("bucket", "folder", "key", "physical_bucket", "physical_key")
+    __slots__ = ("bucket", "folder", "inside", "key", "physical_bucket", "physical_key")
 
     def __init__(self, space: Namespace, bucket: str, key: str = "") -> None:
         self.bucket = bucket
         self.key = key
+        self.inside = space.inside
         self.physical_bucket, self.folder = space.locate(bucket)
         self.physical_key = self.folder + key
 
@@ -331,6 +332,8 @@ class _Names:
 
     def restore(self, error: TroveError) -> bool:
         """Put the logical names into an error that tells of these physical ones."""
+        if error.bucket in {self.bucket, self.physical_bucket} and error.inside is None:
+            error.inside = self.inside
         if error.bucket not in {None, self.physical_bucket}:
             return False
         key = error.key

@@ -8,11 +8,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from trove_async.driver import Capabilities, PartSource
-    from trove_async.models import DeleteOptions, GetOptions, Part, PutOptions
+    from trove_async.models import CopyOptions, DeleteOptions, GetOptions, Part, PutOptions
 
 
 def check_put(claimed: Capabilities, options: PutOptions, views: Sequence[memoryview] = ()) -> None:
-    """Raise AssertionError for an option of put, upload or copy that is not claimed."""
+    """Raise AssertionError for an option that put does not claim."""
     assert options.if_none_match in {None, "*"}, "if_none_match of a put is '*' or nothing"
     assert options.if_none_match is None or claimed.put_if_none_match, "if_none_match"
     assert options.if_match is None or claimed.put_if_match, "if_match is not claimed"
@@ -33,6 +33,23 @@ def check_put(claimed: Capabilities, options: PutOptions, views: Sequence[memory
     size = sum(map(len, views))
     assert size <= claimed.max_put, f"a put of {size} bytes is not claimed"
     assert (options.size or 0) <= claimed.max_object, "an object of this size is not claimed"
+
+
+def check_upload(claimed: Capabilities, options: PutOptions) -> None:
+    """Raise AssertionError for an option that an upload in parts does not claim."""
+    assert claimed.upload, "uploads are not claimed"
+    assert claimed.commit_conditions or not options.conditional, "conditions of a commit"
+    assert claimed.upload_tags or not options.tags, "tags of an upload are not claimed"
+    check_put(claimed, options)
+
+
+def check_copy(claimed: Capabilities, options: CopyOptions) -> None:
+    """Raise AssertionError for an option that a server-side copy does not claim."""
+    assert claimed.server_copy, "copies are not claimed"
+    assert claimed.copy_conditions or not options.put.conditional, "conditions of a copy"
+    assert claimed.copy_tags or not options.put.tags, "tags of a copy are not claimed"
+    assert options.source.stored_size <= claimed.max_copy, "a copy of this size is not claimed"
+    check_put(claimed, options.put)
 
 
 def check_get(claimed: Capabilities, options: GetOptions) -> None:

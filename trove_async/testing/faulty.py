@@ -10,11 +10,13 @@ from trove_async.driver import ReadsInto
 from trove_async.errors import UnavailableError
 from trove_async.models import ObjectInfo
 from trove_async.testing._claims import (
+    check_copy,
     check_delete,
     check_get,
     check_part,
     check_put,
     check_streamed,
+    check_upload,
 )
 from trove_async.testing.faults import Call, Faults
 
@@ -197,8 +199,7 @@ class Faulty(Faults):
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
         """See `Uploading.upload`."""
-        assert self.capabilities.upload, "uploads are not claimed"
-        check_put(self.capabilities, options)
+        check_upload(self.capabilities, options)
         inner = cast("Uploading", self.driver).upload(bucket, key, options)
         return _Upload(self, Call("upload", bucket, key), inner)
 
@@ -206,8 +207,7 @@ class Faulty(Faults):
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """See `Copying.copy`."""
-        assert self.capabilities.server_copy, "copies are not claimed"
-        check_put(self.capabilities, options.put)
+        check_copy(self.capabilities, options)
         call = Call("copy", dst_bucket, dst_key)
         await self.begin(call)
         info = await cast("Copying", self.driver).copy(

@@ -19,10 +19,7 @@ enter them outside the event loop.
 from __future__ import annotations
 
 import http.client
-import os
 import shutil
-import socket
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -34,13 +31,16 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trove_async.testing._ceph import start_ceph
+from trove_async.testing._processes import clear, free_ports, start_process
+
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 START_SECONDS = 15.0
 """How long a server may take to answer; about a second is usual."""
 
-_SOCKETS = Path("/tmp")  # noqa: S108 - where SeaweedFS makes them, whatever TMPDIR says
 _TRIES = 3
 _POLL_SECONDS = 0.02
 _LOG_TAIL = 2000
@@ -116,6 +116,22 @@ _WEED_OPTIONS = [
     "-s3.allowDeleteBucketNotEmpty=false",
     "-volume.max=100000",  # a bucket takes one at least; the default is for some seventy
 ]
+
+
+@contextmanager
+def ceph() -> Iterator[S3Server]:
+    """Run a Ceph cluster of one node in memory, with its S3 gateway. It takes half a minute.
+
+    Its programs are Debian's: ``apt-get install --no-install-recommends ceph-common ceph-mon ceph-osd
+    radosgw``.
+
+    Raises:
+        RuntimeError: Programs are missing, or one did not start; the message has the end of its log.
+    """
+    who = S3Server(endpoint_url="")
+    with ExitStack() as stack:
+        url = start_ceph(stack, who.access_key_id, who.secret_access_key)
+        yield S3Server(endpoint_url=url)
 
 
 @contextmanager
@@ -202,7 +218,7 @@ class _Program:
         ports: How many it listens on.
         ready: A path that it answers 200 to, on its first port, once it serves.
         environment: Set for it beside this process's own.
-        litter: What it leaves in `_SOCKETS`, as a pattern in which ``PORT`` is each port.
+        litter: What it leaves in `SOCKETS`, as a pattern in which ``PORT`` is each port.
     """
 
     command: Callable[[Sequence[int], Path], list[str]]
@@ -224,22 +240,18 @@ def _started(program: _Program, tries: int) -> tuple[str, ExitStack]:
     """Start a server; return its URL, and what stops it."""
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="trove-server-"))
-        ports = _free_ports(program.ports)
+        ports = free_ports(program.ports)
         litter = [program.litter.replace("PORT", str(port)) for port in ports if program.litter]
-        stack.callback(_clear, directory, litter)
+        stack.callback(clear, directory, litter)
         log = directory / "log"
-        environment = {**program.environment, "HOME": str(directory), "TMPDIR": str(directory)}
-        with log.open("wb") as output:
-            server = subprocess.Popen(  # noqa: S603 - a program that its package installed
-                program.command(ports, directory),
-                cwd=directory,
-                env={**os.environ, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        stack.callback(_stop, server)
-        stack.callback(_stop, _watchdog(server, directory, litter))
+        server = start_process(
+            stack,
+            program.command(ports, directory),
+            directory,
+            log=log,
+            environment=program.environment,
+            litter=litter,
+        )
         if _serves(server, ports[0], program.ready):
             return f"http://127.0.0.1:{ports[0]}", stack.pop_all()
         code = server.poll()
@@ -247,53 +259,6 @@ def _started(program: _Program, tries: int) -> tuple[str, ExitStack]:
     if tries > 1:  # somebody may have taken a port in the moment that it was free
         return _started(program, tries - 1)
     raise RuntimeError(f"{server.args!r} did not start (exit code {code}): {told}")
-
-
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-
-
-def _watchdog(
-    server: subprocess.Popen[bytes], directory: Path, litter: Sequence[str]
-) -> subprocess.Popen[bytes]:
-    """Start what ends the server, and what it leaves, when this process dies without a word.
-
-    It reads a pipe that only this process writes to: the end of it is the end of this process.
-    """
-    return subprocess.Popen(  # noqa: S603 - a fixed script
-        [
-            "/bin/sh",
-            "-c",
-            'read -r _; kill -KILL "$1"; rm -rf -- "$2"; cd "$3" && shift 3 && rm -f -- $*',
-            "watchdog",
-            str(server.pid),
-            str(directory),
-            str(_SOCKETS),
-            *litter,
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # an interrupt from the keyboard is not for it
-    )
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.kill()  # what it stored goes with it: there is nothing to put in order
-    process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
-
-
-def _clear(directory: Path, litter: Sequence[str]) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
-    for pattern in litter:
-        for path in _SOCKETS.glob(pattern):
-            path.unlink(missing_ok=True)
 
 
 def _serves(server: subprocess.Popen[bytes], port: int, path: str) -> bool:

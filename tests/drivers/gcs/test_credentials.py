@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from gcloud.aio.auth import token
 
 from tests.drivers.gcs.cloud import Cloud
@@ -188,6 +190,33 @@ def test_emulator_of_the_environment_is_found(monkeypatch: pytest.MonkeyPatch) -
 
 def test_credentials_are_not_shown() -> None:
     assert "PRIVATE" not in repr(GCSDriver(credentials=service_account())._identity)
+
+
+def elliptic() -> str:
+    key = ec.generate_private_key(ec.SECP256R1())
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return key.private_bytes(encoding, form, serialization.NoEncryption()).decode()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "SECRET",
+        "-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n",
+        5,
+        [],
+        elliptic(),
+    ],
+    ids=["text", "no base64", "a number", "a list", "elliptic"],
+)
+async def test_key_that_signs_nothing_is_refused_when_the_store_opens(key: object) -> None:
+    driver = GCSDriver(credentials={**service_account(), "private_key": key})
+    with pytest.raises(ConfigError, match="private_key") as caught:
+        async with opened(driver):
+            pass
+    assert "SECRET" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
 
 
 async def test_no_project_is_said_where_there_is_one_to_be_said() -> None:

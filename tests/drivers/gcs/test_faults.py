@@ -17,6 +17,7 @@ from trove_async import (
     ObjectChangedError,
     ObjectExistsError,
     UnavailableError,
+    _leaf_upload,
 )
 from trove_async._concurrency import OwnedTask
 from trove_async.models import KiB, MiB
@@ -351,8 +352,9 @@ async def cancelled(link: Link, stall: Stall, work: Coroutine[Any, Any, object])
 @pytest.mark.parametrize("skip", range(5))
 @pytest.mark.parametrize("at", ["request head", "answer head"])
 async def test_cancelled_upload_leaves_no_session_and_the_old_object(
-    link: Link, at: Any, skip: int
+    link: Link, at: Any, skip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_leaf_upload, "COMMIT_SECONDS", 0.1)
     link.place("key", b"old")
     stall = link.proxy.arm(Stall(at), skip=skip)
     await cancelled(link, stall, link.store.put(link.bucket, "key", stream(LARGE)))

@@ -37,8 +37,17 @@ async def head(store: Trove) -> None:
     await store.head("links", "a")
 
 
+async def versions(store: Trove) -> None:
+    await store.list_versions("links").all()
+
+
 async def delete_many(store: Trove) -> None:
     await store.delete_many("links", ["a"])
+
+
+async def three_pieces() -> AsyncIterator[bytes]:
+    for _ in range(3):
+        yield bytes(MiB)
 
 
 def parts(number: int) -> bytes:
@@ -51,6 +60,32 @@ NONSENSE: list[tuple[Callable[[Trove], Awaitable[None]], bytes]] = [
     (listing, json.dumps({"items": [{**GOOD, "generation": 1}]}).encode()),
     (listing, json.dumps({"items": [GOOD], "prefixes": [5]}).encode()),
     (listing, json.dumps({"prefixes": [5]}).encode()),
+    (listing, json.dumps({"items": [GOOD], "nextPageToken": 5}).encode()),
+    (listing, json.dumps({"items": {"a": 1}}).encode()),
+    (listing, json.dumps({"items": [{**GOOD, "name": "\ud800"}]}).encode()),
+    *[
+        (head, json.dumps({**GOOD, name: value}).encode())
+        for name, value in [
+            ("size", "\u0663"),
+            ("size", "1_000"),
+            ("size", "-1"),
+            ("size", True),
+            ("size", 1.5),
+            ("size", "9" * 5000),
+            ("updated", "2020-01-01T00:00:00"),
+            ("updated", 5),
+            ("contentType", []),
+            ("storageClass", {}),
+            ("cacheControl", 5),
+            ("metadata", {"a": 5}),
+            ("metadata", "abc"),
+            ("crc32c", "AAAA"),
+            ("crc32c", [5]),
+            ("md5Hash", "\u00e9"),
+        ]
+    ],
+    (versions, json.dumps({"items": [{**GOOD, "generation": "\u0663"}]}).encode()),
+    (versions, json.dumps({"items": [{**GOOD, "name": []}]}).encode()),
     (head, json.dumps({**GOOD, "generation": 1}).encode()),
     (buckets, b'{"items": [{}]}'),
     (buckets, b'{"items": ["x"]}'),
@@ -70,6 +105,25 @@ async def test_answer_that_makes_no_sense_is_told_as_such(
             await operate(link.store)
 
 
+@pytest.mark.parametrize(
+    "location",
+    [
+        "",
+        "http://h",
+        "nonsense",
+        "ftp://h/o",
+        "http://h/o\u00e9",
+        "http://h/o?a b",
+        "http://h/\x7f",
+    ],
+)
+async def test_session_whose_address_is_no_url_is_refused(location: str) -> None:
+    async with linked(retry=NEVER) as link:
+        link.proxy.arm(Answer(200, {"Location": location}))
+        with pytest.raises(UnavailableError, match="Location"):
+            await link.store.put(link.bucket, "key", three_pieces())
+
+
 async def test_error_that_is_no_document_goes_by_its_status() -> None:
     async with linked(retry=NEVER) as link:
         link.proxy.arm(Answer(503, body=b'{"a":' * 100_000))
@@ -78,14 +132,10 @@ async def test_error_that_is_no_document_goes_by_its_status() -> None:
 
 
 async def test_bytes_that_were_not_sent_are_not_taken_for_stored() -> None:
-    async def body() -> AsyncIterator[bytes]:
-        for _ in range(3):
-            yield bytes(MiB)
-
     async with linked() as link:
         link.proxy.arm(Answer(308, {"Range": f"bytes=0-{2 * MiB - 1}"}), method="PUT")
         with pytest.raises(UnavailableError, match="keeps 2097152 bytes, and was sent 1048576"):
-            await link.store.put(link.bucket, "key", body())
+            await link.store.put(link.bucket, "key", three_pieces())
         assert link.stored("key") is None
 
 

@@ -75,7 +75,7 @@ class Answers:
             for number in range(1, count + 1)
         ]
 
-    async def ask(self, _method: str, target: str) -> dict[str, Any]:
+    async def page(self, target: str) -> dict[str, Any]:
         query = dict(pair.split("=") for pair in target.partition("?")[2].split("&"))
         self.asked.append(target)
         start = query.get("startOffset", "")
@@ -125,9 +125,9 @@ async def test_many_versions_of_one_key_come_together() -> None:
 
 async def test_page_that_leads_to_itself_is_a_failure_and_no_loop() -> None:
     class Circle(Answers):
-        async def ask(self, method: str, target: str) -> dict[str, Any]:
+        async def page(self, target: str) -> dict[str, Any]:
             return {
-                **await super().ask(method, target.partition("&pageToken")[0]),
+                **await super().page(target.partition("&pageToken")[0]),
                 "nextPageToken": "a",
             }
 
@@ -137,7 +137,7 @@ async def test_page_that_leads_to_itself_is_a_failure_and_no_loop() -> None:
 
 async def test_answer_that_makes_no_sense_is_a_passing_failure() -> None:
     class Nonsense:
-        async def ask(self, _method: str, _target: str) -> dict[str, Any]:
+        async def page(self, _target: str) -> dict[str, Any]:
             return {"items": [{"name": "key", "generation": "one"}]}
 
     client: Client = Nonsense()  # type: ignore[assignment]  # likewise

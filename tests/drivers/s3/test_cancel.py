@@ -12,6 +12,7 @@ import pytest_asyncio
 from tests.drivers.s3.linking import boto, linked
 from tests.fakes import assert_idle
 from tests.http_faults import Answer, Stall
+from trove_async import _leaf_upload
 from trove_async._concurrency import OwnedTask, task_group
 from trove_async.errors import ClosedError
 from trove_async.models import KiB, MiB
@@ -98,9 +99,8 @@ async def test_put_cancelled_when_it_was_stored_has_stored_all(link: Link) -> No
         ("PUT", "*partNumber=1*", "request head", 0),
         ("PUT", "*partNumber=2*", "request body", MiB),
         ("PUT", "*partNumber=3*", "answer head", 0),
-        ("POST", "*uploadId*", "request head", 0),
     ],
-    ids=["opening", "before a part", "in a part", "after a part", "before the commit"],
+    ids=["opening", "before a part", "in a part", "after a part"],
 )
 async def test_large_put_cancelled_before_its_commit_leaves_the_old_object(
     link: Link, method: str, target: str, at: Any, byte: int
@@ -109,7 +109,40 @@ async def test_large_put_cancelled_before_its_commit_leaves_the_old_object(
     sending = method == "PUT" and at != "answer head"
     await cancelled(link, stall, link.store.put(link.bucket, "key", LARGE), sending=sending)
     assert await link.stored("key") == OLD
-    assert link.counted["CompleteMultipartUpload"] <= 1
+    assert link.counted["CompleteMultipartUpload"] == 0
+
+
+@pytest.mark.parametrize("at", ["request head", "answer head"])
+async def test_large_put_cancelled_in_its_commit_is_stored_and_not_aborted(
+    link: Link, at: Any
+) -> None:
+    stall = link.proxy.arm(Stall(at), method="POST", target="*uploadId*")
+    task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+    await stall.reached.wait()
+    async with task_group() as group:
+        group.start_soon(task.aclose)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not task.done
+        stall.release()
+    await nothing_left(link)
+    assert await link.stored("key") == LARGE
+    assert link.counted["AbortMultipartUpload"] == 0
+
+
+async def test_large_put_cancelled_in_a_commit_that_is_not_answered_is_left_to_be_found(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_leaf_upload, "COMMIT_SECONDS", 0.1)
+    stall = link.proxy.arm(Stall("request head"), method="POST", target="*uploadId*")
+    task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+    await stall.reached.wait()
+    await task.aclose()
+    await link.proxy.quiet()
+    assert link.counted["AbortMultipartUpload"] == 0  # which could destroy what was completed
+    assert await link.driver.gc_uploads(link.bucket, older_than=0) == 1
+    await nothing_left(link)
+    assert await link.stored("key") == OLD
 
 
 async def test_large_put_cancelled_while_its_upload_is_made_aborts_it(link: Link) -> None:
@@ -140,7 +173,10 @@ async def test_large_put_cancelled_and_never_told_its_upload_leaves_litter_that_
     assert await link.stored("key") == OLD
 
 
-async def test_large_put_cancelled_when_it_was_committed_has_stored_all(link: Link) -> None:
+async def test_large_put_cancelled_when_it_was_committed_has_stored_all(
+    link: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_leaf_upload, "COMMIT_SECONDS", 0.1)  # the answer never comes
     stall = link.proxy.arm(Stall("answer head"), method="POST", target="*uploadId*")
     await cancelled(link, stall, link.store.put(link.bucket, "key", LARGE))
     assert await link.stored("key") == LARGE
@@ -244,18 +280,24 @@ async def test_store_closed_under_a_transfer_leaves_nothing(link: Link) -> None:
     await reader.aclose()
 
 
-@pytest.mark.parametrize(
-    ("method", "target", "at"),
-    [
-        ("PUT", "*partNumber=2*", "request body"),
-        ("POST", "*uploadId*", "request head"),
-    ],
-    ids=["in a part", "before the commit"],
-)
-async def test_store_closed_under_a_large_put_aborts_it(
-    link: Link, method: str, target: str, at: Any
-) -> None:
-    stall = link.proxy.arm(Stall(at), method=method, target=target)
+async def test_store_closed_in_the_commit_of_a_large_put_waits_for_it(link: Link) -> None:
+    stall = link.proxy.arm(Stall("request head"), method="POST", target="*uploadId*")
+    putting = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+    await stall.reached.wait()
+    async with task_group() as group:
+        group.start_soon(link.store.aclose)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        stall.release()
+    with pytest.raises(ClosedError, match="closed meanwhile"):
+        await putting.result()
+    assert link.counted["AbortMultipartUpload"] == 0
+    assert await link.uploads() == []
+    assert await link.stored("key") == LARGE
+
+
+async def test_store_closed_under_a_large_put_aborts_it(link: Link) -> None:
+    stall = link.proxy.arm(Stall("request body"), method="PUT", target="*partNumber=2*")
     putting = OwnedTask(link.store.put(link.bucket, "key", LARGE))
     await stall.reached.wait()
     await link.store.aclose()

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import time
-from email.utils import formatdate
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime, formatdate
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from tests.drivers.s3.script import EMPTY_PAGE, FACTS, SECRET, TOKEN, FakeAnswer, answer, refusal
+from trove_async._concurrency import task_group
+from trove_async.drivers.s3 import S3Driver
+from trove_async.drivers.s3 import driver as driver_room
 from trove_async.drivers.s3._session import Session
 from trove_async.drivers.s3._signing import Credentials
 from trove_async.errors import (
     BackendError,
     InvalidNameError,
     PermissionDeniedError,
+    TroveError,
     UnauthenticatedError,
+    UnavailableError,
 )
-from trove_async.models import ListOptions, PutOptions
+from trove_async.models import DeleteOptions, GetOptions, ListOptions, PutOptions
+from trove_async.testing import opened
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trove_async._http import Origin
 
 # -- where requests go ---------------------------------------------------------------------------------
 
@@ -160,6 +173,16 @@ async def test_redirect_of_another_service_is_never_followed(play: Any, status: 
     assert script.asked == ["PUT https://minio.example/data/key"]
 
 
+async def test_dot_segments_are_sent_encoded_and_signed_as_they_are(play: Any) -> None:
+    script, opening = play(answer(said=FACTS), answer(said=FACTS))
+    async with opening as driver:
+        await driver.head("data", "a/../b")
+        url = await driver.presign("GET", "data", "a/./b", 60)
+        await driver.head("data", "a/x/b")
+    assert script.asked[0].endswith(".com/a/%2E%2E/b")
+    assert url.startswith("https://data.s3.us-east-1.amazonaws.com/a/%2E/b?")
+
+
 # -- time ----------------------------------------------------------------------------------------------
 
 
@@ -174,6 +197,54 @@ async def test_clock_that_is_wrong_is_put_right_once(play: Any, code: str) -> No
     dates = [headers["x-amz-date"] for *_, headers, _ in script.sent]
     assert dates[0] < dates[1] <= dates[2]
     assert abs(int(dates[1][9:11]) - int(dates[0][9:11])) in {1, 23}
+
+
+class Clock:
+    """A service whose clock is an hour ahead, and that refuses nothing until all have asked."""
+
+    def __init__(self, requests: int) -> None:
+        self.left = requests
+        self.all_asked = anyio.Event()
+
+    async def send(
+        self,
+        _method: str,
+        _origin: Origin,
+        _target: str,
+        headers: Mapping[str, str],
+        *_: Any,
+        **__: Any,
+    ) -> Any:
+        signed = datetime.strptime(f"{headers['x-amz-date']}+0000", "%Y%m%dT%H%M%SZ%z")
+        now = datetime.now(UTC) + timedelta(hours=1)
+        self.left -= 1
+        if not self.left:
+            self.all_asked.set()
+        await self.all_asked.wait()
+        date = format_datetime(now, usegmt=True)
+        if abs(now - signed) > timedelta(minutes=15):
+            return answer(403, date=date)
+        return answer(said=FACTS)
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def test_clock_that_is_wrong_is_put_right_for_every_request_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    service = Clock(requests=20)
+    monkeypatch.setattr(driver_room, "transport_over", lambda *_, **__: service)
+    driver = S3Driver(
+        region="us-east-1",
+        endpoint_url="http://h:9",
+        access_key_id="KEYID",
+        secret_access_key=SECRET,
+        dialect="s3",
+    )
+    async with opened(driver), task_group() as group:
+        for number in range(20):
+            group.start_soon(driver.head, "data", f"key{number}")
 
 
 async def test_clock_that_stays_wrong_is_an_error(play: Any) -> None:
@@ -245,3 +316,79 @@ async def test_given_credentials_cannot_be_renewed(play: Any) -> None:
     for shown in (str(caught.value), repr(caught.value), repr(driver._identity)):
         assert SECRET not in shown
         assert TOKEN not in shown
+
+
+# -- what refusals and odd responses tell --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [400, 403])
+async def test_refusal_without_a_document_says_what_to_look_at(play: Any, status: int) -> None:
+    refused = answer(status, said={"x-amz-bucket-region": "eu-west-9"})
+    _, opening = play(refused, endpoint_url="http://h:9", dialect="s3")
+    async with opening as driver:
+        with pytest.raises((BackendError, PermissionDeniedError)) as caught:
+            await driver.head("data", "key")
+    for word in ("credentials", "`region`", "clock", "policy", "'eu-west-9'"):
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("bucket", ["Data", "da_ta", "da..ta"])
+async def test_refusal_of_a_bad_bucket_name_says_so(play: Any, bucket: str) -> None:
+    _, opening = play(answer(400), answer(400), dialect="s3")
+    async with opening as driver:
+        with pytest.raises(InvalidNameError, match="bucket's name"):
+            await driver.head(bucket, "key")
+        with pytest.raises(InvalidNameError, match="bucket's name"):
+            await driver.create_bucket(bucket)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(501, "NotImplemented"), (400, "InvalidArgument"), (400, "InvalidRequest"), (501, "")],
+)
+async def test_service_without_checksums_is_told_from_others(
+    play: Any, status: int, code: str
+) -> None:
+    told = refusal(status, code) if code else answer(status)
+    _, opening = play(told, refusal(status, code or "InvalidArgument"), dialect="s3")
+    async with opening as driver:
+        with pytest.raises(TroveError, match="checksums=False"):
+            await driver.put("data", "key", [], PutOptions(checksums={"crc32c": "AAAAAA=="}))
+        with pytest.raises(TroveError) as caught:
+            await driver.delete("data", "key", DeleteOptions())
+    assert "checksums=False" not in str(caught.value)
+
+
+UNSIZED = {name: value for name, value in FACTS.items() if name != "content-length"}
+
+
+@pytest.mark.parametrize(
+    ("ranged", "size"),
+    [
+        (answer(206, b"b", content_range="bytes 0-0/4"), 4),
+        (refusal(416, "InvalidRange"), 0),
+    ],
+)
+async def test_size_that_no_length_tells_is_asked_for(
+    play: Any, ranged: FakeAnswer, size: int
+) -> None:
+    script, opening = play(answer(200, b"body"[:size], UNSIZED), ranged)
+    async with opening as driver, driver.get("data", "key", GetOptions()) as reader:
+        assert reader.info.size == size
+        assert await reader.read(100) == b"body"[:size]
+    assert script.sent[1][2]["range"] == "bytes=0-0"
+    assert script.sent[1][2]["if-match"] == '"e"'
+
+
+async def test_head_without_a_length_asks_for_the_size(play: Any) -> None:
+    ranged = answer(206, b"b", content_range="bytes 0-0/4")
+    _, opening = play(answer(said=UNSIZED), ranged)
+    async with opening as driver:
+        assert (await driver.head("data", "key")).size == 4
+
+
+async def test_object_whose_size_nothing_tells_is_an_error(play: Any) -> None:
+    _, opening = play(answer(200, b"body", UNSIZED), answer(200, b"body", UNSIZED))
+    async with opening as driver:
+        with pytest.raises(UnavailableError, match="size"):
+            await driver.get("data", "key", GetOptions()).__aenter__()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trove_async import errors
-from trove_async.drivers.s3._failures import CODES, STATUSES, failure
+from trove_async.drivers.s3._failures import CODES, STATUSES, UNSAID, failure
 
 if TYPE_CHECKING:
     from trove_async._services import Meaning
@@ -185,3 +185,10 @@ def test_a_message_is_one_line_of_bounded_length() -> None:
     assert "a b" in message
     assert "\n" not in message
     assert len(message) < 500
+
+
+@pytest.mark.parametrize(("status", "meaning"), UNSAID.items())
+def test_refusal_without_a_word_names_what_may_be_wrong(status: int, meaning: Meaning) -> None:
+    error = failure(status, headers={"x-amz-bucket-region": "eu-west-1"})
+    assert type(error) is meaning.kind
+    assert error.message == f"{meaning.advice}. The bucket is in region 'eu-west-1' ({status})"

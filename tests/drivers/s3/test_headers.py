@@ -357,3 +357,33 @@ def test_reads_what_botocore_reads() -> None:
     assert ours.last_modified == theirs["LastModified"]
     assert dict(ours.metadata) == theirs["Metadata"]
     assert ours.version_id == theirs["VersionId"]
+
+
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [
+        ("aws-chunked", None),
+        ("aws-chunked,gzip", "gzip"),
+        ("gzip, AWS-Chunked", "gzip"),
+        ("gzip,br", "gzip,br"),
+        ("gzip", "gzip"),
+    ],
+)
+def test_encoding_of_the_request_is_none_of_the_content(told: str, kept: str | None) -> None:
+    assert info(content_encoding=told).content_encoding == kept
+
+
+def test_date_of_the_object_is_taken_from_a_put_that_tells_it() -> None:
+    said = {
+        "last-modified": "Sat, 28 Nov 2026 16:00:00 GMT",
+        "date": "Sun, 29 Nov 2026 16:00:00 GMT",
+    }
+    told = put_info(said, bucket="b", key="k", size=3, options=PutOptions())
+    assert told.last_modified == datetime(2026, 11, 28, 16, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("zone", ["GMT", "UTC", "+0000", "-0000"])
+def test_http_dates_of_other_servers_are_in_utc(zone: str) -> None:
+    date = http_date(f"Sat, 28 Nov 2026 16:00:00 {zone}")
+    assert date == datetime(2026, 11, 28, 16, tzinfo=UTC)
+    assert date.tzinfo is UTC

@@ -16,6 +16,7 @@ from trove_async.drivers.s3._keys import (
     encode_query,
     encode_value,
     quoted_etag,
+    sent_target,
 )
 
 texts = st.text(st.characters(codec="utf-8"))
@@ -35,6 +36,21 @@ def test_plain_keys_stay_as_they_are(key: str) -> None:
 def test_encodes_every_byte_of_what_is_not_plain() -> None:
     assert encode_path("/a b+c/é\n") == "/a%20b%2Bc/%C3%A9%0A"
     assert encode_value("a/b") == "a%2Fb"
+
+
+@pytest.mark.parametrize(
+    ("target", "sent"),
+    [
+        ("/b/a/../c", "/b/a/%2E%2E/c"),
+        ("/b/.", "/b/%2E"),
+        ("/b/..?versionId=/./x", "/b/%2E%2E?versionId=/./x"),
+        ("/b/./../a", "/b/%2E/%2E%2E/a"),
+        ("/b/.hidden/..a/a../...", "/b/.hidden/..a/a../..."),
+        ("/b/a.b/c?x=/..", "/b/a.b/c?x=/.."),
+    ],
+)
+def test_dot_segments_of_a_path_are_encoded(target: str, sent: str) -> None:
+    assert sent_target(target) == sent
 
 
 def test_a_query_is_sorted_and_names_a_subresource_alone() -> None:

@@ -204,8 +204,10 @@ async def test_head_whose_tags_are_refused_holds_no_connection(play: Any) -> Non
     assert [sent[0] for sent in script.sent] == ["HEAD", "GET"]
 
 
-async def test_success_without_an_etag_is_no_put(play: Any) -> None:
-    _, opening = play(answer(body="<html>Welcome, please log in</html>"))
+async def test_page_of_a_portal_is_no_put(play: Any) -> None:
+    page = "<html>Welcome, please log in</html>"
+    portal = [answer(body=page, content_length=str(len(page))) for _ in range(2)]
+    _, opening = play(*portal)
     async with opening as driver:
         with pytest.raises(UnavailableError, match="makes no sense"):
             await driver.put("data", "key", [memoryview(b"body")], PutOptions())
@@ -330,3 +332,16 @@ async def test_bucket_that_was_seen_while_it_was_deleted_is_missing_after_that(p
         await driver.delete_bucket("data")
         with pytest.raises(BucketNotFoundError):
             await driver.head("data", "key")
+
+
+async def test_list_of_buckets_that_goes_round_in_circles_is_an_error(play: Any) -> None:
+    def page(token: str) -> FakeAnswer:
+        return answer(
+            body="<ListAllMyBucketsResult><Buckets><Bucket><Name>data</Name></Bucket></Buckets>"
+            f"<ContinuationToken>{token}</ContinuationToken></ListAllMyBucketsResult>"
+        )
+
+    _, opening = play(*map(page, ["a", "b", "c", "b", "c"]))
+    async with opening as driver:
+        with pytest.raises(BackendError, match="same page"):
+            await driver.list_buckets()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
@@ -25,6 +25,7 @@ from tests.drivers.s3.listings import (
     objects,
 )
 from trove_async.drivers.s3 import _pages
+from trove_async.drivers.s3._answers import date_of
 from trove_async.drivers.s3._pages import MalformedAnswer, parse_page
 from trove_async.models import ObjectInfo, Prefix
 
@@ -231,9 +232,7 @@ WHOLE = AWS.page([OBJECT], ["p/"], token="t")
         WHOLE + WHOLE,
         WHOLE.replace(b"<ListBucketResult", b'<!DOCTYPE a [<!ENTITY e "x">]><ListBucketResult', 1),
         WHOLE.replace(b"a+key", b"&undeclared;"),
-        WHOLE.replace(b"a+key", b"a&#1;b"),
         WHOLE.replace(b"a+key", b"a&#x110000;b"),
-        WHOLE.replace(b"a+key", b"a\x01b"),
         WHOLE.replace(b"a+key", b"a\xffb"),
         WHOLE.replace(b"a+key", b"%FF"),
         WHOLE.replace(b"a+key", b""),
@@ -243,7 +242,7 @@ WHOLE = AWS.page([OBJECT], ["p/"], token="t")
         WHOLE.replace(b"1048576", b"1e6"),
         WHOLE.replace(b"<Size>1048576</Size>", b""),
         WHOLE.replace(b"2024-02-29", b"2023-02-29"),
-        WHOLE.replace(b"23:59:59.123Z", b"23:59:59+01:00"),
+        WHOLE.replace(b"23:59:59.123Z", b"23:59:59+25:00"),
         WHOLE.replace(b"<NextContinuationToken>t</NextContinuationToken>", b""),
         WHOLE.replace(b"<IsTruncated>true", b"<IsTruncated>perhaps"),
     ],
@@ -259,3 +258,29 @@ def test_entities_are_never_expanded() -> None:
     body = f'<!DOCTYPE a [<!ENTITY l0 "lol">{lol}]><ListBucketResult>&l9;</ListBucketResult>'
     with pytest.raises(MalformedAnswer, match="DTD"):
         parse(body.encode())
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "2026-11-28T16:00:00Z",
+        "2026-11-28T16:00:00.000Z",
+        "2026-11-28T16:00:00+00:00",
+        "2026-11-28T16:00:00+0000",
+        "2026-11-28T18:00:00+02:00",
+        "2026-11-28T10:30:00.5-0530",
+        "2026-11-28T16:00:00",
+    ],
+)
+@pytest.mark.parametrize("gap", ["", "\n  "], ids=["quick", "thorough"])
+def test_dates_of_every_zone_are_read(date: str, gap: str) -> None:
+    body = (
+        f"<ListBucketResult><IsTruncated>false</IsTruncated>{gap}<Contents>{gap}<Key>k</Key>{gap}"
+        f"<LastModified>{date}</LastModified><ETag>&quot;x&quot;</ETag><Size>3</Size></Contents>"
+        "</ListBucketResult>"
+    ).encode()
+    (entry,) = parse_page(body, bucket="b", backend="").entries
+    assert isinstance(entry, ObjectInfo)
+    assert entry.last_modified.replace(microsecond=0) == datetime(2026, 11, 28, 16, tzinfo=UTC)
+    assert entry.last_modified.utcoffset() == timedelta(0)
+    assert date_of(date) == entry.last_modified

@@ -27,7 +27,7 @@ from ._names import is_dots, object_path
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from trove_async._services import KnownBuckets, Permit
+    from trove_async._services import KnownBuckets
 
     from ._client import Client
 
@@ -44,8 +44,8 @@ PATH: Final = "/batch/storage/v1"
 ANSWER_BYTES: Final = 4 * MiB
 """More than the answers to 100 deletes have."""
 
-_BOUNDARY = re.compile(r"""boundary=(?:"([^"]+)"|([^\s;]+))""")
-_ID = re.compile(rb"(?im)^content-id:[^\r\n]*response-[^\r\n]*?\+([0-9]{1,9})>")
+_BOUNDARY = re.compile(r"""boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))""")  # RFC 2046, 5.1.1
+_ID = re.compile(rb"(?im)^content-id:[^\r\n]{0,100}response-[^\r\n]{0,100}\+([0-9]{1,9})>")
 _STATUS = re.compile(rb"(?m)^HTTP/[0-9.]+ ([0-9]{3})\b")
 
 
@@ -55,16 +55,12 @@ class Deleter:
     Args:
         client: Sends requests.
         known: Tells which bucket is missing.
-        permit: Makes what holds a permit for a request.
         delete: Deletes one object.
     """
 
-    def __init__(
-        self, client: Client, known: KnownBuckets, permit: Callable[[], Permit], delete: Delete
-    ) -> None:
+    def __init__(self, client: Client, known: KnownBuckets, delete: Delete) -> None:
         self._client = client
         self._known = known
-        self._permit = permit
         self._delete = delete
         self._batches = True  # until the service turns out to have no such request
 
@@ -82,21 +78,20 @@ class Deleter:
     ) -> Sequence[DeleteResult] | None:
         """Delete the keys by a batch; return None if the service, an emulator, has none."""
         content_type, body = batch(bucket, keys)
-        async with self._permit():
-            try:
-                answer = await self._client.send(
-                    "POST", PATH, {"content-type": content_type}, [memoryview(body)]
-                )
-            except (NotSupportedError, NotFoundError):
-                return None
-            try:
-                told = await answer.read_all(ANSWER_BYTES)
-            finally:
-                answer.close()
-            found = results(answer.headers.get("content-type", ""), told, keys)
-            missing = [result for result in found if isinstance(result.error, NotFoundError)]
-            if missing and not await self._known.exists(bucket):
-                raise BucketNotFoundError("no such bucket: create_bucket makes it")
+        try:
+            answer = await self._client.send(
+                "POST", PATH, {"content-type": content_type}, [memoryview(body)]
+            )
+        except (NotSupportedError, NotFoundError):
+            return None
+        try:
+            told = await answer.read_all(ANSWER_BYTES)
+        finally:
+            answer.close()
+        found = results(answer.headers.get("content-type", ""), told, keys)
+        missing = [result for result in found if isinstance(result.error, NotFoundError)]
+        if missing and not await self._known.exists(bucket):
+            raise BucketNotFoundError("no such bucket: create_bucket makes it")
         for result in missing:
             found[found.index(result)] = DeleteResult(key=result.key)
         return found

@@ -7,13 +7,13 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from trove_async.errors import (
-    BackendError,
     BucketExistsError,
     BucketNotEmptyError,
     BucketNotFoundError,
     NotFoundError,
     PreconditionFailedError,
 )
+from trove_async.paging import TokenCycle
 
 from ._client import JSON
 from ._failures import ConflictError
@@ -81,14 +81,14 @@ class Buckets:
         """Return a project's buckets, sorted."""
         query = {"project": project, "fields": "items(name,timeCreated),nextPageToken"}
         buckets: list[BucketInfo] = []
+        cycle = TokenCycle()
         while True:
-            said = await self._client.ask("GET", _ALL + encode_query(query))
+            said = await self._client.page(_ALL + encode_query(query))
             buckets += map(bucket_of, said.get("items") or ())
             token = said.get("nextPageToken")
             if not token:
                 return sorted(buckets, key=attrgetter("name"))
-            if token == query.get("pageToken"):
-                raise BackendError("the service's listing leads to the same page again and again")
+            cycle.check(token, empty=not said.get("items"))
             query["pageToken"] = token
 
     async def set_versioning(self, bucket: str, *, enabled: bool) -> None:

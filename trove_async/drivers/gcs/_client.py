@@ -6,9 +6,10 @@ import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from trove_async._concurrency import in_thread
 from trove_async._secrets import Headers
-from trove_async.errors import UnauthenticatedError, UnavailableError
-from trove_async.models import MiB
+from trove_async.errors import IntegrityError, UnauthenticatedError, UnavailableError
+from trove_async.models import KiB, MiB
 
 from ._failures import refused
 
@@ -24,15 +25,31 @@ if TYPE_CHECKING:
 Document: TypeAlias = dict[str, Any]
 """What the service says, as its JSON has it."""
 
-_DOCUMENT: Final = 32 * MiB
-"""More than any document has: a page of 1,000 objects, each with 8 KiB of metadata, all escaped."""
+_PAGE: Final = 16 * MiB
+"""More than any page has: 1,000 objects, each with a key of 1 KiB and 8 KiB of metadata."""
 
-_ERROR_BYTES: Final = MiB
+_SMALL: Final = MiB
+"""More than any other document has: what an object or a bucket is, or what became of a request."""
+
+_ERROR_BYTES: Final = 64 * KiB
+
+_INLINE: Final = MiB
+"""Bytes of a document up to which it is parsed on the loop: in some 10 ms."""
+
+_MOST_OBJECTS: Final = 1_000_000
+"""Arrays and objects that a document may hold, brackets in its strings included: 1,000 entries have
+2,000. Each takes a hundred bytes of memory and more."""
 
 JSON: Final = {"content-type": "application/json; charset=UTF-8"}
 
 RESUME_INCOMPLETE: Final = 308
 """JSON API, "Perform a resumable upload": the session goes on. To HTTP it is a redirect."""
+
+
+_TOKENS: Final = ("nextPageToken", "rewriteToken")
+"""What of a document becomes a part of the next request."""
+
+_ESCAPED_SURROGATE: Final = b"\\ud"
 
 
 class Client:
@@ -106,6 +123,10 @@ class Client:
         """Send a request; return the document that it is answered with."""
         return await self.document(await self.send(method, target, headers or {}, views))
 
+    async def page(self, target: str) -> Document:
+        """Return a page of a listing."""
+        return await self.document(await self.send("GET", target, {}), _PAGE)
+
     async def done(self, method: str, target: str, *, also: Collection[int] = ()) -> None:
         """Send a request whose answer says no more than that it was done."""
         answer = await self.send(method, target, {}, also=also)
@@ -114,17 +135,16 @@ class Client:
         finally:
             answer.close()
 
-    async def document(self, answer: Answer) -> Document:
-        """Return an answer's document, and let go of it."""
+    async def document(self, answer: Answer, limit: int = _SMALL) -> Document:
+        """Return an answer's document of no more than `limit` bytes, and let go of it."""
         try:
-            body = await answer.read_all(_DOCUMENT)
+            body = await answer.read_all(limit)
         finally:
             answer.close()
-        try:
-            said = json.loads(body)
-        except (ValueError, RecursionError):
-            said = None
-        if not isinstance(said, dict):
+        said = await in_thread(_parsed, body) if len(body) > _INLINE else _parsed(body)
+        if not isinstance(said, dict) or not all(
+            isinstance(said.get(name, ""), str) for name in _TOKENS
+        ):
             raise UnavailableError(
                 f"the service's answer makes no sense: {len(body)} bytes that are no JSON object"
             )
@@ -133,7 +153,7 @@ class Client:
     async def _refused(self, answer: Answer) -> Refused:
         try:
             body = await answer.read_all(_ERROR_BYTES)
-        except UnavailableError:
+        except (UnavailableError, IntegrityError):
             body = b""  # what its head says is enough
         finally:
             answer.close()
@@ -148,3 +168,16 @@ def _authorized(headers: Mapping[str, str], token: AccessToken | None) -> Header
     if token is not None:
         sent["authorization"] = f"Bearer {token.value}"
     return sent
+
+
+def _parsed(body: bytes) -> object:
+    """Return what a JSON document says; None: it is none, or not one of the service's."""
+    if body.count(b"{") + body.count(b"[") > _MOST_OBJECTS:
+        return None
+    try:
+        said: object = json.loads(body)
+        if _ESCAPED_SURROGATE in body.lower():
+            json.dumps(said, ensure_ascii=False).encode()  # halves of pairs are no characters
+    except (ValueError, RecursionError):
+        return None
+    return said

@@ -28,10 +28,10 @@ from ._resources import FIELDS, generation_of, info_of, precondition, resource_o
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
-    from trove_async._services import Permit
     from trove_async.models import ObjectInfo, PutOptions
 
     from ._client import Client
+    from ._defaults import Defaults
 
     Head = Callable[[str, str], Awaitable[ObjectInfo]]
 
@@ -48,16 +48,14 @@ class Composer:
     Args:
         client: Sends requests.
         head: Returns an object's facts.
-        permit: Makes what holds a permit for a request.
         backend: For `ObjectInfo.backend`.
+        defaults: What is asked of the service for all objects.
     """
 
-    def __init__(
-        self, client: Client, head: Head, permit: Callable[[], Permit], backend: str
-    ) -> None:
+    def __init__(self, client: Client, head: Head, backend: str, *, defaults: Defaults) -> None:
+        self._defaults = defaults
         self._client = client
         self._head = head
-        self._permit = permit
         self._backend = backend
 
     async def compose(
@@ -71,12 +69,12 @@ class Composer:
         heads = await self._heads(bucket, keys)
         sources = [heads[one] for one in keys]
         size, checksum = _announced(sources, options)
-        query = {"fields": FIELDS, **precondition(options)}
+        options = self._defaults.applied(options)
+        query = {"fields": FIELDS, **precondition(options), **self._defaults.made}
         target = f"{object_path(bucket, key)}/compose{encode_query(query)}"
         with conditioned(options):
             try:
-                async with self._permit():
-                    said = await self._client.ask("POST", target, JSON, [_body(sources, options)])
+                said = await self._client.ask("POST", target, JSON, [_body(sources, options)])
             except (PreconditionFailedError, NotFoundError) as error:
                 # The service does not say whose condition it was.
                 await self._check_unchanged(bucket, heads.values(), error)

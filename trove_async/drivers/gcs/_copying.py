@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from trove_async.models import CopyOptions
 
     from ._client import Client, Document
+    from ._defaults import Defaults
     from ._doubts import Doubts
 
     Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
@@ -45,11 +46,20 @@ class Copier:
         head: Returns an object's facts.
         doubts: Settle what became of earlier tries.
         backend: For `ObjectInfo.backend`.
+        defaults: What is asked of the service for all objects.
     """
 
     def __init__(
-        self, client: Client, known: KnownBuckets, head: Head, doubts: Doubts, backend: str
+        self,
+        client: Client,
+        known: KnownBuckets,
+        head: Head,
+        doubts: Doubts,
+        backend: str,
+        *,
+        defaults: Defaults,
     ) -> None:
+        self._defaults = defaults
         self._client = client
         self._known = known
         self._head = head
@@ -64,6 +74,7 @@ class Copier:
         query = {
             "ifSourceGenerationMatch": generation_of(options.source.etag),
             **precondition(options.put),
+            **self._defaults.copied,
         }
         if options.version_id is not None:
             query["sourceGeneration"] = options.version_id
@@ -76,7 +87,8 @@ class Copier:
         try:
             time = await self._custom_time(src_bucket, src_key, options.source)
             # The content is the source's: what is known of its checksums is nothing to be set.
-            resource = resource_of(replace(options.put, checksums={}), custom_time=time)
+            put = self._defaults.applied(replace(options.put, checksums={}))
+            resource = resource_of(put, custom_time=time)
             if options.put.in_doubt_since is not None and not options.put.conditional:
                 settled = await self._doubts.of_put(dst_bucket, dst_key, options.put)
                 if isinstance(settled, ObjectInfo):

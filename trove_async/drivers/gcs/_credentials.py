@@ -107,11 +107,13 @@ class Credentials:
     Args:
         identity: The credentials that the driver was given.
         redactor: Is told every secret that is sent.
+        trust_env: Whether the environment's proxies are heeded.
     """
 
-    def __init__(self, identity: Identity, redactor: Redactor) -> None:
+    def __init__(self, identity: Identity, redactor: Redactor, *, trust_env: bool = True) -> None:
         self._identity = identity
         self._redactor = redactor
+        self._trust_env = trust_env
         self._lock = asyncio.Lock()
         self._held = AccessToken("")
         self._renew_at = self._ends_at = 0.0
@@ -125,7 +127,7 @@ class Credentials:
             ConfigError: There is no such file, it holds nothing that the SDK knows, or it names a
                 token endpoint that is neither Google's nor among the `token_origins`.
         """
-        self._http = aiohttp.ClientSession(trust_env=True, middlewares=(_unredirected,))
+        self._http = aiohttp.ClientSession(trust_env=self._trust_env, middlewares=(_unredirected,))
         try:
             self._token = await in_thread(_loaded, self._identity.credentials, self._http)
             self._check_issuer()
@@ -308,6 +310,8 @@ def _loaded(credentials: Secret[Told], session: aiohttp.ClientSession) -> Token:
     """
     try:
         return _parsed(credentials, session)
+    except ConfigError as error:
+        failure = ConfigError(error.message)
     except OSError as error:
         failure = ConfigError(f"the credentials cannot be read: {error.strerror}")
     except Exception:  # noqa: BLE001 - whatever the SDK makes of what it does not know
@@ -321,6 +325,8 @@ def _parsed(credentials: Secret[Told], session: aiohttp.ClientSession) -> Token:
     # The SDK takes a file that it cannot read for none at all, and goes on to the next kind.
     file = None
     told = credentials.reveal()
+    if told is None:
+        told = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or None
     if told is not None:
         if isinstance(told, Mapping):
             said = dict(told)
@@ -329,7 +335,27 @@ def _parsed(credentials: Secret[Told], session: aiohttp.ClientSession) -> Token:
         said["type"]
         file = StringIO(json.dumps(said))
     # To its types, a session is of another library, which its twin package uses.
-    return Token(service_file=file, session=cast("Any", session), scopes=[SCOPE])
+    token = Token(service_file=file, session=cast("Any", session), scopes=[SCOPE])
+    if not _is_key(token.service_data.get("private_key")):
+        raise ConfigError("the credentials' private_key is no RSA key in PEM: get the file anew")
+    return token
+
+
+def _is_key(pem: object) -> bool:
+    """Tell whether the SDK can sign with a key; no key at all is none to complain of."""
+    from cryptography.hazmat.primitives.asymmetric.rsa import (  # noqa: PLC0415 - slow to import
+        RSAPrivateKey,
+    )
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - likewise
+        load_pem_private_key,
+    )
+
+    if pem is None:
+        return True
+    try:
+        return isinstance(load_pem_private_key(str(pem).encode(), password=None), RSAPrivateKey)
+    except Exception:  # noqa: BLE001 - whatever is wrong with it; what is said may quote it
+        return False
 
 
 def _signature(text: str, source: Token) -> bytes:
@@ -338,7 +364,7 @@ def _signature(text: str, source: Token) -> bytes:
     try:
         return Blob.get_pem_signature(text, str(source.service_data["private_key"]))
     except Exception:  # noqa: BLE001 - whatever the SDK makes of a key that is none
-        failure = ConfigError("the credentials' private_key is no RSA key")
+        failure = ConfigError("the credentials' private_key is no RSA key in PKCS #8")
     raise failure
 
 

@@ -19,6 +19,7 @@ from trove_async.errors import (
 
 from ._client import JSON
 from ._names import encode_query
+from ._resources import moment, number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +42,8 @@ async def set_custom_time(client: Client, path: str, when: datetime, if_match: s
         raise ValueError("when has a time zone, or nobody knows what time it is")
     said = await client.ask("GET", path + encode_query({"fields": _FACTS}))
     try:
-        generation, metageneration = said["generation"], said["metageneration"]
+        generation = str(number(said["generation"]))
+        metageneration = str(number(said["metageneration"]))
         now = _custom_time(said)
     except (KeyError, ValueError, TypeError) as error:
         raise UnavailableError(f"the service's answer makes no sense: {error!r}") from error
@@ -68,4 +70,4 @@ async def set_custom_time(client: Client, path: str, when: datetime, if_match: s
 
 def _custom_time(said: Mapping[str, Any]) -> datetime | None:
     told = said.get("customTime")
-    return datetime.fromisoformat(told) if told else None
+    return moment(told) if told else None

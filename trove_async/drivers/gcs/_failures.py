@@ -134,8 +134,11 @@ _SERVER_ERROR: Final = 500
 _SHOWN: Final = 300
 """Characters of the service's sentence that are shown."""
 
+_READ: Final = 4096
+"""Characters of it that are looked at."""
+
 # JSON has no reason for it: "Provided CRC32C \"…\" doesn't match calculated CRC32C \"…\"."
-_MISMATCH = re.compile(r"(?i)(?:crc32c|md5)\b.*(?:does ?n[o']t|not) match")
+_MISMATCH = re.compile(r"(?i)(?:crc32c|md5)\b.{0,80}(?:does ?n[o']t|not) match")
 # Services may quote the request in their sentences: whatever stands behind these is left out.
 _SECRET = re.compile(
     r"(?i)\b(signature|credential|authorization|bearer|access_?token|upload_id)(\W{0,3}[=:\s]\W{0,2})\S+"
@@ -180,10 +183,10 @@ class Refused(NamedTuple):
             return meaning
         if self.status >= _SERVER_ERROR:
             return _FAILED
-        return _BROKEN if _MISMATCH.search(self.message) else _REFUSED
+        return _BROKEN if _MISMATCH.search(self.message[:_READ]) else _REFUSED
 
     def _answered(self) -> str:
-        sentence = " ".join(_SECRET.sub(r"\1\2…", self.message).split())
+        sentence = " ".join(_SECRET.sub(r"\1\2…", self.message[:_READ]).split())
         if len(sentence) > _SHOWN:
             sentence = sentence[:_SHOWN] + "…"
         answered = f"{self.status} {self.reason[:80]}".rstrip()

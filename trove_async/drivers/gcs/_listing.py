@@ -12,9 +12,9 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from trove_async.errors import BackendError, UnavailableError
+from trove_async.errors import UnavailableError
 from trove_async.models import Page, Prefix
-from trove_async.paging import after_prefix
+from trove_async.paging import TokenCycle, after_prefix
 
 from ._names import bucket_path, encode_query
 from ._resources import FIELDS, info_of
@@ -48,15 +48,15 @@ async def list_page(client: Client, bucket: str, options: ListOptions, backend: 
     if start:
         query["startOffset"] = start
     path = f"{bucket_path(bucket)}/o"
+    cycle = TokenCycle()
     while True:
-        said = await client.ask("GET", path + encode_query(query))
+        said = await client.page(path + encode_query(query))
         entries, token = _entries(said, bucket, backend), said.get("nextPageToken")
         if after is not None:
             entries = [entry for entry in entries if entry.key != after or _is_prefix(entry)]
         if entries or not token:
             break
-        if token == query.get("pageToken"):
-            raise BackendError("the service's listing leads to the same page again and again")
+        cycle.check(token, empty=True)
         query["pageToken"] = token
     more = bool(token) or len(entries) > options.limit
     del entries[options.limit :]

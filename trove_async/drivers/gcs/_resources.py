@@ -35,6 +35,11 @@ CHECKSUMS: Final = {"crc32c": "crc32c", "md5": "md5Hash"}
 """Our names of checksums and the resource's; both in base64. An object that was composed, or sent
 through the XML API in parts, has no MD5 (Cloud Storage documentation, "Data validation")."""
 
+_DIGESTS: Final = {
+    "crc32c": re.compile(r"[A-Za-z0-9+/]{6}==").fullmatch,
+    "md5": re.compile(r"[A-Za-z0-9+/]{22}==").fullmatch,
+}
+
 _HEADERS: Final = {
     "storage_class": "storageClass",
     "cache_control": "cacheControl",
@@ -56,6 +61,7 @@ _UNTOLD: Final = datetime.fromtimestamp(0, UTC)
 """Stands for a date that headers lack, until the object's resource is asked."""
 
 _HEADER_SAFE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)").fullmatch
+_WHOLE = re.compile(r"[0-9]{1,19}").fullmatch
 _NUMBER = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 
 _SERVED_BY_DEFAULT: Final = frozenset({"private, max-age=0", "public, max-age=3600"})
@@ -138,7 +144,7 @@ def stored_size(said: Mapping[str, Any]) -> int:
     """
     if "size" not in said and said.get("crc32c") == _NOTHING:
         return 0
-    return int(said["size"])
+    return number(said["size"])
 
 
 def info_of(said: Mapping[str, Any], *, bucket: str, backend: str) -> ObjectInfo:
@@ -155,20 +161,24 @@ def info_of(said: Mapping[str, Any], *, bucket: str, backend: str) -> ObjectInfo
         metadata = in_lower_case(given) if given else {}
         write_id = metadata.pop(WRITE_ID, None)
         metadata.pop(EXACT, None)
-        checksums = {ours: said[name] for ours, name in CHECKSUMS.items() if name in said}
+        checksums = {
+            ours: _checksum(ours, text(said, name))
+            for ours, name in CHECKSUMS.items()
+            if said.get(name)  # an emulator's may be empty
+        }
         return ObjectInfo(
             bucket=bucket,
             key=key,
             size=stored_size(said),
             etag=generation,
-            last_modified=datetime.fromisoformat(said["updated"]),
-            content_type=said.get("contentType"),
+            last_modified=moment(said["updated"]),
+            content_type=text(said, "contentType"),
             metadata=metadata,
-            storage_class=said.get("storageClass"),
-            cache_control=said.get("cacheControl") or None,
-            content_disposition=said.get("contentDisposition") or None,
-            content_encoding=said.get("contentEncoding") or None,
-            content_language=said.get("contentLanguage") or None,
+            storage_class=text(said, "storageClass"),
+            cache_control=text(said, "cacheControl") or None,
+            content_disposition=text(said, "contentDisposition") or None,
+            content_encoding=text(said, "contentEncoding") or None,
+            content_language=text(said, "contentLanguage") or None,
             checksums=checksums,
             version_id=generation,
             backend=backend,
@@ -176,6 +186,41 @@ def info_of(said: Mapping[str, Any], *, bucket: str, backend: str) -> ObjectInfo
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UnavailableError(f"the service's answer makes no sense: {error!r}") from error
+
+
+def number(said: object) -> int:
+    """Return a number of a resource, which JSON has as a string: it may have 64 bits.
+
+    Raises:
+        ValueError: It is none, or below zero.
+    """
+    written = str(said) if type(said) in {int, str} else ""
+    if not _WHOLE(written):
+        raise ValueError(f"{str(said)[:40]!r} is no number")
+    return int(written)
+
+
+def moment(said: object) -> datetime:
+    """Return a time of a resource.
+
+    Raises:
+        ValueError: It is none, or in no time zone.
+    """
+    if not isinstance(said, str) or (when := datetime.fromisoformat(said)).tzinfo is None:
+        raise ValueError(f"{str(said)[:40]!r} is no time")
+    return when
+
+
+def text(said: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - a str, or None where it may lack
+    """Return a text of a resource, None if it has none.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    value = said.get(name)
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} is no string")
+    return value
 
 
 def info_from(
@@ -211,17 +256,17 @@ def info_from(
     encoding = headers.get("x-goog-stored-content-encoding") or headers.get("content-encoding")
     cache_control = headers.get("cache-control")
     try:
-        generation = headers["x-goog-generation"]
+        generation = str(number(headers["x-goog-generation"]))
         part = part_in(headers, partial=partial)
         length = headers.get("content-length")
         size = headers.get("x-goog-stored-content-length") or length
-        if part is None and length != size and int(length or "0") > int(size or "0"):
+        if part is None and length != size and number(length or "0") > number(size or "0"):
             # Somebody on the way has unpacked it, say: its beginning is no object.
             raise ValueError(f"{length} bytes of an object of {size}")  # noqa: TRY301 - told below
         info = ObjectInfo(
             bucket=bucket,
             key=key,
-            size=int(size or "") if part is None else part[2],
+            size=number(size or "") if part is None else part[2],
             etag=generation,
             last_modified=_UNTOLD if modified is None else http_date(modified),
             content_type=headers.get("content-type"),
@@ -263,7 +308,17 @@ def part_in(headers: Mapping[str, str], *, partial: bool) -> tuple[int, int, int
 def hashes_in(value: str) -> dict[str, str]:
     """Return the checksums that a value of x-goog-hash tells: ``crc32c=…,md5=…``."""
     pairs = (pair.strip().partition("=") for pair in value.split(","))
-    return {name: digest for name, _, digest in pairs if name in CHECKSUMS}
+    return {
+        name: _checksum(name, digest) for name, _, digest in pairs if digest and name in CHECKSUMS
+    }
+
+
+def _checksum(name: str, digest: str) -> str:
+    if not _DIGESTS[name](digest):
+        raise UnavailableError(
+            f"the service's answer makes no sense: {digest[:40]!r} is no {name} in base64"
+        )
+    return digest
 
 
 def is_generation(etag: str | None) -> TypeGuard[str]:
@@ -295,6 +350,13 @@ def precondition(options: PutOptions) -> dict[str, str]:
     return {}
 
 
+def _named(said: Mapping[str, Any]) -> str:
+    name = said["name"]
+    if not isinstance(name, str):
+        raise TypeError("a name that is no string")
+    return name
+
+
 def bucket_of(said: Mapping[str, Any]) -> BucketInfo:
     """Return what a bucket's resource tells.
 
@@ -303,8 +365,6 @@ def bucket_of(said: Mapping[str, Any]) -> BucketInfo:
     """
     try:
         created = said.get("timeCreated")
-        return BucketInfo(
-            name=said["name"], created=None if created is None else datetime.fromisoformat(created)
-        )
+        return BucketInfo(name=_named(said), created=None if created is None else moment(created))
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UnavailableError(f"the service's answer makes no sense: {error!r}") from error

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from contextlib import suppress
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self
 
 from crc32c import crc32c
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from trove_async.models import ObjectInfo, Part, PutOptions
 
     from ._client import Client, Document
+    from ._defaults import Defaults
 
 _INLINE_HASH: Final = 4 * MiB
 """Bytes that are hashed on the loop: as long as a thread hop takes, at 20 GB/s."""
@@ -58,12 +59,20 @@ class ResumableUpload:
     """
 
     def __init__(
-        self, client: Client, bucket: str, key: str, options: PutOptions, backend: str
+        self,
+        client: Client,
+        bucket: str,
+        key: str,
+        options: PutOptions,
+        backend: str,
+        *,
+        defaults: Defaults,
     ) -> None:
+        self._query = {"uploadType": "resumable", "fields": FIELDS, **defaults.made}
         self._client = client
         self._bucket = bucket
         self._key = key
-        self._options = options
+        self._options = options = defaults.applied(options)
         self._backend = backend
         self._type = {"content-type": options.content_type or DEFAULT_TYPE}
         self._target: str | None = None
@@ -71,7 +80,7 @@ class ResumableUpload:
         self._kept = 0  # of those, the service's
         self._tail = b""  # and what is kept here for the commit
         self._crc = 0
-        self._unsure = False
+        self._unsure = self._finishing = False
         self._info: ObjectInfo | None = None
 
     async def __aenter__(self) -> Self:
@@ -80,7 +89,7 @@ class ResumableUpload:
 
     async def _begun(self) -> str:
         """Return where the new session takes its bytes."""
-        query = {"uploadType": "resumable", "fields": FIELDS, **precondition(self._options)}
+        query = {**self._query, **precondition(self._options)}
         resource = resource_of(self._options, self._key)
         headers = {**JSON, "x-upload-content-type": self._type["content-type"]}
         target = upload_path(self._bucket) + encode_query(query)
@@ -101,11 +110,17 @@ class ResumableUpload:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        target, self._target = self._target, None
-        if target is None or self._info is not None:
+        target = self._target
+        if target is not None and self._info is None:
+            with suppress(TroveError):  # the service forgets a session after a week
+                await finished(self._let_go(target))
+        self._target = None
+
+    async def _let_go(self, target: str) -> None:
+        # The request that makes the object may have been carried out, though nobody heard of it.
+        if self._finishing and self._unsure and await self._ask() is not None:
             return
-        with suppress(TroveError):  # the service forgets a session after a week
-            await finished(self._ended(target))
+        await self._ended(target)
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Store one part, all but the last byte of the last one. See `Upload.send`."""
@@ -136,6 +151,7 @@ class ResumableUpload:
                     bucket=self._bucket,
                     key=self._key,
                 )
+            self._finishing = True
             with conditioned(self._options):
                 said = await self._finish(f"crc32c={crc}")
             self._info = info_of(said, bucket=self._bucket, backend=self._backend)
@@ -217,17 +233,23 @@ class ResumableUpload:
         return said
 
 
+_SENDABLE = re.compile(r"[!-~]*").fullmatch
+"""RFC 3986, 2: a URL is visible ASCII."""
+
+
 def _target_in(answer: Answer) -> str:
     """Return the path of a session: it is asked where the driver was told that the service is.
 
     The Location's host is not looked at. It is the same, unless there is a proxy in between, which
     is then to be used; and our tokens go nowhere else.
     """
-    status, location = HTTPStatus(answer.status), answer.headers.get("location", "")
+    status, location = answer.status, answer.headers.get("location", "")
     scheme, _, rest = location.partition("://")
     _, slash, path = rest.partition("/")
-    if scheme not in {"http", "https"} or not slash:
-        raise UnavailableError(f"the service's answer makes no sense: {status} without a Location")
+    if scheme not in {"http", "https"} or not slash or not _SENDABLE(path):
+        raise UnavailableError(
+            f"the service's answer makes no sense: {status} without a Location that is a URL"
+        )
     return slash + path
 
 

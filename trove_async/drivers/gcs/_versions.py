@@ -7,15 +7,15 @@ first; the contract wants the newest first. So a page here ends where a key does
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from trove_async.errors import BackendError, UnavailableError
+from trove_async.errors import UnavailableError
 from trove_async.models import VersionInfo, VersionPage
+from trove_async.paging import TokenCycle, whole_keys
 
 from ._listing import FROM, MOST, start_of
 from ._names import bucket_path, encode_query
-from ._resources import stored_size
+from ._resources import moment, number, stored_size, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,40 +41,20 @@ async def version_page(
         query["startOffset"] = start
     path = f"{bucket_path(bucket)}/o"
     told: list[VersionInfo] = []
+    cycle = TokenCycle()
     while True:
-        said = await client.ask("GET", path + encode_query(query))
+        said = await client.page(path + encode_query(query))
         told += [one for one in _versions(said, bucket, backend) if one.key != after]
         token = said.get("nextPageToken")
         if not token or (told and told[0].key != told[-1].key):
             break
-        if token == query.get("pageToken"):
-            raise BackendError("the service's listing leads to the same page again and again")
+        cycle.check(token, empty=not said.get("items"))
         query["pageToken"] = token
-    return _cut(told, options.limit, ended=not token)
-
-
-def _cut(told: list[VersionInfo], limit: int, *, ended: bool) -> VersionPage:
-    """Return whole keys, as many as fit, at least one; what is cut off is asked for again."""
-    end = len(told)
-    if not ended or end > limit:
-        end = _start_of_key(told, min(limit, end - 1)) or _end_of_key(told, 0)
-    page = told[:end]
-    page.sort(key=_newest_first)
-    more = end < len(told) or not ended
-    return VersionPage(entries=page, token=FROM + told[end].key if more else None)
-
-
-def _start_of_key(told: list[VersionInfo], at: int) -> int:
-    while at and told[at - 1].key == told[at].key:
-        at -= 1
-    return at
-
-
-def _end_of_key(told: list[VersionInfo], at: int) -> int:
-    key = told[at].key
-    while at < len(told) and told[at].key == key:
-        at += 1
-    return at
+    page, following = whole_keys(told, options.limit, ended=not token)
+    return VersionPage(
+        entries=sorted(page, key=_newest_first),
+        token=None if following is None else FROM + following,
+    )
 
 
 def _newest_first(version: VersionInfo) -> tuple[str, int]:
@@ -89,15 +69,17 @@ def _versions(said: Document, bucket: str, backend: str) -> list[VersionInfo]:
 
 
 def _version(said: Mapping[str, Any], bucket: str, backend: str) -> VersionInfo:
-    generation = str(int(said["generation"]))
+    key, generation = said["name"], str(number(said["generation"]))
+    if not isinstance(key, str):
+        raise TypeError("a name that is no string")
     return VersionInfo(
         bucket=bucket,
-        key=said["name"],
+        key=key,
         version_id=generation,
         size=stored_size(said),
         etag=generation,
-        last_modified=datetime.fromisoformat(said["updated"]),
-        storage_class=said.get("storageClass"),
+        last_modified=moment(said["updated"]),
+        storage_class=text(said, "storageClass"),
         latest=not said.get("timeDeleted"),
         backend=backend,
     )

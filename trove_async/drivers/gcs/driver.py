@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from trove_async._concurrency import Permits
-from trove_async._http import Origin, Reader, transport_over
+from trove_async._http import Origin, Reader, check_proxy, transport_over
 from trove_async._secrets import Redactor, Secret
-from trove_async._services import KnownBuckets, Permit, conditioned
+from trove_async._services import KnownBuckets, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
     BucketNotFoundError,
@@ -32,6 +32,7 @@ from ._composing import Composer
 from ._copying import Copier
 from ._credentials import Credentials, Identity
 from ._custom_time import set_custom_time
+from ._defaults import Defaults
 from ._doubts import Doubts, found, replaced_meanwhile
 from ._listing import list_page
 from ._multipart import related
@@ -45,7 +46,7 @@ from ._versions import version_page
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Collection, Hashable, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -114,6 +115,12 @@ class GCSDriver:
             requests.
         tls: Whom to trust, for a server with a certificate of its own making.
         proxy: The URL of an HTTP proxy to send everything through.
+        trust_env: Whether HTTPS_PROXY, HTTP_PROXY and NO_PROXY are heeded, where `proxy` is None.
+        storage_class: The class of objects whose put chooses none, of copies as well; the bucket's
+            default where it is not given.
+        kms_key_name: The Cloud KMS key that encrypts what is stored, copies as well:
+            ``projects/P/locations/L/keyRings/R/cryptoKeys/K``. The bucket's default where it is
+            not given.
 
     Raises:
         ConfigError: Arguments that do not go together.
@@ -132,13 +139,18 @@ class GCSDriver:
         max_connections: int = 64,
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
+        trust_env: bool = True,
+        storage_class: str | None = None,
+        kms_key_name: str | None = None,
     ) -> None:
         given, told = credentials is not None, Secret(credentials)
+        self._credentials_from = _source_of(credentials)
         hidden = None if proxy is None else Secret(proxy)
         del credentials, proxy  # a traceback that is recorded with its variables would show them
         if anonymous and given:
             raise ConfigError("anonymous sends no credentials: give one of the two")
         origins = (token_origins,) if isinstance(token_origins, str) else token_origins
+        self._defaults = Defaults(storage_class=storage_class, kms_key_name=kms_key_name)
         self._identity = Identity(
             credentials=told, project=project, token_origins=frozenset(map(Origin.of, origins))
         )
@@ -149,13 +161,12 @@ class GCSDriver:
         self._bucket_storage_class = bucket_storage_class
         self._max_connections = max_connections
         self._tls = tls
-        self._proxy = hidden
+        self._proxy = None if hidden is None else Secret(check_proxy(hidden.reveal()))
+        self._trust_env = trust_env
         self._capabilities = self._claimed(signs=not self._anonymous)
         self._credentials: Credentials | None = None
         self._transport: Transport | None = None
         self._open: _Open | None = None
-        self._others = Permits(max_connections, "connection for other requests")
-        self._permit_seconds = 0.0
         self._backend = ""
         self._redactor = Redactor()
         if hidden is not None:
@@ -205,8 +216,10 @@ class GCSDriver:
             versions=True,
             exact_keys=self._google,
             private_namespace=not self._google,
+            dot_segments=True,
             max_reads=self._max_connections,
             max_writes=self._max_connections,
+            max_requests=self._max_connections,
             max_metadata_bytes=_MAX_METADATA,
         )
 
@@ -215,12 +228,20 @@ class GCSDriver:
         if self._open is not None:
             raise ClosedError("this driver is open in another store: make one for each")
         self._backend = context.backend
-        self._permit_seconds = context.timeout.permit
         if not self._anonymous:
-            self._credentials = Credentials(self._identity, self._redactor)
-            await self._credentials.open()
+            self._credentials = Credentials(
+                self._identity, self._redactor, trust_env=self._trust_env
+            )
+            try:
+                await self._credentials.open()
+            except ConfigError as error:
+                source = self._credentials_from or _source_in_environment()
+                error.message = f"{source}{error.message}"
+                raise
             self._capabilities = self._claimed(signs=self._credentials.can_sign)
-        self._transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy_url)
+        self._transport = transport_over(
+            context.timeout, tls=self._tls, proxy=self._proxy_url, trust_env=self._trust_env
+        )
         client = Client(self._transport, self._origin, self._credentials, self._redactor)
         buckets = Buckets(client, self._location, self._bucket_storage_class)
         known = KnownBuckets(buckets.head)
@@ -233,8 +254,10 @@ class GCSDriver:
             bodies=Bodies(
                 client, known, self._head, xml=self._google or None, backend=self._backend
             ),
-            deleter=Deleter(client, known, lambda: self._permit, self.delete),
-            copier=Copier(client, known, self._head, doubts, self._backend),
+            deleter=Deleter(client, known, self.delete),
+            copier=Copier(
+                client, known, self._head, doubts, self._backend, defaults=self._defaults
+            ),
         )
 
     async def aclose(self) -> None:
@@ -257,14 +280,9 @@ class GCSDriver:
     def _client(self) -> Client:
         return self._opened.client
 
-    @property
-    def _permit(self) -> Permit:
-        return Permit(self._others, self._permit_seconds)
-
     async def ping(self) -> None:
         """Ask for a bucket; that one may not see any is an answer, too."""
-        async with self._permit:
-            await self._opened.buckets.ping(_NO_PROJECT)
+        await self._opened.buckets.ping(_NO_PROJECT)
 
     def place(self, bucket: str, key: str) -> Hashable:
         """Tell where the object lies physically: Google's bucket names are one space."""
@@ -277,10 +295,11 @@ class GCSDriver:
     ) -> ObjectInfo:
         """Store an object in one request. See `AsyncDriver.put`."""
         check_key(bucket, key)
+        options = self._defaults.applied(options)
         content_type, body = related(
             resource_of(options, key), options.content_type or DEFAULT_TYPE, views
         )
-        target = upload_path(bucket) + _INSERT
+        target = upload_path(bucket) + _INSERT + self._defaults.more
         headers = {"content-type": content_type}
         try:
             if options.conditional:
@@ -314,8 +333,7 @@ class GCSDriver:
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of the object. See `AsyncDriver.head`."""
-        async with self._permit:
-            return await self._head(bucket, key, version_id)
+        return await self._head(bucket, key, version_id)
 
     async def _head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         target = object_path(bucket, key) + _FACTS
@@ -332,19 +350,18 @@ class GCSDriver:
         query = {}
         if options.version_id is not None:
             query["generation"] = options.version_id
-        async with self._permit:
-            try:
-                if options.in_doubt_since is not None and not (options.if_match or query):
-                    query = await self._opened.doubts.of_delete(bucket, key, options)
-                    with replaced_meanwhile():
-                        await self._delete(bucket, key, query)
-                    return
-                with conditioned(options):
-                    if options.if_match is not None:
-                        query["ifGenerationMatch"] = generation_of(options.if_match)
+        try:
+            if options.in_doubt_since is not None and not (options.if_match or query):
+                query = await self._opened.doubts.of_delete(bucket, key, options)
+                with replaced_meanwhile():
                     await self._delete(bucket, key, query)
-            except ObjectNotFoundError:
-                pass  # it is gone
+                return
+            with conditioned(options):
+                if options.if_match is not None:
+                    query["ifGenerationMatch"] = generation_of(options.if_match)
+                await self._delete(bucket, key, query)
+        except ObjectNotFoundError:
+            pass  # it is gone
 
     async def _delete(self, bucket: str, key: str, query: Mapping[str, str]) -> None:
         if is_dots(key):
@@ -358,37 +375,36 @@ class GCSDriver:
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
-        async with self._permit:
-            try:
-                return await list_page(self._client, bucket, options, self._backend)
-            except NotFoundError as error:
-                raise BucketNotFoundError(error.message) from error
+        try:
+            return await list_page(self._client, bucket, options, self._backend)
+        except NotFoundError as error:
+            raise BucketNotFoundError(error.message) from error
 
     def upload(
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
         """Open an upload in parts. See `Uploading.upload`."""
         check_key(bucket, key)
-        return ResumableUpload(self._client, bucket, key, options, self._backend)
+        return ResumableUpload(
+            self._client, bucket, key, options, self._backend, defaults=self._defaults
+        )
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Copy on the service's side. See `Copying.copy`."""
         check_key(dst_bucket, dst_key)
-        async with self._permit:
-            return await self._opened.copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
+        return await self._opened.copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`.
 
         All versions of one key are held at once: the service tells the oldest first.
         """
-        async with self._permit:
-            try:
-                return await version_page(self._client, bucket, options, self._backend)
-            except NotFoundError as error:
-                raise BucketNotFoundError(error.message) from error
+        try:
+            return await version_page(self._client, bucket, options, self._backend)
+        except NotFoundError as error:
+            raise BucketNotFoundError(error.message) from error
 
     async def compose(
         self, bucket: str, keys: Sequence[str], key: str, options: PutOptions | None = None
@@ -417,7 +433,7 @@ class GCSDriver:
             Otherwise as `put`.
         """
         check_key(bucket, key)
-        composer = Composer(self._client, self.head, lambda: self._permit, self._backend)
+        composer = Composer(self._client, self.head, self._backend, defaults=self._defaults)
         return await composer.compose(bucket, keys, key, options or PutOptions())
 
     async def set_custom_time(
@@ -442,8 +458,7 @@ class GCSDriver:
         """
         etag = if_match.etag if isinstance(if_match, ObjectInfo) else if_match
         client, path = self._client, object_path(bucket, key)
-        async with self._permit:
-            await found(self._opened.known, bucket, key, set_custom_time(client, path, when, etag))
+        await found(self._opened.known, bucket, key, set_custom_time(client, path, when, etag))
 
     async def presign(
         self,
@@ -493,32 +508,27 @@ class GCSDriver:
             PermissionDeniedError: These credentials may not do so.
             ClosedError: The driver is not open.
         """
-        async with self._permit:
-            await self._opened.buckets.set_versioning(bucket, enabled=enabled)
+        await self._opened.buckets.set_versioning(bucket, enabled=enabled)
 
     async def create_bucket(self, bucket: str) -> None:
         """Make the bucket, in the project. See `AsyncDriver.create_bucket`."""
         project = await self._project()
-        async with self._permit:
-            await self._opened.buckets.create(bucket, project)
+        await self._opened.buckets.create(bucket, project)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
         opened = self._opened
         opened.known.forget(bucket)
-        async with self._permit:
-            await opened.buckets.delete(bucket)
+        await opened.buckets.delete(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
-        async with self._permit:
-            return await self._opened.buckets.head(bucket)
+        return await self._opened.buckets.head(bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the project's buckets. See `AsyncDriver.list_buckets`."""
         project = await self._project()
-        async with self._permit:
-            return await self._opened.buckets.list(project)
+        return await self._opened.buckets.list(project)
 
     async def _project(self) -> str:
         project = self._identity.project
@@ -552,3 +562,26 @@ def _emulator() -> str | None:
 def _more(query: Mapping[str, str]) -> str:
     """Return what is to follow a query."""
     return "".join([f"&{name}={value}" for name, value in query.items()])
+
+
+def _source_of(credentials: str | os.PathLike[str] | Mapping[str, Any] | None) -> str | None:
+    """Return where credentials are read from, to begin a message with: never their content.
+
+    None: from where Google's own tools look.
+    """
+    if credentials is None:
+        return None
+    if isinstance(credentials, Mapping):
+        return "credentials: "
+    return _named("credentials", os.fspath(credentials))
+
+
+def _source_in_environment() -> str:
+    """Return where Google's own tools are told to look, to begin a message with."""
+    path = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    return _named("GOOGLE_APPLICATION_CREDENTIALS", path) if path else ""
+
+
+def _named(by: str, path: str) -> str:
+    # Somebody may have passed the content of the file in place of its path.
+    return f"{by}: " if {"{", "\n"} & set(path) else f"{by} {path!r}: "

@@ -50,6 +50,16 @@ def failure(error: OSError, bucket: str | None = None, key: str | None = None) -
     return kind(f"{advice} ({name}: {os.strerror(code)})", bucket=bucket, key=key)
 
 
+def unopened(error: OSError, root: str) -> TroveError:
+    """Return our error for a root that cannot be opened, to be raised from the system's."""
+    found = failure(error)
+    path = error.filename
+    # Below an open directory the system is given a bare name: the driver's own.
+    within = "" if path in {None, root} else f", at {path!r}"
+    found.message = f"the root {root!r} cannot be opened{within}: {found.message}"
+    return found
+
+
 @contextmanager
 def translated(bucket: str | None = None, key: str | None = None) -> Iterator[None]:
     """Let the system's errors out as ours, and tell ours where they happened."""

@@ -247,6 +247,7 @@ def _rename_below(root: Root, spot: Spot, staged: Staged, path: str, *, exclusiv
 
 def _rename(root: Root, staged: Staged, parent: int, name: str, *, exclusive: bool) -> None:
     directory = root.staging.directory
+    _inherit_group(root, staged, parent)
     if exclusive:
         # Our own are kept apart by the lock. This keeps what another tool makes just now.
         try:
@@ -262,6 +263,18 @@ def _rename(root: Root, staged: Staged, parent: int, name: str, *, exclusive: bo
             return
     os.rename(staged.name, name, src_dir_fd=directory, dst_dir_fd=parent)
     staged.placed()
+
+
+def _inherit_group(root: Root, staged: Staged, parent: int) -> None:
+    """Give the file the group of a setgid directory, as if it had been created there (inode(7))."""
+    there, status = os.fstat(parent), staged.status
+    if status is None or not there.st_mode & stat.S_ISGID or status.st_gid == there.st_gid:
+        return
+    # Only a member of the group may do this; the kernel lets others create such files.
+    with contextlib.suppress(PermissionError):
+        os.fchown(staged.fd, -1, there.st_gid)
+        if root.fsync:
+            os.fsync(staged.fd)
 
 
 def _clear_old(root: Root, spot: Spot, ground: Ground) -> None:

@@ -46,6 +46,12 @@ _NO_SUBDIRECTORIES: Final = 2
 `_LOCAL_FILE_SYSTEMS` does not count links so, there are fewer (1 on Btrfs), and one looks. Others may
 say 2 of every directory (CIFS: linux/fs/smb/client/inode.c; many in user space), and are not asked."""
 
+_OVERFLOW: Final = "overflow"
+_META: Final = "meta"
+
+_READ_ONLY: Final = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
+"""What creating a file says where this process may not write."""
+
 _SWEPT_SIDECARS = 1000
 _SWEPT_AGE = 600.0
 
@@ -65,6 +71,14 @@ class Settings:
     folding: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Area:
+    """What writing needs."""
+
+    locks: Locks
+    staging: Staging
+
+
 class Root:
     """An open root. All of it blocks, but `open_cached`.
 
@@ -74,8 +88,7 @@ class Root:
         backend: The name of the backend that the driver is.
         beneath: Its paths.
         layout: Which path a key has.
-        locks: Its keys' locks.
-        staging: Where files are written.
+        xattrs: Whether files can carry their records.
         sidecars: Where records are that do not fit their files.
         snapshots: Directories that were listed lately.
         is_local: Whether the file system is one of the kernel's own: a path that is in its cache
@@ -84,7 +97,10 @@ class Root:
     """
 
     def __init__(self, settings: Settings, backend: str = "") -> None:
-        """Open it, make the area if it is not there, and sweep what is dead in it.
+        """Open the root: create the area if it is missing, and sweep what dead processes left in it.
+
+        A root where this process may not write is opened for reading, and nothing is created or
+        written in it.
 
         Raises:
             ConfigError: It is no directory, or this system has no way to confine paths.
@@ -92,32 +108,91 @@ class Root:
         self.settings = settings
         self.backend = backend
         self.fsync = settings.fsync
+        self.xattrs = False
+        self.read_flags: int | None = None
+        self.layout = Layout(folding=settings.folding)
+        self._area: _Area | None = None
+        self._refused = 0
         _check_platform()
         with ExitStack() as opened:
             self._fd = fd = _directory(opened, settings)
             self.path = os.path.realpath(settings.root)
             self.beneath = Beneath(fd, openat2=settings.openat2)
-            area = self._own(opened, fd, AREA)
-            self._overflow = self._own(opened, area, "overflow")
-            self.locks = Locks(area, settings.file_mode, ofd=settings.ofd_locks)
-            opened.callback(self.locks.close)
-            self.sidecars = Sidecars(
-                self._own(opened, area, "meta"), settings.file_mode, fsync=settings.fsync
-            )
-            self.staging = Staging(
-                self._own(opened, area, "staging"),
-                self.sidecars,
-                file_mode=settings.file_mode,
-                dir_mode=settings.dir_mode,
-                fsync=settings.fsync,
-            )
-            opened.callback(self.staging.close)
             kind = _file_system(fd)
             self.is_local = kind in _LOCAL_FILE_SYSTEMS
             self.snapshots = Snapshots(_LOCAL_TICK if self.is_local else _REMOTE_TICK)
-            self._probe(kind)
-            self.sweep()
+            try:
+                with ExitStack() as writable:
+                    self._open_area(writable, kind)
+                    opened.push(writable.pop_all())
+            except OSError as error:
+                if error.errno not in _READ_ONLY:
+                    raise
+                self._refused = error.errno
+                self._area = None
+                self._read_area(opened, kind)
             self._opened = opened.pop_all()
+
+    def _open_area(self, opened: ExitStack, kind: int) -> None:
+        settings = self.settings
+        area = self._own(opened, self._fd, AREA)
+        self._overflow = self._own(opened, area, _OVERFLOW)
+        locks = Locks(area, settings.file_mode, ofd=settings.ofd_locks)
+        opened.callback(locks.close)
+        self.sidecars = Sidecars(
+            self._own(opened, area, _META), settings.file_mode, fsync=settings.fsync
+        )
+        staging = Staging(
+            self._own(opened, area, "staging"),
+            self.sidecars,
+            file_mode=settings.file_mode,
+            dir_mode=settings.dir_mode,
+            fsync=settings.fsync,
+        )
+        opened.callback(staging.close)
+        self._area = _Area(locks, staging)
+        self._probe(kind)
+        self.sweep()
+
+    def _read_area(self, opened: ExitStack, kind: int) -> None:
+        """Open what there is of the area, for reading.
+
+        Raises:
+            OSError: There is an area that this process may not read. Without it, objects would be
+                missing, and others would be without their metadata.
+        """
+        area = _existing(opened, self._fd, AREA)
+        self._overflow = _existing(opened, area, _OVERFLOW)
+        self.sidecars = Sidecars(
+            _existing(opened, area, _META), self.settings.file_mode, fsync=False
+        )
+        self.xattrs = self.settings.xattrs and hasattr(os, "getxattr")
+        self.read_flags = 0 if kind == _TMPFS else None
+        self.layout = Layout(folding=self.settings.folding or _answers_to_other_case(self._fd))
+
+    @property
+    def locks(self) -> Locks:
+        """Its keys' locks.
+
+        Raises:
+            OSError: The root is open for reading only.
+        """
+        return self._writable.locks
+
+    @property
+    def staging(self) -> Staging:
+        """Where files are written.
+
+        Raises:
+            OSError: The root is open for reading only.
+        """
+        return self._writable.staging
+
+    @property
+    def _writable(self) -> _Area:
+        if self._area is None:
+            raise OSError(self._refused, os.strerror(self._refused), self.path)
+        return self._area
 
     def close(self) -> None:
         """Let go of everything."""
@@ -135,6 +210,8 @@ class Root:
 
     def has_overflow(self, spot: Spot) -> bool:
         """Tell whether any key of the bucket may be in the overflow: most buckets have none."""
+        if self._overflow < 0:
+            return False  # read-only, and there is none
         if self.is_local and os.fstat(self._overflow).st_nlink == _NO_SUBDIRECTORIES:
             return False
         try:
@@ -163,7 +240,7 @@ class Root:
 
     def read_xattr(self, fd: int) -> bytes | None:
         """Return the record that an open file carries, as it is; None if it carries none."""
-        if not self.staging.xattrs:
+        if not self.xattrs:
             return None
         try:
             return os.getxattr(fd, XATTR)
@@ -211,7 +288,7 @@ class Root:
             if self.settings.xattrs and hasattr(os, "setxattr"):
                 with contextlib.suppress(OSError):
                     os.setxattr(staged.fd, XATTR, b"?")
-                    self.staging.xattrs = True
+                    self.staging.xattrs = self.xattrs = True
         finally:
             staged.discard()
         directory = self.staging.directory
@@ -252,10 +329,50 @@ def _directory(opened: ExitStack, settings: Settings) -> int:
             Path(settings.root).mkdir(settings.dir_mode, parents=True, exist_ok=True)
         fd = os.open(settings.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
-        hint = "" if settings.mkdir else ": make it, or pass mkdir=True"
-        raise ConfigError(f"the root {settings.root!r} is no directory{hint}") from error
+        raise ConfigError(f"the root {settings.root!r} {_why_no_root(settings)}") from error
     opened.callback(os.close, fd)
     return fd
+
+
+def _why_no_root(settings: Settings) -> str:
+    """Return what is wrong with the path of a root that cannot be opened, and what to do."""
+    path = Path(settings.root).absolute()
+    for above in (*reversed(path.parents), path):
+        if not os.path.lexists(above):
+            missing = "" if above == path else f": {str(above)!r} is missing"
+            advice = " and cannot be created" if settings.mkdir else ""
+            hint = "" if settings.mkdir else "; create it, or pass mkdir=True"
+            return f"does not exist{advice}{missing}{hint}"
+        if not above.is_dir():
+            what = "it" if above == path else repr(str(above))
+            return f"is not a directory: {what} is a file or a broken link"
+    return "was removed while it was opened"
+
+
+def _existing(opened: ExitStack, parent: int, name: str) -> int:
+    """Open a directory; -1 if it, or its parent, does not exist."""
+    if parent < 0:
+        return -1
+    try:
+        fd = os.open(name, DIRECTORY, dir_fd=parent)
+    except FileNotFoundError:
+        return -1
+    opened.callback(os.close, fd)
+    return fd
+
+
+def _answers_to_other_case(fd: int) -> bool:
+    """Return whether a file of a directory can be opened by its name in the other case as well."""
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            other = entry.name.swapcase()
+            if other == entry.name:
+                continue
+            with contextlib.suppress(OSError):
+                found = os.stat(other, dir_fd=fd, follow_symlinks=False)
+                return found.st_ino == entry.inode()
+            return False
+    return False
 
 
 class _StatFs(ctypes.Structure):

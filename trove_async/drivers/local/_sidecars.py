@@ -32,7 +32,8 @@ class Sidecars:
     """The sidecars of one root.
 
     Args:
-        directory: The descriptor of the directory that they are in.
+        directory: The descriptor of the directory that they are in; -1: there is none, as of a
+            root that is open for reading only.
         mode: Their mode.
         fsync: Whether they must outlive a power cut.
 
@@ -44,8 +45,10 @@ class Sidecars:
         self._directory = directory
         self._mode = mode
         self._fsync = fsync
-        with os.scandir(directory) as entries:
-            self.used = next(entries, None) is not None
+        self.used = False
+        if directory >= 0:
+            with os.scandir(directory) as entries:
+                self.used = next(entries, None) is not None
 
     def write(self, status: os.stat_result, raw: bytes) -> None:
         """Keep the record of a file.
@@ -109,6 +112,8 @@ class Sidecars:
         return drawn
 
     def _raw(self, name: str) -> bytes | None:
+        if self._directory < 0:
+            return None
         try:
             fd = os.open(name, _READ, dir_fd=self._directory)
         except FileNotFoundError:

@@ -13,7 +13,7 @@ from trove_async.models import DeleteResult, TiB
 from . import _buckets, _objects
 from ._bodies import WHOLE, HeldBody, OpenBody, open_body, open_body_nowait
 from ._copying import copy
-from ._failures import failure, translated
+from ._failures import failure, translated, unopened
 from ._layout import Layout
 from ._record import describe
 from ._root import Root, Settings
@@ -60,13 +60,18 @@ class LocalDriver:
     use one root at once, conditions included. Nothing outside the root can be reached through it.
 
     Args:
-        root: The directory. It gets a directory ``.trove`` for the driver's own files.
+        root: The directory. It gets a directory ``.trove`` for the driver's own files. Where this
+            process may not write, the objects can be read, nothing is created, and every write
+            raises PermissionDeniedError.
         fsync: Whether what a call has stored or deleted must outlive a power cut when it returns.
             Without, a kill of the process loses nothing, and a power cut at most the latest
             calls: never half of one.
         mkdir: Whether to make the root where it is missing.
-        file_mode: Permissions of new files, less the process's umask.
-        dir_mode: Permissions of new directories, less the process's umask.
+        file_mode: Permissions of new files, less the process's umask. By default only this user
+            can read them: ``0o640`` lets the group read, ``0o644`` everybody. In a setgid
+            directory, files get its group if this process is a member of it.
+        dir_mode: Permissions of new directories, less the process's umask: ``0o750`` goes with
+            ``0o640``, ``0o755`` with ``0o644``.
         threads: How many calls may be in the file system at once.
         max_reads: Readers that may be open at once, each of which holds a file open.
         max_writes: Writes that may be under way at once.
@@ -138,7 +143,8 @@ class LocalDriver:
         )
 
     def __repr__(self) -> str:
-        return f"LocalDriver({self._settings.root!r})"
+        settings = getattr(self, "_settings", None)  # None: its constructor raised
+        return f"LocalDriver({settings.root!r})" if settings else "<LocalDriver, never made>"
 
     def _lacking(self, **features: bool) -> Self:
         """Do without some of what the system has (`Settings`), and return itself: for tests."""
@@ -151,15 +157,24 @@ class LocalDriver:
         return self._capabilities
 
     async def open(self, context: DriverContext) -> None:
-        """Open the root, making what is missing, and sweep what killed processes left in it."""
+        """Open the root, making what is missing, and sweep what killed processes left in it.
+
+        Raises:
+            ConfigError: The root is no directory, or this system cannot confine paths to it.
+            PermissionDeniedError: This process may not read the root or the driver's area in it.
+        """
         if self._threads is not None:
             raise ClosedError("this driver was opened before: make another")
         self._threads = Threads(self._count)
         self._pool = context.pool
-        with translated():
+        try:
             self._root = await self._threads.run(
                 lambda: Root(self._settings, context.backend), undo=Root.close
             )
+        except TroveError:  # some are OSErrors as well
+            raise
+        except OSError as error:
+            raise unopened(error, self._settings.root) from error
         self._layout = self._root.layout
 
     async def aclose(self) -> None:

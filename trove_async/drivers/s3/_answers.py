@@ -17,7 +17,18 @@ from trove_async.models import BucketInfo
 
 from ._headers import of_whole
 from ._keys import bare_etag, decode_value, quoted_etag
-from ._xml import MalformedAnswer, carries, children, decode, escape, facts, name, parse
+from ._xml import (
+    DATE,
+    MalformedAnswer,
+    carries,
+    children,
+    decode,
+    escape,
+    facts,
+    moment,
+    name,
+    parse,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -59,6 +70,16 @@ class ErrorAnswer:
     def region(self) -> str | None:
         """Where the bucket is, if the error says that it is elsewhere."""
         return self.fields.get("Region") or self.fields.get("BucketRegion") or None
+
+
+class UnclearError(Exception):
+    """A listing that was to encode its keys does not say whether it does, and it matters."""
+
+
+def check_clear(keys: Iterable[str]) -> None:
+    """Raise UnclearError if one of the keys could be encoded or not."""
+    if any("%" in key or "+" in key for key in keys):
+        raise UnclearError
 
 
 class AnsweredError(Exception):
@@ -136,9 +157,13 @@ def parse_error(body: bytes) -> ErrorAnswer:
 
 def parse_upload_id(body: bytes) -> str:
     """Return the id of the upload that CreateMultipartUpload opened."""
-    upload_id = facts(result_of(body, "InitiateMultipartUploadResult")).get("UploadId", "").strip()
+    root = _document(body)
+    if name(root) == "Error":
+        raise AnsweredError(_error(root))
+    # rclone calls it <InitiateMultipartUpload>. What has an UploadId is such an answer.
+    upload_id = facts(root).get("UploadId", "").strip()
     if not upload_id:
-        raise MalformedAnswer("an upload without its id")
+        raise MalformedAnswer(f"an upload without its id, in <{name(root)[:40]}>")
     return upload_id
 
 
@@ -172,11 +197,21 @@ def parse_deleted(body: bytes) -> Mapping[str, ErrorAnswer | None]:
     return fates
 
 
-def parse_uploads(body: bytes) -> UploadsPage:
-    """Return a page of ListMultipartUploads, its keys decoded if the answer encodes them."""
+def parse_uploads(body: bytes, *, asked: bool = False) -> UploadsPage:
+    """Return a page of ListMultipartUploads, its keys decoded if the answer encodes them.
+
+    Args:
+        body: The answer.
+        asked: Whether encoded keys were asked for.
+
+    Raises:
+        UnclearError: They were, and the answer does not say whether it encodes them.
+    """
     root = result_of(body, "ListMultipartUploadsResult")
     page = facts(root)
     encoded = page.get("EncodingType", "").strip() == "url"
+    if asked and not encoded:
+        check_clear(upload.get("Key", "") for upload in map(facts, children(root, "Upload")))
     uploads = [
         OpenUpload(
             key=key_of(upload.get("Key", ""), encoded=encoded),
@@ -278,14 +313,14 @@ def key_of(text: str, *, encoded: bool) -> str:
         raise MalformedAnswer("a key that is not UTF-8") from None
 
 
-_UTC = re.compile(r".*T.*Z")
+_IS_DATE = re.compile(DATE).fullmatch
 
 
 def date_of(text: str) -> datetime:
     """Return a time that an answer tells."""
     try:
-        if _UTC.fullmatch(text.strip()):
-            return datetime.fromisoformat(text.strip())
+        if _IS_DATE(text.strip()):
+            return moment(text.strip())
     except ValueError:
         pass
     raise MalformedAnswer(f"date {text[:40]!r}")

@@ -15,12 +15,17 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from trove_async._concurrency import in_thread
 from trove_async._http import WINDOW, http_date
-from trove_async.errors import IntegrityError, TroveError, UnavailableError
-from trove_async.models import MiB
+from trove_async.errors import (
+    IntegrityError,
+    InvalidNameError,
+    TroveError,
+    UnavailableError,
+)
+from trove_async.models import KiB
 
 from ._answers import parse_error
 from ._failures import failure
-from ._keys import encode_path, encode_query, encode_value
+from ._keys import encode_path, encode_query, encode_value, sent_target
 from ._requests import check_bucket, presigned_headers, presigned_query
 from ._signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
 from ._xml import MalformedAnswer
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from trove_async._http import Answer, Origin, Transport
+    from trove_async._secrets import Secret
     from trove_async.driver import PartSource
     from trove_async.models import PresignOptions
 
@@ -50,11 +56,17 @@ _ELSEWHERE: Final = frozenset(
     }
 )
 
+_UNKNOWN_HEADER_STATUSES: Final = frozenset({400, 501})
+_UNKNOWN_HEADER_CODES: Final = frozenset(
+    {"", "InvalidArgument", "InvalidRequest", "NotImplemented", "UnsupportedHeader"}
+)
+"""How a service refuses a header that it does not know."""
+
 _TOLERATED: Final = 600.0
 """Seconds of skew below which no service minds: S3 refuses from 900 on (S3 API Reference, "Error
 responses": RequestTimeTooSkewed)."""
 
-_ERROR_BYTES: Final = MiB
+_ERROR_BYTES: Final = 64 * KiB
 """More than any error's document has."""
 
 _DNS_SAFE = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]").fullmatch
@@ -80,6 +92,14 @@ class Refused(NamedTuple):
         return failure(self.status, self.code, self.message, self.headers)
 
 
+class _Signed(NamedTuple):
+    """How a request was signed."""
+
+    signer: Signer
+    credentials: Credentials
+    at: float
+
+
 class Client:
     """Sends signed requests.
 
@@ -89,6 +109,7 @@ class Client:
         endpoint: Where to.
         addressing: Whether a bucket stands in the path or in the host's name.
         headers: Sent with each request.
+        hidden: The values of headers that are secrets, which `send` is told a stand-in for.
         signs_payload: Whether bodies are hashed and signed.
     """
 
@@ -100,6 +121,7 @@ class Client:
         *,
         addressing: AddressingStyle,
         headers: Mapping[str, str],
+        hidden: Secret[Mapping[str, str]] | None = None,
         signs_payload: bool,
     ) -> None:
         self._transport = transport
@@ -107,6 +129,7 @@ class Client:
         self._endpoint = endpoint
         self._addressing = addressing
         self._headers = headers
+        self._hidden = hidden
         self._skew = 0.0
         self._signers: dict[str, Signer] = {}
         self._addresses: dict[str, tuple[Signer, Origin, str]] = {}
@@ -145,10 +168,11 @@ class Client:
             if query:
                 target = f"{target}?{query}"
             credentials = await self._session.credentials()
+            signed_at = time.time() + self._skew
             answer = await self._transport.send(
                 method,
                 origin,
-                target,
+                sent_target(target),
                 signer.signed(
                     credentials,
                     method=method,
@@ -156,8 +180,9 @@ class Client:
                     host=origin.authority,
                     common=self._headers,
                     headers=headers,
+                    hidden=self._hidden,
                     payload_hash=payload_hash,
-                    now=time.time() + self._skew,
+                    now=signed_at,
                 ),
                 views,
                 patient=patient,
@@ -165,12 +190,33 @@ class Client:
             if answer.status < HTTPStatus.MULTIPLE_CHOICES:
                 return answer
             refused = await self.refused(answer)
-            lesson = await self._learn(refused, bucket, credentials, signer, learnt)
+            lesson = await self._learn(
+                refused, bucket, _Signed(signer, credentials, signed_at), learnt
+            )
             if lesson is None:
-                error = refused.error()
+                error = self._error(refused, bucket, headers)
                 self._session.redact(error)
                 raise error
             learnt.add(lesson)
+
+    def _error(
+        self, refused: Refused, bucket: str | None, headers: Mapping[str, str]
+    ) -> TroveError:
+        """Return our error, with what the request tells of its cause."""
+        unsaid = not refused.code and refused.status == HTTPStatus.BAD_REQUEST
+        if unsaid and bucket is not None and not _DNS_SAFE(bucket):
+            return InvalidNameError(
+                "the service refuses without a reason, perhaps the bucket's name: it has 3 to 63"
+                f" lower-case letters, digits, dots and hyphens ({refused.status})"
+            )
+        error = refused.error()
+        if (
+            refused.status in _UNKNOWN_HEADER_STATUSES
+            and refused.code in _UNKNOWN_HEADER_CODES
+            and any(name.startswith("x-amz-checksum-") for name in headers)
+        ):
+            error.message += ". If the service knows no checksums, give the driver checksums=False"
+        return error
 
     async def refused(self, answer: Answer) -> Refused:
         """Read an answer that is an error, and let go of it."""
@@ -254,8 +300,7 @@ class Client:
         self,
         refused: Refused,
         bucket: str | None,
-        credentials: Credentials,
-        signer: Signer,
+        signed: _Signed,
         learnt: Collection[str],
     ) -> str | None:
         """Return what was learnt that mends the request, and was not before; None: nothing."""
@@ -264,13 +309,13 @@ class Client:
         if (
             "time" not in learnt
             and (code in _SKEWED or (unsaid and status == HTTPStatus.FORBIDDEN))
-            and self._learn_time(refused.headers.get("date"))
+            and self._learn_time(refused.headers.get("date"), signed.at)
         ):
             return "time"
         if (
             "credentials" not in learnt
             and (code in _EXPIRED or (unsaid and status == HTTPStatus.BAD_REQUEST))
-            and await self._session.renewed(credentials) is not None
+            and await self._session.renewed(signed.credentials) is not None
         ):
             return "credentials"
         # Only Amazon's endpoint, in the region named, ever sees our signature: what a redirect names
@@ -282,21 +327,26 @@ class Client:
             and bucket is not None
             and self._endpoint.aws
             and region is not None
-            and region != signer.region
+            and region != signed.signer.region
             and _REGION(region)
         ):
             self._place(bucket, self._endpoint.in_region(region))
             return "region"
         return None
 
-    def _learn_time(self, date: str | None) -> bool:
+    def _learn_time(self, date: str | None, signed_at: float) -> bool:
+        """Take over the service's clock; return whether the request was signed at another time.
+
+        It is not compared with the skew that is known by now: another request, refused at the same
+        time as this one, may have taught it since this one was signed.
+        """
         try:
-            skew = http_date(date or "").timestamp() - time.time()
+            service = http_date(date or "").timestamp()
         except ValueError:
             return False
-        if abs(skew - self._skew) < _TOLERATED:
+        if abs(service - signed_at) < _TOLERATED:
             return False
-        self._skew = skew
+        self._skew = service - time.time()
         return True
 
     # -- bodies ----------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from trove_async._concurrency import for_each
+from trove_async._concurrency import CLEANUP_SECONDS, concluded, for_each
 from trove_async._identity import is_same
 from trove_async._services import conditioned
 from trove_async.errors import (
@@ -17,6 +17,7 @@ from trove_async.errors import (
 )
 from trove_async.models import GiB, MiB
 
+from ._plane import UntoldError, settled
 from ._uploads import PartedUpload, patiently
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Copier:
             if source.stored_size <= self._largest:
                 return await self._plane.copy_object(src_bucket, src_key, bucket, key, options)
             return await self._in_pieces(source, bucket, key, options)
+        except UntoldError as untold:
+            return await settled(self._plane, untold.info)
         except BucketNotFoundError as error:
             # The service does not tell which of the two is missing.
             error.bucket = src_bucket if await self._exists(bucket) else bucket
@@ -115,4 +118,4 @@ class Copier:
                 upload.add(span[1] - span[0], sent)
 
             await for_each(list(enumerate(spans, 1)), copy, limit=_PIECES_AT_ONCE)
-            return await upload.commit({})
+            return await concluded(upload.commit({}), CLEANUP_SECONDS)

@@ -47,6 +47,10 @@ _UNPROVED = Meaning(
     UnauthenticatedError, "the signature is not right: check the secret key and the region"
 )
 _EXPIRED = Meaning(UnauthenticatedError, "the session's token has expired, or is no token")
+_UNSAID = (
+    "the service refuses without a reason, as in every response to HEAD: check the credentials,"
+    " `region`, this machine's clock and the bucket's policy"
+)
 _SKEWED = Meaning(UnauthenticatedError, "this machine's clock and the service's differ too much")
 _UNSIGNED = Meaning(UnauthenticatedError, "the service wants a signature")
 _ELSEWHERE = Meaning(BackendError, "the bucket is in another region: set `region`")
@@ -177,14 +181,25 @@ STATUSES: Final[dict[int, Meaning]] = {
     507: _FULL,
 }
 
+UNSAID: Final[dict[int, Meaning]] = {
+    400: Meaning(BackendError, _UNSAID),
+    403: Meaning(PermissionDeniedError, _UNSAID),
+}
+"""What a response without a document may mean: several things that the user can look at."""
+
 _SERVER_ERROR: Final = 500
 _SHOWN: Final = 300
 """Characters of the service's sentence that are shown."""
 
+_READ: Final = 4096
+"""Characters of it that are looked at."""
+
 # Services quote the request in their sentences: whatever stands behind these names is left out.
+# Each repeat before a value is bounded: the time to match must not grow with the text's square.
 _SECRET = re.compile(
     r"(?is)(authorization\W{0,3}[=:]).*"
-    r"|((?:signature|credential|security.?token|secret\w*|access_?key\w*)\W{0,3}[=:]\W{0,2})\S+"
+    r"|((?:signature|credential|security.?token|secret\w{0,32}|access_?key\w{0,32})"
+    r"\W{0,3}[=:]\W{0,2})\S+"
 )
 
 
@@ -210,11 +225,14 @@ def failure(
         key: Of which object.
     """
     told = headers or {}
-    meaning = _meaning(status, code, told)
+    unsaid = not code and not message
+    meaning = _meaning(status, code, told, unsaid=unsaid)
     advice = meaning.advice
     region = told.get("x-amz-bucket-region")
     if meaning is _ELSEWHERE and region:
         advice = f"{advice} to {region[:40]!r}"
+    elif region and unsaid and status in UNSAID:
+        advice = f"{advice}. The bucket is in region {region[:40]!r}"
     return meaning.kind(
         f"{advice} ({_answered(status, code, message)})",
         bucket=bucket,
@@ -224,17 +242,20 @@ def failure(
     )
 
 
-def _meaning(status: int, code: str, headers: Mapping[str, str]) -> Meaning:
+def _meaning(status: int, code: str, headers: Mapping[str, str], *, unsaid: bool) -> Meaning:
     if headers.get("x-amz-delete-marker") == "true" and status in {404, 405}:
         return _NO_OBJECT  # S3 User Guide, "Working with delete markers"
-    meaning = CODES.get(code) or STATUSES.get(status)
+    meaning = CODES.get(code)
+    if meaning is None and unsaid:
+        meaning = UNSAID.get(status)
+    meaning = meaning or STATUSES.get(status)
     if meaning is not None:
         return meaning
     return _FAILED if status >= _SERVER_ERROR else _REFUSED
 
 
 def _answered(status: int, code: str, message: str) -> str:
-    sentence = " ".join(_SECRET.sub(r"\1\2…", message).split())
+    sentence = " ".join(_SECRET.sub(r"\1\2…", message[:_READ]).split())
     if len(sentence) > _SHOWN:
         sentence = sentence[:_SHOWN] + "…"
     answered = f"{status} {code[:80]}".rstrip()

@@ -27,7 +27,7 @@ from ._keys import bare_etag, decode_value, encode_value, quoted_etag, strong_et
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from trove_async.models import PutOptions
 
@@ -59,10 +59,10 @@ CHECKSUMS: Final[Mapping[str, str]] = MappingProxyType(
 # -- out -------------------------------------------------------------------------------------------
 
 
-def put_headers(options: PutOptions) -> dict[str, str]:
-    """Return the headers of a request that makes an object of its body."""
+def put_headers(options: PutOptions, *, summed: bool = True) -> dict[str, str]:
+    """Return the headers of a request that makes an object of its body, `summed` its checksums too."""
     headers = object_headers(options)
-    if options.checksums:
+    if summed and options.checksums:
         headers.update(checksum_headers(options.checksums))
     if options.conditional:
         headers.update(condition_headers(options))
@@ -133,6 +133,23 @@ def _add_metadata(headers: dict[str, str], metadata: Mapping[str, str]) -> None:
         headers[META + EXACT] = "&".join(exact)
 
 
+def exactly(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    """Return headers of user metadata with some of them kept in `EXACT` instead, name and value.
+
+    Args:
+        headers: As `object_headers` writes them.
+        names: The headers to move, each of user metadata.
+    """
+    kept = {name: value for name, value in headers.items() if name not in names}
+    exact = [kept[META + EXACT]] if META + EXACT in kept else []
+    for name in names:
+        value = headers[name]
+        value = _decoded(value) if "=?" in value else value
+        exact.append(f"{encode_value(name[len(META) :])}={encode_value(value)}")
+    kept[META + EXACT] = "&".join(exact)
+    return kept
+
+
 # -- back ------------------------------------------------------------------------------------------
 
 
@@ -173,7 +190,7 @@ def info_from(
         storage_class=_text(headers, "x-amz-storage-class") or STANDARD,
         cache_control=_text(headers, "cache-control"),
         content_disposition=_text(headers, "content-disposition"),
-        content_encoding=_text(headers, "content-encoding"),
+        content_encoding=_content_encoding(_text(headers, "content-encoding")),
         content_language=_text(headers, "content-language"),
         expires=_http.expires_of(headers),
         checksums=checksums_from(headers) if whole else None,
@@ -183,6 +200,18 @@ def info_from(
         write_id=write_id,
         as_of=_as_of(headers) if etag is None else None,
     )
+
+
+def _content_encoding(value: str | None) -> str | None:
+    """Return the content's encoding, without that of the request that stored it.
+
+    S3 removes ``aws-chunked`` (S3 API Reference, "Transferring Payload in Multiple Chunks"); other
+    services store it, and hand out content that is not encoded so.
+    """
+    if value is None or "aws-chunked" not in value.lower():
+        return value
+    codings = [coding.strip() for coding in value.split(",")]
+    return ", ".join([coding for coding in codings if coding.lower() != "aws-chunked"]) or None
 
 
 def _text(headers: Mapping[str, str], name: str) -> str | None:
@@ -214,7 +243,7 @@ def put_info(
 ) -> ObjectInfo:
     """Return what is known of an object after the answer to the PUT of all of it.
 
-    Its date is the answer's own: S3 tells that of the object only when asked.
+    Its date is the response's own unless the service tells the object's, which S3 does not.
 
     Args:
         headers: As for `info_from`.
@@ -229,7 +258,7 @@ def put_info(
         key=key,
         size=size,
         etag=strong_etag(headers.get("etag")),
-        last_modified=answered_at(headers),
+        last_modified=_stored_at(headers),
         content_type=options.content_type,
         metadata=dict(options.metadata),
         tags=dict(options.tags),
@@ -265,6 +294,14 @@ def of_whole(checksum: str, kind: str | None) -> bool:
     return "-" not in checksum and kind in {None, "FULL_OBJECT"}
 
 
+def has_size(headers: Mapping[str, str]) -> bool:
+    """Return whether a response to a HEAD or GET tells the object's size.
+
+    A proxy that sends a body in chunks tells none (RFC 9112, 6.2).
+    """
+    return "content-length" in headers or "content-range" in headers
+
+
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
 
@@ -295,6 +332,19 @@ def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
     if not _LENGTH.fullmatch(length):
         raise MalformedAnswer(f"Content-Length {length[:40]!r}")
     return int(length), True
+
+
+def _stored_at(headers: Mapping[str, str]) -> datetime:
+    """Return when an object was stored, as the response to its PUT tells it, or about when.
+
+    A date that makes no sense is no failure: the object is stored.
+    """
+    for name in ("last-modified", "date"):
+        date = headers.get(name)
+        if date is not None:
+            with suppress(MalformedAnswer):
+                return http_date(date)
+    return datetime.now(UTC)
 
 
 def answered_at(headers: Mapping[str, str]) -> datetime:

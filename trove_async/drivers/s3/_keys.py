@@ -39,6 +39,27 @@ def encode_path(key: str) -> str:
     return key if _PLAIN_PATH(key) else quote(key, safe="/" + UNRESERVED)
 
 
+_DOTS = re.compile(r"(?<=/)\.{1,2}(?=/|$)")
+
+
+def sent_target(target: str) -> str:
+    """Return a request's target as it is sent: without ``.`` and ``..`` segments.
+
+    A proxy or server may resolve these (RFC 3986, 5.2.4), which would be another key. A dot that is
+    encoded means the same, and the signature is that of the target with dots: services decode a
+    path before they encode it for the signature (S3 API Reference, "Signature Calculations for the
+    Authorization Header": UriEncode).
+    """
+    if "/." not in target:
+        return target
+    path, mark, query = target.partition("?")
+    return _DOTS.sub(_encoded_dots, path) + mark + query
+
+
+def _encoded_dots(found: re.Match[str]) -> str:
+    return found[0].replace(".", "%2E")
+
+
 def encode_value(text: str) -> str:
     """Return a name or value as a query has it: as a path, but for the slash."""
     return text if _PLAIN_VALUE(text) else quote(text, safe=UNRESERVED)

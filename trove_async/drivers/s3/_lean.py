@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from dataclasses import replace
-from hashlib import md5
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from trove_async._concurrency import for_each, in_thread
 from trove_async._http import Opened, range_header
-from trove_async.errors import BackendError, ObjectNotFoundError, TroveError, UnavailableError
-from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo
+from trove_async.errors import (
+    ObjectNotFoundError,
+    RangeError,
+    TroveError,
+    UnavailableError,
+)
+from trove_async.models import BucketInfo, DeleteResult, KiB, MiB, ObjectInfo, Page, VersionPage
+from trove_async.paging import TokenCycle
 
 from ._answers import (
     AnsweredError,
     SentPart,
+    UnclearError,
+    UploadsPage,
     can_name,
     complete_body,
     create_bucket_body,
@@ -35,6 +42,7 @@ from ._headers import (
     answered_at,
     condition_headers,
     content_range,
+    has_size,
     info_from,
     object_headers,
     put_headers,
@@ -43,13 +51,14 @@ from ._headers import (
 )
 from ._keys import encode_query, quoted_etag, strong_etag
 from ._pages import parse_page
-from ._plane import UploadId
-from ._requests import crc32c_of, source_headers
+from ._plane import UntoldError, UploadId
+from ._requests import crc32c_of, document_headers, source_headers
 from ._versions import parse_versions, versioning_body, versions_query
-from ._xml import MalformedAnswer
+from ._xml import MalformedAnswer, is_large
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from trove_async._http import Answer, Transport
     from trove_async.driver import PartSource
@@ -58,19 +67,23 @@ if TYPE_CHECKING:
         DeleteOptions,
         GetOptions,
         ListOptions,
-        Page,
         PresignOptions,
         PutOptions,
-        VersionPage,
     )
 
-    from ._answers import Stored, UploadsPage
+    from ._answers import Stored
     from ._client import Client
+    from ._defaults import Defaults
+    from ._dialects import Service
 
 T = TypeVar("T")
+Listing = TypeVar("Listing", Page, VersionPage, UploadsPage)
 
-_DOCUMENT: Final = 16 * MiB
-"""More than any answer has: a listing of 1,000 of the longest keys, all encoded, is a quarter."""
+_PAGE: Final = 16 * MiB
+"""More than any page has: a listing of 1,000 of the longest keys, all encoded, is a quarter."""
+
+_SMALL: Final = 256 * KiB
+"""More than any other document has: what was made, copied or opened, or an object's tags."""
 
 _INLINE_HASH: Final = 4 * MiB
 """Bytes that are hashed on the loop: as long as a thread hop takes, at 20 GB/s."""
@@ -87,8 +100,10 @@ class LeanPlane:
         transport: What it sends over; closed with the plane.
         backend: For `ObjectInfo.backend`.
         region: Where new buckets are made.
+        service: The service, for how it deviates.
         owner: The account that the source of a copy must belong to.
         checksums: Whether bodies are sent with a CRC-32C.
+        defaults: What is asked of the service for all objects.
     """
 
     def __init__(
@@ -97,18 +112,24 @@ class LeanPlane:
         transport: Transport,
         backend: str,
         region: str,
+        service: Service,
         *,
         owner: str | None,
         checksums: bool,
+        defaults: Defaults,
     ) -> None:
+        self._made_with, self._keyed = defaults.made, defaults.keyed
+        self._keyed_source = defaults.keyed_source
         self._owner = owner
         self._client = client
         self._transport = transport
         self._backend = backend
         self._region = region
+        self._service = service
         self._checksums = checksums
         # The service tells checksums only if it is asked to.
         self._asking = {"x-amz-checksum-mode": "ENABLED"} if checksums else {}
+        self._asking |= self._keyed
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -120,17 +141,24 @@ class LeanPlane:
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request."""
-        headers = put_headers(options) if self._checksums else _unsummed(options)
+        headers: Mapping[str, str]
+        headers = put_headers(options, summed=self._checksums) | self._made_with
+        rewrite = self._service.dialect.headers
+        if rewrite is not None:
+            headers = rewrite(headers)
         answer = await self._client.send("PUT", bucket, key, headers=headers, views=views)
-        size = sum(map(len, views))
-
-        def info(said: Mapping[str, str]) -> ObjectInfo:
-            stored_etag(said)
-            return put_info(
-                said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
-            )
-
-        return await self._told(answer, info)
+        answer.close()
+        info = put_info(
+            answer.headers,
+            bucket=bucket,
+            key=key,
+            size=sum(map(len, views)),
+            options=options,
+            backend=self._backend,
+        )
+        if not answer.headers.get("etag"):
+            raise UntoldError(info)
+        return info
 
     async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
         """Open an object's body; the caller closes it."""
@@ -145,11 +173,17 @@ class LeanPlane:
             "GET", bucket, key, query=_version(options.version_id), headers=headers
         )
         try:
-            info = info_from(answer.headers, bucket=bucket, key=key, backend=self._backend)
-            part = content_range(answer.headers, answer.status)
+            said = answer.headers
+            if not has_size(said):
+                said = await self._sized(said, bucket, key, options.version_id)
+            info = info_from(said, bucket=bucket, key=key, backend=self._backend)
+            part = content_range(said, answer.status)
         except MalformedAnswer as error:
             answer.close()
             raise _malformed(error) from error
+        except BaseException:
+            answer.close()
+            raise
         return Opened(info, (0, info.size) if part is None else part[:2], answer)
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
@@ -160,10 +194,36 @@ class LeanPlane:
         answer.close()  # all of it is there; the tags may take long, or fail
         tagged = answer.headers.get("x-amz-tagging-count", "0") != "0"
         tags = await self._tags(bucket, key, version_id) if tagged else None
-        return await self._told(
-            answer,
-            lambda said: info_from(said, bucket=bucket, key=key, backend=self._backend, tags=tags),
-        )
+        said = answer.headers
+        if not has_size(said):
+            said = await self._sized(said, bucket, key, version_id)
+        try:
+            return info_from(said, bucket=bucket, key=key, backend=self._backend, tags=tags)
+        except MalformedAnswer as error:
+            raise _malformed(error) from error
+
+    async def _sized(
+        self, said: Mapping[str, str], bucket: str, key: str, version_id: str | None
+    ) -> Mapping[str, str]:
+        """Return a response's headers with the object's size, which the response does not tell.
+
+        The response to a range does, and is of the same version: its ETag is a condition.
+        """
+        headers = {"range": "bytes=0-0"}
+        etag = strong_etag(said.get("etag"))
+        if etag is not None:
+            headers["if-match"] = quoted_etag(etag)
+        try:
+            answer = await self._client.send(
+                "GET", bucket, key, query=_version(version_id), headers=headers
+            )
+        except RangeError:
+            return {**said, "content-length": "0"}
+        answer.close()
+        part = content_range(answer.headers, answer.status)
+        if part is None:
+            raise MalformedAnswer("nothing tells the object's size")
+        return {**said, "content-length": str(part[2])}
 
     async def _tags(self, bucket: str, key: str, version_id: str | None) -> Mapping[str, str]:
         query = {"tagging": ""}
@@ -208,10 +268,10 @@ class LeanPlane:
             "POST",
             bucket,
             query="delete",
-            headers=_summed(body),
+            headers=document_headers(body),
             views=[memoryview(body)],
         )
-        told = await self._document(answer, parse_deleted)
+        told = await self._page(answer, parse_deleted)
         wanted = set(keys)
         fates: dict[str, TroveError | None] = {}
         for key, error in told.items():
@@ -228,7 +288,6 @@ class LeanPlane:
         """Return a page of a listing."""
         query = {
             "list-type": "2",
-            "encoding-type": "url",
             "max-keys": str(min(options.limit, 1000)),
         }
         if options.prefix:
@@ -239,24 +298,27 @@ class LeanPlane:
             query["continuation-token"] = options.token
         elif options.start_after is not None:
             query["start-after"] = options.start_after
-        answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
-        return await self._document(
-            answer, lambda body: parse_page(body, bucket=bucket, backend=self._backend)
+        return await self._listed(
+            bucket, query, partial(parse_page, bucket=bucket, backend=self._backend)
         )
 
     async def list_versions(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return a page of a listing of versions."""
-        query = encode_query(versions_query(options))
-        answer = await self._client.send("GET", bucket, query=query, headers={})
-        return await self._document(
-            answer, lambda body: parse_versions(body, bucket=bucket, backend=self._backend)
+        return await self._listed(
+            bucket,
+            versions_query(options),
+            partial(parse_versions, bucket=bucket, backend=self._backend),
         )
 
     async def set_versioning(self, bucket: str, *, enabled: bool) -> None:
         """Make a bucket keep versions from now on, or no more."""
         body = versioning_body(enabled=enabled)
         answer = await self._client.send(
-            "PUT", bucket, query="versioning", headers=_summed(body), views=[memoryview(body)]
+            "PUT",
+            bucket,
+            query="versioning",
+            headers=document_headers(body),
+            views=[memoryview(body)],
         )
         answer.close()
 
@@ -265,30 +327,48 @@ class LeanPlane:
     ) -> ObjectInfo:
         """Copy an object in one request."""
         source = options.source.located(bucket=src_bucket, key=src_key)
-        headers = {
+        headers: Mapping[str, str] = {
             **object_headers(options.put),
             **condition_headers(options.put),
             **source_headers(source, self._owner),
+            **self._made_with,
+            **self._keyed_source,
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
+        rewrite = self._service.dialect.headers
+        if rewrite is not None:
+            headers = rewrite(headers)
         # Not every service begins to answer while it works, and Leaf grants it time by the size.
         answer = await self._client.send("PUT", bucket, key, headers=headers, patient=True)
-        said = answer.headers
-        stored = await self._document(answer, parse_copied)
-        return self._made(bucket, key, said, stored, size=source.stored_size, options=options.put)
+        info = put_info(
+            answer.headers,
+            bucket=bucket,
+            key=key,
+            size=source.stored_size,
+            options=options.put,
+            backend=self._backend,
+        )
+        return await self._made(answer, parse_copied, info)
 
     # -- uploads ---------------------------------------------------------------------------------------
 
     async def create_upload(self, bucket: str, key: str, options: PutOptions) -> UploadId:
         """Begin an upload."""
-        headers = object_headers(options)
+        headers = object_headers(options) | self._made_with
         if self._checksums:
             # S3 User Guide, "Checking object integrity", full object checksum types: the service
             # puts the parts' checksums together, and compares the whole's.
             headers["x-amz-checksum-algorithm"] = "CRC32C"
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
-        answer = await self._client.send("POST", bucket, key, query="uploads", headers=headers)
+        rewrite = self._service.dialect.headers
+        answer = await self._client.send(
+            "POST",
+            bucket,
+            key,
+            query="uploads",
+            headers=headers if rewrite is None else rewrite(headers),
+        )
         return UploadId(bucket, key, await self._document(answer, parse_upload_id))
 
     async def upload_part(
@@ -318,7 +398,7 @@ class LeanPlane:
             upload.bucket,
             upload.key,
             query=_part(upload, number),
-            headers={CHECKSUMS[kind]: checksum for kind, checksum in checksums.items()},
+            headers={CHECKSUMS[kind]: value for kind, value in checksums.items()} | self._keyed,
             views=views,
         )
         return await self._told(
@@ -330,7 +410,7 @@ class LeanPlane:
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
     ) -> SentPart:
         """Store a part that is a piece of an object."""
-        headers = source_headers(source, self._owner)
+        headers = source_headers(source, self._owner) | self._keyed | self._keyed_source
         headers["x-amz-copy-source-range"] = f"bytes={span[0]}-{span[1] - 1}"
         answer = await self._client.send(
             "PUT",
@@ -348,7 +428,7 @@ class LeanPlane:
     ) -> ObjectInfo:
         """Make the object of its parts."""
         body = complete_body(parts)
-        headers = {"content-type": "application/xml", **condition_headers(options)}
+        headers = {"content-type": "application/xml", **condition_headers(options), **self._keyed}
         size = options.size or 0
         if self._checksums:
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
@@ -364,9 +444,15 @@ class LeanPlane:
             views=[memoryview(body)],
             patient=True,
         )
-        said = answer.headers
-        stored = await self._document(answer, parse_completed)
-        return self._made(upload.bucket, upload.key, said, stored, size=size, options=options)
+        info = put_info(
+            answer.headers,
+            bucket=upload.bucket,
+            key=upload.key,
+            size=size,
+            options=options,
+            backend=self._backend,
+        )
+        return await self._made(answer, parse_completed, info)
 
     async def abort_upload(self, upload: UploadId) -> None:
         """Let an upload go."""
@@ -381,14 +467,10 @@ class LeanPlane:
 
     async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
         """Return a page of the uploads that nobody has completed or aborted."""
-        query = {"uploads": "", "encoding-type": "url"}
+        query = {"uploads": ""}
         if after is not None:
             query |= {"key-marker": after[0], "upload-id-marker": after[1]}
-        answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
-        said = answer.headers
-        return await self._document(
-            answer, lambda body: replace(parse_uploads(body), now=answered_at(said))
-        )
+        return await self._listed(bucket, query, parse_uploads)
 
     async def presign(
         self, method: str, bucket: str, key: str, expires: int, options: PresignOptions
@@ -425,26 +507,51 @@ class LeanPlane:
         """Return the buckets that these credentials own."""
         found: list[BucketInfo] = []
         query = ""
+        cycle = TokenCycle()
         while True:
             answer = await self._client.send("GET", None, query=query, headers={})
-            page = await self._document(answer, parse_buckets)
+            page = await self._page(answer, parse_buckets)
             found.extend(page.buckets)
             if page.token is None:
                 return found
-            if query == encode_query({"continuation-token": page.token}):
-                raise BackendError("the service's list of buckets leads to the same page again")
+            cycle.check(page.token, empty=not page.buckets)
             query = encode_query({"continuation-token": page.token})
+
+    async def _listed(
+        self, bucket: str, query: Mapping[str, str], parse: Callable[..., Listing]
+    ) -> Listing:
+        """Return a page of a listing, with keys as they are.
+
+        Encoded keys are asked for. Some services encode them without saying so, and some do not
+        encode them: an answer that leaves it open is asked for again, not encoded.
+        """
+        encoded = encode_query({**query, "encoding-type": "url"})
+        answer = await self._client.send("GET", bucket, query=encoded, headers={})
+        try:
+            page = await self._page(answer, partial(parse, asked=True))
+        except UnclearError:
+            answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
+            page = await self._page(answer, parse)
+        if isinstance(page, UploadsPage):
+            return replace(page, now=_now(answer))
+        return page
 
     # -- answers ---------------------------------------------------------------------------------------
 
-    async def _document(self, answer: Answer, parse: Callable[[bytes], T]) -> T:
-        """Return what an answer's document says."""
+    async def _page(self, answer: Answer, parse: Callable[[bytes], T]) -> T:
+        """Return what a page of a listing, or the outcome of a bulk request, says."""
+        return await self._document(answer, parse, _PAGE)
+
+    async def _document(
+        self, answer: Answer, parse: Callable[[bytes], T], limit: int = _SMALL
+    ) -> T:
+        """Return what an answer's document says; it has no more than `limit` bytes."""
         try:
-            body = await answer.read_all(_DOCUMENT)
+            body = await answer.read_all(limit)
         finally:
             answer.close()
         try:
-            return parse(body)
+            return await in_thread(parse, body) if is_large(body) else parse(body)
         except AnsweredError as error:
             told = error.answer
             raise failure(HTTPStatus.OK, told.code, told.message, answer.headers) from error
@@ -459,20 +566,24 @@ class LeanPlane:
         except MalformedAnswer as error:
             raise _malformed(error) from error
 
-    def _made(
-        self,
-        bucket: str,
-        key: str,
-        said: Mapping[str, str],
-        stored: Stored,
-        *,
-        size: int,
-        options: PutOptions,
+    async def _made(
+        self, answer: Answer, parse: Callable[[bytes], Stored], info: ObjectInfo
     ) -> ObjectInfo:
-        """Return what is known of an object that the service has put together."""
-        info = put_info(
-            said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
-        )
+        """Return what is known of an object that the service has put together.
+
+        Raises:
+            UntoldError: The document is no error, and does not say what was made.
+        """
+
+        def told(body: bytes) -> Stored | None:
+            try:
+                return parse(body)
+            except MalformedAnswer:
+                return None
+
+        stored = await self._document(answer, told)
+        if stored is None:
+            raise UntoldError(info)
         return replace(
             info,
             etag=strong_etag(stored.etag),
@@ -481,21 +592,15 @@ class LeanPlane:
         )
 
 
+def _now(answer: Answer) -> datetime:
+    try:
+        return answered_at(answer.headers)
+    except MalformedAnswer as error:
+        raise _malformed(error) from error
+
+
 def _malformed(error: MalformedAnswer) -> UnavailableError:
     return UnavailableError(f"the service's answer makes no sense: {error}")
-
-
-def _summed(body: bytes) -> dict[str, str]:
-    """Return the headers of a document that must come with a checksum."""
-    return {
-        "content-type": "application/xml",
-        # One of several is required; older services know this one only.
-        "content-md5": b64encode(md5(body, usedforsecurity=False).digest()).decode(),
-    }
-
-
-def _unsummed(options: PutOptions) -> dict[str, str]:
-    return {**object_headers(options), **condition_headers(options)}
 
 
 def _version(version_id: str | None) -> str:

@@ -13,19 +13,33 @@ import re
 import sys
 from datetime import datetime
 from functools import cache
-from operator import attrgetter, itemgetter
+from itertools import islice
+from operator import attrgetter, gt, itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from trove_async.errors import BackendError
 from trove_async.models import ObjectInfo, Page, Prefix
 
+from ._answers import check_clear
 from ._keys import bare_etag, decode_value, strong_etag
-from ._xml import MalformedAnswer, carries, children, decode, facts, name, parse
+from ._xml import (
+    DATE,
+    MalformedAnswer,
+    carries,
+    children,
+    decode,
+    facts,
+    is_large,
+    moment,
+    name,
+    parse,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import TypeAlias
 
-    from trove_async.models import Entry
+    from trove_async.models import Entry, ListOptions, VersionPage
 
     from ._xml import Element
 
@@ -45,7 +59,7 @@ class _Listing(NamedTuple):
     token: str | None
 
 
-def parse_page(body: bytes, *, bucket: str, backend: str) -> Page:
+def parse_page(body: bytes, *, bucket: str, backend: str, asked: bool = False) -> Page:
     """Return the entries, objects and prefixes in one bytewise order, and the next page's token.
 
     Keys are decoded if the answer says that they are encoded (``EncodingType``), the token never.
@@ -54,15 +68,20 @@ def parse_page(body: bytes, *, bucket: str, backend: str) -> Page:
         body: The answer.
         bucket: For `ObjectInfo.bucket`.
         backend: For `ObjectInfo.backend`.
+        asked: Whether encoded keys were asked for.
 
     Raises:
         MalformedAnswer: The answer is no such page, or not all of it.
+        UnclearError: They were, and the answer does not say whether it encodes them.
     """
     text = decode(body)
     try:
-        listing = _quick(text)
+        # A large page is parsed in a thread, slice by slice: a regular expression holds the GIL.
+        listing = _thorough(text) if is_large(body) else _quick(text)
     except _UnusualError:
         listing = _thorough(text)
+    if asked and not listing.encoded:
+        check_clear([*(key for _, key, *_ in listing.objects), *listing.prefixes])
     try:
         return _made(listing, bucket, backend)
     except ValueError as error:  # no such day, or a key that is not UTF-8
@@ -70,7 +89,7 @@ def parse_page(body: bytes, *, bucket: str, backend: str) -> Page:
 
 
 def _made(listing: _Listing, bucket: str, backend: str) -> Page:
-    date, listed = datetime.fromisoformat, ObjectInfo.listed
+    utc, listed = datetime.fromisoformat, ObjectInfo.listed
     encoded = listing.encoded
     entries: list[Entry] = [
         listed(
@@ -79,7 +98,12 @@ def _made(listing: _Listing, bucket: str, backend: str) -> Page:
             int(size),
             backend=backend,
             find=_found,
-            raw=(date(last_modified), etag, storage_class),
+            raw=(
+                # Nearly every service writes a "Z", and a call a key counts.
+                utc(last_modified) if last_modified[-1] == "Z" else moment(last_modified),
+                etag,
+                storage_class,
+            ),
         )
         for _, key, last_modified, etag, size, storage_class in listing.objects
     ]
@@ -100,9 +124,8 @@ def _found(raw: tuple[datetime, str, str], name: str) -> object:
 
 # -- thorough --------------------------------------------------------------------------------------
 
-_DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z"
 _SIZE: Final = r"[0-9]{1,19}"
-_IS_DATE = re.compile(_DATE).fullmatch
+_IS_DATE = re.compile(DATE).fullmatch
 _IS_SIZE = re.compile(_SIZE).fullmatch
 
 
@@ -159,7 +182,7 @@ _ASCII: Final = r"[^<&\"\x00-\x1f\x7f-\U0010ffff]"
 _QUOTE: Final = r"(?:\"|&quot;|&#34;)"
 _CAPTURED: Final = {
     "Key": rf"<Key>({_TEXT}++)</Key>",
-    "LastModified": rf"<LastModified>({_DATE})</LastModified>",
+    "LastModified": rf"<LastModified>({DATE})</LastModified>",
     "ETag": rf"<ETag>{_QUOTE}({_ASCII}*+){_QUOTE}</ETag>",
     "Size": rf"<Size>({_SIZE})</Size>",
     "StorageClass": r"(?:<StorageClass>([A-Z0-9_]*+)</StorageClass>)?+",
@@ -263,3 +286,21 @@ def _referred(reference: re.Match[str]) -> str:
     if code > sys.maxunicode or not carries(chr(code)):
         raise _UnusualError
     return chr(code)
+
+
+def check_order(page: Page | VersionPage, options: ListOptions) -> None:
+    """Raise if the service does not list in the order that merged listings rely on."""
+    keys = list(map(_key_of, page.entries))
+    start = options.start_after
+    if start is not None and options.token is None and keys:
+        first = page.entries[0]
+        # A listing may start inside a common prefix, which is less than where it starts.
+        if not (isinstance(first, Prefix) and start.startswith(first.prefix)):
+            keys.insert(0, start)
+    if any(map(gt, keys, islice(keys, 1, None))):
+        raise BackendError(
+            "the service does not list keys in bytewise order: give the driver dialect='seaweedfs'"
+        )
+
+
+_key_of = attrgetter("key")

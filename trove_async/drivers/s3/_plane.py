@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from trove_async.errors import NotFoundError, UnavailableError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -31,6 +33,21 @@ if TYPE_CHECKING:
     from ._answers import SentPart, UploadsPage
 
 
+class UntoldError(Exception):
+    """A request that stores an object succeeded, and the response says nothing of the object.
+
+    A service may leave the ETag out, and so may a portal in front of the network that the request
+    never passed: `settled` tells them apart.
+
+    Args:
+        info: What the request alone says of the object.
+    """
+
+    def __init__(self, info: ObjectInfo) -> None:
+        super().__init__(info.key)
+        self.info = info
+
+
 class UploadId(NamedTuple):
     """An upload in parts, as the service knows it."""
 
@@ -45,7 +62,11 @@ class Plane(Protocol):
     async def put_object(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
-        """Store an object in one request."""
+        """Store an object in one request.
+
+        Raises:
+            UntoldError: Nothing says what was stored. So do `copy_object` and `complete_upload`.
+        """
         ...
 
     async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
@@ -144,3 +165,23 @@ class Plane(Protocol):
     async def aclose(self) -> None:
         """Let go of everything. Idempotent."""
         ...
+
+
+async def settled(plane: Plane, info: ObjectInfo) -> ObjectInfo:
+    """Return the facts of an object that a request has stored without being told of it.
+
+    Args:
+        plane: Sends the HEAD.
+        info: What the request alone says of the object.
+
+    Raises:
+        UnavailableError: The object is not there, or is another write's.
+    """
+    try:
+        found = await plane.head_object(info.bucket, info.key, info.version_id)
+    except NotFoundError as error:
+        raise UnavailableError("a success was answered, and there is no object") from error
+    ours = found.size == info.size if info.write_id is None else found.write_id == info.write_id
+    if not ours:
+        raise UnavailableError("a success was answered, and the object is another one")
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from hashlib import md5
 from typing import TYPE_CHECKING
 
 from crc32c import crc32c
@@ -49,6 +50,15 @@ def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
     if owner is not None:
         headers["x-amz-source-expected-bucket-owner"] = owner
     return headers
+
+
+def document_headers(body: bytes) -> dict[str, str]:
+    """Return the headers of a document that must come with a checksum."""
+    return {
+        "content-type": "application/xml",
+        # One of several is required; older services know this one only.
+        "content-md5": b64encode(md5(body, usedforsecurity=False).digest()).decode(),
+    }
 
 
 _PRESIGNED_QUERY = {

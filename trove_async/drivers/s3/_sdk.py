@@ -25,10 +25,9 @@ from ._headers import (
     object_headers,
     put_headers,
     put_info,
-    stored_etag,
 )
 from ._keys import bare_etag, quoted_etag, strong_etag
-from ._plane import UploadId
+from ._plane import UntoldError, UploadId
 from ._requests import crc32c_of, presigned_headers, presigned_query, source_headers
 from ._sdk_client import SdkBody, edge
 from ._sdk_terms import PRESIGNED, elements, parameters, upload_parameters, version, whole_checksums
@@ -48,6 +47,8 @@ if TYPE_CHECKING:
         VersionPage,
     )
 
+    from ._defaults import Defaults
+    from ._dialects import Service
     from ._sdk_client import SdkClient
     from ._session import Endpoint
 
@@ -64,8 +65,10 @@ class SdkPlane:
         client: The SDK's, open; it is closed with the plane.
         endpoint: Where to.
         backend: The backend's name.
+        service: The service, for how it deviates.
         owner: The account that buckets must belong to.
         checksums: Whether bodies are sent with a CRC-32C.
+        defaults: What is asked of the service for all objects.
     """
 
     def __init__(
@@ -73,19 +76,25 @@ class SdkPlane:
         client: SdkClient,
         endpoint: Endpoint,
         backend: str,
+        service: Service,
         *,
         owner: str | None,
         checksums: bool,
+        defaults: Defaults,
     ) -> None:
+        self._made_with, self._keyed = parameters(defaults.made), parameters(defaults.keyed)
+        self._keyed_source = parameters(defaults.keyed_source)
         self._client = client
         client.sdk.meta.events.register("before-parse.s3.ListObjectVersions", _keep_document)
         self._call = client.call
         self._endpoint = endpoint
         self._backend = backend
+        self._service = service
         self._owner = owner
         self._owned = {} if owner is None else {"ExpectedBucketOwner": owner}
         self._checksums = checksums
         self._asking = {"ChecksumMode": "ENABLED"} if checksums else {}
+        self._asking |= self._keyed
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -103,15 +112,17 @@ class SdkPlane:
             Bucket=bucket,
             Key=key,
             Body=b"".join(views),
-            **parameters(put_headers(kept)),
+            **parameters(self._spoken(put_headers(kept))),
+            **self._made_with,
             **self._owned,
         )
         size = sum(map(len, views))
-        with edge():
-            stored_etag(said)
-            return put_info(
-                said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
-            )
+        info = put_info(
+            said, bucket=bucket, key=key, size=size, options=options, backend=self._backend
+        )
+        if not said.get("etag"):
+            raise UntoldError(info)
+        return info
 
     async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
         """Open an object's body; the caller closes it."""
@@ -262,6 +273,8 @@ class SdkPlane:
             MetadataDirective="REPLACE",
             TaggingDirective="REPLACE",
             **parameters(headers),
+            **self._made_with,
+            **self._keyed_source,
             **self._owned,
         )
         return self._stored(
@@ -285,7 +298,8 @@ class SdkPlane:
             "create_multipart_upload",
             Bucket=bucket,
             Key=key,
-            **parameters(object_headers(options)),
+            **parameters(self._spoken(object_headers(options))),
+            **self._made_with,
             **kind,
             **self._owned,
         )
@@ -302,6 +316,7 @@ class SdkPlane:
             PartNumber=number,
             Body=b"".join(views),
             **elements(checksums),
+            **self._keyed,
             **self._owned,
         )
         return SentPart(number=number, etag=bare_etag(answer["ETag"]), checksums=checksums)
@@ -321,6 +336,8 @@ class SdkPlane:
             PartNumber=number,
             CopySourceRange=f"bytes={span[0]}-{span[1] - 1}",
             **parameters(source_headers(source, self._owner)),
+            **self._keyed,
+            **self._keyed_source,
             **self._owned,
         )
         told = answer["CopyPartResult"]
@@ -354,6 +371,7 @@ class SdkPlane:
                 ]
             },
             **parameters(condition_headers(options)),
+            **self._keyed,
             **whole,
             **self._owned,
         )
@@ -428,6 +446,10 @@ class SdkPlane:
                 return found
             token = {"ContinuationToken": answer["ContinuationToken"]}
 
+    def _spoken(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        rewrite = self._service.dialect.headers
+        return headers if rewrite is None else rewrite(headers)
+
     def _stored(
         self,
         upload: UploadId,
@@ -437,15 +459,16 @@ class SdkPlane:
         options: PutOptions,
     ) -> ObjectInfo:
         """Return what is known of an object that the service has put together."""
-        with edge():
-            info = put_info(
-                said,
-                bucket=upload.bucket,
-                key=upload.key,
-                size=size,
-                options=options,
-                backend=self._backend,
-            )
+        info = put_info(
+            said,
+            bucket=upload.bucket,
+            key=upload.key,
+            size=size,
+            options=options,
+            backend=self._backend,
+        )
+        if not told.get("ETag"):
+            raise UntoldError(info)
         modified = told.get("LastModified")
         return replace(
             info,

@@ -14,7 +14,7 @@ from botocore.credentials import CredentialProvider
 from botocore.parsers import ResponseParserError
 
 from trove_async._http import WINDOW, translated
-from trove_async._secrets import disarmed
+from trove_async._secrets import Secret, disarmed
 from trove_async.errors import (
     BackendError,
     NotSupportedError,
@@ -26,6 +26,7 @@ from trove_async.errors import (
 from ._failures import failure
 from ._requests import check_bucket
 from ._sdk_session import sdk_session
+from ._sdk_terms import parameters as named
 from ._session import on_sdk
 from ._xml import MalformedAnswer
 
@@ -122,7 +123,9 @@ class SdkClient:
         timeout: Its connect, first_byte and idle are kept.
         addressing: Whether a bucket stands in the path or in the host's name.
         connections: How many there may be.
-        proxy: The URL of a proxy.
+        proxies: The URLs of proxies, by scheme; None: those of the environment.
+        headers: Sent with each request.
+        hidden: The values of secret headers, which `call` is told stand-ins for.
     """
 
     def __init__(
@@ -134,9 +137,13 @@ class SdkClient:
         *,
         addressing: AddressingStyle,
         connections: int,
-        proxy: str | None,
+        proxies: dict[str, str] | None,
+        headers: Mapping[str, str],
+        hidden: Secret[Mapping[str, str]] | None = None,
     ) -> None:
-        self._profile = identity.profile
+        self._headers = headers
+        self._hidden = None if hidden is None else Secret(named(hidden.reveal()))
+        self._profile, self._trust_env = identity.profile, identity.trust_env
         self._session = session
         self._endpoint = endpoint
         self._stack = AsyncExitStack()
@@ -150,7 +157,7 @@ class SdkClient:
             read_timeout=max(timeout.first_byte, timeout.idle),
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
-            proxies=None if proxy is None else {"http": proxy, "https": proxy},
+            proxies=proxies,
             s3={"addressing_style": addressing},
         )
 
@@ -161,6 +168,8 @@ class SdkClient:
         with edge():
             self._client = await self._stack.enter_async_context(self._made(session))
         self._client.meta.events.register("before-sign.s3", _expect_nothing)
+        if self._headers:
+            self._client.meta.events.register("before-sign.s3", self._add_headers)
 
     def _made(self, session: AioSession, **keys: str) -> Any:  # noqa: ANN401 - the SDK has no types
         return session.create_client(
@@ -172,11 +181,15 @@ class SdkClient:
         )
 
     async def _warmed(self) -> AioSession:
-        session = sdk_session(self._profile)
+        session = sdk_session(self._profile, trust_env=self._trust_env)
         async with self._made(session, aws_access_key_id="-", aws_secret_access_key="-"):  # noqa: S106 - never used
             session.get_component("credential_provider")
             session.get_scoped_config()
         return session
+
+    def _add_headers(self, request: Any, **_: object) -> None:  # noqa: ANN401 - the SDK has no types
+        for name, value in self._headers.items():
+            request.headers[name] = value
 
     @property
     def sdk(self) -> Any:  # noqa: ANN401 - the SDK has no types
@@ -195,8 +208,13 @@ class SdkClient:
         """Return what an operation answers, and the answer's headers."""
         if "Bucket" in parameters:
             check_bucket(parameters["Bucket"])
+        if self._hidden is not None:
+            values = self._hidden.reveal
+            parameters.update((name, values()[name]) for name in values() if name in parameters)
         with edge():
-            answer = await getattr(self._client, operation)(**parameters)
+            sending = getattr(self._client, operation)(**parameters)
+            del parameters  # a customer's key, which a recorded traceback would show
+            answer = await sending
         return answer, answer["ResponseMetadata"]["HTTPHeaders"]
 
     async def presign(self, operation: str, seconds: int, **parameters: str) -> str:

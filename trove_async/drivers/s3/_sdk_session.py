@@ -70,7 +70,13 @@ class _HTTPSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no type
 
 
 class _Session(AioSession):  # type: ignore[misc]  # the SDK has no types
-    """A session whose clients, those that providers make for themselves included, follow nothing."""
+    """A session whose clients, those that providers make for themselves included, follow nothing.
+
+    Attributes:
+        trust_env: Whether they heed the environment's proxies.
+    """
+
+    trust_env = True
 
     def create_client(
         self,
@@ -79,20 +85,22 @@ class _Session(AioSession):  # type: ignore[misc]  # the SDK has no types
         **options: object,
     ) -> Any:  # noqa: ANN401 - likewise
         """Return the SDK's context manager of a client."""
-        merged = AioConfig(http_session_cls=_HTTPSession)
+        merged = AioConfig(http_session_cls=_HTTPSession, proxies=None if self.trust_env else {})
         if config is not None:
             merged = merged.merge(config)
             merged.http_session_cls = _HTTPSession  # which early releases lose while merging
         return super().create_client(*args, config=merged, **options)
 
 
-def sdk_session(profile: str | None) -> AioSession:
+def sdk_session(profile: str | None, *, trust_env: bool = True) -> AioSession:
     """Return a session of the SDK's that follows no redirect.
 
     Args:
         profile: A section of the SDK's configuration files; None: as the SDK chooses.
+        trust_env: Whether its clients heed the environment's proxies, where they are given none.
     """
     session = _Session(profile=profile)
+    session.trust_env = trust_env
     for provider in session.get_component("credential_provider").providers:
         # The instance's metadata and the container's are asked without a client.
         for name in ("_role_fetcher", "_fetcher"):

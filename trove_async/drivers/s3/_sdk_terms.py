@@ -10,7 +10,7 @@ from ._answers import CHECKSUM_ELEMENTS
 from ._headers import META, of_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ._plane import UploadId
 
@@ -25,6 +25,14 @@ _PARAMETERS: Final = {
     "if-match": "IfMatch",
     "if-none-match": "IfNoneMatch",
     "x-amz-storage-class": "StorageClass",
+    "x-amz-server-side-encryption": "ServerSideEncryption",
+    "x-amz-server-side-encryption-aws-kms-key-id": "SSEKMSKeyId",
+    "x-amz-server-side-encryption-bucket-key-enabled": "BucketKeyEnabled",
+    **{
+        f"x-amz-{source}server-side-encryption-customer-{theirs}": f"{prefix}SSECustomer{ours}"
+        for source, prefix in (("", ""), ("copy-source-", "CopySource"))
+        for theirs, ours in (("algorithm", "Algorithm"), ("key", "Key"), ("key-md5", "KeyMD5"))
+    },
     "x-amz-tagging": "Tagging",
     "x-amz-copy-source": "CopySource",
     "x-amz-copy-source-if-match": "CopySourceIfMatch",
@@ -34,6 +42,12 @@ _PARAMETERS: Final = {
 }
 """What the SDK calls the headers that we send."""
 
+
+_VALUES: Final[Mapping[str, Callable[[str], object]]] = {
+    "expires": http_date,  # of a date in text the SDK would have to guess the form
+    "x-amz-server-side-encryption-bucket-key-enabled": "true".__eq__,
+}
+"""What it wants in place of text."""
 
 PRESIGNED: Final = {
     "versionId": "VersionId",
@@ -52,8 +66,7 @@ def parameters(headers: Mapping[str, str]) -> dict[str, Any]:
         if name.startswith(META):
             metadata[name[len(META) :]] = value
         else:
-            # Of a date in text the SDK would have to guess the form.
-            said[_PARAMETERS[name]] = http_date(value) if name == "expires" else value
+            said[_PARAMETERS[name]] = _VALUES[name](value) if name in _VALUES else value
     if metadata:
         said["Metadata"] = metadata
     return said

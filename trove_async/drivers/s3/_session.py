@@ -55,6 +55,7 @@ class Identity:
         session_token: Its token, if it is temporary.
         profile: A section of the SDK's configuration files.
         role_arn: A role to take on.
+        trust_env: Whether the environment's proxies are heeded.
     """
 
     region: str | None
@@ -64,6 +65,7 @@ class Identity:
     session_token: str | None = field(repr=False)
     profile: str | None
     role_arn: str | None
+    trust_env: bool = True
 
     def check(self) -> None:
         """Raise ConfigError for what does not go together.
@@ -254,7 +256,7 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 def _sdk(told: Identity) -> AioSession:
     from ._sdk_session import sdk_session  # noqa: PLC0415 - the SDK is slow, and seldom needed
 
-    return sdk_session(told.profile)
+    return sdk_session(told.profile, trust_env=told.trust_env)
 
 
 async def _resolved(told: Identity) -> tuple[str, str]:

@@ -18,11 +18,13 @@ from urllib.parse import quote, unquote_to_bytes
 from trove_async._secrets import Headers
 from trove_async.errors import ConfigError
 
-from ._keys import UNRESERVED, encode_value
+from ._keys import UNRESERVED, encode_value, sent_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from hashlib import _Hash
+
+    from trove_async._secrets import Secret
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
@@ -191,6 +193,7 @@ class Signer:
         host: str,
         common: Mapping[str, str],
         headers: Mapping[str, str],
+        hidden: Secret[Mapping[str, str]] | None = None,
         payload_hash: str,
         now: datetime | float,
     ) -> Headers:
@@ -205,11 +208,14 @@ class Signer:
             host: Likewise.
             common: Sent with every request.
             headers: Sent with this one, instead of those of the same name.
+            hidden: The values of secret headers: they take the place of those of the same name.
             payload_hash: As for `sign`.
             now: Likewise.
         """
         sent = Headers(common)
         sent.update(headers)
+        if hidden is not None:
+            sent.update((name, hidden.reveal()[name]) for name in hidden.reveal() if name in sent)
         sent.update(
             self.sign(
                 credentials,
@@ -275,7 +281,7 @@ class Signer:
         lines = "".join(f"{name}:{values[name]}\n" for name in names)
         canonical = f"{method}\n{path}\n{query}\n{lines}\n{signed}\n{UNSIGNED_PAYLOAD}"
         signature = _signature(key, stamp, canonical)
-        return f"{scheme}://{host}{path}?{query}&X-Amz-Signature={signature}"
+        return f"{scheme}://{host}{sent_target(path)}?{query}&X-Amz-Signature={signature}"
 
     def _learn(self, shape: tuple[object, ...]) -> _Layout:
         """Work out, and remember, the layout for requests of this shape (see `sign`)."""

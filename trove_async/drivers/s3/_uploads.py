@@ -5,21 +5,23 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import anyio
 
 from trove_async._concurrency import finished, for_each
 from trove_async._services import conditioned, made
 from trove_async.errors import (
-    BackendError,
     IntegrityError,
+    NotFoundError,
     ObjectNotFoundError,
+    TimedOutError,
     TroveError,
     UnavailableError,
 )
+from trove_async.paging import TokenCycle
 
-from ._plane import UploadId
+from ._plane import UntoldError, UploadId, settled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -74,6 +76,7 @@ class PartedUpload:
         self._upload: UploadId | None = None
         self._sent: dict[int, tuple[int, SentPart]] = {}
         self._info: ObjectInfo | None = None
+        self._completion: Literal["none", "lost", "under way"] = "none"
 
     async def __aenter__(self) -> Self:
         creating = self._plane.create_upload(self._bucket, self._key, self._options)
@@ -89,8 +92,25 @@ class PartedUpload:
         upload, self._upload = self._upload, None
         if upload is None or self._info is not None:
             return
-        with suppress(TroveError):  # what is left is for `gc_uploads`
-            await finished(self._abort(upload))
+        # A completion that was not answered may still succeed at any moment, and some services then
+        # lose the object if its upload is aborted (Swift deletes the segments): that is litter.
+        if self._completion != "under way":
+            with suppress(TroveError):  # what is left is for `gc_uploads`
+                await finished(self._let_go(upload))
+
+    async def _let_go(self, upload: UploadId) -> None:
+        if self._completion == "none" or await self._is_unmade():
+            await self._abort(upload)
+
+    async def _is_unmade(self) -> bool:
+        """Return whether a completion whose answer was lost surely made no object."""
+        if self._options.write_id is None:
+            return False  # an object of this key may be this one
+        try:
+            info = await self._plane.head_object(self._bucket, self._key, None)
+        except NotFoundError:
+            return True
+        return info.write_id != self._options.write_id
 
     async def _abort(self, upload: UploadId) -> None:
         await patiently(lambda: self._plane.abort_upload(upload))
@@ -126,8 +146,18 @@ class PartedUpload:
             checksums={**self._options.checksums, **checksums},
         )
         parts = [self._sent[number][1] for number in sorted(self._sent)]
-        with conditioned(options):
-            self._info = await self._plane.complete_upload(self.id, parts, options)
+        self._completion = "under way"
+        try:
+            with conditioned(options):
+                self._info = await self._plane.complete_upload(self.id, parts, options)
+        except UntoldError as untold:
+            self._completion = "lost"  # until the object is seen
+            self._info = await settled(self._plane, untold.info)
+        except TimedOutError:
+            raise
+        except TroveError as error:
+            self._completion = "lost" if error.maybe_done else "none"
+            raise
         return self._info
 
 
@@ -136,6 +166,7 @@ async def abort_forgotten(plane: Plane, bucket: str, older_than: float) -> int:
     aborted = 0
     after: tuple[str, str] | None = None
     before: datetime | None = None
+    cycle = TokenCycle()
 
     async def abort(upload: OpenUpload) -> None:
         nonlocal aborted
@@ -152,8 +183,5 @@ async def abort_forgotten(plane: Plane, bucket: str, older_than: float) -> int:
         )
         if page.next_markers is None:
             return aborted
-        if page.next_markers == after:
-            raise BackendError(
-                "the service's list of uploads leads to the same page again and again"
-            )
+        cycle.check(repr(page.next_markers), empty=not page.uploads)
         after = page.next_markers

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from trove_async.errors import NotSupportedError
 from trove_async.models import ListOptions, VersionInfo, VersionPage
+from trove_async.paging import TokenCycle, whole_keys
 
-from ._answers import NAMESPACE, date_of, key_of, result_of
+from ._answers import NAMESPACE, check_clear, date_of, key_of, result_of
 from ._keys import strong_etag
 from ._xml import MalformedAnswer, facts, name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import TypeAlias
 
     Ask: TypeAlias = Callable[[str, ListOptions], Awaitable[VersionPage]]
@@ -36,7 +38,6 @@ def versions_query(options: ListOptions) -> dict[str, str]:
     """Return the query of ListObjectVersions."""
     query = {
         "versions": "",
-        "encoding-type": "url",
         "max-keys": str(min(options.limit, _MOST)),
     }
     if options.prefix:
@@ -57,15 +58,17 @@ def markers(options: ListOptions) -> tuple[str | None, str | None]:
     return key, version_id
 
 
-def parse_versions(body: bytes, *, bucket: str, backend: str) -> VersionPage:
+def parse_versions(body: bytes, *, bucket: str, backend: str, asked: bool = False) -> VersionPage:
     """Return a page of ListObjectVersions, its keys decoded if the answer encodes them.
 
     Args:
         body: The answer.
         bucket: For `VersionInfo.bucket`.
         backend: For `VersionInfo.backend`.
+        asked: Whether encoded keys were asked for.
 
     Raises:
+        UnclearError: They were, and the answer does not say whether it encodes them.
         AnsweredError: It is an error.
         MalformedAnswer: It is no such page, or not all of it.
     """
@@ -73,6 +76,8 @@ def parse_versions(body: bytes, *, bucket: str, backend: str) -> VersionPage:
     page = facts(root)
     encoded = page.get("EncodingType", "").strip() == "url"
     told = [item for item in root if name(item) in {_VERSION, _MARKER}]
+    if asked and not encoded:
+        check_clear([facts(item).get("Key", "") for item in told])
     entries = [
         _version(facts(item), bucket, backend, encoded=encoded, deleted=name(item) == _MARKER)
         for item in told
@@ -113,6 +118,45 @@ def _version(
 
 def _place(version: VersionInfo) -> tuple[str, bool, float]:
     return version.key, not version.latest, -version.last_modified.timestamp()
+
+
+async def page_behind_markers(ask: Ask, bucket: str, options: ListOptions) -> VersionPage:
+    """Return a page of a service that goes on behind a marker, also when that version is gone.
+
+    Services may begin with the key of `ListOptions.start_after`: it is left out here.
+    """
+    page = await ask(bucket, options)
+    return replace(page, entries=_behind(page.entries, options.start_after))
+
+
+async def page_of_whole_keys(ask: Ask, bucket: str, options: ListOptions) -> VersionPage:
+    """Return a page that ends where a key does, or has all versions of one.
+
+    A marker that names a version would be lost with it: Ceph 16.2 then skips the rest of the key.
+    """
+    after, _ = markers(options)
+    if options.start_after is not None:
+        after = max(after or "", options.start_after)
+    # One more than is wanted shows whether the last key's versions are all there.
+    limit = min(options.limit + 1, _MOST)
+    asked = ListOptions(prefix=options.prefix, start_after=after, limit=limit)
+    told: list[VersionInfo] = []
+    cycle = TokenCycle()
+    while True:
+        page = await ask(bucket, asked)
+        told += _behind(page.entries, after)
+        if page.token is None or (told and told[0].key != told[-1].key):
+            break
+        cycle.check(page.token, empty=not page.entries)
+        asked = replace(asked, token=page.token)
+    told.sort(key=_key_of)  # stable: the newest of a key stays the first
+    cut, following = whole_keys(told, options.limit, ended=page.token is None)
+    token = None if following is None else json.dumps([cut[-1].key, None])
+    return VersionPage(entries=cut, token=token)
+
+
+def _behind(versions: Sequence[VersionInfo], after: str | None) -> Sequence[VersionInfo]:
+    return versions if after is None else [one for one in versions if one.key > after]
 
 
 async def page_of_all(ask: Ask, bucket: str, options: ListOptions) -> VersionPage:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
-from contextlib import suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from itertools import islice
-from operator import attrgetter, gt
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
-from trove_async._concurrency import Permits, in_thread
-from trove_async._http import Reader, transport_over
+from trove_async._concurrency import in_thread
+from trove_async._http import Reader, check_proxy, transport_over
 from trove_async._secrets import Redactor, Secret
-from trove_async._services import KnownBuckets, Permit, conditioned
+from trove_async._services import KnownBuckets, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
-    BackendError,
-    BucketExistsError,
     BucketNotFoundError,
     ClosedError,
     ConfigError,
@@ -30,19 +25,28 @@ from trove_async.errors import (
     TroveError,
 )
 from trove_async.models import NOTHING_FIXED, DeleteResult, GiB, MiB, Page, TiB, VersionPage
+from trove_async.paging import TokenCycle
 
+from . import _buckets
+from ._ceph import page_from_within
 from ._client import Client
 from ._control import ControlPlane
-from ._copying import Copier
-from ._dialects import UNKNOWN, dialect_of
+from ._copying import MAX_COPY, Copier
+from ._defaults import Defaults, check_owner
+from ._dialects import UNKNOWN, DialectName, Service
+from ._directories import holds_none, page_of
 from ._lean import LeanPlane
+from ._oddities import is_usual
+from ._pages import check_order
+from ._plane import UntoldError, settled
+from ._probing import KeyProbe
 from ._session import Endpoint, Identity, Session
 from ._uploads import PartedUpload, abort_forgotten
-from ._versions import page_of_all
+from ._versions import page_behind_markers, page_of_all, page_of_whole_keys
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Awaitable, Callable, Hashable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from trove_async._http import Opened, Transport
@@ -59,7 +63,7 @@ if TYPE_CHECKING:
     )
 
     from ._client import AddressingStyle
-    from ._dialects import DialectName
+    from ._dialects import Dialect
     from ._plane import Plane
     from ._sdk import SdkPlane
     from ._sdk_client import SdkClient
@@ -75,10 +79,6 @@ _MAX_OBJECT: Final = 5 * TiB
 _BULK: Final = 1000
 """Keys of one DeleteObjects. S3 API Reference, "DeleteObjects"."""
 
-_ACCOUNT = re.compile(r"[A-Za-z0-9_-]+").fullmatch
-"""Amazon's have twelve digits; other services have names of their own."""
-
-_ROOMS: Final = "trove_async.drivers.s3"
 _AMAZON: Final = "https://s3.us-east-1.amazonaws.com"
 """Where the service is until `open` has asked."""
 
@@ -110,13 +110,31 @@ class S3Driver:
         payload_signing: Whether a body's SHA-256 is signed, at half a second or more of CPU a GiB.
             None: only over plain http. False there: the CRC-32C shows what breaks on the way, and
             nothing shows what somebody on the way has changed together with it.
-        dialect: How the service speaks: ``"s3"``, as Amazon's, or ``"seaweedfs"``, which lists in
-            another order and cannot hold all keys. ``"auto"``: it is asked when the driver is
-            opened; one that does not answer then is taken to list in no order.
+        dialect: How the service deviates from Amazon S3. ``"s3"``: it lists in order, keeps every
+            key and honours conditions and tags everywhere. ``"seaweedfs"``: it lists in another
+            order and cannot hold all keys. ``"ceph"``: it drops conditions and tags of uploads in
+            parts and of copies. ``"auto"``: the service is recognised when the driver is opened.
+            One that does not respond then is asked again when it matters; its listings are in no
+            order. One that is not recognised is expected to list in order, and conditions go to it
+            on single requests only. Before a key with an empty segment, a
+            leading or trailing slash or a backslash is first written to it or deleted, a small
+            object ``trove-probe-…`` is put beside it and deleted again, once a kind of key.
         tls: Whom to trust, for a service with a certificate of its own making.
         proxy: The URL of an HTTP proxy to send everything through.
+        trust_env: Whether HTTPS_PROXY, HTTP_PROXY and NO_PROXY are heeded, where `proxy` is None.
         data_plane: ``"lean"``: requests are signed and sent by this driver. ``"sdk"``: by
             aiobotocore, at ten times the cost.
+        storage_class: The class of objects whose put chooses none, of copies as well; the service's
+            default where it is not given.
+        server_side_encryption: How the service encrypts what is stored: ``"AES256"``, ``"aws:kms"``
+            or ``"aws:kms:dsse"``. The bucket's default where it is not given.
+        kms_key_id: The key to use with ``"aws:kms"``: its id or ARN.
+        bucket_key_enabled: Whether a bucket key saves requests to the key service.
+        sse_customer_key: A key of your own, 32 bytes (SSE-C): the service encrypts and decrypts with
+            it and keeps it not, so objects are lost with it. It is sent with each request, so plain
+            http is refused but to this machine, and there are no presigned URLs.
+        requester_pays: Whether you pay for requests to buckets whose owner does not. There are no
+            presigned URLs then.
 
     Raises:
         ConfigError: Arguments that do not go together.
@@ -141,7 +159,14 @@ class S3Driver:
         dialect: DialectName = "auto",
         tls: ssl.SSLContext | None = None,
         proxy: str | None = None,
+        trust_env: bool = True,
         data_plane: Literal["lean", "sdk"] = "lean",
+        storage_class: str | None = None,
+        server_side_encryption: str | None = None,
+        kms_key_id: str | None = None,
+        bucket_key_enabled: bool | None = None,
+        sse_customer_key: bytes | None = None,
+        requester_pays: bool = False,
     ) -> None:
         self._identity = Identity(
             region=region,
@@ -151,17 +176,27 @@ class S3Driver:
             session_token=session_token,
             profile=profile,
             role_arn=role_arn,
+            trust_env=trust_env,
+        )
+        self._defaults = Defaults(
+            storage_class=storage_class,
+            server_side_encryption=server_side_encryption,
+            kms_key_id=kms_key_id,
+            bucket_key_enabled=bucket_key_enabled,
+            sse_customer_key=sse_customer_key,
+            requester_pays=requester_pays,
         )
         # A traceback that is recorded with its variables would show them.
         hidden = None if proxy is None else Secret(proxy)
-        del secret_access_key, session_token, proxy
+        del secret_access_key, session_token, sse_customer_key, proxy
         self._identity.check()
+        self._defaults.check()
         if addressing_style not in {"auto", "path", "virtual"}:
             raise ConfigError("addressing_style is 'auto', 'path' or 'virtual'")
         if max_connections < 1 or parallel_parts < 1:
             raise ConfigError("max_connections and parallel_parts are at least 1")
-        if dialect not in {"auto", "s3", "seaweedfs"}:
-            raise ConfigError("dialect is 'auto', 's3' or 'seaweedfs'")
+        if dialect not in get_args(DialectName):
+            raise ConfigError(f"dialect is one of {', '.join(map(repr, get_args(DialectName)))}")
         if data_plane == "sdk" and tls is not None:
             raise ConfigError("the SDK takes no tls: set AWS_CA_BUNDLE")
         if data_plane not in {"lean", "sdk"}:
@@ -170,8 +205,7 @@ class S3Driver:
             raise ConfigError("the SDK decides itself on payload_signing: only 'lean' takes it")
         if payload_signing is False and not checksums:
             raise ConfigError("without checksums and payload_signing nothing protects a body")
-        if expected_bucket_owner is not None and not _ACCOUNT(expected_bucket_owner):
-            raise ConfigError("expected_bucket_owner is an account's id, of digits and letters")
+        check_owner(expected_bucket_owner)
         self._addressing: AddressingStyle = addressing_style
         self._owner = expected_bucket_owner
         self._max_connections = max_connections
@@ -179,18 +213,19 @@ class S3Driver:
         self._checksums = checksums
         self._payload_signing = payload_signing
         self._dialect_name: DialectName = dialect
-        self._dialect = UNKNOWN
+        self._service: Service | None = None
         self._tls = tls
-        self._proxy = hidden
+        self._proxy = None if hidden is None else Secret(check_proxy(hidden.reveal()))
+        self._trust_env = trust_env
         self._data_plane = data_plane
         self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
         self._capabilities = self._claimed()
         self._open: Plane | None = None
+        self._transport: Transport | None = None
         self._control: ControlPlane | None = None
         self._known = KnownBuckets(self._head_bucket)
-        self._others = Permits(max_connections, "connection for other requests")
-        self._permit_seconds = 0.0
         self._redactor = Redactor()
+        self._redactor.add(*self._defaults.secrets)
         if hidden is not None:
             self._redactor.add_url(hidden.reveal())
 
@@ -212,19 +247,28 @@ class S3Driver:
         """What it can honour; what depends on the endpoint is settled once it is open."""
         return self._capabilities
 
+    @property
+    def _dialect(self) -> Dialect:
+        return UNKNOWN if self._service is None else self._service.dialect
+
     def _claimed(self) -> Capabilities:
-        aws = self._endpoint.aws
+        aws, dialect = self._endpoint.aws, self._dialect
+        lean = self._data_plane == "lean"
         return Capabilities(
             put_if_none_match=True,
             put_if_match=True,
+            commit_conditions=dialect.commit_conditions,
+            copy_conditions=dialect.copy_conditions,
             get_conditions=True,
-            delete_if_match=self._dialect.delete_if_match,
+            delete_if_match=dialect.delete_if_match,
             ranges=True,
-            checksums=frozenset({"crc32c"}) if self._checksums else frozenset(),
+            checksums=frozenset({"crc32c"} if self._checksums and dialect.checksums else ()),
             metadata=True,
             headers=True,
             expires=True,
             tags=True,
+            upload_tags=dialect.upload_tags,
+            copy_tags=dialect.copy_tags,
             storage_class=True,
             upload=True,
             parallel_parts=self._parallel_parts,
@@ -232,18 +276,24 @@ class S3Driver:
             min_part=_MIN_PART,
             max_part=_MAX_PART,
             max_parts=_MAX_PARTS,
-            streamed_parts=self._data_plane == "lean",
+            streamed_parts=lean,
             max_put=_MAX_PART,
             max_object=_MAX_OBJECT,
-            server_copy=True,
+            # The SDK sends no header of Ceph's own, and without it a copy pins no version.
+            server_copy=lean or dialect.headers is None,
+            max_copy=_MAX_OBJECT if dialect.part_conditions else MAX_COPY,
             bulk_delete=_BULK,
-            presign=True,
+            # A holder of a URL would have to have the customer's key, or to pay by a header.
+            presign=self._defaults.sse_customer_key is None and not self._defaults.requester_pays,
             versions=True,
-            ordered=self._dialect.ordered,
+            ordered=dialect.ordered,
             exact_keys=aws,
             private_namespace=not aws,
+            # The SDK sends a path with its dots, which a proxy may resolve to another key.
+            dot_segments=self._dialect.dot_segments and self._data_plane == "lean",
             max_reads=self._max_connections,
             max_writes=self._max_connections,
+            max_requests=self._max_connections,
         )
 
     async def open(self, context: DriverContext) -> None:
@@ -251,20 +301,25 @@ class S3Driver:
         if self._open is not None:
             raise ClosedError("this driver is open in another store: make one for each")
         session = Session(self._identity, self._redactor)
-        self._endpoint = endpoint = await session.endpoint()
-        self._permit_seconds = context.timeout.permit
-        transport = transport_over(context.timeout, tls=self._tls, proxy=self._proxy_url)
-        self._open = lean = self._lean(transport, session, context)
-        self._dialect = await dialect_of(self._dialect_name, endpoint, transport)
+        self._endpoint = endpoint = self._defaults.checked(await session.endpoint())
+        self._transport = transport = transport_over(
+            context.timeout, tls=self._tls, proxy=self._proxy_url, trust_env=self._trust_env
+        )
+        self._service = Service(self._dialect_name, endpoint, transport)
+        self._open = self._lean(transport, session, context, self._service)
+        await self._service.recognise()
         self._control = ControlPlane(lambda: self._sdk_client(session, context))
         if self._data_plane == "sdk":
-            await lean.aclose()
-            self._open = await self._by_sdk(await self._control.client(), context)
+            self._open = await self._by_sdk(await self._control.client(), context, self._service)
+        self._probe = KeyProbe(self._service, self._open)
         self._copier = Copier(self._open, self._known.exists)
         self._capabilities = self._claimed()
 
-    def _lean(self, transport: Transport, session: Session, context: DriverContext) -> LeanPlane:
+    def _lean(
+        self, transport: Transport, session: Session, context: DriverContext, service: Service
+    ) -> LeanPlane:
         headers = {"accept-encoding": "identity", "user-agent": "trove-async"}
+        headers |= self._defaults.always
         if self._owner is not None:
             headers["x-amz-expected-bucket-owner"] = self._owner
         endpoint = self._endpoint
@@ -275,6 +330,7 @@ class S3Driver:
             endpoint,
             addressing=self._addressing,
             headers=headers,
+            hidden=self._defaults.hidden,
             signs_payload=endpoint.origin.scheme == "http" if signs is None else signs,
         )
         return LeanPlane(
@@ -282,31 +338,47 @@ class S3Driver:
             transport,
             context.backend,
             endpoint.region,
+            service,
             owner=self._owner,
             checksums=self._checksums,
+            defaults=self._defaults,
         )
+
+    def _proxies(self) -> dict[str, str] | None:
+        """Return the SDK's proxies, by scheme; None: those of the environment."""
+        if self._proxy is not None:
+            return dict.fromkeys(("http", "https"), self._proxy.reveal())
+        return None if self._trust_env else {}
 
     async def _sdk_client(self, session: Session, context: DriverContext) -> SdkClient:
         # The SDK takes long to import, and reads files meanwhile.
-        client: SdkClient = (await in_thread(import_module, f"{_ROOMS}._sdk_client")).SdkClient(
+        client: SdkClient = (
+            await in_thread(import_module, f"{__package__}._sdk_client")
+        ).SdkClient(
             self._identity,
             session,
             self._endpoint,
             context.timeout,
             addressing=self._addressing,
             connections=self._max_connections,
-            proxy=self._proxy_url,
+            proxies=self._proxies(),
+            headers=self._defaults.always,
+            hidden=self._defaults.hidden,
         )
         await client.open()
         return client
 
-    async def _by_sdk(self, client: SdkClient, context: DriverContext) -> SdkPlane:
-        plane: SdkPlane = (await in_thread(import_module, f"{_ROOMS}._sdk")).SdkPlane(
+    async def _by_sdk(
+        self, client: SdkClient, context: DriverContext, service: Service
+    ) -> SdkPlane:
+        plane: SdkPlane = (await in_thread(import_module, f"{__package__}._sdk")).SdkPlane(
             client,
             self._endpoint,
             context.backend,
+            service,
             owner=self._owner,
             checksums=self._checksums,
+            defaults=self._defaults,
         )
         return plane
 
@@ -314,13 +386,12 @@ class S3Driver:
         """Close all connections."""
         plane, self._open = self._open, None
         control, self._control = self._control, None
+        transport, self._transport = self._transport, None
         self._known = KnownBuckets(self._head_bucket)
-        try:
-            if control is not None:
-                await control.aclose()
-        finally:
-            if plane is not None:
-                await plane.aclose()
+        async with AsyncExitStack() as closing:  # the last one first, each whatever the others do
+            for one in (transport, plane, control):
+                if one is not None:
+                    closing.push_async_callback(one.aclose)
 
     @property
     def client(self) -> Awaitable[Any]:
@@ -363,11 +434,16 @@ class S3Driver:
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request. See `AsyncDriver.put`."""
-        self._check_key(bucket, key)
-        if not options.conditional:
-            return await self._plane.put_object(bucket, key, views, options)
-        with conditioned(options):
-            return await self._plane.put_object(bucket, key, views, options)
+        if self._is_doubtful(key):
+            await self._check_key(bucket, key)
+        options = self._defaults.applied(options)
+        try:
+            if not options.conditional:
+                return await self._plane.put_object(bucket, key, views, options)
+            with conditioned(options):
+                return await self._plane.put_object(bucket, key, views, options)
+        except UntoldError as untold:
+            return await settled(self._plane, untold.info)
 
     def get(
         self, bucket: str, key: str, options: GetOptions
@@ -376,42 +452,42 @@ class S3Driver:
         return Reader(self._get, bucket, key, options)
 
     async def _get(self, bucket: str, key: str, options: GetOptions) -> Opened:
-        if self._dialect.directories:
+        if self._is_doubtful(key):
             await self._check_held(bucket, key)
         return await self._plane.get_object(bucket, key, options)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of the object, its tags included. See `AsyncDriver.head`."""
-        async with Permit(self._others, self._permit_seconds):
-            if self._dialect.directories:
-                await self._check_held(bucket, key)
-            try:
-                return await self._plane.head_object(bucket, key, version_id)
-            except NotFoundError as error:
-                if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
-                    raise
-                # An answer to HEAD has no document that would say which of the two is missing.
-                if await self._known.exists(bucket):
-                    raise ObjectNotFoundError(error.message) from error
-                raise BucketNotFoundError(error.message) from error
+        if self._is_doubtful(key):
+            await self._check_held(bucket, key)
+        try:
+            return await self._plane.head_object(bucket, key, version_id)
+        except NotFoundError as error:
+            if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
+                raise
+            # An answer to HEAD has no document that would say which of the two is missing.
+            if await self._known.exists(bucket):
+                raise ObjectNotFoundError(error.message) from error
+            raise BucketNotFoundError(error.message) from error
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. See `AsyncDriver.delete`."""
-        async with Permit(self._others, self._permit_seconds):
-            with conditioned(options):
-                try:
-                    if self._dialect.directories:
-                        await self._check_held(bucket, key)
-                    await self._plane.delete_object(bucket, key, options)
-                except ObjectNotFoundError:
-                    if options.if_match is not None:
-                        raise
+        with conditioned(options):
+            try:
+                if self._is_doubtful(key):
+                    await self._check_held(bucket, key, deletes=True)
+                await self._plane.delete_object(bucket, key, options)
+            except ObjectNotFoundError:
+                if options.if_match is not None:
+                    raise
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 1,000 keys in one request. See `BulkDeleting.delete_many`."""
-        async with Permit(self._others, self._permit_seconds):
-            held = [key for key in keys if self._dialect.refuses(key) is None]
-            results = await self._plane.delete_objects(bucket, held) if held else []
+        for key in keys:
+            if not is_usual(key):
+                await self._probe.dialect_for_writing(bucket, key)
+        held = [key for key in keys if self._dialect.hides(key) is None]
+        results = await self._plane.delete_objects(bucket, held) if held else []
         if len(held) == len(keys):
             return results
         none = set(keys).difference(held)
@@ -419,40 +495,65 @@ class S3Driver:
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
-        return await self._page(self._plane.list_objects, bucket, options)
+        ask = self._plane.list_objects
+        if self._service is not None:
+            await self._service.recognise()
+        if self._dialect.directories:
+            if holds_none(options.prefix):
+                await self._check_bucket(bucket)
+                return Page(entries=())
+            ask = partial(page_of, ask)
+        elif not self._dialect.starts_within:
+            ask = partial(page_from_within, ask)
+        return await self._page(ask, bucket, options)
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`."""
         ask = self._plane.list_versions
         if self._dialect.directories:
-            ask = partial(page_of_all, ask)
-        return await self._page(ask, bucket, options)
+            if holds_none(options.prefix):
+                await self._check_bucket(bucket)
+                return VersionPage(entries=())
+            return await self._page(partial(page_of_all, ask), bucket, options)
+        page = page_behind_markers if self._dialect.version_markers else page_of_whole_keys
+        return await self._page(partial(page, ask), bucket, options)
 
     async def _page(
         self, ask: Callable[[str, ListOptions], Awaitable[P]], bucket: str, options: ListOptions
     ) -> P:
-        async with Permit(self._others, self._permit_seconds):
-            page = await _asked(ask, bucket, options)
-            while not page.entries and page.token is not None:
-                page = await _asked(ask, bucket, replace(options, token=page.token))
-        if self._dialect.ordered:
-            _check_order(page, options)
+        cycle = TokenCycle(options.token)
+        page = await ask(bucket, options)
+        cycle.check(page.token, empty=not page.entries)
+        while not page.entries and page.token is not None:
+            page = await ask(bucket, replace(options, token=page.token))
+            cycle.check(page.token, empty=not page.entries)
+        if self._capabilities.ordered:
+            check_order(page, options)
         return page
 
     def upload(
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
         """Open an upload in parts. See `Uploading.upload`."""
-        self._check_key(bucket, key)
-        return PartedUpload(self._plane, bucket, key, options)
+        upload = PartedUpload(self._plane, bucket, key, self._defaults.applied(options))
+        return self._checked(upload, bucket, key) if self._is_doubtful(key) else upload
+
+    @asynccontextmanager
+    async def _checked(self, upload: PartedUpload, bucket: str, key: str) -> AsyncIterator[Upload]:
+        await self._check_key(bucket, key)
+        async with upload as opened:
+            yield opened
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Copy on the service's side. See `Copying.copy`."""
-        self._check_key(dst_bucket, dst_key)
-        async with Permit(self._others, self._permit_seconds):
-            return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
+        options = replace(options, put=self._defaults.applied(options.put))
+        if self._is_doubtful(dst_key):
+            await self._check_key(dst_bucket, dst_key)
+        if self._is_doubtful(src_key):
+            await self._check_held(src_bucket, src_key)
+        return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def presign(
         self,
@@ -463,24 +564,38 @@ class S3Driver:
         options: PresignOptions = NOTHING_FIXED,
     ) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
-        self._check_key(bucket, key)
+        if self._is_doubtful(key):
+            if method == "PUT":
+                await self._check_key(bucket, key)
+            else:
+                _check(self._dialect, bucket, key)
         return await self._plane.presign(method, bucket, key, math.ceil(expires), options)
 
-    def _check_key(self, bucket: str, key: str) -> None:
-        """Raise InvalidNameError for a key that the service would mangle."""
-        why = self._dialect.refuses(key)
-        if why is not None:
-            raise InvalidNameError(
-                f"the service cannot hold this key: {why}", bucket=bucket, key=key
-            )
+    def _is_doubtful(self, key: str) -> bool:
+        """Return whether the service might not keep a key as it is."""
+        return not is_usual(key) or self._dialect.refuses(key) is not None
 
-    async def _check_held(self, bucket: str, key: str) -> None:
-        """Raise for a key that the service would take for another one: it has none of that name."""
-        why = self._dialect.refuses(key)
+    async def _check_key(self, bucket: str, key: str) -> None:
+        """Raise InvalidNameError for a key that the service would store under another name."""
+        _check(await self._probe.dialect_for_writing(bucket, key), bucket, key)
+
+    async def _check_held(self, bucket: str, key: str, *, deletes: bool = False) -> None:
+        """Raise ObjectNotFoundError for a key that the service takes for another one."""
+        if deletes:
+            dialect = await self._probe.dialect_for_writing(bucket, key)
+        else:
+            dialect = await self._probe.dialect_for_reading(bucket, key)
+        why = dialect.hides(key)
+        maybe_directory = dialect.directories and key.endswith("/") and not deletes
+        if why is None and maybe_directory and not await self._probe.has_exactly(bucket, key):
+            why = "it has a directory of that name at most"
         if why is not None:
-            if not await self._known.exists(bucket):
-                raise BucketNotFoundError("no such bucket", bucket=bucket)
-            raise ObjectNotFoundError(f"the service holds no such keys: {why}")
+            await self._check_bucket(bucket)
+            raise ObjectNotFoundError(f"the service holds no such object: {why}")
+
+    async def _check_bucket(self, bucket: str) -> None:
+        if not await self._known.exists(bucket):
+            raise BucketNotFoundError("no such bucket", bucket=bucket)
 
     async def gc_uploads(self, bucket: str, *, older_than: float) -> int:
         """Abort the bucket's uploads in parts that nobody ended; return how many.
@@ -501,9 +616,7 @@ class S3Driver:
         """
         if not older_than >= 0:
             raise ValueError(f"older_than is a number of seconds, 0 or more, not {older_than}")
-        plane = self._plane
-        async with Permit(self._others, self._permit_seconds):
-            return await abort_forgotten(plane, bucket, older_than)
+        return await abort_forgotten(self._plane, bucket, older_than)
 
     # -- buckets ---------------------------------------------------------------------------------------
 
@@ -522,65 +635,35 @@ class S3Driver:
             PermissionDeniedError: These credentials may not do so.
             ClosedError: The driver is not open.
         """
-        async with Permit(self._others, self._permit_seconds):
-            await self._plane.set_versioning(bucket, enabled=enabled)
+        await self._plane.set_versioning(bucket, enabled=enabled)
 
     async def create_bucket(self, bucket: str) -> None:
         """Make the bucket, in this driver's region. See `AsyncDriver.create_bucket`."""
-        async with Permit(self._others, self._permit_seconds):
-            # us-east-1 takes a second making of one's own bucket for a success (S3 API Reference,
-            # "CreateBucket": BucketAlreadyOwnedByYou). Of others' buckets it says that they exist.
-            try:
-                await self._head_bucket(bucket)
-            except (BucketNotFoundError, PermissionDeniedError):
-                await self._plane.create_bucket(bucket)
-            else:
-                raise BucketExistsError("the bucket exists", bucket=bucket)
+        await _buckets.create(self._plane, bucket)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
-        async with Permit(self._others, self._permit_seconds):
-            try:
-                await self._plane.delete_bucket(bucket)
-            finally:  # not before: until then others find it there
-                self._known.forget(bucket)
+        try:
+            await self._plane.delete_bucket(bucket)
+        except ObjectNotFoundError as error:
+            # Ceph 16.2 says so of a bucket that another request is just deleting.
+            raise BucketNotFoundError(error.message, bucket=bucket) from error
+        finally:  # not before: until then others find it there
+            self._known.forget(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
-        async with Permit(self._others, self._permit_seconds):
-            return await self._head_bucket(bucket)
+        return await self._head_bucket(bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets that these credentials own. See `AsyncDriver.list_buckets`."""
-        async with Permit(self._others, self._permit_seconds):
-            buckets = await self._plane.list_buckets()
-        return sorted(buckets, key=attrgetter("name"))
+        return await _buckets.in_order(self._plane)
 
     async def _head_bucket(self, bucket: str) -> BucketInfo:
-        try:
-            return await self._plane.head_bucket(bucket)
-        except NotFoundError as error:
-            raise BucketNotFoundError(error.message) from error
+        return await _buckets.head(self._plane, bucket)
 
 
-async def _asked(
-    ask: Callable[[str, ListOptions], Awaitable[P]], bucket: str, options: ListOptions
-) -> P:
-    page = await ask(bucket, options)
-    if page.token is not None and page.token == options.token:
-        raise BackendError("the service's listing leads to the same page again and again")
-    return page
-
-
-def _check_order(page: Page | VersionPage, options: ListOptions) -> None:
-    """Raise if the service does not list in the order that merged listings rely on."""
-    keys = list(map(_key_of, page.entries))
-    if options.start_after is not None and options.token is None and keys:
-        keys.insert(0, options.start_after)
-    if any(map(gt, keys, islice(keys, 1, None))):
-        raise BackendError(
-            "the service does not list keys in bytewise order: give the driver dialect='seaweedfs'"
-        )
-
-
-_key_of = attrgetter("key")
+def _check(dialect: Dialect, bucket: str, key: str) -> None:
+    why = dialect.refuses(key)
+    if why is not None:
+        raise InvalidNameError(f"the service cannot hold this key: {why}", bucket=bucket, key=key)

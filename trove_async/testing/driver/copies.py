@@ -65,6 +65,16 @@ class DriverCopies(DriverTopic):
         assert info.content_type != "text/plain"
         assert dict((await backend.head(bucket, "from")).metadata) == {"a": "1"}
 
+    async def test_copy_keeps_the_tags_that_it_is_given(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        needs(backend, "server_copy", "tags", "copy_tags")
+        source = await write(backend, bucket, "from", tags={"team": "storage"})
+        options = CopyOptions(source=source, put=PutOptions(tags={"cost centre": "a:b"}))
+        await copying(backend).copy(bucket, "from", bucket, "to", options)
+        assert dict((await backend.head(bucket, "to")).tags) == {"cost centre": "a:b"}
+        assert dict((await backend.head(bucket, "from")).tags) == {"team": "storage"}
+
     async def test_copy_onto_itself_changes_the_metadata_only(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
@@ -102,7 +112,7 @@ class DriverCopies(DriverTopic):
     async def test_copy_of_create_only_leaves_what_is_there(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
-        needs(backend, "server_copy", "put_if_none_match")
+        needs(backend, "server_copy", "put_if_none_match", "copy_conditions")
         options = CopyOptions(
             source=await write(backend, bucket, "from", b"new"),
             put=PutOptions(if_none_match="*"),
@@ -118,7 +128,7 @@ class DriverCopies(DriverTopic):
     async def test_copy_over_a_version_needs_that_version(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
-        needs(backend, "server_copy", "put_if_match")
+        needs(backend, "server_copy", "put_if_match", "copy_conditions")
         source = await write(backend, bucket, "from", b"new")
         old = await write(backend, bucket, "to", b"old")
         put = PutOptions(if_match=old.etag)

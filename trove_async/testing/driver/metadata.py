@@ -106,7 +106,7 @@ class DriverMetadata(DriverTopic):
 
     @pytest.mark.parametrize("way", ["put", "upload"])
     async def test_tags_are_kept(self, backend: AsyncDriver, bucket: str, way: str) -> None:
-        needs(backend, "tags")
+        needs(backend, "tags", *(["upload_tags"] if way == "upload" else []))
         await self._make(backend, bucket, way, b"body", tags=TAGS)
         assert dict((await backend.head(bucket, "key")).tags) == TAGS
 

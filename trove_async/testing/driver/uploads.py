@@ -217,7 +217,7 @@ class DriverUploads(DriverTopic):
     async def test_commit_of_create_only_leaves_what_is_there(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
-        needs(backend, "upload", "put_if_none_match")
+        needs(backend, "upload", "put_if_none_match", "commit_conditions")
         body, pieces = _cut(backend, 2)
         options = PutOptions(if_none_match="*")
         async with uploading(backend).upload(bucket, "key", options) as one:
@@ -233,7 +233,7 @@ class DriverUploads(DriverTopic):
     async def test_commit_over_a_version_needs_that_version(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
-        needs(backend, "upload", "put_if_match")
+        needs(backend, "upload", "put_if_match", "commit_conditions")
         body, pieces = _cut(backend, 2)
         old = await write(backend, bucket, "key", b"old")
         options = PutOptions(if_match=old.etag)

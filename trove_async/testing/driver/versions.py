@@ -230,6 +230,43 @@ class DriverVersions(DriverTopic):
                 key for key in TREE if key.startswith(prefix) and key > start
             }
 
+    @pytest.mark.parametrize("limit", [1, 2, 3, 1000])
+    async def test_key_that_versions_start_after_is_left_out_with_all_that_it_has(
+        self, backend: AsyncDriver, keeping: str, limit: int
+    ) -> None:
+        for key in ("a", "b", "c"):
+            for body in (b"1", b"22", b"333"):
+                await write(backend, keeping, key, body)
+            await delete(backend, keeping, key)
+        for start, left in (("a", {"b", "c"}), ("b", {"c"}), ("c", set())):
+            told = await versions(backend, keeping, start_after=start, limit=limit)
+            assert {one.key for one in told} == left
+            bodies = [one for one in told if not one.deleted]
+            assert len(bodies) == 3 * len(left)
+
+    @pytest.mark.parametrize("limit", [1, 2, 4])
+    async def test_versions_of_one_key_may_be_deleted_as_they_are_listed(
+        self, backend: AsyncDriver, keeping: str, limit: int
+    ) -> None:
+        for body in (b"1", b"22", b"333", b"4444", b"55555"):
+            await write(backend, keeping, "key", body)
+        await delete(backend, keeping, "key")
+        await write(backend, keeping, "later")
+        there = {(one.key, one.version_id) for one in await versions(backend, keeping)}
+        told: list[tuple[str, str]] = []
+        asked = ListOptions(limit=limit)
+        while True:
+            page = await versioned(backend).version_page(keeping, asked)
+            for one in page.entries:
+                await delete(backend, keeping, one.key, version_id=one.version_id)
+            told += [(one.key, one.version_id) for one in page.entries]
+            if page.token is None:
+                break
+            asked = ListOptions(limit=limit, token=page.token)
+        assert len(told) == len(there)
+        assert set(told) == there
+        assert await versions(backend, keeping) == []
+
     async def test_versions_have_the_names_of_their_objects(
         self, backend: AsyncDriver, keeping: str
     ) -> None:

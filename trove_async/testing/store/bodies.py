@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async import IntegrityError, ObjectNotFoundError
+from trove_async import (
+    BodyConsumedError,
+    ClosedError,
+    IntegrityError,
+    ObjectNotFoundError,
+    TroveError,
+)
 from trove_async._concurrency import in_thread, task_group
 from trove_async.testing._driving import assert_same, content, crc32c_of
 from trove_async.testing.store._topic import StoreTopic, assert_nothing_held
@@ -143,6 +149,44 @@ class StoreBodies(StoreTopic):
                 assert_nothing_held(store)
         assert await store.read(bucket, "old") == b"old"
         assert not await store.exists(bucket, "new")
+
+    @pytest.mark.parametrize("over", ["a byte", "a part and a byte"])
+    async def test_put_that_fails_leaves_a_file_where_it_found_it(
+        self, store: Trove, bucket: str, tmp_path: Path, over: str
+    ) -> None:
+        size = 1 if over == "a byte" else store.pool.part_size + 1
+        body = content(size)
+
+        def refuse(*_: int | None) -> None:
+            raise ZeroDivisionError
+
+        path = tmp_path / "body"
+        await in_thread(path.write_bytes, b"head" + body)
+        for file in (io.BytesIO(b"head" + body), await in_thread(path.open, "rb")):
+            file.seek(4)
+            with pytest.raises(IntegrityError):
+                await store.put(bucket, "key", file, size=size + 1)
+            with pytest.raises(ZeroDivisionError):
+                await store.put(bucket, "other", file, progress=refuse)
+            with pytest.raises(TroveError):
+                await store.put(self.bucket_name(), "key", file)
+            assert file.tell() == 4
+            await store.put(bucket, "key", file)
+            assert_same(await store.read(bucket, "key"), body)
+            await in_thread(file.close)
+
+    async def test_reader_that_was_read_is_not_stored_again(
+        self, store: Trove, bucket: str
+    ) -> None:
+        body = content(1000)
+        await store.put(bucket, "key", body)
+        async with store.get(bucket, "key") as obj:
+            assert_same(await obj.read(), body)
+            with pytest.raises(BodyConsumedError):
+                await store.put(bucket, "key", obj)
+        with pytest.raises(ClosedError):
+            await store.put(bucket, "key", obj)
+        assert_same(await store.read(bucket, "key"), body)
 
     @pytest.mark.parametrize("kind", BODIES)
     async def test_progress_ends_with_all(

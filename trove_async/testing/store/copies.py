@@ -74,6 +74,37 @@ class StoreCopies(StoreTopic):
         info = await store.head(bucket, "moved")
         assert {name: getattr(info, name) for name in given} == given
 
+    async def test_copy_carries_the_tags_over(self, store: Trove, bucket: str) -> None:
+        if not (await claims(store, bucket, "from")).tags:
+            with pytest.raises(NotSupportedError):
+                await store.put(bucket, "from", b"body", tags={"team": "a"})
+            return
+        if not (await claims(store, bucket, "to")).tags:
+            await store.put(bucket, "from", b"body", tags={"team": "a"})
+            with pytest.raises(NotSupportedError):
+                await store.copy(bucket, "from", bucket, "to")
+            assert not await store.exists(bucket, "to")
+            return
+        await store.put(bucket, "from", b"body", tags={"team": "a"})
+        await store.copy(bucket, "from", bucket, "to")
+        assert dict((await store.head(bucket, "to")).tags) == {"team": "a"}
+        assert await store.read(bucket, "to") == b"body"
+
+    async def test_copy_onto_itself_keeps_the_tags(self, store: Trove, bucket: str) -> None:
+        claimed = await claims(store, bucket)
+        body = content(store.pool.part_size + 1)
+        tags = {"team": "a"} if claimed.tags else {}
+        await store.put(bucket, "key", body, tags=tags)
+        if not claimed.metadata:
+            with pytest.raises(NotSupportedError):
+                await store.copy(bucket, "key", bucket, "key", metadata={"a": "2"})
+            assert dict((await store.head(bucket, "key")).tags) == tags
+            return
+        await store.copy(bucket, "key", bucket, "key", metadata={"a": "2"})
+        info = await store.head(bucket, "key")
+        assert (dict(info.metadata), dict(info.tags)) == ({"a": "2"}, tags)
+        assert_same(await store.read(bucket, "key"), body)
+
     async def test_copy_onto_itself_changes_the_metadata_only(
         self, store: Trove, bucket: str
     ) -> None:

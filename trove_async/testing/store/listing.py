@@ -72,6 +72,7 @@ class StoreListing(StoreTopic):
                 same = {name: value for name, value in options.items() if name != "start_after"}
                 after = store.list(bucket, page_size=page_size, cursor=listing.cursor, **same)
             assert before + [entry.key async for entry in after] == whole, f"after {taken}"
+            assert after.cursor is None
 
     async def test_cursor_of_one_listing_leads_on_in_no_other(
         self, store: Trove, bucket: str, other_bucket: str
@@ -100,6 +101,31 @@ class StoreListing(StoreTopic):
         assert all(1 <= len(page) <= page_size for page in pages)
         names = [entry.key for page in pages for entry in page]
         assert sorted(names, key=str.encode) == expected(TREE)
+
+    @pytest.mark.parametrize("page_size", [1, 2, 5, 1000])
+    async def test_cursor_is_none_once_the_listing_has_ended(
+        self, store: Trove, bucket: str, page_size: int
+    ) -> None:
+        keys = [f"{number:02}" for number in range(7)]
+        for key in keys:
+            await store.put(bucket, key, b"")
+        listing = store.list(bucket, page_size=page_size)
+        seen = 0
+        async for page in listing.pages():
+            seen += len(page)
+            assert (listing.cursor is None) == (len(page) < page_size)
+        assert seen == len(keys)
+        assert listing.cursor is None
+        listing = store.list(bucket, page_size=page_size)
+        first = await anext(listing)
+        cursor = listing.cursor
+        assert cursor is not None
+        assert len(await listing.all()) == len(keys) - 1
+        assert listing.cursor is None
+        resumed = store.list(bucket, page_size=page_size, cursor=cursor)
+        assert resumed.cursor == cursor
+        assert first.key not in {entry.key async for entry in resumed}
+        assert resumed.cursor is None
 
     async def test_listing_tells_where_its_objects_are(self, store: Trove, bucket: str) -> None:
         await self._plant(store, bucket)

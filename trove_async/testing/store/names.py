@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from trove_async import InvalidNameError
+from trove_async import InvalidNameError, ObjectNotFoundError
 from trove_async.testing.driver.odd_keys import ODD_KEYS
 from trove_async.testing.store._topic import StoreTopic, claims
 
@@ -37,20 +37,16 @@ CALLS: list[tuple[str, Call]] = [
 
 BAD_KEYS = [
     "",
-    ".",
-    "..",
-    "./a",
-    "../a",
-    "a/.",
-    "a/..",
-    "a/./b",
-    "a/../b",
-    "/..",
     "a\0b",
     "\ud800",
     "x" * 1025,
     "\u00e9" * 513,
 ]
+DOT_KEYS = [".", "..", "./a", "../a", "a/.", "a/..", "a/./b", "a/../b", "/.."]
+"""Keys that are never written, and that only some backends can address."""
+
+WRITES = {"put", "copy to", "move to", "presign_put"}
+READS = {"get", "read", "get_ranges", "head", "copy from", "move from"}
 BAD_BUCKETS = ["", ".", "..", "a/b", "/", "a\0b", "\ud800", "x" * 223]
 
 
@@ -74,6 +70,23 @@ class StoreNames(StoreTopic):
         with pytest.raises(TypeError):
             await call(store, bucket, b"key")  # type: ignore[arg-type]  # that is the point
         assert await store.list(bucket).all() == []
+
+    @pytest.mark.parametrize("name", sorted(WRITES))
+    async def test_key_with_a_dot_segment_is_never_written(
+        self, store: Trove, bucket: str, name: str
+    ) -> None:
+        for key in DOT_KEYS:
+            with pytest.raises(InvalidNameError):
+                await dict(CALLS)[name](store, bucket, key)
+
+    @pytest.mark.parametrize("name", sorted(READS))
+    async def test_key_with_a_dot_segment_is_addressed_or_refused(
+        self, store: Trove, bucket: str, name: str
+    ) -> None:
+        for key in DOT_KEYS:
+            addressed = (await claims(store, bucket, key)).dot_segments
+            with pytest.raises(ObjectNotFoundError if addressed else InvalidNameError):
+                await dict(CALLS)[name](store, bucket, key)
 
     async def test_bad_bucket_is_refused(self, store: Trove) -> None:
         for name in BAD_BUCKETS:

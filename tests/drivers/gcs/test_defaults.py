@@ -1,0 +1,78 @@
+"""What a driver asks of the service for all of its objects."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.drivers.gcs.cloud import Cloud
+from tests.drivers.gcs.cloud_server import serving
+from tests.fault_proxy import FaultProxy
+from trove_async import ConfigError
+from trove_async.drivers.gcs import GCSDriver
+from trove_async.models import CopyOptions, PutOptions
+from trove_async.testing import opened
+from trove_async.testing._driving import read, upload, write
+
+if TYPE_CHECKING:
+    from tests.fault_proxy import Request
+
+KEY = "projects/p/locations/eu/keyRings/r/cryptoKeys/k"
+
+
+async def played(**settings: Any) -> tuple[dict[str, Request], dict[str, str | None]]:
+    """Make objects in every way; return what was asked for each, and their classes by key."""
+    async with serving(Cloud()) as url, FaultProxy(url) as proxy:
+        driver = GCSDriver(endpoint_url=proxy.endpoint_url, **settings)
+        async with opened(driver) as backend:
+            await backend.create_bucket("data")
+            info = await write(backend, "data", "put", b"body")
+            await upload(backend, "data", "parts", bytes(300 * 1024))
+            await driver.copy(
+                "data", "put", "data", "copy", CopyOptions(source=info, put=PutOptions())
+            )
+            await driver.compose("data", ["put", "copy"], "composed")
+            await write(backend, "data", "given", b"", storage_class="ARCHIVE")
+            assert await read(backend, "data", "composed") == b"bodybody"
+            keys = ("put", "parts", "copy", "composed", "given")
+            classes = {key: (await backend.head("data", key)).storage_class for key in keys}
+        asked: dict[str, Request] = {}
+        for request in proxy.requests:
+            if request.query.get("uploadType") in {"multipart", "resumable"}:
+                asked.setdefault(request.query["uploadType"], request)
+            for name in ("rewriteTo", "compose"):
+                if f"/{name}" in request.path and request.method == "POST":
+                    asked.setdefault(name, request)
+    assert asked.keys() == {"multipart", "resumable", "rewriteTo", "compose"}
+    return asked, classes
+
+
+async def test_class_is_that_of_the_put_or_else_the_drivers() -> None:
+    _, classes = await played(storage_class="COLDLINE")
+    assert classes == {
+        **dict.fromkeys(("put", "parts", "copy", "composed"), "COLDLINE"),
+        "given": "ARCHIVE",
+    }
+
+
+async def test_key_is_asked_for_whatever_makes_an_object() -> None:
+    asked, _ = await played(kms_key_name=KEY)
+    for name, request in asked.items():
+        parameter = "destinationKmsKeyName" if name == "rewriteTo" else "kmsKeyName"
+        assert request.query[parameter] == KEY, name
+
+
+async def test_without_defaults_nothing_is_asked() -> None:
+    asked, classes = await played()
+    for request in asked.values():
+        assert not [name for name in request.query if "kms" in name.lower()]
+    assert classes["put"] in {None, "STANDARD"}
+
+
+@pytest.mark.parametrize("name", ["storage_class", "kms_key_name"])
+@pytest.mark.parametrize("value", ["", "a b", "a\n", "gr\u00fcn"])
+def test_defaults_that_make_no_sense_are_refused(name: str, value: str) -> None:
+    given: dict[str, Any] = {name: value}
+    with pytest.raises(ConfigError, match=name):
+        GCSDriver(**given)

@@ -1,0 +1,182 @@
+"""An upload that is completing is not aborted: what it may have become is found out first."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.drivers.s3.script import FACTS, SECRET, FakeAnswer, Script, answer, now, refusal
+from trove_async import RetryPolicy, Trove, UnavailableError
+from trove_async import _leaf_upload as room
+from trove_async._concurrency import OwnedTask
+from trove_async.drivers.s3 import S3Driver
+from trove_async.drivers.s3 import driver as driver_room
+from trove_async.drivers.s3._copying import Copier
+from trove_async.models import CopyOptions, MiB, ObjectInfo, PutOptions
+from trove_async.testing import opened
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from trove_async._http import Answer, Origin
+
+CREATED = answer(
+    body="<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+)
+COMPLETED = (
+    "<CompleteMultipartUploadResult><ETag>&quot;e&quot;</ETag></CompleteMultipartUploadResult>"
+)
+SIZE = 6 * MiB
+
+
+class Service(Script):
+    """A service that makes an object of two parts, whose completion is what a test tells."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.completing, self.go_on = asyncio.Event(), asyncio.Event()
+        self.completion: FakeAnswer | Exception = answer(body=COMPLETED)
+        self.head: FakeAnswer | None = None
+        self.write_id = ""
+        self.aborts = self.heads = 0
+
+    async def send(
+        self,
+        method: str,
+        origin: Origin,
+        target: str,
+        headers: Mapping[str, str],
+        views: Sequence[memoryview] = (),
+        *,
+        patient: bool = False,
+    ) -> Answer:
+        if method == "POST" and "uploadId" in target:
+            self.completing.set()
+            await self.go_on.wait()
+            if isinstance(self.completion, Exception):
+                raise self.completion
+            self.answers.append(self.completion)
+        elif method == "POST":
+            self.write_id = headers.get("x-amz-meta-trove-write-id", "")
+            self.answers.append(answer(body=CREATED._body))
+        elif method == "PUT":
+            copied = "<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
+            self.answers.append(answer(body=copied if "partNumber" in target else b"", etag='"p"'))
+        elif method == "DELETE":
+            self.aborts += 1
+            self.answers.append(answer(204))
+        else:
+            self.heads += 1
+            self.answers.append(self.head or answer(404))
+        return await super().send(method, origin, target, headers, views, patient=patient)
+
+    def ours(self) -> FakeAnswer:
+        """Return the HEAD of the object that was made of the upload."""
+        return answer(said={**FACTS, "x-amz-meta-trove-write-id": self.write_id})
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Service:
+    service = Service()
+    monkeypatch.setattr(driver_room, "transport_over", lambda *_, **__: service)
+    return service
+
+
+def driver() -> S3Driver:
+    return S3Driver(
+        region="us-east-1",
+        endpoint_url="https://s3.us-east-1.amazonaws.com",
+        access_key_id="KEYID",
+        secret_access_key=SECRET,
+        checksums=False,
+    )
+
+
+async def body() -> AsyncIterator[bytes]:
+    for _ in range(3):
+        yield bytes(4 * MiB)
+
+
+async def cancelled(service: Service, *, answered: bool = True) -> None:
+    """Put in two parts, cancel it while it completes, and wait until it has ended."""
+    async with Trove(driver(), retry=RetryPolicy(attempts=1)) as store:
+        put = OwnedTask(store.put("data", "key", body()))
+        await service.completing.wait()
+        put._task.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert service.aborts == 0
+        if answered:
+            assert not put.done
+            put._task.cancel()
+            service.go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await put._task
+
+
+async def test_upload_that_is_completed_after_the_cancel_is_not_aborted(service: Service) -> None:
+    await cancelled(service)
+    assert (service.aborts, service.heads) == (0, 0)
+
+
+async def test_upload_whose_completion_is_refused_after_the_cancel_is_aborted(
+    service: Service,
+) -> None:
+    service.completion = refusal(403, "AccessDenied")
+    await cancelled(service)
+    assert (service.aborts, service.heads) == (1, 0)
+
+
+async def test_upload_whose_completion_is_never_answered_is_not_aborted(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "COMMIT_SECONDS", 0.01)
+    await cancelled(service, answered=False)
+    assert service.aborts == 0
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_upload_whose_completion_fails_is_aborted_only_if_it_is_no_object(
+    service: Service, *, ours: bool
+) -> None:
+    service.completion = UnavailableError("the connection broke")
+    async with Trove(driver(), retry=RetryPolicy(attempts=1)) as store:
+        put = OwnedTask(store.put("data", "key", body()))
+        await service.completing.wait()
+        if ours:
+            service.head = service.ours()
+        service.go_on.set()
+        with pytest.raises(UnavailableError):
+            await put.result()
+    assert (service.aborts, service.heads) == (0 if ours else 1, 1)
+
+
+async def test_upload_is_not_aborted_where_it_cannot_be_found_out(service: Service) -> None:
+    service.completion = UnavailableError("the connection broke")
+    service.head = answer(503)
+    service.go_on.set()
+    async with Trove(driver(), retry=RetryPolicy(attempts=1)) as store:
+        with pytest.raises(UnavailableError):
+            await store.put("data", "key", body())
+    assert service.aborts == 0
+
+
+async def test_copy_in_pieces_that_is_completing_is_not_aborted(service: Service) -> None:
+    source = ObjectInfo(bucket="data", key="from", size=200, etag="e", last_modified=now())
+    options = CopyOptions(source=source, put=PutOptions(write_id="w-1"))
+    one = driver()
+    async with opened(one):
+        copier = Copier(one._plane, one._known.exists, largest=100, piece=100)
+        copy = OwnedTask(copier.copy("data", "from", "data", "to", options))
+        await service.completing.wait()
+        copy._task.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not copy.done
+        assert service.aborts == 0
+        service.go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await copy._task
+    assert service.aborts == 0

@@ -1,0 +1,68 @@
+"""The contract, and what users are promised, against a real Ceph Object Gateway: `make ceph-test`.
+
+Where the gateway deviates from S3 the test is expected to fail, and the reason says why. A test that
+it comes to pass fails the run.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from tests.drivers.s3.test_conformance import KeepsVersions, driver_of
+from tests.strangeness import strange
+from trove_async import Trove
+from trove_async.testing import DriverSuite, StoreSuite, servers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from trove_async.drivers.s3 import S3Driver
+    from trove_async.testing.servers import S3Server
+
+pytestmark = [pytest.mark.ceph, pytest.mark.timeout(300)]
+
+
+@pytest.fixture(scope="session")
+def ceph() -> Iterator[S3Server]:
+    """Run a cluster for all tests of this process. Without one they fail."""
+    with servers.ceph() as server:
+        yield server
+
+
+class TestCeph(KeepsVersions, DriverSuite):
+    @pytest.fixture
+    def driver(self, ceph: S3Server) -> S3Driver:
+        return driver_of(ceph)
+
+
+REFERS_TO_NO_CHARACTERS = {
+    "test_odd_key_is_kept_as_it_is": "Ceph refers to what XML cannot carry; the SDK cannot read it",
+}
+
+
+LISTS_NO_CHARACTERS = dict.fromkeys(
+    ("test_listing_selects_what_is_asked_for", "test_listing_is_the_same_for_every_page_size"),
+    "Ceph writes what XML cannot carry into prefixes and tokens; the SDK cannot read it",
+)
+
+
+@strange(LISTS_NO_CHARACTERS)
+@strange(REFERS_TO_NO_CHARACTERS, where=lambda case: case["key"] in {"bell\a", "\uffff"})
+class TestCephBySdk(KeepsVersions, DriverSuite):
+    """The same driver, with everything sent through aiobotocore."""
+
+    @pytest.fixture
+    def driver(self, ceph: S3Server) -> S3Driver:
+        return driver_of(ceph, data_plane="sdk")
+
+
+class TestStoreOnCeph(StoreSuite):
+    @pytest_asyncio.fixture
+    async def store(  # type: ignore[override]  # a fixture: pytest fills in what it asks for
+        self, ceph: S3Server
+    ) -> AsyncIterator[Trove]:
+        async with Trove(driver_of(ceph)) as store:
+            yield store

@@ -1,0 +1,303 @@
+"""What a driver finds out of a service that it does not recognise, before an unusual key is sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
+
+import pytest
+
+from tests.drivers.s3.script import answer
+from tests.drivers.s3.test_conformance import driver_of
+from trove_async import Trove
+from trove_async.drivers.memory import MemoryDriver
+from trove_async.drivers.s3 import _dialects
+from trove_async.drivers.s3._dialects import S3, UNRECOGNISED, Service
+from trove_async.drivers.s3._oddities import Oddity, folded, is_usual, oddities_of, sample
+from trove_async.drivers.s3._probing import KeyProbe
+from trove_async.drivers.s3._session import Endpoint
+from trove_async.errors import (
+    InvalidNameError,
+    ObjectNotFoundError,
+    PermissionDeniedError,
+    UnavailableError,
+)
+from trove_async.models import DeleteOptions, ListOptions, PutOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from trove_async.drivers.s3._plane import Plane
+    from trove_async.models import ObjectInfo
+    from trove_async.testing.servers import S3Server
+
+UNUSUAL = {
+    Oddity.LEADING: "/a",
+    Oddity.EMPTY: "d/a//b",
+    Oddity.TRAILING: "d/a/",
+    Oddity.BACKSLASH: "d/a\\b",
+}
+
+
+def kept(key: str) -> str:
+    return key
+
+
+def without(*oddities: Oddity) -> Callable[[str], str]:
+    def stored_as(key: str) -> str:
+        for oddity in oddities:
+            key = folded(key, oddity)
+        return key
+
+    return stored_as
+
+
+class Fake:
+    """A service that stores keys under what `stored_as` returns, and notes what was put."""
+
+    def __init__(self, stored_as: Callable[[str], str] = kept) -> None:
+        self.stored_as = stored_as
+        self.memory = MemoryDriver()
+        self.written: list[str] = []
+        self.requests = 0
+        self.refusal: Exception | None = None
+
+    async def put_object(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        self.requests += 1
+        if self.refusal is not None:
+            raise self.refusal
+        self.written.append(key)
+        stored = await self.memory.put(bucket, self.stored_as(key), views, options)
+        return stored.located(key=key)
+
+    async def head_object(self, bucket: str, key: str, _version_id: str | None) -> ObjectInfo:
+        self.requests += 1
+        return await self.memory.head(bucket, self.stored_as(key))
+
+    async def delete_object(self, bucket: str, key: str, _options: DeleteOptions) -> None:
+        self.requests += 1
+        await self.memory.delete(bucket, self.stored_as(key), DeleteOptions())
+
+
+async def probe_of(fake: Fake) -> KeyProbe:
+    """Return a probe of a fake service, which has a bucket."""
+    await fake.memory.create_bucket("data")
+    service = Service("s3", Endpoint.of("http://h:9", "us-east-1"), cast("Any", None))
+    service.dialect = UNRECOGNISED
+    return KeyProbe(service, cast("Plane", fake))
+
+
+async def left(fake: Fake) -> list[str]:
+    return [entry.key for entry in (await fake.memory.list_page("data", ListOptions())).entries]
+
+
+@pytest.mark.parametrize(("oddity", "key"), UNUSUAL.items())
+async def test_service_that_keeps_a_key_is_found_out_once(oddity: Oddity, key: str) -> None:
+    fake = Fake()
+    probe = await probe_of(fake)
+    dialect = await probe.dialect_for_writing("data", key)
+    assert dialect.refuses(key) is None
+    assert dialect.keeps == {oddity}
+    asked = fake.requests
+    await probe.dialect_for_writing("data", key)
+    await probe.dialect_for_reading("data", key)
+    assert fake.requests == asked
+    assert not await left(fake)
+    assert all(oddities_of(name) == [oddity] for name in fake.written)
+
+
+@pytest.mark.parametrize(("oddity", "key"), UNUSUAL.items())
+async def test_service_that_folds_a_key_is_found_out_and_nothing_is_touched(
+    oddity: Oddity, key: str
+) -> None:
+    fake = Fake(without(oddity))
+    probe = await probe_of(fake)
+    other = folded(key, oddity)
+    await fake.memory.put("data", other, [memoryview(b"precious")], PutOptions())
+    dialect = await probe.dialect_for_writing("data", key)
+    assert dialect.refuses(key)
+    assert await left(fake) == [other]
+    assert (await fake.memory.head("data", other)).size == 8
+
+
+async def test_service_that_drops_the_body_of_a_key_with_a_trailing_slash_is_found_out() -> None:
+    class Dropping(Fake):
+        async def put_object(
+            self, bucket: str, key: str, _views: Sequence[memoryview], options: PutOptions
+        ) -> ObjectInfo:
+            return await super().put_object(bucket, key, [], options)
+
+    fake = Dropping()
+    probe = await probe_of(fake)
+    assert (await probe.dialect_for_writing("data", "a/")).refuses("a/")
+    assert not await left(fake)
+
+
+async def test_each_oddity_of_a_key_is_found_out() -> None:
+    fake = Fake(without(Oddity.EMPTY))
+    dialect = await (await probe_of(fake)).dialect_for_writing("data", "/a//b\\c/")
+    assert dialect.folds == {Oddity.EMPTY}
+    assert dialect.keeps == {Oddity.LEADING, Oddity.TRAILING, Oddity.BACKSLASH}
+
+
+async def test_service_that_refuses_such_keys_by_itself_is_left_to_it() -> None:
+    fake = Fake()
+    fake.refusal = InvalidNameError("the service takes no such name")
+    dialect = await (await probe_of(fake)).dialect_for_writing("data", "a//b")
+    assert dialect.refuses("a//b") is None
+
+
+async def test_denied_probe_says_what_to_set() -> None:
+    fake = Fake()
+    fake.refusal = PermissionDeniedError("these credentials may not do so")
+    with pytest.raises(PermissionDeniedError, match=r"an empty segment.*dialect='s3'"):
+        await (await probe_of(fake)).dialect_for_writing("data", "a//b")
+
+
+@pytest.mark.parametrize("folds", [True, False])
+async def test_reading_a_missing_key_writes_nothing(*, folds: bool) -> None:
+    fake = Fake(without(Oddity.EMPTY) if folds else kept)
+    await (await probe_of(fake)).dialect_for_reading("data", "a//b")
+    assert not fake.written
+
+
+async def test_reading_tells_two_objects_from_one_under_two_names() -> None:
+    fake = Fake()
+    probe = await probe_of(fake)
+    for key in ("a//b", "a/b"):
+        await fake.memory.put("data", key, [memoryview(b"x")], PutOptions(write_id=key))
+    dialect = await probe.dialect_for_reading("data", "a//b")
+    assert dialect.keeps == {Oddity.EMPTY}
+    assert not fake.written
+
+    fake = Fake(without(Oddity.EMPTY))
+    probe = await probe_of(fake)
+    await fake.memory.put("data", "a/b", [memoryview(b"x")], PutOptions(write_id="w"))
+    dialect = await probe.dialect_for_reading("data", "a//b")
+    assert dialect.hides("a//b")
+    assert await left(fake) == ["a/b"]
+
+
+async def test_service_that_does_not_respond_is_sent_no_unusual_key(play: Any) -> None:
+    _, opening = play(answer(502), answer(502), endpoint_url="http://h:9")
+    async with opening as driver:
+        with pytest.raises(UnavailableError, match="dialect"):
+            await driver.put("data", "a//b", [], PutOptions())
+
+
+@pytest.mark.parametrize(
+    ("key", "oddity", "expected"),
+    [
+        ("up/loads/a//b", Oddity.EMPTY, "up/loads/NAME//x"),
+        ("a//b", Oddity.EMPTY, "NAME//x"),
+        ("up/a\\b//c", Oddity.EMPTY, "up/NAME//x"),
+        ("up/a\\b", Oddity.BACKSLASH, "up/NAME\\x"),
+        ("up/a/", Oddity.TRAILING, "up/NAME/"),
+        ("/up/a", Oddity.LEADING, "/NAME"),
+        ("/up//a", Oddity.EMPTY, "NAME//x"),
+    ],
+)
+def test_sample_lies_beside_the_key_and_has_one_oddity(
+    key: str, oddity: Oddity, expected: str
+) -> None:
+    name = sample(key, oddity, "NAME")
+    assert name == expected
+    assert oddities_of(name) == [oddity]
+
+
+def test_usual_keys_have_no_oddity() -> None:
+    for key in ("a", "a/b", "a b/c", "é", "..a/b.", "%2F"):
+        assert is_usual(key)
+        assert not oddities_of(key)
+        assert S3.refuses(key) is None
+
+
+# -- real services ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unrecognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no service recognised, as behind a proxy that rewrites all of its headers."""
+    monkeypatch.setattr(_dialects, "_RECOGNISED_BY", ())
+
+
+@pytest.mark.usefixtures("unrecognised")
+async def test_hidden_seaweedfs_loses_nothing_to_unusual_keys(seaweed: S3Server) -> None:
+    bucket = f"probing-{uuid4().hex[:20]}"
+    async with Trove(driver_of(seaweed)) as store:
+        await store.create_bucket(bucket)
+        await store.put(bucket, "a/b", b"first")
+        for key in ("a//b", "/a/b", "a\\b", "a/b/"):
+            with pytest.raises(InvalidNameError, match="does not keep"):
+                await store.put(bucket, key, b"SECOND")
+            with pytest.raises(InvalidNameError, match="does not keep"):
+                await store.move(bucket, "a/b", bucket, key)
+            with pytest.raises(ObjectNotFoundError):
+                await store.read(bucket, key)
+            await store.delete(bucket, key)
+        async for result in store.delete_many(bucket, ["a//b", "/a/b"]):
+            assert result.error is None
+        assert await store.read(bucket, "a/b") == b"first"
+        assert [entry.key for entry in await store.list(bucket).all()] == ["a/b"]
+
+
+@pytest.mark.usefixtures("unrecognised")
+async def test_hidden_seaweedfs_is_not_read_under_another_name(seaweed: S3Server) -> None:
+    bucket = f"probing-{uuid4().hex[:20]}"
+    async with Trove(driver_of(seaweed)) as store:
+        await store.create_bucket(bucket)
+        await store.put(bucket, "a/b", b"first")
+        with pytest.raises(ObjectNotFoundError):
+            await store.head(bucket, "a//b")
+        with pytest.raises(ObjectNotFoundError):
+            await store.copy(bucket, "/a/b", bucket, "c")
+        await store.delete(bucket, "a\\b")
+        assert await store.read(bucket, "a/b") == b"first"
+
+
+async def test_directory_object_of_another_tool_is_read_and_deleted(seaweed: S3Server) -> None:
+    bucket = f"probing-{uuid4().hex[:20]}"
+    driver = driver_of(seaweed)
+    async with Trove(driver) as store:
+        await store.create_bucket(bucket)
+        await store.put(bucket, "dir/file", b"x")
+        with pytest.raises(ObjectNotFoundError):
+            await store.head(bucket, "dir/")  # it is a directory, and no object
+        client = await driver.client
+        await client.put_object(Bucket=bucket, Key="dir/")
+        assert [entry.key for entry in await store.list(bucket).all()] == ["dir/", "dir/file"]
+        assert (await store.head(bucket, "dir/")).size == 0
+        assert await store.read(bucket, "dir/") == b""
+        await store.delete(bucket, "dir/")
+        assert [entry.key for entry in await store.list(bucket).all()] == ["dir/file"]
+
+
+async def test_moto_keeps_unusual_keys_and_is_left_clean(moto_server: S3Server) -> None:
+    bucket = f"probing-{uuid4().hex[:20]}"
+    keys = ["a//b", "/a/b", "a\\b", "a/b/", "a/b"]
+    async with Trove(driver_of(moto_server)) as store:
+        await store.create_bucket(bucket)
+        for key in keys:
+            await store.put(bucket, key, key.encode())
+        for key in keys:
+            assert await store.read(bucket, key) == key.encode()
+        assert [entry.key for entry in await store.list(bucket).all()] == sorted(keys)
+
+
+@pytest.mark.parametrize("key", ["a/../b", "a/./b", "../b", "a/.."])
+async def test_key_with_a_dot_segment_is_read_and_deleted(moto_server: S3Server, key: str) -> None:
+    bucket = f"probing-{uuid4().hex[:20]}"
+    driver = driver_of(moto_server)
+    async with Trove(driver) as store:
+        await store.create_bucket(bucket)
+        await store.put(bucket, "b", b"other")
+        await driver.put(bucket, key, [memoryview(b"dots")], PutOptions())  # as another tool does
+        assert {entry.key for entry in await store.list(bucket).all()} == {key, "b"}
+        assert await store.read(bucket, key) == b"dots"
+        assert (await store.head(bucket, key)).size == 4
+        await store.copy(bucket, key, bucket, "copy")
+        assert await store.read(bucket, "copy") == b"dots"
+        await store.delete(bucket, key)
+        assert [entry.key for entry in await store.list(bucket).all()] == ["b", "copy"]

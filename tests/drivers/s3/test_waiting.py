@@ -1,0 +1,77 @@
+"""Requests that wait for a connection behind others that take long."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.drivers.s3.script import FACTS, SECRET, Script, answer
+from trove_async import PoolTimeoutError, RetryPolicy, Timeout, Trove
+from trove_async._concurrency import OwnedTask
+from trove_async.drivers.s3 import S3Driver
+from trove_async.drivers.s3 import driver as driver_room
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trove_async._http import Answer, Origin
+
+
+class SlowCopies(Script):
+    """A service whose copies do not end; anything else is an object's head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies = 0
+
+    async def send(
+        self,
+        method: str,
+        origin: Origin,
+        target: str,
+        headers: Mapping[str, str],
+        views: Sequence[memoryview] = (),
+        *,
+        patient: bool = False,
+    ) -> Answer:
+        if "x-amz-copy-source" in headers:
+            self.copies += 1
+            await asyncio.Event().wait()
+        self.answers.append(answer(said={**FACTS, "content-length": "5"}))
+        return await super().send(method, origin, target, headers, views, patient=patient)
+
+
+@pytest.mark.parametrize("permit", [60.0, 0.05], ids=["in time", "too long"])
+async def test_head_behind_long_copies_waits_in_line_and_is_not_unanswered(
+    permit: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = SlowCopies()
+    monkeypatch.setattr(driver_room, "transport_over", lambda *_, **__: service)
+    driver = S3Driver(
+        region="us-east-1",
+        endpoint_url="https://s3.us-east-1.amazonaws.com",
+        access_key_id="KEYID",
+        secret_access_key=SECRET,
+        max_connections=2,
+    )
+    timeout = Timeout(first_byte=0.1, idle=60, permit=permit)  # a copy has an idle time more
+    async with Trove(driver, retry=RetryPolicy(attempts=1), timeout=timeout) as store:
+        copies = [OwnedTask(store.copy("data", "from", "data", str(n))) for n in range(2)]
+        while service.copies < 2:
+            await asyncio.sleep(0)
+        head = OwnedTask(store.head("data", "key"))
+        if permit < 1:
+            with pytest.raises(PoolTimeoutError, match="connection for other requests of 2"):
+                await head.result()
+        else:
+            later = asyncio.Event()
+            asyncio.get_running_loop().call_later(3 * timeout.first_byte, later.set)
+            await later.wait()
+            assert not head.done
+        for copy in copies:
+            await copy.aclose()
+        if permit > 1:
+            assert (await head.result()).size == 5
+        assert (await store.head("data", "key")).size == 5

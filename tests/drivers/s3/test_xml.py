@@ -1,0 +1,84 @@
+"""Documents that are large, or made to be costly."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from tests.drivers.s3.script import EMPTY_PAGE, FakeAnswer, answer
+from trove_async.drivers.s3 import _pages
+from trove_async.drivers.s3._xml import MalformedAnswer, is_large, parse
+from trove_async.errors import PermissionDeniedError
+from trove_async.models import KiB, ListOptions, MiB, PutOptions
+
+OBJECT = (
+    "<Contents><Key>{:04}{}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified>"
+    '<ETag>"e"</ETag><Size>5</Size><StorageClass>STANDARD</StorageClass></Contents>'
+)
+
+
+def page(count: int, filling: int) -> str:
+    objects = "".join([OBJECT.format(number, "k" * filling) for number in range(count)])
+    return f"<ListBucketResult><IsTruncated>false</IsTruncated>{objects}</ListBucketResult>"
+
+
+@pytest.mark.parametrize(("filling", "large"), [(10, False), (3000, True)])
+async def test_large_page_is_parsed_in_a_thread_and_reads_alike(
+    play: Any, monkeypatch: pytest.MonkeyPatch, filling: int, *, large: bool
+) -> None:
+    threads: list[threading.Thread] = []
+    made = _pages._made
+
+    def noted(*args: Any) -> Any:
+        threads.append(threading.current_thread())
+        return made(*args)
+
+    monkeypatch.setattr(_pages, "_made", noted)
+    body = page(500, filling)
+    assert is_large(body.encode()) is large
+    _, opening = play(answer(body=body))
+    async with opening as driver:
+        listed = await driver.list_page("data", ListOptions())
+    assert [entry.key[:4] for entry in listed.entries] == [f"{n:04}" for n in range(500)]
+    assert (threads[0] is threading.main_thread()) is not large
+
+
+def test_more_tags_than_any_response_has_are_refused() -> None:
+    text = "<a>" + "<b/>" * 199_000 + "</a>"
+    assert len(parse(text)) == 199_000
+    with pytest.raises(MalformedAnswer, match="200000 tags"):
+        parse("<a>" + "<b/>" * 200_000 + "</a>")
+
+
+def test_document_is_parsed_alike_however_it_is_sliced() -> None:
+    text = "<a>" + "".join([f"<b c='{'é' * 50}'>&lt;{n}</b>" for n in range(5000)]) + "</a>"
+    assert len(text) > 4 * 64 * KiB
+    root = parse(text)
+    assert [child.text for child in root] == [f"<{n}" for n in range(5000)]
+
+
+class Noted(FakeAnswer):
+    """A response that notes how much of it may be read."""
+
+    limit = 0
+
+    async def read_all(self, limit: int) -> bytes:
+        self.limit = limit
+        return await super().read_all(limit)
+
+
+UPLOAD = b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+
+
+async def test_each_kind_of_document_has_a_limit_of_its_own(play: Any) -> None:
+    page_, upload = Noted(200, {}, EMPTY_PAGE), Noted(200, {}, UPLOAD)
+    refused = Noted(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
+    _, opening = play(page_, upload, refused)
+    async with opening as driver:
+        await driver.list_page("data", ListOptions())
+        await driver._plane.create_upload("data", "key", PutOptions())
+        with pytest.raises(PermissionDeniedError):
+            await driver.list_page("data", ListOptions())
+    assert (page_.limit, upload.limit, refused.limit) == (16 * MiB, 256 * KiB, 64 * KiB)

@@ -1,0 +1,64 @@
+"""Documents in one piece, whatever they are cut into."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import TYPE_CHECKING
+
+import pytest
+
+from trove_async._http import Origin
+from trove_async._http.seam import all_of
+from trove_async.errors import IntegrityError
+from trove_async.models import KiB
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ORIGIN = Origin("http", "service", 80)
+
+
+class Pieces:
+    """A response whose body comes in pieces."""
+
+    status = 200
+
+    def __init__(self, body: bytes, cut: int) -> None:
+        self.headers: Mapping[str, str] = {}
+        self._body, self._cut, self._at = body, cut, 0
+
+    async def read(self, size: int) -> bytes:
+        piece = self._body[self._at : self._at + min(size, self._cut)]
+        self._at += len(piece)
+        return piece
+
+    async def readinto(self, buffer: memoryview) -> int:
+        raise AssertionError(f"documents are read as bytes, not into {buffer}")
+
+    async def read_all(self, limit: int) -> bytes:
+        return await all_of(self, limit, 30.0, ORIGIN)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 4 * KiB])
+@pytest.mark.parametrize("cut", [1, 2, 4 * KiB])
+async def test_document_is_whole_up_to_its_limit(size: int, cut: int) -> None:
+    body = bytes(range(256)) * 16
+    assert await Pieces(body[:size], cut).read_all(size) == body[:size]
+    if size:
+        with pytest.raises(IntegrityError):
+            await Pieces(body[:size], cut).read_all(size - 1)
+
+
+async def test_document_in_tiny_pieces_takes_no_more_memory_than_its_bytes() -> None:
+    size = 128 * KiB
+    pieces = Pieces(b"ab" * (size // 2), 2)
+    tracemalloc.start()
+    try:
+        await pieces.read_all(size)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * size

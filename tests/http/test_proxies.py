@@ -1,0 +1,222 @@
+"""Proxies, given or named by the environment."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from typing import Any
+
+import pytest
+from aiobotocore.config import AioConfig
+
+from tests.drivers.gcs.cloud import Cloud
+from tests.drivers.gcs.cloud_server import serving as cloud_serving
+from tests.http.peers import QUICK, Peer, body_of, serving
+from trove_async._http import Origin, SocketTransport, transport_over
+from trove_async._http.proxies import Proxies, check_proxy
+from trove_async.drivers import GCSDriver, S3Driver
+from trove_async.drivers.s3._session import _sdk, on_sdk
+from trove_async.errors import ConfigError, TimedOutError, UnavailableError
+from trove_async.models import Timeout
+from trove_async.testing import opened
+
+NAMED = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+AWAY = Origin("http", "storage.invalid", 80)
+FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture(autouse=True)
+def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NAMED:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "no", "way"),
+    [
+        ("http://host", "", "http://plain:1"),
+        ("https://host", "", "http://secure:2"),
+        ("http://127.0.0.1:9000", "", "http://plain:1"),
+        ("http://host", "*", None),
+        ("http://host", "other, host", None),
+        ("http://a.host", "host", None),
+        ("http://a.host", ".host", None),
+        ("http://ahost", "host", "http://plain:1"),
+        ("http://host:9000", "host:9000", None),
+        ("http://host:9001", "host:9000", "http://plain:1"),
+        ("http://127.0.0.1:9000", "127.0.0.1", None),
+        ("http://10.1.2.3", "10.0.0.0/8", None),
+        ("http://11.1.2.3", "10.0.0.0/8", "http://plain:1"),
+        ("http://[fd00::1]:9000", "fd00::/8", None),
+        ("http://[::1]:9000", "[::1]", None),
+        ("http://host", "10.0.0.0/8", "http://plain:1"),
+    ],
+)
+def test_environment_names_the_way(url: str, no: str, way: str | None) -> None:
+    proxies = Proxies({"http": "http://plain:1", "https": "http://secure:2", "no": no})
+    assert proxies.way_to(Origin.of(url)) == way
+
+
+def test_proxy_of_the_environment_may_lack_its_scheme() -> None:
+    assert Proxies({"http": "proxy:3128"}).way_to(AWAY) == "http://proxy:3128"
+
+
+PROXIES = ["socks5://me:SECRET@h:1", "h:1", "http://", "http://me:SECRET@h:x", "", "http://h:99999"]
+
+
+@pytest.mark.parametrize("url", PROXIES)
+def test_what_is_no_http_proxy_is_refused_when_the_driver_is_made(url: str) -> None:
+    for make in (GCSDriver, S3Driver):
+        with pytest.raises(ConfigError, match="proxy must be") as caught:
+            make(proxy=url)
+        assert "SECRET" not in str(caught.value)
+
+
+def test_what_the_environment_names_is_checked_as_well() -> None:
+    with pytest.raises(ConfigError, match=r"HTTP_PROXY must be .* not socks5://") as caught:
+        Proxies({"http": "socks5://me:SECRET@h:1"}).way_to(AWAY)
+    assert "SECRET" not in str(caught.value)
+
+
+def test_proxy_may_have_a_password() -> None:
+    assert check_proxy("http://me:secret@h:1") == "http://me:secret@h:1"
+
+
+async def test_without_a_proxy_the_sockets_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = transport_over(QUICK, tls=None, proxy=None)
+    assert isinstance(transport, SocketTransport)
+    await transport.aclose()
+    monkeypatch.setenv("HTTP_PROXY", "http://h:1")
+    transport = transport_over(QUICK, tls=None, proxy=None, trust_env=False)
+    assert isinstance(transport, SocketTransport)
+    await transport.aclose()
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy"])
+async def test_request_goes_where_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    heads: list[list[str]] = []
+
+    async def handler(peer: Peer) -> None:
+        while True:
+            head, _ = await peer.request()
+            heads.append(head)
+            await peer.say(FINE)
+
+    async with serving(handler) as server:
+        monkeypatch.setenv(name, f"http://me:secret@127.0.0.1:{server.origin.port}")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        transport = transport_over(QUICK, tls=None, proxy=None)
+        assert await body_of(await transport.send("GET", AWAY, "/a%2Fb", {})) == b"ok"
+        assert await body_of(await transport.send("GET", server.origin, "/c", {})) == b"ok"
+        await transport.aclose()
+    lines = [head[0] for head in heads]
+    assert lines == ["GET http://storage.invalid/a%2Fb HTTP/1.1", "GET /c HTTP/1.1"]
+    proof = f"Proxy-Authorization: Basic {b64encode(b'me:secret').decode()}"
+    assert [proof in head for head in heads] == [True, False]
+
+
+async def test_https_is_tunnelled_and_a_refusal_names_no_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heads: list[list[str]] = []
+
+    async def handler(peer: Peer) -> None:
+        head, _ = await peer.request()
+        heads.append(head)
+        await peer.say(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+
+    async with serving(handler) as server:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://me:SECRET@127.0.0.1:{server.origin.port}")
+        transport = transport_over(QUICK, tls=None, proxy=None)
+        with pytest.raises(UnavailableError, match="the proxy refused") as caught:
+            await transport.send("GET", Origin("https", "storage.invalid", 443), "/", {})
+        await transport.aclose()
+    assert heads[0][0] == "CONNECT storage.invalid:443 HTTP/1.1"
+    assert "SECRET" not in str(caught.value)
+
+
+async def test_proxy_that_does_not_answer_times_out() -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        await peer.reader.read()
+
+    async with serving(handler) as server:
+        proxy = f"http://127.0.0.1:{server.origin.port}"
+        timeout = Timeout(connect=0.2, first_byte=30, idle=30)
+        transport = transport_over(timeout, tls=None, proxy=proxy)
+        async with asyncio.timeout(25):
+            with pytest.raises(TimedOutError):
+                await transport.send("GET", Origin("https", "storage.invalid", 443), "/", {})
+        await transport.aclose()
+
+
+async def test_proxy_that_is_not_there_is_named() -> None:
+    async with serving(lambda _: asyncio.sleep(0)) as server:
+        port = server.origin.port
+    transport = transport_over(QUICK, tls=None, proxy=f"http://me:SECRET@127.0.0.1:{port}")
+    with pytest.raises(UnavailableError, match=rf"the proxy 127\.0\.0\.1:{port}: .*refused") as got:
+        await transport.send("GET", AWAY, "/", {})
+    await transport.aclose()
+    assert "SECRET" not in str(got.value)
+
+
+async def test_store_goes_through_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with cloud_serving(Cloud()) as url:
+        # There is no such host, but the proxy, being the service itself, knows what is meant.
+        monkeypatch.setenv("HTTP_PROXY", url)
+        driver = GCSDriver(endpoint_url="http://storage.invalid")
+        async with opened(driver):
+            await driver.create_bucket("bucket")
+            assert [info.name for info in await driver.list_buckets()] == ["bucket"]
+        blind = GCSDriver(endpoint_url="http://storage.invalid", trust_env=False)
+        async with opened(blind):
+            with pytest.raises(UnavailableError, match=r"storage\.invalid:80: .* not resolve"):
+                await blind.list_buckets()
+
+
+@pytest.mark.parametrize("trusts", [True, False])
+async def test_s3_goes_through_the_proxy_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, *, trusts: bool
+) -> None:
+    asked: list[str] = []
+
+    async def handler(peer: Peer) -> None:
+        while True:
+            asked.append((await peer.request())[0][0])
+            await peer.say(b"HTTP/1.1 204 No Content\r\n\r\n")
+
+    settings: dict[str, Any] = {
+        "endpoint_url": "http://storage.invalid",
+        "access_key_id": "id",
+        "secret_access_key": "secret",
+        "region": "us-east-1",
+        "dialect": "s3",
+    }
+    async with serving(handler) as server:
+        monkeypatch.setenv("HTTP_PROXY", server.origin.url)
+        driver = S3Driver(**settings, trust_env=trusts)
+        async with opened(driver):
+            if trusts:
+                await driver._plane.delete_bucket("bucket")
+            else:
+                with pytest.raises(UnavailableError, match="not resolve"):
+                    await driver._plane.delete_bucket("bucket")
+    assert asked == ["DELETE http://storage.invalid/bucket HTTP/1.1"] * trusts
+
+
+@pytest.mark.parametrize("trusts", [True, False])
+@pytest.mark.parametrize("more", [{}, {"config": AioConfig(read_timeout=5)}])
+async def test_sdk_finds_credentials_by_the_same_way(*, trusts: bool, more: dict[str, Any]) -> None:
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "s"}
+
+    async def proxies() -> object:
+        session = _sdk(S3Driver(trust_env=trusts)._identity)
+        async with session.create_client("sts", region_name="us-east-1", **keys, **more) as client:
+            return client.meta.config.proxies
+
+    assert await on_sdk(proxies) == (None if trusts else {})

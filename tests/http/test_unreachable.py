@@ -1,0 +1,98 @@
+"""Connections that cannot be made: where to, why, and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.http.peers import Peer, answering, serving
+from trove_async._http import Origin
+from trove_async._http.unreachable import unreachable
+from trove_async.errors import ConfigError, TimedOutError, TroveError, UnavailableError
+
+if TYPE_CHECKING:
+    from trove_async._http import Transport
+
+pytestmark = pytest.mark.uvloop
+
+
+async def failure(transport: Transport, origin: Origin) -> TroveError:
+    with pytest.raises(TroveError) as caught:
+        await transport.send("GET", origin, "/", {})
+    return caught.value
+
+
+async def test_refused_connection_names_host_and_port(transport: Transport) -> None:
+    async with serving(answering()) as server:
+        origin = server.origin
+    error = await failure(transport, origin)
+    assert type(error) is UnavailableError
+    assert f"127.0.0.1:{origin.port}: connection refused; check" in str(error)
+
+
+async def test_name_without_an_address_is_told_as_such(transport: Transport) -> None:
+    error = await failure(transport, Origin("https", "no-such-host.invalid", 443))
+    assert type(error) is UnavailableError
+    assert "no-such-host.invalid:443: the host name does not resolve (" in str(error)
+
+
+async def test_certificate_that_is_not_trusted_is_told_with_the_reason(
+    transport: Transport, tls: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async with serving(answering(), tls[0]) as server:
+        error = await failure(transport, server.origin)
+        assert type(error) is ConfigError
+        where = f"127.0.0.1:{server.origin.port}: its certificate is not trusted ("
+        assert where in str(error)
+        assert "certificate" in str(error).split("(")[1]
+        assert "`tls`" in str(error)
+
+
+async def test_port_that_speaks_no_tls_is_told_as_such(transport: Transport) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.reader.read(100)
+        await peer.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with serving(handler) as server:
+        error = await failure(transport, Origin("https", "127.0.0.1", server.origin.port))
+        assert type(error) is UnavailableError
+        assert f"127.0.0.1:{server.origin.port}" in str(error)
+        assert "TLS" in str(error)
+
+
+async def test_connection_that_breaks_names_host_and_port(transport: Transport) -> None:
+    async def handler(peer: Peer) -> None:
+        await peer.request()
+        peer.reset()
+
+    async with serving(handler) as server:
+        error = await failure(transport, server.origin)
+        assert type(error) is UnavailableError
+        assert f"127.0.0.1:{server.origin.port}" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (TimeoutError(), TimedOutError, "no connection in time"),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "x"), UnavailableError, "refused"),
+        (OSError("Multiple exceptions: [Errno 111] a, [Errno 111] b"), UnavailableError, "refused"),
+        (ConnectionResetError(errno.ECONNRESET, "x"), UnavailableError, "was reset"),
+        (OSError(errno.ENETUNREACH, "Network is unreachable"), UnavailableError, "is unreachable"),
+        (socket.gaierror(-2, "Name or service not known"), UnavailableError, "(Name or service"),
+        (UnicodeError("label too long"), UnavailableError, "(label too long"),
+        (ssl.SSLError(1, "x"), UnavailableError, "TLS handshake failed"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) or str(value)[:20],
+)
+def test_each_failure_is_told_with_its_reason(
+    error: Exception, kind: type[TroveError], said: str
+) -> None:
+    made = unreachable(error, "host:443")
+    assert type(made) is kind
+    assert str(made).startswith("cannot connect to host:443: ")
+    assert said in str(made)

@@ -1,0 +1,52 @@
+"""Objects whose constructor raised: debuggers, loggers and tracebacks still show them."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+import trove_async
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def classes() -> Iterator[type]:
+    """Yield the classes that say for themselves how they are shown."""
+    for found in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
+        if found.name.endswith("__main__"):
+            continue
+        for value in vars(importlib.import_module(found.name)).values():
+            if (
+                isinstance(value, type)
+                and value.__module__ == found.name
+                and "__repr__" in vars(value)
+                and not issubclass(value, tuple)  # named ones are made whole
+                and not hasattr(value, "__dataclass_fields__")
+            ):
+                yield value
+
+
+def test_there_are_such_classes() -> None:
+    assert {trove_async.Trove, trove_async.BufferPool} <= set(classes())
+
+
+@pytest.mark.parametrize("kind", sorted(set(classes()), key=str))
+def test_instance_that_was_never_made_can_be_shown(kind: type) -> None:
+    assert kind.__name__ in repr(object.__new__(kind))
+
+
+def test_store_whose_constructor_failed_can_be_shown() -> None:
+    kept: list[trove_async.Trove] = []
+
+    class Kept(trove_async.Trove):
+        def __init__(self, *given: str) -> None:
+            kept.append(self)
+            super().__init__(*given)
+
+    with pytest.raises(trove_async.ConfigError):
+        Kept("nonsense://")
+    assert "Trove" in repr(kept[0])

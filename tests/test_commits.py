@@ -1,0 +1,163 @@
+"""A put that is cancelled while its commit is under way: the commit ends first, then all is decided."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from tests.fakes import LARGE, Fake, assert_idle, store_of
+from trove_async import ClosedError, PermissionDeniedError, TimedOutError, Timeout, UnavailableError
+from trove_async import _leaf_upload as room
+from trove_async._concurrency import OwnedTask
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trove_async import Trove
+
+OLD = b"old"
+
+
+class Held:
+    """A commit that waits where it was told to, until it is released."""
+
+    def __init__(self, fake: Fake, step: str) -> None:
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+        self.error: Exception | None = None
+        fake.before[step] = self.wait
+
+    async def wait(self) -> None:
+        self.reached.set()
+        await self.go_on.wait()
+        if self.error is not None:
+            raise self.error
+
+
+async def chunks() -> AsyncIterator[bytes]:
+    yield LARGE
+
+
+@pytest.fixture(params=["commit", "commit.done"])
+def step(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def begun(store: Trove, held: Held) -> asyncio.Task[object]:
+    """Begin a put, and return it when its commit is under way."""
+    put = OwnedTask(store.put("bucket", "key", chunks()))
+    await held.reached.wait()
+    return put._task
+
+
+async def steps() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_put_cancelled_in_its_commit_is_stored_and_still_cancelled(step: str) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", OLD)
+        held = Held(fake, step)
+        put = await begun(store, held)
+        for _ in range(3):
+            put.cancel()
+            await steps()
+        assert not put.done()
+        assert fake.open_uploads == 1, "aborted while it completes"
+        held.go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await put
+        assert await store.read("bucket", "key") == LARGE
+        assert_idle(store, fake)
+
+
+async def test_put_in_a_cancelled_scope_is_stored_too(step: str) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        held = Held(fake, step)
+        with anyio.CancelScope() as scope:
+            loop = asyncio.get_running_loop()
+
+            async def cancel() -> None:
+                await held.reached.wait()
+                scope.cancel()
+                loop.call_later(0.02, held.go_on.set)
+
+            cancelling = OwnedTask(cancel())
+            await store.put("bucket", "key", LARGE)
+        assert scope.cancelled_caught
+        await cancelling.result()
+        assert await store.read("bucket", "key") == LARGE
+        assert_idle(store, fake)
+
+
+async def test_put_whose_total_time_is_over_in_its_commit_is_stored(step: str) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        held = Held(fake, step)
+        store._core.timeout = Timeout(total=0.05)
+        put = await begun(store, held)
+        while not put.cancelling():
+            await asyncio.sleep(0)
+        await steps()
+        assert not put.done()
+        held.go_on.set()
+        with pytest.raises(TimedOutError):
+            await put
+        store._core.timeout = Timeout()
+        assert await store.read("bucket", "key") == LARGE
+        assert_idle(store, fake)
+
+
+async def test_put_whose_store_closes_in_its_commit_is_stored(step: str) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        held = Held(fake, step)
+        put = await begun(store, held)
+        closing = OwnedTask(store.aclose())
+        await steps()
+        assert not closing.done
+        held.go_on.set()
+        with pytest.raises(ClosedError):
+            await put
+        await closing.result()
+    assert fake._object("bucket", "key").info.size == len(LARGE)
+
+
+@pytest.mark.parametrize("error", [PermissionDeniedError("no"), UnavailableError("not now")])
+async def test_put_cancelled_in_a_commit_that_fails_is_undone_and_not_tried_again(
+    error: Exception,
+) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", OLD)
+        held = Held(fake, "commit")
+        held.error = error
+        put = await begun(store, held)
+        put.cancel()
+        await steps()
+        held.go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await put
+        assert fake.count("commit") == 1
+        assert await store.read("bucket", "key") == OLD
+        assert_idle(store, fake)
+
+
+async def test_put_cancelled_in_a_commit_that_never_ends_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "COMMIT_SECONDS", 0.01)
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", OLD)
+        put = await begun(store, Held(fake, "commit"))
+        put.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await put
+        assert await store.read("bucket", "key") == OLD
+        assert_idle(store, fake)

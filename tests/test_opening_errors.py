@@ -1,0 +1,160 @@
+"""A store that cannot be made or opened says which backend, setting and path is at fault."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fakes import Fake
+from trove_async import ConfigError, PermissionDeniedError, Trove, TroveError, UnavailableError
+from trove_async.drivers import GCSDriver, LocalDriver, MemoryDriver
+from trove_async.layers import Mapped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trove_async.driver import AsyncDriver
+
+
+async def failure(cold: AsyncDriver | str) -> TroveError:
+    """Return the error that a store with this backend fails with."""
+    with pytest.raises(TroveError) as caught:
+        async with Trove(MemoryDriver(), backends={"cold": cold}):
+            pass
+    assert caught.value.backend == "cold"
+    assert "on backend 'cold'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+LOCAL: list[tuple[str, dict[str, Any], str]] = [
+    ("file", {}, "the root '{0}/file' is not a directory: it is a file"),
+    ("file/below", {}, "the root '{0}/file/below' is not a directory: '{0}/file' is a file"),
+    ("broken", {}, "the root '{0}/broken' is not a directory: it is a file or a broken link"),
+    ("no", {"mkdir": False}, "the root '{0}/no' does not exist; create it, or pass mkdir=True"),
+    ("no/such", {"mkdir": False}, "'{0}/no' is missing; create it"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "message"), LOCAL, ids=lambda given: str(given)[:20])
+async def test_root_that_is_no_directory(
+    tmp_path: Path, name: str, settings: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "broken").symlink_to("nowhere")
+    options = "?mkdir=false" if settings else ""
+    for cold in (
+        LocalDriver(tmp_path / name, **settings),
+        f"file://{tmp_path / name}{options}",
+        Mapped(LocalDriver(tmp_path / name, **settings), into="b"),
+    ):
+        error = await failure(cold)
+        assert isinstance(error, ConfigError)
+        assert message.format(tmp_path) in str(error)
+        assert error.operation == "open"
+
+
+async def test_root_that_cannot_be_created_says_why() -> None:
+    error = await failure(LocalDriver("/proc/self/nothing"))
+    assert "the root '/proc/self/nothing' does not exist and cannot be created" in str(error)
+
+
+async def test_root_that_may_not_be_opened_names_root_and_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def forbidden(path: Any, *args: Any, **named: Any) -> int:
+        if path == closed[0]:
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, *args, **named)
+
+    monkeypatch.setattr(os, "open", forbidden)
+    closed = [""]
+    for path, said in ((str(tmp_path), "cannot be opened: "), (".trove", "at '.trove': ")):
+        closed[0] = path
+        error = await failure(LocalDriver(tmp_path))
+        assert isinstance(error, PermissionDeniedError)
+        assert f"the root '{tmp_path}' cannot be opened" in str(error)
+        assert said in str(error)
+        assert "owner and mode" in str(error)
+
+
+CREDENTIALS: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: path.unlink(missing_ok=True),
+    "directory": Path.mkdir,
+    "malformed": lambda path: path.write_text("{nope SECRET"),
+    "unknown": lambda path: path.write_text(json.dumps({"type": "SECRET", "private_key": "KEY"})),
+}
+
+
+@pytest.mark.parametrize("kind", CREDENTIALS)
+@pytest.mark.parametrize("how", ["driver", "url", "environment"])
+async def test_credentials_that_cannot_be_used_name_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, how: str
+) -> None:
+    path = tmp_path / "credentials.json"
+    CREDENTIALS[kind](path)
+    if how == "environment":
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
+    cold: dict[str, Callable[[], AsyncDriver | str]] = {
+        "driver": lambda: GCSDriver(credentials=path),
+        "url": lambda: f"gcs://bucket?credentials={path}",
+        "environment": GCSDriver,
+    }
+    error = await failure(cold[how]())
+    setting = "GOOGLE_APPLICATION_CREDENTIALS" if how == "environment" else "credentials"
+    assert f"{setting} '{path}': " in str(error)
+    assert "SECRET" not in str(error)
+    assert "KEY" not in str(error)
+
+
+async def test_credentials_in_place_of_their_path_are_not_shown() -> None:
+    error = await failure(
+        GCSDriver(credentials='{"type": "service_account", "private_key": "KEY"}')
+    )
+    assert "credentials: " in str(error)
+    assert "KEY" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("url", "setting"),
+    [
+        ("file:///data?fsync=maybe", "option fsync"),
+        ("file:///data?file_mode=rw", "option file_mode"),
+        ("s3://bucket?endpoint=htp://x", "endpoint"),
+        ("gcs://bucket?max_connections=few", "option max_connections"),
+        ("ftp://host", "unknown scheme 'ftp'"),
+    ],
+)
+def test_url_that_is_refused_names_its_backend(url: str, setting: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Trove(MemoryDriver(), backends={"cold": url})
+    assert setting in str(caught.value)
+    assert str(caught.value).endswith("[on backend 'cold']")
+
+
+async def test_profile_that_is_unknown_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    error = await failure("s3://bucket?region=eu-west-1&profile=nobody")
+    assert "config profile (nobody)" in str(error)
+
+
+async def test_any_error_of_a_driver_names_the_backend_and_open() -> None:
+    bad = Fake()
+    bad.fail("open", UnavailableError("down"))
+
+    async def opened(context: object) -> None:
+        del context
+        await bad.step("open")
+
+    bad.open = opened  # type: ignore[method-assign] # a driver of a user's
+    error = await failure(bad)
+    assert error.operation == "open"

@@ -1,0 +1,139 @@
+"""Options that a backend honours in one operation and would drop in another."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.store_fakes import Fake, store_of
+from trove_async import (
+    BufferPool,
+    NotSupportedError,
+    ObjectChangedError,
+    ObjectExistsError,
+    PreconditionFailedError,
+    Trove,
+)
+from trove_async.drivers.memory import MemoryDriver
+from trove_async.models import KiB, MiB, PutOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+BODY = bytes(range(256)) * 10 * KiB  # 2.5 MiB: three parts
+
+
+def store_on(driver: Fake, **pool: Any) -> Trove:
+    return store_of(driver, pool=BufferPool(4 * MiB, 1 * MiB, **pool))
+
+
+async def pulled(body: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(body), 256 * KiB):
+        await asyncio.sleep(0)
+        yield body[at : at + 256 * KiB]
+
+
+@pytest.mark.parametrize("way", ["memory", "stream", "file"])
+@pytest.mark.parametrize("option", ["if_none_match", "if_match", "tags"])
+async def test_body_of_parts_goes_in_one_request_where_parts_would_drop_an_option(
+    way: str, option: str, tmp_path: Path
+) -> None:
+    driver = Fake(commit_conditions=False, upload_tags=False)
+    path = tmp_path / "body"
+    path.write_bytes(BODY)
+    bodies: dict[str, Any] = {"memory": BODY, "stream": pulled(BODY), "file": path}
+    async with store_on(driver) as store:
+        await store.create_bucket("data")
+        old = await store.put("data", "old", b"old")
+        key = "old" if option == "if_match" else "new"
+        values: dict[str, Any] = {"if_none_match": "*", "if_match": old, "tags": {"team": "a"}}
+        options = {option: values[option]}
+        await store.put("data", key, bodies[way], **options)
+        assert "upload" not in driver.calls
+        assert await store.read("data", key) == BODY
+        if option == "tags":
+            assert (await store.head("data", key)).tags == {"team": "a"}
+        await store.put("data", "other", BODY)
+        assert "upload" in driver.calls
+
+
+async def test_body_beyond_one_request_is_refused_before_any_of_it_is_read() -> None:
+    driver = Fake(commit_conditions=False, upload_tags=False, max_put=2 * MiB)
+    async with store_on(driver) as store:
+        await store.create_bucket("data")
+        begun = driver.calls.copy()
+
+        async def body() -> AsyncIterator[bytes]:
+            raise AssertionError
+            yield b""
+
+        refused: list[dict[str, Any]] = [{"if_none_match": "*"}, {"tags": {"team": "a"}}]
+        for options in refused:
+            with pytest.raises(NotSupportedError, match="in one request"):
+                await store.put("data", "key", body(), size=len(BODY), **options)
+            with pytest.raises(NotSupportedError, match="in one request"):
+                await store.put("data", "key", BODY, **options)
+        assert driver.calls == begun
+
+
+async def test_stream_that_fits_no_spill_file_is_refused_and_nothing_is_stored() -> None:
+    driver = Fake(commit_conditions=False)
+    async with store_on(driver, spill_max_bytes=2 * MiB) as store:
+        await store.create_bucket("data")
+        with pytest.raises(NotSupportedError, match="spill_max_bytes"):
+            await store.put("data", "key", pulled(BODY), if_none_match="*")
+        assert driver.holds("data") == []
+        assert not {"put", "upload"} & set(driver.calls)
+
+
+@pytest.mark.parametrize("option", ["if_none_match", "tags", "size"])
+async def test_copy_passes_through_the_store_where_the_service_would_drop_an_option(
+    option: str,
+) -> None:
+    driver = Fake(copy_conditions=False, copy_tags=False, max_copy=2 * MiB)
+    async with store_on(driver) as store:
+        await store.create_bucket("data")
+        tags = {"team": "a"} if option == "tags" else {}
+        await store.put("data", "from", BODY if option == "size" else b"body", tags=tags)
+        conditions: dict[str, Any] = {"if_none_match": "*"} if option == "if_none_match" else {}
+        await store.copy("data", "from", "data", "to", **conditions)
+        assert "copy" not in driver.calls
+        assert (await store.head("data", "to")).tags == tags
+        if conditions:
+            with pytest.raises(ObjectExistsError):
+                await store.move("data", "from", "data", "to", if_none_match="*")
+        await store.put("data", "plain", b"body")
+        await store.copy("data", "plain", "data", "to")
+        assert "copy" in driver.calls
+
+
+async def test_object_that_is_put_while_its_metadata_is_rewritten_is_not_lost() -> None:
+    driver = Fake(copy_tags=False)
+    async with store_on(driver) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", b"old", tags={"team": "a"})
+
+        async def replace() -> None:
+            del driver.before["put"]
+            await MemoryDriver.put(driver, "data", "key", [memoryview(b"new")], PutOptions())
+
+        driver.before["put"] = replace
+        with pytest.raises(ObjectChangedError):
+            await store.copy("data", "key", "data", "key", metadata={"a": "1"})
+        assert await store.read("data", "key") == b"new"
+
+
+async def test_condition_of_a_rewrite_is_the_users_own() -> None:
+    driver = Fake(copy_conditions=False)
+    async with store_on(driver) as store:
+        await store.create_bucket("data")
+        old = await store.put("data", "key", b"body")
+        new = await store.put("data", "key", b"newer")
+        with pytest.raises(PreconditionFailedError) as caught:
+            await store.copy("data", "key", "data", "key", metadata={"a": "1"}, if_match=old)
+        assert not isinstance(caught.value, ObjectChangedError)
+        info = await store.copy("data", "key", "data", "key", metadata={"a": "1"}, if_match=new)
+        assert (info.metadata, await store.read("data", "key")) == ({"a": "1"}, b"newer")

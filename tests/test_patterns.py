@@ -1,0 +1,272 @@
+"""Every regular expression of the package, on 64 KiB made to keep it busy.
+
+What a service, or an uploader, sends is matched against them, and a match cannot be interrupted: a
+pattern whose time grows with the square of the text stops the event loop for seconds.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import time
+from itertools import product
+from re import _constants as constants  # type: ignore[attr-defined] # not in typeshed
+from re import _parser as parser  # type: ignore[attr-defined] # likewise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+import trove_async
+from trove_async import _globs
+from trove_async.drivers.s3 import _pages
+from trove_async.models import KiB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+SIZE = 64 * KiB
+
+ALLOWED = 0.05
+"""Seconds of CPU. A linear pattern takes one or two thousandths of a second."""
+
+METHODS = frozenset({"search", "match", "fullmatch", "sub", "subn", "findall", "finditer", "split"})
+
+
+class Use(NamedTuple):
+    """A pattern, and how it is applied."""
+
+    where: str
+    pattern: re.Pattern[Any]
+    method: str
+
+
+def made_at_run_time() -> dict[str, list[re.Pattern[str]]]:
+    """Patterns that functions make, by module: as many as that module has calls of `re.compile`."""
+    orders = [("Key", "LastModified", "ETag", "Size", "StorageClass")]
+    orders.append(orders[0][::-1])
+    globs = ["*a*a*b", "**/*a*a/**/b*", "[a-z]*[!a]?", "a/**/b/**/c", "**/*.[tc][xs][tv]"]
+    return {
+        "trove_async.drivers.s3._pages": [_pages._compiled(order) for order in orders],
+        "trove_async._globs": [
+            re.compile(_globs._regex(_globs.Glob.parse(glob).tokens), re.DOTALL) for glob in globs
+        ],
+    }
+
+
+def modules() -> Iterator[ModuleType]:
+    yield trove_async
+    for found in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
+        if not found.name.endswith("__main__"):
+            yield importlib.import_module(found.name)
+
+
+def held(value: object) -> Iterator[tuple[re.Pattern[Any], str | None]]:
+    """Yield the patterns in a value, and how they are applied where it tells that."""
+    if isinstance(value, re.Pattern):
+        yield value, None
+    elif isinstance(getattr(value, "__self__", None), re.Pattern):
+        yield value.__self__, value.__name__  # type: ignore[attr-defined] # a bound method
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from held(one)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for one in value:
+            yield from held(one)
+
+
+def uses() -> list[Use]:
+    return [use for module in modules() for use in (*held_by(module), *written_in(module))]
+
+
+def held_by(module: ModuleType) -> Iterator[Use]:
+    """Yield the patterns that a module keeps under a name."""
+    applied: dict[str, set[str]] = {}
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in METHODS
+            and isinstance(node.value, ast.Name)
+        ):
+            applied.setdefault(node.value.id, set()).add(node.attr)
+    for name, value in vars(module).items():
+        for pattern, method in held(value):
+            for how in [method] if method else sorted(applied.get(name, {"fullmatch"})):
+                yield Use(f"{module.__name__}.{name}", pattern, how)
+
+
+def written_in(module: ModuleType) -> Iterator[Use]:
+    """Yield the patterns that a module writes in place, or makes as it goes."""
+    tree = ast.parse(inspect.getsource(module))
+    made = made_at_run_time().get(module.__name__, ())
+    dynamic = 0
+    for call in calls(tree):
+        function = call.func
+        assert isinstance(function, ast.Attribute)
+        if function.attr in METHODS:
+            literal = call.args[0]
+            assert isinstance(literal, ast.Constant), f"{module.__name__}: {ast.dump(call)}"
+            where = f"{module.__name__}:{call.lineno}"
+            yield Use(where, re.compile(str(literal.value)), function.attr)
+        elif function.attr == "compile" and in_function(tree, call):
+            dynamic += 1
+    assert dynamic == bool(made), f"patterns that {module.__name__} makes"
+    for pattern in made:
+        how = "findall" if "_pages" in module.__name__ else "match"
+        yield Use(module.__name__, pattern, how)
+
+
+def calls(tree: ast.AST) -> Iterator[ast.Call]:
+    """Yield the calls of `re`'s functions."""
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+            and node.func.value.id == "re"
+        ):
+            yield node
+
+
+def in_function(tree: ast.AST, call: ast.Call) -> bool:
+    return any(
+        call in ast.walk(node)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    )
+
+
+REPEATS = {constants.MAX_REPEAT, constants.MIN_REPEAT, constants.POSSESSIVE_REPEAT}
+
+
+# -- worst cases -----------------------------------------------------------------------------------
+
+
+def beginnings(pattern: re.Pattern[Any]) -> list[str]:
+    """Return texts that a pattern matches up to each of its parts, in a few ways."""
+    found: set[str] = set()
+    walk(parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE), found)
+    texts = sorted(filter(None, found))
+    return texts[:: len(texts) // 24 + 1]
+
+
+def walk(nodes: Any, found: set[str]) -> list[str]:
+    before = [""]
+    for node in nodes:
+        before = list(dict.fromkeys(a + b for a, b in product(before, samples(node, found))))[:6]
+        found.update(before)
+    return before
+
+
+def samples(node: Any, found: set[str]) -> list[str]:
+    """Return a few texts that a part of a pattern matches."""
+    kind, value = node
+    texts = [""]  # of assertions, and of references back
+    if kind is constants.LITERAL:
+        texts = [chr(value)]
+    elif kind in {constants.ANY, constants.NOT_LITERAL}:
+        texts = ["a"]
+    elif kind is constants.IN:
+        texts = characters(value)
+    elif kind is constants.BRANCH:
+        texts = [text for one in value[1] for text in walk(one, found)]
+    elif kind is constants.SUBPATTERN:
+        texts = walk(value[3], found)
+    elif kind is constants.ATOMIC_GROUP:
+        texts = walk(value, found)
+    elif kind in REPEATS:
+        least, _, inner = value
+        texts = [text * max(least, 1) for text in walk(inner, found)]
+        texts += [""] * (least == 0)
+    return texts
+
+
+def characters(members: Any) -> list[str]:
+    """Return a few characters of a class."""
+    negated = members[0][0] is constants.NEGATE
+    texts = [chr(code) for code in range(128)]
+    inside = [text for text in texts if any(is_in(text, member) for member in members)]
+    if negated:
+        inside = [text for text in texts if text not in inside]
+    wanted = [text for text in "a0 -./=\"'%\t" if text in inside]
+    return (wanted or inside or ["\u00e9"])[:3]
+
+
+def is_in(text: str, member: Any) -> bool:
+    kind, value = member
+    if kind is constants.LITERAL:
+        return bool(ord(text) == value)
+    if kind is constants.RANGE:
+        return bool(value[0] <= ord(text) <= value[1])
+    if kind is constants.CATEGORY:
+        known: dict[Any, str] = {
+            constants.CATEGORY_WORD: r"\w",
+            constants.CATEGORY_NOT_WORD: r"\W",
+            constants.CATEGORY_SPACE: r"\s",
+            constants.CATEGORY_NOT_SPACE: r"\S",
+            constants.CATEGORY_DIGIT: r"\d",
+            constants.CATEGORY_NOT_DIGIT: r"\D",
+        }
+        return re.match(known[value], text) is not None
+    return False
+
+
+def worst_cases(pattern: re.Pattern[Any]) -> Iterator[str]:
+    """Yield texts of `SIZE` characters that begin to match again and again, and fail late."""
+    begun = beginnings(pattern)
+    units = sorted({text[-3:] for text in begun} | {text[-1:] for text in begun} | {"a", " ", "\n"})
+    for text in begun:
+        yield (text * SIZE)[:SIZE] + "\0"
+        yield (f"{text} " * SIZE)[:SIZE] + "\0"  # so that each is a word
+        for unit in units[:6]:
+            yield text + (unit * SIZE)[:SIZE] + "\0"
+    for unit in units:
+        yield (unit * SIZE)[:SIZE] + "\0"
+
+
+USES = uses()
+
+
+def test_patterns_are_found() -> None:
+    named = {use.where for use in USES}
+    assert {
+        "trove_async._http.messages._STATUS",
+        "trove_async.drivers.gcs._failures._SECRET",
+        "trove_async.integrations._conditions._HTTP_DATES",
+        "trove_async.drivers.s3._pages",
+        "trove_async._globs",
+    } <= named
+    assert any(where.startswith("trove_async.integrations._headers:") for where in named)
+
+
+def cost(use: Use, text: str) -> float:
+    subject: Any = (
+        text.encode("latin-1", "replace") if isinstance(use.pattern.pattern, bytes) else text
+    )
+    apply = getattr(use.pattern, use.method)
+    started = time.process_time()
+    if use.method in {"sub", "subn"}:
+        apply(subject[:0], subject)
+    elif use.method == "finditer":
+        list(apply(subject))
+    else:
+        apply(subject)
+    return time.process_time() - started
+
+
+def test_worst_cases_show_a_pattern_that_is_quadratic() -> None:
+    use = Use("here", re.compile(r"(?i)secret\w*\W{0,3}="), "search")
+    assert any(cost(use, text[: SIZE // 4]) > 2 * ALLOWED for text in worst_cases(use.pattern))
+
+
+@pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.where}.{use.method}")
+def test_pattern_takes_no_longer_than_the_text_is_long(use: Use) -> None:
+    for text in worst_cases(use.pattern):
+        # Of three, as a collection of garbage, say, may fall into one.
+        taken = cost(use, text)
+        if taken > ALLOWED:
+            taken = min(taken, cost(use, text), cost(use, text))
+        assert taken < ALLOWED, f"{taken:.3f} s for {text[:40]!r}"

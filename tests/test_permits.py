@@ -1,0 +1,199 @@
+"""Permits of requests that are neither reads nor writes: taken above the driver, one for a call."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from tests.fakes import CALLS, LARGE, Fake, assert_idle, prepared, store_of
+from trove_async import PoolTimeoutError, Timeout, UnavailableError
+from trove_async._concurrency import OwnedTask, task_group
+from trove_async.drivers import GCSDriver, S3Driver
+from trove_async.layers import Mapped
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trove_async import Trove
+    from trove_async._leaf import Leaf
+    from trove_async.events import Event
+
+REQUESTS: dict[str, Callable[[Trove], Awaitable[object]]] = {
+    "head": lambda store: store.head("bucket", "key"),
+    "delete": lambda store: store.delete("bucket", "key"),
+    "delete_many": lambda store: store.delete_many("bucket", ["key", "other"]),
+    "list": lambda store: store.list("bucket").all(),
+    "copy": lambda store: store.copy("bucket", "key", "bucket", "new"),
+    "upload": lambda store: store.put("bucket", "new", LARGE),
+    "create_bucket": lambda store: store.create_bucket("other"),
+    "delete_bucket": lambda store: store.delete_bucket("empty"),
+    "list_buckets": lambda store: store.list_buckets(),
+}
+
+
+def leaf_of(store: Trove) -> Leaf:
+    return cast("Leaf", store._core.backends["default"].driver)
+
+
+async def taken(store: Trove, fake: Fake) -> OwnedTask[object]:
+    """Begin a copy that hangs, and so holds the only permit."""
+    reached = fake.hang("copy")
+    copy = OwnedTask(store.copy("bucket", "key", "bucket", "copy"))
+    await reached.wait()
+    del fake.before["copy"]
+    return cast("OwnedTask[object]", copy)
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+async def test_request_that_waits_in_line_too_long_says_so(request_: str) -> None:
+    fake = Fake(max_connections=1)
+    async with store_of(fake, timeout=Timeout(permit=0.02)) as store:
+        await prepared(store, fake)
+        copy = await taken(store, fake)
+        with pytest.raises(PoolTimeoutError, match="connection for other requests of 1"):
+            await REQUESTS[request_](store)
+        await copy.aclose()
+        await REQUESTS[request_](store)
+        assert_idle(store, fake)
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+async def test_waiting_in_line_does_not_count_as_no_answer(request_: str) -> None:
+    fake = Fake(max_connections=1, embedded=False)
+    timeout = Timeout(first_byte=0.05, idle=60, permit=60)  # a copy may take an idle time more
+    async with store_of(fake, timeout=timeout) as store:
+        await prepared(store, fake)
+        copy = await taken(store, fake)
+        waiting = OwnedTask(_run(REQUESTS[request_], store))
+        while not leaf_of(store).requests.waiting:
+            await asyncio.sleep(0)
+        served = asyncio.Event()
+        asyncio.get_running_loop().call_later(3 * timeout.first_byte, served.set)
+        await served.wait()
+        assert not waiting.done
+        await copy.aclose()
+        await waiting.result()
+        assert_idle(store, fake)
+
+
+async def _run(call: Callable[[Trove], Awaitable[object]], store: Trove) -> None:
+    await call(store)
+
+
+async def test_reads_and_writes_do_not_wait_for_other_requests() -> None:
+    fake = Fake(max_connections=1)
+    async with store_of(fake) as store:
+        await prepared(store, fake)
+        copy = await taken(store, fake)
+        assert await store.read("bucket", "key") == b"body"
+        await store.put("bucket", "new", b"small")
+        assert (await store.health())["default"].ok
+        await copy.aclose()
+        assert_idle(store, fake)
+
+
+async def test_wait_of_a_request_is_an_event() -> None:
+    fake = Fake(max_connections=1)
+    async with store_of(fake) as store:
+        await prepared(store, fake)
+        copy = await taken(store, fake)
+        seen: list[Event] = []
+        store.events.subscribe(seen.append)
+        head = OwnedTask(store.head("bucket", "key"))
+        while not leaf_of(store).requests.waiting:
+            await asyncio.sleep(0)
+        await copy.aclose()
+        await head.result()
+    waits = [(one.operation, one.bucket, one.key) for one in seen if one.kind == "wait"]
+    assert waits == [("head", "bucket", "key")]
+
+
+@pytest.mark.parametrize("when", ["", ".done"], ids=["failed", "lost"])
+@pytest.mark.parametrize("name", CALLS)
+async def test_one_connection_is_enough_for_calls_that_ask_for_more(name: str, when: str) -> None:
+    step, call = CALLS[name]
+    fake = Fake(max_connections=1, parallel_parts=1)
+    async with store_of(fake) as store:
+        await prepared(store, fake)
+        fake.fail(step + when)
+        await call(store)
+        assert_idle(store, fake)
+
+
+async def test_one_connection_is_enough_for_many_at_once_through_a_layer() -> None:
+    fake = Fake(max_connections=1)
+    async with store_of(Mapped(fake, into="physical")) as store:
+
+        async def work(number: int) -> None:
+            key = str(number)
+            await store.put("bucket", key, LARGE, if_none_match="*")
+            await store.copy("bucket", key, "bucket", f"copy{key}")
+            await store.move("bucket", f"copy{key}", "bucket", f"moved{key}")
+            await store.delete_many("bucket", [key, f"moved{key}"])
+
+        async with task_group() as group:
+            for number in range(8):
+                group.start_soon(work, number)
+        assert await store.list("bucket").all() == []
+
+
+async def test_abort_needs_no_permit() -> None:
+    fake = Fake(max_connections=1)
+    async with store_of(fake, timeout=Timeout(permit=60)) as store:
+        await prepared(store, fake)
+        reached, go_on = asyncio.Event(), asyncio.Event()
+
+        async def fail() -> None:
+            reached.set()
+            await go_on.wait()
+            raise PermissionError("no")
+
+        fake.before["send"] = fail
+        put = OwnedTask(store.put("bucket", "new", LARGE))
+        await reached.wait()
+        copy = await taken(store, fake)
+        go_on.set()
+        with pytest.raises(PermissionError):
+            await put.result()
+        assert fake.count("upload.exit") == 1
+        await copy.aclose()
+        assert_idle(store, fake)
+
+
+async def test_cancelled_wait_of_a_request_holds_no_permit() -> None:
+    fake = Fake(max_connections=1)
+    async with store_of(fake) as store:
+        await prepared(store, fake)
+        copy = await taken(store, fake)
+        head = OwnedTask(store.head("bucket", "key"))
+        while not leaf_of(store).requests.waiting:
+            await asyncio.sleep(0)
+        await head.aclose()
+        await copy.aclose()
+        assert_idle(store, fake)
+
+
+async def test_keys_of_a_doubtful_batch_are_deleted_under_permits_too() -> None:
+    fake = Fake(max_connections=1, settles_doubt=True)
+    most = 0
+
+    async def count() -> None:
+        nonlocal most
+        most = max(most, fake.calls_under_way)
+
+    async with store_of(fake) as store:
+        await prepared(store, fake)
+        fake.before["delete"] = count
+        fake.fail("delete_many.done", UnavailableError("lost"))
+        await store.delete_many("bucket", [str(number) for number in range(9)])
+        assert fake.count("delete") == 9
+        assert most == 1
+        assert_idle(store, fake)
+
+
+def test_drivers_of_services_claim_as_many_requests_as_connections() -> None:
+    s3 = S3Driver(max_connections=3, region="us-east-1", access_key_id="a", secret_access_key="b")  # noqa: S106
+    gcs = GCSDriver(max_connections=5, anonymous=True)
+    assert (s3.capabilities.max_requests, gcs.capabilities.max_requests) == (3, 5)

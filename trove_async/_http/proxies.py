@@ -1,0 +1,173 @@
+"""Which way requests go: straight, or through a proxy that the caller or the environment names."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Final
+from urllib.request import (  # type: ignore[attr-defined] # typeshed lacks the second
+    getproxies_environment,
+    proxy_bypass_environment,
+)
+
+import yarl
+
+from trove_async.errors import ConfigError
+
+from .by_aiohttp import AiohttpTransport
+from .sockets import SocketTransport
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping, Sequence
+
+    from trove_async.models import Timeout
+
+    from .seam import Answer, Origin, Streamed, Transport
+
+_SCHEMES: Final = frozenset({"http", "https"})
+
+
+def check_proxy(url: str, named_by: str = "proxy") -> str:
+    """Return the URL of an HTTP proxy.
+
+    Args:
+        url: ``http://[user:password@]host[:port]``, or ``https://…``.
+        named_by: The setting that it comes from, for the message.
+
+    Raises:
+        ConfigError: It is none. The message does not show it: it may hold a password.
+    """
+    scheme = _scheme_of(url)
+    if scheme not in _SCHEMES:
+        shown = f", not {scheme}://" if scheme.isalnum() else ""
+        del url  # a password, which a recorded traceback would show
+        raise ConfigError(f"{named_by} must be http://host[:port] or https://host[:port]{shown}")
+    return url
+
+
+def _scheme_of(url: str) -> str:
+    """Return the scheme of a proxy's URL; an empty one if it is unusable."""
+    try:
+        parts = yarl.URL(url)
+        usable = bool(parts.host) and parts.port is not None and url.isascii()
+    except (ValueError, TypeError):
+        return ""
+    return parts.scheme if usable or parts.scheme not in _SCHEMES else ""
+
+
+class Proxies:
+    """The proxies that an environment names: HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
+
+    They are read as Python's own tools and the SDKs do: names in lower case come first, and
+    NO_PROXY lists host names (which cover their subdomains), ``host:port``, or ``*``. Addresses and
+    networks (``10.0.0.0/8``) are understood as well.
+
+    Args:
+        named: The proxies by scheme, and under ``"no"`` the hosts that need none; None: those of
+            the process's environment.
+    """
+
+    def __init__(self, named: Mapping[str, str] | None = None) -> None:
+        self._named = dict(getproxies_environment() if named is None else named)
+
+    def __bool__(self) -> bool:
+        return not _SCHEMES.isdisjoint(self._named)
+
+    def way_to(self, origin: Origin) -> str | None:
+        """Return the URL of the proxy for an origin; None: there is none.
+
+        Raises:
+            ConfigError: The environment names a proxy that is no HTTP proxy.
+        """
+        url = self._named.get(origin.scheme)
+        if not url or self._needs_none(origin):
+            return None
+        if "://" not in url:
+            url = f"http://{url}"
+        return check_proxy(url, f"{origin.scheme.upper()}_PROXY")
+
+    def _needs_none(self, origin: Origin) -> bool:
+        host = origin.host.strip("[]")
+        if proxy_bypass_environment(
+            f"{host}:{origin.port}" if ":" not in host else host, self._named
+        ):
+            return True
+        try:
+            address = ip_address(host)
+        except ValueError:
+            return False
+        entries = self._named.get("no", "").split(",")
+        return any(_covers(entry.strip().strip("[]"), address) for entry in entries)
+
+
+def _covers(entry: str, address: object) -> bool:
+    try:
+        return address in ip_network(entry, strict=False)
+    except ValueError:  # a name
+        return False
+
+
+class RoutedTransport:
+    """A `Transport` that sends each request through the proxy that its origin needs, or straight.
+
+    Args:
+        timeout: See `SocketTransport`.
+        proxies: The proxies.
+        tls: Whom to trust; None: whom this system does.
+    """
+
+    def __init__(self, timeout: Timeout, proxies: Proxies, *, tls: ssl.SSLContext | None) -> None:
+        self._timeout = timeout
+        self._proxies = proxies
+        self._tls = tls
+        self._transports: dict[str | None, Transport] = {None: SocketTransport(timeout, tls=tls)}
+        self._ways: dict[Origin, Transport] = {}
+
+    async def send(
+        self,
+        method: str,
+        origin: Origin,
+        target: str,
+        headers: Mapping[str, str],
+        views: Sequence[memoryview] | Streamed = (),
+        *,
+        patient: bool = False,
+    ) -> Answer:
+        """Send a request. See `Transport.send`."""
+        way = self._ways.get(origin) or self._way_to(origin)
+        sending = way.send(method, origin, target, headers, views, patient=patient)
+        del headers  # a traceback that is recorded with its variables would show the credentials
+        return await sending
+
+    async def aclose(self) -> None:
+        """Close all connections. See `Transport.aclose`."""
+        for transport in self._transports.values():
+            await transport.aclose()
+
+    def _way_to(self, origin: Origin) -> Transport:
+        proxy = self._proxies.way_to(origin)
+        way = self._transports.get(proxy)
+        if way is None:
+            way = AiohttpTransport(self._timeout, tls=self._tls, proxy=proxy)
+            self._transports[proxy] = way
+        self._ways[origin] = way
+        return way
+
+
+def transport_over(
+    timeout: Timeout, *, tls: ssl.SSLContext | None, proxy: str | None, trust_env: bool = True
+) -> Transport:
+    """Return what sends requests: over sockets of our own, or, through a proxy, by aiohttp.
+
+    Args:
+        timeout: See `SocketTransport`.
+        tls: Whom to trust; None: whom this system does.
+        proxy: The URL of a proxy to send everything through.
+        trust_env: Whether the environment may name proxies, where `proxy` is None.
+    """
+    if proxy is not None:
+        return AiohttpTransport(timeout, tls=tls, proxy=proxy)
+    proxies = Proxies() if trust_env else Proxies({})
+    if proxies:
+        return RoutedTransport(timeout, proxies, tls=tls)
+    return SocketTransport(timeout, tls=tls)

@@ -1,0 +1,89 @@
+"""An upload of a leaf driver whose parts and commit are retried, and whose commit is never broken off."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from ._concurrency import CLEANUP_SECONDS, concluded
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from ._leaf import Leaf
+    from .driver import PartSource, StreamedUpload, Upload
+    from .errors import TroveError
+    from .models import ObjectInfo, Part, PutOptions
+
+COMMIT_SECONDS = CLEANUP_SECONDS
+"""How long a commit that is under way is waited for once its put was cancelled."""
+
+_COMMIT_PACE = 100
+"""Parts put together that a server is granted an idle time for: it answers only at the end."""
+
+
+class LeafUpload:
+    """An upload in parts whose calls are settled.
+
+    Attributes:
+        committed: Whether the object is known to have been made.
+    """
+
+    def __init__(
+        self, leaf: Leaf, upload: Upload, bucket: str, key: str, options: PutOptions
+    ) -> None:
+        self._leaf = leaf
+        self._upload = upload
+        self._bucket = bucket
+        self._key = key
+        self._options = options
+        self._parts = 0
+        self.committed = False
+
+    async def send(self, part: Part, views: Sequence[memoryview]) -> None:
+        """Store one part. See `Upload.send`."""
+        await self._settled(part, lambda: self._upload.send(part, views))
+
+    async def send_stream(self, part: Part, source: PartSource) -> None:
+        """Store one part while it is read. See `StreamedUpload.send_stream`."""
+        upload = cast("StreamedUpload", self._upload)
+        await self._settled(part, lambda: upload.send_stream(part, source))
+
+    async def _settled(self, part: Part, send: Callable[[], Awaitable[None]]) -> None:
+        leaf = self._leaf
+        self._parts += 1
+        await leaf.retrying(
+            "send",
+            self._bucket,
+            self._key,
+            lambda: leaf.write("send", self._bucket, self._key, part.size, send),
+        )
+
+    async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
+        """Make the object. See `Upload.commit`. A cancel is raised once it is known what came of it."""
+        leaf = self._leaf
+        return await leaf.retrying(
+            "commit",
+            self._bucket,
+            self._key,
+            lambda: self._attempt(checksums),
+            ours=self._found,
+        )
+
+    async def _attempt(self, checksums: Mapping[str, str]) -> ObjectInfo:
+        leaf = self._leaf
+        await leaf.permit(leaf.requests, "commit", self._bucket, self._key)
+        try:
+            return await concluded(self._committed(checksums), COMMIT_SECONDS)
+        finally:
+            leaf.requests.release()
+
+    async def _committed(self, checksums: Mapping[str, str]) -> ObjectInfo:
+        pace = -(-self._parts // _COMMIT_PACE)
+        info = await self._leaf.answer(self._upload.commit(checksums), pace)
+        self.committed = True
+        return info
+
+    async def _found(self, error: TroveError) -> tuple[ObjectInfo] | None:
+        found = await self._leaf.our_write(error, self._bucket, self._key, self._options.write_id)
+        self.committed = found is not None
+        return found

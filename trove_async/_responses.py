@@ -1,0 +1,61 @@
+"""Recognises HTTP clients' responses and parts given as a body, and names what to pass instead.
+
+They look like files or iterables, and are not: their `read` takes no size, or returns nothing because
+the body was read already, or they iterate over 128 bytes at a time. Their libraries are not imported:
+classes are recognised by name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_INSTEAD: Final = {
+    ("httpx", "Response"): "response.aiter_bytes() of a streamed response, or response.content",
+    ("aiohttp", "ClientResponse"): "response.content, its stream",
+    ("aiohttp", "BodyPartReader"): (
+        "an async generator that yields `await part.read_chunk()` until that is empty"
+    ),
+    ("aiohttp", "MultipartReader"): (
+        "the chunks of one of its parts: an async generator that yields `await part.read_chunk()`"
+        " until that is empty"
+    ),
+    ("aiohttp", "FileField"): "its .file",
+    ("aiohttp", "BaseRequest"): "request.content, its stream",
+    ("requests", "Response"): (
+        "response.iter_content(1024 * 1024) of a response made with stream=True, or"
+        " response.content"
+    ),
+    ("niquests", "Response"): (
+        "response.iter_content(1024 * 1024) of a response made with stream=True, or"
+        " response.content"
+    ),
+    ("urllib3", "BaseHTTPResponse"): (
+        "response.stream(1024 * 1024) of a response made with preload_content=False, or"
+        " response.data"
+    ),
+    ("urllib3", "HTTPResponse"): (
+        "response.stream(1024 * 1024) of a response made with preload_content=False, or"
+        " response.data"
+    ),
+    ("starlette", "Request"): "request.stream()",
+    ("fastapi", "Request"): "request.stream()",
+}
+"""By package and name of a class, or of one that it inherits from."""
+
+
+def refuse_response(body: object) -> None:
+    """Raise if the body is a response of an HTTP client, a request, or one of their parts.
+
+    Raises:
+        TypeError: It is one; the message names what to pass instead.
+    """
+    kind = type(body)
+    for base in kind.__mro__:
+        package = base.__module__.partition(".")[0]
+        instead = _INSTEAD.get((package, base.__name__))
+        if instead is not None:
+            raise TypeError(f"a body is not {package}'s {kind.__name__}: pass {instead}")
+    if hasattr(body, "aiter_bytes"):  # httpx's relatives
+        raise TypeError(
+            f"a body is not a {kind.__name__}: pass what its aiter_bytes() returns, or its content"
+        )

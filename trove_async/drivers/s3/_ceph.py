@@ -1,0 +1,67 @@
+"""How requests to a Ceph Object Gateway (RGW) deviate from those to Amazon S3.
+
+Seen on version 16.2.15, and harmless where a later version behaves as Amazon S3 does:
+
+- ``If-Match`` on a PUT is compared with the ETag as it stands, so a quoted one never matches.
+- CopyObject ignores ``x-amz-copy-source-if-match``, and honours ``x-amz-copy-if-match``.
+- ``_`` in the name of user metadata is stored as ``-``.
+- A listing with a delimiter that is to start inside a common prefix skips all of that prefix.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from trove_async.models import Page, Prefix
+from trove_async.paging import common_prefix
+
+from ._headers import META, exactly
+from ._keys import bare_etag
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from trove_async.models import ListOptions
+
+_SOURCE: Final = "x-amz-copy-source-if-match"
+_SOURCE_TOO: Final = "x-amz-copy-if-match"
+
+
+def ceph_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a write's headers as the gateway honours them."""
+    spoken = dict(cautious_headers(headers))
+    if "if-match" in spoken:
+        spoken["if-match"] = bare_etag(spoken["if-match"])
+    return spoken
+
+
+def cautious_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a write's headers so that Amazon S3 and the gateway honour them alike.
+
+    A metadata name that the gateway would change is kept where names are values (`EXACT`).
+    """
+    spoken = dict(headers)
+    if _SOURCE in spoken:
+        spoken[_SOURCE_TOO] = spoken[_SOURCE]
+    changed = [name for name in spoken if name.startswith(META) and "_" in name]
+    return exactly(spoken, changed) if changed else spoken
+
+
+async def page_from_within(
+    ask: Callable[[str, ListOptions], Awaitable[Page]], bucket: str, options: ListOptions
+) -> Page:
+    """Return a page that begins with the common prefix inside which the listing is to start.
+
+    That prefix is a page of its own if it has a key behind the start; its token is where the
+    gateway goes on, behind all of the prefix.
+    """
+    start = options.start_after
+    if options.token is None and start is not None and start.startswith(options.prefix):
+        common = common_prefix(start, options)
+        if common is not None:
+            within = await ask(bucket, replace(options, prefix=common, delimiter=None, limit=1))
+            if within.entries:
+                first = Prefix(bucket=bucket, prefix=common, backend=within.entries[0].backend)
+                return Page(entries=[first], token=common)
+    return await ask(bucket, options)

@@ -1,0 +1,194 @@
+"""Listings of a service that stores keys as paths of files: SeaweedFS.
+
+Such a service walks its directories. It sorts by one segment after another (``a``, ``a/b``, ``a-b``),
+so an object comes directly before the objects below it. A page's token is the path at which the
+next page goes on, and so is ``start-after``. Its listings deviate from Amazon's in these ways
+(SeaweedFS 4.48, as seen):
+
+- The objects below the last object of a full page are lost if nothing else follows that object: the
+  page says that it is the last one.
+- A listing after ``a/b`` leaves out ``a/b/c``. One after ``a/b/`` has it.
+- Empty segments of a prefix are dropped, so the page has keys that do not begin with the prefix.
+- With a delimiter that is not a slash, tokens repeat.
+- A token has U+FFFD for what XML cannot carry.
+
+This module asks for pages in the ways that work, one request a page. There is one request more
+for a full page that claims to be the last one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from trove_async.models import ListOptions, ObjectInfo, Page, Prefix
+from trove_async.paging import common_prefix
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from typing import TypeAlias
+
+    from trove_async.models import Entry
+
+    Ask: TypeAlias = Callable[[str, ListOptions], Awaitable[Page]]
+
+_SLASH: Final = "/"
+
+_REPLACED: Final = "\ufffd"
+
+_NOT_IN_KEYS = re.compile(r"^/|//|\\").search
+"""What no key of such a service has; at its end a slash stands in prefixes."""
+
+_OUT_OF_STEP = re.compile(r"[\x00-.\\]|^/|(?<=/)/").search
+"""Where bytewise order and the service's order differ: at a character less than a slash, because the
+service lists ``b/2`` before ``b-1``; and at what no key has."""
+
+
+def holds_none(prefix: str) -> bool:
+    """Return whether no key of such a service can begin with the prefix."""
+    return _NOT_IN_KEYS(prefix) is not None
+
+
+def marker_before(options: ListOptions) -> str | None:
+    """Return a path after which the service lists every key that is greater than `start_after`.
+
+    Keys that are not greater may follow it as well: they are for the caller to leave out.
+
+    Args:
+        options: Its `start_after`, which begins with its prefix, and its delimiter.
+
+    Returns:
+        The path, or None if the listing has to begin at its start.
+    """
+    after = options.start_after or ""
+    found = _OUT_OF_STEP(after)
+    path = (after if found is None else after[: found.start()]).rstrip(_SLASH)
+    if options.delimiter == _SLASH:
+        # A common prefix is listed after its own path without the slash, not after one below it.
+        path = path[:-1].rstrip(_SLASH)
+    elif path:
+        path += _SLASH
+    return path if path and path.startswith(options.prefix) else None
+
+
+class _Place(NamedTuple):
+    """Where a page begins.
+
+    Attributes:
+        path: The service's token, or one of the same kind; None at the start of the listing.
+        told: The last common prefix that was folded here, and may go on after `path`.
+        due: A common prefix that comes before `path` and had no room on the page before.
+        ends: Whether nothing comes after `due`.
+    """
+
+    path: str | None
+    told: str | None = None
+    due: str | None = None
+    ends: bool = False
+
+    @classmethod
+    def of(cls, token: str | None) -> _Place:
+        """Return the place of a page's token. A path never begins with a slash."""
+        if token is None or not token.startswith(_SLASH):
+            return cls(token)
+        return cls(*json.loads(token[1:]))
+
+    @property
+    def token(self) -> str | None:
+        """The page's token."""
+        if self.told is None and self.due is None:
+            return self.path
+        return _SLASH + json.dumps(self)
+
+
+async def page_of(ask: Ask, bucket: str, options: ListOptions) -> Page:
+    """Return one page: it may have fewer entries than there are, and none with a token.
+
+    Args:
+        ask: Requests a page from the service.
+        bucket: The bucket.
+        options: What to list. No `holds_none` prefix.
+    """
+    at, after = _Place.of(options.token), options.start_after
+    if at.due is not None:
+        entry = Prefix(bucket=bucket, prefix=at.due)
+        return Page(entries=[entry], token=None if at.ends else at.path)
+    folds = options.delimiter is not None and options.delimiter != _SLASH
+    request = replace(
+        options, delimiter=None if folds else options.delimiter, token=at.path, start_after=None
+    )
+    if at.path is None and after is not None:
+        if after > options.prefix and not after.startswith(options.prefix):
+            # All keys that begin with the prefix are less. This only finds out if there is a bucket.
+            await ask(bucket, replace(request, limit=1))
+            return Page(entries=[])
+        request = replace(request, start_after=marker_before(options))
+    entries, path = await _entries(ask, bucket, request)
+    due = _due(entries) if len(entries) > request.limit else None
+    if due is not None:
+        entries = [one for one in entries if one.key != due]
+    if after is not None:
+        entries = [one for one in entries if one.key > after]
+    told = None
+    if folds:
+        entries, told = _folded(entries, options, at.told)
+    if path is None and due is None:
+        return Page(entries=entries)
+    return Page(entries=entries, token=_Place(path, told, due, path is None).token)
+
+
+async def _entries(
+    ask: Ask, bucket: str, request: ListOptions
+) -> tuple[Sequence[Entry], str | None]:
+    """Return a page of the service's, and the path after which the next one goes on, if any does."""
+    page = await ask(bucket, request)
+    entries, path = page.entries, page.token
+    if path is None and request.delimiter is None and len(entries) >= request.limit:
+        path = _path_below(entries)
+        below = await ask(bucket, replace(request, token=path, start_after=None, limit=1))
+        return entries, path if below.entries else None
+    if path is not None and entries and _REPLACED in path:
+        path = _path_below(entries)
+    return entries, path
+
+
+def _due(entries: Sequence[Entry]) -> str | None:
+    """Return the common prefix for which a page has no room.
+
+    An object that has others below it comes with their common prefix, even as the page's last.
+    """
+    prefixes = [one for one in entries if isinstance(one, Prefix)]
+    return max(prefixes, key=_path_of).prefix if prefixes else None
+
+
+def _path_below(entries: Sequence[Entry]) -> str:
+    """Return the path after which the service lists what follows a page, below its last object too."""
+    return f"{_SLASH.join(max(map(_path_of, entries)))}{_SLASH}"
+
+
+def _path_of(entry: Entry) -> list[str]:
+    """Return what the service sorts by."""
+    return entry.key.rstrip(_SLASH).split(_SLASH)
+
+
+def _folded(
+    entries: Sequence[Entry], options: ListOptions, told: str | None
+) -> tuple[Sequence[Entry], str | None]:
+    """Replace keys with the delimiter by their common prefixes, each of which is told once.
+
+    All keys that begin alike come one after the other, so the last prefix is all that counts.
+
+    Returns:
+        The entries, and the last prefix that was told by now.
+    """
+    folded: list[Entry] = []
+    for entry in entries:
+        common = common_prefix(entry.key, options) if isinstance(entry, ObjectInfo) else None
+        if common is None:
+            folded.append(entry)
+        elif common != told:
+            told = common
+            folded.append(Prefix(bucket=entry.bucket, prefix=common, backend=entry.backend))
+    return folded, told

@@ -1,0 +1,160 @@
+"""Finds out what a service does with unusual keys before the driver sends it one.
+
+A service that is not recognised may be anything, MinIO or a SeaweedFS behind a proxy for example. So
+the first unusual key of a kind costs some requests, and the following ones none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from trove_async._concurrency import finished
+from trove_async.errors import (
+    InvalidNameError,
+    NotFoundError,
+    NotSupportedError,
+    PermissionDeniedError,
+    TroveError,
+    UnavailableError,
+)
+from trove_async.models import DeleteOptions, ListOptions, PutOptions
+
+from ._oddities import Oddity, folded, oddities_of, sample
+
+if TYPE_CHECKING:
+    from trove_async.models import ObjectInfo
+
+    from ._dialects import Dialect, Service
+    from ._plane import Plane
+
+_BODY = memoryview(b"x")
+
+
+class KeyProbe:
+    """Finds out what a service does with unusual keys, and notes it in the service's dialect.
+
+    Args:
+        service: The service.
+        plane: Sends the requests.
+    """
+
+    def __init__(self, service: Service, plane: Plane) -> None:
+        self._service = service
+        self._plane = plane
+        self._trying = asyncio.Lock()
+
+    async def dialect_for_writing(self, bucket: str, key: str) -> Dialect:
+        """Return the dialect, which knows what becomes of the key if it is written or deleted.
+
+        What is not known is tried on an object of one byte, which is deleted again.
+
+        Raises:
+            PermissionDeniedError: These credentials may not put, read or delete that object.
+            UnavailableError: The service does not respond.
+        """
+        dialect = await self._recognised()
+        for oddity in oddities_of(key):
+            if not dialect.knows(oddity):
+                dialect = await self._tried(bucket, key, oddity)
+        return dialect
+
+    async def dialect_for_reading(self, bucket: str, key: str) -> Dialect:
+        """Return the dialect, which knows whether the key names another key's object.
+
+        Nothing is written if two objects that exist prove it, or no such object exists.
+        """
+        dialect = await self._recognised()
+        # What a trailing slash names is never another object.
+        unknown = [
+            oddity
+            for oddity in oddities_of(key)
+            if oddity is not Oddity.TRAILING and not dialect.knows(oddity)
+        ]
+        if len(unknown) == 1:
+            (oddity,) = unknown
+            seen = await self._seen(bucket, key)
+            if seen is None:
+                return dialect
+            other = await self._seen(bucket, folded(key, oddity))
+            # The second look proves that nothing was replaced or deleted between the two.
+            if seen != other and seen == await self._seen(bucket, key):
+                return self._learn(oddity, keeps=True)
+        for oddity in unknown:
+            dialect = await self._tried(bucket, key, oddity)
+        return dialect
+
+    async def has_exactly(self, bucket: str, key: str) -> bool:
+        """Return whether there is an object of exactly this key, of those that end in a slash.
+
+        SeaweedFS reads every directory as if it were one. Its listing has only those that were put.
+        """
+        page = await self._plane.list_objects(bucket, ListOptions(prefix=key, limit=1))
+        return any(entry.key == key for entry in page.entries)
+
+    async def _recognised(self) -> Dialect:
+        if not await self._service.recognise():
+            raise UnavailableError(
+                "the service did not respond when it was asked what it is, and some services store an"
+                " unusual key under another name: give the driver its dialect, or try again"
+            )
+        return self._service.dialect
+
+    async def _seen(self, bucket: str, key: str) -> tuple[object, ...] | None:
+        """Return what tells an object from others; None: there is none."""
+        try:
+            info = await self._plane.head_object(bucket, key, None)
+        except NotFoundError:
+            return None
+        return info.etag, info.size, info.last_modified, info.version_id, info.write_id
+
+    async def _tried(self, bucket: str, key: str, oddity: Oddity) -> Dialect:
+        async with self._trying:
+            if not self._service.dialect.knows(oddity):
+                try:
+                    keeps = await self._keeps(bucket, key, oddity)
+                except PermissionDeniedError as error:
+                    raise PermissionDeniedError(
+                        f"it is not known whether the service keeps keys with {oddity.value}, and an"
+                        " object to try it on was refused. If it does, give the driver dialect='s3'"
+                        f" ({error.message})"
+                    ) from error
+                self._learn(oddity, keeps=keeps)
+            return self._service.dialect
+
+    async def _keeps(self, bucket: str, key: str, oddity: Oddity) -> bool:
+        name = sample(key, oddity, f"trove-probe-{token_hex(8)}")
+        try:
+            stored = await self._plane.put_object(bucket, name, [_BODY], PutOptions(size=1))
+        except (InvalidNameError, NotSupportedError):
+            return True  # it refuses such keys by itself, so none gets another name
+        try:
+            return await self._kept(bucket, name, oddity)
+        finally:
+            await finished(self._delete(bucket, stored, folded(name, oddity)))
+
+    async def _kept(self, bucket: str, name: str, oddity: Oddity) -> bool:
+        try:
+            info = await self._plane.head_object(bucket, name, None)
+        except NotFoundError:
+            return False
+        if info.size != len(_BODY):
+            return False
+        return await self._seen(bucket, folded(name, oddity)) is None
+
+    async def _delete(self, bucket: str, stored: ObjectInfo, other: str) -> None:
+        for key, version_id in ((stored.key, stored.version_id), (other, None)):
+            with suppress(TroveError):
+                await self._plane.delete_object(bucket, key, DeleteOptions(version_id=version_id))
+
+    def _learn(self, oddity: Oddity, *, keeps: bool) -> Dialect:
+        dialect = self._service.dialect
+        if keeps:
+            dialect = replace(dialect, keeps=dialect.keeps | {oddity})
+        else:
+            dialect = replace(dialect, folds=dialect.folds | {oddity})
+        self._service.dialect = dialect
+        return dialect

@@ -1,0 +1,86 @@
+"""The digests that a client sends with a body: Content-MD5 and Content-Digest. No I/O."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+from base64 import b64decode
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ._conditions import Header
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+def _md5() -> _Hash:
+    return hashlib.md5(usedforsecurity=False)
+
+
+_ALGORITHMS: Mapping[str, Callable[[], _Hash]] = {
+    # RFC 9530, section 7.2, "Hash Algorithms for HTTP Digest Fields"
+    "sha-256": hashlib.sha256,
+    "sha-512": hashlib.sha512,
+    "md5": _md5,
+}
+
+
+class DigestError(Exception):
+    """A digest is malformed, or not that of the body."""
+
+
+class Digests:
+    """The digests of one body. Content-Digest may name algorithms that are unknown here.
+
+    Args:
+        header: The request's headers.
+
+    Raises:
+        DigestError: A digest is malformed.
+    """
+
+    def __init__(self, header: Header) -> None:
+        self._expected: list[tuple[str, _Hash, bytes]] = []
+        if (md5 := header("content-md5")) is not None:  # RFC 1864
+            self._expect("Content-MD5", _md5(), md5.strip(" \t"))
+        # A dictionary of byte sequences (RFC 8941, sections 3.2 and 3.3.5); base64 has no comma.
+        for member in (header("content-digest") or "").split(","):
+            name, _, value = member.strip(" \t").partition("=")
+            if name in _ALGORITHMS:
+                value = value.partition(";")[0].rstrip(" \t")
+                if len(value) < 2 or value[0] != ":" or value[-1] != ":":  # noqa: PLR2004 - colons
+                    raise DigestError("The Content-Digest is malformed.")
+                self._expect("Content-Digest", _ALGORITHMS[name](), value[1:-1])
+
+    def _expect(self, field: str, computed: _Hash, encoded: str) -> None:
+        try:
+            expected = b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            expected = b""
+        if len(expected) != len(computed.digest()):
+            raise DigestError(f"The {field} is malformed.")
+        self._expected.append((field, computed, expected))
+
+    def __bool__(self) -> bool:
+        return bool(self._expected)
+
+    def update(self, data: bytes) -> None:
+        """Add the next bytes of the body."""
+        for _, computed, _ in self._expected:
+            computed.update(data)
+
+    def check(self) -> None:
+        """Compare, once the body has ended.
+
+        Raises:
+            DigestError: A digest is not that of the body.
+        """
+        for field, computed, expected in self._expected:
+            if computed.digest() != expected:
+                raise DigestError(f"The body is not what its {field} says.")

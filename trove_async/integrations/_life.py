@@ -1,0 +1,53 @@
+"""The store of an app: opened when the app starts, closed when it stops."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from trove_async import Trove
+from trove_async.errors import ClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+
+@asynccontextmanager
+async def open_store(
+    store: Trove | Callable[[], Trove], buckets: Iterable[str], hook: str
+) -> AsyncIterator[Trove]:
+    """Open a store, or the one that a factory makes, and create the buckets that are missing.
+
+    Args:
+        store: The store or the factory.
+        buckets: Names of buckets.
+        hook: What the user called, for messages.
+
+    Raises:
+        ClosedError: The store was opened before.
+        TypeError: The factory returned something else than a store.
+    """
+    made = store if isinstance(store, Trove) else store()
+    if not isinstance(made, Trove):
+        raise TypeError(f"{hook} needs a Trove or a function that returns one, got {made!r}")
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(made)
+        except ClosedError as error:
+            if made is store:
+                error.message += f", or pass a function that makes one: {hook}(lambda: Trove(…))"
+            raise
+        for bucket in buckets:
+            await made.create_bucket(bucket, exist_ok=True)
+        yield made
+
+
+def names_of(buckets: Iterable[str]) -> tuple[str, ...]:
+    """Return the names, which may be iterated over again each time that the app starts.
+
+    Raises:
+        TypeError: It is a single name.
+    """
+    if isinstance(buckets, str):
+        raise TypeError(f"buckets must be names, such as [{buckets!r}], got a str")
+    return tuple(buckets)

@@ -1,0 +1,223 @@
+"""A Ceph cluster of one monitor, one object store in memory and one S3 gateway."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from contextlib import ExitStack
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from trove_async.testing._processes import clear, free_ports, start_process
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+START_SECONDS: Final = 180.0
+"""How long the gateway may take to respond; half a minute is usual, to make its pools."""
+
+_COMMAND_SECONDS: Final = 120.0
+_POLL_SECONDS: Final = 0.1
+_TRIES: Final = 2
+_LOG_TAIL: Final = 2000
+
+_PROGRAMS: Final[Mapping[str, str]] = {
+    "ceph-mon": "ceph-mon",
+    "monmaptool": "ceph-common",
+    "ceph-authtool": "ceph-common",
+    "ceph": "ceph-common",
+    "ceph-osd": "ceph-osd",
+    "radosgw": "radosgw",
+    "radosgw-admin": "radosgw",
+}
+"""The Debian package of each program."""
+
+_CONFIGURATION: Final = """\
+[global]
+fsid = {fsid}
+mon initial members = a
+mon host = v2:127.0.0.1:{mon}
+mon data = {directory}/mon
+osd data = {directory}/osd
+rgw data = {directory}/rgw
+run dir = {directory}
+admin socket =
+pid file =
+log to file = false
+log to stderr = true
+public network = 127.0.0.0/8
+ms bind ipv6 = false
+keyring = {directory}/keyring
+osd objectstore = memstore
+memstore device bytes = {memory}
+osd crush chooseleaf type = 0
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 1
+osd pool default pgp num = 1
+osd pool default pg autoscale mode = off
+osd max object name len = 2048
+mon allow pool size one = true
+mon max pg per osd = 1000
+mon data avail warn = 1
+mon data avail crit = 1
+rgw frontends = beast endpoint=127.0.0.1:{rgw}
+rgw thread pool size = 32
+rgw gc obj min wait = 15
+rgw gc processor period = 15
+rgw gc processor max time = 15
+"""
+
+_RIGHTS: Final = {"mon.": ["mon"], "client.admin": ["mon", "osd", "mgr"], "osd.0": ["mon", "osd"]}
+"""Each daemon's rights. The gateway uses the administrator's."""
+
+_MEMORY: Final = 4 * 1024**3
+
+
+def start_ceph(stack: ExitStack, access_key_id: str, secret_access_key: str) -> str:
+    """Start a cluster that ends with the stack; return the URL of its gateway.
+
+    Raises:
+        RuntimeError: Programs are missing, or one did not start.
+    """
+    _check_programs()
+    for _ in range(_TRIES - 1):
+        with ExitStack() as trying:
+            try:
+                url = _Cluster(trying).start(access_key_id, secret_access_key)
+            except RuntimeError:
+                continue  # a port that was free may have been taken meanwhile
+            stack.push(trying.pop_all())
+            return url
+    with ExitStack() as last:
+        url = _Cluster(last).start(access_key_id, secret_access_key)
+        stack.push(last.pop_all())
+    return url
+
+
+def _check_programs() -> None:
+    missing = [name for name in _PROGRAMS if shutil.which(name) is None]
+    if missing:
+        packages = sorted({_PROGRAMS[name] for name in missing})
+        raise RuntimeError(
+            f"there is no {', '.join(map(repr, missing))}: apt-get install --no-install-recommends"
+            f" {' '.join(packages)}"
+        )
+
+
+class _Cluster:
+    """The processes of one cluster.
+
+    Args:
+        stack: What ends them.
+    """
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._directory = Path(tempfile.mkdtemp(prefix="trove-server-"))
+        stack.callback(clear, self._directory)
+        self._mon, self._rgw = free_ports(2)
+        self._fsid = str(uuid4())
+        self._configuration = self._directory / "ceph.conf"
+
+    def start(self, access_key_id: str, secret_access_key: str) -> str:
+        """Start all of them; return the URL of the gateway."""
+        self._configure()
+        # 1. The monitor, which knows the cluster and everybody's keys.
+        keyring = str(self._directory / "keyring")
+        for name, rights in _RIGHTS.items():
+            allowed = [word for right in rights for word in ("--cap", right, "allow *")]
+            create = ["--create-keyring"] if name == "mon." else []
+            self._run("ceph-authtool", *create, keyring, "--gen-key", "-n", name, *allowed)
+        monmap = str(self._directory / "monmap")
+        address = f"[v2:127.0.0.1:{self._mon}]"
+        self._run("monmaptool", "--create", "--addv", "a", address, "--fsid", self._fsid, monmap)
+        self._run("ceph-mon", "--mkfs", "-i", "a", "--monmap", monmap, "--keyring", keyring)
+        self._start("ceph-mon", "-i", "a")
+        # 2. The store of objects, which must be known to the monitor before it starts.
+        store = str(uuid4())
+        self._run("ceph", "--connect-timeout", str(int(_COMMAND_SECONDS)), "osd", "new", store, "0")
+        self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", store)
+        self._start("ceph-osd", "-i", "0")
+        # 3. The gateway, which makes its pools first, and then its user.
+        self._start_gateway()
+        self._run(
+            "radosgw-admin",
+            "user",
+            "create",
+            "--uid=tester",
+            "--display-name=Tester",
+            f"--access-key={access_key_id}",
+            f"--secret-key={secret_access_key}",
+        )
+        return f"http://127.0.0.1:{self._rgw}"
+
+    def _configure(self) -> None:
+        for name in ("mon", "osd", "rgw"):
+            (self._directory / name).mkdir()
+        self._configuration.write_text(
+            _CONFIGURATION.format(
+                fsid=self._fsid,
+                mon=self._mon,
+                rgw=self._rgw,
+                directory=self._directory,
+                memory=_MEMORY,
+            )
+        )
+
+    def _run(self, program: str, *arguments: str) -> None:
+        """Run a program to its end.
+
+        Raises:
+            RuntimeError: It failed; the message has the end of its output.
+        """
+        command = [program, "-c", str(self._configuration), *arguments]
+        try:
+            subprocess.run(  # noqa: S603 - a program that its package installed
+                command,
+                cwd=self._directory,
+                env={**os.environ, "HOME": str(self._directory)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=_COMMAND_SECONDS,
+                check=True,
+            )
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            said = (error.output or b"").decode(errors="replace")[-_LOG_TAIL:]
+            raise RuntimeError(f"{program} {arguments[0]} failed: {said}") from error
+
+    def _start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        command = [program, "-c", str(self._configuration), "-f", *arguments]
+        log = self._directory / f"{program}.log"
+        return start_process(self._stack, command, self._directory, log=log)
+
+    def _start_gateway(self) -> None:
+        gateway = self._start("radosgw", "-n", "client.admin")
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and gateway.poll() is None:
+            if _responds(self._rgw):
+                return
+            time.sleep(_POLL_SECONDS)
+        said = "".join(
+            f"\n{log.name}: {log.read_text(errors='replace')[-_LOG_TAIL:]}"
+            for log in sorted(self._directory.glob("*.log"))
+        )
+        raise RuntimeError(f"the gateway did not start (exit code {gateway.poll()}):{said}")
+
+
+def _responds(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
