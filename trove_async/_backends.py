@@ -10,7 +10,7 @@ import anyio
 
 from ._concurrency import OwnedTasks, shielded
 from ._leaf import Leaf
-from .driver import AsyncDriver, Capabilities, DriverContext, Layer
+from .driver import AsyncDriver, Capabilities, DriverContext, Layer, Redacting
 from .errors import ClosedError, TroveError
 
 if TYPE_CHECKING:
@@ -148,7 +148,9 @@ class Backends:
             await driver.open(context)
         except ClosedError:
             raise  # it is another store's, which goes on using it
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, TroveError) and isinstance(driver, Redacting):
+                driver.redact(error)
             with shielded(), suppress(Exception):  # likewise
                 await driver.aclose()
             raise

@@ -47,6 +47,9 @@ class Batch:
                 else self._each(keys, doubt.delete(DeleteOptions()))
             ),
         )
+        for result in results:
+            if isinstance(result.error, TroveError):
+                leaf.redact(result.error)
         failed = [result for result in results if getattr(result.error, "retryable", False)]
         return await self._again(results, failed, begun) if failed else results
 

@@ -19,6 +19,7 @@ from ._concurrency import Permits, shielded
 from ._doubt import Doubt
 from ._download import Body
 from ._leaf_upload import LeafUpload
+from .driver import Redacting
 from .errors import (
     AlreadyExistsError,
     BucketExistsError,
@@ -97,6 +98,7 @@ class Leaf:
         deadlines: Deadlines,
     ) -> None:
         self.driver = driver
+        self._redactor = driver if isinstance(driver, Redacting) else None
         self.tasks = tasks
         self.backend = context.backend
         self.pool = context.pool
@@ -223,8 +225,14 @@ class Leaf:
     def locate(
         self, error: TroveError, operation: str, bucket: str | None, key: str | None
     ) -> None:
-        """Say in the error what was tried, and where."""
+        """Add to the error what was tried, and where; remove the driver's secrets from it."""
+        self.redact(error)
         error.located(operation=operation, backend=self.backend, bucket=bucket, key=key)
+
+    def redact(self, error: TroveError) -> None:
+        """Remove the driver's secrets from an error: services quote requests."""
+        if self._redactor is not None:
+            self._redactor.redact(error)
 
     def answer(self, work: Awaitable[T], pace: int = 0) -> Awaitable[T]:
         """Bound the time until an answer begins: the first byte's, and `pace` idle times more."""
@@ -382,7 +390,11 @@ class Leaf:
 
         It takes no permit: how long the line of requests is says nothing of the backend.
         """
-        await self.answer(self.driver.ping())
+        try:
+            await self.answer(self.driver.ping())
+        except TroveError as error:
+            self.redact(error)
+            raise
 
     async def create_bucket(self, bucket: str) -> None:
         """Make the bucket; a second try that finds it takes it for the first one's work.
@@ -509,7 +521,11 @@ class Leaf:
     ) -> str:
         """Return a URL that allows one method."""
         driver = cast("Presigning", self.driver)
-        return await driver.presign(method, bucket, key, expires, options)
+        try:
+            return await driver.presign(method, bucket, key, expires, options)
+        except TroveError as error:
+            self.redact(error)
+            raise
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects."""

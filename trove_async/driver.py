@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
+    from .errors import TroveError
     from .events import Events
     from .models import (
         BucketInfo,
@@ -531,6 +532,18 @@ class Versioned(Protocol):
 
         Raises:
             BucketNotFoundError: There is no such bucket.
+        """
+        ...
+
+
+@runtime_checkable
+class Redacting(Protocol):
+    """Optional: a driver that has credentials, and removes them from what a service quotes."""
+
+    def redact(self, error: TroveError) -> None:
+        """Remove this driver's secrets from the error's message and its chained exceptions.
+
+        Called with every error that a call of the driver raises, before anybody else sees it.
         """
         ...
 

@@ -333,9 +333,9 @@ def test_s3_url_says_all_that_the_driver_takes() -> None:
 @pytest.mark.parametrize("url", ["s3://bucket?", "gcs://bucket?"])
 def test_url_says_by_which_proxy(url: str) -> None:
     driver: Any = address_from_url(f"{url}proxy=http%3A%2F%2Fme%3Asecret%40h%3A3128").driver
-    assert (driver._proxy, driver._trust_env) == ("http://me:secret@h:3128", True)
+    assert (driver._proxy_url, driver._trust_env) == ("http://me:secret@h:3128", True)
     driver = address_from_url(f"{url}trust_env=false").driver
-    assert (driver._proxy, driver._trust_env) == (None, False)
+    assert (driver._proxy_url, driver._trust_env) == (None, False)
     with pytest.raises(ConfigError, match="socks5") as caught:
         address_from_url(f"{url}proxy=socks5%3A%2F%2Fme%3ASECRET%40h")
     assert "SECRET" not in str(caught.value)
@@ -364,7 +364,7 @@ def test_gcs_url_says_all_that_the_driver_takes() -> None:
     driver = address_from_url(f"gcs://?{options}").driver
     assert isinstance(driver, GCSDriver)
     told = driver._identity
-    assert (told.credentials, told.project) == ("/path/to/sa.json", "p")
+    assert (told.credentials.reveal(), told.project) == ("/path/to/sa.json", "p")
     assert driver.place("b", "k") == GCSDriver(endpoint_url="http://localhost:4443").place("b", "k")
     assert driver.capabilities.max_reads == 7
     assert driver.capabilities.presign
@@ -434,6 +434,7 @@ VALUES: dict[str, str] = {
     "credentials": "/k.json",
     "endpoint_url": "http://localhost:1",
     "proxy": "http://h:1",
+    "token_origins": "https://h:1",
     "file_mode": "0640",
     "dir_mode": "0750",
 }

@@ -7,6 +7,7 @@ from base64 import b64encode
 from typing import Any
 
 import pytest
+from aiobotocore.config import AioConfig
 
 from tests.drivers.gcs.cloud import Cloud
 from tests.drivers.gcs.cloud_server import serving as cloud_serving
@@ -14,7 +15,7 @@ from tests.http.peers import QUICK, Peer, body_of, serving
 from trove_async._http import Origin, SocketTransport, transport_over
 from trove_async._http.proxies import Proxies, check_proxy
 from trove_async.drivers import GCSDriver, S3Driver
-from trove_async.drivers.s3._session import _sdk
+from trove_async.drivers.s3._session import _sdk, on_sdk
 from trove_async.errors import ConfigError, TimedOutError, UnavailableError
 from trove_async.models import Timeout
 from trove_async.testing import opened
@@ -209,8 +210,13 @@ async def test_s3_goes_through_the_proxy_of_the_environment(
 
 
 @pytest.mark.parametrize("trusts", [True, False])
-def test_sdk_finds_credentials_by_the_same_way(*, trusts: bool) -> None:
-    session = _sdk(S3Driver(trust_env=trusts)._identity)
-    config = session.get_default_client_config()
-    assert (config is None) is trusts
-    assert trusts or config.proxies == {}
+@pytest.mark.parametrize("more", [{}, {"config": AioConfig(read_timeout=5)}])
+async def test_sdk_finds_credentials_by_the_same_way(*, trusts: bool, more: dict[str, Any]) -> None:
+    keys = {"aws_access_key_id": "a", "aws_secret_access_key": "s"}
+
+    async def proxies() -> object:
+        session = _sdk(S3Driver(trust_env=trusts)._identity)
+        async with session.create_client("sts", region_name="us-east-1", **keys, **more) as client:
+            return client.meta.config.proxies
+
+    assert await on_sdk(proxies) == (None if trusts else {})

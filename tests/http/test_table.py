@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from trove_async._http import Origin, translated
-from trove_async._http.by_aiohttp import _FAILURES, shown
+from trove_async._http.by_aiohttp import _FAILURES, system_error
 from trove_async.errors import ConfigError, TimedOutError, TroveError, UnavailableError
 
 
@@ -73,7 +73,7 @@ def test_failures_of_the_network_may_be_tried_again(
 
 
 def test_password_of_a_proxy_is_not_shown_behind_an_error() -> None:
-    assert shown(aiohttp.InvalidURL("http://user:secret@")) is None
+    assert system_error(aiohttp.InvalidURL("http://user:secret@")) is None
 
 
 def test_what_is_not_aiohttp_s_is_left_alone() -> None:

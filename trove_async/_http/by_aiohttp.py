@@ -14,7 +14,14 @@ import aiohttp
 import yarl
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from trove_async.errors import BackendError, ConfigError, TimedOutError, UnavailableError
+from trove_async._secrets import disarmed
+from trove_async.errors import (
+    BackendError,
+    ConfigError,
+    TimedOutError,
+    TroveError,
+    UnavailableError,
+)
 
 from .fields import field_text
 from .messages import MOST_INTERIM, early_success, no_http
@@ -27,7 +34,6 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import AbstractStreamWriter
 
-    from trove_async.errors import TroveError
     from trove_async.models import Timeout
 
     from .seam import Answer, Origin, Streamed
@@ -89,17 +95,30 @@ class AiohttpTransport:
         """Send a request. See `Transport.send`."""
         body = _Body(views, self._idle) if views else None
         url = yarl.URL(origin.url + target, encoded=True)
+        sending = self._respond(method, url, headers, body, patient=patient)
+        del headers  # a traceback that is recorded with its variables would show the credentials
         try:
-            response = await self._respond(method, url, headers, body, patient=patient)
+            response = await sending
         except BaseException as error:
             if body is not None:
                 body.abort()
-                if body.failure is not None and isinstance(error, Exception):
-                    raise body.failure from None
-            failure = translated(error, origin.address)
+            failure = _failure(error, origin.address, body)
             if failure is None:
                 raise
-            raise failure from shown(error)
+        else:
+            return self._answer(response, body, origin, patient=patient)
+        # Outside `except`: aiohttp's errors hold the request's headers and a proxy's password, and
+        # the one that is being handled would become the context.
+        raise failure
+
+    def _answer(
+        self,
+        response: aiohttp.ClientResponse,
+        body: _Body | None,
+        origin: Origin,
+        *,
+        patient: bool,
+    ) -> Answer:
         if body is not None and not body.written and response.status < 300:  # noqa: PLR2004
             body.abort()
             response.close()
@@ -131,7 +150,7 @@ class AiohttpTransport:
             elif not patient:
                 now = asyncio.get_running_loop().time()
                 deadline.reschedule(now + self._connect + self._first_byte)
-            response = await self._session.request(
+            sending = self._session.request(
                 method,
                 url,
                 headers=headers,
@@ -144,6 +163,8 @@ class AiohttpTransport:
                     sock_read=None if patient else self._first_byte,
                 ),
             )
+            del headers  # as in `send`
+            response = await sending
             if body is not None:
                 body.limits(None, 0.0)
             return response
@@ -160,9 +181,9 @@ async def _once(
     try:
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        failure = translated(error, f"{request.url.host}:{request.url.port}")
+        failure = _failure(error, f"{request.url.host}:{request.url.port}")
         assert failure is not None  # noqa: S101 - both are in the table
-        raise failure from error
+    raise failure
 
 
 class _Response(aiohttp.ClientResponse):
@@ -348,11 +369,12 @@ class _AiohttpAnswer:
                 while not data and not content.at_eof():
                     data, _ = await content.readchunk()
         except Exception as error:
-            failure = translated(error, self._origin.address)
+            failure = _failure(error, self._origin.address)
             if failure is None:
                 raise
-            raise failure from shown(error)
-        return data
+        else:
+            return data
+        raise failure  # outside `except`, as in `send`
 
     def close(self) -> None:
         """Give the connection back, or close it. See `Answer.close`."""
@@ -415,12 +437,31 @@ def translated(error: BaseException, address: str = "the server") -> TroveError 
     return None
 
 
+def _failure(error: BaseException, address: str, body: _Body | None = None) -> Exception | None:
+    """Return what to raise for a failed request, outside `except`; None: the error itself."""
+    if body is not None and body.failure is not None and isinstance(error, Exception):
+        return body.failure
+    if isinstance(error, TroveError):
+        return error.with_traceback(None)  # raised in `_once`, and come through aiohttp's frames
+    failure = translated(error, address)
+    if failure is not None:
+        failure.__cause__ = system_error(error)
+    return failure
+
+
+def system_error(error: BaseException) -> BaseException | None:
+    """Return the system's error behind one of aiohttp's, without its traceback.
+
+    Never aiohttp's own: it holds the request's headers and a proxy's password, and shows them.
+    """
+    if isinstance(error, aiohttp.ClientConnectorError):
+        error = error.os_error
+    while isinstance(error, aiohttp.ClientError):
+        if error.__cause__ is None:
+            return None
+        error = error.__cause__
+    return disarmed(error)
+
+
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def shown(error: BaseException) -> BaseException | None:
-    """Return what may stand behind our error: nothing that quotes headers, or a proxy's password."""
-    if isinstance(error, aiohttp.InvalidURL):
-        return None
-    return error.__cause__ if isinstance(error, aiohttp.ClientResponseError) else error

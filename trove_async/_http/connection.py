@@ -30,6 +30,7 @@ from .seam import all_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from trove_async._secrets import Secret
     from trove_async.errors import TroveError
     from trove_async.models import Timeout
 
@@ -221,14 +222,14 @@ class Connection(asyncio.BufferedProtocol):
     # -- sending ---------------------------------------------------------------------------------------
 
     async def send(
-        self, head: bytes, views: Sequence[memoryview], size: int, *, patient: bool
+        self, head: Secret[bytes], views: Sequence[memoryview], size: int, *, patient: bool
     ) -> None:
         """Send a request, to its end or until the server answers."""
         self._begin(patient=patient)
         if size <= _JOINED:
-            self._transport.write(b"".join((head, *views)) if size else head)
+            self._transport.write(b"".join((head.reveal(), *views)) if size else head.reveal())
         else:
-            self._transport.write(head)
+            self._transport.write(head.reveal())
             for piece in _pieces(views):
                 if not await self._has_room():
                     return  # an answer that does not wait for the body is a refusal
@@ -243,10 +244,10 @@ class Connection(asyncio.BufferedProtocol):
         self._interim = 0
         self._active = self._loop.time()
 
-    async def send_streamed(self, head: bytes, body: Streamed) -> None:
+    async def send_streamed(self, head: Secret[bytes], body: Streamed) -> None:
         """Send a request whose body is read meanwhile, to its end or until the server answers."""
         self._begin(patient=False)
-        self._transport.write(head)
+        self._transport.write(head.reveal())
         async with body.pieces() as pieces:
             async for view in pieces:
                 self._active = self._loop.time()  # what reading took is not the server's doing

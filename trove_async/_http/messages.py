@@ -37,6 +37,7 @@ def request_head(
     head = "\r\n".join(lines)
     # One of each a line: no value has smuggled in a line of its own.
     if not head.count("\n") == head.count("\r") == len(lines):
+        del head, lines, headers  # credentials, which a recorded traceback would show
         raise InvalidNameError("a request's target and headers may hold no CR or LF")
     return head.encode()
 

@@ -37,15 +37,22 @@ def check_proxy(url: str, named_by: str = "proxy") -> str:
     Raises:
         ConfigError: It is none. The message does not show it: it may hold a password.
     """
-    try:
-        parts = yarl.URL(url)
-        scheme, usable = parts.scheme, bool(parts.host) and parts.port is not None
-    except (ValueError, TypeError):
-        scheme, usable = "", False
-    if scheme not in _SCHEMES or not usable or not url.isascii():
-        shown = f", not {scheme}://" if scheme.isalnum() and scheme not in _SCHEMES else ""
+    scheme = _scheme_of(url)
+    if scheme not in _SCHEMES:
+        shown = f", not {scheme}://" if scheme.isalnum() else ""
+        del url  # a password, which a recorded traceback would show
         raise ConfigError(f"{named_by} must be http://host[:port] or https://host[:port]{shown}")
     return url
+
+
+def _scheme_of(url: str) -> str:
+    """Return the scheme of a proxy's URL; an empty one if it is unusable."""
+    try:
+        parts = yarl.URL(url)
+        usable = bool(parts.host) and parts.port is not None and url.isascii()
+    except (ValueError, TypeError):
+        return ""
+    return parts.scheme if usable or parts.scheme not in _SCHEMES else ""
 
 
 class Proxies:
@@ -128,7 +135,9 @@ class RoutedTransport:
     ) -> Answer:
         """Send a request. See `Transport.send`."""
         way = self._ways.get(origin) or self._way_to(origin)
-        return await way.send(method, origin, target, headers, views, patient=patient)
+        sending = way.send(method, origin, target, headers, views, patient=patient)
+        del headers  # a traceback that is recorded with its variables would show the credentials
+        return await sending
 
     async def aclose(self) -> None:
         """Close all connections. See `Transport.aclose`."""

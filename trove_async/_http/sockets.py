@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 from trove_async._concurrency import OwnedTask
+from trove_async._secrets import Secret
 from trove_async.errors import UnavailableError
 
 from .connection import IDLE, Connection
@@ -57,7 +58,9 @@ class SocketTransport:
     ) -> SocketAnswer:
         """Send a request. See `Transport.send`."""
         size = size_of(views)
-        head = request_head(method, origin, target, headers, size)
+        # Neither stays in a variable: a traceback that is recorded with them shows the credentials.
+        head = Secret(request_head(method, origin, target, headers, size))
+        del headers
         connection = self._waiting(origin) or await self._connect(origin)
         try:
             if isinstance(views, Sequence):

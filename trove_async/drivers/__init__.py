@@ -28,8 +28,9 @@ chain has them. More options: ``path_style=true``, ``profile``, ``role_arn``, ``
 with a ``/``, ``?`` or ``#`` is written with ``%2F``, ``%3F`` or ``%23``.
 
 A ``gcs`` URL without a bucket (``gcs://?project=P``) has buckets as themselves. Its options are
-``credentials`` (a file's path), ``project``, ``endpoint``, ``storage_class``, and every other
-argument of `GCSDriver` that is text, a number or a switch.
+``credentials`` (a file's path), ``project``, ``endpoint``, ``storage_class``, ``token_origins`` (one
+origin that tokens may be fetched from), and every other argument of `GCSDriver` that is text, a number
+or a switch.
 
 Options are a query (``file:///data?fsync=false``); switches are ``true`` or ``false``. In a path,
 ``%23``, ``%25`` and ``%3F`` stand for ``#``, ``%`` and ``?``.
@@ -49,8 +50,9 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+from trove_async._secrets import drop_variables
 from trove_async.driver import AsyncDriver
-from trove_async.errors import ConfigError
+from trove_async.errors import ConfigError, TroveError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -223,6 +225,15 @@ def address_from_url(url: str) -> Address:
         ConfigError: The URL is malformed, its scheme or an option of it unknown, or the package
             behind it cannot be used. The message shows no part of the URL that may be secret.
     """
+    try:
+        return _address(url)
+    except TroveError as error:
+        del url
+        drop_variables(error)  # which hold the URL and its parts
+        raise
+
+
+def _address(url: str) -> Address:
     scheme = _scheme(url)
     factory = _SCHEMES.get(scheme)
     if factory is None:
@@ -339,6 +350,7 @@ _GCS_OPTIONS = {
     "project": "project",
     "endpoint": "endpoint_url",
     "location": "location",
+    "token_origins": "token_origins",
     "proxy": "proxy",
     "bucket_storage_class": "bucket_storage_class",
     "storage_class": "storage_class",

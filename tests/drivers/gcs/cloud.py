@@ -103,6 +103,10 @@ class Cloud:
         rewrites_at_most: Bytes that one request to rewrite copies.
         xml: Whether the XML API is there.
         tokens: The access tokens that are good; None: nobody is asked.
+        dates: Whether bodies come with a Last-Modified.
+        tells_zero: Whether the size of an empty object is told.
+        batches: Whether batch requests are taken.
+        normalises: Whether dots in a path are taken for steps, however they are encoded.
     """
 
     def __init__(self) -> None:
@@ -117,6 +121,8 @@ class Cloud:
         self.rewrites_at_most = 1 << 40
         self.xml = True
         self.tokens: set[str] | None = None
+        self.dates = self.tells_zero = self.batches = True
+        self.normalises = False
         self._generations = count(1_700_000_000_000_001)
 
     # -- buckets -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import secrets
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from email.utils import format_datetime
+from posixpath import normpath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -77,6 +78,8 @@ class CloudServer:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         path = urlsplit(request.raw_path).path
+        if self.cloud.normalises:
+            path = normpath(path.replace("%2E", "."))
         for method, pattern, name in ROUTES:
             found = pattern.fullmatch(path)
             if method == request.method and found is not None:
@@ -84,6 +87,8 @@ class CloudServer:
                 answer: Any = await getattr(self, name)(request, *names)
                 if isinstance(answer, web.StreamResponse):
                     return answer
+                if not self.cloud.tells_zero:
+                    answer = without_zeros(answer)
                 fields = request.query.get("fields")
                 return web.json_response(answer if fields is None else selected(answer, fields))
         raise RefusedError(405, "methodNotAllowed", request.path)
@@ -155,6 +160,8 @@ class CloudServer:
         return self.cloud.rewrite((names[0], names[1]), (names[2], names[3]), said, request.query)
 
     async def batch(self, request: web.Request) -> web.Response:
+        if not self.cloud.batches:
+            raise RefusedError(501, "", "Not implemented")
         boundary = request.headers["content-type"].partition("boundary=")[2]
         parts = []
         for part in (await request.text()).split(f"--{boundary}")[1:-1]:
@@ -264,7 +271,18 @@ class CloudServer:
             if error.status == 404:
                 code = "NoSuchKey" if bucket in self.cloud.buckets else "NoSuchBucket"
             return _xml(error.status, code, str(error))
-        return _media(request, held, held.resource(bucket))
+        answer = _media(request, held, held.resource(bucket))
+        if not self.cloud.dates:
+            answer.headers.pop("Last-Modified", None)
+        return answer
+
+
+def without_zeros(said: Any) -> Any:
+    """Return a document as servers write it that omit fields of 0."""
+    if isinstance(said, dict):
+        kept = {name: value for name, value in said.items() if (name, value) != ("size", "0")}
+        return {name: without_zeros(value) for name, value in kept.items()}
+    return [without_zeros(one) for one in said] if isinstance(said, list) else said
 
 
 def _media(request: web.Request, held: Stored, said: Mapping[str, Any]) -> web.StreamResponse:
@@ -288,7 +306,7 @@ def _media(request: web.Request, held: Stored, said: Mapping[str, Any]) -> web.S
         body = body[start:end]
     for name, value in said.get("metadata", {}).items():
         # What a header cannot carry is lost in it.
-        headers[f"X-Goog-Meta-{name}"] = value.encode("ascii", "replace").decode().strip()
+        headers.add(f"X-Goog-Meta-{name}", value.encode("ascii", "replace").decode().strip())
     headers["X-Goog-Generation"] = said["generation"]
     headers["X-Goog-Metageneration"] = said["metageneration"]
     headers["X-Goog-Stored-Content-Encoding"] = stored

@@ -37,11 +37,14 @@ class Issuer:
         self.given = 0
         self.status = 200
         self.seconds = 3600
+        self.response: object = None
 
     async def serve(self, request: web.Request) -> web.Response:
         assert (await request.post())["grant_type"]
         if self.status != 200:
             return web.json_response({"error": "invalid_grant"}, status=self.status)
+        if self.response is not None:
+            return web.json_response(self.response)
         self.given += 1
         token = f"token-{self.given}"
         assert self.cloud.tokens is not None
@@ -67,7 +70,11 @@ async def guarded(cloud: Cloud) -> AsyncIterator[tuple[GCSDriver, Issuer]]:
     """Open a driver on a cloud that wants tokens."""
     issuer = Issuer(cloud)
     async with issuing(issuer) as token_uri, serving(cloud) as url:
-        driver = GCSDriver(endpoint_url=url, credentials=service_account(token_uri))
+        driver = GCSDriver(
+            endpoint_url=url,
+            credentials=service_account(token_uri),
+            token_origins=token_uri.removesuffix("/token"),
+        )
         async with opened(driver):
             yield driver, issuer
 
@@ -121,6 +128,26 @@ async def test_refused_credentials_are_told_without_them() -> None:
             await driver.list_buckets()
         assert caught.value.__cause__ is None
         assert "PRIVATE KEY" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"access_token": "two\r\nlines", "expires_in": 3600},
+        {"access_token": "größe", "expires_in": 3600},
+        {"access_token": "", "expires_in": 3600},
+        {"access_token": "good", "expires_in": "soon"},
+        {"access_token": "good", "expires_in": None},
+        {"expires_in": 3600},
+        [],
+        "text",
+    ],
+)
+async def test_response_of_an_issuer_that_makes_no_sense_is_told(response: object) -> None:
+    async with guarded(Cloud()) as (driver, issuer):
+        issuer.response = response
+        with pytest.raises(UnauthenticatedError, match="malformed"):
+            await driver.list_buckets()
 
 
 async def test_credentials_come_from_a_file(tmp_path: Path) -> None:

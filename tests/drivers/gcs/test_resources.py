@@ -126,8 +126,53 @@ def test_resource_without_what_every_object_has_makes_no_sense(missing: str) -> 
 )
 def test_headers_that_make_no_sense_are_told(change: dict[str, str | None]) -> None:
     headers = {name: value for name, value in {**HEADERS, **change}.items() if value is not None}
+    partial = "Content-Range" in change
     with pytest.raises(UnavailableError):
-        info_from(CIMultiDict(headers), bucket="b", key="key", backend="x")
+        info_from(CIMultiDict(headers), bucket="b", key="key", backend="x", partial=partial)
+
+
+def test_headers_of_two_names_that_differ_in_case_are_not_exact() -> None:
+    headers = CIMultiDict(HEADERS)
+    headers.add("X-Goog-Meta-Key", "1")
+    assert info_from(headers, bucket="b", key="key", backend="x")[1]
+    headers.add("x-goog-meta-key", "2")  # as a transport tells them, or joined
+    assert not info_from(headers, bucket="b", key="key", backend="x")[1]
+    joined = CIMultiDict({**HEADERS, "X-Goog-Meta-Key": "1, 2"})
+    assert not info_from(joined, bucket="b", key="key", backend="x")[1]
+
+
+def test_size_that_is_omitted_is_that_of_nothing_if_the_checksum_is() -> None:
+    said = {name: value for name, value in RESOURCE.items() if name != "size"}
+    assert info_of({**said, "crc32c": "AAAAAA=="}, bucket="b", backend="x").size == 0
+    with pytest.raises(UnavailableError):
+        info_of({**said, "crc32c": "AAAAAQ=="}, bucket="b", backend="x")
+
+
+@pytest.mark.parametrize("value", [5, None, ["x"], {}])
+def test_metadata_that_is_no_text_makes_no_sense(value: object) -> None:
+    with pytest.raises(UnavailableError):
+        info_of({**RESOURCE, "metadata": {"name": value}}, bucket="b", backend="x")
+
+
+def test_names_of_metadata_are_in_lower_case_unless_two_differ_by_it_only() -> None:
+    said = {**RESOURCE, "metadata": {"My-Key": "1", "KEY": "2", "key": "3", "Größe": "4"}}
+    info = info_of(said, bucket="b", backend="x")
+    assert info.metadata == {"my-key": "1", "KEY": "2", "key": "3", "größe": "4"}
+
+
+def test_content_range_of_a_whole_body_may_make_no_sense() -> None:
+    headers = CIMultiDict({**HEADERS, "Content-Range": "bytes 0--1/0"})
+    info, _ = info_from(headers, bucket="b", key="key", backend="x", partial=False)
+    assert info.size == 5
+    with pytest.raises(UnavailableError):
+        info_from(headers, bucket="b", key="key", backend="x", partial=True)
+
+
+def test_headers_without_a_date_are_not_exact() -> None:
+    headers = CIMultiDict(HEADERS)
+    del headers["Last-Modified"]
+    assert not info_from(headers, bucket="b", key="key", backend="x")[1]
+    assert info_from(CIMultiDict(HEADERS), bucket="b", key="key", backend="x")[1]
 
 
 def test_etag_is_a_generation_or_nothing_has_it() -> None:

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from trove_async._concurrency import in_thread
+from trove_async._secrets import Headers
 from trove_async.errors import IntegrityError, UnauthenticatedError, UnavailableError
 from trove_async.models import KiB, MiB
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from trove_async._http import Answer, Origin, Transport
+    from trove_async._secrets import Redactor
 
-    from ._credentials import Credentials
+    from ._credentials import AccessToken, Credentials
     from ._failures import Refused
 
 Document: TypeAlias = dict[str, Any]
@@ -57,13 +59,19 @@ class Client:
         transport: How.
         origin: Where to.
         credentials: Who asks; None: nobody.
+        redactor: Removes secrets from what the service's errors quote.
     """
 
     def __init__(
-        self, transport: Transport, origin: Origin, credentials: Credentials | None
+        self,
+        transport: Transport,
+        origin: Origin,
+        credentials: Credentials | None,
+        redactor: Redactor,
     ) -> None:
         self._transport = transport
         self._credentials = credentials
+        self._redactor = redactor
         self.origin = origin
 
     async def send(
@@ -90,13 +98,13 @@ class Client:
         renewed = self._credentials is None
         while True:
             token = None if self._credentials is None else await self._credentials.token()
-            sent = {"user-agent": "trove-async", "accept-encoding": "identity", **headers}
-            if token is not None:
-                sent["authorization"] = f"Bearer {token}"
-            answer = await self._transport.send(method, self.origin, target, sent, views)
+            answer = await self._transport.send(
+                method, self.origin, target, _authorized(headers, token), views
+            )
             if answer.status < HTTPStatus.MULTIPLE_CHOICES or answer.status in also:
                 return answer
             error = (await self._refused(answer)).error()
+            self._redactor.redact(error)
             # A token may end early: that its user has been taken a role away, for one.
             if renewed or token is None or not isinstance(error, UnauthenticatedError):
                 raise error
@@ -150,6 +158,16 @@ class Client:
         finally:
             answer.close()
         return refused(answer.status, answer.headers, body)
+
+
+def _authorized(headers: Mapping[str, str], token: AccessToken | None) -> Headers:
+    """Return all headers of a request: not kept in a variable, as they hold the token."""
+    sent = Headers(headers)
+    sent.setdefault("user-agent", "trove-async")
+    sent.setdefault("accept-encoding", "identity")
+    if token is not None:
+        sent["authorization"] = f"Bearer {token.value}"
+    return sent
 
 
 def _parsed(body: bytes) -> object:

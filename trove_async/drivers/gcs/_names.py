@@ -53,13 +53,28 @@ def check_key(bucket: str, key: str) -> None:
         )
 
 
+_DOTS: Final = {".": "%2E", "..": "%2E%2E"}
+"""Keys that are a path's segment with a meaning of its own (RFC 3986, 3.3)."""
+
+
+def is_dots(key: str) -> bool:
+    """Return whether a key may be taken for a step in a path, however it is encoded.
+
+    Google's service holds no such object; others may.
+    """
+    return key in _DOTS
+
+
 def encode(text: str) -> str:
     """Return a name or a value as a path's segment or a query has it.
 
     Slashes are encoded as well (Cloud Storage documentation, "Cloud Storage request endpoints":
-    encoding URI path parts), so nothing on the way takes a key's empty segments for litter.
+    encoding URI path parts), so nothing on the way takes a key's empty segments for litter, nor its
+    segments of dots for steps.
     """
-    return text if _PLAIN(text) else quote(text, safe=UNRESERVED)
+    if _PLAIN(text):
+        return _DOTS.get(text, text)
+    return quote(text, safe=UNRESERVED)
 
 
 def encode_query(values: Mapping[str, str]) -> str:

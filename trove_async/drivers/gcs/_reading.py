@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from trove_async._http import Opened, content_range, range_header
+from trove_async._http import Opened, range_header
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,
@@ -17,7 +17,7 @@ from trove_async.errors import (
 
 from ._doubts import found
 from ._names import encode_query, media_path, object_path
-from ._resources import info_from, is_generation
+from ._resources import info_from, is_generation, part_in
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -60,7 +60,13 @@ class Bodies:
         try:
             if options.range is not None and answer.headers.get("content-length") == "0":
                 raise RangeError("the object has no bytes")  # noqa: TRY301 - the answer is closed
-            info, plain = info_from(answer.headers, bucket=bucket, key=key, backend=self._backend)
+            info, plain = info_from(
+                answer.headers,
+                bucket=bucket,
+                key=key,
+                backend=self._backend,
+                partial=_is_partial(answer),
+            )
             _check_version(options, info)
             part = _part(answer)
             if not (exact and plain):
@@ -112,9 +118,13 @@ class Bodies:
             raise UnavailableError("the object was replaced while it was being opened") from error
 
 
+def _is_partial(answer: Answer) -> bool:
+    return answer.status == HTTPStatus.PARTIAL_CONTENT
+
+
 def _part(answer: Answer) -> tuple[int, int, int] | None:
     try:
-        return content_range(answer.headers, partial=answer.status == HTTPStatus.PARTIAL_CONTENT)
+        return part_in(answer.headers, partial=_is_partial(answer))
     except ValueError as error:
         raise UnavailableError(f"the service's answer makes no sense: {error}") from error
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime
+from collections import Counter
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from trove_async._http import content_range, http_date
@@ -52,6 +53,12 @@ FIELDS: Final = (
     "contentDisposition,contentEncoding,contentLanguage,crc32c,md5Hash"
 )
 """What is asked for of an object's resource: all that `info_of` looks at, and nothing else."""
+
+_NOTHING: Final = "AAAAAA=="
+"""The CRC-32C of no bytes."""
+
+_UNTOLD: Final = datetime.fromtimestamp(0, UTC)
+"""Stands for a date that headers lack, until the object's resource is asked."""
 
 _HEADER_SAFE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)").fullmatch
 _WHOLE = re.compile(r"[0-9]{1,19}").fullmatch
@@ -105,8 +112,43 @@ def _plain(value: str) -> bool:
     return _HEADER_SAFE(value) is not None and "=?" not in value
 
 
+def in_lower_case(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return metadata with its names in lower case, as headers carry them.
+
+    The service keeps names as they were given. Of two that differ in case only, both stay as they
+    are: neither is lost.
+
+    Raises:
+        TypeError: A name or a value is no string.
+    """
+    made: dict[str, str] = {}
+    for name, value in metadata.items():
+        if not isinstance(value, str):
+            raise TypeError("metadata that is no string")
+        made[name.lower()] = value
+    if len(made) == len(metadata):
+        return made
+    spellings = Counter(name.lower() for name in metadata)
+    return {
+        (name.lower() if spellings[name.lower()] == 1 else name): value
+        for name, value in metadata.items()
+    }
+
+
+def stored_size(said: Mapping[str, Any]) -> int:
+    """Return the size that an object's resource has; some servers omit it where it is 0.
+
+    Raises:
+        KeyError: It has none, and its checksum is not that of nothing.
+        ValueError: It is no number.
+    """
+    if "size" not in said and said.get("crc32c") == _NOTHING:
+        return 0
+    return number(said["size"])
+
+
 def info_of(said: Mapping[str, Any], *, bucket: str, backend: str) -> ObjectInfo:
-    """Return what an object's resource tells.
+    """Return the facts in an object's resource.
 
     Raises:
         UnavailableError: It is no such resource.
@@ -116,9 +158,7 @@ def info_of(said: Mapping[str, Any], *, bucket: str, backend: str) -> ObjectInfo
         if not (isinstance(key, str) and isinstance(generation, str)):
             raise TypeError("a name or a generation that is no string")  # noqa: TRY301 - told below
         given = said.get("metadata")
-        metadata: dict[str, str] = dict(given) if given else {}
-        if not all(isinstance(value, str) for value in metadata.values()):
-            raise TypeError("metadata that is no string")  # noqa: TRY301 - told below
+        metadata = in_lower_case(given) if given else {}
         write_id = metadata.pop(WRITE_ID, None)
         metadata.pop(EXACT, None)
         checksums = {
@@ -129,7 +169,7 @@ def info_of(said: Mapping[str, Any], *, bucket: str, backend: str) -> ObjectInfo
         return ObjectInfo(
             bucket=bucket,
             key=key,
-            size=number(said["size"]),
+            size=stored_size(said),
             etag=generation,
             last_modified=moment(said["updated"]),
             content_type=text(said, "contentType"),
@@ -184,35 +224,40 @@ def text(said: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - a str, or
 
 
 def info_from(
-    headers: Mapping[str, str], *, bucket: str, key: str, backend: str
+    headers: Mapping[str, str], *, bucket: str, key: str, backend: str, partial: bool = False
 ) -> tuple[ObjectInfo, bool]:
-    """Return what the headers of a body tell of its object, and whether that is exact.
+    """Return the facts in the headers of a body, and whether they are exact.
 
-    It is not where a header cannot carry the metadata; the service keeps the names of metadata as
-    they were given, and a header's name has no case.
+    They are not where a header cannot carry the metadata, where two names of it may differ in case
+    only, which one header then carries both of, or where there is no date. The object's resource is
+    to be asked then.
 
     Raises:
         UnavailableError: They make no sense.
     """
     metadata: dict[str, str] = {}
     checksums: dict[str, str] = {}
-    exact = True
+    exact, several = True, False
     for name, value in headers.items():
         if name[0] not in "xX":
             continue
         lowered = name.lower()
         if lowered.startswith("x-goog-meta-"):
+            several = several or ", " in value or lowered[12:] in metadata
             metadata[lowered[12:]] = value
             exact = exact and _plain(value)
         elif lowered == "x-goog-hash":  # once with all of them, or once each
             checksums.update(hashes_in(value))
     exact = metadata.pop(EXACT, None) is None and exact
     write_id = metadata.pop(WRITE_ID, None)
+    modified = headers.get("last-modified")
+    # What this library wrote has one spelling of each name. Equal names are joined by a comma.
+    exact = exact and modified is not None and (write_id is not None or not several)
     encoding = headers.get("x-goog-stored-content-encoding") or headers.get("content-encoding")
     cache_control = headers.get("cache-control")
     try:
         generation = str(number(headers["x-goog-generation"]))
-        part = content_range(headers)
+        part = part_in(headers, partial=partial)
         length = headers.get("content-length")
         size = headers.get("x-goog-stored-content-length") or length
         if part is None and length != size and number(length or "0") > number(size or "0"):
@@ -223,7 +268,7 @@ def info_from(
             key=key,
             size=number(size or "") if part is None else part[2],
             etag=generation,
-            last_modified=http_date(headers["last-modified"]),
+            last_modified=_UNTOLD if modified is None else http_date(modified),
             content_type=headers.get("content-type"),
             metadata=metadata,
             storage_class=headers.get("x-goog-storage-class"),
@@ -239,6 +284,25 @@ def info_from(
     except (KeyError, ValueError) as error:
         raise UnavailableError(f"the service's answer makes no sense: {error!r}") from error
     return info, exact
+
+
+def part_in(headers: Mapping[str, str], *, partial: bool) -> tuple[int, int, int] | None:
+    """Return start, end (exclusive) and the whole size as headers tell them; None: all of it.
+
+    Args:
+        headers: The response's.
+        partial: Whether its status says that it is a part. Elsewhere a Content-Range has no meaning
+            (RFC 9110, 14.4), and servers write one that makes no sense for an empty object.
+
+    Raises:
+        ValueError: It is a part, and does not say which.
+    """
+    try:
+        return content_range(headers, partial=partial)
+    except ValueError:
+        if partial:
+            raise
+        return None
 
 
 def hashes_in(value: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from trove_async.paging import TokenCycle, whole_keys
 
 from ._listing import FROM, MOST, start_of
 from ._names import bucket_path, encode_query
-from ._resources import moment, number, text
+from ._resources import moment, number, stored_size, text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ._client import Client, Document
 
-_FIELDS: Final = "items(name,generation,size,updated,storageClass,timeDeleted),nextPageToken"
+_FIELDS: Final = "items(name,generation,size,crc32c,updated,storageClass,timeDeleted),nextPageToken"
 
 
 async def version_page(
@@ -76,7 +76,7 @@ def _version(said: Mapping[str, Any], bucket: str, backend: str) -> VersionInfo:
         bucket=bucket,
         key=key,
         version_id=generation,
-        size=number(said["size"]),
+        size=stored_size(said),
         etag=generation,
         last_modified=moment(said["updated"]),
         storage_class=text(said, "storageClass"),

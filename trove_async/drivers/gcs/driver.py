@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from trove_async._http import Origin, Reader, check_proxy, transport_over
+from trove_async._secrets import Redactor, Secret
 from trove_async._services import KnownBuckets, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
@@ -19,10 +20,12 @@ from trove_async.errors import (
     NotSupportedError,
     ObjectNotFoundError,
     PreconditionFailedError,
+    TroveError,
 )
-from trove_async.models import NOTHING_FIXED, DeleteResult, KiB, ObjectInfo, PutOptions, TiB
+from trove_async.models import NOTHING_FIXED, KiB, ObjectInfo, PutOptions, TiB
 
-from . import _batch
+from ._batch import MOST as BATCH
+from ._batch import Deleter
 from ._buckets import Buckets
 from ._client import Client
 from ._composing import Composer
@@ -33,7 +36,7 @@ from ._defaults import Defaults
 from ._doubts import Doubts, found, replaced_meanwhile
 from ._listing import list_page
 from ._multipart import related
-from ._names import check_key, encode_query, object_path, upload_path
+from ._names import check_key, encode_query, is_dots, object_path, upload_path
 from ._reading import Bodies
 from ._resources import DEFAULT_TYPE, FIELDS, generation_of, info_of, precondition, resource_of
 from ._session import QUANTUM
@@ -43,7 +46,7 @@ from ._versions import version_page
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Collection, Hashable, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
         BucketInfo,
         CopyOptions,
         DeleteOptions,
+        DeleteResult,
         GetOptions,
         ListOptions,
         Page,
@@ -89,6 +93,9 @@ class GCSDriver:
     An etag here is an object's generation, which is its ``version_id`` as well. In a bucket without
     versioning, only the one that is live can be read.
 
+    The names of metadata are told in lower case. The service minds their case: where other tools stored
+    two names that differ in case only, both keep their spelling.
+
     Args:
         project: The project that buckets are made and listed in; the credentials' where not given.
         credentials: A file with a service account's key, or whatever else the SDK knows; or what
@@ -99,6 +106,10 @@ class GCSDriver:
             credentials were given.
         location: Where new buckets are made (``"EU"``, ``"us-east1"``); the service chooses, if it
             is not given.
+        token_origins: Where tokens may be fetched besides Google's own hosts, as
+            ``https://host[:port]``: a private mirror, another universe, or a test's server over
+            ``http``. Otherwise credentials that name such an issuer are refused, as the file would
+            decide where a signed assertion or a client's secret is sent.
         bucket_storage_class: The class of objects in new buckets that are given none.
         max_connections: Readers that may be open at once, writes likewise, and as many other
             requests.
@@ -123,6 +134,7 @@ class GCSDriver:
         endpoint_url: str | None = None,
         anonymous: bool | None = None,
         location: str | None = None,
+        token_origins: str | Collection[str] = (),
         bucket_storage_class: str | None = None,
         max_connections: int = 64,
         tls: ssl.SSLContext | None = None,
@@ -131,27 +143,42 @@ class GCSDriver:
         storage_class: str | None = None,
         kms_key_name: str | None = None,
     ) -> None:
-        if anonymous and credentials is not None:
-            raise ConfigError("anonymous sends no credentials: give one of the two")
-        self._defaults = Defaults(storage_class=storage_class, kms_key_name=kms_key_name)
+        given, told = credentials is not None, Secret(credentials)
         self._credentials_from = _source_of(credentials)
-        self._identity = Identity(credentials=credentials, project=project)
+        hidden = None if proxy is None else Secret(proxy)
+        del credentials, proxy  # a traceback that is recorded with its variables would show them
+        if anonymous and given:
+            raise ConfigError("anonymous sends no credentials: give one of the two")
+        origins = (token_origins,) if isinstance(token_origins, str) else token_origins
+        self._defaults = Defaults(storage_class=storage_class, kms_key_name=kms_key_name)
+        self._identity = Identity(
+            credentials=told, project=project, token_origins=frozenset(map(Origin.of, origins))
+        )
         self._origin = Origin.of(endpoint_url or _emulator() or GOOGLE)
         self._google = self._origin.host.endswith(_GOOGLES)
-        self._anonymous = (
-            not self._google and credentials is None if anonymous is None else anonymous
-        )
+        self._anonymous = not (self._google or given) if anonymous is None else anonymous
         self._location = location
         self._bucket_storage_class = bucket_storage_class
         self._max_connections = max_connections
         self._tls = tls
-        self._proxy = None if proxy is None else check_proxy(proxy)
+        self._proxy = None if hidden is None else Secret(check_proxy(hidden.reveal()))
         self._trust_env = trust_env
         self._capabilities = self._claimed(signs=not self._anonymous)
         self._credentials: Credentials | None = None
         self._transport: Transport | None = None
         self._open: _Open | None = None
         self._backend = ""
+        self._redactor = Redactor()
+        if hidden is not None:
+            self._redactor.add_url(hidden.reveal())
+
+    @property
+    def _proxy_url(self) -> str | None:
+        return None if self._proxy is None else self._proxy.reveal()
+
+    def redact(self, error: TroveError) -> None:
+        """Remove this driver's secrets from an error. See `Redacting.redact`."""
+        self._redactor.redact(error)
 
     @property
     def name(self) -> str:
@@ -183,12 +210,13 @@ class GCSDriver:
             max_parts=_MAX_OBJECT // QUANTUM,
             max_object=_MAX_OBJECT,
             server_copy=True,
-            bulk_delete=_batch.MOST,
+            bulk_delete=BATCH,
             presign=signs,
             settles_doubt=True,
             versions=True,
             exact_keys=self._google,
             private_namespace=not self._google,
+            dot_segments=True,
             max_reads=self._max_connections,
             max_writes=self._max_connections,
             max_requests=self._max_connections,
@@ -201,21 +229,20 @@ class GCSDriver:
             raise ClosedError("this driver is open in another store: make one for each")
         self._backend = context.backend
         if not self._anonymous:
-            self._credentials = Credentials(self._identity, trust_env=self._trust_env)
+            self._credentials = Credentials(
+                self._identity, self._redactor, trust_env=self._trust_env
+            )
             try:
                 await self._credentials.open()
             except ConfigError as error:
-                source = self._credentials_from
-                if source is None:
-                    named = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-                    source = f"GOOGLE_APPLICATION_CREDENTIALS {named!r}: " if named else ""
+                source = self._credentials_from or _source_in_environment()
                 error.message = f"{source}{error.message}"
                 raise
             self._capabilities = self._claimed(signs=self._credentials.can_sign)
         self._transport = transport_over(
-            context.timeout, tls=self._tls, proxy=self._proxy, trust_env=self._trust_env
+            context.timeout, tls=self._tls, proxy=self._proxy_url, trust_env=self._trust_env
         )
-        client = Client(self._transport, self._origin, self._credentials)
+        client = Client(self._transport, self._origin, self._credentials, self._redactor)
         buckets = Buckets(client, self._location, self._bucket_storage_class)
         known = KnownBuckets(buckets.head)
         doubts = Doubts(client, known, self._backend)
@@ -227,6 +254,7 @@ class GCSDriver:
             bodies=Bodies(
                 client, known, self._head, xml=self._google or None, backend=self._backend
             ),
+            deleter=Deleter(client, known, self.delete),
             copier=Copier(
                 client, known, self._head, doubts, self._backend, defaults=self._defaults
             ),
@@ -312,6 +340,9 @@ class GCSDriver:
         if version_id is not None:
             target += _more({"generation": version_id})
         said = await found(self._opened.known, bucket, key, self._client.ask("GET", target))
+        if is_dots(key) and said.get("name") != key:
+            # The server took the key for a step in the path: this is a bucket, or a listing.
+            raise ObjectNotFoundError("the service has no object of that key that it can address")
         return info_of(said, bucket=bucket, backend=self._backend)
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
@@ -333,26 +364,14 @@ class GCSDriver:
             pass  # it is gone
 
     async def _delete(self, bucket: str, key: str, query: Mapping[str, str]) -> None:
+        if is_dots(key):
+            await self._head(bucket, key)  # what is not addressed by its key is not deleted either
         target = object_path(bucket, key) + encode_query(query)
         await found(self._opened.known, bucket, key, self._client.done("DELETE", target))
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 100 keys in one request. See `BulkDeleting.delete_many`."""
-        content_type, body = _batch.batch(bucket, keys)
-        answer = await self._client.send(
-            "POST", _batch.PATH, {"content-type": content_type}, [memoryview(body)]
-        )
-        try:
-            told = await answer.read_all(_batch.ANSWER_BYTES)
-        finally:
-            answer.close()
-        results = _batch.results(answer.headers.get("content-type", ""), told, keys)
-        missing = [result for result in results if isinstance(result.error, NotFoundError)]
-        if missing and not await self._opened.known.exists(bucket):
-            raise BucketNotFoundError("no such bucket: create_bucket makes it")
-        for result in missing:
-            results[results.index(result)] = DeleteResult(key=result.key)
-        return results
+        return await self._opened.deleter.delete(bucket, keys)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
@@ -451,6 +470,8 @@ class GCSDriver:
     ) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
         check_key(bucket, key)
+        if not {".", ".."}.isdisjoint(key.split("/")):
+            raise NotSupportedError("in a URL, a key's segment of dots leads to another object")
         seconds = math.ceil(expires)
         if not 0 < seconds <= MOST_SECONDS:
             raise NotSupportedError(f"a URL is good for up to {MOST_SECONDS} seconds")
@@ -526,6 +547,7 @@ class _Open(NamedTuple):
     known: KnownBuckets
     doubts: Doubts
     bodies: Bodies
+    deleter: Deleter
     copier: Copier
 
 
@@ -551,6 +573,15 @@ def _source_of(credentials: str | os.PathLike[str] | Mapping[str, Any] | None) -
         return None
     if isinstance(credentials, Mapping):
         return "credentials: "
-    path = os.fspath(credentials)
+    return _named("credentials", os.fspath(credentials))
+
+
+def _source_in_environment() -> str:
+    """Return where Google's own tools are told to look, to begin a message with."""
+    path = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    return _named("GOOGLE_APPLICATION_CREDENTIALS", path) if path else ""
+
+
+def _named(by: str, path: str) -> str:
     # Somebody may have passed the content of the file in place of its path.
-    return "credentials: " if {"{", "\n"} & set(path) else f"credentials {path!r}: "
+    return f"{by}: " if {"{", "\n"} & set(path) else f"{by} {path!r}: "

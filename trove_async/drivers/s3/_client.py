@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from trove_async._http import Answer, Origin, Transport
+    from trove_async._secrets import Secret
     from trove_async.driver import PartSource
     from trove_async.models import PresignOptions
 
@@ -108,6 +109,7 @@ class Client:
         endpoint: Where to.
         addressing: Whether a bucket stands in the path or in the host's name.
         headers: Sent with each request.
+        hidden: The values of headers that are secrets, which `send` is told a stand-in for.
         signs_payload: Whether bodies are hashed and signed.
     """
 
@@ -119,6 +121,7 @@ class Client:
         *,
         addressing: AddressingStyle,
         headers: Mapping[str, str],
+        hidden: Secret[Mapping[str, str]] | None = None,
         signs_payload: bool,
     ) -> None:
         self._transport = transport
@@ -126,6 +129,7 @@ class Client:
         self._endpoint = endpoint
         self._addressing = addressing
         self._headers = headers
+        self._hidden = hidden
         self._skew = 0.0
         self._signers: dict[str, Signer] = {}
         self._addresses: dict[str, tuple[Signer, Origin, str]] = {}
@@ -164,19 +168,24 @@ class Client:
             if query:
                 target = f"{target}?{query}"
             credentials = await self._session.credentials()
-            sent = {**self._headers, **headers}
             signed_at = time.time() + self._skew
-            sent |= signer.sign(
-                credentials,
-                method=method,
-                target=target,
-                host=origin.authority,
-                headers=sent,
-                payload_hash=payload_hash,
-                now=signed_at,
-            )
             answer = await self._transport.send(
-                method, origin, sent_target(target), sent, views, patient=patient
+                method,
+                origin,
+                sent_target(target),
+                signer.signed(
+                    credentials,
+                    method=method,
+                    target=target,
+                    host=origin.authority,
+                    common=self._headers,
+                    headers=headers,
+                    hidden=self._hidden,
+                    payload_hash=payload_hash,
+                    now=signed_at,
+                ),
+                views,
+                patient=patient,
             )
             if answer.status < HTTPStatus.MULTIPLE_CHOICES:
                 return answer
@@ -185,7 +194,9 @@ class Client:
                 refused, bucket, _Signed(signer, credentials, signed_at), learnt
             )
             if lesson is None:
-                raise self._error(refused, bucket, headers)
+                error = self._error(refused, bucket, headers)
+                self._session.redact(error)
+                raise error
             learnt.add(lesson)
 
     def _error(

@@ -14,14 +14,19 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
 from trove_async._names import check_header
+from trove_async._secrets import Secret
 from trove_async.errors import ConfigError, InvalidNameError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from trove_async.models import PutOptions
 
     from ._session import Endpoint
 
 _SSE: Final = "x-amz-server-side-encryption"
+_SSE_SOURCE: Final = "x-amz-copy-source-server-side-encryption"
+_STAND_IN: Final = "[hidden]"
 _CUSTOMER_KEY_BYTES: Final = 32
 """AES-256. S3 User Guide, "Using server-side encryption with customer-provided keys (SSE-C)"."""
 
@@ -47,9 +52,6 @@ class Defaults:
         bucket_key_enabled: Whether a bucket key saves requests to that service.
         sse_customer_key: A key of the caller's own, which the service uses and forgets.
         requester_pays: Whether these credentials' account pays for requests.
-
-    Raises:
-        ConfigError: They do not go together.
     """
 
     storage_class: str | None = None
@@ -59,7 +61,15 @@ class Defaults:
     sse_customer_key: bytes | None = field(default=None, repr=False)
     requester_pays: bool = False
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Check what was given.
+
+        Not while it is made: the customer's key would be in the traceback.
+
+        Raises:
+            ConfigError: They do not go together.
+            TypeError: The key is no bytes.
+        """
         for name in ("storage_class", "server_side_encryption", "kms_key_id"):
             value = getattr(self, name)
             try:
@@ -73,13 +83,13 @@ class Defaults:
             raise ConfigError(
                 'kms_key_id and bucket_key_enabled need server_side_encryption="aws:kms"'
             )
-        key = self.sse_customer_key
-        if key is None:
+        if self.sse_customer_key is None:
             return
-        if not isinstance(key, bytes):
-            raise TypeError(f"sse_customer_key must be bytes, got {type(key).__name__}")
-        if len(key) != _CUSTOMER_KEY_BYTES:
-            raise ConfigError(f"sse_customer_key must have 32 bytes, got {len(key)}")
+        if not isinstance(self.sse_customer_key, bytes):
+            kind = type(self.sse_customer_key).__name__
+            raise TypeError(f"sse_customer_key must be bytes, got {kind}")
+        if (size := len(self.sse_customer_key)) != _CUSTOMER_KEY_BYTES:
+            raise ConfigError(f"sse_customer_key must have 32 bytes, got {size}")
         if self.server_side_encryption is not None:
             raise ConfigError("sse_customer_key and server_side_encryption exclude each other")
 
@@ -126,21 +136,40 @@ class Defaults:
 
     @property
     def keyed(self) -> dict[str, str]:
-        """The headers of requests that read or write the bytes of an object, or its facts."""
+        """The headers of requests that read or write the bytes of an object, or its facts.
+
+        A customer's key is not among their values: `hidden` has it.
+        """
         return self._customer_key(_SSE)
 
     @property
     def keyed_source(self) -> dict[str, str]:
         """The headers of requests that copy from an object."""
-        return self._customer_key("x-amz-copy-source-server-side-encryption")
+        return self._customer_key(_SSE_SOURCE)
+
+    @property
+    def hidden(self) -> Secret[Mapping[str, str]] | None:
+        """The customer's key by the names of the headers that stand-ins are in; None: there is none.
+
+        It is put in their place where a request is signed, so that no variable holds it meanwhile.
+        """
+        if self.sse_customer_key is None:
+            return None
+        names = [f"{name}-customer-key" for name in (_SSE, _SSE_SOURCE)]
+        return Secret(dict.fromkeys(names, b64encode(self.sse_customer_key).decode()))
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The customer's key as a service may quote it: as it is sent, as it is, and in hex."""
+        key = self.sse_customer_key
+        return () if key is None else (b64encode(key).decode(), key.decode("latin-1"), key.hex())
 
     def _customer_key(self, name: str) -> dict[str, str]:
-        key = self.sse_customer_key
-        if key is None:
+        if self.sse_customer_key is None:
             return {}
-        digest = md5(key, usedforsecurity=False).digest()
+        digest = md5(self.sse_customer_key, usedforsecurity=False).digest()
         return {
             f"{name}-customer-algorithm": "AES256",
-            f"{name}-customer-key": b64encode(key).decode(),
+            f"{name}-customer-key": _STAND_IN,
             f"{name}-customer-key-MD5".lower(): b64encode(digest).decode(),
         }

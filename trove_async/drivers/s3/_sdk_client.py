@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioDeferredRefreshableCredentials
-from aiobotocore.session import AioSession
 from botocore import exceptions
 from botocore.credentials import CredentialProvider
 from botocore.parsers import ResponseParserError
 
 from trove_async._http import WINDOW, translated
+from trove_async._secrets import Secret, disarmed
 from trove_async.errors import (
     BackendError,
     NotSupportedError,
@@ -25,11 +25,15 @@ from trove_async.errors import (
 
 from ._failures import failure
 from ._requests import check_bucket
+from ._sdk_session import sdk_session
+from ._sdk_terms import parameters as named
 from ._session import on_sdk
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from aiobotocore.session import AioSession
 
     from trove_async.models import Timeout
 
@@ -48,24 +52,31 @@ _FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], str], ...]] = (
     (exceptions.HTTPClientError, UnavailableError, "the connection broke"),
     (exceptions.BotoCoreError, BackendError, "the SDK failed"),
     (MalformedAnswer, UnavailableError, "the service's answer makes no sense"),
+    (ValueError, UnavailableError, "the service's answer makes no sense"),  # a date, say
 )
+
+_SHOWN: Final = 300
+"""Characters of the SDK's sentence that are shown: it may quote the service."""
 
 
 @contextmanager
 def edge() -> Iterator[None]:
-    """Raise what the SDK raises as ours."""
+    """Raise our error for the SDK's, chained to it without its traceback: its frames hold requests."""
     try:
         yield
     except exceptions.ClientError as error:
-        raise _refused(error.response) from error
+        raise _refused(error.response) from disarmed(error)
+    except TroveError:
+        raise  # its credentials are ours
     except Exception as error:
         for kind, ours, message in _FAILURES:
             if isinstance(error, kind):
-                raise ours(f"{message}: {' '.join(str(error).split())}") from error
-        let_through = None if isinstance(error, TroveError) else translated(error)
+                told = " ".join(str(error).split())[:_SHOWN]
+                raise ours(f"{message}: {told}") from disarmed(error)
+        let_through = translated(error)
         if let_through is None:
             raise
-        raise let_through from error
+        raise let_through from disarmed(error)
 
 
 def _refused(answer: Mapping[str, Any]) -> TroveError:
@@ -114,6 +125,7 @@ class SdkClient:
         connections: How many there may be.
         proxies: The URLs of proxies, by scheme; None: those of the environment.
         headers: Sent with each request.
+        hidden: The values of secret headers, which `call` is told stand-ins for.
     """
 
     def __init__(
@@ -127,9 +139,11 @@ class SdkClient:
         connections: int,
         proxies: dict[str, str] | None,
         headers: Mapping[str, str],
+        hidden: Secret[Mapping[str, str]] | None = None,
     ) -> None:
         self._headers = headers
-        self._profile = identity.profile
+        self._hidden = None if hidden is None else Secret(named(hidden.reveal()))
+        self._profile, self._trust_env = identity.profile, identity.trust_env
         self._session = session
         self._endpoint = endpoint
         self._stack = AsyncExitStack()
@@ -167,7 +181,7 @@ class SdkClient:
         )
 
     async def _warmed(self) -> AioSession:
-        session = AioSession(profile=self._profile)
+        session = sdk_session(self._profile, trust_env=self._trust_env)
         async with self._made(session, aws_access_key_id="-", aws_secret_access_key="-"):  # noqa: S106 - never used
             session.get_component("credential_provider")
             session.get_scoped_config()
@@ -194,8 +208,13 @@ class SdkClient:
         """Return what an operation answers, and the answer's headers."""
         if "Bucket" in parameters:
             check_bucket(parameters["Bucket"])
+        if self._hidden is not None:
+            values = self._hidden.reveal
+            parameters.update((name, values()[name]) for name in values() if name in parameters)
         with edge():
-            answer = await getattr(self._client, operation)(**parameters)
+            sending = getattr(self._client, operation)(**parameters)
+            del parameters  # a customer's key, which a recorded traceback would show
+            answer = await sending
         return answer, answer["ResponseMetadata"]["HTTPHeaders"]
 
     async def presign(self, operation: str, seconds: int, **parameters: str) -> str:

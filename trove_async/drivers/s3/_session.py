@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from trove_async._http import Origin
+from trove_async._secrets import Redactor, disarmed
 from trove_async.errors import ConfigError, TroveError, UnauthenticatedError, UnavailableError
 
 from ._signing import Credentials
@@ -44,7 +45,7 @@ _SENDABLE = re.compile(r"[!-~]+").fullmatch
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What the driver was told of who it is; None: as the SDK finds it.
+    """The credentials and the place that the driver was given; None: as the SDK finds it.
 
     Attributes:
         region: The region.
@@ -66,7 +67,11 @@ class Identity:
     role_arn: str | None
     trust_env: bool = True
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise ConfigError for what does not go together.
+
+        Not while it is made: the arguments would be in the traceback.
+        """
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ConfigError("access_key_id and secret_access_key go together")
         if self.session_token is not None and self.access_key_id is None:
@@ -128,14 +133,17 @@ class _Source(Protocol):
 
 
 class Session:
-    """The driver's identity, in use.
+    """Fetches and caches what an identity is asked for.
 
     Args:
-        identity: What it was told.
+        identity: The credentials and the place that the driver was given.
+        redactor: Is told every secret that requests are signed with.
     """
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Identity, redactor: Redactor | None = None) -> None:
         self._identity = identity
+        self._redactor = redactor or Redactor()
+        self._redactor.add(identity.secret_access_key, identity.session_token)
         self._lock = asyncio.Lock()
         self._source: _Source | None = None
         self._credentials: Credentials | None = None
@@ -179,6 +187,10 @@ class Session:
                 await self._load()
             return self._credentials if self._credentials != stale else None
 
+    def redact(self, error: TroveError) -> None:
+        """Remove the secrets from an error: services quote requests."""
+        self._redactor.redact(error)
+
     async def _look(self, now: float) -> None:
         if self._credentials is None or (self._source and self._source.refresh_needed()):
             try:
@@ -199,7 +211,9 @@ class Session:
                 told.access_key_id, told.secret_access_key, told.session_token
             )
             return
-        self._credentials, self._source = await on_sdk(partial(_found, told))
+        held, self._source = await on_sdk(partial(_found, told))
+        self._redactor.renew(held.secret_key, held.token)
+        self._credentials = held
 
 
 async def on_sdk(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -213,10 +227,14 @@ async def on_sdk(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     from botocore import exceptions  # noqa: PLC0415 - slow, and seldom needed
 
+    # Raised outside `except`, and chained without a traceback: the SDK's frames hold requests.
     try:
         return asyncio.run(work())
+    except TroveError:
+        raise
     except (exceptions.ProfileNotFound, exceptions.ConfigParseError) as error:
-        raise ConfigError(f"the SDK's configuration: {error}") from error
+        cause: Exception = error
+        failure: TroveError = ConfigError(f"the SDK's configuration: {error}")
     except (
         exceptions.NoCredentialsError,
         exceptions.PartialCredentialsError,
@@ -224,20 +242,21 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         exceptions.InvalidRegionError,
         exceptions.UnknownEndpointError,
     ) as error:
-        raise UnauthenticatedError(f"no credentials: {error}") from error
+        cause = error
+        failure = UnauthenticatedError(f"no credentials: {error}")
     except (exceptions.BotoCoreError, exceptions.ClientError) as error:
-        raise UnavailableError(f"the SDK found no credentials: {error}") from error
+        cause = error
+        failure = UnavailableError(f"the SDK found no credentials: {error}")
+    except Exception as error:  # noqa: BLE001 - whatever a parser of the SDK's makes of a response
+        cause = error
+        failure = UnavailableError(f"the SDK found no credentials: {type(error).__name__} in it")
+    raise failure from disarmed(cause)
 
 
 def _sdk(told: Identity) -> AioSession:
-    from aiobotocore.session import AioSession  # noqa: PLC0415 - slow, and seldom needed
+    from ._sdk_session import sdk_session  # noqa: PLC0415 - the SDK is slow, and seldom needed
 
-    session = AioSession(profile=told.profile)
-    if not told.trust_env:
-        from aiobotocore.config import AioConfig  # noqa: PLC0415 - likewise
-
-        session.set_default_client_config(AioConfig(proxies={}))
-    return session
+    return sdk_session(told.profile, trust_env=told.trust_env)
 
 
 async def _resolved(told: Identity) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
+from trove_async._secrets import Headers
 from trove_async.errors import ConfigError
 
 from ._keys import UNRESERVED, encode_value, sent_target
@@ -22,6 +23,8 @@ from ._keys import UNRESERVED, encode_value, sent_target
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from hashlib import _Hash
+
+    from trove_async._secrets import Secret
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
@@ -180,6 +183,51 @@ class Signer:
         if token is not None:
             signed["x-amz-security-token"] = token
         return signed
+
+    def signed(
+        self,
+        credentials: Credentials,
+        *,
+        method: str,
+        target: str,
+        host: str,
+        common: Mapping[str, str],
+        headers: Mapping[str, str],
+        hidden: Secret[Mapping[str, str]] | None = None,
+        payload_hash: str,
+        now: datetime | float,
+    ) -> Headers:
+        """Return all headers of an authorised request; see `sign`.
+
+        Pass them on rather than keep them in a local variable: they hold the credentials.
+
+        Args:
+            credentials: As for `sign`.
+            method: Likewise.
+            target: Likewise.
+            host: Likewise.
+            common: Sent with every request.
+            headers: Sent with this one, instead of those of the same name.
+            hidden: The values of secret headers: they take the place of those of the same name.
+            payload_hash: As for `sign`.
+            now: Likewise.
+        """
+        sent = Headers(common)
+        sent.update(headers)
+        if hidden is not None:
+            sent.update((name, hidden.reveal()[name]) for name in hidden.reveal() if name in sent)
+        sent.update(
+            self.sign(
+                credentials,
+                method=method,
+                target=target,
+                host=host,
+                headers=sent,
+                payload_hash=payload_hash,
+                now=now,
+            )
+        )
+        return sent
 
     def presign(
         self,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from trove_async._concurrency import in_thread
 from trove_async._http import Reader, check_proxy, transport_over
+from trove_async._secrets import Redactor, Secret
 from trove_async._services import KnownBuckets, conditioned
 from trove_async.driver import Capabilities
 from trove_async.errors import (
@@ -21,6 +22,7 @@ from trove_async.errors import (
     NotFoundError,
     ObjectNotFoundError,
     PermissionDeniedError,
+    TroveError,
 )
 from trove_async.models import NOTHING_FIXED, DeleteResult, GiB, MiB, Page, TiB, VersionPage
 from trove_async.paging import TokenCycle
@@ -166,6 +168,29 @@ class S3Driver:
         sse_customer_key: bytes | None = None,
         requester_pays: bool = False,
     ) -> None:
+        self._identity = Identity(
+            region=region,
+            endpoint_url=endpoint_url,
+            access_key_id=access_key_id,
+            secret_access_key=secret_access_key,
+            session_token=session_token,
+            profile=profile,
+            role_arn=role_arn,
+            trust_env=trust_env,
+        )
+        self._defaults = Defaults(
+            storage_class=storage_class,
+            server_side_encryption=server_side_encryption,
+            kms_key_id=kms_key_id,
+            bucket_key_enabled=bucket_key_enabled,
+            sse_customer_key=sse_customer_key,
+            requester_pays=requester_pays,
+        )
+        # A traceback that is recorded with its variables would show them.
+        hidden = None if proxy is None else Secret(proxy)
+        del secret_access_key, session_token, sse_customer_key, proxy
+        self._identity.check()
+        self._defaults.check()
         if addressing_style not in {"auto", "path", "virtual"}:
             raise ConfigError("addressing_style is 'auto', 'path' or 'virtual'")
         if max_connections < 1 or parallel_parts < 1:
@@ -181,24 +206,6 @@ class S3Driver:
         if payload_signing is False and not checksums:
             raise ConfigError("without checksums and payload_signing nothing protects a body")
         check_owner(expected_bucket_owner)
-        self._defaults = Defaults(
-            storage_class=storage_class,
-            server_side_encryption=server_side_encryption,
-            kms_key_id=kms_key_id,
-            bucket_key_enabled=bucket_key_enabled,
-            sse_customer_key=sse_customer_key,
-            requester_pays=requester_pays,
-        )
-        self._identity = Identity(
-            region=region,
-            endpoint_url=endpoint_url,
-            access_key_id=access_key_id,
-            secret_access_key=secret_access_key,
-            session_token=session_token,
-            profile=profile,
-            role_arn=role_arn,
-            trust_env=trust_env,
-        )
         self._addressing: AddressingStyle = addressing_style
         self._owner = expected_bucket_owner
         self._max_connections = max_connections
@@ -208,7 +215,7 @@ class S3Driver:
         self._dialect_name: DialectName = dialect
         self._service: Service | None = None
         self._tls = tls
-        self._proxy = None if proxy is None else check_proxy(proxy)
+        self._proxy = None if hidden is None else Secret(check_proxy(hidden.reveal()))
         self._trust_env = trust_env
         self._data_plane = data_plane
         self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
@@ -217,6 +224,18 @@ class S3Driver:
         self._transport: Transport | None = None
         self._control: ControlPlane | None = None
         self._known = KnownBuckets(self._head_bucket)
+        self._redactor = Redactor()
+        self._redactor.add(*self._defaults.secrets)
+        if hidden is not None:
+            self._redactor.add_url(hidden.reveal())
+
+    @property
+    def _proxy_url(self) -> str | None:
+        return None if self._proxy is None else self._proxy.reveal()
+
+    def redact(self, error: TroveError) -> None:
+        """Remove this driver's secrets from an error. See `Redacting.redact`."""
+        self._redactor.redact(error)
 
     @property
     def name(self) -> str:
@@ -281,10 +300,10 @@ class S3Driver:
         """Find out where the service is and, unless that was said, what it is."""
         if self._open is not None:
             raise ClosedError("this driver is open in another store: make one for each")
-        session = Session(self._identity)
+        session = Session(self._identity, self._redactor)
         self._endpoint = endpoint = self._defaults.checked(await session.endpoint())
         self._transport = transport = transport_over(
-            context.timeout, tls=self._tls, proxy=self._proxy, trust_env=self._trust_env
+            context.timeout, tls=self._tls, proxy=self._proxy_url, trust_env=self._trust_env
         )
         self._service = Service(self._dialect_name, endpoint, transport)
         self._open = self._lean(transport, session, context, self._service)
@@ -311,6 +330,7 @@ class S3Driver:
             endpoint,
             addressing=self._addressing,
             headers=headers,
+            hidden=self._defaults.hidden,
             signs_payload=endpoint.origin.scheme == "http" if signs is None else signs,
         )
         return LeanPlane(
@@ -327,7 +347,7 @@ class S3Driver:
     def _proxies(self) -> dict[str, str] | None:
         """Return the SDK's proxies, by scheme; None: those of the environment."""
         if self._proxy is not None:
-            return {"http": self._proxy, "https": self._proxy}
+            return dict.fromkeys(("http", "https"), self._proxy.reveal())
         return None if self._trust_env else {}
 
     async def _sdk_client(self, session: Session, context: DriverContext) -> SdkClient:
@@ -343,6 +363,7 @@ class S3Driver:
             connections=self._max_connections,
             proxies=self._proxies(),
             headers=self._defaults.always,
+            hidden=self._defaults.hidden,
         )
         await client.open()
         return client

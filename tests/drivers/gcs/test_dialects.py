@@ -1,0 +1,177 @@
+"""What servers that speak as Google's leave out or do otherwise, its own storage-testbench first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from tests.drivers.gcs.cloud import Cloud
+from tests.drivers.gcs.cloud_server import serving
+from tests.drivers.gcs.keys import service_account
+from trove_async import Trove
+from trove_async.drivers.gcs import GCSDriver
+from trove_async.errors import NotSupportedError, ObjectNotFoundError, TroveError
+from trove_async.models import DeleteOptions, GetOptions, ListOptions, ObjectInfo, PutOptions
+from trove_async.testing import opened
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+ODD = ["a/../b", "../a", "a/..", "./a", "a/./b", ".", ".."]
+
+
+@pytest.fixture
+def cloud() -> Cloud:
+    cloud = Cloud()
+    cloud.create_bucket("bucket")
+    return cloud
+
+
+@pytest_asyncio.fixture
+async def driver(cloud: Cloud) -> AsyncIterator[GCSDriver]:
+    async with serving(cloud) as url:
+        driver = GCSDriver(endpoint_url=url)
+        async with opened(driver):
+            yield driver
+
+
+@pytest_asyncio.fixture
+async def store(cloud: Cloud) -> AsyncIterator[Trove]:
+    async with serving(cloud) as url, Trove(GCSDriver(endpoint_url=url)) as store:
+        yield store
+
+
+def placed(cloud: Cloud, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> None:
+    """Store an object as another tool does."""
+    said = {"name": key, "contentType": "text/plain", "metadata": metadata or {}}
+    cloud.insert("bucket", said, body, {})
+
+
+async def opened_info(driver: GCSDriver, key: str) -> ObjectInfo:
+    async with driver.get("bucket", key, GetOptions()) as reader:
+        while await reader.read(1 << 20):
+            pass
+        return reader.info
+
+
+# -- what is left out ------------------------------------------------------------------------------
+
+
+async def test_body_without_a_date_has_the_date_of_its_resource(cloud: Cloud, store: Trove) -> None:
+    cloud.dates = False
+    placed(cloud, "key", b"body")
+    assert await store.read("bucket", "key") == b"body"
+    assert await store.read("bucket", "key", range=(1, 3)) == b"od"
+    async with store.get("bucket", "key") as obj:
+        assert obj.info.last_modified == (await store.head("bucket", "key")).last_modified
+
+
+async def test_empty_object_whose_size_is_omitted_is_empty(cloud: Cloud, store: Trove) -> None:
+    cloud.tells_zero = False
+    assert (await store.put("bucket", "empty", b"")).size == 0
+    await store.put("bucket", "full", b"body")
+    assert (await store.head("bucket", "empty")).size == 0
+    assert await store.read("bucket", "empty") == b""
+    assert [one.size async for one in store.list("bucket")] == [0, 4]
+    assert [one.size async for one in store.list_versions("bucket")] == [0, 4]
+    assert (await store.copy("bucket", "empty", "bucket", "other")).size == 0
+
+
+async def test_service_without_batches_deletes_one_by_one(cloud: Cloud, store: Trove) -> None:
+    cloud.batches = False
+    for _ in range(2):  # the second time, it is known
+        for key in ("a", "b", "c"):
+            placed(cloud, key, b"body")
+        await store.delete_many("bucket", ["a", "b", "missing"])
+        assert list(cloud.buckets["bucket"]) == ["c"]
+
+
+async def test_service_without_batches_tells_what_could_not_be_deleted(
+    cloud: Cloud, driver: GCSDriver
+) -> None:
+    cloud.batches = False
+    placed(cloud, "a", b"body")
+    results = await driver.delete_many("bucket", ["a", "b"])
+    assert [(one.key, one.error) for one in results] == [("a", None), ("b", None)]
+    with pytest.raises(TroveError, match="no such bucket"):
+        await driver.delete_many("missing", ["a"])
+
+
+# -- metadata ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        ({"My-Key": "1"}, {"my-key": "1"}),
+        ({"Key": "1", "key": "2"}, {"Key": "1", "key": "2"}),
+        ({"key": "1", "KEY": "2", "Other": "3"}, {"key": "1", "KEY": "2", "other": "3"}),
+        ({"list": "a, b, c"}, {"list": "a, b, c"}),
+    ],
+)
+async def test_names_of_metadata_are_alike_in_head_get_and_list(
+    cloud: Cloud, driver: GCSDriver, stored: dict[str, str], told: dict[str, str]
+) -> None:
+    placed(cloud, "key", b"body", stored)
+    assert (await driver.head("bucket", "key")).metadata == told
+    assert (await opened_info(driver, "key")).metadata == told
+    page = await driver.list_page("bucket", ListOptions(limit=10))
+    assert [one.metadata for one in page.entries if isinstance(one, ObjectInfo)] == [told]
+
+
+async def test_metadata_of_our_own_costs_no_second_request(
+    cloud: Cloud, driver: GCSDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = PutOptions(metadata={"list": "a, b"}, write_id="1")
+    await driver.put("bucket", "key", [memoryview(b"body")], options)
+    monkeypatch.setattr(cloud, "get_object", None, raising=False)
+
+    async def asked_again(*_: object) -> None:
+        raise AssertionError("the resource is asked for")
+
+    assert driver._open is not None
+    monkeypatch.setattr(driver._open.bodies, "_head", asked_again)
+    assert (await opened_info(driver, "key")).metadata == {"list": "a, b"}
+
+
+# -- keys ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ODD)
+async def test_key_with_segments_of_dots_is_listed_read_and_deleted(
+    cloud: Cloud, driver: GCSDriver, key: str
+) -> None:
+    placed(cloud, key, b"body")
+    placed(cloud, "b", b"other")
+    page = await driver.list_page("bucket", ListOptions(limit=10))
+    assert key in [one.key for one in page.entries]
+    assert (await driver.head("bucket", key)).key == key
+    async with driver.get("bucket", key, GetOptions()) as reader:
+        assert await reader.read(100) == b"body"
+    await driver.delete("bucket", key, DeleteOptions())
+    assert list(cloud.buckets["bucket"]) == ["b"]
+    placed(cloud, key, b"body")
+    assert [one.error for one in await driver.delete_many("bucket", [key])] == [None]
+    assert list(cloud.buckets["bucket"]) == ["b"]
+
+
+@pytest.mark.parametrize("key", [".", ".."])
+async def test_key_of_dots_never_names_a_bucket(cloud: Cloud, driver: GCSDriver, key: str) -> None:
+    cloud.normalises = True
+    with pytest.raises(ObjectNotFoundError):
+        await driver.head("bucket", key)
+    with pytest.raises(TroveError):
+        await opened_info(driver, key)
+    await driver.delete("bucket", key, DeleteOptions())
+    await driver.delete_many("bucket", [key])
+    assert list(cloud.buckets) == ["bucket"]
+
+
+@pytest.mark.parametrize("key", ODD)
+async def test_key_with_segments_of_dots_gets_no_url(key: str) -> None:
+    driver = GCSDriver(credentials=service_account())
+    async with opened(driver):
+        with pytest.raises(NotSupportedError, match="dots"):
+            await driver.presign("GET", "bucket", key, 60)

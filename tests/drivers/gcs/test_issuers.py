@@ -1,0 +1,240 @@
+"""Where credentials are sent: to Google's hosts, or the origins that the user named, and no further."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+from gcloud.aio.auth import token as sdk_token
+
+from tests.drivers.gcs.keys import service_account
+from trove_async.drivers.gcs import GCSDriver, _credentials
+from trove_async.errors import ConfigError, UnauthenticatedError
+from trove_async.testing import opened
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+GOOD = "https://oauth2.googleapis.com/token"
+
+
+class Thief:
+    """A host that issuers redirect to; it keeps what it is sent."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[str, bytes, dict[str, str]]] = []
+
+    async def serve(self, request: web.Request) -> web.Response:
+        self.received.append((request.method, await request.read(), dict(request.headers)))
+        return web.json_response(
+            {
+                "access_token": "stolen",
+                "expires_in": 3600,
+                "signedBlob": "",
+                "accessToken": "stolen",
+            }
+        )
+
+
+@asynccontextmanager
+async def listening(handler: Any) -> AsyncIterator[str]:
+    """Serve every request by a handler; yield the origin."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def redirecting(status: int, thief: Thief) -> AsyncIterator[str]:
+    """Serve redirects to a thief; yield the origin of the server that sends them."""
+    async with listening(thief.serve) as elsewhere:
+
+        async def redirect(_: web.Request) -> web.Response:
+            return web.Response(status=status, headers={"location": f"{elsewhere}/token"})
+
+        async with listening(redirect) as here:
+            yield here
+
+
+def authorized_user(token_uri: str) -> dict[str, str]:
+    return {
+        "type": "authorized_user",
+        "client_id": "client",
+        "client_secret": "client-secret",
+        "refresh_token": "refresh-token",
+        "token_uri": token_uri,
+    }
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("kind", [service_account, authorized_user])
+async def test_redirecting_issuer_is_refused_and_sends_the_secret_nowhere(
+    status: int, kind: Any
+) -> None:
+    thief = Thief()
+    async with redirecting(status, thief) as issuer:
+        driver = GCSDriver(
+            endpoint_url="http://127.0.0.1:9",
+            credentials=kind(f"{issuer}/token"),
+            token_origins=issuer,
+        )
+        async with opened(driver):
+            with pytest.raises(UnauthenticatedError, match="redirects") as caught:
+                await driver.head("bucket", "key")
+    assert not caught.value.retryable
+    assert thief.received == []
+
+
+async def test_redirecting_metadata_server_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    thief = Thief()
+    async with redirecting(307, thief) as machine:
+        monkeypatch.setattr(sdk_token, "GCE_ENDPOINT_TOKEN", f"{machine}/token")
+        monkeypatch.setattr(sdk_token, "GCE_METADATA_BASE", machine)
+        driver = GCSDriver(endpoint_url="http://127.0.0.1:9", anonymous=False)
+        async with opened(driver):
+            with pytest.raises(UnauthenticatedError, match="redirects"):
+                await driver.head("bucket", "key")
+            with pytest.raises(UnauthenticatedError, match="redirects"):
+                await driver.presign("GET", "bucket", "key", 60)
+    assert thief.received == []
+
+
+async def test_redirecting_signer_is_refused_and_the_token_goes_nowhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+
+    async def machine(request: web.Request) -> web.Response:
+        if request.path == "/token":
+            return web.json_response({"access_token": "vm-token", "expires_in": 3600})
+        return web.Response(text="vm@project.example")
+
+    thief = Thief()
+    async with redirecting(308, thief) as signer, listening(machine) as metadata:
+        monkeypatch.setattr(sdk_token, "GCE_ENDPOINT_TOKEN", f"{metadata}/token")
+        monkeypatch.setattr(sdk_token, "GCE_METADATA_BASE", metadata)
+        monkeypatch.setattr(_credentials, "_SIGN", f"{signer}/{{email}}")
+        driver = GCSDriver(endpoint_url="http://127.0.0.1:9", anonymous=False)
+        async with opened(driver):
+            with pytest.raises(UnauthenticatedError, match="redirects"):
+                await driver.presign("GET", "bucket", "key", 60)
+    assert thief.received == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        GOOD,
+        "https://accounts.google.com/o/oauth2/token",
+        "https://www.googleapis.com/oauth2/v4/token",
+        "https://oauth2.mtls.googleapis.com/token",
+        "https://oauth2-private.p.googleapis.com/token",
+        "https://OAUTH2.GOOGLEAPIS.COM/token",
+        "https://oauth2.googleapis.com:443/token",
+    ],
+)
+async def test_googles_issuers_are_trusted(url: str) -> None:
+    async with opened(GCSDriver(credentials=service_account(url))):
+        pass
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://oauth2.googleapis.com/token",
+        "https://oauth2.googleapis.com.example/token",
+        "https://oauth2.googleapis.com@evil.example/token",
+        "https://user:pass@oauth2.googleapis.com/token",
+        "https://evilgoogleapis.com/token",
+        "https://evil.example/oauth2.googleapis.com/token",
+        "https://evil.example#.googleapis.com/token",
+        "https://evil.example\\.googleapis.com/token",
+        "https://evil.example?.googleapis.com",
+        "ftp://oauth2.googleapis.com/token",
+        "//oauth2.googleapis.com/token",
+        "oauth2.googleapis.com/token",
+        "https:///token",
+        "https://[oauth2.googleapis.com/token",
+        "",
+    ],
+)
+async def test_foreign_issuer_is_refused_when_the_driver_opens(url: str) -> None:
+    with pytest.raises(ConfigError, match="token_uri") as caught:
+        async with opened(GCSDriver(credentials=service_account(url))):
+            pass
+    assert "evil" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("token_uri", authorized_user("https://evil.example/token")),
+        (
+            "token_url",
+            {
+                "type": "external_account",
+                "audience": "//iam.googleapis.com/pool",
+                "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+                "token_url": "https://evil.example/token",
+                "credential_source": {"file": "/var/run/token"},
+            },
+        ),
+        (
+            "service_account_impersonation_url",
+            {
+                **authorized_user(GOOD),
+                "service_account_impersonation_url": "https://evil.example/impersonate",
+            },
+        ),
+        (
+            "token_uri",
+            {
+                "type": "impersonated_service_account",
+                "source_credentials": authorized_user("https://evil.example/token"),
+                "service_account_impersonation_url": "https://iamcredentials.googleapis.com/x",
+            },
+        ),
+    ],
+)
+async def test_every_kind_of_credentials_is_checked(name: str, said: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=name):
+        async with opened(GCSDriver(credentials=said)):
+            pass
+
+
+async def test_credentials_of_the_environment_are_checked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    file = tmp_path / "key.json"
+    file.write_text(json.dumps(service_account("https://evil.example/token")))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
+    with pytest.raises(ConfigError, match="token_uri"):
+        async with opened(GCSDriver()):
+            pass
+
+
+async def test_named_origin_is_trusted_with_its_scheme_and_port_only() -> None:
+    credentials = service_account("https://issuer.example:8443/token")
+    for origins in ("https://issuer.example:8443", ["https://issuer.example:8443"]):
+        async with opened(GCSDriver(credentials=credentials, token_origins=origins)):
+            pass
+    for other in ("https://issuer.example", "http://issuer.example:8443"):
+        with pytest.raises(ConfigError, match="token_uri"):
+            async with opened(GCSDriver(credentials=credentials, token_origins=other)):
+                pass
+    with pytest.raises(ConfigError, match="endpoint"):
+        GCSDriver(token_origins="issuer.example")

@@ -1,0 +1,128 @@
+"""The SDK follows no redirect: neither where credentials come from nor where requests go."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import RawTestServer
+from botocore.utils import ContainerMetadataFetcher
+
+from tests.drivers.s3.test_session import identity, nothing_around
+from trove_async.drivers.s3 import S3Driver
+from trove_async.drivers.s3._session import Session
+from trove_async.errors import TroveError, UnavailableError
+from trove_async.models import PutOptions
+from trove_async.testing import opened
+
+pytestmark = pytest.mark.usefixtures("nothing_around")
+__all__ = ["nothing_around"]  # which is a fixture here as well
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@asynccontextmanager
+async def redirecting(status: int) -> AsyncIterator[tuple[str, list[str]]]:
+    """Serve redirects to another host; yield the origin, and what the other host received."""
+    received: list[str] = []
+    end = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    async def steal(request: web.BaseRequest) -> web.Response:
+        received.append(f"{request.method} {request.path} {await request.text()}")
+        stolen = {"AccessKeyId": "EVIL", "SecretAccessKey": "s", "Token": "t", "Expiration": end}
+        return web.Response(text=json.dumps(stolen))
+
+    async with RawTestServer(steal) as thief:
+
+        async def redirect(request: web.BaseRequest) -> web.Response:
+            return web.Response(
+                status=status, headers={"location": str(thief.make_url(request.path))}
+            )
+
+        async with RawTestServer(redirect) as server:
+            yield str(server.make_url("/")).rstrip("/"), received
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_container_that_redirects_gives_no_credentials(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
+    async with redirecting(status) as (origin, received):
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{origin}/creds")
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "token-of-the-container")
+        with pytest.raises(TroveError):
+            await Session(identity()).credentials()
+    assert received == []
+
+
+@pytest.mark.parametrize("status", [302, 307])
+async def test_instance_that_redirects_gives_no_credentials(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    async with redirecting(status) as (origin, received):
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", origin)
+        with pytest.raises(UnavailableError, match="redirects"):
+            await Session(identity()).credentials()
+    assert received == []
+
+
+@pytest.mark.parametrize("status", [302, 307, 308])
+async def test_role_s_issuer_that_redirects_gives_no_credentials(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    async with redirecting(status) as (origin, received):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", origin)
+        told = identity(
+            access_key_id="a",
+            secret_access_key="s",
+            session_token="session-token",
+            role_arn="arn:aws:iam::123456789012:role/reader",
+            region="us-east-1",
+        )
+        with pytest.raises(TroveError):
+            await Session(told).credentials()
+    assert received == []
+
+
+@pytest.mark.parametrize("status", [307, 308])
+async def test_web_identity_s_issuer_that_redirects_is_sent_no_further(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int
+) -> None:
+    (tmp_path / "token").write_text("web-identity")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/reader")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    async with redirecting(status) as (origin, received):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", origin)
+        with pytest.raises(TroveError):
+            await Session(identity()).credentials()
+    assert received == []
+
+
+@pytest.mark.parametrize("plane", ["lean", "sdk"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_service_that_redirects_is_sent_no_body_elsewhere(plane: Any, status: int) -> None:
+    async with redirecting(status) as (origin, received):
+        driver = S3Driver(
+            endpoint_url=origin,
+            region="us-east-1",
+            access_key_id="a",
+            secret_access_key="s",
+            session_token="session-token",
+            dialect="s3",
+            data_plane=plane,
+        )
+        async with opened(driver):
+            with pytest.raises(TroveError):
+                await driver.put("bucket", "key", [memoryview(b"body")], PutOptions())
+            with pytest.raises(TroveError):
+                await driver.head("bucket", "key")
+    assert received == []

@@ -1,0 +1,421 @@
+"""No secret is shown by an error, an event, a log line or a span, whatever fails and how."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import logging
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from tests.drivers import canaries
+from tests.drivers.gcs.keys import service_account
+from trove_async import RetryPolicy, Timeout, Trove
+from trove_async.drivers import GCSDriver, S3Driver, address_from_url
+from trove_async.errors import TroveError
+from trove_async.integrations.logs import log
+from trove_async.integrations.otel import instrument
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+    from trove_async import Event
+
+_KEYS = (canaries.SECRET_KEY, canaries.SESSION_TOKEN)
+_CUSTOMER = (canaries.CUSTOMER_KEY, canaries.SENT_CUSTOMER_KEY, *_KEYS)
+KNOWN = {
+    "s3": _KEYS,
+    "sdk": _KEYS,
+    "s3 with a key": _CUSTOMER,
+    "sdk with a key": _CUSTOMER,
+    "gcs": (canaries.BEARER, canaries.CLIENT_SECRET, canaries.REFRESH_TOKEN),
+}
+"""The secrets that a service, or who listens to it, may quote to each driver."""
+
+LAST_MODIFIED = "Sat, 28 Nov 2026 12:00:00 GMT"
+
+
+def quoting(secrets: Sequence[str]) -> str:
+    return " ".join(f"{one} {quote(one, safe='')}" for one in secrets)
+
+
+def responses(name: str) -> dict[str, tuple[int, dict[str, str], str]]:
+    """Return how a service may respond: a status, headers and a body, each quoting all it knows."""
+    known = KNOWN[name]
+    quotes = quoting(known)
+    error = error_json(known) if name == "gcs" else error_document(known)
+    return {
+        "refused": (403, {}, error),
+        "no token": (401, {}, error),
+        "missing": (404, {}, error),
+        "conflict": (409, {}, error),
+        "broken": (500, {"retry-after": quotes}, error),
+        "redirect": (307, {"location": f"http://127.0.0.1:9/{quote(quotes)}"}, error),
+        "nonsense": (
+            200,
+            {"last-modified": quotes, "etag": f'"{quotes}"', "content-range": quotes},
+            "",
+        ),
+        "quoting dates": (
+            200,
+            {"last-modified": quotes, "x-goog-generation": "1", "x-goog-hash": quotes},
+            "body",
+        ),
+        "a range that makes no sense": (
+            206,
+            {"content-range": quotes, "last-modified": LAST_MODIFIED, "etag": '"e"'},
+            "body",
+        ),
+        "a document that makes no sense": (200, {}, f"<{known[0]}>{quotes}"),
+        "fields that make no sense": (
+            200,
+            {},
+            json.dumps({"name": "key", "generation": "1", "size": quotes, "updated": quotes}),
+        ),
+    }
+
+
+def error_document(known: Sequence[str]) -> str:
+    """Return an error of S3's whose every field quotes something."""
+    return f"<Error><Code>{known[-1]}</Code><Message>{quoting(known)}</Message></Error>"
+
+
+def error_json(known: Sequence[str]) -> str:
+    """Return an error of GCS's whose every field quotes something."""
+    text = quoting(known)
+    return json.dumps(
+        {"error": {"message": text, "errors": [{"reason": known[0], "message": text}]}}
+    )
+
+
+class Service:
+    """A server that responds to everything alike, or never; tokens it gives as an issuer."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: str) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+        self.hangs = False
+        self.asked = asyncio.Event()
+        self.released = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                lines = head.decode().lower().splitlines()
+                fields = dict(line.split(": ", 1) for line in lines[1:-1])
+                await reader.readexactly(int(fields.get("content-length", "0")))
+                if lines[0].startswith("post /token "):
+                    token = {"access_token": canaries.BEARER, "expires_in": 3600}
+                    writer.write(_response(200, {}, json.dumps(token)))
+                    continue
+                self.asked.set()
+                if self.hangs:
+                    await self.released.wait()
+                    return
+                body = "" if lines[0].startswith("head ") else self.body
+                writer.write(_response(self.status, self.headers, body))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+def _response(status: int, headers: dict[str, str], body: str) -> bytes:
+    lines = [f"HTTP/1.1 {status} Reason", *(f"{name}: {value}" for name, value in headers.items())]
+    data = body.encode()
+    head = "\r\n".join([*lines, "content-type: application/json", f"content-length: {len(data)}"])
+    return f"{head}\r\n\r\n".encode() + data
+
+
+@asynccontextmanager
+async def serving(service: Service) -> AsyncIterator[str]:
+    server = await asyncio.start_server(service.serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        service.released.set()
+        server.close()
+
+
+def s3(endpoint: str, **options: Any) -> S3Driver:
+    return S3Driver(
+        endpoint_url=endpoint,
+        region="us-east-1",
+        access_key_id="AKIDEXAMPLE",
+        secret_access_key=canaries.SECRET_KEY,
+        session_token=canaries.SESSION_TOKEN,
+        dialect="s3",
+        **options,
+    )
+
+
+def sdk(endpoint: str, **options: Any) -> S3Driver:
+    return s3(endpoint, data_plane="sdk", **options)
+
+
+def gcs(endpoint: str, **options: Any) -> GCSDriver:
+    issuer = options.pop("issuer", endpoint)
+    credentials = {
+        "type": "authorized_user",
+        "client_id": "client",
+        "client_secret": canaries.CLIENT_SECRET,
+        "refresh_token": canaries.REFRESH_TOKEN,
+        "token_uri": f"{issuer}/token",
+    }
+    return GCSDriver(
+        endpoint_url=endpoint, credentials=credentials, project="p", token_origins=issuer, **options
+    )
+
+
+DRIVERS = {"s3": s3, "sdk": sdk, "gcs": gcs}
+
+KEYED = {
+    "s3 with a key": partial(s3, sse_customer_key=canaries.CUSTOMER_KEY.encode()),
+    "sdk with a key": partial(sdk, sse_customer_key=canaries.CUSTOMER_KEY.encode()),
+}
+"""Drivers that are given a customer's key, which goes over https only, or nowhere but to this machine."""
+
+ALL = {**DRIVERS, **KEYED}
+
+
+class Watch:
+    """A store whose events, log lines and spans are kept.
+
+    Attributes:
+        errors: What its operations raised.
+    """
+
+    def __init__(self, driver: Any, **timeouts: float) -> None:
+        self.store = Trove(
+            driver, retry=RetryPolicy(attempts=2, base_delay=0), timeout=Timeout(**timeouts)
+        )
+        self.errors: list[BaseException] = []
+        self._events: list[Event] = []
+        self._log = io.StringIO()
+        self._spans = InMemorySpanExporter()
+        self.store.events.subscribe(self._events.append)
+        logger = logging.Logger("canaries", logging.DEBUG)  # noqa: LOG001 - of this test alone
+        logger.addHandler(logging.StreamHandler(self._log))
+        log(self.store, logger)
+        provider = TracerProvider()
+        provider.add_span_processor(SimpleSpanProcessor(self._spans))
+        instrument(self.store, tracer_provider=provider)
+
+    async def try_all(self) -> None:
+        """Try every operation; all that fail are looked at."""
+        store = self.store
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: store.put("bucket", "key", b"body", metadata={"a": "b"}),
+            lambda: store.read("bucket", "key"),
+            lambda: store.read("bucket", "key", range=(1, 3)),
+            lambda: store.head("bucket", "key"),
+            lambda: store.delete("bucket", "key"),
+            lambda: store.list("bucket").all(),
+            lambda: store.list_versions("bucket").all(),
+            lambda: store.copy("bucket", "key", "bucket", "other"),
+            lambda: store.create_bucket("bucket"),
+            lambda: store.delete_bucket("bucket"),
+            store.list_buckets,
+            store.health,
+            lambda: store.delete_many("bucket", ["a", "b"]),
+        ]
+        for call in calls:
+            await self.attempt(call)
+
+    async def attempt(self, call: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await call()
+        except (TroveError, ExceptionGroup, asyncio.CancelledError) as error:
+            self.errors.append(error)
+
+    def leaks(self) -> list[str]:
+        """Return where a secret is shown."""
+        leaks = [leak for error in self.errors for leak in canaries.leaks_of(error)]
+        for event in self._events:
+            leaks += [f"event: {one}" for one in canaries.found_in(repr(event))]
+            if event.error is not None:
+                leaks += canaries.leaks_of(event.error)
+        leaks += [f"log: {one}" for one in canaries.found_in(self._log.getvalue())]
+        for span in self._spans.get_finished_spans():
+            leaks += [f"span: {one}" for one in canaries.found_in(span.to_json())]
+        leaks += [f"repr: {one}" for one in canaries.found_in(repr(vars(self.store)))]
+        return leaks
+
+
+@pytest.mark.parametrize("kind", responses("s3"))
+@pytest.mark.parametrize("name", ALL)
+async def test_response_that_quotes_the_secrets_shows_none(name: str, kind: str) -> None:
+    async with serving(Service(*responses(name)[kind])) as url:
+        watch = Watch(ALL[name](url))
+        async with watch.store:
+            await watch.try_all()
+    assert watch.errors
+    assert watch.leaks() == []
+
+
+@pytest.mark.parametrize("name", ALL)
+async def test_refused_connection_shows_no_secret(name: str, unused_tcp_port: int) -> None:
+    here = f"http://127.0.0.1:{unused_tcp_port}"
+    async with serving(Service(200, {}, "")) as issuer:
+        more = {"issuer": issuer} if name == "gcs" else {}
+        watch = Watch(ALL[name](here, **more))
+        async with watch.store:
+            await watch.try_all()
+    assert watch.errors
+    assert watch.leaks() == []
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("how", ["cancelled", "timed out"])
+async def test_request_without_a_response_shows_no_secret(name: str, how: str) -> None:
+    service = Service(200, {}, "")
+    service.hangs = True
+    async with serving(service) as url:
+        limits = {"first_byte": 0.2, "idle": 0.2} if how == "timed out" else {}
+        watch = Watch(ALL[name](url), **limits)
+        async with watch.store as store:
+            calls: list[Callable[[], Awaitable[object]]] = [
+                lambda: store.put("bucket", "key", b"body"),
+                lambda: store.read("bucket", "key"),
+                lambda: store.head("bucket", "key"),
+            ]
+            for call in calls:
+                service.asked.clear()
+                async with asyncio.TaskGroup() as group:
+                    task = group.create_task(watch.attempt(call))
+                    if how == "cancelled":
+                        await service.asked.wait()
+                        task.cancel()
+    assert len(watch.errors) == 3
+    assert watch.leaks() == []
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("status", [407, 502, None])
+async def test_proxy_that_refuses_shows_no_secret(
+    name: str, scheme: str, status: int | None, unused_tcp_port: int
+) -> None:
+    quotes = quoting([*KNOWN[name], canaries.PROXY_USER, canaries.PROXY_PASSWORD])
+    proxy = Service(status or 200, {"proxy-authenticate": quotes}, quotes)
+    who = f"{canaries.PROXY_USER}:{canaries.PROXY_PASSWORD}"
+    issuing = Service(200, {}, "")
+    async with serving(proxy) as url, serving(issuing) as issuer:
+        port = url.rpartition(":")[2] if status else unused_tcp_port
+        more = {"issuer": issuer} if name == "gcs" else {}
+        watch = Watch(
+            DRIVERS[name](
+                f"{scheme}://service.invalid", proxy=f"http://{who}@127.0.0.1:{port}", **more
+            )
+        )
+        async with watch.store:
+            await watch.try_all()
+    assert watch.errors
+    assert watch.leaks() == []
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 500, 307])
+async def test_issuer_that_refuses_shows_no_secret(status: int) -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                quotes = {"location": quoting(KNOWN["gcs"])}
+                writer.write(_response(status, quotes, error_json(KNOWN["gcs"])))
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    issuer = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    watch = Watch(gcs("http://127.0.0.1:9", issuer=issuer))
+    async with watch.store:
+        await watch.try_all()
+    server.close()
+    assert watch.errors
+    assert watch.leaks() == []
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        canaries.CLIENT_SECRET,
+        f"-----BEGIN PRIVATE KEY-----\n{canaries.CLIENT_SECRET}\n-----END PRIVATE KEY-----\n",
+        "",
+    ],
+)
+async def test_private_key_that_is_none_is_told_and_not_shown(key: str) -> None:
+    driver = GCSDriver(credentials={**service_account(), "private_key": key})
+    with pytest.raises(TroveError, match="private_key") as caught:
+        async with Trove(driver):
+            pass
+    assert canaries.leaks_of(caught.value) == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: s3("not a URL"),
+        lambda: s3("not a URL", proxy=f"http://u:{canaries.PROXY_PASSWORD}@h"),
+        lambda: gcs("not a URL", proxy=f"http://u:{canaries.PROXY_PASSWORD}@h"),
+        lambda: s3("http://h", proxy=f"socks5://u:{canaries.PROXY_PASSWORD}@h"),
+        lambda: gcs("http://h", proxy=f"http://u:{canaries.PROXY_PASSWORD}@h:x"),
+        lambda: s3("http://h", sse_customer_key=canaries.CUSTOMER_KEY.encode() * 2),
+        lambda: s3(
+            "http://h",
+            sse_customer_key=canaries.CUSTOMER_KEY.encode(),
+            server_side_encryption="AES256",
+        ),
+        lambda: s3("http://h", addressing_style="odd"),
+        lambda: s3("http://h", max_connections=0),
+        lambda: GCSDriver(credentials=service_account(), anonymous=True),
+        lambda: gcs("not a URL"),
+        lambda: S3Driver(
+            access_key_id="with blanks",
+            secret_access_key=canaries.SECRET_KEY,
+            session_token=canaries.SESSION_TOKEN,
+        ),
+    ],
+)
+def test_driver_that_cannot_be_made_shows_no_secret(make: Callable[[], object]) -> None:
+    with pytest.raises(TroveError) as caught:
+        make()
+    leaks = canaries.leaks_of(caught.value)
+    for _, _, value in canaries.variables_of(caught.value):
+        leaks += ["a private key"] * ("PRIVATE KEY" in "".join(canaries.texts_of(value)))
+    assert leaks == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"s3://ID:{quote(canaries.SECRET_KEY, safe='')}@eu-west-1/bucket?no=such",
+        f"s3://ID:{quote(canaries.SECRET_KEY, safe='')}@eu-west-1/bucket?max_connections=x",
+        f"s3://ID:{canaries.SECRET_KEY}@eu-west-1/bucket",
+        f"s3://ID:{canaries.SECRET_KEY} @eu-west-1/bucket",
+        f"s3://ID:{canaries.SECRET_KEY}@eu-west-1/%ff?x",
+        f"nowhere://ID:{canaries.SECRET_KEY}@eu-west-1/bucket",
+    ],
+)
+def test_url_that_names_no_driver_shows_no_secret(url: str) -> None:
+    with pytest.raises(TroveError) as caught:
+        address_from_url(url)
+    assert canaries.leaks_of(caught.value) == []
+
+
+@pytest.mark.parametrize(
+    "file", [{"type": "klingon"}, {"no": "type"}, {"type": "service_account", "token_uri": "x"}]
+)
+async def test_credentials_that_cannot_be_read_show_no_secret(file: dict[str, str]) -> None:
+    driver = GCSDriver(credentials={**file, "client_secret": canaries.CLIENT_SECRET})
+    with pytest.raises(TroveError) as caught:
+        async with Trove(driver):
+            pass
+    assert canaries.leaks_of(caught.value) == []
