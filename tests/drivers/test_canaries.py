@@ -185,7 +185,7 @@ KEYED = {
 }
 """Drivers that are given a customer's key, which goes over https only, or nowhere but to this machine."""
 
-ALL = {**DRIVERS, **KEYED}
+ALL: dict[str, Callable[..., Any]] = {**DRIVERS, **KEYED}
 
 
 class Watch:
