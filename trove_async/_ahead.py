@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from ._concurrency import OwnedTask
 from .errors import ClosedError
 from .models import MiB
-from .pool import SLOT
+from .pool import SLOT, Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
-
-    from ._concurrency import OwnedTask
     from ._leaf import Leaf
-    from .pool import Lease
 
 PIECE = 4 * MiB
 """Bytes of a piece, where the pool is no smaller than 16 MiB: at 40 MB/s and 20 ms it takes five

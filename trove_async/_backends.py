@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import anyio
 
 from ._concurrency import OwnedTasks, shielded
+from ._deadlines import Deadlines
 from ._leaf import Leaf
 from .driver import AsyncDriver, Capabilities, DriverContext, Layer, Redacting
 from .errors import ClosedError, TroveError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from ._deadlines import Deadlines
-    from .events import Events
-    from .models import Timeout
-    from .pool import BufferPool
-    from .retry import RetryPolicy
+from .events import Events
+from .models import Timeout
+from .pool import BufferPool
+from .retry import RetryPolicy
 
 SPILL_LANES = 1
 """Spilled parts that one backend sends at once: while sent they are resident, outside the pool."""

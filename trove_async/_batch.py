@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 
 from ._concurrency import for_each
+from .driver import BulkDeleting
 from .errors import BucketNotFoundError, TroveError
 from .models import DeleteOptions, DeleteResult
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ._leaf import Leaf
-    from .driver import BulkDeleting
 
 _SINGLY: Final = 8
 """Deletions of single keys under way at once."""

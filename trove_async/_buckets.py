@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from typing import Literal, TypeAlias, TypeVar
 
+from ._backends import Backend
 from ._concurrency import task_group
 from .errors import (
     BackendNotFoundError,
@@ -15,11 +17,6 @@ from .errors import (
 )
 from .models import BucketInfo, ListOptions
 from .router import DEFAULT
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
-
-    from ._backends import Backend
 
 T = TypeVar("T")
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from . import _names
+from ._backends import Backend
 from ._copy import Changes
+from .driver import AsyncDriver
 from .errors import ConfigError, InvalidNameError, NotSupportedError
 from .models import (
     ByteRange,
@@ -24,12 +26,6 @@ from .models import (
 from .pool import BufferPool
 from .retry import RetryPolicy
 from .router import DEFAULT
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ._backends import Backend
-    from .driver import AsyncDriver
 
 
 def store_backends(

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import anyio
 import anyio.to_thread
 
 from . import _spent
-from ._views import view_of_chunk
+from ._views import BytesLike, view_of_chunk
 from .errors import BodyConsumedError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-
-    from ._views import BytesLike
 
 _END = object()
 _NOTHING = memoryview(b"")

@@ -6,29 +6,26 @@ import asyncio
 import inspect
 import math
 import types
-from collections.abc import Sized
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Sized,
+)
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, TypeVarTuple, Unpack
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar, TypeVarTuple, Unpack
 
 import anyio
+from anyio.abc import TaskGroup
 
 from ._deadlines import within
 from .errors import ClosedError, PoolTimeoutError
-
-if TYPE_CHECKING:
-    from collections.abc import (
-        Awaitable,
-        Callable,
-        Coroutine,
-        Generator,
-        Iterable,
-        Iterator,
-    )
-    from types import TracebackType
-
-    from anyio.abc import TaskGroup
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")

@@ -6,15 +6,20 @@ may be the same place under two names.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, cast
+from datetime import datetime
+from typing import Literal, cast
 
+from ._backends import Backend
 from ._concurrency import shielded
 from ._identity import can_prove, is_same
 from ._pipeline import CRC32C, compare, compare_stored
 from ._sources import source_of
+from ._upload import Progress, Put
 from ._verified import Verified
+from .driver import Copying
 from .errors import (
     BucketNotFoundError,
     IntegrityError,
@@ -25,16 +30,7 @@ from .errors import (
     PreconditionFailedError,
     TroveError,
 )
-from .models import CopyOptions, DeleteOptions, GetOptions, PutOptions
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-    from datetime import datetime
-
-    from ._backends import Backend
-    from ._upload import Progress, Put
-    from .driver import Copying
-    from .models import ObjectInfo
+from .models import CopyOptions, DeleteOptions, GetOptions, ObjectInfo, PutOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

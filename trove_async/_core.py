@@ -5,24 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from itertools import count
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from ._backends import Backends
+from ._buckets import CreateMissing
 from ._deadlines import Deadlines
 from .driver import AsyncDriver
 from .errors import BackendNotFoundError, ClosedError, TroveError
 from .events import Event, Events
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from ._buckets import CreateMissing
-    from .models import Timeout
-    from .pool import BufferPool
-    from .retry import RetryPolicy
-    from .router import Router
+from .models import Timeout
+from .pool import BufferPool
+from .retry import RetryPolicy
+from .router import Router
 
 T = TypeVar("T")
 

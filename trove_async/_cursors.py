@@ -6,12 +6,10 @@ import base64
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, TypeGuard
+from typing import TypeAlias, TypeGuard
 
 from .errors import CursorError
-
-if TYPE_CHECKING:
-    from .models import Listed
+from .models import Listed
 
 Facts: TypeAlias = tuple[object, ...]
 """What two listings must share to share a cursor; anything that JSON can write."""

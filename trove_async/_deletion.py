@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Sequence,
+)
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol, cast
 
+from ._backends import Backend
 from ._concurrency import for_each, task_group
+from .driver import BulkDeleting
 from .errors import (
     BackendError,
     BodyConsumedError,
@@ -17,12 +27,6 @@ from .errors import (
     TroveError,
 )
 from .models import DeleteOptions, DeleteResult
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Sequence
-
-    from ._backends import Backend
-    from .driver import BulkDeleting
 
 _BATCH = 1000
 """Keys taken at a time; the most that S3 deletes in one request (API Reference, DeleteObjects)."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from .errors import TroveError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from .models import CopyOptions, DeleteOptions, PutOptions
+from .models import CopyOptions, DeleteOptions, PutOptions
 
 T = TypeVar("T")
 

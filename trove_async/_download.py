@@ -6,7 +6,10 @@ to the connection after that, the bytes it hands out are that version's, in orde
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from time import thread_time
+from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
@@ -15,6 +18,7 @@ from ._ahead import SLOW, TRIAL, Ahead
 from ._concurrency import to_its_end
 from ._identity import can_pin, can_prove, is_same
 from ._views import trimmed
+from .driver import DriverReader
 from .errors import (
     ClosedError,
     NotFoundError,
@@ -25,19 +29,12 @@ from .errors import (
     UnavailableError,
 )
 from .events import Event
-from .models import ByteRange, GetOptions, KiB
-from .pool import SLOT
+from .models import ByteRange, GetOptions, KiB, ObjectInfo
+from .pool import SLOT, Lease
+from .retry import Retries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
-
     from ._leaf import Leaf
-    from .driver import DriverReader
-    from .models import ObjectInfo
-    from .pool import Lease
-    from .retry import Retries
 
 
 _LANDINGS = 8

@@ -7,9 +7,10 @@ import io
 import os
 import stat
 import threading
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast, runtime_checkable
+from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
 
 import anyio
 import anyio.to_thread
@@ -18,13 +19,8 @@ from . import _spent
 from ._chunks import Blocking, Chunks
 from ._concurrency import CLEANUP_SECONDS, finished, in_thread
 from ._files import BodyFile, descriptor_of
-from ._views import trimmed, view_of_chunk
+from ._views import BytesLike, trimmed, view_of_chunk
 from .models import KiB
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from ._views import BytesLike
 
 _TAKE = 256 * KiB
 """Bytes of a piece where the choice is ours: above it a thread hop's cost no longer shows."""

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
+from ._backends import Backend
 from ._concurrency import task_group
+from ._deadlines import Deadlines
 from .models import Health
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from ._backends import Backend
-    from ._deadlines import Deadlines
 
 
 async def health(

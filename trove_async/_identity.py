@@ -14,11 +14,10 @@ is safe only if all of them are of one version. Proof is, in this order:
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from .driver import Capabilities
-    from .models import ObjectInfo
+from .driver import Capabilities
+from .models import ObjectInfo
 
 _REUSED: Final = "null"
 """The id of whatever is written while a bucket keeps no versions: S3 User Guide, "Adding objects to

@@ -8,18 +8,31 @@ a call of the driver's: what a driver asks for within a call, and an abort, need
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Literal, TypeVar, TypeVarTuple, Unpack, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Literal, TypeVar, TypeVarTuple, Unpack, cast
 
 import anyio
 
 from ._batch import Batch
 from ._closing import UnderWay
-from ._concurrency import Permits, shielded
+from ._concurrency import OwnedTasks, Permits, shielded
+from ._deadlines import Deadlines
 from ._doubt import Doubt
 from ._download import Body
 from ._leaf_upload import LeafUpload
-from .driver import Redacting
+from .driver import (
+    AsyncDriver,
+    Capabilities,
+    Copying,
+    DriverContext,
+    DriverReader,
+    Presigning,
+    Redacting,
+    Upload,
+    Uploading,
+    Versioned,
+)
 from .errors import (
     AlreadyExistsError,
     BucketExistsError,
@@ -31,41 +44,22 @@ from .errors import (
     TroveError,
 )
 from .events import Event
-from .models import MiB
+from .models import (
+    BucketInfo,
+    CopyOptions,
+    DeleteOptions,
+    DeleteResult,
+    GetOptions,
+    ListOptions,
+    MiB,
+    ObjectInfo,
+    Page,
+    PresignOptions,
+    PutOptions,
+    VersionPage,
+)
 from .paging import inside
-from .retry import Retries, RetryBudget
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
-    from contextlib import AbstractAsyncContextManager
-
-    from ._concurrency import OwnedTasks
-    from ._deadlines import Deadlines
-    from .driver import (
-        AsyncDriver,
-        Capabilities,
-        Copying,
-        DriverContext,
-        DriverReader,
-        Presigning,
-        Upload,
-        Uploading,
-        Versioned,
-    )
-    from .models import (
-        BucketInfo,
-        CopyOptions,
-        DeleteOptions,
-        DeleteResult,
-        GetOptions,
-        ListOptions,
-        ObjectInfo,
-        Page,
-        PresignOptions,
-        PutOptions,
-        VersionPage,
-    )
-    from .retry import RetryPolicy
+from .retry import Retries, RetryBudget, RetryPolicy
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")

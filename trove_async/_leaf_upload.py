@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from ._concurrency import CLEANUP_SECONDS, concluded
+from .driver import PartSource, StreamedUpload, Upload
+from .errors import TroveError
+from .models import ObjectInfo, Part, PutOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-
     from ._leaf import Leaf
-    from .driver import PartSource, StreamedUpload, Upload
-    from .errors import TroveError
-    from .models import ObjectInfo, Part, PutOptions
 
 COMMIT_SECONDS = CLEANUP_SECONDS
 """How long a commit that is under way is waited for once its put was cancelled."""

@@ -8,20 +8,16 @@ cancelled here loses none of them: the next call goes on where the one before st
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar, cast
+from typing import Generic, Protocol, Self, TypeVar, cast
 
+from ._backends import Backend
 from ._concurrency import for_each, task_group
 from ._cursors import Facts, Position, decoded, encoded
-from ._pages import Stream, key_of, objects
+from ._pages import Ask, Stream, key_of, objects
 from .errors import BucketNotFoundError, ObjectNotFoundError
 from .models import Listed, ListOptions, ObjectInfo, Prefix, VersionInfo
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-
-    from ._backends import Backend
-    from ._pages import Ask
 
 E = TypeVar("E", bound=Listed)
 

@@ -8,12 +8,9 @@ any I/O; drivers may rely on them.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from .errors import InvalidNameError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MAX_KEY_BYTES = 1024
 """S3 User Guide, "Naming Amazon S3 objects"; GCS documentation, "About Cloud Storage objects"."""

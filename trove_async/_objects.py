@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from . import _checks, _names
+from ._backends import Backend, BackendInfo
 from ._buckets import Buckets
 from ._concurrency import shielded
-from ._copy import Place, copy
+from ._copy import Changes, Copied, Place, copy
+from ._core import Core
 from ._deletion import Deletion
 from ._listing import ObjectIterator, Query, VersionIterator
-from ._pages import objects, versions
+from ._pages import Ask, objects, versions
 from ._ranges import get_ranges
 from ._removal import remove_source
-from ._upload import Put
+from ._sources import Source
+from ._upload import Progress, Put
 from ._verified import Verified
+from .driver import Presigning
 from .errors import (
     BucketNotFoundError,
     NotSupportedError,
@@ -23,31 +28,19 @@ from .errors import (
     PreconditionFailedError,
     RangeError,
 )
-from .models import MiB
+from .models import (
+    BucketInfo,
+    ByteRange,
+    DeleteOptions,
+    GetOptions,
+    ListOptions,
+    MiB,
+    ObjectInfo,
+    PresignOptions,
+    PutOptions,
+)
 from .reader import ObjectReader
-from .router import Pinned
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
-
-    from ._backends import Backend, BackendInfo
-    from ._copy import Changes, Copied
-    from ._core import Core
-    from ._pages import Ask
-    from ._sources import Source
-    from ._upload import Progress
-    from .driver import Presigning
-    from .models import (
-        BucketInfo,
-        ByteRange,
-        DeleteOptions,
-        GetOptions,
-        ListOptions,
-        ObjectInfo,
-        PresignOptions,
-        PutOptions,
-    )
-    from .router import Router
+from .router import Pinned, Router
 
 T = TypeVar("T")
 

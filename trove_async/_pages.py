@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from itertools import islice
 from operator import attrgetter, gt, lt
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
+from ._backends import Backend
+from ._concurrency import OwnedTask
+from .driver import AsyncDriver, Versioned
 from .errors import BackendError, BucketNotFoundError
-from .models import ListOptions, Prefix, VersionInfo
+from .models import Listed, ListOptions, Page, Prefix, VersionInfo, VersionPage
 from .paging import TokenCycle
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
-
-    from ._backends import Backend
-    from ._concurrency import OwnedTask
-    from .driver import AsyncDriver, Versioned
-    from .models import Listed, Page, VersionPage
 
 key_of = attrgetter("key")
 """What entries are ordered by: the order of code points is the bytewise order of UTF-8."""

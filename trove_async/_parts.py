@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Literal, Protocol, Self
 
-from ._pipeline import CRC32C, Crc32c
+from ._backends import Backend
+from ._pipeline import CRC32C, Crc32c, Intake
 from ._views import trimmed, without
+from .driver import Capabilities, Upload
 from .errors import NotSupportedError
 from .models import KiB, Part
-from .pool import SpillFile
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
-
-    from ._backends import Backend
-    from ._pipeline import Intake
-    from .driver import Capabilities, Upload
-    from .pool import BufferPool, Lease
+from .pool import BufferPool, Lease, SpillFile
 
 SPILL_PIECE = 64 * KiB
 """Bytes pulled at a time on their way to a file: one thread hop each."""

@@ -9,20 +9,15 @@ so a hop would cost four times what it saves.
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
 
 import crc32c
 
-from ._sources import Replayable
+from ._files import BodyFile
+from ._sources import Replayable, Source
+from ._views import BytesLike
 from .errors import IntegrityError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from ._files import BodyFile
-    from ._sources import Source
-    from ._views import BytesLike
-    from .models import ObjectInfo
+from .models import ObjectInfo
 
 CRC32C = "crc32c"
 """The kind of checksum that we compute ourselves: S3, GCS and the embedded drivers all keep it."""

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
+from ._backends import Backend
 from ._concurrency import for_each
 from ._identity import can_prove, is_same
 from ._verified import Verified
 from .errors import ObjectChangedError, ObjectNotFoundError, PreconditionFailedError
-from .models import ByteRange, GetOptions, KiB, MiB
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from ._backends import Backend
-    from .models import ObjectInfo
+from .models import ByteRange, GetOptions, KiB, MiB, ObjectInfo
 
 Span: TypeAlias = tuple[int, int]
 

@@ -21,17 +21,13 @@ something cannot be shown, both objects stay.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from ._copy import located
+from ._copy import Copied, Place, located
 from ._identity import is_same
 from ._pipeline import compare_stored
 from .errors import NotFoundError, ObjectChangedError, PreconditionFailedError
-from .models import DeleteOptions
-
-if TYPE_CHECKING:
-    from ._copy import Copied, Place
-    from .models import ObjectInfo
+from .models import DeleteOptions, ObjectInfo
 
 _TICK: Final = timedelta(seconds=1)
 """How far two drivers' dates of one object may be apart: HTTP dates are whole seconds."""

@@ -9,15 +9,13 @@ reach: their exceptions are chained without tracebacks (`disarmed`), or not at a
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 from urllib.parse import quote, unquote
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from .errors import TroveError
+from .errors import TroveError
 
 T = TypeVar("T")
 

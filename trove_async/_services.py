@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from ._concurrency import OwnedTask, finished
 from ._deadlines import within
@@ -17,11 +18,7 @@ from .errors import (
     PreconditionFailedError,
     TroveError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterator
-
-    from .models import DeleteOptions, PutOptions
+from .models import DeleteOptions, PutOptions
 
 _KNOWN_SECONDS: Final = 60.0
 """How long a bucket that was there is taken to be there still, when an object is not."""

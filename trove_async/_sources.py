@@ -9,10 +9,10 @@ from __future__ import annotations
 import inspect
 import io
 import os
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from inspect import signature
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias, cast, runtime_checkable
+from typing import Any, BinaryIO, Protocol, TypeAlias, cast, runtime_checkable
 
 from . import _spent
 from ._chunks import of_async_iterable, of_iterable
@@ -23,13 +23,9 @@ from ._file_sources import (
     FileSource,
     PathSource,
 )
+from ._files import BodyFile
 from ._responses import refuse_response
 from ._views import BytesLike, bytes_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
-
-    from ._files import BodyFile
 
 BodySource: TypeAlias = (
     BytesLike

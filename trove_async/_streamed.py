@@ -14,27 +14,21 @@ memory of a part that is held is.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from hashlib import new as new_hash
-from typing import TYPE_CHECKING, Self, cast
+from types import TracebackType
+from typing import Self, cast
 
+from ._backends import Backend
 from ._concurrency import settled
-from ._files import changed
-from ._parts import half_of, room_for
+from ._files import BodyFile, changed
+from ._parts import Moved, Told, half_of, room_for
 from ._pipeline import CRC32C, Crc32c
+from .driver import StreamedUpload, Upload
 from .errors import ClosedError
 from .models import Part
-from .pool import SLOT, SpillFile
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-    from types import TracebackType
-
-    from ._backends import Backend
-    from ._files import BodyFile
-    from ._parts import Moved, Told
-    from .driver import StreamedUpload, Upload
-    from .pool import BufferPool, Lease
+from .pool import SLOT, BufferPool, Lease, SpillFile
 
 _WINDOW = 2 * SLOT
 """Bytes of a window: one half is read ahead while the other is sent."""

@@ -7,33 +7,27 @@ held while a user's source is pulled, and no memory while there is nothing to pu
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, cast
+from typing import Literal, Protocol, TypeVar, cast
 
+from ._backends import Backend
 from ._concurrency import in_thread, shielded, task_group
-from ._parts import SPILL_PIECE, MemoryParts, StreamParts, half_of, part_size
+from ._parts import SPILL_PIECE, Filled, MemoryParts, Parts, Ready, StreamParts, half_of, part_size
 from ._pipeline import CRC32C, Intake, compare, compare_stored, crc32c_of
+from ._sources import Source
 from ._streamed import StreamedParts
+from .driver import Capabilities, Upload, Uploading
 from .errors import (
     BucketNotFoundError,
     IntegrityError,
     NotSupportedError,
     TroveError,
 )
-from .events import Event
-from .models import DeleteOptions, MiB
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-
-    from ._backends import Backend
-    from ._parts import Filled, Parts, Ready
-    from ._sources import Source
-    from .driver import Capabilities, Upload, Uploading
-    from .events import Events
-    from .models import ObjectInfo, PutOptions
-    from .pool import BufferPool
+from .events import Event, Events
+from .models import DeleteOptions, MiB, ObjectInfo, PutOptions
+from .pool import BufferPool
 
 T = TypeVar("T")
 

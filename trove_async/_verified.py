@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import zlib
 from base64 import b64encode
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 from ._concurrency import in_thread
 from ._pipeline import CRC32C, Crc32c
+from .driver import DriverReader
 from .errors import IntegrityError
 from .models import KiB
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-
-    from .driver import DriverReader
 
 _INLINE_HASH: Final = 256 * KiB
 """Bytes that are hashed on the loop by one of the slow kinds: as long as a thread hop takes."""

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, overload
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal, overload
 
 from . import _names
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
-    from datetime import datetime
-
-    from ._deletion import Deletion
-    from ._listing import ObjectIterator, VersionIterator
-    from ._sources import BodySource
-    from ._upload import Progress
-    from .models import ByteRange, ObjectInfo, Prefix, RouteDecision
-    from .reader import OpeningReader
-    from .store import Trove
+from ._deletion import Deletion
+from ._listing import ObjectIterator, VersionIterator
+from ._sources import BodySource
+from ._upload import Progress
+from .models import ByteRange, ObjectInfo, Prefix, RouteDecision
+from .reader import OpeningReader
 
 
 class Bucket:
@@ -46,7 +42,7 @@ class Bucket:
 
     __slots__ = ("_store", "name")
 
-    def __init__(self, store: Trove, name: str) -> None:
+    def __init__(self, store: _store.Trove, name: str) -> None:
         _names.check_bucket(name)
         self._store = store
         self.name = name
@@ -343,3 +339,7 @@ def _name_of(bucket: str | Bucket | None, default: str) -> str:
     if bucket is None:
         return default
     return bucket.name if isinstance(bucket, Bucket) else bucket
+
+
+# Here, as the store imports this module: its annotation is looked up when it is asked for.
+from . import store as _store  # noqa: E402

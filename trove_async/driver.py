@@ -31,34 +31,31 @@ contract as tests: a driver is done when it passes.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
-from .errors import ConfigError
-from .models import MiB, TiB
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
-
-    from .errors import TroveError
-    from .events import Events
-    from .models import (
-        BucketInfo,
-        CopyOptions,
-        DeleteOptions,
-        DeleteResult,
-        GetOptions,
-        ListOptions,
-        ObjectInfo,
-        Page,
-        Part,
-        PresignOptions,
-        PutOptions,
-        Timeout,
-        VersionPage,
-    )
-    from .pool import BufferPool
+from .errors import ConfigError, TroveError
+from .events import Events
+from .models import (
+    BucketInfo,
+    CopyOptions,
+    DeleteOptions,
+    DeleteResult,
+    GetOptions,
+    ListOptions,
+    MiB,
+    ObjectInfo,
+    Page,
+    Part,
+    PresignOptions,
+    PutOptions,
+    TiB,
+    Timeout,
+    VersionPage,
+)
+from .pool import BufferPool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

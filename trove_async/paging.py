@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 from .errors import BackendError
-from .models import Page, Prefix, VersionPage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from .models import ListOptions, ObjectInfo, VersionInfo
+from .models import ListOptions, ObjectInfo, Page, Prefix, VersionInfo, VersionPage
 
 T = TypeVar("T")
 P = TypeVar("P", Page, VersionPage)

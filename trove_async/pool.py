@@ -18,18 +18,15 @@ import asyncio
 import mmap
 import os
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Self, cast
+from types import TracebackType
+from typing import BinaryIO, Self, cast
 
 from ._concurrency import Line, in_thread
+from ._views import BytesLike
 from .errors import ClosedError, ConfigError, PoolTimeoutError
 from .models import GiB, KiB, MiB
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from types import TracebackType
-
-    BytesLike = bytes | bytearray | memoryview
 
 SLOT = 1 * MiB
 """Bytes of a slot: receiving in smaller pieces costs up to five times the CPU, in larger ones as

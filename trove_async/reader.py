@@ -7,22 +7,17 @@ import errno
 import os
 import stat
 import warnings
-from contextlib import suppress
-from typing import TYPE_CHECKING, BinaryIO, Self
+from collections.abc import AsyncIterator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
+from typing import BinaryIO, Self
 
 from ._concurrency import OwnedTask, in_thread
+from ._upload import Progress
+from ._verified import Verified
+from .driver import DriverReader
 from .errors import BodyConsumedError, ClosedError
-from .models import MiB
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator
-    from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
-
-    from ._upload import Progress
-    from ._verified import Verified
-    from .driver import DriverReader
-    from .models import ObjectInfo
+from .models import MiB, ObjectInfo
 
 _CHUNK = 1 * MiB
 """Bytes of a chunk: pieces of 64 KiB cost five times the CPU, larger ones gain nothing."""

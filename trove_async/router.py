@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Literal, TypeAlias, overload
+from typing import Literal, TypeAlias, overload
 
 from ._globs import FirstMatch, Glob
 from .errors import BackendNotFoundError
 from .models import RouteDecision
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
-
-RouteFunction: TypeAlias = "Callable[[str, str], str | Awaitable[str | None] | None]"
+RouteFunction: TypeAlias = Callable[[str, str], str | Awaitable[str | None] | None]
 """Called with bucket and key; answers a backend's name, or ``""`` or None for "not mine"."""
 
 DEFAULT = "default"

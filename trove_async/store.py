@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any, Literal, Self, overload
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal, Self, overload
 
 from . import _checks, _names
+from ._backends import BackendInfo
+from ._buckets import CreateMissing
 from ._core import Core
+from ._deletion import Deletion
 from ._health import health
+from ._listing import ObjectIterator, VersionIterator
 from ._objects import Objects
-from ._sources import source_of
+from ._sources import BodySource, source_of
 from ._types import type_of
+from ._upload import Progress
 from .bucket import Bucket
+from .driver import AsyncDriver
 from .errors import ObjectNotFoundError, TroveError
+from .events import Events
 from .layers import driver_from_url
-from .models import ByteRange, Timeout
+from .models import BucketInfo, ByteRange, Health, ObjectInfo, Prefix, RouteDecision, Timeout
 from .pool import BufferPool
 from .reader import OpeningReader
 from .retry import RetryPolicy
-from .router import DEFAULT, Pinned, Router
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
-    from datetime import datetime
-    from types import TracebackType
-
-    from ._backends import BackendInfo
-    from ._buckets import CreateMissing
-    from ._deletion import Deletion
-    from ._listing import ObjectIterator, VersionIterator
-    from ._sources import BodySource
-    from ._upload import Progress
-    from .driver import AsyncDriver
-    from .events import Events
-    from .models import BucketInfo, Health, ObjectInfo, Prefix, RouteDecision
-    from .router import Route, RouteFunction
+from .router import DEFAULT, Pinned, Route, RouteFunction, Router
 
 
 class Trove:

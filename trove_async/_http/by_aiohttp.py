@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Sequence
+import ssl
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from socket import gaierror
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,7 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
+from trove_async.models import Timeout
 
 from .fields import field_text
 from .messages import MOST_INTERIM, early_success, no_http
@@ -29,12 +31,7 @@ from .seam import WINDOW, all_of, size_of
 from .unreachable import unreachable
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncGenerator, Mapping
-
     from aiohttp.abc import AbstractStreamWriter
-
-    from trove_async.models import Timeout
 
     from .seam import Answer, Origin, Streamed
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from trove_async.errors import TimedOutError, UnavailableError
-from trove_async.models import KiB
+from trove_async._secrets import Secret
+from trove_async.errors import TimedOutError, TroveError, UnavailableError
+from trove_async.models import KiB, Timeout
 
 from .messages import (
     CHUNKED,
@@ -28,12 +30,6 @@ from .messages import (
 from .seam import all_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from trove_async._secrets import Secret
-    from trove_async.errors import TroveError
-    from trove_async.models import Timeout
-
     from .seam import Origin, Streamed
 
 _WINDOW: Final = 72 * KiB

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from trove_async.errors import InvalidNameError, UnavailableError
@@ -10,8 +11,6 @@ from trove_async.errors import InvalidNameError, UnavailableError
 from .fields import field_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .seam import Origin
 
 CHUNKED: Final = -1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 from urllib.request import (  # type: ignore[attr-defined] # typeshed lacks the second
@@ -12,16 +14,12 @@ from urllib.request import (  # type: ignore[attr-defined] # typeshed lacks the 
 import yarl
 
 from trove_async.errors import ConfigError
+from trove_async.models import Timeout
 
 from .by_aiohttp import AiohttpTransport
 from .sockets import SocketTransport
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Mapping, Sequence
-
-    from trove_async.models import Timeout
-
     from .seam import Answer, Origin, Streamed, Transport
 
 _SCHEMES: Final = frozenset({"http", "https"})

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, Self, TypeAlias
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, NamedTuple, Protocol, Self, TypeAlias
 
 from trove_async.errors import BackendError, ClosedError, IntegrityError, UnavailableError
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from types import TracebackType
-
-    from trove_async.models import GetOptions, ObjectInfo
-
+from trove_async.models import GetOptions, ObjectInfo
 
 _OF_NOTHING: Final = "AAAAAA=="
 """The CRC-32C of no bytes, in base64."""

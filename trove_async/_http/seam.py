@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import yarl
 
 from trove_async.errors import ConfigError, IntegrityError, TimedOutError
 from trove_async.models import KiB
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-    from contextlib import AbstractAsyncContextManager
 
 WINDOW: Final = 256 * KiB
 """Bytes that are received, or handed to a socket, at a time: an answer's body holds twice as much."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
 from trove_async._concurrency import OwnedTask
 from trove_async._secrets import Secret
 from trove_async.errors import UnavailableError
+from trove_async.models import Timeout
 
 from .connection import IDLE, Connection
 from .messages import request_head
@@ -18,10 +19,6 @@ from .seam import size_of
 from .unreachable import unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from trove_async.models import Timeout
-
     from .connection import SocketAnswer
     from .seam import Origin, Streamed
 

@@ -5,12 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from typing import TYPE_CHECKING
 
-from trove_async.errors import ConfigError, TimedOutError, UnavailableError
-
-if TYPE_CHECKING:
-    from trove_async.errors import TroveError
+from trove_async.errors import ConfigError, TimedOutError, TroveError, UnavailableError
 
 
 def unreachable(error: BaseException, address: str) -> TroveError:

@@ -44,9 +44,11 @@ claim is refused rather than chosen among.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -55,10 +57,6 @@ from trove_async.driver import AsyncDriver
 from trove_async.errors import ConfigError, TroveError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
-    from importlib.metadata import EntryPoint
-    from types import ModuleType
-
     from trove_async.drivers.gcs import GCSDriver
     from trove_async.drivers.local import LocalDriver
     from trove_async.drivers.memory import MemoryDriver

@@ -6,14 +6,17 @@ import asyncio
 import secrets
 from base64 import b64encode
 from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import count
-from typing import TYPE_CHECKING, NamedTuple, Self
+from types import TracebackType
+from typing import NamedTuple, Self
 
 from crc32c import crc32c
 
-from trove_async.driver import Capabilities
+from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import (
     BucketExistsError,
     BucketNotEmptyError,
@@ -25,24 +28,20 @@ from trove_async.errors import (
     ObjectNotFoundError,
     PreconditionFailedError,
 )
-from trove_async.models import BucketInfo, DeleteResult, KiB, ObjectInfo
+from trove_async.models import (
+    BucketInfo,
+    CopyOptions,
+    DeleteOptions,
+    DeleteResult,
+    GetOptions,
+    KiB,
+    ListOptions,
+    ObjectInfo,
+    Page,
+    Part,
+    PutOptions,
+)
 from trove_async.paging import paginate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
-
-    from trove_async.driver import DriverContext, DriverReader, Upload
-    from trove_async.models import (
-        CopyOptions,
-        DeleteOptions,
-        GetOptions,
-        ListOptions,
-        Page,
-        Part,
-        PutOptions,
-    )
 
 _LONG = 256 * KiB
 """Bytes from which copying lets the loop's other tasks go first: nothing here ever waits, so a

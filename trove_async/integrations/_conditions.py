@@ -7,16 +7,14 @@ driver's opaque etag by `entity_tag`, and requests are compared with that, never
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 from urllib.parse import quote
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from trove_async import ObjectInfo
+from trove_async import ObjectInfo
 
 Header: TypeAlias = "Callable[[str], str | None]"
 """Returns a request's header by its lower-case name: its lines joined by commas, None: no line."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import binascii
 import hashlib
 from base64 import b64decode
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from ._conditions import Header
+from ._conditions import Header
 
 
 class _Hash(Protocol):

@@ -11,14 +11,12 @@ import mimetypes
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+from trove_async import ObjectInfo
 
 from ._conditions import entity_tag, http_date
 from ._parameters import file_name, parse_media_type
-
-if TYPE_CHECKING:
-    from trove_async import ObjectInfo
 
 OCTETS = "application/octet-stream"
 

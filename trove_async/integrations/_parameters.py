@@ -6,11 +6,8 @@ Uploaders control these values, so the patterns never backtrack: each repeat is 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 # RFC 9110, section 5.6.2 (token), 5.6.4 (quoted-string), 5.6.6 (parameters, which may be empty)
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # noqa: S105 - a token of the grammar

@@ -9,17 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from trove_async import errors
+from trove_async import TroveError, errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from trove_async import TroveError
-
     from ._serving import Stream
 
 _logger = logging.getLogger("trove_async.integrations")

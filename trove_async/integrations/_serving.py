@@ -13,31 +13,27 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from trove_async import (
     ByteRange,
     NotSupportedError,
+    ObjectInfo,
+    ObjectReader,
     PreconditionFailedError,
     RangeError,
+    Trove,
     UnavailableError,
 )
 
-from ._byteranges import ByterangesFrame, RangeSet, content_range
-from ._conditions import READING, Conditions, Verdict
+from ._byteranges import ByterangesFrame, RangeSet, Span, content_range
+from ._conditions import READING, Conditions, Header, Verdict
+from ._headers import Presentation
 from ._pace import SMALL, Pace
 from ._problems import PROBLEMS, Answer, problem
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
-
-    from trove_async import ObjectInfo, ObjectReader, Trove
-
-    from ._byteranges import Span
-    from ._conditions import Header
-    from ._headers import Presentation
 
 Redirect: TypeAlias = Literal["never", "presign"]
 

@@ -10,27 +10,21 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypedDict
+from typing import TypedDict
 from urllib.parse import quote
 
-from trove_async import NotFoundError, NotSupportedError, PreconditionFailedError
+from trove_async import NotFoundError, NotSupportedError, ObjectInfo, PreconditionFailedError, Trove
 from trove_async._concurrency import in_thread
 from trove_async.errors import ObjectExistsError
 
-from ._conditions import Conditions, Verdict, entity_tag
+from ._conditions import Conditions, Header, Verdict, entity_tag
 from ._digests import DigestError, Digests
 from ._forms import FormError, FormFile
 from ._headers import accepted_type, essence
 from ._problems import PROBLEMS, Answer, problem
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
-
-    from trove_async import ObjectInfo, Trove
-
-    from ._conditions import Header
 
 _logger = logging.getLogger("trove_async.integrations")
 

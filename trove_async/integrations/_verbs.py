@@ -6,20 +6,16 @@ functions are that one's methods.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar, Unpack
+from typing import Generic, TypeVar, Unpack
+
+from trove_async import Trove
 
 from ._headers import Presentation
-from ._serving import serve
+from ._problems import Answer
+from ._serving import Redirect, serve
 from ._taking import MIN_RATE, Limits, PutFields, Sent, Taken, take
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from trove_async import Trove
-
-    from ._problems import Answer
-    from ._serving import Redirect
 
 RequestT = TypeVar("RequestT")
 ObjectResponseT = TypeVar("ObjectResponseT")

@@ -23,7 +23,6 @@ app's ``client_max_size`` has no part in uploads.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 try:
     from aiohttp import ClientPayloadError, compression_utils, web
@@ -33,22 +32,18 @@ except ModuleNotFoundError as error:
         f"{__name__} needs its extra: pip install 'trove-async[aiohttp]'", name=error.name
     ) from error
 
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+
+from aiohttp.abc import AbstractStreamWriter
+
 from trove_async import Trove, TroveError
 from trove_async._concurrency import shielded, task_group
 
 from ._life import names_of, open_store
-from ._problems import problem_of
+from ._problems import Answer, problem_of
+from ._serving import Stream
 from ._taking import Disconnected, Sent, Taken
 from ._verbs import Verbs
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-
-    from aiohttp.abc import AbstractStreamWriter
-    from aiohttp.typedefs import Handler
-
-    from ._problems import Answer
-    from ._serving import Stream
 
 _DECODED = frozenset(
     {"gzip", "deflate", "br"} | ({"zstd"} if hasattr(compression_utils, "HAS_ZSTD") else set())
@@ -167,7 +162,9 @@ def error_response(error: TroveError) -> web.StreamResponse:
 
 
 @web.middleware
-async def error_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def error_middleware(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
     """Answer requests that a store's error ends: ``web.Application(middlewares=[…])``."""
     try:
         return await handler(request)

@@ -26,7 +26,6 @@ trove.pool.spilled            By         parts that wait on disk
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 try:
     from opentelemetry import context, metrics, trace
@@ -37,17 +36,14 @@ except ModuleNotFoundError as error:
         f"{__name__} needs its extra: pip install 'trove-async[otel]'", name=error.name
     ) from error
 
-from trove_async import __version__
+from collections.abc import Callable, Iterable, Mapping
+from contextvars import Token
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-    from contextvars import Token
+from opentelemetry.context import Context
+from opentelemetry.metrics import Meter, MeterProvider
+from opentelemetry.trace import Span, Tracer, TracerProvider
 
-    from opentelemetry.context import Context
-    from opentelemetry.metrics import Meter, MeterProvider
-    from opentelemetry.trace import Span, Tracer, TracerProvider
-
-    from trove_async import BufferPool, Event, Trove
+from trove_async import BufferPool, Event, Trove, __version__
 
 _POOL = [
     ("limit", "By", "What a store's transfers may hold of memory", "max_bytes"),

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, cast
+from typing import cast
 from urllib.parse import quote
 
 try:
@@ -34,23 +34,20 @@ except ModuleNotFoundError as error:
         f"{__name__} needs its extra: pip install 'trove-async[fastapi]'", name=error.name
     ) from error
 
-from trove_async import Trove, TroveError  # noqa: TC001 - annotations resolve at run time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
+
+from trove_async import Trove, TroveError
 from trove_async._concurrency import shielded, task_group
 
 from ._life import names_of, open_store
-from ._problems import problem_of
+from ._problems import Answer, problem_of
 from ._taking import Disconnected, Sent, Taken
 from ._verbs import Verbs
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-    from contextlib import AbstractAsyncContextManager
-
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.types import Message, Receive, Scope, Send
-
-    from ._problems import Answer
 
 _STATE = "trove"
 

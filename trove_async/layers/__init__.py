@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from trove_async.driver import AsyncDriver
 from trove_async.drivers import address_from_url
 
 from .mapped import Mapped
-
-if TYPE_CHECKING:
-    from trove_async.driver import AsyncDriver
 
 __all__ = ["Mapped"]
 

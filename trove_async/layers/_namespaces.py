@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from trove_async._names import MAX_BUCKET_BYTES, MAX_KEY_BYTES, check_bucket, check_key
+from trove_async.driver import AsyncDriver, Capabilities
 from trove_async.errors import (
     BucketExistsError,
     BucketNotEmptyError,
@@ -16,14 +18,15 @@ from trove_async.errors import (
     ObjectExistsError,
     ObjectNotFoundError,
 )
-from trove_async.models import BucketInfo, DeleteOptions, ListOptions, Prefix, PutOptions
+from trove_async.models import (
+    BucketInfo,
+    DeleteOptions,
+    ListOptions,
+    ObjectInfo,
+    Prefix,
+    PutOptions,
+)
 from trove_async.paging import TokenCycle
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from trove_async.driver import AsyncDriver, Capabilities
-    from trove_async.models import ObjectInfo
 
 _MARKERS = ".trove"
 """The folder of the markers that do not fit their own."""

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from types import TracebackType
+from typing import cast
 
-from trove_async.driver import ReadsInto
+from trove_async.driver import (
+    AsyncDriver,
+    BulkDeleting,
+    Capabilities,
+    Copying,
+    DriverContext,
+    DriverReader,
+    PartSource,
+    Presigning,
+    ReadsInto,
+    StreamedUpload,
+    Upload,
+    Uploading,
+    Versioned,
+)
 from trove_async.errors import (
     BucketNotFoundError,
     ClosedError,
@@ -15,42 +36,24 @@ from trove_async.errors import (
     ObjectNotFoundError,
     TroveError,
 )
-from trove_async.models import Page, Prefix, VersionPage
+from trove_async.models import (
+    BucketInfo,
+    CopyOptions,
+    DeleteOptions,
+    DeleteResult,
+    GetOptions,
+    ListOptions,
+    ObjectInfo,
+    Page,
+    Part,
+    Prefix,
+    PresignOptions,
+    PutOptions,
+    VersionInfo,
+    VersionPage,
+)
 
 from ._namespaces import Folders, Namespace, Renamed
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager, AbstractContextManager
-    from types import TracebackType
-
-    from trove_async.driver import (
-        AsyncDriver,
-        BulkDeleting,
-        Capabilities,
-        Copying,
-        DriverContext,
-        DriverReader,
-        PartSource,
-        Presigning,
-        StreamedUpload,
-        Upload,
-        Uploading,
-        Versioned,
-    )
-    from trove_async.models import (
-        BucketInfo,
-        CopyOptions,
-        DeleteOptions,
-        DeleteResult,
-        GetOptions,
-        ListOptions,
-        ObjectInfo,
-        Part,
-        PresignOptions,
-        PutOptions,
-        VersionInfo,
-    )
 
 
 class Mapped:

@@ -8,16 +8,14 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from uuid import uuid4
 
 from trove_async.testing._processes import clear, free_ports, start_process
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 START_SECONDS: Final = 180.0
 """How long the gateway may take to respond; half a minute is usual, to make its pools."""

@@ -5,13 +5,32 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from base64 import b64encode
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Sequence,
+)
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from crc32c import crc32c
 
 from trove_async._concurrency import OwnedTask
-from trove_async.driver import DriverContext
+from trove_async.driver import (
+    AsyncDriver,
+    BulkDeleting,
+    Capabilities,
+    Copying,
+    DriverContext,
+    DriverReader,
+    StreamedUpload,
+    Upload,
+    Uploading,
+    Versioned,
+)
 from trove_async.errors import ClosedError
 from trove_async.events import Events
 from trove_async.models import (
@@ -21,33 +40,12 @@ from trove_async.models import (
     MiB,
     ObjectInfo,
     Part,
+    Prefix,
     PutOptions,
     Timeout,
+    VersionInfo,
 )
 from trove_async.pool import BufferPool
-
-if TYPE_CHECKING:
-    from collections.abc import (
-        AsyncGenerator,
-        AsyncIterator,
-        Awaitable,
-        Callable,
-        Coroutine,
-        Sequence,
-    )
-
-    from trove_async.driver import (
-        AsyncDriver,
-        BulkDeleting,
-        Capabilities,
-        Copying,
-        DriverReader,
-        StreamedUpload,
-        Upload,
-        Uploading,
-        Versioned,
-    )
-    from trove_async.models import Prefix, VersionInfo
 
 T = TypeVar("T")
 

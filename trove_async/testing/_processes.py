@@ -6,12 +6,9 @@ import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 SOCKETS = Path("/tmp")  # noqa: S108 - where SeaweedFS makes them, whatever TMPDIR says
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from trove_async.errors import UnavailableError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Operation = Literal[
     "open",

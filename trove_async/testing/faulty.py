@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Self, cast
+from types import TracebackType
+from typing import Self, cast
 
 from trove_async._concurrency import shielded
-from trove_async.driver import ReadsInto
+from trove_async.driver import (
+    AsyncDriver,
+    BulkDeleting,
+    Capabilities,
+    Copying,
+    DriverContext,
+    DriverReader,
+    PartSource,
+    Presigning,
+    ReadsInto,
+    StreamedUpload,
+    Upload,
+    Uploading,
+    Versioned,
+)
 from trove_async.errors import UnavailableError
-from trove_async.models import ObjectInfo
+from trove_async.models import (
+    BucketInfo,
+    CopyOptions,
+    DeleteOptions,
+    DeleteResult,
+    GetOptions,
+    ListOptions,
+    ObjectInfo,
+    Page,
+    Part,
+    PresignOptions,
+    PutOptions,
+    VersionPage,
+)
 from trove_async.testing._claims import (
     check_copy,
     check_delete,
@@ -19,39 +49,6 @@ from trove_async.testing._claims import (
     check_upload,
 )
 from trove_async.testing.faults import Call, Faults
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
-    from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
-
-    from trove_async.driver import (
-        AsyncDriver,
-        BulkDeleting,
-        Capabilities,
-        Copying,
-        DriverContext,
-        DriverReader,
-        PartSource,
-        Presigning,
-        StreamedUpload,
-        Upload,
-        Uploading,
-        Versioned,
-    )
-    from trove_async.models import (
-        BucketInfo,
-        CopyOptions,
-        DeleteOptions,
-        DeleteResult,
-        GetOptions,
-        ListOptions,
-        Page,
-        Part,
-        PresignOptions,
-        PutOptions,
-        VersionPage,
-    )
 
 
 class Faulty(Faults):

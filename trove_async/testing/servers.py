@@ -20,23 +20,20 @@ from __future__ import annotations
 
 import http.client
 import shutil
+import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trove_async.testing._ceph import start_ceph
 from trove_async.testing._processes import clear, free_ports, start_process
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 START_SECONDS = 15.0
 """How long a server may take to answer; about a second is usual."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from trove_async._concurrency import for_each
+from trove_async._services import KnownBuckets
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,
@@ -25,13 +27,8 @@ from ._failures import refused
 from ._names import is_dots, object_path
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from trove_async._services import KnownBuckets
-
     from ._client import Client
-
-    Delete = Callable[[str, str, DeleteOptions], Awaitable[None]]
+Delete = Callable[[str, str, DeleteOptions], Awaitable[None]]
 
 MOST: Final = 100
 """Calls of one batch. JSON API, "Batch requests"."""

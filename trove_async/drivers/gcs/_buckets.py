@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from trove_async.errors import (
     NotFoundError,
     PreconditionFailedError,
 )
+from trove_async.models import BucketInfo
 from trove_async.paging import TokenCycle
 
 from ._client import JSON
@@ -21,10 +23,6 @@ from ._names import bucket_path, check_bucket, encode_query
 from ._resources import bucket_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from trove_async.models import BucketInfo
-
     from ._client import Client
 
 _ALL = "/storage/v1/b"

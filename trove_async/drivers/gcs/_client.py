@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from trove_async._concurrency import in_thread
-from trove_async._secrets import Headers
+from trove_async._http import Answer, Origin, Transport
+from trove_async._secrets import Headers, Redactor
 from trove_async.errors import IntegrityError, UnauthenticatedError, UnavailableError
 from trove_async.models import KiB, MiB
 
 from ._failures import refused
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
-    from trove_async._http import Answer, Origin, Transport
-    from trove_async._secrets import Redactor
-
     from ._credentials import AccessToken, Credentials
     from ._failures import Refused
 

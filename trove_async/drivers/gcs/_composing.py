@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -20,20 +21,16 @@ from trove_async.errors import (
     PreconditionFailedError,
     TroveError,
 )
+from trove_async.models import ObjectInfo, PutOptions
 
 from ._client import JSON
 from ._names import encode_query, object_path
 from ._resources import FIELDS, generation_of, info_of, precondition, resource_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-
-    from trove_async.models import ObjectInfo, PutOptions
-
     from ._client import Client
     from ._defaults import Defaults
-
-    Head = Callable[[str, str], Awaitable[ObjectInfo]]
+Head = Callable[[str, str], Awaitable[ObjectInfo]]
 
 MOST: Final = 32
 """Sources of one object. Cloud Storage documentation, "Composite objects"; JSON API, "Objects:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from trove_async._services import conditioned
+from trove_async._services import KnownBuckets, conditioned
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,
@@ -14,7 +15,7 @@ from trove_async.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
-from trove_async.models import ObjectInfo
+from trove_async.models import CopyOptions, ObjectInfo
 
 from ._client import JSON
 from ._doubts import replaced_meanwhile
@@ -22,16 +23,10 @@ from ._names import encode_query, object_path
 from ._resources import FIELDS, generation_of, info_of, precondition, resource_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from trove_async._services import KnownBuckets
-    from trove_async.models import CopyOptions
-
     from ._client import Client, Document
     from ._defaults import Defaults
     from ._doubts import Doubts
-
-    Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
+Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
 
 _REMEMBERED: Final = 1024
 """Copies under way whose tokens are kept, so that another try goes on where the one before broke."""

@@ -14,7 +14,7 @@ import json
 import os
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from io import StringIO
@@ -25,6 +25,7 @@ import aiohttp
 import yarl
 
 from trove_async._concurrency import in_thread
+from trove_async._http import Origin
 from trove_async._secrets import Redactor, Secret, disarmed
 from trove_async.errors import (
     ConfigError,
@@ -34,11 +35,7 @@ from trove_async.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
-
     from gcloud.aio.auth import Token
-
-    from trove_async._http import Origin
 
 T = TypeVar("T")
 

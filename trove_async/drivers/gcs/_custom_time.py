@@ -7,6 +7,7 @@ set to an earlier time; writing the object anew begins afresh. Copies are given 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,8 +23,6 @@ from ._names import encode_query
 from ._resources import moment, number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ._client import Client
 
 _FACTS: Final = "generation,metageneration,customTime"

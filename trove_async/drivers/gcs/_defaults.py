@@ -7,17 +7,13 @@ rewrite.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from trove_async.errors import ConfigError
+from trove_async.models import PutOptions
 
 from ._names import encode_query
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from trove_async.models import PutOptions
 
 _PRINTABLE = re.compile(r"[!-~]{1,1024}").fullmatch
 

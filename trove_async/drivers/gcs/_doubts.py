@@ -11,11 +11,13 @@ another. And a try that is still on its way when the next one is sent has no con
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from trove_async._http import http_date
+from trove_async._http import Answer, http_date
+from trove_async._services import KnownBuckets
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,
@@ -25,18 +27,12 @@ from trove_async.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
-from trove_async.models import is_earlier
+from trove_async.models import DeleteOptions, ObjectInfo, PutOptions, is_earlier
 
 from ._names import encode_query, object_path
 from ._resources import FIELDS, generation_of, info_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
-
-    from trove_async._http import Answer
-    from trove_async._services import KnownBuckets
-    from trove_async.models import DeleteOptions, ObjectInfo, PutOptions
-
     from ._client import Client
 
 T = TypeVar("T")

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 from xml.sax.saxutils import unescape
 
 from trove_async._http import retry_after
@@ -31,9 +32,6 @@ from trove_async.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class ConflictError(BackendError):

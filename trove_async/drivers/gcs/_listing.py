@@ -13,15 +13,13 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from trove_async.errors import UnavailableError
-from trove_async.models import Page, Prefix
+from trove_async.models import Entry, ListOptions, Page, Prefix
 from trove_async.paging import TokenCycle, after_prefix
 
 from ._names import bucket_path, encode_query
 from ._resources import FIELDS, info_of
 
 if TYPE_CHECKING:
-    from trove_async.models import Entry, ListOptions
-
     from ._client import Client, Document
 
 MOST: Final = 1000

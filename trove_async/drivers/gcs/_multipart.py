@@ -7,13 +7,11 @@ multipart upload").
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
 from trove_async.errors import InvalidNameError
 from trove_async.models import KiB
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _JOINED: Final = 64 * KiB
 """Bytes up to which one piece is made of all: cheaper than two more calls of the socket."""

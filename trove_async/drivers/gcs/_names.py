@@ -7,13 +7,11 @@ only it tells an object's metadata together with its body.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final
 from urllib.parse import quote
 
 from trove_async.errors import InvalidNameError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]").fullmatch
 """What a bucket may be called. Cloud Storage documentation, "About Cloud Storage buckets"."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from trove_async._http import Opened, range_header
+from trove_async._http import Answer, Opened, range_header
+from trove_async._services import KnownBuckets
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,
@@ -14,21 +16,15 @@ from trove_async.errors import (
     RangeError,
     UnavailableError,
 )
+from trove_async.models import GetOptions, ObjectInfo
 
 from ._doubts import found
 from ._names import encode_query, media_path, object_path
 from ._resources import info_from, is_generation, part_in
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from trove_async._http import Answer
-    from trove_async._services import KnownBuckets
-    from trove_async.models import GetOptions, ObjectInfo
-
     from ._client import Client
-
-    Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
+Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
 
 
 class Bodies:

@@ -11,17 +11,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import Any, Final, TypeGuard
 
 from trove_async._http import content_range, http_date
 from trove_async.errors import PreconditionFailedError, UnavailableError
-from trove_async.models import BucketInfo, ObjectInfo
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from trove_async.models import PutOptions
+from trove_async.models import BucketInfo, ObjectInfo, PutOptions
 
 WRITE_ID: Final = "trove-write-id"
 EXACT: Final = "trove-exact"

@@ -7,13 +7,11 @@ of 308 tells by its Range what the service has kept, which may be less than it w
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from trove_async.errors import UnavailableError
 from trove_async.models import KiB
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 QUANTUM: Final = 256 * KiB
 """Bytes that all chunks but the last are a multiple of."""

@@ -8,15 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from trove_async.models import NOTHING_FIXED
+from trove_async._http import Origin
+from trove_async.models import NOTHING_FIXED, PresignOptions
 
 from ._names import encode, media_path
-
-if TYPE_CHECKING:
-    from trove_async._http import Origin
-    from trove_async.models import PresignOptions
 
 ALGORITHM: Final = "GOOG4-RSA-SHA256"
 MOST_SECONDS: Final = 7 * 24 * 3600

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from crc32c import crc32c
 
 from trove_async._concurrency import finished, in_thread
+from trove_async._http import Answer
 from trove_async._services import conditioned, made
 from trove_async.errors import (
     BackendError,
@@ -20,7 +23,7 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-from trove_async.models import MiB
+from trove_async.models import MiB, ObjectInfo, Part, PutOptions
 
 from ._client import JSON, RESUME_INCOMPLETE
 from ._names import encode_query, upload_path
@@ -28,12 +31,6 @@ from ._resources import DEFAULT_TYPE, FIELDS, info_of, precondition, resource_of
 from ._session import QUANTUM, UNKNOWN_RANGE, chunk_range, cut, held_back, kept
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from types import TracebackType
-
-    from trove_async._http import Answer
-    from trove_async.models import ObjectInfo, Part, PutOptions
-
     from ._client import Client, Document
     from ._defaults import Defaults
 

@@ -7,10 +7,11 @@ first; the contract wants the newest first. So a page here ends where a key does
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from trove_async.errors import UnavailableError
-from trove_async.models import VersionInfo, VersionPage
+from trove_async.models import ListOptions, VersionInfo, VersionPage
 from trove_async.paging import TokenCycle, whole_keys
 
 from ._listing import FROM, MOST, start_of
@@ -18,10 +19,6 @@ from ._names import bucket_path, encode_query
 from ._resources import moment, number, stored_size, text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from trove_async.models import ListOptions
-
     from ._client import Client, Document
 
 _FIELDS: Final = "items(name,generation,size,crc32c,updated,storageClass,timeDeleted),nextPageToken"

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import ssl
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
-from trove_async._http import Origin, Reader, check_proxy, transport_over
+from trove_async._http import Origin, Reader, Transport, check_proxy, transport_over
 from trove_async._secrets import Redactor, Secret
 from trove_async._services import KnownBuckets, conditioned
-from trove_async.driver import Capabilities
+from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import (
     BucketNotFoundError,
     ClosedError,
@@ -22,7 +25,22 @@ from trove_async.errors import (
     PreconditionFailedError,
     TroveError,
 )
-from trove_async.models import NOTHING_FIXED, KiB, ObjectInfo, PutOptions, TiB
+from trove_async.models import (
+    NOTHING_FIXED,
+    BucketInfo,
+    CopyOptions,
+    DeleteOptions,
+    DeleteResult,
+    GetOptions,
+    KiB,
+    ListOptions,
+    ObjectInfo,
+    Page,
+    PresignOptions,
+    PutOptions,
+    TiB,
+    VersionPage,
+)
 
 from ._batch import MOST as BATCH
 from ._batch import Deleter
@@ -43,26 +61,6 @@ from ._session import QUANTUM
 from ._signing import MOST_SECONDS, unsigned
 from ._uploads import ResumableUpload
 from ._versions import version_page
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Collection, Hashable, Sequence
-    from contextlib import AbstractAsyncContextManager
-    from datetime import datetime
-
-    from trove_async._http import Transport
-    from trove_async.driver import DriverContext, DriverReader, Upload
-    from trove_async.models import (
-        BucketInfo,
-        CopyOptions,
-        DeleteOptions,
-        DeleteResult,
-        GetOptions,
-        ListOptions,
-        Page,
-        PresignOptions,
-        VersionPage,
-    )
 
 GOOGLE: Final = "https://storage.googleapis.com"
 _GOOGLES: Final = ".googleapis.com"

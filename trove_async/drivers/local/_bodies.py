@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+from concurrent.futures import Future
 from io import FileIO
 from typing import TYPE_CHECKING, Final
 
 from aiofiles.threadpool import wrap
 
 from trove_async.errors import ClosedError, PreconditionFailedError, UnavailableError
-from trove_async.pool import SLOT
+from trove_async.models import GetOptions, ObjectInfo
+from trove_async.pool import SLOT, BufferPool, Lease
 
 from ._failures import failure
 from ._objects import find, find_nowait
@@ -19,11 +21,6 @@ from ._record import describe, etag
 from ._threads import Lane
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from trove_async.models import GetOptions, ObjectInfo
-    from trove_async.pool import BufferPool, Lease
-
     from ._layout import Spot
     from ._objects import Found
     from ._root import Root

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from crc32c import crc32c
 
 from trove_async.errors import IntegrityError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 
 def checksum(views: Sequence[memoryview]) -> int:

@@ -10,14 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trove_async.errors import ObjectChangedError, PreconditionFailedError
+from trove_async.models import CopyOptions, ObjectInfo
 
 from ._objects import find
 from ._placing import publish
 from ._record import Record, etag
 
 if TYPE_CHECKING:
-    from trove_async.models import CopyOptions, ObjectInfo
-
     from ._layout import Spot
     from ._objects import Found
     from ._root import Root

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from trove_async.errors import (
     BackendError,
@@ -16,9 +17,6 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FAILURES: Final[dict[int, tuple[type[TroveError], str]]] = {
     errno.ENOSPC: (StorageFullError, "no space is left: free some, or move the root"),

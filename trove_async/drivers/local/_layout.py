@@ -11,12 +11,10 @@ a fixed size sort as the keys do.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import Final
 
 from trove_async.errors import InvalidNameError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 AREA: Final = ".trove"
 """The driver's own directory in the root. No key's path leads into one, of whichever root."""

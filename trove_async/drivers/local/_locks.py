@@ -16,13 +16,12 @@ import struct
 import time
 import zlib
 from functools import lru_cache
+from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from trove_async.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from ._threads import Stop
 
 NAME: Final = "locks"

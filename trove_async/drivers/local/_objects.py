@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trove_async.errors import ObjectNotFoundError
+from trove_async.models import ObjectInfo, PutOptions
 
 from ._beneath import ABSENT, READ
 from ._checksums import check, checksum, in_base64
@@ -15,10 +17,6 @@ from ._placing import Ground, check_conditions, prune, publish, sync_removal, un
 from ._record import FOREIGN, Record, decode, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from trove_async.models import ObjectInfo, PutOptions
-
     from ._layout import Spot
     from ._root import Root
     from ._threads import Stop

@@ -19,14 +19,13 @@ from trove_async.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
+from trove_async.models import ObjectInfo, PutOptions
 
 from ._beneath import ABSENT, DIRECTORY, READ
 from ._layout import OVERFLOW
 from ._record import describe, etag
 
 if TYPE_CHECKING:
-    from trove_async.models import ObjectInfo, PutOptions
-
     from ._layout import Spot
     from ._record import Record
     from ._root import Root

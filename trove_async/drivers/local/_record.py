@@ -9,20 +9,17 @@ of the file: what another tool has changed is served as it is now, without metad
 from __future__ import annotations
 
 import json
+import os
 import struct
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from trove_async.models import ObjectInfo
+from trove_async.models import ObjectInfo, PutOptions
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Mapping
-
-    from trove_async.models import PutOptions
-
     from ._layout import Spot
 
 _VERSION = 1

@@ -14,13 +14,12 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from ._beneath import DIRECTORY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ._record import Record
     from ._sidecars import Sidecars
     from ._threads import Stop

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from trove_async._crc32c import combined
 from trove_async.errors import BackendError, ClosedError, IntegrityError, StreamError
+from trove_async.models import ObjectInfo, Part, PutOptions
 
 from ._checksums import check, checksum, in_base64
 from ._failures import translated
@@ -14,11 +17,6 @@ from ._record import Record
 from ._threads import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from types import TracebackType
-
-    from trove_async.models import ObjectInfo, Part, PutOptions
-
     from ._layout import Spot
     from ._root import Root
     from ._staging import Staged

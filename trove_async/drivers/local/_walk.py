@@ -13,9 +13,10 @@ import threading
 import time
 from bisect import bisect_left
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
-from trove_async.models import ObjectInfo, Page
+from trove_async.models import ListOptions, ObjectInfo, Page
 from trove_async.paging import first_key, paginate
 
 from ._beneath import ABSENT, DIRECTORY
@@ -24,10 +25,6 @@ from ._layout import AREA, MAX_KEY, MAX_NAME, OVERFLOW, PIECE, SUFFIX, escape, i
 from ._record import etag_of, written
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from trove_async.models import ListOptions
-
     from ._layout import Layout
     from ._root import Root
     from ._threads import Stop

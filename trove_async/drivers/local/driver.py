@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
-from trove_async.driver import Capabilities
+from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import ClosedError, ConfigError, NotSupportedError, TroveError
-from trove_async.models import DeleteResult, TiB
+from trove_async.models import (
+    BucketInfo,
+    CopyOptions,
+    DeleteOptions,
+    DeleteResult,
+    GetOptions,
+    ListOptions,
+    ObjectInfo,
+    Page,
+    PutOptions,
+    TiB,
+)
+from trove_async.pool import BufferPool
 
 from . import _buckets, _objects
 from ._bodies import WHOLE, HeldBody, OpenBody, open_body, open_body_nowait
@@ -22,23 +37,6 @@ from ._uploads import FileUpload
 from ._walk import Walks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
-    from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
-
-    from trove_async.driver import DriverContext, DriverReader, Upload
-    from trove_async.models import (
-        BucketInfo,
-        CopyOptions,
-        DeleteOptions,
-        GetOptions,
-        ListOptions,
-        ObjectInfo,
-        Page,
-        PutOptions,
-    )
-    from trove_async.pool import BufferPool
-
     from ._layout import Spot
     from ._objects import Found
 

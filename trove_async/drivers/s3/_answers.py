@@ -8,6 +8,7 @@ here raise `AnsweredError` for it.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -31,8 +32,6 @@ from ._xml import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
     from ._xml import Element
 
 NAMESPACE: Final = "http://s3.amazonaws.com/doc/2006-03-01/"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,9 @@ from trove_async.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
+from trove_async.models import BucketInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from trove_async.models import BucketInfo
-
     from ._plane import Plane
 
 

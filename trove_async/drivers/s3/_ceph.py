@@ -10,19 +10,15 @@ Seen on version 16.2.15, and harmless where a later version behaves as Amazon S3
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from trove_async.models import Page, Prefix
+from trove_async.models import ListOptions, Page, Prefix
 from trove_async.paging import common_prefix
 
 from ._headers import META, exactly
 from ._keys import bare_etag
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from trove_async.models import ListOptions
 
 _SOURCE: Final = "x-amz-copy-source-if-match"
 _SOURCE_TOO: Final = "x-amz-copy-if-match"

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from trove_async._concurrency import in_thread
-from trove_async._http import WINDOW, http_date
+from trove_async._http import WINDOW, Answer, Origin, Transport, http_date
+from trove_async._secrets import Secret
+from trove_async.driver import PartSource
 from trove_async.errors import (
     IntegrityError,
     InvalidNameError,
     TroveError,
     UnavailableError,
 )
-from trove_async.models import KiB
+from trove_async.models import KiB, PresignOptions
 
 from ._answers import parse_error
 from ._failures import failure
@@ -31,13 +33,6 @@ from ._signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from trove_async._http import Answer, Origin, Transport
-    from trove_async._secrets import Secret
-    from trove_async.driver import PartSource
-    from trove_async.models import PresignOptions
-
     from ._session import Endpoint, Session
     from ._signing import Credentials
 

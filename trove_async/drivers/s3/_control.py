@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from trove_async.errors import ClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from ._sdk_client import SdkClient
 
 

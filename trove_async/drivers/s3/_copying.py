@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from trove_async._concurrency import CLEANUP_SECONDS, concluded, for_each
@@ -15,16 +16,12 @@ from trove_async.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
-from trove_async.models import GiB, MiB
+from trove_async.models import CopyOptions, GiB, MiB, ObjectInfo
 
 from ._plane import UntoldError, settled
 from ._uploads import PartedUpload, patiently
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from trove_async.models import CopyOptions, ObjectInfo
-
     from ._plane import Plane
 
 MAX_COPY: Final = 5 * GiB

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import md5
 from ipaddress import ip_address
@@ -16,12 +17,9 @@ from typing import TYPE_CHECKING, Final
 from trove_async._names import check_header
 from trove_async._secrets import Secret
 from trove_async.errors import ConfigError, InvalidNameError
+from trove_async.models import PutOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from trove_async.models import PutOptions
-
     from ._session import Endpoint
 
 _SSE: Final = "x-amz-server-side-encryption"

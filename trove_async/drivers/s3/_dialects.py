@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from trove_async._deadlines import within
-from trove_async._http import http_date
+from trove_async._http import Transport, http_date
 from trove_async.errors import IntegrityError, TroveError
 
 from ._answers import ErrorAnswer, parse_error
@@ -20,10 +21,6 @@ from ._oddities import Oddity, is_usual, oddities_of
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from trove_async._http import Transport
-
     from ._session import Endpoint
 
 DialectName = Literal["auto", "s3", "seaweedfs", "ceph"]

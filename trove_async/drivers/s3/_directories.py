@@ -20,19 +20,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
-from trove_async.models import ListOptions, ObjectInfo, Page, Prefix
+from trove_async.models import Entry, ListOptions, ObjectInfo, Page, Prefix
 from trove_async.paging import common_prefix
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from typing import TypeAlias
-
-    from trove_async.models import Entry
-
-    Ask: TypeAlias = Callable[[str, ListOptions], Awaitable[Page]]
+Ask: TypeAlias = Callable[[str, ListOptions], Awaitable[Page]]
 
 _SLASH: Final = "/"
 

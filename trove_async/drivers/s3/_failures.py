@@ -8,7 +8,8 @@ code that is known, a HEAD's for one, goes by its status.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final
 
 from trove_async._http import retry_after
 from trove_async._services import Meaning
@@ -31,10 +32,6 @@ from trove_async.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 _BUSY = Meaning(UnavailableError, "the service asks to slow down")
 _FAILED = Meaning(UnavailableError, "the service failed")

@@ -13,23 +13,19 @@ from __future__ import annotations
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from quopri import decodestring
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from trove_async import _http
-from trove_async.models import ObjectInfo
+from trove_async.models import ObjectInfo, PutOptions
 
 from ._keys import bare_etag, decode_value, encode_value, quoted_etag, strong_etag
 from ._xml import MalformedAnswer
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from trove_async.models import PutOptions
 
 META: Final = "x-amz-meta-"
 WRITE_ID: Final = "trove-write-id"

@@ -19,11 +19,9 @@ So a ``+`` is a blank in all of them, and no key of theirs is ambiguous.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final
 from urllib.parse import quote, unquote_plus
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 UNRESERVED: Final = "-._~"
 """What stays as it is, with letters and digits. RFC 3986, 2.3; S3 API Reference, "Signature

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from trove_async._concurrency import for_each, in_thread
-from trove_async._http import Opened, range_header
+from trove_async._http import Answer, Opened, Transport, range_header
+from trove_async.driver import PartSource
 from trove_async.errors import (
     ObjectNotFoundError,
     RangeError,
     TroveError,
     UnavailableError,
 )
-from trove_async.models import BucketInfo, DeleteResult, KiB, MiB, ObjectInfo, Page, VersionPage
+from trove_async.models import (
+    BucketInfo,
+    CopyOptions,
+    DeleteOptions,
+    DeleteResult,
+    GetOptions,
+    KiB,
+    ListOptions,
+    MiB,
+    ObjectInfo,
+    Page,
+    PresignOptions,
+    PutOptions,
+    VersionPage,
+)
 from trove_async.paging import TokenCycle
 
 from ._answers import (
@@ -57,20 +74,6 @@ from ._versions import parse_versions, versioning_body, versions_query
 from ._xml import MalformedAnswer, is_large
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
-
-    from trove_async._http import Answer, Transport
-    from trove_async.driver import PartSource
-    from trove_async.models import (
-        CopyOptions,
-        DeleteOptions,
-        GetOptions,
-        ListOptions,
-        PresignOptions,
-        PutOptions,
-    )
-
     from ._answers import Stored
     from ._client import Client
     from ._defaults import Defaults

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cache
 from itertools import islice
 from operator import attrgetter, gt, itemgetter
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from trove_async.errors import BackendError
-from trove_async.models import ObjectInfo, Page, Prefix
+from trove_async.models import Entry, ListOptions, ObjectInfo, Page, Prefix, VersionPage
 
 from ._answers import check_clear
 from ._keys import bare_etag, decode_value, strong_etag
@@ -36,14 +37,8 @@ from ._xml import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-    from typing import TypeAlias
-
-    from trove_async.models import Entry, ListOptions, VersionPage
-
     from ._xml import Element
-
-    _Order: TypeAlias = tuple[str, ...]
+_Order: TypeAlias = tuple[str, ...]
 
 __all__ = ["MalformedAnswer", "parse_page"]
 

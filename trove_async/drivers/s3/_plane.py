@@ -7,29 +7,27 @@ anything: what an answer means for a bucket, a condition or an upload is the dri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from trove_async._http import Opened
+from trove_async.driver import PartSource
 from trove_async.errors import NotFoundError, UnavailableError
+from trove_async.models import (
+    BucketInfo,
+    CopyOptions,
+    DeleteOptions,
+    DeleteResult,
+    GetOptions,
+    ListOptions,
+    ObjectInfo,
+    Page,
+    PresignOptions,
+    PutOptions,
+    VersionPage,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from trove_async._http import Opened
-    from trove_async.driver import PartSource
-    from trove_async.models import (
-        BucketInfo,
-        CopyOptions,
-        DeleteOptions,
-        DeleteResult,
-        GetOptions,
-        ListOptions,
-        ObjectInfo,
-        Page,
-        PresignOptions,
-        PutOptions,
-        VersionPage,
-    )
-
     from ._answers import SentPart, UploadsPage
 
 

@@ -21,13 +21,11 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-from trove_async.models import DeleteOptions, ListOptions, PutOptions
+from trove_async.models import DeleteOptions, ListOptions, ObjectInfo, PutOptions
 
 from ._oddities import Oddity, folded, oddities_of, sample
 
 if TYPE_CHECKING:
-    from trove_async.models import ObjectInfo
-
     from ._dialects import Dialect, Service
     from ._plane import Plane
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from hashlib import md5
-from typing import TYPE_CHECKING
 
 from crc32c import crc32c
 
 from trove_async._http import imf_date
 from trove_async.errors import InvalidNameError
+from trove_async.models import ObjectInfo, PresignOptions
 
 from ._keys import encode_path, encode_query, quoted_etag
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from trove_async.models import ObjectInfo, PresignOptions
 
 NO_VERSION = "null"
 """The version id of what was written while the bucket kept no versions, whichever content that is.

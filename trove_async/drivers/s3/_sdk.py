@@ -5,17 +5,34 @@ It costs ten times as much, copies each body once, and renews no session within 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from trove_async._concurrency import for_each
 from trove_async._http import Opened, range_header
+from trove_async.driver import PartSource
 from trove_async.errors import NotSupportedError, ObjectNotFoundError, TroveError
-from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, Page, Prefix
+from trove_async.models import (
+    BucketInfo,
+    CopyOptions,
+    DeleteOptions,
+    DeleteResult,
+    GetOptions,
+    ListOptions,
+    ObjectInfo,
+    Page,
+    Prefix,
+    PresignOptions,
+    PutOptions,
+    VersionPage,
+)
 
 from ._answers import OpenUpload, SentPart, UploadsPage, can_name
+from ._defaults import Defaults
+from ._dialects import Service
 from ._failures import failure
 from ._headers import (
     answered_at,
@@ -29,28 +46,10 @@ from ._headers import (
 from ._keys import bare_etag, quoted_etag, strong_etag
 from ._plane import UntoldError, UploadId
 from ._requests import crc32c_of, presigned_headers, presigned_query, source_headers
-from ._sdk_client import SdkBody, edge
+from ._sdk_client import SdkBody, SdkClient, edge
 from ._sdk_terms import PRESIGNED, elements, parameters, upload_parameters, version, whole_checksums
+from ._session import Endpoint
 from ._versions import markers, parse_versions
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from trove_async.driver import PartSource
-    from trove_async.models import (
-        CopyOptions,
-        DeleteOptions,
-        GetOptions,
-        ListOptions,
-        PresignOptions,
-        PutOptions,
-        VersionPage,
-    )
-
-    from ._defaults import Defaults
-    from ._dialects import Service
-    from ._sdk_client import SdkClient
-    from ._session import Endpoint
 
 _DOCUMENT: Final = "TroveDocument"
 """Where, among what the SDK answers, the document is that it was read from."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -22,23 +23,18 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
+from trove_async.models import Timeout
 
+from ._client import AddressingStyle
 from ._failures import failure
 from ._requests import check_bucket
 from ._sdk_session import sdk_session
 from ._sdk_terms import parameters as named
-from ._session import on_sdk
+from ._session import Endpoint, Identity, Session, on_sdk
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from aiobotocore.session import AioSession
-
-    from trove_async.models import Timeout
-
-    from ._client import AddressingStyle
-    from ._session import Endpoint, Identity, Session
 
 _RENEWED: Final = timedelta(minutes=20)
 """How long the SDK takes our session's credentials for good: it asks again a quarter before."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from trove_async._http import http_date
 
 from ._answers import CHECKSUM_ELEMENTS
 from ._headers import META, of_whole
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from ._plane import UploadId
+from ._plane import UploadId
 
 _PARAMETERS: Final = {
     "content-type": "ContentType",

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from trove_async._http import Origin
 from trove_async._secrets import Redactor, disarmed
@@ -19,9 +20,6 @@ from trove_async.errors import ConfigError, TroveError, UnauthenticatedError, Un
 from ._signing import Credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Hashable
-    from typing import Any
-
     from aiobotocore.session import AioSession
 
 T = TypeVar("T")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -15,16 +16,13 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
-from trove_async._secrets import Headers
+from trove_async._secrets import Headers, Secret
 from trove_async.errors import ConfigError
 
 from ._keys import UNRESERVED, encode_value, sent_target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
     from hashlib import _Hash
-
-    from trove_async._secrets import Secret
 
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import anyio
 
 from trove_async._concurrency import finished, for_each
 from trove_async._services import conditioned, made
+from trove_async.driver import PartSource
 from trove_async.errors import (
     IntegrityError,
     NotFoundError,
@@ -19,18 +22,12 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
+from trove_async.models import ObjectInfo, Part, PutOptions
 from trove_async.paging import TokenCycle
 
 from ._plane import UntoldError, UploadId, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-    from datetime import datetime
-    from types import TracebackType
-
-    from trove_async.driver import PartSource
-    from trove_async.models import ObjectInfo, Part, PutOptions
-
     from ._answers import OpenUpload, SentPart
     from ._plane import Plane
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeAlias
 
 from trove_async.errors import NotSupportedError
 from trove_async.models import ListOptions, VersionInfo, VersionPage
@@ -20,11 +21,7 @@ from ._answers import NAMESPACE, check_clear, date_of, key_of, result_of
 from ._keys import strong_etag
 from ._xml import MalformedAnswer, facts, name
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-    from typing import TypeAlias
-
-    Ask: TypeAlias = Callable[[str, ListOptions], Awaitable[VersionPage]]
+Ask: TypeAlias = Callable[[str, ListOptions], Awaitable[VersionPage]]
 
 _VERSION: Final = "Version"
 _MARKER: Final = "DeleteMarker"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from xml.etree import ElementTree as ET
 
 from trove_async.models import KiB, MiB
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    Element = ET.Element
+Element = ET.Element
 
 _MOST_TAGS: Final = 200_000
 """More than any response has: a page of 1,000 versions, each with its owner, has 20,000. Each element

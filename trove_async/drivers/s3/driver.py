@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from trove_async._concurrency import in_thread
-from trove_async._http import Reader, check_proxy, transport_over
+from trove_async._http import Opened, Reader, Transport, check_proxy, transport_over
 from trove_async._secrets import Redactor, Secret
 from trove_async._services import KnownBuckets, conditioned
-from trove_async.driver import Capabilities
+from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import (
     BucketNotFoundError,
     ClosedError,
@@ -24,47 +26,43 @@ from trove_async.errors import (
     PermissionDeniedError,
     TroveError,
 )
-from trove_async.models import NOTHING_FIXED, DeleteResult, GiB, MiB, Page, TiB, VersionPage
+from trove_async.models import (
+    NOTHING_FIXED,
+    BucketInfo,
+    CopyOptions,
+    DeleteOptions,
+    DeleteResult,
+    GetOptions,
+    GiB,
+    ListOptions,
+    MiB,
+    ObjectInfo,
+    Page,
+    PresignOptions,
+    PutOptions,
+    TiB,
+    VersionPage,
+)
 from trove_async.paging import TokenCycle
 
 from . import _buckets
 from ._ceph import page_from_within
-from ._client import Client
+from ._client import AddressingStyle, Client
 from ._control import ControlPlane
 from ._copying import MAX_COPY, Copier
 from ._defaults import Defaults, check_owner
-from ._dialects import UNKNOWN, DialectName, Service
+from ._dialects import UNKNOWN, Dialect, DialectName, Service
 from ._directories import holds_none, page_of
 from ._lean import LeanPlane
 from ._oddities import is_usual
 from ._pages import check_order
-from ._plane import UntoldError, settled
+from ._plane import Plane, UntoldError, settled
 from ._probing import KeyProbe
 from ._session import Endpoint, Identity, Session
 from ._uploads import PartedUpload, abort_forgotten
 from ._versions import page_behind_markers, page_of_all, page_of_whole_keys
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
-    from contextlib import AbstractAsyncContextManager
-
-    from trove_async._http import Opened, Transport
-    from trove_async.driver import DriverContext, DriverReader, Upload
-    from trove_async.models import (
-        BucketInfo,
-        CopyOptions,
-        DeleteOptions,
-        GetOptions,
-        ListOptions,
-        ObjectInfo,
-        PresignOptions,
-        PutOptions,
-    )
-
-    from ._client import AddressingStyle
-    from ._dialects import Dialect
-    from ._plane import Plane
     from ._sdk import SdkPlane
     from ._sdk_client import SdkClient
 

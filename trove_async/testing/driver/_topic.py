@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import AsyncIterator
+from typing import ClassVar
 from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
+from trove_async.driver import AsyncDriver, Capabilities
 from trove_async.testing._driving import delete, keys, opened
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from trove_async.driver import AsyncDriver, Capabilities
 
 
 class DriverTopic:

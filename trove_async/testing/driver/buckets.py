@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
+from trove_async.driver import AsyncDriver
 from trove_async.errors import (
     BucketExistsError,
     BucketNotEmptyError,
@@ -26,12 +28,7 @@ from trove_async.testing._driving import (
 )
 from trove_async.testing.driver._topic import DriverTopic, needs
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from trove_async.driver import AsyncDriver
-
-    Call = Callable[[AsyncDriver, str], Awaitable[Any]]
+Call = Callable[[AsyncDriver, str], Awaitable[Any]]
 
 CALLS: list[tuple[str, Call]] = [
     ("head_bucket", lambda driver, bucket: driver.head_bucket(bucket)),

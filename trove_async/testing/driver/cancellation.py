@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
+from trove_async.driver import AsyncDriver
 from trove_async.errors import BucketExistsError, BucketNotFoundError, ObjectNotFoundError
 from trove_async.models import CopyOptions, GetOptions, MiB, PutOptions
 from trove_async.testing._driving import (
@@ -25,9 +25,6 @@ from trove_async.testing._driving import (
     write,
 )
 from trove_async.testing.driver._topic import DriverTopic, needs
-
-if TYPE_CHECKING:
-    from trove_async.driver import AsyncDriver
 
 LONG = 300_000  # what is shorter may be stored without an await, where no cancel strikes
 OLD = content(LONG, "old")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 from trove_async._concurrency import task_group
+from trove_async.driver import AsyncDriver
 from trove_async.errors import (
     BucketNotFoundError,
     ObjectExistsError,
@@ -17,9 +16,6 @@ from trove_async.errors import (
 from trove_async.models import ByteRange
 from trove_async.testing._driving import assert_same, content, delete, keys, listed, read, write
 from trove_async.testing.driver._topic import DriverTopic, needs
-
-if TYPE_CHECKING:
-    from trove_async.driver import AsyncDriver
 
 RACERS = 12
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from trove_async.driver import AsyncDriver
 from trove_async.errors import (
     ObjectChangedError,
     ObjectExistsError,
@@ -15,9 +14,6 @@ from trove_async.errors import (
 from trove_async.models import CopyOptions, MiB, PutOptions
 from trove_async.testing._driving import assert_same, content, copying, delete, keys, read, write
 from trove_async.testing.driver._topic import DriverTopic, needs
-
-if TYPE_CHECKING:
-    from trove_async.driver import AsyncDriver
 
 
 class DriverCopies(DriverTopic):

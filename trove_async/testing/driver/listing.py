@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
+from trove_async.driver import AsyncDriver
 from trove_async.models import ListOptions, ObjectInfo, Prefix
 from trove_async.testing._driving import delete, keys, listed, write
 from trove_async.testing.driver._topic import DriverTopic
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from trove_async.driver import AsyncDriver
 
 TREE = [
     "a",

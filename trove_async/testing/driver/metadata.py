@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from base64 import b64encode
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
+from trove_async.driver import AsyncDriver, Capabilities
 from trove_async.errors import IntegrityError
 from trove_async.models import GetOptions, PutOptions
 from trove_async.testing._driving import (
@@ -23,9 +24,6 @@ from trove_async.testing._driving import (
     write,
 )
 from trove_async.testing.driver._topic import DriverTopic, needs
-
-if TYPE_CHECKING:
-    from trove_async.driver import AsyncDriver, Capabilities
 
 METADATA = {
     "plain": "value",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import pytest
 
 from trove_async._concurrency import task_group
-from trove_async.driver import Capabilities, ReadsInto
+from trove_async.driver import AsyncDriver, Capabilities, ReadsInto
 from trove_async.errors import ObjectChangedError, ObjectNotFoundError, UnavailableError
 from trove_async.models import GetOptions, KiB, MiB, PutOptions
 from trove_async.testing._driving import (
@@ -25,9 +24,6 @@ from trove_async.testing._driving import (
     write,
 )
 from trove_async.testing.driver._topic import DriverTopic, needs
-
-if TYPE_CHECKING:
-    from trove_async.driver import AsyncDriver
 
 SIZES = [0, 1, 2, 4 * KiB, 64 * KiB - 1, 64 * KiB, 64 * KiB + 1, MiB, MiB + 1, 3 * MiB + 7]
 

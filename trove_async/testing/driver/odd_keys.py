@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Set as AbstractSet
+from typing import ClassVar
 
 import pytest
 
+from trove_async.driver import AsyncDriver
 from trove_async.errors import InvalidNameError, ObjectNotFoundError
 from trove_async.models import GetOptions
 from trove_async.testing._driving import delete, keys, listed, read, write
 from trove_async.testing.driver._topic import DriverTopic
-
-if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
-
-    from trove_async.driver import AsyncDriver
 
 ODD_KEYS = [
     "a",

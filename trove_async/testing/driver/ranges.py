@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from trove_async.driver import AsyncDriver
 from trove_async.errors import ObjectNotFoundError, RangeError
 from trove_async.models import ByteRange, GetOptions, MiB, PutOptions
 from trove_async.testing._driving import (
@@ -19,9 +18,6 @@ from trove_async.testing._driving import (
     views,
 )
 from trove_async.testing.driver._topic import DriverTopic, needs
-
-if TYPE_CHECKING:
-    from trove_async.driver import AsyncDriver
 
 SELECTING = [
     (ByteRange(0, 1), (0, 1)),

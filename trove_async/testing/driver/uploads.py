@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import pytest
 
 from trove_async._concurrency import task_group
+from trove_async.driver import AsyncDriver, Upload
 from trove_async.errors import (
     IntegrityError,
     ObjectExistsError,
     ObjectNotFoundError,
     PreconditionFailedError,
 )
-from trove_async.models import KiB, PutOptions
+from trove_async.models import KiB, Part, PutOptions
 from trove_async.testing._driving import (
     Source,
     assert_same,
@@ -30,13 +31,7 @@ from trove_async.testing._driving import (
 )
 from trove_async.testing.driver._topic import DriverTopic, needs
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from trove_async.driver import AsyncDriver, Upload
-    from trove_async.models import Part
-
-    Pieces = Sequence[tuple[Part, Sequence[memoryview]]]
+Pieces = Sequence[tuple[Part, Sequence[memoryview]]]
 
 
 class DriverUploads(DriverTopic):

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 
+from trove_async.driver import AsyncDriver
 from trove_async.errors import BucketNotFoundError, ObjectNotFoundError
-from trove_async.models import CopyOptions, ListOptions, PutOptions
+from trove_async.models import CopyOptions, ListOptions, PutOptions, VersionInfo
 from trove_async.testing._driving import copying, delete, keys, read, versioned, versions, write
 from trove_async.testing.driver._topic import DriverTopic, needs
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
-    from trove_async.driver import AsyncDriver
-    from trove_async.models import VersionInfo
 
 TREE = ("a", "a/b", "a-c", "b/1", "b/2", "\u00e9", "\U0001f4be")
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import AsyncIterator
+from typing import ClassVar
 from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from trove_async import Trove
-    from trove_async.driver import Capabilities
+from trove_async import Trove
+from trove_async.driver import Capabilities
 
 
 class StoreTopic:

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from trove_async import (
     BodyConsumedError,
+    BodySource,
     ClosedError,
     IntegrityError,
     ObjectNotFoundError,
+    Trove,
     TroveError,
 )
 from trove_async._concurrency import in_thread, task_group
 from trove_async.testing._driving import assert_same, content, crc32c_of
 from trove_async.testing.store._topic import StoreTopic, assert_nothing_held
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
-
-    from trove_async import BodySource, Trove
 
 PIECE = 70_000
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -12,17 +13,13 @@ from trove_async import (
     BucketNotEmptyError,
     BucketNotFoundError,
     InvalidNameError,
+    Trove,
     TroveError,
 )
 from trove_async.testing.store._topic import StoreTopic
 from trove_async.testing.store.bodies import flowing
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-
-    from trove_async import Trove
-
-    Call = Callable[[Trove, str], Awaitable[Any]]
+Call = Callable[[Trove, str], Awaitable[Any]]
 
 
 async def _delete_many(store: Trove, bucket: str) -> None:

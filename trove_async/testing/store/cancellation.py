@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from trove_async import Trove
 from trove_async.errors import ObjectChangedError
 from trove_async.testing._driving import assert_same, cancelled_everywhere, content
 from trove_async.testing.store._topic import StoreTopic, assert_nothing_held
 from trove_async.testing.store.bodies import flowing
-
-if TYPE_CHECKING:
-    from trove_async import Trove
 
 
 class StoreCancellation(StoreTopic):

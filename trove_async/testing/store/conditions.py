@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import timedelta, timezone
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -13,17 +13,16 @@ from trove_async import (
     InvalidNameError,
     NotSupportedError,
     ObjectExistsError,
+    ObjectInfo,
     ObjectNotFoundError,
     PreconditionFailedError,
+    Trove,
     TroveError,
 )
 from trove_async._concurrency import task_group
 from trove_async.testing._driving import assert_same, content
 from trove_async.testing.driver.metadata import EXPIRES, HEADERS, METADATA, TAGS
 from trove_async.testing.store._topic import StoreTopic, claims
-
-if TYPE_CHECKING:
-    from trove_async import ObjectInfo, Trove
 
 RACERS = 8
 

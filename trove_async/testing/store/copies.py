@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -12,13 +12,11 @@ from trove_async import (
     ObjectExistsError,
     ObjectNotFoundError,
     PreconditionFailedError,
+    Trove,
 )
 from trove_async.testing._driving import assert_same, content
 from trove_async.testing.driver.metadata import EXPIRES, HEADERS
 from trove_async.testing.store._topic import StoreTopic, claims
-
-if TYPE_CHECKING:
-    from trove_async import Trove
 
 
 class StoreCopies(StoreTopic):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
-from trove_async import BucketNotFoundError, CursorError, InvalidNameError, ObjectInfo, Prefix
+from trove_async import (
+    BucketNotFoundError,
+    CursorError,
+    InvalidNameError,
+    ObjectInfo,
+    Prefix,
+    Trove,
+)
 from trove_async.testing.driver.listing import NARROWINGS, TREE, expected
 from trove_async.testing.store._topic import StoreTopic
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from trove_async import Trove
 
 INSIDE: list[dict[str, Any]] = [
     {"start_after": "a/1", "delimiter": "/"},

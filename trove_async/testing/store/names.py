@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
+from typing import Any, ClassVar
 
 import pytest
 
-from trove_async import InvalidNameError, ObjectNotFoundError
+from trove_async import InvalidNameError, ObjectNotFoundError, Trove
 from trove_async.testing.driver.odd_keys import ODD_KEYS
 from trove_async.testing.store._topic import StoreTopic, claims
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from collections.abc import Set as AbstractSet
-
-    from trove_async import Trove
-
-    Call = Callable[[Trove, str, str], Awaitable[Any]]
+Call = Callable[[Trove, str, str], Awaitable[Any]]
 
 CALLS: list[tuple[str, Call]] = [
     ("put", lambda store, bucket, key: store.put(bucket, key, b"body")),

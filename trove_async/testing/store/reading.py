@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -12,16 +12,12 @@ from trove_async import (
     ClosedError,
     NotSupportedError,
     RangeError,
+    Trove,
 )
 from trove_async._concurrency import in_thread, task_group
 from trove_async.testing._driving import assert_same, content, elsewhere
 from trove_async.testing.driver.ranges import BEYOND, OF_NOTHING, SELECTING
 from trove_async.testing.store._topic import StoreTopic, claims
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from trove_async import Trove
 
 NEVER: list[tuple[int, int | None]] = [(0, 0), (5, 5), (5, 3), (-1, None), (-5, -1), (0, -1)]
 """What selects nothing, whatever the object."""
