@@ -20,7 +20,7 @@ test: .venv/test  ## all tests
 CEPH := ceph-common ceph-mon ceph-osd radosgw
 
 ceph-test: .venv/test  ## the conformance suites against a real Ceph gateway: Debian's packages
-	@command -v ceph ceph-mon ceph-osd radosgw >/dev/null || \
+	@dpkg --status $(CEPH) >/dev/null 2>&1 || \
 		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends $(CEPH); }
 	$(BIN)/python -m pytest -m ceph --numprocesses=2 --dist=loadscope tests/drivers/s3 tests/testing
 
