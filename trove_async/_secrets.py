@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from urllib.parse import quote, unquote
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from .errors import TroveError
 
-    from .errors import TroveError
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
 
 T = TypeVar("T")
 
@@ -142,6 +142,19 @@ class Redactor:
                 suppressed = error.__suppress_context__
                 setattr(error, name, None)
                 error.__suppress_context__ = suppressed
+
+
+async def redacted(work: Awaitable[T], redact: Callable[[TroveError], None]) -> T:
+    """Return what work results in; an error of it is raised without secrets."""
+    try:
+        return await work
+    except TroveError as error:
+        redact(error)
+        raise
+
+
+def unredacted(error: TroveError) -> None:
+    """Remove nothing from an error: the driver has no secrets."""
 
 
 def _forms(values: Iterable[str | None]) -> list[str]:
