@@ -21,6 +21,7 @@ from ._deadlines import Deadlines
 from ._doubt import Doubt
 from ._download import Body
 from ._leaf_upload import LeafUpload
+from ._secrets import redacted, unredacted
 from .driver import (
     AsyncDriver,
     Capabilities,
@@ -92,7 +93,8 @@ class Leaf:
         deadlines: Deadlines,
     ) -> None:
         self.driver = driver
-        self._redactor = driver if isinstance(driver, Redacting) else None
+        # Services quote requests, and the driver's secrets with them.
+        self.redact = driver.redact if isinstance(driver, Redacting) else unredacted
         self.tasks = tasks
         self.backend = context.backend
         self.pool = context.pool
@@ -222,11 +224,6 @@ class Leaf:
         """Add to the error what was tried, and where; remove the driver's secrets from it."""
         self.redact(error)
         error.located(operation=operation, backend=self.backend, bucket=bucket, key=key)
-
-    def redact(self, error: TroveError) -> None:
-        """Remove the driver's secrets from an error: services quote requests."""
-        if self._redactor is not None:
-            self._redactor.redact(error)
 
     def answer(self, work: Awaitable[T], pace: int = 0) -> Awaitable[T]:
         """Bound the time until an answer begins: the first byte's, and `pace` idle times more."""
@@ -384,11 +381,7 @@ class Leaf:
 
         It takes no permit: how long the line of requests is says nothing of the backend.
         """
-        try:
-            await self.answer(self.driver.ping())
-        except TroveError as error:
-            self.redact(error)
-            raise
+        await redacted(self.answer(self.driver.ping()), self.redact)
 
     async def create_bucket(self, bucket: str) -> None:
         """Make the bucket; a second try that finds it takes it for the first one's work.
@@ -514,12 +507,8 @@ class Leaf:
         self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
     ) -> str:
         """Return a URL that allows one method."""
-        driver = cast("Presigning", self.driver)
-        try:
-            return await driver.presign(method, bucket, key, expires, options)
-        except TroveError as error:
-            self.redact(error)
-            raise
+        presign = cast("Presigning", self.driver).presign
+        return await redacted(presign(method, bucket, key, expires, options), self.redact)
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects."""

@@ -9,7 +9,7 @@ reach: their exceptions are chained without tracebacks (`disarmed`), or not at a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Generic, TypeVar
@@ -140,6 +140,19 @@ class Redactor:
                 suppressed = error.__suppress_context__
                 setattr(error, name, None)
                 error.__suppress_context__ = suppressed
+
+
+async def redacted(work: Awaitable[T], redact: Callable[[TroveError], None]) -> T:
+    """Return what work results in; an error of it is raised without secrets."""
+    try:
+        return await work
+    except TroveError as error:
+        redact(error)
+        raise
+
+
+def unredacted(error: TroveError) -> None:
+    """Remove nothing from an error: the driver has no secrets."""
 
 
 def _forms(values: Iterable[str | None]) -> list[str]:

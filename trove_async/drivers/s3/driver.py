@@ -33,23 +33,21 @@ from trove_async.models import (
     DeleteOptions,
     DeleteResult,
     GetOptions,
-    GiB,
     ListOptions,
-    MiB,
     ObjectInfo,
     Page,
     PresignOptions,
     PutOptions,
-    TiB,
     VersionPage,
 )
 from trove_async.paging import TokenCycle
 
 from . import _buckets
 from ._ceph import page_from_within
+from ._claims import claimed
 from ._client import AddressingStyle, Client
 from ._control import ControlPlane
-from ._copying import MAX_COPY, Copier
+from ._copying import Copier
 from ._defaults import Defaults, check_owner
 from ._dialects import UNKNOWN, Dialect, DialectName, Service
 from ._directories import holds_none, page_of
@@ -67,15 +65,6 @@ if TYPE_CHECKING:
     from ._sdk_client import SdkClient
 
 P = TypeVar("P", Page, VersionPage)
-
-_MIN_PART: Final = 5 * MiB
-_MAX_PART: Final = 5 * GiB
-_MAX_PARTS: Final = 10_000
-_MAX_OBJECT: Final = 5 * TiB
-"""S3 User Guide, "Amazon S3 multipart upload limits"."""
-
-_BULK: Final = 1000
-"""Keys of one DeleteObjects. S3 API Reference, "DeleteObjects"."""
 
 _AMAZON: Final = "https://s3.us-east-1.amazonaws.com"
 """Where the service is until `open` has asked."""
@@ -250,48 +239,14 @@ class S3Driver:
         return UNKNOWN if self._service is None else self._service.dialect
 
     def _claimed(self) -> Capabilities:
-        aws, dialect = self._endpoint.aws, self._dialect
-        lean = self._data_plane == "lean"
-        return Capabilities(
-            put_if_none_match=True,
-            put_if_match=True,
-            commit_conditions=dialect.commit_conditions,
-            copy_conditions=dialect.copy_conditions,
-            get_conditions=True,
-            delete_if_match=dialect.delete_if_match,
-            ranges=True,
-            checksums=frozenset({"crc32c"} if self._checksums and dialect.checksums else ()),
-            metadata=True,
-            headers=True,
-            expires=True,
-            tags=True,
-            upload_tags=dialect.upload_tags,
-            copy_tags=dialect.copy_tags,
-            storage_class=True,
-            upload=True,
+        return claimed(
+            self._endpoint,
+            self._dialect,
+            self._defaults,
+            lean=self._data_plane == "lean",
+            checksums=self._checksums,
             parallel_parts=self._parallel_parts,
-            parallel_reads=self._parallel_parts,
-            min_part=_MIN_PART,
-            max_part=_MAX_PART,
-            max_parts=_MAX_PARTS,
-            streamed_parts=lean,
-            max_put=_MAX_PART,
-            max_object=_MAX_OBJECT,
-            # The SDK sends no header of Ceph's own, and without it a copy pins no version.
-            server_copy=lean or dialect.headers is None,
-            max_copy=_MAX_OBJECT if dialect.part_conditions else MAX_COPY,
-            bulk_delete=_BULK,
-            # A holder of a URL would have to have the customer's key, or to pay by a header.
-            presign=self._defaults.sse_customer_key is None and not self._defaults.requester_pays,
-            versions=True,
-            ordered=dialect.ordered,
-            exact_keys=aws,
-            private_namespace=not aws,
-            # The SDK sends a path with its dots, which a proxy may resolve to another key.
-            dot_segments=self._dialect.dot_segments and self._data_plane == "lean",
-            max_reads=self._max_connections,
-            max_writes=self._max_connections,
-            max_requests=self._max_connections,
+            connections=self._max_connections,
         )
 
     async def open(self, context: DriverContext) -> None:
