@@ -367,6 +367,7 @@ UNSIZED = {name: value for name, value in FACTS.items() if name != "content-leng
     [
         (answer(206, b"b", content_range="bytes 0-0/4"), 4),
         (refusal(416, "InvalidRange"), 0),
+        (answer(200, content_length="0"), 0),
     ],
 )
 async def test_size_that_no_length_tells_is_asked_for(
@@ -392,3 +393,22 @@ async def test_object_whose_size_nothing_tells_is_an_error(play: Any) -> None:
     async with opening as driver:
         with pytest.raises(UnavailableError, match="size"):
             await driver.get("data", "key", GetOptions()).__aenter__()
+
+
+@pytest.mark.parametrize(
+    "ranged",
+    [
+        answer(200, b"body", UNSIZED),
+        answer(206, b"b", content_range="bytes */*"),
+        refusal(412, "PreconditionFailed"),
+    ],
+    ids=["no size", "nonsense", "replaced meanwhile"],
+)
+async def test_head_whose_size_nothing_tells_may_be_tried_again(
+    play: Any, ranged: FakeAnswer
+) -> None:
+    _, opening = play(answer(said=UNSIZED), ranged)
+    async with opening as driver:
+        with pytest.raises(UnavailableError) as caught:
+            await driver.head("data", "key")
+    assert caught.value.retryable

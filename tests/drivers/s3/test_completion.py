@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.drivers.s3.script import FACTS, SECRET, FakeAnswer, Script, answer, now, refusal
-from trove_async import RetryPolicy, Trove, UnavailableError
+from trove_async import (
+    PermissionDeniedError,
+    RetryPolicy,
+    TimedOutError,
+    Trove,
+    UnavailableError,
+)
 from trove_async import _leaf_upload as room
 from trove_async._concurrency import OwnedTask
 from trove_async.drivers.s3 import S3Driver
@@ -160,6 +166,35 @@ async def test_upload_is_not_aborted_where_it_cannot_be_found_out(service: Servi
     async with Trove(driver(), retry=RetryPolicy(attempts=1)) as store:
         with pytest.raises(UnavailableError):
             await store.put("data", "key", body())
+    assert service.aborts == 0
+
+
+async def refused_at_last(service: Service, lost: UnavailableError, *, ours: bool = False) -> None:
+    """Commit an upload twice: the first request is not answered, the second one is refused."""
+    service.go_on.set()
+    async with opened(driver()) as one:
+        with pytest.raises(PermissionDeniedError):
+            async with one.upload("data", "key", PutOptions(write_id="w-1")) as upload:
+                service.completion = lost
+                with pytest.raises(UnavailableError):
+                    await upload.commit({})
+                service.completion = refusal(403, "AccessDenied")
+                service.head = service.ours() if ours else None
+                await upload.commit({})
+
+
+@pytest.mark.parametrize("ours", [True, False])
+async def test_upload_is_looked_for_if_an_earlier_completion_was_lost(
+    service: Service, *, ours: bool
+) -> None:
+    await refused_at_last(service, UnavailableError("the connection broke"), ours=ours)
+    assert (service.aborts, service.heads) == (0 if ours else 1, 1)
+
+
+async def test_upload_is_not_aborted_while_an_earlier_completion_may_be_under_way(
+    service: Service,
+) -> None:
+    await refused_at_last(service, TimedOutError("no response came"))
     assert service.aborts == 0
 
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.drivers.s3.linking import operation
+from tests.drivers.s3.script import FACTS, answer
 from tests.drivers.s3.test_conformance import driver_of
 from tests.fault_proxy import FaultProxy
 from trove_async import ConfigError, NotSupportedError, Trove
@@ -107,6 +108,16 @@ async def test_key_of_the_customers_goes_with_all_that_touches_a_body(
         assert told == (CUSTOMER if name in KEYED else {}), name
         told = {header: headers[header] for header in SOURCE if header in headers}
         assert told == (SOURCE if name in SOURCED else {}), name
+
+
+async def test_key_of_the_customers_goes_with_the_request_for_a_size(play: Any) -> None:
+    unsized = {name: value for name, value in FACTS.items() if name != "content-length"}
+    ranged = answer(206, b"b", content_range="bytes 0-0/4")
+    script, opening = play(answer(said=unsized), ranged, sse_customer_key=KEY)
+    async with opening as driver:
+        assert (await driver.head("data", "key")).size == 4
+    _, _, headers, _ = script.sent[1]
+    assert {name: headers[name] for name in CUSTOMER} == CUSTOMER
 
 
 @planes

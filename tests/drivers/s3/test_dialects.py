@@ -11,6 +11,7 @@ from trove_async.drivers.s3._dialects import SEAWEEDFS, UNKNOWN, UNRECOGNISED, S
 from trove_async.drivers.s3._oddities import Oddity
 from trove_async.drivers.s3._session import Endpoint
 from trove_async.errors import UnavailableError
+from trove_async.models import ListOptions
 
 REQUEST_ID = "18EC50252504BF6573C47796"  # made by SeaweedFS 4.48 at the time below
 DATE = "Sat, 28 Nov 2026 20:41:11 GMT"
@@ -90,6 +91,22 @@ async def test_service_that_could_not_respond_is_asked_again(first: Any) -> None
     assert service.dialect is SEAWEEDFS
     assert await service.recognise()
     assert transport.asked == 2
+
+
+@pytest.mark.parametrize("call", ["list_page", "version_page"])
+async def test_service_that_could_not_respond_is_asked_again_before_it_lists(
+    play: Any, call: str
+) -> None:
+    script, opening = play(
+        answer(503),
+        answer(403, BARE, server="SeaweedFS 8000GB 4.48"),
+        answer(200),  # whether there is a bucket: no key has a prefix with an empty segment
+        endpoint_url="http://h:9",
+    )
+    async with opening as driver:
+        page = await getattr(driver, call)("data", ListOptions(prefix="a//"))
+    assert not page.entries
+    assert script.asked[-1] == "HEAD http://h:9/data"
 
 
 async def test_service_that_responds_with_a_page_of_its_own_is_recognised_as_none() -> None:

@@ -14,6 +14,7 @@ from trove_async.drivers.memory import MemoryDriver
 from trove_async.drivers.s3 import _dialects
 from trove_async.drivers.s3._dialects import S3, UNRECOGNISED, Service
 from trove_async.drivers.s3._oddities import Oddity, folded, is_usual, oddities_of, sample
+from trove_async.drivers.s3._plane import UntoldError
 from trove_async.drivers.s3._probing import KeyProbe
 from trove_async.drivers.s3._session import Endpoint
 from trove_async.errors import (
@@ -61,6 +62,7 @@ class Fake:
         self.written: list[str] = []
         self.requests = 0
         self.refusal: Exception | None = None
+        self.says_nothing = False
 
     async def put_object(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
@@ -70,6 +72,8 @@ class Fake:
             raise self.refusal
         self.written.append(key)
         stored = await self.memory.put(bucket, self.stored_as(key), views, options)
+        if self.says_nothing:
+            raise UntoldError(stored.located(key=key))
         return stored.located(key=key)
 
     async def head_object(self, bucket: str, key: str, _version_id: str | None) -> ObjectInfo:
@@ -106,6 +110,18 @@ async def test_service_that_keeps_a_key_is_found_out_once(oddity: Oddity, key: s
     assert fake.requests == asked
     assert not await left(fake)
     assert all(oddities_of(name) == [oddity] for name in fake.written)
+
+
+@pytest.mark.parametrize("stored_as", [kept, without(Oddity.EMPTY)])
+async def test_service_whose_response_to_a_put_has_no_etag_is_found_out(
+    stored_as: Callable[[str], str],
+) -> None:
+    fake = Fake(stored_as)
+    fake.says_nothing = True
+    probe = await probe_of(fake)
+    dialect = await probe.dialect_for_writing("data", "a//b")
+    assert (Oddity.EMPTY in dialect.keeps) == (stored_as is kept)
+    assert not await left(fake)
 
 
 @pytest.mark.parametrize(("oddity", "key"), UNUSUAL.items())

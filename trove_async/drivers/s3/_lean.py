@@ -14,6 +14,7 @@ from trove_async._http import Answer, Opened, Transport, range_header
 from trove_async.driver import PartSource
 from trove_async.errors import (
     ObjectNotFoundError,
+    PreconditionFailedError,
     RangeError,
     TroveError,
     UnavailableError,
@@ -198,9 +199,9 @@ class LeanPlane:
         tagged = answer.headers.get("x-amz-tagging-count", "0") != "0"
         tags = await self._tags(bucket, key, version_id) if tagged else None
         said = answer.headers
-        if not has_size(said):
-            said = await self._sized(said, bucket, key, version_id)
         try:
+            if not has_size(said):
+                said = await self._sized(said, bucket, key, version_id)
             return info_from(said, bucket=bucket, key=key, backend=self._backend, tags=tags)
         except MalformedAnswer as error:
             raise _malformed(error) from error
@@ -212,7 +213,7 @@ class LeanPlane:
 
         The response to a range does, and is of the same version: its ETag is a condition.
         """
-        headers = {"range": "bytes=0-0"}
+        headers = {"range": "bytes=0-0", **self._keyed}
         etag = strong_etag(said.get("etag"))
         if etag is not None:
             headers["if-match"] = quoted_etag(etag)
@@ -222,9 +223,15 @@ class LeanPlane:
             )
         except RangeError:
             return {**said, "content-length": "0"}
+        except PreconditionFailedError as error:
+            raise UnavailableError(
+                "the object was replaced while its size was asked for"
+            ) from error
         answer.close()
         part = content_range(answer.headers, answer.status)
         if part is None:
+            if has_size(answer.headers):  # all of it was sent: some do so where it is empty
+                return {**said, "content-length": answer.headers["content-length"]}
             raise MalformedAnswer("nothing tells the object's size")
         return {**said, "content-length": str(part[2])}
 

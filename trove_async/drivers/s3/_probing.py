@@ -24,6 +24,7 @@ from trove_async.errors import (
 from trove_async.models import DeleteOptions, ListOptions, ObjectInfo, PutOptions
 
 from ._oddities import Oddity, folded, oddities_of, sample
+from ._plane import UntoldError
 
 if TYPE_CHECKING:
     from ._dialects import Dialect, Service
@@ -129,6 +130,8 @@ class KeyProbe:
             stored = await self._plane.put_object(bucket, name, [_BODY], PutOptions(size=1))
         except (InvalidNameError, NotSupportedError):
             return True  # it refuses such keys by itself, so none gets another name
+        except UntoldError as untold:
+            stored = untold.info
         try:
             return await self._kept(bucket, name, oddity)
         finally:

@@ -29,6 +29,7 @@ from trove_async.models import (
     PutOptions,
     VersionPage,
 )
+from trove_async.paging import TokenCycle
 
 from ._answers import OpenUpload, SentPart, UploadsPage, can_name
 from ._defaults import Defaults
@@ -157,7 +158,8 @@ class SdkPlane:
         tags: dict[str, str] = {}
         if said.get("x-amz-tagging-count", "0") != "0":
             answer, _ = await self._call("get_object_tagging", **where)
-            tags = {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
+            with edge():
+                tags = {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
         with edge():
             return info_from(said, bucket=bucket, key=key, backend=self._backend, tags=tags)
 
@@ -184,15 +186,16 @@ class SdkPlane:
                 Delete={"Objects": [{"Key": key} for key in named]},
                 **self._owned,
             )
-            for one in answer.get("Deleted", ()):
-                fates[one["Key"]] = None
-            for one in answer.get("Errors", ()):
-                code = one.get("Code", "")
-                fates[one["Key"]] = (
-                    None
-                    if code == "NoSuchKey"
-                    else failure(HTTPStatus.OK, code, one.get("Message", ""))
-                )
+            with edge():
+                for one in answer.get("Deleted", ()):
+                    fates[one["Key"]] = None
+                for one in answer.get("Errors", ()):
+                    code = one.get("Code", "")
+                    fates[one["Key"]] = (
+                        None
+                        if code == "NoSuchKey"
+                        else failure(HTTPStatus.OK, code, one.get("Message", ""))
+                    )
 
         async def delete(key: str) -> None:
             try:
@@ -217,26 +220,27 @@ class SdkPlane:
         elif options.start_after is not None:
             asked["StartAfter"] = options.start_after
         answer, _ = await self._call("list_objects_v2", Bucket=bucket, **asked, **self._owned)
-        entries: list[ObjectInfo | Prefix] = [
-            ObjectInfo(
-                bucket=bucket,
-                key=one["Key"],
-                size=one["Size"],
-                etag=strong_etag(one.get("ETag")),
-                last_modified=one["LastModified"].astimezone(UTC),
-                storage_class=one.get("StorageClass"),
-                backend=self._backend,
-                complete=False,
-            )
-            for one in answer.get("Contents", ())
-        ]
-        prefixes = answer.get("CommonPrefixes", ())
-        if prefixes:
-            entries.extend(
-                Prefix(bucket=bucket, prefix=one["Prefix"], backend=self._backend)
-                for one in prefixes
-            )
-            entries.sort(key=lambda entry: entry.key)
+        with edge():
+            entries: list[ObjectInfo | Prefix] = [
+                ObjectInfo(
+                    bucket=bucket,
+                    key=one["Key"],
+                    size=one["Size"],
+                    etag=strong_etag(one.get("ETag")),
+                    last_modified=one["LastModified"].astimezone(UTC),
+                    storage_class=one.get("StorageClass"),
+                    backend=self._backend,
+                    complete=False,
+                )
+                for one in answer.get("Contents", ())
+            ]
+            prefixes = answer.get("CommonPrefixes", ())
+            if prefixes:
+                entries.extend(
+                    Prefix(bucket=bucket, prefix=one["Prefix"], backend=self._backend)
+                    for one in prefixes
+                )
+                entries.sort(key=lambda entry: entry.key)
         return Page(entries=entries, token=answer.get("NextContinuationToken"))
 
     async def list_versions(self, bucket: str, options: ListOptions) -> VersionPage:
@@ -279,7 +283,7 @@ class SdkPlane:
         return self._stored(
             UploadId(bucket, key, ""),
             said,
-            answer["CopyObjectResult"],
+            answer.get("CopyObjectResult", {}),
             source.stored_size,
             options.put,
         )
@@ -302,7 +306,8 @@ class SdkPlane:
             **kind,
             **self._owned,
         )
-        return UploadId(bucket, key, answer["UploadId"])
+        with edge():
+            return UploadId(bucket, key, answer["UploadId"])
 
     async def upload_part(
         self, upload: UploadId, number: int, views: Sequence[memoryview]
@@ -318,7 +323,9 @@ class SdkPlane:
             **self._keyed,
             **self._owned,
         )
-        return SentPart(number=number, etag=bare_etag(answer["ETag"]), checksums=checksums)
+        with edge():
+            etag = bare_etag(answer["ETag"])
+        return SentPart(number=number, etag=etag, checksums=checksums)
 
     async def stream_part(self, upload: UploadId, number: int, source: PartSource) -> SentPart:
         """Refuse: this plane sends bodies that are held, and the driver claims no more."""
@@ -339,10 +346,11 @@ class SdkPlane:
             **self._keyed_source,
             **self._owned,
         )
-        told = answer["CopyPartResult"]
-        return SentPart(
-            number=number, etag=bare_etag(told["ETag"]), checksums=whole_checksums(told)
-        )
+        with edge():
+            told = answer["CopyPartResult"]
+            return SentPart(
+                number=number, etag=bare_etag(told["ETag"]), checksums=whole_checksums(told)
+            )
 
     async def complete_upload(
         self, upload: UploadId, parts: Sequence[SentPart], options: PutOptions
@@ -387,17 +395,18 @@ class SdkPlane:
             "list_multipart_uploads", Bucket=bucket, **markers, **self._owned
         )
         with edge():
-            now = answered_at(said)
-        return UploadsPage(
-            now=now,
-            uploads=[
-                OpenUpload(key=one["Key"], upload_id=one["UploadId"], initiated=one["Initiated"])
-                for one in answer.get("Uploads", ())
-            ],
-            next_markers=(answer["NextKeyMarker"], answer["NextUploadIdMarker"])
-            if answer.get("IsTruncated")
-            else None,
-        )
+            return UploadsPage(
+                now=answered_at(said),
+                uploads=[
+                    OpenUpload(
+                        key=one["Key"], upload_id=one["UploadId"], initiated=one["Initiated"]
+                    )
+                    for one in answer.get("Uploads", ())
+                ],
+                next_markers=(answer["NextKeyMarker"], answer["NextUploadIdMarker"])
+                if answer.get("IsTruncated")
+                else None,
+            )
 
     async def presign(
         self, method: str, bucket: str, key: str, expires: int, options: PresignOptions
@@ -435,14 +444,18 @@ class SdkPlane:
         """Return the buckets that these credentials own."""
         found: list[BucketInfo] = []
         token: dict[str, str] = {}
+        cycle = TokenCycle()
         while True:
             answer, _ = await self._call("list_buckets", **token)
-            found.extend(
-                BucketInfo(name=one["Name"], created=one["CreationDate"].astimezone(UTC))
-                for one in answer.get("Buckets", ())
-            )
+            buckets = answer.get("Buckets", ())
+            with edge():
+                found.extend(
+                    BucketInfo(name=one["Name"], created=one["CreationDate"].astimezone(UTC))
+                    for one in buckets
+                )
             if not answer.get("ContinuationToken"):
                 return found
+            cycle.check(answer["ContinuationToken"], empty=not buckets)
             token = {"ContinuationToken": answer["ContinuationToken"]}
 
     def _spoken(self, headers: Mapping[str, str]) -> Mapping[str, str]:

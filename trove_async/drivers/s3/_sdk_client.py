@@ -49,6 +49,7 @@ _FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], str], ...]] = (
     (exceptions.BotoCoreError, BackendError, "the SDK failed"),
     (MalformedAnswer, UnavailableError, "the service's answer makes no sense"),
     (ValueError, UnavailableError, "the service's answer makes no sense"),  # a date, say
+    (KeyError, UnavailableError, "the service's answer leaves out"),  # an element
 )
 
 _SHOWN: Final = 300

@@ -143,17 +143,20 @@ class PartedUpload:
             checksums={**self._options.checksums, **checksums},
         )
         parts = [self._sent[number][1] for number in sorted(self._sent)]
-        self._completion = "under way"
+        before, self._completion = self._completion, "under way"
         try:
             with conditioned(options):
                 self._info = await self._plane.complete_upload(self.id, parts, options)
         except UntoldError as untold:
-            self._completion = "lost"  # until the object is seen
+            if before != "under way":
+                self._completion = "lost"  # until the object is seen
             self._info = await settled(self._plane, untold.info)
         except TimedOutError:
             raise
         except TroveError as error:
-            self._completion = "lost" if error.maybe_done else "none"
+            # What this attempt is told says nothing of an earlier one that was not answered.
+            if before != "under way":
+                self._completion = "lost" if error.maybe_done or before == "lost" else "none"
             raise
         return self._info
 

@@ -463,6 +463,8 @@ class S3Driver:
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`."""
         ask = self._plane.list_versions
+        if self._service is not None:
+            await self._service.recognise()
         if self._dialect.directories:
             if holds_none(options.prefix):
                 await self._check_bucket(bucket)

@@ -1,0 +1,78 @@
+"""What a service leaves out of its answers, as the SDK hands them over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock
+
+import pytest
+
+from tests.drivers.s3.script import now
+from trove_async.drivers.s3._defaults import Defaults
+from trove_async.drivers.s3._dialects import S3, Service
+from trove_async.drivers.s3._plane import UntoldError, UploadId
+from trove_async.drivers.s3._sdk import SdkPlane
+from trove_async.drivers.s3._session import Endpoint
+from trove_async.errors import BackendError, UnavailableError
+from trove_async.models import CopyOptions, ListOptions, ObjectInfo, PutOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+SOURCE = ObjectInfo(bucket="data", key="from", size=1, etag="e", last_modified=now())
+UPLOAD = UploadId("data", "key", "u")
+
+
+class Client:
+    """Answers every call alike."""
+
+    def __init__(self, answer: dict[str, Any]) -> None:
+        self.sdk = MagicMock()
+        self.answer = answer
+
+    async def call(self, _operation: str, **_: object) -> tuple[dict[str, Any], dict[str, str]]:
+        return self.answer, {}
+
+
+def plane_of(answer: dict[str, Any]) -> SdkPlane:
+    endpoint = Endpoint.of("http://127.0.0.1:9", "us-east-1")
+    service: Any = Service("s3", endpoint, MagicMock())
+    assert service.dialect is S3
+    client: Any = Client(answer)
+    return SdkPlane(
+        client, endpoint, "default", service, owner=None, checksums=False, defaults=Defaults()
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "call"),
+    [
+        ({"Contents": [{"Key": "a"}]}, lambda plane: plane.list_objects("data", ListOptions())),
+        ({"CommonPrefixes": [{}]}, lambda plane: plane.list_objects("data", ListOptions())),
+        ({"Deleted": [{}]}, lambda plane: plane.delete_objects("data", ["a"])),
+        ({"Errors": [{"Code": "x"}]}, lambda plane: plane.delete_objects("data", ["a"])),
+        ({}, lambda plane: plane.create_upload("data", "key", PutOptions())),
+        ({}, lambda plane: plane.upload_part(UPLOAD, 1, [])),
+        ({}, lambda plane: plane.copy_part(UPLOAD, 1, SOURCE, (0, 1))),
+        ({"CopyPartResult": {}}, lambda plane: plane.copy_part(UPLOAD, 1, SOURCE, (0, 1))),
+        ({"Uploads": [{"Key": "a"}]}, lambda plane: plane.list_uploads("data", None)),
+        ({"IsTruncated": True}, lambda plane: plane.list_uploads("data", None)),
+        ({"Buckets": [{"Name": "a"}]}, lambda plane: plane.list_buckets()),
+    ],
+)  # fmt: skip
+async def test_answer_without_an_element_is_unavailable(
+    answer: dict[str, Any], call: Callable[[SdkPlane], Awaitable[object]]
+) -> None:
+    with pytest.raises(UnavailableError, match="leaves out"):
+        await call(plane_of(answer))
+
+
+async def test_copy_without_a_result_says_nothing_of_what_was_stored() -> None:
+    options = CopyOptions(source=SOURCE, put=PutOptions())
+    with pytest.raises(UntoldError):
+        await plane_of({}).copy_object("data", "from", "data", "to", options)
+
+
+async def test_list_of_buckets_that_repeats_its_token_ends() -> None:
+    with pytest.raises(BackendError, match="again and again"):
+        await plane_of({"ContinuationToken": "t"}).list_buckets()
