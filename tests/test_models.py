@@ -204,6 +204,14 @@ def test_timeouts_are_positive(limit: str, seconds: float) -> None:
         Timeout(**{limit: seconds})
 
 
+@pytest.mark.parametrize(
+    "limit", [{"connect": "3"}, {"idle": None}, {"total": "3"}, {"permit": True}]
+)
+def test_timeouts_are_numbers(limit: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(limit))} must be a number"):
+        Timeout(**limit)
+
+
 def test_only_the_total_may_be_without_limit() -> None:
     assert Timeout(total=None).total is None
     assert Timeout(total=5, idle=float("inf")).total == 5

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes import Fake
-from trove_async import ConfigError, PermissionDeniedError, Trove, TroveError, UnavailableError
+from trove_async import (
+    BufferPool,
+    ConfigError,
+    PermissionDeniedError,
+    Trove,
+    TroveError,
+    UnavailableError,
+)
 from trove_async.drivers import GCSDriver, LocalDriver, MemoryDriver
 from trove_async.layers import Mapped
 
@@ -29,6 +36,17 @@ async def failure(cold: AsyncDriver | str) -> TroveError:
     assert "on backend 'cold'" in str(caught.value)
     assert "\n" not in str(caught.value)
     return caught.value
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+async def test_spill_directory_that_cannot_be_used_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / name
+    with pytest.raises(ConfigError, match=f"spill_dir '{path}' must be a directory"):
+        async with Trove(MemoryDriver(), pool=BufferPool(spill_dir=path)):
+            pass
+    async with Trove(MemoryDriver(), pool=BufferPool(spill_dir=path, spill_max_bytes=0)) as store:
+        assert store.backends  # nothing will ever be spilled
 
 
 LOCAL: list[tuple[str, dict[str, Any], str]] = [

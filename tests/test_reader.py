@@ -58,6 +58,14 @@ async def test_save_that_is_cancelled_at_any_step_leaves_no_file_beside(
     assert await in_thread(look) == ({"saved"}, BODY)
 
 
+async def test_save_into_a_missing_directory_names_the_file(store: Trove, tmp_path: Path) -> None:
+    async with store.get("data", "key") as obj:
+        with pytest.raises(FileNotFoundError) as caught:
+            await obj.save(tmp_path / "missing" / "saved")
+        assert caught.value.filename == str(tmp_path / "missing" / "saved")
+        assert await obj.read() == BODY
+
+
 async def test_save_takes_any_name_that_a_file_may_have(store: Trove, tmp_path: Path) -> None:
     target = tmp_path / ("n" * 255)
     async with store.get("data", "key") as obj:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +32,21 @@ def retries(**policy: float) -> Retries:
 )
 def test_policy_that_makes_no_sense_is_refused(policy: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
+        retries(**policy)
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"attempts": "3"},
+        {"attempts": 1.5},
+        {"base_delay": "1"},
+        {"max_delay": None},
+        {"budget": "1"},
+    ],
+)
+def test_policy_of_another_type_is_refused(policy: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(policy))} must be an? (int|number)"):
         retries(**policy)
 
 

@@ -20,7 +20,7 @@ from trove_async import (
     UnavailableError,
     _leaf_upload,
 )
-from trove_async._concurrency import OwnedTask
+from trove_async._concurrency import OwnedTask, in_thread
 from trove_async._sources import source_of
 from trove_async._upload import Put
 from trove_async.models import KiB, MiB, PutOptions
@@ -315,7 +315,9 @@ async def test_part_that_gets_neither_memory_nor_a_file_is_given_up() -> None:
 @pytest.mark.parametrize("upload", [True, False])
 async def test_disk_that_fails_is_told_and_leaves_nothing(*, upload: bool, tmp_path: Any) -> None:
     fake = Fake(upload=upload)
-    async with store_of(fake, pool=small_pool(spill_dir=tmp_path / "missing")) as store:
+    await in_thread((tmp_path / "files").mkdir)
+    async with store_of(fake, pool=small_pool(spill_dir=tmp_path / "files")) as store:
+        await in_thread((tmp_path / "files").rmdir)  # as a failing disk
         lease = await store.pool.lease(2 * MiB if upload else MiB)
         with lease, pytest.raises(FileNotFoundError):
             await store.put("bucket", "key", stream(BODY))

@@ -78,13 +78,14 @@ class Core:
 
         Raises:
             ClosedError: The store was opened before: make a new one.
-            ConfigError: A driver's settings cannot work.
+            ConfigError: A driver's settings, or the pool's, cannot work.
         """
         if self._home is not None or self._closed:
             raise ClosedError("a store is opened once: make a new Trove")
         self._home = os.getpid(), asyncio.get_running_loop()
         self._writer = secrets.token_hex(8)
         try:
+            await self.pool.check_spill_dir()
             await self.backends.open()
         except BaseException:
             self._closed = True

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from ._settings import check_numbers
 from .errors import ConfigError, RangeError
 
 T = TypeVar("T")
@@ -652,6 +653,7 @@ class Timeout:
 
     Raises:
         ConfigError: A limit is not positive.
+        TypeError: A limit is no number; only `total` may be None.
     """
 
     connect: float = 10.0
@@ -663,5 +665,8 @@ class Timeout:
     def __post_init__(self) -> None:
         for limit in fields(self):
             seconds = getattr(self, limit.name)
-            if not (seconds is None and limit.name == "total") and not seconds > 0:
+            if seconds is None and limit.name == "total":
+                continue
+            check_numbers(**{limit.name: seconds})
+            if not seconds > 0:
                 raise ConfigError(f"{limit.name} is more than 0 seconds, not {seconds}")

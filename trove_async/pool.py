@@ -130,7 +130,8 @@ class BufferPool:
         deadline: Seconds after which whoever can neither get memory nor spill gives up.
 
     Raises:
-        ConfigError: The sizes do not fit together.
+        ConfigError: The sizes do not fit together. Or, when a store opens: `spill_dir` is no directory
+            that may be written to.
         TypeError: One is no number.
     """
 
@@ -187,6 +188,21 @@ class BufferPool:
         if not hasattr(self, "_spilled_total"):
             return "<BufferPool, never made>"  # its constructor raised
         return f"BufferPool(max_bytes={self.max_bytes}, part_size={self.part_size})"
+
+    async def check_spill_dir(self) -> None:
+        """Check where files would be made, long before memory is short and the first one is.
+
+        Raises:
+            ConfigError: It is no directory that may be written to.
+        """
+        path = self.spill_dir
+        if path is None or not self.spill_max_bytes:
+            return
+        usable = await in_thread(lambda: os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK))  # noqa: PTH112
+        if not usable:
+            raise ConfigError(
+                f"spill_dir {os.fspath(path)!r} must be a directory that may be written to"
+            )
 
     async def lease(self, size: int, timeout: float | None = None) -> Lease:
         """Take enough slots for `size` bytes, all at once, waiting in line for them.

@@ -132,7 +132,7 @@ class ObjectReader:
         try:
             try:
                 # A thread's call ends even if the task is cancelled: so it opens into what we see.
-                await in_thread(lambda: opened.append(open(partial, "xb")))  # noqa: PTH123, SIM115
+                await in_thread(lambda: opened.append(_created(partial, target)))
                 while chunk := await self._next(_CHUNK):
                     await in_thread(opened[0].write, chunk)
             finally:
@@ -227,6 +227,15 @@ def _check_replaceable(path: str) -> None:
         mode = os.lstat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
             raise FileExistsError(errno.EEXIST, "what is there is no file, and stays", path)
+
+
+def _created(partial: str, target: str) -> BinaryIO:
+    """Create the file that will replace `target`, which is what an error names."""
+    try:
+        return open(partial, "xb")  # noqa: PTH123
+    except OSError as error:
+        error.filename = target
+        raise
 
 
 def _close_later(context: AbstractAsyncContextManager[DriverReader]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from ._settings import check_ints, check_numbers
 from .errors import ConfigError, PoolTimeoutError, TroveError
 
 
@@ -25,6 +26,7 @@ class RetryPolicy:
 
     Raises:
         ConfigError: A number that makes no sense.
+        TypeError: One is no number.
     """
 
     attempts: int = 5
@@ -33,6 +35,8 @@ class RetryPolicy:
     budget: int = 100
 
     def __post_init__(self) -> None:
+        check_ints(attempts=self.attempts, budget=self.budget)
+        check_numbers(base_delay=self.base_delay, max_delay=self.max_delay)
         if self.attempts < 1 or self.base_delay < 0 or self.max_delay < 0 or self.budget < 0:
             raise ConfigError(f"attempts is at least 1 and nothing is negative in {self}")
 

@@ -547,7 +547,7 @@ class Trove:
     ) -> ObjectInfo:
         """Copy an object, verify the copy, then delete the version that was copied, and only it.
 
-        Onto itself it does nothing. After an error or a cancel the object is at its source, at its
+        Onto itself it changes what is given here, if anything. After an error or a cancel the object is at its source, at its
         destination, or at both: never nowhere.
 
         Before the source is deleted, the copy is proved: by a checksum or an etag in the response,

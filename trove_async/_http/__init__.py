@@ -15,7 +15,7 @@ from .fields import (
     range_header,
     retry_after,
 )
-from .proxies import check_proxy, transport_over
+from .proxies import check_proxy, check_tls, transport_over
 from .reading import Opened, Reader
 from .seam import WINDOW, Answer, Origin, Streamed, Transport
 from .sockets import SocketTransport
@@ -31,6 +31,7 @@ __all__ = [
     "Streamed",
     "Transport",
     "check_proxy",
+    "check_tls",
     "content_range",
     "expires_of",
     "field_text",

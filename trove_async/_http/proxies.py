@@ -43,6 +43,12 @@ def check_proxy(url: str, named_by: str = "proxy") -> str:
     return url
 
 
+def check_tls(tls: object) -> None:
+    """Raise TypeError for what is neither an SSL context nor None."""
+    if tls is not None and not isinstance(tls, ssl.SSLContext):
+        raise TypeError(f"tls must be an ssl.SSLContext, got {type(tls).__name__}")
+
+
 def _scheme_of(url: str) -> str:
     """Return the scheme of a proxy's URL; an empty one if it is unusable."""
     try:

@@ -55,7 +55,10 @@ class Origin:
 
         Raises:
             ConfigError: It has another scheme, no host, or more than an origin.
+            TypeError: It is no str.
         """
+        if not isinstance(url, str):
+            raise TypeError(f"an endpoint must be a str, got {type(url).__name__}")
         try:
             parts = yarl.URL(url)
             scheme, host, port = parts.scheme, parts.host_subcomponent, parts.port

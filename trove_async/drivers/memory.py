@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 
 from crc32c import crc32c
 
+from trove_async._settings import check_counts
 from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import (
     BucketExistsError,
@@ -60,6 +61,9 @@ class MemoryDriver:
     """
 
     def __init__(self, *, parallel_parts: int = 4, max_connections: int | None = None) -> None:
+        check_counts(parallel_parts=parallel_parts)
+        if max_connections is not None:
+            check_counts(max_connections=max_connections)
         self._buckets: dict[str, _Bucket] = {}
         # Unlike a checksum, a number never comes twice: an etag tells one write from the next.
         self._writes = count(1)

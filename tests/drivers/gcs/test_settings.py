@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.drivers.gcs.cloud import Cloud
 from tests.drivers.gcs.cloud_server import serving
 from trove_async.drivers import GCSDriver
-from trove_async.errors import ClosedError
+from trove_async.errors import ClosedError, ConfigError
 from trove_async.testing import opened
 
 
@@ -40,6 +42,35 @@ async def test_driver_that_is_open_is_not_opened_by_another() -> None:
             async with opened(driver):
                 pass
         await driver.create_bucket("bucket")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("project", 1, "project must be a str, got int"),
+        ("location", 1, "location must be a str, got int"),
+        ("bucket_storage_class", 1, "bucket_storage_class must be a str, got int"),
+        ("storage_class", 1, "storage_class must be a str, got int"),
+        ("kms_key_name", 1, "kms_key_name must be a str, got int"),
+        ("endpoint_url", 1, "an endpoint must be a str, got int"),
+        ("credentials", 1, "credentials must be a path, or .* got int"),
+        ("credentials", b"{}", "credentials must be a path, or .* got bytes"),
+        ("anonymous", "no", "anonymous must be a bool, got str"),
+        ("trust_env", "no", "trust_env must be a bool, got str"),
+        ("max_connections", "8", "max_connections must be an int, got str"),
+        ("tls", True, "tls must be an ssl.SSLContext, got bool"),
+    ],
+)
+def test_settings_of_another_type_are_refused(setting: str, value: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        GCSDriver(**{setting: value})
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ConfigError, match="max_connections must be at least 1, got 0"):
+        GCSDriver(max_connections=0)
+    with pytest.raises(ConfigError, match="credentials must not be empty: leave them out"):
+        GCSDriver(credentials="")  # of an environment variable that is not set, say
 
 
 async def test_everything_goes_through_the_proxy() -> None:

@@ -6,7 +6,7 @@ import errno
 import fcntl
 import os
 from base64 import b64encode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from crc32c import crc32c
@@ -347,7 +347,7 @@ async def test_root_that_can_never_be_is_a_config_error(
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
     for root, settings in [("file", {}), ("file/x", {}), ("no", {"mkdir": False})]:
-        with pytest.raises(ConfigError, match="no directory"):
+        with pytest.raises(ConfigError, match="is not a directory|does not exist"):
             async with open_shop(tmp_path / root, **settings):
                 pass
 
@@ -372,6 +372,22 @@ def test_nonsense_is_refused_when_it_is_said(settings: dict[str, object]) -> Non
         LocalDriver(**({"root": "/x"} | settings))  # type: ignore[arg-type] # of many types
     with pytest.raises(TypeError):
         LocalDriver(b"/x")  # type: ignore[arg-type] # what the test is about
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "kind"),
+    [
+        ("threads", "3", "an int, got str"),
+        ("max_reads", 1.5, "an int, got float"),
+        ("file_mode", "0640", "an int, got str"),
+        ("dir_mode", "0750", "an int, got str"),
+        ("fsync", "no", "a bool, got str"),
+        ("mkdir", 0, "a bool, got int"),
+    ],
+)
+def test_settings_of_another_type_are_refused(setting: str, value: Any, kind: str) -> None:
+    with pytest.raises(TypeError, match=f"{setting} must be {kind}"):
+        LocalDriver("objects", **{setting: value})
 
 
 async def test_modes_are_those_asked_for(tmp_path: Path, open_shop: OpenShop) -> None:

@@ -31,6 +31,7 @@ from trove_async.testing import opened
         {"access_key_id": "a\n", "secret_access_key": "a"},
         {"access_key_id": "a", "secret_access_key": "a", "session_token": "t\r\nx-a: 1"},
         {"region": "eu west"},
+        {"region": "https://eu-west-1"},
         {"expected_bucket_owner": "1\r\nx-a: 1"},
         {"max_connections": 0},
         {"parallel_parts": 0},
@@ -39,6 +40,30 @@ from trove_async.testing import opened
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         S3Driver(**settings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("region", 1, "region must be a str, got int"),
+        ("endpoint_url", 1, "an endpoint must be a str, got int"),
+        ("profile", 1, "profile must be a str, got int"),
+        ("role_arn", 1, "role_arn must be a str, got int"),
+        ("expected_bucket_owner", 123456789012, "expected_bucket_owner must be a str, got int"),
+        ("secret_access_key", b"s", "secret_access_key must be a str, got bytes"),
+        ("max_connections", "8", "max_connections must be an int, got str"),
+        ("parallel_parts", 1.5, "parallel_parts must be an int, got float"),
+        ("checksums", "no", "checksums must be a bool, got str"),
+        ("payload_signing", "no", "payload_signing must be a bool, got str"),
+        ("trust_env", "no", "trust_env must be a bool, got str"),
+        ("requester_pays", "no", "requester_pays must be a bool, got str"),
+        ("bucket_key_enabled", "no", "bucket_key_enabled must be a bool, got str"),
+        ("tls", True, "tls must be an ssl.SSLContext, got bool"),
+    ],
+)
+def test_settings_of_another_type_are_refused(setting: str, value: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        S3Driver(**{setting: value})
 
 
 @pytest.mark.parametrize("server", ["MinIO", "SeaweedFS 8000GB 4.48"])

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from trove_async._settings import check_texts
 from trove_async.errors import ConfigError
 from trove_async.models import PutOptions
 
@@ -28,12 +29,14 @@ class Defaults:
 
     Raises:
         ConfigError: A value that can be no such name.
+        TypeError: A value that is no str.
     """
 
     storage_class: str | None = None
     kms_key_name: str | None = None
 
     def __post_init__(self) -> None:
+        check_texts(storage_class=self.storage_class, kms_key_name=self.kms_key_name)
         for name in ("storage_class", "kms_key_name"):
             value = getattr(self, name)
             if value is not None and not _PRINTABLE(value):

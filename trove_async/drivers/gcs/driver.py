@@ -11,9 +11,10 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from trove_async._http import Origin, Reader, Transport, check_proxy, transport_over
+from trove_async._http import Origin, Reader, Transport, check_proxy, check_tls, transport_over
 from trove_async._secrets import Redactor, Secret
 from trove_async._services import KnownBuckets, conditioned
+from trove_async._settings import check_counts, check_switches, check_texts
 from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import (
     BucketNotFoundError,
@@ -147,6 +148,10 @@ class GCSDriver:
         del credentials, proxy  # a traceback that is recorded with its variables would show them
         if anonymous and given:
             raise ConfigError("anonymous sends no credentials: give one of the two")
+        check_texts(project=project, location=location, bucket_storage_class=bucket_storage_class)
+        check_switches(anonymous=anonymous, trust_env=trust_env)
+        check_counts(max_connections=max_connections)
+        check_tls(tls)
         origins = (token_origins,) if isinstance(token_origins, str) else token_origins
         self._defaults = Defaults(storage_class=storage_class, kms_key_name=kms_key_name)
         self._identity = Identity(
@@ -571,7 +576,14 @@ def _source_of(credentials: str | os.PathLike[str] | Mapping[str, Any] | None) -
         return None
     if isinstance(credentials, Mapping):
         return "credentials: "
-    return _named("credentials", os.fspath(credentials))
+    if not isinstance(credentials, (str, os.PathLike)):
+        kind = type(credentials).__name__
+        del credentials  # perhaps the content of the file, as bytes
+        raise TypeError(f"credentials must be a path, or a file's content as a mapping, got {kind}")
+    path = os.fspath(credentials)
+    if not path:
+        raise ConfigError("credentials must not be empty: leave them out to use the environment's")
+    return _named("credentials", path)
 
 
 def _source_in_environment() -> str:

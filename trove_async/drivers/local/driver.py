@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
+from trove_async._settings import check_counts, check_ints, check_switches
 from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import ClosedError, ConfigError, NotSupportedError, TroveError
 from trove_async.models import (
@@ -97,13 +98,9 @@ class LocalDriver:
             raise TypeError(f"the root is a str or a path of str, not {type(path).__name__}")
         if not path or "\0" in path:
             raise ConfigError("the root is empty or holds a NUL: name a directory")
-        for what, count in (
-            ("threads", threads),
-            ("max_reads", max_reads),
-            ("max_writes", max_writes),
-        ):
-            if count < 1:
-                raise ConfigError(f"{what} is at least 1, not {count}")
+        check_switches(fsync=fsync, mkdir=mkdir)
+        check_counts(threads=threads, max_reads=max_reads, max_writes=max_writes)
+        check_ints(file_mode=file_mode, dir_mode=dir_mode)
         for what, mode, least in (("file_mode", file_mode, 0o600), ("dir_mode", dir_mode, 0o700)):
             if not 0 <= mode <= _MAX_MODE or mode & least != least:
                 raise ConfigError(f"{what} lets at least the owner in ({least:#o}), not {mode:#o}")

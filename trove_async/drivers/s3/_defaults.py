@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from trove_async._names import check_header
 from trove_async._secrets import Secret
+from trove_async._settings import check_switches, check_texts
 from trove_async.errors import ConfigError, InvalidNameError
 from trove_async.models import PutOptions
 
@@ -34,7 +35,8 @@ _ACCOUNT = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 
 
 def check_owner(account: str | None) -> None:
-    """Raise ConfigError for what can be no account's id."""
+    """Raise ConfigError for what can be no account's id, TypeError for what is no str."""
+    check_texts(expected_bucket_owner=account)
     if account is not None and not _ACCOUNT(account):
         raise ConfigError("expected_bucket_owner is an account's id, of digits and letters")
 
@@ -66,8 +68,11 @@ class Defaults:
 
         Raises:
             ConfigError: They do not go together.
-            TypeError: The key is no bytes.
+            TypeError: One is of another type.
         """
+        check_switches(
+            bucket_key_enabled=self.bucket_key_enabled, requester_pays=self.requester_pays
+        )
         for name in ("storage_class", "server_side_encryption", "kms_key_id"):
             value = getattr(self, name)
             try:

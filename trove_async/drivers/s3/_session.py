@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from trove_async._http import Origin
 from trove_async._secrets import Redactor, disarmed
+from trove_async._settings import check_texts
 from trove_async.errors import ConfigError, TroveError, UnauthenticatedError, UnavailableError
 
 from ._signing import Credentials
@@ -39,6 +40,9 @@ _AWS = re.compile(
 
 _SENDABLE = re.compile(r"[!-~]+").fullmatch
 """What a word in a header may have."""
+
+_REGION = re.compile(r"[A-Za-z0-9._-]+").fullmatch
+"""A region is a label of Amazon's host names; other services choose their own words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +70,18 @@ class Identity:
     trust_env: bool = True
 
     def check(self) -> None:
-        """Raise ConfigError for what does not go together.
+        """Check what was given.
 
         Not while it is made: the arguments would be in the traceback.
+
+        Raises:
+            ConfigError: The settings do not go together, or one can have no such value.
+            TypeError: One is no str.
         """
+        for name in ("access_key_id", "secret_access_key", "session_token"):
+            if not isinstance(getattr(self, name), (str, type(None))):  # no local holds a secret
+                raise TypeError(f"{name} must be a str, got {type(getattr(self, name)).__name__}")
+        check_texts(region=self.region, profile=self.profile, role_arn=self.role_arn)
         if (self.access_key_id is None) != (self.secret_access_key is None):
             raise ConfigError("access_key_id and secret_access_key go together")
         if self.session_token is not None and self.access_key_id is None:
@@ -77,6 +89,8 @@ class Identity:
         for name in ("region", "access_key_id", "session_token"):
             if not _SENDABLE(getattr(self, name) or "-"):
                 raise ConfigError(f"{name} stands in a header: it has no blanks and line breaks")
+        if self.region is not None and not _REGION(self.region):
+            raise ConfigError("region must be a name, such as eu-west-1")
         if self.endpoint_url is not None:
             Origin.of(self.endpoint_url)
 

@@ -12,9 +12,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from trove_async._concurrency import in_thread
-from trove_async._http import Opened, Reader, Transport, check_proxy, transport_over
+from trove_async._http import Opened, Reader, Transport, check_proxy, check_tls, transport_over
 from trove_async._secrets import Redactor, Secret
 from trove_async._services import KnownBuckets, conditioned
+from trove_async._settings import check_counts, check_switches
 from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import (
     BucketNotFoundError,
@@ -178,10 +179,11 @@ class S3Driver:
         del secret_access_key, session_token, sse_customer_key, proxy
         self._identity.check()
         self._defaults.check()
+        check_switches(checksums=checksums, payload_signing=payload_signing, trust_env=trust_env)
+        check_counts(max_connections=max_connections, parallel_parts=parallel_parts)
+        check_tls(tls)
         if addressing_style not in {"auto", "path", "virtual"}:
             raise ConfigError("addressing_style is 'auto', 'path' or 'virtual'")
-        if max_connections < 1 or parallel_parts < 1:
-            raise ConfigError("max_connections and parallel_parts are at least 1")
         if dialect not in get_args(DialectName):
             raise ConfigError(f"dialect is one of {', '.join(map(repr, get_args(DialectName)))}")
         if data_plane == "sdk" and tls is not None:

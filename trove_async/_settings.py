@@ -1,0 +1,46 @@
+"""The types of what drivers and policies are made with, checked while nothing is open yet."""
+
+from __future__ import annotations
+
+from .errors import ConfigError
+
+
+def check_texts(**settings: object) -> None:
+    """Raise TypeError for a setting that is neither a str nor None."""
+    for name, value in settings.items():
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{name} must be a str, got {type(value).__name__}")
+
+
+def check_switches(**settings: object) -> None:
+    """Raise TypeError for a setting that is neither a bool nor None: ``"no"`` would mean yes."""
+    for name, value in settings.items():
+        if value is not None and not isinstance(value, bool):
+            raise TypeError(f"{name} must be a bool, got {type(value).__name__}")
+
+
+def check_counts(**settings: object) -> None:
+    """Check settings that are numbers of things.
+
+    Raises:
+        TypeError: One is no int.
+        ConfigError: One is less than 1.
+    """
+    check_ints(**settings)
+    for name, value in settings.items():
+        if isinstance(value, int) and value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+
+
+def check_ints(**settings: object) -> None:
+    """Raise TypeError for a setting that is no int."""
+    for name, value in settings.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+
+
+def check_numbers(**settings: object) -> None:
+    """Raise TypeError for a setting that is neither an int nor a float."""
+    for name, value in settings.items():
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise TypeError(f"{name} must be a number, got {type(value).__name__}")
