@@ -172,7 +172,8 @@ async def test_upload_is_not_aborted_where_it_cannot_be_found_out(service: Servi
 async def refused_at_last(service: Service, lost: UnavailableError, *, ours: bool = False) -> None:
     """Commit an upload twice: the first request is not answered, the second one is refused."""
     service.go_on.set()
-    async with opened(driver()) as one:
+    one = driver()
+    async with opened(one):
         with pytest.raises(PermissionDeniedError):
             async with one.upload("data", "key", PutOptions(write_id="w-1")) as upload:
                 service.completion = lost
