@@ -16,9 +16,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from hypothesis import settings
 
 from tests.clock import IdleTimeLoop
 from trove_async.testing import servers
+
+# How long one example takes is the machine's affair: a test as a whole has a limit.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

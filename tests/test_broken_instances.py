@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -35,8 +35,8 @@ def test_there_are_such_classes() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(set(classes()), key=str))
-def test_instance_that_was_never_made_can_be_shown(kind: type) -> None:
-    assert kind.__name__ in repr(object.__new__(kind))
+def test_instance_that_was_never_made_can_be_shown(kind: Any) -> None:
+    assert kind.__name__ in repr(kind.__new__(kind))
 
 
 def test_store_whose_constructor_failed_can_be_shown() -> None:

@@ -414,7 +414,7 @@ async def test_client_below_the_least_rate_is_dropped(
 ) -> None:
     monkeypatch.setattr(_taking, "GRACE", 0.05)
     sent = request("PUT", "/files/o", ["Content-Length: 1000"], b"a few bytes")
-    async with serving(framework, store, uploads={"max_size": None, "min_rate": 1e6}) as service:
+    async with serving(framework, store, uploads={"max_size": None, "min_rate": 1e4}) as service:
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         writer.write(sent)
         assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
