@@ -16,9 +16,11 @@ from trove_async import (
     ObjectNotFoundError,
     Trove,
 )
+from trove_async.drivers import LocalDriver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 FACTS: dict[str, Any] = {
     "content_type": "text/plain",
@@ -152,6 +154,22 @@ async def test_source_backend_that_is_not_there_is_refused_before_any_io() -> No
             with pytest.raises(InvalidNameError, match="version_id"):
                 await act("data", "key", "data", "copy", source_version_id="\n")
     assert driver.calls == ["open", "aclose"]
+
+
+@pytest.mark.parametrize("key", ["../other/key", "a/../../other/key", "./key", ".."])
+async def test_source_that_the_named_backend_would_resolve_to_another_is_refused(
+    tmp_path: Path, key: str
+) -> None:
+    local = LocalDriver(tmp_path)
+    async with store_of(Fake(), backends={"local": local}) as store:
+        await store.create_bucket("data", backends="all")
+        await store.create_bucket("other", backends="all")
+        await store.backend("local").put("other", "key", b"secret")
+        for act in (store.copy, store.move):
+            with pytest.raises(InvalidNameError, match="segment"):
+                await act("data", key, "data", "copy", source_backend="local")
+        assert not await store.exists("data", "copy")
+        assert await store.backend("local").read("other", "key") == b"secret"
 
 
 @pytest.fixture(params=["server copy", "streamed"])

@@ -410,6 +410,7 @@ class Objects:
             found = await self._resolve(bucket, key)
         else:
             found = self._core.backends[backend]
+            _checks.check_addressable(found, key)
         _checks.check_version(found, version_id)
         return Place(backend=found, bucket=bucket, key=key, version_id=version_id)
 

@@ -116,3 +116,9 @@ def test_plain_keys_are_those_a_directory_can_hold(key: str, *, plain: bool) -> 
 )
 def test_folding_leaves_only_unambiguous_keys_plain(key: str, *, plain: bool) -> None:
     assert Layout(folding=True).plain(key) is plain
+
+
+@pytest.mark.parametrize("key", [".", "..", "../b/key", "a/../../b/key", "a/.", "./a"])
+def test_no_path_leads_out_of_its_bucket(key: str) -> None:
+    assert Layout().spot("bucket", key).plain is None
+    assert Layout().spot("bucket", "..a/.b/c.").plain == "bucket/..a/.b/c."

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.drivers.s3.script import FACTS, answer, now, refusal
+from tests.drivers.s3.test_conformance import driver_of
 from trove_async import Trove
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3._copying import Copier
@@ -18,6 +19,29 @@ from trove_async.errors import (
     TroveError,
 )
 from trove_async.models import CopyOptions, ObjectInfo, PutOptions
+
+if TYPE_CHECKING:
+    from trove_async.testing.servers import S3Server
+
+
+@pytest.mark.parametrize("plane", ["lean", "sdk"])
+@pytest.mark.parametrize(
+    "key", ["a b", "a%2Fb", "\u00fc", "a+b", "a\\b", "a?versionId=v", "a&b=c", "%"]
+)
+async def test_source_with_characters_that_are_encoded_is_found(
+    moto_server: S3Server, plane: str, key: str
+) -> None:
+    driver = driver_of(moto_server, data_plane=plane, dialect="s3")
+    async with Trove(driver) as store:
+        await store.create_bucket("encoded", exist_ok=True)
+        info = await store.put("encoded", key, b"body")
+        await store.copy("encoded", key, "encoded", "copy")
+        copier = Copier(driver._plane, driver._known.exists, largest=1, piece=4)
+        options = CopyOptions(source=info, put=PutOptions())
+        await copier.copy("encoded", key, "encoded", "pieces", options)
+        for copy in ("copy", "pieces"):
+            assert await store.read("encoded", copy) == b"body"
+        await store.delete_many("encoded", [key, "copy", "pieces"])
 
 
 async def test_copy_tells_which_condition_failed(play: Any) -> None:

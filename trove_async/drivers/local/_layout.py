@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from trove_async._names import has_dot_segment
 from trove_async.errors import InvalidNameError
 
 AREA: Final = ".trove"
@@ -101,6 +102,8 @@ class Layout:
         """Tell whether the file system can hold the key under its own name."""
         if key[0] == "/" or key[-1] == "/" or "//" in key:
             return False
+        if "." in key and has_dot_segment(key):
+            return False  # its path would lead out of the bucket: stores refuse it before this
         if AREA in key and AREA in key.split("/"):
             return False  # there the area of a root would be, that lies in this one
         # A code point has at most 4 bytes: the short ones, which most are, need no second look.

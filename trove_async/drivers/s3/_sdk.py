@@ -46,9 +46,17 @@ from ._headers import (
 )
 from ._keys import bare_etag, quoted_etag, strong_etag
 from ._plane import UntoldError, UploadId
-from ._requests import crc32c_of, presigned_headers, presigned_query, source_headers
+from ._requests import crc32c_of, presigned_headers, presigned_query
 from ._sdk_client import SdkBody, SdkClient, edge
-from ._sdk_terms import PRESIGNED, elements, parameters, upload_parameters, version, whole_checksums
+from ._sdk_terms import (
+    PRESIGNED,
+    copy_parameters,
+    elements,
+    parameters,
+    upload_parameters,
+    version,
+    whole_checksums,
+)
 from ._session import Endpoint
 from ._versions import markers, parse_versions
 
@@ -267,7 +275,6 @@ class SdkPlane:
         headers = {
             **object_headers(options.put),
             **condition_headers(options.put),
-            **source_headers(source, self._owner),
         }
         answer, said = await self._call(
             "copy_object",
@@ -276,6 +283,7 @@ class SdkPlane:
             MetadataDirective="REPLACE",
             TaggingDirective="REPLACE",
             **parameters(headers),
+            **copy_parameters(source, self._owner),
             **self._made_with,
             **self._keyed_source,
             **self._owned,
@@ -341,7 +349,7 @@ class SdkPlane:
             **upload_parameters(upload),
             PartNumber=number,
             CopySourceRange=f"bytes={span[0]}-{span[1] - 1}",
-            **parameters(source_headers(source, self._owner)),
+            **copy_parameters(source, self._owner),
             **self._keyed,
             **self._keyed_source,
             **self._owned,

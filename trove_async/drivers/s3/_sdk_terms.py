@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from trove_async._http import http_date
+from trove_async.models import ObjectInfo
 
 from ._answers import CHECKSUM_ELEMENTS
 from ._headers import META, of_whole
 from ._plane import UploadId
+from ._requests import source_headers
 
 _PARAMETERS: Final = {
     "content-type": "ContentType",
@@ -87,6 +89,15 @@ def whole_checksums(told: Mapping[str, Any]) -> dict[str, str]:
 def version(version_id: str | None) -> dict[str, str]:
     """Return what names one version, or nothing."""
     return {} if version_id is None else {"VersionId": version_id}
+
+
+def copy_parameters(source: ObjectInfo, owner: str | None) -> dict[str, Any]:
+    """Return what names one version of a copy's source, and whose it is to be.
+
+    The SDK encodes the source's name itself, also where it is encoded already.
+    """
+    place = {"Bucket": source.bucket, "Key": source.key, **version(source.version_id)}
+    return {**parameters(source_headers(source, owner)), "CopySource": place}
 
 
 def upload_parameters(upload: UploadId) -> dict[str, str]:
