@@ -117,7 +117,9 @@ class Core:
         if self._closed:
             raise ClosedError("this store is closed: make a new Trove")
         if self._home is None:
-            raise ClosedError("this store is not open yet: use it inside `async with Trove(…)`")
+            raise ClosedError(
+                "this store is not open yet: use it inside `async with Trove(…)`, or `await store.open()`"
+            )
         self._check_home()
 
     def _check_home(self) -> None:

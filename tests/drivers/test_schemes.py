@@ -59,6 +59,7 @@ BAD = [
     ("s3://key:@bucket", "a colon between"),
     ("s3://KEY:se/cret@eu-west-1/bucket", "written %2F"),
     ("s3://bucket?path_style=yes", "path_style is true or false"),
+    ("s3://bucket?path_style=true&addressing_style=virtual", "addressing_style or path_style, not"),
     ("s3://bucket?max_connections=0", "max_connections is a number above 0"),
     ("s3://bucket?max_connections=-1", "max_connections is a number above 0"),
     ("s3://bucket?dialect=klingon", "dialect is"),

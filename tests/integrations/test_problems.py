@@ -308,6 +308,10 @@ async def test_wrong_arguments_are_told(framework: str) -> None:
     with pytest.raises(TypeError, match="a function that returns one, got <coroutine"):
         await life.__aenter__()
     made.close()
+    no_store: Any = "local://./objects"
+    with pytest.raises(TypeError, match="a function that returns one, got 'local:"):
+        async with on_starlette.lifespan(no_store)(Starlette()):
+            pass
     for hook in (on_starlette.lifespan, on_aiohttp.cleanup_ctx):
         with pytest.raises(TypeError, match=r"\['files'\]"):
             hook(Trove(MemoryDriver()), buckets="files")

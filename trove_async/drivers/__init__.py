@@ -337,6 +337,8 @@ def _s3(url: SplitURL) -> Address:
         region, (bucket, _, prefix) = bucket, prefix.partition("/")
     if not bucket and (prefix or region is None):
         raise _bad("s3", "it names neither a bucket nor a region")
+    if "path_style" in url.options and "addressing_style" in url.options:
+        raise _bad("s3", "give addressing_style or path_style, not both")
     if url.switch("path_style", default=False):
         settings["addressing_style"] = "path"
     driver = _imported("s3").S3Driver(region=region, **settings)

@@ -22,9 +22,9 @@ async def open_store(
 
     Raises:
         ClosedError: The store was opened before.
-        TypeError: The factory returned something else than a store.
+        TypeError: The store is neither a store nor a factory, or the factory returned another object.
     """
-    made = store if isinstance(store, Trove) else store()
+    made = store() if callable(store) and not isinstance(store, Trove) else store
     if not isinstance(made, Trove):
         raise TypeError(f"{hook} needs a Trove or a function that returns one, got {made!r}")
     async with AsyncExitStack() as stack:
