@@ -173,6 +173,7 @@ async def test_urls_that_nobody_could_use_are_refused(
         {"storage_class": ""},
         {"storage_class": "a\r\nb: c"},
         {"server_side_encryption": "gr\u00fcn"},
+        {"server_side_encryption": "AES265"},
         {"kms_key_id": "k"},
         {"kms_key_id": "k", "server_side_encryption": "AES256"},
         {"bucket_key_enabled": False},

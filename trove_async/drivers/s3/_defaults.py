@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _SSE: Final = "x-amz-server-side-encryption"
 _SSE_SOURCE: Final = "x-amz-copy-source-server-side-encryption"
+_ENCRYPTIONS: Final = ("AES256", "aws:kms", "aws:kms:dsse")
+"""S3 API Reference, PutObject. Some services ignore another value, and encrypt nothing."""
 _STAND_IN: Final = "[hidden]"
 _CUSTOMER_KEY_BYTES: Final = 32
 """AES-256. S3 User Guide, "Using server-side encryption with customer-provided keys (SSE-C)"."""
@@ -81,6 +83,9 @@ class Defaults:
                 raise ConfigError(error.message) from None
             if value is not None and (not value.isascii() or not value.strip()):
                 raise ConfigError(f"{name} must be printable ASCII, and not empty")
+        if self.server_side_encryption not in {None, *_ENCRYPTIONS}:
+            known = ", ".join(map(repr, _ENCRYPTIONS))
+            raise ConfigError(f"server_side_encryption must be one of {known}")
         by_service = (self.server_side_encryption or "").startswith("aws:kms")
         if not by_service and (self.kms_key_id or self.bucket_key_enabled is not None):
             raise ConfigError(
