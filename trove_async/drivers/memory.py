@@ -92,6 +92,9 @@ class MemoryDriver:
             max_requests=max_connections,
         )
 
+    def __repr__(self) -> str:
+        return f"<MemoryDriver of {len(getattr(self, '_buckets', ()))} buckets>"
+
     @property
     def name(self) -> str:
         """``"memory"``."""

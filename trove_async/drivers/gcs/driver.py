@@ -183,6 +183,11 @@ class GCSDriver:
         """Remove this driver's secrets from an error. See `Redacting.redact`."""
         self._redactor.redact(error)
 
+    def __repr__(self) -> str:
+        if not hasattr(self, "_origin"):
+            return "<GCSDriver, never made>"  # its constructor raised
+        return f"<GCSDriver at {self._origin.url}>"
+
     @property
     def name(self) -> str:
         """``"gcs"``."""

@@ -226,6 +226,12 @@ class S3Driver:
         """Remove this driver's secrets from an error. See `Redacting.redact`."""
         self._redactor.redact(error)
 
+    def __repr__(self) -> str:
+        if not hasattr(self, "_endpoint"):
+            return "<S3Driver, never made>"  # its constructor raised
+        endpoint = self._endpoint  # Amazon's is settled once it is open
+        return f"<S3Driver at {'Amazon S3' if endpoint.aws else endpoint.origin.url}>"
+
     @property
     def name(self) -> str:
         """The service's name."""
