@@ -162,12 +162,17 @@ class DriverConditions(DriverTopic):
         failures: list[TroveError] = []
 
         async def put(body: bytes) -> None:
-            try:
-                await write(backend, bucket, "key", body, **options)
-            except TroveError as error:
-                failures.append(error)
-            else:
-                won.append(body)
+            for attempt in range(RACERS):
+                try:
+                    await write(backend, bucket, "key", body, **options)
+                except TroveError as error:
+                    # A service may be too busy with the others to decide: the store asks again.
+                    if error.retryable and attempt < RACERS - 1:
+                        continue
+                    failures.append(error)
+                else:
+                    won.append(body)
+                return
 
         async with task_group() as group:
             for number in range(RACERS):
