@@ -388,6 +388,15 @@ async def test_head_without_a_length_asks_for_the_size(play: Any) -> None:
         assert (await driver.head("data", "key")).size == 4
 
 
+async def test_size_of_another_version_is_not_taken(play: Any) -> None:
+    unsized = {name: value for name, value in UNSIZED.items() if name != "etag"}
+    later = {"last-modified": "Wed, 01 Jan 2025 00:00:01 GMT", "content-range": "bytes 0-0/2"}
+    _, opening = play(answer(200, b"body", unsized), answer(206, b"b", later))
+    async with opening as driver:
+        with pytest.raises(UnavailableError, match="replaced"):
+            await driver.get("data", "key", GetOptions()).__aenter__()
+
+
 async def test_object_whose_size_nothing_tells_is_an_error(play: Any) -> None:
     _, opening = play(answer(200, b"body", UNSIZED), answer(200, b"body", UNSIZED))
     async with opening as driver:

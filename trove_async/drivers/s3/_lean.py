@@ -211,7 +211,8 @@ class LeanPlane:
     ) -> Mapping[str, str]:
         """Return a response's headers with the object's size, which the response does not tell.
 
-        The response to a range does, and is of the same version: its ETag is a condition.
+        The response to a range does, and is of the same version: its ETag is a condition, or else
+        its date is compared.
         """
         headers = {"range": "bytes=0-0", **self._keyed}
         etag = strong_etag(said.get("etag"))
@@ -228,6 +229,9 @@ class LeanPlane:
                 "the object was replaced while its size was asked for"
             ) from error
         answer.close()
+        dates = {said.get("last-modified"), answer.headers.get("last-modified")} - {None}
+        if etag is None and len(dates) > 1:
+            raise MalformedAnswer("the object was replaced while its size was asked for")
         part = content_range(answer.headers, answer.status)
         if part is None:
             if has_size(answer.headers):  # all of it was sent: some do so where it is empty
