@@ -100,6 +100,8 @@ ONCE: dict[str, Callable[[], Any]] = {
     "async generator": flowing,
     "iterator": Chunks,
     "async iterator": AsyncChunks,
+    "iterator of a list": lambda: iter(list(cut())),
+    "map": lambda: map(bytes, cut()),
     "async reader": Reader,
     "reader that tells its size": Sized,
     "StreamReader": stream_reader,
@@ -381,7 +383,13 @@ def test_body_that_is_dropped_is_forgotten() -> None:
     assert len(_spent._marks) == before
 
 
-def test_body_that_takes_no_weak_references_is_not_remembered() -> None:
-    body = iter([b"x"])
-    _spent.note(body, whole=False)
-    _spent.check(body, empty=True)
+def test_last_bodies_that_take_no_weak_references_are_remembered() -> None:
+    bodies = [iter([b"x"]) for _ in range(_spent._HELD + 1)]
+    for body in bodies:
+        _spent.note(body, whole=True)
+        _spent.note(body, whole=False)
+    for body in bodies[1:]:
+        with pytest.raises(BodyConsumedError):
+            _spent.check(body, empty=False)
+    _spent.check(bodies[0], empty=True)
+    assert len(_spent._held) == _spent._HELD

@@ -7,9 +7,14 @@ midway. Neither shows on an iterator, a pipe or a file: only having read it tell
 from __future__ import annotations
 
 import weakref
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import Final, NamedTuple, cast
 
 from .errors import BodyConsumedError
+
+_HELD: Final = 16
+"""Bodies that are kept alive to be remembered: iterators of Python's own, such as `map` and `zip`,
+take no weak references. A program that puts one again does so at once, most often."""
 
 
 class _Reference(weakref.ref[object]):
@@ -20,16 +25,28 @@ class _Reference(weakref.ref[object]):
     number: int
 
 
+class _Holder:
+    """A body that takes no weak references, kept alive."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: object) -> None:
+        self._body = body
+
+    def __call__(self) -> object:
+        return self._body
+
+
 class _Mark(NamedTuple):
     """How a put has left a body.
 
     Attributes:
-        body: The body.
+        body: Returns the body; None: it is gone.
         position: Where it stood then; None: it has no position.
         whole: Whether it was read to its end.
     """
 
-    body: _Reference
+    body: Callable[[], object | None]
     position: int | None
     whole: bool
 
@@ -37,9 +54,14 @@ class _Mark(NamedTuple):
 _marks: dict[int, _Mark] = {}
 """By the body's id: bodies need not be hashable. A mark goes when its body does."""
 
+_held: dict[int, None] = {}
+"""The ids of the bodies that are kept alive, the oldest first."""
+
 
 def note(body: object, position: int | None = None, *, whole: bool) -> None:
-    """Note that a put has read from a body. One that takes no weak references is not remembered.
+    """Note that a put has read from a body.
+
+    Of those that take no weak references the last few are remembered, and kept alive.
 
     Args:
         body: What its user gave.
@@ -49,9 +71,21 @@ def note(body: object, position: int | None = None, *, whole: bool) -> None:
     try:
         reference = _Reference(body, _forget)
     except TypeError:
+        _hold(body, position, whole=whole)
         return
     reference.number = id(body)
     _marks[reference.number] = _Mark(reference, position, whole)
+
+
+def _hold(body: object, position: int | None, *, whole: bool) -> None:
+    number = id(body)
+    _held.pop(number, None)
+    _held[number] = None
+    _marks[number] = _Mark(_Holder(body), position, whole)
+    while len(_held) > _HELD:
+        oldest = next(iter(_held))
+        _held.pop(oldest, None)  # another thread may have done so
+        _marks.pop(oldest, None)
 
 
 def _forget(reference: weakref.ref[object]) -> None:
