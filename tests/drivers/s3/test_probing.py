@@ -124,6 +124,30 @@ async def test_service_whose_response_to_a_put_has_no_etag_is_found_out(
     assert not await left(fake)
 
 
+@pytest.mark.parametrize("there", [True, False])
+async def test_reading_a_key_with_several_oddities_writes_nothing(*, there: bool) -> None:
+    fake = Fake()
+    probe = await probe_of(fake)
+    key = "/d//a\\b/"
+    if there:
+        await fake.memory.put("data", key, [memoryview(b"body")], PutOptions())
+    dialect = await probe.dialect_for_reading("data", key)
+    assert dialect.keeps == ({*Oddity} - {Oddity.TRAILING} if there else set())
+    assert dialect.hides(key) is None
+    assert not fake.written
+
+
+async def test_reading_a_key_of_which_one_oddity_is_folded_is_found_out() -> None:
+    fake = Fake(without(Oddity.EMPTY))
+    probe = await probe_of(fake)
+    await fake.memory.put("data", "/d/a", [memoryview(b"body")], PutOptions())
+    dialect = await probe.dialect_for_reading("data", "/d//a")
+    assert dialect.keeps == {Oddity.LEADING}
+    assert dialect.folds == {Oddity.EMPTY}
+    assert dialect.hides("/d//a")
+    assert await left(fake) == ["/d/a"]
+
+
 @pytest.mark.parametrize(("oddity", "key"), UNUSUAL.items())
 async def test_service_that_folds_a_key_is_found_out_and_nothing_is_touched(
     oddity: Oddity, key: str

@@ -73,17 +73,17 @@ class KeyProbe:
             for oddity in oddities_of(key)
             if oddity is not Oddity.TRAILING and not dialect.knows(oddity)
         ]
-        if len(unknown) == 1:
-            (oddity,) = unknown
-            seen = await self._seen(bucket, key)
-            if seen is None:
-                return dialect
+        seen = await self._seen(bucket, key) if unknown else None
+        if seen is None:
+            return dialect
+        for oddity in unknown:
+            # A service that folds the oddity has one object under both names.
             other = await self._seen(bucket, folded(key, oddity))
             # The second look proves that nothing was replaced or deleted between the two.
             if seen != other and seen == await self._seen(bucket, key):
-                return self._learn(oddity, keeps=True)
-        for oddity in unknown:
-            dialect = await self._tried(bucket, key, oddity)
+                dialect = self._learn(oddity, keeps=True)
+            else:
+                dialect = await self._tried(bucket, key, oddity)
         return dialect
 
     async def has_exactly(self, bucket: str, key: str) -> bool:
