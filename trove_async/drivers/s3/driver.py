@@ -115,7 +115,8 @@ class S3Driver:
         storage_class: The class of objects whose put chooses none, of copies as well; the service's
             default where it is not given.
         server_side_encryption: How the service encrypts what is stored: ``"AES256"``, ``"aws:kms"``
-            or ``"aws:kms:dsse"``. The bucket's default where it is not given.
+            or ``"aws:kms:dsse"``. The bucket's default where it is not given. The response is not
+            checked: a service that ignores the header stores objects as they are.
         kms_key_id: The key to use with ``"aws:kms"``: its id or ARN.
         bucket_key_enabled: Whether a bucket key saves requests to the key service.
         sse_customer_key: A key of your own, 32 bytes (SSE-C): the service encrypts and decrypts with
