@@ -29,10 +29,24 @@ PACKAGE = Path(trove_async.__file__).parent.parent
 
 # What the child process does with the root; it prints what it found.
 LOOK = """
-import asyncio, os, sys
+import asyncio, os, sys, tempfile
 import trove_async
 from trove_async import PermissionDeniedError, Trove
 import trove_async.drivers.local
+
+async def rehearse(root):
+    # What is imported at its first use is imported now: the other user may not reach the packages.
+    async with Trove(trove_async.drivers.local.LocalDriver(root)) as store:
+        await store.create_bucket("b")
+        await store.put("b", "a", bytes(40 * 1024 * 1024))
+        await store.copy("b", "a", "b", "c")
+        await store.list("b").all()
+        await store.read("b", "c")
+        await store.health()
+        await store.delete("b", "a")
+
+with tempfile.TemporaryDirectory() as scratch:
+    asyncio.run(rehearse(scratch))
 
 root, user, xattrs = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "True"
 if user:
