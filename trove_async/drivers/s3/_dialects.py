@@ -75,6 +75,10 @@ class Dialect:
     starts_within: bool = True
     headers: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
 
+    def spoken(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Return the headers of a request that stores something, as the service understands them."""
+        return headers if self.headers is None else self.headers(headers)
+
     def knows(self, oddity: Oddity) -> bool:
         """Return whether it is known what the service does with such a key."""
         return oddity in self.keeps or oddity in self.folds

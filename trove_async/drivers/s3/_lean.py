@@ -145,11 +145,9 @@ class LeanPlane:
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request."""
-        headers: Mapping[str, str]
-        headers = put_headers(options, summed=self._checksums) | self._made_with
-        rewrite = self._service.dialect.headers
-        if rewrite is not None:
-            headers = rewrite(headers)
+        headers = self._service.dialect.spoken(
+            put_headers(options, summed=self._checksums) | self._made_with
+        )
         answer = await self._client.send("PUT", bucket, key, headers=headers, views=views)
         answer.close()
         info = put_info(
@@ -341,7 +339,7 @@ class LeanPlane:
     ) -> ObjectInfo:
         """Copy an object in one request."""
         source = options.source.located(bucket=src_bucket, key=src_key)
-        headers: Mapping[str, str] = {
+        headers = {
             **object_headers(options.put),
             **condition_headers(options.put),
             **source_headers(source, self._owner),
@@ -350,11 +348,10 @@ class LeanPlane:
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
-        rewrite = self._service.dialect.headers
-        if rewrite is not None:
-            headers = rewrite(headers)
         # Not every service begins to answer while it works, and Leaf grants it time by the size.
-        answer = await self._client.send("PUT", bucket, key, headers=headers, patient=True)
+        answer = await self._client.send(
+            "PUT", bucket, key, headers=self._service.dialect.spoken(headers), patient=True
+        )
         info = put_info(
             answer.headers,
             bucket=bucket,
@@ -375,13 +372,12 @@ class LeanPlane:
             # puts the parts' checksums together, and compares the whole's.
             headers["x-amz-checksum-algorithm"] = "CRC32C"
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
-        rewrite = self._service.dialect.headers
         answer = await self._client.send(
             "POST",
             bucket,
             key,
             query="uploads",
-            headers=headers if rewrite is None else rewrite(headers),
+            headers=self._service.dialect.spoken(headers),
         )
         return UploadId(bucket, key, await self._document(answer, parse_upload_id))
 

@@ -120,7 +120,7 @@ class SdkPlane:
             Bucket=bucket,
             Key=key,
             Body=b"".join(views),
-            **parameters(self._spoken(put_headers(kept))),
+            **parameters(self._service.dialect.spoken(put_headers(kept))),
             **self._made_with,
             **self._owned,
         )
@@ -309,7 +309,7 @@ class SdkPlane:
             "create_multipart_upload",
             Bucket=bucket,
             Key=key,
-            **parameters(self._spoken(object_headers(options))),
+            **parameters(self._service.dialect.spoken(object_headers(options))),
             **self._made_with,
             **kind,
             **self._owned,
@@ -465,10 +465,6 @@ class SdkPlane:
                 return found
             cycle.check(answer["ContinuationToken"], empty=not buckets)
             token = {"ContinuationToken": answer["ContinuationToken"]}
-
-    def _spoken(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        rewrite = self._service.dialect.headers
-        return headers if rewrite is None else rewrite(headers)
 
     def _stored(
         self,
