@@ -121,7 +121,7 @@ async def empty(request: Request) -> Response:
 
 
 async def stored(request: Request) -> Response:
-    """Store an object as another program may have: with the very type that the client says."""
+    """Store an object with exactly the content type that the client sent, as another program may."""
     await get_store(request).put(
         "files",
         request.path_params["key"],

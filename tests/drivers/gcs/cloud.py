@@ -104,7 +104,7 @@ class Cloud:
         xml: Whether the XML API is there.
         tokens: The access tokens that are good; None: nobody is asked.
         dates: Whether bodies come with a Last-Modified.
-        tells_zero: Whether the size of an empty object is told.
+        tells_zero: Whether responses include the size of an empty object.
         batches: Whether batch requests are taken.
         normalises: Whether dots in a path are taken for steps, however they are encoded.
     """

@@ -135,7 +135,7 @@ def test_headers_of_two_names_that_differ_in_case_are_not_exact() -> None:
     headers = CIMultiDict(HEADERS)
     headers.add("X-Goog-Meta-Key", "1")
     assert info_from(headers, bucket="b", key="key", backend="x")[1]
-    headers.add("x-goog-meta-key", "2")  # as a transport tells them, or joined
+    headers.add("x-goog-meta-key", "2")  # as a transport reports them, or joined
     assert not info_from(headers, bucket="b", key="key", backend="x")[1]
     joined = CIMultiDict({**HEADERS, "X-Goog-Meta-Key": "1, 2"})
     assert not info_from(joined, bucket="b", key="key", backend="x")[1]

@@ -38,7 +38,7 @@ SIZE = 6 * MiB
 
 
 class Service(Script):
-    """A service that makes an object of two parts, whose completion is what a test tells."""
+    """A service with an upload of two parts. The test sets the response to its completion."""
 
     def __init__(self) -> None:
         super().__init__()
