@@ -9,6 +9,12 @@ from __future__ import annotations
 
 from typing import Final
 
+_ITERATED: Final = (
+    "response.iter_content(1024 * 1024) of a response made with stream=True, or response.content"
+)
+_STREAMED: Final = (
+    "response.stream(1024 * 1024) of a response made with preload_content=False, or response.data"
+)
 _INSTEAD: Final = {
     ("httpx", "Response"): "response.aiter_bytes() of a streamed response, or response.content",
     ("aiohttp", "ClientResponse"): "response.content, its stream",
@@ -21,22 +27,10 @@ _INSTEAD: Final = {
     ),
     ("aiohttp", "FileField"): "its .file",
     ("aiohttp", "BaseRequest"): "request.content, its stream",
-    ("requests", "Response"): (
-        "response.iter_content(1024 * 1024) of a response made with stream=True, or"
-        " response.content"
-    ),
-    ("niquests", "Response"): (
-        "response.iter_content(1024 * 1024) of a response made with stream=True, or"
-        " response.content"
-    ),
-    ("urllib3", "BaseHTTPResponse"): (
-        "response.stream(1024 * 1024) of a response made with preload_content=False, or"
-        " response.data"
-    ),
-    ("urllib3", "HTTPResponse"): (
-        "response.stream(1024 * 1024) of a response made with preload_content=False, or"
-        " response.data"
-    ),
+    ("requests", "Response"): _ITERATED,
+    ("niquests", "Response"): _ITERATED,
+    ("urllib3", "BaseHTTPResponse"): _STREAMED,
+    ("urllib3", "HTTPResponse"): _STREAMED,
     ("starlette", "Request"): "request.stream()",
     ("fastapi", "Request"): "request.stream()",
 }
