@@ -458,12 +458,9 @@ class S3Driver:
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
         ask = self._plane.list_objects
-        if self._service is not None:
-            await self._service.recognise()
+        if await self._holds_none(bucket, options.prefix):
+            return Page(entries=())
         if self._dialect.directories:
-            if holds_none(options.prefix):
-                await self._check_bucket(bucket)
-                return Page(entries=())
             ask = partial(page_of, ask)
         elif not self._dialect.starts_within:
             ask = partial(page_from_within, ask)
@@ -472,15 +469,25 @@ class S3Driver:
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`."""
         ask = self._plane.list_versions
-        if self._service is not None:
-            await self._service.recognise()
+        if await self._holds_none(bucket, options.prefix):
+            return VersionPage(entries=())
         if self._dialect.directories:
-            if holds_none(options.prefix):
-                await self._check_bucket(bucket)
-                return VersionPage(entries=())
             return await self._page(partial(page_of_all, ask), bucket, options)
         page = page_behind_markers if self._dialect.version_markers else page_of_whole_keys
         return await self._page(partial(page, ask), bucket, options)
+
+    async def _holds_none(self, bucket: str, prefix: str) -> bool:
+        """Return whether the service, once recognised, can hold no key with the prefix.
+
+        Raises:
+            BucketNotFoundError: It cannot, and there is no such bucket.
+        """
+        if self._service is not None:
+            await self._service.recognise()
+        if not (self._dialect.directories and holds_none(prefix)):
+            return False
+        await self._check_bucket(bucket)
+        return True
 
     async def _page(
         self, ask: Callable[[str, ListOptions], Awaitable[P]], bucket: str, options: ListOptions
