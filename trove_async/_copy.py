@@ -25,6 +25,7 @@ from .errors import (
     IntegrityError,
     InvalidNameError,
     NotFoundError,
+    NotSupportedError,
     ObjectChangedError,
     ObjectExistsError,
     PreconditionFailedError,
@@ -155,14 +156,16 @@ async def copy(
         options = changes.applied_to(info)
         if onto_itself and options.storage_class is None and _chooses_class(target):
             options = replace(options, storage_class=info.storage_class)
+        copied: ObjectInfo | None = None
         if onto_itself and changes.none and source.version_id is None:
             _check_conditions(info, changes)
             copied = info
         elif _is_left_to_server(source, target, info, options):
             # What the service keeps already it takes back as it is, whatever it is.
             check(options if changes.metadata is not None else replace(options, metadata={}))
-            copied = await _on_server(source, target, info, options, missing)
-        else:
+            with suppress(NotSupportedError):  # the service cannot, whatever its driver claims
+                copied = await _on_server(source, target, info, options, missing)
+        if copied is None:
             options = _carried(source, info, options, carry)
             check(options)
             if onto_itself:

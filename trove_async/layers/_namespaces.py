@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from trove_async._names import MAX_BUCKET_BYTES, MAX_KEY_BYTES, check_bucket, check_key
 from trove_async.driver import AsyncDriver, Capabilities
@@ -15,6 +15,7 @@ from trove_async.errors import (
     BucketNotFoundError,
     ConfigError,
     InvalidNameError,
+    NotSupportedError,
     ObjectExistsError,
     ObjectNotFoundError,
 )
@@ -209,7 +210,14 @@ class Folders:
         self._remember(bucket)
 
     async def _mark(self, driver: AsyncDriver, bucket: str) -> None:
-        once = "*" if driver.capabilities.put_if_none_match else None
+        if driver.capabilities.put_if_none_match:
+            with suppress(NotSupportedError):  # the service turned out to ignore conditions
+                return await self._put_marker(driver, bucket, once="*")
+        return await self._put_marker(driver, bucket, once=None)
+
+    async def _put_marker(
+        self, driver: AsyncDriver, bucket: str, once: Literal["*"] | None
+    ) -> None:
         options = PutOptions(size=0, if_none_match=once)
         inside, aside = self._markers_of(bucket)
         try:

@@ -6,14 +6,15 @@ it comes to pass fails the run.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+from uuid import uuid4
 
 import pytest
 import pytest_asyncio
 
 from tests.drivers.s3.test_conformance import KeepsVersions, driver_of
 from tests.strangeness import strange
-from trove_async import Trove
+from trove_async import Trove, TroveError
 from trove_async.testing import DriverSuite, StoreSuite, servers
 
 if TYPE_CHECKING:
@@ -66,3 +67,21 @@ class TestStoreOnCeph(StoreSuite):
     ) -> AsyncIterator[Trove]:
         async with Trove(driver_of(ceph)) as store:
             yield store
+
+
+@pytest.mark.parametrize("plane", ["lean", "sdk"])
+async def test_nothing_is_stored_that_should_be_encrypted_and_is_not(
+    ceph: S3Server, plane: Literal["lean", "sdk"]
+) -> None:
+    """Over plain http the gateway refuses encryption, except on a copy, where it ignores it."""
+    bucket = f"encryption-{uuid4().hex[:20]}"
+    async with Trove(driver_of(ceph)) as plain:
+        await plain.create_bucket(bucket)
+        await plain.put(bucket, "old", b"old")
+    driver = driver_of(ceph, data_plane=plane, server_side_encryption="AES256")
+    async with Trove(driver) as store:
+        with pytest.raises(TroveError, match="InvalidRequest"):
+            await store.put(bucket, "new", b"new")
+        with pytest.raises(TroveError):
+            await store.copy(bucket, "old", bucket, "new")
+        assert [entry.key for entry in await store.list(bucket).all()] == ["old"]

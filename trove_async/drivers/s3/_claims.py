@@ -8,6 +8,7 @@ from trove_async.driver import Capabilities
 from trove_async.models import GiB, MiB, TiB
 
 from ._copying import MAX_COPY
+from ._features import Feature
 
 if TYPE_CHECKING:
     from ._defaults import Defaults
@@ -58,8 +59,8 @@ def claimed(
         headers=True,
         expires=True,
         tags=True,
-        upload_tags=dialect.upload_tags,
-        copy_tags=dialect.copy_tags,
+        upload_tags=Feature.UPLOAD_TAGS not in dialect.ignores,
+        copy_tags=Feature.COPY_TAGS not in dialect.ignores,
         storage_class=True,
         upload=True,
         parallel_parts=parallel_parts,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ._session import Endpoint
 
 _SSE: Final = "x-amz-server-side-encryption"
+_KEY_ID: Final = f"{_SSE}-aws-kms-key-id"
 _SSE_SOURCE: Final = "x-amz-copy-source-server-side-encryption"
 _ENCRYPTIONS: Final = ("AES256", "aws:kms", "aws:kms:dsse")
 """S3 API Reference, PutObject. Some services ignore another value, and encrypt nothing."""
@@ -125,6 +126,22 @@ class Defaults:
             return options
         return replace(options, storage_class=self.storage_class)
 
+    def are_met(self, said: Mapping[str, str]) -> bool:
+        """Return whether an object is encrypted as was asked for.
+
+        Args:
+            said: The headers that the service sends with the object.
+        """
+        told = {name: said.get(name, "") for name in self.made}
+        key_id = self.kms_key_id
+        if key_id is not None:
+            # It is told as an ARN, which ends in the key's id; what an alias stands for is not known.
+            end = "" if "alias/" in key_id else key_id
+            told[_KEY_ID] = key_id if told[_KEY_ID].endswith(end) and told[_KEY_ID] else ""
+        for name in (f"{_SSE}-customer-key", f"{_SSE}-bucket-key-enabled"):
+            told.pop(name, None)  # it is never told; it saves requests and protects nothing
+        return all(self.made[name] == value for name, value in told.items())
+
     @property
     def always(self) -> dict[str, str]:
         """The headers of every request."""
@@ -137,7 +154,7 @@ class Defaults:
         if self.server_side_encryption is not None:
             headers[_SSE] = self.server_side_encryption
         if self.kms_key_id is not None:
-            headers[f"{_SSE}-aws-kms-key-id"] = self.kms_key_id
+            headers[_KEY_ID] = self.kms_key_id
         if self.bucket_key_enabled is not None:
             headers[f"{_SSE}-bucket-key-enabled"] = str(self.bucket_key_enabled).lower()
         return headers

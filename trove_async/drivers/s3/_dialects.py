@@ -16,6 +16,8 @@ from trove_async.errors import IntegrityError, TroveError
 
 from ._answers import ErrorAnswer, parse_error
 from ._ceph import cautious_headers, ceph_headers
+from ._features import ALL as ALL_FEATURES
+from ._features import Feature
 from ._oddities import ALL as ALL_ODDITIES
 from ._oddities import Oddity, is_usual, oddities_of
 from ._xml import MalformedAnswer
@@ -50,8 +52,9 @@ class Dialect:
             `KeyProbe` finds out.
         commit_conditions: It honours conditions on the completion of an upload.
         copy_conditions: It honours conditions on the destination of a copy.
-        upload_tags: It keeps the tags of an upload in parts.
-        copy_tags: It keeps the tags that a copy is given.
+        honours: What it honours of the features that some services ignore.
+        ignores: What it ignores of them. The driver refuses to ask it. What is neither honoured nor
+            ignored is not known, and `FeatureProbe` finds out.
         part_conditions: It honours the condition on the source of a part that is copied.
         checksums: It keeps the checksums that it is sent.
         version_markers: A listing of versions goes on correctly behind a version that is gone.
@@ -67,8 +70,8 @@ class Dialect:
     folds: frozenset[Oddity] = frozenset()
     commit_conditions: bool = True
     copy_conditions: bool = True
-    upload_tags: bool = True
-    copy_tags: bool = True
+    honours: frozenset[Feature] = ALL_FEATURES
+    ignores: frozenset[Feature] = frozenset()
     part_conditions: bool = True
     checksums: bool = True
     version_markers: bool = True
@@ -109,6 +112,9 @@ class Dialect:
         return None
 
 
+_CONDITIONS: Final = frozenset({Feature.IF_NONE_MATCH, Feature.IF_MATCH})
+_TAGS: Final = frozenset({Feature.PUT_TAGS, Feature.UPLOAD_TAGS, Feature.COPY_TAGS})
+
 AMAZON: Final = Dialect(
     ordered=True,
     delete_if_match=True,
@@ -124,14 +130,15 @@ SEAWEEDFS: Final = Dialect(
     dot_segments=False,
     keeps=frozenset(),
     folds=ALL_ODDITIES,
+    honours=_CONDITIONS | _TAGS,
 )
 CEPH: Final = Dialect(
     ordered=True,
     delete_if_match=False,
     commit_conditions=False,
     copy_conditions=False,
-    upload_tags=False,
-    copy_tags=False,
+    honours=_CONDITIONS | {Feature.PUT_TAGS},
+    ignores=_TAGS - {Feature.PUT_TAGS},
     part_conditions=False,
     checksums=False,
     version_markers=False,
@@ -143,6 +150,7 @@ UNRECOGNISED: Final = Dialect(
     ordered=True,
     delete_if_match=False,
     keeps=frozenset(),
+    honours=frozenset(),
     commit_conditions=False,
     copy_conditions=False,
     version_markers=False,
@@ -154,10 +162,10 @@ UNKNOWN: Final = Dialect(
     delete_if_match=False,
     dot_segments=False,
     keeps=frozenset(),
+    honours=frozenset(),
+    ignores=_TAGS - {Feature.PUT_TAGS},
     commit_conditions=False,
     copy_conditions=False,
-    upload_tags=False,
-    copy_tags=False,
     part_conditions=False,
     version_markers=False,
     headers=cautious_headers,

@@ -1,9 +1,9 @@
-"""Listings of a service that stores keys as paths of files: SeaweedFS.
+"""How to list, and create in, a service that stores keys as paths of files: SeaweedFS.
 
 Such a service walks its directories. It sorts by one segment after another (``a``, ``a/b``, ``a-b``),
 so an object comes directly before the objects below it. A page's token is the path at which the
-next page goes on, and so is ``start-after``. Its listings deviate from Amazon's in these ways
-(SeaweedFS 4.48, as seen):
+next page goes on, and so is ``start-after``. It deviates from Amazon's in these ways (SeaweedFS 4.48,
+as seen):
 
 - The objects below the last object of a full page are lost if nothing else follows that object: the
   page says that it is the last one.
@@ -11,6 +11,7 @@ next page goes on, and so is ``start-after``. Its listings deviate from Amazon's
 - Empty segments of a prefix are dropped, so the page has keys that do not begin with the prefix.
 - With a delimiter that is not a slash, tokens repeat.
 - A token has U+FFFD for what XML cannot carry.
+- A put that is only to create an object is refused where there is a directory of its name.
 
 This module asks for pages in the ways that work, one request a page. There is one request more
 for a full page that claims to be the last one.
@@ -22,10 +23,14 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from trove_async.errors import NotFoundError, NotSupportedError, ObjectExistsError
 from trove_async.models import Entry, ListOptions, ObjectInfo, Page, Prefix
 from trove_async.paging import common_prefix
+
+if TYPE_CHECKING:
+    from ._plane import Plane
 
 Ask: TypeAlias = Callable[[str, ListOptions], Awaitable[Page]]
 
@@ -187,3 +192,22 @@ def _folded(
             told = common
             folded.append(Prefix(bucket=entry.bucket, prefix=common, backend=entry.backend))
     return folded, told
+
+
+async def check_exists(plane: Plane, refusal: ObjectExistsError, bucket: str, key: str) -> None:
+    """Raise NotSupportedError if a create was refused because of a directory, not of an object.
+
+    Args:
+        plane: Sends a HEAD.
+        refusal: How the create was refused.
+        bucket: The bucket.
+        key: The key.
+    """
+    try:
+        await plane.head_object(bucket, key, None)
+    except NotFoundError:
+        raise NotSupportedError(
+            "if_none_match: the service refused to create the object although there is none. It takes"
+            " a directory of that name for one, also an emptied one: put without the condition, or"
+            " under another key"
+        ) from refusal

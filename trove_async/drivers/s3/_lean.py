@@ -204,6 +204,12 @@ class LeanPlane:
         except MalformedAnswer as error:
             raise _malformed(error) from error
 
+    async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
+        """Return the headers that say how an object is encrypted."""
+        answer = await self._client.send("HEAD", bucket, key, headers=self._keyed)
+        answer.close()
+        return answer.headers
+
     async def _sized(
         self, said: Mapping[str, str], bucket: str, key: str, version_id: str | None
     ) -> Mapping[str, str]:

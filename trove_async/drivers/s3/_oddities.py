@@ -68,8 +68,12 @@ def sample(key: str, oddity: Oddity, name: str) -> str:
     if oddity is Oddity.LEADING:
         return f"/{name}"
     # Up to the first oddity of any kind.
-    usual = re.split(r"^/|//|\\|/$", key, maxsplit=1)[0]
-    beside = usual[: usual.rfind("/") + 1] + name
+    usual = beside(re.split(r"^/|//|\\|/$", key, maxsplit=1)[0], name)
     if oddity is Oddity.TRAILING:
-        return f"{beside}/"
-    return f"{beside}//x" if oddity is Oddity.EMPTY else f"{beside}\\x"
+        return f"{usual}/"
+    return f"{usual}//x" if oddity is Oddity.EMPTY else f"{usual}\\x"
+
+
+def beside(key: str, name: str) -> str:
+    """Return the key with another last segment."""
+    return key[: key.rfind("/") + 1] + name

@@ -7,7 +7,7 @@ anything: what an answer means for a bucket, a condition or an upload is the dri
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from trove_async._http import Opened
@@ -73,6 +73,10 @@ class Plane(Protocol):
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
         """Return an object's facts, its tags included. An error may not say what is missing."""
+        ...
+
+    async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
+        """Return the headers that say how an object is encrypted."""
         ...
 
     async def delete_object(self, bucket: str, key: str, options: DeleteOptions) -> None:

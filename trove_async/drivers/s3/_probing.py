@@ -30,7 +30,22 @@ if TYPE_CHECKING:
     from ._dialects import Dialect, Service
     from ._plane import Plane
 
-_BODY = memoryview(b"x")
+BODY = memoryview(b"x")
+"""The body of objects that something is tried on."""
+
+
+async def recognised(service: Service) -> Dialect:
+    """Return the dialect of a service, which is asked what it is if it has not said so yet.
+
+    Raises:
+        UnavailableError: It does not respond.
+    """
+    if not await service.recognise():
+        raise UnavailableError(
+            "the service did not respond when it was asked what it is, and some services do not store"
+            " all keys, or ignore tags and conditions: give the driver its dialect, or try again"
+        )
+    return service.dialect
 
 
 class KeyProbe:
@@ -55,7 +70,7 @@ class KeyProbe:
             PermissionDeniedError: These credentials may not put, read or delete that object.
             UnavailableError: The service does not respond.
         """
-        dialect = await self._recognised()
+        dialect = await recognised(self._service)
         for oddity in oddities_of(key):
             if not dialect.knows(oddity):
                 dialect = await self._tried(bucket, key, oddity)
@@ -66,7 +81,7 @@ class KeyProbe:
 
         Nothing is written if two objects that exist prove it, or no such object exists.
         """
-        dialect = await self._recognised()
+        dialect = await recognised(self._service)
         # What a trailing slash names is never another object.
         unknown = [
             oddity
@@ -94,14 +109,6 @@ class KeyProbe:
         page = await self._plane.list_objects(bucket, ListOptions(prefix=key, limit=1))
         return any(entry.key == key for entry in page.entries)
 
-    async def _recognised(self) -> Dialect:
-        if not await self._service.recognise():
-            raise UnavailableError(
-                "the service did not respond when it was asked what it is, and some services store an"
-                " unusual key under another name: give the driver its dialect, or try again"
-            )
-        return self._service.dialect
-
     async def _seen(self, bucket: str, key: str) -> tuple[object, ...] | None:
         """Return what tells an object from others; None: there is none."""
         try:
@@ -127,7 +134,7 @@ class KeyProbe:
     async def _keeps(self, bucket: str, key: str, oddity: Oddity) -> bool:
         name = sample(key, oddity, f"trove-probe-{token_hex(8)}")
         try:
-            stored = await self._plane.put_object(bucket, name, [_BODY], PutOptions(size=1))
+            stored = await self._plane.put_object(bucket, name, [BODY], PutOptions(size=1))
         except (InvalidNameError, NotSupportedError):
             return True  # it refuses such keys by itself, so none gets another name
         except UntoldError as untold:
@@ -142,7 +149,7 @@ class KeyProbe:
             info = await self._plane.head_object(bucket, name, None)
         except NotFoundError:
             return False
-        if info.size != len(_BODY):
+        if info.size != len(BODY):
             return False
         return await self._seen(bucket, folded(name, oddity)) is None
 

@@ -171,6 +171,13 @@ class SdkPlane:
         with edge():
             return info_from(said, bucket=bucket, key=key, backend=self._backend, tags=tags)
 
+    async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
+        """Return the headers that say how an object is encrypted."""
+        _, said = await self._call(
+            "head_object", Bucket=bucket, Key=key, **self._keyed, **self._owned
+        )
+        return said
+
     async def delete_object(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete an object, or one of its versions."""
         asked = {} if options.if_match is None else {"IfMatch": quoted_etag(options.if_match)}

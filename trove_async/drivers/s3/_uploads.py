@@ -17,6 +17,7 @@ from trove_async.driver import PartSource
 from trove_async.errors import (
     IntegrityError,
     NotFoundError,
+    ObjectExistsError,
     ObjectNotFoundError,
     TimedOutError,
     TroveError,
@@ -25,6 +26,7 @@ from trove_async.errors import (
 from trove_async.models import ObjectInfo, Part, PutOptions
 from trove_async.paging import TokenCycle
 
+from ._directories import check_exists
 from ._plane import UntoldError, UploadId, settled
 
 if TYPE_CHECKING:
@@ -63,13 +65,23 @@ class PartedUpload:
         bucket: The bucket.
         key: The key.
         options: What the object is to get.
+        directories: Whether the service takes a directory for an object that must not exist.
     """
 
-    def __init__(self, plane: Plane, bucket: str, key: str, options: PutOptions) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        bucket: str,
+        key: str,
+        options: PutOptions,
+        *,
+        directories: bool = False,
+    ) -> None:
         self._plane = plane
         self._bucket = bucket
         self._key = key
         self._options = options
+        self._directories = directories
         self._upload: UploadId | None = None
         self._sent: dict[int, tuple[int, SentPart]] = {}
         self._info: ObjectInfo | None = None
@@ -145,8 +157,7 @@ class PartedUpload:
         parts = [self._sent[number][1] for number in sorted(self._sent)]
         before, self._completion = self._completion, "under way"
         try:
-            with conditioned(options):
-                self._info = await self._plane.complete_upload(self.id, parts, options)
+            self._info = await self._complete(parts, options)
         except UntoldError as untold:
             if before != "under way":
                 self._completion = "lost"  # until the object is seen
@@ -159,6 +170,15 @@ class PartedUpload:
                 self._completion = "lost" if error.maybe_done or before == "lost" else "none"
             raise
         return self._info
+
+    async def _complete(self, parts: Sequence[SentPart], options: PutOptions) -> ObjectInfo:
+        try:
+            with conditioned(options):
+                return await self._plane.complete_upload(self.id, parts, options)
+        except ObjectExistsError as error:
+            if self._directories:
+                await check_exists(self._plane, error, self._bucket, self._key)
+            raise
 
 
 async def abort_forgotten(plane: Plane, bucket: str, older_than: float) -> int:

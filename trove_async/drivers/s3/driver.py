@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -23,8 +23,10 @@ from trove_async.errors import (
     ConfigError,
     InvalidNameError,
     NotFoundError,
+    ObjectExistsError,
     ObjectNotFoundError,
     PermissionDeniedError,
+    PreconditionFailedError,
     TroveError,
 )
 from trove_async.models import (
@@ -51,7 +53,9 @@ from ._control import ControlPlane
 from ._copying import Copier
 from ._defaults import Defaults, check_owner
 from ._dialects import UNKNOWN, Dialect, DialectName, Service
-from ._directories import holds_none, page_of
+from ._directories import check_exists, holds_none, page_of
+from ._feature_probe import FeatureProbe
+from ._features import Feature, Way, features_of
 from ._lean import LeanPlane
 from ._oddities import is_usual
 from ._pages import check_order
@@ -104,9 +108,10 @@ class S3Driver:
             parts and of copies. ``"auto"``: the service is recognised when the driver is opened.
             One that does not respond then is asked again when it matters; its listings are in no
             order. One that is not recognised is expected to list in order, and conditions go to it
-            on single requests only. Before a key with an empty segment, a
-            leading or trailing slash or a backslash is first written to it or deleted, a small
-            object ``trove-probe-…`` is put beside it and deleted again, once a kind of key.
+            on single requests only. What it does with conditions, tags, encryption and unusual keys
+            (an empty segment, a leading or trailing slash, a backslash) is tried before it matters
+            for the first time, on an object of one byte ``trove-probe-…`` beside the key, which is
+            deleted again.
         tls: Whom to trust, for a service with a certificate of its own making.
         proxy: The URL of an HTTP proxy to send everything through.
         trust_env: Whether HTTPS_PROXY, HTTP_PROXY and NO_PROXY are heeded, where `proxy` is None.
@@ -115,8 +120,8 @@ class S3Driver:
         storage_class: The class of objects whose put chooses none, of copies as well; the service's
             default where it is not given.
         server_side_encryption: How the service encrypts what is stored: ``"AES256"``, ``"aws:kms"``
-            or ``"aws:kms:dsse"``. The bucket's default where it is not given. The response is not
-            checked: a service that ignores the header stores objects as they are.
+            or ``"aws:kms:dsse"``. The bucket's default where it is not given. A service other than
+            Amazon's that ignores it is found out before anything is stored: NotSupportedError.
         kms_key_id: The key to use with ``"aws:kms"``: its id or ARN.
         bucket_key_enabled: Whether a bucket key saves requests to the key service.
         sse_customer_key: A key of your own, 32 bytes (SSE-C): the service encrypts and decrypts with
@@ -180,6 +185,7 @@ class S3Driver:
         del secret_access_key, session_token, sse_customer_key, proxy
         self._identity.check()
         self._defaults.check()
+        self._encrypts = bool(self._defaults.made)
         check_switches(checksums=checksums, payload_signing=payload_signing, trust_env=trust_env)
         check_counts(max_connections=max_connections, parallel_parts=parallel_parts)
         check_tls(tls)
@@ -274,6 +280,7 @@ class S3Driver:
         if self._data_plane == "sdk":
             self._open = await self._by_sdk(await self._control.client(), context, self._service)
         self._probe = KeyProbe(self._service, self._open)
+        self._features = FeatureProbe(self._service, self._open, self._defaults)
         self._copier = Copier(self._open, self._known.exists)
         self._capabilities = self._claimed()
 
@@ -398,6 +405,9 @@ class S3Driver:
         """Store an object in one request. See `AsyncDriver.put`."""
         if self._is_doubtful(key):
             await self._check_key(bucket, key)
+        unproven = self._unproven("put", options)
+        if unproven:
+            await self._features.check(bucket, key, unproven)
         options = self._defaults.applied(options)
         try:
             if not options.conditional:
@@ -406,6 +416,10 @@ class S3Driver:
                 return await self._plane.put_object(bucket, key, views, options)
         except UntoldError as untold:
             return await settled(self._plane, untold.info)
+        except ObjectExistsError as error:
+            if self._dialect.directories:
+                await check_exists(self._plane, error, bucket, key)
+            raise
 
     def get(
         self, bucket: str, key: str, options: GetOptions
@@ -416,7 +430,13 @@ class S3Driver:
     async def _get(self, bucket: str, key: str, options: GetOptions) -> Opened:
         if self._is_doubtful(key):
             await self._check_held(bucket, key)
-        return await self._plane.get_object(bucket, key, options)
+        opened = await self._plane.get_object(bucket, key, options)
+        try:
+            _check_conditions(opened.info, options)
+        except PreconditionFailedError:
+            opened.body.close()
+            raise
+        return opened
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return what is known of the object, its tags included. See `AsyncDriver.head`."""
@@ -506,12 +526,25 @@ class S3Driver:
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
         """Open an upload in parts. See `Uploading.upload`."""
-        upload = PartedUpload(self._plane, bucket, key, self._defaults.applied(options))
-        return self._checked(upload, bucket, key) if self._is_doubtful(key) else upload
+        upload = PartedUpload(
+            self._plane,
+            bucket,
+            key,
+            self._defaults.applied(options),
+            directories=self._dialect.directories,
+        )
+        unproven = self._unproven("upload", options)
+        if unproven or self._is_doubtful(key):
+            return self._checked(upload, bucket, key, unproven)
+        return upload
 
     @asynccontextmanager
-    async def _checked(self, upload: PartedUpload, bucket: str, key: str) -> AsyncIterator[Upload]:
-        await self._check_key(bucket, key)
+    async def _checked(
+        self, upload: PartedUpload, bucket: str, key: str, unproven: Collection[Feature]
+    ) -> AsyncIterator[Upload]:
+        if self._is_doubtful(key):
+            await self._check_key(bucket, key)
+        await self._features.check(bucket, key, unproven)
         async with upload as opened:
             yield opened
 
@@ -524,6 +557,8 @@ class S3Driver:
             await self._check_key(dst_bucket, dst_key)
         if self._is_doubtful(src_key):
             await self._check_held(src_bucket, src_key)
+        unproven = self._unproven("copy", options.put)
+        await self._features.check(dst_bucket, dst_key, unproven)
         return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def presign(
@@ -545,6 +580,12 @@ class S3Driver:
     def _is_doubtful(self, key: str) -> bool:
         """Return whether the service might not keep a key as it is."""
         return not is_usual(key) or self._dialect.refuses(key) is not None
+
+    def _unproven(self, way: Way, options: PutOptions) -> Collection[Feature]:
+        """Return what a write needs and the service is not known to honour."""
+        if not (self._encrypts or options.tags or options.conditional):
+            return ()
+        return features_of(way, options, encrypts=self._encrypts) - self._dialect.honours
 
     async def _check_key(self, bucket: str, key: str) -> None:
         """Raise InvalidNameError for a key that the service would store under another name."""
@@ -632,6 +673,16 @@ class S3Driver:
 
     async def _head_bucket(self, bucket: str) -> BucketInfo:
         return await _buckets.head(self._plane, bucket)
+
+
+def _check_conditions(info: ObjectInfo, options: GetOptions) -> None:
+    """Raise PreconditionFailedError where the service ignored a condition on a GET."""
+    if info.etag is None:
+        return
+    if options.if_match not in {None, info.etag}:
+        raise PreconditionFailedError("if_match: the object is another version")
+    if options.if_none_match == info.etag:
+        raise PreconditionFailedError("if_none_match: the object is that version")
 
 
 def _check(dialect: Dialect, bucket: str, key: str) -> None:

@@ -1,0 +1,62 @@
+"""What a service may ignore without an error. Pure."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, Literal
+
+from trove_async.models import PutOptions
+
+Way = Literal["put", "upload", "copy"]
+"""How an object is made: in one request, in parts, or by a copy on the service's side."""
+
+
+class Feature(Enum):
+    """What a service may ignore without an error. The value is a phrase for messages."""
+
+    IF_NONE_MATCH = "the if_none_match of a put"
+    IF_MATCH = "the if_match of a put"
+    PUT_TAGS = "the tags of a put"
+    UPLOAD_TAGS = "the tags of an upload in parts"
+    COPY_TAGS = "the tags of a copy"
+    PUT_ENCRYPTION = "the encryption that the driver asks for on a put"
+    UPLOAD_ENCRYPTION = "the encryption that the driver asks for on an upload in parts"
+    COPY_ENCRYPTION = "the encryption that the driver asks for on a copy"
+
+
+ALL: Final = frozenset(Feature)
+_NONE: Final = frozenset[Feature]()
+
+TAGS: Final[dict[Way, Feature]] = {
+    "put": Feature.PUT_TAGS,
+    "upload": Feature.UPLOAD_TAGS,
+    "copy": Feature.COPY_TAGS,
+}
+ENCRYPTION: Final[dict[Way, Feature]] = {
+    "put": Feature.PUT_ENCRYPTION,
+    "upload": Feature.UPLOAD_ENCRYPTION,
+    "copy": Feature.COPY_ENCRYPTION,
+}
+
+
+def features_of(way: Way, options: PutOptions, *, encrypts: bool) -> frozenset[Feature]:
+    """Return what a service has to honour, so that an object is made as it should be.
+
+    Conditions of uploads and copies are not among them: a dialect says which services honour those,
+    and they are sent to no other.
+
+    Args:
+        way: How the object is made.
+        options: What is asked for.
+        encrypts: Whether the driver asks for encryption.
+    """
+    found = set()
+    if way == "put" and options.if_none_match is not None:
+        found.add(Feature.IF_NONE_MATCH)
+    if way == "put" and options.if_match is not None:
+        found.add(Feature.IF_MATCH)
+    if options.tags:
+        found.add(TAGS[way])
+    if encrypts:
+        found.add(ENCRYPTION[way])
+    return frozenset(found) if found else _NONE
