@@ -4,7 +4,7 @@ import copy
 import pickle
 from dataclasses import FrozenInstanceError, asdict, fields, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
@@ -221,6 +221,11 @@ def test_only_the_total_may_be_without_limit() -> None:
 def test_bounds_that_are_no_numbers_are_named(bounds: tuple[Any, Any]) -> None:
     with pytest.raises(TypeError, match="a range's bounds are ints"):
         ByteRange.of(bounds)
+
+
+def test_count_of_the_last_bytes_is_a_number() -> None:
+    with pytest.raises(TypeError, match="count must be an int, got str"):
+        ByteRange.last(cast("Any", "1"))
 
 
 def test_facts_of_a_listing_are_worked_out_once_and_only_if_asked_for() -> None:

@@ -124,6 +124,13 @@ async def test_progress_that_raises_loses_no_byte(store: Trove, size: int) -> No
     assert b"".join(got) == BODY
 
 
+async def test_read_of_none_is_all_as_for_pythons_files(store: Trove) -> None:
+    async with store.get("data", "key") as obj:
+        start = await obj.read(3)
+        assert start + await obj.read(None) == BODY
+        assert await obj.read(None) == b""
+
+
 async def test_readinto_of_memory_that_cannot_be_written_loses_no_byte(store: Trove) -> None:
     async with store.get("data", "key") as obj:
         with pytest.raises(TypeError, match="bytearray"):

@@ -64,10 +64,10 @@ def test_text_without_secrets_is_left_alone() -> None:
 
 def test_password_of_a_url_is_a_secret() -> None:
     made = Redactor()
-    made.add_url("http://user%40corp:pass%2Fword1@proxy:3128")
+    made.add_urls("http://user%40corp:pass%2Fword1@proxy:3128")
     for quoted in ("pass%2Fword1", "pass/word1", "user@corp"):
         assert quoted not in made.redacted(f"refused: {quoted}")
-    made.add_url("http://proxy:3128")
+    made.add_urls("http://proxy:3128")
     assert made.redacted("proxy:3128") == "proxy:3128"
 
 

@@ -17,6 +17,7 @@ from ._concurrency import shielded
 from ._identity import can_prove, is_same
 from ._pipeline import CRC32C, compare, compare_stored
 from ._sources import source_of
+from ._types import type_of
 from ._upload import Progress, Put
 from ._verified import Verified
 from .driver import Copying
@@ -153,9 +154,7 @@ async def copy(
         info = await look(source)
     checksums, write_id = info.checksums, changes.put.write_id
     with located(target):
-        options = changes.applied_to(info)
-        if onto_itself and options.storage_class is None and _chooses_class(target):
-            options = replace(options, storage_class=info.storage_class)
+        options = _options(source, target, info, changes)
         copied: ObjectInfo | None = None
         if onto_itself and changes.none and source.version_id is None:
             _check_conditions(info, changes)
@@ -183,8 +182,19 @@ async def copy(
     return Copied(source=info, stored=copied, checksums=checksums, write_id=write_id)
 
 
-def _chooses_class(place: Place) -> bool:
-    return place.backend.capabilities.storage_class
+def _options(source: Place, target: Place, info: ObjectInfo, changes: Changes) -> PutOptions:
+    """Return the options that put the source's content at the target."""
+    can = target.backend.capabilities
+    options = changes.applied_to(info)
+    if (
+        not can.headers
+        and changes.content_type is None
+        and info.content_type == type_of(source.key)
+    ):
+        options = replace(options, content_type=None)  # as a put leaves out what it has guessed
+    if can.storage_class and options.storage_class is None and source.is_same(target):
+        options = replace(options, storage_class=info.storage_class)
+    return options
 
 
 def _is_left_to_server(source: Place, target: Place, info: ObjectInfo, options: PutOptions) -> bool:

@@ -99,11 +99,12 @@ class Redactor:
         self._values = (*self._kept, *self._renewed)
         self._heads = frozenset(value[:_HEAD] for value in self._values)
 
-    def add_url(self, url: str) -> None:
-        """Remember what a URL has before its host: a user's name and password."""
-        who, at, _ = url.partition("://")[2].rpartition("@")
-        if at:
-            self.add(who, *(unquote(part) for part in who.split(":", 1)))
+    def add_urls(self, *urls: str) -> None:
+        """Remember what URLs have before their hosts: a user's name and password."""
+        for url in urls:
+            who, at, _ = url.partition("://")[2].rpartition("@")
+            if at:
+                self.add(who, *(unquote(part) for part in who.split(":", 1)))
 
     def redacted(self, text: str) -> str:
         """Return the text without the secrets."""

@@ -385,6 +385,8 @@ class ByteRange:
     @classmethod
     def last(cls, count: int) -> ByteRange:
         """Select the last `count` bytes, or all of a shorter object."""
+        if not isinstance(count, int):
+            raise TypeError(f"count must be an int, got {type(count).__name__}")
         return cls(-count, None, True)  # noqa: FBT003 - private, and its name would say no more
 
     @classmethod

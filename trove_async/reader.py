@@ -79,13 +79,13 @@ class ObjectReader:
         """Bytes that were not read yet."""
         return self._body.remaining + sum(map(len, self._held))
 
-    async def read(self, n: int = -1) -> bytes:
+    async def read(self, n: int | None = -1) -> bytes:
         """Return the next bytes: up to `n` of them, or all that are left.
 
         ``b""`` is the end, and only the end. After a cancel nothing is lost: read on.
 
         Args:
-            n: At most so many bytes; a negative number: all, which is up to the object's size of
+            n: At most so many bytes; None or a negative number: all, which is up to the object's size of
                 memory.
 
         Raises:
@@ -94,7 +94,7 @@ class ObjectReader:
             ObjectChangedError: The connection broke, and the version is no longer there.
             UnavailableError: It broke more often than the store's RetryPolicy allows.
         """
-        if n >= 0:
+        if n is not None and n >= 0:
             return await self._next(n) if n else b""
         while piece := await self._pull(_CHUNK):
             self._held.append(piece)

@@ -24,6 +24,7 @@ from trove_async.drivers import GCSDriver, S3Driver, address_from_url
 from trove_async.errors import TroveError
 from trove_async.integrations.logs import log
 from trove_async.integrations.otel import instrument
+from trove_async.testing import opened
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -303,8 +304,14 @@ async def test_request_without_a_response_shows_no_secret(name: str, how: str) -
 @pytest.mark.parametrize("name", DRIVERS)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("status", [407, 502, None])
-async def test_proxy_that_refuses_shows_no_secret(
-    name: str, scheme: str, status: int | None, unused_tcp_port: int
+@pytest.mark.parametrize("named_by", ["proxy", "environment", "environment, without a scheme"])
+async def test_proxy_that_refuses_shows_no_secret(  # noqa: PLR0917
+    name: str,
+    scheme: str,
+    status: int | None,
+    named_by: str,
+    unused_tcp_port: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     quotes = quoting([*KNOWN[name], canaries.PROXY_USER, canaries.PROXY_PASSWORD])
     proxy = Service(status or 200, {"proxy-authenticate": quotes}, quotes)
@@ -313,15 +320,28 @@ async def test_proxy_that_refuses_shows_no_secret(
     async with serving(proxy) as url, serving(issuing) as issuer:
         port = url.rpartition(":")[2] if status else unused_tcp_port
         more = {"issuer": issuer} if name == "gcs" else {}
-        watch = Watch(
-            DRIVERS[name](
-                f"{scheme}://service.invalid", proxy=f"http://{who}@127.0.0.1:{port}", **more
-            )
-        )
+        if named_by == "proxy":
+            more["proxy"] = f"http://{who}@127.0.0.1:{port}"
+        else:
+            begin = "" if named_by.endswith("without a scheme") else "http://"
+            monkeypatch.setenv(f"{scheme}_proxy", f"{begin}{who}@127.0.0.1:{port}")
+        watch = Watch(DRIVERS[name](f"{scheme}://service.invalid", **more))
         async with watch.store:
             await watch.try_all()
     assert watch.errors
     assert watch.leaks() == []
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+async def test_password_of_the_environments_proxy_is_in_no_message(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("https_proxy", f"u:{canaries.PROXY_PASSWORD}@proxy.invalid:3128")
+    driver: Any = DRIVERS[name]("http://127.0.0.1:9")
+    async with opened(driver):
+        error = TroveError(f"the service quotes {canaries.PROXY_PASSWORD}")
+        driver.redact(error)
+    assert canaries.PROXY_PASSWORD not in error.message
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 500, 307])

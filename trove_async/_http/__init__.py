@@ -15,7 +15,7 @@ from .fields import (
     range_header,
     retry_after,
 )
-from .proxies import check_proxy, check_tls, transport_over
+from .proxies import check_proxy, check_tls, proxy_urls, transport_over
 from .reading import Opened, Reader
 from .seam import WINDOW, Answer, Origin, Streamed, Transport
 from .sockets import SocketTransport
@@ -37,6 +37,7 @@ __all__ = [
     "field_text",
     "http_date",
     "imf_date",
+    "proxy_urls",
     "range_header",
     "retry_after",
     "translated",

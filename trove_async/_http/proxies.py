@@ -86,9 +86,12 @@ class Proxies:
         url = self._named.get(origin.scheme)
         if not url or self._needs_none(origin):
             return None
-        if "://" not in url:
-            url = f"http://{url}"
-        return check_proxy(url, f"{origin.scheme.upper()}_PROXY")
+        return check_proxy(_absolute(url), f"{origin.scheme.upper()}_PROXY")
+
+    @property
+    def urls(self) -> Sequence[str]:
+        """The URLs of the proxies. They may hold passwords, and may be malformed."""
+        return [_absolute(url) for scheme, url in self._named.items() if scheme in _SCHEMES]
 
     def _needs_none(self, origin: Origin) -> bool:
         host = origin.host.strip("[]")
@@ -102,6 +105,11 @@ class Proxies:
             return False
         entries = self._named.get("no", "").split(",")
         return any(_covers(entry.strip().strip("[]"), address) for entry in entries)
+
+
+def _absolute(url: str) -> str:
+    """Return the URL of a proxy, whose scheme an environment may leave out."""
+    return url if "://" in url else f"http://{url}"
 
 
 def _covers(entry: str, address: object) -> bool:
@@ -156,6 +164,13 @@ class RoutedTransport:
             self._transports[proxy] = way
         self._ways[origin] = way
         return way
+
+
+def proxy_urls(proxy: str | None, *, trust_env: bool) -> Sequence[str]:
+    """Return the URLs of all proxies that `transport_over` may use."""
+    if proxy is not None:
+        return [proxy]
+    return Proxies().urls if trust_env else []
 
 
 def transport_over(

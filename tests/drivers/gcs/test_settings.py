@@ -55,6 +55,8 @@ async def test_driver_that_is_open_is_not_opened_by_another() -> None:
         ("endpoint_url", 1, "an endpoint must be a str, got int"),
         ("credentials", 1, "credentials must be a path, or .* got int"),
         ("credentials", b"{}", "credentials must be a path, or .* got bytes"),
+        ("token_origins", 3, "token_origins must be URLs, got int"),
+        ("token_origins", [3], "an endpoint must be a str, got int"),
         ("anonymous", "no", "anonymous must be a bool, got str"),
         ("trust_env", "no", "trust_env must be a bool, got str"),
         ("max_connections", "8", "max_connections must be an int, got str"),

@@ -11,7 +11,15 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from trove_async._http import Origin, Reader, Transport, check_proxy, check_tls, transport_over
+from trove_async._http import (
+    Origin,
+    Reader,
+    Transport,
+    check_proxy,
+    check_tls,
+    proxy_urls,
+    transport_over,
+)
 from trove_async._secrets import Redactor, Secret
 from trove_async._services import KnownBuckets, conditioned
 from trove_async._settings import check_counts, check_switches, check_texts
@@ -153,6 +161,8 @@ class GCSDriver:
         check_counts(max_connections=max_connections)
         check_tls(tls)
         origins = (token_origins,) if isinstance(token_origins, str) else token_origins
+        if not isinstance(origins, Collection):
+            raise TypeError(f"token_origins must be URLs, got {type(origins).__name__}")
         self._defaults = Defaults(storage_class=storage_class, kms_key_name=kms_key_name)
         self._identity = Identity(
             credentials=told, project=project, token_origins=frozenset(map(Origin.of, origins))
@@ -172,8 +182,6 @@ class GCSDriver:
         self._open: _Open | None = None
         self._backend = ""
         self._redactor = Redactor()
-        if hidden is not None:
-            self._redactor.add_url(hidden.reveal())
 
     @property
     def _proxy_url(self) -> str | None:
@@ -235,6 +243,7 @@ class GCSDriver:
         """Read the credentials; nobody is asked anything yet."""
         if self._open is not None:
             raise ClosedError("this driver is open in another store: make one for each")
+        self._redactor.add_urls(*proxy_urls(self._proxy_url, trust_env=self._trust_env))
         self._backend = context.backend
         if not self._anonymous:
             self._credentials = Credentials(

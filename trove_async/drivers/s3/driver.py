@@ -12,7 +12,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from trove_async._concurrency import in_thread
-from trove_async._http import Opened, Reader, Transport, check_proxy, check_tls, transport_over
+from trove_async._http import (
+    Opened,
+    Reader,
+    Transport,
+    check_proxy,
+    check_tls,
+    proxy_urls,
+    transport_over,
+)
 from trove_async._secrets import Redactor, Secret
 from trove_async._services import KnownBuckets, conditioned
 from trove_async._settings import check_counts, check_switches
@@ -222,8 +230,6 @@ class S3Driver:
         self._known = KnownBuckets(self._head_bucket)
         self._redactor = Redactor()
         self._redactor.add(*self._defaults.secrets)
-        if hidden is not None:
-            self._redactor.add_url(hidden.reveal())
 
     @property
     def _proxy_url(self) -> str | None:
@@ -268,6 +274,7 @@ class S3Driver:
         """Find out where the service is and, unless that was said, what it is."""
         if self._open is not None:
             raise ClosedError("this driver is open in another store: make one for each")
+        self._redactor.add_urls(*proxy_urls(self._proxy_url, trust_env=self._trust_env))
         session = Session(self._identity, self._redactor)
         self._endpoint = endpoint = self._defaults.checked(await session.endpoint())
         self._transport = transport = transport_over(
