@@ -117,16 +117,19 @@ async def test_what_the_destination_cannot_keep_is_refused_before_the_source_is_
         assert source.calls == target.calls == []
 
 
-async def test_type_that_put_has_guessed_is_left_out_where_no_type_is_kept() -> None:
+async def test_type_that_a_put_would_guess_is_left_out_where_no_type_is_kept() -> None:
     target = Fake(headers=False)
-    async with store_of(Fake(), backends={"cold": target}, routes=[("*.cold", "cold")]) as store:
+    async with store_of(Fake(), backends={"cold": target}, routes=[("cold/*", "cold")]) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "page.html", b"body")
-        copied = await store.copy("data", "page.html", "data", "page.cold")
+        copied = await store.copy("data", "page.html", "data", "cold/page.html")
         assert copied.content_type is None
+        with pytest.raises(NotSupportedError):
+            await store.copy("data", "page.html", "data", "cold/page")
         await store.put("data", "page.html", b"body", content_type="text/plain")
         with pytest.raises(NotSupportedError):
-            await store.copy("data", "page.html", "data", "page.cold")
+            await store.move("data", "page.html", "data", "cold/page.html")
+        assert await store.exists("data", "page.html")
 
 
 async def test_what_the_source_has_and_the_destination_cannot_keep_is_refused_or_left_out() -> None:

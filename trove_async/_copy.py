@@ -20,7 +20,7 @@ from ._sources import source_of
 from ._types import type_of
 from ._upload import Progress, Put
 from ._verified import Verified
-from .driver import Copying
+from .driver import CannotCopyError, Copying
 from .errors import (
     BucketNotFoundError,
     IntegrityError,
@@ -162,7 +162,7 @@ async def copy(
         elif _is_left_to_server(source, target, info, options):
             # What the service keeps already it takes back as it is, whatever it is.
             check(options if changes.metadata is not None else replace(options, metadata={}))
-            with suppress(NotSupportedError):  # the service cannot, whatever its driver claims
+            with suppress(CannotCopyError):
                 copied = await _on_server(source, target, info, options, missing)
         if copied is None:
             options = _carried(source, info, options, carry)
@@ -170,12 +170,8 @@ async def copy(
             if onto_itself:
                 options = _pinned_to_itself(source, info, options)
             kinds = target.backend.capabilities.checksums
-            try:
+            with _pinned(source, pinned=options.if_match != changes.put.if_match):
                 copied, checksums = await _through_here(source, target, info, put(options), kinds)
-            except PreconditionFailedError as error:
-                if options.if_match == changes.put.if_match:
-                    raise
-                raise _source_changed(source) from error
             progress = None  # it was told by the put
     if progress is not None:
         progress(info.stored_size, info.stored_size)  # nothing is left to do but to tell
@@ -189,9 +185,9 @@ def _options(source: Place, target: Place, info: ObjectInfo, changes: Changes) -
     if (
         not can.headers
         and changes.content_type is None
-        and info.content_type == type_of(source.key)
+        and info.content_type == type_of(target.key)
     ):
-        options = replace(options, content_type=None)  # as a put leaves out what it has guessed
+        options = replace(options, content_type=None)  # a put would guess it, and leave it out
     if can.storage_class and options.storage_class is None and source.is_same(target):
         options = replace(options, storage_class=info.storage_class)
     return options
@@ -309,6 +305,24 @@ def _pinned_to_itself(source: Place, info: ObjectInfo, options: PutOptions) -> P
     if latest and source.backend.capabilities.put_if_match and not options.conditional:
         return replace(options, if_match=info.etag)
     return options
+
+
+@contextmanager
+def _pinned(source: Place, *, pinned: bool) -> Iterator[None]:
+    """Explain what the service answers to a condition that the user has not given."""
+    try:
+        yield
+    except PreconditionFailedError as error:
+        if pinned:
+            raise _source_changed(source) from error
+        raise
+    except NotSupportedError as error:
+        if pinned:
+            raise NotSupportedError(
+                "the object cannot be put back over none but the version that was read, so nothing was"
+                f" changed ({error.message})"
+            ) from error
+        raise
 
 
 @contextmanager

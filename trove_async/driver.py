@@ -36,7 +36,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from .errors import ConfigError, TroveError
+from .errors import ConfigError, NotSupportedError, TroveError
 from .events import Events
 from .models import (
     BucketInfo,
@@ -471,6 +471,10 @@ class Uploading(Protocol):
         ...
 
 
+class CannotCopyError(NotSupportedError):
+    """The service cannot make a copy as it was asked for; nothing was sent for it."""
+
+
 class Copying(Protocol):
     """Optional: copies that do not pass through this process. `Capabilities.server_copy`."""
 
@@ -480,6 +484,7 @@ class Copying(Protocol):
         """Copy the version that `options.source` describes; source and destination may be one.
 
         Raises:
+            CannotCopyError: The store has to copy through itself.
             ObjectChangedError: The source is no longer that version.
             Otherwise as `AsyncDriver.get` and `AsyncDriver.put`.
         """

@@ -85,8 +85,8 @@ class ObjectReader:
         ``b""`` is the end, and only the end. After a cancel nothing is lost: read on.
 
         Args:
-            n: At most so many bytes; None or a negative number: all, which is up to the object's size of
-                memory.
+            n: At most so many bytes; None or a negative number: all, which is up to the object's
+                size of memory.
 
         Raises:
             ClosedError: The reader is closed.

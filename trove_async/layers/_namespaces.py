@@ -212,13 +212,13 @@ class Folders:
     async def _mark(self, driver: AsyncDriver, bucket: str) -> None:
         if driver.capabilities.put_if_none_match:
             with suppress(NotSupportedError):  # the service turned out to ignore conditions
-                return await self._put_marker(driver, bucket, once="*")
-        return await self._put_marker(driver, bucket, once=None)
+                return await self._put_marker(driver, bucket, if_none_match="*")
+        return await self._put_marker(driver, bucket, if_none_match=None)
 
     async def _put_marker(
-        self, driver: AsyncDriver, bucket: str, once: Literal["*"] | None
+        self, driver: AsyncDriver, bucket: str, if_none_match: Literal["*"] | None
     ) -> None:
-        options = PutOptions(size=0, if_none_match=once)
+        options = PutOptions(size=0, if_none_match=if_none_match)
         inside, aside = self._markers_of(bucket)
         try:
             await driver.put(self._into, inside, [], options)

@@ -14,7 +14,8 @@ import pytest_asyncio
 
 from tests.drivers.s3.test_conformance import KeepsVersions, driver_of
 from tests.strangeness import strange
-from trove_async import Trove, TroveError
+from trove_async import NotSupportedError, Trove, TroveError
+from trove_async.models import MiB
 from trove_async.testing import DriverSuite, StoreSuite, servers
 
 if TYPE_CHECKING:
@@ -85,3 +86,22 @@ async def test_nothing_is_stored_that_should_be_encrypted_and_is_not(
         with pytest.raises(TroveError):
             await store.copy(bucket, "old", bucket, "new")
         assert [entry.key for entry in await store.list(bucket).all()] == ["old"]
+
+
+async def test_conditions_are_refused_in_a_bucket_that_keeps_versions(ceph: S3Server) -> None:
+    """There the gateway ignores if_none_match, and finds no version for if_match."""
+    bucket = f"conditions-{uuid4().hex[:20]}"
+    driver = driver_of(ceph)
+    async with Trove(driver) as store:
+        await store.create_bucket(bucket)
+        old = await store.put(bucket, "old", b"old", if_none_match="*")
+        await driver.set_versioning(bucket, enabled=True)
+        for body in (b"new", bytes(6 * MiB)):
+            with pytest.raises(NotSupportedError):
+                await store.put(bucket, "old", body, if_none_match="*")
+            with pytest.raises(NotSupportedError):
+                await store.put(bucket, "old", body, if_match=old)
+        with pytest.raises(NotSupportedError):
+            await store.copy(bucket, "old", bucket, "old", metadata={"a": "b"}, if_match=old)
+        assert await store.read(bucket, "old") == b"old"
+        assert [version.key async for version in store.list_versions(bucket)] == ["old"]

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+import contextlib
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import pytest
 
 from tests.drivers.s3.linking import boto
-from tests.drivers.s3.script import FACTS, answer, refusal
+from tests.drivers.s3.script import FACTS, FakeAnswer, answer, refusal
 from tests.drivers.s3.test_conformance import driver_of
-from trove_async import BufferPool, Trove, _http
+from trove_async import BufferPool, Timeout, Trove, _http
+from trove_async.drivers.s3 import _dialects, _trials
 from trove_async.drivers.s3 import driver as driver_module
+from trove_async.drivers.s3._copying import Copier
 from trove_async.drivers.s3._defaults import Defaults
-from trove_async.drivers.s3._dialects import CEPH, S3, SEAWEEDFS, UNRECOGNISED
+from trove_async.drivers.s3._dialects import AMAZON, CEPH, S3, SEAWEEDFS, UNRECOGNISED, Service
 from trove_async.drivers.s3._features import ALL, Feature, features_of
+from trove_async.drivers.s3._oddities import sibling
+from trove_async.drivers.s3._session import Endpoint
 from trove_async.errors import (
+    ClosedError,
+    InvalidNameError,
     NotSupportedError,
     ObjectExistsError,
     PermissionDeniedError,
@@ -26,7 +33,7 @@ from trove_async.layers import Mapped
 from trove_async.models import GetOptions, MiB, PutOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from trove_async._http import Answer, Origin, Transport
     from trove_async.testing.servers import S3Server
@@ -43,6 +50,8 @@ class Ignoring:
         requests: How many were sent.
         target: Of the last one.
         hang_at: The number of the request that never gets a response; None: each does.
+        fault: Called with each request's method and target; returns what to respond in place of
+            the service, None for nothing, or waits.
     """
 
     def __init__(self, inner: Transport, ignores: Callable[[str, Mapping[str, str]], bool]) -> None:
@@ -52,6 +61,7 @@ class Ignoring:
         self.target = ""
         self.hang_at: int | None = None
         self.hanging = asyncio.Event()
+        self.fault: Callable[[str, str], Awaitable[FakeAnswer | None]] | None = None
 
     async def send(
         self,
@@ -66,6 +76,9 @@ class Ignoring:
         self.requests += 1
         number, self.target = self.requests, target
         sent = {name: value for name, value in headers.items() if not self.ignores(name, headers)}
+        fault = await self.fault(method, target) if self.fault is not None else None
+        if fault is not None:
+            return fault
         response = await self.inner.send(method, origin, target, sent, views, patient=patient)
         if number == self.hang_at:
             response.close()
@@ -176,7 +189,7 @@ async def test_customers_key_that_the_service_ignores_is_refused(
 async def check_refused(store: Trove, server: S3Server, bucket: str, write: str) -> None:
     async with store:
         for _ in range(2):
-            with pytest.raises(NotSupportedError, match="the service ignores"):
+            with pytest.raises(NotSupportedError, match="the service does not honour"):
                 await WRITES[write](store, bucket)
     assert await asyncio.to_thread(stored, server, bucket) == {"old": b"old"}
 
@@ -295,11 +308,247 @@ async def test_write_that_is_cancelled_while_a_feature_is_tried_leaves_nothing(
     assert not litter or write == "tags of an upload"
 
 
+def is_trial(target: str) -> bool:
+    return "/trove-probe-" in target
+
+
+@pytest.mark.parametrize("key", ["new", "new/"], ids=["tags", "unusual key"])
+async def test_cancel_is_raised_although_the_trial_cannot_be_cleaned_up(
+    moto_server: S3Server, bucket: str, ignoring: Any, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr(_trials, "_CANCELLED_SECONDS", 0.01)
+    monkeypatch.setattr(_trials, "_CLEANUP_SECONDS", 0.01)
+    made = ignoring(nothing)
+    stalled = asyncio.Event()
+
+    async def stall(method: str, target: str) -> None:
+        if is_trial(target) and method in {"HEAD", "DELETE"}:
+            stalled.set()
+            await asyncio.Event().wait()
+
+    async with store_of(moto_server) as store:
+        made[-1].fault = stall
+        tags = TAGS if key == "new" else None
+        work = asyncio.get_running_loop().create_task(store.put(bucket, key, b"x", tags=tags))
+        await stalled.wait()
+        work.cancel()
+        await asyncio.wait({work})
+        assert work.cancelled()
+        made[-1].fault = None
+        assert not await store.exists(bucket, "new")
+
+
+async def test_trial_goes_on_where_the_put_that_waits_for_it_runs_out_of_time(
+    moto_server: S3Server, bucket: str, ignoring: Any
+) -> None:
+    made = ignoring(nothing)
+
+    async def slow(_method: str, target: str) -> None:
+        if is_trial(target):
+            await asyncio.sleep(0.1)
+
+    driver = driver_of(moto_server)
+    async with Trove(driver, timeout=Timeout(first_byte=0.3)) as store:
+        made[-1].fault = slow
+        await store.put(bucket, "new", b"", tags=TAGS)  # the trial takes 0.4 s
+        assert (await store.head(bucket, "new")).tags == TAGS
+
+
+async def test_closing_the_store_ends_a_trial_and_deletes_its_objects(
+    moto_server: S3Server, bucket: str, ignoring: Any
+) -> None:
+    made = ignoring(nothing)
+    looked = asyncio.Event()
+
+    async def stall(method: str, target: str) -> None:
+        if is_trial(target) and method == "HEAD":
+            looked.set()
+            await asyncio.Event().wait()
+
+    store = await store_of(moto_server).open()
+    made[-1].fault = stall
+    work = asyncio.get_running_loop().create_task(store.put(bucket, "new", b"x", tags=TAGS))
+    await looked.wait()
+    await store.aclose()
+    await asyncio.wait({work})
+    assert isinstance(work.exception(), ClosedError)
+    assert await asyncio.to_thread(stored, moto_server, bucket) == {"old": b"old"}
+
+
+@pytest.mark.parametrize("status", [405, 501])
+@pytest.mark.parametrize("write", ["put", "upload", "copy"])
+async def test_look_that_is_refused_proves_nothing(
+    moto_server: S3Server, bucket: str, ignoring: Any, write: str, status: int
+) -> None:
+    made = ignoring("nothing: moto knows no SSE-C")
+
+    async def refuse(method: str, target: str) -> FakeAnswer | None:
+        return answer(status) if is_trial(target) and method == "HEAD" else None
+
+    async with store_of(moto_server, sse_customer_key=bytes(32)) as store:
+        made[-1].fault = refuse
+        with pytest.raises(NotSupportedError, match="does not show whether"):
+            await WRITES[write](store, bucket)
+    assert await asyncio.to_thread(stored, moto_server, bucket) == {"old": b"old"}
+
+
+async def test_delete_that_fails_is_sent_again(
+    moto_server: S3Server, bucket: str, ignoring: Any
+) -> None:
+    made = ignoring(nothing)
+    failed: set[str] = set()
+
+    async def fail_once(method: str, target: str) -> FakeAnswer | None:
+        if method != "DELETE" or target in failed:
+            return None
+        failed.add(target)
+        return answer(503)
+
+    async with store_of(moto_server) as store:
+        made[-1].fault = fail_once
+        await store.put(bucket, "new", b"x", tags=TAGS)
+    assert failed
+    left = await asyncio.to_thread(stored, moto_server, bucket)
+    assert left == {"old": b"old", "new": b"x"}
+
+
+@pytest.mark.parametrize(
+    ("ignored", "settings"),
+    [(SSE, {"server_side_encryption": "AES256"}), ("x-amz-tagging", {})],
+)
+async def test_copy_in_pieces_needs_what_an_upload_needs(
+    moto_server: S3Server, bucket: str, ignoring: Any, ignored: str, settings: dict[str, Any]
+) -> None:
+    async with store_of(moto_server) as plain:
+        await plain.put(bucket, "large", LARGE, tags=TAGS)
+
+    def ignores(name: str, headers: Mapping[str, str]) -> bool:
+        return name == ignored and "x-amz-checksum-algorithm" in headers  # of an upload's begin
+
+    ignoring(ignores)
+    driver = driver_of(moto_server, **settings)
+    pool = BufferPool(max_bytes=40 * MiB, part_size=5 * MiB)
+    async with Trove(driver, pool=pool) as store:
+        driver._copier = Copier(driver._plane, driver._known.exists, largest=MiB, piece=5 * MiB)
+        for call in (store.copy, store.move):
+            with pytest.raises(NotSupportedError, match="an upload in parts"):
+                await call(bucket, "large", bucket, "new")
+        assert not await store.exists(bucket, "new")
+        assert (await store.head(bucket, "large")).tags == TAGS
+
+
+async def test_conditions_are_tried_in_each_bucket_and_anew_when_its_versioning_changes(
+    moto_server: S3Server, bucket: str, ignoring: Any
+) -> None:
+    made = ignoring("if-none-match")
+    other = f"{bucket}-2"
+    driver = driver_of(moto_server)
+    async with Trove(driver) as store:
+        await store.create_bucket(other)
+        made[-1].ignores = nothing
+        await store.put(bucket, "new", b"x", if_none_match="*")
+        made[-1].ignores = lambda name, _: name == "if-none-match"
+        with pytest.raises(NotSupportedError):
+            await store.put(other, "new", b"x", if_none_match="*")
+        await driver.set_versioning(bucket, enabled=True)
+        with pytest.raises(NotSupportedError):
+            await store.put(bucket, "newer", b"x", if_none_match="*")
+
+
+async def test_service_whose_puts_replace_no_version_is_found_out(
+    moto_server: S3Server, bucket: str, ignoring: Any
+) -> None:
+    made = ignoring(nothing)
+    async with store_of(moto_server) as store:
+        info = await store.head(bucket, "old")
+        sent: list[str] = []
+
+        async def never_matches(method: str, target: str) -> FakeAnswer | None:
+            sent.append(target)
+            # The trial's third put is the one whose condition holds.
+            third = method == "PUT" and is_trial(target) and sent.count(target) == 3
+            return refusal(412, "PreconditionFailed") if third else None
+
+        made[-1].fault = never_matches
+        with pytest.raises(NotSupportedError, match="the if_match of a put"):
+            await store.put(bucket, "old", b"x", if_match=info)
+
+
+async def test_long_key_is_tried_on_a_shorter_one(moto_server: S3Server, bucket: str) -> None:
+    for key in ("a/" * 511 + "ab", "é" * 512, f"{'b' * 1000}/{'c' * 23}"):
+        async with store_of(moto_server) as store:
+            await store.put(bucket, key, b"x", tags=TAGS)
+            assert (await store.head(bucket, key)).tags == TAGS
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("a", "NAME"),
+        ("a/b", "a/NAME"),
+        ("a/" * 511 + "ab", "a/" * 502 + "NAME"),
+        (f"top/{'b' * 1000}/c", "top/NAME"),
+        (f"{'é' * 505}/c", "NAME"),
+    ],
+)
+def test_sibling_lies_beside_the_key_where_there_is_room(key: str, expected: str) -> None:
+    assert sibling(key, "NAME") == expected
+
+
+async def test_copy_of_which_the_service_refuses_an_option_is_not_made_again(
+    moto_server: S3Server, bucket: str, ignoring: Any
+) -> None:
+    made = ignoring(nothing)
+
+    async def refuse(_method: str, target: str) -> FakeAnswer | None:
+        return refusal(400, "InvalidStorageClass") if target.endswith("/new") else None
+
+    async with store_of(moto_server) as store:
+        made[-1].fault = refuse
+        before = made[-1].requests
+        with pytest.raises(NotSupportedError, match="InvalidStorageClass"):
+            await store.copy(bucket, "old", bucket, "new", storage_class="BOGUS")
+        assert made[-1].requests - before == 2  # the source's HEAD, and the copy
+
+
+async def test_metadata_of_a_version_that_cannot_be_pinned_are_not_changed(
+    moto_server: S3Server, bucket: str, ignoring: Any
+) -> None:
+    ignoring(
+        lambda name, headers: (
+            name == "if-match" or (name == "x-amz-tagging" and "x-amz-copy-source" in headers)
+        )
+    )
+    async with store_of(moto_server) as store:
+        await store.put(bucket, "new", b"x", tags=TAGS)
+        with pytest.raises(NotSupportedError, match="the version that was read"):
+            await store.copy(bucket, "new", bucket, "new", metadata={"a": "b"})
+        assert (await store.head(bucket, "new")).metadata == {}
+
+
+@pytest.mark.parametrize(
+    ("host", "is_amazon"),
+    [
+        ("s3.us-east-1.amazonaws.com", True),
+        ("bucket.vpce-1a2b3c4d-5e6f.s3.us-east-1.vpce.amazonaws.com", True),
+        ("s3-accelerate.amazonaws.com", True),
+        ("ap-123456789012.s3-accesspoint.eu-west-1.amazonaws.com", True),
+        ("s3.cn-north-1.amazonaws.com.cn", True),
+        ("s3express-use1-az4.us-east-1.amazonaws.com", False),
+        ("amazonaws.com.example", False),
+        ("notamazonaws.com", False),
+        ("minio.example", False),
+    ],
+)
+def test_amazon_is_not_tried(host: str, is_amazon: bool) -> None:  # noqa: FBT001 - of the test
+    endpoint = Endpoint.of(f"https://{host}", "us-east-1")
+    service = Service("auto", endpoint, cast("Any", None))
+    assert (service.dialect is AMAZON) is is_amazon
+
+
 async def test_denied_trial_says_what_to_set(play: Any) -> None:
     denied = refusal(403, "AccessDenied")
-    _, opening = play(
-        refusal(403, "AccessDenied"), denied, answer(204), endpoint_url="http://h:9"
-    )  # fmt: skip
+    _, opening = play(refusal(403, "AccessDenied"), denied, endpoint_url="http://h:9")
     async with opening as driver:
         with pytest.raises(PermissionDeniedError, match=r"the tags of a put.*dialect='s3'"):
             await driver.put("data", "key", [], PutOptions(tags=TAGS))
@@ -310,7 +559,6 @@ async def test_service_that_refuses_a_feature_by_itself_is_left_to_it(play: Any)
         refusal(403, "AccessDenied"),
         answer(said=FACTS),
         refusal(501, "NotImplemented"),
-        answer(204),
         answer(204),
         refusal(501, "NotImplemented"),
         endpoint_url="http://h:9",
@@ -350,6 +598,22 @@ async def test_condition_of_a_get_that_the_service_ignores_is_compared_here(
     assert script.given[0].closed
 
 
+@pytest.mark.parametrize("key", ["new", "a//b"])
+async def test_no_version_and_no_marker_is_left_on_a_real_service(
+    seaweed: S3Server, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setattr(_dialects, "_RECOGNISED_BY", ())
+    name = f"features-{uuid4().hex[:20]}"
+    driver = driver_of(seaweed)
+    async with Trove(driver) as store:
+        await store.create_bucket(name)
+        await driver.set_versioning(name, enabled=True)
+        with contextlib.suppress(InvalidNameError):
+            await store.put(name, key, b"x", tags=TAGS, if_none_match="*")
+        left = [version.key async for version in store.list_versions(name)]
+    assert left == (["new"] if key == "new" else [])
+
+
 # -- SeaweedFS -------------------------------------------------------------------------------------
 
 
@@ -362,12 +626,23 @@ async def test_seaweedfs_takes_a_directory_for_an_object_to_create(
     async with store_of(seaweed) as store:
         await store.create_bucket(name)
         await store.put(name, "a/b", b"x")
-        with pytest.raises(NotSupportedError, match="takes a directory of that name"):
+        with pytest.raises(NotSupportedError, match="treats a directory of that name"):
             await store.put(name, "a", body, if_none_match="*")
         await store.put(name, "a", b"y")
         with pytest.raises(ObjectExistsError):
             await store.put(name, "a", body, if_none_match="*")
         assert await store.read(name, "a/b") == b"x"
+
+
+@pytest.mark.parametrize("status", [403, 503])
+async def test_refusal_to_create_stands_where_nothing_shows_what_is_there(
+    play: Any, status: int
+) -> None:
+    refused = refusal(412, "PreconditionFailed")
+    _, opening = play(refused, answer(status), endpoint_url="http://h:9", dialect="seaweedfs")
+    async with opening as driver:
+        with pytest.raises(ObjectExistsError):
+            await driver.put("data", "key", [], PutOptions(if_none_match="*"))
 
 
 @pytest.mark.parametrize("write", ["put", "upload", "copy"])
@@ -409,6 +684,8 @@ def test_what_is_known_of_services() -> None:
     assert S3.honours == ALL
     assert not UNRECOGNISED.honours | UNRECOGNISED.ignores
     encryption = {one for one in Feature if "ENCRYPTION" in one.name}
+    # Ceph ignores them in buckets that keep versions.
+    assert not CEPH.honours & {Feature.IF_MATCH, Feature.IF_NONE_MATCH}
     for dialect in (SEAWEEDFS, CEPH):
         # Whether it encrypts is a matter of its configuration.
         assert not encryption & (dialect.honours | dialect.ignores)
@@ -431,6 +708,9 @@ CUSTOMER_KEY = Defaults(sse_customer_key=bytes(32))
         ({"kms_key_id": "alias/mine"}, {}, False),
         ({"kms_key_id": "1234abcd"}, {}, False),
         ({"kms_key_id": "1234abcd"}, {f"{SSE}-aws-kms-key-id": f"{ARN}ef"}, False),
+        ({"kms_key_id": "abcd"}, {f"{SSE}-aws-kms-key-id": ARN}, False),
+        ({"kms_key_id": ARN}, {f"{SSE}-aws-kms-key-id": "1234abcd"}, True),
+        ({"kms_key_id": "mine"}, {f"{SSE}-aws-kms-key-id": "arn:aws:kms:mine"}, True),
         ({"bucket_key_enabled": True}, {}, True),
         ({"sse_customer_key": bytes(32)}, {}, False),
         ({"sse_customer_key": bytes(32)}, CUSTOMER_KEY.keyed, True),

@@ -17,13 +17,14 @@ from trove_async.drivers.s3._oddities import Oddity, folded, is_usual, oddities_
 from trove_async.drivers.s3._plane import UntoldError
 from trove_async.drivers.s3._probing import KeyProbe
 from trove_async.drivers.s3._session import Endpoint
+from trove_async.drivers.s3._trials import Trials
 from trove_async.errors import (
     InvalidNameError,
     ObjectNotFoundError,
     PermissionDeniedError,
     UnavailableError,
 )
-from trove_async.models import DeleteOptions, ListOptions, PutOptions
+from trove_async.models import DeleteOptions, ListOptions, PutOptions, VersionPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,6 +81,9 @@ class Fake:
         self.requests += 1
         return await self.memory.head(bucket, self.stored_as(key))
 
+    async def list_versions(self, _bucket: str, _options: ListOptions) -> VersionPage:
+        return VersionPage(entries=())  # an old service that keeps none
+
     async def delete_object(self, bucket: str, key: str, _options: DeleteOptions) -> None:
         self.requests += 1
         await self.memory.delete(bucket, self.stored_as(key), DeleteOptions())
@@ -90,7 +94,7 @@ async def probe_of(fake: Fake) -> KeyProbe:
     await fake.memory.create_bucket("data")
     service = Service("s3", Endpoint.of("http://h:9", "us-east-1"), cast("Any", None))
     service.dialect = UNRECOGNISED
-    return KeyProbe(service, cast("Plane", fake))
+    return KeyProbe(service, cast("Plane", fake), Trials())
 
 
 async def left(fake: Fake) -> list[str]:

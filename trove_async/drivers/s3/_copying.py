@@ -58,13 +58,17 @@ class Copier:
         self._largest = largest
         self._piece = piece
 
+    def takes_pieces(self, source: ObjectInfo) -> bool:
+        """Return whether a copy is made as an upload, whose parts are pieces of the source."""
+        return source.stored_size > self._largest
+
     async def copy(
         self, src_bucket: str, src_key: str, bucket: str, key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Copy an object. See `Copying.copy`."""
         source = options.source.located(bucket=src_bucket, key=src_key)
         try:
-            if source.stored_size <= self._largest:
+            if not self.takes_pieces(source):
                 return await self._plane.copy_object(src_bucket, src_key, bucket, key, options)
             return await self._in_pieces(source, bucket, key, options)
         except UntoldError as untold:

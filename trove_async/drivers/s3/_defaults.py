@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 _SSE: Final = "x-amz-server-side-encryption"
 _KEY_ID: Final = f"{_SSE}-aws-kms-key-id"
+_UNSEEN: Final = frozenset({f"{_SSE}-customer-key", f"{_SSE}-bucket-key-enabled"})
+"""What nothing is concluded from: the customer's key is never sent back, and a bucket key only saves
+requests."""
+_ARN = re.compile("[:/]").split
 _SSE_SOURCE: Final = "x-amz-copy-source-server-side-encryption"
 _ENCRYPTIONS: Final = ("AES256", "aws:kms", "aws:kms:dsse")
 """S3 API Reference, PutObject. Some services ignore another value, and encrypt nothing."""
@@ -126,21 +130,26 @@ class Defaults:
             return options
         return replace(options, storage_class=self.storage_class)
 
-    def are_met(self, said: Mapping[str, str]) -> bool:
+    def are_met(self, headers: Mapping[str, str]) -> bool:
         """Return whether an object is encrypted as was asked for.
 
         Args:
-            said: The headers that the service sends with the object.
+            headers: Those that the service sends with the object.
         """
-        told = {name: said.get(name, "") for name in self.made}
-        key_id = self.kms_key_id
-        if key_id is not None:
-            # It is told as an ARN, which ends in the key's id; what an alias stands for is not known.
-            end = "" if "alias/" in key_id else key_id
-            told[_KEY_ID] = key_id if told[_KEY_ID].endswith(end) and told[_KEY_ID] else ""
-        for name in (f"{_SSE}-customer-key", f"{_SSE}-bucket-key-enabled"):
-            told.pop(name, None)  # it is never told; it saves requests and protects nothing
-        return all(self.made[name] == value for name, value in told.items())
+        return all(
+            self._names_key(headers.get(name, ""))
+            if name == _KEY_ID
+            else headers.get(name) == value
+            for name, value in self.made.items()
+            if name not in _UNSEEN
+        )
+
+    def _names_key(self, told: str) -> bool:
+        """Return whether a service names the key that was asked for, perhaps in another form."""
+        asked = self.kms_key_id or ""
+        if "alias/" in asked:
+            return bool(told)  # what an alias stands for is not known
+        return _ARN(told)[-1] == _ARN(asked)[-1]
 
     @property
     def always(self) -> dict[str, str]:

@@ -137,7 +137,7 @@ CEPH: Final = Dialect(
     delete_if_match=False,
     commit_conditions=False,
     copy_conditions=False,
-    honours=_CONDITIONS | {Feature.PUT_TAGS},
+    honours=frozenset({Feature.PUT_TAGS}),  # conditions not in buckets that keep versions
     ignores=_TAGS - {Feature.PUT_TAGS},
     part_conditions=False,
     checksums=False,
@@ -171,6 +171,10 @@ UNKNOWN: Final = Dialect(
     headers=cautious_headers,
 )
 """A service that has not responded yet. It claims the least."""
+
+_AMAZONS = re.compile(r"(?!.*s3express).*\.(?:amazonaws\.com(?:\.cn)?|api\.aws)").fullmatch
+"""Hosts of Amazon S3 itself that are no region's endpoint: of a VPC, an access point, acceleration.
+Directory buckets (S3 Express) deviate from it: they list in no order."""
 
 _NAMED: Final[dict[DialectName, Dialect]] = {
     "s3": S3,
@@ -258,7 +262,7 @@ class Service:
         self._endpoint = endpoint
         self._transport = transport
         self._asking = asyncio.Lock()
-        if endpoint.aws:
+        if endpoint.aws or _AMAZONS(endpoint.origin.host):
             self.dialect = AMAZON
         else:
             self.dialect = _NAMED.get(name, UNKNOWN)

@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from trove_async.errors import NotFoundError, NotSupportedError, ObjectExistsError
+from trove_async.errors import NotFoundError, NotSupportedError, ObjectExistsError, TroveError
 from trove_async.models import Entry, ListOptions, ObjectInfo, Page, Prefix
 from trove_async.paging import common_prefix
 
@@ -194,7 +194,9 @@ def _folded(
     return folded, told
 
 
-async def check_exists(plane: Plane, refusal: ObjectExistsError, bucket: str, key: str) -> None:
+async def check_object_exists(
+    plane: Plane, refusal: ObjectExistsError, bucket: str, key: str
+) -> None:
     """Raise NotSupportedError if a create was refused because of a directory, not of an object.
 
     Args:
@@ -207,7 +209,9 @@ async def check_exists(plane: Plane, refusal: ObjectExistsError, bucket: str, ke
         await plane.head_object(bucket, key, None)
     except NotFoundError:
         raise NotSupportedError(
-            "if_none_match: the service refused to create the object although there is none. It takes"
-            " a directory of that name for one, also an emptied one: put without the condition, or"
+            "if_none_match: the service refused to create the object although there is none. It treats"
+            " a directory of that name, even an empty one, as an object: put without the condition, or"
             " under another key"
         ) from refusal
+    except TroveError:
+        return  # the refusal stands

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from trove_async.models import PutOptions
 
-Way = Literal["put", "upload", "copy"]
+WriteKind = Literal["put", "upload", "copy"]
 """How an object is made: in one request, in parts, or by a copy on the service's side."""
 
 
@@ -27,19 +27,19 @@ class Feature(Enum):
 ALL: Final = frozenset(Feature)
 _NONE: Final = frozenset[Feature]()
 
-TAGS: Final[dict[Way, Feature]] = {
+TAGS: Final[dict[WriteKind, Feature]] = {
     "put": Feature.PUT_TAGS,
     "upload": Feature.UPLOAD_TAGS,
     "copy": Feature.COPY_TAGS,
 }
-ENCRYPTION: Final[dict[Way, Feature]] = {
+ENCRYPTION: Final[dict[WriteKind, Feature]] = {
     "put": Feature.PUT_ENCRYPTION,
     "upload": Feature.UPLOAD_ENCRYPTION,
     "copy": Feature.COPY_ENCRYPTION,
 }
 
 
-def features_of(way: Way, options: PutOptions, *, encrypts: bool) -> frozenset[Feature]:
+def features_of(way: WriteKind, options: PutOptions, *, encrypts: bool) -> frozenset[Feature]:
     """Return what a service has to honour, so that an object is made as it should be.
 
     Conditions of uploads and copies are not among them: a dialect says which services honour those,

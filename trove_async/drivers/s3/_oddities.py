@@ -10,6 +10,11 @@ from __future__ import annotations
 import re
 from enum import Enum
 
+from trove_async._names import MAX_KEY_BYTES
+
+_ROOM = MAX_KEY_BYTES - 16
+"""Bytes of a key to try something on: what is tried may add some."""
+
 _SLASHES = re.compile(r"(?<=[^/])//+")
 
 
@@ -68,12 +73,18 @@ def sample(key: str, oddity: Oddity, name: str) -> str:
     if oddity is Oddity.LEADING:
         return f"/{name}"
     # Up to the first oddity of any kind.
-    usual = beside(re.split(r"^/|//|\\|/$", key, maxsplit=1)[0], name)
+    usual = sibling(re.split(r"^/|//|\\|/$", key, maxsplit=1)[0], name)
     if oddity is Oddity.TRAILING:
         return f"{usual}/"
     return f"{usual}//x" if oddity is Oddity.EMPTY else f"{usual}\\x"
 
 
-def beside(key: str, name: str) -> str:
-    """Return the key with another last segment."""
-    return key[: key.rfind("/") + 1] + name
+def sibling(key: str, name: str) -> str:
+    """Return a key that differs from another one in its last segment.
+
+    It is nearer to the root where it would be too long there.
+    """
+    directory = key[: key.rfind("/") + 1]
+    while len(directory.encode()) + len(name) > _ROOM:
+        directory = directory[: directory.rfind("/", 0, -1) + 1]
+    return directory + name

@@ -6,32 +6,25 @@ the first unusual key of a kind costs some requests, and the following ones none
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
 from dataclasses import replace
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from trove_async._concurrency import finished
 from trove_async.errors import (
     InvalidNameError,
     NotFoundError,
     NotSupportedError,
     PermissionDeniedError,
-    TroveError,
     UnavailableError,
 )
-from trove_async.models import DeleteOptions, ListOptions, ObjectInfo, PutOptions
+from trove_async.models import ListOptions, PutOptions
 
 from ._oddities import Oddity, folded, oddities_of, sample
-from ._plane import UntoldError
+from ._trials import Trial, Trials
 
 if TYPE_CHECKING:
     from ._dialects import Dialect, Service
     from ._plane import Plane
-
-BODY = memoryview(b"x")
-"""The body of objects that something is tried on."""
 
 
 async def recognised(service: Service) -> Dialect:
@@ -43,7 +36,8 @@ async def recognised(service: Service) -> Dialect:
     if not await service.recognise():
         raise UnavailableError(
             "the service did not respond when it was asked what it is, and some services do not store"
-            " all keys, or ignore tags and conditions: give the driver its dialect, or try again"
+            " all keys, or ignore tags, conditions or encryption: give the driver its dialect, or try"
+            " again"
         )
     return service.dialect
 
@@ -54,20 +48,22 @@ class KeyProbe:
     Args:
         service: The service.
         plane: Sends the requests.
+        trials: The driver's.
     """
 
-    def __init__(self, service: Service, plane: Plane) -> None:
+    def __init__(self, service: Service, plane: Plane, trials: Trials) -> None:
         self._service = service
         self._plane = plane
-        self._trying = asyncio.Lock()
+        self._trials = trials
 
     async def dialect_for_writing(self, bucket: str, key: str) -> Dialect:
         """Return the dialect, which knows what becomes of the key if it is written or deleted.
 
-        What is not known is tried on an object of one byte, which is deleted again.
+        What is not known is tried on an object of one byte, which is deleted again if these
+        credentials may delete.
 
         Raises:
-            PermissionDeniedError: These credentials may not put, read or delete that object.
+            PermissionDeniedError: These credentials may not put or read that object.
             UnavailableError: The service does not respond.
         """
         dialect = await recognised(self._service)
@@ -118,45 +114,40 @@ class KeyProbe:
         return info.etag, info.size, info.last_modified, info.version_id, info.write_id
 
     async def _tried(self, bucket: str, key: str, oddity: Oddity) -> Dialect:
-        async with self._trying:
-            if not self._service.dialect.knows(oddity):
-                try:
-                    keeps = await self._keeps(bucket, key, oddity)
-                except PermissionDeniedError as error:
-                    raise PermissionDeniedError(
-                        f"it is not known whether the service keeps keys with {oddity.value}, and an"
-                        " object to try it on was refused. If it does, give the driver dialect='s3'"
-                        f" ({error.message})"
-                    ) from error
-                self._learn(oddity, keeps=keeps)
-            return self._service.dialect
+        async def learn() -> None:
+            try:
+                keeps = await self._keeps(bucket, key, oddity)
+            except PermissionDeniedError as error:
+                raise PermissionDeniedError(
+                    f"it is not known whether the service keeps keys with {oddity.value}, and an"
+                    " object to try it on was refused. If it does, give the driver dialect='s3'"
+                    f" ({error.message})"
+                ) from error
+            self._learn(oddity, keeps=keeps)
+
+        await self._trials.once(oddity, lambda: self._service.dialect.knows(oddity), learn)
+        return self._service.dialect
 
     async def _keeps(self, bucket: str, key: str, oddity: Oddity) -> bool:
         name = sample(key, oddity, f"trove-probe-{token_hex(8)}")
-        try:
-            stored = await self._plane.put_object(bucket, name, [BODY], PutOptions(size=1))
-        except (InvalidNameError, NotSupportedError):
-            return True  # it refuses such keys by itself, so none gets another name
-        except UntoldError as untold:
-            stored = untold.info
-        try:
-            return await self._kept(bucket, name, oddity)
-        finally:
-            await finished(self._delete(bucket, stored, folded(name, oddity)))
+        async with Trial(self._plane, bucket) as trial:
+            try:
+                await trial.put(name, PutOptions(size=1))
+            except (InvalidNameError, NotSupportedError):
+                return True  # it refuses such keys by itself, so none gets another name
+            if await self._kept(bucket, name, oddity):
+                return True
+            trial.doubt(folded(name, oddity))
+            return False
 
     async def _kept(self, bucket: str, name: str, oddity: Oddity) -> bool:
         try:
             info = await self._plane.head_object(bucket, name, None)
         except NotFoundError:
             return False
-        if info.size != len(BODY):
+        if info.size != 1:
             return False
         return await self._seen(bucket, folded(name, oddity)) is None
-
-    async def _delete(self, bucket: str, stored: ObjectInfo, other: str) -> None:
-        for key, version_id in ((stored.key, stored.version_id), (other, None)):
-            with suppress(TroveError):
-                await self._plane.delete_object(bucket, key, DeleteOptions(version_id=version_id))
 
     def _learn(self, oddity: Oddity, *, keeps: bool) -> Dialect:
         dialect = self._service.dialect

@@ -26,7 +26,7 @@ from trove_async.errors import (
 from trove_async.models import ObjectInfo, Part, PutOptions
 from trove_async.paging import TokenCycle
 
-from ._directories import check_exists
+from ._directories import check_object_exists
 from ._plane import UntoldError, UploadId, settled
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ class PartedUpload:
                 return await self._plane.complete_upload(self.id, parts, options)
         except ObjectExistsError as error:
             if self._directories:
-                await check_exists(self._plane, error, self._bucket, self._key)
+                await check_object_exists(self._plane, error, self._bucket, self._key)
             raise
 
 

@@ -24,13 +24,14 @@ from trove_async._http import (
 from trove_async._secrets import Redactor, Secret
 from trove_async._services import KnownBuckets, conditioned
 from trove_async._settings import check_counts, check_switches
-from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
+from trove_async.driver import CannotCopyError, Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import (
     BucketNotFoundError,
     ClosedError,
     ConfigError,
     InvalidNameError,
     NotFoundError,
+    NotSupportedError,
     ObjectExistsError,
     ObjectNotFoundError,
     PermissionDeniedError,
@@ -61,15 +62,16 @@ from ._control import ControlPlane
 from ._copying import Copier
 from ._defaults import Defaults, check_owner
 from ._dialects import UNKNOWN, Dialect, DialectName, Service
-from ._directories import check_exists, holds_none, page_of
+from ._directories import check_object_exists, holds_none, page_of
 from ._feature_probe import FeatureProbe
-from ._features import Feature, Way, features_of
+from ._features import Feature, WriteKind, features_of
 from ._lean import LeanPlane
 from ._oddities import is_usual
 from ._pages import check_order
 from ._plane import Plane, UntoldError, settled
 from ._probing import KeyProbe
 from ._session import Endpoint, Identity, Session
+from ._trials import Trials
 from ._uploads import PartedUpload, abort_forgotten
 from ._versions import page_behind_markers, page_of_all, page_of_whole_keys
 
@@ -111,15 +113,15 @@ class S3Driver:
             None: only over plain http. False there: the CRC-32C shows what breaks on the way, and
             nothing shows what somebody on the way has changed together with it.
         dialect: How the service deviates from Amazon S3. ``"s3"``: it lists in order, keeps every
-            key and honours conditions and tags everywhere. ``"seaweedfs"``: it lists in another
-            order and cannot hold all keys. ``"ceph"``: it drops conditions and tags of uploads in
-            parts and of copies. ``"auto"``: the service is recognised when the driver is opened.
-            One that does not respond then is asked again when it matters; its listings are in no
-            order. One that is not recognised is expected to list in order, and conditions go to it
-            on single requests only. What it does with conditions, tags, encryption and unusual keys
-            (an empty segment, a leading or trailing slash, a backslash) is tried before it matters
-            for the first time, on an object of one byte ``trove-probe-…`` beside the key, which is
-            deleted again.
+            key, and honours conditions, tags and encryption everywhere; nothing is tried.
+            ``"seaweedfs"``: it lists in another order and cannot hold all keys. ``"ceph"``: it drops
+            conditions and tags of uploads in parts and of copies. ``"auto"``: the service is
+            recognised when the driver is opened. One that does not respond then is asked again when
+            it matters; its listings are in no order. One that is not recognised is expected to list
+            in order, and conditions are sent to it with puts in one request only. Before the driver
+            first relies on conditions, tags, encryption or an unusual key (an empty segment, a
+            leading or trailing slash, a backslash), it tries them on an object of one byte,
+            ``trove-probe-…``, next to the key, and deletes it again.
         tls: Whom to trust, for a service with a certificate of its own making.
         proxy: The URL of an HTTP proxy to send everything through.
         trust_env: Whether HTTPS_PROXY, HTTP_PROXY and NO_PROXY are heeded, where `proxy` is None.
@@ -129,11 +131,12 @@ class S3Driver:
             default where it is not given.
         server_side_encryption: How the service encrypts what is stored: ``"AES256"``, ``"aws:kms"``
             or ``"aws:kms:dsse"``. The bucket's default where it is not given. A service other than
-            Amazon's that ignores it is found out before anything is stored: NotSupportedError.
+            Amazon's that ignores it raises NotSupportedError, and nothing is stored, unless
+            `dialect` is ``"s3"``.
         kms_key_id: The key to use with ``"aws:kms"``: its id or ARN.
         bucket_key_enabled: Whether a bucket key saves requests to the key service.
         sse_customer_key: A key of your own, 32 bytes (SSE-C): the service encrypts and decrypts with
-            it and keeps it not, so objects are lost with it. It is sent with each request, so plain
+            it and does not keep it: if you lose it, the objects are lost. It is sent with each request, so plain
             http is refused but to this machine, and there are no presigned URLs.
         requester_pays: Whether you pay for requests to buckets whose owner does not. There are no
             presigned URLs then.
@@ -228,6 +231,7 @@ class S3Driver:
         self._transport: Transport | None = None
         self._control: ControlPlane | None = None
         self._known = KnownBuckets(self._head_bucket)
+        self._trials = Trials()
         self._redactor = Redactor()
         self._redactor.add(*self._defaults.secrets)
 
@@ -286,8 +290,8 @@ class S3Driver:
         self._control = ControlPlane(lambda: self._sdk_client(session, context))
         if self._data_plane == "sdk":
             self._open = await self._by_sdk(await self._control.client(), context, self._service)
-        self._probe = KeyProbe(self._service, self._open)
-        self._features = FeatureProbe(self._service, self._open, self._defaults)
+        self._probe = KeyProbe(self._service, self._open, self._trials)
+        self._features = FeatureProbe(self._service, self._open, self._defaults, self._trials)
         self._copier = Copier(self._open, self._known.exists)
         self._capabilities = self._claimed()
 
@@ -360,6 +364,7 @@ class S3Driver:
 
     async def aclose(self) -> None:
         """Close all connections."""
+        await self._trials.end()
         plane, self._open = self._open, None
         control, self._control = self._control, None
         transport, self._transport = self._transport, None
@@ -412,9 +417,9 @@ class S3Driver:
         """Store an object in one request. See `AsyncDriver.put`."""
         if self._is_doubtful(key):
             await self._check_key(bucket, key)
-        unproven = self._unproven("put", options)
-        if unproven:
-            await self._features.check(bucket, key, unproven)
+        needed = self._needs("put", options)
+        if needed:
+            await self._features.check(bucket, key, needed)
         options = self._defaults.applied(options)
         try:
             if not options.conditional:
@@ -425,7 +430,7 @@ class S3Driver:
             return await settled(self._plane, untold.info)
         except ObjectExistsError as error:
             if self._dialect.directories:
-                await check_exists(self._plane, error, bucket, key)
+                await check_object_exists(self._plane, error, bucket, key)
             raise
 
     def get(
@@ -540,18 +545,18 @@ class S3Driver:
             self._defaults.applied(options),
             directories=self._dialect.directories,
         )
-        unproven = self._unproven("upload", options)
-        if unproven or self._is_doubtful(key):
-            return self._checked(upload, bucket, key, unproven)
+        needed = self._needs("upload", options)
+        if needed or self._is_doubtful(key):
+            return self._checked(upload, bucket, key, needed)
         return upload
 
     @asynccontextmanager
     async def _checked(
-        self, upload: PartedUpload, bucket: str, key: str, unproven: Collection[Feature]
+        self, upload: PartedUpload, bucket: str, key: str, needed: Collection[Feature]
     ) -> AsyncIterator[Upload]:
         if self._is_doubtful(key):
             await self._check_key(bucket, key)
-        await self._features.check(bucket, key, unproven)
+        await self._features.check(bucket, key, needed)
         async with upload as opened:
             yield opened
 
@@ -564,8 +569,12 @@ class S3Driver:
             await self._check_key(dst_bucket, dst_key)
         if self._is_doubtful(src_key):
             await self._check_held(src_bucket, src_key)
-        unproven = self._unproven("copy", options.put)
-        await self._features.check(dst_bucket, dst_key, unproven)
+        pieces = self._copier.takes_pieces(options.source)
+        try:
+            needed = self._needs("upload" if pieces else "copy", options.put)
+            await self._features.check(dst_bucket, dst_key, needed)
+        except NotSupportedError as error:
+            raise CannotCopyError(error.message) from error
         return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def presign(
@@ -588,8 +597,8 @@ class S3Driver:
         """Return whether the service might not keep a key as it is."""
         return not is_usual(key) or self._dialect.refuses(key) is not None
 
-    def _unproven(self, way: Way, options: PutOptions) -> Collection[Feature]:
-        """Return what a write needs and the service is not known to honour."""
+    def _needs(self, way: WriteKind, options: PutOptions) -> Collection[Feature]:
+        """Return the features that a write needs and some services ignore, this one perhaps."""
         if not (self._encrypts or options.tags or options.conditional):
             return ()
         return features_of(way, options, encrypts=self._encrypts) - self._dialect.honours
@@ -655,6 +664,7 @@ class S3Driver:
             ClosedError: The driver is not open.
         """
         await self._plane.set_versioning(bucket, enabled=enabled)
+        self._features.forget(bucket)
 
     async def create_bucket(self, bucket: str) -> None:
         """Make the bucket, in this driver's region. See `AsyncDriver.create_bucket`."""
@@ -669,6 +679,7 @@ class S3Driver:
             raise BucketNotFoundError(error.message, bucket=bucket) from error
         finally:  # not before: until then others find it there
             self._known.forget(bucket)
+        self._features.forget(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
