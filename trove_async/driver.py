@@ -472,7 +472,7 @@ class Uploading(Protocol):
 
 
 class CannotCopyError(NotSupportedError):
-    """The service cannot make a copy as it was asked for; nothing was sent for it."""
+    """The service cannot make a copy as it was asked for; nothing was copied."""
 
 
 class Copying(Protocol):

@@ -22,12 +22,14 @@ from trove_async.drivers.s3._features import ALL, Feature, features_of
 from trove_async.drivers.s3._oddities import sibling
 from trove_async.drivers.s3._session import Endpoint
 from trove_async.errors import (
+    BucketNotFoundError,
     ClosedError,
     InvalidNameError,
     NotSupportedError,
     ObjectExistsError,
     PermissionDeniedError,
     PreconditionFailedError,
+    UnavailableError,
 )
 from trove_async.layers import Mapped
 from trove_async.models import GetOptions, MiB, PutOptions
@@ -256,8 +258,8 @@ async def test_many_writes_at_once_try_a_feature_once(
         async with asyncio.TaskGroup() as group:
             for number in range(8):
                 group.create_task(store.put(bucket, f"new/{number}", b"x", tags=TAGS))
-        # A put, a HEAD, a request for the tags and a delete; then the eight.
-        assert made[0].requests - before == 4 + 8
+        # A put, a HEAD, a request for the tags, a listing and a delete; then the eight.
+        assert made[0].requests - before == 5 + 8
 
 
 async def test_no_version_is_left_of_what_was_tried(moto_server: S3Server, bucket: str) -> None:
@@ -296,7 +298,7 @@ async def test_write_that_is_cancelled_while_a_feature_is_tried_leaves_nothing(
             transport.hang_at = transport.requests + number
             work = loop.create_task(WRITES[write](store, bucket))
             await transport.hanging.wait()
-            assert "/trove-probe-" in transport.target
+            assert "trove-probe-" in transport.target
             work.cancel()
             await asyncio.wait({work})
             assert work.cancelled()
@@ -387,7 +389,7 @@ async def test_look_that_is_refused_proves_nothing(
 
     async with store_of(moto_server, sse_customer_key=bytes(32)) as store:
         made[-1].fault = refuse
-        with pytest.raises(NotSupportedError, match="does not show whether"):
+        with pytest.raises(NotSupportedError, match="refuses to show whether"):
             await WRITES[write](store, bucket)
     assert await asyncio.to_thread(stored, moto_server, bucket) == {"old": b"old"}
 
@@ -453,6 +455,81 @@ async def test_conditions_are_tried_in_each_bucket_and_anew_when_its_versioning_
         await driver.set_versioning(bucket, enabled=True)
         with pytest.raises(NotSupportedError):
             await store.put(bucket, "newer", b"x", if_none_match="*")
+
+
+@pytest.mark.parametrize("how", ["during a trial", "with its response lost", "made anew"])
+async def test_bucket_that_changes_is_tried_anew(
+    moto_server: S3Server, bucket: str, ignoring: Any, how: str
+) -> None:
+    made = ignoring(nothing)
+    driver = driver_of(moto_server)
+    name = f"{bucket}-2"
+    async with Trove(driver) as store:
+        await store.create_bucket(name)
+
+        async def change(method: str, target: str) -> FakeAnswer | None:
+            if how == "with its response lost" and "?versioning" in target:
+                raise UnavailableError("lost")
+            if how == "during a trial" and is_trial(target) and method == "DELETE":
+                made[-1].fault = None
+                made[-1].ignores = lambda header, _: header == "if-none-match"
+                await driver.set_versioning(name, enabled=True)
+            return None
+
+        made[-1].fault = change
+        if how != "during a trial":
+            await store.put(name, "first", b"x", if_none_match="*")
+            made[-1].ignores = lambda header, _: header == "if-none-match"
+        if how == "with its response lost":
+            with pytest.raises(UnavailableError):
+                await driver.set_versioning(name, enabled=True)
+        if how == "made anew":
+            await store.delete(name, "first")
+            await asyncio.to_thread(boto(moto_server).delete_bucket, Bucket=name)
+            await store.create_bucket(name)
+        with pytest.raises(NotSupportedError):
+            await store.put(name, "new", b"x", if_none_match="*")
+
+
+async def test_driver_whose_trial_failed_is_opened_in_another_loop(
+    moto_server: S3Server, bucket: str
+) -> None:
+    driver = driver_of(moto_server)
+
+    async def write(tags: Mapping[str, str]) -> None:
+        async with Trove(driver) as store, asyncio.TaskGroup() as group:
+            for number in range(4):
+                group.create_task(store.put(bucket, f"new/{number}", b"x", tags=tags))
+
+    missing = f"{bucket}-missing"
+
+    async def fail() -> None:
+        loop = asyncio.get_running_loop()
+        async with Trove(driver, create_missing_buckets=False) as store:
+            puts = [loop.create_task(store.put(missing, "new", b"x", tags=TAGS)) for _ in "1234"]
+            await asyncio.wait(puts)
+            assert all(isinstance(put.exception(), BucketNotFoundError) for put in puts)
+        assert not driver._trials._locks
+
+    await asyncio.to_thread(asyncio.run, fail())
+    await asyncio.to_thread(asyncio.run, write(TAGS))
+
+
+async def test_object_whose_version_may_not_be_deleted_is_hidden(
+    moto_server: S3Server, bucket: str, ignoring: Any
+) -> None:
+    made = ignoring(nothing)
+
+    async def deny(method: str, target: str) -> FakeAnswer | None:
+        locked = method == "DELETE" and "versionId" in target
+        return refusal(403, "AccessDenied") if locked else None
+
+    driver = driver_of(moto_server)
+    async with Trove(driver) as store:
+        await driver.set_versioning(bucket, enabled=True)
+        made[-1].fault = deny
+        await store.put(bucket, "new", b"x", tags=TAGS, if_none_match="*")
+        assert [entry.key for entry in await store.list(bucket).all()] == ["new", "old"]
 
 
 async def test_service_whose_puts_replace_no_version_is_found_out(
@@ -554,19 +631,44 @@ async def test_denied_trial_says_what_to_set(play: Any) -> None:
             await driver.put("data", "key", [], PutOptions(tags=TAGS))
 
 
-async def test_service_that_refuses_a_feature_by_itself_is_left_to_it(play: Any) -> None:
+def cleaned_up() -> list[FakeAnswer]:
+    """A listing of versions that is refused, a HEAD and a delete."""
+    return [refusal(501, "NotImplemented"), answer(said=FACTS), answer(204)]
+
+
+async def test_refusal_in_a_trial_is_no_proof_and_is_not_remembered(play: Any) -> None:
     script, opening = play(
         refusal(403, "AccessDenied"),
+        *(answer(said=FACTS), refusal(501, "NotImplemented"), *cleaned_up()),
+        *(answer(said=FACTS), refusal(412, "PreconditionFailed"), *cleaned_up()),
         answer(said=FACTS),
-        refusal(501, "NotImplemented"),
-        answer(204),
-        refusal(501, "NotImplemented"),
         endpoint_url="http://h:9",
     )
     async with opening as driver:
-        with pytest.raises(NotSupportedError, match="501"):
+        with pytest.raises(NotSupportedError, match="501 NotImplemented"):
             await driver.put("data", "key", [], PutOptions(if_none_match="*"))
+        assert not any(request.endswith("/data/key") for request in script.asked)
+        await driver.put("data", "key", [], PutOptions(if_none_match="*"))
     assert script.asked[-1] == "PUT http://h:9/data/key"
+
+
+@pytest.mark.parametrize("refused", ["part", "completion"])
+async def test_refusal_of_another_request_of_an_upload_is_no_proof(
+    moto_server: S3Server, bucket: str, ignoring: Any, refused: str
+) -> None:
+    made = ignoring("x-amz-tagging")
+
+    async def refuse(method: str, target: str) -> FakeAnswer | None:
+        of_part = method == "PUT" and "partNumber" in target
+        of_completion = method == "POST" and "uploadId" in target
+        hit = of_part if refused == "part" else of_completion
+        return refusal(400, "EntityTooSmall") if hit and is_trial(target) else None
+
+    async with store_of(moto_server) as store:
+        made[-1].fault = refuse
+        with pytest.raises(NotSupportedError):
+            await store.put(bucket, "new", LARGE, tags=TAGS)
+    assert await asyncio.to_thread(stored, moto_server, bucket) == {"old": b"old"}
 
 
 async def test_bucket_inside_another_is_made_where_conditions_are_ignored(
@@ -598,9 +700,10 @@ async def test_condition_of_a_get_that_the_service_ignores_is_compared_here(
     assert script.given[0].closed
 
 
+@pytest.mark.parametrize("suspended", [False, True])
 @pytest.mark.parametrize("key", ["new", "a//b"])
 async def test_no_version_and_no_marker_is_left_on_a_real_service(
-    seaweed: S3Server, monkeypatch: pytest.MonkeyPatch, key: str
+    seaweed: S3Server, monkeypatch: pytest.MonkeyPatch, key: str, *, suspended: bool
 ) -> None:
     monkeypatch.setattr(_dialects, "_RECOGNISED_BY", ())
     name = f"features-{uuid4().hex[:20]}"
@@ -608,6 +711,8 @@ async def test_no_version_and_no_marker_is_left_on_a_real_service(
     async with Trove(driver) as store:
         await store.create_bucket(name)
         await driver.set_versioning(name, enabled=True)
+        if suspended:
+            await driver.set_versioning(name, enabled=False)
         with contextlib.suppress(InvalidNameError):
             await store.put(name, key, b"x", tags=TAGS, if_none_match="*")
         left = [version.key async for version in store.list_versions(name)]

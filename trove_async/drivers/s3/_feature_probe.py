@@ -20,7 +20,7 @@ from trove_async.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
-from trove_async.models import ObjectInfo, PutOptions
+from trove_async.models import PutOptions
 
 from ._features import ENCRYPTION, TAGS, Feature
 from ._oddities import sibling
@@ -58,6 +58,7 @@ class FeatureProbe:
         self._defaults = defaults
         self._trials = trials
         self._honours: dict[tuple[str, Feature], bool] = {}
+        self._trying: set[tuple[str, Feature]] = set()
 
     async def check(self, bucket: str, key: str, features: Collection[Feature]) -> None:
         """Raise unless the service honours the features.
@@ -89,24 +90,27 @@ class FeatureProbe:
         """Try a bucket anew: it is to keep versions, or no more, or is another one by now."""
         for feature in Feature:
             self._honours.pop((bucket, feature), None)
+            self._trying.discard((bucket, feature))
 
     async def _learn(self, bucket: str, key: str, feature: Feature) -> None:
         what = bucket, feature
-        if what in self._honours:
-            return
 
         async def learn() -> None:
-            honours = await self._explained(bucket, key, feature)
-            if len(self._honours) >= _REMEMBERED:
-                self._honours.clear()
-            self._honours[what] = honours
+            await self._explained(bucket, key, feature)
 
-        while what not in self._honours:  # another write may have forgotten it meanwhile
+        while what not in self._honours:  # or the bucket was forgotten during the trial
             await self._trials.once(what, lambda: what in self._honours, learn)
 
-    async def _explained(self, bucket: str, key: str, feature: Feature) -> bool:
+    def _note(self, bucket: str, feature: Feature, *, honours: bool) -> None:
+        """Remember the outcome of a trial, unless the bucket was forgotten since it began."""
+        if (bucket, feature) in self._trying:
+            if len(self._honours) >= _REMEMBERED:
+                self._honours.clear()
+            self._honours[bucket, feature] = honours
+
+    async def _explained(self, bucket: str, key: str, feature: Feature) -> None:
         try:
-            return await self._is_honoured(bucket, key, feature)
+            await self._try(bucket, key, feature)
         except PermissionDeniedError as error:
             raise PermissionDeniedError(
                 f"it is not known whether the service honours {feature.value}, and an object to try"
@@ -114,34 +118,37 @@ class FeatureProbe:
             ) from error
         except NotSupportedError as error:
             raise NotSupportedError(
-                f"the service does not show whether it honours {feature.value}, so nothing was"
+                f"the service refuses to show whether it honours {feature.value}, so nothing was"
                 f" written. If it does, give the driver dialect='s3' ({error.message})"
             ) from error
         except BucketNotFoundError:
             raise
         except NotFoundError as error:
             raise UnavailableError(
-                f"an object to try {feature.value} on was stored, and is not there: {error.message}"
+                f"an object to try {feature.value} on is not there: {error.message}"
             ) from error
 
-    async def _is_honoured(self, bucket: str, key: str, feature: Feature) -> bool:
+    async def _try(self, bucket: str, key: str, feature: Feature) -> None:
+        self._trying.add((bucket, feature))
         # SeaweedFS keeps the directories of what is deleted.
         flat = self._service.dialect.directories
         name = f"trove-probe-{token_hex(8)}"
         async with Trial(self._plane, bucket) as trial:
-            key = name if flat else sibling(key, name)
-            if feature is Feature.IF_NONE_MATCH:
-                await trial.put(key, PutOptions(size=1))
-                return await _is_refused(trial, key, PutOptions(size=1, if_none_match="*"))
-            if feature is Feature.IF_MATCH:
-                return await self._compares(trial, bucket, key)
-            try:
-                await self._make(trial, bucket, key, feature)
-            except _RefusedError:
-                return True
-            if feature in ENCRYPTION.values():
-                return self._defaults.are_met(await self._plane.encryption(bucket, key))
-            return (await self._plane.head_object(bucket, key, None)).tags == _TAGS
+            name = name if flat else sibling(key, name)
+            honours = await self._is_honoured(trial, bucket, name, feature)
+            # Before what was stored is deleted, which may take longer than the write has time.
+            self._note(bucket, feature, honours=honours)
+
+    async def _is_honoured(self, trial: Trial, bucket: str, key: str, feature: Feature) -> bool:
+        if feature is Feature.IF_NONE_MATCH:
+            await trial.put(key, PutOptions(size=1))
+            return await _is_refused(trial, key, PutOptions(size=1, if_none_match="*"))
+        if feature is Feature.IF_MATCH:
+            return await self._compares(trial, bucket, key)
+        await self._make(trial, bucket, key, feature)
+        if feature in ENCRYPTION.values():
+            return self._defaults.are_met(await self._plane.encryption(bucket, key))
+        return (await self._plane.head_object(bucket, key, None)).tags == _TAGS
 
     async def _compares(self, trial: Trial, bucket: str, key: str) -> bool:
         """Return whether a put replaces the version that it names, and no other one."""
@@ -153,36 +160,23 @@ class FeatureProbe:
         return not await _is_refused(trial, key, PutOptions(size=1, if_match=info.etag))
 
     async def _make(self, trial: Trial, bucket: str, key: str, feature: Feature) -> None:
-        """Make an object with the feature.
-
-        Raises:
-            _RefusedError: The service refuses by itself what it cannot do.
-        """
+        """Make an object with the feature."""
         way = _WAY[feature]
         options = PutOptions(size=1, tags=_TAGS if feature is TAGS[way] else {})
-        source: ObjectInfo | None = None
-        if way == "copy":
+        if way == "put":
+            await trial.put(key, options)
+        elif way == "upload":
+            await trial.upload(key, options)
+        else:
             stored = await trial.put(f"{key}-source", PutOptions(size=1))
             source = await self._plane.head_object(bucket, stored.key, None)
-        try:
-            if source is not None:
-                await trial.copy(source, key, options)
-            elif way == "upload":
-                await trial.upload(key, options)
-            else:
-                await trial.put(key, options)
-        except NotSupportedError as error:
-            raise _RefusedError from error
-
-
-class _RefusedError(Exception):
-    """The service refuses the request that asks for a feature."""
+            await trial.copy(source, key, options)
 
 
 async def _is_refused(trial: Trial, key: str, options: PutOptions) -> bool:
     """Return whether a put over an object of the trial is refused."""
     try:
         await trial.put(key, options)
-    except (PreconditionFailedError, NotSupportedError):
+    except PreconditionFailedError:
         return True
     return False

@@ -1,4 +1,4 @@
-"""Objects of one byte that something is tried on, before the driver relies on it."""
+"""Trials: one-byte objects with which the driver tests a feature before it relies on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from trove_async._closing import UnderWay
 from trove_async._concurrency import concluded, finished, for_each
-from trove_async.errors import TroveError
+from trove_async._deadlines import within
+from trove_async.errors import ClosedError, NotFoundError, TroveError
 from trove_async.models import CopyOptions, DeleteOptions, ListOptions, ObjectInfo, Part, PutOptions
 
 from ._plane import UntoldError
@@ -21,22 +22,26 @@ if TYPE_CHECKING:
 
 BODY: Final = memoryview(b"x")
 
-_CANCELLED_SECONDS: Final = 2.0
-"""How long a cancelled write waits for what its trial finds out: a service that responds takes less,
-and a retry then need not try again."""
+_CANCELLED_SECONDS: Final = 5.0
+"""How long a cancelled write waits for its trial. A service that responds takes less, and a write that
+was cancelled by its own deadline need not try again."""
 
-_CLEANUP_SECONDS: Final = 10.0
-"""How long a write that has to wait for the deletion of its trial's objects waits for it."""
+_CLEANUP_SECONDS: Final = 5.0
+"""How long a write waits for the deletion of its trial's objects."""
+
+_LISTING_SECONDS: Final = 2.0
+"""How much of that time the listing of its versions may take."""
 
 _DELETES: Final = 4
 
 
 class Trials:
-    """The trials of one driver: each thing is tried by one write at a time."""
+    """The trials of one open driver. Writes that need to learn the same thing share one trial."""
 
     def __init__(self) -> None:
         self._locks: dict[Hashable, asyncio.Lock] = {}
         self._under_way = UnderWay()
+        self._ended = False
 
     async def once(
         self,
@@ -44,17 +49,28 @@ class Trials:
         is_known: Callable[[], bool],
         learn: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
-        """Learn something unless it is known. A cancel is raised once the trial has ended.
+        """Learn something unless it is known.
+
+        A cancel ends the trial if it takes long, and is raised once its objects are deleted.
 
         Args:
             what: Names it.
             is_known: Returns whether it is known by now.
             learn: Tries it. An error leaves it unknown.
+
+        Raises:
+            ClosedError: The driver was closed meanwhile.
         """
-        async with self._locks.setdefault(what, asyncio.Lock()):
-            if not is_known():
-                await concluded(self._tried(learn), _CANCELLED_SECONDS)
-        self._locks.pop(what, None)  # of no more use to those that wait for it, either
+        lock = self._locks.setdefault(what, asyncio.Lock())
+        try:
+            async with lock:
+                if self._ended:
+                    raise ClosedError("the store was closed meanwhile")
+                if not is_known():
+                    await concluded(self._tried(learn), _CANCELLED_SECONDS)
+        finally:
+            if self._locks.get(what) is lock and not lock.locked():
+                del self._locks[what]  # those that wait for it have it
 
     async def _tried(self, learn: Callable[[], Coroutine[Any, Any, None]]) -> None:
         with self._under_way.one():
@@ -62,6 +78,7 @@ class Trials:
 
     async def end(self) -> None:
         """Cancel the trials that are under way, and wait until their objects are deleted."""
+        self._ended = True
         await self._under_way.end()
 
 
@@ -130,19 +147,42 @@ class Trial:
         return info
 
     async def _delete_all(self) -> None:
-        await for_each(self._stored, self._delete, limit=_DELETES)
-        await for_each(self._doubtful, self._delete_whatever, limit=_DELETES)
+        named = {stored for stored in self._stored if stored[1] is not None}
+        unnamed = {key for key, version_id in self._stored if version_id is None}
+        await for_each(named, self._delete, limit=_DELETES)
+        # First those that a service may have stored another one under.
+        await for_each(self._doubtful, self._delete_versions, limit=_DELETES)
+        await for_each(unnamed - self._doubtful, self._delete_versions, limit=_DELETES)
 
     async def _delete(self, stored: tuple[str, str | None]) -> None:
         key, version_id = stored
         options = DeleteOptions(version_id=version_id)
-        with suppress(TroveError):
+        try:
             await patiently(lambda: self._plane.delete_object(self._bucket, key, options))
+        except TroveError:
+            if version_id is not None:
+                await self._delete((key, None))  # which at least hides it
 
-    async def _delete_whatever(self, key: str) -> None:
-        """Delete what there is of a key, then what is left of it in a bucket that keeps versions."""
-        await self._delete((key, None))
-        with suppress(TroveError):
-            page = await self._plane.list_versions(self._bucket, ListOptions(prefix=key))
-            left = [(entry.key, entry.version_id) for entry in page.entries]
-            await for_each(left, self._delete, limit=_DELETES)
+    async def _delete_versions(self, key: str) -> None:
+        """Delete whatever versions there are of a key.
+
+        A bucket whose versioning is suspended has one that is called ``null``, and is not named in
+        the response to its put. Deleted without that name it leaves a marker.
+        """
+        try:
+            listing = self._plane.list_versions(self._bucket, ListOptions(prefix=key))
+            page = await within(_LISTING_SECONDS, "no page came", listing)
+            found = [(key, entry.version_id) for entry in page.entries if entry.key == key]
+        except TroveError:
+            found = []
+        if found or await self._is_there(key):
+            await for_each(found or [(key, None)], self._delete, limit=_DELETES)
+
+    async def _is_there(self, key: str) -> bool:
+        try:
+            await self._plane.head_object(self._bucket, key, None)
+        except NotFoundError:
+            return False
+        except TroveError:
+            pass
+        return True

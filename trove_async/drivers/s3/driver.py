@@ -113,15 +113,17 @@ class S3Driver:
             None: only over plain http. False there: the CRC-32C shows what breaks on the way, and
             nothing shows what somebody on the way has changed together with it.
         dialect: How the service deviates from Amazon S3. ``"s3"``: it lists in order, keeps every
-            key, and honours conditions, tags and encryption everywhere; nothing is tried.
-            ``"seaweedfs"``: it lists in another order and cannot hold all keys. ``"ceph"``: it drops
-            conditions and tags of uploads in parts and of copies. ``"auto"``: the service is
-            recognised when the driver is opened. One that does not respond then is asked again when
-            it matters; its listings are in no order. One that is not recognised is expected to list
-            in order, and conditions are sent to it with puts in one request only. Before the driver
-            first relies on conditions, tags, encryption or an unusual key (an empty segment, a
-            leading or trailing slash, a backslash), it tries them on an object of one byte,
-            ``trove-probe-…``, next to the key, and deletes it again.
+            key, and honours conditions, tags and encryption everywhere. ``"seaweedfs"``: it lists in
+            another order and cannot hold all keys. ``"ceph"``: it drops conditions and tags of
+            uploads in parts and of copies, and conditions in buckets that keep versions. ``"auto"``:
+            the service is recognised when the driver is opened. One that does not respond then is
+            asked again when it matters; its listings are in no order. One that is not recognised is
+            expected to list in order, and conditions are sent to it with puts in one request only.
+            With every value but ``"s3"``, and on every service but Amazon's, the driver tests what
+            the service may ignore, once for each bucket, before it first relies on it: conditions of
+            a put, tags, encryption and unusual keys (an empty segment, a leading or trailing slash,
+            a backslash). It writes an object of one byte, ``trove-probe-…``, next to the key if it
+            can, and deletes it.
         tls: Whom to trust, for a service with a certificate of its own making.
         proxy: The URL of an HTTP proxy to send everything through.
         trust_env: Whether HTTPS_PROXY, HTTP_PROXY and NO_PROXY are heeded, where `proxy` is None.
@@ -130,14 +132,14 @@ class S3Driver:
         storage_class: The class of objects whose put chooses none, of copies as well; the service's
             default where it is not given.
         server_side_encryption: How the service encrypts what is stored: ``"AES256"``, ``"aws:kms"``
-            or ``"aws:kms:dsse"``. The bucket's default where it is not given. A service other than
-            Amazon's that ignores it raises NotSupportedError, and nothing is stored, unless
-            `dialect` is ``"s3"``.
+            or ``"aws:kms:dsse"``. The bucket's default where it is not given. If a service other than
+            Amazon's ignores it, a write raises NotSupportedError and stores nothing. With
+            ``dialect="s3"`` that is not tested.
         kms_key_id: The key to use with ``"aws:kms"``: its id or ARN.
         bucket_key_enabled: Whether a bucket key saves requests to the key service.
-        sse_customer_key: A key of your own, 32 bytes (SSE-C): the service encrypts and decrypts with
-            it and does not keep it: if you lose it, the objects are lost. It is sent with each request, so plain
-            http is refused but to this machine, and there are no presigned URLs.
+        sse_customer_key: A key of your own, 32 bytes (SSE-C). The service encrypts and decrypts with
+            it and does not keep it. If you lose it, the objects are lost. It is sent with each
+            request, so plain http is refused but to this machine, and there are no presigned URLs.
         requester_pays: Whether you pay for requests to buckets whose owner does not. There are no
             presigned URLs then.
 
@@ -231,7 +233,7 @@ class S3Driver:
         self._transport: Transport | None = None
         self._control: ControlPlane | None = None
         self._known = KnownBuckets(self._head_bucket)
-        self._trials = Trials()
+        self._trials = Trials()  # anew whenever the driver is opened
         self._redactor = Redactor()
         self._redactor.add(*self._defaults.secrets)
 
@@ -290,6 +292,7 @@ class S3Driver:
         self._control = ControlPlane(lambda: self._sdk_client(session, context))
         if self._data_plane == "sdk":
             self._open = await self._by_sdk(await self._control.client(), context, self._service)
+        self._trials = Trials()
         self._probe = KeyProbe(self._service, self._open, self._trials)
         self._features = FeatureProbe(self._service, self._open, self._defaults, self._trials)
         self._copier = Copier(self._open, self._known.exists)
@@ -663,12 +666,15 @@ class S3Driver:
             PermissionDeniedError: These credentials may not do so.
             ClosedError: The driver is not open.
         """
-        await self._plane.set_versioning(bucket, enabled=enabled)
-        self._features.forget(bucket)
+        try:
+            await self._plane.set_versioning(bucket, enabled=enabled)
+        finally:  # the response may have been lost
+            self._forget(bucket)
 
     async def create_bucket(self, bucket: str) -> None:
         """Make the bucket, in this driver's region. See `AsyncDriver.create_bucket`."""
         await _buckets.create(self._plane, bucket)
+        self._forget(bucket)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
@@ -678,8 +684,13 @@ class S3Driver:
             # Ceph 16.2 says so of a bucket that another request is just deleting.
             raise BucketNotFoundError(error.message, bucket=bucket) from error
         finally:  # not before: until then others find it there
-            self._known.forget(bucket)
-        self._features.forget(bucket)
+            self._forget(bucket)
+
+    def _forget(self, bucket: str) -> None:
+        """Forget what was learnt of a bucket that has changed, or may have."""
+        self._known.forget(bucket)
+        if self._open is not None:
+            self._features.forget(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
