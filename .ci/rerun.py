@@ -1,7 +1,9 @@
 """Run the tests that failed once more, each alone. Print those that pass then as ``FLAKY name``.
 
 Exits with 1 if one of them fails again, or if the run did not end by itself, so that what failed is not
-known. Everything printed goes to the log as well, whose path is the argument.
+known. Everything printed goes to the log as well.
+
+Usage: ``rerun.py LOG [OPTION …]``, with the options that pytest needs to select those tests.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def main() -> int:
 
 def passes(name: str) -> bool:
     """Run one test by itself; tell whether it passes."""
-    command = [".venv/bin/python", "-m", "pytest", "--cache-clear", name]
+    command = [".venv/bin/python", "-m", "pytest", "--cache-clear", *sys.argv[2:], name]
     return subprocess.run(command, check=False).returncode == 0
 
 

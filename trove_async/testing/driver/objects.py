@@ -86,9 +86,9 @@ class DriverObjects(DriverTopic):
             assert info.etag == put.etag
             assert info.etag
             assert info.last_modified.utcoffset() == timedelta(0)
-            assert info.last_modified.replace(microsecond=0) == head.last_modified.replace(
-                microsecond=0
-            )
+        # A service may date its response to a put, and not the object, and one or the other late.
+        assert abs(put.last_modified - head.last_modified) < timedelta(minutes=5)
+        assert got.last_modified.replace(microsecond=0) == head.last_modified.replace(microsecond=0)
         assert head.complete
 
     async def test_put_over_an_object_replaces_it(self, backend: AsyncDriver, bucket: str) -> None:
