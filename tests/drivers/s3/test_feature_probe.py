@@ -33,6 +33,7 @@ from trove_async.errors import (
 )
 from trove_async.layers import Mapped
 from trove_async.models import GetOptions, MiB, PutOptions
+from trove_async.testing import opened
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -51,6 +52,7 @@ class Ignoring:
     Attributes:
         requests: How many were sent.
         target: Of the last one.
+        closed: Whether it was closed.
         hang_at: The number of the request that never gets a response; None: each does.
         fault: Called with each request's method and target; returns what to respond in place of
             the service, None for nothing, or waits.
@@ -61,6 +63,7 @@ class Ignoring:
         self.ignores = ignores
         self.requests = 0
         self.target = ""
+        self.closed = False
         self.hang_at: int | None = None
         self.hanging = asyncio.Event()
         self.fault: Callable[[str, str], Awaitable[FakeAnswer | None]] | None = None
@@ -89,6 +92,7 @@ class Ignoring:
         return response
 
     async def aclose(self) -> None:
+        self.closed = True
         await self.inner.aclose()
 
 
@@ -375,6 +379,34 @@ async def test_closing_the_store_ends_a_trial_and_deletes_its_objects(
     await asyncio.wait({work})
     assert isinstance(work.exception(), ClosedError)
     assert await asyncio.to_thread(stored, moto_server, bucket) == {"old": b"old"}
+
+
+async def test_closing_that_is_cancelled_during_a_trial_closes_the_connections(
+    moto_server: S3Server, bucket: str, ignoring: Any
+) -> None:
+    made = ignoring(nothing)
+    looked, deleting = asyncio.Event(), asyncio.Event()
+
+    async def stall(method: str, target: str) -> None:
+        if is_trial(target) and method == "HEAD":
+            looked.set()
+            await asyncio.Event().wait()
+        if is_trial(target) and method == "DELETE":
+            deleting.set()
+            await asyncio.sleep(0.1)
+
+    driver, loop = driver_of(moto_server), asyncio.get_running_loop()
+    async with opened(driver):
+        made[-1].fault = stall
+        put = loop.create_task(driver.put(bucket, "new", [], PutOptions(size=0, tags=TAGS)))
+        await looked.wait()
+        closing = loop.create_task(driver.aclose())
+        await deleting.wait()
+        closing.cancel()
+        await asyncio.wait({closing, put})
+        assert closing.cancelled()
+        assert isinstance(put.exception(), ClosedError)
+        assert made[-1].closed
 
 
 @pytest.mark.parametrize("status", [405, 501])

@@ -367,7 +367,6 @@ class S3Driver:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._trials.end()
         plane, self._open = self._open, None
         control, self._control = self._control, None
         transport, self._transport = self._transport, None
@@ -376,6 +375,7 @@ class S3Driver:
             for one in (transport, plane, control):
                 if one is not None:
                     closing.push_async_callback(one.aclose)
+            closing.push_async_callback(self._trials.end)
 
     @property
     def client(self) -> Awaitable[Any]:
