@@ -17,7 +17,7 @@ from trove_async.errors import IntegrityError, TroveError
 from ._answers import ErrorAnswer, parse_error
 from ._ceph import cautious_headers, ceph_headers
 from ._features import ALL as ALL_FEATURES
-from ._features import Feature
+from ._features import CONDITIONS, TAGS, Feature
 from ._oddities import ALL as ALL_ODDITIES
 from ._oddities import Oddity, is_usual, oddities_of
 from ._xml import MalformedAnswer
@@ -112,8 +112,7 @@ class Dialect:
         return None
 
 
-_CONDITIONS: Final = frozenset({Feature.IF_NONE_MATCH, Feature.IF_MATCH})
-_TAGS: Final = frozenset({Feature.PUT_TAGS, Feature.UPLOAD_TAGS, Feature.COPY_TAGS})
+_TAGS: Final = frozenset(TAGS.values())
 
 AMAZON: Final = Dialect(
     ordered=True,
@@ -130,7 +129,7 @@ SEAWEEDFS: Final = Dialect(
     dot_segments=False,
     keeps=frozenset(),
     folds=ALL_ODDITIES,
-    honours=_CONDITIONS | _TAGS,
+    honours=CONDITIONS | _TAGS,
 )
 CEPH: Final = Dialect(
     ordered=True,
@@ -171,10 +170,6 @@ UNKNOWN: Final = Dialect(
     headers=cautious_headers,
 )
 """A service that has not responded yet. It claims the least."""
-
-_AMAZONS = re.compile(r"(?!.*s3express).*\.(?:amazonaws\.com(?:\.cn)?|api\.aws)").fullmatch
-"""Hosts of Amazon S3 itself that are no region's endpoint: of a VPC, an access point, acceleration.
-Directory buckets (S3 Express) deviate from it: they list in no order."""
 
 _NAMED: Final[dict[DialectName, Dialect]] = {
     "s3": S3,
@@ -262,7 +257,7 @@ class Service:
         self._endpoint = endpoint
         self._transport = transport
         self._asking = asyncio.Lock()
-        if endpoint.aws or _AMAZONS(endpoint.origin.host):
+        if endpoint.is_amazon_s3:
             self.dialect = AMAZON
         else:
             self.dialect = _NAMED.get(name, UNKNOWN)

@@ -9,7 +9,6 @@ tried by itself: Ceph 16.2 honours conditions only in buckets that keep no versi
 from __future__ import annotations
 
 from collections.abc import Collection
-from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
 from trove_async.errors import (
@@ -25,7 +24,7 @@ from trove_async.models import PutOptions
 from ._features import ENCRYPTION, TAGS, Feature
 from ._oddities import sibling
 from ._probing import recognised
-from ._trials import Trial, Trials
+from ._trials import Trial, Trials, denied, trial_name
 
 if TYPE_CHECKING:
     from ._defaults import Defaults
@@ -96,7 +95,11 @@ class FeatureProbe:
         what = bucket, feature
 
         async def learn() -> None:
-            await self._explained(bucket, key, feature)
+            self._trying.add(what)
+            try:
+                await self._explained(bucket, key, feature)
+            finally:
+                self._trying.discard(what)
 
         while what not in self._honours:  # or the bucket was forgotten during the trial
             await self._trials.once(what, lambda: what in self._honours, learn)
@@ -112,10 +115,7 @@ class FeatureProbe:
         try:
             await self._try(bucket, key, feature)
         except PermissionDeniedError as error:
-            raise PermissionDeniedError(
-                f"it is not known whether the service honours {feature.value}, and an object to try"
-                f" it on was refused. If it does, give the driver dialect='s3' ({error.message})"
-            ) from error
+            raise denied(f"honours {feature.value}", error) from error
         except NotSupportedError as error:
             raise NotSupportedError(
                 f"the service refuses to show whether it honours {feature.value}, so nothing was"
@@ -129,12 +129,10 @@ class FeatureProbe:
             ) from error
 
     async def _try(self, bucket: str, key: str, feature: Feature) -> None:
-        self._trying.add((bucket, feature))
         # SeaweedFS keeps the directories of what is deleted.
         flat = self._service.dialect.directories
-        name = f"trove-probe-{token_hex(8)}"
         async with Trial(self._plane, bucket) as trial:
-            name = name if flat else sibling(key, name)
+            name = trial_name() if flat else sibling(key, trial_name())
             honours = await self._is_honoured(trial, bucket, name, feature)
             # Before what was stored is deleted, which may take longer than the write has time.
             self._note(bucket, feature, honours=honours)

@@ -27,6 +27,7 @@ class Feature(Enum):
 ALL: Final = frozenset(Feature)
 _NONE: Final = frozenset[Feature]()
 
+CONDITIONS: Final = frozenset({Feature.IF_NONE_MATCH, Feature.IF_MATCH})
 TAGS: Final[dict[WriteKind, Feature]] = {
     "put": Feature.PUT_TAGS,
     "upload": Feature.UPLOAD_TAGS,
@@ -42,8 +43,8 @@ ENCRYPTION: Final[dict[WriteKind, Feature]] = {
 def features_of(way: WriteKind, options: PutOptions, *, encrypts: bool) -> frozenset[Feature]:
     """Return what a service has to honour, so that an object is made as it should be.
 
-    Conditions of uploads and copies are not among them: a dialect says which services honour those,
-    and they are sent to no other.
+    Conditions of uploads and copies are not included. `Dialect` has the services that honour them,
+    and the driver sends them to no other.
 
     Args:
         way: How the object is made.

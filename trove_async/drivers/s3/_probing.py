@@ -7,7 +7,6 @@ the first unusual key of a kind costs some requests, and the following ones none
 from __future__ import annotations
 
 from dataclasses import replace
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from trove_async.errors import (
@@ -20,7 +19,7 @@ from trove_async.errors import (
 from trove_async.models import ListOptions, PutOptions
 
 from ._oddities import Oddity, folded, oddities_of, sample
-from ._trials import Trial, Trials
+from ._trials import Trial, Trials, denied, trial_name
 
 if TYPE_CHECKING:
     from ._dialects import Dialect, Service
@@ -118,18 +117,14 @@ class KeyProbe:
             try:
                 keeps = await self._keeps(bucket, key, oddity)
             except PermissionDeniedError as error:
-                raise PermissionDeniedError(
-                    f"it is not known whether the service keeps keys with {oddity.value}, and an"
-                    " object to try it on was refused. If it does, give the driver dialect='s3'"
-                    f" ({error.message})"
-                ) from error
+                raise denied(f"keeps keys with {oddity.value}", error) from error
             self._learn(oddity, keeps=keeps)
 
         await self._trials.once(oddity, lambda: self._service.dialect.knows(oddity), learn)
         return self._service.dialect
 
     async def _keeps(self, bucket: str, key: str, oddity: Oddity) -> bool:
-        name = sample(key, oddity, f"trove-probe-{token_hex(8)}")
+        name = sample(key, oddity, trial_name())
         async with Trial(self._plane, bucket) as trial:
             try:
                 await trial.put(name, PutOptions(size=1))

@@ -38,6 +38,10 @@ _AWS = re.compile(
     r"\.(?P<suffix>amazonaws\.com(?:\.cn)?|c2s\.ic\.gov|sc2s\.sgov\.gov)"
 )
 
+_AMAZONS = re.compile(r"(?!.*s3express).*\.(?:amazonaws\.com(?:\.cn)?|api\.aws)").fullmatch
+"""Other hosts of Amazon S3: of a VPC, an access point, acceleration. Directory buckets (S3 Express)
+deviate from it: they list in no order."""
+
 _SENDABLE = re.compile(r"[!-~]+").fullmatch
 """What a word in a header may have."""
 
@@ -114,6 +118,11 @@ class Endpoint:
         """Return the endpoint at a URL."""
         origin = Origin.of(url)
         return cls(origin, region, _AWS.fullmatch(origin.host) is not None)
+
+    @property
+    def is_amazon_s3(self) -> bool:
+        """Whether the service is Amazon S3, at the endpoint of a region or at another one."""
+        return self.aws or _AMAZONS(self.origin.host) is not None
 
     @property
     def names_in(self) -> Hashable:

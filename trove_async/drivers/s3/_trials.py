@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
 from contextlib import suppress
+from secrets import token_hex
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from trove_async._closing import UnderWay
 from trove_async._concurrency import concluded, finished, for_each
 from trove_async._deadlines import within
-from trove_async.errors import ClosedError, NotFoundError, TroveError
+from trove_async.errors import ClosedError, NotFoundError, PermissionDeniedError, TroveError
 from trove_async.models import CopyOptions, DeleteOptions, ListOptions, ObjectInfo, Part, PutOptions
 
 from ._plane import UntoldError
@@ -33,6 +34,24 @@ _LISTING_SECONDS: Final = 2.0
 """How much of that time the listing of its versions may take."""
 
 _DELETES: Final = 4
+
+
+def trial_name() -> str:
+    """Return the last segment of a key that no other object has."""
+    return f"trove-probe-{token_hex(8)}"
+
+
+def denied(question: str, error: PermissionDeniedError) -> PermissionDeniedError:
+    """Return the error for credentials that may not make the objects of a trial.
+
+    Args:
+        question: What is tried: what the service might do.
+        error: How it refused.
+    """
+    return PermissionDeniedError(
+        f"it is not known whether the service {question}, and an object to try it on was refused. If it"
+        f" does, give the driver dialect='s3' ({error.message})"
+    )
 
 
 class Trials:
