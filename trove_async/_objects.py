@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
@@ -20,7 +21,7 @@ from ._removal import remove_source
 from ._sources import Source
 from ._upload import Progress, Put
 from ._verified import Verified
-from .driver import Presigning
+from .driver import DriverReader, Presigning
 from .errors import (
     BucketNotFoundError,
     NotSupportedError,
@@ -39,7 +40,6 @@ from .models import (
     PresignOptions,
     PutOptions,
 )
-from .reader import ObjectReader
 from .router import Pinned, Router
 
 T = TypeVar("T")
@@ -63,6 +63,25 @@ class Address(NamedTuple):
     key: str
     backend: str | None = None
     version_id: str | None = None
+
+
+class OpenBody(NamedTuple):
+    """A body that is open, and what its reader needs.
+
+    Attributes:
+        context: The driver's reader; leaving it closes the connection.
+        body: The bytes, verified while they are read.
+        info: The version that the bytes belong to.
+        check_usable: Raises ClosedError where the store cannot be used.
+        emit: Emits the event of a body that was read, given its backend and the bytes; None where
+            nothing listens.
+    """
+
+    context: AbstractAsyncContextManager[DriverReader]
+    body: Verified
+    info: ObjectInfo
+    check_usable: Callable[[], None]
+    emit: Callable[[str, int], None] | None
 
 
 class Objects:
@@ -136,24 +155,18 @@ class Objects:
             raise
 
     async def open(
-        self, bucket: str, key: str, options: GetOptions, progress: Progress | None
-    ) -> ObjectReader:
-        """Open a body."""
+        self, bucket: str, key: str, options: GetOptions, make: Callable[[OpenBody], T]
+    ) -> T:
+        """Open a body; return what `make` makes of it, which closes it."""
 
-        async def work() -> ObjectReader:
+        async def work() -> T:
             backend = await self._resolve(bucket, key)
             _checks.check_get(backend, options)
             context = backend.driver.get(bucket, key, options)
             told = self._core.told_body("get", bucket, key)
             body = Verified(await context.__aenter__())
-            return ObjectReader(
-                context,
-                body,
-                body.info.located(backend=backend.name),
-                progress,
-                self._core.check_usable,
-                told=told,
-            )
+            info = body.info.located(backend=backend.name)
+            return make(OpenBody(context, body, info, self._core.check_usable, told))
 
         return await self._reading("get", bucket, key, work)
 

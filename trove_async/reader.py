@@ -13,11 +13,11 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from ._concurrency import OwnedTask, in_thread
+from ._objects import OpenBody
 from ._upload import Progress
-from ._verified import Verified
 from .driver import DriverReader
 from .errors import BodyConsumedError, ClosedError
-from .models import MiB, ObjectInfo
+from .models import MiB
 
 _CHUNK = 1 * MiB
 """Bytes of a chunk: pieces of 64 KiB cost five times the CPU, larger ones gain nothing."""
@@ -35,37 +35,28 @@ class ObjectReader:
         "_body",
         "_check_usable",
         "_context",
+        "_emit",
         "_held",
         "_loop",
         "_progress",
-        "_told",
         "_torn",
         "_total",
         "info",
         "range",
     )
 
-    def __init__(
-        self,
-        context: AbstractAsyncContextManager[DriverReader],
-        body: Verified,
-        info: ObjectInfo,
-        progress: Progress | None,
-        check_usable: Callable[[], None],
-        *,
-        told: Callable[[str, int], None] | None = None,
-    ) -> None:
-        self._check_usable = check_usable
-        self._context: AbstractAsyncContextManager[DriverReader] | None = context
-        self._body = body
+    def __init__(self, opened: OpenBody, progress: Progress | None) -> None:
+        self._check_usable = opened.check_usable
+        self._context: AbstractAsyncContextManager[DriverReader] | None = opened.context
+        self._body = body = opened.body
         # Read by a call that was cancelled, or failed, before it could return it.
         self._held: list[bytes] = []
         self._torn = False  # some of it was read for a file, or a put, that failed
         self._progress = progress
         self._loop = asyncio.get_running_loop()
-        self._told = told
+        self._emit = opened.emit
         self._total = body.remaining
-        self.info = info
+        self.info = opened.info
         self.range = body.range
 
     def __repr__(self) -> str:
@@ -199,8 +190,8 @@ class ObjectReader:
         if context is None:
             return
         await context.__aexit__(None, None, None)
-        if self._told is not None:
-            self._told(self.info.backend, self._total - self._body.remaining)
+        if self._emit is not None:
+            self._emit(self.info.backend, self._total - self._body.remaining)
 
     async def __aenter__(self) -> Self:
         return self

@@ -15,7 +15,7 @@ from ._core import Core
 from ._deletion import Deletion
 from ._health import health
 from ._listing import ObjectIterator, VersionIterator
-from ._objects import Objects
+from ._objects import Objects, OpenBody
 from ._sources import BodySource, source_of
 from ._types import type_of
 from ._upload import Progress
@@ -26,7 +26,7 @@ from .events import Events
 from .layers import driver_from_url
 from .models import BucketInfo, ByteRange, Health, ObjectInfo, Prefix, RouteDecision, Timeout
 from .pool import BufferPool
-from .reader import OpeningReader
+from .reader import ObjectReader, OpeningReader
 from .retry import RetryPolicy
 from .router import DEFAULT, Pinned, Route, RouteFunction, Router
 
@@ -317,8 +317,11 @@ class Trove:
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
 
+        def make(opened: OpenBody) -> ObjectReader:
+            return ObjectReader(opened, progress)
+
         return OpeningReader(
-            lambda: self._objects.open(bucket, key, options, progress).__await__(),
+            lambda: self._objects.open(bucket, key, options, make).__await__(),
             f"{bucket!r}, {key!r}",
         )
 
