@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trove_async._http import Origin
-from trove_async._http.seam import all_of
+from trove_async._http.transport import all_of
 from trove_async.errors import IntegrityError
 from trove_async.models import KiB
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.http.peers import answering, body_of, serving
 from trove_async._http import retry_after
-from trove_async._http.messages import request_head
-from trove_async._http.seam import Origin
+from trove_async._http.http11 import request_head
+from trove_async._http.transport import Origin
 from trove_async.errors import InvalidNameError, UnavailableError
 
 if TYPE_CHECKING:

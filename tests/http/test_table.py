@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from trove_async._http import Origin, translated
-from trove_async._http.by_aiohttp import _FAILURES, system_error
+from trove_async._http.aiohttp_transport import _FAILURES, system_error
 from trove_async.errors import ConfigError, TimedOutError, TroveError, UnavailableError
 
 

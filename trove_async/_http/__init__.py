@@ -5,8 +5,8 @@ decides about all of that. A body goes out as the views that it is in, and comes
 for.
 """
 
-from .by_aiohttp import AiohttpTransport, translated
-from .fields import (
+from .aiohttp_transport import AiohttpTransport, translated
+from .headers import (
     content_range,
     expires_of,
     field_text,
@@ -15,10 +15,10 @@ from .fields import (
     range_header,
     retry_after,
 )
+from .object_reader import Opened, Reader
 from .proxies import check_proxy, check_tls, proxy_urls, transport_over
-from .reading import Opened, Reader
-from .seam import WINDOW, Answer, Origin, Streamed, Transport
-from .sockets import SocketTransport
+from .socket_transport import SocketTransport
+from .transport import WINDOW, Answer, Origin, Streamed, Transport
 
 __all__ = [
     "WINDOW",

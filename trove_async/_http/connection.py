@@ -17,7 +17,7 @@ from trove_async._secrets import Secret
 from trove_async.errors import TimedOutError, TroveError, UnavailableError
 from trove_async.models import KiB, Timeout
 
-from .messages import (
+from .http11 import (
     CHUNKED,
     MOST_INTERIM,
     body_length,
@@ -27,10 +27,10 @@ from .messages import (
     parse_head,
     parse_number,
 )
-from .seam import all_of
+from .transport import all_of
 
 if TYPE_CHECKING:
-    from .seam import Origin, Streamed
+    from .transport import Origin, Streamed
 
 _WINDOW: Final = 72 * KiB
 """Bytes that a connection receives into memory of its own: heads, and small bodies, one of 64 KiB

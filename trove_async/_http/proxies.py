@@ -16,11 +16,11 @@ import yarl
 from trove_async.errors import ConfigError
 from trove_async.models import Timeout
 
-from .by_aiohttp import AiohttpTransport
-from .sockets import SocketTransport
+from .aiohttp_transport import AiohttpTransport
+from .socket_transport import SocketTransport
 
 if TYPE_CHECKING:
-    from .seam import Answer, Origin, Streamed, Transport
+    from .transport import Answer, Origin, Streamed, Transport
 
 _SCHEMES: Final = frozenset({"http", "https"})
 

@@ -10,7 +10,7 @@ from trove_async import errors
 from trove_async.drivers.s3._failures import CODES, STATUSES, UNSAID, failure
 
 if TYPE_CHECKING:
-    from trove_async._services import Meaning
+    from trove_async._http.services import Meaning
     from trove_async.errors import TroveError
 
 OBJECT, BUCKET = errors.ObjectNotFoundError, errors.BucketNotFoundError

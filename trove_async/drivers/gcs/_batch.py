@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from trove_async._concurrency import for_each
-from trove_async._services import KnownBuckets
+from trove_async._http.services import KnownBuckets
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,

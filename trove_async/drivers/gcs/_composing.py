@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from trove_async._concurrency import for_each, shielded
 from trove_async._crc32c import combined
-from trove_async._services import conditioned
+from trove_async._http.services import conditioned
 from trove_async.errors import (
     IntegrityError,
     NotFoundError,

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from trove_async._services import KnownBuckets, conditioned
+from trove_async._http.services import KnownBuckets, conditioned
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,

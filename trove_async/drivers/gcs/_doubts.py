@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from trove_async._http import Answer, http_date
-from trove_async._services import KnownBuckets
+from trove_async._http.services import KnownBuckets
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from xml.sax.saxutils import unescape
 
 from trove_async._http import retry_after
-from trove_async._services import Meaning
+from trove_async._http.services import Meaning
 from trove_async.errors import (
     BackendError,
     BucketNotFoundError,

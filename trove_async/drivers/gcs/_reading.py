@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from trove_async._http import Answer, Opened, range_header
-from trove_async._services import KnownBuckets
+from trove_async._http.services import KnownBuckets
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,

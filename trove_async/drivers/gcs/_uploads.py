@@ -13,7 +13,7 @@ from crc32c import crc32c
 
 from trove_async._concurrency import finished, in_thread
 from trove_async._http import Answer
-from trove_async._services import conditioned, made
+from trove_async._http.services import conditioned, made
 from trove_async.errors import (
     BackendError,
     BucketNotFoundError,

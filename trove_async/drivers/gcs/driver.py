@@ -20,8 +20,8 @@ from trove_async._http import (
     proxy_urls,
     transport_over,
 )
+from trove_async._http.services import KnownBuckets, conditioned
 from trove_async._secrets import Redactor, Secret
-from trove_async._services import KnownBuckets, conditioned
 from trove_async._settings import check_counts, check_switches, check_texts
 from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import (

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from trove_async._http import retry_after
-from trove_async._services import Meaning
+from trove_async._http.services import Meaning
 from trove_async.errors import (
     BackendError,
     BucketExistsError,

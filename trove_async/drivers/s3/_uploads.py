@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar
 import anyio
 
 from trove_async._concurrency import finished, for_each
-from trove_async._services import conditioned, made
+from trove_async._http.services import conditioned, made
 from trove_async.driver import PartSource
 from trove_async.errors import (
     IntegrityError,

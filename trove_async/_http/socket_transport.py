@@ -14,13 +14,13 @@ from trove_async.errors import UnavailableError
 from trove_async.models import Timeout
 
 from .connection import IDLE, Connection
-from .messages import request_head
-from .seam import size_of
+from .http11 import request_head
+from .transport import size_of
 from .unreachable import unreachable
 
 if TYPE_CHECKING:
     from .connection import SocketAnswer
-    from .seam import Origin, Streamed
+    from .transport import Origin, Streamed
 
 _EYEBALLS: Final[dict[str, Any]] = {"happy_eyeballs_delay": 0.25}  # RFC 8305, 5
 

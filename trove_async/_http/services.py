@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
-from ._concurrency import OwnedTask, finished
-from ._deadlines import within
-from .errors import (
+from trove_async._concurrency import OwnedTask, finished
+from trove_async._deadlines import within
+from trove_async.errors import (
     BucketNotFoundError,
     ObjectChangedError,
     ObjectExistsError,
@@ -18,7 +18,7 @@ from .errors import (
     PreconditionFailedError,
     TroveError,
 )
-from .models import DeleteOptions, PutOptions
+from trove_async.models import DeleteOptions, PutOptions
 
 _KNOWN_SECONDS: Final = 60.0
 """How long a bucket that was there is taken to be there still, when an object is not."""

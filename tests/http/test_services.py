@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trove_async._services import KnownBuckets, conditioned
+from trove_async._http.services import KnownBuckets, conditioned
 from trove_async.errors import (
     BucketNotFoundError,
     ObjectChangedError,

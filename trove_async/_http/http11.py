@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from trove_async.errors import InvalidNameError, UnavailableError
 
-from .fields import field_text
+from .headers import field_text
 
 if TYPE_CHECKING:
-    from .seam import Origin
+    from .transport import Origin
 
 CHUNKED: Final = -1
 

@@ -25,15 +25,15 @@ from trove_async.errors import (
 )
 from trove_async.models import Timeout
 
-from .fields import field_text
-from .messages import MOST_INTERIM, early_success, no_http
-from .seam import WINDOW, all_of, size_of
+from .headers import field_text
+from .http11 import MOST_INTERIM, early_success, no_http
+from .transport import WINDOW, all_of, size_of
 from .unreachable import unreachable
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
-    from .seam import Answer, Origin, Streamed
+    from .transport import Answer, Origin, Streamed
 
 _HEADERS: Final = 4096
 """Headers that an answer may have: 8 KiB of metadata in names of one letter are so many."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trove_async._http.messages import body_length, parse_head
+from trove_async._http.http11 import body_length, parse_head
 from trove_async.errors import UnavailableError
 
 
