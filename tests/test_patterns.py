@@ -234,7 +234,7 @@ def test_patterns_are_found() -> None:
     named = {use.where for use in USES}
     assert {
         "trove_async._http.http11._STATUS",
-        "trove_async.drivers.gcs._failures._SECRET",
+        "trove_async.drivers.gcs._errors._SECRET",
         "trove_async.integrations._conditions._HTTP_DATES",
         "trove_async.drivers.s3._pages",
         "trove_async._globs",

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.drivers.gcs.cloud_server import _parts
-from trove_async.drivers.gcs import _batch
+from trove_async.drivers.gcs import _batch_delete
 from trove_async.drivers.gcs._multipart import related
 from trove_async.errors import InvalidNameError, NotFoundError, UnavailableError
 from trove_async.models import KiB
@@ -44,7 +44,7 @@ def test_type_that_would_break_its_header_is_refused(mark: str) -> None:
 
 
 def test_batch_is_a_request_a_part() -> None:
-    content_type, body = _batch.batch("bucket", ["a/b", "gr\u00fc\u00df %"])
+    content_type, body = _batch_delete.batch("bucket", ["a/b", "gr\u00fc\u00df %"])
     message = message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
     parts = message.get_payload()
     assert isinstance(parts, list)
@@ -71,7 +71,7 @@ ANSWER = (
 
 
 def test_answers_of_a_batch_are_told_apart_by_their_numbers() -> None:
-    results = _batch.results("multipart/mixed; boundary=x", ANSWER, ["a", "b", "c", "d"])
+    results = _batch_delete.results("multipart/mixed; boundary=x", ANSWER, ["a", "b", "c", "d"])
     assert [result.key for result in results] == ["a", "b", "c", "d"]
     assert results[0].error is None
     assert isinstance(results[1].error, NotFoundError)
@@ -81,4 +81,4 @@ def test_answers_of_a_batch_are_told_apart_by_their_numbers() -> None:
 
 def test_answer_without_parts_makes_no_sense() -> None:
     with pytest.raises(UnavailableError):
-        _batch.results("application/json", b"{}", ["a"])
+        _batch_delete.results("application/json", b"{}", ["a"])

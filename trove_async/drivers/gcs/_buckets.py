@@ -18,8 +18,8 @@ from trove_async.models import BucketInfo
 from trove_async.paging import TokenCycle
 
 from ._client import JSON
-from ._failures import ConflictError
-from ._names import bucket_path, check_bucket, encode_query
+from ._encoding import bucket_path, check_bucket, encode_query
+from ._errors import ConflictError
 from ._resources import bucket_of
 
 if TYPE_CHECKING:

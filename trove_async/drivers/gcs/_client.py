@@ -13,11 +13,11 @@ from trove_async._secrets import Headers, Redactor
 from trove_async.errors import IntegrityError, UnauthenticatedError, UnavailableError
 from trove_async.models import KiB, MiB
 
-from ._failures import refused
+from ._errors import refused
 
 if TYPE_CHECKING:
     from ._credentials import AccessToken, Credentials
-    from ._failures import Refused
+    from ._errors import Refused
 
 Document: TypeAlias = dict[str, Any]
 """What the service says, as its JSON has it."""

@@ -19,7 +19,7 @@ from trove_async.errors import (
 )
 
 from ._client import JSON
-from ._names import encode_query
+from ._encoding import encode_query
 from ._resources import moment, number
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from trove_async._settings import check_texts
 from trove_async.errors import ConfigError
 from trove_async.models import PutOptions
 
-from ._names import encode_query
+from ._encoding import encode_query
 
 _PRINTABLE = re.compile(r"[!-~]{1,1024}").fullmatch
 

@@ -13,7 +13,7 @@ from typing import Final
 from trove_async._http import Origin
 from trove_async.models import NOTHING_FIXED, PresignOptions
 
-from ._names import encode, media_path
+from ._encoding import encode, media_path
 
 ALGORITHM: Final = "GOOG4-RSA-SHA256"
 MOST_SECONDS: Final = 7 * 24 * 3600

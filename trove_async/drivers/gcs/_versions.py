@@ -14,8 +14,8 @@ from trove_async.errors import UnavailableError
 from trove_async.models import ListOptions, VersionInfo, VersionPage
 from trove_async.paging import TokenCycle, whole_keys
 
-from ._listing import FROM, MOST, start_of
-from ._names import bucket_path, encode_query
+from ._encoding import bucket_path, encode_query
+from ._list_objects import FROM, MOST, start_of
 from ._resources import moment, number, stored_size, text
 
 if TYPE_CHECKING:

@@ -51,24 +51,24 @@ from trove_async.models import (
     VersionPage,
 )
 
-from ._batch import MOST as BATCH
-from ._batch import Deleter
+from ._batch_delete import MOST as BATCH
+from ._batch_delete import Deleter
 from ._buckets import Buckets
 from ._client import Client
-from ._composing import Composer
-from ._copying import Copier
+from ._compose import Composer
+from ._copy import Copier
 from ._credentials import Credentials, Identity
 from ._custom_time import set_custom_time
 from ._defaults import Defaults
-from ._doubts import Doubts, found, replaced_meanwhile
-from ._listing import list_page
+from ._download import Bodies
+from ._encoding import check_key, encode_query, is_dots, object_path, upload_path
+from ._list_objects import list_page
+from ._lost_responses import Doubts, found, replaced_meanwhile
 from ._multipart import related
-from ._names import check_key, encode_query, is_dots, object_path, upload_path
-from ._reading import Bodies
 from ._resources import DEFAULT_TYPE, FIELDS, generation_of, info_of, precondition, resource_of
-from ._session import QUANTUM
+from ._resumable import QUANTUM
 from ._signing import MOST_SECONDS, unsigned
-from ._uploads import ResumableUpload
+from ._upload import ResumableUpload
 from ._versions import version_page
 
 GOOGLE: Final = "https://storage.googleapis.com"

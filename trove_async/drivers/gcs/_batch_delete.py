@@ -23,8 +23,8 @@ from trove_async.errors import (
 )
 from trove_async.models import DeleteOptions, DeleteResult, MiB
 
-from ._failures import refused
-from ._names import is_dots, object_path
+from ._encoding import is_dots, object_path
+from ._errors import refused
 
 if TYPE_CHECKING:
     from ._client import Client

@@ -18,14 +18,14 @@ from trove_async.errors import (
 from trove_async.models import CopyOptions, ObjectInfo
 
 from ._client import JSON
-from ._doubts import replaced_meanwhile
-from ._names import encode_query, object_path
+from ._encoding import encode_query, object_path
+from ._lost_responses import replaced_meanwhile
 from ._resources import FIELDS, generation_of, info_of, precondition, resource_of
 
 if TYPE_CHECKING:
     from ._client import Client, Document
     from ._defaults import Defaults
-    from ._doubts import Doubts
+    from ._lost_responses import Doubts
 Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
 
 _REMEMBERED: Final = 1024

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trove_async.drivers.gcs._session import QUANTUM, chunk_range, cut, held_back, kept
+from trove_async.drivers.gcs._resumable import QUANTUM, chunk_range, cut, held_back, kept
 from trove_async.errors import UnavailableError
 
 

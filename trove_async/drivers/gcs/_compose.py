@@ -24,7 +24,7 @@ from trove_async.errors import (
 from trove_async.models import ObjectInfo, PutOptions
 
 from ._client import JSON
-from ._names import encode_query, object_path
+from ._encoding import encode_query, object_path
 from ._resources import FIELDS, generation_of, info_of, precondition, resource_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from trove_async.drivers.gcs._failures import REASONS, STATUSES, refused
+from trove_async.drivers.gcs._errors import REASONS, STATUSES, refused
 from trove_async.errors import (
     BackendError,
     BucketNotFoundError,

@@ -29,7 +29,7 @@ from trove_async.errors import (
 )
 from trove_async.models import DeleteOptions, ObjectInfo, PutOptions, is_earlier
 
-from ._names import encode_query, object_path
+from ._encoding import encode_query, object_path
 from ._resources import FIELDS, generation_of, info_of
 
 if TYPE_CHECKING:

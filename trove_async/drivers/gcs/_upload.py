@@ -26,9 +26,9 @@ from trove_async.errors import (
 from trove_async.models import MiB, ObjectInfo, Part, PutOptions
 
 from ._client import JSON, RESUME_INCOMPLETE
-from ._names import encode_query, upload_path
+from ._encoding import encode_query, upload_path
 from ._resources import DEFAULT_TYPE, FIELDS, info_of, precondition, resource_of
-from ._session import QUANTUM, UNKNOWN_RANGE, chunk_range, cut, held_back, kept
+from ._resumable import QUANTUM, UNKNOWN_RANGE, chunk_range, cut, held_back, kept
 
 if TYPE_CHECKING:
     from ._client import Client, Document

@@ -16,7 +16,7 @@ from trove_async.errors import UnavailableError
 from trove_async.models import Entry, ListOptions, Page, Prefix
 from trove_async.paging import TokenCycle, after_prefix
 
-from ._names import bucket_path, encode_query
+from ._encoding import bucket_path, encode_query
 from ._resources import FIELDS, info_of
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from trove_async.errors import (
 )
 from trove_async.models import GetOptions, ObjectInfo
 
-from ._doubts import found
-from ._names import encode_query, media_path, object_path
+from ._encoding import encode_query, media_path, object_path
+from ._lost_responses import found
 from ._resources import info_from, is_generation, part_in
 
 if TYPE_CHECKING:
