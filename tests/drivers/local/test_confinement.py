@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-from trove_async.drivers.local import _beneath
-from trove_async.drivers.local._beneath import DIRECTORY, READ, Beneath
+from trove_async.drivers.local import _openat2
+from trove_async.drivers.local._openat2 import DIRECTORY, READ, Beneath
 from trove_async.errors import TroveError
 from trove_async.models import DeleteOptions, ListOptions, PutOptions
 
@@ -94,7 +94,7 @@ def test_walks_where_the_kernel_refuses(
         ctypes.set_errno(code)
         return -1
 
-    monkeypatch.setattr(_beneath, "_syscall", lambda _: refuse)
+    monkeypatch.setattr(_openat2, "_syscall", lambda _: refuse)
     (tmp_path / "f").write_bytes(b"x")
     fd = os.open(tmp_path, DIRECTORY)
     beneath = Beneath(fd)

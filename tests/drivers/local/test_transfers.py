@@ -12,7 +12,7 @@ import pytest
 from crc32c import crc32c
 
 from trove_async.driver import DriverContext
-from trove_async.drivers.local import LocalDriver, _copying
+from trove_async.drivers.local import LocalDriver, _copy
 from trove_async.errors import (
     BackendError,
     ClosedError,
@@ -211,7 +211,7 @@ async def test_copies_by_every_way(
         monkeypatch.setattr(fcntl, "ioctl", refuse)
     if missing in {"copy_file_range", "both"}:
         monkeypatch.setattr(os, "copy_file_range", refuse)
-    monkeypatch.setattr(_copying, "_COPY_AT_ONCE", 1000)
+    monkeypatch.setattr(_copy, "_COPY_AT_ONCE", 1000)
     body = os.urandom(5001)
     source = await shop.put("k", body)
     options = CopyOptions(source=source, put=PutOptions())

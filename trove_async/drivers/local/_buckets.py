@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from trove_async.errors import BucketExistsError, BucketNotEmptyError
 from trove_async.models import BucketInfo
 
-from ._beneath import ABSENT, DIRECTORY
-from ._failures import missing_bucket
+from ._errors import missing_bucket
 from ._layout import OVERFLOW, is_text
-from ._walk import Walks
+from ._listing import Walks
+from ._openat2 import ABSENT, DIRECTORY
 
 if TYPE_CHECKING:
     from ._root import Root

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from trove_async.errors import ObjectNotFoundError
 from trove_async.models import ObjectInfo, PutOptions
 
-from ._beneath import ABSENT, READ
 from ._checksums import check, checksum, in_base64
-from ._placing import Ground, check_conditions, prune, publish, sync_removal, unlink
-from ._record import FOREIGN, Record, decode, describe
+from ._metadata import FOREIGN, Record, decode, describe
+from ._openat2 import ABSENT, READ
+from ._publish import Ground, check_conditions, prune, publish, sync_removal, unlink
 
 if TYPE_CHECKING:
     from ._layout import Spot

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Final
 
 from trove_async.errors import ConfigError
 
-from ._beneath import DIRECTORY, READ, Beneath
-from ._failures import missing_bucket
+from ._errors import missing_bucket
 from ._layout import AREA, PROBE, Layout, is_folding
+from ._listing import Snapshots
 from ._locks import Locks
-from ._record import FOREIGN, decode, decode_owner
+from ._metadata import FOREIGN, decode, decode_owner
+from ._openat2 import DIRECTORY, READ, Beneath
 from ._sidecars import Sidecars, name_of
 from ._staging import XATTR, Staging
-from ._walk import Snapshots
 
 if TYPE_CHECKING:
     from ._layout import Spot
-    from ._record import Record
+    from ._metadata import Record
 
 _LOCAL_FILE_SYSTEMS: Final = frozenset(
     (

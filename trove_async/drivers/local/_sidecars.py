@@ -14,10 +14,10 @@ import time
 from io import FileIO
 from typing import TYPE_CHECKING
 
-from ._record import FOREIGN, decode, decode_owner
+from ._metadata import FOREIGN, decode, decode_owner
 
 if TYPE_CHECKING:
-    from ._record import Record
+    from ._metadata import Record
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

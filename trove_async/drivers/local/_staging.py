@@ -17,10 +17,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from ._beneath import DIRECTORY
+from ._openat2 import DIRECTORY
 
 if TYPE_CHECKING:
-    from ._record import Record
+    from ._metadata import Record
     from ._sidecars import Sidecars
     from ._threads import Stop
 

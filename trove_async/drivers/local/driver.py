@@ -27,15 +27,15 @@ from trove_async.models import (
 from trove_async.pool import BufferPool
 
 from . import _buckets, _objects
-from ._bodies import WHOLE, HeldBody, OpenBody, open_body, open_body_nowait
-from ._copying import copy
-from ._failures import failure, translated, unopened
+from ._copy import copy
+from ._errors import failure, translated, unopened
 from ._layout import Layout
-from ._record import describe
+from ._listing import Walks
+from ._metadata import describe
+from ._readers import WHOLE, HeldBody, OpenBody, open_body, open_body_nowait
 from ._root import Root, Settings
 from ._threads import Stop, Threads
-from ._uploads import FileUpload
-from ._walk import Walks
+from ._upload import FileUpload
 
 if TYPE_CHECKING:
     from ._layout import Spot

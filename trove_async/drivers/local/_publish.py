@@ -21,13 +21,13 @@ from trove_async.errors import (
 )
 from trove_async.models import ObjectInfo, PutOptions
 
-from ._beneath import ABSENT, DIRECTORY, READ
 from ._layout import OVERFLOW
-from ._record import describe, etag
+from ._metadata import describe, etag
+from ._openat2 import ABSENT, DIRECTORY, READ
 
 if TYPE_CHECKING:
     from ._layout import Spot
-    from ._record import Record
+    from ._metadata import Record
     from ._root import Root
     from ._staging import Staged
     from ._threads import Stop

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 from trove_async.models import ListOptions, ObjectInfo, Page
 from trove_async.paging import first_key, paginate
 
-from ._beneath import ABSENT, DIRECTORY
-from ._failures import missing_bucket
+from ._errors import missing_bucket
 from ._layout import AREA, MAX_KEY, MAX_NAME, OVERFLOW, PIECE, SUFFIX, escape, is_text, unescape
-from ._record import etag_of, written
+from ._metadata import etag_of, written
+from ._openat2 import ABSENT, DIRECTORY
 
 if TYPE_CHECKING:
     from ._layout import Layout

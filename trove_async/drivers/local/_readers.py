@@ -15,9 +15,9 @@ from trove_async.errors import ClosedError, PreconditionFailedError, Unavailable
 from trove_async.models import GetOptions, ObjectInfo
 from trove_async.pool import SLOT, BufferPool, Lease
 
-from ._failures import failure
+from ._errors import failure
+from ._metadata import describe, etag
 from ._objects import find, find_nowait
-from ._record import describe, etag
 from ._threads import Lane
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async.drivers.local._failures import FAILURES, failure
+from trove_async.drivers.local._errors import FAILURES, failure
 from trove_async.drivers.local._threads import Lane
 from trove_async.errors import BackendError, TroveError, UnavailableError
 from trove_async.models import CopyOptions, DeleteOptions, GetOptions, Part, PutOptions

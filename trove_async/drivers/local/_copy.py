@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from trove_async.errors import ObjectChangedError, PreconditionFailedError
 from trove_async.models import CopyOptions, ObjectInfo
 
+from ._metadata import Record, etag
 from ._objects import find
-from ._placing import publish
-from ._record import Record, etag
+from ._publish import publish
 
 if TYPE_CHECKING:
     from ._layout import Spot

@@ -11,9 +11,9 @@ from trove_async.errors import BackendError, ClosedError, IntegrityError, Stream
 from trove_async.models import ObjectInfo, Part, PutOptions
 
 from ._checksums import check, checksum, in_base64
-from ._failures import translated
-from ._placing import publish
-from ._record import Record
+from ._errors import translated
+from ._metadata import Record
+from ._publish import publish
 from ._threads import Stop
 
 if TYPE_CHECKING:

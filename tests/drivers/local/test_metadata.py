@@ -16,7 +16,7 @@ from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trove_async.drivers.local._record import Record, decode, decode_owner, written
+from trove_async.drivers.local._metadata import Record, decode, decode_owner, written
 from trove_async.drivers.local._sidecars import Sidecars
 from trove_async.errors import IntegrityError, ObjectNotFoundError
 from trove_async.models import CopyOptions, DeleteOptions, GetOptions, PutOptions
