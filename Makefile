@@ -42,7 +42,7 @@ LOWEST := .venv-lowest/bin/python
 SMOKE := tests/test_docs.py tests/test_store.py tests/integrations/test_extras.py \
 	tests/integrations/test_downloads.py tests/integrations/test_uploads.py tests/integrations/test_otel.py \
 	tests/drivers/gcs/test_credentials.py tests/drivers/gcs/test_conformance.py \
-	tests/drivers/s3/test_session.py tests/drivers/s3/test_conformance.py
+	tests/drivers/s3/test_credentials.py tests/drivers/s3/test_conformance.py
 
 lowest:  ## a part of the tests with the lowest versions that are allowed of everything
 	$(PYTHON) -m venv --clear .venv-lowest

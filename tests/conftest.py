@@ -62,7 +62,7 @@ def nothing_blocks_the_loop() -> Iterator[None]:
         guard.functions["threading.Lock.acquire"].can_block_in("local/_threads.py", "aclose")
         # The SDK, on a loop that a worker thread runs for it alone.
         for function in guard.functions.values():
-            function.can_block_in("s3/_session.py", "_run")
+            function.can_block_in("s3/_credentials.py", "_run")
         yield
 
 

@@ -21,7 +21,7 @@ import pytest
 
 import trove_async
 from trove_async import _globs
-from trove_async.drivers.s3 import _pages
+from trove_async.drivers.s3 import _list_objects
 from trove_async.models import KiB
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def made_at_run_time() -> dict[str, list[re.Pattern[str]]]:
     orders.append(orders[0][::-1])
     globs = ["*a*a*b", "**/*a*a/**/b*", "[a-z]*[!a]?", "a/**/b/**/c", "**/*.[tc][xs][tv]"]
     return {
-        "trove_async.drivers.s3._pages": [_pages._compiled(order) for order in orders],
+        "trove_async.drivers.s3._list_objects": [
+            _list_objects._compiled(order) for order in orders
+        ],
         "trove_async._globs": [
             re.compile(_globs._regex(_globs.Glob.parse(glob).tokens), re.DOTALL) for glob in globs
         ],
@@ -236,7 +238,7 @@ def test_patterns_are_found() -> None:
         "trove_async._http.http11._STATUS",
         "trove_async.drivers.gcs._errors._SECRET",
         "trove_async.integrations._conditions._HTTP_DATES",
-        "trove_async.drivers.s3._pages",
+        "trove_async.drivers.s3._list_objects",
         "trove_async._globs",
     } <= named
     assert any(where.startswith("trove_async.integrations._headers:") for where in named)

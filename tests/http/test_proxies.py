@@ -15,7 +15,7 @@ from tests.http.peers import QUICK, Peer, body_of, serving
 from trove_async._http import Origin, SocketTransport, transport_over
 from trove_async._http.proxies import Proxies, check_proxy
 from trove_async.drivers import GCSDriver, S3Driver
-from trove_async.drivers.s3._session import _sdk, on_sdk
+from trove_async.drivers.s3._credentials import _sdk, on_sdk
 from trove_async.errors import ConfigError, TimedOutError, UnavailableError
 from trove_async.models import Timeout
 from trove_async.testing import opened

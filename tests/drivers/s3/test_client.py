@@ -14,8 +14,8 @@ from tests.drivers.s3.script import EMPTY_PAGE, FACTS, SECRET, TOKEN, FakeAnswer
 from trove_async._concurrency import task_group
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import driver as driver_room
-from trove_async.drivers.s3._session import Session
-from trove_async.drivers.s3._signing import Credentials
+from trove_async.drivers.s3._credentials import Session
+from trove_async.drivers.s3._sigv4 import Credentials
 from trove_async.errors import (
     BackendError,
     InvalidNameError,

@@ -19,7 +19,7 @@ from trove_async import _leaf_upload as room
 from trove_async._concurrency import OwnedTask
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import driver as driver_room
-from trove_async.drivers.s3._copying import Copier
+from trove_async.drivers.s3._copy import Copier
 from trove_async.models import CopyOptions, MiB, ObjectInfo, PutOptions
 from trove_async.testing import opened
 

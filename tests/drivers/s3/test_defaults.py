@@ -15,7 +15,7 @@ from tests.drivers.s3.test_conformance import driver_of
 from tests.fault_proxy import FaultProxy
 from trove_async import ConfigError, NotSupportedError, Trove
 from trove_async.drivers import S3Driver
-from trove_async.drivers.s3._copying import Copier
+from trove_async.drivers.s3._copy import Copier
 from trove_async.models import CopyOptions, MiB, PutOptions
 from trove_async.testing import opened
 from trove_async.testing._driving import delete, read, upload, write

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.drivers.s3.script import answer
+from trove_async.drivers.s3._credentials import Endpoint
 from trove_async.drivers.s3._dialects import SEAWEEDFS, UNKNOWN, UNRECOGNISED, Service
-from trove_async.drivers.s3._oddities import Oddity
-from trove_async.drivers.s3._session import Endpoint
+from trove_async.drivers.s3._unusual_keys import Oddity
 from trove_async.errors import UnavailableError
 from trove_async.models import ListOptions
 

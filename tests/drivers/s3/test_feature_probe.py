@@ -15,12 +15,12 @@ from tests.drivers.s3.test_conformance import driver_of
 from trove_async import BufferPool, Timeout, Trove, _http
 from trove_async.drivers.s3 import _dialects, _trials
 from trove_async.drivers.s3 import driver as driver_module
-from trove_async.drivers.s3._copying import Copier
+from trove_async.drivers.s3._copy import Copier
+from trove_async.drivers.s3._credentials import Endpoint
 from trove_async.drivers.s3._defaults import Defaults
 from trove_async.drivers.s3._dialects import AMAZON, CEPH, S3, SEAWEEDFS, UNRECOGNISED, Service
 from trove_async.drivers.s3._features import ALL, Feature, features_of
-from trove_async.drivers.s3._oddities import sibling
-from trove_async.drivers.s3._session import Endpoint
+from trove_async.drivers.s3._unusual_keys import sibling
 from trove_async.errors import (
     BucketNotFoundError,
     ClosedError,

@@ -23,8 +23,8 @@ from trove_async.drivers.s3._headers import (
     put_headers,
     put_info,
 )
-from trove_async.drivers.s3._pages import MalformedAnswer
-from trove_async.drivers.s3._sdk_terms import parameters
+from trove_async.drivers.s3._list_objects import MalformedAnswer
+from trove_async.drivers.s3._sdk_parameters import parameters
 from trove_async.models import ObjectInfo, PutOptions
 
 FULL = PutOptions(

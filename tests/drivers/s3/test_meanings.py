@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.drivers.s3.script import FACTS, SECRET, TOKEN, FakeAnswer, answer, now, refusal
-from trove_async.drivers.s3._plane import UploadId
+from trove_async.drivers.s3._data_plane import UploadId
+from trove_async.drivers.s3._multipart import PartedUpload
 from trove_async.drivers.s3._sdk_client import SdkBody
-from trove_async.drivers.s3._uploads import PartedUpload
 from trove_async.errors import (
     BackendError,
     BucketExistsError,

@@ -12,9 +12,9 @@ from aiohttp import web
 from aiohttp.test_utils import RawTestServer
 from botocore.utils import ContainerMetadataFetcher
 
-from tests.drivers.s3.test_session import identity, nothing_around
+from tests.drivers.s3.test_credentials import identity, nothing_around
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3._session import Session
+from trove_async.drivers.s3._credentials import Session
 from trove_async.errors import TroveError, UnavailableError
 from trove_async.models import PutOptions
 from trove_async.testing import opened

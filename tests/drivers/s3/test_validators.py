@@ -11,7 +11,7 @@ from tests.fakes import AT_ONCE
 from trove_async import ByteRange, ObjectChangedError, Trove
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import driver as driver_room
-from trove_async.drivers.s3._answers import NAMESPACE
+from trove_async.drivers.s3._documents import NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

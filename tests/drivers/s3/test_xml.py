@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.drivers.s3.script import EMPTY_PAGE, FakeAnswer, answer
-from trove_async.drivers.s3 import _pages
+from trove_async.drivers.s3 import _list_objects
 from trove_async.drivers.s3._xml import MalformedAnswer, is_large, parse
 from trove_async.errors import PermissionDeniedError
 from trove_async.models import KiB, ListOptions, MiB, PutOptions
@@ -29,13 +29,13 @@ async def test_large_page_is_parsed_in_a_thread_and_reads_alike(
     play: Any, monkeypatch: pytest.MonkeyPatch, filling: int, *, large: bool
 ) -> None:
     threads: list[threading.Thread] = []
-    made = _pages._made
+    made = _list_objects._made
 
     def noted(*args: Any) -> Any:
         threads.append(threading.current_thread())
         return made(*args)
 
-    monkeypatch.setattr(_pages, "_made", noted)
+    monkeypatch.setattr(_list_objects, "_made", noted)
     body = page(500, filling)
     assert is_large(body.encode()) is large
     _, opening = play(answer(body=body))

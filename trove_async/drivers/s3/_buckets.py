@@ -15,7 +15,7 @@ from trove_async.errors import (
 from trove_async.models import BucketInfo
 
 if TYPE_CHECKING:
-    from ._plane import Plane
+    from ._data_plane import Plane
 
 
 async def head(plane: Plane, bucket: str) -> BucketInfo:

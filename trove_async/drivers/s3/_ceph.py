@@ -17,8 +17,8 @@ from typing import Final
 from trove_async.models import ListOptions, Page, Prefix
 from trove_async.paging import common_prefix
 
+from ._encoding import bare_etag
 from ._headers import META, exactly
-from ._keys import bare_etag
 
 _SOURCE: Final = "x-amz-copy-source-if-match"
 _SOURCE_TOO: Final = "x-amz-copy-if-match"

@@ -25,16 +25,16 @@ from trove_async.errors import (
 )
 from trove_async.models import KiB, PresignOptions
 
-from ._answers import parse_error
-from ._failures import failure
-from ._keys import encode_path, encode_query, encode_value, sent_target
+from ._documents import parse_error
+from ._encoding import encode_path, encode_query, encode_value, sent_target
+from ._errors import failure
 from ._requests import check_bucket, presigned_headers, presigned_query
-from ._signing import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
+from ._sigv4 import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
-    from ._session import Endpoint, Session
-    from ._signing import Credentials
+    from ._credentials import Endpoint, Session
+    from ._sigv4 import Credentials
 
 AddressingStyle = Literal["auto", "path", "virtual"]
 

@@ -21,7 +21,7 @@ from trove_async.errors import ConfigError, InvalidNameError
 from trove_async.models import PutOptions
 
 if TYPE_CHECKING:
-    from ._session import Endpoint
+    from ._credentials import Endpoint
 
 _SSE: Final = "x-amz-server-side-encryption"
 _KEY_ID: Final = f"{_SSE}-aws-kms-key-id"

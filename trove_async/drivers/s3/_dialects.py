@@ -14,16 +14,16 @@ from trove_async._deadlines import within
 from trove_async._http import Transport, http_date
 from trove_async.errors import IntegrityError, TroveError
 
-from ._answers import ErrorAnswer, parse_error
 from ._ceph import cautious_headers, ceph_headers
+from ._documents import ErrorAnswer, parse_error
 from ._features import ALL as ALL_FEATURES
 from ._features import CONDITIONS, TAGS, Feature
-from ._oddities import ALL as ALL_ODDITIES
-from ._oddities import Oddity, is_usual, oddities_of
+from ._unusual_keys import ALL as ALL_ODDITIES
+from ._unusual_keys import Oddity, is_usual, oddities_of
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:
-    from ._session import Endpoint
+    from ._credentials import Endpoint
 
 DialectName = Literal["auto", "s3", "seaweedfs", "ceph"]
 

@@ -30,7 +30,7 @@ from trove_async.models import Entry, ListOptions, ObjectInfo, Page, Prefix
 from trove_async.paging import common_prefix
 
 if TYPE_CHECKING:
-    from ._plane import Plane
+    from ._data_plane import Plane
 
 Ask: TypeAlias = Callable[[str, ListOptions], Awaitable[Page]]
 

@@ -22,14 +22,14 @@ from trove_async.errors import (
 from trove_async.models import PutOptions
 
 from ._features import ENCRYPTION, TAGS, Feature
-from ._oddities import sibling
-from ._probing import recognised
+from ._key_probe import recognised
 from ._trials import Trial, Trials, denied, trial_name
+from ._unusual_keys import sibling
 
 if TYPE_CHECKING:
+    from ._data_plane import Plane
     from ._defaults import Defaults
     from ._dialects import Service
-    from ._plane import Plane
 
 _TAGS: Final = {"trove-probe": "1"}
 _NO_ETAG: Final = "0" * 32

@@ -24,7 +24,7 @@ from typing import Final
 from trove_async import _http
 from trove_async.models import ObjectInfo, PutOptions
 
-from ._keys import bare_etag, decode_value, encode_value, quoted_etag, strong_etag
+from ._encoding import bare_etag, decode_value, encode_value, quoted_etag, strong_etag
 from ._xml import MalformedAnswer
 
 META: Final = "x-amz-meta-"

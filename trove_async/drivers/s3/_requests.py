@@ -13,7 +13,7 @@ from trove_async._http import imf_date
 from trove_async.errors import InvalidNameError
 from trove_async.models import ObjectInfo, PresignOptions
 
-from ._keys import encode_path, encode_query, quoted_etag
+from ._encoding import encode_path, encode_query, quoted_etag
 
 NO_VERSION = "null"
 """The version id of what was written while the bucket kept no versions, whichever content that is.

@@ -31,10 +31,13 @@ from trove_async.models import (
 )
 from trove_async.paging import TokenCycle
 
-from ._answers import OpenUpload, SentPart, UploadsPage, can_name
+from ._credentials import Endpoint
+from ._data_plane import UntoldError, UploadId
 from ._defaults import Defaults
 from ._dialects import Service
-from ._failures import failure
+from ._documents import OpenUpload, SentPart, UploadsPage, can_name
+from ._encoding import bare_etag, quoted_etag, strong_etag
+from ._errors import failure
 from ._headers import (
     answered_at,
     condition_headers,
@@ -44,11 +47,9 @@ from ._headers import (
     put_headers,
     put_info,
 )
-from ._keys import bare_etag, quoted_etag, strong_etag
-from ._plane import UntoldError, UploadId
 from ._requests import crc32c_of, presigned_headers, presigned_query
 from ._sdk_client import SdkBody, SdkClient, edge
-from ._sdk_terms import (
+from ._sdk_parameters import (
     PRESIGNED,
     copy_parameters,
     elements,
@@ -57,7 +58,6 @@ from ._sdk_terms import (
     version,
     whole_checksums,
 )
-from ._session import Endpoint
 from ._versions import markers, parse_versions
 
 _DOCUMENT: Final = "TroveDocument"

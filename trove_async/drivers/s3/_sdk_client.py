@@ -26,11 +26,11 @@ from trove_async.errors import (
 from trove_async.models import Timeout
 
 from ._client import AddressingStyle
-from ._failures import failure
+from ._credentials import Endpoint, Identity, Session, on_sdk
+from ._errors import failure
 from ._requests import check_bucket
+from ._sdk_parameters import parameters as named
 from ._sdk_session import sdk_session
-from ._sdk_terms import parameters as named
-from ._session import Endpoint, Identity, Session, on_sdk
 from ._xml import MalformedAnswer
 
 if TYPE_CHECKING:

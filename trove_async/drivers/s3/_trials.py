@@ -15,11 +15,11 @@ from trove_async._deadlines import within
 from trove_async.errors import ClosedError, NotFoundError, PermissionDeniedError, TroveError
 from trove_async.models import CopyOptions, DeleteOptions, ListOptions, ObjectInfo, Part, PutOptions
 
-from ._plane import UntoldError
-from ._uploads import PartedUpload, patiently
+from ._data_plane import UntoldError
+from ._multipart import PartedUpload, patiently
 
 if TYPE_CHECKING:
-    from ._plane import Plane
+    from ._data_plane import Plane
 
 BODY: Final = memoryview(b"x")
 

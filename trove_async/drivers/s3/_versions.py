@@ -17,8 +17,8 @@ from trove_async.errors import NotSupportedError
 from trove_async.models import ListOptions, VersionInfo, VersionPage
 from trove_async.paging import TokenCycle, whole_keys
 
-from ._answers import NAMESPACE, check_clear, date_of, key_of, result_of
-from ._keys import strong_etag
+from ._documents import NAMESPACE, check_clear, date_of, key_of, result_of
+from ._encoding import strong_etag
 from ._xml import MalformedAnswer, facts, name
 
 Ask: TypeAlias = Callable[[str, ListOptions], Awaitable[VersionPage]]

@@ -55,24 +55,24 @@ from trove_async.models import (
 from trove_async.paging import TokenCycle
 
 from . import _buckets
+from ._capabilities import claimed
 from ._ceph import page_from_within
-from ._claims import claimed
 from ._client import AddressingStyle, Client
 from ._control import ControlPlane
-from ._copying import Copier
+from ._copy import Copier
+from ._credentials import Endpoint, Identity, Session
+from ._data_plane import Plane, UntoldError, settled
 from ._defaults import Defaults, check_owner
 from ._dialects import UNKNOWN, Dialect, DialectName, Service
 from ._directories import check_object_exists, holds_none, page_of
 from ._feature_probe import FeatureProbe
 from ._features import Feature, WriteKind, features_of
-from ._lean import LeanPlane
-from ._oddities import is_usual
-from ._pages import check_order
-from ._plane import Plane, UntoldError, settled
-from ._probing import KeyProbe
-from ._session import Endpoint, Identity, Session
+from ._key_probe import KeyProbe
+from ._list_objects import check_order
+from ._multipart import PartedUpload, abort_forgotten
+from ._operations import LeanPlane
 from ._trials import Trials
-from ._uploads import PartedUpload, abort_forgotten
+from ._unusual_keys import is_usual
 from ._versions import page_behind_markers, page_of_all, page_of_whole_keys
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ from tests.drivers.s3.listings import (
     listed_by_botocore,
     objects,
 )
-from trove_async.drivers.s3 import _pages
-from trove_async.drivers.s3._answers import date_of
-from trove_async.drivers.s3._pages import MalformedAnswer, parse_page
+from trove_async.drivers.s3 import _list_objects
+from trove_async.drivers.s3._documents import date_of
+from trove_async.drivers.s3._list_objects import MalformedAnswer, parse_page
 from trove_async.models import ObjectInfo, Prefix
 
 if TYPE_CHECKING:
@@ -49,12 +49,12 @@ def parse(body: bytes) -> Page:
 
 def thoroughly(body: bytes) -> Page:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_pages, "_quick", unusual)
+        patch.setattr(_list_objects, "_quick", unusual)
         return parse(body)
 
 
 def unusual(_text: str) -> None:
-    raise _pages._UnusualError
+    raise _list_objects._UnusualError
 
 
 def outcome(read: object, body: bytes) -> Page | None:
@@ -148,7 +148,7 @@ def test_a_damaged_page_is_never_read_in_two_ways(
 def test_usual_pages_are_read_the_quick_way(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_pages, "_thorough", unusual)
+    monkeypatch.setattr(_list_objects, "_thorough", unusual)
     items = [{**OBJECT, "Key": key} for key in ("a", "é & <ü>", "z")]
     assert names(parse(writer.page(items, ["b/", "y/"]))) == ["a", "b/", "y/", "z", "é & <ü>"]
 

@@ -10,7 +10,7 @@ from tests.drivers.s3.script import FACTS, answer, now, refusal
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import Trove
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3._copying import Copier
+from trove_async.drivers.s3._copy import Copier
 from trove_async.errors import (
     BucketNotFoundError,
     ObjectChangedError,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.drivers.s3.listings import NAMESPACE, by_botocore, keys, service
-from trove_async.drivers.s3._answers import (
+from trove_async.drivers.s3._documents import (
     AnsweredError,
     ErrorAnswer,
     OpenUpload,
@@ -34,7 +34,7 @@ from trove_async.drivers.s3._answers import (
     parse_uploads,
     tagging_body,
 )
-from trove_async.drivers.s3._pages import MalformedAnswer
+from trove_async.drivers.s3._list_objects import MalformedAnswer
 from trove_async.drivers.s3._xml import escape
 from trove_async.models import BucketInfo
 

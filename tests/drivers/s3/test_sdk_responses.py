@@ -8,11 +8,11 @@ from unittest.mock import MagicMock
 import pytest
 
 from tests.drivers.s3.script import now
+from trove_async.drivers.s3._credentials import Endpoint
+from trove_async.drivers.s3._data_plane import UntoldError, UploadId
 from trove_async.drivers.s3._defaults import Defaults
 from trove_async.drivers.s3._dialects import S3, Service
-from trove_async.drivers.s3._plane import UntoldError, UploadId
 from trove_async.drivers.s3._sdk import SdkPlane
-from trove_async.drivers.s3._session import Endpoint
 from trove_async.errors import BackendError, UnavailableError
 from trove_async.models import CopyOptions, ListOptions, ObjectInfo, PutOptions
 

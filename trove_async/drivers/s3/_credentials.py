@@ -18,7 +18,7 @@ from trove_async._secrets import Redactor, disarmed
 from trove_async._settings import check_texts
 from trove_async.errors import ConfigError, TroveError, UnauthenticatedError, UnavailableError
 
-from ._signing import Credentials
+from ._sigv4 import Credentials
 
 if TYPE_CHECKING:
     from aiobotocore.session import AioSession

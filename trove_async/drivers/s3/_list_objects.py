@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from trove_async.errors import BackendError
 from trove_async.models import Entry, ListOptions, ObjectInfo, Page, Prefix, VersionPage
 
-from ._answers import check_clear
-from ._keys import bare_etag, decode_value, strong_etag
+from ._documents import check_clear
+from ._encoding import bare_etag, decode_value, strong_etag
 from ._xml import (
     DATE,
     MalformedAnswer,

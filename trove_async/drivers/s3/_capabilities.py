@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 from trove_async.driver import Capabilities
 from trove_async.models import GiB, MiB, TiB
 
-from ._copying import MAX_COPY
+from ._copy import MAX_COPY
 from ._features import Feature
 
 if TYPE_CHECKING:
+    from ._credentials import Endpoint
     from ._defaults import Defaults
     from ._dialects import Dialect
-    from ._session import Endpoint
 
 _MIN_PART: Final = 5 * MiB
 _MAX_PART: Final = 5 * GiB

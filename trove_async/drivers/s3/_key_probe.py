@@ -18,12 +18,12 @@ from trove_async.errors import (
 )
 from trove_async.models import ListOptions, PutOptions
 
-from ._oddities import Oddity, folded, oddities_of, sample
 from ._trials import Trial, Trials, denied, trial_name
+from ._unusual_keys import Oddity, folded, oddities_of, sample
 
 if TYPE_CHECKING:
+    from ._data_plane import Plane
     from ._dialects import Dialect, Service
-    from ._plane import Plane
 
 
 async def recognised(service: Service) -> Dialect:

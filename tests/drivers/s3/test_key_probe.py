@@ -12,12 +12,12 @@ from tests.drivers.s3.test_conformance import driver_of
 from trove_async import Trove
 from trove_async.drivers.memory import MemoryDriver
 from trove_async.drivers.s3 import _dialects
+from trove_async.drivers.s3._credentials import Endpoint
+from trove_async.drivers.s3._data_plane import UntoldError
 from trove_async.drivers.s3._dialects import S3, UNRECOGNISED, Service
-from trove_async.drivers.s3._oddities import Oddity, folded, is_usual, oddities_of, sample
-from trove_async.drivers.s3._plane import UntoldError
-from trove_async.drivers.s3._probing import KeyProbe
-from trove_async.drivers.s3._session import Endpoint
+from trove_async.drivers.s3._key_probe import KeyProbe
 from trove_async.drivers.s3._trials import Trials
+from trove_async.drivers.s3._unusual_keys import Oddity, folded, is_usual, oddities_of, sample
 from trove_async.errors import (
     InvalidNameError,
     ObjectNotFoundError,
@@ -29,7 +29,7 @@ from trove_async.models import DeleteOptions, ListOptions, PutOptions, VersionPa
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trove_async.drivers.s3._plane import Plane
+    from trove_async.drivers.s3._data_plane import Plane
     from trove_async.models import ObjectInfo
     from trove_async.testing.servers import S3Server
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from trove_async.models import BucketInfo
 
+from ._encoding import bare_etag, decode_value, quoted_etag
 from ._headers import of_whole
-from ._keys import bare_etag, decode_value, quoted_etag
 from ._xml import (
     DATE,
     MalformedAnswer,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trove_async import errors
-from trove_async.drivers.s3._failures import CODES, STATUSES, UNSAID, failure
+from trove_async.drivers.s3._errors import CODES, STATUSES, UNSAID, failure
 
 if TYPE_CHECKING:
     from trove_async._http.services import Meaning

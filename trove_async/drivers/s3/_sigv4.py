@@ -19,7 +19,7 @@ from urllib.parse import quote, unquote_to_bytes
 from trove_async._secrets import Headers, Secret
 from trove_async.errors import ConfigError
 
-from ._keys import UNRESERVED, encode_value, sent_target
+from ._encoding import UNRESERVED, encode_value, sent_target
 
 if TYPE_CHECKING:
     from hashlib import _Hash

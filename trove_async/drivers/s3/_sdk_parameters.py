@@ -8,9 +8,9 @@ from typing import Any, Final
 from trove_async._http import http_date
 from trove_async.models import ObjectInfo
 
-from ._answers import CHECKSUM_ELEMENTS
+from ._data_plane import UploadId
+from ._documents import CHECKSUM_ELEMENTS
 from ._headers import META, of_whole
-from ._plane import UploadId
 from ._requests import source_headers
 
 _PARAMETERS: Final = {

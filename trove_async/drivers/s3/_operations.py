@@ -36,7 +36,8 @@ from trove_async.models import (
 )
 from trove_async.paging import TokenCycle
 
-from ._answers import (
+from ._data_plane import UntoldError, UploadId
+from ._documents import (
     AnsweredError,
     SentPart,
     UnclearError,
@@ -54,7 +55,8 @@ from ._answers import (
     parse_upload_id,
     parse_uploads,
 )
-from ._failures import failure
+from ._encoding import encode_query, quoted_etag, strong_etag
+from ._errors import failure
 from ._headers import (
     CHECKSUMS,
     answered_at,
@@ -67,18 +69,16 @@ from ._headers import (
     put_info,
     stored_etag,
 )
-from ._keys import encode_query, quoted_etag, strong_etag
-from ._pages import parse_page
-from ._plane import UntoldError, UploadId
+from ._list_objects import parse_page
 from ._requests import crc32c_of, document_headers, source_headers
 from ._versions import parse_versions, versioning_body, versions_query
 from ._xml import MalformedAnswer, is_large
 
 if TYPE_CHECKING:
-    from ._answers import Stored
     from ._client import Client
     from ._defaults import Defaults
     from ._dialects import Service
+    from ._documents import Stored
 
 T = TypeVar("T")
 Listing = TypeVar("Listing", Page, VersionPage, UploadsPage)

@@ -28,7 +28,7 @@ from trove_async.models import (
 )
 
 if TYPE_CHECKING:
-    from ._answers import SentPart, UploadsPage
+    from ._documents import SentPart, UploadsPage
 
 
 class UntoldError(Exception):

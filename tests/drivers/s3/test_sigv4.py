@@ -16,7 +16,7 @@ from botocore.credentials import Credentials as BotoCredentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trove_async.drivers.s3._signing import (
+from trove_async.drivers.s3._sigv4 import (
     EMPTY_SHA256,
     MAX_EXPIRES,
     UNSIGNED_PAYLOAD,

@@ -26,12 +26,12 @@ from trove_async.errors import (
 from trove_async.models import ObjectInfo, Part, PutOptions
 from trove_async.paging import TokenCycle
 
+from ._data_plane import UntoldError, UploadId, settled
 from ._directories import check_object_exists
-from ._plane import UntoldError, UploadId, settled
 
 if TYPE_CHECKING:
-    from ._answers import OpenUpload, SentPart
-    from ._plane import Plane
+    from ._data_plane import Plane
+    from ._documents import OpenUpload, SentPart
 
 T = TypeVar("T")
 

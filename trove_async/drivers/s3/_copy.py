@@ -18,11 +18,11 @@ from trove_async.errors import (
 )
 from trove_async.models import CopyOptions, GiB, MiB, ObjectInfo
 
-from ._plane import UntoldError, settled
-from ._uploads import PartedUpload, patiently
+from ._data_plane import UntoldError, settled
+from ._multipart import PartedUpload, patiently
 
 if TYPE_CHECKING:
-    from ._plane import Plane
+    from ._data_plane import Plane
 
 MAX_COPY: Final = 5 * GiB
 """Bytes that one CopyObject takes. S3 API Reference, "CopyObject"."""

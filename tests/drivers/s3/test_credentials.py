@@ -10,9 +10,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import RawTestServer
 
-from trove_async.drivers.s3 import _session as room
-from trove_async.drivers.s3._session import Endpoint, Identity, Session
-from trove_async.drivers.s3._signing import Credentials
+from trove_async.drivers.s3 import _credentials as room
+from trove_async.drivers.s3._credentials import Endpoint, Identity, Session
+from trove_async.drivers.s3._sigv4 import Credentials
 from trove_async.errors import ConfigError, UnauthenticatedError, UnavailableError
 
 if TYPE_CHECKING:

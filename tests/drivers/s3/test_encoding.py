@@ -9,7 +9,7 @@ from botocore.utils import percent_encode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trove_async.drivers.s3._keys import (
+from trove_async.drivers.s3._encoding import (
     bare_etag,
     decode_value,
     encode_path,
