@@ -51,7 +51,7 @@ NAMES = {
 }
 
 BOUND = 0.5
-"""MiB that a stalled download of ours may cost: trove_async.integrations._serving, "Memory"."""
+"""MiB that a stalled download of ours may cost: trove_async.integrations._download, "Memory"."""
 
 TARGETS = [("s3", "ours on FastAPI", "obstore by hand", 0.9)]
 """What we promise of large objects' MB/s."""

@@ -29,8 +29,8 @@ from trove_async import PreconditionFailedError, Trove, UnavailableError
 from trove_async.drivers.memory import MemoryDriver
 from trove_async.integrations import aiohttp as on_aiohttp
 from trove_async.integrations._conditions import entity_tag
+from trove_async.integrations._download import serve
 from trove_async.integrations._headers import Presentation
-from trove_async.integrations._serving import serve
 from trove_async.integrations.starlette import object_response, store_upload
 from trove_async.models import MiB, PresignOptions
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import Message
 
-    from trove_async.integrations._problems import Answer
+    from trove_async.integrations._problem_details import Answer
 
 BODY = content(3 * MiB + 5)
 

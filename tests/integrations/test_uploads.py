@@ -26,7 +26,7 @@ from tests.integrations.services import (
     serving,
 )
 from trove_async import ObjectNotFoundError, Trove
-from trove_async.integrations import _taking
+from trove_async.integrations import _upload
 from trove_async.integrations import aiohttp as on_aiohttp
 from trove_async.integrations import starlette as on_starlette
 from trove_async.integrations._conditions import entity_tag
@@ -370,7 +370,7 @@ async def test_too_large_body_is_refused_before_it_is_sent(
     sent = request("PUT", "/files/o", ["Content-Length: 1001", "Expect: 100-continue"])
     async with serving(framework, store, uploads={"max_size": 1000}) as service:
         assert parsed(await raw(service.port, sent)).status == 413
-        huge = f"Content-Length: {_taking.FORM_OVERHEAD + 1001}"
+        huge = f"Content-Length: {_upload.FORM_OVERHEAD + 1001}"
         sent = request("POST", "/files/o", [": ".join(FORM), huge])
         assert parsed(await raw(service.port, sent)).status == 413
 
@@ -400,7 +400,7 @@ async def test_too_large_body_is_refused_while_it_comes(
 
 @both
 async def test_form_may_not_hide_a_flood_beside_its_file(framework: str, store: Trove) -> None:
-    flood = b"x" * (_taking.FORM_OVERHEAD + 1)
+    flood = b"x" * (_upload.FORM_OVERHEAD + 1)
     async with serving(framework, store, uploads={"max_size": None}) as service:
         for parts in (((NOTE, flood), (FILE, b"x")), ((FILE, b"x"), (NOTE, flood))):
             got = await ask_aiohttp(service.url("o"), "POST", [FORM], form(*parts))
@@ -412,7 +412,7 @@ async def test_form_may_not_hide_a_flood_beside_its_file(framework: str, store: 
 async def test_client_below_the_least_rate_is_dropped(
     framework: str, store: Trove, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_taking, "GRACE", 0.05)
+    monkeypatch.setattr(_upload, "GRACE", 0.05)
     sent = request("PUT", "/files/o", ["Content-Length: 1000"], b"a few bytes")
     async with serving(framework, store, uploads={"max_size": None, "min_rate": 1e4}) as service:
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
@@ -426,7 +426,7 @@ async def test_client_below_the_least_rate_is_dropped(
 
 
 def test_clients_are_limited_unless_it_is_said_otherwise() -> None:
-    limits = _taking.Limits(max_size=None)
+    limits = _upload.Limits(max_size=None)
     assert limits.min_rate is not None
     assert limits.min_rate <= 1000
     for verbs in (on_starlette, on_aiohttp):
@@ -438,7 +438,7 @@ def test_clients_are_limited_unless_it_is_said_otherwise() -> None:
 async def test_client_that_stalls_is_dropped_by_default(
     framework: str, store: Trove, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_taking, "GRACE", 0.05)
+    monkeypatch.setattr(_upload, "GRACE", 0.05)
     sent = request("PUT", "/files/o", ["Content-Length: 1000"], b"few")
     async with serving(framework, store) as service:
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
@@ -450,9 +450,9 @@ async def test_client_that_stalls_is_dropped_by_default(
 
 def test_limits_make_sense() -> None:
     with pytest.raises(ValueError, match="max_size"):
-        _taking.Limits(max_size=-1)
+        _upload.Limits(max_size=-1)
     with pytest.raises(ValueError, match="min_rate"):
-        _taking.Limits(max_size=None, min_rate=0)
+        _upload.Limits(max_size=None, min_rate=0)
 
 
 @both

@@ -39,11 +39,11 @@ from aiohttp.abc import AbstractStreamWriter
 from trove_async import Trove, TroveError
 from trove_async._concurrency import shielded, task_group
 
-from ._life import names_of, open_store
-from ._problems import Answer, problem_of
-from ._serving import Stream
-from ._taking import Disconnected, Sent, Taken
-from ._verbs import Verbs
+from ._download import Stream
+from ._endpoints import Verbs
+from ._lifespan import names_of, open_store
+from ._problem_details import Answer, problem_of
+from ._upload import Disconnected, Sent, Taken
 
 _DECODED = frozenset(
     {"gzip", "deflate", "br"} | ({"zstd"} if hasattr(compression_utils, "HAS_ZSTD") else set())

@@ -44,10 +44,10 @@ from starlette.types import Message, Receive, Scope, Send
 from trove_async import Trove, TroveError
 from trove_async._concurrency import shielded, task_group
 
-from ._life import names_of, open_store
-from ._problems import Answer, problem_of
-from ._taking import Disconnected, Sent, Taken
-from ._verbs import Verbs
+from ._endpoints import Verbs
+from ._lifespan import names_of, open_store
+from ._problem_details import Answer, problem_of
+from ._upload import Disconnected, Sent, Taken
 
 _STATE = "trove"
 

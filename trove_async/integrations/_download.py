@@ -32,8 +32,8 @@ from trove_async import (
 from ._byteranges import ByterangesFrame, RangeSet, Span, content_range
 from ._conditions import READING, Conditions, Header, Verdict
 from ._headers import Presentation
-from ._pace import SMALL, Pace
-from ._problems import PROBLEMS, Answer, problem
+from ._pacing import SMALL, Pace
+from ._problem_details import PROBLEMS, Answer, problem
 
 Redirect: TypeAlias = Literal["never", "presign"]
 

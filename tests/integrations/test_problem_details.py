@@ -25,7 +25,7 @@ from trove_async import Trove, TroveError, UnavailableError, errors
 from trove_async.drivers import LocalDriver, MemoryDriver
 from trove_async.integrations import aiohttp as on_aiohttp
 from trove_async.integrations import starlette as on_starlette
-from trove_async.integrations._problems import PROBLEMS, problem_of
+from trove_async.integrations._problem_details import PROBLEMS, problem_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

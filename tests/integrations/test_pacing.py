@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from trove_async.integrations._pace import LARGE, PROMPT, PROVEN, SMALL, Pace
+from trove_async.integrations._pacing import LARGE, PROMPT, PROVEN, SMALL, Pace
 
 
 def sizes(pace: Pace, count: int, seconds: float) -> list[int]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from trove_async import TroveError, errors
 
 if TYPE_CHECKING:
-    from ._serving import Stream
+    from ._download import Stream
 
 _logger = logging.getLogger("trove_async.integrations")
 

@@ -12,10 +12,10 @@ from typing import Generic, TypeVar, Unpack
 
 from trove_async import Trove
 
+from ._download import Redirect, serve
 from ._headers import Presentation
-from ._problems import Answer
-from ._serving import Redirect, serve
-from ._taking import MIN_RATE, Limits, PutFields, Sent, Taken, take
+from ._problem_details import Answer
+from ._upload import MIN_RATE, Limits, PutFields, Sent, Taken, take
 
 RequestT = TypeVar("RequestT")
 ObjectResponseT = TypeVar("ObjectResponseT")

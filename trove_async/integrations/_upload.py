@@ -22,9 +22,9 @@ from trove_async.errors import ObjectExistsError
 
 from ._conditions import Conditions, Header, Verdict, entity_tag
 from ._digests import DigestError, Digests
-from ._forms import FormError, FormFile
 from ._headers import accepted_type, essence
-from ._problems import PROBLEMS, Answer, problem
+from ._multipart_form import FormError, FormFile
+from ._problem_details import PROBLEMS, Answer, problem
 
 _logger = logging.getLogger("trove_async.integrations")
 
