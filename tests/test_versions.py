@@ -20,7 +20,7 @@ from trove_async import (
 )
 from trove_async.models import ListOptions
 from trove_async.testing import DriverVersions, Faulty, opened
-from trove_async.testing._driving import write
+from trove_async.testing._harness import write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

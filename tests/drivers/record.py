@@ -16,7 +16,7 @@ from trove_async import Trove, TroveError
 from trove_async._http import SocketTransport
 from trove_async.drivers.gcs import driver as gcs_room
 from trove_async.drivers.s3 import driver as s3_room
-from trove_async.testing._driving import crc32c_of
+from trove_async.testing._harness import crc32c_of
 from trove_async.testing.servers import moto
 
 if TYPE_CHECKING:

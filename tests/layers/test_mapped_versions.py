@@ -13,7 +13,7 @@ from trove_async.errors import BucketNotFoundError, NotSupportedError
 from trove_async.layers import Mapped
 from trove_async.models import ListOptions
 from trove_async.testing import DriverVersions, opened
-from trove_async.testing._driving import delete, versions, write
+from trove_async.testing._harness import delete, versions, write
 
 if TYPE_CHECKING:
     from trove_async.driver import AsyncDriver

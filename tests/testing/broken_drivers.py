@@ -18,7 +18,7 @@ from trove_async.errors import (
     RangeError,
 )
 from trove_async.models import ByteRange, DeleteOptions, GetOptions, ListOptions, ObjectInfo, Page
-from trove_async.testing._driving import rest
+from trove_async.testing._harness import rest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

@@ -27,7 +27,7 @@ from trove_async.models import (
     PutOptions,
 )
 from trove_async.testing import Call, DriverSuite, Faulty, opened
-from trove_async.testing._driving import content, keys, read, upload, views, write
+from trove_async.testing._harness import content, keys, read, upload, views, write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

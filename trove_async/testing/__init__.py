@@ -32,7 +32,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from trove_async.testing._driving import opened
+    from trove_async.testing._harness import opened
     from trove_async.testing.driver import (
         DriverBuckets,
         DriverCancellation,
@@ -95,13 +95,13 @@ _MODULES = {
     "Faulty": "faulty",
     "Hang": "faults",
     "Operation": "faults",
-    "opened": "_driving",
+    "opened": "_harness",
 }
 
 if "pytest" in sys.modules:
     # Before the suites are imported, so that a failed assert of theirs tells its values.
     sys.modules["pytest"].register_assert_rewrite(
-        f"{__name__}._driving", f"{__name__}.driver", f"{__name__}.store"
+        f"{__name__}._harness", f"{__name__}.driver", f"{__name__}.store"
     )
 
 

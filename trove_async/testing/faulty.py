@@ -39,7 +39,7 @@ from trove_async.models import (
     PutOptions,
     VersionPage,
 )
-from trove_async.testing._claims import (
+from trove_async.testing._capability_checks import (
     check_copy,
     check_delete,
     check_get,

@@ -24,7 +24,7 @@ from trove_async.errors import (
 )
 from trove_async.models import PutOptions
 from trove_async.testing import opened
-from trove_async.testing._driving import content, crc32c_of, keys, read, write
+from trove_async.testing._harness import content, crc32c_of, keys, read, write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

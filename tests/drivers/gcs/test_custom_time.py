@@ -23,7 +23,7 @@ from trove_async.errors import (
 )
 from trove_async.models import CopyOptions, DeleteOptions, PutOptions
 from trove_async.testing import opened
-from trove_async.testing._driving import write
+from trove_async.testing._harness import write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -13,7 +13,7 @@ from trove_async import ConfigError
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.models import CopyOptions, PutOptions
 from trove_async.testing import opened
-from trove_async.testing._driving import read, upload, write
+from trove_async.testing._harness import read, upload, write
 
 if TYPE_CHECKING:
     from tests.fault_proxy import Request

@@ -18,7 +18,7 @@ from trove_async.drivers import S3Driver
 from trove_async.drivers.s3._copy import Copier
 from trove_async.models import CopyOptions, MiB, PutOptions
 from trove_async.testing import opened
-from trove_async.testing._driving import delete, read, upload, write
+from trove_async.testing._harness import delete, read, upload, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

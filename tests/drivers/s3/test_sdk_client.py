@@ -12,7 +12,7 @@ from trove_async._concurrency import task_group
 from trove_async.drivers.s3._control import ControlPlane
 from trove_async.errors import ClosedError
 from trove_async.testing import opened
-from trove_async.testing._driving import write
+from trove_async.testing._harness import write
 
 if TYPE_CHECKING:
     from trove_async.drivers.s3._sdk_client import SdkClient

@@ -16,7 +16,7 @@ from trove_async.errors import (
     ObjectNotFoundError,
 )
 from trove_async.models import CopyOptions, ListOptions, PutOptions
-from trove_async.testing._driving import (
+from trove_async.testing._harness import (
     bulk_deleting,
     copying,
     delete,
@@ -26,7 +26,7 @@ from trove_async.testing._driving import (
     uploading,
     write,
 )
-from trove_async.testing.driver._topic import DriverTopic, needs
+from trove_async.testing.driver._base import DriverTopic, needs
 
 Call = Callable[[AsyncDriver, str], Awaitable[Any]]
 

@@ -8,7 +8,7 @@ from functools import partial
 from trove_async.driver import AsyncDriver
 from trove_async.errors import BucketExistsError, BucketNotFoundError, ObjectNotFoundError
 from trove_async.models import CopyOptions, GetOptions, MiB, PutOptions
-from trove_async.testing._driving import (
+from trove_async.testing._harness import (
     assert_same,
     cancelled_everywhere,
     content,
@@ -24,7 +24,7 @@ from trove_async.testing._driving import (
     uploading,
     write,
 )
-from trove_async.testing.driver._topic import DriverTopic, needs
+from trove_async.testing.driver._base import DriverTopic, needs
 
 LONG = 300_000  # what is shorter may be stored without an await, where no cancel strikes
 OLD = content(LONG, "old")

@@ -14,8 +14,8 @@ from trove_async.errors import (
     TroveError,
 )
 from trove_async.models import ByteRange
-from trove_async.testing._driving import assert_same, content, delete, keys, listed, read, write
-from trove_async.testing.driver._topic import DriverTopic, needs
+from trove_async.testing._harness import assert_same, content, delete, keys, listed, read, write
+from trove_async.testing.driver._base import DriverTopic, needs
 
 RACERS = 12
 

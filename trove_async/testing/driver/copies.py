@@ -12,8 +12,8 @@ from trove_async.errors import (
     PreconditionFailedError,
 )
 from trove_async.models import CopyOptions, MiB, PutOptions
-from trove_async.testing._driving import assert_same, content, copying, delete, keys, read, write
-from trove_async.testing.driver._topic import DriverTopic, needs
+from trove_async.testing._harness import assert_same, content, copying, delete, keys, read, write
+from trove_async.testing.driver._base import DriverTopic, needs
 
 
 class DriverCopies(DriverTopic):

@@ -9,8 +9,8 @@ import pytest
 
 from trove_async.driver import AsyncDriver
 from trove_async.models import ListOptions, ObjectInfo, Prefix
-from trove_async.testing._driving import delete, keys, listed, write
-from trove_async.testing.driver._topic import DriverTopic
+from trove_async.testing._harness import delete, keys, listed, write
+from trove_async.testing.driver._base import DriverTopic
 
 TREE = [
     "a",

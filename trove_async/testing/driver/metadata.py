@@ -12,7 +12,7 @@ import pytest
 from trove_async.driver import AsyncDriver, Capabilities
 from trove_async.errors import IntegrityError
 from trove_async.models import GetOptions, PutOptions
-from trove_async.testing._driving import (
+from trove_async.testing._harness import (
     content,
     crc32c_of,
     keys,
@@ -23,7 +23,7 @@ from trove_async.testing._driving import (
     uploading,
     write,
 )
-from trove_async.testing.driver._topic import DriverTopic, needs
+from trove_async.testing.driver._base import DriverTopic, needs
 
 METADATA = {
     "plain": "value",

@@ -10,7 +10,7 @@ from trove_async._concurrency import task_group
 from trove_async.driver import AsyncDriver, Capabilities, ReadsInto
 from trove_async.errors import ObjectChangedError, ObjectNotFoundError, UnavailableError
 from trove_async.models import GetOptions, KiB, MiB, PutOptions
-from trove_async.testing._driving import (
+from trove_async.testing._harness import (
     assert_same,
     bulk_deleting,
     content,
@@ -23,7 +23,7 @@ from trove_async.testing._driving import (
     views,
     write,
 )
-from trove_async.testing.driver._topic import DriverTopic, needs
+from trove_async.testing.driver._base import DriverTopic, needs
 
 SIZES = [0, 1, 2, 4 * KiB, 64 * KiB - 1, 64 * KiB, 64 * KiB + 1, MiB, MiB + 1, 3 * MiB + 7]
 

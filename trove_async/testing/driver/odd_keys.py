@@ -10,8 +10,8 @@ import pytest
 from trove_async.driver import AsyncDriver
 from trove_async.errors import InvalidNameError, ObjectNotFoundError
 from trove_async.models import GetOptions
-from trove_async.testing._driving import delete, keys, listed, read, write
-from trove_async.testing.driver._topic import DriverTopic
+from trove_async.testing._harness import delete, keys, listed, read, write
+from trove_async.testing.driver._base import DriverTopic
 
 ODD_KEYS = [
     "a",

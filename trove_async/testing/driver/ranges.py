@@ -7,7 +7,7 @@ import pytest
 from trove_async.driver import AsyncDriver
 from trove_async.errors import ObjectNotFoundError, RangeError
 from trove_async.models import ByteRange, GetOptions, MiB, PutOptions
-from trove_async.testing._driving import (
+from trove_async.testing._harness import (
     assert_same,
     content,
     part_size,
@@ -17,7 +17,7 @@ from trove_async.testing._driving import (
     uploading,
     views,
 )
-from trove_async.testing.driver._topic import DriverTopic, needs
+from trove_async.testing.driver._base import DriverTopic, needs
 
 SELECTING = [
     (ByteRange(0, 1), (0, 1)),

@@ -15,7 +15,7 @@ from trove_async.errors import (
     PreconditionFailedError,
 )
 from trove_async.models import KiB, Part, PutOptions
-from trove_async.testing._driving import (
+from trove_async.testing._harness import (
     Source,
     assert_same,
     content,
@@ -29,7 +29,7 @@ from trove_async.testing._driving import (
     uploading,
     write,
 )
-from trove_async.testing.driver._topic import DriverTopic, needs
+from trove_async.testing.driver._base import DriverTopic, needs
 
 Pieces = Sequence[tuple[Part, Sequence[memoryview]]]
 

@@ -12,8 +12,8 @@ import pytest_asyncio
 from trove_async.driver import AsyncDriver
 from trove_async.errors import BucketNotFoundError, ObjectNotFoundError
 from trove_async.models import CopyOptions, ListOptions, PutOptions, VersionInfo
-from trove_async.testing._driving import copying, delete, keys, read, versioned, versions, write
-from trove_async.testing.driver._topic import DriverTopic, needs
+from trove_async.testing._harness import copying, delete, keys, read, versioned, versions, write
+from trove_async.testing.driver._base import DriverTopic, needs
 
 TREE = ("a", "a/b", "a-c", "b/1", "b/2", "\u00e9", "\U0001f4be")
 

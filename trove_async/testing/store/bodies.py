@@ -18,8 +18,8 @@ from trove_async import (
     TroveError,
 )
 from trove_async._concurrency import in_thread, task_group
-from trove_async.testing._driving import assert_same, content, crc32c_of
-from trove_async.testing.store._topic import StoreTopic, assert_nothing_held
+from trove_async.testing._harness import assert_same, content, crc32c_of
+from trove_async.testing.store._base import StoreTopic, assert_nothing_held
 
 PIECE = 70_000
 

@@ -16,7 +16,7 @@ from trove_async import (
     Trove,
     TroveError,
 )
-from trove_async.testing.store._topic import StoreTopic
+from trove_async.testing.store._base import StoreTopic
 from trove_async.testing.store.bodies import flowing
 
 Call = Callable[[Trove, str], Awaitable[Any]]

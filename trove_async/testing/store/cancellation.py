@@ -6,8 +6,8 @@ import pytest
 
 from trove_async import Trove
 from trove_async.errors import ObjectChangedError
-from trove_async.testing._driving import assert_same, cancelled_everywhere, content
-from trove_async.testing.store._topic import StoreTopic, assert_nothing_held
+from trove_async.testing._harness import assert_same, cancelled_everywhere, content
+from trove_async.testing.store._base import StoreTopic, assert_nothing_held
 from trove_async.testing.store.bodies import flowing
 
 

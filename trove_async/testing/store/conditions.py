@@ -20,9 +20,9 @@ from trove_async import (
     TroveError,
 )
 from trove_async._concurrency import task_group
-from trove_async.testing._driving import assert_same, content
+from trove_async.testing._harness import assert_same, content
 from trove_async.testing.driver.metadata import EXPIRES, HEADERS, METADATA, TAGS
-from trove_async.testing.store._topic import StoreTopic, claims
+from trove_async.testing.store._base import StoreTopic, claims
 
 RACERS = 8
 

@@ -14,9 +14,9 @@ from trove_async import (
     PreconditionFailedError,
     Trove,
 )
-from trove_async.testing._driving import assert_same, content
+from trove_async.testing._harness import assert_same, content
 from trove_async.testing.driver.metadata import EXPIRES, HEADERS
-from trove_async.testing.store._topic import StoreTopic, claims
+from trove_async.testing.store._base import StoreTopic, claims
 
 
 class StoreCopies(StoreTopic):

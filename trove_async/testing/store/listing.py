@@ -16,7 +16,7 @@ from trove_async import (
     Trove,
 )
 from trove_async.testing.driver.listing import NARROWINGS, TREE, expected
-from trove_async.testing.store._topic import StoreTopic
+from trove_async.testing.store._base import StoreTopic
 
 INSIDE: list[dict[str, Any]] = [
     {"start_after": "a/1", "delimiter": "/"},

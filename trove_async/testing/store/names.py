@@ -10,7 +10,7 @@ import pytest
 
 from trove_async import InvalidNameError, ObjectNotFoundError, Trove
 from trove_async.testing.driver.odd_keys import ODD_KEYS
-from trove_async.testing.store._topic import StoreTopic, claims
+from trove_async.testing.store._base import StoreTopic, claims
 
 Call = Callable[[Trove, str, str], Awaitable[Any]]
 

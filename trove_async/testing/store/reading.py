@@ -15,9 +15,9 @@ from trove_async import (
     Trove,
 )
 from trove_async._concurrency import in_thread, task_group
-from trove_async.testing._driving import assert_same, content, elsewhere
+from trove_async.testing._harness import assert_same, content, elsewhere
 from trove_async.testing.driver.ranges import BEYOND, OF_NOTHING, SELECTING
-from trove_async.testing.store._topic import StoreTopic, claims
+from trove_async.testing.store._base import StoreTopic, claims
 
 NEVER: list[tuple[int, int | None]] = [(0, 0), (5, 5), (5, 3), (-1, None), (-5, -1), (0, -1)]
 """What selects nothing, whatever the object."""

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from trove_async.driver import AsyncDriver, Capabilities
-from trove_async.testing._driving import delete, keys, opened
+from trove_async.testing._harness import delete, keys, opened
 
 
 class DriverTopic:
