@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from tests.http_faults import Answer, Cut, Fault, Flip, Point, Shorten, Stall
-from trove_async._concurrency import task_group
-from trove_async._deadlines import within
+from trove_async._concurrency import task_group, within
 from trove_async.errors import TimedOutError
 
 if TYPE_CHECKING:

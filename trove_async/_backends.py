@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from ._concurrency import OwnedTasks, shielded
-from ._deadlines import Deadlines
+from ._concurrency import Deadlines, OwnedTasks, shielded
 from ._leaf import Leaf
 from .driver import AsyncDriver, Capabilities, DriverContext, Layer, Redacting
 from .errors import ClosedError, TroveError

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from ._backends import Backends
 from ._buckets import CreateMissing
-from ._deadlines import Deadlines
+from ._concurrency import Deadlines
 from .driver import AsyncDriver
 from .errors import BackendNotFoundError, ClosedError, TroveError
 from .events import Event, Events

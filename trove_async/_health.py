@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from ._backends import Backend
-from ._concurrency import task_group
-from ._deadlines import Deadlines
+from ._concurrency import Deadlines, task_group
 from .models import Health
 
 

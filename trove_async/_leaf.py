@@ -15,9 +15,7 @@ from typing import Literal, TypeVar, TypeVarTuple, Unpack, cast
 import anyio
 
 from ._batch import Batch
-from ._closing import UnderWay
-from ._concurrency import OwnedTasks, Permits, shielded
-from ._deadlines import Deadlines
+from ._concurrency import Deadlines, OwnedTasks, Permits, UnderWay, shielded
 from ._doubt import Doubt
 from ._download import Body
 from ._leaf_upload import LeafUpload

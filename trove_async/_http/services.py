@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
-from trove_async._concurrency import OwnedTask, finished
-from trove_async._deadlines import within
+from trove_async._concurrency import OwnedTask, finished, within
 from trove_async.errors import (
     BucketNotFoundError,
     ObjectChangedError,

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from trove_async._deadlines import within
+from trove_async._concurrency import within
 from trove_async._http import Transport, http_date
 from trove_async.errors import IntegrityError, TroveError
 

@@ -9,9 +9,7 @@ from secrets import token_hex
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from trove_async._closing import UnderWay
-from trove_async._concurrency import concluded, finished, for_each
-from trove_async._deadlines import within
+from trove_async._concurrency import UnderWay, concluded, finished, for_each, within
 from trove_async.errors import ClosedError, NotFoundError, PermissionDeniedError, TroveError
 from trove_async.models import CopyOptions, DeleteOptions, ListOptions, ObjectInfo, Part, PutOptions
 

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from .errors import TimedOutError
+from trove_async.errors import TimedOutError
 
 T = TypeVar("T")
 

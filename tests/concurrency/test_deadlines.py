@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trove_async import Timeout, Trove
-from trove_async._deadlines import Deadlines
+from trove_async._concurrency import Deadlines
 from trove_async.drivers import MemoryDriver
 from trove_async.errors import TimedOutError
 from trove_async.models import MiB

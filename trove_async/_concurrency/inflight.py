@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .errors import ClosedError
+from trove_async.errors import ClosedError
 
 
 class UnderWay:

@@ -24,8 +24,9 @@ from typing import Any, Generic, Protocol, TypeVar, TypeVarTuple, Unpack
 import anyio
 from anyio.abc import TaskGroup
 
-from ._deadlines import within
-from .errors import ClosedError, PoolTimeoutError
+from trove_async.errors import ClosedError, PoolTimeoutError
+
+from .deadlines import within
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
