@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes import Fake, assert_idle, content, small_pool, store_of
-from trove_async._concurrency import task_group, tasks
+from trove_async._concurrency import permits, task_group
 from trove_async.events import Event, Events
 from trove_async.models import MiB
 
@@ -101,8 +101,8 @@ async def test_listener_that_raises_changes_nothing_whichever_event_it_raises_at
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(tasks, "PARK_AFTER", 0.0)
-    monkeypatch.setattr(tasks, "NUDGE_SECONDS", 0.001)
+    monkeypatch.setattr(permits, "PARK_AFTER", 0.0)
+    monkeypatch.setattr(permits, "NUDGE_SECONDS", 0.001)
     fakes = Fake(max_connections=1), Fake()
     async with store_of(*fakes, pool=small_pool(spill_after=0.01)) as store:
         await store.put("bucket", "key", BODY)

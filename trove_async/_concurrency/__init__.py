@@ -7,24 +7,11 @@
 `inflight`   calls that are cancelled, and rolled back, when the store closes
 """
 
+from .cleanup import CLEANUP_SECONDS, concluded, finished, in_thread, settled, shielded, to_its_end
 from .deadlines import Deadlines, within
 from .inflight import UnderWay
-from .tasks import (
-    CLEANUP_SECONDS,
-    Line,
-    OwnedTask,
-    OwnedTasks,
-    Parkable,
-    Permits,
-    concluded,
-    finished,
-    for_each,
-    in_thread,
-    settled,
-    shielded,
-    task_group,
-    to_its_end,
-)
+from .permits import Line, Parkable, Permits
+from .tasks import OwnedTask, OwnedTasks, for_each, task_group
 
 __all__ = [
     "CLEANUP_SECONDS",

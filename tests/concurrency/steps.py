@@ -1,0 +1,14 @@
+"""What the tests of tasks share."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+async def raising(error: BaseException) -> None:
+    raise error
+
+
+async def steps(count: int = 5) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)

@@ -1,0 +1,255 @@
+"""Cleanup that ends although its task was cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import anyio
+import pytest
+
+from tests.concurrency.steps import raising, steps
+from trove_async._concurrency import (
+    CLEANUP_SECONDS,
+    OwnedTask,
+    concluded,
+    finished,
+    in_thread,
+    settled,
+    shielded,
+    to_its_end,
+)
+from trove_async.errors import ObjectNotFoundError, TimedOutError
+
+
+async def test_shielded_cleanup_goes_on_in_a_cancelled_scope() -> None:
+    done = False
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await anyio.sleep(1)
+        finally:
+            with shielded():
+                await steps()
+                done = True
+    assert done
+    assert scope.cancelled_caught
+
+
+async def test_shielded_cleanup_ends_at_its_deadline() -> None:
+    assert CLEANUP_SECONDS > 1
+    with shielded(0.01):
+        await asyncio.Event().wait()
+
+
+async def test_settled_waits_for_the_end_though_cancelled_twice() -> None:
+    work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    task = OwnedTask(settled(work))
+    await steps()
+    for _ in range(2):
+        task._task.cancel()
+        await steps()
+    assert not task.done
+    work.set_result(1)
+    with pytest.raises(asyncio.CancelledError):
+        await task._task
+
+
+@pytest.mark.parametrize("cancel", [True, False])
+async def test_settled_tells_a_failure_unless_cancelled(*, cancel: bool) -> None:
+    work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    task = asyncio.get_running_loop().create_task(settled(work))
+    await steps()
+    if cancel:
+        task.cancel()
+        await steps()
+    work.set_exception(ValueError("failed"))
+    with pytest.raises(asyncio.CancelledError if cancel else ValueError):
+        await task
+
+
+async def test_settled_passes_the_works_own_cancel_on() -> None:
+    work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    task = asyncio.get_running_loop().create_task(settled(work))
+    await steps()
+    task.cancel()
+    await steps()
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_finished_work_ends_though_cancelled_twice() -> None:
+    go_on, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        await go_on.wait()
+        ended.set()
+
+    task = asyncio.get_running_loop().create_task(finished(work()))
+    for _ in range(2):
+        await steps()
+        task.cancel()
+    await steps()
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+async def test_finished_work_returns_what_it_returns_and_raises_what_it_raises() -> None:
+    assert await finished(asyncio.sleep(0, "done")) == "done"
+    with pytest.raises(ObjectNotFoundError):
+        await finished(raising(ObjectNotFoundError("gone")))
+
+
+async def test_finished_work_is_stopped_at_its_deadline() -> None:
+    with pytest.raises(TimedOutError):
+        await finished(asyncio.Event().wait(), 0.01)
+
+
+async def test_request_is_concluded_before_its_cancel_is_raised() -> None:
+    go_on, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        await go_on.wait()
+        ended.set()
+
+    task = asyncio.get_running_loop().create_task(concluded(work(), 60))
+    for _ in range(3):
+        await steps()
+        task.cancel()
+    await steps()
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+async def test_request_is_concluded_in_a_cancelled_scope_too() -> None:
+    go_on, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        await go_on.wait()
+        ended.set()
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        asyncio.get_running_loop().call_later(0.02, go_on.set)
+        await concluded(work(), 60)
+        pytest.fail("the cancel was swallowed")
+    assert ended.is_set()
+
+
+async def test_concluded_returns_what_it_returns_and_raises_what_it_raises() -> None:
+    assert await concluded(asyncio.sleep(0, "done"), 60) == "done"
+    with pytest.raises(ObjectNotFoundError):
+        await concluded(raising(ObjectNotFoundError("gone")), 60)
+
+
+async def test_failure_after_a_cancel_is_not_heard_of() -> None:
+    go_on = asyncio.Event()
+
+    async def work() -> None:
+        await go_on.wait()
+        raise ObjectNotFoundError("gone")
+
+    task = asyncio.get_running_loop().create_task(concluded(work(), 60))
+    await steps()
+    task.cancel()
+    await steps()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_request_that_does_not_end_is_cancelled_at_last() -> None:
+    cancelled = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    task = asyncio.get_running_loop().create_task(concluded(work(), 0.01))
+    await steps()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert cancelled.is_set()
+
+
+async def test_thread_is_waited_for_though_cancelled() -> None:
+    started, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        started.set()
+        go_on.wait(10)
+        ended.set()
+
+    task = OwnedTask(in_thread(work))
+    while not started.is_set():
+        await asyncio.sleep(0)
+    task._task.cancel()
+    await steps()
+    assert not task.done
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task._task
+    assert ended.is_set()
+
+
+async def test_thread_returns_and_raises() -> None:
+    assert await in_thread(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await in_thread(divmod, 7, 0)
+
+
+async def test_cleanup_that_need_not_wait_is_done_at_once() -> None:
+    done: list[str] = []
+
+    async def cleanup() -> None:
+        done.append("cleaned")
+
+    await to_its_end(cleanup())
+    assert done == ["cleaned"]
+
+
+async def test_cleanup_that_waits_is_done_although_its_scope_is_cancelled() -> None:
+    done: list[str] = []
+
+    async def cleanup() -> None:
+        for step in ("one", "two"):
+            await asyncio.sleep(0)
+            done.append(step)
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await to_its_end(cleanup())
+        await asyncio.sleep(0)
+        done.append("not reached")
+    assert done == ["one", "two"]
+
+
+async def test_cleanup_fails_as_it_does_and_is_given_up_when_its_time_is_over() -> None:
+    async def failing() -> None:
+        await asyncio.sleep(0)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await to_its_end(failing())
+    with pytest.raises(KeyError):
+        await to_its_end(raising(KeyError()))
+    ended: list[str] = []
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("cancelled")
+
+    await to_its_end(endless(), 0.01)
+    assert ended == ["cancelled"]
