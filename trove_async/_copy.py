@@ -14,12 +14,12 @@ from typing import Literal, cast
 
 from ._backends import Backend
 from ._concurrency import shielded
-from ._identity import can_prove, is_same
 from ._pipeline import CRC32C, compare, compare_stored
 from ._sources import source_of
 from ._types import type_of
 from ._upload import Progress, Put
 from ._verified import Verified
+from ._version_identity import can_prove, is_same
 from .driver import CannotCopyError, Copying
 from .errors import (
     BucketNotFoundError,

@@ -16,7 +16,7 @@ import anyio
 
 from ._ahead import SLOW, TRIAL, Ahead
 from ._concurrency import to_its_end
-from ._identity import can_pin, can_prove, is_same
+from ._version_identity import can_pin, can_prove, is_same
 from ._views import trimmed
 from .driver import DriverReader
 from .errors import (

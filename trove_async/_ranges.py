@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 from ._backends import Backend
 from ._concurrency import for_each
-from ._identity import can_prove, is_same
 from ._verified import Verified
+from ._version_identity import can_prove, is_same
 from .errors import ObjectChangedError, ObjectNotFoundError, PreconditionFailedError
 from .models import ByteRange, GetOptions, KiB, MiB, ObjectInfo
 

@@ -24,8 +24,8 @@ from datetime import timedelta
 from typing import Final
 
 from ._copy import Copied, Place, located
-from ._identity import is_same
 from ._pipeline import compare_stored
+from ._version_identity import is_same
 from .errors import NotFoundError, ObjectChangedError, PreconditionFailedError
 from .models import DeleteOptions, ObjectInfo
 

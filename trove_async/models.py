@@ -61,7 +61,7 @@ class ObjectInfo(_Listed):
             own write is recognised after its answer was lost.
         as_of: When the service gave these facts, by its own clock. Drivers fill it in where there is
             no etag: it shows whether `last_modified` can name one version
-            (`trove_async._identity`).
+            (`trove_async._version_identity`).
     """
 
     bucket: str

@@ -6,7 +6,7 @@ from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trove_async._crc32c import combined
+from trove_async._checksums import combined
 from trove_async.drivers.local._checksums import checksum
 
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from trove_async._checksums import combined
 from trove_async._concurrency import for_each, shielded
-from trove_async._crc32c import combined
 from trove_async._http.services import conditioned
 from trove_async.errors import (
     IntegrityError,

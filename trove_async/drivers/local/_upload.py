@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from trove_async._crc32c import combined
+from trove_async._checksums import combined
 from trove_async.errors import BackendError, ClosedError, IntegrityError, StreamError
 from trove_async.models import ObjectInfo, Part, PutOptions
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from trove_async._concurrency import CLEANUP_SECONDS, concluded, for_each
 from trove_async._http.services import conditioned
-from trove_async._identity import is_same
+from trove_async._version_identity import is_same
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from trove_async import ObjectInfo
-from trove_async._identity import can_pin, can_prove, is_same
+from trove_async._version_identity import can_pin, can_prove, is_same
 from trove_async.driver import Capabilities
 
 MOMENT = datetime(2025, 1, 1, tzinfo=UTC)
