@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fakes import Fake, assert_idle, content, small_pool, store_of
-from trove_async import ObjectNotFoundError, _leaf_upload
+from trove_async import ObjectNotFoundError
 from trove_async._concurrency import OwnedTask
+from trove_async._resilience import upload
 from trove_async.models import KiB, MiB
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class Scene:
 
 @pytest.fixture(autouse=True)
 def _commits_that_hang_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_leaf_upload, "COMMIT_SECONDS", 0.02)
+    monkeypatch.setattr(upload, "COMMIT_SECONDS", 0.02)
 
 
 @pytest.mark.parametrize(("call", "kind"), COMBINATIONS)

@@ -10,8 +10,8 @@ import pytest
 
 from tests.fakes import LARGE, Fake, assert_idle, store_of
 from trove_async import ClosedError, PermissionDeniedError, TimedOutError, Timeout, UnavailableError
-from trove_async import _leaf_upload as room
 from trove_async._concurrency import OwnedTask
+from trove_async._resilience import upload as room
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -18,9 +18,9 @@ from trove_async import (
     PoolTimeoutError,
     Trove,
     UnavailableError,
-    _leaf_upload,
 )
 from trove_async._concurrency import OwnedTask, in_thread
+from trove_async._resilience import upload as upload_module
 from trove_async._sources import source_of
 from trove_async._upload import Put
 from trove_async.models import KiB, MiB, PutOptions
@@ -416,7 +416,7 @@ async def test_bucket_that_may_not_be_made_is_told() -> None:
 async def test_store_closed_in_an_upload_aborts_it_first(
     step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_leaf_upload, "COMMIT_SECONDS", 0.01)
+    monkeypatch.setattr(upload_module, "COMMIT_SECONDS", 0.01)
     fake = Fake()
     reached = asyncio.Event()
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import anyio
 
 from ._concurrency import Deadlines, OwnedTasks, shielded
-from ._leaf import Leaf
+from ._resilience.driver import Leaf
 from .driver import AsyncDriver, Capabilities, DriverContext, Layer, Redacting
 from .errors import ClosedError, TroveError
 from .events import Events

@@ -17,9 +17,9 @@ from trove_async import (
     ObjectChangedError,
     ObjectExistsError,
     UnavailableError,
-    _leaf_upload,
 )
 from trove_async._concurrency import OwnedTask
+from trove_async._resilience import upload as upload_module
 from trove_async.models import KiB, MiB
 
 if TYPE_CHECKING:
@@ -354,7 +354,7 @@ async def cancelled(link: Link, stall: Stall, work: Coroutine[Any, Any, object])
 async def test_cancelled_upload_leaves_no_session_and_the_old_object(
     link: Link, at: Any, skip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_leaf_upload, "COMMIT_SECONDS", 0.1)
+    monkeypatch.setattr(upload_module, "COMMIT_SECONDS", 0.1)
     link.place("key", b"old")
     stall = link.proxy.arm(Stall(at), skip=skip)
     await cancelled(link, stall, link.store.put(link.bucket, "key", stream(LARGE)))

@@ -12,8 +12,8 @@ import pytest_asyncio
 from tests.drivers.s3.linking import boto, linked
 from tests.fakes import assert_idle
 from tests.http_faults import Answer, Stall
-from trove_async import _leaf_upload
 from trove_async._concurrency import OwnedTask, task_group
+from trove_async._resilience import upload
 from trove_async.errors import ClosedError
 from trove_async.models import KiB, MiB
 
@@ -133,7 +133,7 @@ async def test_large_put_cancelled_in_its_commit_is_stored_and_not_aborted(
 async def test_large_put_cancelled_in_a_commit_that_is_not_answered_is_left_to_be_found(
     link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_leaf_upload, "COMMIT_SECONDS", 0.1)
+    monkeypatch.setattr(upload, "COMMIT_SECONDS", 0.1)
     stall = link.proxy.arm(Stall("request head"), method="POST", target="*uploadId*")
     task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
     await stall.reached.wait()
@@ -176,7 +176,7 @@ async def test_large_put_cancelled_and_never_told_its_upload_leaves_litter_that_
 async def test_large_put_cancelled_when_it_was_committed_has_stored_all(
     link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_leaf_upload, "COMMIT_SECONDS", 0.1)  # the answer never comes
+    monkeypatch.setattr(upload, "COMMIT_SECONDS", 0.1)  # the answer never comes
     stall = link.proxy.arm(Stall("answer head"), method="POST", target="*uploadId*")
     await cancelled(link, stall, link.store.put(link.bucket, "key", LARGE))
     assert await link.stored("key") == LARGE

@@ -15,8 +15,8 @@ from trove_async import (
     Trove,
     UnavailableError,
 )
-from trove_async import _leaf_upload as room
 from trove_async._concurrency import OwnedTask
+from trove_async._resilience import upload as room
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import driver as driver_room
 from trove_async.drivers.s3._copy import Copier

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final, cast
 
 import anyio
 
-from ._concurrency import for_each
-from .driver import BulkDeleting
-from .errors import BucketNotFoundError, TroveError
-from .models import DeleteOptions, DeleteResult
+from trove_async._concurrency import for_each
+from trove_async.driver import BulkDeleting
+from trove_async.errors import BucketNotFoundError, TroveError
+from trove_async.models import DeleteOptions, DeleteResult
 
 if TYPE_CHECKING:
-    from ._leaf import Leaf
+    from .driver import Leaf
 
 _SINGLY: Final = 8
 """Deletions of single keys under way at once."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from ._concurrency import CLEANUP_SECONDS, concluded
-from .driver import PartSource, StreamedUpload, Upload
-from .errors import TroveError
-from .models import ObjectInfo, Part, PutOptions
+from trove_async._concurrency import CLEANUP_SECONDS, concluded
+from trove_async.driver import PartSource, StreamedUpload, Upload
+from trove_async.errors import TroveError
+from trove_async.models import ObjectInfo, Part, PutOptions
 
 if TYPE_CHECKING:
-    from ._leaf import Leaf
+    from .driver import Leaf
 
 COMMIT_SECONDS = CLEANUP_SECONDS
 """How long a commit that is under way is waited for once its put was cancelled."""

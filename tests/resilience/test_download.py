@@ -21,9 +21,9 @@ from trove_async import (
     RangeError,
     RetryPolicy,
     UnavailableError,
-    _download,
 )
 from trove_async._concurrency import OwnedTask
+from trove_async._resilience import download
 from trove_async._verified import Verified
 from trove_async.models import MiB
 
@@ -72,8 +72,8 @@ async def test_broken_range_is_resumed_within_it(bounds: tuple[int, int | None])
 async def test_any_breaks_and_any_reads_give_the_exact_bytes(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_download, "SLOW", 0)
-    monkeypatch.setattr(_download, "TRIAL", 0)
+    monkeypatch.setattr(download, "SLOW", 0)
+    monkeypatch.setattr(download, "TRIAL", 0)
     chance = random.Random(seed)
     fake = Fake(readinto=chance.random() < 0.7, max_connections=4, parallel_reads=3)
     pool = BufferPool(chance.choice([2, 4, 16]) * MiB)
@@ -217,8 +217,8 @@ async def test_answer_with_other_bytes_than_asked_for_is_refused() -> None:
 async def test_read_that_is_cancelled_anywhere_can_be_read_on(
     parallel_reads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_download, "SLOW", 0)
-    monkeypatch.setattr(_download, "TRIAL", 0)
+    monkeypatch.setattr(download, "SLOW", 0)
+    monkeypatch.setattr(download, "TRIAL", 0)
     fake = Fake(parallel_reads=parallel_reads)
     async with store_of(fake, pool=BufferPool(8 * MiB)) as store:
         await store.put("bucket", "key", BODY)

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import anyio
 
-from ._ahead import SLOW, TRIAL, Ahead
-from ._concurrency import to_its_end
-from ._version_identity import can_pin, can_prove, is_same
-from ._views import trimmed
-from .driver import DriverReader
-from .errors import (
+from trove_async._concurrency import to_its_end
+from trove_async._version_identity import can_pin, can_prove, is_same
+from trove_async._views import trimmed
+from trove_async.driver import DriverReader
+from trove_async.errors import (
     ClosedError,
     NotFoundError,
     ObjectChangedError,
@@ -28,13 +27,15 @@ from .errors import (
     TroveError,
     UnavailableError,
 )
-from .events import Event
-from .models import ByteRange, GetOptions, KiB, ObjectInfo
-from .pool import SLOT, Lease
-from .retry import Retries
+from trove_async.events import Event
+from trove_async.models import ByteRange, GetOptions, KiB, ObjectInfo
+from trove_async.pool import SLOT, Lease
+from trove_async.retry import Retries
+
+from .readahead import SLOW, TRIAL, Ahead
 
 if TYPE_CHECKING:
-    from ._leaf import Leaf
+    from .driver import Leaf
 
 
 _LANDINGS = 8

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from .errors import TroveError
-from .models import CopyOptions, DeleteOptions, PutOptions
+from trove_async.errors import TroveError
+from trove_async.models import CopyOptions, DeleteOptions, PutOptions
 
 T = TypeVar("T")
 

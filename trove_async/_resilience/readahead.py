@@ -14,13 +14,13 @@ from collections.abc import Coroutine, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from ._concurrency import OwnedTask
-from .errors import ClosedError
-from .models import MiB
-from .pool import SLOT, Lease
+from trove_async._concurrency import OwnedTask
+from trove_async.errors import ClosedError
+from trove_async.models import MiB
+from trove_async.pool import SLOT, Lease
 
 if TYPE_CHECKING:
-    from ._leaf import Leaf
+    from .driver import Leaf
 
 PIECE = 4 * MiB
 """Bytes of a piece, where the pool is no smaller than 16 MiB: at 40 MB/s and 20 ms it takes five

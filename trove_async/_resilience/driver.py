@@ -14,13 +14,9 @@ from typing import Literal, TypeVar, TypeVarTuple, Unpack, cast
 
 import anyio
 
-from ._batch import Batch
-from ._concurrency import Deadlines, OwnedTasks, Permits, UnderWay, shielded
-from ._doubt import Doubt
-from ._download import Body
-from ._leaf_upload import LeafUpload
-from ._secrets import redacted, unredacted
-from .driver import (
+from trove_async._concurrency import Deadlines, OwnedTasks, Permits, UnderWay, shielded
+from trove_async._secrets import redacted, unredacted
+from trove_async.driver import (
     AsyncDriver,
     Capabilities,
     Copying,
@@ -32,7 +28,7 @@ from .driver import (
     Uploading,
     Versioned,
 )
-from .errors import (
+from trove_async.errors import (
     AlreadyExistsError,
     BucketExistsError,
     BucketNotFoundError,
@@ -42,8 +38,8 @@ from .errors import (
     PreconditionFailedError,
     TroveError,
 )
-from .events import Event
-from .models import (
+from trove_async.events import Event
+from trove_async.models import (
     BucketInfo,
     CopyOptions,
     DeleteOptions,
@@ -57,8 +53,13 @@ from .models import (
     PutOptions,
     VersionPage,
 )
-from .paging import inside
-from .retry import Retries, RetryBudget, RetryPolicy
+from trove_async.paging import inside
+from trove_async.retry import Retries, RetryBudget, RetryPolicy
+
+from .bulk_delete import Batch
+from .download import Body
+from .lost_responses import Doubt
+from .upload import LeafUpload
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")

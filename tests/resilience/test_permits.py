@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trove_async import Trove
-    from trove_async._leaf import Leaf
+    from trove_async._resilience.driver import Leaf
     from trove_async.events import Event
 
 REQUESTS: dict[str, Callable[[Trove], Awaitable[object]]] = {

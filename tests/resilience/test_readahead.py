@@ -19,8 +19,8 @@ from trove_async import (
     RetryPolicy,
     UnavailableError,
 )
-from trove_async import _download as download
 from trove_async._concurrency import OwnedTask
+from trove_async._resilience import download
 from trove_async.models import KiB, MiB
 
 if TYPE_CHECKING:
