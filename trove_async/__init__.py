@@ -6,11 +6,11 @@ contract for a driver of your own is `trove_async.driver`, and `trove_async.test
 
 import logging
 
-from ._backends import BackendInfo
-from ._deletion import Deletion
-from ._listing import ObjectIterator, VersionIterator
-from ._sources import BodySource
-from ._upload import Progress
+from ._engine.backends import BackendInfo
+from ._engine.bulk_delete import Deletion
+from ._engine.listing import ObjectIterator, VersionIterator
+from ._engine.sources import BodySource
+from ._engine.upload import Progress
 from .bucket import Bucket
 from .driver import AsyncDriver, Capabilities
 from .errors import (

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, Literal, overload
 
 from . import _names
-from ._deletion import Deletion
-from ._listing import ObjectIterator, VersionIterator
-from ._sources import BodySource
-from ._upload import Progress
+from ._engine.bulk_delete import Deletion
+from ._engine.listing import ObjectIterator, VersionIterator
+from ._engine.sources import BodySource
+from ._engine.upload import Progress
 from .models import ByteRange, ObjectInfo, Prefix, RouteDecision
 from .reader import OpeningReader
 

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from ._concurrency import OwnedTask, in_thread
-from ._objects import OpenBody
-from ._upload import Progress
+from ._engine.operations import OpenBody
+from ._engine.upload import Progress
 from .driver import DriverReader
 from .errors import BodyConsumedError, ClosedError
 from .models import MiB

@@ -8,17 +8,18 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
-from . import _checks, _names
-from ._backends import BackendInfo
-from ._buckets import CreateMissing
-from ._core import Core
-from ._deletion import Deletion
-from ._health import health
-from ._listing import ObjectIterator, VersionIterator
-from ._objects import Objects, OpenBody
-from ._sources import BodySource, source_of
-from ._types import type_of
-from ._upload import Progress
+from . import _names
+from ._engine import validation
+from ._engine.backends import BackendInfo
+from ._engine.buckets import CreateMissing
+from ._engine.bulk_delete import Deletion
+from ._engine.health import health
+from ._engine.listing import ObjectIterator, VersionIterator
+from ._engine.media_types import type_of
+from ._engine.operations import Objects, OpenBody
+from ._engine.runtime import Core
+from ._engine.sources import BodySource, source_of
+from ._engine.upload import Progress
 from .bucket import Bucket
 from .driver import AsyncDriver
 from .errors import ObjectNotFoundError, TroveError
@@ -77,8 +78,8 @@ class Trove:
         timeout: Timeout | None = None,
         create_missing_buckets: CreateMissing = "auto",
     ) -> None:
-        backends = _checks.store_backends(backends)
-        _checks.store_options(pool, retry, timeout, create_missing_buckets)
+        backends = validation.store_backends(backends)
+        validation.store_options(pool, retry, timeout, create_missing_buckets)
         drivers = {
             name: _driver_of(name, given) if isinstance(given, str) else given
             for name, given in {DEFAULT: default, **backends}.items()
@@ -256,9 +257,9 @@ class Trove:
             TypeError: The body is none: a str, or a response of an HTTP client; the message names
                 what to pass instead.
         """
-        _checks.progress(progress)
+        validation.progress(progress)
         _names.check(bucket, key)
-        options = _checks.put_options(
+        options = validation.put_options(
             size=size,
             content_type=type_of(key) if content_type is None else content_type,
             metadata=metadata,
@@ -311,9 +312,9 @@ class Trove:
             PreconditionFailedError: A condition does not hold.
             NotSupportedError: The object's backend cannot honour an option.
         """
-        _checks.progress(progress)
+        validation.progress(progress)
         _names.check_address(bucket, key)
-        options = _checks.get_options(
+        options = validation.get_options(
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
 
@@ -353,10 +354,10 @@ class Trove:
             Otherwise as `get`.
         """
         _names.check_address(bucket, key)
-        options = _checks.get_options(
+        options = validation.get_options(
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
-        _checks.read_limit(limit)
+        validation.read_limit(limit)
         return await self._objects.read(bucket, key, options, limit)
 
     async def get_ranges(
@@ -421,7 +422,7 @@ class Trove:
             NotSupportedError: The object's backend cannot honour an option.
         """
         _names.check_address(bucket, key)
-        options = _checks.delete_options(
+        options = validation.delete_options(
             version_id=version_id, if_match=if_match, write_id=self._core.new_write_id()
         )
 
@@ -506,8 +507,8 @@ class Trove:
                 exactly (a name that is no HTTP token, say); nothing was stored.
             Otherwise as `put`.
         """
-        _checks.progress(progress)
-        changes = _checks.changes(
+        validation.progress(progress)
+        changes = validation.changes(
             metadata=metadata,
             tags=tags,
             content_type=content_type,
@@ -565,8 +566,8 @@ class Trove:
             the source was replaced meanwhile, it is the destination under another name, or the copy
             could not be proved.
         """
-        _checks.progress(progress)
-        changes = _checks.changes(
+        validation.progress(progress)
+        changes = validation.changes(
             metadata=metadata,
             tags=tags,
             content_type=content_type,
@@ -646,7 +647,7 @@ class Trove:
             CursorError: The cursor belongs to another listing (when iterated).
         """
         _names.check_bucket(bucket)
-        options = _checks.list_options(
+        options = validation.list_options(
             prefix=prefix,
             delimiter=delimiter,
             start_after=start_after,
@@ -681,7 +682,7 @@ class Trove:
                 before any I/O): `backend` pins one that does.
         """
         _names.check_bucket(bucket)
-        options = _checks.list_options(
+        options = validation.list_options(
             prefix=prefix, delimiter=None, start_after=None, cursor=None, page_size=page_size
         )
         return self._objects.list_versions(bucket, options)
@@ -751,7 +752,7 @@ class Trove:
             ValueError: `expires` is not between 1 second and 7 days.
         """
         _names.check_address(bucket, key)
-        options = _checks.presign_options(
+        options = validation.presign_options(
             expires,
             version_id=version_id,
             response_content_type=response_content_type,
@@ -778,7 +779,7 @@ class Trove:
             ValueError: `expires` is not between 1 second and 7 days.
         """
         _names.check(bucket, key)
-        options = _checks.presign_options(expires, content_type=content_type)
+        options = validation.presign_options(expires, content_type=content_type)
         return await self._objects.presign("PUT", bucket, key, expires, options)
 
     async def explain(self, bucket: str, key: str) -> RouteDecision:

@@ -23,8 +23,8 @@ from trove_async import (
     UnavailableError,
 )
 from trove_async._concurrency import OwnedTask
+from trove_async._engine.verified import Verified
 from trove_async._resilience import download
-from trove_async._verified import Verified
 from trove_async.models import MiB
 
 pytestmark = pytest.mark.idle_time

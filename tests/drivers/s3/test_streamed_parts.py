@@ -18,7 +18,7 @@ from tests.http_faults import Answer, Cut, Flip, Stall
 from tests.listening import behind_tls
 from trove_async import BufferPool, IntegrityError, NotSupportedError, Trove, TroveError
 from trove_async._concurrency import OwnedTask
-from trove_async._files import BodyFile
+from trove_async._engine.body_file import BodyFile
 from trove_async.drivers import S3Driver
 from trove_async.models import MiB
 

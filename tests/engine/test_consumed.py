@@ -1,0 +1,396 @@
+"""A body that was read before is not stored again as an empty or a shortened object."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+from typing import TYPE_CHECKING, Any
+
+import aiofiles
+import pytest
+
+from tests.fakes import Fake, assert_idle, content, store_of
+from trove_async import BodyConsumedError, ClosedError, Trove
+from trove_async._engine import consumed
+from trove_async.drivers import LocalDriver
+from trove_async.models import MiB
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+BODY = content(2 * MiB + 17)
+
+
+def cut() -> Iterator[bytes]:
+    for at in range(0, len(BODY), 100_001):
+        yield BODY[at : at + 100_001]
+
+
+async def flowing() -> AsyncIterator[bytes]:
+    for chunk in cut():
+        yield chunk
+
+
+class Chunks:
+    """An iterator that is no generator."""
+
+    def __init__(self) -> None:
+        self._chunks = cut()
+
+    def __iter__(self) -> Chunks:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._chunks)
+
+
+class AsyncChunks:
+    """An async iterator that is no generator, and cannot be hashed."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        self._chunks = cut()
+
+    def __eq__(self, other: object) -> bool:
+        return NotImplemented
+
+    def __aiter__(self) -> AsyncChunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for chunk in self._chunks:
+            return chunk
+        raise StopAsyncIteration
+
+
+class Reader:
+    """An async reader that cannot be sought in."""
+
+    def __init__(self) -> None:
+        self._file = io.BytesIO(BODY)
+
+    async def read(self, n: int) -> bytes:
+        return self._file.read(n)
+
+
+class Sized(Reader):
+    """One that looks like a store's: a blob of another library's."""
+
+    @property
+    def remaining(self) -> int:
+        return len(BODY) - self._file.tell()
+
+
+def stream_reader() -> asyncio.StreamReader:
+    reader = asyncio.StreamReader()
+    reader.feed_data(BODY)
+    reader.feed_eof()
+    return reader
+
+
+class OnlyRead:
+    def __init__(self) -> None:
+        self.read = io.BytesIO(BODY).read
+
+
+ONCE: dict[str, Callable[[], Any]] = {
+    "generator": cut,
+    "async generator": flowing,
+    "iterator": Chunks,
+    "async iterator": AsyncChunks,
+    "iterator of a list": lambda: iter(list(cut())),
+    "map": lambda: map(bytes, cut()),
+    "async reader": Reader,
+    "reader that tells its size": Sized,
+    "StreamReader": stream_reader,
+    "file that only reads": OnlyRead,
+    "BytesIO": lambda: io.BytesIO(BODY),
+}
+
+
+@pytest.mark.parametrize("kind", ONCE)
+async def test_body_that_a_put_has_read_to_its_end_is_refused(kind: str) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        body = ONCE[kind]()
+        await store.put("bucket", "first", body)
+        puts = fake.count("put")
+        with pytest.raises(BodyConsumedError):
+            await store.put("bucket", "first", body)
+        with pytest.raises(BodyConsumedError):
+            await store.put("bucket", "second", body, size=len(BODY))
+        assert fake.count("put") == puts
+        assert await store.read("bucket", "first") == BODY
+        assert not await store.exists("bucket", "second")
+        assert_idle(store, fake)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ONCE if kind != "BytesIO"])
+async def test_body_that_a_failed_put_has_begun_is_refused(kind: str) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        body = ONCE[kind]()
+        fake.fail("send", PermissionError("no"))
+        with pytest.raises(PermissionError):
+            await store.put("bucket", "key", body)
+        fake.steps.clear()
+        with pytest.raises(BodyConsumedError):
+            await store.put("bucket", "key", body)
+        assert fake.steps == []
+        assert not await store.exists("bucket", "key")
+
+
+async def test_file_that_a_put_has_left_at_its_end_is_refused_until_it_is_sought(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "body"
+    path.write_bytes(BODY)
+    async with store_of(Fake()) as store:
+        with path.open("rb") as file:
+            await store.put("bucket", "key", file)
+            with pytest.raises(BodyConsumedError):
+                await store.put("bucket", "again", file)
+            file.seek(5)
+            await store.put("bucket", "again", file)
+            assert await store.read("bucket", "again") == BODY[5:]
+        async with aiofiles.open(path, "rb") as handle:
+            await store.put("bucket", "key", handle)
+            with pytest.raises(BodyConsumedError):
+                await store.put("bucket", "again", handle)
+            await handle.seek(7)
+            await store.put("bucket", "again", handle)
+            assert await store.read("bucket", "again") == BODY[7:]
+
+
+async def test_file_that_its_user_has_read_to_its_end_is_an_empty_body(tmp_path: Path) -> None:
+    path = tmp_path / "body"
+    path.write_bytes(BODY)
+    async with store_of(Fake()) as store:
+        with path.open("rb") as file:
+            file.read()
+            assert (await store.put("bucket", "key", file)).size == 0
+        memory = io.BytesIO(BODY)
+        memory.read()
+        assert (await store.put("bucket", "key", memory)).size == 0
+
+
+async def test_file_that_was_written_to_since_is_stored_from_there(tmp_path: Path) -> None:
+    async with store_of(Fake()) as store:
+        with (tmp_path / "log").open("w+b") as log:
+            log.write(b"first")
+            log.seek(0)
+            await store.put("bucket", "1", log)
+            log.write(b"second")
+            log.seek(5)
+            await store.put("bucket", "2", log)
+            assert await store.read("bucket", "2") == b"second"
+            log.seek(0)
+            log.truncate()
+            assert (await store.put("bucket", "3", log)).size == 0
+
+
+async def test_empty_body_may_be_put_twice() -> None:
+    async with store_of(Fake()) as store:
+        nothing = OnlyRead()
+        nothing.read = io.BytesIO().read
+        bodies: list[Any] = [io.BytesIO(), [], (), b"", nothing]
+        for body in bodies:
+            for key in ("1", "2"):
+                assert (await store.put("bucket", key, body)).size == 0
+
+
+async def test_iterable_that_begins_anew_may_be_put_twice() -> None:
+    class Anew:
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return flowing()
+
+    async with store_of(Fake()) as store:
+        for body in ([BODY], (BODY,), Anew()):
+            for key in ("1", "2"):
+                await store.put("bucket", key, body)
+                assert await store.read("bucket", key) == BODY
+
+
+async def test_generator_that_is_being_iterated_is_refused() -> None:
+    async with store_of(Fake()) as store:
+        seen: list[BaseException] = []
+
+        def itself() -> Iterator[bytes]:
+            yield b"x"
+            try:
+                _put(store, body)
+            except BodyConsumedError as error:
+                seen.append(error)
+
+        body = itself()
+        list(body)
+        assert len(seen) == 1
+
+
+def _put(store: Trove, body: Any) -> None:
+    coroutine = store.put("bucket", "key", body)
+    try:
+        coroutine.send(None)
+    finally:
+        coroutine.close()
+
+
+# -- readers of a store --------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["memory", "local"])
+async def other(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Trove]:
+    driver = Fake() if request.param == "memory" else LocalDriver(tmp_path)
+    async with store_of(driver) as other:
+        await other.put("bucket", "key", BODY)
+        await other.put("bucket", "empty", b"")
+        yield other
+
+
+async def test_reader_that_was_read_to_its_end_is_refused_before_any_request(other: Trove) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", b"what is there")
+        fake.steps.clear()
+        async with other.get("bucket", "key") as reader:
+            await reader.read()
+            with pytest.raises(BodyConsumedError, match=r"store\.get"):
+                await store.put("bucket", "key", reader)
+        async with other.get("bucket", "key") as reader:
+            async for _ in reader:
+                pass
+            with pytest.raises(BodyConsumedError):
+                await store.put("bucket", "key", reader, size=0)
+        assert fake.steps == []
+        assert await store.read("bucket", "key") == b"what is there"
+
+
+async def test_reader_that_is_closed_is_refused_before_any_request(other: Trove) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        fake.steps.clear()
+        for read in (False, True):
+            async with other.get("bucket", "key") as reader:
+                if read:
+                    await reader.read()
+            with pytest.raises(ClosedError, match=r"store\.get"):
+                await store.put("bucket", "key", reader)
+        assert fake.steps == []
+
+
+async def test_get_that_was_opened_is_refused_before_any_request(other: Trove) -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        get = other.get("bucket", "key")
+        await store.put("bucket", "key", get)
+        fake.steps.clear()
+        with pytest.raises(BodyConsumedError, match=r"store\.get"):
+            await store.put("bucket", "key", get)
+        get = other.get("bucket", "key")
+        async with get:
+            with pytest.raises(BodyConsumedError):
+                await store.put("bucket", "key", get)
+        assert fake.steps == []
+
+
+async def test_reader_that_was_read_in_part_is_stored_from_there(other: Trove) -> None:
+    async with store_of(Fake()) as store, other.get("bucket", "key") as reader:
+        assert await reader.read(10) == BODY[:10]
+        await store.put("bucket", "key", reader)
+        assert await store.read("bucket", "key") == BODY[10:]
+        with pytest.raises(BodyConsumedError):
+            await store.put("bucket", "key", reader)
+
+
+async def test_reader_of_an_empty_object_is_an_empty_body(other: Trove) -> None:
+    async with store_of(Fake()) as store, other.get("bucket", "empty") as reader:
+        assert await reader.read() == b""
+        assert (await store.put("bucket", "key", reader)).size == 0
+
+
+async def test_reader_that_a_failed_put_has_begun_is_refused(other: Trove) -> None:
+    fake = Fake()
+    async with store_of(fake) as store, other.get("bucket", "key") as reader:
+        fake.fail("send", PermissionError("no"))
+        with pytest.raises(PermissionError):
+            await store.put("bucket", "key", reader)
+        with pytest.raises(BodyConsumedError, match="failed"):
+            await store.put("bucket", "key", reader)
+        with pytest.raises(BodyConsumedError, match="failed"):
+            await reader.read()
+        assert not await store.exists("bucket", "key")
+
+
+async def test_reader_of_a_put_that_was_refused_is_still_whole(other: Trove) -> None:
+    fake = Fake()
+    async with store_of(fake) as store, other.get("bucket", "key") as reader:
+        fake.fail("upload", PermissionError("no"))
+        with pytest.raises(PermissionError):
+            await store.put("bucket", "key", reader, size=len(BODY))
+        await store.put("bucket", "key", reader)
+        assert await store.read("bucket", "key") == BODY
+
+
+@pytest.mark.parametrize("after", [0, 1])
+async def test_get_whose_progress_raises_never_shortens_what_is_stored(
+    other: Trove, after: int
+) -> None:
+    calls = 0
+
+    def progress(*_: int | None) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == after + 1:
+            raise ZeroDivisionError
+
+    async with store_of(Fake()) as store:
+        async with other.get("bucket", "key", progress=progress) as reader:
+            with pytest.raises(ZeroDivisionError):
+                await store.put("bucket", "key", reader)
+            if after:
+                with pytest.raises(BodyConsumedError):
+                    await store.put("bucket", "key", reader)
+                assert not await store.exists("bucket", "key")
+            else:  # nothing was taken of it yet
+                await store.put("bucket", "key", reader)
+                assert await store.read("bucket", "key") == BODY
+        calls = 0
+        get = other.get("bucket", "key", progress=progress)
+        with pytest.raises(ZeroDivisionError):
+            await store.put("bucket", "new", get)
+        with pytest.raises(BodyConsumedError):
+            await store.put("bucket", "new", get)
+        assert not await store.exists("bucket", "new")
+
+
+# -- what is remembered --------------------------------------------------------------------------------
+
+
+def test_body_that_is_dropped_is_forgotten() -> None:
+    gc.collect()
+    before = len(consumed._marks)
+    body = Reader()
+    consumed.note(body, whole=False)
+    consumed.note(body, whole=True)
+    assert len(consumed._marks) == before + 1
+    with pytest.raises(BodyConsumedError):
+        consumed.check(body, empty=True)
+    consumed.check(body, empty=False)
+    del body
+    gc.collect()
+    assert len(consumed._marks) == before
+
+
+def test_last_bodies_that_take_no_weak_references_are_remembered() -> None:
+    bodies = [iter([b"x"]) for _ in range(consumed._HELD + 1)]
+    for body in bodies:
+        consumed.note(body, whole=True)
+        consumed.note(body, whole=False)
+    for body in bodies[1:]:
+        with pytest.raises(BodyConsumedError):
+            consumed.check(body, empty=False)
+    consumed.check(bodies[0], empty=True)
+    assert len(consumed._held) == consumed._HELD

@@ -1,0 +1,347 @@
+"""A put that fails leaves a file where it found it, so that the next put stores all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import inspect
+import io
+import os
+import tempfile
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import aiofiles
+import anyio
+import pytest
+from starlette.datastructures import UploadFile
+
+from tests.fakes import Fake, assert_idle, content, store_of
+from trove_async import (
+    BackendNotFoundError,
+    BodyConsumedError,
+    BucketNotFoundError,
+    ClosedError,
+    IntegrityError,
+    NotSupportedError,
+    RetryPolicy,
+    Trove,
+)
+from trove_async._concurrency import OwnedTask
+from trove_async.models import MiB
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+HEAD = b"before"
+SMALL = content(10)
+LARGE = content(2 * MiB + 17)
+"""More than one part."""
+
+
+class Subclass(io.BytesIO):
+    pass
+
+
+class Seekable:
+    """The least that a file is which can be sought in."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+        self.read, self.seek, self.tell = self._file.read, self._file.seek, self._file.tell
+        self.close = self._file.close
+
+
+def spooled(data: bytes, path: Path) -> Any:
+    del path
+    file = tempfile.SpooledTemporaryFile(max_size=MiB)  # noqa: SIM115 - closed when it is dropped
+    file.write(data)
+    return file
+
+
+def written(data: bytes, path: Path) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+async def aiofile(data: bytes, path: Path) -> Any:
+    return await aiofiles.open(written(data, path), "rb")
+
+
+async def anyio_file(data: bytes, path: Path) -> Any:
+    return await anyio.open_file(written(data, path), "rb")
+
+
+async def uploaded(data: bytes, path: Path) -> Any:
+    return UploadFile(spooled(data, path))
+
+
+FILES: dict[str, Callable[[bytes, Path], Any]] = {
+    "BytesIO": lambda data, _: io.BytesIO(data),
+    "subclass of BytesIO": lambda data, _: Subclass(data),
+    "read, seek and tell": lambda data, _: Seekable(data),
+    "FileIO": lambda data, path: written(data, path).open("rb", buffering=0),
+    "BufferedReader": lambda data, path: written(data, path).open("rb"),
+    "BufferedRandom": lambda data, path: written(data, path).open("r+b"),
+    "SpooledTemporaryFile": spooled,
+    "gzip": lambda data, _: gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(data, 1))),
+    "aiofiles": aiofile,
+    "anyio": anyio_file,
+    "UploadFile": uploaded,
+}
+
+
+async def opened(kind: str, body: bytes, path: Path) -> Any:
+    """Return a file that stands before the body."""
+    file = FILES[kind](HEAD + body, path)
+    if inspect.isawaitable(file):
+        file = await file
+    await called(file.seek, len(HEAD))
+    return file
+
+
+async def called(method: Callable[..., Any], *arguments: object) -> Any:
+    result = method(*arguments)
+    return await result if inspect.isawaitable(result) else result
+
+
+async def position(file: Any) -> int:
+    return int(await called(file.file.tell if isinstance(file, UploadFile) else file.tell))
+
+
+@dataclass
+class Scene:
+    store: Trove
+    fake: Fake
+    file: Any
+    body: bytes
+
+
+async def missing_bucket(scene: Scene) -> None:
+    with pytest.raises(BucketNotFoundError):
+        await scene.store.put("missing", "key", scene.file)
+
+
+async def bad_name(scene: Scene) -> None:
+    with pytest.raises(ValueError, match="key"):
+        await scene.store.put("bucket", "a/../b", scene.file)
+
+
+async def bad_option(scene: Scene) -> None:
+    with pytest.raises(TypeError):
+        await scene.store.put("bucket", "key", scene.file, metadata={"a": 5})  # type: ignore[dict-item]
+
+
+async def refused_option(scene: Scene) -> None:
+    with pytest.raises(NotSupportedError):
+        await scene.store.put("bucket", "key", scene.file, storage_class="COLD")
+
+
+async def unknown_route(scene: Scene) -> None:
+    with pytest.raises(BackendNotFoundError):
+        await scene.store.put("bucket", "nowhere", scene.file)
+
+
+async def failing_backend(scene: Scene) -> None:
+    for step in ("put", "send", "commit", "put.done", "commit.done"):
+        scene.fake.fail(step, PermissionError("no"))
+        try:
+            await scene.store.put("bucket", "key", scene.file)
+        except PermissionError:
+            assert await position(scene.file) == len(HEAD)
+        else:  # a step that this body does not take
+            await called(scene.file.seek, len(HEAD))
+        scene.fake._failures.clear()
+
+
+async def wrong_size(scene: Scene) -> None:
+    for size in (1, len(scene.body) + 1, len(scene.body) - 1, 4 * MiB):
+        with pytest.raises(IntegrityError):
+            await scene.store.put("bucket", "key", scene.file, size=size)
+        assert await position(scene.file) == len(HEAD)
+
+
+async def raising_progress(scene: Scene) -> None:
+    def progress(*_: int | None) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await scene.store.put("bucket", "key", scene.file, progress=progress)
+
+
+async def closed_store(scene: Scene) -> None:
+    async with Trove(Fake()) as store:
+        pass
+    with pytest.raises(ClosedError):
+        await store.put("bucket", "key", scene.file)
+
+
+async def cancel_in_the_backend(scene: Scene) -> None:
+    for step in ("put", "upload", "send", "put.done", "send.done"):
+        reached = scene.fake.hang(step)
+        put = OwnedTask(scene.store.put("bucket", "key", scene.file))
+        hung = OwnedTask(reached.wait())
+        await asyncio.wait([put._task, hung._task], return_when="FIRST_COMPLETED")
+        done = put.done
+        await hung.aclose()
+        await put.aclose()
+        del scene.fake.before[step]
+        if done:  # a step that this body does not take
+            await put.result()
+            await called(scene.file.seek, len(HEAD))
+        assert await position(scene.file) == len(HEAD)
+
+
+async def cancel_at_any_step(scene: Scene) -> None:
+    steps, done = 0, False
+    while not done:
+        put = OwnedTask(scene.store.put("bucket", "key", scene.file))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+            if put.done:
+                break
+        await put.aclose()
+        done = not put._task.cancelled()
+        if done:  # it was faster than the cancel
+            await put.result()
+            await called(scene.file.seek, len(HEAD))
+        assert await position(scene.file) == len(HEAD)
+        steps += 1 + steps // 4
+
+
+FAILURES = (
+    missing_bucket,
+    bad_name,
+    bad_option,
+    refused_option,
+    unknown_route,
+    failing_backend,
+    wrong_size,
+    raising_progress,
+    closed_store,
+    cancel_in_the_backend,
+    cancel_at_any_step,
+)
+
+
+@pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__)
+@pytest.mark.parametrize("kind", FILES)
+async def test_put_that_fails_leaves_a_file_where_it_found_it(
+    kind: str, failure: Callable[[Scene], Awaitable[None]], body: bytes, tmp_path: Path
+) -> None:
+    fake = Fake(storage_class=False)
+    async with Trove(
+        fake,
+        route_functions=[lambda _, key: "unknown" if key == "nowhere" else None],
+        retry=RetryPolicy(attempts=1),
+    ) as store:
+        await store.create_bucket("bucket")
+        file = await opened(kind, body, tmp_path / "file")
+        await failure(Scene(store, fake, file, body))
+        assert await position(file) == len(HEAD)
+        await store.put("bucket", "key", file)
+        assert await store.read("bucket", "key") == body
+        assert_idle(store, fake)
+        await called(file.close)
+
+
+async def test_put_that_fails_does_not_hide_why_when_the_file_cannot_seek_back() -> None:
+    class Stubborn(io.BytesIO):
+        def seek(self, *_: object) -> int:
+            raise OSError("it stays where it is")
+
+    fake = Fake()
+    async with store_of(fake) as store:
+        file = Stubborn(LARGE)
+        fake.fail("send", PermissionError("why"))
+        with pytest.raises(PermissionError, match="why"):
+            await store.put("bucket", "key", file)
+        with pytest.raises(BodyConsumedError, match="failed"):
+            await store.put("bucket", "key", file)
+        assert not await store.exists("bucket", "key")
+
+
+class Slow(io.BytesIO):
+    """A file whose read takes until it is let go."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__(body)
+        self.reading, self.go_on = threading.Event(), threading.Event()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reading.set()
+        self.go_on.wait(50)
+        return super().read(size)
+
+
+async def test_cancel_waits_for_a_read_under_way_and_then_seeks_back() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        file = Slow(LARGE)
+        put = OwnedTask(store.put("bucket", "key", file))
+        while not file.reading.is_set():
+            await asyncio.sleep(0)
+        put._task.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not put.done
+        put._task.cancel()  # a second one does not stop it
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not put.done
+        file.go_on.set()
+        await put.aclose()
+        assert file.tell() == 0
+        await store.put("bucket", "key", file)
+        assert await store.read("bucket", "key") == LARGE
+
+
+async def test_file_whose_read_never_ends_is_sought_back_by_its_own_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("trove_async._engine.file_sources.CLEANUP_SECONDS", 0.01)
+    fake = Fake()
+    async with store_of(fake) as store:
+        file = Slow(LARGE)
+        put = OwnedTask(store.put("bucket", "key", file))
+        while not file.reading.is_set():
+            await asyncio.sleep(0)
+        await put.aclose()  # though the read goes on
+        file.seek(5)
+        file.go_on.set()
+        while file.tell():
+            await asyncio.sleep(0)
+
+
+async def test_pipe_of_a_put_that_failed_is_not_put_again() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        reading, writing = os.pipe()
+        with os.fdopen(writing, "wb") as pipe, os.fdopen(reading, "rb") as body:
+            pipe.write(b"some")
+            pipe.flush()
+            failed = OwnedTask(store.put("bucket", "key", body, size=2))
+            with pytest.raises(IntegrityError):
+                await failed.result()
+            pipe.write(b"and more")
+            pipe.close()
+            with pytest.raises(BodyConsumedError):
+                await store.put("bucket", "key", body)
+        assert not await store.exists("bucket", "key")
+
+
+async def test_response_of_urllib_that_ends_early_is_not_stored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # http.client reports the end of a body that its server broke off (CPython, HTTPResponse.read).
+    class Response(io.BytesIO):
+        length = 10
+
+    monkeypatch.setattr(Response, "__module__", "http.client")
+    async with store_of(Fake()) as store:
+        with pytest.raises(IntegrityError, match="only 4"):
+            await store.put("bucket", "key", Response(b"body"))
+        assert not await store.exists("bucket", "key")

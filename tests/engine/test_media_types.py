@@ -1,0 +1,46 @@
+"""Content types that are guessed from keys."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.store_fakes import Fake, store_of
+from trove_async._engine.media_types import type_of
+
+
+@pytest.mark.parametrize(
+    ("key", "guessed"),
+    [
+        ("a.txt", "text/plain"),
+        ("dir.d/b.JSON", "application/json"),
+        ("a.b/c.png", "image/png"),
+        ("report.csv.gz", "application/gzip"),
+        ("a.tar.zst", "application/zstd"),
+        ("a.css.br", None),
+        ("key", None),
+        ("dir.txt/key", None),
+        (".txt", None),
+        ("dir/.png", None),
+        ("a.", None),
+        ("a.unheard-of", None),
+        ("data:text/html,x", None),
+    ],
+)
+def test_type_is_that_of_the_extension(key: str, guessed: str | None) -> None:
+    assert type_of(key) == guessed
+
+
+async def test_put_guesses_a_type_that_is_not_given() -> None:
+    async with store_of(Fake()) as store:
+        await store.create_bucket("data")
+        assert (await store.put("data", "a.txt", b"")).content_type == "text/plain"
+        assert (await store.put("data", "a.txt", b"", content_type="a/b")).content_type == "a/b"
+        assert (await store.put("data", "a.txt", b"", content_type="")).content_type is None
+        assert (await store.copy("data", "a.txt", "data", "b.html")).content_type is None
+
+
+async def test_nothing_is_guessed_where_no_headers_are_kept() -> None:
+    async with store_of(Fake(headers=False)) as store:
+        await store.create_bucket("data")
+        assert (await store.put("data", "a.txt", b"body")).content_type is None
+        assert await store.read("data", "a.txt") == b"body"

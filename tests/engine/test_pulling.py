@@ -1,0 +1,199 @@
+"""How bodies are pulled: by whom, how far, and until when."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import io
+import os
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from tests.fakes import Fake, assert_idle, content, store_of
+from trove_async._concurrency import OwnedTask
+from trove_async._engine.sources import source_of
+from trove_async._views import bytes_of
+from trove_async.models import MiB
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+CHUNK = 100_001
+
+
+class Reader:
+    """An async reader, which may give less than it is asked for."""
+
+    def __init__(self, body: bytes) -> None:
+        self._file = io.BytesIO(body)
+
+    async def read(self, n: int) -> bytes:
+        return self._file.read(min(n, CHUNK))
+
+
+def bytesio(body: bytes) -> io.BytesIO:
+    file = io.BytesIO(b"before" + body)
+    file.seek(6)
+    return file
+
+
+# -- how they are handled ----------------------------------------------------------------------------
+
+
+async def test_bytesio_is_left_at_its_end_and_can_be_written_again() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        file = bytesio(b"body")
+        await store.put("bucket", "key", file)
+        assert file.tell() == 10
+        file.write(b"more" * 1000)
+
+
+async def test_chunk_is_let_go_of_before_the_next_is_asked_for() -> None:
+    async def reusing() -> AsyncIterator[bytearray]:
+        chunk = bytearray(b"x" * 10)
+        for size in (10, 20, 5):
+            yield chunk
+            chunk += bytes(size)  # a BufferError, if somebody still looks at it
+
+    fake = Fake()
+    async with store_of(fake) as store:
+        info = await store.put("bucket", "key", reusing())
+        assert info.size == 10 + 20 + 40
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_generator_is_closed_when_the_put_fails(*, sync: bool) -> None:
+    closed = threading.Event()
+
+    def blocking() -> Iterator[bytes]:
+        try:
+            while True:
+                yield bytes(MiB)
+        finally:
+            closed.set()
+
+    async def waiting() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(MiB)
+        finally:
+            await asyncio.sleep(0)
+            closed.set()
+
+    fake = Fake()
+    async with store_of(fake) as store:
+        fake.fail("send", PermissionError("no"))
+        with pytest.raises(PermissionError):
+            await store.put("bucket", "key", blocking() if sync else waiting())
+        assert closed.is_set()
+        assert_idle(store, fake)
+
+
+async def test_body_is_pulled_by_the_task_that_called_put() -> None:
+    tasks = set()
+
+    async def body() -> AsyncIterator[bytes]:
+        async with asyncio.timeout(60):  # belongs to one task
+            for _ in range(5):
+                tasks.add(asyncio.current_task())
+                yield bytes(MiB)
+
+    fake = Fake()
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", body())
+    assert tasks == {asyncio.current_task()}
+
+
+async def test_body_that_blocks_for_ever_can_be_cancelled() -> None:
+    fake = Fake()
+    async with store_of(fake) as store:
+        reading, writing = os.pipe()
+        with os.fdopen(writing, "wb") as pipe, os.fdopen(reading, "rb") as body:
+            put = OwnedTask(store.put("bucket", "key", body))
+            for _ in range(20):
+                await asyncio.sleep(0)
+            await put.aclose()
+            assert_idle(store, fake)
+            pipe.close()  # lets the thread go
+
+
+async def test_generator_that_blocks_as_it_is_cancelled_is_left_to_itself() -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def body() -> Iterator[bytes]:
+        started.set()
+        go_on.wait(10)
+        yield b"late"
+
+    fake = Fake()
+    async with store_of(fake) as store:
+        put = OwnedTask(store.put("bucket", "key", body()))
+        while not started.is_set():
+            await asyncio.sleep(0)
+        await put.aclose()
+        go_on.set()
+        assert_idle(store, fake)
+
+
+async def test_output_of_a_process_is_taken_as_it_comes() -> None:
+    command = "import sys; sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()"
+    with subprocess.Popen(  # noqa: ASYNC220, S603 - its file object is what is tested
+        [sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        source = source_of(process.stdout)
+        assert bytes(await source.take(10)) == b"x"  # though it would be glad to read more
+        process.stdin.close()
+        assert not await source.ready()
+        await source.aclose()
+
+
+@pytest.mark.parametrize("size", [0, 10])
+async def test_source_can_be_taken_and_filled(size: int, tmp_path: Path) -> None:
+    body = content(size)
+    (tmp_path / "body").write_bytes(body)
+    for one in (body, tmp_path / "body", [body]):
+        source = source_of(one)
+        piece = bytes(await source.take(4))
+        room = bytearray(20)
+        count = await source.fill([memoryview(room)])
+        assert piece + bytes(room[:count]) == body
+        assert not await source.ready()
+        assert await source.fill([memoryview(room)]) == 0
+        assert bytes(await source.take(4)) == b""
+        await source.aclose()
+        await source.aclose()
+
+
+def test_view_of_any_layout_becomes_single_bytes() -> None:
+    for view in (
+        memoryview(b"body"),
+        memoryview(b"body")[::-1],
+        memoryview(array.array("I", [1, 2])),
+        memoryview(array.array("I")),
+        memoryview(b"abcdef").cast("B", (2, 3)),
+        memoryview(b""),
+    ):
+        assert bytes(bytes_of(view)) == view.tobytes()
+        assert (bytes_of(view).format, bytes_of(view).ndim) == ("B", 1)
+
+
+class Unready(Reader):
+    """One that would block, and says so as files do: by None, which is no end."""
+
+    async def read(self, n: int) -> bytes:
+        return await super().read(n) or cast("bytes", None)
+
+
+async def test_none_is_no_end_of_a_reader() -> None:
+    async with store_of(Fake()) as store:
+        with pytest.raises(TypeError, match="NoneType, not bytes"):
+            await store.put("bucket", "key", Unready(b"body"))
+        assert not await store.exists("bucket", "key")

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.store_fakes import Fake, fill, store_of
+from trove_async import (
+    ByteRange,
+    NotSupportedError,
+    ObjectChangedError,
+    ObjectNotFoundError,
+    RangeError,
+)
+from trove_async._engine.ranges import coalesced
+from trove_async.drivers.memory import MemoryDriver
+from trove_async.models import DeleteOptions, KiB, MiB, PutOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trove_async import Trove
+
+BODY = hashlib.shake_128(b"ranges").digest(2 * MiB)
+
+
+@pytest.fixture
+async def store_and_driver() -> AsyncIterator[tuple[Trove, Fake]]:
+    driver = Fake()
+    async with store_of(driver) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", BODY)
+        yield store, driver
+
+
+async def test_ranges_come_in_the_order_asked_duplicates_included(
+    store_and_driver: tuple[Trove, Fake],
+) -> None:
+    store, driver = store_and_driver
+    asked: list[ByteRange | tuple[int, int | None]] = [
+        (MiB, MiB + 5), (0, 3), ByteRange.last(4), (0, 3), (1, 2), (2 * MiB - 1, None),
+        (MiB, 10 * MiB), ByteRange.last(10 * MiB),
+    ]  # fmt: skip
+    assert await store.get_ranges("data", "key", asked) == [
+        BODY[MiB : MiB + 5], BODY[:3], BODY[-4:], BODY[:3], BODY[1:2], BODY[-1:], BODY[MiB:], BODY,
+    ]  # fmt: skip
+    assert driver.calls.count("get") == 1
+
+
+async def test_neighbours_are_fetched_together_and_strangers_apart(
+    store_and_driver: tuple[Trove, Fake],
+) -> None:
+    store, driver = store_and_driver
+    asked = [(n * 512 * KiB, n * 512 * KiB + 10) for n in range(4)] + [(20, 30), (40, 50)]
+    assert await store.get_ranges("data", "key", asked) == [BODY[a:b] for a, b in asked]
+    assert driver.calls.count("get") == 4
+
+
+@pytest.mark.parametrize(
+    "bad", [(2 * MiB, None), (2 * MiB, 2 * MiB + 1), (5, 5), (5, 4), (-1, 4), ByteRange(9 * MiB)]
+)
+async def test_one_bad_range_fails_them_all_before_a_byte_is_read(
+    store_and_driver: tuple[Trove, Fake], bad: tuple[int, int | None]
+) -> None:
+    store, driver = store_and_driver
+    with pytest.raises(RangeError):
+        await store.get_ranges("data", "key", [(0, 1), bad])
+    assert "get" not in driver.calls
+
+
+async def test_empty_object_has_no_range(store_and_driver: tuple[Trove, Fake]) -> None:
+    store, driver = store_and_driver
+    await fill(driver, "data")
+    await store.put("data", "empty", b"")
+    for one in (ByteRange(0), ByteRange(0, 1), ByteRange.last(1)):
+        with pytest.raises(RangeError):
+            await store.get_ranges("data", "empty", [one])
+    assert await store.get_ranges("data", "empty", []) == []
+
+
+@pytest.mark.parametrize("bad", [None, (1,), (1, 2, 3), "ab", 5, range(3), [0, 1]])
+async def test_what_is_no_range_is_a_type_error(
+    store_and_driver: tuple[Trove, Fake], bad: object
+) -> None:
+    store, _ = store_and_driver
+    with pytest.raises(TypeError, match=r"\(start, end\)"):
+        await store.get_ranges("data", "key", [(0, 1), bad])  # type: ignore[list-item]  # the point
+
+
+@pytest.mark.parametrize("conditions", [True, False])
+async def test_object_replaced_between_two_requests_is_a_change(*, conditions: bool) -> None:
+    driver = Fake(get_conditions=conditions)
+    async with store_of(driver) as store:
+        await store.create_bucket("data")
+        await store.put("data", "key", BODY)
+
+        async def replace_it() -> None:
+            driver.before.clear()
+            await MemoryDriver.put(driver, "data", "key", [memoryview(BODY)], PutOptions())
+
+        driver.before["get"] = replace_it
+        with pytest.raises(ObjectChangedError) as caught:
+            await store.get_ranges("data", "key", [(0, 1), (MiB, MiB + 1)])
+        assert (caught.value.operation, caught.value.key) == ("get_ranges", "key")
+
+
+async def test_object_deleted_between_two_requests_is_a_change(
+    store_and_driver: tuple[Trove, Fake],
+) -> None:
+    store, driver = store_and_driver
+
+    async def delete_it() -> None:
+        await MemoryDriver.delete(driver, "data", "key", DeleteOptions())
+
+    driver.before["get"] = delete_it
+    with pytest.raises(ObjectChangedError):
+        await store.get_ranges("data", "key", [(0, 1), (MiB, MiB + 1)])
+
+
+async def test_missing_object_and_backends_without_ranges(
+    store_and_driver: tuple[Trove, Fake],
+) -> None:
+    store, _ = store_and_driver
+    with pytest.raises(ObjectNotFoundError):
+        await store.get_ranges("data", "missing", [(0, 1)])
+    driver = Fake(ranges=False)
+    async with store_of(driver) as other:
+        with pytest.raises(NotSupportedError, match="cannot read a range"):
+            await other.get_ranges("data", "key", [(0, 1)])
+    assert driver.calls == ["open", "aclose"]
+
+
+async def test_requests_run_a_few_at_a_time(store_and_driver: tuple[Trove, Fake]) -> None:
+    store, driver = store_and_driver
+    running = most = 0
+
+    async def wait() -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0)
+        running -= 1
+
+    driver.before["get"] = wait
+    asked = [(at, at + 1) for at in range(0, 2 * MiB, 100 * KiB)]
+    assert await store.get_ranges("data", "key", asked) == [BODY[a:b] for a, b in asked]
+    assert driver.calls.count("get") == len(asked)
+    assert 4 < most <= 8
+
+
+spans = st.tuples(st.integers(0, 40 * MiB), st.integers(1, 12 * MiB)).map(
+    lambda pair: (pair[0], pair[0] + pair[1])
+)
+
+
+@given(st.lists(spans | spans.map(lambda span: (span[0], span[0] + 1)), max_size=30))
+def test_coalesced_spans_cover_each_span_once_and_fetch_little_in_vain(
+    asked: list[tuple[int, int]],
+) -> None:
+    requests = coalesced(asked)
+    covered = [span for _, spans in requests for span in spans]
+    assert sorted(covered) == sorted(set(asked))
+    for (start, end), within in requests:
+        assert start == min(first for first, _ in within)
+        assert end == max(last for _, last in within)
+        assert end - start <= 8 * MiB or (start, end) in within
+        reached = start
+        for first, last in sorted(within):
+            assert first - reached <= 64 * KiB
+            reached = max(reached, last)
+    assert [request for request, _ in requests] == sorted(request for request, _ in requests)

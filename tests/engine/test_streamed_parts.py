@@ -1,0 +1,516 @@
+"""Parts that are too large to be held: read from their file while they are sent."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.fakes import Fake, assert_idle, content, small_pool, store_of
+from trove_async import (
+    BufferPool,
+    ClosedError,
+    Event,
+    IntegrityError,
+    NotSupportedError,
+    PoolTimeoutError,
+    UnavailableError,
+)
+from trove_async._concurrency import OwnedTask, OwnedTasks
+from trove_async._engine.backends import Backend
+from trove_async._engine.body_file import BodyFile
+from trove_async._engine.streamed_parts import StreamedParts
+from trove_async.layers import Mapped
+from trove_async.models import KiB, MiB, Part
+from trove_async.testing import Faulty
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+BODY = content(7 * MiB + 1)
+
+
+class Streaming(Fake):
+    """One that takes three parts at the most, of any size, and notes those that were not held."""
+
+    def __init__(self, **capabilities: Any) -> None:
+        super().__init__(**{"streamed_parts": True, "max_parts": 3, **capabilities})
+        self.parts: list[Part] = []
+
+    def upload(self, bucket: str, key: str, options: Any) -> Any:
+        upload = super().upload(bucket, key, options)
+        send = upload.send_stream
+
+        async def noting(part: Part, source: Any) -> None:
+            self.parts.append(part)
+            await send(part, source)
+
+        upload.send_stream = noting
+        return upload
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "body"
+    path.write_bytes(BODY)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def no_descriptor_is_left() -> Iterator[None]:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    yield
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+
+
+# -- bodies ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parallel_parts", [1, 3])
+@pytest.mark.parametrize("pool", [2, 3, 4, 6])
+@pytest.mark.parametrize(
+    ("size", "multiple", "lengths"),
+    [
+        (9 * MiB + 1, 1, [3 * MiB + 1, 3 * MiB + 1, 3 * MiB - 1]),
+        (9 * MiB + 3, 1, [3 * MiB + 1, 3 * MiB + 1, 3 * MiB + 1]),
+        (8 * MiB + 1, 4 * MiB, [4 * MiB, 4 * MiB, 1]),
+        (7 * MiB, 7 * MiB, [7 * MiB]),
+    ],
+)
+async def test_file_is_stored_in_parts_beyond_half_of_the_pool(
+    size: int, multiple: int, lengths: list[int], *, pool: int, parallel_parts: int, tmp_path: Path
+) -> None:
+    body = content(size)
+    path = tmp_path / "body"
+    path.write_bytes(body)
+    fake = Streaming(part_multiple=multiple, parallel_parts=parallel_parts)
+    memory = BufferPool(pool * MiB, MiB, spill_max_bytes=0)
+    async with store_of(fake, pool=memory) as store:
+        await store.put("bucket", "key", path)
+        assert await store.read("bucket", "key") == body
+        assert sorted(part.number for part in fake.parts) == list(range(1, len(lengths) + 1))
+        ordered = sorted(fake.parts, key=lambda part: part.number)
+        assert [part.size for part in ordered] == lengths
+        assert [part.last for part in ordered] == [False] * (len(lengths) - 1) + [True]
+        assert store.pool.statistics().peak <= min(pool, 2 * (parallel_parts + 1)) * MiB
+        assert_idle(store, fake)
+
+
+def buffered(path: Path) -> Any:
+    return path.open("rb")
+
+
+def unbuffered(path: Path) -> Any:
+    return path.open("rb", buffering=0)
+
+
+def written(path: Path) -> Any:
+    file = path.open("w+b")
+    file.write(BODY)  # the last of it is still in the file's own buffer
+    return file
+
+
+@pytest.mark.parametrize("opened", [buffered, unbuffered, written])
+@pytest.mark.parametrize("start", [0, 1, 100 * KiB])
+async def test_open_file_is_sent_from_its_position_and_left_at_its_end(
+    path: Path, opened: Callable[[Path], Any], start: int
+) -> None:
+    fake = Streaming()
+    async with store_of(fake) as store:
+        with opened(path) as file:
+            file.seek(start)
+            await store.put("bucket", "key", file)
+            assert file.tell() == len(BODY)
+        assert await store.read("bucket", "key") == BODY[start:]
+        assert len(fake.parts) == 3
+        assert_idle(store, fake)
+
+
+async def test_open_file_may_be_closed_by_its_user_meanwhile(path: Path) -> None:
+    fake = Streaming()
+    async with store_of(fake) as store:
+        file = path.open("rb")
+
+        async def close() -> None:
+            file.close()
+
+        fake.before["upload"] = close
+        await store.put("bucket", "key", file)
+        assert await store.read("bucket", "key") == BODY
+
+
+async def test_parts_that_fit_are_held_as_ever(path: Path) -> None:
+    fake = Streaming(max_parts=8)
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", path)
+        assert await store.read("bucket", "key") == BODY
+        assert fake.parts == []
+        assert fake.count("send") == 8
+
+
+async def test_body_smaller_than_the_least_part_needs_no_part(tmp_path: Path) -> None:
+    fake = Fake(min_part=5 * MiB)
+    path = tmp_path / "small"
+    await asyncio.to_thread(path.write_bytes, b"small")
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", path)
+        await store.put("bucket", "key", [b"small"], size=5)
+        assert fake.count("put") == 2
+
+
+async def test_layers_pass_streamed_parts_on(path: Path) -> None:
+    fake = Streaming()
+    async with store_of(Mapped(Faulty(fake), into="below", prefix="under/")) as store:
+        await store.put("bucket", "key", path)
+        assert await store.read("bucket", "key") == BODY
+        assert len(fake.parts) == 3
+
+
+# -- retries and progress ----------------------------------------------------------------------------
+
+
+async def test_break_in_a_part_sends_that_part_again_and_counts_its_bytes_once(path: Path) -> None:
+    fake = Streaming(parallel_parts=1)
+    seen: list[tuple[int, int | None]] = []
+    told: list[Event] = []
+    async with store_of(fake, pool=BufferPool(4 * MiB, MiB)) as store:
+        store.events.subscribe(told.append)
+
+        async def in_the_second() -> None:
+            if fake.count("piece") == 5:  # of 3 pieces in the first part: the second of the second
+                raise UnavailableError("broken")
+
+        fake.before["piece"] = in_the_second
+        await store.put(
+            "bucket", "key", path, progress=lambda done, total: seen.append((done, total))
+        )
+        assert await store.read("bucket", "key") == BODY
+        assert [part.number for part in fake.parts] == [1, 2, 2, 3]
+        assert fake.count("piece") == 3 + 2 + 3 + 3
+        assert_idle(store, fake)
+    counts = [done for done, _ in seen]
+    assert counts == sorted(set(counts))
+    assert counts[-1] == len(BODY)
+    assert len(counts) >= 7, "it moves as bytes are sent"
+    assert {total for _, total in seen} == {len(BODY)}
+    assert sum(event.size for event in told if event.kind == "part") == len(BODY)
+
+
+async def test_every_step_that_fails_once_is_tried_again(path: Path) -> None:
+    fake = Streaming()
+    async with store_of(fake) as store:
+        for step in ("upload", "send", "piece", "send.done", "commit", "commit.done"):
+            fake.fail(step)
+        await store.put("bucket", "key", path)
+        assert await store.read("bucket", "key") == BODY
+        assert_idle(store, fake)
+
+
+async def test_progress_that_raises_aborts_the_upload(path: Path) -> None:
+    def stop(done: int, total: int | None) -> None:  # noqa: ARG001 - as it is called
+        raise KeyError("enough")
+
+    fake = Streaming()
+    async with store_of(fake) as store:
+        with pytest.raises(KeyError, match="enough"):
+            await store.put("bucket", "key", path, progress=stop)
+        assert not await store.exists("bucket", "key")
+        assert_idle(store, fake)
+
+
+# -- files that change -------------------------------------------------------------------------------
+
+
+def overwrite(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(3)
+        file.write(b"changed")
+
+
+def overwrite_in_secret(path: Path) -> None:
+    """Change a byte, and let the file look as if nobody had."""
+    status = path.stat()
+    overwrite(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"more")
+
+
+def shrink(path: Path) -> None:
+    os.truncate(path, 100)
+
+
+def replace(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(b"another file")
+    other.rename(path)
+
+
+@pytest.mark.parametrize("change", [overwrite, grow, shrink])
+@pytest.mark.parametrize("step", ["upload.done", "send", "piece"])
+async def test_file_that_changes_meanwhile_is_no_object(
+    path: Path, change: Callable[[Path], None], step: str
+) -> None:
+    fake = Streaming()
+    os.utime(path, (1, 1))  # long ago: a clock that is coarse shows any write as one
+    async with store_of(fake) as store:
+        await store.put("bucket", "key", b"old")
+
+        async def once() -> None:
+            del fake.before[step]
+            await asyncio.to_thread(change, path)
+
+        fake.before[step] = once
+        with pytest.raises(IntegrityError, match="changed while"):
+            await store.put("bucket", "key", path)
+        assert await store.read("bucket", "key") == b"old"
+        assert fake.count("commit") == 0
+        assert_idle(store, fake)
+
+
+async def test_part_that_is_another_at_its_second_try_is_not_sent_whole(path: Path) -> None:
+    fake = Streaming(parallel_parts=1)
+    async with store_of(fake) as store:
+
+        async def once() -> None:
+            del fake.before["piece"]
+            await asyncio.to_thread(overwrite_in_secret, path)
+            raise UnavailableError("broken")
+
+        fake.before["piece"] = once
+        with pytest.raises(IntegrityError, match="changed while"):
+            await store.put("bucket", "key", path)
+        assert fake.count("send.done") == 0
+        assert not await store.exists("bucket", "key")
+        assert_idle(store, fake)
+
+
+async def test_file_that_is_replaced_meanwhile_is_stored_as_it_was(path: Path) -> None:
+    fake = Streaming()
+    async with store_of(fake) as store:
+
+        async def once() -> None:
+            await asyncio.to_thread(replace, path)
+
+        fake.before["upload"] = once
+        await store.put("bucket", "key", path)
+        assert await store.read("bucket", "key") == BODY
+
+
+@pytest.mark.parametrize("off", [-1, 1, 5 * MiB])
+async def test_file_of_another_size_than_promised_is_no_object(path: Path, off: int) -> None:
+    fake = Streaming()
+    async with store_of(fake) as store:
+        with path.open("rb") as file:
+            for body in (path, file):
+                with pytest.raises(IntegrityError, match="as promised"):
+                    await store.put("bucket", "key", body, size=len(BODY) + off)
+        assert fake.count("upload") == 0
+        assert_idle(store, fake)
+
+
+# -- what cannot be streamed -------------------------------------------------------------------------
+
+
+class Decoding(io.RawIOBase):
+    """A file whose bytes are its class's: what a descriptor has is another thing."""
+
+    def __init__(self) -> None:
+        self.read_from = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.read_from += 1
+        return len(buffer)
+
+
+class Counting(io.FileIO):
+    """Likewise, though it is a file."""
+
+    read_from = 0
+
+    def readinto(self, buffer: Any) -> int:
+        self.read_from += 1
+        return super().readinto(buffer)
+
+
+async def test_what_can_be_read_only_once_is_refused_up_front_with_the_limit(path: Path) -> None:
+    fake = Streaming()
+    pulled = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal pulled
+        pulled += 1
+        yield BODY
+
+    async with store_of(fake) as store:
+        decoding, counting = Decoding(), Counting(path)
+        with counting, io.BufferedReader(Counting(path)) as wrapped:
+            for one in (body(), iter([BODY]), decoding, counting, wrapped):
+                with pytest.raises(NotSupportedError) as caught:
+                    await store.put("bucket", "key", one, size=len(BODY))
+                assert "at most 3145728 bytes" in caught.value.message
+                assert "give a path" in caught.value.message
+                assert "BufferPool(max_bytes=6291456)" in caught.value.message
+                assert "\n" not in caught.value.message
+            assert decoding.read_from == counting.read_from == pulled == 0
+        assert fake.count("upload") == fake.count("put") == 0
+        assert_idle(store, fake)
+    async with store_of(fake, pool=BufferPool(6 * MiB, MiB)) as store:
+        await store.put("bucket", "key", body(), size=len(BODY))
+        assert await store.read("bucket", "key") == BODY
+
+
+async def test_fifo_is_refused_whatever_size_is_promised(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    writer = os.open(path, os.O_RDWR)
+    fake = Streaming()
+    async with store_of(fake) as store:
+        with pytest.raises(NotSupportedError, match="BufferPool"):
+            await store.put("bucket", "key", path, size=len(BODY))
+        with path.open("rb") as file, pytest.raises(NotSupportedError, match="BufferPool"):
+            await store.put("bucket", "key", file, size=len(BODY))
+        assert_idle(store, fake)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("lacking", ["streamed_parts", "upload"])
+async def test_backend_that_streams_no_parts_refuses_up_front(path: Path, lacking: str) -> None:
+    fake = Streaming(**{lacking: False})
+    async with store_of(fake) as store:
+        with pytest.raises(NotSupportedError, match="BufferPool") as caught:
+            await store.put("bucket", "key", path)
+        assert "give a path" not in caught.value.message
+        assert fake.count("upload") == fake.count("put") == 0
+        assert_idle(store, fake)
+
+
+async def test_part_that_is_larger_than_the_backends_largest_is_refused(path: Path) -> None:
+    fake = Streaming(max_part=2 * MiB)
+    async with store_of(fake) as store:
+        with pytest.raises(NotSupportedError, match="do not fit 3 parts"):
+            await store.put("bucket", "key", path)
+        assert_idle(store, fake)
+
+
+# -- cancels, and memory that is short ---------------------------------------------------------------
+
+
+async def test_cancel_at_any_step_leaves_nothing(path: Path) -> None:
+    for number in range(100):
+        fake = Streaming(parallel_parts=2)
+        async with store_of(fake, pool=small_pool(spill_max_bytes=0)) as store:
+            fake.steps.clear()
+            fake.hang_at = number
+            put = OwnedTask(store.put("bucket", "key", path))
+            reached = OwnedTask(fake.reached.wait())
+            put.when_done(fake.reached.set)
+            await reached.result()
+            done = put.done
+            await put.aclose()
+            assert_idle(store, fake)
+            fake.hang_at = None
+            stored = await store.exists("bucket", "key")
+            assert stored == ("commit.done" in fake.steps)
+        if done:
+            break
+    assert number > 20, "there are that many steps"
+
+
+async def test_cancel_while_a_piece_is_read_waits_until_nothing_writes_to_the_window(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = Streaming()
+    loop = asyncio.get_running_loop()
+    reading, went_on = asyncio.Event(), []
+    read = BodyFile.read
+    gate = os.pipe()
+
+    def slowly(self: BodyFile, offset: int, view: memoryview) -> None:
+        loop.call_soon_threadsafe(reading.set)
+        os.read(gate[0], 1)
+        read(self, offset, view)
+        went_on.append(offset)
+
+    monkeypatch.setattr(BodyFile, "read", slowly)
+    async with store_of(fake) as store:
+        put = loop.create_task(store.put("bucket", "key", path))
+        await reading.wait()
+        put.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not put.done()
+        assert store.pool.statistics().leased == MiB
+        os.write(gate[1], b".")
+        with pytest.raises(asyncio.CancelledError):
+            await put
+        assert went_on == [0]
+        assert_idle(store, fake)
+    for end in gate:
+        os.close(end)
+
+
+async def test_window_that_gets_no_memory_is_a_file(path: Path) -> None:
+    fake = Streaming()
+    async with store_of(fake) as store:
+        with await store.pool.lease(2 * MiB):
+            await store.put("bucket", "key", path)
+        assert await store.read("bucket", "key") == BODY
+        assert store.pool.statistics().spilled_total == 3 * MiB
+        assert_idle(store, fake)
+
+
+async def test_window_that_gets_neither_memory_nor_a_file_is_given_up(path: Path) -> None:
+    fake = Streaming()
+    pool = small_pool(spill_max_bytes=0, deadline=0.02)
+    async with store_of(fake, pool=pool) as store:
+        with await store.pool.lease(2 * MiB), pytest.raises(PoolTimeoutError):
+            await store.put("bucket", "key", path)
+        assert_idle(store, fake)
+
+
+# -- a part, as its driver sees it -------------------------------------------------------------------
+
+
+async def test_pass_that_another_follows_reads_no_more(path: Path) -> None:
+    pool = BufferPool(4 * MiB, MiB)
+    descriptor = os.open(path, os.O_RDONLY)
+    backend = Backend("default", Fake(), OwnedTasks())
+    told: list[object] = []
+    parts = StreamedParts(
+        BodyFile(descriptor), len(BODY), pool, backend, lambda *about: told.append(about)
+    )
+    part = await parts.next()
+    assert part is not None
+    async with part:
+        assert part.checksums == parts.checksums
+        async with part.pieces() as given_up:
+            assert await anext(given_up) == BODY[:MiB]
+            async with part.pieces() as pieces:
+                assert b"".join([bytes(piece) async for piece in pieces]) == BODY
+            with pytest.raises(ClosedError):
+                await anext(given_up)
+        left = part.pieces()
+        over = await left.__aenter__()
+        await anext(over)
+    assert pool.statistics().leased == 0
+    with pytest.raises(ClosedError):
+        await anext(over)
+    with suppress(StopAsyncIteration):
+        await left.__aexit__(None, None, None)
+    assert await parts.next() is None
+    os.close(descriptor)

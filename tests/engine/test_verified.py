@@ -1,0 +1,99 @@
+"""Bodies compared with what was recorded of them, while they are read."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import zlib
+from base64 import b64encode
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from trove_async import IntegrityError, ObjectInfo
+from trove_async._engine.verified import Verified
+from trove_async.models import KiB
+
+BODY = hashlib.shake_128(b"verified").digest(600 * KiB)
+CHECKSUMS = {
+    kind: b64encode(digest).decode()
+    for kind, digest in {
+        "md5": hashlib.md5(BODY, usedforsecurity=False).digest(),
+        "sha1": hashlib.sha1(BODY, usedforsecurity=False).digest(),
+        "sha256": hashlib.sha256(BODY).digest(),
+        "crc32": zlib.crc32(BODY).to_bytes(4),
+    }.items()
+}
+
+
+class Reader:
+    """The body of an object with some checksums recorded, and maybe other bytes than those."""
+
+    def __init__(self, *kinds: str, body: bytes = BODY) -> None:
+        self.info = ObjectInfo(
+            bucket="data",
+            key="key",
+            size=len(body),
+            etag="e",
+            last_modified=datetime.now(UTC),
+            checksums={kind: CHECKSUMS[kind] for kind in kinds},
+        )
+        self.range = (0, len(body))
+        self._body = body
+
+    async def read(self, size: int) -> bytes:
+        data, self._body = self._body[:size], self._body[size:]
+        return data
+
+
+async def read_all(body: Verified, size: int) -> bytes:
+    pieces = []
+    while piece := await body.read(size):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize("size", [1000, 256 * KiB, 300 * KiB, 700 * KiB])
+@pytest.mark.parametrize("kind", CHECKSUMS)
+async def test_body_is_compared_with_any_kind_that_is_recorded(kind: str, size: int) -> None:
+    assert await read_all(Verified(Reader(kind)), size) == BODY
+    spoiled = BODY[:-1] + bytes([BODY[-1] ^ 1])
+    with pytest.raises(IntegrityError, match=f"recorded {kind}"):
+        await read_all(Verified(Reader(kind, body=spoiled)), size)
+
+
+async def test_kinds_that_are_wanted_are_computed_of_the_whole_body_only() -> None:
+    body = Verified(Reader(), {"sha256", "md5", "unknown"})
+    assert await read_all(body, 100_000) == BODY
+    assert body.checksums == {kind: CHECKSUMS[kind] for kind in ("sha256", "md5")}
+    reader = Reader("md5")
+    reader.range = (0, 10)
+    part = Verified(reader, {"sha256"})
+    assert await read_all(part, 100) == BODY[:10]
+    assert part.checksums == {}
+
+
+async def test_read_that_is_cancelled_while_it_is_hashed_loses_nothing() -> None:
+    body = Verified(Reader("sha256"))
+    first = await body.read(1000)
+    reading = asyncio.get_running_loop().create_task(body.read(300 * KiB))
+    await asyncio.sleep(0)  # it has received its bytes, and waits for the thread
+    reading.cancel()
+    await asyncio.wait([reading])
+    assert reading.cancelled()
+    assert first + await body.read(7) + await read_all(body, 300 * KiB) == BODY
+
+
+async def test_object_is_compared_with_one_recorded_kind_however_many_there_are() -> None:
+    reader = Reader(*CHECKSUMS)
+    reader.info = replace(reader.info, checksums={**CHECKSUMS, "sha256": "wrong"})
+    assert await read_all(Verified(reader), 1000) == BODY
+    with pytest.raises(IntegrityError, match="sha256"):
+        await read_all(Verified(_again(reader), {"sha256"}), 1000)
+
+
+def _again(reader: Reader) -> Reader:
+    again = Reader()
+    again.info = reader.info
+    return again

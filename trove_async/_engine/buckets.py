@@ -1,0 +1,216 @@
+"""Buckets over many backends: one logical name, a bucket of that name on each backend that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Sequence
+from typing import Literal, TypeAlias, TypeVar
+
+from trove_async._concurrency import task_group
+from trove_async.errors import (
+    BackendNotFoundError,
+    BucketExistsError,
+    BucketNotEmptyError,
+    BucketNotFoundError,
+    ObjectNotFoundError,
+    TroveError,
+)
+from trove_async.models import BucketInfo, ListOptions
+from trove_async.router import DEFAULT
+
+from .backends import Backend
+
+T = TypeVar("T")
+
+CreateMissing: TypeAlias = bool | Literal["auto"]
+
+_ANY_KEY = "-"
+"""Two buckets are one, physically, if a key has the same place in both."""
+
+
+class Buckets:
+    """The buckets that one handle of a store sees.
+
+    Args:
+        backends: The backends in question, the default (or the pinned one) first.
+        create_missing: Whether a put makes a bucket that only its backend lacks; ``"auto"``: where
+            bucket names are the backend's own.
+    """
+
+    def __init__(self, backends: Sequence[Backend], create_missing: CreateMissing) -> None:
+        self._backends = backends
+        self._create_missing = create_missing
+
+    async def create(
+        self, bucket: str, *, exist_ok: bool, on: Iterable[str] | Literal["all"] | None
+    ) -> None:
+        """Make the bucket on the first backend, or on those named, one after the other."""
+        made: list[str] = []
+        for backend in _distinct(self._chosen(on), bucket):
+            try:
+                await backend.driver.create_bucket(bucket)
+            except TroveError as error:
+                if exist_ok and isinstance(error, BucketExistsError):
+                    continue
+                if isinstance(error, BucketExistsError):
+                    error.message = "the bucket exists: pass exist_ok=True where that is as well"
+                if made:
+                    error.message += f" (it was made on {', '.join(made)})"
+                error.located(backend=backend.name, bucket=bucket)
+                raise
+            made.append(repr(backend.name))
+
+    def _chosen(self, on: Iterable[str] | Literal["all"] | None) -> Sequence[Backend]:
+        if on is None:
+            return self._backends[:1]
+        if on == "all":
+            return self._backends
+        known = {backend.name: backend for backend in self._backends}
+        wanted = [on] if isinstance(on, str) else list(on)
+        if not wanted:
+            raise ValueError("backends names no backend: omit it to make the bucket on the default")
+        for name in wanted:
+            if name not in known:
+                raise BackendNotFoundError(
+                    f"no backend {name!r} here: there are {', '.join(map(repr, known))}"
+                )
+        return [known[name] for name in wanted]
+
+    async def delete(self, bucket: str) -> None:
+        """Delete the empty bucket wherever it is, once it is known to be empty everywhere."""
+        missing = BucketNotFoundError(
+            "no backend has such a bucket", operation="delete_bucket", bucket=bucket
+        )
+        holders: list[Backend] = []
+        for backend in _distinct(self._backends, bucket):
+            try:
+                await _check_empty(backend, bucket)
+            except BucketNotFoundError as error:
+                missing.inside = missing.inside or error.inside
+            else:
+                holders.append(backend)
+        if not holders:
+            raise missing
+        gone: list[str] = []
+        for backend in holders:
+            try:
+                await backend.driver.delete_bucket(bucket)
+            except BucketNotFoundError:
+                continue  # somebody else has deleted it meanwhile: just as well
+            except TroveError as error:
+                if gone:
+                    error.message += f" (it is deleted on {', '.join(gone)} already)"
+                error.located(backend=backend.name, bucket=bucket)
+                raise
+            gone.append(repr(backend.name))
+
+    async def list(self) -> Sequence[BucketInfo]:
+        """Return the union of all backends' buckets, sorted by name."""
+        answers: dict[str, Sequence[BucketInfo]] = {}
+
+        async def ask(backend: Backend) -> None:
+            answers[backend.name] = await backend.driver.list_buckets()
+
+        async with task_group() as group:
+            for backend in self._backends:
+                group.start_soon(ask, backend)
+        united: dict[str, BucketInfo] = {}
+        for backend in self._backends:
+            for info in answers[backend.name]:
+                known = united.get(info.name, info)
+                united[info.name] = BucketInfo(
+                    name=info.name,
+                    created=known.created or info.created,
+                    backends=(*known.backends, backend.name),
+                )
+        return [united[name] for name in sorted(united)]
+
+    async def exists_anywhere(self, bucket: str) -> bool:
+        """Tell whether any of the backends has the bucket.
+
+        Raises:
+            TroveError: One could not be asked, and no other has it.
+        """
+        failure: TroveError | None = None
+        for backend in self._backends:
+            try:
+                if await _has(backend, bucket):
+                    return True
+            except TroveError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return False
+
+    async def found(self, bucket: str, key: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Do what needs an object to exist; tell a missing object from a missing bucket.
+
+        A bucket exists if any backend has it: one that is made on a backend at its first put is not
+        missing there before that.
+        """
+        try:
+            return await work()
+        except BucketNotFoundError as error:
+            if not await self.exists_anywhere(bucket):
+                raise
+            raise ObjectNotFoundError(
+                "no such object", backend=error.backend, bucket=bucket, key=key
+            ) from error
+
+    async def make_missing(self, backend: Backend, bucket: str, error: BucketNotFoundError) -> None:
+        """Make the bucket that a put found missing on `backend`, or raise with what to do.
+
+        It is made where the default backend has one of that name, which is how the user said that
+        the logical bucket exists, and where making it cannot take a name from the whole world.
+        """
+        error.located(backend=backend.name, bucket=bucket)
+        default = self._backends[0]
+        handle = "store" if default.name == DEFAULT else f"store.backend({default.name!r})"
+        first = f"await {handle}.create_bucket({bucket!r}) first"
+        if backend is default:
+            error.message = f"no such bucket: {first}"
+            raise error
+        if not await _has(default, bucket):
+            error.message = f"no such bucket, nor one on the default backend: {first}"
+            raise error
+        allowed = self._create_missing
+        if allowed == "auto":
+            allowed = backend.capabilities.private_namespace
+        if not allowed:
+            error.message = (
+                f"no such bucket on this backend: create it there (create_bucket({bucket!r},"
+                f" backends=[{backend.name!r}])), map it to one (Mapped), or make the store with"
+                " create_missing_buckets=True"
+            )
+            raise error
+        try:
+            await backend.driver.create_bucket(bucket)
+        except BucketExistsError:
+            return  # another put made it meanwhile: just as well
+
+
+def _distinct(backends: Iterable[Backend], bucket: str) -> Sequence[Backend]:
+    """Return the backends without those to which the bucket is one that another has already."""
+    known: dict[Hashable, Backend] = {}
+    for backend in backends:
+        known.setdefault(backend.driver.place(bucket, _ANY_KEY), backend)
+    return list(known.values())
+
+
+async def _has(backend: Backend, bucket: str) -> bool:
+    try:
+        await backend.driver.head_bucket(bucket)
+    except BucketNotFoundError:
+        return False
+    return True
+
+
+async def _check_empty(backend: Backend, bucket: str) -> None:
+    """Raise if the backend lacks the bucket, or the bucket is not empty."""
+    page = await backend.driver.list_page(bucket, ListOptions(limit=1))
+    if page.entries:
+        raise BucketNotEmptyError(
+            f"the bucket still has objects, {page.entries[0].key!r} for one; nothing was deleted",
+            operation="delete_bucket",
+            backend=backend.name,
+            bucket=bucket,
+        )

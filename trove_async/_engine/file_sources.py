@@ -1,0 +1,307 @@
+"""Bodies that are files: opened by their user, blocking or async, or given by their path."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import os
+import stat
+import threading
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
+
+import anyio
+import anyio.to_thread
+
+from trove_async._concurrency import CLEANUP_SECONDS, finished, in_thread
+from trove_async._views import BytesLike, trimmed, view_of_chunk
+from trove_async.models import KiB
+
+from . import consumed
+from .body_file import BodyFile, descriptor_of
+from .chunks import Blocking, Chunks
+
+_TAKE = 256 * KiB
+"""Bytes of a piece where the choice is ours: above it a thread hop's cost no longer shows."""
+
+TAKE_ASYNC = 4 * _TAKE
+"""Bytes asked for at a time from what is read on the event loop, and gives what it has."""
+
+_IOV_MAX = 1024  # Linux, include/uapi/linux/uio.h: UIO_MAXIOV
+
+
+class FileSource(Blocking):
+    """A file that its user opened: pulled as an iterator is, unless it may be read past its user.
+
+    Args:
+        file: The file. Where it can be sought in, a put that fails leaves it where it was found.
+
+    Raises:
+        BodyConsumedError: An earlier put has left it at its end, where it still is.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        start, size = _extent(file)
+        super().__init__(iter(self._piece, b""), size, body=file)
+        # read1 gives what a pipe has; read would wait until it has as much as was asked for.
+        self._read = file.read1 if isinstance(file, io.BufferedReader) else file.read
+        self._file = file
+        self._home = start
+        self._looked = start is not None
+        if start is not None:
+            consumed.check(file, start, empty=not size)
+        self._reading = threading.Lock()
+        self._begun = self._given_up = False
+        self._descriptor: int | None = None
+
+    async def file(self) -> BodyFile | None:
+        """Return what its user opened, by a descriptor of our own. See `Replayable.file`."""
+        self._descriptor = descriptor_of(self._file)
+        if self._descriptor is None:
+            return None
+        body = BodyFile(self._descriptor, self._home or 0)
+        self._begun = True
+        self._pulled = body.size  # it was left at its end
+        consumed.note(self._file, self._position, whole=True)
+        return body
+
+    async def aclose(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+        await super().aclose()
+
+    async def undo(self) -> None:
+        self._given_up = True
+        if not self._begun:
+            return  # and a thread that begins only now reads nothing
+        if self._looked and self._home is None:
+            await super().undo()
+        else:
+            # However often the put is cancelled. A thread that was left to itself may still read.
+            await finished(self._seek_back(), 2 * CLEANUP_SECONDS)
+
+    def _piece(self) -> bytes:
+        """Read the next piece, in a thread."""
+        self._begun = True
+        with self._reading:
+            if self._given_up:
+                return b""
+            try:
+                self._look()
+                return self._read(_TAKE)
+            finally:
+                if self._given_up:  # meanwhile, and perhaps too long ago for `_return_home`
+                    self._seek_home()
+
+    def _look(self) -> None:
+        if self._looked:
+            return
+        self._looked = True
+        self._home = _position_of(self._file)
+        if self._home is not None:
+            consumed.check(self._file, self._home, empty=False)
+
+    async def _seek_back(self) -> None:
+        await anyio.to_thread.run_sync(self._return_home, limiter=anyio.CapacityLimiter(1))
+
+    def _return_home(self) -> None:
+        if self._reading.acquire(timeout=CLEANUP_SECONDS):
+            try:
+                self._seek_home()
+            finally:
+                self._reading.release()
+
+    def _seek_home(self) -> None:
+        if self._home is None:
+            return
+        try:
+            self._file.seek(self._home)
+        except Exception:  # noqa: BLE001 - why the put failed is what its user is to hear
+            consumed.note(self._file, _position_of(self._file), whole=False)
+
+
+@runtime_checkable
+class AsyncReadable(Protocol):
+    """Anything with ``async read(n)``: an asyncio.StreamReader, an aiofiles handle, a reader."""
+
+    async def read(self, n: int, /) -> bytes:
+        """Return 1 to `n` bytes, ``b""`` at the end."""
+        ...
+
+
+class AsyncFileSource(Chunks):
+    """An async reader, which may be a file: of aiofiles, of anyio, an UploadFile.
+
+    Args:
+        reader: The reader. Where it can be sought in, a put that fails leaves it where it was found.
+    """
+
+    def __init__(self, reader: AsyncReadable) -> None:
+        self._reader = reader
+        super().__init__(self._read_all(), body=reader)
+
+    async def _read_all(self) -> AsyncIterator[BytesLike]:
+        self._home = await _async_position_of(self._reader)
+        if self._home is not None:
+            consumed.check(self._reader, self._home, empty=False)
+        # Only no bytes are the end: None, which a file that would block returns, must not pass for
+        # it.
+        while view_of_chunk(chunk := await self._reader.read(TAKE_ASYNC)):
+            yield chunk
+
+    async def undo(self) -> None:
+        if self._home is None:
+            await super().undo()
+            return
+        try:
+            await finished(self._seek_back(self._home))
+        except Exception:  # noqa: BLE001 - why the put failed is what its user is to hear
+            consumed.note(self._reader, await _async_position_of(self._reader), whole=False)
+
+    async def _seek_back(self, home: int) -> None:
+        await _awaited(cast("Any", self._reader).seek(home))
+
+
+class PathSource:
+    """A file by its path: opened when asked for, read straight into the pool's memory."""
+
+    memory: memoryview | None = None
+
+    def __init__(self, path: os.PathLike[str]) -> None:
+        self._path = path
+        self._file: io.FileIO | None = None
+        self._at = 0
+        self._stream: Chunks | None = None
+        self.size: int | None = None
+
+    async def file(self) -> BodyFile | None:
+        """Return the file that is there. See `Replayable.file`."""
+        file = await self._open()
+        return BodyFile(file.fileno()) if self._stream is None else None
+
+    async def _open(self) -> io.FileIO:
+        if self._file is None:
+            self._file = file = await _opened(self._path)
+            status = os.fstat(file.fileno())
+            # What says that it has no bytes may have some all the same: a FIFO, or /proc's files.
+            self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
+            if not self.size:
+                self.size = None
+                self._stream = Blocking(iter(lambda: file.read(_TAKE), b""))
+        return self._file
+
+    async def ready(self) -> bool:
+        await self._open()
+        if self._stream is not None:
+            return await self._stream.ready()
+        return self._at < (self.size or 0)
+
+    async def take(self, limit: int) -> BytesLike:
+        if self._stream is not None:
+            return await self._stream.take(limit)
+        piece = memoryview(bytearray(limit))
+        return piece[: await self.fill([piece])]
+
+    async def fill(self, views: Sequence[memoryview]) -> int:
+        if not await self.ready():
+            return 0
+        if self._stream is not None:
+            return await self._stream.fill(views)
+        assert self._file is not None and self.size is not None  # noqa: S101, PT018 - ready
+        rest = trimmed(views, self.size - self._at)[:_IOV_MAX]
+        count = await in_thread(os.readv, self._file.fileno(), rest)
+        if not count:
+            self.size = self._at  # it was cut short meanwhile: it ends here
+        self._at += count
+        return count
+
+    async def aclose(self) -> None:
+        file, self._file = self._file, None
+        if self._stream is not None:
+            await self._stream.aclose()
+        if file is not None:
+            await in_thread(file.close)
+
+    async def undo(self) -> None:
+        pass  # it is opened anew for each put
+
+
+def _extent(file: BinaryIO) -> tuple[int | None, int | None]:
+    """Return a file's position, and how many bytes are left from there, where that can be known."""
+    if not isinstance(file, (io.FileIO, io.BufferedReader, io.BufferedRandom)):
+        return None, _announced(file)  # one that decompresses would read all of it to find its end
+    try:
+        at = file.tell()
+        end = file.seek(0, os.SEEK_END)
+        file.seek(at)
+    except (OSError, ValueError):
+        return None, None  # a pipe, a socket
+    return at, max(0, end - at)
+
+
+def _announced(file: BinaryIO) -> int | None:
+    """Return how many bytes a response of urllib is to have: it reports a broken one as ended."""
+    if type(file).__module__ != "http.client":
+        return None
+    length = getattr(file, "length", None)
+    return length if isinstance(length, int) else None
+
+
+def _position_of(file: BinaryIO) -> int | None:
+    """Return where a file stands, if it can be sought in. Its user's code: for a thread."""
+    with suppress(Exception):
+        seekable = getattr(file, "seekable", None)
+        if hasattr(file, "seek") and (seekable is None or seekable()):
+            at = file.tell()
+            return at if isinstance(at, int) else None
+    return None
+
+
+async def _async_position_of(reader: object) -> int | None:
+    """Return where an async reader stands, if it can be sought in."""
+    if not hasattr(reader, "seek"):
+        return None
+    # An UploadFile cannot tell, but the file in it can.
+    for holder in (reader, getattr(reader, "file", None)):
+        tell = getattr(holder, "tell", None)
+        if tell is not None:
+            with suppress(Exception):
+                at = await _awaited(tell())
+                return at if isinstance(at, int) else None
+    return None
+
+
+async def _awaited(value: Any) -> Any:  # noqa: ANN401 - a user's code returned it
+    return await value if inspect.isawaitable(value) else value
+
+
+async def _opened(path: os.PathLike[str]) -> io.FileIO:
+    """Open a file in a thread that a cancel leaves to itself: a FIFO may never have a writer."""
+    lock = threading.Lock()
+    abandoned = False
+    found: io.FileIO | None = None
+
+    def open_it() -> None:
+        nonlocal found
+        file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed by the source
+        with lock:
+            if not abandoned:
+                found = file
+                return
+        file.close()
+
+    try:
+        await anyio.to_thread.run_sync(
+            open_it, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
+        )
+        assert found is not None  # noqa: S101 - or it would have raised
+    except BaseException:
+        with lock:
+            abandoned = True
+        if found is not None:
+            found.close()
+        raise
+    return found

@@ -1,0 +1,495 @@
+"""What a handle does with objects once its user's arguments were checked: find the backend, and act."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple, TypeVar, cast
+
+from trove_async import _names
+from trove_async._concurrency import shielded
+from trove_async.driver import DriverReader, Presigning
+from trove_async.errors import (
+    BucketNotFoundError,
+    NotSupportedError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+    RangeError,
+)
+from trove_async.models import (
+    BucketInfo,
+    ByteRange,
+    DeleteOptions,
+    GetOptions,
+    ListOptions,
+    MiB,
+    ObjectInfo,
+    PresignOptions,
+    PutOptions,
+)
+from trove_async.router import Pinned, Router
+
+from . import validation
+from .backends import Backend, BackendInfo
+from .buckets import Buckets
+from .bulk_delete import Deletion
+from .copy import Changes, Copied, Place, copy
+from .listing import ObjectIterator, Query, VersionIterator
+from .move import remove_source
+from .page_stream import Ask, objects, versions
+from .ranges import get_ranges
+from .runtime import Core
+from .sources import Source
+from .upload import Progress, Put
+from .verified import Verified
+
+T = TypeVar("T")
+
+_REUSED = "null"
+"""The id of whatever is written while a bucket keeps no versions: S3 User Guide, "Adding objects to
+versioning-suspended buckets". It names no single version."""
+
+
+class Address(NamedTuple):
+    """An object's names as users know them.
+
+    Attributes:
+        bucket: Its bucket.
+        key: Its key.
+        backend: The name of its backend; None: the router decides.
+        version_id: One version of it; None: the latest.
+    """
+
+    bucket: str
+    key: str
+    backend: str | None = None
+    version_id: str | None = None
+
+
+class OpenBody(NamedTuple):
+    """A body that is open, and what its reader needs.
+
+    Attributes:
+        context: The driver's reader; leaving it closes the connection.
+        body: The bytes, verified while they are read.
+        info: The version that the bytes belong to.
+        check_usable: Raises ClosedError where the store cannot be used.
+        emit: Emits the event of a body that was read, given its backend and the bytes; None where
+            nothing listens.
+    """
+
+    context: AbstractAsyncContextManager[DriverReader]
+    body: Verified
+    info: ObjectInfo
+    check_usable: Callable[[], None]
+    emit: Callable[[str, int], None] | None
+
+
+class Objects:
+    """The objects that one handle sees.
+
+    Args:
+        core: What all handles of the store share.
+        routing: Which backend a key belongs to, for this handle.
+    """
+
+    def __init__(self, core: Core, routing: Router | Pinned) -> None:
+        self._core = core
+        self._routing = routing
+
+    @property
+    def backends(self) -> Sequence[Backend]:
+        """The backends that the handle reaches, the default or the pinned one first."""
+        if isinstance(self._routing, Pinned):
+            return [self._core.backends[self._routing.backend]]
+        return [self._core.backends[name] for name in self._core.names]
+
+    def address(
+        self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None
+    ) -> Address:
+        """Check the names of an object that may exist by themselves, and pack them."""
+        _names.check_address(bucket, key)
+        _names.check_header("version_id", version_id)
+        if backend is not None:
+            self._core.check_backend(backend)
+        return Address(bucket, key, backend, version_id)
+
+    @property
+    def described(self) -> Sequence[BackendInfo]:
+        """The same backends as users see them, whether the store is open or not."""
+        names = (self._routing.backend,) if isinstance(self._routing, Pinned) else self._core.names
+        return [self._core.backends.info(name) for name in names]
+
+    @property
+    def buckets(self) -> Buckets:
+        """The buckets on them."""
+        return Buckets(self.backends, self._core.create_missing)
+
+    async def put(
+        self,
+        bucket: str,
+        key: str,
+        source: Source,
+        options: PutOptions,
+        progress: Progress | None,
+        *,
+        guessed: bool = False,
+    ) -> ObjectInfo:
+        """Store a body; `guessed`: its type was not asked for, and may be left out."""
+
+        async def work() -> ObjectInfo:
+            backend = await self._resolve(bucket, key)
+            untyped = guessed and not backend.capabilities.headers
+            asked = replace(options, content_type=None) if untyped else options
+            validation.check_put(backend, key, asked)
+            put = self._put(Place(backend=backend, bucket=bucket, key=key), asked, progress)
+            return (await put.run(source)).located(backend=backend.name)
+
+        try:
+            return await self._core.run("put", bucket, key, work)
+        except BaseException:
+            try:
+                with shielded():  # one that was refused has not even been begun
+                    await source.aclose()
+            finally:
+                await source.undo()
+            raise
+
+    async def open(
+        self, bucket: str, key: str, options: GetOptions, make: Callable[[OpenBody], T]
+    ) -> T:
+        """Open a body; return what `make` makes of it, which closes it."""
+
+        async def work() -> T:
+            backend = await self._resolve(bucket, key)
+            validation.check_get(backend, options)
+            context = backend.driver.get(bucket, key, options)
+            told = self._core.told_body("get", bucket, key)
+            body = Verified(await context.__aenter__())
+            info = body.info.located(backend=backend.name)
+            return make(OpenBody(context, body, info, self._core.check_usable, told))
+
+        return await self._reading("get", bucket, key, work)
+
+    async def read(self, bucket: str, key: str, options: GetOptions, limit: int | None) -> bytes:
+        """Return a body, of at most `limit` bytes."""
+
+        async def work() -> bytes:
+            backend = await self._resolve(bucket, key)
+            validation.check_get(backend, options)
+            told = self._core.told_body("read", bucket, key)
+            async with backend.driver.get(bucket, key, options) as reader:
+                body = Verified(reader)
+                if limit is not None and body.remaining > limit:
+                    raise RangeError(
+                        f"there are {body.remaining} bytes, more than the limit of {limit}:"
+                        " stream them with get"
+                    )
+                data = await body.read(MiB)
+                if body.remaining:
+                    pieces = [data]
+                    while body.remaining:
+                        pieces.append(await body.read(MiB))
+                    data = b"".join(pieces)
+                if told is not None:
+                    told(backend.name, len(data))
+                return data
+
+        return await self._reading("read", bucket, key, work)
+
+    async def get_ranges(
+        self, bucket: str, key: str, ranges: Sequence[ByteRange]
+    ) -> Sequence[bytes]:
+        """Return many ranges of one version."""
+
+        async def work() -> Sequence[bytes]:
+            backend = await self._resolve(bucket, key)
+            if not backend.capabilities.ranges:
+                raise NotSupportedError(
+                    f"{backend.driver.name} cannot read a range", backend=backend.name
+                )
+            told = self._core.told_body("get_ranges", bucket, key)
+            found = await get_ranges(backend, bucket, key, ranges)
+            if told is not None:
+                told(backend.name, sum(map(len, found)))
+            return found
+
+        return await self._reading("get_ranges", bucket, key, work)
+
+    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
+        """Return what is known of an object."""
+
+        async def work() -> ObjectInfo:
+            backend = await self._resolve(bucket, key)
+            validation.check_version(backend, version_id)
+            info = await backend.driver.head(bucket, key, version_id)
+            return info.located(backend=backend.name)
+
+        return await self._reading("head", bucket, key, work)
+
+    async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
+        """Delete an object."""
+
+        async def work() -> None:
+            backend = await self._resolve(bucket, key)
+            validation.check_delete(backend, options)
+            try:
+                await backend.driver.delete(bucket, key, options)
+            except BucketNotFoundError as error:
+                if not await self.buckets.exists_anywhere(bucket):
+                    raise
+                # The bucket exists, and this backend has had no object of it yet.
+                if options.if_match is not None:
+                    raise PreconditionFailedError(
+                        "if_match: no object is there", backend=backend.name
+                    ) from error
+
+        await self._core.run("delete", bucket, key, work)
+
+    def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
+        """Prepare to delete many objects."""
+        self._core.check_usable()
+
+        async def resolve(key: str) -> Backend:
+            _names.check_addressed_key(bucket, key)
+            return await self._resolve(bucket, key)
+
+        return Deletion(
+            bucket,
+            keys,
+            resolve,
+            self.buckets.exists_anywhere,
+            lambda work: self._core.run("delete_many", bucket, None, work),
+        )
+
+    async def copy(
+        self,
+        source: Address,
+        target: Address,
+        changes: Changes,
+        progress: Progress | None,
+    ) -> ObjectInfo:
+        """Copy one version of an object."""
+
+        async def work() -> ObjectInfo:
+            start, end = await self._place(*source), await self._place(*target)
+            if start.version_id is not None and start.is_same(end):
+                start = await self._unless_latest(start)
+            copied = await self._copied(start, end, changes, progress)
+            return copied.stored.located(backend=end.backend.name)
+
+        return await self._core.run("copy", source.bucket, source.key, work)
+
+    async def move(
+        self,
+        source: Address,
+        target: Address,
+        changes: Changes,
+        progress: Progress | None,
+    ) -> ObjectInfo:
+        """Copy one version of an object, then delete that version."""
+
+        async def work() -> ObjectInfo:
+            start, end = await self._place(*source), await self._place(*target)
+            if start.version_id is not None and start.is_same(end):
+                start = await self._unless_latest(start)
+            copied = await self._copied(start, end, changes, progress)
+            if start.version_id == _REUSED:
+                start = replace(start, version_id=None)  # the copy may have got the same id
+            if start.version_id is not None or not start.is_same(end):
+                await remove_source(start, end, copied)
+            return copied.stored.located(backend=end.backend.name)
+
+        return await self._core.run("move", source.bucket, source.key, work)
+
+    def list(
+        self,
+        bucket: str,
+        options: ListOptions,
+        *,
+        cursor: str | None,
+        details: bool,
+        include_shadowed: bool,
+    ) -> ObjectIterator[Any]:
+        """Prepare a listing of objects."""
+        return ObjectIterator(
+            lambda: self.query(
+                bucket, options, cursor=cursor, details=details, include_shadowed=include_shadowed
+            ),
+            lambda work: self._core.run("list", bucket, None, work),
+            page_size=options.limit,
+            cursor=cursor,
+        )
+
+    def list_versions(self, bucket: str, options: ListOptions) -> VersionIterator:
+        """Prepare a listing of versions."""
+        return VersionIterator(
+            lambda: self.version_query(bucket, options),
+            lambda work: self._core.run("list_versions", bucket, None, work),
+            page_size=options.limit,
+        )
+
+    async def query(
+        self,
+        bucket: str,
+        options: ListOptions,
+        *,
+        cursor: str | None,
+        details: bool,
+        include_shadowed: bool,
+        ask: Ask = objects,
+    ) -> Query:
+        """Decide which backends a listing asks, and what it shows of them."""
+        names = await self._routing.reaches(bucket, options.prefix)
+        if include_shadowed and not isinstance(self._routing, Pinned):
+            names = self._core.names
+        return Query(
+            bucket=bucket,
+            options=options,
+            backends=[self._core.backends[name] for name in names],
+            sees=None if include_shadowed or len(names) == 1 else self._sees(bucket),
+            rules=self._routing.fingerprint,
+            details=details,
+            exists=lambda: self.buckets.exists_anywhere(bucket),
+            cursor=cursor,
+            ask=ask,
+        )
+
+    async def version_query(self, bucket: str, options: ListOptions) -> Query:
+        """Decide the same of a listing of versions, which every backend that is asked must keep."""
+        query = await self.query(
+            bucket, options, cursor=None, details=False, include_shadowed=False, ask=versions
+        )
+        for backend in query.backends:
+            others = () if isinstance(self._routing, Pinned) else self.backends
+            validation.check_versions(backend, others)
+        return query
+
+    async def presign(
+        self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
+    ) -> str:
+        """Return a signed URL."""
+
+        async def work() -> str:
+            backend = await self._resolve(bucket, key)
+            if not backend.capabilities.presign:
+                raise NotSupportedError(
+                    f"{backend.driver.name} has no presigned URLs", backend=backend.name
+                )
+            validation.check_version(backend, options.version_id)
+            driver = cast("Presigning", backend.driver)
+            return await driver.presign(method, bucket, key, expires, options)
+
+        return await self._core.run("presign", bucket, key, work)
+
+    # -- buckets ---------------------------------------------------------------------------------------
+
+    async def create_bucket(
+        self, name: str, *, exist_ok: bool, on: Iterable[str] | Literal["all"] | None
+    ) -> None:
+        """Make a bucket."""
+
+        async def work() -> None:
+            await self.buckets.create(name, exist_ok=exist_ok, on=on)
+
+        await self._core.run("create_bucket", name, None, work)
+
+    async def delete_bucket(self, name: str) -> None:
+        """Delete a bucket wherever it is."""
+        await self._core.run("delete_bucket", name, None, lambda: self.buckets.delete(name))
+
+    async def list_buckets(self) -> Sequence[BucketInfo]:
+        """Return the buckets."""
+
+        async def work() -> Sequence[BucketInfo]:
+            return await self.buckets.list()
+
+        return await self._core.run("list_buckets", None, None, work)
+
+    # -- between the handle and the engine -------------------------------------------------------------
+
+    async def _resolve(self, bucket: str, key: str) -> Backend:
+        name = self._routing.resolve(bucket, key)
+        if not isinstance(name, str):
+            name = await name
+        backend = self._core.backends[name]
+        if "." in key:
+            validation.check_addressable(backend, key)
+        return backend
+
+    async def _place(
+        self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None
+    ) -> Place:
+        if backend is None:
+            found = await self._resolve(bucket, key)
+        else:
+            found = self._core.backends[backend]
+            validation.check_addressable(found, key)
+        validation.check_version(found, version_id)
+        return Place(backend=found, bucket=bucket, key=key, version_id=version_id)
+
+    async def _unless_latest(self, source: Place) -> Place:
+        """Return the source without its version's id if the latest version has it.
+
+        A version that is copied onto its own key is restored, unless it is the latest already.
+        """
+        try:
+            current = await source.backend.driver.head(source.bucket, source.key)
+        except ObjectNotFoundError:
+            return source  # it was deleted, and only its older versions are there
+        return (
+            replace(source, version_id=None) if current.version_id == source.version_id else source
+        )
+
+    def _sees(self, bucket: str) -> Callable[[str, str], bool | Awaitable[bool]]:
+        resolve = self._routing.resolve
+
+        def sees(key: str, backend: str) -> bool | Awaitable[bool]:
+            name = resolve(bucket, key)
+            return name == backend if isinstance(name, str) else later(name, backend)
+
+        async def later(name: Awaitable[str], backend: str) -> bool:
+            return await name == backend
+
+        return sees
+
+    def _put(self, target: Place, options: PutOptions, progress: Progress | None) -> Put:
+        return Put(
+            target.backend,
+            target.bucket,
+            target.key,
+            options,
+            pool=self._core.pool,
+            events=self._core.events,
+            progress=progress,
+            missing=lambda error: self.buckets.make_missing(target.backend, target.bucket, error),
+        )
+
+    async def _copied(
+        self, source: Place, target: Place, changes: Changes, progress: Progress | None
+    ) -> Copied:
+        return await copy(
+            source,
+            target,
+            changes,
+            look=self._looked,
+            check=lambda options: validation.check_put(target.backend, target.key, options),
+            carry=validation.carried_over,
+            put=lambda options: self._put(target, options, progress),
+            missing=lambda error: self.buckets.make_missing(target.backend, target.bucket, error),
+            progress=progress,
+        )
+
+    async def _reading(
+        self, operation: str, bucket: str, key: str, work: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Run an operation that needs an object to exist."""
+        return await self._core.run(
+            operation, bucket, key, lambda: self.buckets.found(bucket, key, work)
+        )
+
+    async def _looked(self, place: Place) -> ObjectInfo:
+        bucket, key = place.bucket, place.key
+        driver, version_id = place.backend.driver, place.version_id
+        return await self.buckets.found(bucket, key, lambda: driver.head(bucket, key, version_id))

@@ -1,0 +1,172 @@
+"""One backend's pages, as a listing takes them: named, and the next one on its way."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Coroutine, Sequence
+from dataclasses import replace
+from itertools import islice
+from operator import attrgetter, gt, lt
+from typing import Any, Protocol, cast
+
+from trove_async._concurrency import OwnedTask
+from trove_async.driver import AsyncDriver, Versioned
+from trove_async.errors import BackendError, BucketNotFoundError
+from trove_async.models import Listed, ListOptions, Page, Prefix, VersionInfo, VersionPage
+from trove_async.paging import TokenCycle
+
+from .backends import Backend
+
+key_of = attrgetter("key")
+"""What entries are ordered by: the order of code points is the bytewise order of UTF-8."""
+
+
+class Ask(Protocol):
+    """Asks a driver for a page: of objects, or of their versions."""
+
+    def __call__(
+        self, driver: AsyncDriver, bucket: str, options: ListOptions, /
+    ) -> Coroutine[Any, Any, Page | VersionPage]:
+        """Return the call."""
+        ...
+
+
+def objects(
+    driver: AsyncDriver, bucket: str, options: ListOptions
+) -> Coroutine[Any, Any, Page | VersionPage]:
+    """Ask for a page of objects."""
+    return driver.list_page(bucket, options)
+
+
+def versions(
+    driver: AsyncDriver, bucket: str, options: ListOptions
+) -> Coroutine[Any, Any, Page | VersionPage]:
+    """Ask for a page of versions."""
+    return cast("Versioned", driver).version_page(bucket, options)
+
+
+class Stream:
+    """One backend's pages; the next one is fetched ahead once the first was consumed.
+
+    Args:
+        backend: Whose.
+        bucket: What is listed.
+        options: Of the first page.
+        page_size: Of the others.
+        ask: For pages of what.
+
+    Attributes:
+        ordered: Whether they come in order.
+        entries: What arrived and was not taken.
+        token: Where the page of `entries` begins.
+        limit: How long that page was to be.
+        exists: Whether the backend has the bucket.
+        missing: What it said if it has not.
+    """
+
+    def __init__(
+        self, backend: Backend, bucket: str, options: ListOptions, page_size: int, ask: Ask
+    ) -> None:
+        self._ask = ask
+        self._backend = backend
+        self._bucket = bucket
+        self._options: ListOptions | None = options
+        self.ordered = backend.capabilities.ordered
+        self._page_size = page_size
+        self._ahead: OwnedTask[Page | VersionPage] | None = None
+        self.entries: Sequence[Listed] = ()
+        self.token: str | None = None
+        self.limit = options.limit
+        self.exists = False
+        self._cycle = TokenCycle(options.token)
+        self._last: str | None = None  # the key that the pages have come to, in order
+        self.missing: BucketNotFoundError | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing comes after `entries`."""
+        return self._options is None
+
+    async def advance(self) -> None:
+        """Fetch pages until there are entries, or the end."""
+        while not self.entries and self._options is not None:
+            await self._fetch(self._options)
+
+    async def _fetch(self, options: ListOptions) -> None:
+        try:
+            page = await self._page(options)
+        except BucketNotFoundError as error:
+            if self.exists:
+                raise  # it was deleted meanwhile: that is no end of a listing
+            self._options, self.missing = None, error
+            return
+        entries = self._in_order(page.entries) if self.ordered else page.entries
+        self._cycle.check(page.token, empty=not page.entries)
+        if entries:
+            self._last = entries[-1].key
+        first, self.exists = not self.exists, True
+        self.token, self.limit = options.token, options.limit
+        name = self._backend.name
+        # A driver that knows its backend's name (`DriverContext.backend`) saves us a copy of each.
+        self.entries = [
+            entry if entry.backend == name else _named(entry, name) for entry in entries
+        ]
+        if page.token is None:
+            self._options = None
+            return
+        self._options = replace(options, token=page.token, limit=self._page_size)
+        if not first:
+            self._ahead = self._backend.tasks.start(
+                self._ask(self._backend.driver, self._bucket, self._options)
+            )
+
+    async def _page(self, options: ListOptions) -> Page | VersionPage:
+        ahead = self._ahead
+        if ahead is None:
+            return await self._ask(self._backend.driver, self._bucket, options)
+        try:
+            return await ahead.result()
+        finally:
+            if ahead.done:  # else we were cancelled, and the next call waits for it
+                self._ahead = None
+
+    def _in_order(self, entries: Sequence[Listed]) -> Sequence[Listed]:
+        """Return the entries, each key once: merging relies on their order.
+
+        Raises:
+            BackendError: They are not in the order that the backend claims.
+        """
+        keys = [entry.key for entry in entries]
+        if self._last is not None:
+            keys.insert(0, self._last)
+        if all(map(lt, keys, islice(keys, 1, None))):
+            return entries
+        if any(map(gt, keys, islice(keys, 1, None))):
+            raise BackendError(
+                "the listing is not in bytewise order of keys, as the driver claims it to be, so that"
+                " it can be neither merged nor resumed"
+            )
+        if isinstance(entries[0], VersionInfo):
+            return entries  # of which a key has many
+        repeated = keys[: len(keys) - len(entries)]
+        fresh: list[Listed] = []
+        for entry in entries:
+            if repeated[-1:] != [entry.key]:
+                fresh.append(entry)
+                repeated = [entry.key]
+        return fresh
+
+    def taken(self, frontier: str | None = None) -> Sequence[Listed]:
+        """Take the entries up to and with the key `frontier`; None: all."""
+        if frontier is None:
+            taken, self.entries = self.entries, ()
+            return taken
+        at = bisect_right(self.entries, frontier, key=key_of)
+        taken, self.entries = self.entries[:at], self.entries[at:]
+        return taken
+
+
+def _named(entry: Listed, backend: str) -> Listed:
+    if isinstance(entry, Prefix):
+        return Prefix(bucket=entry.bucket, prefix=entry.prefix, backend=backend)
+    return entry.located(backend=backend)

@@ -1,0 +1,254 @@
+"""Parts that are too large to be held: read from their file while they are sent, through a window.
+
+Each is read at least twice. The first pass sums it: its checksum goes out ahead of it, as that of a
+part that is held does, so that any service takes it and refuses what arrives spoilt. Every later
+pass (what signs a body over plain HTTP makes one, every retry makes one) must find the same sum
+before it gives the last bytes, or the part breaks off there: what two passes saw never mixes. (A
+checksum behind the body would save the pass, and not the comparison; and not every service that
+speaks S3 knows trailers. What was just read is most often still in the page cache.)
+
+A window is leased before a write permit is waited for, and by nobody who fills another, as the
+memory of a part that is held is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from hashlib import new as new_hash
+from types import TracebackType
+from typing import Self, cast
+
+from trove_async._concurrency import settled
+from trove_async.driver import StreamedUpload, Upload
+from trove_async.errors import ClosedError
+from trove_async.models import Part
+from trove_async.pool import SLOT, BufferPool, Lease, SpillFile
+
+from .backends import Backend
+from .body_file import BodyFile, changed
+from .intake import CRC32C, Crc32c
+from .parts import Moved, Told, half_of, room_for
+
+_WINDOW = 2 * SLOT
+"""Bytes of a window: one half is read ahead while the other is sent."""
+
+
+class StreamedParts:
+    """Parts of a file, none of them held.
+
+    Args:
+        file: The body, of one byte or more.
+        size: Bytes of a part.
+        pool: What the windows are leased from.
+        backend: Where they go.
+        told: Whom to tell.
+    """
+
+    def __init__(
+        self, file: BodyFile, size: int, pool: BufferPool, backend: Backend, told: Told
+    ) -> None:
+        self._file = file
+        self._size = size
+        self._pool = pool
+        self._backend = backend
+        self._told = told
+        self._window = min(_WINDOW, half_of(pool) // SLOT * SLOT)
+        self._at = 0
+        self._crc = Crc32c()
+
+    @property
+    def checksums(self) -> Mapping[str, str]:
+        return {CRC32C: self._crc.digest()}
+
+    async def next(self) -> StreamedPart | None:
+        size = min(self._size, self._file.size - self._at)
+        if not size:
+            return None
+        part = Part(
+            number=self._at // self._size + 1,
+            offset=self._at,
+            size=size,
+            last=self._at + size == self._file.size,
+        )
+        room = await room_for(self._window, self._pool, self._told)
+        ready = StreamedPart(part, self._file, room, self._backend)
+        try:
+            await ready.open(self._crc)
+        except BaseException:
+            await ready.aclose()
+            raise
+        self._at += size
+        return ready
+
+
+class StreamedPart:
+    """One part and the window that it is read through: a `PartSource`, and what sends itself.
+
+    Args:
+        part: Which.
+        file: Where it lies.
+        room: The window.
+        backend: Where it goes.
+    """
+
+    def __init__(
+        self, part: Part, file: BodyFile, room: Lease | SpillFile, backend: Backend
+    ) -> None:
+        self.part = part
+        self.size = part.size
+        self._file = file
+        self._room: Lease | SpillFile | None = room
+        self._backend = backend
+        self._halves: list[memoryview] = []
+        self._sum: str | None = None
+        self._digests: dict[str, str] = {}
+        self._sent = 0
+        self._moved: Moved = lambda size: None  # noqa: ARG005 - nobody listens yet
+        self._passes = 0
+        self._reading: asyncio.Future[memoryview] | None = None
+
+    async def open(self, whole: Crc32c) -> None:
+        """Read it for the first time, going on with the sum of the whole body."""
+        if isinstance(self._room, SpillFile):
+            memory = [await self._room.window()]
+        else:
+            memory = list(self._room.views) if self._room is not None else []
+        half = sum(map(len, memory)) // 2
+        self._halves = [view[at : at + half] for view in memory for at in range(0, len(view), half)]
+        await self._read_all(whole.update)
+
+    async def send(self, upload: Upload, moved: Moved) -> None:
+        """Send it. See `Ready.send`."""
+        self._moved = moved
+        stream = cast("StreamedUpload", upload).send_stream
+        if isinstance(self._room, SpillFile):
+            async with self._backend.spill_lanes:
+                await stream(self.part, self)
+        else:
+            await stream(self.part, self)
+        self._count(self.size)
+
+    # -- what its driver sees --------------------------------------------------------------------------
+
+    @property
+    def checksums(self) -> Mapping[str, str]:
+        """Its checksum. See `PartSource.checksums`."""
+        return {} if self._sum is None else {CRC32C: self._sum}
+
+    async def digest(self, algorithm: str) -> str:
+        """Return its hash. See `PartSource.digest`."""
+        if algorithm not in self._digests:
+            running = new_hash(algorithm, usedforsecurity=False)
+            await self._read_all(running.update)
+            self._digests[algorithm] = running.hexdigest()
+        return self._digests[algorithm]
+
+    @asynccontextmanager
+    async def pieces(self) -> AsyncIterator[AsyncIterator[memoryview]]:
+        """Open it to be sent. See `PartSource.pieces`."""
+        async with aclosing(self._counted()) as pieces:
+            yield pieces
+
+    # -- passes ----------------------------------------------------------------------------------------
+
+    async def _counted(self) -> AsyncGenerator[memoryview]:
+        sent = 0
+        async with aclosing(self._pass()) as pieces:
+            async for piece in pieces:
+                self._count(sent)  # all before it: this one was asked for
+                yield piece
+                sent += len(piece)
+            self._count(sent)
+
+    def _count(self, sent: int) -> None:
+        if sent > self._sent:  # else it was sent before, and counted
+            moved, self._sent = sent - self._sent, sent
+            self._moved(moved)
+
+    async def _read_all(self, update: Callable[[memoryview], object]) -> None:
+        async with aclosing(self._pass(update)) as pieces:
+            async for _ in pieces:
+                pass
+
+    async def _pass(
+        self, update: Callable[[memoryview], object] | None = None
+    ) -> AsyncGenerator[memoryview]:
+        """Read it once, a piece ahead of whoever takes them; `update` gets each in the thread."""
+        crc = Crc32c()
+        loop = asyncio.get_running_loop()
+
+        def read(at: int, view: memoryview) -> memoryview:
+            self._file.read(self.part.offset + at, view)
+            crc.update(view)
+            if update is not None:
+                update(view)
+            return view
+
+        def begin(at: int) -> asyncio.Future[memoryview]:
+            half = self._halves[at // len(self._halves[0]) % 2]
+            self._reading = loop.run_in_executor(None, read, at, half[: self.size - at])
+            return self._reading
+
+        mine = await self._next_pass()
+        self._check_current(mine)
+        at, ahead = 0, begin(0)
+        try:
+            while at < self.size:
+                view = await settled(ahead)
+                self._check_current(mine)
+                at += len(view)
+                if at < self.size:
+                    ahead = begin(at)
+                else:
+                    self._compare(crc.digest())
+                yield view
+                self._check_current(mine)
+        finally:
+            with suppress(Exception):  # what it raised was told, or is of no use any more
+                await settled(ahead)
+
+    def _check_current(self, mine: int) -> None:
+        if self._passes != mine:
+            raise ClosedError("this part is no longer sent, or is sent anew")
+
+    async def _next_pass(self) -> int:
+        """End the pass before: a transport that gave its request up may not have left it yet."""
+        self._passes += 1
+        mine = self._passes
+        if self._reading is not None:
+            with suppress(Exception):
+                await settled(self._reading)
+        return mine
+
+    def _compare(self, found: str) -> None:
+        if self._sum is None:
+            self._sum = found
+        elif found != self._sum:
+            raise changed()
+
+    # -- its window ------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Give the window back, once nothing is read into it any more. Idempotent."""
+        room, self._room = self._room, None
+        try:
+            await self._next_pass()
+        finally:
+            self._halves = []
+            if isinstance(room, SpillFile):
+                await room.aclose()
+            elif room is not None:
+                room.release()
