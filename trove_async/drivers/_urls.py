@@ -1,0 +1,350 @@
+"""Makes the drivers that URLs stand for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from trove_async._secrets import drop_variables
+from trove_async.driver import AsyncDriver
+from trove_async.errors import ConfigError, TroveError
+
+MODULES = {
+    "GCSDriver": "trove_async.drivers.gcs",
+    "LocalDriver": "trove_async.drivers.local",
+    "MemoryDriver": "trove_async.drivers.memory",
+    "S3Driver": "trove_async.drivers.s3",
+}
+"""Where each driver is: imported when it is first used."""
+
+ENTRY_POINTS = "trove_async.drivers"
+"""The group in which other packages register their schemes."""
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")  # RFC 3986, 3.1
+_DIGITS = 9
+"""Digits of a number in a URL."""
+# `urlsplit` drops tabs and line breaks in silence: a path would then not be the one written.
+_UNWRITTEN = re.compile(r"[\x00-\x20\x7f]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """What a URL names: a driver, and, if the URL names a bucket, where in it objects are kept.
+
+    Attributes:
+        driver: The driver, not yet open.
+        into: The one physical bucket that holds every logical one; None: buckets are themselves.
+        prefix: What comes before their names there.
+    """
+
+    driver: AsyncDriver
+    into: str | None = None
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitURL:
+    """A URL in parts. Only the scheme is ever shown: the rest may hold credentials.
+
+    Attributes:
+        scheme: What kind of backend, in lower case.
+        host: What stands between ``//`` and the next ``/``, decoded.
+        netloc: The same, as it is written.
+        path: What follows, with the slash it begins with, decoded.
+        options: The query, decoded.
+    """
+
+    scheme: str
+    host: str = field(repr=False)
+    netloc: str = field(repr=False)
+    path: str = field(repr=False)
+    options: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def of(cls, url: str) -> SplitURL:
+        """Take a URL apart.
+
+        Raises:
+            ConfigError: It is none, or none that can be read in one way only.
+        """
+        name = _scheme(url)
+        if _UNWRITTEN.search(url):
+            raise _bad(name, "blanks and control characters are written %20 and so on")
+        try:
+            parts = urlsplit(url)
+            host, path = (unquote(part, errors="strict") for part in (parts.netloc, parts.path))
+            pairs = [_option(written) for written in parts.query.split("&") if parts.query]
+        except ValueError:
+            # Not chained: what the parser says quotes the URL.
+            raise _bad(name, "it is malformed (a query is name=value&…, all in UTF-8)") from None
+        if parts.fragment:
+            raise _bad(name, "'#' is written %23")
+        if "\0" in host + path:
+            raise _bad(name, "a NUL can be part of no name")
+        if len(dict(pairs)) < len(pairs):
+            raise _bad(name, "an option is given twice")
+        return cls(scheme=name, host=host, netloc=parts.netloc, path=path, options=dict(pairs))
+
+    def check_options(self, known: Collection[str] = ()) -> None:
+        """Raise ConfigError for an option that is not among the known ones."""
+        unknown = sorted(self.options.keys() - set(known))
+        if unknown:
+            there = f"there are {', '.join(sorted(known))}" if known else "there are none"
+            raise _bad(self.scheme, f"unknown option {unknown[0]!r}: {there}")
+
+    def switch(self, name: str, *, default: bool) -> bool:
+        """Return an option that is ``true`` or ``false``."""
+        value = self.options.get(name, str(default)).lower()
+        if value not in {"true", "false"}:
+            raise _bad(self.scheme, f"option {name} is true or false")
+        return value == "true"
+
+    def count(self, name: str) -> int:
+        """Return an option that is a number above 0."""
+        value = self.options[name]
+        if not (value.isascii() and value.isdigit() and 0 < len(value) <= _DIGITS and int(value)):
+            raise _bad(self.scheme, f"option {name} is a number above 0")
+        return int(value)
+
+    def settings(
+        self,
+        texts: Mapping[str, str],
+        *,
+        switches: Collection[str] = (),
+        counts: Collection[str] = (),
+    ) -> dict[str, Any]:
+        """Return what the options give of a driver's arguments.
+
+        Args:
+            texts: The names of options that are text, and of the arguments that they are for.
+            switches: The names, the same for both, of those that are ``true`` or ``false``.
+            counts: Likewise of numbers above 0.
+        """
+        given: dict[str, Any] = {
+            argument: self.options[name] for name, argument in texts.items() if name in self.options
+        }
+        for name in self.options:
+            if name in switches:
+                given[name] = self.switch(name, default=False)
+            elif name in counts:
+                given[name] = self.count(name)
+        return given
+
+
+def address_from_url(url: str) -> Address:
+    """Make the driver that a URL stands for, without any I/O.
+
+    `trove_async.layers.driver_from_url` makes one driver of the answer.
+
+    Args:
+        url: As in the table above, or of a scheme that an installed package adds.
+
+    Raises:
+        ConfigError: The URL is malformed, its scheme or an option of it unknown, or the package
+            behind it cannot be used. The message shows no part of the URL that may be secret.
+    """
+    try:
+        return _address(url)
+    except TroveError as error:
+        del url
+        drop_variables(error)  # which hold the URL and its parts
+        raise
+
+
+def _address(url: str) -> Address:
+    scheme = _scheme(url)
+    factory = _SCHEMES.get(scheme)
+    if factory is None:
+        return Address(driver=_plugged_in(url, scheme))
+    return factory(SplitURL.of(url))
+
+
+def _scheme(url: str) -> str:
+    if not isinstance(url, str):
+        raise TypeError(f"a backend's URL is a str, not {type(url).__name__}")
+    found = _SCHEME.match(url)
+    if found is None:
+        raise ConfigError(
+            "a backend's URL begins with its scheme, such as file:///data or mem://; for a"
+            " directory, LocalDriver takes a path as well"
+        )
+    return found[1].lower()
+
+
+def _option(written: str) -> tuple[str, str]:
+    # Not `parse_qsl`, for which "+" is a blank: credentials are full of it.
+    name, equals, value = written.partition("=")
+    if not equals:
+        raise ValueError
+    return unquote(name, errors="strict"), unquote(value, errors="strict")
+
+
+_LOCAL_MODES = frozenset({"file_mode", "dir_mode"})
+_LOCAL_COUNTS = frozenset({"threads", "max_reads", "max_writes"})
+
+
+def _local(url: SplitURL) -> Address:
+    url.check_options({"fsync", "mkdir", *_LOCAL_MODES, *_LOCAL_COUNTS})
+    host = "" if url.scheme == "file" and url.host == "localhost" else url.host  # RFC 8089, 2
+    if host and url.scheme == "file":
+        raise _bad("file", "it has three slashes and an absolute path; local://./rel is relative")
+    root = host + url.path
+    if not root:
+        raise _bad(url.scheme, "it names no directory")
+    fsync = url.switch("fsync", default=True)
+    mkdir = url.switch("mkdir", default=True)
+    numbers = {name: _mode(url, name) for name in _LOCAL_MODES if name in url.options}
+    numbers |= url.settings({}, counts=_LOCAL_COUNTS)
+    driver = _driver_class("LocalDriver")
+    return Address(driver=driver(root, fsync=fsync, mkdir=mkdir, **numbers))
+
+
+_MEMORY_COUNTS = frozenset({"parallel_parts", "max_connections"})
+
+
+def _memory(url: SplitURL) -> Address:
+    url.check_options(_MEMORY_COUNTS)
+    if url.host or url.path not in {"", "/"}:
+        raise _bad(url.scheme, "nothing follows it: each one is an empty backend of its own")
+    driver = _driver_class("MemoryDriver")
+    return Address(driver=driver(**url.settings({}, counts=_MEMORY_COUNTS)))
+
+
+# What AWS calls its regions: us-east-1, ap-southeast-4, us-gov-west-1, cn-north-1, us-iso-east-1.
+_REGION = re.compile(r"[a-z]{2}(?:-[a-z]+){1,2}-[0-9]{1,2}").fullmatch
+
+_S3_OPTIONS = {
+    "endpoint": "endpoint_url",
+    "profile": "profile",
+    "role_arn": "role_arn",
+    "dialect": "dialect",
+    "expected_bucket_owner": "expected_bucket_owner",
+    "proxy": "proxy",
+    "session_token": "session_token",
+    "addressing_style": "addressing_style",
+    "data_plane": "data_plane",
+    "storage_class": "storage_class",
+    "server_side_encryption": "server_side_encryption",
+    "kms_key_id": "kms_key_id",
+}
+_S3_SWITCHES = frozenset(
+    {"payload_signing", "checksums", "bucket_key_enabled", "requester_pays", "trust_env"}
+)
+_S3_COUNTS = frozenset({"max_connections", "parallel_parts"})
+
+
+def _s3(url: SplitURL) -> Address:
+    url.check_options({*_S3_OPTIONS, *_S3_SWITCHES, *_S3_COUNTS, "region", "path_style"})
+    who, at, where = url.netloc.rpartition("@")
+    key_id, colon, secret = who.partition(":")
+    if at and not (key_id and colon and secret):
+        raise _bad("s3", "before '@' stand an access key's id and its secret, with a colon between")
+    settings = url.settings(_S3_OPTIONS, switches=_S3_SWITCHES, counts=_S3_COUNTS)
+    if at:
+        settings["access_key_id"] = _decoded(key_id)
+        settings["secret_access_key"] = _decoded(secret)
+    if not at and ":" in where:  # nothing of it may become a bucket's or a key's name
+        raise _bad(
+            "s3", "a slash or '?' in the secret is written %2F or %3F, and no bucket has a ':'"
+        )
+    bucket, _, prefix = f"{_decoded(where)}{url.path}".partition("/")
+    region = url.options.get("region")
+    if _REGION(bucket):
+        if region is not None:
+            raise _bad("s3", "it names its region twice")
+        region, (bucket, _, prefix) = bucket, prefix.partition("/")
+    if not bucket and (prefix or region is None):
+        raise _bad("s3", "it names neither a bucket nor a region")
+    if "path_style" in url.options and "addressing_style" in url.options:
+        raise _bad("s3", "give addressing_style or path_style, not both")
+    if url.switch("path_style", default=False):
+        settings["addressing_style"] = "path"
+    driver = _driver_class("S3Driver")(region=region, **settings)
+    return Address(driver=driver, into=bucket or None, prefix=prefix)
+
+
+_GCS_OPTIONS = {
+    "credentials": "credentials",
+    "project": "project",
+    "endpoint": "endpoint_url",
+    "location": "location",
+    "token_origins": "token_origins",
+    "proxy": "proxy",
+    "bucket_storage_class": "bucket_storage_class",
+    "storage_class": "storage_class",
+    "kms_key_name": "kms_key_name",
+}
+_GCS_SWITCHES = frozenset({"anonymous", "trust_env"})
+_GCS_COUNTS = frozenset({"max_connections"})
+
+
+def _gcs(url: SplitURL) -> Address:
+    url.check_options({*_GCS_OPTIONS, *_GCS_SWITCHES, *_GCS_COUNTS})
+    if not url.host and url.path not in {"", "/"}:
+        raise _bad(url.scheme, "it names no bucket, but something in it")
+    settings = url.settings(_GCS_OPTIONS, switches=_GCS_SWITCHES, counts=_GCS_COUNTS)
+    driver = _driver_class("GCSDriver")(**settings)
+    return Address(driver=driver, into=url.host or None, prefix=url.path[1:])
+
+
+def _driver_class(name: str) -> Any:  # noqa: ANN401 - each has arguments of its own
+    """Return a driver's class; its module is imported now, and not before."""
+    return getattr(import_module(MODULES[name]), name)
+
+
+def _decoded(written: str) -> str:
+    return unquote(written, errors="strict")
+
+
+def _mode(url: SplitURL, name: str) -> int:
+    value = url.options[name]
+    if not re.fullmatch(r"(?:0o?)?[0-7]{3,4}", value):
+        raise _bad(url.scheme, f"option {name} must be permissions in octal, such as 0640")
+    return int(value.removeprefix("0o"), 8)
+
+
+_SCHEMES: dict[str, Callable[[SplitURL], Address]] = {
+    "file": _local,
+    "gcs": _gcs,
+    "gs": _gcs,
+    "local": _local,
+    "mem": _memory,
+    "memory": _memory,
+    "s3": _s3,
+}
+
+
+def _plugged_in(url: str, scheme: str) -> AsyncDriver:
+    registered = entry_points(group=ENTRY_POINTS)
+    # One package may be found twice, along two entries of sys.path.
+    found = {point.value: point for point in registered if point.name.lower() == scheme}
+    if not found:
+        known = sorted({*_SCHEMES, *(point.name.lower() for point in registered)})
+        raise ConfigError(f"unknown scheme {scheme!r}: there are {', '.join(known)}")
+    if len(found) > 1:
+        raise _bad(scheme, f"several packages claim it: {', '.join(sorted(found))}")
+    [point] = found.values()
+    loaded = _loaded(point, scheme)
+    factory = getattr(loaded, "from_url", loaded)
+    if not callable(factory):
+        raise _bad(scheme, f"{point.value} is neither callable nor has it a from_url")
+    driver = factory(url)
+    if not isinstance(driver, AsyncDriver):
+        raise _bad(scheme, f"{point.value} made a {type(driver).__name__}, which is no driver")
+    return driver
+
+
+def _loaded(point: EntryPoint, scheme: str) -> object:
+    try:
+        return point.load()
+    except (ImportError, AttributeError) as error:
+        raise _bad(scheme, f"{point.value} cannot be imported: {error}") from error
+
+
+def _bad(scheme: str, why: str) -> ConfigError:
+    return ConfigError(f"bad {scheme}:// URL: {why}")
