@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
 
     from trove_async.driver import DriverContext
-    from trove_async.models import DeleteOptions, GetOptions, ListOptions, Page, PutOptions
+    from trove_async.options import DeleteOptions, GetOptions, ListOptions, Page, PutOptions
 
     Objects = dict[str, tuple[ObjectInfo, bytes]]
 

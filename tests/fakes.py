@@ -21,14 +21,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from trove_async.driver import AsyncDriver, DriverReader, PartSource, ReadsInto, Upload
-    from trove_async.models import (
-        BucketInfo,
+    from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
+    from trove_async.options import (
         CopyOptions,
         DeleteOptions,
-        DeleteResult,
         GetOptions,
         ListOptions,
-        ObjectInfo,
         Page,
         Part,
         PutOptions,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trove_async import ObjectInfo, Prefix, RetryPolicy, Trove
 from trove_async.drivers.memory import MemoryDriver
-from trove_async.models import Page, PutOptions
+from trove_async.options import Page, PutOptions
 from trove_async.paging import common_prefix
 
 if TYPE_CHECKING:
@@ -17,14 +17,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from trove_async.driver import AsyncDriver, DriverContext, DriverReader, Upload
-    from trove_async.models import (
-        BucketInfo,
-        CopyOptions,
-        DeleteOptions,
-        DeleteResult,
-        GetOptions,
-        ListOptions,
-    )
+    from trove_async.models import BucketInfo, DeleteResult
+    from trove_async.options import CopyOptions, DeleteOptions, GetOptions, ListOptions
 
 ONCE = RetryPolicy(attempts=1)
 

@@ -19,7 +19,7 @@ from trove_async import (
     RangeError,
     Timeout,
 )
-from trove_async.models import PutOptions
+from trove_async.options import PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

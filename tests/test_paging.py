@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trove_async import BackendError
-from trove_async.models import ListOptions, ObjectInfo, Page, Prefix
+from trove_async.models import ObjectInfo, Prefix
+from trove_async.options import ListOptions, Page
 from trove_async.paging import TokenCycle, after_prefix, inside, paginate
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from trove_async import BucketNotEmptyError, ObjectNotFoundError, VersionInfo
 from trove_async.drivers.memory import MemoryDriver, _Object, _Reader
-from trove_async.models import DeleteResult, VersionPage
+from trove_async.models import DeleteResult
+from trove_async.options import VersionPage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from trove_async import ObjectInfo
     from trove_async.driver import DriverReader
-    from trove_async.models import CopyOptions, DeleteOptions, GetOptions, ListOptions, PutOptions
+    from trove_async.options import CopyOptions, DeleteOptions, GetOptions, ListOptions, PutOptions
 
     Kept = tuple[VersionInfo, _Object | None]
 

@@ -38,21 +38,16 @@ from typing import Protocol, runtime_checkable
 
 from .errors import ConfigError, NotSupportedError, TroveError
 from .events import Events
-from .models import (
-    BucketInfo,
+from .models import BucketInfo, DeleteResult, MiB, ObjectInfo, TiB, Timeout
+from .options import (
     CopyOptions,
     DeleteOptions,
-    DeleteResult,
     GetOptions,
     ListOptions,
-    MiB,
-    ObjectInfo,
     Page,
     Part,
     PresignOptions,
     PutOptions,
-    TiB,
-    Timeout,
     VersionPage,
 )
 from .pool import BufferPool

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from .errors import BackendError
-from .models import ListOptions, ObjectInfo, Page, Prefix, VersionInfo, VersionPage
+from .models import ObjectInfo, Prefix, VersionInfo
+from .options import ListOptions, Page, VersionPage
 
 T = TypeVar("T")
 P = TypeVar("P", Page, VersionPage)

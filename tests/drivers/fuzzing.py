@@ -17,7 +17,8 @@ from trove_async import BufferPool, RetryPolicy, Timeout, Trove
 from trove_async._http import SocketTransport
 from trove_async._http.connection import Connection
 from trove_async.drivers import GCSDriver, S3Driver
-from trove_async.models import MiB, Part, PutOptions
+from trove_async.models import MiB
+from trove_async.options import Part, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

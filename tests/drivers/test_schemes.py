@@ -20,6 +20,7 @@ from trove_async.drivers import (
     SplitURL,
     address_from_url,
 )
+from trove_async.drivers import _urls as urls
 from trove_async.errors import ConfigError
 from trove_async.layers import Mapped, driver_from_url
 
@@ -280,7 +281,7 @@ def test_entry_point_that_makes_no_driver_is_named(
 def test_url_that_names_a_bucket_is_mapped_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
     inner = MemoryDriver()
     monkeypatch.setitem(
-        vars(drivers)["_SCHEMES"],
+        vars(urls)["_SCHEMES"],
         "cloud",
         lambda url: Address(driver=inner, into=url.host, prefix=url.path[1:]),
     )

@@ -13,7 +13,7 @@ from trove_async import (
     UnavailableError,
 )
 from trove_async.layers import Mapped
-from trove_async.models import DeleteOptions
+from trove_async.options import DeleteOptions
 
 ROUTES = [("*.cold", "cold")]
 

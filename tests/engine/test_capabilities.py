@@ -17,7 +17,8 @@ from trove_async import (
     Trove,
 )
 from trove_async.drivers.memory import MemoryDriver
-from trove_async.models import KiB, MiB, PutOptions
+from trove_async.models import KiB, MiB
+from trove_async.options import PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -25,12 +25,13 @@ from trove_async import (
 )
 from trove_async.drivers.memory import MemoryDriver
 from trove_async.layers import Mapped
-from trove_async.models import DeleteOptions, MiB, PutOptions
+from trove_async.models import MiB
+from trove_async.options import DeleteOptions, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from trove_async.models import CopyOptions
+    from trove_async.options import CopyOptions
 
 BODY = hashlib.shake_128(b"body").digest(3 * MiB + 17)
 FACTS: dict[str, Any] = {

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.store_fakes import Fake, Unordered, fill, store_of
 from trove_async import CursorError, Prefix, Route
-from trove_async.models import DeleteOptions
+from trove_async.options import DeleteOptions
 from trove_async.router import Router
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from trove_async import (
     route_function,
 )
 from trove_async.layers import Mapped
-from trove_async.models import DeleteOptions, ListOptions, Page
+from trove_async.options import DeleteOptions, ListOptions, Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -14,13 +14,13 @@ from tests.store_fakes import Fake, fill, store_of
 from tests.versioned_memory import VersionedMemory
 from trove_async import IntegrityError, ObjectChangedError, ObjectInfo, UnavailableError
 from trove_async.drivers.memory import MemoryDriver
-from trove_async.models import DeleteOptions, PutOptions
+from trove_async.options import DeleteOptions, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from trove_async.driver import DriverReader
-    from trove_async.models import CopyOptions, GetOptions
+    from trove_async.options import CopyOptions, GetOptions
 
 Etags: TypeAlias = Literal["of the write", "of the content", "none"]
 

@@ -17,7 +17,8 @@ from trove_async import (
 from trove_async._engine.parts import part_size
 from trove_async.driver import Capabilities
 from trove_async.drivers import GCSDriver, LocalDriver, S3Driver
-from trove_async.models import KiB, MiB, Part, TiB
+from trove_async.models import KiB, MiB, TiB
+from trove_async.options import Part
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

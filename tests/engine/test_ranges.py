@@ -18,7 +18,8 @@ from trove_async import (
 )
 from trove_async._engine.ranges import coalesced
 from trove_async.drivers.memory import MemoryDriver
-from trove_async.models import DeleteOptions, KiB, MiB, PutOptions
+from trove_async.models import KiB, MiB
+from trove_async.options import DeleteOptions, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -26,7 +26,8 @@ from trove_async._engine.backends import Backend
 from trove_async._engine.body_file import BodyFile
 from trove_async._engine.streamed_parts import StreamedParts
 from trove_async.layers import Mapped
-from trove_async.models import KiB, MiB, Part
+from trove_async.models import KiB, MiB
+from trove_async.options import Part
 from trove_async.testing import Faulty
 
 if TYPE_CHECKING:

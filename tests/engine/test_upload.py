@@ -23,7 +23,8 @@ from trove_async._concurrency import OwnedTask, in_thread
 from trove_async._engine.sources import source_of
 from trove_async._engine.upload import Put
 from trove_async._resilience import upload as upload_module
-from trove_async.models import KiB, MiB, PutOptions
+from trove_async.models import KiB, MiB
+from trove_async.options import PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -8,7 +8,7 @@ import pytest
 from tests.store_fakes import Fake, store_of
 from trove_async import InvalidNameError, NotSupportedError, ObjectInfo, Trove
 from trove_async._engine import validation as checks
-from trove_async.models import GetOptions, PutOptions
+from trove_async.options import GetOptions, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -18,7 +18,7 @@ from trove_async import (
     UnavailableError,
     route_function,
 )
-from trove_async.models import ListOptions
+from trove_async.options import ListOptions
 from trove_async.testing import DriverVersions, Faulty, opened
 from trove_async.testing._harness import write
 

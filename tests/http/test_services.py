@@ -14,7 +14,7 @@ from trove_async.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
-from trove_async.models import DeleteOptions, PutOptions
+from trove_async.options import DeleteOptions, PutOptions
 
 
 class Service:

@@ -32,7 +32,8 @@ from trove_async.integrations._conditions import entity_tag
 from trove_async.integrations._download import serve
 from trove_async.integrations._headers import Presentation
 from trove_async.integrations.starlette import object_response, store_upload
-from trove_async.models import MiB, PresignOptions
+from trove_async.models import MiB
+from trove_async.options import PresignOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -25,18 +25,14 @@ from trove_async.errors import (
     UnavailableError,
 )
 from trove_async.layers import Mapped
-from trove_async.models import (
-    BucketInfo,
+from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo, Prefix
+from trove_async.options import (
     CopyOptions,
     DeleteOptions,
-    DeleteResult,
     GetOptions,
     ListOptions,
-    MiB,
-    ObjectInfo,
     Page,
     Part,
-    Prefix,
     PresignOptions,
     PutOptions,
 )

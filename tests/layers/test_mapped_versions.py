@@ -11,7 +11,7 @@ from tests.versioned_memory import VersionedMemory
 from trove_async.drivers import MemoryDriver
 from trove_async.errors import BucketNotFoundError, NotSupportedError
 from trove_async.layers import Mapped
-from trove_async.models import ListOptions
+from trove_async.options import ListOptions
 from trove_async.testing import DriverVersions, opened
 from trove_async.testing._harness import delete, versions, write
 

@@ -24,7 +24,7 @@ from trove_async import (
     UnavailableError,
 )
 from trove_async._concurrency import OwnedTask
-from trove_async.models import PutOptions
+from trove_async.options import PutOptions
 
 pytestmark = pytest.mark.idle_time
 

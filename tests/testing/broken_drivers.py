@@ -17,14 +17,15 @@ from trove_async.errors import (
     PreconditionFailedError,
     RangeError,
 )
-from trove_async.models import ByteRange, DeleteOptions, GetOptions, ListOptions, ObjectInfo, Page
+from trove_async.models import ByteRange, ObjectInfo
+from trove_async.options import DeleteOptions, GetOptions, ListOptions, Page
 from trove_async.testing._harness import rest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from trove_async.driver import DriverReader, Upload
-    from trove_async.models import CopyOptions, Part, PutOptions
+    from trove_async.options import CopyOptions, Part, PutOptions
 
 
 class ForgetsToClamp(MemoryDriver):

@@ -16,8 +16,8 @@ from trove_async.errors import (
     StorageFullError,
     UnavailableError,
 )
-from trove_async.models import (
-    ByteRange,
+from trove_async.models import ByteRange
+from trove_async.options import (
     CopyOptions,
     DeleteOptions,
     GetOptions,

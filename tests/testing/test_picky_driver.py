@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
-    from trove_async.models import ObjectInfo, PutOptions
+    from trove_async.models import ObjectInfo
+    from trove_async.options import PutOptions
 
 
 class Picky(MemoryDriver):

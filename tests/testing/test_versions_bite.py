@@ -11,7 +11,7 @@ from tests.versioned_memory import VersionedMemory
 from trove_async.testing import DriverVersions, opened
 
 if TYPE_CHECKING:
-    from trove_async.models import ListOptions, VersionPage
+    from trove_async.options import ListOptions, VersionPage
 
 
 class OldestFirst(VersionedMemory):

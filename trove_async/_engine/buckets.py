@@ -14,7 +14,8 @@ from trove_async.errors import (
     ObjectNotFoundError,
     TroveError,
 )
-from trove_async.models import BucketInfo, ListOptions
+from trove_async.models import BucketInfo
+from trove_async.options import ListOptions
 from trove_async.router import DEFAULT
 
 from .backends import Backend

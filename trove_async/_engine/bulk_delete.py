@@ -25,7 +25,8 @@ from trove_async.errors import (
     InvalidNameError,
     TroveError,
 )
-from trove_async.models import DeleteOptions, DeleteResult
+from trove_async.models import DeleteResult
+from trove_async.options import DeleteOptions
 
 from .backends import Backend
 

@@ -26,7 +26,8 @@ from trove_async.errors import (
     PreconditionFailedError,
     TroveError,
 )
-from trove_async.models import CopyOptions, DeleteOptions, GetOptions, ObjectInfo, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import CopyOptions, DeleteOptions, GetOptions, PutOptions
 
 from .backends import Backend
 from .intake import CRC32C, compare, compare_stored

@@ -14,7 +14,8 @@ from typing import Generic, Protocol, Self, TypeVar, cast
 
 from trove_async._concurrency import for_each, task_group
 from trove_async.errors import BucketNotFoundError, ObjectNotFoundError
-from trove_async.models import Listed, ListOptions, ObjectInfo, Prefix, VersionInfo
+from trove_async.models import Listed, ObjectInfo, Prefix, VersionInfo
+from trove_async.options import ListOptions
 
 from .backends import Backend
 from .cursors import Facts, Position, decoded, encoded

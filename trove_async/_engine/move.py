@@ -25,7 +25,8 @@ from typing import Final
 
 from trove_async._version_identity import is_same
 from trove_async.errors import NotFoundError, ObjectChangedError, PreconditionFailedError
-from trove_async.models import DeleteOptions, ObjectInfo
+from trove_async.models import ObjectInfo
+from trove_async.options import DeleteOptions
 
 from .copy import Copied, Place, located
 from .intake import compare_stored

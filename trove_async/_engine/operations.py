@@ -17,17 +17,8 @@ from trove_async.errors import (
     PreconditionFailedError,
     RangeError,
 )
-from trove_async.models import (
-    BucketInfo,
-    ByteRange,
-    DeleteOptions,
-    GetOptions,
-    ListOptions,
-    MiB,
-    ObjectInfo,
-    PresignOptions,
-    PutOptions,
-)
+from trove_async.models import BucketInfo, ByteRange, MiB, ObjectInfo
+from trove_async.options import DeleteOptions, GetOptions, ListOptions, PresignOptions, PutOptions
 from trove_async.router import Pinned, Router
 
 from . import validation

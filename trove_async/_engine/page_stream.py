@@ -12,7 +12,8 @@ from typing import Any, Protocol, cast
 from trove_async._concurrency import OwnedTask
 from trove_async.driver import AsyncDriver, Versioned
 from trove_async.errors import BackendError, BucketNotFoundError
-from trove_async.models import Listed, ListOptions, Page, Prefix, VersionInfo, VersionPage
+from trove_async.models import Listed, Prefix, VersionInfo
+from trove_async.options import ListOptions, Page, VersionPage
 from trove_async.paging import TokenCycle
 
 from .backends import Backend

@@ -11,7 +11,8 @@ from typing import Literal, Protocol, Self
 from trove_async._views import trimmed, without
 from trove_async.driver import Capabilities, Upload
 from trove_async.errors import NotSupportedError
-from trove_async.models import KiB, Part
+from trove_async.models import KiB
+from trove_async.options import Part
 from trove_async.pool import BufferPool, Lease, SpillFile
 
 from .backends import Backend

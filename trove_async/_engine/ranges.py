@@ -8,7 +8,8 @@ from typing import TypeAlias
 from trove_async._concurrency import for_each
 from trove_async._version_identity import can_prove, is_same
 from trove_async.errors import ObjectChangedError, ObjectNotFoundError, PreconditionFailedError
-from trove_async.models import ByteRange, GetOptions, KiB, MiB, ObjectInfo
+from trove_async.models import ByteRange, KiB, MiB, ObjectInfo
+from trove_async.options import GetOptions
 
 from .backends import Backend
 from .verified import Verified

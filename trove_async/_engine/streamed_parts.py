@@ -23,7 +23,7 @@ from typing import Self, cast
 from trove_async._concurrency import settled
 from trove_async.driver import StreamedUpload, Upload
 from trove_async.errors import ClosedError
-from trove_async.models import Part
+from trove_async.options import Part
 from trove_async.pool import SLOT, BufferPool, Lease, SpillFile
 
 from .backends import Backend

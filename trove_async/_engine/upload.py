@@ -16,7 +16,8 @@ from trove_async._concurrency import in_thread, shielded, task_group
 from trove_async.driver import Capabilities, Upload, Uploading
 from trove_async.errors import BucketNotFoundError, IntegrityError, NotSupportedError, TroveError
 from trove_async.events import Event, Events
-from trove_async.models import DeleteOptions, MiB, ObjectInfo, PutOptions
+from trove_async.models import MiB, ObjectInfo
+from trove_async.options import DeleteOptions, PutOptions
 from trove_async.pool import BufferPool
 
 from .backends import Backend

@@ -11,16 +11,8 @@ from typing import Literal
 from trove_async import _names
 from trove_async.driver import AsyncDriver
 from trove_async.errors import ConfigError, InvalidNameError, NotSupportedError
-from trove_async.models import (
-    ByteRange,
-    DeleteOptions,
-    GetOptions,
-    ListOptions,
-    ObjectInfo,
-    PresignOptions,
-    PutOptions,
-    Timeout,
-)
+from trove_async.models import ByteRange, ObjectInfo, Timeout
+from trove_async.options import DeleteOptions, GetOptions, ListOptions, PresignOptions, PutOptions
 from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy
 from trove_async.router import DEFAULT

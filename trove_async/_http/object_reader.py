@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Final, NamedTuple, Protocol, Self, TypeAlias
 
 from trove_async.errors import BackendError, ClosedError, IntegrityError, UnavailableError
-from trove_async.models import GetOptions, ObjectInfo
+from trove_async.models import ObjectInfo
+from trove_async.options import GetOptions
 
 _OF_NOTHING: Final = "AAAAAA=="
 """The CRC-32C of no bytes, in base64."""

@@ -17,7 +17,7 @@ from trove_async.errors import (
     PreconditionFailedError,
     TroveError,
 )
-from trove_async.models import DeleteOptions, PutOptions
+from trove_async.options import DeleteOptions, PutOptions
 
 _KNOWN_SECONDS: Final = 60.0
 """How long a bucket that was there is taken to be there still, when an object is not."""

@@ -10,7 +10,8 @@ import anyio
 from trove_async._concurrency import for_each
 from trove_async.driver import BulkDeleting
 from trove_async.errors import BucketNotFoundError, TroveError
-from trove_async.models import DeleteOptions, DeleteResult
+from trove_async.models import DeleteResult
+from trove_async.options import DeleteOptions
 
 if TYPE_CHECKING:
     from .driver import Leaf

@@ -28,7 +28,8 @@ from trove_async.errors import (
     UnavailableError,
 )
 from trove_async.events import Event
-from trove_async.models import ByteRange, GetOptions, KiB, ObjectInfo
+from trove_async.models import ByteRange, KiB, ObjectInfo
+from trove_async.options import GetOptions
 from trove_async.pool import SLOT, Lease
 from trove_async.retry import Retries
 

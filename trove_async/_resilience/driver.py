@@ -39,15 +39,12 @@ from trove_async.errors import (
     TroveError,
 )
 from trove_async.events import Event
-from trove_async.models import (
-    BucketInfo,
+from trove_async.models import BucketInfo, DeleteResult, MiB, ObjectInfo
+from trove_async.options import (
     CopyOptions,
     DeleteOptions,
-    DeleteResult,
     GetOptions,
     ListOptions,
-    MiB,
-    ObjectInfo,
     Page,
     PresignOptions,
     PutOptions,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from trove_async.errors import TroveError
-from trove_async.models import CopyOptions, DeleteOptions, PutOptions
+from trove_async.options import CopyOptions, DeleteOptions, PutOptions
 
 T = TypeVar("T")
 

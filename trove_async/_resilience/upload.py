@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 from trove_async._concurrency import CLEANUP_SECONDS, concluded
 from trove_async.driver import PartSource, StreamedUpload, Upload
 from trove_async.errors import TroveError
-from trove_async.models import ObjectInfo, Part, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import Part, PutOptions
 
 if TYPE_CHECKING:
     from .driver import Leaf

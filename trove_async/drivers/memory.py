@@ -29,15 +29,12 @@ from trove_async.errors import (
     ObjectNotFoundError,
     PreconditionFailedError,
 )
-from trove_async.models import (
-    BucketInfo,
+from trove_async.models import BucketInfo, DeleteResult, KiB, ObjectInfo
+from trove_async.options import (
     CopyOptions,
     DeleteOptions,
-    DeleteResult,
     GetOptions,
-    KiB,
     ListOptions,
-    ObjectInfo,
     Page,
     Part,
     PutOptions,

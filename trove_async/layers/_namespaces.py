@@ -19,14 +19,8 @@ from trove_async.errors import (
     ObjectExistsError,
     ObjectNotFoundError,
 )
-from trove_async.models import (
-    BucketInfo,
-    DeleteOptions,
-    ListOptions,
-    ObjectInfo,
-    Prefix,
-    PutOptions,
-)
+from trove_async.models import BucketInfo, ObjectInfo, Prefix
+from trove_async.options import DeleteOptions, ListOptions, PutOptions
 from trove_async.paging import TokenCycle
 
 _MARKERS = ".trove"

@@ -36,20 +36,16 @@ from trove_async.errors import (
     ObjectNotFoundError,
     TroveError,
 )
-from trove_async.models import (
-    BucketInfo,
+from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, Prefix, VersionInfo
+from trove_async.options import (
     CopyOptions,
     DeleteOptions,
-    DeleteResult,
     GetOptions,
     ListOptions,
-    ObjectInfo,
     Page,
     Part,
-    Prefix,
     PresignOptions,
     PutOptions,
-    VersionInfo,
     VersionPage,
 )
 

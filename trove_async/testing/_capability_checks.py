@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trove_async.driver import Capabilities, PartSource
-from trove_async.models import CopyOptions, DeleteOptions, GetOptions, Part, PutOptions
+from trove_async.options import CopyOptions, DeleteOptions, GetOptions, Part, PutOptions
 
 
 def check_put(claimed: Capabilities, options: PutOptions, views: Sequence[memoryview] = ()) -> None:

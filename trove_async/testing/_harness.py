@@ -33,18 +33,8 @@ from trove_async.driver import (
 )
 from trove_async.errors import ClosedError
 from trove_async.events import Events
-from trove_async.models import (
-    DeleteOptions,
-    GetOptions,
-    ListOptions,
-    MiB,
-    ObjectInfo,
-    Part,
-    Prefix,
-    PutOptions,
-    Timeout,
-    VersionInfo,
-)
+from trove_async.models import MiB, ObjectInfo, Prefix, Timeout, VersionInfo
+from trove_async.options import DeleteOptions, GetOptions, ListOptions, Part, PutOptions
 from trove_async.pool import BufferPool
 
 T = TypeVar("T")

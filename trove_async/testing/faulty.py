@@ -25,14 +25,12 @@ from trove_async.driver import (
     Versioned,
 )
 from trove_async.errors import UnavailableError
-from trove_async.models import (
-    BucketInfo,
+from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
+from trove_async.options import (
     CopyOptions,
     DeleteOptions,
-    DeleteResult,
     GetOptions,
     ListOptions,
-    ObjectInfo,
     Page,
     Part,
     PresignOptions,

@@ -22,7 +22,7 @@ from trove_async.errors import (
     ObjectNotFoundError,
     PreconditionFailedError,
 )
-from trove_async.models import PutOptions
+from trove_async.options import PutOptions
 from trove_async.testing import opened
 from trove_async.testing._harness import content, crc32c_of, keys, read, write
 

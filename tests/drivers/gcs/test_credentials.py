@@ -20,7 +20,7 @@ from tests.drivers.gcs.keys import service_account
 from trove_async._concurrency import task_group
 from trove_async.drivers.gcs import GCSDriver, _credentials
 from trove_async.errors import ConfigError, UnauthenticatedError, UnavailableError
-from trove_async.models import PutOptions
+from trove_async.options import PutOptions
 from trove_async.testing import opened
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from trove_async.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
-from trove_async.models import CopyOptions, DeleteOptions, PutOptions
+from trove_async.options import CopyOptions, DeleteOptions, PutOptions
 from trove_async.testing import opened
 from trove_async.testing._harness import write
 

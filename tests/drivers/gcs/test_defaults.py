@@ -11,7 +11,7 @@ from tests.drivers.gcs.cloud_server import serving
 from tests.fault_proxy import FaultProxy
 from trove_async import ConfigError
 from trove_async.drivers.gcs import GCSDriver
-from trove_async.models import CopyOptions, PutOptions
+from trove_async.options import CopyOptions, PutOptions
 from trove_async.testing import opened
 from trove_async.testing._harness import read, upload, write
 

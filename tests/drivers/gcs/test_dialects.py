@@ -13,7 +13,8 @@ from tests.drivers.gcs.keys import service_account
 from trove_async import Trove
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.errors import NotSupportedError, ObjectNotFoundError, TroveError
-from trove_async.models import DeleteOptions, GetOptions, ListOptions, ObjectInfo, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import DeleteOptions, GetOptions, ListOptions, PutOptions
 from trove_async.testing import opened
 
 if TYPE_CHECKING:

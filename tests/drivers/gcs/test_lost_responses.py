@@ -10,7 +10,7 @@ import pytest_asyncio
 from tests.drivers.gcs.linking import linked
 from tests.http_faults import Answer, Cut
 from trove_async import UnavailableError
-from trove_async.models import is_earlier
+from trove_async.options import is_earlier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine

@@ -20,7 +20,7 @@ from trove_async.drivers.gcs._resources import (
     resource_of,
 )
 from trove_async.errors import PreconditionFailedError, UnavailableError
-from trove_async.models import PutOptions
+from trove_async.options import PutOptions
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"))
 names = st.from_regex(r"[a-z0-9_.-]+", fullmatch=True).filter(lambda n: not n.startswith("trove-"))

@@ -19,7 +19,7 @@ from trove_async._http import Origin
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.drivers.gcs._signing import unsigned
 from trove_async.errors import InvalidNameError, NotSupportedError
-from trove_async.models import PresignOptions
+from trove_async.options import PresignOptions
 from trove_async.testing import opened
 
 GOOGLE = "https://storage.googleapis.com"

@@ -11,7 +11,7 @@ from tests.drivers.gcs.cloud_server import serving
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.drivers.gcs._versions import version_page
 from trove_async.errors import BackendError, BucketNotFoundError, ClosedError, UnavailableError
-from trove_async.models import DeleteOptions, GetOptions, ListOptions, PutOptions
+from trove_async.options import DeleteOptions, GetOptions, ListOptions, PutOptions
 from trove_async.testing import opened
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import pytest
 from trove_async.driver import DriverContext
 from trove_async.drivers.local import LocalDriver
 from trove_async.events import Events
-from trove_async.models import GetOptions, ListOptions, ObjectInfo, PutOptions, Timeout
+from trove_async.models import ObjectInfo, Timeout
+from trove_async.options import GetOptions, ListOptions, PutOptions
 from trove_async.pool import BufferPool
 
 if TYPE_CHECKING:

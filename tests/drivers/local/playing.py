@@ -27,7 +27,8 @@ from trove_async.errors import (
     PreconditionFailedError,
 )
 from trove_async.events import Events
-from trove_async.models import DeleteOptions, GetOptions, ListOptions, PutOptions, Timeout
+from trove_async.models import Timeout
+from trove_async.options import DeleteOptions, GetOptions, ListOptions, PutOptions
 from trove_async.pool import BufferPool
 
 Settings = dict[str, bool]

@@ -11,13 +11,7 @@ from trove_async.errors import (
     BucketNotEmptyError,
     BucketNotFoundError,
 )
-from trove_async.models import (
-    CopyOptions,
-    DeleteOptions,
-    GetOptions,
-    ListOptions,
-    PutOptions,
-)
+from trove_async.options import CopyOptions, DeleteOptions, GetOptions, ListOptions, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

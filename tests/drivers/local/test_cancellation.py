@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trove_async.drivers.local._threads import Lane, Stop, Stopped, Threads
-from trove_async.models import CopyOptions, DeleteOptions, GetOptions, ListOptions, Part, PutOptions
+from trove_async.options import (
+    CopyOptions,
+    DeleteOptions,
+    GetOptions,
+    ListOptions,
+    Part,
+    PutOptions,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trove_async.errors import ClosedError
-from trove_async.models import Part, PutOptions
+from trove_async.options import Part, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

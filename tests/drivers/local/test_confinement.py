@@ -14,7 +14,7 @@ import pytest
 from trove_async.drivers.local import _openat2
 from trove_async.drivers.local._openat2 import DIRECTORY, READ, Beneath
 from trove_async.errors import TroveError
-from trove_async.models import DeleteOptions, ListOptions, PutOptions
+from trove_async.options import DeleteOptions, ListOptions, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

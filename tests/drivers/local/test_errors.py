@@ -11,7 +11,7 @@ import pytest
 from trove_async.drivers.local._errors import FAILURES, failure
 from trove_async.drivers.local._threads import Lane
 from trove_async.errors import BackendError, TroveError, UnavailableError
-from trove_async.models import CopyOptions, DeleteOptions, GetOptions, Part, PutOptions
+from trove_async.options import CopyOptions, DeleteOptions, GetOptions, Part, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

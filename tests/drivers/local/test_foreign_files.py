@@ -14,7 +14,8 @@ from trove_async.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
-from trove_async.models import ByteRange, DeleteOptions, GetOptions
+from trove_async.models import ByteRange
+from trove_async.options import DeleteOptions, GetOptions
 
 if TYPE_CHECKING:
     from tests.drivers.local.conftest import Shop

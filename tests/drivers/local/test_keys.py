@@ -9,7 +9,7 @@ import pytest
 
 from trove_async.drivers.local import _root
 from trove_async.errors import ObjectExistsError, ObjectNotFoundError
-from trove_async.models import DeleteOptions
+from trove_async.options import DeleteOptions
 
 if TYPE_CHECKING:
     from tests.drivers.local.conftest import Shop

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from trove_async.drivers.local._metadata import Record, decode, decode_owner, written
 from trove_async.drivers.local._sidecars import Sidecars
 from trove_async.errors import IntegrityError, ObjectNotFoundError
-from trove_async.models import CopyOptions, DeleteOptions, GetOptions, PutOptions
+from trove_async.options import CopyOptions, DeleteOptions, GetOptions, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

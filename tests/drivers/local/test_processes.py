@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from trove_async.errors import ObjectExistsError
-from trove_async.models import GetOptions, Part, PutOptions
+from trove_async.options import GetOptions, Part, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

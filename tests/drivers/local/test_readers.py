@@ -13,7 +13,8 @@ from trove_async import BufferPool
 from trove_async.drivers import LocalDriver
 from trove_async.drivers.local._threads import Lane
 from trove_async.errors import BackendError
-from trove_async.models import GetOptions, MiB, PutOptions
+from trove_async.models import MiB
+from trove_async.options import GetOptions, PutOptions
 from trove_async.testing import opened
 
 if TYPE_CHECKING:

@@ -26,14 +26,8 @@ from trove_async.errors import (
     RangeError,
     StreamError,
 )
-from trove_async.models import (
-    ByteRange,
-    CopyOptions,
-    DeleteOptions,
-    GetOptions,
-    Part,
-    PutOptions,
-)
+from trove_async.models import ByteRange
+from trove_async.options import CopyOptions, DeleteOptions, GetOptions, Part, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

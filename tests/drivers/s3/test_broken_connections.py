@@ -23,7 +23,8 @@ from trove_async.errors import (
     TimedOutError,
     UnavailableError,
 )
-from trove_async.models import DeleteOptions, GetOptions, MiB, Part, PutOptions, Timeout
+from trove_async.models import MiB, Timeout
+from trove_async.options import DeleteOptions, GetOptions, Part, PutOptions
 from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy
 from trove_async.testing import opened

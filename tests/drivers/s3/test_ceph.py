@@ -12,7 +12,8 @@ from tests.drivers.s3.script import FACTS, answer, refusal
 from trove_async.drivers.s3._ceph import cautious_headers, ceph_headers
 from trove_async.drivers.s3._headers import info_from, object_headers
 from trove_async.errors import BucketNotFoundError
-from trove_async.models import CopyOptions, ListOptions, ObjectInfo, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import CopyOptions, ListOptions, PutOptions
 from trove_async.testing.driver.metadata import METADATA
 
 if TYPE_CHECKING:

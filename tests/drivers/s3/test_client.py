@@ -24,7 +24,7 @@ from trove_async.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from trove_async.models import DeleteOptions, GetOptions, ListOptions, PutOptions
+from trove_async.options import DeleteOptions, GetOptions, ListOptions, PutOptions
 from trove_async.testing import opened
 
 if TYPE_CHECKING:

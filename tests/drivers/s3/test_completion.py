@@ -20,7 +20,8 @@ from trove_async._resilience import upload as room
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import driver as driver_room
 from trove_async.drivers.s3._copy import Copier
-from trove_async.models import CopyOptions, MiB, ObjectInfo, PutOptions
+from trove_async.models import MiB, ObjectInfo
+from trove_async.options import CopyOptions, PutOptions
 from trove_async.testing import opened
 
 if TYPE_CHECKING:

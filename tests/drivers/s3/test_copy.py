@@ -18,7 +18,8 @@ from trove_async.errors import (
     PreconditionFailedError,
     TroveError,
 )
-from trove_async.models import CopyOptions, ObjectInfo, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import CopyOptions, PutOptions
 
 if TYPE_CHECKING:
     from trove_async.testing.servers import S3Server

@@ -16,7 +16,8 @@ from tests.fault_proxy import FaultProxy
 from trove_async import ConfigError, NotSupportedError, Trove
 from trove_async.drivers import S3Driver
 from trove_async.drivers.s3._copy import Copier
-from trove_async.models import CopyOptions, MiB, PutOptions
+from trove_async.models import MiB
+from trove_async.options import CopyOptions, PutOptions
 from trove_async.testing import opened
 from trove_async.testing._harness import delete, read, upload, write
 

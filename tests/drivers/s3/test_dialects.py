@@ -11,7 +11,7 @@ from trove_async.drivers.s3._credentials import Endpoint
 from trove_async.drivers.s3._dialects import SEAWEEDFS, UNKNOWN, UNRECOGNISED, Service
 from trove_async.drivers.s3._unusual_keys import Oddity
 from trove_async.errors import UnavailableError
-from trove_async.models import ListOptions
+from trove_async.options import ListOptions
 
 REQUEST_ID = "18EC50252504BF6573C47796"  # made by SeaweedFS 4.48 at the time below
 DATE = "Sat, 28 Nov 2026 20:41:11 GMT"

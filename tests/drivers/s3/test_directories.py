@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import BucketNotFoundError, Prefix, Trove
 from trove_async.drivers.s3._directories import holds_none, marker_before, page_of
-from trove_async.models import ListOptions, ObjectInfo, Page
+from trove_async.models import ObjectInfo
+from trove_async.options import ListOptions, Page
 from trove_async.paging import common_prefix
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ from trove_async.errors import (
     UnavailableError,
 )
 from trove_async.layers import Mapped
-from trove_async.models import GetOptions, MiB, PutOptions
+from trove_async.models import MiB
+from trove_async.options import GetOptions, PutOptions
 from trove_async.testing import opened
 
 if TYPE_CHECKING:

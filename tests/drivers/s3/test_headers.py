@@ -25,7 +25,8 @@ from trove_async.drivers.s3._headers import (
 )
 from trove_async.drivers.s3._list_objects import MalformedAnswer
 from trove_async.drivers.s3._sdk_parameters import parameters
-from trove_async.models import ObjectInfo, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import PutOptions
 
 FULL = PutOptions(
     content_type="text/plain",

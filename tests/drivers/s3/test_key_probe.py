@@ -24,7 +24,7 @@ from trove_async.errors import (
     PermissionDeniedError,
     UnavailableError,
 )
-from trove_async.models import DeleteOptions, ListOptions, PutOptions, VersionPage
+from trove_async.options import DeleteOptions, ListOptions, PutOptions, VersionPage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -30,7 +30,7 @@ from trove_async.drivers.s3._list_objects import MalformedAnswer, parse_page
 from trove_async.models import ObjectInfo, Prefix
 
 if TYPE_CHECKING:
-    from trove_async.models import Page
+    from trove_async.options import Page
 
 OBJECT = {
     "Key": "a key",

@@ -25,7 +25,8 @@ from trove_async.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
-from trove_async.models import ByteRange, DeleteOptions, GetOptions, ListOptions, Part, PutOptions
+from trove_async.models import ByteRange
+from trove_async.options import DeleteOptions, GetOptions, ListOptions, Part, PutOptions
 
 
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown"])

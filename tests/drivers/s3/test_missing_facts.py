@@ -9,7 +9,8 @@ import pytest
 
 from tests.drivers.s3.script import FACTS, answer, now
 from trove_async.errors import UnavailableError
-from trove_async.models import CopyOptions, ObjectInfo, Part, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import CopyOptions, Part, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

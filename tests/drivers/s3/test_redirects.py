@@ -16,7 +16,7 @@ from tests.drivers.s3.test_credentials import identity, nothing_around
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3._credentials import Session
 from trove_async.errors import TroveError, UnavailableError
-from trove_async.models import PutOptions
+from trove_async.options import PutOptions
 from trove_async.testing import opened
 
 pytestmark = pytest.mark.usefixtures("nothing_around")

@@ -14,7 +14,8 @@ from trove_async.drivers.s3._defaults import Defaults
 from trove_async.drivers.s3._dialects import S3, Service
 from trove_async.drivers.s3._sdk import SdkPlane
 from trove_async.errors import BackendError, UnavailableError
-from trove_async.models import CopyOptions, ListOptions, ObjectInfo, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import CopyOptions, ListOptions, PutOptions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -9,7 +9,7 @@ import pytest
 from tests.drivers.s3.script import EMPTY_PAGE, answer
 from trove_async.drivers.s3 import S3Driver
 from trove_async.errors import ClosedError, ConfigError
-from trove_async.models import ListOptions
+from trove_async.options import ListOptions
 from trove_async.testing import opened
 
 

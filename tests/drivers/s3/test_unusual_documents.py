@@ -11,7 +11,7 @@ from tests.drivers.s3.script import FACTS, answer
 from trove_async.drivers.s3._documents import AnsweredError, parse_upload_id, parse_uploads
 from trove_async.drivers.s3._list_objects import parse_page
 from trove_async.drivers.s3._xml import MalformedAnswer, parse
-from trove_async.models import ListOptions
+from trove_async.options import ListOptions
 
 CONTENTS = (
     "<Contents><Key>{}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified>"

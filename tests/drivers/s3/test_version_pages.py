@@ -10,7 +10,8 @@ import pytest
 
 from tests.drivers.s3.script import answer
 from trove_async.errors import BackendError
-from trove_async.models import ListOptions, VersionInfo, VersionPage
+from trove_async.models import VersionInfo
+from trove_async.options import ListOptions, VersionPage
 from trove_async.paging import whole_keys
 
 if TYPE_CHECKING:

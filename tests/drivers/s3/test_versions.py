@@ -17,14 +17,8 @@ from trove_async.errors import (
     NotSupportedError,
     ObjectNotFoundError,
 )
-from trove_async.models import (
-    DeleteOptions,
-    GetOptions,
-    ListOptions,
-    PutOptions,
-    VersionInfo,
-    VersionPage,
-)
+from trove_async.models import VersionInfo
+from trove_async.options import DeleteOptions, GetOptions, ListOptions, PutOptions, VersionPage
 from trove_async.testing import opened
 
 if TYPE_CHECKING:

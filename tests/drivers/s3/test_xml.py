@@ -11,7 +11,8 @@ from tests.drivers.s3.script import EMPTY_PAGE, FakeAnswer, answer
 from trove_async.drivers.s3 import _list_objects
 from trove_async.drivers.s3._xml import MalformedAnswer, is_large, parse
 from trove_async.errors import PermissionDeniedError
-from trove_async.models import KiB, ListOptions, MiB, PutOptions
+from trove_async.models import KiB, MiB
+from trove_async.options import ListOptions, PutOptions
 
 OBJECT = (
     "<Contents><Key>{:04}{}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified>"

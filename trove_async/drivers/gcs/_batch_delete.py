@@ -21,7 +21,8 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-from trove_async.models import DeleteOptions, DeleteResult, MiB
+from trove_async.models import DeleteResult, MiB
+from trove_async.options import DeleteOptions
 
 from ._encoding import is_dots, object_path
 from ._errors import refused

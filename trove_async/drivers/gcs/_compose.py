@@ -21,7 +21,8 @@ from trove_async.errors import (
     PreconditionFailedError,
     TroveError,
 )
-from trove_async.models import ObjectInfo, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import PutOptions
 
 from ._client import JSON
 from ._encoding import encode_query, object_path

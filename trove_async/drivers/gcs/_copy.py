@@ -15,7 +15,8 @@ from trove_async.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
-from trove_async.models import CopyOptions, ObjectInfo
+from trove_async.models import ObjectInfo
+from trove_async.options import CopyOptions
 
 from ._client import JSON
 from ._encoding import encode_query, object_path

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from trove_async._settings import check_texts
 from trove_async.errors import ConfigError
-from trove_async.models import PutOptions
+from trove_async.options import PutOptions
 
 from ._encoding import encode_query
 

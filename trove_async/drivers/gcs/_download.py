@@ -16,7 +16,8 @@ from trove_async.errors import (
     RangeError,
     UnavailableError,
 )
-from trove_async.models import GetOptions, ObjectInfo
+from trove_async.models import ObjectInfo
+from trove_async.options import GetOptions
 
 from ._encoding import encode_query, media_path, object_path
 from ._lost_responses import found

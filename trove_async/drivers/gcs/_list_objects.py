@@ -13,7 +13,8 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from trove_async.errors import UnavailableError
-from trove_async.models import Entry, ListOptions, Page, Prefix
+from trove_async.models import Entry, Prefix
+from trove_async.options import ListOptions, Page
 from trove_async.paging import TokenCycle, after_prefix
 
 from ._encoding import bucket_path, encode_query

@@ -27,7 +27,8 @@ from trove_async.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
-from trove_async.models import DeleteOptions, ObjectInfo, PutOptions, is_earlier
+from trove_async.models import ObjectInfo
+from trove_async.options import DeleteOptions, PutOptions, is_earlier
 
 from ._encoding import encode_query, object_path
 from ._resources import FIELDS, generation_of, info_of

@@ -17,7 +17,8 @@ from typing import Any, Final, TypeGuard
 
 from trove_async._http import content_range, http_date
 from trove_async.errors import PreconditionFailedError, UnavailableError
-from trove_async.models import BucketInfo, ObjectInfo, PutOptions
+from trove_async.models import BucketInfo, ObjectInfo
+from trove_async.options import PutOptions
 
 WRITE_ID: Final = "trove-write-id"
 EXACT: Final = "trove-exact"

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Final
 
 from trove_async._http import Origin
-from trove_async.models import NOTHING_FIXED, PresignOptions
+from trove_async.options import NOTHING_FIXED, PresignOptions
 
 from ._encoding import encode, media_path
 

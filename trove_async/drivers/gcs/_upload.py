@@ -23,7 +23,8 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-from trove_async.models import MiB, ObjectInfo, Part, PutOptions
+from trove_async.models import MiB, ObjectInfo
+from trove_async.options import Part, PutOptions
 
 from ._client import JSON, RESUME_INCOMPLETE
 from ._encoding import encode_query, upload_path

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from trove_async.errors import UnavailableError
-from trove_async.models import ListOptions, VersionInfo, VersionPage
+from trove_async.models import VersionInfo
+from trove_async.options import ListOptions, VersionPage
 from trove_async.paging import TokenCycle, whole_keys
 
 from ._encoding import bucket_path, encode_query

@@ -34,20 +34,16 @@ from trove_async.errors import (
     PreconditionFailedError,
     TroveError,
 )
-from trove_async.models import (
+from trove_async.models import BucketInfo, DeleteResult, KiB, ObjectInfo, TiB
+from trove_async.options import (
     NOTHING_FIXED,
-    BucketInfo,
     CopyOptions,
     DeleteOptions,
-    DeleteResult,
     GetOptions,
-    KiB,
     ListOptions,
-    ObjectInfo,
     Page,
     PresignOptions,
     PutOptions,
-    TiB,
     VersionPage,
 )
 

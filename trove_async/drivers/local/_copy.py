@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trove_async.errors import ObjectChangedError, PreconditionFailedError
-from trove_async.models import CopyOptions, ObjectInfo
+from trove_async.models import ObjectInfo
+from trove_async.options import CopyOptions
 
 from ._metadata import Record, etag
 from ._objects import find

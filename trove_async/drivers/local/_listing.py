@@ -16,7 +16,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol
 
-from trove_async.models import ListOptions, ObjectInfo, Page
+from trove_async.models import ObjectInfo
+from trove_async.options import ListOptions, Page
 from trove_async.paging import first_key, paginate
 
 from ._errors import missing_bucket

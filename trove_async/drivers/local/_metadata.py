@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from trove_async.models import ObjectInfo, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import PutOptions
 
 if TYPE_CHECKING:
     from ._layout import Spot

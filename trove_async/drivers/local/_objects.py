@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from trove_async.errors import ObjectNotFoundError
-from trove_async.models import ObjectInfo, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import PutOptions
 
 from ._checksums import check, checksum, in_base64
 from ._metadata import FOREIGN, Record, decode, describe

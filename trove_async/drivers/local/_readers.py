@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 from aiofiles.threadpool import wrap
 
 from trove_async.errors import ClosedError, PreconditionFailedError, UnavailableError
-from trove_async.models import GetOptions, ObjectInfo
+from trove_async.models import ObjectInfo
+from trove_async.options import GetOptions
 from trove_async.pool import SLOT, BufferPool, Lease
 
 from ._errors import failure

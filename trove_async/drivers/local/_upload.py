@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 from trove_async._checksums import combined
 from trove_async.errors import BackendError, ClosedError, IntegrityError, StreamError
-from trove_async.models import ObjectInfo, Part, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import Part, PutOptions
 
 from ._checksums import check, checksum, in_base64
 from ._errors import translated

@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from trove_async._settings import check_counts, check_ints, check_switches
 from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import ClosedError, ConfigError, NotSupportedError, TroveError
-from trove_async.models import (
-    BucketInfo,
+from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, TiB
+from trove_async.options import (
     CopyOptions,
     DeleteOptions,
-    DeleteResult,
     GetOptions,
     ListOptions,
-    ObjectInfo,
     Page,
     PutOptions,
-    TiB,
 )
 from trove_async.pool import BufferPool
 

@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from trove_async.models import ListOptions, Page, Prefix
+from trove_async.models import Prefix
+from trove_async.options import ListOptions, Page
 from trove_async.paging import common_prefix
 
 from ._encoding import bare_etag

@@ -23,7 +23,8 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-from trove_async.models import KiB, PresignOptions
+from trove_async.models import KiB
+from trove_async.options import PresignOptions
 
 from ._documents import parse_error
 from ._encoding import encode_path, encode_query, encode_value, sent_target

@@ -16,7 +16,8 @@ from trove_async.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
-from trove_async.models import CopyOptions, GiB, MiB, ObjectInfo
+from trove_async.models import GiB, MiB, ObjectInfo
+from trove_async.options import CopyOptions
 
 from ._data_plane import UntoldError, settled
 from ._multipart import PartedUpload, patiently

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from trove_async._http import Opened
 from trove_async.driver import PartSource
 from trove_async.errors import NotFoundError, UnavailableError
-from trove_async.models import (
-    BucketInfo,
+from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
+from trove_async.options import (
     CopyOptions,
     DeleteOptions,
-    DeleteResult,
     GetOptions,
     ListOptions,
-    ObjectInfo,
     Page,
     PresignOptions,
     PutOptions,

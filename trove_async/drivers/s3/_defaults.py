@@ -18,7 +18,7 @@ from trove_async._names import check_header
 from trove_async._secrets import Secret
 from trove_async._settings import check_switches, check_texts
 from trove_async.errors import ConfigError, InvalidNameError
-from trove_async.models import PutOptions
+from trove_async.options import PutOptions
 
 if TYPE_CHECKING:
     from ._credentials import Endpoint

@@ -26,7 +26,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from trove_async.errors import NotFoundError, NotSupportedError, ObjectExistsError, TroveError
-from trove_async.models import Entry, ListOptions, ObjectInfo, Page, Prefix
+from trove_async.models import Entry, ObjectInfo, Prefix
+from trove_async.options import ListOptions, Page
 from trove_async.paging import common_prefix
 
 if TYPE_CHECKING:

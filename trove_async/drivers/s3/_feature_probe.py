@@ -19,7 +19,7 @@ from trove_async.errors import (
     PreconditionFailedError,
     UnavailableError,
 )
-from trove_async.models import PutOptions
+from trove_async.options import PutOptions
 
 from ._features import ENCRYPTION, TAGS, Feature
 from ._key_probe import recognised

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final, Literal
 
-from trove_async.models import PutOptions
+from trove_async.options import PutOptions
 
 WriteKind = Literal["put", "upload", "copy"]
 """How an object is made: in one request, in parts, or by a copy on the service's side."""

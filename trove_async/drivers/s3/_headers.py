@@ -22,7 +22,8 @@ from types import MappingProxyType
 from typing import Final
 
 from trove_async import _http
-from trove_async.models import ObjectInfo, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import PutOptions
 
 from ._encoding import bare_etag, decode_value, encode_value, quoted_etag, strong_etag
 from ._xml import MalformedAnswer

@@ -16,7 +16,7 @@ from trove_async.errors import (
     PermissionDeniedError,
     UnavailableError,
 )
-from trove_async.models import ListOptions, PutOptions
+from trove_async.options import ListOptions, PutOptions
 
 from ._trials import Trial, Trials, denied, trial_name
 from ._unusual_keys import Oddity, folded, oddities_of, sample

@@ -19,7 +19,8 @@ from operator import attrgetter, gt, itemgetter
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from trove_async.errors import BackendError
-from trove_async.models import Entry, ListOptions, ObjectInfo, Page, Prefix, VersionPage
+from trove_async.models import Entry, ObjectInfo, Prefix
+from trove_async.options import ListOptions, Page, VersionPage
 
 from ._documents import check_clear
 from ._encoding import bare_etag, decode_value, strong_etag

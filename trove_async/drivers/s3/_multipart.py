@@ -23,7 +23,8 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-from trove_async.models import ObjectInfo, Part, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import Part, PutOptions
 from trove_async.paging import TokenCycle
 
 from ._data_plane import UntoldError, UploadId, settled

@@ -19,16 +19,12 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-from trove_async.models import (
-    BucketInfo,
+from trove_async.models import BucketInfo, DeleteResult, KiB, MiB, ObjectInfo
+from trove_async.options import (
     CopyOptions,
     DeleteOptions,
-    DeleteResult,
     GetOptions,
-    KiB,
     ListOptions,
-    MiB,
-    ObjectInfo,
     Page,
     PresignOptions,
     PutOptions,

@@ -11,7 +11,8 @@ from crc32c import crc32c
 
 from trove_async._http import imf_date
 from trove_async.errors import InvalidNameError
-from trove_async.models import ObjectInfo, PresignOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import PresignOptions
 
 from ._encoding import encode_path, encode_query, quoted_etag
 

@@ -15,16 +15,13 @@ from trove_async._concurrency import for_each
 from trove_async._http import Opened, range_header
 from trove_async.driver import PartSource
 from trove_async.errors import NotSupportedError, ObjectNotFoundError, TroveError
-from trove_async.models import (
-    BucketInfo,
+from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, Prefix
+from trove_async.options import (
     CopyOptions,
     DeleteOptions,
-    DeleteResult,
     GetOptions,
     ListOptions,
-    ObjectInfo,
     Page,
-    Prefix,
     PresignOptions,
     PutOptions,
     VersionPage,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from trove_async._concurrency import UnderWay, concluded, finished, for_each, within
 from trove_async.errors import ClosedError, NotFoundError, PermissionDeniedError, TroveError
-from trove_async.models import CopyOptions, DeleteOptions, ListOptions, ObjectInfo, Part, PutOptions
+from trove_async.models import ObjectInfo
+from trove_async.options import CopyOptions, DeleteOptions, ListOptions, Part, PutOptions
 
 from ._data_plane import UntoldError
 from ._multipart import PartedUpload, patiently

@@ -14,7 +14,8 @@ from operator import attrgetter
 from typing import Final, TypeAlias
 
 from trove_async.errors import NotSupportedError
-from trove_async.models import ListOptions, VersionInfo, VersionPage
+from trove_async.models import VersionInfo
+from trove_async.options import ListOptions, VersionPage
 from trove_async.paging import TokenCycle, whole_keys
 
 from ._documents import NAMESPACE, check_clear, date_of, key_of, result_of

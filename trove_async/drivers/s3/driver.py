@@ -38,15 +38,13 @@ from trove_async.errors import (
     PreconditionFailedError,
     TroveError,
 )
-from trove_async.models import (
+from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
+from trove_async.options import (
     NOTHING_FIXED,
-    BucketInfo,
     CopyOptions,
     DeleteOptions,
-    DeleteResult,
     GetOptions,
     ListOptions,
-    ObjectInfo,
     Page,
     PresignOptions,
     PutOptions,

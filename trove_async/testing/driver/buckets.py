@@ -15,7 +15,7 @@ from trove_async.errors import (
     InvalidNameError,
     ObjectNotFoundError,
 )
-from trove_async.models import CopyOptions, ListOptions, PutOptions
+from trove_async.options import CopyOptions, ListOptions, PutOptions
 from trove_async.testing._harness import (
     bulk_deleting,
     copying,

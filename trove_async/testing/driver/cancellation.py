@@ -7,7 +7,8 @@ from functools import partial
 
 from trove_async.driver import AsyncDriver
 from trove_async.errors import BucketExistsError, BucketNotFoundError, ObjectNotFoundError
-from trove_async.models import CopyOptions, GetOptions, MiB, PutOptions
+from trove_async.models import MiB
+from trove_async.options import CopyOptions, GetOptions, PutOptions
 from trove_async.testing._harness import (
     assert_same,
     cancelled_everywhere,

@@ -11,7 +11,8 @@ from trove_async.errors import (
     ObjectNotFoundError,
     PreconditionFailedError,
 )
-from trove_async.models import CopyOptions, MiB, PutOptions
+from trove_async.models import MiB
+from trove_async.options import CopyOptions, PutOptions
 from trove_async.testing._harness import assert_same, content, copying, delete, keys, read, write
 from trove_async.testing.driver._base import DriverTopic, needs
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from trove_async.driver import AsyncDriver
-from trove_async.models import ListOptions, ObjectInfo, Prefix
+from trove_async.models import ObjectInfo, Prefix
+from trove_async.options import ListOptions
 from trove_async.testing._harness import delete, keys, listed, write
 from trove_async.testing.driver._base import DriverTopic
 

@@ -11,7 +11,7 @@ import pytest
 
 from trove_async.driver import AsyncDriver, Capabilities
 from trove_async.errors import IntegrityError
-from trove_async.models import GetOptions, PutOptions
+from trove_async.options import GetOptions, PutOptions
 from trove_async.testing._harness import (
     content,
     crc32c_of,

@@ -9,7 +9,8 @@ import pytest
 from trove_async._concurrency import task_group
 from trove_async.driver import AsyncDriver, Capabilities, ReadsInto
 from trove_async.errors import ObjectChangedError, ObjectNotFoundError, UnavailableError
-from trove_async.models import GetOptions, KiB, MiB, PutOptions
+from trove_async.models import KiB, MiB
+from trove_async.options import GetOptions, PutOptions
 from trove_async.testing._harness import (
     assert_same,
     bulk_deleting,

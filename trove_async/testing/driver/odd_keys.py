@@ -9,7 +9,7 @@ import pytest
 
 from trove_async.driver import AsyncDriver
 from trove_async.errors import InvalidNameError, ObjectNotFoundError
-from trove_async.models import GetOptions
+from trove_async.options import GetOptions
 from trove_async.testing._harness import delete, keys, listed, read, write
 from trove_async.testing.driver._base import DriverTopic
 

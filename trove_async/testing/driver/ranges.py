@@ -6,7 +6,8 @@ import pytest
 
 from trove_async.driver import AsyncDriver
 from trove_async.errors import ObjectNotFoundError, RangeError
-from trove_async.models import ByteRange, GetOptions, MiB, PutOptions
+from trove_async.models import ByteRange, MiB
+from trove_async.options import GetOptions, PutOptions
 from trove_async.testing._harness import (
     assert_same,
     content,

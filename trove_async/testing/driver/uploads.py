@@ -14,7 +14,8 @@ from trove_async.errors import (
     ObjectNotFoundError,
     PreconditionFailedError,
 )
-from trove_async.models import KiB, Part, PutOptions
+from trove_async.models import KiB
+from trove_async.options import Part, PutOptions
 from trove_async.testing._harness import (
     Source,
     assert_same,

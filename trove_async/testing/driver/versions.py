@@ -11,7 +11,8 @@ import pytest_asyncio
 
 from trove_async.driver import AsyncDriver
 from trove_async.errors import BucketNotFoundError, ObjectNotFoundError
-from trove_async.models import CopyOptions, ListOptions, PutOptions, VersionInfo
+from trove_async.models import VersionInfo
+from trove_async.options import CopyOptions, ListOptions, PutOptions
 from trove_async.testing._harness import copying, delete, keys, read, versioned, versions, write
 from trove_async.testing.driver._base import DriverTopic, needs
 
