@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import Message
 
-    from trove_async.integrations._problem_details import Answer
+    from trove_async.integrations._response import ServerResponse
 
 BODY = content(3 * MiB + 5)
 
@@ -63,7 +63,7 @@ async def store(fake: Fake) -> AsyncIterator[Trove]:
         assert_idle(opened, fake)
 
 
-async def answer(store: Trove, method: str = "GET", **headers: str) -> Answer:
+async def answer(store: Trove, method: str = "GET", **headers: str) -> ServerResponse:
     """Ask the core, without a framework."""
     return await serve(
         store,
@@ -76,7 +76,7 @@ async def answer(store: Trove, method: str = "GET", **headers: str) -> Answer:
     )
 
 
-async def body_of(answer: Answer) -> bytes:
+async def body_of(answer: ServerResponse) -> bytes:
     if answer.stream is None:
         return answer.content
     async with aclosing(answer.stream):

@@ -11,9 +11,8 @@ pulled from the backend before the client has taken what came before.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Literal, TypeAlias
@@ -32,8 +31,9 @@ from trove_async import (
 from ._byteranges import ByterangesFrame, RangeSet, Span, content_range
 from ._conditions import READING, Conditions, Header, Verdict
 from ._headers import Presentation
-from ._pacing import SMALL, Pace
-from ._problem_details import PROBLEMS, Answer, problem
+from ._pacing import SMALL
+from ._problem_details import PROBLEMS, problem
+from ._response import BodyStream, ServerResponse, paced_chunks
 
 Redirect: TypeAlias = Literal["never", "presign"]
 
@@ -42,37 +42,6 @@ PRESIGNED_SECONDS = 300.0
 
 _TRIES = 5
 """How often an object may be replaced between being judged and being opened."""
-
-
-class Stream:
-    """A body to be pulled once. `aclose` it, pulled or not.
-
-    Args:
-        reader: What is open of it.
-        pull: Yields its bytes, from that reader.
-    """
-
-    def __init__(
-        self, reader: ObjectReader, pull: Callable[[ObjectReader], AsyncGenerator[bytes]]
-    ) -> None:
-        self._reader = reader
-        self._chunks = pull(reader)
-
-    def __aiter__(self) -> AsyncGenerator[bytes]:
-        return self._chunks
-
-    async def aclose(self) -> None:
-        """Give everything back. Idempotent."""
-        await self._chunks.aclose()
-        await self._reader.aclose()
-
-
-async def _chunks(reader: ObjectReader) -> AsyncGenerator[bytes]:
-    pace, clock = Pace(), asyncio.get_running_loop().time
-    while chunk := await reader.read(pace.size):
-        given = clock()
-        yield chunk
-        pace.taken(len(chunk), clock() - given)
 
 
 async def serve(
@@ -84,8 +53,8 @@ async def serve(
     *,
     presentation: Presentation,
     redirect: Redirect,
-) -> Answer:
-    """Answer a GET or HEAD request for an object; see `Verbs.object_response`.
+) -> ServerResponse:
+    """ServerResponse a GET or HEAD request for an object; see `Verbs.object_response`.
 
     Raises:
         ObjectNotFoundError: There is no such object. Other errors of the store likewise.
@@ -98,7 +67,7 @@ async def serve(
         except NotSupportedError:
             pass  # it is served from here, then
         else:
-            return Answer(
+            return ServerResponse(
                 status=307,
                 headers={"Location": url, "Content-Length": "0", "Cache-Control": "no-store"},
             )
@@ -144,7 +113,7 @@ class _Request:
         self._ranges = RangeSet.parse(header("range")) if method == "GET" else None
         self._presentation = presentation
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> ServerResponse:
         """Judge the object as it is now, and answer.
 
         Raises:
@@ -160,14 +129,14 @@ class _Request:
             return await self._judged(await self._store.head(self._bucket, self._key), None)
         return await self._judged(reader.info, reader)
 
-    async def _judged(self, info: ObjectInfo, reader: ObjectReader | None) -> Answer:
-        """Answer by what the object is; `reader` is open on it, and is used or closed."""
+    async def _judged(self, info: ObjectInfo, reader: ObjectReader | None) -> ServerResponse:
+        """ServerResponse by what the object is; `reader` is open on it, and is used or closed."""
         try:
             verdict = self._conditions.verdict(self._method, info)
             if verdict is Verdict.FAILED:
                 return problem(412, PROBLEMS[PreconditionFailedError].detail)
             if verdict is Verdict.NOT_MODIFIED:
-                return Answer(status=304, headers=self._presentation.validators(info))
+                return ServerResponse(status=304, headers=self._presentation.validators(info))
             spans = None
             if self._ranges is not None and self._conditions.range_applies(info):
                 spans = self._ranges.spans(info.size)
@@ -176,7 +145,9 @@ class _Request:
                     return problem(416, PROBLEMS[RangeError].detail, unsatisfied)
             headers = self._presentation.of(info)
             if self._method == "HEAD":
-                return Answer(status=200, headers={**headers, "Content-Length": str(info.size)})
+                return ServerResponse(
+                    status=200, headers={**headers, "Content-Length": str(info.size)}
+                )
             first = spans[0] if spans else (0, info.size)
             if reader is None or reader.range != first:
                 if reader is not None:
@@ -222,8 +193,8 @@ class _Request:
 
     async def _with_body(
         self, reader: ObjectReader, headers: dict[str, str], spans: Sequence[Span] | None
-    ) -> Answer:
-        info, status, pull, length = reader.info, 200, _chunks, reader.remaining
+    ) -> ServerResponse:
+        info, status, pull, length = reader.info, 200, paced_chunks, reader.remaining
         if spans and reader.range == spans[0]:
             status = 206
             if len(spans) == 1:
@@ -236,16 +207,16 @@ class _Request:
                 length = frame.length
                 pull = partial(self._parts, frame)
         headers["Content-Length"] = str(length)
-        if length <= SMALL and pull is _chunks:
-            return Answer(status=status, headers=headers, content=await reader.read())
-        return Answer(status=status, headers=headers, stream=Stream(reader, pull))
+        if length <= SMALL and pull is paced_chunks:
+            return ServerResponse(status=status, headers=headers, content=await reader.read())
+        return ServerResponse(status=status, headers=headers, stream=BodyStream(reader, pull))
 
     async def _parts(self, frame: ByterangesFrame, first: ObjectReader) -> AsyncGenerator[bytes]:
         """Yield a multipart body, one span after the other, all of the version of the first."""
         for number, span in enumerate(frame.spans):
             yield frame.head(span)
             reader = await self._open(ByteRange(*span), first.info) if number else first
-            async with reader, aclosing(_chunks(reader)) as chunks:
+            async with reader, aclosing(paced_chunks(reader)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         yield frame.tail

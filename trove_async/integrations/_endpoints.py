@@ -14,7 +14,7 @@ from trove_async import Trove
 
 from ._download import Redirect, serve
 from ._headers import Presentation
-from ._problem_details import Answer
+from ._response import ServerResponse
 from ._upload import MIN_RATE, Limits, PutFields, Sent, Taken, take
 
 RequestT = TypeVar("RequestT")
@@ -33,7 +33,7 @@ class Verbs(Generic[RequestT, ObjectResponseT, UploadResponseT]):
     """
 
     sent: Callable[[RequestT], Sent]
-    serving: Callable[[Answer, RequestT], ObjectResponseT]
+    serving: Callable[[ServerResponse, RequestT], ObjectResponseT]
     taken: Callable[[Taken, RequestT], UploadResponseT]
 
     async def object_response(
@@ -48,7 +48,7 @@ class Verbs(Generic[RequestT, ObjectResponseT, UploadResponseT]):
         redirect: Redirect = "never",
         trusted: bool = False,
     ) -> ObjectResponseT:
-        """Answer a GET or HEAD request with an object: conditions, ranges and all, by RFC 9110.
+        """ServerResponse a GET or HEAD request with an object: conditions, ranges and all, by RFC 9110.
 
         The object is opened here, so that what goes wrong can still be answered otherwise; it is
         sent when the response is. Return the response, or `ObjectResponse.aclose` it.

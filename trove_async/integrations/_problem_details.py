@@ -10,14 +10,12 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 from trove_async import TroveError, errors
 
-if TYPE_CHECKING:
-    from ._download import Stream
+from ._response import ServerResponse
 
 _logger = logging.getLogger("trove_async.integrations")
 
@@ -25,25 +23,6 @@ RETRY_AFTER = 1
 """Seconds of a Retry-After where the service named none."""
 
 _SERVER_ERROR = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A response that knows no framework yet.
-
-    Attributes:
-        status: Its status code.
-        headers: Its fields; Content-Length is among them wherever there may be a body.
-        content: A body that is at hand.
-        stream: One that is to be pulled, and closed whether it was pulled or not.
-        close: Whether the connection ends with it: the request's body was not read to its end.
-    """
-
-    status: int
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content: bytes = b""
-    stream: Stream | None = None
-    close: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +69,13 @@ it is not the client who asks too often."""
 
 def problem(
     status: int, detail: str, headers: Mapping[str, str] | None = None, *, close: bool = False
-) -> Answer:
-    """Return a problem's answer; `close`: see `Answer`."""
+) -> ServerResponse:
+    """Return a problem's answer; `close`: see `ServerResponse`."""
     phrase = HTTPStatus(status).phrase
     content = json.dumps(
         {"type": "about:blank", "title": phrase, "status": status, "detail": detail}
     ).encode()
-    return Answer(
+    return ServerResponse(
         status=status,
         headers={
             **(headers or {}),
@@ -110,7 +89,7 @@ def problem(
     )
 
 
-def problem_of(error: TroveError) -> Answer:
+def problem_of(error: TroveError) -> ServerResponse:
     """Return the answer that tells a client of a store's error; what the client is not told is logged."""
     found = next(PROBLEMS[cls] for cls in type(error).__mro__ if cls in PROBLEMS)
     if found.status >= _SERVER_ERROR:

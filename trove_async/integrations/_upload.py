@@ -24,7 +24,8 @@ from ._conditions import Conditions, Header, Verdict, entity_tag
 from ._digests import DigestError, Digests
 from ._headers import accepted_type, essence
 from ._multipart_form import FormError, FormFile
-from ._problem_details import PROBLEMS, Answer, problem
+from ._problem_details import PROBLEMS, problem
+from ._response import ServerResponse
 
 _logger = logging.getLogger("trove_async.integrations")
 
@@ -111,7 +112,7 @@ class Taken:
         form: The form's other fields, if it was: names and values, in order.
     """
 
-    answer: Answer
+    answer: ServerResponse
     info: ObjectInfo | None = None
     form: Sequence[tuple[str, str]] = ()
 
@@ -165,7 +166,7 @@ async def take(
         info.etag and not sent.decoded
     ):  # RFC 9110, section 9.3.4: only for what is stored as it was sent
         headers["ETag"] = entity_tag(info.etag)
-    answer = Answer(status=201, headers=headers, content=content)
+    answer = ServerResponse(status=201, headers=headers, content=content)
     return Taken(answer=answer, info=info, form=upload.form)
 
 

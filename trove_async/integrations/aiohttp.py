@@ -39,10 +39,10 @@ from aiohttp.abc import AbstractStreamWriter
 from trove_async import Trove, TroveError
 from trove_async._concurrency import shielded, task_group
 
-from ._download import Stream
 from ._endpoints import Verbs
 from ._lifespan import names_of, open_store
-from ._problem_details import Answer, problem_of
+from ._problem_details import problem_of
+from ._response import BodyStream, ServerResponse
 from ._upload import Disconnected, Sent, Taken
 
 _DECODED = frozenset(
@@ -60,7 +60,7 @@ STORE = web.AppKey("trove_async", Trove)
 class ObjectResponse(web.StreamResponse):
     """What `object_response` returns: a response that pulls its body as the client takes it."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ServerResponse) -> None:
         super().__init__(status=answer.status, headers=dict(answer.headers))
         self._content = answer.content
         self._stream = answer.stream
@@ -89,7 +89,7 @@ class ObjectResponse(web.StreamResponse):
                 await self.aclose()
         return writer
 
-    async def _send(self, request: web.BaseRequest, stream: Stream) -> None:
+    async def _send(self, request: web.BaseRequest, stream: BodyStream) -> None:
         async with task_group() as group:
             group.start_soon(_left, request)
             async for chunk in stream:
@@ -165,7 +165,7 @@ def error_response(error: TroveError) -> web.StreamResponse:
 async def error_middleware(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Answer requests that a store's error ends: ``web.Application(middlewares=[…])``."""
+    """ServerResponse requests that a store's error ends: ``web.Application(middlewares=[…])``."""
     try:
         return await handler(request)
     except TroveError as error:

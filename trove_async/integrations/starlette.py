@@ -46,7 +46,8 @@ from trove_async._concurrency import shielded, task_group
 
 from ._endpoints import Verbs
 from ._lifespan import names_of, open_store
-from ._problem_details import Answer, problem_of
+from ._problem_details import problem_of
+from ._response import ServerResponse
 from ._upload import Disconnected, Sent, Taken
 
 _STATE = "trove"
@@ -58,7 +59,7 @@ LINGER = 5.0
 class ObjectResponse(Response):
     """What `object_response` returns: a response that pulls its body as the client takes it."""
 
-    def __init__(self, answer: Answer, request: Request | None = None) -> None:
+    def __init__(self, answer: ServerResponse, request: Request | None = None) -> None:
         super().__init__(answer.content or None, answer.status, dict(answer.headers))
         self._refused = request if answer.close else None
         if self._refused is not None and self._refused.scope["http_version"].startswith("1"):
@@ -189,7 +190,7 @@ def error_response(error: TroveError) -> Response:
 
 
 async def error_handler(request: Request, error: Exception) -> Response:
-    """Answer a request that a store's error ended: ``app.add_exception_handler(TroveError, …)``."""
+    """ServerResponse a request that a store's error ended: ``app.add_exception_handler(TroveError, …)``."""
     del request
     return error_response(cast("TroveError", error))
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trove_async._names import check_key
-from trove_async.drivers.local._listing import Snapshots
+from trove_async.drivers.local._snapshots import Snapshots
 from trove_async.errors import InvalidNameError
 from trove_async.models import Prefix
 from trove_async.options import DeleteOptions, ListOptions

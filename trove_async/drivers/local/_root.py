@@ -16,11 +16,11 @@ from trove_async.errors import ConfigError
 
 from ._errors import missing_bucket
 from ._layout import AREA, PROBE, Layout, is_folding
-from ._listing import Snapshots
 from ._locks import Locks
 from ._metadata import FOREIGN, decode, decode_owner
 from ._openat2 import DIRECTORY, READ, Beneath
 from ._sidecars import Sidecars, name_of
+from ._snapshots import Snapshots
 from ._staging import XATTR, Staging
 
 if TYPE_CHECKING:
