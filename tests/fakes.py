@@ -78,9 +78,9 @@ def assert_idle(store: Trove, *fakes: Fake) -> None:
     for name in store._core.names:
         leaf = cast("Any", backends[name].driver)
         for permits, limit in (
-            (leaf.reads, leaf.capabilities.max_reads),
-            (leaf.writes, leaf.capabilities.max_writes),
-            (leaf.requests, leaf.capabilities.max_requests),
+            (leaf.calls.reads, leaf.capabilities.max_reads),
+            (leaf.calls.writes, leaf.capabilities.max_writes),
+            (leaf.calls.requests, leaf.capabilities.max_requests),
         ):
             assert permits.waiting == 0
             assert limit is None or permits.free == limit

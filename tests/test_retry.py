@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trove_async._resilience.retries import Retries, RetryBudget
 from trove_async.errors import (
     ConfigError,
     ObjectNotFoundError,
@@ -16,7 +17,7 @@ from trove_async.errors import (
     TroveError,
     UnavailableError,
 )
-from trove_async.retry import Retries, RetryBudget, RetryPolicy
+from trove_async.retry import RetryPolicy
 
 SECONDS = st.floats(0, 1000)
 

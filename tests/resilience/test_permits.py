@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from trove_async import Trove
-    from trove_async._resilience.driver import Leaf
+    from trove_async._resilience.calls import Calls
+    from trove_async._resilience.driver import ResilientDriver
     from trove_async.events import Event
 
 REQUESTS: dict[str, Callable[[Trove], Awaitable[object]]] = {
@@ -33,8 +34,8 @@ REQUESTS: dict[str, Callable[[Trove], Awaitable[object]]] = {
 }
 
 
-def leaf_of(store: Trove) -> Leaf:
-    return cast("Leaf", store._core.backends["default"].driver)
+def calls_of(store: Trove) -> Calls:
+    return cast("ResilientDriver", store._core.backends["default"].driver).calls
 
 
 async def taken(store: Trove, fake: Fake) -> OwnedTask[object]:
@@ -67,7 +68,7 @@ async def test_waiting_in_line_does_not_count_as_no_answer(request_: str) -> Non
         await prepared(store, fake)
         copy = await taken(store, fake)
         waiting = OwnedTask(_run(REQUESTS[request_], store))
-        while not leaf_of(store).requests.waiting:
+        while not calls_of(store).requests.waiting:
             await asyncio.sleep(0)
         served = asyncio.Event()
         asyncio.get_running_loop().call_later(3 * timeout.first_byte, served.set)
@@ -102,7 +103,7 @@ async def test_wait_of_a_request_is_an_event() -> None:
         seen: list[Event] = []
         store.events.subscribe(seen.append)
         head = OwnedTask(store.head("bucket", "key"))
-        while not leaf_of(store).requests.waiting:
+        while not calls_of(store).requests.waiting:
             await asyncio.sleep(0)
         await copy.aclose()
         await head.result()
@@ -168,7 +169,7 @@ async def test_cancelled_wait_of_a_request_holds_no_permit() -> None:
         await prepared(store, fake)
         copy = await taken(store, fake)
         head = OwnedTask(store.head("bucket", "key"))
-        while not leaf_of(store).requests.waiting:
+        while not calls_of(store).requests.waiting:
             await asyncio.sleep(0)
         await head.aclose()
         await copy.aclose()

@@ -120,7 +120,7 @@ async def test_wait_for_a_permit_is_told() -> None:
         fake.before["put"] = go_on.wait
         tasks = [OwnedTask(store.put("bucket", str(n), b"body")) for n in range(2)]
         store.events.subscribe(seen.append)
-        while not store._core.backends["default"].driver.writes.waiting:  # type: ignore[attr-defined]
+        while not store._core.backends["default"].driver.calls.writes.waiting:  # type: ignore[attr-defined]
             await asyncio.sleep(0)
         go_on.set()
         for task in tasks:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import anyio
 
 from trove_async._concurrency import Deadlines, OwnedTasks, shielded
-from trove_async._resilience.driver import Leaf
+from trove_async._resilience.driver import ResilientDriver
 from trove_async.driver import AsyncDriver, Capabilities, DriverContext, Layer, Redacting
 from trove_async.errors import ClosedError, TroveError
 from trove_async.events import Events
@@ -152,7 +152,9 @@ class Backends:
         settled = (
             driver
             if isinstance(driver, Layer)
-            else Leaf(driver, context, self._retry, tasks=self._tasks, deadlines=self._deadlines)
+            else ResilientDriver(
+                driver, context, self._retry, tasks=self._tasks, deadlines=self._deadlines
+            )
         )
         # Inner drivers come before the layers made of them, so closing in reverse is safe.
         self._opened.append(settled)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, cast
 
 import anyio
 
@@ -13,56 +13,62 @@ from trove_async.errors import BucketNotFoundError, TroveError
 from trove_async.models import DeleteResult
 from trove_async.options import DeleteOptions
 
-if TYPE_CHECKING:
-    from .driver import Leaf
+from .calls import Calls
 
 _SINGLY: Final = 8
 """Deletions of single keys under way at once."""
 
 
-class Batch:
+class BulkDelete:
     """The deletion of some keys of one bucket, settled.
 
     Args:
-        leaf: The backend.
+        calls: The calls of the backend.
         bucket: The bucket.
+        delete: Deletes one key, with retries.
     """
 
-    def __init__(self, leaf: Leaf, bucket: str) -> None:
-        self._leaf = leaf
+    def __init__(
+        self,
+        calls: Calls,
+        bucket: str,
+        delete: Callable[[str, str, DeleteOptions], Awaitable[None]],
+    ) -> None:
+        self._calls = calls
         self._bucket = bucket
+        self._delete = delete
 
     async def delete(self, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to `Capabilities.bulk_delete` keys; tell what became of each, in their order."""
-        leaf, bucket = self._leaf, self._bucket
-        driver = cast("BulkDeleting", leaf.driver)
-        doubt, begun = leaf.doubt(), leaf.clock()
-        results = await leaf.retrying(
+        calls, bucket = self._calls, self._bucket
+        driver = cast("BulkDeleting", calls.driver)
+        attempts, begun = calls.write_attempts(), calls.clock()
+        results = await calls.retry(
             "delete_many",
             bucket,
             None,
-            lambda: doubt.over(
-                leaf.request("delete_many", bucket, None, driver.delete_many, bucket, keys)
-                if doubt.since is None
-                else self._each(keys, doubt.delete(DeleteOptions()))
+            lambda: attempts.watch(
+                calls.request("delete_many", bucket, None, driver.delete_many, bucket, keys)
+                if attempts.since is None
+                else self._each(keys, attempts.delete(DeleteOptions()))
             ),
         )
         for result in results:
             if isinstance(result.error, TroveError):
-                leaf.redact(result.error)
+                calls.redact(result.error)
         failed = [result for result in results if getattr(result.error, "retryable", False)]
         return await self._again(results, failed, begun) if failed else results
 
     async def _each(self, keys: Sequence[str], options: DeleteOptions) -> Sequence[DeleteResult]:
         """Delete keys one by one, as each may have been deleted, and made anew by another."""
-        leaf = self._leaf
+        calls = self._calls
         errors: dict[str, TroveError | None] = {}
 
         async def delete(key: str) -> None:
             errors[key] = None
             try:
-                await leaf.request(
-                    "delete", self._bucket, key, leaf.driver.delete, self._bucket, key, options
+                await calls.request(
+                    "delete", self._bucket, key, calls.driver.delete, self._bucket, key, options
                 )
             except BucketNotFoundError:
                 raise
@@ -78,8 +84,8 @@ class Batch:
         self, results: Sequence[DeleteResult], failed: Sequence[DeleteResult], begun: float
     ) -> Sequence[DeleteResult]:
         """Delete one by one what the answer to a batch told to have failed for now."""
-        leaf = self._leaf
-        pause = leaf.retries().after(cast("TroveError", failed[0].error))
+        calls = self._calls
+        pause = calls.retries().after(cast("TroveError", failed[0].error))
         if pause is None:
             return results
         await anyio.sleep(pause)
@@ -88,11 +94,11 @@ class Batch:
         async def again(result: DeleteResult) -> None:
             doubtful = getattr(result.error, "maybe_done", False)
             options = DeleteOptions(
-                in_doubt_since=begun if doubtful and leaf.capabilities.settles_doubt else None
+                in_doubt_since=begun if doubtful and calls.capabilities.settles_doubt else None
             )
             error: TroveError | None = None
             try:
-                await leaf.delete(self._bucket, result.key, options)
+                await self._delete(self._bucket, result.key, options)
             except TroveError as failure:
                 error = failure
             told[result.key] = DeleteResult(key=result.key, error=error)

@@ -1,6 +1,6 @@
 """The transfer engine, downwards: a body that survives a broken connection, parking and a cancel.
 
-`Body` stands around one leaf driver's reader. It pins the version that it opened; whatever happens
+`ResumingReader` wraps the reader of one driver. It pins the version that it opened; whatever happens
 to the connection after that, the bytes it hands out are that version's, in order, each once.
 """
 
@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from time import thread_time
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 import anyio
 
 from trove_async._concurrency import to_its_end
+from trove_async._resilience.retries import Retries
 from trove_async._version_identity import can_pin, can_prove, is_same
 from trove_async._views import trimmed
 from trove_async.driver import DriverReader
@@ -31,13 +32,9 @@ from trove_async.events import Event
 from trove_async.models import ByteRange, KiB, ObjectInfo
 from trove_async.options import GetOptions
 from trove_async.pool import SLOT, Lease
-from trove_async.retry import Retries
 
+from .calls import Calls
 from .readahead import SLOW, TRIAL, Ahead
-
-if TYPE_CHECKING:
-    from .driver import Leaf
-
 
 _LANDINGS = 8
 """Of how many parts of the pool one is for streams that are received by way of a slot."""
@@ -50,12 +47,12 @@ come, over a connection that keeps up, they are a quarter of that."""
 class _Connection:
     """One answered request, and the permit that it was sent under."""
 
-    __slots__ = ("_context", "_leaf", "reader")
+    __slots__ = ("_calls", "_context", "reader")
 
     def __init__(
-        self, leaf: Leaf, context: AbstractAsyncContextManager[DriverReader], reader: DriverReader
+        self, calls: Calls, context: AbstractAsyncContextManager[DriverReader], reader: DriverReader
     ) -> None:
-        self._leaf = leaf
+        self._calls = calls
         self._context = context
         self.reader = reader
 
@@ -66,14 +63,14 @@ class _Connection:
         except TroveError:
             pass  # what became of the body, its reads have told
         finally:
-            self._leaf.reads.release()
+            self._calls.reads.release()
 
     async def _left(self) -> None:
         await self._context.__aexit__(None, None, None)
 
 
-class Body:
-    """A DriverReader, and the context manager that `Leaf.get` returns.
+class ResumingReader:
+    """A DriverReader, and the context manager that `Calls.get` returns.
 
     At any moment it is *open* (it has a connection and a permit), or *between* connections: because
     it was parked, because a read failed or was cancelled, or because the range has been read. The
@@ -84,6 +81,7 @@ class Body:
         "_ahead",
         "_arrived_bytes",
         "_bucket",
+        "_calls",
         "_closed",
         "_connection",
         "_end",
@@ -91,7 +89,6 @@ class Body:
         "_key",
         "_landed",
         "_landing",
-        "_leaf",
         "_options",
         "_position",
         "_provable",
@@ -101,8 +98,8 @@ class Body:
         "_waited",
     )
 
-    def __init__(self, leaf: Leaf, bucket: str, key: str, options: GetOptions) -> None:
-        self._leaf = leaf
+    def __init__(self, calls: Calls, bucket: str, key: str, options: GetOptions) -> None:
+        self._calls = calls
         self._bucket = bucket
         self._key = key
         self._options = options
@@ -120,7 +117,7 @@ class Body:
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        await self._leaf.retrying("get", self._bucket, self._key, self._first)
+        await self._calls.retry("get", self._bucket, self._key, self._first)
         return self
 
     async def __aexit__(
@@ -149,7 +146,7 @@ class Body:
         """Return the next 1 to `size` bytes, ``b""`` at the end of the range."""
         if self._position >= self._end:
             return b""
-        self._leaf.reads.busy(self)
+        self._calls.reads.busy(self)
         front = None if self._ahead is None else self._ahead.front
         try:
             if self._ahead is None or front is None:
@@ -173,11 +170,11 @@ class Body:
     async def _read_through(self, size: int, failure: TroveError | None = None) -> bytes:
         """Read from the connection, opening it anew after a failure, while that is allowed."""
         retries: Retries | None = None
-        clock = self._leaf.clock
+        clock = self._calls.clock
         while True:
             if failure is not None:
                 await self._disconnect()
-                retries = retries or self._leaf.retries()
+                retries = retries or self._calls.retries()
                 await self._pause_after(failure, retries)
                 failure = None
             try:
@@ -202,18 +199,18 @@ class Body:
         """Read once: a stream by way of a slot, if the driver can fill memory, and some is free."""
         readinto = getattr(reader, "readinto", None)
         if readinto is None or not self._streaming or size < _STREAM:
-            return await self._leaf.progress(reader.read(size), "no bytes arrived")
+            return await self._calls.await_progress(reader.read(size), "no bytes arrived")
         if self._landing is None:
             # A user holds as large a piece as was received: many streams get by with small ones.
-            self._landing = self._leaf.pool.try_lease(
+            self._landing = self._calls.pool.try_lease(
                 SLOT, revoke=self._give_up_landing, share=_LANDINGS
             )
         if self._landing is None:
-            return await self._leaf.progress(reader.read(size), "no bytes arrived")
+            return await self._calls.await_progress(reader.read(size), "no bytes arrived")
         slot = self._landing.views[0]
         self._landed = False
         try:
-            count = await self._leaf.progress(readinto(slot[:size]), "no bytes arrived")
+            count = await self._calls.await_progress(readinto(slot[:size]), "no bytes arrived")
             return bytes(slot[:count])
         finally:
             self._landed = True
@@ -240,7 +237,7 @@ class Body:
 
     def _start_ahead(self, size: int) -> None:
         """Fetch what comes next while the consumer works on these bytes, where that helps."""
-        leaf, can = self._leaf, self._leaf.capabilities
+        calls, can = self._calls, self._calls.capabilities
         once, self._streaming = self._streaming, size >= _STREAM
         if not (once and size >= SLOT) or can.parallel_reads == 1 or not self._can_pin:
             return
@@ -253,7 +250,7 @@ class Body:
         ):
             # On the whole, and still.
             self._give_up_landing()
-            self._ahead = Ahead(leaf, self._fetch, self._position, self._end)
+            self._ahead = Ahead(calls, self._fetch, self._position, self._end)
 
     async def _fetch(self, start: int, end: int, views: Sequence[memoryview]) -> None:
         connection = await self._open(start, end, permitted=True)
@@ -267,11 +264,11 @@ class Body:
         readinto = getattr(reader, "readinto", None)  # where it has one: `ReadsInto`
         while view:
             if readinto is None:
-                data = await self._leaf.progress(reader.read(len(view)), "no bytes arrived")
+                data = await self._calls.await_progress(reader.read(len(view)), "no bytes arrived")
                 count = len(data)
                 view[:count] = data
             else:
-                count = await self._leaf.progress(readinto(view), "no bytes arrived")
+                count = await self._calls.await_progress(readinto(view), "no bytes arrived")
             if not count:
                 raise UnavailableError(f"the body ended {len(view)} bytes early")
             view = view[count:]
@@ -291,16 +288,16 @@ class Body:
             self._rest()
 
     async def _connect(self, options: GetOptions, *, permitted: bool = False) -> _Connection:
-        leaf = self._leaf
+        calls = self._calls
         if not permitted:
-            await leaf.permit(leaf.reads, "get", self._bucket, self._key)
+            await calls.acquire(calls.reads, "get", self._bucket, self._key)
         try:
-            context = leaf.driver.get(self._bucket, self._key, options)
-            reader = await leaf.answer(context.__aenter__())
+            context = calls.driver.get(self._bucket, self._key, options)
+            reader = await calls.await_response(context.__aenter__())
         except BaseException:
-            leaf.reads.release()
+            calls.reads.release()
             raise
-        connection = _Connection(leaf, context, reader)
+        connection = _Connection(calls, context, reader)
         if self._closed:  # by another task, meanwhile
             await connection.aclose()
             raise self._was_closed()
@@ -308,7 +305,7 @@ class Body:
 
     async def _reconnect(self) -> _Connection:
         """Open the rest of the range, of the very version that was opened first."""
-        if self._closed or self._leaf.tasks.closed:
+        if self._closed or self._calls.tasks.closed:
             raise self._was_closed()
         if not self._provable:
             raise self._unproved()
@@ -322,7 +319,7 @@ class Body:
         return self._connection
 
     async def _open(self, start: int, end: int, *, permitted: bool = False) -> _Connection:
-        can, info = self._leaf.capabilities, self.info
+        can, info = self._calls.capabilities, self.info
         options = GetOptions(
             range=None if (start, end) == (0, info.stored_size) else ByteRange(start, end),
             version_id=self._options.version_id or (info.version_id if can.versions else None),
@@ -339,17 +336,17 @@ class Body:
 
     @property
     def _can_pin(self) -> bool:
-        can = self._leaf.capabilities
+        can = self._calls.capabilities
         return can.ranges and can_pin(self.info, can)
 
     @property
     def _resumable(self) -> bool:
-        return self._provable and (self._leaf.capabilities.ranges or self._position == 0)
+        return self._provable and (self._calls.capabilities.ranges or self._position == 0)
 
     def _rest(self) -> None:
         """Note that nobody reads for now: who waits for a connection may have this one."""
         if self._connection is not None and self._resumable:
-            self._leaf.reads.idle(self)
+            self._calls.reads.idle(self)
 
     async def _disconnect(self) -> None:
         """Give back the connection, the permit and the memory. Idempotent."""
@@ -364,13 +361,13 @@ class Body:
 
     def _close_later(self) -> None:
         detached = self._detached()
-        if not self._leaf.tasks.closed:  # else the driver is being closed anyway
-            self._leaf.tasks.start(_close(*detached))
+        if not self._calls.tasks.closed:  # else the driver is being closed anyway
+            self._calls.tasks.start(_close(*detached))
 
     def _detached(self) -> tuple[Ahead | None, _Connection | None]:
         """Take out what is to be closed, at once: who reads meanwhile opens anew."""
         self._give_up_landing()
-        self._leaf.reads.busy(self)
+        self._calls.reads.busy(self)
         ahead, self._ahead = self._ahead, None
         connection, self._connection = self._connection, None
         return ahead, connection
@@ -378,7 +375,7 @@ class Body:
     def park(self) -> None:
         """Give the connection up because somebody else waits for one and nobody reads here."""
         self._close_later()
-        if self._leaf.events:
+        if self._calls.events:
             self._emit("park")
 
     # -- failures --------------------------------------------------------------------------------
@@ -387,13 +384,13 @@ class Body:
         """Wait before the next try, or raise if there is to be none."""
         if self._closed:
             raise self._was_closed() from error
-        self._leaf.locate(error, "get", self._bucket, self._key)
+        self._calls.locate(error, "get", self._bucket, self._key)
         pause = retries.after(error) if self._resumable else None
         if pause is None:
             if error.retryable and not self._provable:
                 raise self._unproved() from error
             raise error
-        if self._leaf.events:
+        if self._calls.events:
             self._emit("resume", error)
         await anyio.sleep(pause)
 
@@ -417,11 +414,11 @@ class Body:
         return ClosedError("the reader, or its store, was closed while it was being read")
 
     def _emit(self, kind: Literal["park", "resume"], error: BaseException | None = None) -> None:
-        self._leaf.events.emit(
+        self._calls.events.emit(
             Event(
                 kind=kind,
                 operation="get",
-                backend=self._leaf.backend,
+                backend=self._calls.backend,
                 bucket=self._bucket,
                 key=self._key,
                 size=self._position - self._start,

@@ -12,7 +12,7 @@ from trove_async.options import CopyOptions, DeleteOptions, PutOptions
 T = TypeVar("T")
 
 
-class Doubt:
+class WriteAttempts:
     """Whether an earlier try of a write may have been done unheard, and since when.
 
     Args:
@@ -25,12 +25,12 @@ class Doubt:
         self._clock = clock
         self.since: float | None = None
 
-    def over(self, work: Awaitable[T]) -> Awaitable[T]:
+    def watch(self, work: Awaitable[T]) -> Awaitable[T]:
         """Note how this try ends."""
         return work if self._clock is None or self.since is not None else self._noting(work)
 
     async def _noting(self, work: Awaitable[T]) -> T:
-        assert self._clock is not None  # noqa: S101 - asked by `over`
+        assert self._clock is not None  # noqa: S101 - asked by `watch`
         begun = self._clock()
         try:
             return await work

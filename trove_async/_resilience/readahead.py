@@ -12,15 +12,14 @@ import asyncio
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from trove_async._concurrency import OwnedTask
 from trove_async.errors import ClosedError
 from trove_async.models import MiB
 from trove_async.pool import SLOT, Lease
 
-if TYPE_CHECKING:
-    from .driver import Leaf
+from .calls import Calls
 
 PIECE = 4 * MiB
 """Bytes of a piece, where the pool is no smaller than 16 MiB: at 40 MB/s and 20 ms it takes five
@@ -50,18 +49,18 @@ class Ahead:
     """The pieces of one body that are under way, or wait to be taken.
 
     Args:
-        leaf: Whose permits and memory are used.
+        calls: Whose permits and memory are used.
         fetch: Fetches a piece.
         front: Where the first one begins: up to there somebody else reads.
         end: Where the body ends.
     """
 
-    __slots__ = ("_end", "_fetch", "_leaf", "_pieces", "_size", "closed")
+    __slots__ = ("_calls", "_end", "_fetch", "_pieces", "_size", "closed")
 
-    def __init__(self, leaf: Leaf, fetch: Fetch, front: int, end: int) -> None:
-        self._leaf = leaf
+    def __init__(self, calls: Calls, fetch: Fetch, front: int, end: int) -> None:
+        self._calls = calls
         self._fetch = fetch
-        self._size = max(min(PIECE, leaf.pool.max_bytes // 4 // SLOT * SLOT), SLOT)
+        self._size = max(min(PIECE, calls.pool.max_bytes // 4 // SLOT * SLOT), SLOT)
         self._end = end
         self._pieces: deque[_Piece] = deque()
         self.closed = False
@@ -100,19 +99,19 @@ class Ahead:
         await _close(pieces)
 
     def _start_at(self, start: int) -> None:
-        leaf = self._leaf
-        while start < self._end and len(self._pieces) < leaf.capabilities.parallel_reads:
-            if leaf.tasks.closed or not leaf.reads.try_acquire():
+        calls = self._calls
+        while start < self._end and len(self._pieces) < calls.capabilities.parallel_reads:
+            if calls.tasks.closed or not calls.reads.try_acquire():
                 return
             piece = _Piece(start, min(start + self._size, self._end))
-            lease = leaf.pool.try_lease(
+            lease = calls.pool.try_lease(
                 piece.end - start, revoke=partial(self._revoke, piece), share=SHARE
             )
             if lease is None:
-                leaf.reads.release()
+                calls.reads.release()
                 return
             piece.lease = lease
-            piece.task = leaf.tasks.start(self._fetch(start, piece.end, lease.views))
+            piece.task = calls.tasks.start(self._fetch(start, piece.end, lease.views))
             self._pieces.append(piece)
             start = piece.end
 
@@ -125,8 +124,8 @@ class Ahead:
         for one in given_up:
             if one.task.done:
                 one.drop()
-            elif not self._leaf.tasks.closed:
-                self._leaf.tasks.start(_close([one]))
+            elif not self._calls.tasks.closed:
+                self._calls.tasks.start(_close([one]))
         return True
 
 

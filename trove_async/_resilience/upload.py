@@ -1,9 +1,9 @@
-"""An upload of a leaf driver whose parts and commit are retried, and whose commit is never broken off."""
+"""An upload whose parts and commit are retried, and whose commit is never broken off."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from trove_async._concurrency import CLEANUP_SECONDS, concluded
 from trove_async.driver import PartSource, StreamedUpload, Upload
@@ -11,8 +11,7 @@ from trove_async.errors import TroveError
 from trove_async.models import ObjectInfo
 from trove_async.options import Part, PutOptions
 
-if TYPE_CHECKING:
-    from .driver import Leaf
+from .calls import Calls
 
 COMMIT_SECONDS = CLEANUP_SECONDS
 """How long a commit that is under way is waited for once its put was cancelled."""
@@ -21,7 +20,7 @@ _COMMIT_PACE = 100
 """Parts put together that a server is granted an idle time for: it answers only at the end."""
 
 
-class LeafUpload:
+class ResilientUpload:
     """An upload in parts whose calls are settled.
 
     Attributes:
@@ -29,9 +28,9 @@ class LeafUpload:
     """
 
     def __init__(
-        self, leaf: Leaf, upload: Upload, bucket: str, key: str, options: PutOptions
+        self, calls: Calls, upload: Upload, bucket: str, key: str, options: PutOptions
     ) -> None:
-        self._leaf = leaf
+        self._calls = calls
         self._upload = upload
         self._bucket = bucket
         self._key = key
@@ -49,41 +48,41 @@ class LeafUpload:
         await self._settled(part, lambda: upload.send_stream(part, source))
 
     async def _settled(self, part: Part, send: Callable[[], Awaitable[None]]) -> None:
-        leaf = self._leaf
+        calls = self._calls
         self._parts += 1
-        await leaf.retrying(
+        await calls.retry(
             "send",
             self._bucket,
             self._key,
-            lambda: leaf.write("send", self._bucket, self._key, part.size, send),
+            lambda: calls.write("send", self._bucket, self._key, part.size, send),
         )
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         """Make the object. See `Upload.commit`. A cancel is raised once it is known what came of it."""
-        leaf = self._leaf
-        return await leaf.retrying(
+        calls = self._calls
+        return await calls.retry(
             "commit",
             self._bucket,
             self._key,
             lambda: self._attempt(checksums),
-            ours=self._found,
+            recognise=self._found,
         )
 
     async def _attempt(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        leaf = self._leaf
-        await leaf.permit(leaf.requests, "commit", self._bucket, self._key)
+        calls = self._calls
+        await calls.acquire(calls.requests, "commit", self._bucket, self._key)
         try:
             return await concluded(self._committed(checksums), COMMIT_SECONDS)
         finally:
-            leaf.requests.release()
+            calls.requests.release()
 
     async def _committed(self, checksums: Mapping[str, str]) -> ObjectInfo:
         pace = -(-self._parts // _COMMIT_PACE)
-        info = await self._leaf.answer(self._upload.commit(checksums), pace)
+        info = await self._calls.await_response(self._upload.commit(checksums), pace)
         self.committed = True
         return info
 
     async def _found(self, error: TroveError) -> tuple[ObjectInfo] | None:
-        found = await self._leaf.our_write(error, self._bucket, self._key, self._options.write_id)
+        found = await self._calls.own_write(error, self._bucket, self._key, self._options.write_id)
         self.committed = found is not None
         return found
