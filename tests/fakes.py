@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
 from trove_async import BufferPool, RetryPolicy, Timeout, Trove
-from trove_async._engine.intake import crc32c_of
+from trove_async._checksums import crc32c_of
 from trove_async.drivers.memory import MemoryDriver
 from trove_async.errors import UnavailableError
 from trove_async.models import MiB

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal, cast
 
+from trove_async._checksums import CRC32C, compare, compare_stored
 from trove_async._concurrency import shielded
 from trove_async._version_identity import can_prove, is_same
 from trove_async.driver import CannotCopyError, Copying
@@ -30,7 +31,6 @@ from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, GetOptions, PutOptions
 
 from .backends import Backend
-from .intake import CRC32C, compare, compare_stored
 from .media_types import type_of
 from .sources import source_of
 from .upload import Progress, Put

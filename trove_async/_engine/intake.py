@@ -8,59 +8,14 @@ so a hop would cost four times what it saves.
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import crc32c
-
+from trove_async._checksums import CRC32C, Crc32c
 from trove_async._views import BytesLike
 from trove_async.errors import IntegrityError
-from trove_async.models import ObjectInfo
 
 from .body_file import BodyFile
 from .sources import Replayable, Source
-
-CRC32C = "crc32c"
-"""The kind of checksum that we compute ourselves: S3, GCS and the embedded drivers all keep it."""
-
-
-class Crc32c:
-    """A running CRC-32C (RFC 9260, appendix A)."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self) -> None:
-        self._value = 0
-
-    def update(self, data: BytesLike) -> None:
-        """Go on over `data`."""
-        self._value = crc32c.crc32c(data, self._value)
-
-    def digest(self) -> str:
-        """Return it in base64 of its four big-endian bytes."""
-        return base64.b64encode(self._value.to_bytes(4, "big")).decode("ascii")
-
-
-def crc32c_of(views: Iterable[BytesLike]) -> str:
-    """Return the CRC-32C of the views' concatenation."""
-    crc = Crc32c()
-    for view in views:
-        crc.update(view)
-    return crc.digest()
-
-
-def compare(ours: Mapping[str, str], theirs: Mapping[str, str], what: str) -> None:
-    """Raise IntegrityError if two sets of checksums disagree on a kind that both have."""
-    for kind in ours.keys() & theirs.keys():
-        if ours[kind] != theirs[kind]:
-            raise IntegrityError(f"{what}: {kind} is {theirs[kind]}, and should be {ours[kind]}")
-
-
-def compare_stored(sent: Mapping[str, str], size: int, info: ObjectInfo) -> None:
-    """Raise IntegrityError if the backend reports to have stored something else than was sent."""
-    if info.stored_size != size:
-        raise IntegrityError(f"{size} bytes were sent and {info.stored_size} were stored")
-    compare(sent, info.checksums, "what was stored is not what was sent")
 
 
 class Intake:

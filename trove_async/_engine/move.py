@@ -23,13 +23,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from trove_async._checksums import compare_stored
 from trove_async._version_identity import is_same
 from trove_async.errors import NotFoundError, ObjectChangedError, PreconditionFailedError
 from trove_async.models import ObjectInfo
 from trove_async.options import DeleteOptions
 
 from .copy import Copied, Place, located
-from .intake import compare_stored
 
 _TICK: Final = timedelta(seconds=1)
 """How far two drivers' dates of one object may be apart: HTTP dates are whole seconds."""

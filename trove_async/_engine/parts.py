@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
+from trove_async._checksums import CRC32C, Crc32c
 from trove_async._views import trimmed, without
 from trove_async.driver import Capabilities, Upload
 from trove_async.errors import NotSupportedError
@@ -16,7 +17,7 @@ from trove_async.options import Part
 from trove_async.pool import BufferPool, Lease, SpillFile
 
 from .backends import Backend
-from .intake import CRC32C, Crc32c, Intake
+from .intake import Intake
 
 SPILL_PIECE = 64 * KiB
 """Bytes pulled at a time on their way to a file: one thread hop each."""

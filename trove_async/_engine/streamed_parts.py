@@ -20,6 +20,7 @@ from hashlib import new as new_hash
 from types import TracebackType
 from typing import Self, cast
 
+from trove_async._checksums import CRC32C, Crc32c
 from trove_async._concurrency import settled
 from trove_async.driver import StreamedUpload, Upload
 from trove_async.errors import ClosedError
@@ -28,7 +29,6 @@ from trove_async.pool import SLOT, BufferPool, Lease, SpillFile
 
 from .backends import Backend
 from .body_file import BodyFile, changed
-from .intake import CRC32C, Crc32c
 from .parts import Moved, Told, half_of, room_for
 
 _WINDOW = 2 * SLOT

@@ -12,7 +12,8 @@ from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from typing import Literal, Protocol, TypeVar, cast
 
-from trove_async._concurrency import in_thread, shielded, task_group
+from trove_async._checksums import CRC32C, compare, compare_stored, crc32c_text, hash_crc32c
+from trove_async._concurrency import shielded, task_group
 from trove_async.driver import Capabilities, Upload, Uploading
 from trove_async.errors import BucketNotFoundError, IntegrityError, NotSupportedError, TroveError
 from trove_async.events import Event, Events
@@ -21,15 +22,12 @@ from trove_async.options import DeleteOptions, PutOptions
 from trove_async.pool import BufferPool
 
 from .backends import Backend
-from .intake import CRC32C, Intake, compare, compare_stored, crc32c_of
+from .intake import Intake
 from .parts import SPILL_PIECE, Filled, MemoryParts, Parts, Ready, StreamParts, half_of, part_size
 from .sources import Source
 from .streamed_parts import StreamedParts
 
 T = TypeVar("T")
-
-_INLINE_HASH = 4 * MiB
-"""Bytes that are hashed on the loop: as long as a thread hop takes, at 20 GB/s."""
 
 
 class Progress(Protocol):
@@ -207,8 +205,7 @@ class Put:
     ) -> ObjectInfo:
         self._check_fits_put(size)
         if checksums is None:
-            hop = size > _INLINE_HASH
-            checksums = {CRC32C: await in_thread(crc32c_of, views) if hop else crc32c_of(views)}
+            checksums = {CRC32C: crc32c_text(await hash_crc32c(views))}
         compare(self._options.checksums, checksums, "the body is not what was announced")
         options = self._options.of_body(size, checksums)
         driver = self._backend.driver

@@ -9,12 +9,11 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Final, Protocol
 
+from trove_async._checksums import CRC32C, Crc32c
 from trove_async._concurrency import in_thread
 from trove_async.driver import DriverReader
 from trove_async.errors import IntegrityError
 from trove_async.models import KiB
-
-from .intake import CRC32C, Crc32c
 
 _INLINE_HASH: Final = 256 * KiB
 """Bytes that are hashed on the loop by one of the slow kinds: as long as a thread hop takes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from base64 import b64encode
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -14,8 +13,7 @@ from itertools import count
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from crc32c import crc32c
-
+from trove_async._checksums import CRC32C, compare_announced, crc32c_text, running_crc32c
 from trove_async._settings import check_counts
 from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import (
@@ -123,7 +121,7 @@ class MemoryDriver:
         body = b"".join(views)
         if len(body) >= _LONG:
             await asyncio.sleep(0)
-        return self._store(bucket, key, (body,) if body else (), crc32c(body), options)
+        return self._store(bucket, key, (body,) if body else (), running_crc32c([body]), options)
 
     def get(
         self, bucket: str, key: str, options: GetOptions
@@ -225,12 +223,8 @@ class MemoryDriver:
         if options.if_none_match is not None and held is not None:
             raise ObjectExistsError("the object exists", bucket=bucket, key=key)
         _check_match(options.if_match, held, bucket, key)
-        crc = b64encode(checksum.to_bytes(4)).decode()
-        expected = options.checksums.get("crc32c", crc)
-        if expected != crc:
-            raise IntegrityError(
-                f"the body's crc32c is {crc}, not {expected} as announced", bucket=bucket, key=key
-            )
+        crc = crc32c_text(checksum)
+        compare_announced(options.checksums, crc)
         info = ObjectInfo(
             bucket=bucket,
             key=key,
@@ -246,7 +240,7 @@ class MemoryDriver:
             content_encoding=options.content_encoding,
             content_language=options.content_language,
             expires=options.expires,
-            checksums={"crc32c": crc},
+            checksums={CRC32C: crc},
             backend=self._backend,
             write_id=options.write_id,
         )
@@ -452,7 +446,7 @@ class _Upload:
                     f"the parts have no byte {size}", bucket=self._bucket, key=self._key
                 )
             size += len(body)
-            checksum = crc32c(body, checksum)
+            checksum = running_crc32c([body], checksum)
             chunks.append(body)
             if len(body) >= _LONG:
                 await asyncio.sleep(0)

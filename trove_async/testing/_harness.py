@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from base64 import b64encode
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -16,8 +15,7 @@ from collections.abc import (
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any, TypeVar, cast
 
-from crc32c import crc32c
-
+from trove_async import _checksums
 from trove_async._concurrency import OwnedTask
 from trove_async.driver import (
     AsyncDriver,
@@ -110,7 +108,7 @@ def views(body: bytes, size: int = MiB) -> Sequence[memoryview]:
 
 def crc32c_of(body: bytes) -> str:
     """Return the body's CRC-32C as `ObjectInfo.checksums` writes it."""
-    return b64encode(crc32c(body).to_bytes(4)).decode()
+    return _checksums.crc32c_of([body])
 
 
 async def write(

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from trove_async._checksums import combined
+from trove_async._checksums import combine_crc32c
 from trove_async._concurrency import for_each, shielded
 from trove_async._http.services import conditioned
 from trove_async.errors import (
@@ -146,7 +146,7 @@ def _checksum(sources: Sequence[ObjectInfo]) -> str | None:
         told = source.checksums.get("crc32c")
         if told is None:
             return None
-        whole = combined(whole, int.from_bytes(b64decode(told)), source.stored_size)
+        whole = combine_crc32c(whole, int.from_bytes(b64decode(told)), source.stored_size)
     return b64encode(whole.to_bytes(4)).decode()
 
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
-from crc32c import crc32c
-
-from trove_async._concurrency import finished, in_thread
+from trove_async._checksums import compare_announced, crc32c_text, hash_crc32c
+from trove_async._concurrency import finished
 from trove_async._http import Answer
 from trove_async._http.services import conditioned, made
 from trove_async.errors import (
     BackendError,
     BucketNotFoundError,
-    IntegrityError,
     NotFoundError,
     ObjectNotFoundError,
     TroveError,
@@ -34,9 +31,6 @@ from ._resumable import QUANTUM, UNKNOWN_RANGE, chunk_range, cut, held_back, kep
 if TYPE_CHECKING:
     from ._client import Client, Document
     from ._defaults import Defaults
-
-_INLINE_HASH: Final = 4 * MiB
-"""Bytes that are hashed on the loop: as long as a thread hop takes, at 20 GB/s."""
 
 _ABORTED: Final = 499
 """JSON API, "Cancel an upload": what a session that is deleted is answered with."""
@@ -129,22 +123,15 @@ class ResumableUpload:
         back = held_back(part.size) if part.last else part.size % QUANTUM
         await self._send(part.offset, views, end - back)
         tail = b"".join(cut(views, part.size - back, part.size))
-        hop = part.size > _INLINE_HASH
-        crc = await in_thread(_crc, views, self._crc) if hop else _crc(views, self._crc)
+        crc = await hash_crc32c(views, self._crc)
         # Nothing of the state has changed before the last await: a part may be sent again.
         self._taken, self._tail, self._crc = end, tail, crc
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         """Send the last bytes, which makes the object. See `Upload.commit`."""
         if self._info is None:
-            told = {**self._options.checksums, **checksums}
-            crc = b64encode(self._crc.to_bytes(4)).decode()
-            if told.get("crc32c", crc) != crc:
-                raise IntegrityError(
-                    f"the body's crc32c is {crc}, not {told['crc32c']} as announced",
-                    bucket=self._bucket,
-                    key=self._key,
-                )
+            crc = crc32c_text(self._crc)
+            compare_announced({**self._options.checksums, **checksums}, crc)
             with conditioned(self._options):
                 said = await self._finish(f"crc32c={crc}")
             self._info = info_of(said, bucket=self._bucket, backend=self._backend)
@@ -244,9 +231,3 @@ def _target_in(answer: Answer) -> str:
             f"the service's answer makes no sense: {status} without a Location that is a URL"
         )
     return slash + path
-
-
-def _crc(views: Sequence[memoryview], crc: int) -> int:
-    for view in views:
-        crc = crc32c(view, crc)
-    return crc

@@ -8,11 +8,11 @@ import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from trove_async._checksums import compare_announced, crc32c_of
 from trove_async.errors import ObjectNotFoundError
 from trove_async.models import ObjectInfo
 from trove_async.options import PutOptions
 
-from ._checksums import check, checksum, in_base64
 from ._metadata import FOREIGN, Record, decode, describe
 from ._openat2 import ABSENT, READ
 from ._publish import Ground, check_conditions, prune, publish, sync_removal, unlink
@@ -86,8 +86,8 @@ def put(
     root: Root, spot: Spot, views: Sequence[memoryview], options: PutOptions, stop: Stop
 ) -> ObjectInfo:
     """Store the object: write it aside, and let it take its place."""
-    counted = in_base64(checksum(views))
-    check(options.checksums, counted)
+    counted = crc32c_of(views)
+    compare_announced(options.checksums, counted)
     staged = root.staging.create()
     try:
         staged.write(views, 0, stop)

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from trove_async._checksums import combined
+from trove_async._checksums import combine_crc32c, compare_announced, crc32c_text, running_crc32c
 from trove_async.errors import BackendError, ClosedError, IntegrityError, StreamError
 from trove_async.models import ObjectInfo
 from trove_async.options import Part, PutOptions
 
-from ._checksums import check, checksum, in_base64
 from ._errors import translated
 from ._metadata import Record
 from ._publish import publish
@@ -71,7 +70,7 @@ class FileUpload:
         staged, stop = self._open(), Stop()
 
         def write() -> int:
-            counted = checksum(views)
+            counted = running_crc32c(views)
             staged.write(views, part.offset, stop)
             return counted
 
@@ -84,8 +83,8 @@ class FileUpload:
             return self._done
         staged, stop = self._open(), Stop()
         size, counted = self._whole()
-        check(checksums, counted)
-        check(self._options.checksums, counted)
+        compare_announced(checksums, counted)
+        compare_announced(self._options.checksums, counted)
         record = Record.of(self._options, counted)
 
         def publish_parts() -> ObjectInfo:
@@ -116,11 +115,11 @@ class FileUpload:
         for part, one in sorted(self._parts.values(), key=lambda sent: sent[0].offset):
             if part.offset != end:
                 raise BackendError(f"the parts do not meet at {end}: one begins at {part.offset}")
-            counted = combined(counted, one, part.size)
+            counted = combine_crc32c(counted, one, part.size)
             end += part.size
         if self._options.size not in {None, end}:
             raise IntegrityError(f"the parts have {end} bytes, not {self._options.size} as said")
-        return end, in_base64(counted)
+        return end, crc32c_text(counted)
 
 
 def _discard(staged: Staged) -> None:

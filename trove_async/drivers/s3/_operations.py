@@ -9,6 +9,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from trove_async._checksums import CRC32C, crc32c_text, hash_crc32c
 from trove_async._concurrency import for_each, in_thread
 from trove_async._http import Answer, Opened, Transport, range_header
 from trove_async.driver import PartSource
@@ -66,7 +67,7 @@ from ._headers import (
     stored_etag,
 )
 from ._list_objects import parse_page
-from ._requests import crc32c_of, document_headers, source_headers
+from ._requests import document_headers, source_headers
 from ._versions import parse_versions, versioning_body, versions_query
 from ._xml import MalformedAnswer, is_large
 
@@ -84,9 +85,6 @@ _PAGE: Final = 16 * MiB
 
 _SMALL: Final = 256 * KiB
 """More than any other document has: what was made, copied or opened, or an object's tags."""
-
-_INLINE_HASH: Final = 4 * MiB
-"""Bytes that are hashed on the loop: as long as a thread hop takes, at 20 GB/s."""
 
 _SINGLES: Final = 8
 """Deletions at a time of keys that no document can name."""
@@ -389,8 +387,7 @@ class LeanPlane:
         """Store a part."""
         checksums: dict[str, str] = {}
         if self._checksums:
-            long = sum(map(len, views)) > _INLINE_HASH
-            checksums["crc32c"] = await in_thread(crc32c_of, views) if long else crc32c_of(views)
+            checksums[CRC32C] = crc32c_text(await hash_crc32c(views))
         return await self._send_part(upload, number, views, checksums)
 
     async def stream_part(self, upload: UploadId, number: int, source: PartSource) -> SentPart:

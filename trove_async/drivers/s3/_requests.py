@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Sequence
 from hashlib import md5
-
-from crc32c import crc32c
 
 from trove_async._http import imf_date
 from trove_async.errors import InvalidNameError
@@ -77,11 +74,3 @@ def presigned_query(options: PresignOptions) -> dict[str, str]:
 def presigned_headers(options: PresignOptions) -> dict[str, str]:
     """Return the headers that a request to a presigned URL must have."""
     return {} if options.content_type is None else {"content-type": options.content_type}
-
-
-def crc32c_of(views: Sequence[memoryview]) -> str:
-    """Return the CRC-32C of the views' concatenation, in base64."""
-    value = 0
-    for view in views:
-        value = crc32c(view, value)
-    return b64encode(value.to_bytes(4, "big")).decode()

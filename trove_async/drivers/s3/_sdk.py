@@ -11,6 +11,7 @@ from datetime import UTC
 from http import HTTPStatus
 from typing import Any, Final
 
+from trove_async._checksums import CRC32C, crc32c_of
 from trove_async._concurrency import for_each
 from trove_async._http import Opened, range_header
 from trove_async.driver import PartSource
@@ -44,7 +45,7 @@ from ._headers import (
     put_headers,
     put_info,
 )
-from ._requests import crc32c_of, presigned_headers, presigned_query
+from ._requests import presigned_headers, presigned_query
 from ._sdk_client import SdkBody, SdkClient, edge
 from ._sdk_parameters import (
     PRESIGNED,
@@ -325,7 +326,7 @@ class SdkPlane:
         self, upload: UploadId, number: int, views: Sequence[memoryview]
     ) -> SentPart:
         """Store a part."""
-        checksums = {"crc32c": crc32c_of(views)} if self._checksums else {}
+        checksums = {CRC32C: crc32c_of(views)} if self._checksums else {}
         answer, _ = await self._call(
             "upload_part",
             **upload_parameters(upload),
