@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO, Self, cast
 
-from ._concurrency import Line, in_thread
+from ._concurrency import FairSemaphore, in_thread
 from ._views import BytesLike
 from .errors import ClosedError, ConfigError, PoolTimeoutError
 from .models import GiB, KiB, MiB
@@ -177,7 +177,7 @@ class BufferPool:
         self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
         # Last in, first out: slots that were used lately are resident and warm.
         self._free = list(range(max_bytes // SLOT - 1, -1, -1))
-        self._line = Line(len(self._free), self._revoke)
+        self._line = FairSemaphore(len(self._free), self._revoke)
         self._revocable: dict[Lease, tuple[float, Callable[[], bool]]] = {}
         self._spare = 0  # slots of revocable leases
         self._peak = 0

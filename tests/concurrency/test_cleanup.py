@@ -12,12 +12,12 @@ from tests.concurrency.steps import raising, steps
 from trove_async._concurrency import (
     CLEANUP_SECONDS,
     OwnedTask,
-    concluded,
-    finished,
+    await_outcome,
     in_thread,
-    settled,
+    run_cleanup,
+    run_shielded,
     shielded,
-    to_its_end,
+    wait_until_done,
 )
 from trove_async.errors import ObjectNotFoundError, TimedOutError
 
@@ -44,7 +44,7 @@ async def test_shielded_cleanup_ends_at_its_deadline() -> None:
 
 async def test_settled_waits_for_the_end_though_cancelled_twice() -> None:
     work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    task = OwnedTask(settled(work))
+    task = OwnedTask(wait_until_done(work))
     await steps()
     for _ in range(2):
         task._task.cancel()
@@ -58,7 +58,7 @@ async def test_settled_waits_for_the_end_though_cancelled_twice() -> None:
 @pytest.mark.parametrize("cancel", [True, False])
 async def test_settled_tells_a_failure_unless_cancelled(*, cancel: bool) -> None:
     work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    task = asyncio.get_running_loop().create_task(settled(work))
+    task = asyncio.get_running_loop().create_task(wait_until_done(work))
     await steps()
     if cancel:
         task.cancel()
@@ -70,7 +70,7 @@ async def test_settled_tells_a_failure_unless_cancelled(*, cancel: bool) -> None
 
 async def test_settled_passes_the_works_own_cancel_on() -> None:
     work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    task = asyncio.get_running_loop().create_task(settled(work))
+    task = asyncio.get_running_loop().create_task(wait_until_done(work))
     await steps()
     task.cancel()
     await steps()
@@ -86,7 +86,7 @@ async def test_finished_work_ends_though_cancelled_twice() -> None:
         await go_on.wait()
         ended.set()
 
-    task = asyncio.get_running_loop().create_task(finished(work()))
+    task = asyncio.get_running_loop().create_task(run_cleanup(work()))
     for _ in range(2):
         await steps()
         task.cancel()
@@ -99,14 +99,14 @@ async def test_finished_work_ends_though_cancelled_twice() -> None:
 
 
 async def test_finished_work_returns_what_it_returns_and_raises_what_it_raises() -> None:
-    assert await finished(asyncio.sleep(0, "done")) == "done"
+    assert await run_cleanup(asyncio.sleep(0, "done")) == "done"
     with pytest.raises(ObjectNotFoundError):
-        await finished(raising(ObjectNotFoundError("gone")))
+        await run_cleanup(raising(ObjectNotFoundError("gone")))
 
 
 async def test_finished_work_is_stopped_at_its_deadline() -> None:
     with pytest.raises(TimedOutError):
-        await finished(asyncio.Event().wait(), 0.01)
+        await run_cleanup(asyncio.Event().wait(), 0.01)
 
 
 async def test_request_is_concluded_before_its_cancel_is_raised() -> None:
@@ -116,7 +116,7 @@ async def test_request_is_concluded_before_its_cancel_is_raised() -> None:
         await go_on.wait()
         ended.set()
 
-    task = asyncio.get_running_loop().create_task(concluded(work(), 60))
+    task = asyncio.get_running_loop().create_task(await_outcome(work(), 60))
     for _ in range(3):
         await steps()
         task.cancel()
@@ -138,15 +138,15 @@ async def test_request_is_concluded_in_a_cancelled_scope_too() -> None:
     with anyio.CancelScope() as scope:
         scope.cancel()
         asyncio.get_running_loop().call_later(0.02, go_on.set)
-        await concluded(work(), 60)
+        await await_outcome(work(), 60)
         pytest.fail("the cancel was swallowed")
     assert ended.is_set()
 
 
 async def test_concluded_returns_what_it_returns_and_raises_what_it_raises() -> None:
-    assert await concluded(asyncio.sleep(0, "done"), 60) == "done"
+    assert await await_outcome(asyncio.sleep(0, "done"), 60) == "done"
     with pytest.raises(ObjectNotFoundError):
-        await concluded(raising(ObjectNotFoundError("gone")), 60)
+        await await_outcome(raising(ObjectNotFoundError("gone")), 60)
 
 
 async def test_failure_after_a_cancel_is_not_heard_of() -> None:
@@ -156,7 +156,7 @@ async def test_failure_after_a_cancel_is_not_heard_of() -> None:
         await go_on.wait()
         raise ObjectNotFoundError("gone")
 
-    task = asyncio.get_running_loop().create_task(concluded(work(), 60))
+    task = asyncio.get_running_loop().create_task(await_outcome(work(), 60))
     await steps()
     task.cancel()
     await steps()
@@ -174,7 +174,7 @@ async def test_request_that_does_not_end_is_cancelled_at_last() -> None:
         finally:
             cancelled.set()
 
-    task = asyncio.get_running_loop().create_task(concluded(work(), 0.01))
+    task = asyncio.get_running_loop().create_task(await_outcome(work(), 0.01))
     await steps()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -214,7 +214,7 @@ async def test_cleanup_that_need_not_wait_is_done_at_once() -> None:
     async def cleanup() -> None:
         done.append("cleaned")
 
-    await to_its_end(cleanup())
+    await run_shielded(cleanup())
     assert done == ["cleaned"]
 
 
@@ -228,7 +228,7 @@ async def test_cleanup_that_waits_is_done_although_its_scope_is_cancelled() -> N
 
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await to_its_end(cleanup())
+        await run_shielded(cleanup())
         await asyncio.sleep(0)
         done.append("not reached")
     assert done == ["one", "two"]
@@ -240,9 +240,9 @@ async def test_cleanup_fails_as_it_does_and_is_given_up_when_its_time_is_over() 
         raise KeyError
 
     with pytest.raises(KeyError):
-        await to_its_end(failing())
+        await run_shielded(failing())
     with pytest.raises(KeyError):
-        await to_its_end(raising(KeyError()))
+        await run_shielded(raising(KeyError()))
     ended: list[str] = []
 
     async def endless() -> None:
@@ -251,5 +251,5 @@ async def test_cleanup_fails_as_it_does_and_is_given_up_when_its_time_is_over() 
         finally:
             ended.append("cancelled")
 
-    await to_its_end(endless(), 0.01)
+    await run_shielded(endless(), 0.01)
     assert ended == ["cancelled"]

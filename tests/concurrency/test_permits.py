@@ -7,12 +7,12 @@ import asyncio
 import pytest
 
 from tests.concurrency.steps import steps
-from trove_async._concurrency import Line, OwnedTask, Permits, task_group
+from trove_async._concurrency import FairSemaphore, OwnedTask, Permits, task_group
 from trove_async.errors import PoolTimeoutError
 
 
-def line(free: int) -> Line:
-    return Line(free, lambda: None)
+def line(free: int) -> FairSemaphore:
+    return FairSemaphore(free, lambda: None)
 
 
 class Holder:
@@ -68,7 +68,7 @@ async def test_line_cancelled_as_it_is_served_gives_back() -> None:
 
 async def test_line_nudges_while_somebody_waits_and_only_then() -> None:
     nudges = asyncio.Semaphore(0)
-    one = Line(0, nudges.release)
+    one = FairSemaphore(0, nudges.release)
     place = one.join(1)
     for _ in range(3):
         await nudges.acquire()
@@ -83,7 +83,7 @@ async def test_line_nudges_while_somebody_waits_and_only_then() -> None:
 
 
 async def test_nudge_that_frees_something_serves_at_once() -> None:
-    one: Line = Line(0, lambda: one.give_back(1))
+    one: FairSemaphore = FairSemaphore(0, lambda: one.give_back(1))
     assert one.join(1).done()
     assert one._timer is None
 

@@ -28,7 +28,7 @@ def shielded(seconds: float = CLEANUP_SECONDS) -> Iterator[None]:
         yield
 
 
-async def to_its_end(work: Coroutine[Any, Any, object], seconds: float = CLEANUP_SECONDS) -> None:
+async def run_shielded(work: Coroutine[Any, Any, object], seconds: float = CLEANUP_SECONDS) -> None:
     """Do cleanup under a shield, which costs 25 µs, only if there is something to wait for.
 
     Args:
@@ -60,7 +60,7 @@ def _going_on(work: Coroutine[Any, Any, object], first: object) -> Generator[obj
             return
 
 
-async def settled(work: asyncio.Future[T]) -> T:
+async def wait_until_done(work: asyncio.Future[T]) -> T:
     """Await work that cannot be stopped, such as a thread's, to its end even if cancelled.
 
     The cancellation is raised once the work is over: until then it may touch memory, or a file,
@@ -79,7 +79,7 @@ async def settled(work: asyncio.Future[T]) -> T:
     return work.result()
 
 
-async def finished(work: Coroutine[Any, Any, T], seconds: float = CLEANUP_SECONDS) -> T:
+async def run_cleanup(work: Coroutine[Any, Any, T], seconds: float = CLEANUP_SECONDS) -> T:
     """Return what some cleanup returns, which no cancel stops, for so long at the most.
 
     `shielded` holds off the cancels of a scope; a native one, such as `asyncio.Task.cancel`, goes
@@ -89,10 +89,10 @@ async def finished(work: Coroutine[Any, Any, T], seconds: float = CLEANUP_SECOND
         TimedOutError: It was stopped for taking longer.
     """
     task = asyncio.get_running_loop().create_task(within(seconds, "cleaning up did not end", work))
-    return await settled(task)
+    return await wait_until_done(task)
 
 
-async def concluded(work: Coroutine[Any, Any, T], seconds: float) -> T:
+async def await_outcome(work: Coroutine[Any, Any, T], seconds: float) -> T:
     """Return what a request returns whose outcome must be known before anything is undone.
 
     A cancel does not break it off: it is waited for, for so long at the most, and the cancel is
@@ -133,4 +133,4 @@ async def in_thread(call: Callable[[Unpack[Args]], T], *args: *Args) -> T:
     threads do not do this: a shield of anyio's stops no native cancel, and the thread goes on
     writing to memory that has been given back.)
     """
-    return await settled(asyncio.get_running_loop().run_in_executor(None, call, *args))
+    return await wait_until_done(asyncio.get_running_loop().run_in_executor(None, call, *args))

@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from trove_async.errors import TimedOutError
 
+from .cancellation import OwnCancel
+
 T = TypeVar("T")
 
 
@@ -32,27 +34,21 @@ class Deadlines:
             work: What to await; it may turn the cancel into an error of its own, which passes.
         """
         loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        assert task is not None  # noqa: S101 - coroutines are run by tasks
-        limit = _Limit(loop.time() + seconds, task)
+        limit = _Limit(loop.time() + seconds)
         self._limits.add(limit)
         if self._timer is None or limit.when < self._timer.when():
             self._set_timer(loop, limit.when)
-        before = task.cancelling()
         try:
             result = await work
         except asyncio.CancelledError:
-            # Ours, unless somebody else asked for one as well.
-            if limit.passed and task.uncancel() <= before:
+            if limit.take_back():
                 raise TimedOutError(f"{what} within {seconds:g} s") from None
             raise
         except BaseException:
-            if limit.passed:
-                task.uncancel()
+            limit.take_back()
             raise
         else:
-            if limit.passed:  # it came to its end all the same
-                task.uncancel()
+            limit.take_back()  # the work ended although it was cancelled
             return result
         finally:
             self._limits.discard(limit)
@@ -70,23 +66,22 @@ class Deadlines:
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        for limit in [one for one in self._limits if one.when <= now and not one.passed]:
-            limit.passed = True
-            limit.task.cancel()
-        rest = [one.when for one in self._limits if not one.passed]
+        for limit in self._limits:
+            if limit.when <= now:
+                limit.request()
+        rest = [limit.when for limit in self._limits if not limit.requested]
         if rest:
             self._set_timer(loop, min(rest))
 
 
-class _Limit:
-    """When a call must be over, whose it is, and whether it was told so."""
+class _Limit(OwnCancel):
+    """When a call must be over, and the cancel that ends it."""
 
-    __slots__ = ("passed", "task", "when")
+    __slots__ = ("when",)
 
-    def __init__(self, when: float, task: asyncio.Task[object]) -> None:
+    def __init__(self, when: float) -> None:
+        super().__init__()
         self.when = when
-        self.task = task
-        self.passed = False
 
 
 async def within(seconds: float, what: str, work: Awaitable[T]) -> T:

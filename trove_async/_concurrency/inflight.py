@@ -1,4 +1,4 @@
-"""Work that ends, and is undone, before what it needs is closed."""
+"""Work that is cancelled, and has rolled back, before what it needs is closed."""
 
 from __future__ import annotations
 
@@ -8,61 +8,46 @@ from contextlib import contextmanager
 
 from trove_async.errors import ClosedError
 
+from .cancellation import OwnCancel
 
-class UnderWay:
-    """The work of users' tasks that is under way. Used on one event loop."""
+
+class InFlight:
+    """The work of users' tasks that is in flight. Used on one event loop."""
 
     def __init__(self) -> None:
-        self._works: set[_Work] = set()
+        self._works: dict[OwnCancel, asyncio.Event] = {}
 
     @contextmanager
-    def one(self) -> Iterator[None]:
-        """Do some work of this task's; it is cancelled if `end` is called meanwhile.
+    def track(self) -> Iterator[None]:
+        """Do some work of this task's; it is cancelled if `cancel_all` is called meanwhile.
 
         Raises:
-            ClosedError: That was so.
+            ClosedError: It was.
         """
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - coroutines are run by tasks
-        work = _Work(task)
-        self._works.add(work)
-        before = task.cancelling()
+        cancel, ended = OwnCancel(), asyncio.Event()
+        self._works[cancel] = ended
         try:
             yield
         except asyncio.CancelledError:
-            # Ours, unless somebody else asked for one as well.
-            if work.told and task.uncancel() <= before:
+            if cancel.take_back():
                 raise ClosedError("the store was closed meanwhile") from None
             raise
         except BaseException:
-            if work.told:
-                task.uncancel()
+            cancel.take_back()
             raise
         else:
-            if work.told:  # it came to its end all the same
-                task.uncancel()
+            cancel.take_back()  # the work ended although it was cancelled
         finally:
-            self._works.discard(work)
-            work.ended.set()
+            del self._works[cancel]
+            ended.set()
 
-    async def end(self) -> None:
-        """Cancel all of it, and wait until it is undone: cleanups have limits of their own."""
+    async def cancel_all(self) -> None:
+        """Cancel all of it, and wait until it has rolled back: cleanups have limits of their own."""
         here = asyncio.current_task()
-        works = [work for work in self._works if work.task is not here]
-        for work in works:
-            if not work.told:
-                work.told = True
-                work.task.cancel()
-        for work in works:
-            await work.ended.wait()
-
-
-class _Work:
-    """Whose it is, whether it was told to end, and whether it has."""
-
-    __slots__ = ("ended", "task", "told")
-
-    def __init__(self, task: asyncio.Task[object]) -> None:
-        self.task = task
-        self.told = False
-        self.ended = asyncio.Event()
+        works = [
+            (cancel, ended) for cancel, ended in self._works.items() if cancel.task is not here
+        ]
+        for cancel, _ in works:
+            cancel.request()
+        for _, ended in works:
+            await ended.wait()

@@ -14,7 +14,7 @@ NUDGE_SECONDS = 0.1
 """How often a line in which somebody waits looks for what it can take back."""
 
 
-class Line:
+class FairSemaphore:
     """Units of something bounded, handed out in the order in which they were asked for.
 
     Nobody overtakes: whoever wants little waits behind whoever wants much, or would be starved.
@@ -139,7 +139,7 @@ class Permits:
     def __init__(self, limit: int | None, what: str) -> None:
         self._limit = limit
         self._what = what
-        self._line = Line(math.inf if limit is None else limit, self._park_idle)
+        self._line = FairSemaphore(math.inf if limit is None else limit, self._park_idle)
         self._idle: dict[Parkable, float] = {}
 
     @property

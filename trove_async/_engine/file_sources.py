@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol, cast, runtime_checkable
 import anyio
 import anyio.to_thread
 
-from trove_async._concurrency import CLEANUP_SECONDS, finished, in_thread
+from trove_async._concurrency import CLEANUP_SECONDS, in_thread, run_cleanup
 from trove_async._views import BytesLike, trimmed, view_of_chunk
 from trove_async.models import KiB
 
@@ -81,7 +81,7 @@ class FileSource(Blocking):
             await super().undo()
         else:
             # However often the put is cancelled. A thread that was left to itself may still read.
-            await finished(self._seek_back(), 2 * CLEANUP_SECONDS)
+            await run_cleanup(self._seek_back(), 2 * CLEANUP_SECONDS)
 
     def _piece(self) -> bytes:
         """Read the next piece, in a thread."""
@@ -157,7 +157,7 @@ class AsyncFileSource(Chunks):
             await super().undo()
             return
         try:
-            await finished(self._seek_back(self._home))
+            await run_cleanup(self._seek_back(self._home))
         except Exception:  # noqa: BLE001 - why the put failed is what its user is to hear
             consumed.note(self._reader, await _async_position_of(self._reader), whole=False)
 

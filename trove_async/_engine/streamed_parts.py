@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from trove_async._checksums import CRC32C, Crc32c
-from trove_async._concurrency import settled
+from trove_async._concurrency import wait_until_done
 from trove_async.driver import StreamedUpload, Upload
 from trove_async.errors import ClosedError
 from trove_async.options import Part
@@ -196,7 +196,7 @@ class StreamedPart:
         at, ahead = 0, begin(0)
         try:
             while at < self.size:
-                view = await settled(ahead)
+                view = await wait_until_done(ahead)
                 self._check_current(mine)
                 at += len(view)
                 if at < self.size:
@@ -207,7 +207,7 @@ class StreamedPart:
                 self._check_current(mine)
         finally:
             with suppress(Exception):  # what it raised was told, or is of no use any more
-                await settled(ahead)
+                await wait_until_done(ahead)
 
     def _check_current(self, mine: int) -> None:
         if self._passes != mine:
@@ -219,7 +219,7 @@ class StreamedPart:
         mine = self._passes
         if self._reading is not None:
             with suppress(Exception):
-                await settled(self._reading)
+                await wait_until_done(self._reading)
         return mine
 
     def _compare(self, found: str) -> None:

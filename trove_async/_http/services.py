@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, NamedTuple, TypeVar
 
-from trove_async._concurrency import OwnedTask, finished, within
+from trove_async._concurrency import OwnedTask, run_cleanup, within
 from trove_async.errors import (
     BucketNotFoundError,
     ObjectChangedError,
@@ -116,7 +116,7 @@ async def made(work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, 
         return await making.result()
     except asyncio.CancelledError:
         with suppress(TroveError):
-            await finished(_undone(making, undo))
+            await run_cleanup(_undone(making, undo))
         raise
 
 

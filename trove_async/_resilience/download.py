@@ -14,7 +14,7 @@ from typing import Literal, Self
 
 import anyio
 
-from trove_async._concurrency import to_its_end
+from trove_async._concurrency import run_shielded
 from trove_async._resilience.retries import Retries
 from trove_async._version_identity import can_pin, can_prove, is_same
 from trove_async._views import trimmed
@@ -59,7 +59,7 @@ class _Connection:
     async def aclose(self) -> None:
         """Give both back. Called once."""
         try:
-            await to_its_end(self._left())
+            await run_shielded(self._left())
         except TroveError:
             pass  # what became of the body, its reads have told
         finally:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequen
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import cast
 
-from trove_async._concurrency import Deadlines, OwnedTasks, UnderWay, shielded
+from trove_async._concurrency import Deadlines, InFlight, OwnedTasks, shielded
 from trove_async._secrets import redacted
 from trove_async.driver import (
     AsyncDriver,
@@ -78,7 +78,7 @@ class ResilientDriver:
         self.driver = driver
         self.capabilities: Capabilities = driver.capabilities
         self.calls = Calls(driver, context, policy, tasks=tasks, deadlines=deadlines)
-        self._uploads = UnderWay()
+        self._uploads = InFlight()
 
     @property
     def name(self) -> str:
@@ -90,7 +90,7 @@ class ResilientDriver:
 
     async def aclose(self) -> None:
         """Abort the uploads that are under way, then close the driver."""
-        await self._uploads.end()
+        await self._uploads.cancel_all()
         await self.driver.aclose()
 
     def place(self, bucket: str, key: str) -> Hashable:
@@ -254,7 +254,7 @@ class ResilientDriver:
             opened = await self.calls.request("upload", bucket, key, context.__aenter__)
             return opened
 
-        with self._uploads.one():
+        with self._uploads.track():
             try:
                 entered = await self.calls.retry("upload", bucket, key, enter)
                 upload = ResilientUpload(self.calls, entered, bucket, key, options)

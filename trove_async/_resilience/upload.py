@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import cast
 
-from trove_async._concurrency import CLEANUP_SECONDS, concluded
+from trove_async._concurrency import CLEANUP_SECONDS, await_outcome
 from trove_async.driver import PartSource, StreamedUpload, Upload
 from trove_async.errors import TroveError
 from trove_async.models import ObjectInfo
@@ -72,7 +72,7 @@ class ResilientUpload:
         calls = self._calls
         await calls.acquire(calls.requests, "commit", self._bucket, self._key)
         try:
-            return await concluded(self._committed(checksums), COMMIT_SECONDS)
+            return await await_outcome(self._committed(checksums), COMMIT_SECONDS)
         finally:
             calls.requests.release()
 

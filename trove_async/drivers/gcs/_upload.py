@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from trove_async._checksums import compare_announced, crc32c_text, hash_crc32c
-from trove_async._concurrency import finished
+from trove_async._concurrency import run_cleanup
 from trove_async._http import Answer
 from trove_async._http.services import conditioned, made
 from trove_async.errors import (
@@ -108,7 +108,7 @@ class ResumableUpload:
         # A session that has made its object, though nobody heard of it, is only refused: unlike an
         # upload of S3's, it can be deleted without a look at what became of it.
         with suppress(TroveError):  # the service forgets a session after a week
-            await finished(self._ended(target))
+            await run_cleanup(self._ended(target))
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Store one part, all but the last byte of the last one. See `Upload.send`."""

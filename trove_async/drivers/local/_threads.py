@@ -25,7 +25,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Generic, ParamSpec, TypeVar
 
-from trove_async._concurrency import settled
+from trove_async._concurrency import wait_until_done
 from trove_async.errors import ClosedError
 
 P = ParamSpec("P")
@@ -130,7 +130,7 @@ class Threads:
         """Do `work` in a thread, cancelled or not: a cancel is raised when it is done."""
         job = _Job(self._loop, work)
         self.put(job.run)
-        return await settled(job.result)
+        return await wait_until_done(job.result)
 
     async def aclose(self, last: Callable[[], object] = lambda: None) -> None:
         """End the threads once they have done all that they were given. Idempotent.
@@ -147,7 +147,7 @@ class Threads:
             for _ in self._threads:
                 self._queue.put(None)
         try:
-            await settled(self._last.result)
+            await wait_until_done(self._last.result)
         finally:
             for thread in self._threads:
                 thread.join()
@@ -256,7 +256,7 @@ class _Job(Generic[T]):
         if not self._over:
             self._late = self._loop.create_future()
             with suppress(asyncio.CancelledError):  # a second one: the first is about to be raised
-                await settled(self._late)
+                await wait_until_done(self._late)
         if self.result.done() and not self.result.cancelled():
             self.result.exception()  # seen: the cancellation is what the caller hears of
 
@@ -309,7 +309,7 @@ class Lane(Executor):
         """Return when no thread works for the handle any more."""
         if self._job is not None and not self._job.cancel():
             with suppress(OSError):
-                await settled(asyncio.wrap_future(self._job))
+                await wait_until_done(asyncio.wrap_future(self._job))
 
 
 def _tell(

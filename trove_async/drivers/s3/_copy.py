@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-from trove_async._concurrency import CLEANUP_SECONDS, concluded, for_each
+from trove_async._concurrency import CLEANUP_SECONDS, await_outcome, for_each
 from trove_async._http.services import conditioned
 from trove_async._version_identity import is_same
 from trove_async.errors import (
@@ -120,4 +120,4 @@ class Copier:
                 upload.add(span[1] - span[0], sent)
 
             await for_each(list(enumerate(spans, 1)), copy, limit=_PIECES_AT_ONCE)
-            return await concluded(upload.commit({}), CLEANUP_SECONDS)
+            return await await_outcome(upload.commit({}), CLEANUP_SECONDS)

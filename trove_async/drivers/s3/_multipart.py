@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar
 
 import anyio
 
-from trove_async._concurrency import finished, for_each
+from trove_async._concurrency import for_each, run_cleanup
 from trove_async._http.services import conditioned, made
 from trove_async.driver import PartSource
 from trove_async.errors import (
@@ -106,7 +106,7 @@ class PartedUpload:
         # lose the object if its upload is aborted (Swift deletes the segments): that is litter.
         if self._completion != "under way":
             with suppress(TroveError):  # what is left is for `gc_uploads`
-                await finished(self._let_go(upload))
+                await run_cleanup(self._let_go(upload))
 
     async def _let_go(self, upload: UploadId) -> None:
         if self._completion == "none" or await self._is_unmade():

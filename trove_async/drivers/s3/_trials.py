@@ -9,7 +9,7 @@ from secrets import token_hex
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from trove_async._concurrency import UnderWay, concluded, finished, for_each, within
+from trove_async._concurrency import InFlight, await_outcome, for_each, run_cleanup, within
 from trove_async.errors import ClosedError, NotFoundError, PermissionDeniedError, TroveError
 from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, ListOptions, Part, PutOptions
@@ -58,7 +58,7 @@ class Trials:
 
     def __init__(self) -> None:
         self._locks: dict[Hashable, asyncio.Lock] = {}
-        self._under_way = UnderWay()
+        self._in_flight = InFlight()
         self._ended = False
 
     async def once(
@@ -85,19 +85,19 @@ class Trials:
                 if self._ended:
                     raise ClosedError("the store was closed meanwhile")
                 if not is_known():
-                    await concluded(self._tried(learn), _CANCELLED_SECONDS)
+                    await await_outcome(self._tried(learn), _CANCELLED_SECONDS)
         finally:
             if self._locks.get(what) is lock and not lock.locked():
                 del self._locks[what]  # those that wait for it have it
 
     async def _tried(self, learn: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        with self._under_way.one():
+        with self._in_flight.track():
             await learn()
 
     async def end(self) -> None:
         """Cancel the trials that are under way, and wait until their objects are deleted."""
         self._ended = True
-        await self._under_way.end()
+        await self._in_flight.cancel_all()
 
 
 class Trial:
@@ -124,7 +124,7 @@ class Trial:
         traceback: TracebackType | None,
     ) -> None:
         with suppress(TroveError):  # what cannot be deleted is a byte of litter
-            await finished(self._delete_all(), _CLEANUP_SECONDS)
+            await run_cleanup(self._delete_all(), _CLEANUP_SECONDS)
 
     def doubt(self, key: str) -> None:
         """Have the key deleted as well: it is not known what is stored there."""
