@@ -25,7 +25,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tests.http_faults import Answer, Cut, Fault, Flip, Point, Shorten, Stall
+from tests.http_faults import Cut, Fault, Flip, Point, Response, Shorten, Stall
 from trove_async._concurrency import task_group, within
 from trove_async.errors import TimedOutError
 
@@ -364,7 +364,7 @@ class _Exchange:
 
     async def run(self, upstream: tuple[str, int]) -> bool:
         fault = self._fault
-        if isinstance(fault, Answer) and not fault.served:
+        if isinstance(fault, Response) and not fault.served:
             if "expect" in self._head.headers:
                 self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             async for _ in self._request_body():
@@ -379,7 +379,7 @@ class _Exchange:
     def _request_body(self) -> AsyncGenerator[bytes]:
         return _body(self._reader, self._head.headers, to_the_end=False)
 
-    async def _answer(self, answer: Answer) -> bool:
+    async def _answer(self, answer: Response) -> bool:
         self.struck = True
         headers = {"Content-Length": str(len(answer.body)), **answer.headers}
         lines = [f"{name}: {value}" for name, value in headers.items()]
@@ -403,7 +403,7 @@ class _Exchange:
         self._request.failed = head.status == 500
         bare = self._request.method == "HEAD" or head.status in {204, 304}
         body = _one(b"") if bare else _body(server, head.headers, to_the_end=True)
-        if isinstance(self._fault, Answer):
+        if isinstance(self._fault, Response):
             async for _ in body:
                 pass
             return await self._answer(self._fault)

@@ -69,7 +69,7 @@ class Shorten:
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class Response:
     """The proxy answers, once it has read the request."""
 
     status: int
@@ -79,4 +79,4 @@ class Answer:
     """Whether the server does what was asked, unheard; else nothing of it reaches the server."""
 
 
-Fault = Cut | Stall | Flip | Shorten | Answer
+Fault = Cut | Stall | Flip | Shorten | Response

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.fault_proxy import FaultProxy, Request
-from tests.http_faults import Answer, Cut, Flip, Shorten, Stall
+from tests.http_faults import Cut, Flip, Response, Shorten, Stall
 from tests.listening import listening
 from trove_async._concurrency import task_group
 
@@ -266,7 +266,7 @@ async def test_what_does_not_come_is_told_and_not_waited_for_without_end(
 
 async def test_answers_of_its_own_never_reach_the_server_and_then_it_passes() -> None:
     async with standing() as (server, proxy), client(proxy) as one:
-        proxy.arm(Answer(503, {"Retry-After": "0"}, b"<Error/>"), method="PUT", times=3)
+        proxy.arm(Response(503, {"Retry-After": "0"}, b"<Error/>"), method="PUT", times=3)
         for _ in range(3):
             one.put("/a", b"hi")
             head = await one.head()
@@ -282,7 +282,7 @@ async def test_answers_of_its_own_never_reach_the_server_and_then_it_passes() ->
 
 async def test_answer_of_its_own_may_come_after_the_server_has_done_it() -> None:
     async with standing() as (server, proxy), client(proxy) as one:
-        proxy.arm(Answer(500, served=True))
+        proxy.arm(Response(500, served=True))
         one.put("/a", b"hi")
         assert "500" in await one.head()
         assert server.stored == [b"hi"]
@@ -290,7 +290,7 @@ async def test_answer_of_its_own_may_come_after_the_server_has_done_it() -> None
 
 async def test_answer_of_its_own_lets_a_client_that_waits_send_its_body() -> None:
     async with standing() as (_, proxy), client(proxy) as one:
-        proxy.arm(Answer(404, body=b"no"))
+        proxy.arm(Response(404, body=b"no"))
         one.send("PUT /a HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue")
         assert "100 Continue" in await one.head()
         one._writer.write(b"hi")
@@ -300,7 +300,7 @@ async def test_answer_of_its_own_lets_a_client_that_waits_send_its_body() -> Non
 
 async def test_answer_of_its_own_to_a_head_has_no_body() -> None:
     async with standing() as (_, proxy), client(proxy) as one:
-        proxy.arm(Answer(404, body=b"no"))
+        proxy.arm(Response(404, body=b"no"))
         one.send("HEAD /a HTTP/1.1")
         assert "404" in await one.head()
         one.send("HEAD /a HTTP/1.1")
@@ -333,7 +333,7 @@ async def test_shortened_answer_claims_to_be_whole() -> None:
 
 async def test_fault_strikes_only_what_it_is_meant_for() -> None:
     async with standing() as (_, proxy), client(proxy) as one:
-        proxy.arm(Answer(500), method="HEAD", target="/b*partNumber=2", skip=1, times=1)
+        proxy.arm(Response(500), method="HEAD", target="/b*partNumber=2", skip=1, times=1)
         for target, expected in [
             ("/a?partNumber=2", "200"),
             ("/b?partNumber=1", "200"),
@@ -347,7 +347,7 @@ async def test_fault_strikes_only_what_it_is_meant_for() -> None:
 
 async def test_fault_without_a_number_of_times_strikes_always() -> None:
     async with standing() as (_, proxy), client(proxy) as one:
-        proxy.arm(Answer(500), times=None)
+        proxy.arm(Response(500), times=None)
         for _ in range(3):
             one.send("HEAD /a HTTP/1.1")
             assert "500" in await one.head()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from trove_async._http import Answer, Transport
+    from trove_async._http import Response, Transport
 
     Handler = Callable[["Peer"], Awaitable[None]]
 
@@ -123,7 +123,7 @@ def answering(*pieces: bytes, left: asyncio.Event | None = None) -> Handler:
     return handler
 
 
-async def body_of(answer: Answer) -> bytes:
+async def body_of(answer: Response) -> bytes:
     try:
         return await answer.read_all(8 * MiB)
     finally:

@@ -34,7 +34,7 @@ class Sees(Protocol):
     """Tells whether a key of the listing's bucket is reached on the backend of that name."""
 
     def __call__(self, key: str, backend: str, /) -> bool | Awaitable[bool]:
-        """Answer at once where that is possible."""
+        """Response at once where that is possible."""
         ...
 
 

@@ -18,15 +18,15 @@ from .headers import (
 from .object_reader import Opened, Reader
 from .proxies import check_proxy, check_tls, proxy_urls, transport_over
 from .socket_transport import SocketTransport
-from .transport import WINDOW, Answer, Origin, Streamed, Transport
+from .transport import WINDOW, Origin, Response, Streamed, Transport
 
 __all__ = [
     "WINDOW",
     "AiohttpTransport",
-    "Answer",
     "Opened",
     "Origin",
     "Reader",
+    "Response",
     "SocketTransport",
     "Streamed",
     "Transport",

@@ -33,7 +33,7 @@ from .unreachable import unreachable
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
-    from .transport import Answer, Origin, Streamed
+    from .transport import Origin, Response, Streamed
 
 _HEADERS: Final = 4096
 """Headers that an answer may have: 8 KiB of metadata in names of one letter are so many."""
@@ -88,7 +88,7 @@ class AiohttpTransport:
         views: Sequence[memoryview] | Streamed = (),
         *,
         patient: bool = False,
-    ) -> Answer:
+    ) -> Response:
         """Send a request. See `Transport.send`."""
         body = _Body(views, self._idle) if views else None
         url = yarl.URL(origin.url + target, encoded=True)
@@ -115,7 +115,7 @@ class AiohttpTransport:
         origin: Origin,
         *,
         patient: bool,
-    ) -> Answer:
+    ) -> Response:
         if body is not None and not body.written and response.status < 300:  # noqa: PLR2004
             body.abort()
             response.close()
@@ -126,7 +126,7 @@ class AiohttpTransport:
             if protocol is not None:
                 protocol.read_timeout = self._idle
                 protocol.start_timeout()
-        return _AiohttpAnswer(response, body, self._idle, origin, patient=patient)
+        return _AiohttpResponse(response, body, self._idle, origin, patient=patient)
 
     async def _respond(
         self,
@@ -287,8 +287,8 @@ class _Body(aiohttp.Payload):
             transport.abort()
 
 
-class _AiohttpAnswer:
-    """An `Answer` from aiohttp."""
+class _AiohttpResponse:
+    """An `Response` from aiohttp."""
 
     __slots__ = (
         "_at",
@@ -324,14 +324,14 @@ class _AiohttpAnswer:
         self.headers: Mapping[str, str] = _readable(response.headers)
 
     async def read(self, size: int) -> bytes:
-        """Return the next bytes: what was received at a time, not copied. See `Answer.read`."""
+        """Return the next bytes: what was received at a time, not copied. See `Response.read`."""
         data = await self._next()
         piece = data[self._at : self._at + size]
         self._at += len(piece)
         return piece
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with what there is, or else the first that comes. See `Answer.readinto`."""
+        """Fill `buffer` with what there is, or else the first that comes. See `Response.readinto`."""
         filled = 0
         # More is not waited for: a body that is slow would seem to stand still.
         while filled < len(buffer) and (data := self._there() if filled else await self._next()):
@@ -342,7 +342,7 @@ class _AiohttpAnswer:
         return filled
 
     async def read_all(self, limit: int) -> bytes:
-        """Return what is left. See `Answer.read_all`."""
+        """Return what is left. See `Response.read_all`."""
         return await all_of(self, limit, self._grace, self._origin)
 
     async def _next(self) -> bytes:
@@ -374,7 +374,7 @@ class _AiohttpAnswer:
         raise failure  # outside `except`, as in `send`
 
     def close(self) -> None:
-        """Give the connection back, or close it. See `Answer.close`."""
+        """Give the connection back, or close it. See `Response.close`."""
         if self._body is not None:
             self._body.abort()
             self._body = None

@@ -282,7 +282,7 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- receiving -------------------------------------------------------------------------------------
 
-    async def answer(self, method: str) -> SocketAnswer:
+    async def answer(self, method: str) -> SocketResponse:
         """Return the answer once its head is there."""
         if not self._sent:  # it began early: its head has the time that it has after a request
             self._active = self._loop.time()
@@ -298,7 +298,7 @@ class Connection(asyncio.BufferedProtocol):
             length: int | None = 0
         else:
             length = body_length(headers)
-        return SocketAnswer(self, status, headers, length, keep=keeps_alive(version, headers))
+        return SocketResponse(self, status, headers, length, keep=keeps_alive(version, headers))
 
     def _pass_interim(self) -> None:
         self._interim += 1
@@ -409,8 +409,8 @@ class Connection(asyncio.BufferedProtocol):
         self._start, self._end = 0, len(rest)
 
 
-class SocketAnswer:
-    """An `Answer`, whose body is read from its connection.
+class SocketResponse:
+    """An `Response`, whose body is read from its connection.
 
     Args:
         connection: Whose turn it is.
@@ -440,7 +440,7 @@ class SocketAnswer:
         self._keep = keep and length is not None
 
     async def read(self, size: int) -> bytes:
-        """Return the next bytes that there are. See `Answer.read`."""
+        """Return the next bytes that there are. See `Response.read`."""
         connection = self._open()
         if not await self._more(connection):
             return b""
@@ -455,7 +455,7 @@ class SocketAnswer:
         return connection.take(count)
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with what comes soon. See `Answer.readinto`."""
+        """Fill `buffer` with what comes soon. See `Response.readinto`."""
         connection = self._open()
         if not await self._more(connection):
             return 0
@@ -471,13 +471,13 @@ class SocketAnswer:
         return count
 
     async def read_all(self, limit: int) -> bytes:
-        """Return what is left. See `Answer.read_all`."""
+        """Return what is left. See `Response.read_all`."""
         connection = self._open()
         grace = math.inf if connection.patient else connection.timeout.idle
         return await all_of(self, limit, grace, connection.origin)
 
     def close(self) -> None:
-        """Give the connection back, or close it. See `Answer.close`."""
+        """Give the connection back, or close it. See `Response.close`."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.done(reusable=self._keep and self._left == 0 and self._way != CHUNKED)

@@ -15,7 +15,7 @@ _OF_NOTHING: Final = "AAAAAA=="
 
 
 class Body(Protocol):
-    """The bytes of an answer. See `Answer`."""
+    """The bytes of an answer. See `Response`."""
 
     async def read(self, size: int) -> bytes:
         """Return the next 1 to `size` bytes, ``b""`` at the end."""

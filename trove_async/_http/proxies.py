@@ -20,7 +20,7 @@ from .aiohttp_transport import AiohttpTransport
 from .socket_transport import SocketTransport
 
 if TYPE_CHECKING:
-    from .transport import Answer, Origin, Streamed, Transport
+    from .transport import Origin, Response, Streamed, Transport
 
 _SCHEMES: Final = frozenset({"http", "https"})
 
@@ -144,7 +144,7 @@ class RoutedTransport:
         views: Sequence[memoryview] | Streamed = (),
         *,
         patient: bool = False,
-    ) -> Answer:
+    ) -> Response:
         """Send a request. See `Transport.send`."""
         way = self._ways.get(origin) or self._way_to(origin)
         sending = way.send(method, origin, target, headers, views, patient=patient)

@@ -19,7 +19,7 @@ from .transport import size_of
 from .unreachable import unreachable
 
 if TYPE_CHECKING:
-    from .connection import SocketAnswer
+    from .connection import SocketResponse
     from .transport import Origin, Streamed
 
 _EYEBALLS: Final[dict[str, Any]] = {"happy_eyeballs_delay": 0.25}  # RFC 8305, 5
@@ -52,7 +52,7 @@ class SocketTransport:
         views: Sequence[memoryview] | Streamed = (),
         *,
         patient: bool = False,
-    ) -> SocketAnswer:
+    ) -> SocketResponse:
         """Send a request. See `Transport.send`."""
         size = size_of(views)
         # Neither stays in a variable: a traceback that is recorded with them shows the credentials.

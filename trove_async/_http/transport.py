@@ -77,7 +77,7 @@ class Origin:
         return Origin(self.scheme, f"{label}.{self.host}", self.port)
 
 
-class Answer(Protocol):
+class Response(Protocol):
     """What a server answered, from the moment that its head has arrived. Read by one task at a time.
 
     Attributes:
@@ -148,11 +148,11 @@ class Transport(Protocol):
         views: Sequence[memoryview] | Streamed = (),
         *,
         patient: bool = False,
-    ) -> Answer:
+    ) -> Response:
         """Send a request; return the answer once its head has arrived.
 
         If it raises, a cancel included, no view is read any more and no connection is held;
-        otherwise that is so after `Answer.close`.
+        otherwise that is so after `Response.close`.
 
         Args:
             method: In upper case.
@@ -180,8 +180,8 @@ def size_of(body: Sequence[memoryview] | Streamed) -> int:
     return sum(map(len, body)) if isinstance(body, Sequence) else body.size
 
 
-async def all_of(answer: Answer, limit: int, grace: float, origin: Origin) -> bytes:
-    """Return what is left of an answer's body: how a transport does `Answer.read_all`.
+async def all_of(answer: Response, limit: int, grace: float, origin: Origin) -> bytes:
+    """Return what is left of an answer's body: how a transport does `Response.read_all`.
 
     Args:
         answer: What to read.

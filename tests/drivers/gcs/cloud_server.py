@@ -258,7 +258,7 @@ class CloudServer:
     # -- bodies out --------------------------------------------------------------------------------
 
     async def read(self, request: web.Request, bucket: str, name: str) -> web.StreamResponse:
-        """Answer as the XML API does."""
+        """Response as the XML API does."""
         if not self.cloud.xml:
             return web.Response(status=404, text="Not Found")
         wanted = dict(request.query)

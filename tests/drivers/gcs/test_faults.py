@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.drivers.gcs.linking import NEVER, linked
-from tests.http_faults import Answer, Cut, Flip, Shorten, Stall
+from tests.http_faults import Cut, Flip, Response, Shorten, Stall
 from trove_async import (
     BucketExistsError,
     IntegrityError,
@@ -111,10 +111,10 @@ BREAKS: dict[str, Callable[[], Fault]] = {
     "answer lost": lambda: Cut("answer head"),
     "answer lost in order": lambda: Cut("answer head", reset=False),
     "answer broken": lambda: Cut("answer head", 20),
-    "503": lambda: Answer(503),
-    "503 but done": lambda: Answer(503, served=True),
-    "429": lambda: Answer(429, {"Retry-After": "0"}),
-    "408": lambda: Answer(408),
+    "503": lambda: Response(503),
+    "503 but done": lambda: Response(503, served=True),
+    "429": lambda: Response(429, {"Retry-After": "0"}),
+    "408": lambda: Response(408),
 }
 
 
@@ -130,7 +130,7 @@ async def test_what_breaks_once_is_mended(
 @pytest.mark.parametrize("operate", [put, get, head, delete, listing, copy])
 async def test_what_breaks_always_is_told(operate: Callable[[Link], Awaitable[None]]) -> None:
     async with linked(retry=NEVER) as link:
-        link.proxy.arm(Answer(503, body=b'{"error": {"message": "no"}}'), times=None)
+        link.proxy.arm(Response(503, body=b'{"error": {"message": "no"}}'), times=None)
         with pytest.raises(UnavailableError, match="no"):
             await operate(link)
         assert len(link.proxy.requests) == 1
@@ -150,7 +150,7 @@ async def test_key_of_a_batch_that_fails_in_passing_is_deleted_after_all(
     link: Link, status: int
 ) -> None:
     link.place("key", SMALL)
-    link.proxy.arm(Answer(200, BATCH, PARTLY % status), method="POST")
+    link.proxy.arm(Response(200, BATCH, PARTLY % status), method="POST")
     await link.store.delete_many(link.bucket, ["key", "none"])
     assert link.stored("key") is None
     deleted = [one.path for one in link.proxy.requests if one.method == "DELETE"]
@@ -159,8 +159,8 @@ async def test_key_of_a_batch_that_fails_in_passing_is_deleted_after_all(
 
 async def test_key_of_a_batch_that_goes_on_failing_is_told(link: Link) -> None:
     link.place("key", SMALL)
-    link.proxy.arm(Answer(200, BATCH, PARTLY % 503), method="POST")
-    link.proxy.arm(Answer(503), method="DELETE", times=None)
+    link.proxy.arm(Response(200, BATCH, PARTLY % 503), method="POST")
+    link.proxy.arm(Response(503), method="DELETE", times=None)
     told = {
         one.key: one.error async for one in link.store.delete_many(link.bucket, ["key", "none"])
     }
@@ -171,7 +171,7 @@ async def test_key_of_a_batch_that_goes_on_failing_is_told(link: Link) -> None:
 
 async def test_key_of_a_batch_is_tried_once_where_nothing_is_tried_again() -> None:
     async with linked(retry=NEVER) as link:
-        link.proxy.arm(Answer(200, BATCH, PARTLY % 503), method="POST")
+        link.proxy.arm(Response(200, BATCH, PARTLY % 503), method="POST")
         with pytest.raises(UnavailableError):
             await link.store.delete_many(link.bucket, ["key", "none"])
         assert link.done == ["POST batch"]
@@ -189,7 +189,7 @@ async def test_lost_answer_to_a_create_only_put_is_known_for_our_own(link: Link)
 
 
 async def test_anothers_object_is_not_taken_for_ours(link: Link) -> None:
-    link.proxy.arm(Answer(503), method="POST")
+    link.proxy.arm(Response(503), method="POST")
     link.place("key", b"theirs")
     with pytest.raises(ObjectExistsError):
         await link.store.put(link.bucket, "key", SMALL, if_none_match="*")
@@ -212,8 +212,8 @@ async def test_second_bucket_of_a_name_is_refused(link: Link) -> None:
 async def test_bucket_of_somebody_else_is_not_taken_for_ours_after_a_lost_answer(
     link: Link,
 ) -> None:
-    link.proxy.arm(Answer(503), method="POST")
-    link.proxy.arm(Answer(403), method="GET", times=None)
+    link.proxy.arm(Response(503), method="POST")
+    link.proxy.arm(Response(403), method="GET", times=None)
     with pytest.raises(BucketExistsError):
         await link.store.create_bucket(link.bucket)
 
@@ -249,7 +249,7 @@ async def test_upload_goes_on_where_the_service_kept_less(link: Link) -> None:
 
 
 async def test_upload_whose_session_is_gone_is_told(link: Link) -> None:
-    link.proxy.arm(Answer(410), method="PUT", skip=1, times=None)
+    link.proxy.arm(Response(410), method="PUT", skip=1, times=None)
     with pytest.raises(Exception, match="session is over"):
         await link.store.put(link.bucket, "key", stream(LARGE))
     assert link.stored("key") is None

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from tests.drivers.gcs.linking import linked
-from tests.http_faults import Answer, Cut
+from tests.http_faults import Cut, Response
 from trove_async import UnavailableError
 from trove_async.options import is_earlier
 
@@ -52,8 +52,8 @@ async def delete_many(link: Link) -> None:
 METHODS: dict[Write, str] = {put: "POST", copy: "POST", delete: "DELETE", delete_many: "POST"}
 
 LOST: dict[str, Callable[[], Fault]] = {
-    "done unheard": lambda: Answer(503, served=True),
-    "not done": lambda: Answer(503),
+    "done unheard": lambda: Response(503, served=True),
+    "not done": lambda: Response(503),
     "cut off": lambda: Cut("answer head"),
 }
 
@@ -95,7 +95,7 @@ async def test_own_write_is_known_and_not_made_twice(link: Link, write: Write) -
 @pytest.mark.parametrize("write", [put, copy])
 async def test_version_that_was_there_before_is_the_one_replaced(link: Link, write: Write) -> None:
     there = link.place("key", b"old")
-    link.proxy.arm(Answer(503), method="POST")
+    link.proxy.arm(Response(503), method="POST")
     await write(link)
     assert link.stored("key") == b"ours"
     assert conditions(link, "POST") == [None, str(there)]
@@ -104,20 +104,20 @@ async def test_version_that_was_there_before_is_the_one_replaced(link: Link, wri
 @pytest.mark.parametrize("write", [delete, delete_many])
 async def test_version_that_was_there_before_is_the_one_deleted(link: Link, write: Write) -> None:
     there = link.place("key", b"old")
-    link.proxy.arm(Answer(503), method=METHODS[write])
+    link.proxy.arm(Response(503), method=METHODS[write])
     await write(link)
     assert link.stored("key") is None
     assert conditions(link, "DELETE")[-1] == str(there)
 
 
 async def test_new_object_is_made_only_while_there_is_none(link: Link) -> None:
-    link.proxy.arm(Answer(503), method="POST")
+    link.proxy.arm(Response(503), method="POST")
     await link.store.put(link.bucket, "new", b"ours")
     assert conditions(link, "POST") == [None, "0"]
 
 
 async def test_write_that_was_refused_is_tried_again_whatever_is_there(link: Link) -> None:
-    link.proxy.arm(Answer(429, {"Retry-After": "0"}), method="POST")
+    link.proxy.arm(Response(429, {"Retry-After": "0"}), method="POST")
     after_a_failure(link, lambda: link.place("key", THEIRS, old=False))
     await put(link)
     assert link.stored("key") == b"ours"
@@ -126,24 +126,24 @@ async def test_write_that_was_refused_is_tried_again_whatever_is_there(link: Lin
 @pytest.mark.parametrize("write", [put, delete])
 async def test_own_earlier_write_is_no_others(link: Link, write: Write) -> None:
     await link.store.put(link.bucket, "key", b"of a moment ago")
-    link.proxy.arm(Answer(503), method=METHODS[write])
+    link.proxy.arm(Response(503), method=METHODS[write])
     await write(link)
     assert link.stored("key") == (b"ours" if write is put else None)
 
 
 async def test_object_that_is_replaced_while_it_is_looked_at_is_looked_at_again(link: Link) -> None:
-    link.proxy.arm(Answer(503), method="POST")
-    link.proxy.arm(Answer(412), method="POST")
+    link.proxy.arm(Response(503), method="POST")
+    link.proxy.arm(Response(412), method="POST")
     await put(link)
     assert link.stored("key") == b"ours"
     assert len(conditions(link, "POST")) == 3
 
 
 async def test_who_may_not_look_makes_only_what_is_not_there(link: Link) -> None:
-    link.proxy.arm(Answer(503), method="POST")
-    link.proxy.arm(Answer(403), method="GET", times=None)
+    link.proxy.arm(Response(503), method="POST")
+    link.proxy.arm(Response(403), method="GET", times=None)
     await link.store.put(link.bucket, "new", b"ours")
-    link.proxy.arm(Answer(503), method="POST")
+    link.proxy.arm(Response(503), method="POST")
     with pytest.raises(UnavailableError):
         await put(link)
     assert link.stored("new") == b"ours"

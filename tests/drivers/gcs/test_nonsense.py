@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.drivers.gcs.linking import NEVER, linked
-from tests.http_faults import Answer
+from tests.http_faults import Response
 from trove_async import UnavailableError
 from trove_async.models import MiB
 
@@ -100,7 +100,7 @@ async def test_answer_that_makes_no_sense_is_told_as_such(
 ) -> None:
     headers = {"content-type": "multipart/mixed; boundary=x"}
     async with linked(retry=NEVER) as link:
-        link.proxy.arm(Answer(200, headers, body), times=None)
+        link.proxy.arm(Response(200, headers, body), times=None)
         with pytest.raises(UnavailableError):
             await operate(link.store)
 
@@ -119,21 +119,21 @@ async def test_answer_that_makes_no_sense_is_told_as_such(
 )
 async def test_session_whose_address_is_no_url_is_refused(location: str) -> None:
     async with linked(retry=NEVER) as link:
-        link.proxy.arm(Answer(200, {"Location": location}))
+        link.proxy.arm(Response(200, {"Location": location}))
         with pytest.raises(UnavailableError, match="Location"):
             await link.store.put(link.bucket, "key", three_pieces())
 
 
 async def test_error_that_is_no_document_goes_by_its_status() -> None:
     async with linked(retry=NEVER) as link:
-        link.proxy.arm(Answer(503, body=b'{"a":' * 100_000))
+        link.proxy.arm(Response(503, body=b'{"a":' * 100_000))
         with pytest.raises(UnavailableError, match="503"):
             await head(link.store)
 
 
 async def test_bytes_that_were_not_sent_are_not_taken_for_stored() -> None:
     async with linked() as link:
-        link.proxy.arm(Answer(308, {"Range": f"bytes=0-{2 * MiB - 1}"}), method="PUT")
+        link.proxy.arm(Response(308, {"Range": f"bytes=0-{2 * MiB - 1}"}), method="PUT")
         with pytest.raises(UnavailableError, match="keeps 2097152 bytes, and was sent 1048576"):
             await link.store.put(link.bucket, "key", three_pieces())
         assert link.stored("key") is None
@@ -147,7 +147,7 @@ async def test_body_that_is_not_as_long_as_the_object_is_not_handed_out() -> Non
         "x-goog-stored-content-length": "3",
     }
     async with linked(retry=NEVER) as link:
-        link.proxy.arm(Answer(200, headers, b"hello"))
+        link.proxy.arm(Response(200, headers, b"hello"))
         with pytest.raises(UnavailableError, match="5 bytes of an object of 3"):
             await link.store.read(link.bucket, "key")
 
@@ -159,7 +159,7 @@ async def test_part_that_does_not_say_which_is_not_handed_out() -> None:
         "x-goog-stored-content-encoding": "identity",
     }
     async with linked(retry=NEVER) as link:
-        link.proxy.arm(Answer(206, headers, b"hello"))
+        link.proxy.arm(Response(206, headers, b"hello"))
         with pytest.raises(UnavailableError, match="no Content-Range"):
             await link.store.read(link.bucket, "key", range=(0, 5))
 
@@ -167,7 +167,7 @@ async def test_part_that_does_not_say_which_is_not_handed_out() -> None:
 async def test_name_of_a_session_is_not_told() -> None:
     async with linked(retry=NEVER) as link:
         said = {"error": {"message": "no session at https://x/o?upload_id=SECRET&more"}}
-        link.proxy.arm(Answer(400, body=json.dumps(said).encode()))
+        link.proxy.arm(Response(400, body=json.dumps(said).encode()))
         with pytest.raises(Exception, match="no session") as caught:
             await head(link.store)
         assert "SECRET" not in str(caught.value)

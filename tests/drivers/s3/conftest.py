@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.s3.script import SECRET, FakeAnswer, Script
+from tests.drivers.s3.script import SECRET, FakeResponse, Script
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import driver as driver_room
 from trove_async.testing import opened
@@ -16,7 +16,7 @@ from trove_async.testing import opened
 def play(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Open a driver whose service answers by a script."""
 
-    def start(*answers: FakeAnswer, **settings: Any) -> tuple[Script, Any]:
+    def start(*answers: FakeResponse, **settings: Any) -> tuple[Script, Any]:
         script = Script(*answers)
         monkeypatch.setattr(driver_room, "transport_over", lambda *_, **__: script)
         given: dict[str, Any] = {

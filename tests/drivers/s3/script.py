@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trove_async._http import Answer, Origin
+    from trove_async._http import Origin, Response
 
 
 SECRET = "wJalrXUtnFEMI/K7MDENG"
@@ -22,7 +22,7 @@ FACTS = {
 }
 
 
-class FakeAnswer:
+class FakeResponse:
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status = status
         self.headers = headers
@@ -51,15 +51,15 @@ def answer(
     body: bytes | str = b"",
     said: Mapping[str, str] | None = None,
     **headers: str,
-) -> FakeAnswer:
+) -> FakeResponse:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     content = body.encode() if isinstance(body, str) else body
-    return FakeAnswer(status, {**(said or {}), **named}, content)
+    return FakeResponse(status, {**(said or {}), **named}, content)
 
 
 def refusal(
     status: int, code: str, more: str = "", said: Mapping[str, str] | None = None, **headers: str
-) -> FakeAnswer:
+) -> FakeResponse:
     document = f"<Error><Code>{code}</Code><Message>m</Message>{more}</Error>"
     return answer(status, document, said, **headers)
 
@@ -67,9 +67,9 @@ def refusal(
 class Script:
     """A transport that answers by a script, and notes what it was asked."""
 
-    def __init__(self, *answers: FakeAnswer) -> None:
+    def __init__(self, *answers: FakeResponse) -> None:
         self.answers = list(answers)
-        self.given: list[FakeAnswer] = []
+        self.given: list[FakeResponse] = []
         self.patient: list[bool] = []
         self.sent: list[tuple[str, str, dict[str, str], bytes]] = []
 
@@ -82,7 +82,7 @@ class Script:
         views: Sequence[memoryview] = (),
         *,
         patient: bool = False,
-    ) -> Answer:
+    ) -> Response:
         self.patient.append(patient)
         self.sent.append((method, origin.url + target, dict(headers), b"".join(views)))
         self.given.append(self.answers.pop(0))

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fault_proxy import FaultProxy
-from tests.http_faults import Answer, Cut, Flip, Shorten, Stall
+from tests.http_faults import Cut, Flip, Response, Shorten, Stall
 from trove_async import Trove
 from trove_async._concurrency import OwnedTask
 from trove_async.drivers.s3 import S3Driver
@@ -159,7 +159,7 @@ async def test_service_that_is_busy_is_asked_again(
     seaweed: S3Server, proxy: FaultProxy, bucket: str, status: int
 ) -> None:
     async with stored(seaweed, proxy) as store:
-        proxy.arm(Answer(status, body=b"<html>busy</html>"), method="PUT", times=3)
+        proxy.arm(Response(status, body=b"<html>busy</html>"), method="PUT", times=3)
         await store.put(bucket, "key", b"body")
     assert methods(proxy) == ["PUT"] * 4
 
@@ -170,7 +170,7 @@ async def test_redirect_to_a_foreign_host_gets_nothing(
     async with FaultProxy(seaweed.endpoint_url) as foreign, stored(seaweed, proxy) as store:
         location = {"Location": f"{foreign.endpoint_url}/{bucket}/key"}
         for status in (301, 302, 307, 308):
-            proxy.arm(Answer(status, location), method="PUT")
+            proxy.arm(Response(status, location), method="PUT")
             with pytest.raises(BackendError):
                 await store.put(bucket, "key", b"body")
         assert foreign.seen == []
@@ -231,7 +231,7 @@ async def test_listing_that_is_garbage_is_asked_for_again(
 ) -> None:
     async with stored(seaweed, proxy) as store:
         await store.put(bucket, "key", b"body")
-        proxy.arm(Answer(200, body=garbage), method="GET")
+        proxy.arm(Response(200, body=garbage), method="GET")
         assert [info.key for info in await store.list(bucket).all()] == ["key"]
     assert methods(proxy) == ["PUT", "GET", "GET"]
 
@@ -240,7 +240,7 @@ async def test_answer_that_is_no_http_is_asked_for_again(
     seaweed: S3Server, proxy: FaultProxy, bucket: str
 ) -> None:
     async with stored(seaweed, proxy) as store:
-        proxy.arm(Answer(200, {"Content-Length": "nonsense"}), method="HEAD")
+        proxy.arm(Response(200, {"Content-Length": "nonsense"}), method="HEAD")
         with pytest.raises(ObjectNotFoundError):
             await store.head(bucket, "key")
 

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from tests.drivers.s3.linking import boto, linked
 from tests.fakes import assert_idle
-from tests.http_faults import Answer, Stall
+from tests.http_faults import Response, Stall
 from trove_async._concurrency import OwnedTask, task_group
 from trove_async._resilience import upload
 from trove_async.errors import ClosedError
@@ -196,7 +196,7 @@ async def test_large_put_cancelled_between_two_parts_leaves_the_old_object(link:
 
 
 async def test_large_put_cancelled_in_its_abort_is_aborted_all_the_same(link: Link) -> None:
-    link.proxy.arm(Answer(403), method="PUT", target="*partNumber=2*")
+    link.proxy.arm(Response(403), method="PUT", target="*partNumber=2*")
     stall = link.proxy.arm(Stall("request head"), method="DELETE")
     task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
     await stall.reached.wait()

@@ -17,7 +17,7 @@ from trove_async.options import CopyOptions, ListOptions, PutOptions
 from trove_async.testing.driver.metadata import METADATA
 
 if TYPE_CHECKING:
-    from tests.drivers.s3.script import FakeAnswer
+    from tests.drivers.s3.script import FakeResponse
 
 ANONYMOUS = (
     b'<ListAllMyBucketsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Owner>'
@@ -44,7 +44,7 @@ def claimed(driver: Any) -> set[str]:
     ids=["anonymous", "request id in the document alone", "another zone"],
 )
 async def test_gateway_is_recognised_by_its_request_ids(
-    play: Any, introduction: FakeAnswer
+    play: Any, introduction: FakeResponse
 ) -> None:
     _, opening = play(introduction, endpoint_url="http://h:9")
     async with opening as driver:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from tests.drivers.s3.script import EMPTY_PAGE, FACTS, SECRET, TOKEN, FakeAnswer, answer, refusal
+from tests.drivers.s3.script import EMPTY_PAGE, FACTS, SECRET, TOKEN, FakeResponse, answer, refusal
 from trove_async._concurrency import task_group
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import driver as driver_room
@@ -125,7 +125,7 @@ ELSEWHERE = [
 @pytest.mark.parametrize("number", range(len(ELSEWHERE)))
 async def test_bucket_in_another_region_is_found_once(play: Any, number: int) -> None:
     first = ELSEWHERE[number]
-    told = FakeAnswer(first.status, first.headers, first._body)
+    told = FakeResponse(first.status, first.headers, first._body)
     script, opening = play(told, answer(said=FACTS), answer(said=FACTS))
     async with opening as driver:
         await driver.head("data", "key")
@@ -151,7 +151,7 @@ async def test_region_that_is_none_leads_nowhere(play: Any, region: str) -> None
 
 
 async def test_regions_that_send_one_round_in_circles_end(play: Any) -> None:
-    def sent_to(region: str) -> FakeAnswer:
+    def sent_to(region: str) -> FakeResponse:
         return refusal(301, "PermanentRedirect", f"<Region>{region}</Region>")
 
     _, opening = play(sent_to("eu-west-1"), sent_to("us-east-1"))
@@ -371,7 +371,7 @@ UNSIZED = {name: value for name, value in FACTS.items() if name != "content-leng
     ],
 )
 async def test_size_that_no_length_tells_is_asked_for(
-    play: Any, ranged: FakeAnswer, size: int
+    play: Any, ranged: FakeResponse, size: int
 ) -> None:
     script, opening = play(answer(200, b"body"[:size], UNSIZED), ranged)
     async with opening as driver, driver.get("data", "key", GetOptions()) as reader:
@@ -414,7 +414,7 @@ async def test_object_whose_size_nothing_tells_is_an_error(play: Any) -> None:
     ids=["no size", "nonsense", "replaced meanwhile"],
 )
 async def test_head_whose_size_nothing_tells_may_be_tried_again(
-    play: Any, ranged: FakeAnswer
+    play: Any, ranged: FakeResponse
 ) -> None:
     _, opening = play(answer(said=UNSIZED), ranged)
     async with opening as driver:

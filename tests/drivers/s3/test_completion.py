@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, SECRET, FakeAnswer, Script, answer, now, refusal
+from tests.drivers.s3.script import FACTS, SECRET, FakeResponse, Script, answer, now, refusal
 from trove_async import (
     PermissionDeniedError,
     RetryPolicy,
@@ -27,7 +27,7 @@ from trove_async.testing import opened
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from trove_async._http import Answer, Origin
+    from trove_async._http import Origin, Response
 
 CREATED = answer(
     body="<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
@@ -44,8 +44,8 @@ class Service(Script):
     def __init__(self) -> None:
         super().__init__()
         self.completing, self.go_on = asyncio.Event(), asyncio.Event()
-        self.completion: FakeAnswer | Exception = answer(body=COMPLETED)
-        self.head: FakeAnswer | None = None
+        self.completion: FakeResponse | Exception = answer(body=COMPLETED)
+        self.head: FakeResponse | None = None
         self.write_id = ""
         self.aborts = self.heads = 0
 
@@ -58,7 +58,7 @@ class Service(Script):
         views: Sequence[memoryview] = (),
         *,
         patient: bool = False,
-    ) -> Answer:
+    ) -> Response:
         if method == "POST" and "uploadId" in target:
             self.completing.set()
             await self.go_on.wait()
@@ -79,7 +79,7 @@ class Service(Script):
             self.answers.append(self.head or answer(404))
         return await super().send(method, origin, target, headers, views, patient=patient)
 
-    def ours(self) -> FakeAnswer:
+    def ours(self) -> FakeResponse:
         """Return the HEAD of the object that was made of the upload."""
         return answer(said={**FACTS, "x-amz-meta-trove-write-id": self.write_id})
 

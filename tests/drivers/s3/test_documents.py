@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.drivers.s3.listings import NAMESPACE, by_botocore, keys, service
 from trove_async.drivers.s3._documents import (
     AnsweredError,
-    ErrorAnswer,
+    ErrorDocument,
     OpenUpload,
     SentPart,
     Stored,
@@ -34,7 +34,7 @@ from trove_async.drivers.s3._documents import (
     parse_uploads,
     tagging_body,
 )
-from trove_async.drivers.s3._list_objects import MalformedAnswer
+from trove_async.drivers.s3._list_objects import MalformedResponse
 from trove_async.drivers.s3._xml import escape
 from trove_async.models import BucketInfo
 
@@ -74,7 +74,7 @@ SEAWEEDFS_ERROR = document(
 
 
 def test_reads_an_error() -> None:
-    assert parse_error(SEAWEEDFS_ERROR) == ErrorAnswer(
+    assert parse_error(SEAWEEDFS_ERROR) == ErrorDocument(
         code="NoSuchKey",
         message="The specified key does not exist.",
         fields={"Resource": "/probe/nope", "RequestId": "18EA", "Key": "nope"},
@@ -114,7 +114,7 @@ def test_an_error_shows_nothing_of_what_was_signed() -> None:
     "body", [b"", b"<html/>", b"Bad Gateway", b"<Error>", b"\xff", document("Contents", "")]
 )
 def test_what_is_no_error_is_malformed(body: bytes) -> None:
-    with pytest.raises(MalformedAnswer):
+    with pytest.raises(MalformedResponse):
         parse_error(body)
 
 
@@ -137,16 +137,16 @@ def test_every_reader_tells_an_error_from_a_result_and_both_from_garbage(
 ) -> None:
     with pytest.raises(AnsweredError) as raised:
         read(b"  \n" + document("Error", "<Code>InternalError</Code><Message>oops</Message>"))
-    assert raised.value.answer == ErrorAnswer(code="InternalError", message="oops")
+    assert raised.value.answer == ErrorDocument(code="InternalError", message="oops")
     for garbage in (b"", b"   ", b"<html><body/></html>", b"<Error>", SEAWEEDFS_ERROR + b"<"):
-        with pytest.raises(MalformedAnswer):
+        with pytest.raises(MalformedResponse):
             read(garbage)
 
 
 def test_reads_the_id_of_an_upload() -> None:
     content = "<Bucket>b</Bucket><Key>k</Key><UploadId>VXBsb2Fk_id-1</UploadId>"
     assert parse_upload_id(document("InitiateMultipartUploadResult", content)) == "VXBsb2Fk_id-1"
-    with pytest.raises(MalformedAnswer):
+    with pytest.raises(MalformedResponse):
         parse_upload_id(document("InitiateMultipartUploadResult", "<Key>k</Key>"))
 
 
@@ -163,7 +163,7 @@ def test_reads_what_was_made(read: Callable[[bytes], Stored], root: str, quote: 
     content = f"<LastModified>{NOW}</LastModified><ETag>{quote}9aff-1{quote}</ETag>"
     assert read(b"\n  " + document(root, content)) == Stored(etag="9aff-1", last_modified=MOMENT)
     assert read(document(root, "<ETag>9aff-1</ETag>", namespace="")) == Stored(etag="9aff-1")
-    with pytest.raises(MalformedAnswer):
+    with pytest.raises(MalformedResponse):
         read(document(root, "<LastModified/>"))
 
 
@@ -241,7 +241,7 @@ def test_reads_a_page_of_uploads() -> None:
     ],
 )
 def test_refuses_uploads_that_cannot_be_found_again(content: str) -> None:
-    with pytest.raises(MalformedAnswer):
+    with pytest.raises(MalformedResponse):
         parse_uploads(document("ListMultipartUploadsResult", content))
 
 
@@ -256,7 +256,7 @@ def test_reads_buckets() -> None:
     assert page.token is None
     more = f"{content}<ContinuationToken>t+%</ContinuationToken>"
     assert parse_buckets(document("ListAllMyBucketsResult", more)).token == "t+%"
-    with pytest.raises(MalformedAnswer):
+    with pytest.raises(MalformedResponse):
         parse_buckets(document("ListAllMyBucketsResult", "<Buckets><Bucket/></Buckets>"))
 
 

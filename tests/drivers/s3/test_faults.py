@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from tests.drivers.s3.linking import NEVER, boto, linked
 from tests.fault_proxy import FaultProxy
-from tests.http_faults import Answer, Cut, Flip, Shorten, Stall
+from tests.http_faults import Cut, Flip, Response, Shorten, Stall
 from trove_async import (
     BucketExistsError,
     IntegrityError,
@@ -129,7 +129,7 @@ async def struck(link: Link, name: str, fault: Any, times: int = 1) -> None:
 async def test_three_refusals_and_then_an_answer_take_four_requests(
     link: Link, name: str, status: int
 ) -> None:
-    await struck(link, name, Answer(status, {"Retry-After": "0"}, error("SlowDown")), times=3)
+    await struck(link, name, Response(status, {"Retry-After": "0"}, error("SlowDown")), times=3)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +144,11 @@ async def test_three_refusals_and_then_an_answer_take_four_requests(
     ],
 )
 async def test_passing_errors_are_tried_again(link: Link, status: int, code: str) -> None:
-    await struck(link, "PutObject", Answer(status, body=error(code)))
+    await struck(link, "PutObject", Response(status, body=error(code)))
 
 
 async def test_error_page_of_a_gateway_is_tried_again(link: Link, name: str) -> None:
-    page = Answer(502, {"Content-Type": "text/html"}, b"<html><h1>Bad & Gateway</h1></html>")
+    page = Response(502, {"Content-Type": "text/html"}, b"<html><h1>Bad & Gateway</h1></html>")
     await struck(link, name, page)
 
 
@@ -252,7 +252,7 @@ async def test_create_whose_answer_is_lost_knows_its_own_write(link: Link) -> No
 
 async def test_create_whose_answer_is_lost_knows_anothers_write(link: Link) -> None:
     await link.place("key", b"another's")
-    link.proxy.arm(Answer(503, {"Retry-After": "0"}), method="PUT")
+    link.proxy.arm(Response(503, {"Retry-After": "0"}), method="PUT")
     with pytest.raises(ObjectExistsError):
         await link.store.put(link.bucket, "key", SMALL, if_none_match="*")
     assert link.done == CREATED_TWICE
@@ -300,7 +300,7 @@ async def test_large_put_takes_one_request_a_part_and_two_more(link: Link) -> No
         Cut("request head"),
         Cut("request body", MiB),
         Cut("answer head"),
-        Answer(503, {"Retry-After": "0"}, error("SlowDown")),
+        Response(503, {"Retry-After": "0"}, error("SlowDown")),
     ],
     ids=repr,
 )
@@ -313,7 +313,7 @@ async def test_part_that_fails_is_the_only_one_sent_again(link: Link, fault: Any
 
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
 async def test_commit_answered_200_with_an_error_is_tried_again(link: Link, code: str) -> None:
-    link.proxy.arm(Answer(200, body=error(code)), method="POST", target="*uploadId*")
+    link.proxy.arm(Response(200, body=error(code)), method="POST", target="*uploadId*")
     await put_large(link)
     assert link.counted["CompleteMultipartUpload"] == 2
 
@@ -321,7 +321,7 @@ async def test_commit_answered_200_with_an_error_is_tried_again(link: Link, code
 async def test_commit_answered_200_with_an_error_after_it_was_done_is_recognised(
     link: Link,
 ) -> None:
-    answer = Answer(200, body=error("InternalError"), served=True)
+    answer = Response(200, body=error("InternalError"), served=True)
     link.proxy.arm(answer, method="POST", target="*uploadId*")
     await put_large(link)
     assert link.counted["CompleteMultipartUpload"] == 2
@@ -329,13 +329,13 @@ async def test_commit_answered_200_with_an_error_after_it_was_done_is_recognised
 
 @pytest.mark.parametrize("body", [b"", b"<CompleteMultipartUploadResult>", b"\x00\xff"])
 async def test_commit_answered_with_garbage_is_not_taken_for_done(link: Link, body: bytes) -> None:
-    link.proxy.arm(Answer(200, body=body), method="POST", target="*uploadId*")
+    link.proxy.arm(Response(200, body=body), method="POST", target="*uploadId*")
     await put_large(link)
     assert link.counted["CompleteMultipartUpload"] == 2
 
 
 async def test_upload_that_cannot_be_finished_is_aborted(link: Link) -> None:
-    link.proxy.arm(Answer(403, body=error("AccessDenied")), target="*partNumber=2*")
+    link.proxy.arm(Response(403, body=error("AccessDenied")), target="*partNumber=2*")
     with pytest.raises(PermissionError):
         await link.store.put(link.bucket, "key", LARGE)
     assert link.counted["AbortMultipartUpload"] == 1
@@ -345,8 +345,8 @@ async def test_upload_that_cannot_be_finished_is_aborted(link: Link) -> None:
 
 
 async def test_abort_that_fails_is_tried_again(link: Link) -> None:
-    link.proxy.arm(Answer(403, body=error("AccessDenied")), target="*partNumber=2*")
-    link.proxy.arm(Answer(503, {"Retry-After": "0"}), method="DELETE")
+    link.proxy.arm(Response(403, body=error("AccessDenied")), target="*partNumber=2*")
+    link.proxy.arm(Response(503, {"Retry-After": "0"}), method="DELETE")
     with pytest.raises(PermissionError):
         await link.store.put(link.bucket, "key", LARGE)
     assert link.counted["AbortMultipartUpload"] == 2
@@ -365,7 +365,7 @@ async def test_upload_whose_opening_was_lost_is_found_afterwards(link: Link) -> 
 
 
 async def test_copy_answered_200_with_an_error_is_tried_again(link: Link) -> None:
-    await struck(link, "CopyObject", Answer(200, body=error("InternalError")))
+    await struck(link, "CopyObject", Response(200, body=error("InternalError")))
 
 
 # -- bytes that are not what they were ---------------------------------------------------------------
@@ -416,7 +416,7 @@ async def test_flipped_byte_of_a_part_is_never_stored(link: Link) -> None:
     ],
 )
 async def test_garbage_is_never_an_empty_listing(link: Link, body: bytes) -> None:
-    link.proxy.arm(Answer(200, body=body), target="*list-type*", times=None)
+    link.proxy.arm(Response(200, body=body), target="*list-type*", times=None)
     with pytest.raises(TroveError):
         await link.store.list(link.bucket).all()
 
@@ -472,7 +472,7 @@ async def test_foreign_host_gets_no_request_and_no_credentials(
     async with AsyncExitStack() as stack:
         foreign = await stack.enter_async_context(FaultProxy("http://127.0.0.1:1"))
         url = f"{foreign.endpoint_url}/elsewhere"
-        answer = Answer(status, {"Location": url}, error("TemporaryRedirect", Endpoint=url))
+        answer = Response(status, {"Location": url}, error("TemporaryRedirect", Endpoint=url))
         link.proxy.arm(answer, method=method, target=target, times=None)
         with pytest.raises(TroveError):
             await work(link)
@@ -483,9 +483,9 @@ async def test_foreign_host_gets_no_request_and_no_credentials(
 
 
 async def test_wrong_clock_is_learned_once(link: Link) -> None:
-    skewed = Answer(403, {"Date": "Wed, 01 Jan 2025 00:00:00 GMT"}, error("RequestTimeTooSkewed"))
+    skewed = Response(403, {"Date": "Wed, 01 Jan 2025 00:00:00 GMT"}, error("RequestTimeTooSkewed"))
     link.proxy.arm(skewed, method="PUT")
-    link.proxy.arm(Answer(200, {"ETag": '"0123456789abcdef0123456789abcdef"'}), times=2)
+    link.proxy.arm(Response(200, {"ETag": '"0123456789abcdef0123456789abcdef"'}), times=2)
     for _ in range(2):
         await link.store.put(link.bucket, "key", b"")
     dates = [request.headers["x-amz-date"][:8] for request in link.proxy.requests]
@@ -494,7 +494,7 @@ async def test_wrong_clock_is_learned_once(link: Link) -> None:
 
 
 async def test_expired_token_that_cannot_be_renewed_is_told_at_once(link: Link) -> None:
-    link.proxy.arm(Answer(400, body=error("ExpiredToken")), method="PUT", times=None)
+    link.proxy.arm(Response(400, body=error("ExpiredToken")), method="PUT", times=None)
     with pytest.raises(TroveError) as told:
         await link.store.put(link.bucket, "key", SMALL)
     assert not told.value.retryable

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tests.drivers.s3.linking import boto
-from tests.drivers.s3.script import FACTS, FakeAnswer, answer, refusal
+from tests.drivers.s3.script import FACTS, FakeResponse, answer, refusal
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import BufferPool, Timeout, Trove, _http
 from trove_async.drivers.s3 import _dialects, _trials
@@ -39,7 +39,7 @@ from trove_async.testing import opened
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from trove_async._http import Answer, Origin, Transport
+    from trove_async._http import Origin, Response, Transport
     from trove_async.testing.servers import S3Server
 
 LARGE = bytes(6 * MiB)
@@ -67,7 +67,7 @@ class Ignoring:
         self.closed = False
         self.hang_at: int | None = None
         self.hanging = asyncio.Event()
-        self.fault: Callable[[str, str], Awaitable[FakeAnswer | None]] | None = None
+        self.fault: Callable[[str, str], Awaitable[FakeResponse | None]] | None = None
 
     async def send(
         self,
@@ -78,7 +78,7 @@ class Ignoring:
         views: Any = (),
         *,
         patient: bool = False,
-    ) -> Answer:
+    ) -> Response:
         self.requests += 1
         number, self.target = self.requests, target
         sent = {name: value for name, value in headers.items() if not self.ignores(name, headers)}
@@ -417,7 +417,7 @@ async def test_look_that_is_refused_proves_nothing(
 ) -> None:
     made = ignoring("nothing: moto knows no SSE-C")
 
-    async def refuse(method: str, target: str) -> FakeAnswer | None:
+    async def refuse(method: str, target: str) -> FakeResponse | None:
         return answer(status) if is_trial(target) and method == "HEAD" else None
 
     async with store_of(moto_server, sse_customer_key=bytes(32)) as store:
@@ -433,7 +433,7 @@ async def test_delete_that_fails_is_sent_again(
     made = ignoring(nothing)
     failed: set[str] = set()
 
-    async def fail_once(method: str, target: str) -> FakeAnswer | None:
+    async def fail_once(method: str, target: str) -> FakeResponse | None:
         if method != "DELETE" or target in failed:
             return None
         failed.add(target)
@@ -500,7 +500,7 @@ async def test_bucket_that_changes_is_tried_anew(
     async with Trove(driver) as store:
         await store.create_bucket(name)
 
-        async def change(method: str, target: str) -> FakeAnswer | None:
+        async def change(method: str, target: str) -> FakeResponse | None:
             if how == "with its response lost" and "?versioning" in target:
                 raise UnavailableError("lost")
             if how == "during a trial" and is_trial(target) and method == "DELETE":
@@ -553,7 +553,7 @@ async def test_object_whose_version_may_not_be_deleted_is_hidden(
 ) -> None:
     made = ignoring(nothing)
 
-    async def deny(method: str, target: str) -> FakeAnswer | None:
+    async def deny(method: str, target: str) -> FakeResponse | None:
         locked = method == "DELETE" and "versionId" in target
         return refusal(403, "AccessDenied") if locked else None
 
@@ -573,7 +573,7 @@ async def test_service_whose_puts_replace_no_version_is_found_out(
         info = await store.head(bucket, "old")
         sent: list[str] = []
 
-        async def never_matches(method: str, target: str) -> FakeAnswer | None:
+        async def never_matches(method: str, target: str) -> FakeResponse | None:
             sent.append(target)
             # The trial's third put is the one whose condition holds.
             third = method == "PUT" and is_trial(target) and sent.count(target) == 3
@@ -610,7 +610,7 @@ async def test_copy_of_which_the_service_refuses_an_option_is_not_made_again(
 ) -> None:
     made = ignoring(nothing)
 
-    async def refuse(_method: str, target: str) -> FakeAnswer | None:
+    async def refuse(_method: str, target: str) -> FakeResponse | None:
         return refusal(400, "InvalidStorageClass") if target.endswith("/new") else None
 
     async with store_of(moto_server) as store:
@@ -664,7 +664,7 @@ async def test_denied_trial_says_what_to_set(play: Any) -> None:
             await driver.put("data", "key", [], PutOptions(tags=TAGS))
 
 
-def cleaned_up() -> list[FakeAnswer]:
+def cleaned_up() -> list[FakeResponse]:
     """A listing of versions that is refused, a HEAD and a delete."""
     return [refusal(501, "NotImplemented"), answer(said=FACTS), answer(204)]
 
@@ -691,7 +691,7 @@ async def test_refusal_of_another_request_of_an_upload_is_no_proof(
 ) -> None:
     made = ignoring("x-amz-tagging")
 
-    async def refuse(method: str, target: str) -> FakeAnswer | None:
+    async def refuse(method: str, target: str) -> FakeResponse | None:
         of_part = method == "PUT" and "partNumber" in target
         of_completion = method == "POST" and "uploadId" in target
         hit = of_part if refused == "part" else of_completion

@@ -23,7 +23,7 @@ from trove_async.drivers.s3._headers import (
     put_headers,
     put_info,
 )
-from trove_async.drivers.s3._list_objects import MalformedAnswer
+from trove_async.drivers.s3._list_objects import MalformedResponse
 from trove_async.drivers.s3._sdk_parameters import parameters
 from trove_async.models import ObjectInfo
 from trove_async.options import PutOptions
@@ -284,7 +284,7 @@ def test_the_size_is_that_of_the_object_not_of_the_answer() -> None:
     ],
 )
 def test_refuses_answers_without_a_size_or_a_date(headers: dict[str, str]) -> None:
-    with pytest.raises(MalformedAnswer):
+    with pytest.raises(MalformedResponse):
         info(**headers)
 
 

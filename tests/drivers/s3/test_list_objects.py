@@ -26,7 +26,7 @@ from tests.drivers.s3.listings import (
 )
 from trove_async.drivers.s3 import _list_objects
 from trove_async.drivers.s3._documents import date_of
-from trove_async.drivers.s3._list_objects import MalformedAnswer, parse_page
+from trove_async.drivers.s3._list_objects import MalformedResponse, parse_page
 from trove_async.models import ObjectInfo, Prefix
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def unusual(_text: str) -> None:
 def outcome(read: object, body: bytes) -> Page | None:
     try:
         return read(body)  # type: ignore[operator, no-any-return] # parse or thoroughly
-    except MalformedAnswer:
+    except MalformedResponse:
         return None
 
 
@@ -249,14 +249,14 @@ WHOLE = AWS.page([OBJECT], ["p/"], token="t")
 )
 def test_refuses_what_is_no_page_or_not_all_of_one(body: bytes) -> None:
     assert body != WHOLE
-    with pytest.raises(MalformedAnswer):
+    with pytest.raises(MalformedResponse):
         parse(body)
 
 
 def test_entities_are_never_expanded() -> None:
     lol = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
     body = f'<!DOCTYPE a [<!ENTITY l0 "lol">{lol}]><ListBucketResult>&l9;</ListBucketResult>'
-    with pytest.raises(MalformedAnswer, match="DTD"):
+    with pytest.raises(MalformedResponse, match="DTD"):
         parse(body.encode())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, SECRET, TOKEN, FakeAnswer, answer, now, refusal
+from tests.drivers.s3.script import FACTS, SECRET, TOKEN, FakeResponse, answer, now, refusal
 from trove_async.drivers.s3._data_plane import UploadId
 from trove_async.drivers.s3._multipart import PartedUpload
 from trove_async.drivers.s3._sdk_client import SdkBody
@@ -146,7 +146,7 @@ async def test_keys_that_no_document_can_name_are_deleted_one_by_one(play: Any) 
     assert "content-md5" in script.sent[0][2]
 
 
-def listing(*keys: str, token: str = "") -> FakeAnswer:
+def listing(*keys: str, token: str = "") -> FakeResponse:
     more = f"<NextContinuationToken>{token}</NextContinuationToken>" if token else ""
     entries = "".join(
         f"<Contents><Key>{key}</Key><LastModified>2025-01-01T00:00:00.000Z</LastModified>"
@@ -231,7 +231,7 @@ async def test_clock_of_a_service_that_tells_nonsense_is_not_learnt(play: Any) -
             await driver.head_bucket("data")
 
 
-class Endless(FakeAnswer):
+class Endless(FakeResponse):
     async def read_all(self, limit: int) -> bytes:
         raise IntegrityError(f"the answer has more than {limit} bytes")
 
@@ -336,7 +336,7 @@ async def test_bucket_that_was_seen_while_it_was_deleted_is_missing_after_that(p
 
 
 async def test_list_of_buckets_that_goes_round_in_circles_is_an_error(play: Any) -> None:
-    def page(token: str) -> FakeAnswer:
+    def page(token: str) -> FakeResponse:
         return answer(
             body="<ListAllMyBucketsResult><Buckets><Bucket><Name>data</Name></Bucket></Buckets>"
             f"<ContinuationToken>{token}</ContinuationToken></ListAllMyBucketsResult>"

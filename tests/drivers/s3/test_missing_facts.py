@@ -15,7 +15,7 @@ from trove_async.options import CopyOptions, Part, PutOptions
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.drivers.s3.script import FakeAnswer
+    from tests.drivers.s3.script import FakeResponse
 
 UPLOAD = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
 OPTIONS = PutOptions(write_id="mine")
@@ -71,7 +71,7 @@ async def store(driver: Any, way: str, options: PutOptions) -> ObjectInfo:
 
 @pytest.mark.parametrize(("way", "answers"), ways())
 async def test_write_that_is_there_is_done(
-    play: Any, way: str, answers: Callable[[], list[FakeAnswer]]
+    play: Any, way: str, answers: Callable[[], list[FakeResponse]]
 ) -> None:
     script, opening = play(*answers(), answer(said=MINE))
     async with opening as driver:
@@ -83,9 +83,9 @@ async def test_write_that_is_there_is_done(
 @pytest.mark.parametrize(("way", "answers"), ways())
 @pytest.mark.parametrize("found", ["another write's", "none"])
 async def test_write_that_is_not_there_may_be_tried_again(
-    play: Any, way: str, answers: Callable[[], list[FakeAnswer]], found: str
+    play: Any, way: str, answers: Callable[[], list[FakeResponse]], found: str
 ) -> None:
-    def head() -> FakeAnswer:
+    def head() -> FakeResponse:
         return answer(said=OTHER) if found == "another write's" else answer(404)
 
     # An upload is aborted only after another look: some services lose the object by that.

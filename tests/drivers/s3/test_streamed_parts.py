@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from tests.drivers.s3.linking import boto, linked, operation
 from tests.fakes import assert_idle
-from tests.http_faults import Answer, Cut, Flip, Stall
+from tests.http_faults import Cut, Flip, Response, Stall
 from tests.listening import behind_tls
 from trove_async import BufferPool, IntegrityError, NotSupportedError, Trove, TroveError
 from trove_async._concurrency import OwnedTask
@@ -120,7 +120,7 @@ async def test_last_part_may_be_of_one_byte(
         Cut("request body", 5 * MiB),
         Cut("request body", 5 * MiB, reset=False),
         Cut("answer head"),
-        Answer(503, {"Retry-After": "0"}),
+        Response(503, {"Retry-After": "0"}),
     ],
     ids=["before it", "at its first byte", "within it", "closed within it", "after it", "refused"],
 )

@@ -10,7 +10,7 @@ import pytest
 from tests.drivers.s3.script import FACTS, answer
 from trove_async.drivers.s3._documents import AnsweredError, parse_upload_id, parse_uploads
 from trove_async.drivers.s3._list_objects import parse_page
-from trove_async.drivers.s3._xml import MalformedAnswer, parse
+from trove_async.drivers.s3._xml import MalformedResponse, parse
 from trove_async.options import ListOptions
 
 CONTENTS = (
@@ -40,7 +40,7 @@ def test_error_and_what_names_no_upload_is_none() -> None:
     with pytest.raises(AnsweredError):
         parse_upload_id(b"<Error><Code>Busy</Code><UploadId>id</UploadId></Error>")
     for document in (b"<html/>", b"<InitiateMultipartUpload><UploadId/></InitiateMultipartUpload>"):
-        with pytest.raises(MalformedAnswer):
+        with pytest.raises(MalformedResponse):
             parse_upload_id(document)
 
 
@@ -63,7 +63,7 @@ def test_line_ends_are_kept_where_they_are_a_keys() -> None:
     ["<a>\x01", "\x01<a/>", "<a\x01/>", "<a>\x01\U0010fe01</a>", "<a>&#xD800;</a>", "<a>&#0</a>"],
 )
 def test_document_that_is_broken_as_well_is_refused(text: str) -> None:
-    with pytest.raises(MalformedAnswer):
+    with pytest.raises(MalformedResponse):
         parse(text)
 
 

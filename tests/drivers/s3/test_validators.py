@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.s3.script import SECRET, FakeAnswer, Script, answer
+from tests.drivers.s3.script import SECRET, FakeResponse, Script, answer
 from tests.fakes import AT_ONCE
 from trove_async import ByteRange, ObjectChangedError, Trove
 from trove_async.drivers.s3 import S3Driver
@@ -29,7 +29,7 @@ EVENING = "Wed, 01 Jan 2025 20:00:00 GMT"
 def play(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make a store whose S3 answers by a script."""
 
-    def start(*answers: FakeAnswer) -> tuple[Script, Trove]:
+    def start(*answers: FakeResponse) -> tuple[Script, Trove]:
         script = Script(*answers)
         monkeypatch.setattr(driver_room, "transport_over", lambda *_, **__: script)
         driver = S3Driver(
@@ -53,7 +53,7 @@ def body(
     modified: str = NOON,
     date: str = EVENING,
     version: str | None = None,
-) -> FakeAnswer:
+) -> FakeResponse:
     """Return the answer to a GET of some bytes; fewer than it announces: the connection breaks."""
     end = size if end is None else end
     said = {**etag, "last-modified": modified, "date": date, "content-length": str(end - start)}

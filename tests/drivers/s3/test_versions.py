@@ -10,7 +10,7 @@ import pytest
 
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async.drivers.s3._versions import page_of_all, parse_versions, versions_query
-from trove_async.drivers.s3._xml import MalformedAnswer
+from trove_async.drivers.s3._xml import MalformedResponse
 from trove_async.errors import (
     BucketNotFoundError,
     ClosedError,
@@ -154,7 +154,7 @@ def test_markers_that_are_told_apart_are_put_where_they_belong() -> None:
     ],
 )
 def test_page_of_versions_that_makes_no_sense_is_refused(broken: str) -> None:
-    with pytest.raises(MalformedAnswer):
+    with pytest.raises(MalformedResponse):
         read_as(broken)
 
 

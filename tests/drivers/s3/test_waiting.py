@@ -16,7 +16,7 @@ from trove_async.drivers.s3 import driver as driver_room
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from trove_async._http import Answer, Origin
+    from trove_async._http import Origin, Response
 
 
 class SlowCopies(Script):
@@ -35,7 +35,7 @@ class SlowCopies(Script):
         views: Sequence[memoryview] = (),
         *,
         patient: bool = False,
-    ) -> Answer:
+    ) -> Response:
         if "x-amz-copy-source" in headers:
             self.copies += 1
             await asyncio.Event().wait()

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.s3.script import EMPTY_PAGE, FakeAnswer, answer
+from tests.drivers.s3.script import EMPTY_PAGE, FakeResponse, answer
 from trove_async.drivers.s3 import _list_objects
-from trove_async.drivers.s3._xml import MalformedAnswer, is_large, parse
+from trove_async.drivers.s3._xml import MalformedResponse, is_large, parse
 from trove_async.errors import PermissionDeniedError
 from trove_async.models import KiB, MiB
 from trove_async.options import ListOptions, PutOptions
@@ -49,7 +49,7 @@ async def test_large_page_is_parsed_in_a_thread_and_reads_alike(
 def test_more_tags_than_any_response_has_are_refused() -> None:
     text = "<a>" + "<b/>" * 199_000 + "</a>"
     assert len(parse(text)) == 199_000
-    with pytest.raises(MalformedAnswer, match="200000 tags"):
+    with pytest.raises(MalformedResponse, match="200000 tags"):
         parse("<a>" + "<b/>" * 200_000 + "</a>")
 
 
@@ -60,7 +60,7 @@ def test_document_is_parsed_alike_however_it_is_sliced() -> None:
     assert [child.text for child in root] == [f"<{n}" for n in range(5000)]
 
 
-class Noted(FakeAnswer):
+class Noted(FakeResponse):
     """A response that notes how much of it may be read."""
 
     limit = 0

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from trove_async._concurrency import in_thread
-from trove_async._http import Answer, Origin, Transport
+from trove_async._http import Origin, Response, Transport
 from trove_async._secrets import Headers, Redactor
 from trove_async.errors import IntegrityError, UnauthenticatedError, UnavailableError
 from trove_async.models import KiB, MiB
@@ -79,7 +79,7 @@ class Client:
         views: Sequence[memoryview] = (),
         *,
         also: Collection[int] = (),
-    ) -> Answer:
+    ) -> Response:
         """Send a request; return its answer, which is a success. The caller closes it.
 
         Args:
@@ -132,7 +132,7 @@ class Client:
         finally:
             answer.close()
 
-    async def document(self, answer: Answer, limit: int = _SMALL) -> Document:
+    async def document(self, answer: Response, limit: int = _SMALL) -> Document:
         """Return an answer's document of no more than `limit` bytes, and let go of it."""
         try:
             body = await answer.read_all(limit)
@@ -147,7 +147,7 @@ class Client:
             )
         return said
 
-    async def _refused(self, answer: Answer) -> Refused:
+    async def _refused(self, answer: Response) -> Refused:
         try:
             body = await answer.read_all(_ERROR_BYTES)
         except (UnavailableError, IntegrityError):

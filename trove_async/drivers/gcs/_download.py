@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from trove_async._http import Answer, Opened, range_header
+from trove_async._http import Opened, Response, range_header
 from trove_async._http.services import KnownBuckets
 from trove_async.errors import (
     BucketNotFoundError,
@@ -73,7 +73,7 @@ class Bodies:
             raise
         return Opened(info, (0, info.size) if part is None else part[:2], answer)
 
-    async def _ask(self, bucket: str, key: str, options: GetOptions) -> tuple[Answer, bool]:
+    async def _ask(self, bucket: str, key: str, options: GetOptions) -> tuple[Response, bool]:
         """Ask for a body; return its answer, and whether the headers tell the object's metadata.
 
         XML's do. Emulators have that API only under the name that they take for their own, which
@@ -115,11 +115,11 @@ class Bodies:
             raise UnavailableError("the object was replaced while it was being opened") from error
 
 
-def _is_partial(answer: Answer) -> bool:
+def _is_partial(answer: Response) -> bool:
     return answer.status == HTTPStatus.PARTIAL_CONTENT
 
 
-def _part(answer: Answer) -> tuple[int, int, int] | None:
+def _part(answer: Response) -> tuple[int, int, int] | None:
     try:
         return part_in(answer.headers, partial=_is_partial(answer))
     except ValueError as error:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from trove_async._http import Answer, http_date
+from trove_async._http import Response, http_date
 from trove_async._http.services import KnownBuckets
 from trove_async.errors import (
     BucketNotFoundError,
@@ -99,7 +99,7 @@ class Doubts:
         )
 
 
-def _is_older(info: ObjectInfo, answer: Answer, options: PutOptions | DeleteOptions) -> bool:
+def _is_older(info: ObjectInfo, answer: Response, options: PutOptions | DeleteOptions) -> bool:
     """Tell whether the object was surely written before the earlier try, by the service's clock."""
     assert options.in_doubt_since is not None  # noqa: S101 - asked for those only
     passed = asyncio.get_running_loop().time() - options.in_doubt_since

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from trove_async._checksums import compare_announced, crc32c_text, hash_crc32c
 from trove_async._concurrency import run_cleanup
-from trove_async._http import Answer
+from trove_async._http import Response
 from trove_async._http.services import conditioned, made
 from trove_async.errors import (
     BackendError,
@@ -217,7 +217,7 @@ _SENDABLE = re.compile(r"[!-~]*").fullmatch
 """RFC 3986, 2: a URL is visible ASCII."""
 
 
-def _target_in(answer: Answer) -> str:
+def _target_in(answer: Response) -> str:
     """Return the path of a session: it is asked where the driver was told that the service is.
 
     The Location's host is not looked at. It is the same, unless there is a proxy in between, which

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from trove_async._concurrency import in_thread
-from trove_async._http import WINDOW, Answer, Origin, Transport, http_date
+from trove_async._http import WINDOW, Origin, Response, Transport, http_date
 from trove_async._secrets import Secret
 from trove_async.driver import PartSource
 from trove_async.errors import (
@@ -31,7 +31,7 @@ from ._encoding import encode_path, encode_query, encode_value, sent_target
 from ._errors import failure
 from ._requests import check_bucket, presigned_headers, presigned_query
 from ._sigv4 import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
-from ._xml import MalformedAnswer
+from ._xml import MalformedResponse
 
 if TYPE_CHECKING:
     from ._credentials import Endpoint, Session
@@ -141,7 +141,7 @@ class Client:
         headers: Mapping[str, str],
         views: Sequence[memoryview] | PartSource = (),
         patient: bool = False,
-    ) -> Answer:
+    ) -> Response:
         """Send a request; return its answer, which is a success. The caller closes it.
 
         Args:
@@ -214,7 +214,7 @@ class Client:
             error.message += ". If the service knows no checksums, give the driver checksums=False"
         return error
 
-    async def refused(self, answer: Answer) -> Refused:
+    async def refused(self, answer: Response) -> Refused:
         """Read an answer that is an error, and let go of it."""
         try:
             body = await answer.read_all(_ERROR_BYTES)
@@ -227,7 +227,7 @@ class Client:
         if body:
             try:
                 told = parse_error(body)
-            except MalformedAnswer:
+            except MalformedResponse:
                 message = f"answered {len(body)} bytes that are no error document of S3's"
             else:
                 code, message, region = told.code, told.message, region or told.region

@@ -15,12 +15,12 @@ from trove_async._http import Transport, http_date
 from trove_async.errors import IntegrityError, TroveError
 
 from ._ceph import cautious_headers, ceph_headers
-from ._documents import ErrorAnswer, parse_error
+from ._documents import ErrorDocument, parse_error
 from ._features import ALL as ALL_FEATURES
 from ._features import CONDITIONS, TAGS, Feature
 from ._unusual_keys import ALL as ALL_ODDITIES
 from ._unusual_keys import Oddity, is_usual, oddities_of
-from ._xml import MalformedAnswer
+from ._xml import MalformedResponse
 
 if TYPE_CHECKING:
     from ._credentials import Endpoint
@@ -190,7 +190,7 @@ class Introduction(NamedTuple):
     """
 
     headers: Mapping[str, str]
-    error: ErrorAnswer | None
+    error: ErrorDocument | None
 
     @property
     def request_id(self) -> str:
@@ -293,7 +293,7 @@ class Service:
             answer.close()
         try:
             error = parse_error(body)
-        except MalformedAnswer:
+        except MalformedResponse:
             error = None
         return Introduction(answer.headers, error)
 

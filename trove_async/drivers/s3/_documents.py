@@ -20,7 +20,7 @@ from ._encoding import bare_etag, decode_value, quoted_etag
 from ._headers import of_whole
 from ._xml import (
     DATE,
-    MalformedAnswer,
+    MalformedResponse,
     carries,
     children,
     decode,
@@ -51,7 +51,7 @@ CHECKSUM_ELEMENTS: Final[Mapping[str, str]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorAnswer:
+class ErrorDocument:
     """An error as the service tells it.
 
     Attributes:
@@ -88,7 +88,7 @@ class AnsweredError(Exception):
         answer: What it says.
     """
 
-    def __init__(self, answer: ErrorAnswer) -> None:
+    def __init__(self, answer: ErrorDocument) -> None:
         super().__init__(answer.code)  # its sentence may quote the request
         self.answer = answer
 
@@ -140,17 +140,17 @@ class BucketsPage:
     token: str | None = None
 
 
-def parse_error(body: bytes) -> ErrorAnswer:
+def parse_error(body: bytes) -> ErrorDocument:
     """Return the error that an answer is.
 
     Raises:
-        MalformedAnswer: It is no error of S3's: empty (as to HEAD), or another server's page.
+        MalformedResponse: It is no error of S3's: empty (as to HEAD), or another server's page.
     """
     root = _document(body)
     if name(root) == "ErrorResponse":  # how STS and IAM, and services built upon them, wrap it
         root = next(children(root, "Error"), root)
     if name(root) != "Error":
-        raise MalformedAnswer(f"no error, but <{name(root)[:40]}>")
+        raise MalformedResponse(f"no error, but <{name(root)[:40]}>")
     return _error(root)
 
 
@@ -162,7 +162,7 @@ def parse_upload_id(body: bytes) -> str:
     # rclone calls it <InitiateMultipartUpload>. What has an UploadId is such an answer.
     upload_id = facts(root).get("UploadId", "").strip()
     if not upload_id:
-        raise MalformedAnswer(f"an upload without its id, in <{name(root)[:40]}>")
+        raise MalformedResponse(f"an upload without its id, in <{name(root)[:40]}>")
     return upload_id
 
 
@@ -181,14 +181,14 @@ def parse_part_copied(body: bytes) -> Stored:
     return _stored(result_of(body, "CopyPartResult"))
 
 
-def parse_deleted(body: bytes) -> Mapping[str, ErrorAnswer | None]:
+def parse_deleted(body: bytes) -> Mapping[str, ErrorDocument | None]:
     """Return what became of each key of a DeleteObjects: an error, or None where it is gone.
 
     A key that the answer does not name, or not as it was sent (there are services that do not
     protect a line end), is missing: nothing is known of it.
     """
     root = result_of(body, "DeleteResult")
-    fates: dict[str, ErrorAnswer | None] = {}
+    fates: dict[str, ErrorDocument | None] = {}
     for deleted in children(root, "Deleted"):
         fates[facts(deleted).get("Key", "")] = None
     for failed in children(root, "Error"):
@@ -220,13 +220,13 @@ def parse_uploads(body: bytes, *, asked: bool = False) -> UploadsPage:
         for upload in map(facts, children(root, "Upload"))
     ]
     if not all(upload.key and upload.upload_id for upload in uploads):
-        raise MalformedAnswer("an upload without its key or id")
+        raise MalformedResponse("an upload without its key or id")
     if page.get("IsTruncated", "").strip() != "true":
         return UploadsPage(uploads=uploads)
     key = key_of(page.get("NextKeyMarker", ""), encoded=encoded)
     upload_id = page.get("NextUploadIdMarker", "")
     if not key:
-        raise MalformedAnswer("more uploads, and no marker of the next")
+        raise MalformedResponse("more uploads, and no marker of the next")
     return UploadsPage(uploads=uploads, next_markers=(key, upload_id))
 
 
@@ -239,7 +239,7 @@ def parse_buckets(body: bytes) -> BucketsPage:
         created = told.get("CreationDate", "").strip()
         named = told.get("Name", "")
         if not named:
-            raise MalformedAnswer("a bucket without its name")
+            raise MalformedResponse("a bucket without its name")
         buckets.append(BucketInfo(name=named, created=date_of(created) if created else None))
     return BucketsPage(buckets=buckets, token=facts(root).get("ContinuationToken") or None)
 
@@ -270,27 +270,27 @@ def result_of(body: bytes, *wanted: str) -> Element:
 
     Raises:
         AnsweredError: It is an error.
-        MalformedAnswer: It is neither.
+        MalformedResponse: It is neither.
     """
     root = _document(body)
     if name(root) == "Error":
         raise AnsweredError(_error(root))
     if name(root) not in wanted:
-        raise MalformedAnswer(f"a {wanted[0]} is due, <{name(root)[:40]}> is answered")
+        raise MalformedResponse(f"a {wanted[0]} is due, <{name(root)[:40]}> is answered")
     return root
 
 
-def _error(element: Element) -> ErrorAnswer:
+def _error(element: Element) -> ErrorDocument:
     fields = {key: text.strip() for key, text in facts(element).items()}
     code, message = fields.pop("Code", ""), fields.pop("Message", "")
-    return ErrorAnswer(code=code, message=message, fields=fields)
+    return ErrorDocument(code=code, message=message, fields=fields)
 
 
 def _stored(root: Element) -> Stored:
     told = facts(root)
     etag = bare_etag(told.get("ETag", "").strip())
     if not etag:
-        raise MalformedAnswer(f"a {name(root)} without an ETag")
+        raise MalformedResponse(f"a {name(root)} without an ETag")
     kind = told.get("ChecksumType")
     modified = told.get("LastModified", "").strip()
     return Stored(
@@ -309,7 +309,7 @@ def key_of(text: str, *, encoded: bool) -> str:
     try:
         return decode_value(text) if encoded else text
     except UnicodeDecodeError:
-        raise MalformedAnswer("a key that is not UTF-8") from None
+        raise MalformedResponse("a key that is not UTF-8") from None
 
 
 _IS_DATE = re.compile(DATE).fullmatch
@@ -322,7 +322,7 @@ def date_of(text: str) -> datetime:
             return moment(text.strip())
     except ValueError:
         pass
-    raise MalformedAnswer(f"date {text[:40]!r}")
+    raise MalformedResponse(f"date {text[:40]!r}")
 
 
 # -- what is sent ----------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from trove_async.models import ObjectInfo
 from trove_async.options import PutOptions
 
 from ._encoding import bare_etag, decode_value, encode_value, quoted_etag, strong_etag
-from ._xml import MalformedAnswer
+from ._xml import MalformedResponse
 
 META: Final = "x-amz-meta-"
 WRITE_ID: Final = "trove-write-id"
@@ -168,7 +168,7 @@ def info_from(
         tags: Which S3 tells in an answer of their own.
 
     Raises:
-        MalformedAnswer: A size or a date is missing.
+        MalformedResponse: A size or a date is missing.
     """
     size, whole = _size(headers)
     get = headers.get
@@ -220,12 +220,12 @@ def stored_etag(headers: Mapping[str, str]) -> str:
     """Return the etag of what a PUT stored, as in `ObjectInfo.etag`.
 
     Raises:
-        MalformedAnswer: There is none: a success, but no S3's (S3 API Reference, "PutObject"). A
+        MalformedResponse: There is none: a success, but no S3's (S3 API Reference, "PutObject"). A
             portal in front of the network says so, for one.
     """
     etag = bare_etag(headers.get("etag", ""))
     if not etag:
-        raise MalformedAnswer("nothing tells the ETag of what was stored")
+        raise MalformedResponse("nothing tells the ETag of what was stored")
     return etag
 
 
@@ -308,12 +308,12 @@ def content_range(
     """Return start, end (exclusive) and the object's size as a partial answer tells them.
 
     Raises:
-        MalformedAnswer: There is a Content-Range that tells no such thing, or none with a 206.
+        MalformedResponse: There is a Content-Range that tells no such thing, or none with a 206.
     """
     try:
         return _http.content_range(headers, partial=status == HTTPStatus.PARTIAL_CONTENT)
     except ValueError as error:
-        raise MalformedAnswer(str(error)) from None
+        raise MalformedResponse(str(error)) from None
 
 
 def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
@@ -327,7 +327,7 @@ def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
         return size, end - start == size
     length = headers.get("content-length", "")
     if not _LENGTH.fullmatch(length):
-        raise MalformedAnswer(f"Content-Length {length[:40]!r}")
+        raise MalformedResponse(f"Content-Length {length[:40]!r}")
     return int(length), True
 
 
@@ -339,7 +339,7 @@ def _stored_at(headers: Mapping[str, str]) -> datetime:
     for name in ("last-modified", "date"):
         date = headers.get(name)
         if date is not None:
-            with suppress(MalformedAnswer):
+            with suppress(MalformedResponse):
                 return http_date(date)
     return datetime.now(UTC)
 
@@ -348,7 +348,7 @@ def answered_at(headers: Mapping[str, str]) -> datetime:
     """Return when the service answered by its own clock, or by ours where it does not say.
 
     Raises:
-        MalformedAnswer: Its date is none.
+        MalformedResponse: Its date is none.
     """
     date = headers.get("date")
     return datetime.now(UTC) if date is None else http_date(date)
@@ -366,12 +366,12 @@ def http_date(text: str) -> datetime:
     """Return the moment that an HTTP date names, in UTC.
 
     Raises:
-        MalformedAnswer: It names none.
+        MalformedResponse: It names none.
     """
     try:
         return _http.http_date(text)
     except ValueError as error:
-        raise MalformedAnswer(str(error)) from None
+        raise MalformedResponse(str(error)) from None
 
 
 def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:

@@ -26,7 +26,7 @@ from ._documents import check_clear
 from ._encoding import bare_etag, decode_value, strong_etag
 from ._xml import (
     DATE,
-    MalformedAnswer,
+    MalformedResponse,
     carries,
     children,
     decode,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ._xml import Element
 _Order: TypeAlias = tuple[str, ...]
 
-__all__ = ["MalformedAnswer", "parse_page"]
+__all__ = ["MalformedResponse", "parse_page"]
 
 _FIELDS: Final = ("Key", "LastModified", "ETag", "Size", "StorageClass")
 
@@ -67,7 +67,7 @@ def parse_page(body: bytes, *, bucket: str, backend: str, asked: bool = False) -
         asked: Whether encoded keys were asked for.
 
     Raises:
-        MalformedAnswer: The answer is no such page, or not all of it.
+        MalformedResponse: The answer is no such page, or not all of it.
         UnclearError: They were, and the answer does not say whether it encodes them.
     """
     text = decode(body)
@@ -81,7 +81,7 @@ def parse_page(body: bytes, *, bucket: str, backend: str, asked: bool = False) -
     try:
         return _made(listing, bucket, backend)
     except ValueError as error:  # no such day, or a key that is not UTF-8
-        raise MalformedAnswer(f"a listing that makes no sense: {error}") from error
+        raise MalformedResponse(f"a listing that makes no sense: {error}") from error
 
 
 def _made(listing: _Listing, bucket: str, backend: str) -> Page:
@@ -134,14 +134,14 @@ def _thorough(text: str) -> _Listing:
         for prefix in children(item, "Prefix")
     ]
     if not all(prefixes):
-        raise MalformedAnswer("a common prefix that is empty")
+        raise MalformedResponse("a common prefix that is empty")
     return _listing(objects, prefixes, root)
 
 
 def _root(text: str) -> Element:
     root = parse(text)
     if name(root) != "ListBucketResult":
-        raise MalformedAnswer(f"a listing is asked for, <{name(root)[:40]}> is answered")
+        raise MalformedResponse(f"a listing is asked for, <{name(root)[:40]}> is answered")
     return root
 
 
@@ -150,7 +150,7 @@ def _object(said: dict[str, str]) -> tuple[str, ...]:
     size = said.get("Size", "").strip()
     last_modified = said.get("LastModified", "").strip()
     if not (key and _IS_SIZE(size) and _IS_DATE(last_modified)):
-        raise MalformedAnswer("an object without its key, size or date")
+        raise MalformedResponse("an object without its key, size or date")
     etag = bare_etag(said.get("ETag", "").strip())
     return "", key, last_modified, etag, size, said.get("StorageClass", "").strip()
 
@@ -162,7 +162,7 @@ def _listing(
     token: str | None = said.get("NextContinuationToken") or None
     truncated = said.get("IsTruncated", "true" if token else "false").strip()
     if truncated not in {"true", "false"} or (truncated == "true" and token is None):
-        raise MalformedAnswer(f"IsTruncated is {truncated[:40]!r} and there is no token")
+        raise MalformedResponse(f"IsTruncated is {truncated[:40]!r} and there is no token")
     return _Listing(
         objects=objects,
         prefixes=prefixes,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from trove_async._checksums import CRC32C, crc32c_text, hash_crc32c
 from trove_async._concurrency import for_each, in_thread
-from trove_async._http import Answer, Opened, Transport, range_header
+from trove_async._http import Opened, Response, Transport, range_header
 from trove_async.driver import PartSource
 from trove_async.errors import (
     ObjectNotFoundError,
@@ -69,7 +69,7 @@ from ._headers import (
 from ._list_objects import parse_page
 from ._requests import document_headers, source_headers
 from ._versions import parse_versions, versioning_body, versions_query
-from ._xml import MalformedAnswer, is_large
+from ._xml import MalformedResponse, is_large
 
 if TYPE_CHECKING:
     from ._client import Client
@@ -174,7 +174,7 @@ class LeanPlane:
                 said = await self._sized(said, bucket, key, options.version_id)
             info = info_from(said, bucket=bucket, key=key, backend=self._backend)
             part = content_range(said, answer.status)
-        except MalformedAnswer as error:
+        except MalformedResponse as error:
             answer.close()
             raise _malformed(error) from error
         except BaseException:
@@ -195,7 +195,7 @@ class LeanPlane:
             if not has_size(said):
                 said = await self._sized(said, bucket, key, version_id)
             return info_from(said, bucket=bucket, key=key, backend=self._backend, tags=tags)
-        except MalformedAnswer as error:
+        except MalformedResponse as error:
             raise _malformed(error) from error
 
     async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
@@ -229,12 +229,12 @@ class LeanPlane:
         answer.close()
         dates = {said.get("last-modified"), answer.headers.get("last-modified")} - {None}
         if etag is None and len(dates) > 1:
-            raise MalformedAnswer("the object was replaced while its size was asked for")
+            raise MalformedResponse("the object was replaced while its size was asked for")
         part = content_range(answer.headers, answer.status)
         if part is None:
             if has_size(answer.headers):  # all of it was sent: some do so where it is empty
                 return {**said, "content-length": answer.headers["content-length"]}
-            raise MalformedAnswer("nothing tells the object's size")
+            raise MalformedResponse("nothing tells the object's size")
         return {**said, "content-length": str(part[2])}
 
     async def _tags(self, bucket: str, key: str, version_id: str | None) -> Mapping[str, str]:
@@ -547,12 +547,12 @@ class LeanPlane:
 
     # -- answers ---------------------------------------------------------------------------------------
 
-    async def _page(self, answer: Answer, parse: Callable[[bytes], T]) -> T:
+    async def _page(self, answer: Response, parse: Callable[[bytes], T]) -> T:
         """Return what a page of a listing, or the outcome of a bulk request, says."""
         return await self._document(answer, parse, _PAGE)
 
     async def _document(
-        self, answer: Answer, parse: Callable[[bytes], T], limit: int = _SMALL
+        self, answer: Response, parse: Callable[[bytes], T], limit: int = _SMALL
     ) -> T:
         """Return what an answer's document says; it has no more than `limit` bytes."""
         try:
@@ -564,19 +564,19 @@ class LeanPlane:
         except AnsweredError as error:
             told = error.answer
             raise failure(HTTPStatus.OK, told.code, told.message, answer.headers) from error
-        except MalformedAnswer as error:
+        except MalformedResponse as error:
             raise _malformed(error) from error
 
-    async def _told(self, answer: Answer, parse: Callable[[Mapping[str, str]], T]) -> T:
+    async def _told(self, answer: Response, parse: Callable[[Mapping[str, str]], T]) -> T:
         """Return what an answer's headers say."""
         answer.close()
         try:
             return parse(answer.headers)
-        except MalformedAnswer as error:
+        except MalformedResponse as error:
             raise _malformed(error) from error
 
     async def _made(
-        self, answer: Answer, parse: Callable[[bytes], Stored], info: ObjectInfo
+        self, answer: Response, parse: Callable[[bytes], Stored], info: ObjectInfo
     ) -> ObjectInfo:
         """Return what is known of an object that the service has put together.
 
@@ -587,7 +587,7 @@ class LeanPlane:
         def told(body: bytes) -> Stored | None:
             try:
                 return parse(body)
-            except MalformedAnswer:
+            except MalformedResponse:
                 return None
 
         stored = await self._document(answer, told)
@@ -601,14 +601,14 @@ class LeanPlane:
         )
 
 
-def _now(answer: Answer) -> datetime:
+def _now(answer: Response) -> datetime:
     try:
         return answered_at(answer.headers)
-    except MalformedAnswer as error:
+    except MalformedResponse as error:
         raise _malformed(error) from error
 
 
-def _malformed(error: MalformedAnswer) -> UnavailableError:
+def _malformed(error: MalformedResponse) -> UnavailableError:
     return UnavailableError(f"the service's answer makes no sense: {error}")
 
 

@@ -31,7 +31,7 @@ from ._errors import failure
 from ._requests import check_bucket
 from ._sdk_parameters import parameters as named
 from ._sdk_session import sdk_session
-from ._xml import MalformedAnswer
+from ._xml import MalformedResponse
 
 if TYPE_CHECKING:
     from aiobotocore.session import AioSession
@@ -47,7 +47,7 @@ _FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], str], ...]] = (
     (ResponseParserError, UnavailableError, "the service's answer makes no sense"),
     (exceptions.HTTPClientError, UnavailableError, "the connection broke"),
     (exceptions.BotoCoreError, BackendError, "the SDK failed"),
-    (MalformedAnswer, UnavailableError, "the service's answer makes no sense"),
+    (MalformedResponse, UnavailableError, "the service's answer makes no sense"),
     (ValueError, UnavailableError, "the service's answer makes no sense"),  # a date, say
     (KeyError, UnavailableError, "the service's answer leaves out"),  # an element
 )

@@ -20,7 +20,7 @@ from trove_async.paging import TokenCycle, whole_keys
 
 from ._documents import NAMESPACE, check_clear, date_of, key_of, result_of
 from ._encoding import strong_etag
-from ._xml import MalformedAnswer, facts, name
+from ._xml import MalformedResponse, facts, name
 
 Ask: TypeAlias = Callable[[str, ListOptions], Awaitable[VersionPage]]
 
@@ -68,7 +68,7 @@ def parse_versions(body: bytes, *, bucket: str, backend: str, asked: bool = Fals
     Raises:
         UnclearError: They were, and the answer does not say whether it encodes them.
         AnsweredError: It is an error.
-        MalformedAnswer: It is no such page, or not all of it.
+        MalformedResponse: It is no such page, or not all of it.
     """
     root = result_of(body, "ListVersionsResult")
     page = facts(root)
@@ -87,7 +87,7 @@ def parse_versions(body: bytes, *, bucket: str, backend: str, asked: bool = Fals
         return VersionPage(entries=entries)
     key = key_of(page.get("NextKeyMarker", ""), encoded=encoded)
     if not key:
-        raise MalformedAnswer("more versions, and no marker of the next")
+        raise MalformedResponse("more versions, and no marker of the next")
     token = json.dumps([key, page.get("NextVersionIdMarker") or None])
     return VersionPage(entries=entries, token=token)
 
@@ -99,7 +99,7 @@ def _version(
     version_id = said.get("VersionId", "").strip()
     size = "0" if deleted else said.get("Size", "").strip()
     if not (key and version_id and _IS_SIZE(size)):
-        raise MalformedAnswer("a version without its key, id or size")
+        raise MalformedResponse("a version without its key, id or size")
     return VersionInfo(
         bucket=bucket,
         key=key,

@@ -35,7 +35,7 @@ DATE = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,20})?
 """A date in a document: in UTC, but for services that write their own zone."""
 
 
-class MalformedAnswer(ValueError):  # noqa: N818 - it says what was got
+class MalformedResponse(ValueError):  # noqa: N818 - it says what was got
     """The service's answer is not what it should be: cut off, garbage, or another's error page."""
 
 
@@ -43,12 +43,12 @@ def decode(body: bytes) -> str:
     """Return a document's text, whatever encoding it claims: S3 speaks UTF-8.
 
     Raises:
-        MalformedAnswer: It is not UTF-8.
+        MalformedResponse: It is not UTF-8.
     """
     try:
         return body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise MalformedAnswer(f"not UTF-8 at byte {error.start}") from None
+        raise MalformedResponse(f"not UTF-8 at byte {error.start}") from None
 
 
 _UNCARRIED = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\ufffe\\uffff]|\\r(?!\\n)")
@@ -68,13 +68,13 @@ def parse(text: str) -> Element:
     is where it tells the next page's token, and others refer to it as ``&#x1;``.
 
     Raises:
-        MalformedAnswer: It is not well-formed, or has a DTD: no answer does, and what could be
+        MalformedResponse: It is not well-formed, or has a DTD: no answer does, and what could be
             declared there (entities, defaults) would have to be limited.
     """
     if "<!DOCTYPE" in text:
-        raise MalformedAnswer("a document with a DTD")
+        raise MalformedResponse("a document with a DTD")
     if text.count("<") > _MOST_TAGS:
-        raise MalformedAnswer(f"a document of more than {_MOST_TAGS} tags")
+        raise MalformedResponse(f"a document of more than {_MOST_TAGS} tags")
     if "\r" not in text or _UNCARRIED.search(text) is None:
         try:
             return _fed(text)
@@ -84,11 +84,11 @@ def parse(text: str) -> Element:
         failed = "no XML"
     carried = _REFERENCE.sub(_stand_in_of, _UNCARRIED.sub(_stand_in, text))
     if carried == text or _HAS_STAND_IN(text):
-        raise MalformedAnswer(failed)
+        raise MalformedResponse(failed)
     try:
         root = _fed(carried)
     except (ET.ParseError, UnicodeEncodeError):
-        raise MalformedAnswer(failed) from None
+        raise MalformedResponse(failed) from None
     for element in root.iter():
         if element.text:
             element.text = element.text.translate(_RESTORED)
