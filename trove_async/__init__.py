@@ -11,7 +11,7 @@ from ._engine.bulk_delete import Deletion
 from ._engine.listing import ObjectIterator, VersionIterator
 from ._engine.sources import BodySource
 from ._engine.upload import Progress
-from .bucket import Bucket
+from .bucket import Bucket, ObjectMethods
 from .driver import AsyncDriver, Capabilities
 from .errors import (
     AlreadyExistsError,
@@ -97,6 +97,7 @@ __all__ = [
     "ObjectExistsError",
     "ObjectInfo",
     "ObjectIterator",
+    "ObjectMethods",
     "ObjectNotFoundError",
     "ObjectReader",
     "OpeningReader",

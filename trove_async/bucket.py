@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, overload
+from typing import Any, Literal, Protocol, overload
 
 from . import _names
 from ._engine.bulk_delete import Deletion
@@ -13,6 +13,29 @@ from ._engine.sources import BodySource
 from ._engine.upload import Progress
 from .models import ByteRange, ObjectInfo, Prefix, RouteDecision
 from .reader import OpeningReader
+
+
+class ObjectMethods(Protocol):
+    """The object methods of `Trove`, which makes buckets: so this module does not import it.
+
+    The arguments of each are those of `Trove`'s method of that name.
+    """
+
+    def put(self, *args: Any, **kwargs: Any) -> Awaitable[ObjectInfo]: ...
+    def get(self, *args: Any, **kwargs: Any) -> OpeningReader: ...
+    def read(self, *args: Any, **kwargs: Any) -> Awaitable[bytes]: ...
+    def get_ranges(self, *args: Any, **kwargs: Any) -> Awaitable[Sequence[bytes]]: ...
+    def head(self, *args: Any, **kwargs: Any) -> Awaitable[ObjectInfo]: ...
+    def exists(self, *args: Any, **kwargs: Any) -> Awaitable[bool]: ...
+    def delete(self, *args: Any, **kwargs: Any) -> Awaitable[None]: ...
+    def delete_many(self, *args: Any, **kwargs: Any) -> Deletion: ...
+    def list(self, *args: Any, **kwargs: Any) -> ObjectIterator[Any]: ...
+    def list_versions(self, *args: Any, **kwargs: Any) -> VersionIterator: ...
+    def copy(self, *args: Any, **kwargs: Any) -> Awaitable[ObjectInfo]: ...
+    def move(self, *args: Any, **kwargs: Any) -> Awaitable[ObjectInfo]: ...
+    def presign_get(self, *args: Any, **kwargs: Any) -> Awaitable[str]: ...
+    def presign_put(self, *args: Any, **kwargs: Any) -> Awaitable[str]: ...
+    def explain(self, *args: Any, **kwargs: Any) -> Awaitable[RouteDecision]: ...
 
 
 class Bucket:
@@ -42,7 +65,7 @@ class Bucket:
 
     __slots__ = ("_store", "name")
 
-    def __init__(self, store: _store.Trove, name: str) -> None:
+    def __init__(self, store: ObjectMethods, name: str) -> None:
         _names.check_bucket(name)
         self._store = store
         self.name = name
@@ -339,7 +362,3 @@ def _name_of(bucket: str | Bucket | None, default: str) -> str:
     if bucket is None:
         return default
     return bucket.name if isinstance(bucket, Bucket) else bucket
-
-
-# Here, as the store imports this module: its annotation is looked up when it is asked for.
-from . import store as _store  # noqa: E402
