@@ -219,7 +219,7 @@ def test_only_the_total_may_be_without_limit() -> None:
 
 @pytest.mark.parametrize("bounds", [(None, 3), ("0", 3), (0, 1.5)])
 def test_bounds_that_are_no_numbers_are_named(bounds: tuple[Any, Any]) -> None:
-    with pytest.raises(TypeError, match="a range's bounds are ints"):
+    with pytest.raises(TypeError, match="the bounds of a range must be ints"):
         ByteRange.of(bounds)
 
 

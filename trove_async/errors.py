@@ -1,4 +1,4 @@
-"""Every exception that trove_async raises of its own.
+"""The exceptions that trove_async raises.
 
 ::
 
@@ -31,8 +31,8 @@
             ├── TimedOutError        (also TimeoutError)
             └── PoolTimeoutError
 
-Arguments of a wrong *type* raise the builtin ``TypeError``; a wrong *value* that is none of the
-above raises the builtin ``ValueError``. Both are raised before any I/O.
+An argument of the wrong *type* raises the builtin ``TypeError``. A wrong *value* without a class in
+this tree raises the builtin ``ValueError``. Both are raised before any I/O.
 """
 
 from __future__ import annotations
@@ -41,30 +41,29 @@ from typing import Any, Self
 
 
 class TroveError(Exception):
-    """The root of the tree: what went wrong, and where.
+    """The base class of all errors: what went wrong, and where.
 
-    Drivers raise with what they know; the rooms above fill in the rest (`located`), and a layer
-    that renames buckets or keys renames them here too. The SDK's own error, where there is one, is
-    ``__cause__``.
+    A driver raises an error with the facts it has, and the store adds the others (`located`). A
+    layer that renames buckets or keys renames them in its errors as well. The SDK's error, if there
+    is one, is ``__cause__``.
 
     Args:
-        message: What happened and, where the user can mend it, how. One line; never a credential,
-            a signature or a body.
-        operation: The operation that failed, as users call it: ``"put"``, ``"get"``, …
-        backend: The name of the backend that it failed on.
-        bucket: The bucket concerned.
-        key: The key concerned.
-        retryable: Whether the same request may succeed a moment later. Defaults to the class's
-            own answer: True for `UnavailableError` and below, else False.
-        retry_after: Seconds that the service asked to wait first, if it said.
+        message: What happened and, if the user can fix it, how. One line, without credentials,
+            signatures or bodies.
+        operation: The public operation that failed: ``"put"``, ``"get"``, …
+        backend: The name of the backend that raised it.
+        bucket: The bucket.
+        key: The key.
+        retryable: Whether the same request may succeed later. The default depends on the class:
+            True for `UnavailableError` and its subclasses, else False.
+        retry_after: Seconds to wait before the next attempt, if the service named them.
 
     Attributes:
-        inside: The physical bucket that holds the bucket concerned, where that is a logical one: all
-            buckets of a backend whose URL names a bucket are (`Mapped`). Told of errors about a
-            bucket.
-        maybe_done: Whether what was asked for may have been done all the same: an answer that was
-            lost, for one. A driver that knows better says so. True for `UnavailableError` and
-            below, but for `PoolTimeoutError`.
+        inside: The physical bucket that holds the logical bucket, if the backend keeps all its
+            buckets in one (`Mapped`, or a URL that names a bucket).
+        maybe_done: Whether the operation may have succeeded although it raised, for example because
+            the response was lost. True for `UnavailableError` and its subclasses except
+            `PoolTimeoutError`. Drivers set it to False when they know better.
     """
 
     retryable: bool = False
@@ -95,7 +94,7 @@ class TroveError(Exception):
 
     @property
     def message(self) -> str:
-        """What happened, without where. A room above may put it better, or say what to do."""
+        """What happened, without the place. It can be set, to add advice."""
         return str(self.args[0]) if self.args else ""
 
     @message.setter
@@ -110,7 +109,7 @@ class TroveError(Exception):
         bucket: str | None = None,
         key: str | None = None,
     ) -> Self:
-        """Fill in what is not known yet of where this happened, and return the error itself."""
+        """Fill in the parts of the place that are not set yet, and return the error itself."""
         self.operation = self.operation or operation
         self.backend = self.backend or backend
         if self.bucket is None:
@@ -126,11 +125,11 @@ class TroveError(Exception):
         if self.backend is not None:
             where.append(f"on backend {self.backend!r}")
         if self.inside is not None and (self.key is None or isinstance(self, _OF_BUCKETS)):
-            where.append(f"where buckets are logical ones, inside the bucket {self.inside!r}")
+            where.append(f"inside the physical bucket {self.inside!r}")
         return f"{self.message} [{' '.join(where)}]" if where else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # OSError, a base of some, pickles its `args` only: keep the rest of the state as well.
+        # OSError, a base class of some, pickles only `args`: the other state is added here.
         return (_restore, (type(self), self.message, self.__dict__))
 
 
@@ -141,35 +140,35 @@ def _restore(cls: type[TroveError], message: str, state: dict[str, Any]) -> Trov
 
 
 class NotFoundError(TroveError):
-    """Something that was named does not exist."""
+    """A bucket, object or backend does not exist."""
 
 
 class ObjectNotFoundError(NotFoundError, FileNotFoundError):
-    """The bucket has no object of that key (or not that version of it)."""
+    """The bucket has no object with this key, or not this version of it."""
 
 
 class BucketNotFoundError(NotFoundError):
-    """The backend has no bucket of that name."""
+    """The backend has no bucket with this name."""
 
 
 class BackendNotFoundError(NotFoundError):
-    """The store has no backend of that name."""
+    """The store has no backend with this name."""
 
 
 class AlreadyExistsError(TroveError):
-    """Something that was to be made is already there."""
+    """The bucket or object to be created exists already."""
 
 
 class ObjectExistsError(AlreadyExistsError, FileExistsError):
-    """A put with ``if_none_match="*"`` met an object of that key."""
+    """A put with ``if_none_match="*"`` found an object with this key."""
 
 
 class BucketExistsError(AlreadyExistsError):
-    """The bucket to be created exists, whoever owns it."""
+    """The bucket to be created exists already. It may belong to another account."""
 
 
 class PreconditionFailedError(TroveError):
-    """The object is not in the state that ``if_match`` or ``if_none_match`` asked for."""
+    """A condition (``if_match``, ``if_none_match``) does not hold for the object."""
 
 
 class ObjectChangedError(PreconditionFailedError):
@@ -177,19 +176,19 @@ class ObjectChangedError(PreconditionFailedError):
 
 
 class BucketNotEmptyError(TroveError):
-    """The bucket to be deleted still has objects."""
+    """The bucket to be deleted is not empty."""
 
 
 class PermissionDeniedError(TroveError, PermissionError):
-    """The backend knows who asks, and refuses."""
+    """The credentials are valid, but do not allow the request."""
 
 
 class UnauthenticatedError(TroveError):
-    """The backend does not accept the credentials, or there were none."""
+    """The credentials are missing or not valid."""
 
 
 class InvalidNameError(TroveError, ValueError):
-    """A bucket's or a key's name, or a header's value, that no backend may be given."""
+    """A bucket name, a key or a header value is not allowed on any backend."""
 
 
 class PatternError(TroveError, ValueError):
@@ -197,61 +196,61 @@ class PatternError(TroveError, ValueError):
 
 
 class CursorError(TroveError, ValueError):
-    """A cursor that is none, or belongs to a listing with other backends, rules or arguments."""
+    """The cursor is malformed, or belongs to a listing with other backends, rules or arguments."""
 
 
 class ConfigError(TroveError, ValueError):
-    """Settings, or a URL, from which no store or driver can be made."""
+    """A setting or a URL is not valid."""
 
 
 class NotSupportedError(TroveError):
-    """The backend cannot honour what was asked; nothing was done."""
+    """The backend cannot honour an option or an operation. Nothing was done."""
 
 
 class RangeError(TroveError):
-    """A byte range that selects nothing of the object."""
+    """The byte range selects nothing of the object."""
 
 
 class IntegrityError(TroveError):
-    """Bytes that arrived, or were stored, are not the bytes that were sent."""
+    """The bytes that were received or stored differ from those that were sent."""
 
 
 class StorageFullError(TroveError):
-    """The backend has no room, or its quota is used up."""
+    """The backend is full, or its quota is used up."""
 
 
 class StreamError(TroveError):
-    """A reader, a body or a store is used in a state that does not allow it."""
+    """A reader, body or store is in a state that does not allow the call."""
 
 
 class ClosedError(StreamError):
-    """The store or reader is closed, was never opened, or belongs to another loop or process."""
+    """The store or reader is not open, or belongs to another event loop or process."""
 
 
 class BodyConsumedError(StreamError):
-    """A body that can be read once was read before."""
+    """A body that can be read only once has been read already."""
 
 
 class BackendError(TroveError):
-    """The backend failed in a way that none of the other classes names."""
+    """The backend failed in a way that no other class describes."""
 
 
 class UnavailableError(BackendError):
-    """The backend cannot be reached, or cannot serve now; retried within the budget."""
+    """The backend cannot be reached or is overloaded. The request is retried within the budget."""
 
     retryable = True
     maybe_done = True
 
 
 class TimedOutError(UnavailableError, TimeoutError):
-    """No progress within the time allowed for it."""
+    """There was no progress within a time limit (`Timeout`)."""
 
 
 class PoolTimeoutError(UnavailableError):
-    """No memory or no connection became free in time; the message says which knob to turn."""
+    """No memory or connection became free in time. The message names the setting to change."""
 
     maybe_done = False
 
 
 _OF_BUCKETS = (BucketNotFoundError, BucketExistsError, BucketNotEmptyError)
-"""Errors that are about a bucket even if they name a key."""
+"""Errors about a bucket, even if they name a key."""

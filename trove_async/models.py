@@ -1,4 +1,4 @@
-"""The values that pass between users, the store and the drivers. All are frozen."""
+"""The values that users, the store and the drivers exchange. All are immutable."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ TiB = 1024 * GiB
 
 
 class _Listed:
-    """Where `ObjectInfo.listed` keeps how to work out the rest: no fact, so no field of the value.
+    """The slot in which `ObjectInfo.listed` keeps how to compute the remaining attributes.
 
-    So neither `asdict` tells it nor a pickle holds it, which has the facts themselves.
+    It is not a dataclass field, so `dataclasses.asdict` and pickles contain the attributes only.
     """
 
     __slots__ = ("_later",)
@@ -32,36 +32,36 @@ class _Listed:
 
 @dataclass(frozen=True, slots=True, kw_only=True, init=False)
 class ObjectInfo(_Listed):
-    """What is known of one object.
+    """The facts of one object.
 
     Attributes:
-        bucket: Its bucket's name, as the caller knows it.
-        key: Its key.
-        size: Bytes of its content, as a reader gets them.
-        stored_size: Bytes that the backend keeps for it; differs from `size` under a transform.
-        etag: The driver's opaque strong validator: two contents never share one. What a driver
-            returns it accepts back as ``if_match``. None where the service gives none, or only a
-            weak one.
-        last_modified: When it was written, in UTC.
-        content_type: Its media type, None where none was given.
-        metadata: The user's own names (lower case) and values.
+        bucket: The bucket, under the name that the caller uses.
+        key: The key.
+        size: Size in bytes, as a reader returns them.
+        stored_size: Size in bytes on the backend. It differs from `size` under a transform.
+        etag: An opaque strong validator: no two contents share one. ``if_match`` accepts it. None if
+            the service returns no etag, or a weak one.
+        last_modified: Time of the last write, in UTC.
+        content_type: The media type, or None.
+        metadata: The user's metadata, with names in lower case.
         tags: The user's tags.
-        storage_class: The backend's name of its class, None where the backend has none.
+        storage_class: The backend's name of the storage class, or None if it has none.
         cache_control: As given to put.
         content_disposition: As given to put.
         content_encoding: As given to put.
         content_language: As given to put.
-        expires: As given to put, in UTC and whole seconds. An Expires header that is no valid date
-            stands for a moment in the past (RFC 9111, 5.3) and is given as 1970-01-01.
-        checksums: Checksums of the whole content, by algorithm (``crc32c``, ``crc64nvme``,
-            ``sha256``, ``md5``), in base64 of their big-endian bytes as S3 and GCS write them.
-        version_id: The backend's id of this version, where it keeps versions.
-        backend: The name of the backend that holds it, filled in by the store.
-        complete: False where a listing's page told only names, sizes and dates; `head` tells all.
-        write_id: The id of the write that made it, where the backend could record one: how our
-            own write is recognised after its answer was lost.
-        as_of: When the service gave these facts, by its own clock. Drivers fill it in where there is
-            no etag: it shows whether `last_modified` can name one version
+        expires: As given to put, in UTC and whole seconds. An invalid Expires header means a time in
+            the past (RFC 9111, 5.3), and is returned as 1970-01-01.
+        checksums: Checksums of the whole content by algorithm (``crc32c``, ``crc64nvme``,
+            ``sha256``, ``md5``): base64 of the big-endian bytes, as S3 and GCS write them.
+        version_id: The backend's id of this version, if it keeps versions.
+        backend: The name of the backend, set by the store.
+        complete: False if the facts come from a listing that has only names, sizes and dates. `head`
+            returns all of them.
+        write_id: The id of the write that created the object, if the backend can record one. It
+            identifies our own write after its response was lost.
+        as_of: The service's time when it sent these facts. Drivers set it for objects without an
+            etag: it decides whether `last_modified` identifies one version
             (`trove_async._version_identity`).
     """
 
@@ -87,7 +87,7 @@ class ObjectInfo(_Listed):
     write_id: str | None = field(repr=False)
     as_of: datetime | None = field(repr=False, compare=False)
 
-    def __init__(  # noqa: C901, PLR0912 - a line an attribute
+    def __init__(  # noqa: C901, PLR0912 - one branch per attribute
         self,
         *,
         bucket: str,
@@ -112,8 +112,8 @@ class ObjectInfo(_Listed):
         write_id: str | None = None,
         as_of: datetime | None = None,
     ) -> None:
-        # Only what was given is stored, by the slots' own setters: 2 µs, where a frozen dataclass's
-        # generated __init__ takes 6. `_unset` has the rest.
+        # Sets only the slots whose value differs from the default, through the slots' own setters:
+        # 2 µs, where the __init__ of a frozen dataclass takes 6. `_unset` returns the defaults.
         _set_bucket(self, bucket)
         _set_key(self, key)
         _set_size(self, size)
@@ -161,18 +161,19 @@ class ObjectInfo(_Listed):
         find: Callable[[T, str], object],
         raw: T,
     ) -> ObjectInfo:
-        """Return what a listing tells of an object: the rest is worked out when it is asked for.
+        """Return the facts of an object in a listing. Some are computed on first access.
 
-        Most users of a listing never ask, and making an etag and a date takes longer than this.
+        Most users of a listing never read the etag and the date, and computing both takes longer
+        than this call.
 
         Args:
-            bucket: Its bucket.
-            key: Its key.
-            size: Its bytes.
+            bucket: The bucket.
+            key: The key.
+            size: Size in bytes.
             backend: The backend's name.
             find: Called as ``find(raw, name)`` for ``etag``, ``last_modified`` and
-                ``storage_class``, once each; None: the backend has none.
-            raw: Whatever `find` needs.
+                ``storage_class``, at most once each. It returns None if there is no such fact.
+            raw: The argument for `find`.
         """
         info = object.__new__(cls)
         _set_bucket(info, bucket)
@@ -186,13 +187,13 @@ class ObjectInfo(_Listed):
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> object:
-            """Return what a slot that was not set stands for."""
+            """Return the default of a slot that is not set."""
             return _unset(self, name)
 
     def located(
         self, *, backend: str | None = None, bucket: str | None = None, key: str | None = None
     ) -> ObjectInfo:
-        """Return the same facts under another backend's, bucket's or key's name."""
+        """Return the same facts under another backend, bucket or key."""
         if (
             (backend is None or backend == self.backend)
             and (bucket is None or bucket == self.bucket)
@@ -255,7 +256,7 @@ def _unset(info: ObjectInfo, name: str) -> object:
         return info.size
     if name in {"metadata", "tags", "checksums"}:
         return {}
-    if name in _LATER and info._later is not None:  # noqa: SLF001 - of this very room
+    if name in _LATER and info._later is not None:  # noqa: SLF001 - in the same module
         find, raw = info._later  # noqa: SLF001 - likewise
         value = find(raw, name)
         _LATER[name](info, value)
@@ -270,12 +271,12 @@ _LATER: Mapping[str, Callable[[ObjectInfo, Any], None]] = {
     "last_modified": _set_last_modified,
     "storage_class": _set_storage_class,
 }
-"""What is worked out when it is asked for (`ObjectInfo.listed`), and where it is kept then."""
+"""The attributes that `ObjectInfo.listed` computes on first access, and their slots' setters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prefix:
-    """A common prefix of keys, where a listing was asked to stop at a delimiter."""
+    """A common prefix of keys in a listing with a delimiter."""
 
     bucket: str
     prefix: str
@@ -283,31 +284,31 @@ class Prefix:
 
     @property
     def key(self) -> str:
-        """The prefix itself: what a listing sorts by."""
+        """The prefix: a listing sorts by it."""
         return self.prefix
 
 
 Entry: TypeAlias = ObjectInfo | Prefix
-"""What a listing has."""
+"""An item of a listing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionInfo:
-    """What a listing of versions tells of one of them.
+    """One version of an object in a listing of versions.
 
     Attributes:
-        bucket: Its bucket's name, as the caller knows it.
-        key: Its key.
-        version_id: What get and delete take as ``version_id``.
-        size: Bytes that the backend keeps for it; 0 of a delete marker.
-        etag: As in `ObjectInfo.etag`; None for a delete marker, too.
-        last_modified: When it was written, in UTC.
-        storage_class: The backend's name of its class, None where it has none.
-        latest: Whether it is what its key has now: what get reads without an id or, of a delete
-            marker, why there is nothing to read.
-        deleted: Whether it is a delete marker, which has no content: what a delete without an id
-            leaves on backends that mark so. Others only cease to have a latest version.
-        backend: The name of the backend that holds it, filled in by the store.
+        bucket: The bucket, under the name that the caller uses.
+        key: The key.
+        version_id: The argument ``version_id`` of get, head and delete.
+        size: Size in bytes on the backend; 0 for a delete marker.
+        etag: As `ObjectInfo.etag`; None for a delete marker.
+        last_modified: Time of the write, in UTC.
+        storage_class: The backend's name of the storage class, or None.
+        latest: Whether it is the latest version of its key. A get without an id reads it; if it is a
+            delete marker, the object is not found.
+        deleted: Whether it is a delete marker: a version without content that a delete without an
+            id leaves on some backends. On others the key just has no latest version.
+        backend: The name of the backend, set by the store.
     """
 
     bucket: str
@@ -324,7 +325,7 @@ class VersionInfo:
     def located(
         self, *, backend: str | None = None, bucket: str | None = None, key: str | None = None
     ) -> VersionInfo:
-        """Return the same facts under another backend's, bucket's or key's name."""
+        """Return the same facts under another backend, bucket or key."""
         return replace(
             self,
             backend=self.backend if backend is None else backend,
@@ -334,17 +335,17 @@ class VersionInfo:
 
 
 Listed: TypeAlias = Entry | VersionInfo
-"""What a listing has, of objects or of their versions."""
+"""An item of a listing of objects or of versions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketInfo:
-    """What is known of one bucket.
+    """The facts of one bucket.
 
     Attributes:
-        name: Its name.
-        created: When it was made, in UTC, where the backend knows.
-        backends: The names of the backends that have it, filled in by the store.
+        name: The name.
+        created: Time of its creation, in UTC, or None if the backend does not record it.
+        backends: The names of the backends that have it, set by the store.
     """
 
     name: str
@@ -354,15 +355,15 @@ class BucketInfo:
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """A part of an object's bytes: ``[start, end)``, ``[start, …)`` or the last so many.
+    """A range of an object's bytes: ``[start, end)``, ``[start, …)`` or the last n bytes.
 
     Args:
-        start: The first byte wanted, from 0; negative only as `last` makes it.
-        end: The first byte not wanted; beyond the object's end means up to it. None: to the end.
+        start: The first byte, from 0. It is negative only in a range that `last` made.
+        end: The byte after the last one. It is clamped to the object's size. None: the end.
 
     Raises:
-        RangeError: It can select nothing, whatever the object: ``start >= end``, a negative start,
-            the last 0 bytes.
+        RangeError: The range is empty for every object: ``start >= end``, a negative start, or the
+            last 0 bytes.
     """
 
     start: int
@@ -372,64 +373,65 @@ class ByteRange:
     def __post_init__(self) -> None:
         for bound in (self.start, 0 if self.end is None else self.end):
             if not isinstance(bound, int):
-                raise TypeError(f"a range's bounds are ints, not {type(bound).__name__}")
+                raise TypeError(f"the bounds of a range must be ints, got {type(bound).__name__}")
         if self._suffix:
             if self.start >= 0:
-                raise RangeError(f"the last {-self.start} bytes are nothing: ask for at least 1")
+                raise RangeError(f"ByteRange.last(n) needs n of at least 1, got {-self.start}")
         elif self.start < 0:
             raise RangeError(
-                f"a range starts at 0 or later, not {self.start}; ByteRange.last(n) counts from the end"
+                f"a range must start at 0 or later, got {self.start}; ByteRange.last(n) counts from"
+                " the end"
             )
         elif self.end is not None and self.end <= self.start:
             raise RangeError(f"range ({self.start}, {self.end}) is empty: the end is exclusive")
 
     @classmethod
     def last(cls, count: int) -> ByteRange:
-        """Select the last `count` bytes, or all of a shorter object."""
+        """Return the range of the last `count` bytes, or of all bytes of a shorter object."""
         if not isinstance(count, int):
             raise TypeError(f"count must be an int, got {type(count).__name__}")
-        return cls(-count, None, True)  # noqa: FBT003 - private, and its name would say no more
+        return cls(-count, None, True)  # noqa: FBT003 - a private argument
 
     @classmethod
     def of(cls, range: ByteRange | tuple[int, int | None]) -> ByteRange:
-        """Return the range that a user wrote as a tuple, or as a ByteRange.
+        """Return a ByteRange for a ByteRange or a tuple.
 
         Raises:
-            TypeError: It is neither.
+            TypeError: The argument is neither.
         """
         if isinstance(range, ByteRange):
             return range
         if isinstance(range, tuple) and len(range) == 2:  # noqa: PLR2004 - a pair
             return cls(*range)
         raise TypeError(
-            f"a range is (start, end), (start, None) or ByteRange.last(n), not {range!r}"
+            f"a range must be (start, end), (start, None) or ByteRange.last(n), got {range!r}"
         )
 
     @property
     def suffix(self) -> int | None:
-        """How many last bytes, if that is what the range says."""
+        """The number of last bytes, or None if the range counts from the start."""
         return -self.start if self._suffix else None
 
     def resolve(self, size: int) -> tuple[int, int]:
         """Return the absolute ``(start, end)`` in an object of `size` bytes.
 
         Raises:
-            RangeError: The object has no byte there; always so for an empty one.
+            RangeError: The range starts at or after the end of the object.
         """
         start = max(size + self.start, 0) if self._suffix else self.start
         if start >= size:
-            raise RangeError(f"the object has {size} bytes, and none at {start} or later")
+            raise RangeError(f"the range starts at byte {start}, and the object has {size} bytes")
         return start, size if self.end is None else min(self.end, size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteDecision:
-    """Where the router sends a key, and why.
+    """The backend of a key, and why the router chose it.
 
     Attributes:
         backend: The backend's name.
-        rule: The rule that decided, as it was written; None for the default and a pinned handle.
-        reason: A sentence for people.
+        rule: The rule that matched; None for the default and for a pinned handle.
+        reason: The reason in a sentence.
     """
 
     backend: str
@@ -439,12 +441,12 @@ class RouteDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """How one backend answered a ping.
+    """The result of a ping to one backend.
 
     Attributes:
-        ok: Whether it answered.
-        latency: Seconds that the answer, or the failure, took.
-        error: What went wrong, if anything.
+        ok: Whether it responded.
+        latency: Seconds until the response, or until the failure.
+        error: The failure, or None.
     """
 
     ok: bool
@@ -454,7 +456,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteResult:
-    """What became of one key of a `delete_many`: `error` is None where it is gone."""
+    """The result for one key of a `delete_many`. `error` is None if the object was deleted."""
 
     key: str
     error: Exception | None = None
@@ -462,20 +464,20 @@ class DeleteResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeout:
-    """How long a transfer may go without progress, in seconds each.
+    """Limits on the time without progress, in seconds.
 
     Attributes:
-        connect: For a connection to stand (network drivers).
-        first_byte: From a request's last byte until the head of its response is complete. Interim
-            responses (1xx) do not prolong it.
+        connect: To establish a connection (network drivers).
+        first_byte: From the last byte of a request until the head of its response is complete.
+            Interim responses (1xx) do not extend it.
         idle: Between two chunks of a body, in either direction.
-        permit: For a connection of the driver's limited number to become free.
-        total: For a whole operation; None, the default, lets a transfer that moves go on. A
-            reader's time in its user's hands is never counted.
+        permit: Until one of the driver's connections is free.
+        total: For a whole operation. None, the default, sets no limit to a transfer that makes
+            progress. Time that a caller spends between reads never counts.
 
     Raises:
         ConfigError: A limit is not positive.
-        TypeError: A limit is no number; only `total` may be None.
+        TypeError: A limit is not a number. Only `total` may be None.
     """
 
     connect: float = 10.0
@@ -491,15 +493,14 @@ class Timeout:
                 continue
             check_numbers(**{limit.name: seconds})
             if not seconds > 0:
-                raise ConfigError(f"{limit.name} is more than 0 seconds, not {seconds}")
+                raise ConfigError(f"{limit.name} must be more than 0 seconds, got {seconds}")
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever `options` has
-    """Return what moved to `trove_async.options`, for drivers that import it from here."""
-    options = import_module("trove_async.options")
-    if name in _MOVED:
-        return getattr(options, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Return a name of `trove_async.options`, for drivers that import it from here."""
+    if name not in _MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("trove_async.options"), name)
 
 
 _MOVED = frozenset(
