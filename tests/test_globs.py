@@ -86,7 +86,7 @@ OUR_MATCHES = [
     ("?", "é", True),
     ("??", "é", False),
     ("\\a\\/b", "a/b", True),
-    # As in Go, the middle is taken where it first fits: at the "b", from where "*" meets "/".
+    # As in Go, the middle matches at its first occurrence, the "b"; the "*" after it meets "/".
     ("*[/b]*c", "abx/c", False),
     ("*[/b]*c", "ax/c", True),
 ]
@@ -118,7 +118,7 @@ SEGMENTS = [
     ("a/**b", "a/x/b", False),
     ("a/***", "a/x/b", False),
     ("a/\\**", "a/*x", True),
-    ("[/]**", "//x", False),  # a segment begins after a literal "/" only
+    ("[/]**", "//x", False),  # a segment starts only after a literal "/"
 ]
 BAD = [
     ("[]a]", 1),
@@ -161,7 +161,7 @@ def test_malformed_pattern_is_refused_with_position_and_reason(pattern: str, pos
 
 
 def test_pattern_is_a_string() -> None:
-    with pytest.raises(TypeError, match="not bytes"):
+    with pytest.raises(TypeError, match="must be a str, got bytes"):
         Glob.parse(b"*")  # type: ignore[arg-type]  # what is tested
 
 
@@ -177,7 +177,9 @@ def test_pattern_is_a_string() -> None:
         ("[a]b", "", "b", False),
     ],
 )
-def test_literal_ends_are_told(pattern: str, prefix: str, suffix: str, *, literal: bool) -> None:
+def test_literal_prefix_and_suffix(
+    pattern: str, prefix: str, suffix: str, *, literal: bool
+) -> None:
     glob = Glob.parse(pattern)
     assert (glob.prefix, glob.suffix, glob.literal) == (prefix, suffix, literal)
 
@@ -223,7 +225,9 @@ def test_globs_are_values() -> None:
         ("", "", True, False),
     ],
 )
-def test_reach_below_a_prefix(pattern: str, prefix: str, *, possible: bool, certain: bool) -> None:
+def test_can_match_below_a_prefix(
+    pattern: str, prefix: str, *, possible: bool, certain: bool
+) -> None:
     glob = Glob.parse(pattern)
     assert glob.can_match_below(prefix) is possible
     assert glob.covers(prefix) is certain
@@ -234,7 +238,7 @@ class BadPatternError(Exception):
 
 
 def go_match(pattern: str, name: str) -> bool:
-    """Go's algorithm, as its documentation and source state it, on code points."""
+    """Go's algorithm, written from its documentation, on code points."""
     while pattern:
         star, chunk, pattern = go_scan(pattern)
         if star and not chunk:
@@ -319,7 +323,7 @@ def go_escape(chunk: str) -> tuple[str, str]:
 
 
 def somewhere(parts: tuple[str, ...], segments: tuple[str, ...]) -> bool:
-    """Match segment by segment, trying everything: the meaning of `**` without classes of "/"."""
+    """Match segment by segment, trying every split: the meaning of `**` without classes of "/"."""
     if not parts:
         return not segments
     if parts[0] == "**":
@@ -357,7 +361,7 @@ def test_matches_and_refuses_as_go_does(pattern: str, name: str) -> None:
     st.lists(st.sampled_from(["**", "a", "*", "a*", "?b", "[ab]", ""]), max_size=6).map(tuple),
     st.lists(st.text("ab", max_size=2), min_size=1, max_size=7).map(tuple),
 )
-def test_double_star_tries_every_number_of_segments(
+def test_double_star_matches_any_number_of_segments(
     parts: tuple[str, ...], segments: tuple[str, ...]
 ) -> None:
     if not parts:
@@ -374,7 +378,7 @@ good_patterns = st.lists(
 
 
 @given(good_patterns, names, names)
-def test_reach_is_never_understated(pattern: str, prefix: str, rest: str) -> None:
+def test_can_match_below_is_never_false_for_a_match(pattern: str, prefix: str, rest: str) -> None:
     glob = Glob.parse(pattern)
     if glob.matches(prefix + rest):
         assert glob.can_match_below(prefix)
@@ -394,7 +398,7 @@ def test_index_finds_the_first_match_in_order(
 
 
 @given(st.data())
-def test_index_of_crowded_handles_finds_the_first_match(data: st.DataObject) -> None:
+def test_index_finds_the_first_match_where_conditions_are_shared(data: st.DataObject) -> None:
     words = st.text("xyz", min_size=1, max_size=4)
     shapes = ["**/{}/*.log", "*{}*", "data/*{}*.log", "{}", "{}/**", "*.{}", "[a-x]{}?", "?{}"]
     rules = [

@@ -200,7 +200,7 @@ def test_conditional_put() -> None:
 @pytest.mark.parametrize("limit", [field.name for field in fields(Timeout)])
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_timeouts_are_positive(limit: str, seconds: float) -> None:
-    with pytest.raises(ConfigError, match=f"{limit} is more than 0 seconds"):
+    with pytest.raises(ConfigError, match=f"{limit} must be more than 0 seconds"):
         Timeout(**{limit: seconds})
 
 

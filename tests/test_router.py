@@ -1,3 +1,5 @@
+"""Routes, route functions and their order."""
+
 from __future__ import annotations
 
 import copy
@@ -31,11 +33,11 @@ def router(
 
 
 async def resolved(router: Router, bucket: str, key: str) -> str:
-    answer = router.resolve(bucket, key)
-    return answer if isinstance(answer, str) else await answer
+    backend = router.resolve(bucket, key)
+    return backend if isinstance(backend, str) else await backend
 
 
-def test_without_rules_all_goes_to_the_default() -> None:
+def test_without_rules_every_key_belongs_to_the_default() -> None:
     assert router().resolve("b", "k") == "default"
 
 
@@ -47,7 +49,7 @@ def test_first_matching_route_wins() -> None:
     assert table.resolve("b", "logs/a.log") == "default"
 
 
-def test_plain_routes_need_no_pattern() -> None:
+def test_bucket_prefix_and_suffix_routes_have_no_wildcards() -> None:
     table = router(
         [
             Route.bucket("large", "fast"),
@@ -65,70 +67,70 @@ def test_plain_routes_need_no_pattern() -> None:
 
 
 @pytest.mark.parametrize("inner_first", [True, False])
-def test_order_holds_between_routes_of_one_bucket_and_of_all(*, inner_first: bool) -> None:
+def test_order_holds_between_routes_with_and_without_a_bucket(*, inner_first: bool) -> None:
     routes: list[Route | tuple[str, str]] = [Route("*.log", "cold", bucket="b"), ("*.log", "fast")]
     table = router(routes if inner_first else routes[::-1])
     assert table.resolve("b", "a.log") == ("cold" if inner_first else "fast")
     assert table.resolve("c", "a.log") == "fast"
 
 
-def test_functions_are_asked_in_order_before_the_routes() -> None:
-    asked: list[str] = []
+def test_functions_are_called_in_order_before_the_routes() -> None:
+    calls: list[str] = []
 
     def first(bucket: str, key: str) -> str:
-        asked.append(f"first {bucket}/{key}")
+        calls.append(f"first {bucket}/{key}")
         return ""
 
     def second(bucket: str, key: str) -> str | None:
-        asked.append(f"second {bucket}/{key}")
+        calls.append(f"second {bucket}/{key}")
         return "cold" if key == "x" else None
 
     table = router([("*", "fast")], [first, second])
     assert table.resolve("b", "x") == "cold"
     assert table.resolve("b", "y") == "fast"
-    assert asked == ["first b/x", "second b/x", "first b/y", "second b/y"]
+    assert calls == ["first b/x", "second b/x", "first b/y", "second b/y"]
 
 
-async def test_async_functions_and_sync_ones_that_return_awaitables() -> None:
-    asked: list[str] = []
+async def test_async_function_and_sync_function_that_returns_an_awaitable() -> None:
+    calls: list[str] = []
 
     async def slow(_bucket: str, key: str) -> str | None:
-        asked.append("slow")
+        calls.append("slow")
         return "cold" if key == "slow" else None
 
     def late(bucket: str, key: str) -> Awaitable[str | None] | str:
-        asked.append("late")
+        calls.append("late")
         return slow(bucket, "slow") if key == "late" else ""
 
     table = router([("*.log", "archive")], [slow, late])
     assert await resolved(table, "b", "slow") == "cold"
-    assert asked == ["slow"]
+    assert calls == ["slow"]
     assert await resolved(table, "b", "late") == "cold"
-    assert asked == ["slow", "slow", "late", "slow"]
+    assert calls == ["slow", "slow", "late", "slow"]
     assert await resolved(table, "b", "a.log") == "archive"
     assert await resolved(table, "b", "a.txt") == "default"
     assert router([], [lambda _b, k: k]).resolve("b", "fast") == "fast"
 
 
-async def test_function_that_names_no_backend_fails_the_operation() -> None:
+async def test_function_that_returns_an_unknown_backend_raises() -> None:
     table = router([], [lambda _bucket, _key: "cloud"])
-    with pytest.raises(BackendNotFoundError, match=r"<lambda>.* 'cloud'; .*'archive', 'cold'"):
+    with pytest.raises(BackendNotFoundError, match=r"<lambda>.* 'cloud': .*'archive', 'cold'"):
         table.resolve("b", "k")
     with pytest.raises(BackendNotFoundError):
         await table.explain("b", "k")
 
 
-@pytest.mark.parametrize("answer", [0, False, 7, b"cold", []])
-async def test_function_that_answers_no_text_is_named(answer: object) -> None:
+@pytest.mark.parametrize("result", [0, False, 7, b"cold", []])
+async def test_function_that_returns_no_str_is_named_in_the_error(result: object) -> None:
     def wrong(_bucket: str, _key: str) -> str:
-        return answer  # type: ignore[return-value]  # what is tested
+        return result  # type: ignore[return-value]  # what is tested
 
     async def later(_bucket: str, _key: str) -> str:
-        return answer  # type: ignore[return-value]  # what is tested
+        return result  # type: ignore[return-value]  # what is tested
 
-    with pytest.raises(TypeError, match=rf"route function 1 .*wrong\).* {type(answer).__name__}"):
+    with pytest.raises(TypeError, match=rf"route function 1 .*wrong\).* {type(result).__name__}"):
         router([], [wrong]).resolve("b", "k")
-    with pytest.raises(TypeError, match=r"later\) answered"):
+    with pytest.raises(TypeError, match=r"later\) must return"):
         await resolved(router([], [later]), "b", "k")
 
 
@@ -142,7 +144,7 @@ async def test_exception_of_a_function_passes_through() -> None:
         await router([], [route_function(fails, by="bucket")]).reaches("b")
 
 
-def test_default_is_a_name_for_the_primary_backend() -> None:
+def test_default_is_a_name_of_the_default_backend() -> None:
     table = router(
         [("*.log", "default")], [lambda _b, k: "default" if k == "f" else ""], "hot", ["cold"]
     )
@@ -151,7 +153,7 @@ def test_default_is_a_name_for_the_primary_backend() -> None:
     assert table.resolve("b", "q") == "hot"
 
 
-def test_bad_pattern_is_refused_when_the_route_is_made() -> None:
+def test_malformed_pattern_is_refused_when_the_route_is_made() -> None:
     with pytest.raises(PatternError, match="position 0"):
         Route("[", "cold")
     with pytest.raises(PatternError):
@@ -169,12 +171,12 @@ def test_route_of_the_wrong_shape_is_a_type_error(route: object) -> None:
         router([route])  # type: ignore[list-item]  # what is tested
 
 
-def test_wrong_types_are_refused_at_once() -> None:
+def test_arguments_of_a_wrong_type_are_refused() -> None:
     with pytest.raises(TypeError, match="callable"):
         router([], ["cold"])  # type: ignore[list-item]  # what is tested
     with pytest.raises(TypeError, match="callable"):
         route_function("cold")  # type: ignore[call-overload]  # what is tested
-    with pytest.raises(TypeError, match="prefix is a str"):
+    with pytest.raises(TypeError, match="prefix of a route must be a str"):
         Route.prefix(None, "cold")  # type: ignore[arg-type]  # what is tested
     with pytest.raises(TypeError, match="backend"):
         Route("*", None)  # type: ignore[arg-type]  # what is tested
@@ -182,14 +184,14 @@ def test_wrong_types_are_refused_at_once() -> None:
         Route("*", "cold", bucket=1)  # type: ignore[arg-type]  # what is tested
 
 
-def test_route_function_marks_are_checked() -> None:
-    with pytest.raises(ValueError, match="by 'name'"):
+def test_arguments_of_route_function_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"by must be .* got 'name'"):
         route_function(by="name")  # type: ignore[call-overload]  # what is tested
     with pytest.raises(ValueError, match="omit"):
         route_function(by="bucket", reaches=lambda _b, _p: {"cold"})
 
 
-def test_marked_function_is_still_a_function() -> None:
+def test_declared_route_function_is_callable() -> None:
     @route_function(by="bucket")
     def large(bucket: str, key: str) -> str:
         return f"{bucket}{key}"
@@ -221,7 +223,7 @@ def test_routes_are_values() -> None:
         routes[0].backend = "hot"  # type: ignore[misc]  # what is tested
 
 
-async def test_explain_tells_the_rule_and_why() -> None:
+async def test_explain_returns_the_rule_and_the_reason() -> None:
     async def pick(_bucket: str, key: str) -> str:
         return "fast" if key == "f" else ""
 
@@ -235,12 +237,20 @@ async def test_explain_tells_the_rule_and_why() -> None:
         [pick],
     )
     expected = {
-        ("b", "f"): ("fast", pick.__qualname__, f"route function 1 ({pick.__qualname__}) answered"),
-        ("b", "archive/x"): ("archive", "archive/*", "Route 1 of 4: pattern 'archive/*' is the"),
-        ("b", "logs/x"): ("cold", "prefix 'logs/'", "Route 2 of 4: the key begins with 'logs/'"),
-        ("b", "x.tmp"): ("fast", "suffix '.tmp'", "and is for bucket 'b'"),
-        ("large", "x"): ("cold", "bucket 'large'", "Route 4 of 4: bucket 'large' as a whole"),
-        ("b", "x"): ("default", None, "No rule claims the key"),
+        ("b", "f"): ("fast", pick.__qualname__, f"route function 1 ({pick.__qualname__}) returned"),
+        ("b", "archive/x"): (
+            "archive",
+            "archive/*",
+            "Route 1 of 4: 'archive/*' is the first pattern",
+        ),
+        ("b", "logs/x"): ("cold", "prefix 'logs/'", "Route 2 of 4: the key starts with 'logs/'"),
+        ("b", "x.tmp"): ("fast", "suffix '.tmp'", "the key ends with '.tmp' in bucket 'b'"),
+        ("large", "x"): (
+            "cold",
+            "bucket 'large'",
+            "Route 4 of 4: it applies to every key in bucket 'large'",
+        ),
+        ("b", "x"): ("default", None, "No rule matches the key"),
     }
     for (bucket, key), (backend, rule, reason) in expected.items():
         decision = await table.explain(bucket, key)
@@ -251,12 +261,12 @@ async def test_explain_tells_the_rule_and_why() -> None:
     assert "no rules" in (await router().explain("b", "k")).reason
 
 
-async def test_function_objects_without_a_name_are_told_by_their_class() -> None:
+async def test_callable_without_a_name_is_called_by_its_class() -> None:
     table = router([], [partial(lambda name, _b, _k: name, "cold")])
     assert (await table.explain("b", "k")).rule == "partial"
 
 
-async def test_reaches_names_what_the_routes_can_reach_in_order() -> None:
+async def test_reaches_returns_the_backends_of_routes_in_order() -> None:
     table = router(
         [
             Route("archive/*", "archive"),
@@ -272,12 +282,12 @@ async def test_reaches_names_what_the_routes_can_reach_in_order() -> None:
     assert await router().reaches("b") == ("default",)
 
 
-async def test_unmarked_function_reaches_all() -> None:
+async def test_undeclared_function_may_reach_every_backend() -> None:
     table = router([("a", "cold")], [lambda _b, _k: None])
     assert await table.reaches("b", "x/") == BACKENDS
 
 
-async def test_function_by_bucket_is_asked_and_ends_the_search() -> None:
+async def test_function_by_bucket_is_called_and_ends_the_search() -> None:
     async def later(bucket: str, _key: str) -> str | None:
         return "archive" if bucket == "old" else None
 
@@ -298,22 +308,22 @@ async def test_function_by_bucket_is_asked_and_ends_the_search() -> None:
     assert await table.reaches("b", "x") == ("fast", "default")
 
 
-async def test_what_reaches_announces_is_checked() -> None:
-    def marked(answer: object) -> Router:
+async def test_result_of_reaches_is_checked() -> None:
+    def declared(names: object) -> Router:
         return router(
             [],
-            [route_function(lambda _b, _k: "", reaches=lambda _b, _p: answer)],  # type: ignore[arg-type,return-value]  # what is tested
+            [route_function(lambda _b, _k: "", reaches=lambda _b, _p: names)],  # type: ignore[arg-type,return-value]  # what is tested
         )
 
     with pytest.raises(BackendNotFoundError, match=r"`reaches` of route function 1 .*'cloud'"):
-        await marked({"cloud"}).reaches("b")
+        await declared({"cloud"}).reaches("b")
     for wrong in ("cold", None, 3):
-        with pytest.raises(TypeError, match="not a set"):
-            await marked(wrong).reaches("b")
-    assert await marked({"default"}).reaches("b") == ("default",)
+        with pytest.raises(TypeError, match="must return a set"):
+            await declared(wrong).reaches("b")
+    assert await declared({"default"}).reaches("b") == ("default",)
 
 
-def test_fingerprint_is_stable_and_tells_rules_apart() -> None:
+def test_fingerprint_is_the_same_in_every_process_and_differs_between_rules() -> None:
     script = (
         "from trove_async.router import *\n"
         "print(Router([('*.log', 'cold'), Route.prefix('a', 'b')], backends={'cold', 'b'}).fingerprint)"
@@ -359,7 +369,7 @@ routes = st.one_of(
 
 
 @given(st.lists(routes, max_size=30), buckets, keys, keys)
-async def test_resolving_is_a_scan_and_reaches_covers_it(
+async def test_resolve_equals_a_scan_and_reaches_includes_the_result(
     rules: list[Route], bucket: str, prefix: str, rest: str
 ) -> None:
     table = Router(rules, backends=BACKENDS)

@@ -1,4 +1,4 @@
-"""Routing, handles and events as users see them; opening and closing are in `test_store_life`."""
+"""Routing, handles, health and events of a store. See `test_store_life` for opening and closing."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ OPERATIONS: list[tuple[str, int, Callable[[Trove], Awaitable[object]]]] = [
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize(("name", "times", "act"), OPERATIONS, ids=lambda value: str(value)[:12])
-async def test_route_function_is_called_once_an_operation_and_key(
+async def test_route_function_is_called_once_per_operation_and_key(
     *, asynchronous: bool, name: str, times: int, act: Callable[[Trove], Awaitable[object]]
 ) -> None:
-    asked: list[tuple[str, str]] = []
+    calls: list[tuple[str, str]] = []
 
     def function(bucket: str, key: str) -> str:
-        asked.append((bucket, key))
+        calls.append((bucket, key))
         return ""
 
     async def later(bucket: str, key: str) -> str:
@@ -106,11 +106,11 @@ async def test_route_function_is_called_once_an_operation_and_key(
     await fill(default, "data", "key")
     async with store_of(default, route_functions=[later if asynchronous else function]) as store:
         await act(store)
-    assert len(asked) == times, name
-    assert {bucket for bucket, _ in asked} == {"data"}
+    assert len(calls) == times, name
+    assert {bucket for bucket, _ in calls} == {"data"}
 
 
-async def test_unknown_answer_raises_and_nothing_is_written_anywhere() -> None:
+async def test_unknown_backend_from_a_route_function_raises_and_nothing_is_written() -> None:
     default, cold = Fake(), Fake()
     await fill(default, "data", "key")
     default.calls.clear()
@@ -119,14 +119,14 @@ async def test_unknown_answer_raises_and_nothing_is_written_anywhere() -> None:
         default, backends={"cold": cold}, route_functions=[lambda _bucket, _key: "gold"]
     ) as store:
         for _, _, act in OPERATIONS:
-            with pytest.raises(BackendNotFoundError, match=r"'gold'; there are 'cold', 'default'"):
+            with pytest.raises(BackendNotFoundError, match=r"'gold': there are 'cold', 'default'"):
                 await act(store)
         assert (await store.backend("default").head("data", "key")).size == 3
     assert default.calls == ["open", "head", "aclose"]
     assert cold.calls == ["open", "aclose"]
 
 
-async def test_error_of_a_route_function_is_the_operations() -> None:
+async def test_exception_of_a_route_function_passes_through() -> None:
     def function(_bucket: str, _key: str) -> str:
         raise LookupError("no tenant")
 
@@ -135,7 +135,7 @@ async def test_error_of_a_route_function_is_the_operations() -> None:
             await store.put("data", "key", b"")
 
 
-async def test_explain_says_why() -> None:
+async def test_explain_returns_the_reason() -> None:
     @route_function(by="bucket")
     def tenants(bucket: str, _key: str) -> str:
         return "cold" if bucket == "tenant" else ""
@@ -147,14 +147,14 @@ async def test_explain_says_why() -> None:
     )
     decision = await store.explain("data", "a.log")
     assert (decision.backend, decision.rule) == ("cold", "*.log")
-    assert "pattern '*.log' is the first route that matches" in decision.reason
+    assert "'*.log' is the first pattern that matches" in decision.reason
     assert "tenants" in (await store.explain("tenant", "x")).reason
     assert (await store.explain("data", "x")).rule is None
     assert "pinned" in (await store.backend("cold").explain("data", "x")).reason
 
 
-async def test_routes_may_name_any_backend_given() -> None:
-    with pytest.raises(BackendNotFoundError, match="'nowhere'; there are 'cold', 'default'"):
+async def test_route_to_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(BackendNotFoundError, match="'nowhere': there are 'cold', 'default'"):
         store_of(routes=[("*", "nowhere")], backends={"cold": Fake()})
     store_of(routes=[("*", "default")])
 
@@ -162,7 +162,7 @@ async def test_routes_may_name_any_backend_given() -> None:
 # -- pinned handles --------------------------------------------------------------------------------
 
 
-async def test_pinned_handle_sees_one_backend_and_shares_the_rest() -> None:
+async def test_pinned_handle_uses_one_backend_and_shares_pool_and_events() -> None:
     default, cold = Fake(), Fake()
     async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
         await store.create_bucket("data", backends="all")
@@ -193,7 +193,7 @@ async def test_closing_a_handle_leaves_the_store_open() -> None:
     assert cold.calls.count("aclose") == 1
 
 
-async def test_handle_may_be_made_before_the_store_is_open() -> None:
+async def test_handle_can_be_made_before_the_store_is_open() -> None:
     store = store_of()
     handle = store.backend("default")
     async with store:
@@ -201,7 +201,7 @@ async def test_handle_may_be_made_before_the_store_is_open() -> None:
         await handle.put("data", "key", b"")
 
 
-def test_unknown_and_reserved_backends() -> None:
+def test_unknown_reserved_and_wrong_backends_are_refused() -> None:
     with pytest.raises(BackendNotFoundError, match="'gold' in this store: there are 'default'"):
         store_of().backend("gold")
     with pytest.raises(ConfigError, match="choose another name"):
@@ -210,7 +210,7 @@ def test_unknown_and_reserved_backends() -> None:
         Trove(Fake(), backends={"cold": 5})  # type: ignore[dict-item]  # that is the point
 
 
-def test_handle_of_a_subclass_keeps_what_it_added() -> None:
+def test_handle_of_a_subclass_keeps_its_attributes() -> None:
     class Mine(Trove):
         def __init__(self) -> None:
             super().__init__(Fake(), backends={"cold": Fake()})
@@ -221,10 +221,10 @@ def test_handle_of_a_subclass_keeps_what_it_added() -> None:
     assert handle.tenant == "a"
 
 
-# -- health, time and events -----------------------------------------------------------------------
+# -- health, timeouts and events -----------------------------------------------------------------------
 
 
-async def test_health_asks_all_at_once_and_never_raises() -> None:
+async def test_health_pings_concurrently_and_never_raises() -> None:
     default, cold, stuck = Fake(), Fake(), Fake(embedded=False)
     both = asyncio.Barrier(2)
     default.before["ping"] = cold.before["ping"] = both.wait
@@ -257,19 +257,19 @@ async def test_total_timeout_ends_an_operation() -> None:
             assert caught.value.bucket == "data"
 
 
-async def test_events_tell_operations_attempts_and_parts() -> None:
+async def test_events_of_operations_attempts_and_parts() -> None:
     driver = Fake()
-    told: list[Event] = []
+    events: list[Event] = []
     async with store_of(driver) as store:
         await store.create_bucket("data")
-        stop = store.events.subscribe(told.append)
+        stop = store.events.subscribe(events.append)
         await store.put("data", "key", b"body")
         with pytest.raises(ObjectNotFoundError):
             await store.head("data", "missing")
         stop()
         await store.head("data", "key")
     by_kind = {
-        kind: [event for event in told if event.kind == kind]
+        kind: [event for event in events if event.kind == kind]
         for kind in ("operation", "attempt", "part")
     }
     assert [(event.operation, event.key) for event in by_kind["operation"]] == [
@@ -281,10 +281,10 @@ async def test_events_tell_operations_attempts_and_parts() -> None:
         ("put", "default"), ("head", "default"),
     }  # fmt: skip
     assert [event.size for event in by_kind["part"]] == [4]
-    assert all(event.duration >= 0 for event in told)
+    assert all(event.duration >= 0 for event in events)
 
 
-# -- what errors say -------------------------------------------------------------------------------
+# -- error messages -------------------------------------------------------------------------------
 
 
 REMEDIES: list[tuple[Callable[[Trove], Any], type[Exception], str]] = [
@@ -300,7 +300,7 @@ REMEDIES: list[tuple[Callable[[Trove], Any], type[Exception], str]] = [
     (lambda store: store.read("data", "key", range=(-5, None)), RangeError, "ByteRange.last(n)"),
     (lambda store: store.read("data", "key", range=(9, None)), RangeError, "has 3 bytes"),
     (lambda store: store.read("data", "key", limit=2), RangeError, "stream them with get"),
-    (lambda store: store.put("data", "", b""), InvalidNameError, "name an object"),
+    (lambda store: store.put("data", "", b""), InvalidNameError, "must not be empty"),
     (lambda store: store.put("none", "key", b""), BucketNotFoundError,
      "await store.create_bucket('none') first"),
     (lambda store: store.read("none", "key"), BucketNotFoundError, "create_bucket makes it"),
@@ -312,7 +312,7 @@ REMEDIES: list[tuple[Callable[[Trove], Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("act", "error", "remedy"), REMEDIES)
-async def test_messages_are_one_line_and_say_what_to_do(
+async def test_message_is_one_line_and_has_advice(
     act: Callable[[Trove], Any], error: type[Exception], remedy: str
 ) -> None:
     driver = Fake()
@@ -325,7 +325,7 @@ async def test_messages_are_one_line_and_say_what_to_do(
     assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args  # noqa: S301 - ours
 
 
-async def test_errors_say_where_they_happened() -> None:
+async def test_error_has_the_operation_the_object_and_the_backend() -> None:
     cold = Fake()
     await fill(cold, "data", "key.log")
     cold.fail("head", UnavailableError("no answer"))
@@ -335,7 +335,7 @@ async def test_errors_say_where_they_happened() -> None:
     assert str(caught.value) == "no answer [head 'data/key.log' on backend 'cold']"
 
 
-def test_reprs_tell_names_and_no_secrets() -> None:
+def test_repr_has_names_and_no_secrets() -> None:
     store = store_of(backends={"cold": Fake()})
     assert repr(store) == "<Trove of default, cold>"
     assert repr(store.backend("cold")) == "<Trove of default, cold pinned to 'cold'>"
@@ -346,8 +346,8 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"backends": {1: Fake()}}, TypeError, "a backend's name is a str, not int"),
     ({"backends": {"": Fake()}}, ConfigError, "name is empty"),
     ({"backends": {"b": Fake}}, TypeError, r"is a class: make one, Fake\(…\)"),
-    ({"route_functions": print}, TypeError, r"write \[function\]"),
-    ({"routes": "*.log"}, TypeError, r"write \[route\]"),
+    ({"route_functions": print}, TypeError, r"pass \[function\]"),
+    ({"routes": "*.log"}, TypeError, r"pass \[route\]"),
     ({"pool": 5}, TypeError, "pool is a BufferPool, not int"),
     ({"retry": 5}, TypeError, "retry is a RetryPolicy, not int"),
     ({"timeout": 5}, TypeError, "timeout is a Timeout, not int"),
@@ -356,14 +356,14 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "kind", "hint"), WRONG)
-def test_wrong_arguments_are_refused_when_the_store_is_made(
+def test_wrong_argument_is_refused_when_the_store_is_made(
     arguments: dict[str, Any], kind: type[Exception], hint: str
 ) -> None:
     with pytest.raises(kind, match=hint):
         Trove(Fake(), **arguments)
 
 
-async def test_progress_that_cannot_be_called_is_refused_before_anything_is_stored() -> None:
+async def test_progress_that_is_not_callable_is_refused_before_any_io() -> None:
     async with Trove(Fake()) as store:
         await store.create_bucket("data")
         wrong: Any = 5
@@ -372,7 +372,7 @@ async def test_progress_that_cannot_be_called_is_refused_before_anything_is_stor
         assert not await store.exists("data", "key")
 
 
-async def test_backends_are_described_before_and_after_opening() -> None:
+async def test_backends_are_known_before_opening_and_capabilities_after() -> None:
     cold = Fake(versions=True)
     store = store_of(Fake(), backends={"cold": cold})
     before = dict(store.backends)
@@ -382,16 +382,16 @@ async def test_backends_are_described_before_and_after_opening() -> None:
     )
     assert list(store.backend("cold").backends) == ["cold"]
 
-    async def find_out() -> None:
+    async def learn() -> None:
         cold._capabilities = replace(cold.capabilities, tags=False)
 
-    cold.before["open"] = find_out
+    cold.before["open"] = learn
     async with store:
         assert store.backends["default"] == before["default"]
         assert not store.backends["cold"].capabilities.tags
 
 
-async def test_store_is_opened_by_hand() -> None:
+async def test_store_can_be_opened_and_closed_explicitly() -> None:
     driver = Fake()
     store = store_of(driver)
     assert await store.open() is store
@@ -406,7 +406,7 @@ async def test_store_is_opened_by_hand() -> None:
     assert driver.calls.count("open") == driver.calls.count("aclose") == 1
 
 
-async def test_version_is_headed_by_its_id() -> None:
+async def test_head_of_a_version() -> None:
     driver = VersionedMemory()
     driver.keeping.add("data")
     async with store_of(driver) as store:

@@ -1,23 +1,23 @@
-r"""Patterns of names, compiled once, and an index that finds the first of many that matches.
+r"""Compiled patterns, and an index that finds the first of many patterns that matches a name.
 
-The rules are those of Go's ``path/filepath.Match`` on Unix, for names whose separator is ``/``::
+The rules are those of Go's ``path/filepath.Match`` on Unix::
 
-    *           any characters but "/", none included
-    ?           one character that is not "/"
-    [a-z0-9]    one character of the class, which may be "/"; [^a-z] one that is not of it
-    \c          the character c itself, inside a class as well
-    c           any other character: itself
+    *           any number of characters other than "/"
+    ?           one character other than "/"
+    [a-z0-9]    one character of the class, which may contain "/"; [^a-z] one outside the class
+    \c          the character c, inside a class as well
+    c           the character c, for any other character
 
-A pattern matches a whole name. ``!`` and a class's ``[`` are ordinary, ``[]`` and ``[-a]`` are
-errors, and ``[z-a]`` is an empty range. As in Go, what stands between two ``*`` is taken where it
-first fits and never elsewhere, which bounds the time by the product of the lengths; it can be told
-from trying every place only where a class matches ``/``. Unlike Go, which may go on in the middle
-of a character's UTF-8 bytes after a ``*``, names are read by code points.
+A pattern matches a whole name. ``!``, and ``[`` inside a class, are literals; ``[]`` and ``[-a]`` are
+errors; ``[z-a]`` is an empty range. As in Go, the text between two ``*`` matches at its first
+occurrence only. That bounds the time by the product of the lengths, and differs from trying every
+occurrence only where a class matches ``/``. Unlike Go, which may resume inside the UTF-8 bytes of a
+character after a ``*``, names are matched by code points.
 
-One extension: a whole segment ``**`` stands for any number of segments, none included. So ``a/**``
-matches whatever begins with ``a/`` (and not ``a`` itself), ``**/b`` matches ``b`` and ``x/y/b``,
-``a/**/b`` matches ``a/b`` and ``a/x/y/b``, and ``**`` matches everything. Elsewhere, ``**`` is
-``*`` said twice, as in Go.
+One extension: a segment ``**`` matches any number of segments, including none. So ``a/**`` matches
+every name that starts with ``a/`` (but not ``a``), ``**/b`` matches ``b`` and ``x/y/b``, ``a/**/b``
+matches ``a/b`` and ``a/x/y/b``, and ``**`` matches every name. Elsewhere ``**`` means ``*``, as in
+Go.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .errors import PatternError
 
 
 class Meta(Enum):
-    """What is no literal in a pattern, classes aside: its meaning as a regular expression."""
+    """The special parts of a pattern except classes, with their regular expressions."""
 
     ONE = "[^/]"
     STAR = "[^/]*?"
@@ -43,13 +43,13 @@ class Meta(Enum):
 
 @dataclass(frozen=True, slots=True)
 class CharacterClass:
-    """A ``[...]``: inclusive ranges of characters, and whether they are those not meant."""
+    """A class ``[...]``: inclusive ranges of characters, possibly negated."""
 
     ranges: tuple[tuple[str, str], ...]
     negated: bool
 
     def holds(self, character: str) -> bool:
-        """Tell whether the class matches the character."""
+        """Return whether the class matches the character."""
         return any(low <= character <= high for low, high in self.ranges) != self.negated
 
     @property
@@ -64,18 +64,18 @@ class CharacterClass:
 
 
 Token: TypeAlias = str | Meta | CharacterClass
-"""A string stands for itself, and two never follow one another."""
+"""A part of a pattern. A str is a literal; two literals never follow each other."""
 
 
 class Glob:
-    """One compiled pattern. Two are equal when they say the same.
+    """A compiled pattern.
 
     Attributes:
-        tokens: What it consists of.
-        test: Tells whether a name matches, by a true or false value: the quick way to ask.
-        literal: Whether the whole pattern stands for itself.
-        prefix: What every match begins with: the literal up to the first meta character.
-        suffix: What every match ends with: the literal after the last one.
+        tokens: The parts of the pattern. Patterns with equal parts are equal.
+        test: Returns a true value for names that match. It is faster than `matches`.
+        literal: Whether the pattern has no special parts.
+        prefix: The literal before the first special part: every match starts with it.
+        suffix: The literal after the last special part: every match ends with it.
     """
 
     __slots__ = ("literal", "prefix", "suffix", "test", "tokens")
@@ -93,20 +93,20 @@ class Glob:
         """Compile a pattern.
 
         Raises:
-            PatternError: It is malformed, for whatever name; the message says where and why.
+            PatternError: It is malformed. The message has the position and the reason.
         """
         if not isinstance(pattern, str):
-            raise TypeError(f"a pattern is a str, not {type(pattern).__name__}")
+            raise TypeError(f"a pattern must be a str, got {type(pattern).__name__}")
         return cls(_merged(_tokens(pattern)))
 
     @classmethod
     def starting(cls, prefix: str) -> Glob:
-        """Match what begins with `prefix`, slashes or not, with no character special."""
+        """Return a pattern for names that start with `prefix`. No character is special."""
         return cls(_merged([prefix, Meta.ANYTHING]))
 
     @classmethod
     def ending(cls, suffix: str) -> Glob:
-        """Match what ends with `suffix`, slashes or not, with no character special."""
+        """Return a pattern for names that end with `suffix`. No character is special."""
         return cls(_merged([Meta.ANYTHING, suffix]))
 
     def __eq__(self, other: object) -> bool:
@@ -116,28 +116,29 @@ class Glob:
         return hash(self.tokens)
 
     def __reduce__(self) -> tuple[type[Glob], tuple[tuple[Token, ...]]]:
-        # `test` is a closure, which no copy or pickle can carry.
+        # `test` is a closure, which cannot be copied or pickled.
         return (Glob, (self.tokens,))
 
     def matches(self, name: str) -> bool:
-        """Tell whether the whole name matches."""
+        """Return whether the pattern matches the name."""
         return bool(self.test(name))
 
     def covers(self, prefix: str) -> bool:
-        """Tell whether it certainly matches every name that begins with `prefix`."""
+        """Return whether the pattern certainly matches every name that starts with `prefix`."""
         return self.tokens[-1:] == (Meta.ANYTHING,) and (
             len(self.tokens) == 1
             or (self.tokens == (self.prefix, Meta.ANYTHING) and prefix.startswith(self.prefix))
         )
 
     def can_match_below(self, prefix: str) -> bool:
-        """Tell whether it may match a name that begins with `prefix`; False is certain."""
+        """Return whether the pattern may match a name that starts with `prefix`. False is certain."""
         if self.prefix.startswith(prefix):
             return True
         return prefix.startswith(self.prefix) and self._survives(prefix)
 
     def _survives(self, prefix: str) -> bool:
-        # All ways of reading `prefix` at once: the places in the pattern that may come next.
+        # Follows all ways to match `prefix` at once: `places` are the positions in the pattern that
+        # may come next.
         steps: list[Token] = [
             step for token in self.tokens for step in (token if isinstance(token, str) else [token])
         ]
@@ -148,7 +149,7 @@ class Glob:
 
 
 def _closure(steps: Sequence[Token], places: Iterable[int]) -> set[int]:
-    """Add the places reached by letting stars stand for nothing; negative: in mid-segment."""
+    """Add the positions that are reached if stars match nothing. Negative: inside a segment."""
     reached = set()
     for place in places:
         at = place
@@ -176,7 +177,7 @@ def _advance(steps: Sequence[Token], places: Iterable[int], character: str) -> I
 
 
 def _tokens(pattern: str) -> Iterator[Token]:
-    """Yield the parts of a pattern, literals by the character."""
+    """Yield the parts of a pattern, and literals character by character."""
     at, end = 0, len(pattern)
     starts_segment = True
     while at < end:
@@ -204,7 +205,7 @@ def _tokens(pattern: str) -> Iterator[Token]:
 
 
 def _class(pattern: str, start: int) -> tuple[CharacterClass, int]:
-    """Read the class that opens at `start`; return it, and where the pattern goes on."""
+    """Parse the class that opens at `start`. Return it and the position after it."""
     at = start + 1
     negated = pattern[at : at + 1] == "^"
     at += negated
@@ -221,12 +222,12 @@ def _class(pattern: str, start: int) -> tuple[CharacterClass, int]:
 def _member(pattern: str, at: int, start: int) -> tuple[str, int]:
     character = pattern[at : at + 1]
     if not character:
-        raise _malformed(pattern, start, "the class that opens here has no ']'")
+        raise _malformed(pattern, start, "the class has no closing ']'")
     if character in "-]":
         raise _malformed(
             pattern,
             at,
-            f"a character of the class is wanted, not {character!r} (or '\\{character}')",
+            f"a class must not have {character!r} here: write '\\{character}'",
         )
     return _character(pattern, at)
 
@@ -236,10 +237,10 @@ def _character(pattern: str, at: int) -> tuple[str, int]:
     if character == "\\":
         at += 1
         if at == len(pattern):
-            raise _malformed(pattern, at - 1, "nothing follows the '\\'")
+            raise _malformed(pattern, at - 1, "'\\' must be followed by a character")
         character = pattern[at]
     if "\ud800" <= character <= "\udfff":
-        raise _malformed(pattern, at, "a lone surrogate, which no UTF-8 name holds")
+        raise _malformed(pattern, at, "a lone surrogate has no UTF-8 form")
     return character, at + 1
 
 
@@ -248,7 +249,7 @@ def _malformed(pattern: str, at: int, why: str) -> PatternError:
 
 
 def _merged(tokens: Iterable[Token]) -> list[Token]:
-    """Join neighbouring literals, and stars that say no more than the one beside them."""
+    """Join adjacent literals, and drop stars that repeat the one before."""
     merged: list[Token] = []
     for token in tokens:
         last = merged[-1] if merged else None
@@ -265,7 +266,7 @@ def _merged(tokens: Iterable[Token]) -> list[Token]:
 
 
 def _test(glob: Glob) -> Callable[[str], object]:
-    """Return what tells the names that match: string methods for the shapes that most have."""
+    """Return a predicate for matching names. Common patterns need only string methods."""
     prefix, suffix = glob.prefix, glob.suffix
     match glob.tokens:
         case () | (str(),):
@@ -288,8 +289,9 @@ def _test(glob: Glob) -> Callable[[str], object]:
 
 
 def _regex(tokens: Sequence[Token]) -> str:
-    # A run is a star with what follows it up to the next star. All but the last are atomic: taken
-    # where they first fit, as Go does. One `**/` holds the runs up to the next `**`, likewise.
+    # A run is a star and the text up to the next star. All runs but the last are atomic: they match
+    # at their first occurrence, as in Go. A group is a `**/` and the runs up to the next `**`; all
+    # groups but the last are atomic as well.
     groups: list[list[str]] = [[""]]
     for token in tokens:
         if token is Meta.SEGMENTS:
@@ -310,37 +312,37 @@ def _regex(tokens: Sequence[Token]) -> str:
 
 
 def _atomic(runs: Sequence[str]) -> str:
-    # The first run of a group is what leads up to its first star, and may begin with `**/`.
+    # The first run of a group is the text before its first star. It may start with `**/`.
     return "".join(run if at == 0 else f"(?>{run})" for at, run in enumerate(runs))
 
 
 _LONGEST_PIECE = 4
-"""Characters; longer pieces tell patterns apart better, and leave more sizes to look up."""
+"""Characters. Longer pieces distinguish patterns better, but need more look-ups."""
 
 _COST = {"prefix": 0, "suffix": 0, "segment": 2, "piece": 6}
-"""To how many tests of a pattern a look-up of that kind compares."""
+"""The cost of a look-up of each kind, in tests of a pattern."""
 
 
-class _Handle(NamedTuple):
-    """What a name must have for a pattern to be worth testing: one of `texts` at its start, say."""
+class _Condition(NamedTuple):
+    """A necessary condition for a match: the name has one of `texts` at the place of `kind`."""
 
     kind: str
     texts: tuple[str, ...]
 
 
-_LOOSE = _Handle("loose", ())
+_LOOSE = _Condition("loose", ())
 
 
 class FirstMatch:
-    """Finds the first of many patterns that matches a name, testing only those that may.
+    """An index that finds the first of many patterns that matches a name.
 
-    Each pattern hangs on the handle that it shares with the fewest others: what its matches begin
-    with, end with, have as a segment or hold anywhere. A look-up costs about one dictionary access
-    for each length of prefix and suffix in use, and hardly depends on the number of patterns.
+    Each pattern is filed under one necessary condition of its matches (a prefix, a suffix, a segment
+    or a substring): the one that it shares with the fewest other patterns. A look-up costs about one
+    dictionary access for each length of prefix and suffix in use, and hardly depends on the number
+    of patterns.
 
     Args:
-        globs: The patterns, each with its rank; of those that match, the lowest rank wins. They
-            come in ascending order of rank.
+        globs: The patterns with their ranks, in ascending order of rank. The lowest rank wins.
     """
 
     __slots__ = ("_literals", "_loose", "_pieces", "_prefixes", "_segments", "_suffixes")
@@ -400,59 +402,63 @@ def _first(group: _Group, name: str, best: int) -> int:
     return best
 
 
-def _handles(glob: Glob) -> Iterator[_Handle]:
+def _conditions(glob: Glob) -> Iterator[_Condition]:
     if glob.prefix:
-        yield _Handle("prefix", (glob.prefix,))
+        yield _Condition("prefix", (glob.prefix,))
     if glob.suffix:
-        yield _Handle("suffix", (glob.suffix,))
+        yield _Condition("suffix", (glob.suffix,))
     before: Token | None = None
     for token in glob.tokens:
         if isinstance(token, str):
-            # What stands between two slashes is a whole segment, and so is what follows `**/`.
+            # Text between two slashes is a whole segment, and so is the text after `**/`.
             for segment in token.split("/")[before is not Meta.SEGMENTS : -1]:
-                yield _Handle("segment", (segment,))
+                yield _Condition("segment", (segment,))
             yield from _pieces(token)
         before = token
 
 
-def _pieces(literal: str) -> Iterator[_Handle]:
-    # A name is cut into pieces of one size from its start. Wherever in it the literal stands, one
-    # of any `size` neighbouring pieces of the literal is cut out whole.
+def _pieces(literal: str) -> Iterator[_Condition]:
+    # Names are cut into pieces of one size. Wherever the literal occurs in a name, one of any `size`
+    # consecutive substrings of that size in the literal is a piece of the name.
     size = min((len(literal) + 1) // 2, _LONGEST_PIECE)
     for start in range(len(literal) - 2 * size + 2):
-        yield _Handle("piece", tuple(literal[at : at + size] for at in range(start, start + size)))
+        yield _Condition(
+            "piece", tuple(literal[at : at + size] for at in range(start, start + size))
+        )
 
 
 def _grouped(globs: Sequence[tuple[int, Glob]]) -> dict[str, dict[str, _Group]]:
-    """Hang each pattern on its rarest handle; return the groups by kind and text, in order."""
-    handles = {glob: list(_handles(glob)) for _, glob in globs}
-    sharing = Counter(
-        (handle.kind, text)
-        for offered in handles.values()
-        for handle in offered
-        for text in handle.texts
+    """File each pattern under its rarest condition. Return the groups by kind and text, in order."""
+    conditions = {glob: list(_conditions(glob)) for _, glob in globs}
+    counts = Counter(
+        (condition.kind, text)
+        for candidates in conditions.values()
+        for condition in candidates
+        for text in condition.texts
     )
 
-    def cost(handle: _Handle) -> int:
-        return _COST[handle.kind] + sum(sharing[handle.kind, text] for text in handle.texts)
+    def cost(condition: _Condition) -> int:
+        return _COST[condition.kind] + sum(counts[condition.kind, text] for text in condition.texts)
 
-    chosen = {glob: min(offered, key=cost, default=_LOOSE) for glob, offered in handles.items()}
-    if sum(handle.kind == "piece" for handle in chosen.values()) <= _COST["piece"]:
-        # Too few to cut every name up for.
-        for glob, handle in chosen.items():
-            if handle.kind == "piece":
-                others = (one for one in handles[glob] if one.kind != "piece")
+    chosen = {
+        glob: min(candidates, key=cost, default=_LOOSE) for glob, candidates in conditions.items()
+    }
+    if sum(condition.kind == "piece" for condition in chosen.values()) <= _COST["piece"]:
+        # Too few patterns to be worth cutting every name into pieces.
+        for glob, condition in chosen.items():
+            if condition.kind == "piece":
+                others = (one for one in conditions[glob] if one.kind != "piece")
                 chosen[glob] = min(others, key=cost, default=_LOOSE)
     groups: dict[str, dict[str, _Group]] = defaultdict(lambda: defaultdict(list))
     for rank, glob in globs:
-        handle = chosen[glob]
-        for text in dict.fromkeys(handle.texts or ("",)):
-            groups[handle.kind][text].append((rank, glob.test))
+        condition = chosen[glob]
+        for text in dict.fromkeys(condition.texts or ("",)):
+            groups[condition.kind][text].append((rank, glob.test))
     return {kind: dict(groups[kind]) for kind in (*_COST, _LOOSE.kind)}
 
 
 def _by_size(groups: dict[str, _Group]) -> list[tuple[int, int, dict[str, _Group]]]:
-    """Return ``(lowest rank, size, groups by text)`` for each size, the lowest rank first."""
+    """Return ``(lowest rank, size, groups by text)`` for each size, ordered by lowest rank."""
     tables: dict[int, dict[str, _Group]] = defaultdict(dict)
     for text, group in groups.items():
         tables[len(text)][text] = group

@@ -1,8 +1,7 @@
-"""Which names of buckets, keys and headers are refused on every backend alike.
+"""The names of buckets, keys and headers that are allowed on every backend.
 
-The rules are the strictest common part of what S3, GCS, Azure and a POSIX file system can keep, so
-that an object can move to another backend under its own name. They are checked by the store before
-any I/O; drivers may rely on them.
+The rules allow what S3, GCS, Azure and a POSIX file system can all store, so that an object can move
+to any backend under its own name. The store checks them before any I/O, and drivers rely on it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ MAX_BUCKET_BYTES = 222
 """GCS documentation, "About Cloud Storage buckets": a name with dots may have 222 characters."""
 
 RESERVED_METADATA = "trove-"
-"""User metadata may not begin so (in any case): the library records its own facts there."""
+"""The prefix, in any case, of metadata that the library records for itself."""
 
 _HEADER_BREAKING = re.compile(r"[\r\n\0]")
 _METADATA_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2: token
@@ -27,17 +26,17 @@ _DOT_SEGMENT = re.compile(r"(?:^|/)\.{1,2}(?:/|$)")
 
 
 def check(bucket: str, key: str) -> tuple[str, str]:
-    """Return both names, if an object of that key may be written to a bucket of that name."""
+    """Return both names if such an object may be written. Raise InvalidNameError otherwise."""
     check_bucket(bucket)
     check_key(bucket, key)
     return bucket, key
 
 
 def check_address(bucket: str, key: str) -> tuple[str, str]:
-    """Return both names, if another tool may have written an object of that key.
+    """Return both names if such an object may be read or deleted.
 
-    Some backends can address keys that the library refuses to write
-    (`Capabilities.dot_segments`). Listings show them, and they can be read and deleted.
+    Other tools can write keys that this library refuses to write. On backends that can address them
+    (`Capabilities.dot_segments`), they are listed, and can be read and deleted.
     """
     check_bucket(bucket)
     check_addressed_key(bucket, key)
@@ -45,83 +44,85 @@ def check_address(bucket: str, key: str) -> tuple[str, str]:
 
 
 def check_bucket(bucket: str) -> None:
-    """Raise InvalidNameError if no bucket may have this name, TypeError if it is no string."""
+    """Raise InvalidNameError if the bucket name is not allowed, TypeError if it is not a str."""
     if not isinstance(bucket, str):
-        raise TypeError(f"a bucket's name is a str, not {type(bucket).__name__}")
+        raise TypeError(f"a bucket name must be a str, got {type(bucket).__name__}")
     if not bucket:
-        raise InvalidNameError("a bucket's name is empty")
+        raise InvalidNameError("a bucket name must not be empty")
     if "/" in bucket or "\0" in bucket or bucket in {".", ".."}:
         raise InvalidNameError(
-            "a bucket's name may hold no '/' or NUL and is not '.' or '..'", bucket=bucket
+            "a bucket name must not contain '/' or NUL, and must not be '.' or '..'", bucket=bucket
         )
-    if len(_utf8(bucket, "a bucket's name")) > MAX_BUCKET_BYTES:
-        raise InvalidNameError(f"a bucket's name is longer than {MAX_BUCKET_BYTES} bytes")
+    if len(_utf8(bucket, "a bucket name")) > MAX_BUCKET_BYTES:
+        raise InvalidNameError(f"a bucket name must have at most {MAX_BUCKET_BYTES} bytes")
 
 
 def check_key(bucket: str, key: str, max_bytes: int = MAX_KEY_BYTES) -> None:
-    """Raise InvalidNameError if no object may be written under this key, TypeError if it is no str."""
+    """Raise InvalidNameError if the key may not be written, TypeError if it is not a str."""
     check_addressed_key(bucket, key, max_bytes)
     if has_dot_segment(key):
-        raise InvalidNameError("a key may have no '.' or '..' segment", bucket=bucket, key=key)
+        raise InvalidNameError("a key must not have a '.' or '..' segment", bucket=bucket, key=key)
 
 
 def check_addressed_key(bucket: str, key: str, max_bytes: int = MAX_KEY_BYTES) -> None:
-    """Raise InvalidNameError if no object can have this key, TypeError if it is no string."""
+    """Raise InvalidNameError if no object can have this key, TypeError if it is not a str."""
     if not isinstance(key, str):
-        raise TypeError(f"a key is a str, not {type(key).__name__}")
+        raise TypeError(f"a key must be a str, got {type(key).__name__}")
     if not key:
-        raise InvalidNameError("a key is empty: name an object", bucket=bucket)
+        raise InvalidNameError("a key must not be empty", bucket=bucket)
     if "\0" in key:
-        raise InvalidNameError("a key may hold no NUL", bucket=bucket, key=key)
+        raise InvalidNameError("a key must not contain NUL", bucket=bucket, key=key)
     size = len(key) if key.isascii() else len(_utf8(key, "a key"))
     if size > max_bytes:
         raise InvalidNameError(
-            f"a key may have {max_bytes} bytes of UTF-8, this one has {size}", bucket=bucket
+            f"a key must have at most {max_bytes} bytes of UTF-8, got {size}", bucket=bucket
         )
 
 
 def has_dot_segment(key: str) -> bool:
-    """Return whether a segment of the key is ``.`` or ``..``, which URLs and paths resolve."""
-    # The regular expression is run only on the few keys that have a dot beside a slash or an end.
+    """Return whether a segment of the key is ``.`` or ``..``. URLs and paths resolve those."""
+    # Few keys have a dot, so the regular expression rarely runs.
     return "." in key and _DOT_SEGMENT.search(key) is not None
 
 
 def check_text(what: str, text: str) -> None:
-    """Raise InvalidNameError if no key can hold the text, TypeError if it is none.
+    """Raise InvalidNameError if the text has no UTF-8 form, TypeError if it is not a str.
 
     Args:
-        what: What it is, for the message.
-        text: A prefix, a delimiter, a key to start after.
+        what: The name of the argument, for the message.
+        text: A prefix, a delimiter or a key to start after.
     """
     if not isinstance(text, str):
-        raise TypeError(f"{what} is a str, not {type(text).__name__}")
+        raise TypeError(f"{what} must be a str, got {type(text).__name__}")
     _utf8(text, what)
 
 
 def check_prefix(prefix: str) -> None:
-    """Raise InvalidNameError if no key can begin so."""
+    """Raise InvalidNameError if no key can start with the prefix."""
     check_text("a prefix", prefix)
     if "\0" in prefix:
-        raise InvalidNameError("a prefix may hold no NUL: no key does")
+        raise InvalidNameError("a prefix must not contain NUL: no key does")
 
 
 def check_header(name: str, value: str | None) -> None:
-    """Raise InvalidNameError if the value of a header-bound option would break a header."""
+    """Raise InvalidNameError if an option's value cannot be sent as an HTTP header."""
     if value is None:
         return
     check_text(name, value)
     if _HEADER_BREAKING.search(value):
-        raise InvalidNameError(f"{name} may hold no CR, LF or NUL")
+        raise InvalidNameError(f"{name} must not contain CR, LF or NUL")
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:
-    """Raise InvalidNameError for metadata that cannot travel as headers, or names of our own."""
+    """Raise InvalidNameError for metadata that cannot be sent as headers, and for reserved names."""
     for name, value in metadata.items():
         check_text("a metadata name", name)
         if not _METADATA_NAME.fullmatch(name):
-            raise InvalidNameError(f"metadata name {name!r} is no HTTP token (RFC 9110)")
+            raise InvalidNameError(f"metadata name {name!r} must be an HTTP token (RFC 9110)")
         if name.lower().startswith(RESERVED_METADATA):
-            raise InvalidNameError(f"metadata name {name!r}: {RESERVED_METADATA}* is reserved")
+            raise InvalidNameError(
+                f"metadata name {name!r} must not start with {RESERVED_METADATA}: that is reserved"
+            )
         check_text(f"metadata {name!r}", value)
         check_header(f"metadata {name!r}", value)
 

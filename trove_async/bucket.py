@@ -16,9 +16,9 @@ from .reader import OpeningReader
 
 
 class ObjectMethods(Protocol):
-    """The object methods of `Trove`, which makes buckets: so this module does not import it.
+    """The object methods of a store. They take the arguments of `Trove`'s methods.
 
-    The arguments of each are those of `Trove`'s method of that name.
+    `Trove` has a method that returns a `Bucket`, so this module cannot import it.
     """
 
     def put(self, *args: Any, **kwargs: Any) -> Awaitable[ObjectInfo]: ...
@@ -39,10 +39,10 @@ class ObjectMethods(Protocol):
 
 
 class Bucket:
-    """One bucket of a store: the store's object methods without their first argument.
+    """One bucket of a store: the store's object methods without their bucket argument.
 
-    It holds nothing but the store and the name: it needs no closing, and may be made before the store
-    is open and before the bucket exists.
+    A handle holds only the store and the name, and needs no closing. Neither must the store be open
+    nor the bucket exist when it is made.
 
     Example:
         >>> async with Trove("mem://") as store:
@@ -53,14 +53,14 @@ class Bucket:
         'text/csv'
 
     Args:
-        store: The store, or a handle pinned to one of its backends: then this one is pinned as well.
+        store: The store, or a handle that is pinned to one of its backends.
         name: The bucket's name.
 
     Attributes:
         name: The bucket's name.
 
     Raises:
-        InvalidNameError: No bucket may have this name.
+        InvalidNameError: The name is not allowed.
     """
 
     __slots__ = ("_store", "name")
@@ -163,11 +163,11 @@ class Bucket:
         return await self._store.get_ranges(self.name, key, ranges)
 
     async def head(self, key: str, *, version_id: str | None = None) -> ObjectInfo:
-        """Return what is known of an object. See `Trove.head`."""
+        """Return the facts of an object. See `Trove.head`."""
         return await self._store.head(self.name, key, version_id=version_id)
 
     async def exists(self, key: str, *, version_id: str | None = None) -> bool:
-        """Return whether there is such an object. See `Trove.exists`."""
+        """Return whether an object exists. See `Trove.exists`."""
         return await self._store.exists(self.name, key, version_id=version_id)
 
     async def delete(
@@ -203,8 +203,8 @@ class Bucket:
     ) -> ObjectInfo:
         """Copy an object, within the bucket or into another one. See `Trove.copy`.
 
-        `dst_bucket` is the destination's bucket, by its name or as a handle; None: this one. A handle
-        stands for its name only: the destination is routed as this handle routes.
+        `dst_bucket` is the name of the destination's bucket, or a handle on it; None: this bucket.
+        Only the name of a handle counts: the destination is routed by this bucket's store.
         """
         return await self._store.copy(
             self.name,
@@ -248,10 +248,7 @@ class Bucket:
         if_none_match: str | None = None,
         progress: Progress | None = None,
     ) -> ObjectInfo:
-        """Move an object, within the bucket or into another one. See `Trove.move`.
-
-        `dst_bucket` is as in `copy`.
-        """
+        """Move an object, within the bucket or into another one. See `Trove.move` and `copy`."""
         return await self._store.move(
             self.name,
             src_key,
@@ -323,7 +320,7 @@ class Bucket:
         )
 
     def list_versions(self, *, prefix: str = "", page_size: int = 1000) -> VersionIterator:
-        """List every version of the bucket's objects. See `Trove.list_versions`."""
+        """List all versions of the bucket's objects. See `Trove.list_versions`."""
         return self._store.list_versions(self.name, prefix=prefix, page_size=page_size)
 
     async def presign_get(
@@ -335,7 +332,7 @@ class Bucket:
         response_content_type: str | None = None,
         response_content_disposition: str | None = None,
     ) -> str:
-        """Return a URL with which anybody can get the object. See `Trove.presign_get`."""
+        """Return a URL that allows anyone to get the object. See `Trove.presign_get`."""
         return await self._store.presign_get(
             self.name,
             key,
@@ -348,13 +345,13 @@ class Bucket:
     async def presign_put(
         self, key: str, *, expires: float = 3600, content_type: str | None = None
     ) -> str:
-        """Return a URL with which anybody can put the object. See `Trove.presign_put`."""
+        """Return a URL that allows anyone to put the object. See `Trove.presign_put`."""
         return await self._store.presign_put(
             self.name, key, expires=expires, content_type=content_type
         )
 
     async def explain(self, key: str) -> RouteDecision:
-        """Return where a key goes, by which rule, and why. See `Trove.explain`."""
+        """Return the backend of a key, and why. See `Trove.explain`."""
         return await self._store.explain(self.name, key)
 
 

@@ -1,4 +1,4 @@
-"""Where each object goes: route functions first, then patterns, then the default. No I/O."""
+"""Routing: which backend an object belongs to. The rules do no I/O; route functions may."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from .errors import BackendNotFoundError
 from .models import RouteDecision
 
 RouteFunction: TypeAlias = Callable[[str, str], str | Awaitable[str | None] | None]
-"""Called with bucket and key; answers a backend's name, or ``""`` or None for "not mine"."""
+"""Called with bucket and key. It returns the name of a backend, or ``""`` or None to pass."""
 
 DEFAULT = "default"
-"""The reserved name under which the primary backend is known to every rule."""
+"""The reserved name of the default backend."""
 
 
 @dataclass(frozen=True, slots=True, init=False, repr=False)
 class Route:
-    r"""One rule: the keys that match go to the backend.
+    r"""A rule that sends matching keys to a backend.
 
-    A pattern sees the whole key and follows Go's ``filepath.Match``: ``*`` and ``?`` never cross
-    ``/``, ``[a-z]`` is a class and ``[^a-z]`` its opposite, and ``\`` takes what follows as it is.
-    So ``*.log`` does not match ``logs/app.log``. A whole segment ``**`` stands for any number of
-    segments: ``**/*.log`` does match it, and ``logs/**`` all below ``logs/``. What people usually
-    mean is said more simply by `prefix`, `suffix` and `bucket`.
+    A pattern matches the whole key, by the rules of Go's ``filepath.Match``: ``*`` and ``?`` do not
+    match ``/``, ``[a-z]`` is a class and ``[^a-z]`` its complement, and ``\`` escapes the next
+    character. So ``*.log`` does not match ``logs/app.log``. A segment ``**`` matches any number of
+    segments: ``**/*.log`` matches that key, and ``logs/**`` matches every key below ``logs/``. For
+    the most common rules, use `prefix`, `suffix` and `bucket`.
 
     Args:
         pattern: The pattern.
-        backend: The name of the backend; ``"default"`` is the primary one.
-        bucket: Only keys of this bucket; None: of any.
+        backend: The name of the backend. ``"default"`` is the default backend.
+        bucket: Match only keys of this bucket. None: of any bucket.
 
     Raises:
-        PatternError: The pattern is malformed; the message says where, and why.
+        PatternError: The pattern is malformed. The message has the position and the reason.
 
     Example:
         >>> Route("archive/*", "cold")
@@ -56,23 +56,23 @@ class Route:
 
     @classmethod
     def bucket(cls, name: str, backend: str) -> Route:
-        """Send every key of one bucket to the backend."""
-        return cls._made("bucket", name, backend, _text("bucket", name), Glob.starting(""))
+        """Return a route that sends every key of a bucket to the backend."""
+        return cls._new("bucket", name, backend, _text("bucket", name), Glob.starting(""))
 
     @classmethod
     def prefix(cls, prefix: str, backend: str, bucket: str | None = None) -> Route:
-        """Send the keys that begin with `prefix` to the backend; no character is special."""
+        """Return a route that sends keys starting with `prefix` to the backend, without wildcards."""
         glob = Glob.starting(_text("prefix", prefix))
-        return cls._made("prefix", prefix, backend, bucket, glob)
+        return cls._new("prefix", prefix, backend, bucket, glob)
 
     @classmethod
     def suffix(cls, suffix: str, backend: str, bucket: str | None = None) -> Route:
-        """Send the keys that end with `suffix` to the backend; no character is special."""
+        """Return a route that sends keys ending with `suffix` to the backend, without wildcards."""
         glob = Glob.ending(_text("suffix", suffix))
-        return cls._made("suffix", suffix, backend, bucket, glob)
+        return cls._new("suffix", suffix, backend, bucket, glob)
 
     @classmethod
-    def _made(
+    def _new(
         cls,
         kind: Literal["prefix", "suffix", "bucket"],
         text: str,
@@ -93,9 +93,9 @@ class Route:
         glob: Glob,
     ) -> None:
         if not isinstance(backend, str):
-            raise TypeError(f"a route names its backend by a str, not {type(backend).__name__}")
+            raise TypeError(f"the backend of a route must be a str, got {type(backend).__name__}")
         if not isinstance(in_bucket, str | None):
-            raise TypeError(f"a route names its bucket by a str, not {type(in_bucket).__name__}")
+            raise TypeError(f"the bucket of a route must be a str, got {type(in_bucket).__name__}")
         for name, value in (
             ("kind", kind),
             ("text", text),
@@ -107,37 +107,37 @@ class Route:
 
     @property
     def pattern(self) -> str | None:
-        """The pattern, of a route that has one."""
+        """The pattern, or None for a route without one."""
         return self.text if self.kind == "pattern" else None
 
     @property
     def rule(self) -> str:
-        """The rule in short: the pattern itself, or what kind of match it is."""
+        """The rule as text: the pattern, or the kind of match and its argument."""
         return self.text if self.kind == "pattern" else f"{self.kind} {self.text!r}"
 
     def __repr__(self) -> str:
         if not hasattr(self, "glob"):
-            return "<Route, never made>"  # its constructor raised
-        made = "Route" if self.kind == "pattern" else f"Route.{self.kind}"
+            return "<Route, not initialised>"  # its constructor raised
+        name = "Route" if self.kind == "pattern" else f"Route.{self.kind}"
         where = (
             f", bucket={self.in_bucket!r}"
             if self.in_bucket is not None and self.kind != "bucket"
             else ""
         )
-        return f"{made}({self.text!r}, {self.backend!r}{where})"
+        return f"{name}({self.text!r}, {self.backend!r}{where})"
 
     def can_reach(self, bucket: str, prefix: str) -> bool:
-        """Tell whether it may match a key of the bucket that begins with `prefix`."""
+        """Return whether the route may match a key of the bucket that starts with `prefix`."""
         return self.in_bucket in {None, bucket} and self.glob.can_match_below(prefix)
 
     def covers(self, bucket: str, prefix: str) -> bool:
-        """Tell whether it certainly matches every key of the bucket that begins so."""
+        """Return whether the route certainly matches every key of the bucket that starts with `prefix`."""
         return self.in_bucket in {None, bucket} and self.glob.covers(prefix)
 
 
 @dataclass(frozen=True, slots=True)
-class _Marked:
-    """A route function, with what its author says of it."""
+class _DeclaredFunction:
+    """A route function, with what `route_function` declares about it."""
 
     function: RouteFunction
     by: Literal["key", "bucket"] = "key"
@@ -148,7 +148,7 @@ class _Marked:
 
     @property
     def name(self) -> str:
-        """What the function is called in messages."""
+        """The function's name in messages."""
         return getattr(self.function, "__qualname__", None) or type(self.function).__qualname__
 
 
@@ -173,19 +173,19 @@ def route_function(
     by: Literal["key", "bucket"] = "key",
     reaches: Callable[[str, str], Collection[str]] | None = None,
 ) -> RouteFunction | Callable[[RouteFunction], RouteFunction]:
-    """Say what a route function depends on, so that a listing need not ask every backend.
+    """Declare what a route function depends on, so that listings can skip backends.
 
-    Usable as a decorator, too.
+    It can be used as a decorator.
 
     Args:
         function: The function, sync or async.
-        by: ``"bucket"``: the answer depends on the bucket alone. A listing then asks the function
-            itself, with an empty key, and only the one backend that it answers.
-        reaches: Called with a bucket and a prefix: the names of all backends that the function may
-            answer for a key of the bucket that begins so.
+        by: ``"bucket"`` if the result depends on the bucket alone. A listing then calls the
+            function with an empty key, and lists only the backend that it returns.
+        reaches: Called with a bucket and a prefix. It returns the names of all backends that the
+            function may return for a key of the bucket that starts with the prefix.
 
     Raises:
-        ValueError: Both are given, or `by` is neither ``"key"`` nor ``"bucket"``.
+        ValueError: Both `by` and `reaches` are given, or `by` is not ``"key"`` or ``"bucket"``.
 
     Example:
         >>> @route_function(by="bucket")
@@ -193,31 +193,31 @@ def route_function(
         ...     return "cold" if bucket == "large-files" else ""
     """
     if by not in {"key", "bucket"}:
-        raise ValueError(f"a route function goes by 'key' or 'bucket', not by {by!r}")
+        raise ValueError(f"by must be 'key' or 'bucket', got {by!r}")
     if by == "bucket" and reaches is not None:
-        raise ValueError("a route function by 'bucket' says itself what it reaches: omit `reaches`")
+        raise ValueError("by='bucket' and `reaches` exclude each other: omit `reaches`")
 
     def mark(function: RouteFunction) -> RouteFunction:
         if not callable(function):
-            raise TypeError(f"a route function is callable, {type(function).__name__} is not")
-        return _Marked(function, by, reaches)
+            raise TypeError(f"a route function must be callable, got {type(function).__name__}")
+        return _DeclaredFunction(function, by, reaches)
 
     return mark if function is None else mark(function)
 
 
 class Router:
-    """Tells which backend a key belongs to.
+    """The rules of a store.
 
     Args:
-        routes: Routes, or ``(pattern, backend)`` pairs, in the order in which they are tried.
-        functions: Route functions, asked in this order and before the routes, once an operation.
+        routes: Routes, or ``(pattern, backend)`` pairs. The first match wins.
+        functions: Route functions, called in this order and before the routes.
         backends: The names of all backends.
-        default: The one that gets what no rule claims. ``"default"`` names it as well.
+        default: The backend of keys that no rule matches. ``"default"`` is another name of it.
 
     Raises:
-        PatternError: The pattern of a pair is malformed.
-        BackendNotFoundError: A route names a backend that is not there.
-        TypeError: They are no sequences of such.
+        PatternError: A pattern is malformed.
+        BackendNotFoundError: A route names an unknown backend.
+        TypeError: An argument has the wrong type.
     """
 
     def __init__(
@@ -229,19 +229,20 @@ class Router:
         default: str = DEFAULT,
     ) -> None:
         if callable(functions):
-            raise TypeError("route_functions is a list of functions: write [function]")
+            raise TypeError("route_functions must be a list of functions: pass [function]")
         if isinstance(routes, (str, Route)):
-            raise TypeError("routes is a list of routes: write [route]")
+            raise TypeError("routes must be a list of routes: pass [route]")
         self._default = default
         self._backends = tuple(dict.fromkeys((default, *backends)))
         self._names = {name: name for name in self._backends}
         self._names.setdefault(DEFAULT, default)
         self._routes = tuple(_route(one) for one in routes)
         self._functions = tuple(
-            one if isinstance(one, _Marked) else _Marked(_function(one)) for one in functions
+            one if isinstance(one, _DeclaredFunction) else _DeclaredFunction(_function(one))
+            for one in functions
         )
         self._calls = tuple(marked.function for marked in self._functions)
-        self._answers = tuple(
+        self._targets = tuple(
             self._known(route.backend, f"route {route!r}") for route in self._routes
         )
         self._everywhere = self._index(None)
@@ -259,61 +260,60 @@ class Router:
         )
 
     def resolve(self, bucket: str, key: str) -> str | Awaitable[str]:
-        """Return the name of the key's backend, or, where a function is async, an awaitable of it.
-
-        The same bucket and key resolve alike as long as the functions answer alike.
+        """Return the name of the key's backend, or an awaitable of it if a function is async.
 
         Raises:
-            BackendNotFoundError: A function answered the name of no backend.
-            TypeError: A function answered neither a name nor None.
-            Exception: Whatever a function raises.
+            BackendNotFoundError: A function returned an unknown name.
+            TypeError: A function returned neither a str nor None.
+            Exception: A function raised it.
         """
         for position, function in enumerate(self._calls):
-            answer = function(bucket, key)
-            if answer is None or answer == "":
+            result = function(bucket, key)
+            if result is None or result == "":
                 continue
-            if isinstance(answer, str) or not isawaitable(answer):
-                return self._accepted(position, answer)
-            return self._resolve_later(bucket, key, position, answer)
+            if isinstance(result, str) or not isawaitable(result):
+                return self._checked(position, result)
+            return self._resolve_later(bucket, key, position, result)
         if not self._routes:
             return self._default
         rank = self._rank(bucket, key)
-        return self._answers[rank] if rank < len(self._answers) else self._default
+        return self._targets[rank] if rank < len(self._targets) else self._default
 
     async def _resolve_later(
         self, bucket: str, key: str, position: int, pending: Awaitable[str | None]
     ) -> str:
-        answered = await self._ask(bucket, key, position, pending)
-        if answered is not None:
-            return answered[1]
+        returned = await self._ask(bucket, key, position, pending)
+        if returned is not None:
+            return returned[1]
         rank = self._rank(bucket, key)
-        return self._answers[rank] if rank < len(self._answers) else self._default
+        return self._targets[rank] if rank < len(self._targets) else self._default
 
     async def explain(self, bucket: str, key: str) -> RouteDecision:
-        """Return where the key goes, with the rule that decided and a sentence that says why.
+        """Return the key's backend, the rule that chose it, and the reason.
 
-        It asks the functions as `resolve` does, and raises what it raises.
+        It calls the functions as `resolve` does, and raises the same errors.
         """
-        answered = await self._ask(bucket, key)
-        if answered is not None:
-            position, backend = answered
+        returned = await self._ask(bucket, key)
+        if returned is not None:
+            position, backend = returned
             return RouteDecision(
                 backend=backend,
                 rule=self._functions[position].name,
-                reason=f"Asked first, {self._described(position)} answered {backend!r} for this key.",
+                reason=f"Route function {position + 1} ({self._functions[position].name}) returned"
+                f" {backend!r}.",
             )
         rank = self._rank(bucket, key)
         if rank < len(self._routes):
             route = self._routes[rank]
-            where = "" if route.in_bucket is None else f" and is for bucket {route.in_bucket!r}"
+            where = "" if route.in_bucket is None else f" in bucket {route.in_bucket!r}"
             matching = {
-                "pattern": f"pattern {route.text!r} is the first route that matches the key{where}",
-                "prefix": f"the key begins with {route.text!r}, the first route that fits{where}",
-                "suffix": f"the key ends with {route.text!r}, the first route that fits{where}",
-                "bucket": f"bucket {route.text!r} as a whole is the first route that fits",
+                "pattern": f"{route.text!r} is the first pattern that matches the key{where}",
+                "prefix": f"the key starts with {route.text!r}{where}",
+                "suffix": f"the key ends with {route.text!r}{where}",
+                "bucket": f"it applies to every key in bucket {route.text!r}",
             }[route.kind]
             return RouteDecision(
-                backend=self._answers[rank],
+                backend=self._targets[rank],
                 rule=route.rule,
                 reason=f"Route {rank + 1} of {len(self._routes)}: {matching}.",
             )
@@ -321,36 +321,37 @@ class Router:
         return RouteDecision(
             backend=self._default,
             rule=None,
-            reason="No rule claims the key, so it goes to the default backend."
+            reason="No rule matches the key, so it belongs to the default backend."
             if any_rule
-            else "There are no rules, so everything goes to the default backend.",
+            else "There are no rules, so every key belongs to the default backend.",
         )
 
     async def reaches(self, bucket: str, prefix: str = "") -> tuple[str, ...]:
-        """Return the backends to which some key of the bucket that begins so may be sent.
+        """Return the backends that may hold a key of the bucket that starts with `prefix`.
 
-        It may name one too many, never one too few. Functions marked ``by="bucket"`` are asked.
+        The result may have backends too many, but never too few. Functions marked ``by="bucket"``
+        are called.
 
         Returns:
-            Each name once, in the order of the rules; the default last, unless a rule certainly
-            takes every such key.
+            Each name once, in the order of the rules. The default comes last, and is left out if a
+            rule certainly matches every such key.
         """
         reached: dict[str, None] = {}
         for position, marked in enumerate(self._functions):
             if marked.by == "bucket":
-                answer = marked.function(bucket, "")
-                if not isinstance(answer, str) and isawaitable(answer):
-                    answer = await answer
-                if answer is not None and answer != "":
-                    reached[self._accepted(position, answer)] = None
+                result = marked.function(bucket, "")
+                if not isinstance(result, str) and isawaitable(result):
+                    result = await result
+                if result is not None and result != "":
+                    reached[self._checked(position, result)] = None
                     return tuple(reached)
             elif marked.reaches is None:
                 reached.update(dict.fromkeys(self._backends))
             else:
-                reached.update(self._announced(position, marked.reaches(bucket, prefix)))
+                reached.update(self._declared(position, marked.reaches(bucket, prefix)))
             if len(reached) == len(self._backends):
                 return tuple(reached)
-        for route, backend in zip(self._routes, self._answers, strict=True):
+        for route, backend in zip(self._routes, self._targets, strict=True):
             if backend not in reached and route.can_reach(bucket, prefix):
                 reached[backend] = None
             if route.covers(bucket, prefix):
@@ -360,9 +361,9 @@ class Router:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short hash of backends and rules, the same in every process: a cursor carries it.
+        """A short hash of the backends and rules, the same in every process. Cursors contain it.
 
-        A function is told by its name, its place and its mark; what it does cannot be.
+        It covers the name, position and declaration of a route function, but not its code.
         """
         facts = (
             self._default,
@@ -389,39 +390,41 @@ class Router:
         start: int = 0,
         pending: Awaitable[str | None] | None = None,
     ) -> tuple[int, str] | None:
-        """Ask the functions from `start` on; `pending` is what that one has returned already."""
+        """Call the functions from `start` on. `pending` is the result of that one, if it was called."""
         for position in range(start, len(self._calls)):
-            answer = self._calls[position](bucket, key) if pending is None else pending
+            result = self._calls[position](bucket, key) if pending is None else pending
             pending = None
-            if not isinstance(answer, str) and isawaitable(answer):
-                answer = await answer
-            if answer is not None and answer != "":
-                return position, self._accepted(position, answer)
+            if not isinstance(result, str) and isawaitable(result):
+                result = await result
+            if result is not None and result != "":
+                return position, self._checked(position, result)
         return None
 
-    def _accepted(self, position: int, answer: object) -> str:
-        if not isinstance(answer, str):
+    def _checked(self, position: int, result: object) -> str:
+        if not isinstance(result, str):
             raise TypeError(
-                f"{self._described(position)} answered {type(answer).__name__}: a route function"
-                " answers a backend's name, or '' or None for none"
+                f"{self._described(position)} must return the name of a backend, '' or None, got"
+                f" {type(result).__name__}"
             )
-        # Looked up here as well, so that only a failure pays for its description.
-        return self._names.get(answer) or self._known(answer, self._described(position))
+        # Only a failure pays for the description.
+        return self._names.get(result) or self._known(result, self._described(position))
 
-    def _announced(self, position: int, names: Collection[str]) -> dict[str, None]:
+    def _declared(self, position: int, names: Collection[str]) -> dict[str, None]:
         what = f"`reaches` of {self._described(position)}"
         if isinstance(names, str) or not isinstance(names, Collection):
-            raise TypeError(f"{what} answered {type(names).__name__}, not a set of backends' names")
+            raise TypeError(
+                f"{what} must return a set of backend names, got {type(names).__name__}"
+            )
         return dict.fromkeys(self._known(name, what) for name in names)
 
     def _described(self, position: int) -> str:
         return f"route function {position + 1} ({self._functions[position].name})"
 
-    def _known(self, backend: str, who: str) -> str:
+    def _known(self, backend: str, source: str) -> str:
         name = self._names.get(backend)
         if name is None:
             raise BackendNotFoundError(
-                f"{who} names backend {backend!r}; there are {_listed(self._names)}",
+                f"{source} names the unknown backend {backend!r}: there are {_listed(self._names)}",
                 backend=backend,
             )
         return name
@@ -429,7 +432,7 @@ class Router:
 
 def _text(kind: str, text: str) -> str:
     if not isinstance(text, str):
-        raise TypeError(f"a route's {kind} is a str, not {type(text).__name__}")
+        raise TypeError(f"the {kind} of a route must be a str, got {type(text).__name__}")
     return text
 
 
@@ -442,20 +445,20 @@ def _route(given: Route | tuple[str, str]) -> Route:
         return given
     if isinstance(given, tuple) and len(given) == 2:  # noqa: PLR2004 - a pair
         return Route(*given)
-    raise TypeError(f"a route is a Route or a (pattern, backend) pair, not {given!r}")
+    raise TypeError(f"a route must be a Route or a (pattern, backend) pair, got {given!r}")
 
 
 def _function(given: RouteFunction) -> RouteFunction:
     if not callable(given):
-        raise TypeError(f"a route function is callable, {type(given).__name__} is not")
+        raise TypeError(f"a route function must be callable, got {type(given).__name__}")
     return given
 
 
 class Pinned:
-    """The routing of a handle on one backend: everything goes there.
+    """The routing of a pinned handle: every key belongs to one backend.
 
     Args:
-        backend: Its name.
+        backend: The backend's name.
     """
 
     def __init__(self, backend: str) -> None:
@@ -466,16 +469,16 @@ class Pinned:
         return self.backend
 
     async def explain(self, bucket: str, key: str) -> RouteDecision:  # noqa: ARG002 - as Router's
-        """Return the decision that was taken when the handle was made."""
+        """Return the backend, without a rule."""
         return RouteDecision(
-            backend=self.backend, rule=None, reason="The handle is pinned: nothing is routed."
+            backend=self.backend, rule=None, reason="The handle is pinned to this backend."
         )
 
     async def reaches(self, bucket: str, prefix: str = "") -> tuple[str, ...]:  # noqa: ARG002
-        """Return the one backend."""
+        """Return the backend's name."""
         return (self.backend,)
 
     @property
     def fingerprint(self) -> str:
-        """The backend's name: there are no rules."""
+        """The backend's name, as there are no rules."""
         return self.backend

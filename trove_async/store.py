@@ -1,4 +1,4 @@
-"""The store: what users hold. It checks, decides where, and delegates."""
+"""The store: it checks arguments, routes objects to backends, and delegates to the engine."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from .router import DEFAULT, Pinned, Route, RouteFunction, Router
 
 
 class Trove:
-    """Buckets of objects over one default backend and any number of named ones.
+    """An object store over one default backend and any number of named ones.
 
-    Every object is sent to a backend by the first rule that answers: the route functions, then the
-    patterns, then the default. `backend` pins one instead. Use it inside ``async with``; a store
-    belongs to the event loop and the process that opened it.
+    Every object is routed to one backend: by the first route function that returns a name, else by
+    the first pattern that matches, else to the default. `backend` returns a handle without routing.
+    Use a store inside ``async with``. It belongs to the event loop and process that opened it.
 
     Example:
         >>> async with Trove(MemoryDriver(), backends={"cold": MemoryDriver()},
@@ -48,22 +48,22 @@ class Trove:
         'cold'
 
     Args:
-        default: The primary backend: a driver, or a URL such as ``"file:///srv/objects"``.
-        backends: The named ones; routes may name them whatever the order of the arguments.
-        routes: Patterns, first match wins: `Route` or ``(pattern, backend)``.
-        route_functions: Asked before the patterns, in order, once an operation: they take the
-            bucket and the key, and return a backend's name, or None or ``""`` for no answer.
-        pool: The memory that all transfers share; None: a `BufferPool` of 128 MiB.
-        retry: How failed requests are tried again, on every backend with a budget of its own.
-        timeout: How long a transfer may go without progress.
-        create_missing_buckets: Whether a put makes a bucket that the default backend has and the
-            object's backend lacks. ``"auto"``: where that backend's bucket names are its own, as on
-            disk and in memory, not on the public clouds.
+        default: The default backend: a driver, or a URL such as ``"file:///srv/objects"``.
+        backends: The named backends.
+        routes: Routes, `Route` or ``(pattern, backend)``. The first match wins.
+        route_functions: Called with bucket and key, in order and before the patterns, once per
+            operation. Each returns the name of a backend, or None or ``""`` to pass.
+        pool: The memory that all transfers share. The default is a `BufferPool` of 128 MiB.
+        retry: The retry policy. Every backend has a retry budget of its own.
+        timeout: Limits on the time without progress.
+        create_missing_buckets: Whether a put creates a bucket that the default backend has and the
+            object's backend lacks. ``"auto"`` does so where bucket names are not shared with other
+            accounts: on disk and in memory, but not on the public clouds.
 
     Raises:
-        BackendNotFoundError: A route names a backend that is not given.
+        BackendNotFoundError: A route names an unknown backend.
         PatternError: A pattern is malformed.
-        ConfigError: A URL, or a name, that cannot be used.
+        ConfigError: A URL or a name is not valid.
     """
 
     def __init__(
@@ -104,16 +104,16 @@ class Trove:
         )
         return f"<Trove of {', '.join(self._core.names)}{pinned}>"
 
-    # -- life --------------------------------------------------------------------------------------
+    # -- opening and closing --------------------------------------------------------------------------------------
 
     async def open(self) -> Self:
-        """Open every driver, and return the store: ``async with`` for where it does not fit.
+        """Open every driver, and return the store. Use it where ``async with`` does not fit.
 
-        Close it with `aclose`. On a pinned handle it does nothing: the store opens its drivers.
+        Close the store with `aclose`. On a pinned handle, this does nothing.
 
         Raises:
-            ClosedError: It was opened before.
-            ConfigError: A driver's settings cannot work.
+            ClosedError: The store has been opened before.
+            ConfigError: The settings of a driver are not valid.
         """
         if not isinstance(self._routing, Pinned):
             await self._core.open()
@@ -131,54 +131,55 @@ class Trove:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close every distinct driver once. Idempotent. On a pinned handle it does nothing.
+        """Close every driver once. Idempotent. On a pinned handle, this does nothing.
 
         Raises:
-            ExceptionGroup: Of all failures, where several drivers could not be closed; a single
-                one is raised as it is. All have been tried.
+            ExceptionGroup: Several drivers failed to close; it has all their errors. The error of
+                a single driver is raised itself. Every driver is closed in either case.
         """
         if not isinstance(self._routing, Pinned):
             await self._core.aclose()
 
     @property
     def pool(self) -> BufferPool:
-        """The memory that all transfers share; its `BufferPool.statistics` tell how full it is."""
+        """The memory that all transfers share. `BufferPool.statistics` returns its current use."""
         return self._core.pool
 
     @property
     def events(self) -> Events:
-        """What happens, as it happens: `Events.subscribe` to log, trace or count it."""
+        """The events of this store. Use `Events.subscribe` to log, trace or count them."""
         return self._core.events
 
     @property
     def backends(self) -> Mapping[str, BackendInfo]:
-        """The backends by their names, the default first; of a pinned handle, its own.
+        """The backends by name, the default first. A pinned handle has only its own.
 
-        Capabilities that depend on what a driver finds out are settled once the store is open.
+        Some capabilities are known only once the store is open.
         """
         return {backend.name: backend for backend in self._objects.described}
 
     def bucket(self, name: str) -> Bucket:
-        """Return a handle on one bucket: the object methods, without their first argument.
+        """Return a handle on one bucket: the object methods without their bucket argument.
 
-        Of a pinned handle it is pinned too. The bucket need not exist yet, nor the store be open.
+        The bucket of a pinned handle is pinned as well. Neither must the bucket exist nor the store
+        be open.
 
         Raises:
-            InvalidNameError: No bucket may have this name.
+            InvalidNameError: The name is not allowed.
         """
         return Bucket(self, name)
 
     def backend(self, name: str) -> Trove:
-        """Return a handle on one backend, by its name: everything goes there, nothing is routed.
+        """Return a handle that is pinned to one backend: nothing is routed.
 
-        It shares the store's drivers and pool, opens and closes with it, and may be made before.
+        It shares the store's drivers and pool, and is usable while the store is open.
 
         Raises:
-            BackendNotFoundError: There is no such backend.
+            BackendNotFoundError: The store has no such backend.
         """
         self._core.check_backend(name)
-        handle = copy(self)  # whatever a subclass has added included
-        handle._routing = routing = Pinned(name)  # noqa: SLF001 - of this very class
+        handle = copy(self)  # includes attributes of subclasses
+        handle._routing = routing = Pinned(name)  # noqa: SLF001 - of this class
         handle._objects = Objects(self._core, routing)  # noqa: SLF001 - likewise
         return handle
 
@@ -204,58 +205,58 @@ class Trove:
         if_match: str | ObjectInfo | None = None,
         progress: Progress | None = None,
     ) -> ObjectInfo:
-        """Store an object, atomically: readers see the old one or the new one, whole.
+        """Store an object, atomically: readers see the old object or the new one.
 
-        After an error or a cancel, at whatever point, nothing of it is visible and nothing is held.
+        After an error or a cancel, nothing of the new object is visible, and no memory, temporary
+        file, task or connection is held.
 
         Args:
-            bucket: An existing bucket, or one that may be made (see `create_missing_buckets`).
+            bucket: An existing bucket, or one that may be created (see `create_missing_buckets`).
             key: 1 to 1,024 bytes of UTF-8, without a ``.`` or ``..`` segment.
             body: Bytes, a path, a binary file, an async reader, an iterable of bytes (sync or
-                async), or what `get` returns. A file, or a reader that was read in part, is stored
-                from where it stands. A put that fails leaves a file where it was found, if the file
-                can seek. Never held whole. Read once, unless its parts must be
-                larger than half of the pool (on S3: from 625 GiB on, with a pool of 128 MiB): such
-                a body is bytes, a path or a file opened by `open`, and its parts are read while
-                they are sent, anew for each try. A file that is changed meanwhile is then an error.
-            size: Its bytes, where you know them and the body cannot tell; held to it. Lets larger
-                parts be planned: one that tells no size ends at `BufferPool.part_size` times the
-                parts that the backend takes (on S3: 78 GiB, with parts of 8 MiB).
-            content_type: Its media type; None: the one that the key's extension stands for, where
-                the backend keeps it (``.csv.gz`` is ``application/gzip``). ``""``: none.
-            metadata: Your own names and values; names are kept in lower case.
-            tags: Tags, where the backend has them.
-            storage_class: The backend's own name of a class.
-            cache_control: For HTTP clients that are handed the object.
-            content_disposition: Likewise.
-            content_encoding: Likewise; the body is stored as it is.
-            content_language: Likewise: the language of its readers, such as ``"de-CH"``.
-            expires: Likewise: an aware datetime, kept in UTC and whole seconds. The object itself
-                is not deleted then.
-            if_none_match: ``"*"``: create only.
-            if_match: Replace only this version: its etag, or its ObjectInfo.
-            progress: Called with the bytes that the backend has taken so far, and those in all
-                (None: not known). What it raises ends the put; from its last call, when all is
-                stored, that comes too late.
+                async), or the result of `get`. It is never held in memory as a whole, and is read
+                once. Files and readers are stored from their current position; if the put fails, a
+                seekable file is set back to it. Very large bodies, whose parts are larger than half
+                of the pool (on S3: 625 GiB with a pool of 128 MiB), must be bytes, a path or a file
+                opened by `open`: their parts are read while they are sent, and again by each
+                attempt.
+            size: Size of the body in bytes, if you know it and the body does not have one. The body
+                must then have this size. It also allows larger parts: a body of unknown size can
+                have at most `BufferPool.part_size` times the backend's number of parts (on S3: 78
+                GiB with parts of 8 MiB).
+            content_type: Media type. None: guessed from the key's extension, if the backend keeps
+                it (``.csv.gz`` is ``application/gzip``). ``""``: none.
+            metadata: User metadata. Names are stored in lower case.
+            tags: Tags, if the backend supports them.
+            storage_class: The backend's name of a storage class.
+            cache_control: The Cache-Control header of responses to HTTP clients.
+            content_disposition: The Content-Disposition header.
+            content_encoding: The Content-Encoding header. The body is stored unchanged.
+            content_language: The Content-Language header, such as ``"de-CH"``.
+            expires: The Expires header: an aware datetime, stored in UTC and whole seconds. The
+                object is not deleted at that time.
+            if_none_match: ``"*"``: create the object, but never replace one.
+            if_match: Replace only this version: an etag or an ObjectInfo.
+            progress: Called with the number of bytes that the backend has received, and the total
+                (None if unknown). An exception that it raises ends the put, except in the last
+                call, when the object is already stored.
 
         Returns:
             The object as stored.
 
         Raises:
-            InvalidNameError: No backend may be given such a name or value.
-            BodyConsumedError: The body was read to its end before, by an earlier put or by
-                whoever opened it with `get`; or an earlier put that failed has read some of it.
-            ClosedError: The body is a reader that is closed; or the store is.
-            NotSupportedError: The object's backend cannot honour an option, or a body so large; the
-                message says what can be sent, and what to do.
-            BucketNotFoundError: There is no such bucket; the message says what to do.
-            ObjectExistsError: ``if_none_match="*"`` and it exists.
-            PreconditionFailedError: ``if_match`` and another version, or none, is there.
-            IntegrityError: The body has another size than promised, was changed meanwhile, or was
-                stored wrong.
-            StorageFullError: The backend has no room.
-            TypeError: The body is none: a str, or a response of an HTTP client; the message names
-                what to pass instead.
+            InvalidNameError: A name or header value is not allowed.
+            BodyConsumedError: The body has been read to its end, or partly by a put that failed.
+            ClosedError: The store, or the reader that is the body, is closed.
+            NotSupportedError: The backend cannot honour an option or the size of the body.
+            BucketNotFoundError: The bucket does not exist.
+            ObjectExistsError: ``if_none_match="*"``, and the object exists.
+            PreconditionFailedError: ``if_match``, and the object is another version or missing.
+            IntegrityError: The body does not have the given size, a file changed while it was sent,
+                or the backend stored other bytes.
+            StorageFullError: The backend is full.
+            TypeError: The body is a str, or the response of an HTTP client. The message names what
+                to pass instead.
         """
         validation.progress(progress)
         _names.check(bucket, key)
@@ -292,25 +293,25 @@ class Trove:
     ) -> OpeningReader:
         """Open an object's body: ``async with store.get(…) as obj``, or ``obj = await store.get(…)``.
 
-        A connection that breaks is resumed at its offset, with the same version.
+        A broken connection is resumed at its offset, with the same version of the object.
 
         Args:
-            bucket: Its bucket.
-            key: Its key.
-            range: ``(start, end)``, the end exclusive and clamped; ``(start, None)``: to the end;
-                ``ByteRange.last(n)``.
-            version_id: One version, where the backend keeps them.
-            if_match: Only this version: its etag, or its ObjectInfo.
-            if_none_match: Only another version than this.
-            progress: Called with the bytes read so far and in all. What it raises ends that read, and
-                loses nothing: read on.
+            bucket: The bucket.
+            key: The key.
+            range: ``(start, end)`` with an exclusive end, clamped to the size; ``(start, None)`` to
+                the end; or ``ByteRange.last(n)``.
+            version_id: A version, if the backend keeps versions.
+            if_match: Read only this version: an etag or an ObjectInfo.
+            if_none_match: Read only another version than this.
+            progress: Called with the number of bytes read so far and the total. An exception that
+                it raises ends the read without losing bytes: read again to go on.
 
         Raises:
-            ObjectNotFoundError: There is no such object.
-            BucketNotFoundError: There is no such bucket.
+            ObjectNotFoundError: The object does not exist.
+            BucketNotFoundError: The bucket does not exist.
             RangeError: The range selects nothing.
             PreconditionFailedError: A condition does not hold.
-            NotSupportedError: The object's backend cannot honour an option.
+            NotSupportedError: The backend cannot honour an option.
         """
         validation.progress(progress)
         _names.check_address(bucket, key)
@@ -337,19 +338,19 @@ class Trove:
         if_match: str | ObjectInfo | None = None,
         if_none_match: str | ObjectInfo | None = None,
     ) -> bytes:
-        """Return a small object's bytes in one call.
+        """Return the bytes of a small object.
 
         Args:
-            bucket: Its bucket.
-            key: Its key.
+            bucket: The bucket.
+            key: The key.
             range: As in `get`.
-            limit: Refuse to hold more bytes than this.
+            limit: The largest number of bytes to return.
             version_id: As in `get`.
             if_match: As in `get`.
             if_none_match: As in `get`.
 
         Raises:
-            RangeError: The range selects nothing, or there are more bytes than `limit`.
+            RangeError: The range selects nothing, or more bytes than `limit`.
             ValueError: `limit` is negative.
             Otherwise as `get`.
         """
@@ -363,13 +364,13 @@ class Trove:
     async def get_ranges(
         self, bucket: str, key: str, ranges: Iterable[ByteRange | tuple[int, int | None]]
     ) -> Sequence[bytes]:
-        """Return the bytes of many ranges, in the order asked, all of one version.
+        """Return the bytes of many ranges of one version, in the order of the ranges.
 
-        Neighbours are fetched together, and up to 8 requests run at once.
+        Adjacent ranges are fetched by one request. Up to 8 requests run concurrently.
 
         Raises:
-            RangeError: One of them selects nothing; nothing is returned.
-            ObjectChangedError: The object was replaced between two of the requests.
+            RangeError: A range selects nothing.
+            ObjectChangedError: The object was replaced between two requests.
             Otherwise as `get`.
         """
         _names.check_address(bucket, key)
@@ -377,28 +378,28 @@ class Trove:
         return await self._objects.get_ranges(bucket, key, wanted)
 
     async def head(self, bucket: str, key: str, *, version_id: str | None = None) -> ObjectInfo:
-        """Return what is known of an object.
+        """Return the facts of an object.
 
         Args:
-            bucket: Its bucket.
-            key: Its key.
-            version_id: One version, where the backend keeps them.
+            bucket: The bucket.
+            key: The key.
+            version_id: A version, if the backend keeps versions.
 
         Raises:
-            ObjectNotFoundError: There is no such object, or no such version.
-            BucketNotFoundError: There is no such bucket.
-            NotSupportedError: The object's backend keeps no versions.
+            ObjectNotFoundError: The object, or the version, does not exist.
+            BucketNotFoundError: The bucket does not exist.
+            NotSupportedError: The backend keeps no versions.
         """
         _names.check_address(bucket, key)
         _names.check_header("version_id", version_id)
         return await self._objects.head(bucket, key, version_id)
 
     async def exists(self, bucket: str, key: str, *, version_id: str | None = None) -> bool:
-        """Return whether there is such an object, or such a version of it.
+        """Return whether the object, or the version, exists.
 
         Raises:
-            BucketNotFoundError: There is no such bucket.
-            NotSupportedError: The object's backend keeps no versions.
+            BucketNotFoundError: The bucket does not exist.
+            NotSupportedError: The backend keeps no versions.
         """
         try:
             await self.head(bucket, key, version_id=version_id)
@@ -414,12 +415,12 @@ class Trove:
         version_id: str | None = None,
         if_match: str | ObjectInfo | None = None,
     ) -> None:
-        """Delete an object. One that is not there is no error, unless `if_match` is set.
+        """Delete an object. A missing object is no error, unless `if_match` is given.
 
         Raises:
-            BucketNotFoundError: There is no such bucket.
-            PreconditionFailedError: ``if_match`` and another version, or none, is there.
-            NotSupportedError: The object's backend cannot honour an option.
+            BucketNotFoundError: The bucket does not exist.
+            PreconditionFailedError: ``if_match``, and the object is another version or missing.
+            NotSupportedError: The backend cannot honour an option.
         """
         _names.check_address(bucket, key)
         options = validation.delete_options(
@@ -429,14 +430,14 @@ class Trove:
         await self._objects.delete(bucket, key, options)
 
     def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
-        """Delete many objects: iterate what this returns for results, or await it to raise failures.
+        """Delete many objects. Iterate over the return value for results, or await it to raise errors.
 
         Raises:
             TypeError: `keys` is a single str.
         """
         _names.check_bucket(bucket)
         if isinstance(keys, str):
-            raise TypeError("keys is an iterable of keys: [key], not key")
+            raise TypeError("keys must be an iterable of keys, got a str: pass [key]")
         return self._objects.delete_many(bucket, keys)
 
     async def copy(
@@ -461,50 +462,52 @@ class Trove:
         if_none_match: str | None = None,
         progress: Progress | None = None,
     ) -> ObjectInfo:
-        """Copy one version of an object; on the server's side within a backend, else through here.
+        """Copy one version of an object.
 
-        Source and destination are routed each on its own. Onto itself it changes the metadata. What
-        the copy is to have besides its content is the source's unless it is given here; an empty
-        value (``""``, ``{}``) leaves the copy without. Within Google Cloud Storage it has the
-        source's custom time, too.
+        Source and destination are routed independently. Within one backend the service copies the
+        object itself if it can; otherwise the body streams through this process. Copying an object
+        onto itself changes its metadata.
 
-        What `head` does not tell is not copied, also onto itself; there the destination's defaults
-        hold: on S3 for the ACL, encryption settings, object lock and website redirect location, on
-        GCS for the ACL, holds and customer-supplied keys.
+        The copy has the source's metadata, tags and headers, except those that are given here. An
+        empty value (``""``, ``{}``) removes them. Within Google Cloud Storage the copy also has the
+        source's custom time. Settings that `head` does not return are not copied, and take the
+        destination's defaults: on S3 the ACL, encryption, object lock and website redirect
+        location; on GCS the ACL, holds and customer-supplied keys.
 
         Args:
             src_bucket: The source's bucket.
             src_key: The source's key.
             dst_bucket: The destination's bucket.
             dst_key: The destination's key.
-            source_backend: The backend to read the source from; None: the routed one.
-            source_version_id: Copy this version of the source, where its backend keeps versions.
-                Onto the source itself, that makes it the latest version again.
-            metadata: In place of the source's, all of it.
-            tags: Likewise.
-            content_type: In place of the source's.
-            cache_control: Likewise.
-            content_disposition: Likewise.
-            content_encoding: Likewise; the content is copied as it is.
-            content_language: Likewise.
-            expires: Likewise.
-            storage_class: The destination's class; None: its backend's default.
+            source_backend: The backend of the source. None: the routed one.
+            source_version_id: A version of the source, if its backend keeps versions. Copied onto
+                its own key, it becomes the latest version again.
+            metadata: All metadata of the copy, instead of the source's.
+            tags: All tags, instead of the source's.
+            content_type: Instead of the source's.
+            cache_control: Instead of the source's.
+            content_disposition: Instead of the source's.
+            content_encoding: Instead of the source's. The content is copied unchanged.
+            content_language: Instead of the source's.
+            expires: Instead of the source's.
+            storage_class: The destination's storage class. None: its backend's default.
             if_match: Replace only this version of the destination.
             if_none_match: ``"*"``: never replace the destination.
-            progress: Called with the bytes copied so far and in all.
+            progress: Called with the number of bytes copied so far and the total.
 
         Returns:
             The copy as stored.
 
         Raises:
-            ObjectNotFoundError: There is no such source.
-            ObjectChangedError: The source was replaced meanwhile.
-            IntegrityError: What arrived is not what was read; nothing was stored.
-            NotSupportedError: The destination's backend cannot keep what is given here or what the
-                source has; nothing was stored.
-            BackendNotFoundError: There is no backend `source_backend`.
+            ObjectNotFoundError: The source does not exist.
+            ObjectChangedError: The source was replaced while it was copied.
+            IntegrityError: The bytes that arrived differ from those that were read. Nothing was
+                stored.
+            NotSupportedError: The destination's backend cannot keep an option given here, or
+                something that the source has. Nothing was stored.
+            BackendNotFoundError: The store has no backend `source_backend`.
             InvalidNameError: The destination cannot keep metadata, a tag or a header of the source
-                exactly (a name that is no HTTP token, say); nothing was stored.
+                exactly, for example a name that is not an HTTP token. Nothing was stored.
             Otherwise as `put`.
         """
         validation.progress(progress)
@@ -549,22 +552,22 @@ class Trove:
         if_none_match: str | None = None,
         progress: Progress | None = None,
     ) -> ObjectInfo:
-        """Copy an object, verify the copy, then delete the version that was copied, and only it.
+        """Copy an object, verify the copy, then delete the version that was copied.
 
-        Onto itself it changes what is given here, if anything. After an error or a cancel the object is at its source, at its
-        destination, or at both: never nowhere.
+        Moving an object onto itself changes what is given here. After an error or a cancel, the
+        object exists at its source, at its destination, or at both.
 
-        Before the source is deleted, the copy is proved: by a checksum or an etag in the response,
-        else by heading the destination. Where the service may take two names for one object, the
-        source is headed, too; if the copy was written over it, it stays. Within one bucket of
-        Amazon S3 or Google Cloud Storage, and between the two, this takes no further request;
-        elsewhere it takes one, or two where a service reports no checksums or the source was not
-        written by this library.
+        The source is deleted only once the copy is verified: by a checksum or an etag in the
+        response, else by a head of the destination. Where a service may take two keys for one
+        object, the source is headed as well, and stays if the copy has replaced it. Within a bucket
+        of Amazon S3 or Google Cloud Storage, and between the two services, this takes no extra
+        request. Elsewhere it takes one, or two if the service reports no checksums or the source
+        was not written by this library.
 
         Args and Raises:
-            As `copy`. ObjectChangedError or IntegrityError after the copy means that both are there:
-            the source was replaced meanwhile, it is the destination under another name, or the copy
-            could not be proved.
+            As `copy`. ObjectChangedError or IntegrityError after the copy means that source and
+            destination both exist: the source was replaced, it is the destination under another
+            name, or the copy could not be verified.
         """
         validation.progress(progress)
         changes = validation.changes(
@@ -626,25 +629,26 @@ class Trove:
         details: bool = False,
         include_shadowed: bool = False,
     ) -> ObjectIterator[Any]:
-        """List a bucket: exactly the objects that `get` through this handle can reach.
+        """List the objects of a bucket: exactly those that `get` through this handle can reach.
 
         Args:
             bucket: The bucket.
-            prefix: Only keys that begin so.
-            delimiter: Keys that hold it after the prefix are told as one `Prefix`.
-            start_after: Only entries greater than this, bytewise.
-            cursor: Go on where a listing with the same arguments stood (`ObjectIterator.cursor`);
-                its ``start_after`` is not given again.
-            page_size: Entries fetched at a time from each backend.
-            details: Look every object up whose page did not tell all (`ObjectInfo.complete`).
-            include_shadowed: Also show objects that the routes hide, of every backend.
+            prefix: List only keys that start with it.
+            delimiter: Keys that contain it after the prefix are grouped into one `Prefix`.
+            start_after: List only keys after this one, in bytewise order.
+            cursor: Resume a listing with the same arguments from its `ObjectIterator.cursor`.
+                Do not pass ``start_after`` again.
+            page_size: The number of entries per page and backend.
+            details: Head every object whose facts are not complete (`ObjectInfo.complete`).
+            include_shadowed: Also list objects that the routes hide.
 
         Returns:
-            An iterator: ``async for obj in store.list(bucket)``. Nothing is asked before that.
+            An iterator: ``async for obj in store.list(bucket)``. The first request is sent when the
+            iteration starts.
 
         Raises:
-            BucketNotFoundError: No backend has the bucket (when iterated).
-            CursorError: The cursor belongs to another listing (when iterated).
+            BucketNotFoundError: No backend has the bucket (on iteration).
+            CursorError: The cursor belongs to another listing (on iteration).
         """
         _names.check_bucket(bucket)
         options = validation.list_options(
@@ -662,24 +666,24 @@ class Trove:
     def list_versions(
         self, bucket: str, *, prefix: str = "", page_size: int = 1000
     ) -> VersionIterator:
-        """List every version of a bucket's objects, delete markers included, where `list` would.
+        """List all versions of a bucket's objects, including delete markers.
 
-        Keys come in the order of `list`, and only where `get` through this handle reaches them; of
-        one key the newest version comes first. A bucket that keeps no versions has one of each.
+        Keys come in the order of `list`, and only those that `get` through this handle can reach.
+        The versions of a key come newest first. A bucket that keeps no versions has one per key.
 
         Args:
             bucket: The bucket.
-            prefix: Only keys that begin so.
-            page_size: Versions fetched at a time from each backend.
+            prefix: List only keys that start with it.
+            page_size: The number of versions per page and backend.
 
         Returns:
-            An iterator: ``async for version in store.list_versions(bucket)``. Nothing is asked
-            before that.
+            An iterator: ``async for version in store.list_versions(bucket)``. The first request is
+            sent when the iteration starts.
 
         Raises:
-            BucketNotFoundError: No backend has the bucket (when iterated).
-            NotSupportedError: A backend that keys may be sent to keeps no versions (when iterated,
-                before any I/O): `backend` pins one that does.
+            BucketNotFoundError: No backend has the bucket (on iteration).
+            NotSupportedError: A backend that the routes can reach keeps no versions (on iteration,
+                before any I/O). Use `backend` to list one that does.
         """
         _names.check_bucket(bucket)
         options = validation.list_options(
@@ -696,35 +700,35 @@ class Trove:
         exist_ok: bool = False,
         backends: Iterable[str] | Literal["all"] | None = None,
     ) -> None:
-        """Make a bucket on the default backend, or on those named.
+        """Create a bucket on the default backend, or on the given ones.
 
         Args:
-            name: 1 to 222 bytes, without a slash; clouds allow less.
-            exist_ok: One that exists is no error.
-            backends: On which backends instead, or ``"all"``.
+            name: 1 to 222 bytes, without a slash. Cloud services allow fewer names.
+            exist_ok: Whether an existing bucket is no error.
+            backends: The backends to create it on instead of the default, or ``"all"``.
 
         Raises:
-            BucketExistsError: It exists, whoever owns it.
-            BackendNotFoundError: There is no such backend.
+            BucketExistsError: The bucket exists. It may belong to another account.
+            BackendNotFoundError: The store has no such backend.
         """
         _names.check_bucket(name)
         await self._objects.create_bucket(name, exist_ok=exist_ok, on=backends)
 
     async def delete_bucket(self, name: str) -> None:
-        """Delete a bucket wherever it is, once it is seen to be empty everywhere.
+        """Delete a bucket on all backends, once it is known to be empty on each of them.
 
         Raises:
-            BucketNotFoundError: No backend has it.
-            BucketNotEmptyError: It has objects; nothing was deleted.
+            BucketNotFoundError: No backend has the bucket.
+            BucketNotEmptyError: The bucket has objects. Nothing was deleted.
         """
         _names.check_bucket(name)
         await self._objects.delete_bucket(name)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
-        """Return the buckets of all backends, each name once, sorted."""
+        """Return the buckets of all backends, sorted by name, each name once."""
         return await self._objects.list_buckets()
 
-    # -- the rest ----------------------------------------------------------------------------------
+    # -- presigned URLs, routing and health ----------------------------------------------------------------------------------
 
     async def presign_get(
         self,
@@ -736,19 +740,19 @@ class Trove:
         response_content_type: str | None = None,
         response_content_disposition: str | None = None,
     ) -> str:
-        """Return a URL with which anybody can get the object for `expires` seconds.
+        """Return a URL that allows anyone to get the object for `expires` seconds.
 
         Args:
-            bucket: Its bucket.
-            key: Its key.
+            bucket: The bucket.
+            key: The key.
             expires: Seconds, 1 to 604,800 (seven days).
-            version_id: One version, where the backend keeps them.
-            response_content_type: The Content-Type of the response, in place of the object's.
-            response_content_disposition: The Content-Disposition of the response, likewise:
-                ``'attachment; filename="report.pdf"'`` names the download.
+            version_id: A version, if the backend keeps versions.
+            response_content_type: The response's Content-Type, instead of the object's.
+            response_content_disposition: The response's Content-Disposition, instead of the
+                object's: ``'attachment; filename="report.pdf"'`` names the download.
 
         Raises:
-            NotSupportedError: The object's backend has no such URLs.
+            NotSupportedError: The backend has no presigned URLs.
             ValueError: `expires` is not between 1 second and 7 days.
         """
         _names.check_address(bucket, key)
@@ -763,19 +767,19 @@ class Trove:
     async def presign_put(
         self, bucket: str, key: str, *, expires: float = 3600, content_type: str | None = None
     ) -> str:
-        """Return a URL with which anybody can put the object for `expires` seconds.
+        """Return a URL that allows anyone to put the object for `expires` seconds.
 
-        Defaults of the driver, such as a storage class, are not part of the URL.
+        The driver's defaults, such as a storage class, are not part of the URL.
 
         Args:
-            bucket: Its bucket.
-            key: Its key.
+            bucket: The bucket.
+            key: The key.
             expires: Seconds, 1 to 604,800 (seven days).
-            content_type: The Content-Type that the request must have: with another one, or none,
-                the service refuses it. None: the request may have any.
+            content_type: The Content-Type that the request must have. The service refuses the
+                request otherwise. None: any.
 
         Raises:
-            NotSupportedError: The object's backend has no such URLs.
+            NotSupportedError: The backend has no presigned URLs.
             ValueError: `expires` is not between 1 second and 7 days.
         """
         _names.check(bucket, key)
@@ -783,15 +787,15 @@ class Trove:
         return await self._objects.presign("PUT", bucket, key, expires, options)
 
     async def explain(self, bucket: str, key: str) -> RouteDecision:
-        """Tell where a key goes, by which rule, and why. No I/O but that of route functions."""
+        """Return the backend of a key, the rule that chose it, and the reason. Only route functions do I/O."""
         _names.check_address(bucket, key)
         return await self._routing.explain(bucket, key)
 
     async def health(self) -> Mapping[str, Health]:
-        """Ping every backend, all at once, and tell how each answered. Never raises for a failure.
+        """Ping all backends concurrently, and return the result of each. A failure does not raise.
 
         Raises:
-            ClosedError: The store itself is not open.
+            ClosedError: The store is not open.
         """
         self._core.check_usable()
         return await health(
@@ -800,10 +804,10 @@ class Trove:
 
 
 def _driver_of(name: str, url: str) -> AsyncDriver:
-    """Make a backend's driver from its URL.
+    """Return a driver for a backend's URL.
 
     Raises:
-        ConfigError: As `driver_from_url`; it names the backend.
+        ConfigError: As `driver_from_url`. The error names the backend.
     """
     try:
         return driver_from_url(url)

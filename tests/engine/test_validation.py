@@ -96,10 +96,10 @@ IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], st
      ValueError, "not both"),
     (lambda store: store.put("data", "key", b"", if_match="*"), ValueError, "one version"),
     (lambda store: store.put("data", "key", b"", if_match=""), ValueError, "one version"),
-    (lambda store: store.put("data", "key", b"", if_match=5), TypeError, "etag is a str"),  # type: ignore[arg-type]
+    (lambda store: store.put("data", "key", b"", if_match=5), TypeError, "etag must be a str"),  # type: ignore[arg-type]
     (lambda store: store.put("data", "key", b"", if_match="a\nb"), InvalidNameError, "CR, LF"),
     (lambda store: store.put("data", "key", b"", content_type="a\r\nb"), InvalidNameError, "CR"),
-    (lambda store: store.put("data", "key", b"", content_type=5), TypeError, "content_type is a"),  # type: ignore[arg-type]
+    (lambda store: store.put("data", "key", b"", content_type=5), TypeError, "content_type must be a"),  # type: ignore[arg-type]
     (lambda store: store.put("data", "key", b"", cache_control="\n"), InvalidNameError, "cache_"),
     (lambda store: store.put("data", "key", b"", content_disposition="\0"),
      InvalidNameError, "content_disposition"),
@@ -120,13 +120,13 @@ IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], st
      InvalidNameError, "case only"),
     (lambda store: store.put("data", "key", b"", metadata={"trove-x": "1"}),
      InvalidNameError, "reserved"),
-    (lambda store: store.put("data", "key", b"", tags={"a": None}), TypeError, "a tag is a str"),  # type: ignore[dict-item]
+    (lambda store: store.put("data", "key", b"", tags={"a": None}), TypeError, "a tag must be a str"),  # type: ignore[dict-item]
     (lambda store: store.put("data", "key", b"", tags={"a\n": "b"}), InvalidNameError, "a tag"),
     (lambda store: store.put("data", "key", b"", tags={"a": "\n"}), InvalidNameError, "a tag"),
     (lambda store: store.read("data", "key", version_id="\n"), InvalidNameError, "version_id"),
     (lambda store: store.delete("data", "key", version_id="\n"), InvalidNameError, "version_id"),
     (lambda store: store.head("data", "key", version_id="\n"), InvalidNameError, "version_id"),
-    (lambda store: store.exists("data", "key", version_id=5), TypeError, "version_id is a str"),  # type: ignore[arg-type]
+    (lambda store: store.exists("data", "key", version_id=5), TypeError, "version_id must be a str"),  # type: ignore[arg-type]
     (lambda store: store.delete("data", "key", if_match="*"), ValueError, "one version"),
     (lambda store: store.presign_get("data", "key", expires=0), ValueError, "1 to 604800"),
     (lambda store: store.presign_put("data", "key", expires=float("nan")), ValueError, "1 to"),
