@@ -1,4 +1,4 @@
-"""What `Trove.get` gives: a body to be read once, in whichever way suits."""
+"""Readers of object bodies, which `Trove.get` returns."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from .errors import BodyConsumedError, ClosedError
 from .models import MiB
 
 _CHUNK = 1 * MiB
-"""Bytes of a chunk: pieces of 64 KiB cost five times the CPU, larger ones gain nothing."""
+"""Bytes per chunk. Chunks of 64 KiB cost five times the CPU; larger ones gain nothing."""
 
 
 class ObjectReader:
-    """An object's body, open. Read it once, by one task, then close it; ``async with`` does both.
+    """The open body of an object. One task reads it once; ``async with`` closes it.
 
     Attributes:
-        info: The object: the version that the bytes belong to, whatever happens to it meanwhile.
-        range: The absolute ``(start, end)`` that the body covers.
+        info: The facts of the version that is being read. They do not change when the object is
+            replaced.
+        range: The absolute ``(start, end)`` of the body.
     """
 
     __slots__ = (
@@ -49,9 +50,9 @@ class ObjectReader:
         self._check_usable = opened.check_usable
         self._context: AbstractAsyncContextManager[DriverReader] | None = opened.context
         self._body = body = opened.body
-        # Read by a call that was cancelled, or failed, before it could return it.
+        # Bytes that were read by a call that was cancelled, or failed, before it returned them.
         self._held: list[bytes] = []
-        self._torn = False  # some of it was read for a file, or a put, that failed
+        self._torn = False  # a save or a put failed after it had read some of the body
         self._progress = progress
         self._loop = asyncio.get_running_loop()
         self._emit = opened.emit
@@ -61,29 +62,30 @@ class ObjectReader:
 
     def __repr__(self) -> str:
         if not hasattr(self, "_context"):
-            return "<ObjectReader, never made>"  # its constructor raised
+            return "<ObjectReader, not initialised>"  # its constructor raised
         state = "closed" if self._context is None else f"{self.remaining} bytes left"
         return f"<ObjectReader {self.info.bucket}/{self.info.key}: {state}>"
 
     @property
     def remaining(self) -> int:
-        """Bytes that were not read yet."""
+        """The number of bytes that are still to be read."""
         return self._body.remaining + sum(map(len, self._held))
 
     async def read(self, n: int | None = -1) -> bytes:
-        """Return the next bytes: up to `n` of them, or all that are left.
+        """Return up to `n` bytes, or all remaining bytes.
 
-        ``b""`` is the end, and only the end. After a cancel nothing is lost: read on.
+        ``b""`` means the end. A cancelled read loses no bytes: read again to go on.
 
         Args:
-            n: At most so many bytes; None or a negative number: all, which is up to the object's
-                size of memory.
+            n: The largest number of bytes. None or a negative number: all, which may take as much
+                memory as the object has bytes.
 
         Raises:
             ClosedError: The reader is closed.
-            IntegrityError: The bytes are not those that were stored; raised before the last chunk.
-            ObjectChangedError: The connection broke, and the version is no longer there.
-            UnavailableError: It broke more often than the store's RetryPolicy allows.
+            IntegrityError: The bytes differ from those that were stored. It is raised before the
+                last chunk is returned.
+            ObjectChangedError: The connection broke, and the version no longer exists.
+            UnavailableError: The connection broke more often than the store's RetryPolicy allows.
         """
         if n is not None and n >= 0:
             return await self._next(n) if n else b""
@@ -93,36 +95,38 @@ class ObjectReader:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def readinto(self, buffer: bytearray | memoryview) -> int:
-        """Fill `buffer` from its start with the next bytes; return how many, 0 at the end."""
+        """Fill `buffer` from its start, and return the number of bytes; 0 means the end."""
         view = memoryview(buffer).cast("B")
-        if view.readonly:  # refused while no byte of the body is lost by it
-            raise TypeError("readinto fills a buffer that can be written, such as a bytearray")
+        if view.readonly:  # before any byte of the body is consumed
+            raise TypeError(
+                "readinto needs a writable buffer such as a bytearray, got a read-only one"
+            )
         data = await self.read(len(view))
         view[: len(data)] = data
         return len(data)
 
     async def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the rest of the body to a file, which appears whole or not at all.
+        """Write the rest of the body to a file, atomically. An existing file is replaced.
 
-        A file of that name is replaced. After an error or a cancel the old one is untouched, and
-        nothing lies beside it; a cancel while the new one takes its place is too late. What was
-        read for it by then is lost, so that the reader can only be closed.
+        After an error or a cancel, the old file is unchanged and no temporary file is left. The
+        bytes that were read are lost, so the reader can only be closed. A cancel during the final
+        rename comes too late.
 
         Raises:
             BodyConsumedError: An earlier save, or a put of this body, failed midway.
-            FileExistsError: Something is there that is no file: a device, a pipe, a directory.
-            OSError: The file could not be written.
-            TroveError: As `read` does.
+            FileExistsError: The path is a device, a pipe or a directory.
+            OSError: The file cannot be written.
+            TroveError: As `read`.
         """
         target = os.fsdecode(path)
-        # Named after nothing: any name that the file may have is short enough.
+        # A name that does not depend on the file's: that may have the maximum length already.
         partial = os.path.join(os.path.dirname(target), f".{os.urandom(8).hex()}.part")  # noqa: PTH118, PTH120
         opened: list[BinaryIO] = []
         await in_thread(_check_replaceable, target)
         before = self.remaining
         try:
             try:
-                # A thread's call ends even if the task is cancelled: so it opens into what we see.
+                # The thread's call ends even if this task is cancelled, so it stores its result here.
                 await in_thread(lambda: opened.append(_created(partial, target)))
                 while chunk := await self._next(_CHUNK):
                     await in_thread(opened[0].write, chunk)
@@ -162,15 +166,15 @@ class ObjectReader:
         return data
 
     def _check_body(self) -> None:
-        """Raise if this cannot be the body of a put. What is left of it is, if that is anything."""
+        """Raise unless bytes are left to be the body of a put."""
         self._check_open()
         if self._total and not self.remaining:
             raise BodyConsumedError(
-                "this body was read to its end: open the object again with store.get"
+                "this body has been read to its end: open the object again with store.get"
             )
 
     def _tear(self) -> None:
-        """Note that some of the body was read for what did not come to be."""
+        """Record that a failed save or put has read some of the body."""
         self._torn = True
         self._held.clear()
 
@@ -179,12 +183,12 @@ class ObjectReader:
             raise ClosedError("this reader is closed: open the object again with store.get")
         if self._torn:
             raise BodyConsumedError(
-                "a save or a put that failed has read some of this body: open the object again with"
+                "a failed save or put has read some of this body: open the object again with"
                 " store.get"
             )
 
     async def aclose(self) -> None:
-        """Give the connection back, however much was read. Idempotent; any task may call it."""
+        """Release the connection, even if bytes are left. Idempotent. Any task may call it."""
         context, self._context = self._context, None
         self._held.clear()
         if context is None:
@@ -217,11 +221,13 @@ def _check_replaceable(path: str) -> None:
     with suppress(FileNotFoundError):
         mode = os.lstat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-            raise FileExistsError(errno.EEXIST, "what is there is no file, and stays", path)
+            raise FileExistsError(
+                errno.EEXIST, "the path is not a regular file, and is not replaced", path
+            )
 
 
 def _created(partial: str, target: str) -> BinaryIO:
-    """Create the file that will replace `target`, which is what an error names."""
+    """Create the file that will replace `target`. Errors name `target`."""
     try:
         return open(partial, "xb")  # noqa: PTH123
     except OSError as error:
@@ -237,10 +243,10 @@ def _close_later(context: AbstractAsyncContextManager[DriverReader]) -> None:
 
 
 class OpeningReader:
-    """A get that has not been sent yet.
+    """A get whose request has not been sent yet.
 
-    ``async with store.get(…) as obj`` opens and closes it; ``obj = await store.get(…)`` opens it,
-    and closing is up to you. As the body of a put it opens and closes itself.
+    ``async with store.get(…) as obj`` opens and closes the reader. ``obj = await store.get(…)`` opens
+    it, and you close it. A put whose body it is opens and closes it.
     """
 
     __slots__ = ("_open", "_reader", "_used", "_what")
@@ -257,12 +263,12 @@ class OpeningReader:
         return self._open()
 
     def _check_body(self) -> None:
-        """Raise if this cannot be the body of a put."""
+        """Raise if it has been opened."""
         if self._used:
-            raise BodyConsumedError("this get was opened before: call store.get again")
+            raise BodyConsumedError("this get has been opened before: call store.get again")
 
     def _tear(self) -> None:
-        """Do nothing: it opens only once."""
+        """Do nothing: it can be opened only once."""
 
     async def __aenter__(self) -> ObjectReader:
         self._reader = await self
