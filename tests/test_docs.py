@@ -1,4 +1,4 @@
-"""What the README and the docstrings show has to run, as it stands there."""
+"""The examples in the README and in docstrings run, and the documents name what exists."""
 
 from __future__ import annotations
 
@@ -59,6 +59,26 @@ def test_readme_links_work_on_the_package_page() -> None:
     assert [path for path in ours if not (ROOT / path).exists()] == []
 
 
+def test_paths_in_contributing_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    paths = re.findall(r"`((?:trove_async|tests|benchmarks|examples)/[a-z0-9_/.]+)`", text)
+    assert len(paths) > 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_structure_in_contributing_names_every_module_of_the_package() -> None:
+    [picture] = re.findall(
+        r"    trove_async/\n(.*?)\n\n", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL
+    )
+    package = ROOT / "trove_async"
+    names = {
+        path.name + ("/" if path.is_dir() else "")
+        for path in package.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert {name for name in names if name not in picture} == {"__init__.py"}
+
+
 def test_readme_service_takes_and_serves_a_file(tmp_path: Path) -> None:
     [snippet] = [code for code in SNIPPETS if "FastAPI(" in code]
     (tmp_path / "service.py").write_text(snippet)
@@ -99,7 +119,7 @@ def test_docstrings_have_examples() -> None:
 
 
 @pytest.mark.parametrize("test", DOCUMENTED, ids=lambda test: test.name)
-def test_docstring_example_shows_what_it_says(test: doctest.DocTest) -> None:
+def test_docstring_example_prints_the_expected_output(test: doctest.DocTest) -> None:
     drivers = {name: getattr(trove_async.drivers, name) for name in trove_async.drivers.__all__}
     names: dict[str, Any] = {**vars(trove_async), **drivers, **test.globs}
     with asyncio.Runner() as runner:
@@ -109,7 +129,7 @@ def test_docstring_example_shows_what_it_says(test: doctest.DocTest) -> None:
                 example.source, test.name, "single", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
             )
             with contextlib.redirect_stdout(shown):
-                answer = eval(code, names)  # noqa: S307 - our own docstring
-                if inspect.iscoroutine(answer):
-                    runner.run(answer)
+                result = eval(code, names)  # noqa: S307 - our own docstring
+                if inspect.iscoroutine(result):
+                    runner.run(result)
             assert shown.getvalue() == example.want
