@@ -2,8 +2,7 @@
 
 python examples/aiohttp_service.py
 
-It keeps files below .demo/files, without an account anywhere; TROVE_URL names another store, such as
-s3://bucket. Use curl:
+It stores files in .demo/files. Set TROVE_URL to use another backend, such as s3://bucket. Use curl:
 
     curl -T movie.mp4 -H 'Content-Type: video/mp4' http://127.0.0.1:8000/files/movie.mp4
     curl -r 0-99 -D - -o part http://127.0.0.1:8000/files/movie.mp4
@@ -31,7 +30,7 @@ routes = web.RouteTableDef()
 
 @routes.get("/files/{key:.+}")
 async def download(request: web.Request) -> web.StreamResponse:
-    """Serve an object: ranges, conditions and all. HEAD comes with GET."""
+    """Serve an object, with ranges and conditions. GET includes HEAD."""
     key = request.match_info["key"]
     return await object_response(get_store(request), "files", key, request)
 
@@ -39,24 +38,24 @@ async def download(request: web.Request) -> web.StreamResponse:
 @routes.put("/files/{key:.+}")
 @routes.post("/files/{key:.+}")
 async def upload(request: web.Request) -> web.StreamResponse:
-    """Take an object, as a raw body or as the file of a form."""
+    """Store a raw body, or the file of a form."""
     key = request.match_info["key"]
     return await store_upload(get_store(request), "files", key, request, max_size=MAX_SIZE)
 
 
 @routes.delete("/files/{key:.+}")
 async def delete(request: web.Request) -> web.Response:
-    """Delete an object, if it is there."""
+    """Delete an object."""
     await get_store(request).delete("files", request.match_info["key"])
     return web.Response(status=204)
 
 
 @routes.get("/files")
 async def listing(request: web.Request) -> web.Response:
-    """List a page of objects; `next` is the cursor of the page after it."""
+    """Return a page of objects. `next` is the cursor of the next page."""
     limit = request.query.get("limit", "100")
     if not re.fullmatch(r"[1-9][0-9]{0,2}|1000", limit):
-        raise web.HTTPBadRequest(text="limit is a number from 1 to 1000")
+        raise web.HTTPBadRequest(text="limit must be a number from 1 to 1000")
     found = get_store(request).list(
         "files",
         prefix=request.query.get("prefix", ""),
@@ -73,14 +72,14 @@ async def listing(request: web.Request) -> web.Response:
 
 @routes.post("/presign/{key:.+}")
 async def presign(request: web.Request) -> web.Response:
-    """Return a URL to get the object from the backend itself; 501 where it has none."""
+    """Return a URL to get the object directly from the backend; 501 if it has no presigned URLs."""
     url = await get_store(request).presign_get("files", request.match_info["key"], expires=300)
     return web.json_response({"url": url})
 
 
 @routes.get("/health")
 async def health(request: web.Request) -> web.Response:
-    """Tell whether every backend answers."""
+    """Return whether each backend responds."""
     found = {name: one.ok for name, one in (await get_store(request).health()).items()}
     return web.json_response(found, status=200 if all(found.values()) else 503)
 

@@ -1,8 +1,8 @@
-"""A backend of your own: all that a driver has to do, here over a dict. Copy it and fill it in.
+"""A driver of your own, here over a dict. Copy it and replace the bodies of its methods.
 
-A driver handles one request at a time. Bodies of any kind and size, retries, timeouts, limits,
-routing and listings over many backends are the store's business, for your driver as for any other.
-It is done when it passes the conformance suite, which takes four lines::
+Each method makes one request. The store adds the rest for every driver: bodies of any kind and size,
+retries, timeouts, limits, routing, and listings over many backends. A driver is complete when it
+passes the conformance suite, which takes four lines::
 
     class TestNotebookDriver(DriverSuite):
         @pytest.fixture
@@ -49,24 +49,24 @@ class NotebookDriver:
 
     name = "notebook"
 
-    # What is not claimed here is refused by the store, before it gets to the driver: conditions,
-    # metadata, tags, uploads in parts, … Claim more as you honour more.
+    # The store refuses everything that is not announced here before it calls the driver: conditions,
+    # metadata, tags, uploads in parts, … Announce more as you implement more.
     capabilities = Capabilities(ranges=True, private_namespace=True, embedded=True)
 
     def __init__(self) -> None:
         self._buckets: dict[str, Objects] = {}
 
     async def open(self, context: DriverContext) -> None:
-        """Connect to your service here; the constructor does no I/O."""
+        """Connect to the service. The constructor does no I/O."""
 
     async def aclose(self) -> None:
         """Disconnect."""
 
     async def ping(self) -> None:
-        """Return if your service answers, raise if not."""
+        """Raise unless the service responds."""
 
     def place(self, bucket: str, key: str) -> tuple[object, str, str]:
-        """Two names are one object where their places are equal."""
+        """Return a value that is equal for two names of one object."""
         return self, bucket, key
 
     async def put(
@@ -76,40 +76,40 @@ class NotebookDriver:
         views: Sequence[memoryview],
         options: PutOptions,
     ) -> ObjectInfo:
-        """Copy the views, and show the object only once it is whole."""
+        """Store the object, atomically. The views are valid only during this call."""
         objects = self._objects(bucket)
         body = b"".join(views)
         info = ObjectInfo(
             bucket=bucket,
             key=key,
             size=len(body),
-            etag=uuid4().hex,  # never the same for two bodies
+            etag=uuid4().hex,  # unique for each content
             last_modified=datetime.now(UTC),
-            write_id=options.write_id,  # lets the store recognise its own write in a retry
+            write_id=options.write_id,  # identifies this write after a lost response
         )
         objects[key] = info, body
         return info
 
     @asynccontextmanager
     async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[Reader]:
-        """Answer before the first byte is asked for; leaving gives a connection back."""
+        """Open the body. A driver of a service sends the request here, and releases it on exit."""
         info, body = self._object(bucket, key)
         span = (0, info.size) if options.range is None else options.range.resolve(info.size)
         yield Reader(info, span, body)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        """Tell all that is known of the object."""
+        """Return the facts of the object."""
         if version_id is not None:
-            raise NotSupportedError("there are no versions here")
+            raise NotSupportedError("this driver keeps no versions")
         return self._object(bucket, key)[0]
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
-        """Delete the object, if it is there."""
-        del options  # all of them are conditions, and none is claimed
+        """Delete the object. A missing one is no error."""
+        del options  # conditions, which the capabilities do not announce
         self._objects(bucket).pop(key, None)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
-        """Let `paginate` see to prefixes, delimiters and tokens."""
+        """Return a page. `paginate` handles prefixes, delimiters and tokens."""
         objects = self._objects(bucket)
 
         def seek(start: str) -> Iterator[tuple[str, ObjectInfo]]:
@@ -118,24 +118,24 @@ class NotebookDriver:
         return paginate(bucket, options, seek, lambda _key, info: info)
 
     async def create_bucket(self, bucket: str) -> None:
-        """Make the bucket."""
+        """Create the bucket."""
         if bucket in self._buckets:
             raise BucketExistsError("the bucket exists", bucket=bucket)
         self._buckets[bucket] = {}
 
     async def delete_bucket(self, bucket: str) -> None:
-        """Delete the bucket, if it is empty."""
+        """Delete the bucket, which must be empty."""
         if self._objects(bucket):
             raise BucketNotEmptyError("the bucket has objects", bucket=bucket)
         del self._buckets[bucket]
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Tell whether the bucket is there."""
+        """Return the facts of the bucket."""
         self._objects(bucket)
         return BucketInfo(name=bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
-        """Name the buckets."""
+        """Return all buckets."""
         return [BucketInfo(name=bucket) for bucket in sorted(self._buckets)]
 
     def _objects(self, bucket: str) -> Objects:
@@ -152,7 +152,7 @@ class NotebookDriver:
 
 @dataclass
 class Reader:
-    """The body of one get: a cursor over a span of bytes."""
+    """The body of one get: a position in a range of bytes."""
 
     info: ObjectInfo
     range: tuple[int, int]
@@ -160,7 +160,7 @@ class Reader:
     done: int = 0
 
     async def read(self, size: int) -> bytes:
-        """Return the next bytes, or none at the end."""
+        """Return up to `size` bytes, ``b""`` at the end."""
         start = self.range[0] + self.done
         piece = self.body[start : min(start + size, self.range[1])]
         self.done += len(piece)
@@ -168,7 +168,7 @@ class Reader:
 
 
 async def main() -> None:
-    """Use the driver beside another one."""
+    """Use the driver together with another one."""
     async with Trove(
         MemoryDriver(),
         backends={"notebook": NotebookDriver()},

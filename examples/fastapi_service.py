@@ -1,9 +1,8 @@
-"""A file service on FastAPI: upload, download, list, delete, presign, health, and a page that plays.
+"""A file service on FastAPI: upload, download, list, delete, presign, health, and a media page.
 
 uvicorn examples.fastapi_service:app
 
-It keeps files below .demo/files, without an account anywhere; TROVE_URL names another store, such as
-s3://bucket. Open http://127.0.0.1:8000/ for the page, or use curl:
+It stores files in .demo/files. Set TROVE_URL to use another backend, such as s3://bucket. Open http://127.0.0.1:8000/ for the page, or use curl:
 
     curl -T movie.mp4 -H 'Content-Type: video/mp4' http://127.0.0.1:8000/files/movie.mp4
     curl -r 0-99 -D - -o part http://127.0.0.1:8000/files/movie.mp4
@@ -34,7 +33,7 @@ Store = Annotated[Trove, Depends(get_store)]
 
 
 def make_store() -> Trove:
-    """Return the store, not yet open: the app opens one each time that it starts."""
+    """Return a store that is not open yet. The app opens one whenever it starts."""
     return Trove(os.environ.get("TROVE_URL", "local://./.demo/files"))
 
 
@@ -45,20 +44,20 @@ app.add_exception_handler(TroveError, error_handler)
 @app.head("/files/{key:path}", include_in_schema=False)
 @app.get("/files/{key:path}")
 async def download(key: str, request: Request, store: Store) -> Response:
-    """Serve an object: ranges, conditions and all."""
+    """Serve an object, with ranges and conditions."""
     return await object_response(store, "files", key, request, cache_control="no-cache")
 
 
 @app.put("/files/{key:path}")
 @app.post("/files/{key:path}")
 async def upload(key: str, request: Request, store: Store) -> Response:
-    """Take an object, as a raw body or as the file of a form."""
+    """Store a raw body, or the file of a form."""
     return await store_upload(store, "files", key, request, max_size=MAX_SIZE)
 
 
 @app.delete("/files/{key:path}", status_code=204)
 async def delete(key: str, store: Store) -> None:
-    """Delete an object, if it is there."""
+    """Delete an object."""
     await store.delete("files", key)
 
 
@@ -69,7 +68,7 @@ async def listing(
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
-    """List a page of objects; `next` is the cursor of the page after it."""
+    """Return a page of objects. `next` is the cursor of the next page."""
     found = store.list("files", prefix=prefix, cursor=cursor, page_size=limit)
     page: Sequence[ObjectInfo] = await anext(found.pages(), [])
     files = [{"key": obj.key, "size": obj.size, "modified": obj.last_modified} for obj in page]
@@ -78,13 +77,13 @@ async def listing(
 
 @app.post("/presign/{key:path}")
 async def presign(key: str, store: Store) -> dict[str, str]:
-    """Return a URL to get the object from the backend itself; 501 where it has none."""
+    """Return a URL to get the object directly from the backend; 501 if it has no presigned URLs."""
     return {"url": await store.presign_get("files", key, expires=300)}
 
 
 @app.get("/health")
 async def health(store: Store, response: Response) -> dict[str, bool]:
-    """Tell whether every backend answers."""
+    """Return whether each backend responds."""
     found = {name: one.ok for name, one in (await store.health()).items()}
     response.status_code = 200 if all(found.values()) else 503
     return found
@@ -92,7 +91,7 @@ async def health(store: Store, response: Response) -> dict[str, bool]:
 
 @app.get("/")
 async def page() -> HTMLResponse:
-    """Show the page that uploads and plays."""
+    """Return the page that uploads and plays media."""
     return HTMLResponse(PAGE)
 
 

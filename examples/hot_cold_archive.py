@@ -1,14 +1,14 @@
-"""The main job: a tree of real files over a hot, a cold and an archive backend.
+"""Store a tree of real files on a hot, a cold and an archive backend, and verify it.
 
     python examples/hot_cold_archive.py [TREE] [--root DIRECTORY] [--limit FILES]
 
-Stores every file of TREE (by default the running interpreter's standard library) through routes,
-shows where it all landed, reads it back with checksums verified, and moves one class of objects to
-another backend. The backends are three directories below DIRECTORY, by default a temporary one.
+Stores every file of TREE (by default Python's standard library), shows which backend has it, reads it
+back with verified checksums, and moves some objects to another backend. The backends are three
+directories in DIRECTORY, by default a temporary one.
 
-With TROVE_DEMO=s3 in the environment the cold backend is a real S3 server, SeaweedFS, which runs as
-long as this does: pip install trove-async[demo-s3]. With TROVE_DEMO=cloud the archive is besides a
-server of Google Cloud Storage's API: pip install trove-async[demo-cloud]
+With TROVE_DEMO=s3 in the environment, the cold backend is a local S3 server, SeaweedFS: pip install
+trove-async[demo-s3]. With TROVE_DEMO=cloud, the archive is a GCS emulator as well: pip install
+trove-async[demo-cloud]
 """
 
 import argparse
@@ -41,14 +41,14 @@ T = TypeVar("T")
 
 BUCKET = "stdlib"
 CONCURRENCY = 32
-KINDS = 5  # shown of each backend; the rest is summed up
+KINDS = 5  # rows per backend; the others are summed up
 MiB = 1024 * 1024
 
 console = Console()
 
 
 def compiled(_bucket: str, key: str) -> str:
-    """Send what can be made again to the cold backend: a rule that no pattern says as plainly."""
+    """Send files that can be built again to the cold backend, which no pattern expresses as simply."""
     return "cold" if "__pycache__" in key.split("/") or key.endswith(".so") else ""
 
 
@@ -67,11 +67,11 @@ ROUTES = [
 
 @contextmanager
 def backends(root: Path) -> Iterator[dict[str, AsyncDriver]]:
-    """Make the drivers of the cold backend and the archive, and what they talk to."""
+    """Yield the drivers of the cold backend and the archive, and run their servers."""
     demo = os.environ.get("TROVE_DEMO", "")
     if demo not in {"", "s3", "cloud"}:
-        raise SystemExit(f"TROVE_DEMO is s3, cloud or nothing, not {demo!r}")
-    made: dict[str, AsyncDriver] = {
+        raise SystemExit(f"TROVE_DEMO must be s3, cloud or empty, got {demo!r}")
+    drivers: dict[str, AsyncDriver] = {
         "cold": LocalDriver(root / "cold"),
         "archive": LocalDriver(root / "archive"),
     }
@@ -82,7 +82,7 @@ def backends(root: Path) -> Iterator[dict[str, AsyncDriver]]:
 
             s3 = stack.enter_context(seaweedfs())
             console.print(f"cold is SeaweedFS at {s3.endpoint_url}")
-            made["cold"] = S3Driver(
+            drivers["cold"] = S3Driver(
                 region=s3.region,
                 endpoint_url=s3.endpoint_url,
                 access_key_id=s3.access_key_id,
@@ -95,12 +95,12 @@ def backends(root: Path) -> Iterator[dict[str, AsyncDriver]]:
 
             gcs = stack.enter_context(fake_gcs())
             console.print(f"archive is fake-gcs-server at {gcs.endpoint_url}")
-            made["archive"] = GCSDriver(endpoint_url=gcs.endpoint_url, project=gcs.project)
-        yield made
+            drivers["archive"] = GCSDriver(endpoint_url=gcs.endpoint_url, project=gcs.project)
+        yield drivers
 
 
 async def main(tree: Path, root: Path, others: dict[str, AsyncDriver], limit: int | None) -> None:
-    """Store, show, read back, move, tell."""
+    """Store the files, list them, read them back, move some, and print the results."""
     files = sorted(path for path in tree.rglob("*") if is_ours(path))[:limit]
     sizes = {path.relative_to(tree).as_posix(): path.stat().st_size for path in files}
     total = sum(sizes.values())
@@ -122,7 +122,7 @@ async def main(tree: Path, root: Path, others: dict[str, AsyncDriver], limit: in
         placed = [obj async for obj in store.list(BUCKET) if isinstance(obj, ObjectInfo)]
         console.print(where(placed))
         if {obj.key: obj.size for obj in placed} != sizes:
-            raise SystemExit("the listing is not what was stored")
+            raise SystemExit("the listing differs from the stored files")
 
         async def read_back(obj: ObjectInfo) -> int:
             return await verified(store, obj, tree)
@@ -143,7 +143,7 @@ async def main(tree: Path, root: Path, others: dict[str, AsyncDriver], limit: in
         after = [obj async for obj in store.list(BUCKET) if isinstance(obj, ObjectInfo)]
         console.print(where(after))
         if len(after) != len(placed):
-            raise SystemExit("a move lost or doubled an object")
+            raise SystemExit("a move lost or duplicated an object")
 
         pool = store.pool.statistics()
         console.print(
@@ -153,7 +153,7 @@ async def main(tree: Path, root: Path, others: dict[str, AsyncDriver], limit: in
 
 
 def is_ours(path: Path) -> bool:
-    """Tell whether a path is a plain file of the tree itself, not of what was installed into it."""
+    """Return whether a path is a regular file of the tree, and not of an installed package."""
     installed = {"site-packages", "dist-packages"} & set(path.parts)
     return not installed and path.is_file() and not path.is_symlink()
 
@@ -161,7 +161,7 @@ def is_ours(path: Path) -> bool:
 async def each(
     what: str, items: Sequence[T], work: Callable[[T], Awaitable[int]], total: int
 ) -> float:
-    """Do `work` on every item, some at once, under a progress bar; return MiB a second."""
+    """Do `work` on every item concurrently, with a progress bar. Return MiB per second."""
     started = time.perf_counter()
     queue = iter(items)
     with Progress(
@@ -188,25 +188,25 @@ async def each(
 
 
 async def verified(store: Trove, obj: ObjectInfo, tree: Path) -> int:
-    """Read one object back: its checksum is verified on the way, its bytes against the file."""
+    """Read an object, which verifies its checksum, and compare its bytes with the file."""
     async with store.get(BUCKET, obj.key) as reader:
         body = await reader.read()
     if not reader.info.checksums:
         raise SystemExit(f"{obj.key} has no recorded checksum")
     if body != await asyncio.to_thread((tree / obj.key).read_bytes):
-        raise SystemExit(f"{obj.key} came back different")
+        raise SystemExit(f"{obj.key} differs from its file")
     return len(body)
 
 
 def where(objects: Iterable[ObjectInfo]) -> Table:
-    """Return a table of what lies on which backend, by kind of file."""
+    """Return a table of the objects on each backend, by kind of file."""
     counts: Counter[tuple[str, str]] = Counter()
     sizes: Counter[tuple[str, str]] = Counter()
     for obj in objects:
         place = obj.backend, Path(obj.key).suffix or "(none)"
         counts[place] += 1
         sizes[place] += obj.size
-    table = Table("backend", "kind", "objects", "MiB", title="where everything is")
+    table = Table("backend", "kind", "objects", "MiB", title="objects by backend")
     for backend in sorted({backend for backend, _ in counts}):
         kinds = sorted((one for one in counts if one[0] == backend), key=lambda one: -counts[one])
         for place in kinds[:KINDS]:
@@ -222,8 +222,8 @@ def where(objects: Iterable[ObjectInfo]) -> Table:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tree", nargs="?", type=Path, default=Path(sysconfig.get_path("stdlib")))
-    parser.add_argument("--root", type=Path, help="where the backends are; kept")
-    parser.add_argument("--limit", type=int, help="at most so many files")
+    parser.add_argument("--root", type=Path, help="the directory of the backends; it is kept")
+    parser.add_argument("--limit", type=int, help="the largest number of files")
     arguments = parser.parse_args()
     with ExitStack() as stack:
         root = arguments.root

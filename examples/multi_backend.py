@@ -1,4 +1,4 @@
-"""Two backends in one store: who gets what, and what each listing shows.
+"""Two backends in one store: where objects go, and what each listing shows.
 
 python examples/multi_backend.py
 """
@@ -11,12 +11,12 @@ from trove_async.drivers import LocalDriver, MemoryDriver
 
 
 def large_files_are_archived(bucket: str, key: str) -> str:
-    """Answer a backend's name, or nothing: asked before the patterns, once an operation."""
+    """Return a backend's name, or "" to pass. It is called before the patterns."""
     return "archive" if bucket == "data" and key.endswith(".iso") else ""
 
 
 async def main(root: str) -> None:
-    """Route three objects, then look at them from every side."""
+    """Route three objects, then list them from both backends."""
     async with Trove(
         LocalDriver(root),
         backends={"archive": MemoryDriver()},

@@ -1,4 +1,4 @@
-"""A backend per tenant: a dict of them, and a closure over the buckets' names.
+"""A backend per tenant, chosen by the name of the bucket.
 
 python examples/per_tenant.py
 """
@@ -16,7 +16,7 @@ PREFIX = "tenant-"
 
 
 def by_tenant(tenants: Collection[str]) -> RouteFunction:
-    """Send bucket ``tenant-{name}`` to the backend of that name."""
+    """Return a function that routes the bucket ``tenant-{name}`` to the backend ``name``."""
 
     def route(bucket: str, _key: str) -> str:
         tenant = bucket.removeprefix(PREFIX)
@@ -26,7 +26,7 @@ def by_tenant(tenants: Collection[str]) -> RouteFunction:
 
 
 async def main(root: Path) -> None:
-    """Give each tenant a directory, and keep what belongs to none in memory."""
+    """Give each tenant a directory. Objects without a tenant are in memory."""
     tenants: dict[str, AsyncDriver] = {
         name: LocalDriver(root / name) for name in ("acme", "globex")
     }
@@ -38,7 +38,7 @@ async def main(root: Path) -> None:
             info = await store.put(bucket, "invoice.txt", f"for {bucket}".encode())
             print(f"{bucket}/{info.key} is on {info.backend}")
 
-        # A tenant's files lie in its own directory, plain.
+        # The files of a tenant are plain files in its directory.
         print((root / "acme" / "tenant-acme" / "invoice.txt").read_text())
 
 

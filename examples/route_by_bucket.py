@@ -1,4 +1,4 @@
-"""Route whole buckets: large files go to a backend of their own.
+"""Route a whole bucket to a backend of its own.
 
 python examples/route_by_bucket.py
 """
@@ -12,19 +12,19 @@ from trove_async.drivers import LocalDriver, MemoryDriver
 
 @route_function(by="bucket")
 def large_files_elsewhere(bucket: str, _key: str) -> str:
-    """Answer by the bucket alone, and say so: a listing then asks one backend, not all."""
+    """Route by the bucket alone. A listing then asks one backend instead of all."""
     return "large" if bucket == "large-files" else ""
 
 
 async def main(root: str) -> None:
-    """Put one object into each of two buckets, and list both."""
+    """Put an object into each of two buckets, and list both."""
     async with Trove(
         MemoryDriver(),
         backends={"large": LocalDriver(root)},
         route_functions=[large_files_elsewhere],
     ) as store:
         for bucket in ("small-files", "large-files"):
-            # The bucket is made on the default backend, and on `large` when it is first needed.
+            # The bucket is created on the default backend, and on `large` by the first put there.
             await store.create_bucket(bucket)
             await store.put(bucket, "body.bin", bytes(1_000_000 if "large" in bucket else 10))
             async for obj in store.list(bucket):

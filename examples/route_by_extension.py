@@ -1,4 +1,4 @@
-"""Route by what a key ends with: logs to a cold backend, everything else to disk.
+"""Route by the end of the key: logs to a cold backend, everything else to disk.
 
 python examples/route_by_extension.py
 """
@@ -13,13 +13,13 @@ KEYS = ["app.log", "logs/2024/app.log", "site/index.html", "backup.tar.gz"]
 
 
 async def main(root: str) -> None:
-    """Show the difference between a pattern, which stays in one segment, and a suffix."""
+    """Show the difference between a pattern, which matches one segment, and a suffix."""
     async with Trove(
         LocalDriver(root),
         backends={"cold": MemoryDriver(), "archive": MemoryDriver()},
         routes=[
             ("*.log", "cold"),  # as in a shell: "app.log", but not "logs/2024/app.log"
-            Route.suffix(".log", "archive"),  # whatever comes before
+            Route.suffix(".log", "archive"),  # any key that ends with it
             Route.suffix(".tar.gz", "archive"),
         ],
     ) as store:

@@ -19,7 +19,7 @@ SHOWN = {
     "route_by_bucket.py": ["large-files/body.bin: 1000000 bytes on large"],
     "per_tenant.py": ["tenant-acme/invoice.txt is on acme", "for tenant-acme"],
     "custom_driver.py": [],
-    "hot_cold_archive.py": ["where everything is", "archive", "the pool held at most"],
+    "hot_cold_archive.py": ["objects by backend", "archive", "the pool held at most"],
 }
 
 SERVICES = {"fastapi_service.py", "aiohttp_service.py"}
