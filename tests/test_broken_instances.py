@@ -1,4 +1,4 @@
-"""Objects whose constructor raised: debuggers, loggers and tracebacks still show them."""
+"""Objects whose constructor raised have a repr: debuggers and tracebacks show them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def classes() -> Iterator[type]:
-    """Yield the classes that say for themselves how they are shown."""
+    """Yield the classes with a `__repr__` of their own."""
     for found in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
         if found.name.endswith("__main__"):
             continue
@@ -24,22 +24,22 @@ def classes() -> Iterator[type]:
                 isinstance(value, type)
                 and value.__module__ == found.name
                 and "__repr__" in vars(value)
-                and not issubclass(value, tuple)  # named ones are made whole
+                and not issubclass(value, tuple)  # named tuples are complete once they exist
                 and not hasattr(value, "__dataclass_fields__")
             ):
                 yield value
 
 
-def test_there_are_such_classes() -> None:
+def test_classes_are_found() -> None:
     assert {trove_async.Trove, trove_async.BufferPool} <= set(classes())
 
 
 @pytest.mark.parametrize("kind", sorted(set(classes()), key=str))
-def test_instance_that_was_never_made_can_be_shown(kind: Any) -> None:
+def test_repr_of_an_instance_without_attributes(kind: Any) -> None:
     assert kind.__name__ in repr(kind.__new__(kind))
 
 
-def test_store_whose_constructor_failed_can_be_shown() -> None:
+def test_repr_of_a_store_whose_constructor_failed() -> None:
     kept: list[trove_async.Trove] = []
 
     class Kept(trove_async.Trove):

@@ -1,4 +1,4 @@
-"""A handle on one bucket does what the store does, and nothing else."""
+"""A handle on one bucket has the object methods of its store."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ NOT_OF_OBJECTS = {
 }  # fmt: skip
 
 
-def test_every_object_method_of_a_store_is_one_of_a_bucket() -> None:
+def test_bucket_has_every_object_method_of_the_store() -> None:
     public = {name for name in vars(Trove) if not name.startswith("_")}
     assert public == {*METHODS, *NOT_OF_OBJECTS}
     assert {name for name in vars(Bucket) if not name.startswith("_")} == {*METHODS, "name"}
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_signature_is_the_stores_without_its_bucket(name: str) -> None:
+def test_signature_is_that_of_the_store_without_the_bucket(name: str) -> None:
     mine = inspect.signature(getattr(Bucket, name))
     theirs = inspect.signature(getattr(Trove, name))
     dropped = {"bucket", "src_bucket", "dst_bucket"}
@@ -42,7 +42,7 @@ def test_signature_is_the_stores_without_its_bucket(name: str) -> None:
     assert ("dst_bucket" in mine.parameters) is (name in {"copy", "move"})
 
 
-async def test_objects_are_those_of_the_store() -> None:
+async def test_bucket_reads_and_writes_the_objects_of_the_store() -> None:
     driver = VersionedMemory()
     driver.keeping.add("data")
     async with store_of(driver) as store:
@@ -71,7 +71,7 @@ async def test_objects_are_those_of_the_store() -> None:
         assert await data.list().all() == []
 
 
-async def test_copies_and_moves_go_to_this_bucket_or_another() -> None:
+async def test_copy_and_move_within_the_bucket_or_to_another() -> None:
     async with store_of(Fake()) as store:
         await store.create_bucket("data")
         await store.create_bucket("other")
@@ -105,17 +105,17 @@ BAD: list[Callable[[Trove], Any]] = [
 
 
 @pytest.mark.parametrize("act", BAD)
-def test_name_that_no_bucket_may_have_is_refused_at_once(act: Callable[[Trove], Any]) -> None:
+def test_name_that_is_not_allowed_is_refused(act: Callable[[Trove], Any]) -> None:
     with pytest.raises(InvalidNameError):
         act(store_of(Fake()))
 
 
-def test_name_is_text() -> None:
+def test_name_must_be_a_str() -> None:
     with pytest.raises(TypeError, match="int"):
         store_of(Fake()).bucket(5)  # type: ignore[arg-type]  # the point
 
 
-async def test_handle_may_be_made_before_the_store_is_open_and_the_bucket_exists() -> None:
+async def test_handle_can_be_made_before_the_store_is_open_and_the_bucket_exists() -> None:
     store = store_of(Fake())
     data = store.bucket("data")
     async with store:

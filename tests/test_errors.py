@@ -19,7 +19,7 @@ ALL = [
 
 
 def drawn() -> dict[str, tuple[str, set[str]]]:
-    """Return each class in the docstring's tree with its parent, and the builtins beside it."""
+    """Return each class in the docstring's tree with its parent and its builtin base class."""
     assert errors.__doc__ is not None
     tree: dict[str, tuple[str, set[str]]] = {}
     above: list[str] = []
@@ -32,7 +32,7 @@ def drawn() -> dict[str, tuple[str, set[str]]]:
     return tree
 
 
-def test_tree_is_the_one_that_is_drawn() -> None:
+def test_tree_equals_the_one_in_the_docstring() -> None:
     real = {}
     for one in ALL:
         parents = [base.__name__ for base in one.__bases__ if base in ALL]
@@ -60,7 +60,7 @@ def test_errors_survive_pickling_and_copying(kind: type[TroveError]) -> None:
         retry_after=1.5,
     )
     error.add_note("a note")
-    pickled = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    pickled = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own data
     for other in (pickled, copy.copy(error)):
         assert type(other) is kind
         assert str(other) == str(error)
@@ -69,7 +69,7 @@ def test_errors_survive_pickling_and_copying(kind: type[TroveError]) -> None:
 
 
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
-def test_only_what_is_unavailable_may_be_retried(kind: type[TroveError]) -> None:
+def test_only_unavailable_errors_are_retryable(kind: type[TroveError]) -> None:
     assert kind("x").retryable is issubclass(kind, UnavailableError)
     assert kind("x").retry_after is None
     assert kind("x", retryable=not kind.retryable).retryable is not kind.retryable
@@ -87,11 +87,11 @@ def test_only_what_is_unavailable_may_be_retried(kind: type[TroveError]) -> None
          "gone [get 'b/k' on backend 'x']"),
     ],
 )  # fmt: skip
-def test_message_says_what_is_known_of_where(where: dict[str, Any], text: str) -> None:
+def test_message_has_the_known_parts_of_the_place(where: dict[str, Any], text: str) -> None:
     assert str(TroveError("gone", **where)) == text
 
 
-def test_located_fills_in_what_is_unknown_and_keeps_the_rest() -> None:
+def test_located_sets_missing_parts_and_keeps_the_others() -> None:
     error = ObjectNotFoundError("gone", bucket="b")
     assert error.located(operation="get", backend="x", bucket="other", key="k") is error
     assert (error.operation, error.backend, error.bucket, error.key) == ("get", "x", "b", "k")
@@ -99,7 +99,7 @@ def test_located_fills_in_what_is_unknown_and_keeps_the_rest() -> None:
     assert (error.operation, error.backend, error.key) == ("get", "x", "k")
 
 
-def test_builtin_handlers_catch_ours() -> None:
+def test_handlers_of_builtin_errors_catch_ours() -> None:
     for kind, builtin in [
         (errors.ObjectNotFoundError, FileNotFoundError),
         (errors.ObjectExistsError, FileExistsError),

@@ -46,7 +46,7 @@ INFO = ObjectInfo(
     write_id="w",
 )
 
-# -- ranges: DESIGN, point 12 ----------------------------------------------------------------------
+# -- ranges ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_range_table(
         lambda: ByteRange.of((3, 1)),
     ],
 )
-def test_ranges_that_select_nothing_of_any_object_are_refused(
+def test_range_that_is_empty_for_every_object_is_refused(
     make: Callable[[], ByteRange],
 ) -> None:
     with pytest.raises(RangeError) as caught:
@@ -105,7 +105,7 @@ def test_ranges_that_select_nothing_of_any_object_are_refused(
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: ByteRange("0"),  # type: ignore[arg-type]  # that is the point, as below
+        lambda: ByteRange("0"),  # type: ignore[arg-type]  # the wrong type is the point, as below
         lambda: ByteRange(0, 1.5),  # type: ignore[arg-type]
         lambda: ByteRange.of((0,)),  # type: ignore[arg-type]
         lambda: ByteRange.of("12"),  # type: ignore[arg-type]
@@ -113,7 +113,7 @@ def test_ranges_that_select_nothing_of_any_object_are_refused(
         lambda: ByteRange.of(range(5)),  # type: ignore[arg-type]
     ],
 )
-def test_what_is_no_range_is_a_type_error(make: Callable[[], ByteRange]) -> None:
+def test_range_of_a_wrong_type_is_a_type_error(make: Callable[[], ByteRange]) -> None:
     with pytest.raises(TypeError, match="range"):
         make()
 
@@ -140,7 +140,7 @@ def test_last_bytes_are_what_a_slice_selects(size: int, count: int) -> None:
         assert body[first:last] == body[-count:]
 
 
-def test_range_given_as_such_is_kept() -> None:
+def test_range_of_a_range_is_itself() -> None:
     one = ByteRange(1, 2)
     assert ByteRange.of(one) is one
     assert one.suffix is None
@@ -152,7 +152,7 @@ def test_range_given_as_such_is_kept() -> None:
 
 def test_info_is_frozen_hashable_and_comparable() -> None:
     with pytest.raises(FrozenInstanceError):
-        INFO.size = 6  # type: ignore[misc]  # that is the point
+        INFO.size = 6  # type: ignore[misc]  # the point
     assert replace(INFO) == INFO
     assert hash(INFO) == hash(replace(INFO))
     assert replace(INFO, size=6) != INFO
@@ -171,13 +171,13 @@ def test_info_survives_pickling_and_copying(
     assert other.write_id == "w"
 
 
-def test_info_knows_what_it_was_not_told() -> None:
+def test_info_has_defaults() -> None:
     info = ObjectInfo(bucket="b", key="k", size=3, etag="e", last_modified=NOW)
     assert (info.stored_size, info.complete, info.backend) == (3, True, "")
     assert info.metadata == info.tags == info.checksums == {}
 
 
-def test_located_changes_names_and_nothing_else() -> None:
+def test_located_changes_only_names() -> None:
     other = INFO.located(backend="x", bucket="y", key="z")
     assert (other.backend, other.bucket, other.key) == ("x", "y", "z")
     for field in fields(ObjectInfo):
@@ -191,7 +191,7 @@ def test_prefix_sorts_by_itself() -> None:
     assert BucketInfo(name="b").backends == ()
 
 
-def test_conditional_put() -> None:
+def test_put_options_know_whether_a_put_is_conditional() -> None:
     assert not PutOptions().conditional
     assert PutOptions(if_match="e").conditional
     assert PutOptions(if_none_match="*").conditional
@@ -199,7 +199,7 @@ def test_conditional_put() -> None:
 
 @pytest.mark.parametrize("limit", [field.name for field in fields(Timeout)])
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
-def test_timeouts_are_positive(limit: str, seconds: float) -> None:
+def test_timeout_must_be_positive(limit: str, seconds: float) -> None:
     with pytest.raises(ConfigError, match=f"{limit} must be more than 0 seconds"):
         Timeout(**{limit: seconds})
 
@@ -207,28 +207,28 @@ def test_timeouts_are_positive(limit: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "limit", [{"connect": "3"}, {"idle": None}, {"total": "3"}, {"permit": True}]
 )
-def test_timeouts_are_numbers(limit: dict[str, Any]) -> None:
+def test_timeout_must_be_a_number(limit: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=f"{next(iter(limit))} must be a number"):
         Timeout(**limit)
 
 
-def test_only_the_total_may_be_without_limit() -> None:
+def test_only_the_total_timeout_can_be_none() -> None:
     assert Timeout(total=None).total is None
     assert Timeout(total=5, idle=float("inf")).total == 5
 
 
 @pytest.mark.parametrize("bounds", [(None, 3), ("0", 3), (0, 1.5)])
-def test_bounds_that_are_no_numbers_are_named(bounds: tuple[Any, Any]) -> None:
+def test_bounds_of_a_wrong_type_are_refused(bounds: tuple[Any, Any]) -> None:
     with pytest.raises(TypeError, match="the bounds of a range must be ints"):
         ByteRange.of(bounds)
 
 
-def test_count_of_the_last_bytes_is_a_number() -> None:
+def test_count_of_the_last_bytes_must_be_an_int() -> None:
     with pytest.raises(TypeError, match="count must be an int, got str"):
         ByteRange.last(cast("Any", "1"))
 
 
-def test_facts_of_a_listing_are_worked_out_once_and_only_if_asked_for() -> None:
+def test_facts_of_a_listing_are_computed_once_on_first_access() -> None:
     asked: list[str] = []
 
     def find(raw: dict[str, object], name: str) -> object:
@@ -248,7 +248,7 @@ def test_facts_of_a_listing_are_worked_out_once_and_only_if_asked_for() -> None:
     assert (listed.stored_size, listed.metadata, listed.complete) == (3, {}, False)
 
 
-def test_listed_facts_survive_pickling_and_say_nothing_of_how_they_were_found() -> None:
+def test_pickle_of_a_listed_info_has_only_the_facts() -> None:
     facts: dict[str, object] = {"etag": "e", "last_modified": NOW, "storage_class": "COLD"}
     listed = ObjectInfo.listed(
         "b", "k", 3, backend="cold", find=lambda _, name: facts[name], raw=object()

@@ -1,4 +1,4 @@
-"""A store that cannot be made or opened says which backend, setting and path is at fault."""
+"""Errors while a store is made or opened name the backend, the setting and the path."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 async def failure(cold: AsyncDriver | str) -> TroveError:
-    """Return the error that a store with this backend fails with."""
+    """Return the error of a store with this backend."""
     with pytest.raises(TroveError) as caught:
         async with Trove(MemoryDriver(), backends={"cold": cold}):
             pass
@@ -39,14 +39,16 @@ async def failure(cold: AsyncDriver | str) -> TroveError:
 
 
 @pytest.mark.parametrize("name", ["missing", "file"])
-async def test_spill_directory_that_cannot_be_used_is_named(tmp_path: Path, name: str) -> None:
+async def test_error_names_a_spill_directory_that_is_not_writable(
+    tmp_path: Path, name: str
+) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / name
     with pytest.raises(ConfigError, match=f"spill_dir '{path}' must be a directory"):
         async with Trove(MemoryDriver(), pool=BufferPool(spill_dir=path)):
             pass
     async with Trove(MemoryDriver(), pool=BufferPool(spill_dir=path, spill_max_bytes=0)) as store:
-        assert store.backends  # nothing will ever be spilled
+        assert store.backends  # a pool that never spills needs no directory
 
 
 LOCAL: list[tuple[str, dict[str, Any], str]] = [
@@ -59,7 +61,7 @@ LOCAL: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("name", "settings", "message"), LOCAL, ids=lambda given: str(given)[:20])
-async def test_root_that_is_no_directory(
+async def test_error_names_a_root_that_is_not_a_directory(
     tmp_path: Path, name: str, settings: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
@@ -76,12 +78,12 @@ async def test_root_that_is_no_directory(
         assert error.operation == "open"
 
 
-async def test_root_that_cannot_be_created_says_why() -> None:
+async def test_error_names_a_root_that_cannot_be_created() -> None:
     error = await failure(LocalDriver("/proc/self/nothing"))
     assert "the root '/proc/self/nothing' does not exist and cannot be created" in str(error)
 
 
-async def test_root_that_may_not_be_opened_names_root_and_path(
+async def test_error_names_a_root_without_permission(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.open
@@ -112,7 +114,7 @@ CREDENTIALS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", CREDENTIALS)
 @pytest.mark.parametrize("how", ["driver", "url", "environment"])
-async def test_credentials_that_cannot_be_used_name_their_file(
+async def test_error_names_the_file_of_invalid_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, how: str
 ) -> None:
     path = tmp_path / "credentials.json"
@@ -131,7 +133,7 @@ async def test_credentials_that_cannot_be_used_name_their_file(
     assert "KEY" not in str(error)
 
 
-async def test_credentials_in_place_of_their_path_are_not_shown() -> None:
+async def test_error_does_not_show_credentials_given_as_a_path() -> None:
     error = await failure(
         GCSDriver(credentials='{"type": "service_account", "private_key": "KEY"}')
     )
@@ -149,14 +151,14 @@ async def test_credentials_in_place_of_their_path_are_not_shown() -> None:
         ("ftp://host", "unknown scheme 'ftp'"),
     ],
 )
-def test_url_that_is_refused_names_its_backend(url: str, setting: str) -> None:
+def test_error_names_the_backend_of_a_refused_url(url: str, setting: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Trove(MemoryDriver(), backends={"cold": url})
     assert setting in str(caught.value)
     assert str(caught.value).endswith("[on backend 'cold']")
 
 
-async def test_profile_that_is_unknown_is_named(
+async def test_error_names_an_unknown_profile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
@@ -165,7 +167,7 @@ async def test_profile_that_is_unknown_is_named(
     assert "config profile (nobody)" in str(error)
 
 
-async def test_any_error_of_a_driver_names_the_backend_and_open() -> None:
+async def test_error_of_any_driver_names_the_backend_and_the_operation() -> None:
     bad = Fake()
     bad.fail("open", UnavailableError("down"))
 
@@ -173,6 +175,6 @@ async def test_any_error_of_a_driver_names_the_backend_and_open() -> None:
         del context
         await bad.step("open")
 
-    bad.open = opened  # type: ignore[method-assign] # a driver of a user's
+    bad.open = opened  # type: ignore[method-assign] # a third-party driver
     error = await failure(bad)
     assert error.operation == "open"

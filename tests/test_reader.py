@@ -27,7 +27,7 @@ async def store() -> AsyncIterator[Trove]:
         yield store
 
 
-async def test_save_that_is_cancelled_at_any_step_leaves_no_file_beside(
+async def test_save_cancelled_at_any_step_leaves_no_temporary_file(
     store: Trove, tmp_path: Path
 ) -> None:
     target = tmp_path / "saved"
@@ -39,7 +39,7 @@ async def test_save_that_is_cancelled_at_any_step_leaves_no_file_beside(
     def look() -> tuple[set[str], bytes]:
         return {path.name for path in tmp_path.iterdir()}, target.read_bytes()
 
-    for steps in range(150):  # how many it takes depends on how fast the threads are
+    for steps in range(150):  # the number of steps depends on the speed of the threads
         await in_thread(target.write_bytes, b"old")
         task = asyncio.create_task(save())  # noqa: TID251 - to be cancelled from outside
         for _ in range(steps):
@@ -66,7 +66,7 @@ async def test_save_into_a_missing_directory_names_the_file(store: Trove, tmp_pa
         assert await obj.read() == BODY
 
 
-async def test_save_takes_any_name_that_a_file_may_have(store: Trove, tmp_path: Path) -> None:
+async def test_save_to_the_longest_file_name(store: Trove, tmp_path: Path) -> None:
     target = tmp_path / ("n" * 255)
     async with store.get("data", "key") as obj:
         await obj.save(target)
@@ -75,7 +75,7 @@ async def test_save_takes_any_name_that_a_file_may_have(store: Trove, tmp_path: 
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
-async def test_save_replaces_nothing_but_a_file(
+async def test_save_replaces_only_regular_files(
     store: Trove, tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     target = tmp_path / "there"
@@ -89,7 +89,7 @@ async def test_save_replaces_nothing_but_a_file(
         assert await obj.read() == BODY
 
 
-async def test_what_a_failed_save_has_read_is_not_missed_unseen(
+async def test_failed_save_makes_later_reads_raise(
     store: Trove, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -106,7 +106,7 @@ async def test_what_a_failed_save_has_read_is_not_missed_unseen(
 
 
 @pytest.mark.parametrize("size", [-1, 1000])
-async def test_progress_that_raises_loses_no_byte(store: Trove, size: int) -> None:
+async def test_exception_of_progress_loses_no_byte(store: Trove, size: int) -> None:
     raising = iter([False, True] * 10_000)
 
     def progress(*_: int | None) -> None:
@@ -124,21 +124,21 @@ async def test_progress_that_raises_loses_no_byte(store: Trove, size: int) -> No
     assert b"".join(got) == BODY
 
 
-async def test_read_of_none_is_all_as_for_pythons_files(store: Trove) -> None:
+async def test_read_none_returns_all_bytes(store: Trove) -> None:
     async with store.get("data", "key") as obj:
         start = await obj.read(3)
         assert start + await obj.read(None) == BODY
         assert await obj.read(None) == b""
 
 
-async def test_readinto_of_memory_that_cannot_be_written_loses_no_byte(store: Trove) -> None:
+async def test_readinto_a_read_only_buffer_loses_no_byte(store: Trove) -> None:
     async with store.get("data", "key") as obj:
         with pytest.raises(TypeError, match="bytearray"):
             await obj.readinto(cast("Any", bytes(10)))
         assert await obj.read() == BODY
 
 
-async def test_reading_on_after_the_store_was_closed_says_so() -> None:
+async def test_read_after_the_store_was_closed_is_refused() -> None:
     async with Trove(MemoryDriver()) as store:
         await store.create_bucket("b")
         await store.put("b", "k", b"0123456789")
@@ -149,7 +149,7 @@ async def test_reading_on_after_the_store_was_closed_says_so() -> None:
     await reader.aclose()
 
 
-async def test_reading_all_that_is_cancelled_anywhere_loses_nothing(store: Trove) -> None:
+async def test_read_cancelled_anywhere_loses_no_byte(store: Trove) -> None:
     for steps in range(100):
         async with store.get("data", "key") as obj:
             seen = obj.remaining

@@ -1,4 +1,4 @@
-"""Opening, closing, and use where a store may not be used."""
+"""Opening and closing a store, and use on a wrong loop, after a fork or after closing."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ async def refused(store: Trove, hint: str) -> None:
         store.delete_many("data", [])
 
 
-async def test_use_before_it_is_open_says_to_open_it() -> None:
+async def test_use_before_opening_is_refused_with_advice() -> None:
     await refused(store_of(), "use it inside `async with Trove")
 
 
-async def test_use_after_it_was_closed_says_to_make_another() -> None:
+async def test_use_after_closing_is_refused_with_advice() -> None:
     driver = Fake()
     async with store_of(driver) as store:
         pass
@@ -83,7 +83,7 @@ async def test_use_from_another_loop_is_refused_and_leaves_the_store_open() -> N
 
         try:
             asyncio.run(main())
-        except BaseException as error:  # noqa: BLE001 - shown by the test's own thread
+        except BaseException as error:  # noqa: BLE001 - the test checks it
             failures.append(error)
 
     async with store_of(driver) as store:
@@ -128,7 +128,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
-def test_use_after_a_fork_is_refused_with_a_hint() -> None:
+def test_use_after_a_fork_is_refused_with_advice() -> None:
     done = subprocess.run(  # noqa: S603 - our own program
         [sys.executable, "-c", FORKING],
         capture_output=True,
@@ -143,7 +143,7 @@ def test_use_after_a_fork_is_refused_with_a_hint() -> None:
 # -- opening and closing ---------------------------------------------------------------------------
 
 
-async def test_store_may_be_opened_in_one_task_and_closed_in_another() -> None:
+async def test_store_can_be_opened_in_one_task_and_closed_in_another() -> None:
     driver = Fake()
     store = store_of(driver)
     for step in (store.__aenter__(), store.create_bucket("data"), store.aclose()):
@@ -163,7 +163,7 @@ async def test_each_distinct_driver_is_opened_and_closed_once() -> None:
 
 
 class Unclosable(Fake):
-    """Fails to close, each in its own words."""
+    """A driver whose close raises an error with a message of its own."""
 
     def __init__(self, words: str) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class Unclosable(Fake):
         raise RuntimeError(self.words)
 
 
-async def test_all_are_closed_though_one_fails_and_a_single_error_is_raised_as_it_is() -> None:
+async def test_failing_close_does_not_stop_the_others_and_a_single_error_is_raised_itself() -> None:
     default, bad, last = Fake(), Unclosable("stuck"), Fake()
     with pytest.raises(RuntimeError, match="stuck"):
         async with store_of(default, backends={"bad": bad, "last": last}):
@@ -182,7 +182,7 @@ async def test_all_are_closed_though_one_fails_and_a_single_error_is_raised_as_i
     assert [driver.calls for driver in (default, bad, last)] == [["open", "aclose"]] * 3
 
 
-async def test_several_failures_to_close_come_as_a_group() -> None:
+async def test_several_failing_closes_raise_a_group() -> None:
     default = Fake()
     with pytest.raises(ExceptionGroup) as caught:
         async with store_of(default, backends={"one": Unclosable("one"), "two": Unclosable("two")}):
@@ -191,14 +191,14 @@ async def test_several_failures_to_close_come_as_a_group() -> None:
     assert default.calls == ["open", "aclose"]
 
 
-async def test_open_that_fails_midway_closes_what_was_open() -> None:
+async def test_open_that_fails_midway_closes_the_open_drivers() -> None:
     default, bad, never = Fake(), Fake(), Fake()
     bad.fail("open", ConfigError("no such place"))
     store = store_of(default, backends={"bad": bad, "never": never})
     with pytest.raises(ConfigError, match="no such place"):
         await store.__aenter__()
     assert default.calls == ["open", "aclose"]
-    assert bad.calls == ["open", "aclose"]  # what it had begun
+    assert bad.calls == ["open", "aclose"]  # it is closed although its open failed
     assert never.calls == []
     await refused(store, "make a new Trove")
     await store.aclose()
@@ -207,7 +207,7 @@ async def test_open_that_fails_midway_closes_what_was_open() -> None:
 
 @pytest.mark.parametrize("layered", [False, True])
 @pytest.mark.parametrize("make", [LocalDriver, lambda _: Mapped(Fake(), into="all")])
-async def test_driver_that_a_store_has_open_stays_that_store_s(
+async def test_driver_that_is_open_in_one_store_is_refused_in_another(
     make: Callable[[Path], AsyncDriver], tmp_path: Path, *, layered: bool
 ) -> None:
     shared = make(tmp_path)
@@ -223,7 +223,7 @@ async def test_driver_that_a_store_has_open_stays_that_store_s(
         assert await store.read("data", "key") == b"old"
 
 
-async def test_open_that_is_cancelled_closes_what_was_open() -> None:
+async def test_cancelled_open_closes_the_open_drivers() -> None:
     default, stuck = Fake(), Fake()
     reached = asyncio.Event()
 
@@ -242,7 +242,7 @@ async def test_open_that_is_cancelled_closes_what_was_open() -> None:
     assert stuck.calls == ["open", "aclose"]
 
 
-async def test_store_that_is_left_by_an_error_is_closed_and_the_error_passes() -> None:
+async def test_error_in_the_block_closes_the_store_and_passes_through() -> None:
     driver = Fake()
     with pytest.raises(LookupError):
         async with store_of(driver):
@@ -250,7 +250,7 @@ async def test_store_that_is_left_by_an_error_is_closed_and_the_error_passes() -
     assert driver.calls == ["open", "aclose"]
 
 
-async def test_close_of_a_store_that_was_never_opened_closes_nothing() -> None:
+async def test_close_without_open_closes_nothing() -> None:
     driver = Fake()
     store = store_of(driver)
     await store.aclose()
