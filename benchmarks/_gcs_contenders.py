@@ -1,4 +1,4 @@
-"""The clients that `gcs_vs_peers` compares, each doing the same few things."""
+"""The clients that `gcs_vs_peers` compares."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Contender(Protocol):
         ...
 
     async def get(self, key: str) -> int:
-        """Read a small object; return its size."""
+        """Read a small object, and return its size."""
         ...
 
     async def head(self, key: str) -> int:
@@ -34,16 +34,16 @@ class Contender(Protocol):
         ...
 
     async def put_large(self, key: str, piece: bytes, count: int) -> None:
-        """Store an object that is a piece repeated."""
+        """Store an object that repeats `piece`."""
         ...
 
     async def get_large(self, key: str) -> int:
-        """Read an object in pieces, where the client can; return its size."""
+        """Read an object in pieces, if the client can, and return its size."""
         ...
 
 
 class Ours:
-    """A `Trove` as shipped: verified, with timeouts and retries."""
+    """A `Trove` as shipped, with verification, timeouts and retries."""
 
     def __init__(self, store: Trove, bucket: str) -> None:
         self._store = store
@@ -87,7 +87,7 @@ async def ours(url: str, bucket: str) -> AsyncIterator[Contender]:
 class GcloudAio:
     """The SDK's own calls, in one request each."""
 
-    def __init__(self, storage: Any, bucket: str) -> None:  # noqa: ANN401 - of another library
+    def __init__(self, storage: Any, bucket: str) -> None:  # noqa: ANN401 - of an untyped library
         self._storage = storage
         self._bucket = bucket
 
@@ -133,14 +133,14 @@ async def gcloud_aio(url: str, bucket: str) -> AsyncIterator[Contender]:
 
 
 class Gcsfs:
-    """gcsfs in its asynchronous mode."""
+    """gcsfs, through its asynchronous API."""
 
-    def __init__(self, fs: Any, bucket: str) -> None:  # noqa: ANN401 - of another library
+    def __init__(self, fs: Any, bucket: str) -> None:  # noqa: ANN401 - of an untyped library
         self._fs = fs
         self._bucket = bucket
 
     async def put(self, key: str, body: bytes) -> None:
-        await self._fs._pipe_file(f"{self._bucket}/{key}", body)  # noqa: SLF001 - its async half
+        await self._fs._pipe_file(f"{self._bucket}/{key}", body)  # noqa: SLF001 - its async API
 
     async def get(self, key: str) -> int:
         return len(await self._fs._cat_file(f"{self._bucket}/{key}"))  # noqa: SLF001 - likewise
@@ -161,19 +161,19 @@ class Gcsfs:
 @asynccontextmanager
 async def gcsfs(url: str, bucket: str) -> AsyncIterator[Contender]:
     """Open gcsfs."""
-    # Else it asks another service, over gRPC and in vain, what kind of bucket this is.
+    # Otherwise gcsfs asks a gRPC service, in vain, for the kind of the bucket.
     os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
     from gcsfs import GCSFileSystem  # noqa: PLC0415 - each process imports its contender only
 
     fs = GCSFileSystem(
         project="test-project",
-        token="anon",  # noqa: S106 - its word for none
+        token="anon",  # noqa: S106 - no token
         endpoint_url=url,
         asynchronous=True,
         skip_instance_cache=True,
         use_listings_cache=False,
     )
-    session = await fs._set_session()  # noqa: SLF001 - its async half
+    session = await fs._set_session()  # noqa: SLF001 - its async API
     try:
         yield Gcsfs(fs, bucket)
     finally:
@@ -181,9 +181,9 @@ async def gcsfs(url: str, bucket: str) -> AsyncIterator[Contender]:
 
 
 class Obstore:
-    """obstore's GCSStore: it writes through XML, which the server here has only for reading."""
+    """obstore's GCSStore. It writes through the XML API, which this server has only for reading."""
 
-    def __init__(self, store: Any) -> None:  # noqa: ANN401 - of another library
+    def __init__(self, store: Any) -> None:  # noqa: ANN401 - of an untyped library
         self._store = store
 
     async def put(self, key: str, body: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: fresh processes, interleaved rounds, medians, tables."""
+"""Shared by the benchmarks: fresh processes, interleaved rounds, medians and tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MiB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One piece of work, done: how much, in how many seconds, for how much CPU."""
+    """The amount of one piece of work, and the seconds and CPU seconds that it took."""
 
     amount: float
     seconds: float
@@ -29,14 +29,14 @@ class Measured:
 
     @property
     def rate(self) -> float:
-        """Amount a second."""
+        """Amount per second."""
         return self.amount / self.seconds
 
 
 async def concurrently(
     count: int, limit: int, work: Callable[[int], Awaitable[object]]
 ) -> Measured:
-    """Do `work` for 0 to `count` - 1, `limit` at once, and measure it."""
+    """Run `work` for 0 to `count` - 1, `limit` at a time, and measure it."""
     numbers = iter(range(count))
 
     async def worker() -> None:
@@ -53,7 +53,7 @@ async def concurrently(
 
 
 async def once(amount: float, work: Awaitable[object]) -> Measured:
-    """Do one piece of work of a given amount, and measure it."""
+    """Run one piece of work of a given amount, and measure it."""
     started, cpu = time.perf_counter(), time.process_time()
     await work
     return Measured(
@@ -68,7 +68,7 @@ def peak_rss() -> float:
 
 
 class Memory:
-    """The peak of resident memory from now on, over what is resident now. Linux only."""
+    """The growth of resident memory from now on, at its peak. Linux only."""
 
     def __init__(self) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak
@@ -76,7 +76,7 @@ class Memory:
 
     @property
     def peak(self) -> float:
-        """In MiB."""
+        """The peak in MiB."""
         return _status("VmHWM") - self._before
 
 
@@ -92,20 +92,20 @@ def in_fresh_process(script: str, *arguments: str) -> dict[str, dict[str, float]
     """Run a script's child mode and return the JSON object that it prints last.
 
     Raises:
-        CalledProcessError: It printed none. One that fails after that has done its work: some
-            libraries abort now and then as their process ends.
+        CalledProcessError: The process failed before it printed a result. Later failures are
+            ignored: some libraries sometimes abort when their process ends.
     """
-    answer = subprocess.run(  # noqa: S603 - this very script, with arguments of its own
+    run = subprocess.run(  # noqa: S603 - this script
         [sys.executable, script, *arguments], check=False, stdout=subprocess.PIPE, text=True
     )
-    if not answer.stdout.strip():
-        answer.check_returncode()
-    found: dict[str, dict[str, float]] = json.loads(answer.stdout.splitlines()[-1])
+    if not run.stdout.strip():
+        run.check_returncode()
+    found: dict[str, dict[str, float]] = json.loads(run.stdout.splitlines()[-1])
     return found
 
 
 def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median of the ratios, round by round: the machine's moods cancel out."""
+    """Return the median of the ratios of each round. Changes of the machine's speed cancel out."""
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
@@ -116,7 +116,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def machine(*packages: str) -> str:
-    """Return one line on what this was measured with."""
+    """Return a line with the machine, Python and the versions of packages."""
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return (
         f"{os.cpu_count()} cores, {platform.system()} {platform.machine()},"

@@ -1,4 +1,4 @@
-"""The same work on S3 as each library does it, each set up as its own documentation would have it."""
+"""The libraries that `s3_vs_peers` compares, each configured as its documentation recommends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import aiohttp
 import obstore
 import opendal
-import s3fs  # type: ignore[import-untyped]  # it has no types
+import s3fs  # type: ignore[import-untyped]  # has no types
 from _harness import MiB, concurrently
 from aiobotocore.config import AioConfig
 from aiobotocore.session import get_session
@@ -34,10 +34,10 @@ PARTS_AT_ONCE = 4
 
 
 class Contender(Protocol):
-    """The work, as one library does it."""
+    """One library, open on one bucket."""
 
     async def put(self, key: str, body: bytes) -> object:
-        """Store bytes, in parts if they are many."""
+        """Store bytes, in parts if the body is large."""
         ...
 
     async def put_file(self, key: str, path: Path) -> object:
@@ -57,11 +57,11 @@ class Contender(Protocol):
         ...
 
     async def stream(self, key: str) -> int:
-        """Read a large object chunk by chunk; return its bytes."""
+        """Read a large object in chunks, and return its size."""
         ...
 
     async def list(self, prefix: str) -> int:
-        """Go through the keys below a prefix, with sizes; return how many."""
+        """List the keys below a prefix with their sizes, and return their number."""
         ...
 
 
@@ -146,7 +146,7 @@ class Obstore:
 
 
 class OpenDAL:
-    """OpenDAL's s3 service; large objects in parts as ours, as it does nothing of itself."""
+    """OpenDAL's s3 service, with the part size and concurrency of ours for large objects."""
 
     def __init__(self, server: S3Server) -> None:
         self._operator = opendal.AsyncOperator(
@@ -199,7 +199,7 @@ class OpenDAL:
 
 
 class S3FS:
-    """s3fs in its asynchronous mode, its cache of listings off."""
+    """s3fs, through its asynchronous API, without its cache of listings."""
 
     def __init__(self, fs: Any) -> None:  # noqa: ANN401 - s3fs has no types
         self._fs = fs
@@ -232,15 +232,15 @@ class S3FS:
 
 
 class Aiobotocore:
-    """aiobotocore's client, parts sent as its users write it."""
+    """aiobotocore's client, with the usual code for parts."""
 
-    def __init__(self, client: Any) -> None:  # noqa: ANN401 - its methods are made at run time
+    def __init__(self, client: Any) -> None:  # noqa: ANN401 - its methods are created at run time
         self._client = client
 
     async def put(self, key: str, body: bytes) -> object:
         if len(body) <= PART:
             return await self._client.put_object(Bucket=BUCKET, Key=key, Body=body)
-        # botocore takes no memoryview: a part is a copy.
+        # botocore accepts no memoryview, so a part is a copy.
         return await self._parts(key, len(body), lambda start: body[start : start + PART])
 
     async def put_file(self, key: str, path: Path) -> object:
@@ -296,7 +296,7 @@ class Aiobotocore:
 
 
 class Plain:
-    """aiohttp with a signer of twenty lines: no checks, no retries, no verification. The floor."""
+    """aiohttp with a signer of twenty lines: no checks, no retries, no verification. A lower bound."""
 
     def __init__(self, server: S3Server, session: aiohttp.ClientSession) -> None:
         self._server = server
@@ -351,7 +351,7 @@ class Plain:
             return answer.headers
 
     async def create_bucket(self) -> None:
-        """Make the bucket, for all."""
+        """Create the bucket for all contenders."""
         await self._done("PUT", "")
 
     async def put(self, key: str, body: bytes) -> object:
@@ -430,7 +430,7 @@ def _day_key(secret: str, day: str, region: str) -> bytes:
     return key
 
 
-# -- making them ready -------------------------------------------------------------------------------
+# -- opening -------------------------------------------------------------------------------
 
 NAMES = (
     "trove_async",
@@ -444,8 +444,8 @@ NAMES = (
     "aiobotocore, tuned",
     "aiohttp, uvloop",
 )
-"""What runs, and on which loop: asyncio's own unless the name says otherwise. Ours come first;
-unsigned is ``payload_signing=False``, as it is over https."""
+"""The contenders, ours first. They run on asyncio's loop, or on uvloop if the name has it. *Unsigned* is
+``payload_signing=False``, which is the default over https."""
 
 CONNECTIONS = 64
 
@@ -463,12 +463,12 @@ TUNED = AioConfig(
 async def opened(
     name: str, server: S3Server, pool_size: int | None = None
 ) -> AsyncIterator[Contender]:
-    """Make a contender ready.
+    """Open a contender.
 
     Args:
         name: One of `NAMES`.
-        server: Where to.
-        pool_size: The bytes of memory that ours may hold; None: as shipped.
+        server: The server.
+        pool_size: The size of our pool in bytes. None: the default.
     """
     library = name.split(",", maxsplit=1)[0]
     async with AsyncExitStack() as stack:
@@ -521,7 +521,7 @@ async def opened(
 
 @asynccontextmanager
 async def plain(server: S3Server) -> AsyncIterator[Plain]:
-    """Make bare aiohttp ready."""
+    """Open bare aiohttp."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=CONNECTIONS),
         auto_decompress=False,

@@ -1,8 +1,8 @@
-"""A server that speaks just enough S3 to be quick: it swallows what it is sent, and serves zeros.
+"""A minimal S3 server that discards what it receives and serves zeros.
 
-It stores nothing, so that the client is what limits a benchmark. The size of an object is the number
-at the end of its key. Two kinds of key show what a client does about trouble: ``busy`` ones are
-answered 503 the first time, ``flipped`` ones come with a wrong byte.
+It stores nothing, so the client is the bottleneck of a benchmark. The size of an object is the number at
+the end of its key. Two kinds of keys test how a client handles failures: the first request for a
+``busy`` key gets a 503, and a ``flipped`` object has a wrong byte.
 
     python benchmarks/_s3_swallower.py      # prints its port, and runs until its input ends
 """
@@ -34,7 +34,7 @@ ZEROS = memoryview(bytes(MiB))
 
 @functools.cache
 def checksum(size: int) -> bytes:
-    """Return the headers with the CRC-32C of so many zeros."""
+    """Return the headers with the CRC-32C of `size` zeros."""
     value = 0
     for start in range(0, size, MiB):
         value = crc32c(ZEROS[: min(MiB, size - start)], value)
@@ -44,7 +44,7 @@ def checksum(size: int) -> bytes:
 
 @functools.cache
 def page(token: str) -> bytes:
-    """Return one page of the listing, as S3 writes it."""
+    """Return one page of the listing."""
     start = int(token or 0)
     more = start + PAGE < LISTED
     entries = "".join(
@@ -65,18 +65,18 @@ def page(token: str) -> bytes:
 
 
 def headers(lines: list[bytes]) -> dict[bytes, bytes]:
-    """Return a head's fields, by names in lower case."""
+    """Return the header fields, by names in lower case."""
     pairs = (line.partition(b":") for line in lines)
     return {name.lower(): value.strip() for name, _, value in pairs}
 
 
 class Swallower(asyncio.BufferedProtocol):
-    """One connection. Bodies are received into memory that nobody looks at."""
+    """One connection. Bodies are received into a buffer that is never read."""
 
-    seen: set[str] = set()  # noqa: RUF012 - of the whole process: which busy keys were refused
+    seen: set[str] = set()  # noqa: RUF012 - shared by all connections: the busy keys that got a 503
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin with an empty head."""
+        """Prepare for the first request."""
         self._transport = cast("asyncio.Transport", transport)
         self._head = memoryview(bytearray(64 * 1024))
         self._filled = 0
@@ -87,13 +87,13 @@ class Swallower(asyncio.BufferedProtocol):
         self._paused = False
 
     def get_buffer(self, _hint: int) -> memoryview:
-        """Give what the next bytes go into, never past the end of a body."""
+        """Return the buffer for the next bytes, which ends with the body."""
         if self._left:
             return SINK[: self._left] if self._kept is None else self._kept[-self._left :]
         return self._head[self._filled :]
 
     def buffer_updated(self, count: int) -> None:
-        """Count a body's bytes; look for the end of a head."""
+        """Count the bytes of a body, or look for the end of a head."""
         if self._left:
             self._left -= count
         else:
@@ -110,12 +110,12 @@ class Swallower(asyncio.BufferedProtocol):
         first, *lines = head.split(b"\r\n")
         method, target, _ = first.split(b" ")
         fields = headers(lines)
-        # Nothing else is in there: no client sends a request before the last one was answered.
+        # Nothing follows the head: no client sends a request before the last response.
         size = int(fields.get(b"content-length", 0))
         self._left = size - len(rest)
         self._filled = 0
         self._kept = None
-        if method == b"POST":  # what is to be deleted, say
+        if method == b"POST":  # for example, the keys to delete
             self._kept = memoryview(bytearray(size))
             self._kept[: len(rest)] = rest
         self._request = method, target.decode(), fields
@@ -205,16 +205,16 @@ class Swallower(asyncio.BufferedProtocol):
             self._transport.write(piece)
 
     def pause_writing(self) -> None:
-        """Wait for the client to read."""
+        """Stop sending until the client reads."""
         self._paused = True
 
     def resume_writing(self) -> None:
-        """Go on where the body stood."""
+        """Continue to send the body."""
         self._paused = False
         self._go_on()
 
     def eof_received(self) -> None:
-        """Close."""
+        """Do nothing."""
 
 
 async def main() -> None:

@@ -1,4 +1,4 @@
-"""A link with a limit for each connection: what is far away, and what it takes many streams to fill.
+"""A slow link that limits each connection, like a distant service that needs many streams.
 
     python benchmarks/_slow_link.py HOST PORT   # prints its port, and runs until its input ends
 
@@ -16,11 +16,11 @@ import uvloop
 RATE = 40e6
 ROUND_TRIP = 0.020
 PIECE = 128 * 1024
-PIECES = 8  # on their way at once: more than the link holds
+PIECES = 8  # pieces in flight: more than the link holds
 
 
 async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass bytes on in one direction, each when its time has come."""
+    """Forward bytes in one direction with delay."""
     loop = asyncio.get_running_loop()
     on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(PIECES)
 
@@ -39,7 +39,7 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             if not data:
                 return
             if writer.is_closing():
-                return  # nobody is there any more, and uvloop would raise
+                return  # the peer has disconnected, and uvloop would raise
             writer.write(data)
             await writer.drain()
 
@@ -48,7 +48,7 @@ async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             group.create_task(take())
             group.create_task(give())
     except* ConnectionError:
-        pass  # the other direction ends of the same
+        pass  # the other direction fails with the same error
     finally:
         writer.close()
 
@@ -58,7 +58,7 @@ async def main(host: str, port: int) -> None:
 
     async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(host, port, limit=PIECE)
-        with suppress(asyncio.CancelledError):  # the end: nobody is to be told
+        with suppress(asyncio.CancelledError):  # the program ends
             async with asyncio.TaskGroup() as group:
                 group.create_task(relay(reader, back))
                 group.create_task(relay(there, writer))

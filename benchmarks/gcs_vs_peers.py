@@ -1,10 +1,9 @@
-"""How fast is the GCS driver, beside gcloud-aio-storage, gcsfs and obstore?
+"""How fast is the GCS driver, compared with gcloud-aio-storage, gcsfs and obstore?
 
 Every contender does the same work on the same fake-gcs-server, in a process of its own, in turn, for
-several rounds. The server takes its share of the machine, and is often what limits: CPU is therefore
-shown beside the rates. Ours is used as shipped, through a `Trove`: what is sent and received is
-verified, timeouts and retries are armed. obstore writes through an API that this server lacks, so it
-reads what ours has written.
+several rounds. The server shares the machine and is often the bottleneck, so the table has the CPU time
+as well as the rates. Ours runs as shipped, through a `Trove`, with verification, timeouts and retries.
+obstore writes through an API that this server lacks, so it reads what ours has written.
 
     python benchmarks/gcs_vs_peers.py [--rounds 3]
 """
@@ -36,7 +35,7 @@ from trove_async.drivers import GCSDriver
 from trove_async.testing.servers import fake_gcs
 
 SIZES = {"4 KiB": 4 * 1024, "64 KiB": 64 * 1024}
-COUNTS = {1: 150, 32: 600}  # how many, by how many at once
+COUNTS = {1: 150, 32: 600}  # operations, and how many at a time
 LARGE = 256
 BUCKET = "benchmark"
 OURS = "trove_async"
@@ -45,14 +44,14 @@ Figures = dict[str, dict[str, float]]
 
 
 def figures(measured: Measured, memory: Memory | None = None) -> dict[str, float]:
-    """Return what is told of a piece of work."""
-    told = {
+    """Return the figures of a piece of work."""
+    figures = {
         "rate": measured.rate,
         "cpu": measured.cpu / measured.amount,
     }
     if memory is not None:
-        told["rss"] = memory.peak
-    return told
+        figures["rss"] = memory.peak
+    return figures
 
 
 async def small(name: str, contender: Contender) -> Figures:
@@ -103,20 +102,20 @@ async def _whole(contender: Contender) -> None:
 
 
 async def child(name: str, url: str) -> None:
-    """Do all the work of one contender; print the figures."""
+    """Do all the work with one contender, and print the figures."""
     async with CONTENDERS[name](url, BUCKET) as contender:
         found = {**await small(name, contender), **await large(name, contender)}
     print(json.dumps(found))
 
 
 async def made(url: str) -> None:
-    """Make the bucket."""
+    """Create the bucket."""
     async with Trove(GCSDriver(endpoint_url=url)) as store:
         await store.create_bucket(BUCKET)
 
 
 def run(work: Awaitable[None]) -> None:
-    """Run to the end."""
+    """Run a coroutine to its end."""
 
     async def to_the_end() -> None:
         await work
@@ -125,7 +124,7 @@ def run(work: Awaitable[None]) -> None:
 
 
 def report(rounds: list[dict[str, Figures]]) -> str:
-    """Return the table: medians, and ours over each peer's, round by round."""
+    """Return the table: medians, and the median ratio of ours to each peer."""
     names = list(CONTENDERS)
     rows = []
     for scene in rounds[0][OURS]:
@@ -161,7 +160,7 @@ def main() -> None:
         return
     rounds = []
     for _ in range(arguments.rounds):
-        with fake_gcs() as server:  # a new one, so that memory is as fresh for all rounds
+        with fake_gcs() as server:  # a new server for each round, so that its memory is the same
             run(made(server.endpoint_url))
             rounds.append(
                 {
@@ -169,9 +168,7 @@ def main() -> None:
                     for name in CONTENDERS
                 }
             )
-    print(
-        "Rate, CPU of the client per operation or MiB, peak of resident memory beyond the start.\n"
-    )
+    print("Rate, CPU of the client per operation or MiB, peak growth of resident memory.\n")
     print(report(rounds))
     print(f"\n{machine('aiohttp', 'gcloud-aio-storage', 'gcsfs', 'obstore')}")
 

@@ -1,8 +1,8 @@
-"""How fast is the local driver, beside obstore, OpenDAL, aiofiles and plain synchronous calls?
+"""How fast is the local driver, compared with obstore, OpenDAL, aiofiles and synchronous calls?
 
 Every contender does the same work on the same file system, in a process of its own, in turn, for
-several rounds. Ours is used as shipped, through a `Trove`, with names checked, routed, checksums
-computed and verified; fsync is off for all, as the others have none.
+several rounds. Ours runs as shipped, through a `Trove`, with checks, routing and checksums. fsync is off
+for all, because the others have none.
 
     python benchmarks/local_vs_peers.py [--rounds 5] [--dir DIRECTORY]
 """
@@ -44,12 +44,12 @@ from trove_async.drivers import LocalDriver
 SMALL = 4096
 COUNT = 2000
 LARGE = 256 * MiB
-STREAMED = 8  # times: one takes a twentieth of a second, and any other process's whim shows in it
+STREAMED = 8  # repeated: one takes 50 ms, in which any other process shows
 LISTED = 100, 1000  # directories, files in each
 
 
 class Contender(Protocol):
-    """The work, as one library does it."""
+    """One library, open on one directory."""
 
     async def put(self, key: str, body: bytes) -> object:
         """Store bytes."""
@@ -60,11 +60,11 @@ class Contender(Protocol):
         ...
 
     async def stream(self, key: str) -> int:
-        """Read a large object chunk by chunk; return its bytes."""
+        """Read a large object in chunks, and return its size."""
         ...
 
     async def list(self, prefix: str) -> int:
-        """Go through the keys below a directory, with sizes; return how many."""
+        """List the keys below a directory with their sizes, and return their number."""
         ...
 
 
@@ -150,7 +150,7 @@ class OpenDAL:
 
 
 class Aiofiles:
-    """aiofiles, as most services have it: a file written in place, no rename, no metadata."""
+    """aiofiles, as most services use it: files written in place, without rename or metadata."""
 
     def __init__(self, root: Path) -> None:
         self._root = root / "bench"
@@ -179,7 +179,7 @@ class Aiofiles:
 
 
 class Synchronous:
-    """Plain calls that block the loop: the floor, as no service may do it."""
+    """Synchronous calls that block the loop: a lower bound that no service can use."""
 
     def __init__(self, root: Path) -> None:
         self._root = str(root / "bench")
@@ -218,7 +218,7 @@ def _walk(path: str) -> int:
 
 @asynccontextmanager
 async def opened(name: str, root: Path) -> AsyncIterator[Contender]:
-    """Make a contender ready."""
+    """Open a contender."""
     if name == "trove_async":
         async with Trove(LocalDriver(root, fsync=False)) as store:
             yield Ours(store)
@@ -236,7 +236,7 @@ NAMES = ["trove_async", "obstore", "OpenDAL", "aiofiles", "synchronous"]
 
 
 async def work(name: str, root: Path) -> dict[str, Measured]:
-    """Do everything once, with one contender."""
+    """Do all the work once with one contender."""
     run = os.getpid()
     small = os.urandom(SMALL)
     large = os.urandom(MiB) * (LARGE // MiB)
@@ -247,7 +247,7 @@ async def work(name: str, root: Path) -> dict[str, Measured]:
             await contender.put(f"{name}-{run}/warm/{number}", small)
             await contender.get(f"{name}-{run}/warm/{number}")
 
-        # OpenDAL's listing tells no sizes, and a call for each takes it a minute: a tenth will do.
+        # OpenDAL's listing has no sizes, and a call for each takes a minute: a tenth is enough.
         prefix, directories = ("listed/00", 10) if name == "OpenDAL" else ("listed/", LISTED[0])
 
         async def listed() -> None:
@@ -261,8 +261,8 @@ async def work(name: str, root: Path) -> dict[str, Measured]:
 
         await concurrently(200, 32, warm)  # threads, directories, caches
         for limit in (1, 32):
-            # Keys of their own each time: a file system that has to forget what was replaced is
-            # slow for whoever writes next.
+            # New keys in each round: after files were replaced, the file system is slow for the next
+            # writer.
             keys = [f"{name}-{run}/{limit}/{number}" for number in range(COUNT)]
 
             def put(number: int, keys: list[str] = keys) -> Awaitable[object]:
@@ -278,20 +278,20 @@ async def work(name: str, root: Path) -> dict[str, Measured]:
             (STREAMED * LARGE / MiB, "get 256 MiB, streamed", streamed),
             (directories * LISTED[1], "list 100,000 keys with sizes", listed),
         ):
-            if step is not listed:  # whose directories the kernel knows since they were made
+            if step is not listed:  # the kernel has cached the directories since they were created
                 await step()
             found[what] = await once(amount, step())
     return found
 
 
 async def stream(contender: Contender, key: str) -> None:
-    """Read the large object, and again."""
+    """Read the large object twice."""
     for _ in range(STREAMED):
         assert await contender.stream(key) == LARGE  # noqa: S101
 
 
 def prepare(root: Path) -> None:
-    """Make the tree to be listed: plain files, the same for all."""
+    """Create the tree to list: plain files, the same for all."""
     for directory in range(LISTED[0]):
         path = root / "bench" / "listed" / f"{directory:03}"
         path.mkdir(parents=True, exist_ok=True)
@@ -307,14 +307,16 @@ TARGETS = [
     ("put 256 MiB", "obstore", 0.9),
     ("list 100,000 keys with sizes", "obstore", 1.3),
 ]
-"""What we promise: the work, the peer, and our rate to its."""
+"""The targets: the work, the peer, and the ratio of our rate to its."""
 
 
 def main() -> int:
-    """Measure in rounds, print a table; 1 if a ratio that we promise was not reached."""
+    """Measure in rounds, and print a table. Return 1 if a target was missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--dir", type=Path, help="on which file system; default: a temporary one")
+    parser.add_argument(
+        "--dir", type=Path, help="the directory for the files; default: a temporary one"
+    )
     parser.add_argument("--child", nargs=2, metavar=("NAME", "ROOT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
@@ -335,17 +337,17 @@ def main() -> int:
 
 
 def settled(name: str, directory: str) -> dict[str, dict[str, float]]:
-    """Measure one contender once the file system has forgotten what others deleted in it.
+    """Measure one contender, after a pause for the file system.
 
-    ext4 takes no inode again in the five seconds after its deletion (fs/ext4/ialloc.c,
-    `recently_deleted`), and looks at each of them whenever a file is made meanwhile.
+    ext4 does not reuse an inode within five seconds of its deletion (fs/ext4/ialloc.c,
+    `recently_deleted`), and examines each of them when a file is created.
     """
     time.sleep(6)
     return in_fresh_process(__file__, "--child", name, directory)
 
 
 def report(rounds: list[dict[str, dict[str, dict[str, float]]]]) -> int:
-    """Print what was found."""
+    """Print the results."""
 
     def series(name: str, what: str, figure: str) -> list[float]:
         return [one[name][what][figure] for one in rounds]
@@ -353,7 +355,7 @@ def report(rounds: list[dict[str, dict[str, dict[str, float]]]]) -> int:
     print(
         f"Medians of {len(rounds)} interleaved rounds; {machine('obstore', 'opendal', 'aiofiles')}."
     )
-    print("Ratios are ours to theirs: rates above 1.00 are faster.\n")
+    print("Ratios are ours to theirs: above 1.00, ours is faster.\n")
     rows = []
     missed = 0
     for what in (what for what in rounds[0]["trove_async"] if what != "peak"):
@@ -374,7 +376,7 @@ def report(rounds: list[dict[str, dict[str, dict[str, float]]]]) -> int:
     peaks = ", ".join(
         f"{name} {statistics.median(series(name, 'peak', 'rss')):.0f}" for name in NAMES
     )
-    print(f"\nPeak memory in MiB, the 256 MiB body that is put included: {peaks}.")
+    print(f"\nPeak memory in MiB, including the 256 MiB body of the put: {peaks}.")
     return 1 if missed else 0
 
 

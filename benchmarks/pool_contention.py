@@ -1,8 +1,7 @@
-"""What does it cost that all transfers share one pool?
+"""What does it cost to share one pool between all transfers?
 
-Bodies of 4 MiB are streamed into a driver that discards them, through pools of several sizes and at
-several concurrencies: throughput against one at a time in a pool that never fills, and the memory
-that it took.
+Bodies of 4 MiB are streamed into a driver that discards them, with several pool sizes and concurrencies.
+The table has the throughput relative to one body at a time in a pool that never fills, and the memory.
 
     python benchmarks/pool_contention.py [--rounds 3]
 """
@@ -28,14 +27,14 @@ CASES = [(pool, limit) for pool in (256, 64, 8, 2) for limit in (1, 32, 256)]
 
 
 async def body() -> AsyncIterator[bytes]:
-    """Yield 4 MiB, giving way between pieces as a network would."""
+    """Yield 4 MiB in pieces, and let other tasks run between them, as a network does."""
     for _ in range(BODY // len(PIECE)):
         yield PIECE
         await asyncio.sleep(0)
 
 
 async def measure(pool_mib: int, limit: int) -> dict[str, float]:
-    """Put every body, overwriting a few keys so that what is stored stays small."""
+    """Put every body, and reuse a few keys so that the stored data stays small."""
     pool = BufferPool(pool_mib * MiB)
     async with Trove(MemoryDriver(), pool=pool) as store:
         await store.create_bucket("bench")
@@ -54,7 +53,7 @@ async def measure(pool_mib: int, limit: int) -> dict[str, float]:
 
 
 def main() -> int:
-    """Measure in rounds and print a table."""
+    """Measure in rounds, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--child", nargs=2, type=int, help=argparse.SUPPRESS)

@@ -69,7 +69,7 @@ MIXES: dict[str, list[Callable[[int], Route]]] = {
 
 
 def keys(count: int) -> list[tuple[str, str]]:
-    """Return keys of which some match a rule and some do not."""
+    """Return keys, some of which match a rule."""
     chance = random.Random(7)
     made = []
     for _ in range(100):
@@ -87,7 +87,7 @@ def keys(count: int) -> list[tuple[str, str]]:
 
 
 def measure(router: Router, names: list[tuple[str, str]]) -> float:
-    """Return µs per call of resolve."""
+    """Return the time of a call of resolve in µs."""
     resolve = router.resolve
     repeats = CALLS // len(names) + 1
     started = time.perf_counter()
@@ -98,7 +98,7 @@ def measure(router: Router, names: list[tuple[str, str]]) -> float:
 
 
 def main() -> int:
-    """Print the table; return the exit status."""
+    """Print the table, and return the exit status."""
     cases = {
         (mix, count): (
             Router(

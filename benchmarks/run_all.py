@@ -1,4 +1,4 @@
-"""Runs every benchmark and keeps what they print in RESULTS.md.
+"""Run every benchmark, and write their output to RESULTS.md.
 
 python benchmarks/run_all.py
 """
@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 
 def main() -> int:
-    """Run them one after the other; 1 if one missed what it promises."""
+    """Run all benchmarks. Return 1 if one of them missed a target."""
     sections = [f"# Results\n\nLast run on {datetime.now(UTC):%Y-%m-%d} by `make bench`."]
     failed = 0
     for script in sorted(HERE.glob("[!_]*.py")):
@@ -23,7 +23,7 @@ def main() -> int:
             continue
         question = (ast.get_docstring(ast.parse(script.read_text())) or "").splitlines()[0]
         print(f"\n== {script.name}: {question}", flush=True)
-        run = subprocess.run(  # noqa: S603 - the scripts beside this one
+        run = subprocess.run(  # noqa: S603 - the scripts in this folder
             [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, check=False
         )
         print(run.stdout)

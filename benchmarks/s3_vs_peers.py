@@ -1,14 +1,14 @@
-"""How fast is the S3 driver, beside obstore, OpenDAL, s3fs, aiobotocore and bare aiohttp?
+"""How fast is the S3 driver, compared with obstore, OpenDAL, s3fs, aiobotocore and bare aiohttp?
 
 Every contender does the same work in a process of its own, in turn, for several rounds, in scenes:
 
-- against SeaweedFS, a real server: small objects, large ones, many at once, a listing. On a machine
-  of few cores the server takes its share of them, and is often what limits;
-- against a server that swallows and serves zeros, so that the client is what limits;
-- behind a link of 40 MB/s a connection and 20 ms, where parallel streams show.
+- against SeaweedFS, a real server: small objects, large objects, many at once, a listing. On a machine
+  with few cores the server is often the bottleneck;
+- against a server that discards bodies and serves zeros, so that the client is the bottleneck;
+- over a link with 40 MB/s per connection and 20 ms round trip, where parallel streams matter.
 
-Ours is used as shipped, through a `Trove`: what is sent and received is verified, timeouts and
-retries are armed, memory is the pool's. It is asked to prove that before it is measured.
+Ours runs as shipped, through a `Trove`, with verification, timeouts, retries and the pool. The program
+checks that before it measures.
 
     python benchmarks/s3_vs_peers.py [--rounds 3] [--scenes NAME …] [--contenders NAME …] [--gib]
 """
@@ -48,7 +48,7 @@ from trove_async.testing.servers import S3Server, seaweedfs
 HERE = Path(__file__).parent
 KiB = 1024
 SIZES = {"1 KiB": KiB, "64 KiB": 64 * KiB}
-COUNTS = {1: 200, 32: 1000}  # how many, by how many at once
+COUNTS = {1: 200, 32: 1000}  # operations, and how many at a time
 LARGE = 256 * MiB
 MANY = 64
 EACH = 32 * MiB
@@ -92,7 +92,7 @@ async def small(name: str, contender: Contender, options: argparse.Namespace) ->
 
 
 async def large(name: str, contender: Contender, options: argparse.Namespace) -> Figures:
-    """Put and get one large object, or two."""
+    """Put and get one or two large objects."""
     found: Figures = {}
     for size_name, size in {"256 MiB": LARGE, "1 GiB": 4 * LARGE}.items():
         if size > LARGE and not options.gib:
@@ -118,7 +118,7 @@ def _many(name: str) -> list[str]:
 
 
 async def many_puts(name: str, contender: Contender, _options: argparse.Namespace) -> Figures:
-    """Put many files at once."""
+    """Put many files concurrently."""
     keys = _many(name)
     with tempfile.NamedTemporaryFile() as file:
         file.truncate(EACH)
@@ -131,7 +131,7 @@ async def many_puts(name: str, contender: Contender, _options: argparse.Namespac
 
 
 async def many_gets(name: str, contender: Contender, _options: argparse.Namespace) -> Figures:
-    """Get them at once."""
+    """Get many objects concurrently."""
     keys = _many(name)
 
     async def get(n: int) -> None:
@@ -149,28 +149,28 @@ async def listing(_name: str, contender: Contender, _options: argparse.Namespace
     async def listed() -> None:
         assert await contender.list("listed/") == LISTED  # noqa: S101
 
-    await listed()  # the server's caches
+    await listed()  # warms the server's caches
     memory = Memory()
     return {"list 10,000 keys": figures(await once(LISTED, listed()), memory)}
 
 
 def figures(measured: Measured, memory: Memory | None = None) -> dict[str, float]:
-    """Return what a scene tells of one piece of work."""
+    """Return the figures of one piece of work."""
     found = {"rate": measured.rate, "cpu": measured.cpu / measured.amount}
     return found if memory is None else {**found, "rss": memory.peak}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Some work against some server.
+    """Some work against one kind of server.
 
     Attributes:
-        against: What is served from.
-        works: What is done, each in a process of its own.
-        unit: Of what is counted.
-        per: How many of it the CPU's time is told for.
-        fill: Whether the keys that are listed are made first.
-        contenders: Who takes part.
+        against: The server.
+        works: The pieces of work, each in a process of its own.
+        unit: The unit of the amounts.
+        per: The amount that the CPU time is given for.
+        fill: Whether the keys to list are created first.
+        contenders: The contenders.
     """
 
     against: str
@@ -214,8 +214,8 @@ SCENES = {
 
 @contextmanager
 def process(script: str, *arguments: str) -> Iterator[int]:
-    """Run a server of ours, which says its port and ends when its input does."""
-    with subprocess.Popen(  # noqa: S603 - the scripts beside this one
+    """Run one of our servers, which prints its port and stops when its input ends."""
+    with subprocess.Popen(  # noqa: S603 - the scripts in this folder
         [sys.executable, str(HERE / script), *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -228,7 +228,7 @@ def process(script: str, *arguments: str) -> Iterator[int]:
 
 @contextmanager
 def serving(scene: Scene) -> Iterator[S3Server]:
-    """Run what a scene is played against."""
+    """Run the server of a scene."""
     if scene.against == "SeaweedFS":
         with seaweedfs() as server:
             asyncio.run(prepare(server, fill=scene.fill))
@@ -243,7 +243,7 @@ def serving(scene: Scene) -> Iterator[S3Server]:
 
 
 async def prepare(server: S3Server, *, fill: bool) -> None:
-    """Make the bucket, and the keys to be listed."""
+    """Create the bucket, and the keys to list."""
     async with plain(server) as client:
         await client.create_bucket()
         if fill:
@@ -253,7 +253,7 @@ async def prepare(server: S3Server, *, fill: bool) -> None:
 
 
 async def prove(server: S3Server) -> None:
-    """Make sure that ours is measured with its guarantees on, whatever they cost."""
+    """Check that ours runs with verification and retries."""
     async with opened(NAMES[0], server) as ours:
         assert len(await ours.get(f"busy-{os.getpid()}-{KiB}")) == KiB, "it retries"  # noqa: S101
         for size in (KiB, 16 * MiB):
@@ -264,12 +264,12 @@ async def prove(server: S3Server) -> None:
             raise AssertionError(f"a wrong byte of {size} went unnoticed")
 
 
-# -- what is promised --------------------------------------------------------------------------------
+# -- targets --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """A ratio of ours to a peer's, the median of those of the rounds."""
+    """A target for the median ratio of ours to a peer."""
 
     scene: str
     what: str
@@ -281,11 +281,11 @@ class Promise:
 
 
 ONE_STREAM = "one stream"
-"""What bare aiohttp gets through one connection, whatever ours does."""
+"""The rate of bare aiohttp over one connection, as a reference."""
 
 
 def promises() -> Iterator[Promise]:
-    """Yield what the S3 driver was made for."""
+    """Yield the targets of the S3 driver."""
     unhurried, fast, unsigned = NAMES[:3]
     for size in SIZES:
         for what, least in (("get", 1.2), ("delete", 1.2), ("put", 1.0), ("head", 1.0)):
@@ -318,26 +318,28 @@ def promises() -> Iterator[Promise]:
 
 
 LIMITS = {f"put {MANY} x 32 MiB at once": 96.0, f"get {MANY} x 32 MiB at once": 48.0}
-"""MiB over the baseline that ours may take."""
+"""The largest growth of our memory, in MiB."""
 
 
-# -- running and telling -----------------------------------------------------------------------------
+# -- running and printing -----------------------------------------------------------------------------
 
 
 def main() -> int:
-    """Measure in rounds, print tables; 1 if something that we promise was not reached."""
+    """Measure in rounds, and print tables. Return 1 if a target was missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES))
     parser.add_argument("--contenders", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--gib", action="store_true", help="objects of 1 GiB as well")
-    parser.add_argument("--part", type=int, default=1, help="do a part of the work, to try it")
+    parser.add_argument(
+        "--part", type=int, default=1, help="do only a part of the work, to try the program"
+    )
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         work, name, server = options.child
         print(json.dumps(child(work, name, S3Server(**json.loads(server)), options)), flush=True)
-        os._exit(0)  # at the interpreter's own end, obstore's threads abort it now and then
+        os._exit(0)  # obstore's threads sometimes abort the interpreter at its exit
     print(
         f"Medians of {options.rounds} interleaved rounds;"
         f" {machine('aiobotocore', 'aiohttp', 'obstore', 'opendal', 's3fs', 'uvloop')}."
@@ -350,7 +352,7 @@ def main() -> int:
 
 
 def child(work: str, name: str, server: S3Server, options: argparse.Namespace) -> Figures:
-    """Do one piece of work with one contender, on the loop that it asks for."""
+    """Do one piece of work with one contender, on its loop."""
 
     async def run() -> Figures:
         pool = POOL if work.startswith("many") else None
@@ -361,7 +363,7 @@ def child(work: str, name: str, server: S3Server, options: argparse.Namespace) -
 
 
 def played(scene: Scene, options: argparse.Namespace) -> dict[str, Figures]:
-    """Play a scene once with every contender, one after the other."""
+    """Run a scene once with every contender, in turn."""
     contenders = [name for name in scene.contenders if name in options.contenders]
     found: dict[str, Figures] = {name: {} for name in contenders}
     flags = ["--part", str(options.part), *(["--gib"] if options.gib else [])]
@@ -377,7 +379,7 @@ def played(scene: Scene, options: argparse.Namespace) -> dict[str, Figures]:
 
 
 def report(scene_name: str, rounds: list[dict[str, Figures]]) -> int:
-    """Print what one scene showed; return how much of what we promise it missed."""
+    """Print the results of one scene. Return the number of missed targets."""
     scene = SCENES[scene_name]
     names = list(rounds[0])
 

@@ -1,9 +1,9 @@
-"""What does a download cost through FastAPI and aiohttp, beside FileResponse and a handler on obstore?
+"""What does a web download cost, compared with FileResponse and with a handler on obstore?
 
-Every contender is a server in a process of its own, asked in turn, for several rounds, by threads with
-bare sockets: small objects over kept connections, large ones, and 200 clients that begin a large one
-and then read nothing. Ours is used as shipped: conditions, ranges and headers, names checked, routed,
-checksums verified. FileResponse is a local file's only; S3 is SeaweedFS.
+Every contender is a FastAPI or aiohttp service in a process of its own. Threads with bare sockets request
+small objects over persistent connections, large objects, and large objects that 200 clients start and
+never read, in turn for several rounds. Ours runs as shipped: conditions, ranges, headers, checks,
+routing and verification. FileResponse serves local files only; S3 is SeaweedFS.
 
     python benchmarks/web_download.py [--rounds 3] [--dir DIRECTORY]
 """
@@ -51,24 +51,24 @@ NAMES = {
 }
 
 BOUND = 0.5
-"""MiB that a stalled download of ours may cost: trove_async.integrations._download, "Memory"."""
+"""The largest memory of a stalled download, in MiB (trove_async.integrations._download, "Memory")."""
 
 TARGETS = [("s3", "ours on FastAPI", "obstore by hand", 0.9)]
-"""What we promise of large objects' MB/s."""
+"""The targets for the rate of large objects."""
 
 
 # -- servers -------------------------------------------------------------------------------------------
 
 
 def usage() -> dict[str, float]:
-    """Return what this process has used so far: CPU seconds, and resident MiB now."""
+    """Return the CPU seconds that this process has used, and its resident memory in MiB."""
     status = Path("/proc/self/status").read_text()
     resident = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
     return {"cpu": time.process_time(), "rss": int(resident.split()[1]) / 1024}
 
 
 def trove(backend: dict[str, str]) -> Trove:
-    """Return our store over the backend."""
+    """Return our store on the backend."""
     if "root" in backend:
         return Trove(LocalDriver(backend["root"], fsync=False))
     driver = S3Driver(
@@ -81,7 +81,7 @@ def trove(backend: dict[str, str]) -> Trove:
 
 
 def peer(backend: dict[str, str]) -> LocalStore | S3Store:
-    """Return obstore's store over the backend's bucket."""
+    """Return obstore's store on the backend's bucket."""
     if "root" in backend:
         return LocalStore(Path(backend["root"]) / "bench")
     return S3Store(
@@ -111,7 +111,7 @@ def asgi(name: str, backend: dict[str, str]) -> FastAPI:
         return FileResponse(Path(backend["root"]) / "bench" / request.path_params["key"])
 
     async def by_hand(request: Request) -> Response:
-        assert bucket is not None  # noqa: S101 - it is this contender's
+        assert bucket is not None  # noqa: S101 - only this contender is left
         got = await obstore.get_async(bucket, request.path_params["key"])
 
         async def chunks() -> AsyncIterator[bytes]:
@@ -155,8 +155,8 @@ def aiohttp_app(name: str, backend: dict[str, str]) -> web.Application:
 
 
 def serve(name: str, backend: dict[str, str]) -> None:
-    """Run a contender until this process is stopped; print its port first."""
-    # asyncio sets TCP_NODELAY, as servers that bind for themselves have it, only on such a socket.
+    """Print the port, and run a contender until the process is stopped."""
+    # asyncio sets TCP_NODELAY, as on sockets that servers bind themselves, only on such a socket.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     listener.listen(STALLED)
@@ -170,7 +170,7 @@ def serve(name: str, backend: dict[str, str]) -> None:
 
 @contextmanager
 def running(name: str, backend: dict[str, str]) -> Iterator[int]:
-    """Run a contender in a fresh process; yield its port."""
+    """Run a contender in a fresh process, and yield its port."""
     command = [sys.executable, __file__, "--serve", name, json.dumps(backend)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - this script
         try:
@@ -184,7 +184,7 @@ def running(name: str, backend: dict[str, str]) -> Iterator[int]:
 
 
 class Client:
-    """One kept connection."""
+    """One persistent connection."""
 
     def __init__(self, port: int, buffer: int | None = None) -> None:
         self._socket = socket.socket()
@@ -195,16 +195,16 @@ class Client:
         self._memory = bytearray(MiB)
 
     def begin(self, key: str) -> tuple[int, bytes]:
-        """Ask for an object; return its size, and the first of it that came with the head."""
+        """Request an object. Return its size, and the bytes of it that came with the head."""
         self._socket.sendall(f"GET /{key} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         head = b""
         while b"\r\n\r\n" not in head:
             piece = self._socket.recv(4096)
             if not piece:
-                raise ConnectionError("the server hung up")
+                raise ConnectionError("the server closed the connection")
             head += piece
         head, _, body = head.partition(b"\r\n\r\n")
-        assert b" 200 " in head.partition(b"\r\n")[0], head  # noqa: S101 - else nothing is measured
+        assert b" 200 " in head.partition(b"\r\n")[0], head  # noqa: S101 - nothing else is measured
         length = next(
             line.split(b":")[1]
             for line in head.lower().split(b"\r\n")
@@ -220,7 +220,7 @@ class Client:
         return body
 
     def get(self, key: str) -> None:
-        """Download an object, and forget it."""
+        """Download an object, and discard it."""
         size, body = self.begin(key)
         left = size - len(body)
         while left:
@@ -234,7 +234,7 @@ class Client:
 
 
 def used(port: int) -> dict[str, float]:
-    """Ask a server what it has used."""
+    """Ask a server for its CPU seconds and memory."""
     client = Client(port)
     found: dict[str, float] = json.loads(client.read("usage"))
     client.close()
@@ -242,7 +242,7 @@ def used(port: int) -> dict[str, float]:
 
 
 def download(port: int, key: str, count: int, clients: int) -> dict[str, float]:
-    """Download an object so many times, over so many connections: seconds, and the server's CPU."""
+    """Download an object `count` times. Return the seconds, and the server's CPU seconds."""
     numbers = iter(range(count))
     failed: list[Exception] = []
 
@@ -251,7 +251,7 @@ def download(port: int, key: str, count: int, clients: int) -> dict[str, float]:
         try:
             for _ in numbers:
                 client.get(key)
-        except Exception as error:  # noqa: BLE001 - raised below, by the one who asked
+        except Exception as error:  # noqa: BLE001 - raised below
             failed.append(error)
         finally:
             client.close()
@@ -269,7 +269,7 @@ def download(port: int, key: str, count: int, clients: int) -> dict[str, float]:
 
 
 def stalled(port: int) -> float:
-    """Return the MiB that the server has grown by once 200 clients have begun, and stopped reading."""
+    """Return the growth of the server in MiB with 200 clients that have stopped reading."""
     before = used(port)["rss"]
     with ExitStack() as stack:
         for _ in range(STALLED):
@@ -277,14 +277,14 @@ def stalled(port: int) -> float:
             stack.callback(client.close)
             client.begin("large")
         figures = [before]
-        while len(figures) < 4 or max(figures[-3:]) - min(figures[-3:]) > 1:  # it has settled
+        while len(figures) < 4 or max(figures[-3:]) - min(figures[-3:]) > 1:  # its memory is stable
             time.sleep(0.5)
             figures.append(used(port)["rss"])
         return figures[-1] - before
 
 
 def measure(name: str, backend: dict[str, str]) -> dict[str, float]:
-    """Do everything once with one contender."""
+    """Do all the work once with one contender."""
     with running(name, backend) as port:
         download(port, "small", 200, SMALL_CLIENTS)
         download(port, "large", 1, 1)
@@ -303,7 +303,7 @@ def measure(name: str, backend: dict[str, str]) -> dict[str, float]:
 
 
 async def fill(store: Trove) -> None:
-    """Put the objects."""
+    """Store the objects."""
     async with store:
         await store.create_bucket("bench", exist_ok=True)
         await store.put("bench", "small", os.urandom(SMALL))
@@ -312,7 +312,7 @@ async def fill(store: Trove) -> None:
 
 @contextmanager
 def backends(directory: str) -> Iterator[dict[str, dict[str, str]]]:
-    """Yield what there is to serve from: the disk, and an S3 server."""
+    """Yield the backends: the disk and an S3 server."""
     with servers.seaweedfs() as server:
         names = ("endpoint_url", "access_key_id", "secret_access_key", "region")
         s3 = {name: getattr(server, name) for name in names}
@@ -323,10 +323,12 @@ def backends(directory: str) -> Iterator[dict[str, dict[str, str]]]:
 
 
 def main() -> int:
-    """Measure in rounds, print a table a backend; 1 if what we promise was not reached."""
+    """Measure in rounds, and print a table per backend. Return 1 if a target was missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dir", type=Path, help="on which file system; default: a temporary one")
+    parser.add_argument(
+        "--dir", type=Path, help="the directory for the objects; default: a temporary one"
+    )
     parser.add_argument("--serve", nargs=2, metavar=("NAME", "BACKEND"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
@@ -352,7 +354,7 @@ def main() -> int:
 
 
 def report(kind: str, rounds: list[dict[str, dict[str, float]]]) -> int:
-    """Print what was found on one backend; return how many promises it breaks."""
+    """Print the results of one backend. Return the number of missed targets."""
 
     def series(name: str, figure: str) -> list[float]:
         return [one[name][figure] for one in rounds]
