@@ -1,9 +1,9 @@
-"""Run the tests that failed once more, each alone. Print those that pass then as ``FLAKY name``.
+"""Run the failed tests once more, each alone. Print those that pass as ``FLAKY name``.
 
-Exits with 1 if one of them fails again, or if the run did not end by itself, so that what failed is not
-known. Everything printed goes to the log as well.
+Exit with 1 if one of them fails again, or if the failures are not known because the run did not end by
+itself. The results are also appended to the log.
 
-Usage: ``rerun.py LOG [OPTION …]``, with the options that pytest needs to select those tests.
+Usage: ``rerun.py LOG [OPTION …]``, with the options with which pytest selects these tests.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-MOST = 20  # more failures than this are no accident
+MOST = 20  # more failures are not flaky tests
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
     counts = re.findall(r"(\d+) (?:failed|errors?)", summary[-1]) if summary else []
     known = sum(map(int, counts)) >= len(failed) and all("::" in name for name in failed)
     if not known or not 0 < len(failed) <= MOST:
-        print(f"{len(failed)} failures on record, {'+'.join(counts) or 0} counted: not run again")
+        print(f"{len(failed)} failures on record, {'+'.join(counts) or 0} counted: no rerun")
         return 1
     again = [name for name in failed if not passes(name)]
     with log.open("a") as out:
