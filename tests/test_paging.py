@@ -46,13 +46,13 @@ def pages(
     options: ListOptions,
     load: Callable[[str, None], ObjectInfo | None] = info,
 ) -> list[Page]:
-    found = [paginate("b", options, source.seek, load)]
-    while (token := found[-1].token) is not None:
+    result = [paginate("b", options, source.seek, load)]
+    while (token := result[-1].token) is not None:
         following = ListOptions(
             prefix=options.prefix, delimiter=options.delimiter, token=token, limit=options.limit
         )
-        found.append(paginate("b", following, source.seek, load))
-    return found
+        result.append(paginate("b", following, source.seek, load))
+    return result
 
 
 def brute_force(keys: set[str], options: ListOptions) -> list[tuple[str, bool]]:
@@ -69,40 +69,52 @@ def brute_force(keys: set[str], options: ListOptions) -> list[tuple[str, bool]]:
 
 
 @given(
-    held=st.sets(keys, max_size=25),
+    bucket_keys=st.sets(keys, max_size=25),
     prefix=texts,
     delimiter=st.sampled_from([None, "/", "a", "--", "/-", "\U0010ffff"]),
     start_after=st.none() | texts,
     limit=st.integers(1, 27),
 )
-@example(held={"a/", "a/b", "a0"}, prefix="", delimiter="/", start_after="a/", limit=1)
-@example(held={"\U0010ffff/a", "\U0010ffff/b"}, prefix="", delimiter="/", start_after=None, limit=1)
+@example(bucket_keys={"a/", "a/b", "a0"}, prefix="", delimiter="/", start_after="a/", limit=1)
 @example(
-    held={"\U0010ffff\U0010ffff", "\U0010ffff\U0010ffffa"},
+    bucket_keys={"\U0010ffff/a", "\U0010ffff/b"},
+    prefix="",
+    delimiter="/",
+    start_after=None,
+    limit=1,
+)
+@example(
+    bucket_keys={"\U0010ffff\U0010ffff", "\U0010ffff\U0010ffffa"},
     prefix="",
     delimiter="\U0010ffff",
     start_after=None,
     limit=1,
 )
 def test_pages_equal_a_brute_force_listing(
-    held: set[str], prefix: str, delimiter: str | None, start_after: str | None, limit: int
+    bucket_keys: set[str], prefix: str, delimiter: str | None, start_after: str | None, limit: int
 ) -> None:
     options = ListOptions(prefix=prefix, delimiter=delimiter, start_after=start_after, limit=limit)
-    found = pages(Keys(list(held)), options)
-    entries = [entry for page in found for entry in page.entries]
-    assert [(one.key, isinstance(one, Prefix)) for one in entries] == brute_force(held, options)
-    assert all(len(page.entries) == limit for page in found[:-1])
-    assert len(found[-1].entries) <= limit
+    result = pages(Keys(list(bucket_keys)), options)
+    entries = [entry for page in result for entry in page.entries]
+    assert [(entry.key, isinstance(entry, Prefix)) for entry in entries] == brute_force(
+        bucket_keys, options
+    )
+    assert all(len(page.entries) == limit for page in result[:-1])
+    assert len(result[-1].entries) <= limit
     assert all(entry.bucket == "b" for entry in entries)
 
 
 @pytest.mark.parametrize("limit", range(1, 12))
 def test_every_page_size_gives_the_same_entries(limit: int) -> None:
-    held = {"a", "a/b", "a/c", "a0", "b", "b/", "b/b/c", "c/x", "d"}
+    bucket_keys = {"a", "a/b", "a/c", "a0", "b", "b/", "b/b/c", "c/x", "d"}
     for delimiter in (None, "/"):
         options = ListOptions(delimiter=delimiter, limit=limit)
-        entries = [one for page in pages(Keys(list(held)), options) for one in page.entries]
-        assert [(one.key, isinstance(one, Prefix)) for one in entries] == brute_force(held, options)
+        entries = [
+            entry for page in pages(Keys(list(bucket_keys)), options) for entry in page.entries
+        ]
+        assert [(entry.key, isinstance(entry, Prefix)) for entry in entries] == brute_force(
+            bucket_keys, options
+        )
 
 
 def test_keys_below_a_common_prefix_are_skipped() -> None:
@@ -118,8 +130,8 @@ def test_objects_deleted_while_a_page_is_built_are_omitted() -> None:
     def load(key: str, _handle: None) -> ObjectInfo | None:
         return None if key in {"b", "d"} else info(key)
 
-    found = pages(source, ListOptions(limit=1), load)
-    assert [[entry.key for entry in page.entries] for page in found] == [["a"], ["c"], []]
+    result = pages(source, ListOptions(limit=1), load)
+    assert [[entry.key for entry in page.entries] for page in result] == [["a"], ["c"], []]
 
 
 def test_page_after_a_token_whose_key_was_deleted_continues_after_it() -> None:

@@ -84,12 +84,12 @@ async def test_lease_larger_than_the_pool_is_refused_at_once() -> None:
 
 async def test_lease_has_writable_slots_of_its_own() -> None:
     pool = BufferPool(4 * MiB)
-    with await pool.lease(2 * MiB) as one, await pool.lease(1) as other:
-        assert (one.size, other.size, leased(pool)) == (2 * MiB, SLOT, 3 * MiB)
-        for number, view in enumerate([*one.views, *other.views]):
+    with await pool.lease(2 * MiB) as first, await pool.lease(1) as second:
+        assert (first.size, second.size, leased(pool)) == (2 * MiB, SLOT, 3 * MiB)
+        for number, view in enumerate([*first.views, *second.views]):
             assert len(view) == SLOT
             view[:] = bytes([number]) * SLOT
-        assert [view[0] for view in [*one.views, *other.views]] == [0, 1, 2]
+        assert [view[0] for view in [*first.views, *second.views]] == [0, 1, 2]
     assert leased(pool) == 0
     assert pool.statistics().peak == 3 * MiB
 
@@ -128,7 +128,7 @@ async def test_shrink_serves_a_waiter() -> None:
 
 async def test_leases_are_served_in_order() -> None:
     pool = BufferPool(2 * MiB)
-    held = await pool.lease(2 * MiB)
+    lease = await pool.lease(2 * MiB)
     order = []
 
     async def take(number: int) -> None:
@@ -141,23 +141,23 @@ async def test_leases_are_served_in_order() -> None:
             group.start_soon(take, number)
             await steps(1)
         assert pool.statistics().waiting == 10
-        held.release()
+        lease.release()
     assert order == list(range(10))
 
 
 async def test_small_lease_waits_behind_a_large_one() -> None:
     pool = BufferPool(4 * MiB)
-    held = [await pool.lease(MiB) for _ in range(3)]
+    leases = [await pool.lease(MiB) for _ in range(3)]
     large = OwnedTask(pool.lease(2 * MiB))
     await steps()
     small = OwnedTask(pool.lease(MiB))
     await steps()
     assert not small.done  # though its slot is free
     assert pool.try_lease(MiB) is None
-    held.pop().release()
+    leases.pop().release()
     (await large.result()).release()
     (await small.result()).release()
-    for lease in held:
+    for lease in leases:
         lease.release()
 
 
@@ -174,34 +174,34 @@ async def test_timed_out_lease_names_the_setting_to_raise() -> None:
 
 async def test_timed_out_lease_lets_the_next_waiters_be_served() -> None:
     pool = BufferPool(2 * MiB)
-    held = await pool.lease(MiB)
+    lease = await pool.lease(MiB)
     large = OwnedTask(pool.lease(2 * MiB, timeout=0.02))
     await steps()
     (await pool.lease(MiB)).release()
     with pytest.raises(PoolTimeoutError):
         await large.result()
-    held.release()
+    lease.release()
 
 
 @pytest.mark.parametrize("spilling", [False, True])
 async def test_cancelled_wait_holds_nothing(*, spilling: bool) -> None:
     pool = BufferPool(2 * MiB)
-    held = await pool.lease(2 * MiB)
+    lease = await pool.lease(2 * MiB)
     waiter = OwnedTask[Lease | SpillFile](pool.lease_or_spill(MiB) if spilling else pool.lease(MiB))
     await steps()
     await waiter.aclose()
     assert pool.statistics().waiting == 0
-    held.release()
+    lease.release()
     assert leased(pool) == 0
 
 
 @pytest.mark.parametrize("spilling", [False, True])
 async def test_wait_cancelled_just_after_being_served_releases_its_lease(*, spilling: bool) -> None:
     pool = BufferPool(2 * MiB)
-    held = await pool.lease(2 * MiB)
+    lease = await pool.lease(2 * MiB)
     waiter = OwnedTask[Lease | SpillFile](pool.lease_or_spill(MiB) if spilling else pool.lease(MiB))
     await steps()
-    held.release()
+    lease.release()
     await waiter.aclose()
     assert leased(pool) == 0
     assert pool.statistics().waiting == 0
@@ -268,8 +268,8 @@ async def test_revocable_leases_use_at_most_half_of_the_pool() -> None:
 
 async def test_lease_that_refuses_to_be_revoked_is_tried_again() -> None:
     pool = BufferPool(2 * MiB)
-    revocable, held = RevocableLease(pool), pool.try_lease(MiB)
-    assert held is not None
+    revocable, lease = RevocableLease(pool), pool.try_lease(MiB)
+    assert lease is not None
     revocable.filled = False
     waiter = OwnedTask(pool.lease(MiB))
     while revocable.revocations < 2:
@@ -277,7 +277,7 @@ async def test_lease_that_refuses_to_be_revoked_is_tried_again() -> None:
     assert not waiter.done
     revocable.filled = True
     (await waiter.result()).release()
-    held.release()
+    lease.release()
 
 
 async def test_revocable_lease_is_kept_while_there_are_no_waiters() -> None:

@@ -23,8 +23,8 @@ raising it again.
 * the driver holds no connection, file or task for the call;
 * a put is either not visible at all, or, if the backend had stored it already, visible as a whole.
 
-What the driver could not undo in the backend may only be litter, such as parts of an upload that was
-not aborted. It must not be visible as an object.
+What the driver could not undo in the backend must not be visible as an object. It may only be unused
+data, such as parts of an upload that was not aborted.
 
 **Memory.** The caller owns the views. A driver may read them until its call returns or raises, and
 copies what it needs after that. Beside them it allocates no more than a fixed window.
@@ -487,8 +487,8 @@ class Uploading(Protocol):
     ) -> AbstractAsyncContextManager[Upload]:
         """Return a context manager that opens an upload, and aborts it if left without a commit.
 
-        The abort runs under a shield with a deadline. Parts that it cannot reach are litter: they
-        take up space, but no object is damaged.
+        The abort runs under a shield with a deadline. If it fails, parts of the upload stay behind.
+        They take up space, but no object is damaged.
 
         If a commit was sent and its response did not arrive, the object may exist. The driver must
         find out, for example by the write_id, before it aborts the upload. If it cannot find out, it

@@ -81,7 +81,7 @@ def common_prefix(key: str, options: ListOptions) -> str | None:
 
 
 def after_prefix(prefix: str) -> str | None:
-    """Return the least string greater than all strings that start with `prefix`; None if none."""
+    """Return the least string greater than all strings that start with `prefix`, or None."""
     for end in range(len(prefix), 0, -1):
         point = ord(prefix[end - 1])
         if point < _LAST_CODE_POINT:

@@ -58,7 +58,7 @@ REVOKE_AFTER = 0.1
 """Age in seconds from which a read-ahead lease may be revoked for a waiting transfer."""
 
 
-_NEAR = 40
+_ACCEPTABLE_CHECKS = 40
 """The most checks that the queue may need, at its present pace, to serve a transfer; with more the
 transfer spills. At the default `spill_after` these are 10 s."""
 
@@ -239,7 +239,7 @@ class BufferPool:
 
         A queue that has stalled for `spill_after` seconds is left for a file: the memory may be held
         by transfers that wait for slow sources. A queue that moves fast enough to serve this
-        transfer within `_NEAR` checks is not left: a thousand files at once are slower than memory.
+        transfer within `_ACCEPTABLE_CHECKS` checks is not left: a thousand files at once are slower than memory.
 
         Raises:
             PoolTimeoutError: Neither was available within `deadline` seconds.
@@ -264,7 +264,7 @@ class BufferPool:
                 interval = max(self.spill_after / _STALLED_CHECKS, 0.005)
                 await asyncio.wait([waiter], timeout=min(interval, deadline - clock()))
                 served = self._semaphore.served - served_before
-                if served * _NEAR >= self._semaphore.position(waiter):
+                if served * _ACCEPTABLE_CHECKS >= self._semaphore.position(waiter):
                     stalled_checks = 0
                 else:
                     stalled_checks += 1

@@ -211,7 +211,7 @@ async def test_write_of_another_client_is_not_recognised_as_own(step: str) -> No
             await Fake.__mro__[1].put(  # type: ignore[attr-defined]  # MemoryDriver's own
                 fake, "bucket", "key", [memoryview(b"other")], PutOptions(write_id="other's")
             )
-            raise UnavailableError("the own write was not made")
+            raise UnavailableError("this put was not stored")
 
         fake.before[step] = other
         with pytest.raises(ObjectExistsError):

@@ -161,8 +161,8 @@ async def test_pieces_never_mix_two_versions() -> None:
         assert_idle(store, fake)
 
 
-@pytest.mark.parametrize("taken", ["memory", "connections"])
-async def test_no_read_ahead_without_free_resources(taken: str) -> None:
+@pytest.mark.parametrize("exhausted", ["memory", "connections"])
+async def test_no_read_ahead_without_free_resources(exhausted: str) -> None:
     fake = parallel_fake(max_connections=2)
     async with store_of(fake, pool=small_pool()) as store:
         await store.put("bucket", "key", BODY)
@@ -170,7 +170,7 @@ async def test_no_read_ahead_without_free_resources(taken: str) -> None:
         async with store.get("bucket", "other") as other:
             await other.read(10)
             with await store.pool.lease(MiB) as _, await store.pool.lease(MiB) as _:
-                if taken == "connections":
+                if exhausted == "connections":
                     _.release()
                 assert await store.read("bucket", "key") == BODY
         assert fake.count("get") == 2

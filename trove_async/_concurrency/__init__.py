@@ -3,7 +3,7 @@
 `tasks`         task groups, bounded loops, and tasks owned by an object
 `deadlines`     time limits of many calls, served by one timer
 `permits`       fair semaphores for connections and memory
-`cancellation`  cancels requested by the library, told apart from the caller's
+`cancellation`  cancels requested by the library, distinguished from the caller's
 `cleanup`       work that completes although its task was cancelled, and calls in worker threads
 `inflight`      work that is cancelled, and rolls back, when the store closes
 """

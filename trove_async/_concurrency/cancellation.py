@@ -1,4 +1,4 @@
-"""Cancels that the library requests itself, told apart from those of the caller."""
+"""Cancels that the library requests itself, distinguished from those of the caller."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Args = TypeVarTuple("Args")
 
 
 CLEANUP_SECONDS = 10.0
-"""Seconds that an abort or a close may take under its shield. What remains then is litter."""
+"""Seconds that an abort or a close may take under its shield. Unfinished cleanup is then abandoned."""
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """The driver that wraps every driver of a service: permits, timeouts, retries and lost responses.
 
-Layers and the engine above it get final results: temporary failures have been retried, and for a
-write whose response was lost it has been found out whether it succeeded. `calls` describes how
-permits and memory are used meanwhile.
+Layers and the engine above it get final results: temporary failures have been retried, and writes
+that succeeded without their response arriving have been recognised. `calls` describes how permits
+and memory are used meanwhile.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class ResilientDriver:
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. A retry that finds the object missing counts as a success.
 
-        The deletion is then the work of an earlier attempt, whose response was lost.
+        An earlier attempt, whose response was lost, has then deleted it.
         """
 
         async def recognise(error: TroveError) -> tuple[None] | None:
@@ -276,7 +276,10 @@ class ResilientDriver:
             except BaseException as error:
                 if opened is not None:
                     committed = upload is not None and upload.committed
-                    with shielded(), suppress(TroveError):  # a failed abort only leaves litter
+                    with (
+                        shielded(),
+                        suppress(TroveError),
+                    ):  # a failed abort leaves only unused parts
                         if committed:
                             await context.__aexit__(None, None, None)
                         else:

@@ -2,7 +2,7 @@
 
 A piece is a range of the pinned version of the object. It is fetched into leased memory. A piece is
 started only with unused resources: a permit that no task waits for, and memory from a part of the
-pool. Pieces are read in order. A piece that is not being read is given up as soon as a transfer waits
+pool. Pieces are read in order. A piece that is not being read is revoked as soon as a transfer waits
 for its memory.
 """
 
