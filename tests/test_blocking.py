@@ -1,4 +1,4 @@
-"""That the guard against blocking calls, which conftest.py puts around all tests, does bite."""
+"""The guard against blocking calls, which conftest.py installs for all tests, raises."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 class Sleepy(MemoryDriver):
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        time.sleep(0.001)  # noqa: ASYNC251 - that is the point
+        time.sleep(0.001)  # noqa: ASYNC251 - blocks on purpose
         return await super().head(bucket, key, version_id)
 
 
-async def test_sleep_below_the_library_is_an_error() -> None:
+async def test_blocking_sleep_in_a_driver_raises() -> None:
     async with Trove(Sleepy()) as store:
         with pytest.raises(BlockingError):
             await store.head("bucket", "key")
 
 
-async def test_file_read_on_the_loop_below_the_library_is_an_error(
+async def test_file_read_on_the_event_loop_in_a_listener_raises(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_bytes(b"body")
@@ -44,7 +44,7 @@ async def test_file_read_on_the_loop_below_the_library_is_an_error(
     assert {record.exc_info[0] for record in caplog.records if record.exc_info} == {BlockingError}
 
 
-async def test_what_a_body_does_in_its_thread_is_none() -> None:
+async def test_blocking_call_of_a_sync_body_runs_in_a_thread() -> None:
     def slow() -> list[bytes]:
         time.sleep(0.001)
         return [b"body"]

@@ -1,4 +1,4 @@
-"""Checksums of bodies that come in parts."""
+"""Checksums of bodies made of several parts."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from trove_async._checksums import combine_crc32c, running_crc32c
 
 
 @given(st.binary(max_size=300), st.binary(max_size=300))
-def test_combined_is_that_of_both_bodies(first: bytes, second: bytes) -> None:
+def test_combined_checksum_is_that_of_the_concatenation(first: bytes, second: bytes) -> None:
     assert combine_crc32c(crc32c(first), crc32c(second), len(second)) == crc32c(first + second)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 3_000_000))
-def test_combined_with_zeros(first: int, size: int) -> None:
+def test_checksum_combined_with_zeros(first: int, size: int) -> None:
     zeros = bytes(size)
     assert combine_crc32c(first, crc32c(zeros), size) == crc32c(zeros, first)
 
 
 @given(st.lists(st.binary(max_size=50), max_size=5))
-def test_checksum_is_that_of_the_views_together(pieces: list[bytes]) -> None:
+def test_running_checksum_is_that_of_the_joined_views(pieces: list[bytes]) -> None:
     assert running_crc32c([memoryview(piece) for piece in pieces]) == crc32c(b"".join(pieces))

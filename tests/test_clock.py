@@ -1,4 +1,4 @@
-"""The clock of tests whose timeouts must not depend on the machine."""
+"""The clock of tests whose timeouts must not depend on the speed of the machine."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from trove_async._concurrency import in_thread
 pytestmark = pytest.mark.idle_time
 
 
-async def test_timer_is_due_once_everything_waits() -> None:
+async def test_timer_fires_once_all_tasks_wait() -> None:
     clock = asyncio.get_running_loop().time
     started = clock()
     await asyncio.sleep(3600)
     assert clock() - started == pytest.approx(3600)
 
 
-async def test_no_time_passes_while_the_loop_works() -> None:
+async def test_no_time_passes_while_the_loop_is_busy() -> None:
     async with asyncio.timeout(0.001):
         for _ in range(100):
             await asyncio.sleep(0)
 
 
-async def test_no_time_passes_while_a_thread_works() -> None:
+async def test_no_time_passes_while_a_thread_is_busy() -> None:
     async with asyncio.timeout(0.001):
         await in_thread(time.sleep, 0.02)
 
 
-async def test_no_time_passes_before_bytes_that_are_there() -> None:
+async def test_no_time_passes_while_received_bytes_are_read() -> None:
     async with asyncio.timeout(0.001):
         server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
         async with server:

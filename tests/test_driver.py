@@ -1,3 +1,5 @@
+"""The capabilities of a driver."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -13,13 +15,11 @@ from trove_async.driver import Capabilities
     [("parallel_parts", 0), ("max_parts", 0), ("part_multiple", 0), ("max_reads", 0),
      ("max_writes", -1)],
 )  # fmt: skip
-def test_capabilities_that_would_let_everything_wait_for_ever_are_refused(
-    field: str, value: int
-) -> None:
+def test_limits_below_one_are_refused(field: str, value: int) -> None:
     wrong: dict[str, Any] = {field: value}
-    with pytest.raises(ConfigError, match=f"{field} is at least 1, not {value}"):
+    with pytest.raises(ConfigError, match=f"{field} must be at least 1, got {value}"):
         Capabilities(**wrong)
 
 
-def test_no_limit_is_a_limit_of_its_own() -> None:
+def test_none_means_no_limit() -> None:
     assert Capabilities(max_reads=None, max_writes=1).max_reads is None

@@ -1,4 +1,4 @@
-"""A run of the tests ends, whatever a test does."""
+"""A test run ends even if a test or its fixture hangs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ async def stuck():
     yield
     await asyncio.Event().wait()
 
-async def test_that_is_stuck_and_so_is_its_fixture(stuck):
+async def test_hangs_and_so_does_its_fixture(stuck):
     await asyncio.Event().wait()
 """
 
 SPINS = """
 import asyncio
 
-async def test_whose_loop_spins():
+async def test_spins_the_event_loop():
     def spin():
         for _ in range(100_000):
             pass
@@ -38,19 +38,19 @@ async def test_whose_loop_spins():
 
 
 @pytest.mark.parametrize(
-    ("program", "told"),
+    ("program", "output"),
     [(STUCK, "1 failed, 1 error"), (SPINS, "Timeout (0:00:03)!")],
     ids=["stuck", "spins"],
 )
-def test_run_ends_whatever_a_test_does(
-    tmp_path: Path, request: pytest.FixtureRequest, program: str, told: str
+def test_run_ends_if_a_test_hangs(
+    tmp_path: Path, request: pytest.FixtureRequest, program: str, output: str
 ) -> None:
     tmp_path.joinpath("conftest.py").write_text(
         "from tests.conftest import pytest_runtest_teardown"
     )
     tmp_path.joinpath("test_it.py").write_text(program)
     settings = request.config.rootpath / "pyproject.toml"
-    ran = subprocess.run(  # noqa: S603 - our own tests
+    ran = subprocess.run(  # noqa: S603 - runs the tests above
         [
             sys.executable,
             "-m",
@@ -75,4 +75,4 @@ def test_run_ends_whatever_a_test_does(
         cwd=request.config.rootpath,
     )
     assert ran.returncode == 1
-    assert told in ran.stdout + ran.stderr
+    assert output in ran.stdout + ran.stderr

@@ -1,4 +1,4 @@
-"""Memory is bounded by one number, however much passes through: asserted in fresh processes."""
+"""The memory of a process is bounded by the pool, however much data it transfers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MiB = 1024 * 1024
 
 
 class Discarding(MemoryDriver):
-    '''Takes everything, keeps the sizes.'''
+    '''Discards all bodies and keeps their sizes.'''
 
     def __init__(self, source=0):
         super().__init__(parallel_parts=4)
@@ -106,7 +106,8 @@ asyncio.run(main())
 
 
 def run(program: str) -> tuple[int, int]:
-    ran = subprocess.run(  # noqa: S603 - the programs above
+    """Run a program in a new process. Return its growth and the peak of its pool, in MiB."""
+    ran = subprocess.run(  # noqa: S603 - runs the programs above
         [sys.executable, "-W", "error", "-c", program],
         capture_output=True,
         text=True,
@@ -114,19 +115,19 @@ def run(program: str) -> tuple[int, int]:
         env={"PYTHONPATH": str(ROOT)},
     )
     assert (ran.returncode, ran.stderr) == (0, "")
-    over, pool = map(int, ran.stdout.split())
-    return over, pool
+    growth, pool = map(int, ran.stdout.split())
+    return growth, pool
 
 
 @pytest.mark.timeout(300)
 def test_200_streams_of_64_mib_stay_within_a_pool_of_64_mib() -> None:
-    over, pool = run(STREAMS)
+    growth, pool = run(STREAMS)
     assert pool <= 64
-    assert over <= 64 + 48
+    assert growth <= 64 + 48
 
 
 @pytest.mark.timeout(300)
 def test_1000_copies_at_once_stay_within_a_pool_of_64_mib() -> None:
-    over, pool = run(COPIES)
+    growth, pool = run(COPIES)
     assert pool <= 64
-    assert over <= 64 + 48
+    assert growth <= 64 + 48

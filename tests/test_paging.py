@@ -1,3 +1,5 @@
+"""Pages of sorted keys, and checks on the pages of services."""
+
 from __future__ import annotations
 
 from bisect import bisect_left
@@ -27,30 +29,30 @@ def info(key: str, _handle: None = None) -> ObjectInfo:
 
 
 class Keys:
-    """Sorted keys that can be sought, and count what was looked at."""
+    """Sorted keys that count how many of them were visited."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self.keys = sorted(keys)
-        self.looked_at = 0
+        self.visited = 0
 
     def seek(self, start: str) -> Iterator[tuple[str, None]]:
         for index in range(bisect_left(self.keys, start), len(self.keys)):
-            self.looked_at += 1
+            self.visited += 1
             yield self.keys[index], None
 
 
 def pages(
-    held: Keys,
+    source: Keys,
     options: ListOptions,
     load: Callable[[str, None], ObjectInfo | None] = info,
 ) -> list[Page]:
-    found = [paginate("b", options, held.seek, load)]
-    while (token := found[-1].token) is not None:
+    result = [paginate("b", options, source.seek, load)]
+    while (token := result[-1].token) is not None:
         following = ListOptions(
             prefix=options.prefix, delimiter=options.delimiter, token=token, limit=options.limit
         )
-        found.append(paginate("b", following, held.seek, load))
-    return found
+        result.append(paginate("b", following, source.seek, load))
+    return result
 
 
 def brute_force(keys: set[str], options: ListOptions) -> list[tuple[str, bool]]:
@@ -67,69 +69,83 @@ def brute_force(keys: set[str], options: ListOptions) -> list[tuple[str, bool]]:
 
 
 @given(
-    held=st.sets(keys, max_size=25),
+    bucket_keys=st.sets(keys, max_size=25),
     prefix=texts,
     delimiter=st.sampled_from([None, "/", "a", "--", "/-", "\U0010ffff"]),
     start_after=st.none() | texts,
     limit=st.integers(1, 27),
 )
-@example(held={"a/", "a/b", "a0"}, prefix="", delimiter="/", start_after="a/", limit=1)
-@example(held={"\U0010ffff/a", "\U0010ffff/b"}, prefix="", delimiter="/", start_after=None, limit=1)
+@example(bucket_keys={"a/", "a/b", "a0"}, prefix="", delimiter="/", start_after="a/", limit=1)
 @example(
-    held={"\U0010ffff\U0010ffff", "\U0010ffff\U0010ffffa"},
+    bucket_keys={"\U0010ffff/a", "\U0010ffff/b"},
+    prefix="",
+    delimiter="/",
+    start_after=None,
+    limit=1,
+)
+@example(
+    bucket_keys={"\U0010ffff\U0010ffff", "\U0010ffff\U0010ffffa"},
     prefix="",
     delimiter="\U0010ffff",
     start_after=None,
     limit=1,
 )
-def test_pages_are_what_brute_force_finds(
-    held: set[str], prefix: str, delimiter: str | None, start_after: str | None, limit: int
+def test_pages_equal_a_brute_force_listing(
+    bucket_keys: set[str], prefix: str, delimiter: str | None, start_after: str | None, limit: int
 ) -> None:
     options = ListOptions(prefix=prefix, delimiter=delimiter, start_after=start_after, limit=limit)
-    found = pages(Keys(list(held)), options)
-    entries = [entry for page in found for entry in page.entries]
-    assert [(one.key, isinstance(one, Prefix)) for one in entries] == brute_force(held, options)
-    assert all(len(page.entries) == limit for page in found[:-1])
-    assert len(found[-1].entries) <= limit
+    result = pages(Keys(list(bucket_keys)), options)
+    entries = [entry for page in result for entry in page.entries]
+    assert [(entry.key, isinstance(entry, Prefix)) for entry in entries] == brute_force(
+        bucket_keys, options
+    )
+    assert all(len(page.entries) == limit for page in result[:-1])
+    assert len(result[-1].entries) <= limit
     assert all(entry.bucket == "b" for entry in entries)
 
 
 @pytest.mark.parametrize("limit", range(1, 12))
 def test_every_page_size_gives_the_same_entries(limit: int) -> None:
-    held = {"a", "a/b", "a/c", "a0", "b", "b/", "b/b/c", "c/x", "d"}
+    bucket_keys = {"a", "a/b", "a/c", "a0", "b", "b/", "b/b/c", "c/x", "d"}
     for delimiter in (None, "/"):
         options = ListOptions(delimiter=delimiter, limit=limit)
-        entries = [one for page in pages(Keys(list(held)), options) for one in page.entries]
-        assert [(one.key, isinstance(one, Prefix)) for one in entries] == brute_force(held, options)
+        entries = [
+            entry for page in pages(Keys(list(bucket_keys)), options) for entry in page.entries
+        ]
+        assert [(entry.key, isinstance(entry, Prefix)) for entry in entries] == brute_force(
+            bucket_keys, options
+        )
 
 
-def test_keys_below_a_common_prefix_are_leapt_over() -> None:
-    held = Keys([f"dir/{number:05}" for number in range(10_000)] + ["e"])
-    (page,) = pages(held, ListOptions(delimiter="/"))
+def test_keys_below_a_common_prefix_are_skipped() -> None:
+    source = Keys([f"dir/{number:05}" for number in range(10_000)] + ["e"])
+    (page,) = pages(source, ListOptions(delimiter="/"))
     assert [entry.key for entry in page.entries] == ["dir/", "e"]
-    assert held.looked_at == 2
+    assert source.visited == 2
 
 
-def test_objects_that_vanish_while_a_page_is_made_are_left_out() -> None:
-    held = Keys(["a", "b", "c", "d"])
+def test_objects_deleted_while_a_page_is_built_are_omitted() -> None:
+    source = Keys(["a", "b", "c", "d"])
 
     def load(key: str, _handle: None) -> ObjectInfo | None:
         return None if key in {"b", "d"} else info(key)
 
-    found = pages(held, ListOptions(limit=1), load)
-    assert [[entry.key for entry in page.entries] for page in found] == [["a"], ["c"], []]
+    result = pages(source, ListOptions(limit=1), load)
+    assert [[entry.key for entry in page.entries] for page in result] == [["a"], ["c"], []]
 
 
-def test_page_after_a_token_whose_key_was_deleted_goes_on_behind_it() -> None:
-    held = Keys(["a", "b", "c"])
-    page = paginate("b", ListOptions(limit=1), held.seek, info)
-    held.keys.remove("b")
-    following = paginate("b", ListOptions(limit=1, token=page.token), held.seek, info)
+def test_page_after_a_token_whose_key_was_deleted_continues_after_it() -> None:
+    source = Keys(["a", "b", "c"])
+    page = paginate("b", ListOptions(limit=1), source.seek, info)
+    source.keys.remove("b")
+    following = paginate("b", ListOptions(limit=1, token=page.token), source.seek, info)
     assert [entry.key for entry in following.entries] == ["c"]
 
 
 @given(keys, keys)
-def test_after_prefix_is_the_least_text_above_all_that_begin_so(prefix: str, other: str) -> None:
+def test_after_prefix_is_the_least_string_above_all_with_the_prefix(
+    prefix: str, other: str
+) -> None:
     beyond = after_prefix(prefix)
     if beyond is None:
         assert set(prefix) == {"\U0010ffff"}
@@ -138,7 +154,7 @@ def test_after_prefix_is_the_least_text_above_all_that_begin_so(prefix: str, oth
     beyond.encode()
     assert prefix < beyond
     assert not beyond.startswith(prefix)
-    # Between the two there is nothing but what begins so.
+    # Exactly the strings with the prefix lie between the two.
     assert (prefix <= other < beyond) is other.startswith(prefix)
 
 
@@ -159,22 +175,22 @@ def test_after_prefix_of(prefix: str, beyond: str | None) -> None:
     assert after_prefix(prefix) == beyond
 
 
-# -- what a service's pages may be -----------------------------------------------------------------
+# -- pages of services -----------------------------------------------------------------------------
 
 
 def page(*keys: str) -> Page:
     return Page(entries=[info(key) for key in keys])
 
 
-def test_keys_outside_the_prefix_are_left_out() -> None:
-    assert [one.key for one in inside(page("a", "ab", "b"), "a").entries] == ["a", "ab"]
+def test_keys_outside_the_prefix_are_omitted() -> None:
+    assert [entry.key for entry in inside(page("a", "ab", "b"), "a").entries] == ["a", "ab"]
     whole = page("ab", "ac")
     assert inside(whole, "a") is whole
     assert inside(whole, "") is whole
 
 
 @given(st.integers(0, 50), st.integers(1, 50))
-def test_cycle_of_tokens_is_noticed_before_it_was_walked_three_times(lead: int, cycle: int) -> None:
+def test_cycle_of_tokens_is_detected_before_its_third_round(lead: int, cycle: int) -> None:
     tokens = TokenCycle()
     for at in range(lead + cycle):
         tokens.check(str(at))
@@ -183,19 +199,19 @@ def test_cycle_of_tokens_is_noticed_before_it_was_walked_three_times(lead: int, 
             tokens.check(str(lead + at % cycle))
 
 
-def test_token_that_leads_to_its_own_page_is_noticed_at_once() -> None:
+def test_token_of_its_own_page_is_detected_at_once() -> None:
     with pytest.raises(BackendError, match="same page"):
         TokenCycle("t").check("t")
 
 
-def test_tokens_that_differ_are_no_cycle() -> None:
+def test_distinct_tokens_are_not_a_cycle() -> None:
     tokens = TokenCycle()
     for at in range(100_000):
         tokens.check(str(at))
     tokens.check(None)
 
 
-def test_listing_of_empty_pages_ends() -> None:
+def test_endless_empty_pages_raise() -> None:
     tokens = TokenCycle()
     with pytest.raises(BackendError, match="empty pages"):
         for at in range(10_001):

@@ -1,4 +1,4 @@
-"""The pool: leases in order, revoking, spilling, and what it never does."""
+"""The buffer pool: leases in order, revocable leases, spilling, and random schedules."""
 
 from __future__ import annotations
 
@@ -56,25 +56,25 @@ def test_part_is_8_mib_or_half_of_a_small_pool(max_bytes: int, part_size: int) -
 
 
 @pytest.mark.parametrize(
-    ("knobs", "unit"),
+    ("settings_", "message"),
     [
-        ({"max_bytes": "64 MiB"}, "max_bytes is an int"),
-        ({"part_size": 1e6}, "part_size is an int"),
-        ({"spill_max_bytes": None}, "spill_max_bytes is an int"),
-        ({"spill_after": "1"}, "spill_after is a number of seconds"),
-        ({"deadline": None}, "deadline is a number of seconds"),
+        ({"max_bytes": "64 MiB"}, r"max_bytes must be an int \(bytes\)"),
+        ({"part_size": 1e6}, "part_size must be an int"),
+        ({"spill_max_bytes": None}, "spill_max_bytes must be an int"),
+        ({"spill_after": "1"}, "spill_after must be a number of seconds"),
+        ({"deadline": None}, "deadline must be a number of seconds"),
     ],
 )
-def test_knobs_of_another_type_are_refused(knobs: dict[str, Any], unit: str) -> None:
-    with pytest.raises(TypeError, match=unit):
-        BufferPool(**knobs)
+def test_settings_of_another_type_are_refused(settings_: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        BufferPool(**settings_)
 
 
-def test_pool_says_what_it_is() -> None:
+def test_repr_of_a_pool_shows_its_sizes() -> None:
     assert repr(BufferPool(2 * MiB)) == "BufferPool(max_bytes=2097152, part_size=1048576)"
 
 
-async def test_more_than_the_pool_is_refused_at_once() -> None:
+async def test_lease_larger_than_the_pool_is_refused_at_once() -> None:
     with pytest.raises(ConfigError):
         await BufferPool(2 * MiB).lease(3 * MiB)
 
@@ -82,14 +82,14 @@ async def test_more_than_the_pool_is_refused_at_once() -> None:
 # -- leases ------------------------------------------------------------------------------------------
 
 
-async def test_lease_is_page_aligned_writable_slots_of_its_own() -> None:
+async def test_lease_has_writable_slots_of_its_own() -> None:
     pool = BufferPool(4 * MiB)
-    with await pool.lease(2 * MiB) as one, await pool.lease(1) as other:
-        assert (one.size, other.size, leased(pool)) == (2 * MiB, SLOT, 3 * MiB)
-        for number, view in enumerate([*one.views, *other.views]):
+    with await pool.lease(2 * MiB) as first, await pool.lease(1) as second:
+        assert (first.size, second.size, leased(pool)) == (2 * MiB, SLOT, 3 * MiB)
+        for number, view in enumerate([*first.views, *second.views]):
             assert len(view) == SLOT
             view[:] = bytes([number]) * SLOT
-        assert [view[0] for view in [*one.views, *other.views]] == [0, 1, 2]
+        assert [view[0] for view in [*first.views, *second.views]] == [0, 1, 2]
     assert leased(pool) == 0
     assert pool.statistics().peak == 3 * MiB
 
@@ -103,7 +103,7 @@ async def test_release_is_idempotent() -> None:
     assert lease.views == []
 
 
-async def test_shrink_gives_back_what_is_not_needed() -> None:
+async def test_shrink_releases_the_slots_that_are_not_needed() -> None:
     pool = BufferPool(4 * MiB)
     lease = await pool.lease(4 * MiB)
     lease.shrink(MiB + 1)
@@ -116,7 +116,7 @@ async def test_shrink_gives_back_what_is_not_needed() -> None:
     assert leased(pool) == 0
 
 
-async def test_shrink_serves_who_waits() -> None:
+async def test_shrink_serves_a_waiter() -> None:
     pool = BufferPool(2 * MiB)
     lease = await pool.lease(2 * MiB)
     waiter = OwnedTask(pool.lease(MiB))
@@ -128,7 +128,7 @@ async def test_shrink_serves_who_waits() -> None:
 
 async def test_leases_are_served_in_order() -> None:
     pool = BufferPool(2 * MiB)
-    held = await pool.lease(2 * MiB)
+    lease = await pool.lease(2 * MiB)
     order = []
 
     async def take(number: int) -> None:
@@ -141,27 +141,27 @@ async def test_leases_are_served_in_order() -> None:
             group.start_soon(take, number)
             await steps(1)
         assert pool.statistics().waiting == 10
-        held.release()
+        lease.release()
     assert order == list(range(10))
 
 
 async def test_small_lease_waits_behind_a_large_one() -> None:
     pool = BufferPool(4 * MiB)
-    held = [await pool.lease(MiB) for _ in range(3)]
+    leases = [await pool.lease(MiB) for _ in range(3)]
     large = OwnedTask(pool.lease(2 * MiB))
     await steps()
     small = OwnedTask(pool.lease(MiB))
     await steps()
     assert not small.done  # though its slot is free
     assert pool.try_lease(MiB) is None
-    held.pop().release()
+    leases.pop().release()
     (await large.result()).release()
     (await small.result()).release()
-    for lease in held:
+    for lease in leases:
         lease.release()
 
 
-async def test_lease_that_is_not_served_in_time_says_what_to_do() -> None:
+async def test_timed_out_lease_names_the_setting_to_raise() -> None:
     pool = BufferPool(2 * MiB, deadline=0.01)
     with await pool.lease(2 * MiB):
         with pytest.raises(PoolTimeoutError, match="raise max_bytes"):
@@ -172,42 +172,42 @@ async def test_lease_that_is_not_served_in_time_says_what_to_do() -> None:
     (await pool.lease(2 * MiB)).release()
 
 
-async def test_lease_that_gives_up_lets_those_behind_go_on() -> None:
+async def test_timed_out_lease_lets_the_next_waiters_be_served() -> None:
     pool = BufferPool(2 * MiB)
-    held = await pool.lease(MiB)
+    lease = await pool.lease(MiB)
     large = OwnedTask(pool.lease(2 * MiB, timeout=0.02))
     await steps()
     (await pool.lease(MiB)).release()
     with pytest.raises(PoolTimeoutError):
         await large.result()
-    held.release()
+    lease.release()
 
 
 @pytest.mark.parametrize("spilling", [False, True])
-async def test_wait_that_is_cancelled_holds_nothing(*, spilling: bool) -> None:
+async def test_cancelled_wait_holds_nothing(*, spilling: bool) -> None:
     pool = BufferPool(2 * MiB)
-    held = await pool.lease(2 * MiB)
+    lease = await pool.lease(2 * MiB)
     waiter = OwnedTask[Lease | SpillFile](pool.lease_or_spill(MiB) if spilling else pool.lease(MiB))
     await steps()
     await waiter.aclose()
     assert pool.statistics().waiting == 0
-    held.release()
+    lease.release()
     assert leased(pool) == 0
 
 
 @pytest.mark.parametrize("spilling", [False, True])
-async def test_wait_that_is_granted_and_cancelled_at_once_gives_back(*, spilling: bool) -> None:
+async def test_wait_cancelled_just_after_being_served_releases_its_lease(*, spilling: bool) -> None:
     pool = BufferPool(2 * MiB)
-    held = await pool.lease(2 * MiB)
+    lease = await pool.lease(2 * MiB)
     waiter = OwnedTask[Lease | SpillFile](pool.lease_or_spill(MiB) if spilling else pool.lease(MiB))
     await steps()
-    held.release()
+    lease.release()
     await waiter.aclose()
     assert leased(pool) == 0
     assert pool.statistics().waiting == 0
 
 
-async def test_slot_that_was_used_last_is_used_next() -> None:
+async def test_slot_used_last_is_used_next() -> None:
     pool = BufferPool(16 * MiB)
     with await pool.lease(MiB) as lease:
         lease.views[0][:4] = b"warm"
@@ -215,26 +215,26 @@ async def test_slot_that_was_used_last_is_used_next() -> None:
         assert bytes(lease.views[0][:4]) == b"warm"
 
 
-# -- read-ahead --------------------------------------------------------------------------------------
+# -- revocable leases --------------------------------------------------------------------------------
 
 
-class Ahead:
-    """Read-ahead that can be revoked once it is filled."""
+class RevocableLease:
+    """A lease that can be revoked once it is filled."""
 
     def __init__(self, pool: BufferPool, size: int = MiB) -> None:
         self.filled = True
-        self.asked = 0
+        self.revocations = 0
         self.lease = pool.try_lease(size, revoke=self.revoke)
 
     def revoke(self) -> bool:
-        self.asked += 1
+        self.revocations += 1
         if self.filled:
             assert self.lease is not None
             self.lease.release()
         return self.filled
 
 
-async def test_try_lease_takes_only_what_is_free_while_nobody_waits() -> None:
+async def test_try_lease_returns_none_if_too_little_is_free() -> None:
     pool = BufferPool(2 * MiB)
     lease = pool.try_lease(2 * MiB)
     assert lease is not None
@@ -242,54 +242,54 @@ async def test_try_lease_takes_only_what_is_free_while_nobody_waits() -> None:
     lease.release()
 
 
-async def test_read_ahead_is_revoked_for_who_waits_the_oldest_first() -> None:
+async def test_oldest_revocable_lease_is_revoked_first_for_a_waiter() -> None:
     pool = BufferPool(4 * MiB)
-    old, young = Ahead(pool), Ahead(pool)
+    old, young = RevocableLease(pool), RevocableLease(pool)
     with await pool.lease(2 * MiB):
         (await pool.lease(MiB, timeout=5)).release()
-    assert (old.asked, young.asked) == (1, 0)
+    assert (old.revocations, young.revocations) == (1, 0)
     assert young.lease is not None
     young.lease.release()
 
 
-async def test_read_ahead_takes_half_of_the_pool_at_the_most() -> None:
+async def test_revocable_leases_use_at_most_half_of_the_pool() -> None:
     pool = BufferPool(4 * MiB)
-    first, second, third = Ahead(pool), Ahead(pool), Ahead(pool)
+    first, second, third = RevocableLease(pool), RevocableLease(pool), RevocableLease(pool)
     assert first.lease is not None
     assert second.lease is not None
     assert third.lease is None
     first.lease.release()
-    again = Ahead(pool)
-    assert again.lease is not None
-    again.lease.release()
+    fourth = RevocableLease(pool)
+    assert fourth.lease is not None
+    fourth.lease.release()
     second.lease.release()
-    assert Ahead(pool, 3 * MiB).lease is None
+    assert RevocableLease(pool, 3 * MiB).lease is None
 
 
-async def test_read_ahead_that_is_being_filled_is_asked_again() -> None:
+async def test_lease_that_refuses_to_be_revoked_is_tried_again() -> None:
     pool = BufferPool(2 * MiB)
-    ahead, held = Ahead(pool), pool.try_lease(MiB)
-    assert held is not None
-    ahead.filled = False
+    revocable, lease = RevocableLease(pool), pool.try_lease(MiB)
+    assert lease is not None
+    revocable.filled = False
     waiter = OwnedTask(pool.lease(MiB))
-    while ahead.asked < 2:
+    while revocable.revocations < 2:
         await asyncio.sleep(0.01)
     assert not waiter.done
-    ahead.filled = True
+    revocable.filled = True
     (await waiter.result()).release()
-    held.release()
+    lease.release()
 
 
-async def test_read_ahead_is_left_alone_while_nobody_waits() -> None:
+async def test_revocable_lease_is_kept_while_there_are_no_waiters() -> None:
     pool = BufferPool(4 * MiB)
-    ahead = Ahead(pool)
-    assert ahead.lease is not None
+    revocable = RevocableLease(pool)
+    assert revocable.lease is not None
     (await pool.lease(MiB)).release()
-    assert ahead.asked == 0
-    ahead.lease.release()
+    assert revocable.revocations == 0
+    revocable.lease.release()
 
 
-# -- home --------------------------------------------------------------------------------------------
+# -- event loop and process --------------------------------------------------------------------------
 
 
 def test_pool_belongs_to_one_event_loop() -> None:
@@ -318,27 +318,27 @@ def test_pool_belongs_to_one_process() -> None:
             runner.run(use())
 
 
-# -- any schedule ------------------------------------------------------------------------------------
+# -- random schedules --------------------------------------------------------------------------------
 
 
 class Schedule:
-    """Takers of every kind, at random moments, some of them cancelled."""
+    """Leases of every kind at random moments, some of them cancelled."""
 
-    def __init__(self, seed: int, slots: int, takers: int) -> None:
-        self.chance = random.Random(seed)
+    def __init__(self, seed: int, slots: int, users: int) -> None:
+        self.random = random.Random(seed)
         self.slots = slots
-        self.takers = takers
+        self.users = users
         self.owned: set[int] = set()
         self.served = 0
         self.cancelled = 0
 
     async def run(self) -> None:
         self.pool = pool = BufferPool(self.slots * SLOT, SLOT, spill_after=0.0, deadline=30)
-        tasks = [OwnedTask(self.take()) for _ in range(self.takers)]
+        tasks = [OwnedTask(self.take()) for _ in range(self.users)]
         async with task_group() as group:
             for task in tasks:
-                if self.chance.random() < 0.2:
-                    await steps(self.chance.randrange(3))
+                if self.random.random() < 0.2:
+                    await steps(self.random.randrange(3))
                     group.start_soon(task.aclose)
         for task in tasks:
             try:
@@ -346,51 +346,51 @@ class Schedule:
                 self.served += 1
             except ClosedError:
                 self.cancelled += 1
-        figures = pool.statistics()
-        assert (figures.leased, figures.waiting, figures.spilled) == (0, 0, 0)
+        statistics = pool.statistics()
+        assert (statistics.leased, statistics.waiting, statistics.spilled) == (0, 0, 0)
         assert sorted(pool._free) == list(range(self.slots))
-        assert figures.peak <= pool.max_bytes
+        assert statistics.peak <= pool.max_bytes
 
     async def take(self) -> None:
-        chance, pool = self.chance, self.pool
-        await steps(chance.randrange(10))
-        size, kind = chance.randint(1, self.slots * SLOT), chance.randrange(3)
+        rng, pool = self.random, self.pool
+        await steps(rng.randrange(10))
+        size, kind = rng.randint(1, self.slots * SLOT), rng.randrange(3)
         if kind == 0:
-            room = await pool.lease_or_spill(size)
-            if isinstance(room, SpillFile):
-                await room.aclose()
+            memory = await pool.lease_or_spill(size)
+            if isinstance(memory, SpillFile):
+                await memory.aclose()
             else:
-                await self.use(room)
+                await self.use(memory)
         elif kind == 1:
-            ahead = Ahead(pool, size)
+            revocable = RevocableLease(pool, size)
             try:
-                await steps(chance.randrange(6))
+                await steps(rng.randrange(6))
             finally:
-                if ahead.lease is not None:
-                    ahead.lease.release()
+                if revocable.lease is not None:
+                    revocable.lease.release()
         else:
             await self.use(await pool.lease(size))
 
     async def use(self, lease: Lease) -> None:
         with lease:
-            mine = set(lease._slots)
-            assert not mine & self.owned, "two own one slot"
+            slots = set(lease._slots)
+            assert not slots & self.owned, "two leases own one slot"
             assert leased(self.pool) <= self.pool.max_bytes
-            self.owned |= mine
+            self.owned |= slots
             try:
-                await steps(self.chance.randrange(4))
+                await steps(self.random.randrange(4))
             finally:
-                self.owned -= mine
-            if self.chance.random() < 0.3:
+                self.owned -= slots
+            if self.random.random() < 0.3:
                 lease.shrink(1)
-                await steps(self.chance.randrange(2))
+                await steps(self.random.randrange(2))
 
 
 @settings(deadline=None, max_examples=50)
-@given(seed=st.integers(0, 2**32), slots=st.integers(2, 6), takers=st.integers(1, 40))
-def test_any_schedule_serves_everybody_and_loses_nothing(
-    seed: int, slots: int, takers: int
+@given(seed=st.integers(0, 2**32), slots=st.integers(2, 6), users=st.integers(1, 40))
+def test_any_schedule_serves_all_waiters_and_loses_no_slot(
+    seed: int, slots: int, users: int
 ) -> None:
-    schedule = Schedule(seed, slots, takers)
+    schedule = Schedule(seed, slots, users)
     asyncio.run(schedule.run())
-    assert schedule.served + schedule.cancelled == takers
+    assert schedule.served + schedule.cancelled == users

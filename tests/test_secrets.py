@@ -1,4 +1,4 @@
-"""Secrets are hidden where they are held, and removed from what quotes them."""
+"""Secrets are hidden in reprs and removed from errors that quote them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ TOKEN = "IQoJb3JpZ2luX2VjEJr/+/=" + "x" * 300
 
 
 def redactor(*values: str) -> Redactor:
-    made = Redactor()
-    made.add(*values)
-    return made
+    redactor = Redactor()
+    redactor.add(*values)
+    return redactor
 
 
 def test_secret_is_hidden_in_a_traceback_with_locals() -> None:
     def fail() -> None:
-        held = Secret(TOKEN)
+        secret = Secret(TOKEN)
         headers = Headers(authorization=TOKEN)
-        raise ValueError(len(held.reveal()), len(headers))
+        raise ValueError(len(secret.reveal()), len(headers))
 
     with pytest.raises(ValueError, match="323") as caught:
         fail()
-    told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
-    text = "".join(told.format())
+    report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    text = "".join(report.format())
     assert "authorization" in text
     assert TOKEN[:16] not in text
 
@@ -49,37 +49,37 @@ def test_secrets_of_equal_values_are_equal() -> None:
     [
         TOKEN,
         TOKEN.replace("/", "%2F").replace("+", "%2B").replace("=", "%3D"),
-        TOKEN[:100],  # a message is cut
+        TOKEN[:100],  # a truncated message
     ],
 )
-def test_secret_is_removed_however_it_is_quoted(quoted: str) -> None:
+def test_secret_is_removed_in_every_form(quoted: str) -> None:
     text = redactor(TOKEN).redacted(f"no such token: {quoted}, {quoted}!")
     assert text == f"no such token: {REDACTED}, {REDACTED}!"
 
 
-def test_text_without_secrets_is_left_alone() -> None:
+def test_text_without_secrets_is_unchanged() -> None:
     text = "no such key: a/b/c"
     assert redactor(TOKEN, "short", "").redacted(text) is text
 
 
 def test_password_of_a_url_is_a_secret() -> None:
-    made = Redactor()
-    made.add_urls("http://user%40corp:pass%2Fword1@proxy:3128")
+    urls = Redactor()
+    urls.add_urls("http://user%40corp:pass%2Fword1@proxy:3128")
     for quoted in ("pass%2Fword1", "pass/word1", "user@corp"):
-        assert quoted not in made.redacted(f"refused: {quoted}")
-    made.add_urls("http://proxy:3128")
-    assert made.redacted("proxy:3128") == "proxy:3128"
+        assert quoted not in urls.redacted(f"refused: {quoted}")
+    urls.add_urls("http://proxy:3128")
+    assert urls.redacted("proxy:3128") == "proxy:3128"
 
 
-def test_only_the_latest_of_renewed_values_are_remembered_and_others_for_good() -> None:
-    made = redactor("a-secret-for-good")
+def test_latest_renewed_values_and_all_permanent_ones_are_remembered() -> None:
+    secrets = redactor("a-permanent-secret")
     for number in range(100):
-        made.renew(f"{number:04}-token")
-    assert made.redacted("0099-token and 0000-token") == f"{REDACTED} and 0000-token"
-    assert made.redacted("a-secret-for-good") == REDACTED
+        secrets.renew(f"{number:04}-token")
+    assert secrets.redacted("0099-token and 0000-token") == f"{REDACTED} and 0000-token"
+    assert secrets.redacted("a-permanent-secret") == REDACTED
 
 
-def test_chained_exception_that_shows_a_secret_is_cut_off() -> None:
+def test_chained_exception_that_shows_a_secret_is_unlinked() -> None:
     def fail() -> None:
         try:
             try:
@@ -87,17 +87,17 @@ def test_chained_exception_that_shows_a_secret_is_cut_off() -> None:
             except KeyError as error:
                 raise ValueError(f"date {TOKEN!r}") from error
         except ValueError as error:
-            raise UnavailableError(f"the response makes no sense: {TOKEN}") from error
+            raise UnavailableError(f"the response is malformed: {TOKEN}") from error
 
     with pytest.raises(UnavailableError) as caught:
         fail()
     redactor(TOKEN).redact(caught.value)
-    assert caught.value.message == f"the response makes no sense: {REDACTED}"
+    assert caught.value.message == f"the response is malformed: {REDACTED}"
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
 
 
-def test_chained_exception_that_shows_none_stays() -> None:
+def test_chained_exception_without_secrets_stays() -> None:
     cause = ConnectionRefusedError(111, "refused")
     error = UnavailableError("no connection")
     error.__cause__ = error.__context__ = cause
@@ -106,7 +106,7 @@ def test_chained_exception_that_shows_none_stays() -> None:
     assert error.__cause__ is cause
 
 
-def test_disarmed_exception_shows_no_frames_of_its_library() -> None:
+def test_disarmed_exception_has_no_traceback_and_no_chain() -> None:
     with pytest.raises(ValueError, match="x") as caught:
         int("x")
     caught.value.__context__ = KeyError()
@@ -116,7 +116,7 @@ def test_disarmed_exception_shows_no_frames_of_its_library() -> None:
 
 
 def test_frames_of_a_caller_keep_their_variables() -> None:
-    kept = "of this test"
+    kept = "a variable of this test"
     with pytest.raises(UnavailableError) as caught:
         raise UnavailableError(kept)
     redactor(TOKEN).redact(caught.value)
@@ -124,19 +124,19 @@ def test_frames_of_a_caller_keep_their_variables() -> None:
     assert caught.value.__traceback__.tb_frame.f_locals["kept"] == kept
 
 
-def placed(path: str) -> Callable[[Callable[[], None]], None]:
-    """Return a function that calls another, as if its code lay at a path."""
+def function_at(path: str) -> Callable[[Callable[[], None]], None]:
+    """Return a function that calls another one, compiled as if from a file at `path`."""
     names: dict[str, Any] = {}
-    exec(compile("def work(call):\n    token = 'held'\n    call()\n", path, "exec"), names)  # noqa: S102 - of this test
+    exec(compile("def work(call):\n    token = 'held'\n    call()\n", path, "exec"), names)  # noqa: S102 - the code above
     work: Callable[[Callable[[], None]], None] = names["work"]
     return work
 
 
-def test_frames_of_drivers_and_of_what_they_call_lose_their_variables() -> None:
+def test_frames_of_drivers_and_of_libraries_they_call_lose_their_variables() -> None:
     package = Path(trove_async.__file__).parent
-    engine = placed(f"{package}/_engine.py")
-    driver = placed(f"{package}/drivers/cloud.py")
-    sdk = placed("/usr/lib/sdk.py")
+    engine = function_at(f"{package}/_engine.py")
+    driver = function_at(f"{package}/drivers/cloud.py")
+    sdk = function_at("/usr/lib/sdk.py")
 
     def fail() -> None:
         raise UnavailableError("failed")
@@ -144,14 +144,14 @@ def test_frames_of_drivers_and_of_what_they_call_lose_their_variables() -> None:
     with pytest.raises(UnavailableError) as caught:
         engine(lambda: driver(lambda: sdk(lambda: engine(fail))))
     redactor(TOKEN).redact(caught.value)
-    held = [
+    variables = [
         (Path(frame.f_code.co_filename).name, "token" in frame.f_locals)
         for frame, _ in traceback.walk_tb(caught.value.__traceback__)
         if frame.f_code.co_name == "work"
     ]
-    assert held == [
+    assert variables == [
         ("_engine.py", True),
         ("cloud.py", False),
         ("sdk.py", False),
-        ("_engine.py", True),  # it may have caught the error earlier, and go on
+        ("_engine.py", True),  # it may have caught the error earlier and continue
     ]

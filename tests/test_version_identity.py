@@ -1,4 +1,4 @@
-"""Which responses are proved to describe one version."""
+"""Proof that two responses describe the same version."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MOMENT = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def info(**facts: Any) -> ObjectInfo:
-    given = {"size": 5, "etag": None, "last_modified": MOMENT, **facts}
-    return ObjectInfo(bucket="data", key="key", **given)
+    values = {"size": 5, "etag": None, "last_modified": MOMENT, **facts}
+    return ObjectInfo(bucket="data", key="key", **values)
 
 
 LATER = {"as_of": MOMENT + timedelta(seconds=1)}
-"""Of a response that was sent long enough after the change for its date to name one version."""
+"""A response sent so long after the last change that its date identifies one version."""
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ LATER = {"as_of": MOMENT + timedelta(seconds=1)}
         ({"write_id": "w1"}, {"write_id": "w1", "size": 6}, False),
     ],
 )
-def test_versions_are_the_same_only_where_that_is_proved(
+def test_versions_are_the_same_only_if_that_is_proved(
     first: dict[str, Any], later: dict[str, Any], *, same: bool
 ) -> None:
     assert is_same(info(**first), info(**later)) is same
@@ -54,7 +54,7 @@ def test_versions_are_the_same_only_where_that_is_proved(
         assert can_prove(info(**first))
 
 
-def test_nothing_proves_what_has_only_a_fresh_date() -> None:
+def test_recent_date_alone_proves_nothing() -> None:
     assert not can_prove(info())
     assert not can_prove(info(version_id="null", as_of=MOMENT))
 
@@ -70,7 +70,7 @@ def test_nothing_proves_what_has_only_a_fresh_date() -> None:
         ({**LATER}, {"get_conditions": True, "versions": True}, False),
     ],
 )
-def test_request_asks_for_one_version_by_what_the_backend_honours(
+def test_version_is_pinned_by_conditions_that_the_backend_honours(
     facts: dict[str, Any], claims: dict[str, bool], *, pinned: bool
 ) -> None:
-    assert can_pin(info(**facts), Capabilities(**claims)) is pinned  # type: ignore[arg-type]  # flags only
+    assert can_pin(info(**facts), Capabilities(**claims)) is pinned  # type: ignore[arg-type]  # only flags

@@ -1,4 +1,4 @@
-"""CRC-32C: of bodies, of bodies made of parts, and compared with what a backend reports."""
+"""CRC-32C checksums of bodies, combined from parts and compared with those of a backend."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from .errors import IntegrityError
 from .models import MiB, ObjectInfo
 
 CRC32C: Final = "crc32c"
-"""The kind of checksum that we compute ourselves: S3, GCS and the embedded drivers all keep it."""
+"""The kind of checksum that the library computes. S3, GCS and the embedded drivers all store it."""
 
 _INLINE_HASH: Final = 4 * MiB
-"""Bytes that are hashed on the event loop: at 20 GB/s they take 200 µs, as long as a thread hop."""
+"""Up to this size, bytes are hashed on the event loop. At 20 GB/s this takes 200 µs, as long as a hop
+to a thread."""
 
 
 def running_crc32c(views: Iterable[BytesLike], value: int = 0) -> int:
@@ -26,7 +27,7 @@ def running_crc32c(views: Iterable[BytesLike], value: int = 0) -> int:
 
     Args:
         views: The bytes.
-        value: The CRC-32C of all bytes before them.
+        value: The CRC-32C of the bytes before them.
     """
     for view in views:
         value = crc32c(view, value)
@@ -34,7 +35,7 @@ def running_crc32c(views: Iterable[BytesLike], value: int = 0) -> int:
 
 
 def crc32c_text(value: int) -> str:
-    """Return a CRC-32C as `ObjectInfo.checksums` has it: base64 of its four big-endian bytes."""
+    """Return a CRC-32C in the form of `ObjectInfo.checksums`: base64 of four big-endian bytes."""
     return b64encode(value.to_bytes(4)).decode("ascii")
 
 
@@ -44,7 +45,7 @@ def crc32c_of(views: Iterable[BytesLike]) -> str:
 
 
 async def hash_crc32c(views: Sequence[memoryview], value: int = 0) -> int:
-    """Do what `running_crc32c` does, in a worker thread where it would block the loop."""
+    """Return `running_crc32c`, computed in a worker thread if it would block the event loop."""
     if sum(map(len, views)) > _INLINE_HASH:
         return await in_thread(running_crc32c, views, value)
     return running_crc32c(views, value)
@@ -59,52 +60,52 @@ class Crc32c:
         self._value = 0
 
     def update(self, data: BytesLike) -> None:
-        """Go on over `data`."""
+        """Add `data` to the checksum."""
         self._value = crc32c(data, self._value)
 
     def digest(self) -> str:
-        """Return it in base64."""
+        """Return the checksum in base64."""
         return crc32c_text(self._value)
 
 
-def compare(ours: Mapping[str, str], theirs: Mapping[str, str], what: str) -> None:
-    """Raise IntegrityError if two sets of checksums disagree on a kind that both have."""
-    for kind in ours.keys() & theirs.keys():
-        if ours[kind] != theirs[kind]:
-            raise IntegrityError(f"{what}: {kind} is {theirs[kind]}, and should be {ours[kind]}")
+def compare(expected: Mapping[str, str], actual: Mapping[str, str], what: str) -> None:
+    """Raise IntegrityError if two sets of checksums differ in a kind that both contain."""
+    for kind in expected.keys() & actual.keys():
+        if expected[kind] != actual[kind]:
+            raise IntegrityError(f"{what}: {kind} must be {expected[kind]}, got {actual[kind]}")
 
 
 def compare_stored(sent: Mapping[str, str], size: int, info: ObjectInfo) -> None:
-    """Raise IntegrityError if the backend reports to have stored something else than was sent."""
+    """Raise IntegrityError if the stored object differs from the body that was sent."""
     if info.stored_size != size:
         raise IntegrityError(f"{size} bytes were sent and {info.stored_size} were stored")
-    compare(sent, info.checksums, "what was stored is not what was sent")
+    compare(sent, info.checksums, "the stored object differs from the body that was sent")
 
 
-def compare_announced(announced: Mapping[str, str], counted: str) -> None:
-    """Raise IntegrityError if a body's CRC-32C is not the one that was announced, if one was."""
-    expected = announced.get(CRC32C, counted)
-    if expected != counted:
-        raise IntegrityError(f"the body's crc32c is {counted}, not {expected} as announced")
+def compare_announced(announced: Mapping[str, str], actual: str) -> None:
+    """Raise IntegrityError if a body's CRC-32C differs from an announced one."""
+    expected = announced.get(CRC32C, actual)
+    if expected != actual:
+        raise IntegrityError(f"the body's crc32c must be {expected} as announced, got {actual}")
 
 
 _POLYNOMIAL: Final = 0x82F63B78  # RFC 3720, appendix B.4: Castagnoli, bits reversed
-_ONE: Final = 1 << 31  # reversed, so the highest bit is x to the 0
+_ONE: Final = 1 << 31  # bits reversed, so the highest bit is x to the 0
 _X8: Final = _ONE >> 8
 
 
 def combine_crc32c(first: int, second: int, size: int) -> int:
-    """Return the CRC-32C of two bodies, one after the other, from those of each.
+    """Return the CRC-32C of the concatenation of two bodies.
 
     Args:
-        first: Of the first.
-        second: Of the second.
-        size: Bytes of the second.
+        first: The CRC-32C of the first body.
+        second: The CRC-32C of the second body.
+        size: The bytes of the second body.
     """
     return _product(first, _shift(size)) ^ second
 
 
-@lru_cache(maxsize=64)  # an upload's parts are all of one size, but the last
+@lru_cache(maxsize=64)  # all parts of an upload have one size, except the last
 def _shift(size: int) -> int:
     """Return x to the 8 · `size`, modulo the polynomial."""
     result, power = _ONE, _X8

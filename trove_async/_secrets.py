@@ -1,9 +1,9 @@
 """Credentials kept out of messages, tracebacks and logs.
 
-A service may quote a request in its response, and a traceback that is recorded with its local
-variables shows whatever they hold. So secrets are held in a `Secret`, sent in `Headers`, and
-removed from every message by a `Redactor`. What other libraries keep in their own frames is out of
-reach: their exceptions are chained without tracebacks (`disarmed`), or not at all.
+A service may quote a request in its response, and error reporters record the local variables of a
+traceback. So secrets are stored in a `Secret`, sent in `Headers`, and removed from every message by a
+`Redactor`. The variables in frames of other libraries cannot be controlled, so their exceptions are
+chained without tracebacks (`disarmed`), or not at all.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ T = TypeVar("T")
 REDACTED: Final = "[redacted]"
 
 _PACKAGE: Final = str(Path(__file__).parent)
-_ROOMS: Final = tuple(str(Path(_PACKAGE) / name) for name in ("drivers", "_http"))
+_DRIVER_PATHS: Final = tuple(str(Path(_PACKAGE) / name) for name in ("drivers", "_http"))
 
-_SHORTEST: Final = 8
-"""Characters of the shortest value that is removed: a shorter one is part of ordinary words."""
+_MIN_LENGTH: Final = 8
+"""Characters of the shortest value that is removed. Shorter ones occur in ordinary words."""
 
 _HEAD: Final = 16
-"""Characters by which a long secret is recognised: a message may have been cut in its middle."""
+"""Characters that identify a long secret. A message may have been cut in the middle of it."""
 
-_REMEMBERED: Final = 24
-"""Forms of temporary credentials that are remembered: a service may quote one that was renewed."""
+_MAX_RENEWED: Final = 24
+"""Forms of temporary credentials that are remembered. A service may quote one that was renewed."""
 
 
 class Secret(Generic[T]):
     """A value whose repr hides it.
 
-    Not a `str`: error reporters show the text of strings, subclasses included.
+    It is not a `str`, because error reporters show the text of strings and their subclasses.
 
     Args:
         value: What `reveal` returns.
@@ -49,7 +49,7 @@ class Secret(Generic[T]):
         self._value = value
 
     def reveal(self) -> T:
-        """Return the value. Use it where it is needed rather than keep it in a local variable."""
+        """Return the value. Use it directly; do not store it in a local variable."""
         return self._value
 
     def __eq__(self, other: object) -> bool:
@@ -63,7 +63,7 @@ class Secret(Generic[T]):
 
 
 class Headers(dict[str, str]):
-    """Request headers whose repr shows their names only: some of the values are credentials."""
+    """Request headers whose repr shows only the names, because some values are credentials."""
 
     __slots__ = ()
 
@@ -74,47 +74,48 @@ class Headers(dict[str, str]):
 class Redactor:
     """Removes a driver's secrets from text.
 
-    It finds them as they are and percent-encoded, and also the beginning of one that was cut off.
+    It finds them verbatim and percent-encoded, and also the beginning of a truncated one.
     """
 
-    __slots__ = ("_heads", "_kept", "_renewed", "_values")
+    __slots__ = ("_heads", "_permanent", "_renewed", "_values")
 
     def __init__(self) -> None:
-        self._kept: list[str] = []
-        self._renewed: deque[str] = deque(maxlen=_REMEMBERED)
+        self._permanent: list[str] = []
+        self._renewed: deque[str] = deque(maxlen=_MAX_RENEWED)
         self._values: tuple[str, ...] = ()
-        self._heads: frozenset[str] = frozenset()  # how the values begin
+        self._heads: frozenset[str] = frozenset()  # the beginnings of the values
 
     def add(self, *values: str | None) -> None:
-        """Remember values for good; short ones are ignored."""
-        self._kept += [form for form in _forms(values) if form not in self._values]
-        self._look()
+        """Remember values permanently. Short ones are ignored."""
+        self._permanent += [form for form in _forms(values) if form not in self._values]
+        self._update()
 
     def renew(self, *values: str | None) -> None:
-        """Remember values that take the place of earlier ones, which are forgotten in time."""
+        """Remember values that replace earlier ones. Only the latest are remembered."""
         self._renewed.extend(form for form in _forms(values) if form not in self._values)
-        self._look()
+        self._update()
 
-    def _look(self) -> None:
-        self._values = (*self._kept, *self._renewed)
+    def _update(self) -> None:
+        self._values = (*self._permanent, *self._renewed)
         self._heads = frozenset(value[:_HEAD] for value in self._values)
 
     def add_urls(self, *urls: str) -> None:
-        """Remember what URLs have before their hosts: a user's name and password."""
+        """Remember the user names and passwords in URLs."""
         for url in urls:
-            who, at, _ = url.partition("://")[2].rpartition("@")
+            userinfo, at, _ = url.partition("://")[2].rpartition("@")
             if at:
-                self.add(who, *(unquote(part) for part in who.split(":", 1)))
+                self.add(userinfo, *(unquote(part) for part in userinfo.split(":", 1)))
 
     def redacted(self, text: str) -> str:
         """Return the text without the secrets."""
         for head in self._heads:
             if head in text:
-                text = _without(text, head, [one for one in self._values if one.startswith(head)])
+                values = [value for value in self._values if value.startswith(head)]
+                text = _replace(text, head, values)
         return text
 
     def redact(self, error: TroveError) -> None:
-        """Remove the secrets from an error: its message, chained exceptions, frames of drivers."""
+        """Remove the secrets from an error's message, chained exceptions and frames of drivers."""
         message = self.redacted(error.message)
         if message != error.message:
             error.message = message
@@ -122,11 +123,11 @@ class Redactor:
         drop_variables(error)
 
     def _sever(self, error: BaseException, shows: dict[int, bool]) -> None:
-        """Cut off what an exception is chained to and shows a secret.
+        """Unlink chained exceptions that show a secret.
 
         Args:
             error: The exception.
-            shows: By id, whether those that were looked at do.
+            shows: Whether each exception that was checked shows a secret, by id.
         """
         for name in ("__cause__", "__context__"):
             link: BaseException | None = getattr(error, name)
@@ -144,7 +145,7 @@ class Redactor:
 
 
 async def redacted(work: Awaitable[T], redact: Callable[[TroveError], None]) -> T:
-    """Return what work results in; an error of it is raised without secrets."""
+    """Return the result of `work`. Remove the secrets from an error that it raises."""
     try:
         return await work
     except TroveError as error:
@@ -153,63 +154,63 @@ async def redacted(work: Awaitable[T], redact: Callable[[TroveError], None]) -> 
 
 
 def unredacted(error: TroveError) -> None:
-    """Remove nothing from an error: the driver has no secrets."""
+    """Leave an error as it is, for drivers without secrets."""
 
 
 def _forms(values: Iterable[str | None]) -> list[str]:
-    """Return how values may stand in a text: as they are, and percent-encoded."""
-    told = [value for value in values if value is not None and len(value) >= _SHORTEST]
-    forms = [form for value in told for form in (value, quote(value, safe=""), quote(value))]
+    """Return the forms in which values may occur in a text: verbatim and percent-encoded."""
+    secrets = [value for value in values if value is not None and len(value) >= _MIN_LENGTH]
+    forms = [form for value in secrets for form in (value, quote(value, safe=""), quote(value))]
     return list(dict.fromkeys(forms))
 
 
-def _without(text: str, head: str, values: list[str]) -> str:
-    """Return the text without the values, which begin alike, or as much of one as stands there."""
+def _replace(text: str, head: str, values: list[str]) -> str:
+    """Return the text with all values, which start with `head`, replaced; also truncated ones."""
     kept: list[str] = []
     at = 0
     while (start := text.find(head, at)) >= 0:
         kept += [text[at:start], REDACTED]
-        at = start + max(_shared(text, start, value) for value in values)
+        at = start + max(_common_length(text, start, value) for value in values)
     return "".join([*kept, text[at:]])
 
 
-def _shared(text: str, start: int, value: str) -> int:
-    """Return how many characters of a value the text has from `start` on."""
+def _common_length(text: str, start: int, value: str) -> int:
+    """Return how many characters of a value the text contains from `start` on."""
     if text.startswith(value, start):
         return len(value)
-    return next(n for n, one in enumerate(value) if text[start + n : start + n + 1] != one)
+    return next(n for n, char in enumerate(value) if text[start + n : start + n + 1] != char)
 
 
 def drop_variables(error: BaseException) -> None:
-    """Drop the local variables of the frames of drivers, and of all that they called.
+    """Clear the local variables in frames of drivers, and in frames of libraries that they called.
 
-    They hold requests and responses. This library's other frames are left alone: one that has caught
-    an error and goes on is in its traceback, too, and to clear it would end it.
+    These hold requests and responses. Other frames of this library are not cleared: a generator that
+    has caught an error and continues is also in the traceback, and clearing its frame would end it.
     """
-    left: list[BaseException | None] = [error]
+    pending: list[BaseException | None] = [error]
     seen: set[int] = set()
-    while left:
-        one = left.pop()
-        if one is None or id(one) in seen:
+    while pending:
+        linked = pending.pop()
+        if linked is None or id(linked) in seen:
             continue
-        seen.add(id(one))
-        left += (one.__cause__, one.__context__)
-        at, inside = one.__traceback__, False
-        while at is not None:
-            frame = at.tb_frame
-            name = frame.f_code.co_filename
-            driver = name.startswith(_ROOMS)
-            inside = inside or driver
-            if driver or (inside and not name.startswith(_PACKAGE)):
-                with suppress(RuntimeError):  # it is running
+        seen.add(id(linked))
+        pending += (linked.__cause__, linked.__context__)
+        entry, below_driver = linked.__traceback__, False
+        while entry is not None:
+            frame = entry.tb_frame
+            path = frame.f_code.co_filename
+            in_driver = path.startswith(_DRIVER_PATHS)
+            below_driver = below_driver or in_driver
+            if in_driver or (below_driver and not path.startswith(_PACKAGE)):
+                with suppress(RuntimeError):  # the frame is still running
                     frame.clear()
-            at = at.tb_next
+            entry = entry.tb_next
 
 
 def disarmed(error: BaseException) -> BaseException:
-    """Return another library's exception without its traceback and what it is chained to.
+    """Return an exception of another library without its traceback and chained exceptions.
 
-    The local variables of that library's frames hold requests with their credentials.
+    The local variables in that library's frames contain requests with their credentials.
     """
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)

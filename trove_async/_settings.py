@@ -1,4 +1,4 @@
-"""The types of what drivers and policies are made with, checked while nothing is open yet."""
+"""Type checks of the settings of drivers and policies, made by their constructors."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ def check_texts(**settings: object) -> None:
 
 
 def check_switches(**settings: object) -> None:
-    """Raise TypeError for a setting that is neither a bool nor None: ``"no"`` would mean yes."""
+    """Raise TypeError for a setting that is neither a bool nor None: ``"no"`` would be true."""
     for name, value in settings.items():
         if value is not None and not isinstance(value, bool):
             raise TypeError(f"{name} must be a bool, got {type(value).__name__}")
 
 
 def check_counts(**settings: object) -> None:
-    """Check settings that are numbers of things.
+    """Check settings that are counts.
 
     Raises:
-        TypeError: One is no int.
-        ConfigError: One is less than 1.
+        TypeError: A setting is not an int.
+        ConfigError: A setting is less than 1.
     """
     check_ints(**settings)
     for name, value in settings.items():
@@ -33,7 +33,7 @@ def check_counts(**settings: object) -> None:
 
 
 def check_ints(**settings: object) -> None:
-    """Raise TypeError for a setting that is no int."""
+    """Raise TypeError for a setting that is not an int."""
     for name, value in settings.items():
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError(f"{name} must be an int, got {type(value).__name__}")

@@ -1,14 +1,14 @@
-"""Which responses describe one version of an object, and what can prove it.
+"""Proof that several responses describe the same version of an object.
 
-A body is often read over several responses: after a break, beside itself, range by range. Joining them
-is safe only if all of them are of one version. Proof is, in this order:
+A body is often read from several responses: after a broken connection, or from several ranges at
+once. Joining them is safe only if all of them belong to one version. This is proved by, in order:
 
 1. the etag, a strong validator (RFC 9110, section 8.8.1);
-2. the id of the version, where the backend keeps versions;
-3. the date of its last change together with its size, compared on both responses. A date of whole
-   seconds names one version only if the first response was sent at least a second later: until then
-   another write in the same second would have the same date (RFC 9110, section 8.8.2.2). The id of
-   the write, where this library wrote the object, tells such writes apart.
+2. the version id, if the backend keeps versions;
+3. last_modified and the size, compared between the two responses. A date of whole seconds identifies
+   one version only if the first response was sent at least a second later, because until then
+   another write in the same second would get the same date (RFC 9110, section 8.8.2.2). If this
+   library wrote the object, the write_id distinguishes such writes.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from .driver import Capabilities
 from .models import ObjectInfo
 
 _REUSED: Final = "null"
-"""The id of whatever is written while a bucket keeps no versions: S3 User Guide, "Adding objects to
-versioning-suspended buckets". It names no single version."""
+"""The version id of all objects written while a bucket does not keep versions (S3 User Guide, "Adding
+objects to versioning-suspended buckets"). It does not identify a version."""
 
-_TICK: Final = timedelta(seconds=1)
-"""What HTTP dates are rounded to."""
+_DATE_RESOLUTION: Final = timedelta(seconds=1)
+"""The resolution of HTTP dates."""
 
 
 def is_same(first: ObjectInfo, later: ObjectInfo) -> bool:
-    """Tell whether two responses are proved to describe one version.
+    """Return whether two responses are proved to describe the same version.
 
     Args:
-        first: The facts that the bytes so far belong to.
-        later: The facts of another response.
+        first: The object as described by the response that the bytes so far came from.
+        later: The object as described by another response.
     """
     if first.etag is not None or later.etag is not None:
         return first.etag == later.etag
@@ -47,12 +47,12 @@ def is_same(first: ObjectInfo, later: ObjectInfo) -> bool:
 
 
 def can_prove(info: ObjectInfo) -> bool:
-    """Tell whether any later response can be proved to be of the same version."""
+    """Return whether a later response can be proved to describe the same version."""
     return info.etag is not None or _names_version(info) or _is_dated(info)
 
 
 def can_pin(info: ObjectInfo, can: Capabilities) -> bool:
-    """Tell whether a request can ask for this version and no other."""
+    """Return whether a request can be restricted to this version."""
     by_etag = can.get_conditions and info.etag is not None
     return by_etag or (can.versions and _names_version(info))
 
@@ -64,4 +64,4 @@ def _names_version(info: ObjectInfo) -> bool:
 def _is_dated(info: ObjectInfo) -> bool:
     if info.write_id is not None:
         return True
-    return info.as_of is not None and info.as_of - info.last_modified >= _TICK
+    return info.as_of is not None and info.as_of - info.last_modified >= _DATE_RESOLUTION

@@ -1,4 +1,4 @@
-"""Views of bytes: what a body's chunks are, and how views are cut."""
+"""Slicing sequences of memoryviews, and viewing a body's chunks as bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TypeAlias
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 
 
-def trimmed(views: Sequence[memoryview], size: int) -> list[memoryview]:
+def take(views: Sequence[memoryview], size: int) -> list[memoryview]:
     """Return the first `size` bytes of `views`, as views."""
     kept: list[memoryview] = []
     for view in views:
@@ -19,7 +19,7 @@ def trimmed(views: Sequence[memoryview], size: int) -> list[memoryview]:
     return kept
 
 
-def without(views: Sequence[memoryview], size: int) -> list[memoryview]:
+def drop(views: Sequence[memoryview], size: int) -> list[memoryview]:
     """Return `views` without their first `size` bytes, as views."""
     kept: list[memoryview] = []
     for view in views:
@@ -29,8 +29,8 @@ def without(views: Sequence[memoryview], size: int) -> list[memoryview]:
     return kept
 
 
-def bytes_of(view: memoryview) -> memoryview:
-    """Return a view of single bytes, whatever the layout; a copy where there is no other way."""
+def byte_view(view: memoryview) -> memoryview:
+    """Return a one-dimensional view of single bytes. It is a copy if the memory is not contiguous."""
     if view.format == "B" and view.ndim == 1 and view.contiguous:
         return view
     if view.nbytes and view.c_contiguous:
@@ -39,15 +39,15 @@ def bytes_of(view: memoryview) -> memoryview:
 
 
 def view_of_chunk(chunk: object) -> memoryview:
-    """Return a view of what a body yielded.
+    """Return a view of a chunk that a body yielded.
 
     Raises:
-        TypeError: It is not bytes.
+        TypeError: The chunk is not bytes-like.
     """
     if isinstance(chunk, str):
         raise TypeError("the body yielded str: encode its chunks")
     try:
-        view = memoryview(chunk)  # type: ignore[arg-type]  # what else it is, is told below
+        view = memoryview(chunk)  # type: ignore[arg-type]  # checked by memoryview itself
     except TypeError:
         raise TypeError(f"the body yielded {type(chunk).__name__}, not bytes") from None
-    return bytes_of(view)
+    return byte_view(view)

@@ -1,32 +1,37 @@
-"""The contract between the store and a backend: what a driver promises, and what it may rely on.
+"""The contract between the store and the driver of a backend.
 
-A driver moves *one* request at a time: it knows nothing of routes, of other backends, of users'
-bodies. Everything that is hard in common is done once, above it:
+A driver translates single requests. It knows nothing of routes, other backends or users' bodies.
+Everything that is common to all backends is implemented once, above the drivers:
 
 ==========================================  =====================================================
-the store does                              the driver does
+The store                                   The driver
 ==========================================  =====================================================
-names are checked before any I/O            maps bucket and key to its own address, reversibly
-bodies are pulled, cut into parts, hashed   stores the views it is given, atomically
-retries, backs off, resumes a download      tells a passing failure (``retryable``) from a final one
-limits connections, arms timeouts           makes every call cancellable, leaving nothing behind
-refuses what `Capabilities` do not name     honours what they do name
+checks names before any I/O                 maps bucket and key to its own address, reversibly
+reads bodies, splits and hashes them        stores the views that it is given, atomically
+retries, backs off, resumes downloads       marks temporary failures as ``retryable``
+limits connections, applies timeouts        lets every call be cancelled, without leftovers
+refuses what `Capabilities` do not claim    honours everything that they claim
 ==========================================  =====================================================
 
-**Errors.** A driver raises the classes of `trove_async.errors` and no others for what goes wrong in
-the backend, chained to the SDK's own (``raise … from error``). Cancellation passes through it
-untouched, always.
+**Errors.** For a failure in the backend a driver raises only the classes of `trove_async.errors`. It
+chains them to the SDK's exception (``raise … from error``). It never catches a cancellation without
+raising it again.
 
-**Cancellation.** Every coroutine may be cancelled at every await. When it has raised, the driver no
-longer touches the views it was given, holds no connection, file or task for the call, and nothing
-of a put is visible, unless the cancel came when the backend had stored it already: then all is. What it could not undo at the far side is at most litter.
+**Cancellation.** Every coroutine may be cancelled at every await. Once it has raised,
 
-**Memory.** Views are borrowed: a driver may read them until its call returns or raises, and copies
-what it keeps. It allocates no more than a fixed window beside them.
+* the driver no longer uses the views that were passed to the call;
+* the driver holds no connection, file or task for the call;
+* a put is either not visible at all, or, if the backend had stored it already, visible as a whole.
 
-Only `AsyncDriver` is required. The other protocols are optional, each announced by its field of
-`Capabilities`, and the engine does without where one is missing. `trove_async.testing` is this
-contract as tests: a driver is done when it passes.
+What the driver could not undo in the backend must not be visible as an object. It may only be unused
+data, such as parts of an upload that was not aborted.
+
+**Memory.** The caller owns the views. A driver may read them until its call returns or raises, and
+copies what it needs after that. Beside them it allocates no more than a fixed window.
+
+Only `AsyncDriver` is required. The other protocols are optional: a driver claims each of them by a
+field of `Capabilities`, and the engine works without them. `trove_async.testing` checks this contract.
+A driver is complete when it passes.
 """
 
 from __future__ import annotations
@@ -55,61 +60,66 @@ from .pool import BufferPool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a backend can honour, as data. The store refuses the rest before any I/O.
+    """The features and limits of a backend. The store refuses everything else before any I/O.
 
-    The defaults describe the least that a driver may do, so a short driver names little.
+    The defaults describe the minimum, so a simple driver sets few fields.
 
     Attributes:
-        put_if_none_match: put honours ``if_none_match="*"``, decided where the object is stored.
-        put_if_match: put honours ``if_match``, likewise.
-        commit_conditions: An upload's commit honours those of the two that put honours. Without
-            it, the store sends a conditional body in one request, whatever its size.
-        copy_conditions: A server-side copy honours those of the two that put honours. Without it,
-            the body of a conditional copy passes through the store.
+        put_if_none_match: put honours ``if_none_match="*"``. The backend must check the condition
+            and store the object in one atomic step.
+        put_if_match: put honours ``if_match``, in the same way.
+        commit_conditions: The commit of an upload honours the conditions that put honours. If False,
+            the store sends a conditional body in one request, whatever its size.
+        copy_conditions: A server-side copy honours the conditions that put honours. If False, the
+            body of a conditional copy passes through the store.
         get_conditions: get honours ``if_match`` and ``if_none_match``.
         delete_if_match: delete honours ``if_match``.
-        ranges: get honours ``range``. Without it a broken download cannot resume.
-        checksums: The kinds of checksum that head reports for what was put with them.
-        metadata: User metadata is kept.
+        ranges: get honours ``range``. If False, a broken download cannot resume.
+        checksums: The kinds of checksum that put records and head reports.
+        metadata: User metadata is stored.
         headers: content_type, cache_control, content_disposition, content_encoding and
-            content_language are kept.
-        expires: expires is kept.
-        tags: Tags are kept.
-        upload_tags: Tags of an object that is uploaded in parts are kept, where tags are.
-        copy_tags: Tags that a server-side copy is given are kept, where tags are.
-        storage_class: A storage class may be chosen.
+            content_language are stored.
+        expires: expires is stored.
+        tags: Tags are stored.
+        upload_tags: Tags of an object uploaded in parts are stored, if `tags` is True.
+        copy_tags: Tags passed to a server-side copy are stored, if `tags` is True.
+        storage_class: A storage class can be chosen.
         upload: `Uploading` is implemented.
-        parallel_parts: Parts of one upload that may be sent at once; 1: each after the one before.
-        parallel_reads: Ranges of one body that may be fetched at once, where one connection is slow
-            and the version can be pinned.
-        min_part: The least bytes of a part that is not the last.
+        parallel_parts: The most parts of one upload that may be sent at once. With 1, parts are sent
+            in order, one after the other.
+        parallel_reads: The most ranges of one body that may be fetched at once. They are used if one
+            connection is slow and the version can be pinned.
+        min_part: The least bytes of a part, except the last.
         max_part: The most bytes of a part.
-        part_multiple: Parts but the last are a multiple of so many bytes.
+        part_multiple: The size of every part except the last is a multiple of this.
         max_parts: The most parts of an upload.
-        streamed_parts: The uploads are `StreamedUpload`s: a part may be larger than memory holds.
+        streamed_parts: Uploads implement `StreamedUpload`, so a part may be larger than the memory
+            available for it.
         max_put: The most bytes of one `AsyncDriver.put`.
         max_object: The most bytes of an object.
         server_copy: `Copying` is implemented.
-        max_copy: The most bytes of an object that a server-side copy takes.
-        bulk_delete: `BulkDeleting` is implemented: the most keys of one call; 0: it is not.
+        max_copy: The most bytes of an object that a server-side copy accepts.
+        bulk_delete: The most keys of one `BulkDeleting.delete_many`; 0: not implemented.
         presign: `Presigning` is implemented.
-        settles_doubt: put, delete and copy heed ``in_doubt_since``: they find out what became of
-            the earlier try, and replace or delete nothing that may be newer than it. Without it,
-            another try is sent as the first one was.
-        versions: version_id is honoured by get, head and delete, and `Versioned` is implemented.
-        ordered: list_page is in bytewise order of UTF-8 keys.
-        exact_keys: Two keys of a bucket are always two objects. Without it the service may store
-            some under one name (``a//b`` as ``a/b``, say), and a move looks again at its source
-            before it deletes it.
-        private_namespace: Bucket names are this backend's own, so a missing bucket may be made.
-        embedded: Calls wait for no network: no timeouts are armed around them.
-        max_reads: Readers that may be open at once; None: any number.
-        max_writes: Calls of put and send that may be under way at once; None: any number.
-        max_requests: Other calls that may be under way at once; None: any number.
+        settles_doubt: put, delete and copy honour ``in_doubt_since``, which is set on a retry if an
+            earlier attempt may have succeeded without its response arriving. They find out whether
+            it did, and never replace or delete an object that may be newer than that attempt. If
+            False, a retry is sent like the first attempt.
+        versions: get, head and delete honour version_id, and `Versioned` is implemented.
+        ordered: list_page returns keys in bytewise order of their UTF-8 encoding.
+        exact_keys: Different keys always name different objects. If False, the service may store two
+            keys under one name (``a//b`` as ``a/b``, for example). A move then checks its source
+            again before it deletes it.
+        private_namespace: Bucket names are not shared with other users of the service, so the store
+            may create a missing bucket.
+        embedded: Calls do not wait for a network, so no timeouts are applied to them.
+        max_reads: The most open readers; None: no limit.
+        max_writes: The most concurrent calls of put and send; None: no limit.
+        max_requests: The most other concurrent calls; None: no limit.
         max_key_bytes: The most bytes of a key in UTF-8, at most 1,024.
         max_metadata_bytes: The most bytes of user metadata, names and values together.
-        dot_segments: Keys with ``.`` and ``..`` segments, which only other tools write, can be
-            read and deleted. Without it, no method is called with such a key.
+        dot_segments: Keys with ``.`` and ``..`` segments, which only other tools write, can be read
+            and deleted. If False, the store passes no such key to the driver.
     """
 
     put_if_none_match: bool = False
@@ -155,10 +165,10 @@ class Capabilities:
     dot_segments: bool = False
 
     def __post_init__(self) -> None:
-        for name in _AT_LEAST_ONE:  # with none of it, a put or a get would wait for ever
+        for name in _AT_LEAST_ONE:  # with 0, a put or a get would wait forever
             count: int | None = getattr(self, name)
             if count is not None and count < 1:
-                raise ConfigError(f"{name} is at least 1, not {count}")
+                raise ConfigError(f"{name} must be at least 1, got {count}")
 
 
 _AT_LEAST_ONE = (
@@ -176,18 +186,18 @@ _AT_LEAST_ONE = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverContext:
-    """What a driver is handed when it is opened. A layer opens its inner drivers by `attach`.
+    """The parts of the store that a driver may use. Passed to `AsyncDriver.open`.
 
     Attributes:
-        backend: The name under which the store knows the backend (the first, if it has several).
-            A driver may put it into `ObjectInfo.backend`, which saves the store a copy a key in
-            listings; the store corrects it where it is another's.
-        pool: The store's memory, for a driver that must hold bytes back.
-        events: Where to tell what happens.
-        timeout: The limits that a network driver sets on its sockets.
-        attach: Opens an inner driver, once however many layers share it, and returns it as the
-            layer is to use it: with permits, retries and timeouts around it where it is a leaf.
-            The store closes what was attached; a layer's `aclose` leaves its inner drivers alone.
+        backend: The backend's name in the store (the first one, if it has several). A driver may set
+            it as `ObjectInfo.backend`, which saves the store a copy per key in listings. The store
+            corrects it where it differs.
+        pool: The store's memory, for a driver that must buffer bytes.
+        events: Emits events to the store's listeners.
+        timeout: The time limits that a network driver sets on its sockets.
+        attach: Opens an inner driver of a layer and returns it as the layer must use it: a driver of
+            a service is wrapped with permits, retries and timeouts. A driver that several layers
+            share is opened once. The store closes attached drivers, so a layer's `aclose` must not.
     """
 
     backend: str
@@ -198,11 +208,11 @@ class DriverContext:
 
 
 class DriverReader(Protocol):
-    """The body of one get, from the moment its response has begun. Read by one task at a time."""
+    """The body of one get, once its response has begun. Read by one task at a time."""
 
     @property
     def info(self) -> ObjectInfo:
-        """The object as of this response: the version that the bytes belong to."""
+        """The object as described by this response: the version that the bytes belong to."""
         ...
 
     @property
@@ -213,30 +223,33 @@ class DriverReader(Protocol):
     async def read(self, size: int) -> bytes:
         """Return the next 1 to `size` bytes, or ``b""`` at the end of the range.
 
-        A body that ends early is an UnavailableError, never an end. After a cancel the reader may
-        only be closed.
+        After a cancel the reader can only be closed.
+
+        Raises:
+            UnavailableError: The body broke or ended early. A short body is never reported as
+                complete.
         """
         ...
 
 
 @runtime_checkable
 class ReadsInto(Protocol):
-    """A DriverReader that can fill the pool's own memory."""
+    """Optional: a DriverReader that can receive into memory of the pool."""
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` from its start with the next bytes; return how many, 0 at the end.
+        """Read the next bytes into the start of `buffer`. Return their number, 0 at the end.
 
-        When it returns or raises, a cancel included, nothing writes to `buffer` any more.
+        Once the call has returned or raised, also because of a cancel, nothing writes to `buffer`.
         """
         ...
 
 
 @runtime_checkable
 class AsyncDriver(Protocol):
-    """One backend. Implementations do not inherit from this; they look like it.
+    """The driver of one backend. Implementations need not inherit from this protocol.
 
-    The constructor does no I/O. Every method but the constructor, `name`, `capabilities` and
-    `place` is called between `open` and `aclose`, from one event loop, many at once.
+    The constructor does no I/O. All methods except `place` are called between `open` and `aclose`,
+    on one event loop, and concurrently.
     """
 
     @property
@@ -246,31 +259,33 @@ class AsyncDriver(Protocol):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can honour; constant once the driver is open."""
+        """The features and limits of the backend; constant once the driver is open."""
         ...
 
     async def open(self, context: DriverContext) -> None:
-        """Get ready: called once, before anything else.
+        """Open the driver. Called once, before any other method.
 
         Raises:
-            ClosedError: Another store has it open, and goes on using it: nothing was done here, and
-                `aclose` is not called. (A driver that stores may share does not raise this.)
-            ConfigError: The settings can never work here (a root that is no directory, say).
+            ClosedError: The driver is open in another store, which goes on using it. Nothing was
+                changed, and `aclose` is not called. A driver that stores may share does not raise
+                this.
+            ConfigError: The settings cannot work, such as a root that is not a directory.
         """
         ...
 
     async def aclose(self) -> None:
-        """Let go of everything. Idempotent, and safe after an `open` that failed midway."""
+        """Release all resources. Idempotent, and safe after an `open` that failed midway."""
         ...
 
     async def ping(self) -> None:
-        """Return if the backend answers; raise as any call would if not."""
+        """Return if the backend responds. Otherwise raise as any other call would."""
         ...
 
     def place(self, bucket: str, key: str) -> Hashable:
-        """Tell where the object lies physically: equal for two names of one place, else not.
+        """Return the physical location of an object. Does no I/O.
 
-        No I/O. Copy and move compare places, so that a move onto itself does not delete.
+        Two names have equal places if and only if they name the same object. Copy and move compare
+        places, so that moving an object onto itself does not delete it.
         """
         ...
 
@@ -279,77 +294,86 @@ class AsyncDriver(Protocol):
     ) -> ObjectInfo:
         """Store the concatenation of `views` as the object, atomically.
 
-        Readers see the old object or the new one, whole, with its own metadata. The views do not
-        change during the call and may be sent again: a retry calls this again with the same.
+        Readers see either the old object or the new one, complete and with its own metadata. The
+        views do not change during the call. A retry calls this method again with the same views.
+
+        After a cancel the object is stored completely or not at all, and the views are not used
+        any more.
 
         Args:
-            bucket: An existing bucket.
+            bucket: The bucket. A missing bucket must not be created.
             key: A key that passed the store's checks.
-            views: Filled memory, none of them empty; no views: an empty object.
-            options: Only what the capabilities name is set.
+            views: The body, in views that are not empty. An empty sequence is an empty object.
+            options: Only fields that the capabilities claim are set.
 
         Returns:
-            The object as stored, with the checksums that the backend itself reports, and the
-            write_id where it was recorded.
+            The stored object, with the checksums reported by the backend itself, and with the
+            write_id if it was recorded.
 
         Raises:
-            BucketNotFoundError: There is no such bucket. Never made on the way.
-            ObjectExistsError: ``if_none_match="*"`` and the key exists.
-            PreconditionFailedError: ``if_match`` and another version, or none, is there.
-            StorageFullError: No room; nothing was stored.
+            BucketNotFoundError: The bucket does not exist.
+            ObjectExistsError: ``if_none_match="*"`` is set and the key exists.
+            PreconditionFailedError: ``if_match`` is set, and the object has another version or does
+                not exist.
+            StorageFullError: The backend has no space left; nothing was stored.
         """
         ...
 
     def get(
         self, bucket: str, key: str, options: GetOptions
     ) -> AbstractAsyncContextManager[DriverReader]:
-        """Open the object's body. Entering sends the request and returns once it is answered.
+        """Return a context manager that opens the object's body.
 
-        Leaving gives the connection back, at once, however much of the body was read. It may
-        happen in another task than entering did (a reader is closed by whoever is last to hold
-        it), so no cancel scope and no task group may be open in between.
+        Entering it sends the request and returns once the response has begun. Leaving it releases
+        the connection at once, however much of the body was read. A reader may be closed by another
+        task than the one that opened it, so no cancel scope and no task group may be open in between.
 
         Raises:
-            ObjectNotFoundError: There is no such object. BucketNotFoundError: no such bucket.
-            PreconditionFailedError: ``if_match`` and another version is there, or
-                ``if_none_match`` and this one is.
-            RangeError: The range selects nothing (`ByteRange.resolve`); never the whole object.
+            ObjectNotFoundError: The object does not exist.
+            BucketNotFoundError: The bucket does not exist.
+            PreconditionFailedError: ``if_match`` is set and the object has another version, or
+                ``if_none_match`` is set and the object has this version.
+            RangeError: The range selects no bytes (`ByteRange.resolve`). The whole object is never
+                returned instead.
         """
         ...
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        """Return what is known of the object, with `ObjectInfo.complete` True.
+        """Return the object's metadata, with `ObjectInfo.complete` True.
 
         Raises:
-            ObjectNotFoundError: There is no such object. BucketNotFoundError: no such bucket.
+            ObjectNotFoundError: The object does not exist.
+            BucketNotFoundError: The bucket does not exist.
         """
         ...
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
-        """Delete the object. One that is not there is no error, unless ``if_match`` is set.
+        """Delete the object. A missing object is not an error, unless ``if_match`` is set.
 
         Raises:
-            BucketNotFoundError: There is no such bucket.
-            PreconditionFailedError: ``if_match`` and another version, or none, is there.
+            BucketNotFoundError: The bucket does not exist.
+            PreconditionFailedError: ``if_match`` is set, and the object has another version or does
+                not exist.
         """
         ...
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
-        """Return one page of the bucket's objects; `paging.paginate` does it for sorted keys.
+        """Return one page of the bucket's objects. `paging.paginate` makes pages of sorted keys.
 
-        Entries are in bytewise order where the capabilities say so, each key and prefix once. An
-        object that exists during the whole listing is in it. Nothing is held between pages.
+        A listing contains each key and each common prefix once, in bytewise order if
+        `Capabilities.ordered` is True. It contains every object that exists during the whole
+        listing. The driver holds nothing between two pages.
 
         Raises:
-            BucketNotFoundError: There is no such bucket.
+            BucketNotFoundError: The bucket does not exist.
         """
         ...
 
     async def create_bucket(self, bucket: str) -> None:
-        """Make the bucket.
+        """Create the bucket.
 
         Raises:
-            BucketExistsError: It exists, whoever owns it.
+            BucketExistsError: The bucket exists, even if it has the same owner.
         """
         ...
 
@@ -357,16 +381,16 @@ class AsyncDriver(Protocol):
         """Delete the empty bucket.
 
         Raises:
-            BucketNotFoundError: There is no such bucket.
-            BucketNotEmptyError: It has objects; nothing was deleted.
+            BucketNotFoundError: The bucket does not exist.
+            BucketNotEmptyError: The bucket contains objects; nothing was deleted.
         """
         ...
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return what is known of the bucket.
+        """Return the bucket's metadata.
 
         Raises:
-            BucketNotFoundError: There is no such bucket.
+            BucketNotFoundError: The bucket does not exist.
         """
         ...
 
@@ -376,72 +400,79 @@ class AsyncDriver(Protocol):
 
 
 class Upload(Protocol):
-    """One upload in parts, open."""
+    """One open upload in parts."""
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
-        """Store one part. Parts arrive in any order, several at once, and again after a retry.
+        """Store one part.
 
-        Where the capabilities claim that one is sent at a time, they arrive in the body's order.
+        Parts are sent in any order, up to `Capabilities.parallel_parts` at once. If that is 1, they
+        are sent in the order of the body. A retry sends a part again. The caller owns the views; the
+        driver may read them until the call returns or raises.
         """
         ...
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        """Make the object of all parts sent, atomically, under the conditions of the options.
+        """Create the object from the parts sent, atomically, under the conditions of the options.
 
-        May be called again after an UnavailableError: if the first call did succeed, the second
-        says so, or raises ObjectNotFoundError and the engine looks for the write_id. A cancel of
-        the put waits for it, within a deadline.
+        The call is repeated after an UnavailableError. If the first call has succeeded, the second
+        one returns the object, or raises ObjectNotFoundError and the engine looks for the write_id.
+        A cancel of the put waits for the commit, up to a deadline.
 
         Args:
-            checksums: Of the whole body, by algorithm: to be recorded, and compared where the
-                backend can.
+            checksums: The checksums of the whole body, by algorithm. The driver records them, and
+                compares them if the backend can.
 
         Raises:
-            As `AsyncDriver.put`.
+            TroveError: As `AsyncDriver.put`.
         """
         ...
 
 
 class PartSource(Protocol):
-    """A part too large to be held: read where it lies, through a small window, as often as needed.
+    """A part that is too large for memory. It is read from a file, through a small window.
 
-    It is a file that is ours to read, never a user's code, and the same bytes every time: a pass
-    that finds others raises before it has given the last of them. One pass at a time.
+    The file is read by the library, never by user code. It may be read several times, once at a time,
+    and yields the same bytes each time: a pass that finds a change raises before its last bytes.
     """
 
     @property
     def size(self) -> int:
-        """Its bytes; never none."""
+        """The bytes of the part; at least 1."""
         ...
 
     @property
     def checksums(self) -> Mapping[str, str]:
-        """Of its bytes, by algorithm: ``"crc32c"``."""
+        """The checksums of the part, by algorithm: ``"crc32c"``."""
         ...
 
     async def digest(self, algorithm: str) -> str:
-        """Return its hash in hexadecimal, by one of hashlib's algorithms; the first time by a pass.
+        """Return the part's hash in hexadecimal. The first call for an algorithm reads the file.
+
+        Args:
+            algorithm: The name of an algorithm of hashlib.
 
         Raises:
-            IntegrityError: The file has changed. OSError: it cannot be read.
+            IntegrityError: The file has changed.
+            OSError: The file cannot be read.
         """
         ...
 
     def pieces(self) -> AbstractAsyncContextManager[AsyncIterator[memoryview]]:
-        """Open it to be sent, from its start: iterate for its bytes, in pieces that are not empty.
+        """Open the part and iterate over its bytes from the start, in pieces that are not empty.
 
-        A piece is the driver's until it asks for the next one; the last, until its call ends.
-        What was asked beyond counts as sent, and once only, however often it is opened.
+        The driver may use a piece until it requests the next one, and the last piece until its call
+        ends. The bytes before a requested piece count as sent. They are counted once, however often
+        the part is opened.
 
         Raises:
-            IntegrityError: The file has changed. OSError: it cannot be read. Neither is to be
-                translated.
+            IntegrityError: The file has changed. The driver must not translate it.
+            OSError: The file cannot be read. The driver must not translate it.
         """
         ...
 
 
 class StreamedUpload(Upload, Protocol):
-    """Optional: an upload whose parts need not be held. `Capabilities.streamed_parts`."""
+    """Optional: an upload whose parts need not fit in memory. `Capabilities.streamed_parts`."""
 
     async def send_stream(self, part: Part, source: PartSource) -> None:
         """Store one part, as `send` does, reading it while it is sent. A retry opens it again."""
@@ -449,25 +480,28 @@ class StreamedUpload(Upload, Protocol):
 
 
 class Uploading(Protocol):
-    """Optional: objects larger than one request, in parts. `Capabilities.upload`."""
+    """Optional: objects uploaded in parts, by several requests. `Capabilities.upload`."""
 
     def upload(
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
-        """Open an upload. Left without a commit, by error or cancel, it is aborted.
+        """Return a context manager that opens an upload, and aborts it if left without a commit.
 
-        The abort runs under a shield with a deadline; what it cannot reach is litter, not damage.
-        An upload whose commit was begun, and not answered, may have become the object: it is not
-        aborted before that was found out (by the write_id, say), and stays where it cannot be.
+        The abort runs under a shield with a deadline. If it fails, parts of the upload stay behind.
+        They take up space, but no object is damaged.
+
+        If a commit was sent and its response did not arrive, the object may exist. The driver must
+        find out, for example by the write_id, before it aborts the upload. If it cannot find out, it
+        leaves the upload as it is.
 
         Raises:
-            BucketNotFoundError: There is no such bucket; raised on entering, before any part.
+            BucketNotFoundError: The bucket does not exist. Raised on entering, before any part.
         """
         ...
 
 
 class CannotCopyError(NotSupportedError):
-    """The service cannot make a copy as it was asked for; nothing was copied."""
+    """The service cannot make this copy; nothing was copied."""
 
 
 class Copying(Protocol):
@@ -476,12 +510,12 @@ class Copying(Protocol):
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
-        """Copy the version that `options.source` describes; source and destination may be one.
+        """Copy the version described by `options.source`. The destination may be the source.
 
         Raises:
-            CannotCopyError: The store has to copy through itself.
-            ObjectChangedError: The source is no longer that version.
-            Otherwise as `AsyncDriver.get` and `AsyncDriver.put`.
+            CannotCopyError: The service cannot make this copy. The store copies the body itself.
+            ObjectChangedError: The source has another version.
+            TroveError: Otherwise as `AsyncDriver.get` and `AsyncDriver.put`.
         """
         ...
 
@@ -490,10 +524,10 @@ class BulkDeleting(Protocol):
     """Optional: many deletes in one request. `Capabilities.bulk_delete`."""
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Delete the keys, at most `Capabilities.bulk_delete` of them; tell what became of each.
+        """Delete up to `Capabilities.bulk_delete` keys and return the result for each.
 
         Raises:
-            BucketNotFoundError: There is no such bucket.
+            BucketNotFoundError: The bucket does not exist.
         """
         ...
 
@@ -507,52 +541,56 @@ class Presigning(Protocol):
         """Return a URL that allows one method (``"GET"`` or ``"PUT"``) for `expires` seconds.
 
         Raises:
-            NotSupportedError: It cannot fix one of the options; none of them is ever dropped.
+            NotSupportedError: The signature cannot cover one of the options. An option must never be
+                dropped.
         """
         ...
 
 
 class Versioned(Protocol):
-    """Optional: what a key had before, too, where its bucket keeps that. `Capabilities.versions`."""
+    """Optional: earlier versions of objects, in buckets that keep them. `Capabilities.versions`."""
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
-        """Return one page of all versions of the bucket's objects, delete markers among them.
+        """Return one page of all versions of the bucket's objects, including delete markers.
 
-        Keys come in the order of `AsyncDriver.list_page`; the versions of one come together, also
-        across pages, the newest first. At most one of a key is the latest. A bucket that keeps no
-        versions has one of each object. Nothing is held between pages.
+        Keys are in the order of `AsyncDriver.list_page`. The versions of a key follow one another,
+        also across pages, newest first. At most one version of a key is the latest. A bucket that
+        does not keep versions has one version of each object. The driver holds nothing between two
+        pages.
 
         Args:
-            bucket: An existing bucket.
-            options: All but the delimiter, which is never set. A page may have more entries than
-                ``limit`` only where they are of one key: a backend may tell its oldest first.
+            bucket: The bucket.
+            options: The page to return; the delimiter is never set. A page may have more than
+                ``limit`` entries only if they all belong to one key, because a backend may list its
+                oldest version first.
 
         Raises:
-            BucketNotFoundError: There is no such bucket.
+            BucketNotFoundError: The bucket does not exist.
         """
         ...
 
 
 @runtime_checkable
 class Redacting(Protocol):
-    """Optional: a driver that has credentials, and removes them from what a service quotes."""
+    """Optional: a driver with credentials, which removes them from errors of the service."""
 
     def redact(self, error: TroveError) -> None:
-        """Remove this driver's secrets from the error's message and its chained exceptions.
+        """Remove the driver's secrets from an error's message and its chained exceptions.
 
-        Called with every error that a call of the driver raises, before anybody else sees it.
+        Called for every error that a call of the driver raises, before any other code handles it.
         """
         ...
 
 
 @runtime_checkable
 class Layer(Protocol):
-    """A driver made of drivers, all of which it opens by `DriverContext.attach`.
+    """A driver that wraps other drivers, which it opens by `DriverContext.attach`.
 
-    It sees settled results: retries, permits and resuming happen around the leaves below it.
+    Retries, permits and resumed reads happen below it, around the drivers of services. A layer only
+    handles final results.
     """
 
     @property
     def inner(self) -> Sequence[AsyncDriver]:
-        """The drivers that it is made of, as they were given to it."""
+        """The wrapped drivers, as they were passed to the layer."""
         ...

@@ -1,6 +1,6 @@
-"""The seam that logging, tracing and tests hang on: what the library does, as it does it.
+"""Events about the progress of operations, for logging, tracing and tests.
 
-Nothing is built while nobody listens, so a store without listeners pays one truth test an event.
+Without listeners no `Event` is built: a store then pays for one truth test per event.
 """
 
 from __future__ import annotations
@@ -28,23 +28,30 @@ _current: ContextVar[int] = ContextVar("trove_async_operation", default=0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """One thing that happened.
+    """One event.
 
     Attributes:
-        kind: ``start``: a call of a user's began. ``operation``: it ended. ``attempt``: one try of a driver's call
-            ended. ``part``: one part of an upload was taken by the driver. ``body``: a body was read, to its end or not. ``wait``: memory or a
-            connection was waited for. ``spill``: a part was filled on disk. ``park``: an idle
-            reader gave its connection up. ``resume``: a download went on at its offset.
-        operation: What was being done: ``"put"``, ``"get"``, ``"head"``, …
+        kind: The kind of event:
+
+            * ``start``: an operation of the store has begun.
+            * ``operation``: it has ended.
+            * ``attempt``: one attempt of a driver's call has ended.
+            * ``part``: the driver has stored one part of an upload.
+            * ``body``: reading a body has ended, completely or not.
+            * ``wait``: a request or a transfer had to wait for a connection or for memory.
+            * ``spill``: a part was buffered in a file.
+            * ``park``: an idle reader released its connection.
+            * ``resume``: a download resumes at its offset.
+        operation: The operation: ``"put"``, ``"get"``, ``"head"``, …
         backend: The backend's name.
-        bucket: The bucket concerned.
-        key: The key concerned.
-        duration: Seconds that it took.
-        attempt: Which try it was, from 1.
-        size: Bytes concerned.
-        error: What it failed with; None: it went well.
-        operation_id: The number of the user's call that it is part of, the same from its ``start``
-            to its ``operation``; 0: it is part of none that was told of.
+        bucket: The bucket, if the event concerns one.
+        key: The key, if the event concerns one.
+        duration: The duration in seconds.
+        attempt: The number of the attempt, from 1.
+        size: The number of bytes.
+        error: The exception on failure, else None.
+        operation_id: A number that all events of one operation share, from ``start`` to
+            ``operation``; 0 if no operation was started in this context.
     """
 
     kind: EventKind
@@ -74,38 +81,38 @@ class Events:
         self._listeners: tuple[Callable[[Event], None], ...] = ()
 
     def __bool__(self) -> bool:
-        """Whether anybody listens: ask before an `Event` is built."""
+        """Return whether there are listeners. Check this before building an `Event`."""
         return bool(self._listeners)
 
     def subscribe(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call `listener` with every event from now on.
 
-        A listener runs on the event loop, inside the operation: it must be quick. What it raises is
-        logged under ``trove_async``, with its traceback, and changes nothing: the operation goes on
-        as though nobody listened, and so do the other listeners.
+        A listener runs on the event loop, within the operation, so it must be fast. An exception that
+        it raises is logged to ``trove_async`` with its traceback. It affects neither the operation
+        nor the other listeners.
 
         Args:
-            listener: A plain function, or another callable that returns at once.
+            listener: A plain function or another callable that is not async.
 
         Returns:
             A function that ends the subscription.
 
         Raises:
-            TypeError: `listener` is async, or cannot be called.
+            TypeError: `listener` is async or not callable.
         """
         _check_listener(listener)
         self._listeners = (*self._listeners, listener)
 
         def unsubscribe() -> None:
-            self._listeners = tuple(one for one in self._listeners if one is not listener)
+            self._listeners = tuple(other for other in self._listeners if other is not listener)
 
         return unsubscribe
 
     def start(self, operation: str, bucket: str | None, key: str | None) -> int:
-        """Tell that a user's call begins: what is told in this context belongs to it from now on.
+        """Emit the ``start`` of an operation. Events emitted in this context now belong to it.
 
         Returns:
-            The call that this context belonged to before, for `end`.
+            The id of the enclosing operation of this context, for `end`.
         """
         outer = _current.get()
         _current.set(next(_numbers))
@@ -113,41 +120,41 @@ class Events:
         return outer
 
     def end(self, event: Event, outer: int) -> None:
-        """Tell that it has ended."""
+        """Emit the ``operation`` event of an operation and restore the enclosing one."""
         self.emit(event)
         _current.set(outer)
 
     def emit(self, event: Event) -> None:
-        """Call every listener. Raises nothing of theirs, a CancelledError included."""
+        """Call every listener. Their exceptions are logged, including CancelledError."""
         for listener in self._listeners:
             try:
                 result: object = listener(event)
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - it is logged
                 _log_failure(listener, event, error)
             else:
-                if inspect.iscoroutine(result):  # of a lambda, which no check sees through
+                if inspect.iscoroutine(result):  # from a lambda, which `subscribe` cannot detect
                     result.close()
                     _log_failure(listener, event, TypeError("it returned a coroutine"))
 
 
 def _check_listener(listener: object) -> None:
     if not callable(listener):
-        raise TypeError(f"a listener is a function, not {type(listener).__name__}")
-    called: object = listener
-    while isinstance(called, partial):
-        called = called.func
-    for one in (called, getattr(called, "__call__", None)):  # noqa: B004 - the method is looked at
-        if inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one):
+        raise TypeError(f"listener must be callable, not {type(listener).__name__}")
+    function: object = listener
+    while isinstance(function, partial):
+        function = function.func
+    for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004 - its method
+        if inspect.iscoroutinefunction(candidate) or inspect.isasyncgenfunction(candidate):
             raise TypeError(
-                "a listener is called on the event loop and not awaited: pass a plain function,"
-                " which may put the event into an asyncio.Queue"
+                "listener must be a plain function, got an async one: listeners are not awaited;"
+                " to handle events in a task, put them into an asyncio.Queue"
             )
 
 
 def _log_failure(listener: Callable[[Event], None], event: Event, error: BaseException) -> None:
-    with suppress(Exception):  # a filter or a handler of the program's may raise, too
+    with suppress(Exception):  # a filter or handler of the application may raise as well
         _logger.error(
-            "a listener of events failed, %r, at the %s event of %s: the operation goes on",
+            "event listener %r failed on the %s event of %s; the operation continues",
             listener,
             event.kind,
             event.operation,

@@ -1,4 +1,4 @@
-"""The values that a store passes to its drivers, one for each call, and the pages that they return."""
+"""The options that a store passes to its drivers, and the pages that drivers return."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .models import ByteRange, ObjectInfo, Prefix, VersionInfo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One piece of an upload.
+    """One part of an upload.
 
     Attributes:
-        number: From 1 on, in the order of the body.
-        offset: Where its first byte stands in the body.
-        size: Its bytes.
-        last: Whether the body ends with it. Only the last may be smaller than the others.
+        number: The number of the part, from 1, in the order of the body.
+        offset: The offset of its first byte in the body.
+        size: Its size in bytes.
+        last: Whether it is the last part. Only the last part may be smaller than the others.
     """
 
     number: int
@@ -28,17 +28,18 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutOptions:
-    """What a put says of an object beside its body; see `Trove.put` for the meanings.
+    """The options of a put. `Trove.put` describes the other fields.
 
     Attributes:
-        size: The whole body's bytes, where known.
+        size: The bytes of the whole body, if known.
         if_match: Replace only the version with this etag.
-        if_none_match: ``"*"``: create only, never replace.
-        checksums: Of the whole body, where it is known up front; to be recorded, and compared by
-            a backend that can.
-        write_id: To be recorded with the object (`ObjectInfo.write_id`).
-        in_doubt_since: When the earliest try of this very write was begun that may have been done
-            unheard, in the event loop's time; None: there was none. `Capabilities.settles_doubt`.
+        if_none_match: ``"*"``: create the object, never replace it.
+        checksums: The checksums of the whole body, if known in advance. The driver records them, and
+            compares them if the backend can.
+        write_id: The id of this write, to be recorded with the object (`ObjectInfo.write_id`).
+        in_doubt_since: The time, on the event loop's clock, at which the first attempt of this write
+            was sent that may have succeeded without its response arriving. None: every earlier
+            attempt is known to have failed, or there was none. See `Capabilities.settles_doubt`.
     """
 
     size: int | None = None
@@ -59,11 +60,12 @@ class PutOptions:
 
     @property
     def conditional(self) -> bool:
-        """Whether the put may be refused because of what is there."""
+        """Whether the put depends on the present version of the object."""
         return self.if_match is not None or self.if_none_match is not None
 
     def of_body(self, size: int, checksums: Mapping[str, str]) -> PutOptions:
-        """Return the same of a body that is known by now: `replace`, in a fifth of its time."""
+        """Return these options with the size of the body, and with further checksums."""
+        # Copying slot by slot takes a fifth of the time of `dataclasses.replace`.
         options = object.__new__(PutOptions)
         for get, set_to in _PUT_SLOTS:
             set_to(options, get(self))
@@ -74,7 +76,7 @@ class PutOptions:
 
 _PUT_SLOTS = [
     (slot.__get__, slot.__set__)
-    for slot in (vars(PutOptions)[one.name] for one in fields(PutOptions))
+    for slot in (vars(PutOptions)[option.name] for option in fields(PutOptions))
 ]
 _set_put_size = vars(PutOptions)["size"].__set__
 _set_put_checksums = vars(PutOptions)["checksums"].__set__
@@ -82,7 +84,7 @@ _set_put_checksums = vars(PutOptions)["checksums"].__set__
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetOptions:
-    """Which bytes of which version a get is after; see `Trove.get` for the meanings."""
+    """The range, version and conditions of a get. See `Trove.get`."""
 
     range: ByteRange | None = None
     version_id: str | None = None
@@ -92,11 +94,11 @@ class GetOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeleteOptions:
-    """Which version a delete is after; see `Trove.delete` for the meanings.
+    """The version and conditions of a delete. `Trove.delete` describes the other fields.
 
     Attributes:
-        write_id: Its place among the store's writes (`models.is_earlier`).
-        in_doubt_since: As a put's.
+        write_id: The id of this deletion, which orders it among the store's writes (`is_earlier`).
+        in_doubt_since: As in `PutOptions`.
     """
 
     version_id: str | None = None
@@ -106,27 +108,30 @@ class DeleteOptions:
 
 
 def is_earlier(one: str | None, other: str | None) -> bool:
-    """Tell whether a write_id is of the same store as another one, and was given out before it."""
+    """Return whether two write_ids are from the same store, and `one` is the earlier."""
     if one is None or other is None:
         return False
-    (store, _, place), (others, _, others_place) = one.rpartition("-"), other.rpartition("-")
-    # Numbers in hex, without leading zeros.
+    (store, _, number), (other_store, _, other_number) = one.rpartition("-"), other.rpartition("-")
+    # Hexadecimal without leading zeros: the shorter number is the smaller one.
     return (
-        bool(store) and store == others and (len(place), place) < (len(others_place), others_place)
+        bool(store)
+        and store == other_store
+        and (len(number), number) < (len(other_number), other_number)
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOptions:
-    """What a server-side copy pins of its source and changes in its destination.
+    """The source version and the destination of a server-side copy.
 
     Attributes:
-        source: The version to copy: its etag must still hold, else ObjectChangedError. Without
-            an etag its version_id or, failing that, its last_modified names it.
-        put: What the destination gets: metadata, class and conditions, complete (the engine has
-            carried over from the source what the caller did not change).
-        version_id: Copy this version, which `source` describes, even where it is no longer the
-            latest; None: the source must be the latest version. `Capabilities.versions`.
+        source: The version to copy. If the source's etag differs, the driver raises
+            ObjectChangedError. Without an etag, the version_id or else last_modified identifies the
+            version.
+        put: The metadata, storage class and conditions of the destination, complete: the engine has
+            taken from the source what the caller does not change.
+        version_id: Copy this version, which `source` describes, even if it is no longer the latest.
+            None: the source must be the latest version. See `Capabilities.versions`.
     """
 
     source: ObjectInfo
@@ -136,13 +141,13 @@ class CopyOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PresignOptions:
-    """What a signed URL fixes; see `Trove.presign_get` and `Trove.presign_put` for the meanings.
+    """The options that a signed URL covers. See `Trove.presign_get` and `Trove.presign_put`.
 
     Attributes:
-        version_id: Of a GET: the version. `Capabilities.versions`.
-        response_content_type: Of a GET: the Content-Type of the response.
-        response_content_disposition: Of a GET: the Content-Disposition of the response.
-        content_type: Of a PUT: the Content-Type that the request must have.
+        version_id: For a GET: the version. See `Capabilities.versions`.
+        response_content_type: For a GET: the Content-Type of the response.
+        response_content_disposition: For a GET: the Content-Disposition of the response.
+        content_type: For a PUT: the Content-Type that the request must have.
     """
 
     version_id: str | None = None
@@ -152,19 +157,21 @@ class PresignOptions:
 
 
 NOTHING_FIXED = PresignOptions()
-"""A signed URL that fixes nothing but the object."""
+"""The options of a signed URL that covers only the object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListOptions:
-    """One page of a listing.
+    """The options of one page of a listing.
 
     Attributes:
-        prefix: Only keys that begin so.
-        delimiter: Keys that hold it after the prefix are told as one `Prefix`, up to and with it.
-        start_after: Only keys greater than this, bytewise in UTF-8.
-        token: Where the page before ended (`Page.token`); overrules `start_after`.
-        limit: At most so many entries; a driver may return fewer, though never none with a token.
+        prefix: List only keys that start with this.
+        delimiter: Keys that contain it after the prefix are listed as one `Prefix`, which ends with
+            the delimiter.
+        start_after: List only keys greater than this, bytewise in UTF-8.
+        token: The token of the previous page (`Page.token`). Takes precedence over `start_after`.
+        limit: The most entries of the page. A driver may return fewer, but a page with a token must
+            have at least one.
     """
 
     prefix: str = ""
@@ -176,7 +183,7 @@ class ListOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """One page of a listing: its entries, and the token of the next page if there is one."""
+    """One page of a listing: its entries, and the token of the next page, if any."""
 
     entries: Sequence[ObjectInfo | Prefix]
     token: str | None = None
@@ -184,7 +191,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionPage:
-    """One page of a listing of versions, and the token of the next page if there is one."""
+    """One page of a listing of versions, and the token of the next page, if any."""
 
     entries: Sequence[VersionInfo]
     token: str | None = None

@@ -1,4 +1,4 @@
-"""Pages of a listing: made from sorted keys, and checks on those of a service."""
+"""Pages of a listing: built from sorted keys, and checked when they come from a service."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SURROGATES = range(0xD800, 0xE000)  # Unicode 15, D71: no UTF-8 text holds one
 _LAST_CODE_POINT = 0x10FFFF
 
 _EMPTY_PAGES: Final = 10_000
-"""Pages without an entry that may follow one another: each is a request, and tells nothing."""
+"""The most consecutive pages without entries. Each of them costs a request."""
 
 
 def paginate(
@@ -26,23 +26,24 @@ def paginate(
     seek: Callable[[str], Iterator[tuple[str, T]]],
     load: Callable[[str, T], ObjectInfo | None],
 ) -> Page:
-    """Make the page that `options` ask for, loading only the objects that are on it.
+    """Return one page of a listing. Only the objects on the page are loaded.
 
     Args:
         bucket: The bucket's name, for the prefixes.
-        options: Prefix, delimiter, where to start and how many entries.
-        seek: Yields ``(key, anything)`` for every key from the given one on, in order of code
-            points, which is the bytewise order of UTF-8.
-        load: Turns what `seek` yielded into the object's facts; None where it has gone meanwhile.
+        options: The prefix, the delimiter, the start and the size of the page.
+        seek: Yields ``(key, handle)`` for every key from the given one on, in the order of code
+            points, which is the bytewise order of UTF-8. The handle may be any value.
+        load: Returns the object's metadata for a key and its handle; None if the object has been
+            deleted meanwhile.
 
     Returns:
-        A page whose token says where the next one starts: nothing is held here for it.
+        The page. Its token is the first key of the next page, so no state is held between pages.
     """
     entries: list[ObjectInfo | Prefix] = []
     keys = seek(first_key(options))
     prefix, delimiter, limit = options.prefix, options.delimiter, options.limit
-    while (found := next(keys, None)) is not None:
-        key, handle = found
+    while (item := next(keys, None)) is not None:
+        key, handle = item
         if not key.startswith(prefix):
             break
         if len(entries) == limit:
@@ -54,25 +55,25 @@ def paginate(
                 entries.append(info)
             continue
         entries.append(Prefix(bucket=bucket, prefix=common))
-        beyond = after_prefix(common)
-        if beyond is None:
+        following = after_prefix(common)
+        if following is None:
             break
-        keys = seek(beyond)
+        keys = seek(following)
     return Page(entries=entries)
 
 
 def first_key(options: ListOptions) -> str:
-    """Return the least key that may be on the page."""
+    """Return the least key that the page may contain."""
     if options.token is not None:
         return options.token
     if options.start_after is None:
         return options.prefix
-    # No key holds a NUL, so this is the least one above.
+    # No key contains NUL, so this is a lower bound of the keys after `start_after`.
     return max(options.prefix, options.start_after + "\0")
 
 
 def common_prefix(key: str, options: ListOptions) -> str | None:
-    """Return the prefix under which a listing with a delimiter hides the key, if it does."""
+    """Return the common prefix that replaces the key in a listing with a delimiter, if any."""
     if not options.delimiter:
         return None
     at = key.find(options.delimiter, len(options.prefix))
@@ -80,7 +81,7 @@ def common_prefix(key: str, options: ListOptions) -> str | None:
 
 
 def after_prefix(prefix: str) -> str | None:
-    """Return the least text above every text that begins with `prefix`; None if there is none."""
+    """Return the least string greater than all strings that start with `prefix`, or None."""
     for end in range(len(prefix), 0, -1):
         point = ord(prefix[end - 1])
         if point < _LAST_CODE_POINT:
@@ -92,29 +93,29 @@ def after_prefix(prefix: str) -> str | None:
 
 
 def inside(page: P, prefix: str) -> P:
-    """Return the page without entries whose keys do not begin with the prefix.
+    """Return the page without entries whose keys do not start with the prefix.
 
-    Some services drop empty segments of a prefix, and hand out what they find then.
+    Some services ignore empty segments of a prefix and return the keys under the resulting prefix.
     """
-    if not prefix or all(one.key.startswith(prefix) for one in page.entries):
+    if not prefix or all(entry.key.startswith(prefix) for entry in page.entries):
         return page
-    return replace(page, entries=[one for one in page.entries if one.key.startswith(prefix)])
+    return replace(page, entries=[entry for entry in page.entries if entry.key.startswith(prefix)])
 
 
 def whole_keys(
     versions: Sequence[VersionInfo], limit: int, *, ended: bool
 ) -> tuple[Sequence[VersionInfo], str | None]:
-    """Cut a page of versions where a key ends.
+    """Cut a page of versions after the last version of a key.
 
-    What is deleted between two pages then shifts nothing: the next one begins behind a key.
+    The next page then begins with a new key, so deletions between two pages do not shift its start.
 
     Args:
-        versions: All that is known from the page's start on, the versions of a key together.
-        limit: The most entries, unless the first key alone has more.
-        ended: Whether the listing ends with them. If not, they are of two keys at least.
+        versions: The versions from the start of the page on, those of one key together.
+        limit: The most entries of the page, unless the first key alone has more versions.
+        ended: Whether the listing ends with these versions. If not, they have at least two keys.
 
     Returns:
-        The page, and the key that the next one begins with; None: there is none.
+        The page, and the first key of the next page; None: this is the last page.
     """
     end = len(versions)
     if not ended or end > limit:
@@ -122,19 +123,19 @@ def whole_keys(
         while end and versions[end - 1].key == versions[end].key:
             end -= 1
         if not end:
-            end = sum(1 for one in versions if one.key == versions[0].key)
+            end = sum(1 for version in versions if version.key == versions[0].key)
     return versions[:end], versions[end].key if end < len(versions) else None
 
 
 class TokenCycle:
-    """Notices that the pages of one listing repeat, however many there are.
+    """Detects that the pages of one listing repeat, in constant memory.
 
-    It holds one token at a time, for twice as many pages as the one before (R. P. Brent, "An
-    improved Monte Carlo factorization algorithm", 1980): a cycle is noticed before it has been
+    It remembers one token at a time, each for twice as many pages as the one before (R. P. Brent, "An
+    improved Monte Carlo factorization algorithm", 1980). So a cycle is detected before it has been
     walked three times.
 
     Args:
-        first: The token of the first page, if the listing begins there.
+        first: The token of the first page, if the listing resumes at one.
     """
 
     __slots__ = ("_empty", "_held", "_pages", "_until")
@@ -146,28 +147,27 @@ class TokenCycle:
         self._empty = 0
 
     def check(self, token: str | None, *, empty: bool = False) -> None:
-        """Note a page, which is the next of the listing.
+        """Check the next page of the listing.
 
         Args:
-            token: The page's token of the next one, if there is one.
-            empty: Whether the page has no entry.
+            token: The token of the page after it; None: it is the last page.
+            empty: Whether the page has no entries.
 
         Raises:
-            BackendError: The listing had this token before, or so many pages were empty that it may
-                never end.
+            BackendError: The token occurred before, or too many consecutive pages were empty.
         """
         if token is None:
             return
         if token == self._held:
             raise BackendError(
-                "the service's listing leads to the same page again and again: it would never end."
-                " Try another prefix, and no delimiter"
+                "the service's listing returned the same page again and would never end: try another"
+                " prefix, or no delimiter"
             )
         self._empty = self._empty + 1 if empty else 0
         if self._empty > _EMPTY_PAGES:
             raise BackendError(
-                f"the service's listing has {_EMPTY_PAGES} empty pages one after the other, and does"
-                " not end. Try another prefix, and no delimiter"
+                f"the service's listing returned more than {_EMPTY_PAGES} consecutive empty pages: try"
+                " another prefix, or no delimiter"
             )
         self._pages += 1
         if self._pages == self._until:

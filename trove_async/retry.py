@@ -1,4 +1,4 @@
-"""When a failed request is sent again, and how much of that a failing backend is allowed."""
+"""The retry policy: how often and after which pauses a failed request is sent again."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from .errors import ConfigError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and how patiently one request is tried.
+    """How often, and after which pauses, a failed request is sent again.
 
-    The pause before try *n* is random between 0 and ``min(max_delay, base_delay * 2 ** (n - 2))``
-    (AWS Architecture Blog, "Exponential Backoff and Jitter": full jitter), or what the service
-    asked for, if that is longer.
+    The pause before attempt *n* is random between 0 and ``min(max_delay, base_delay * 2 ** (n - 2))``
+    (AWS Architecture Blog, "Exponential Backoff and Jitter": full jitter). If the service requests a
+    longer pause, that one is used, up to `max_delay`.
 
     Args:
-        attempts: Tries in all, the first one included; 1 switches retries off.
-        base_delay: Seconds, for the first pause.
-        max_delay: Seconds that no pause exceeds, whatever the service asks for.
-        budget: How many retries a driver may have outstanding in all, beside those that its
-            successes earn back: what keeps a dead backend from being hammered.
+        attempts: The number of attempts, including the first; 1 disables retries.
+        base_delay: The longest first pause, in seconds.
+        max_delay: The longest pause, in seconds, even if the service requests more.
+        budget: The retries that each driver may use for all its requests together. Ten successful
+            requests earn one retry back, up to this number. The budget keeps a failing backend from
+            being flooded with retries.
 
     Raises:
-        ConfigError: A number that makes no sense.
-        TypeError: One is no number.
+        ConfigError: A value is out of range.
+        TypeError: A value is not a number.
     """
 
     attempts: int = 5
@@ -38,10 +39,12 @@ class RetryPolicy:
         check_ints(attempts=self.attempts, budget=self.budget)
         check_numbers(base_delay=self.base_delay, max_delay=self.max_delay)
         if self.attempts < 1 or self.base_delay < 0 or self.max_delay < 0 or self.budget < 0:
-            raise ConfigError(f"attempts is at least 1 and nothing is negative in {self}")
+            raise ConfigError(
+                f"attempts must be at least 1 and no other value may be negative, got {self}"
+            )
 
     def delay(self, attempt: int, retry_after: float | None = None) -> float:
-        """Return the seconds to wait after try number `attempt` failed."""
+        """Return the pause in seconds after attempt number `attempt` has failed."""
         ceiling = min(self.max_delay, self.base_delay * 2.0 ** min(attempt - 1, 1000))
         jittered = random.uniform(0, ceiling)  # noqa: S311 - spreads load, keeps no secret
         return min(self.max_delay, max(jittered, retry_after or 0.0))

@@ -1,4 +1,4 @@
-"""What the tests of tasks share."""
+"""Coroutines shared by the tests of concurrency."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cleanup that ends although its task was cancelled."""
+"""Cleanup that completes although its task was cancelled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trove_async._concurrency import (
 from trove_async.errors import ObjectNotFoundError, TimedOutError
 
 
-async def test_shielded_cleanup_goes_on_in_a_cancelled_scope() -> None:
+async def test_shielded_cleanup_completes_in_a_cancelled_scope() -> None:
     done = False
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -42,7 +42,7 @@ async def test_shielded_cleanup_ends_at_its_deadline() -> None:
         await asyncio.Event().wait()
 
 
-async def test_settled_waits_for_the_end_though_cancelled_twice() -> None:
+async def test_wait_until_done_waits_although_cancelled_twice() -> None:
     work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     task = OwnedTask(wait_until_done(work))
     await steps()
@@ -56,7 +56,7 @@ async def test_settled_waits_for_the_end_though_cancelled_twice() -> None:
 
 
 @pytest.mark.parametrize("cancel", [True, False])
-async def test_settled_tells_a_failure_unless_cancelled(*, cancel: bool) -> None:
+async def test_wait_until_done_raises_a_failure_unless_cancelled(*, cancel: bool) -> None:
     work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     task = asyncio.get_running_loop().create_task(wait_until_done(work))
     await steps()
@@ -68,7 +68,7 @@ async def test_settled_tells_a_failure_unless_cancelled(*, cancel: bool) -> None
         await task
 
 
-async def test_settled_passes_the_works_own_cancel_on() -> None:
+async def test_wait_until_done_propagates_a_cancel_of_the_work() -> None:
     work: asyncio.Future[int] = asyncio.get_running_loop().create_future()
     task = asyncio.get_running_loop().create_task(wait_until_done(work))
     await steps()
@@ -79,7 +79,7 @@ async def test_settled_passes_the_works_own_cancel_on() -> None:
         await task
 
 
-async def test_finished_work_ends_though_cancelled_twice() -> None:
+async def test_cleanup_completes_although_cancelled_twice() -> None:
     go_on, ended = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
@@ -98,18 +98,18 @@ async def test_finished_work_ends_though_cancelled_twice() -> None:
     assert ended.is_set()
 
 
-async def test_finished_work_returns_what_it_returns_and_raises_what_it_raises() -> None:
+async def test_run_cleanup_returns_the_result_and_raises_the_error() -> None:
     assert await run_cleanup(asyncio.sleep(0, "done")) == "done"
     with pytest.raises(ObjectNotFoundError):
         await run_cleanup(raising(ObjectNotFoundError("gone")))
 
 
-async def test_finished_work_is_stopped_at_its_deadline() -> None:
+async def test_cleanup_is_stopped_at_its_deadline() -> None:
     with pytest.raises(TimedOutError):
         await run_cleanup(asyncio.Event().wait(), 0.01)
 
 
-async def test_request_is_concluded_before_its_cancel_is_raised() -> None:
+async def test_request_completes_before_its_cancel_is_raised() -> None:
     go_on, ended = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
@@ -128,7 +128,7 @@ async def test_request_is_concluded_before_its_cancel_is_raised() -> None:
     assert ended.is_set()
 
 
-async def test_request_is_concluded_in_a_cancelled_scope_too() -> None:
+async def test_request_completes_in_a_cancelled_scope() -> None:
     go_on, ended = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
@@ -143,13 +143,13 @@ async def test_request_is_concluded_in_a_cancelled_scope_too() -> None:
     assert ended.is_set()
 
 
-async def test_concluded_returns_what_it_returns_and_raises_what_it_raises() -> None:
+async def test_await_outcome_returns_the_result_and_raises_the_error() -> None:
     assert await await_outcome(asyncio.sleep(0, "done"), 60) == "done"
     with pytest.raises(ObjectNotFoundError):
         await await_outcome(raising(ObjectNotFoundError("gone")), 60)
 
 
-async def test_failure_after_a_cancel_is_not_heard_of() -> None:
+async def test_cancel_takes_precedence_over_a_later_failure() -> None:
     go_on = asyncio.Event()
 
     async def work() -> None:
@@ -165,7 +165,7 @@ async def test_failure_after_a_cancel_is_not_heard_of() -> None:
         await task
 
 
-async def test_request_that_does_not_end_is_cancelled_at_last() -> None:
+async def test_request_that_does_not_end_is_cancelled_at_the_limit() -> None:
     cancelled = asyncio.Event()
 
     async def work() -> None:
@@ -182,7 +182,7 @@ async def test_request_that_does_not_end_is_cancelled_at_last() -> None:
     assert cancelled.is_set()
 
 
-async def test_thread_is_waited_for_though_cancelled() -> None:
+async def test_thread_is_awaited_although_cancelled() -> None:
     started, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
@@ -202,13 +202,13 @@ async def test_thread_is_waited_for_though_cancelled() -> None:
     assert ended.is_set()
 
 
-async def test_thread_returns_and_raises() -> None:
+async def test_in_thread_returns_the_result_and_raises_the_error() -> None:
     assert await in_thread(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         await in_thread(divmod, 7, 0)
 
 
-async def test_cleanup_that_need_not_wait_is_done_at_once() -> None:
+async def test_cleanup_that_does_not_wait_completes_at_once() -> None:
     done: list[str] = []
 
     async def cleanup() -> None:
@@ -218,7 +218,7 @@ async def test_cleanup_that_need_not_wait_is_done_at_once() -> None:
     assert done == ["cleaned"]
 
 
-async def test_cleanup_that_waits_is_done_although_its_scope_is_cancelled() -> None:
+async def test_cleanup_that_waits_completes_in_a_cancelled_scope() -> None:
     done: list[str] = []
 
     async def cleanup() -> None:
@@ -234,7 +234,7 @@ async def test_cleanup_that_waits_is_done_although_its_scope_is_cancelled() -> N
     assert done == ["one", "two"]
 
 
-async def test_cleanup_fails_as_it_does_and_is_given_up_when_its_time_is_over() -> None:
+async def test_run_shielded_raises_errors_and_stops_at_its_limit() -> None:
     async def failing() -> None:
         await asyncio.sleep(0)
         raise KeyError

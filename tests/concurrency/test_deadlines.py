@@ -1,4 +1,4 @@
-"""Time limits: each call's own, all of them under one timer."""
+"""Time limits of many calls, served by one timer."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def deadlines() -> Iterator[Deadlines]:
-    made = Deadlines()
-    yield made
-    made.close()
+    deadlines = Deadlines()
+    yield deadlines
+    deadlines.close()
 
 
 async def never() -> None:
@@ -32,11 +32,11 @@ async def raising(error: Exception) -> None:
     raise error
 
 
-async def test_work_in_time_returns(deadlines: Deadlines) -> None:
+async def test_work_within_the_limit_returns(deadlines: Deadlines) -> None:
     assert await deadlines.within(5, "nothing came", asyncio.sleep(0, "result")) == "result"
 
 
-async def test_work_out_of_time_is_cancelled_and_told(deadlines: Deadlines) -> None:
+async def test_work_beyond_the_limit_is_cancelled_and_raises(deadlines: Deadlines) -> None:
     with pytest.raises(TimedOutError, match=r"nothing came within 0\.01 s"):
         await deadlines.within(0.01, "nothing came", never())
 
@@ -56,13 +56,13 @@ async def test_each_call_has_its_own_limit(deadlines: Deadlines) -> None:
     assert ended == [0.02, 0.04, 0.06, 0.08]
 
 
-async def test_inner_limit_leaves_the_outer_one_standing(deadlines: Deadlines) -> None:
+async def test_inner_timeout_does_not_affect_the_outer_limit(deadlines: Deadlines) -> None:
     async def inner() -> str:
         with pytest.raises(TimedOutError, match="inner"):
             await deadlines.within(0.01, "inner", never())
-        return await asyncio.sleep(0, "went on")
+        return await asyncio.sleep(0, "continued")
 
-    assert await deadlines.within(5, "outer", inner()) == "went on"
+    assert await deadlines.within(5, "outer", inner()) == "continued"
     with pytest.raises(TimedOutError, match="outer"):
         await deadlines.within(0.01, "outer", deadlines.within(5, "inner", never()))
     task = asyncio.current_task()
@@ -71,13 +71,13 @@ async def test_inner_limit_leaves_the_outer_one_standing(deadlines: Deadlines) -
 
 
 @pytest.mark.parametrize("error", [TimeoutError("its own"), TimedOutError("its own"), KeyError()])
-async def test_failure_of_the_work_itself_passes(deadlines: Deadlines, error: Exception) -> None:
+async def test_error_of_the_work_is_raised(deadlines: Deadlines, error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         await deadlines.within(5, "nothing came", raising(error))
     assert caught.value is error
 
 
-async def test_failure_by_the_works_own_timeout_as_the_time_runs_out_passes(
+async def test_own_timeout_error_of_the_work_at_the_limit_is_raised(
     deadlines: Deadlines,
 ) -> None:
     own = TimedOutError("its own")
@@ -96,7 +96,7 @@ async def test_failure_by_the_works_own_timeout_as_the_time_runs_out_passes(
     assert task.cancelling() == 0
 
 
-async def test_work_that_ends_all_the_same_leaves_no_cancel_behind(deadlines: Deadlines) -> None:
+async def test_work_that_ignores_the_cancel_leaves_none_pending(deadlines: Deadlines) -> None:
     async def stubborn() -> str:
         with pytest.raises(asyncio.CancelledError):
             await asyncio.Event().wait()
@@ -108,7 +108,7 @@ async def test_work_that_ends_all_the_same_leaves_no_cancel_behind(deadlines: De
     assert task.cancelling() == 0
 
 
-async def test_cancel_from_outside_is_no_timeout(deadlines: Deadlines) -> None:
+async def test_cancel_by_the_caller_is_not_a_timeout(deadlines: Deadlines) -> None:
     task = asyncio.get_running_loop().create_task(deadlines.within(5, "", never()))
     await asyncio.sleep(0)
     task.cancel()
@@ -116,18 +116,18 @@ async def test_cancel_from_outside_is_no_timeout(deadlines: Deadlines) -> None:
         await task
 
 
-async def test_cancel_from_outside_beside_a_timeout_is_a_cancel(deadlines: Deadlines) -> None:
-    told = asyncio.Event()
+async def test_cancel_by_the_caller_takes_precedence_over_a_timeout(deadlines: Deadlines) -> None:
+    cancelled = asyncio.Event()
 
     async def stubborn() -> None:
         try:
             await never()
         except asyncio.CancelledError:
-            told.set()
+            cancelled.set()
             await never()
 
     task = asyncio.get_running_loop().create_task(deadlines.within(0.01, "", stubborn()))
-    await told.wait()
+    await cancelled.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -137,11 +137,11 @@ async def test_closed_store_leaves_no_timer() -> None:
     async with Trove(MemoryDriver(), timeout=Timeout(total=3600)) as store:
         await store.create_bucket("b")
         await store.put("b", "k", bytes(MiB))
-        timers = [one for one in _timers() if not one.cancelled()]
+        timers = [timer for timer in _timers() if not timer.cancelled()]
         assert len(timers) == 1
-    assert [one for one in _timers() if not one.cancelled()] == []
+    assert [timer for timer in _timers() if not timer.cancelled()] == []
 
 
 def _timers() -> list[asyncio.TimerHandle]:
     timers: list[asyncio.TimerHandle] = vars(asyncio.get_running_loop())["_scheduled"]
-    return [one for one in timers if one.when() > asyncio.get_running_loop().time() + 1000]
+    return [timer for timer in timers if timer.when() > asyncio.get_running_loop().time() + 1000]

@@ -1,4 +1,4 @@
-"""Whoever shares a pool, connections or a store goes on, whatever the others do."""
+"""Transfers that share a pool, connections or a store make progress whatever the others do."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ async def in_pieces(body: bytes = BODY) -> AsyncIterator[bytes]:
         await asyncio.sleep(0)
 
 
-async def test_hundred_copies_by_hand_go_on_with_one_part_and_ten_connections() -> None:
+async def test_hundred_get_to_put_copies_complete_with_one_part_and_ten_connections() -> None:
     driver = MemoryDriver(max_connections=10)
     async with asyncio.timeout(40), Trove(driver, pool=one_part()) as store:
         await store.create_bucket("b")
         for number in range(100):
             await store.put("b", f"from/{number}", BODY)
 
-        async def copied(number: int) -> None:
+        async def copy_by_hand(number: int) -> None:
             async with store.get("b", f"from/{number}") as reader:
                 await store.put("b", f"to/{number}", reader)
 
         async with asyncio.TaskGroup() as group:
             for number in range(100):
-                group.create_task(copied(number))
+                group.create_task(copy_by_hand(number))
         for number in range(0, 100, 9):
             assert await store.read("b", f"to/{number}") == BODY
         assert store.pool.statistics().leased == 0
 
 
-async def test_copies_both_ways_between_two_backends_go_on() -> None:
+async def test_copies_in_both_directions_between_two_backends_complete() -> None:
     backends = {"b": MemoryDriver(max_connections=2)}
     async with (
         asyncio.timeout(40),
@@ -79,35 +79,35 @@ async def test_copies_both_ways_between_two_backends_go_on() -> None:
             for number in range(20):
                 group.create_task(store.copy("x", f"a-{number}", "x", f"b/from-a-{number}"))
                 group.create_task(store.copy("x", f"b/{number}", "x", f"a-from-b-{number}"))
-        found = await store.list("x").all()
-        assert [entry.size for entry in found] == [len(BODY)] * 80
+        entries = await store.list("x").all()
+        assert [entry.size for entry in entries] == [len(BODY)] * 80
 
 
-async def test_body_that_itself_puts_goes_on() -> None:
+async def test_put_from_within_a_body_completes() -> None:
     driver = MemoryDriver(max_connections=1)
     async with asyncio.timeout(40), Trove(driver, pool=one_part()) as store:
         await store.create_bucket("b")
 
         async def nesting(depth: int) -> AsyncIterator[bytes]:
-            yield bytes(MiB // 2)  # a lease is taken for this, and held while the rest is made
+            yield bytes(MiB // 2)  # its lease is held while the rest is produced
             if depth:
                 await store.put("b", f"inner/{depth}", nesting(depth - 1))
             yield bytes(MiB)
 
         await store.put("b", "outer", nesting(5))
-        found = await store.list("b").all()
-        assert [entry.size for entry in found] == [MiB + MiB // 2] * 6
+        entries = await store.list("b").all()
+        assert [entry.size for entry in entries] == [MiB + MiB // 2] * 6
 
 
-async def test_silent_sources_do_not_stop_a_fast_put() -> None:
+async def test_silent_sources_do_not_block_a_fast_put() -> None:
     async with asyncio.timeout(40), Trove(MemoryDriver(), pool=one_part()) as store:
         await store.create_bucket("b")
         go_on = asyncio.Event()
-        begun = 0
+        started = 0
 
         async def silent() -> AsyncIterator[bytes]:
-            nonlocal begun
-            begun += 1
+            nonlocal started
+            started += 1
             yield b"."
             await go_on.wait()
             yield b"."
@@ -116,7 +116,7 @@ async def test_silent_sources_do_not_stop_a_fast_put() -> None:
             for number in range(100):
                 group.create_task(store.put("b", f"slow/{number}", silent()))
             await store.put("b", "fast", in_pieces())
-            assert begun > 2
+            assert started > 2
             go_on.set()
         assert await store.read("b", "fast") == BODY
         assert len(await store.list("b", prefix="slow/").all()) == 100
@@ -125,7 +125,7 @@ async def test_silent_sources_do_not_stop_a_fast_put() -> None:
         assert statistics.spilled_total > 0
 
 
-async def test_stalled_readers_do_not_stop_a_fast_get_and_go_on_later() -> None:
+async def test_stalled_readers_do_not_block_a_fast_get_and_continue_later() -> None:
     driver = MemoryDriver(max_connections=3)
     async with asyncio.timeout(40), Trove(driver, pool=one_part()) as store:
         await store.create_bucket("b")
@@ -141,7 +141,7 @@ async def test_stalled_readers_do_not_stop_a_fast_get_and_go_on_later() -> None:
 
 
 @pytest.mark.idle_time
-async def test_failing_backend_does_not_stop_a_healthy_one() -> None:
+async def test_failing_backend_does_not_block_a_healthy_one() -> None:
     broken = Faulty(MemoryDriver())
     async with (
         asyncio.timeout(40),
@@ -171,7 +171,7 @@ async def test_failing_backend_does_not_stop_a_healthy_one() -> None:
 
 
 @pytest.mark.idle_time
-async def test_hanging_backend_does_not_stop_a_healthy_one() -> None:
+async def test_hanging_backend_does_not_block_a_healthy_one() -> None:
     broken = Faulty(
         MemoryDriver(), capabilities=replace(MemoryDriver().capabilities, embedded=False)
     )
@@ -202,7 +202,7 @@ async def test_hanging_backend_does_not_stop_a_healthy_one() -> None:
         assert store.pool.statistics().leased == 0
 
 
-async def test_silent_pipes_do_not_stop_a_fast_file(tmp_path: Path) -> None:
+async def test_silent_pipes_do_not_block_a_fast_file(tmp_path: Path) -> None:
     async with asyncio.timeout(40), Trove(MemoryDriver(), pool=one_part()) as store:
         await store.create_bucket("b")
         pipes = [os.pipe() for _ in range(60)]

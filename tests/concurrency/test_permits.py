@@ -1,4 +1,4 @@
-"""Connections and memory, handed out in the order in which they are asked for."""
+"""Fair semaphores and permits: served in order, parked when idle, released after a cancel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trove_async._concurrency import FairSemaphore, OwnedTask, Permits, task_gro
 from trove_async.errors import PoolTimeoutError
 
 
-def line(free: int) -> FairSemaphore:
+def semaphore_of(free: int) -> FairSemaphore:
     return FairSemaphore(free, lambda: None)
 
 
@@ -25,75 +25,75 @@ class Holder:
         self.permits.release()
 
 
-async def test_line_serves_in_order_and_nobody_overtakes() -> None:
-    one = line(2)
-    assert one.try_take(1)
-    large, small = one.join(2), one.join(1)
-    assert not one.try_take(1)
+async def test_semaphore_serves_strictly_in_order() -> None:
+    semaphore = semaphore_of(2)
+    assert semaphore.try_acquire(1)
+    large, small = semaphore.enqueue(2), semaphore.enqueue(1)
+    assert not semaphore.try_acquire(1)
     await steps()
-    assert (large.done(), small.done(), len(one)) == (False, False, 2)
-    assert (one.position(large), one.position(small)) == (1, 2)
-    one.give_back(1)
+    assert (large.done(), small.done(), len(semaphore)) == (False, False, 2)
+    assert (semaphore.position(large), semaphore.position(small)) == (1, 2)
+    semaphore.release(1)
     assert (large.done(), small.done()) == (True, False)
-    assert (one.position(large), one.position(small)) == (0, 1)
-    one.leave(large, 2)
+    assert (semaphore.position(large), semaphore.position(small)) == (0, 1)
+    semaphore.abandon(large, 2)
     assert small.done()
-    assert one.free == 1
+    assert semaphore.free == 1
 
 
-async def test_leaving_a_line_lets_those_behind_be_served() -> None:
-    one = line(1)
-    large, small = one.join(2), one.join(1)
-    one.leave(large, 2)
+async def test_abandoned_waiter_lets_the_next_ones_be_served() -> None:
+    semaphore = semaphore_of(1)
+    large, small = semaphore.enqueue(2), semaphore.enqueue(1)
+    semaphore.abandon(large, 2)
     assert small.done()
-    assert one.free == 0
+    assert semaphore.free == 0
 
 
-async def test_line_times_out_and_holds_nothing() -> None:
-    one = line(0)
-    assert not await one.take(1, 0.01)
-    assert len(one) == 0
+async def test_timed_out_acquire_holds_nothing() -> None:
+    semaphore = semaphore_of(0)
+    assert not await semaphore.acquire(1, 0.01)
+    assert len(semaphore) == 0
 
 
-async def test_line_cancelled_as_it_is_served_gives_back() -> None:
-    one = line(0)
-    task = OwnedTask(one.take(1, 60))
+async def test_acquire_cancelled_just_after_being_served_releases() -> None:
+    semaphore = semaphore_of(0)
+    task = OwnedTask(semaphore.acquire(1, 60))
     await steps()
-    one.give_back(1)  # served, and not told yet
+    semaphore.release(1)  # served, but the task has not run yet
     task._task.cancel()
     await steps()
-    assert one.free == 1
-    assert len(one) == 0
+    assert semaphore.free == 1
+    assert len(semaphore) == 0
 
 
-async def test_line_nudges_while_somebody_waits_and_only_then() -> None:
-    nudges = asyncio.Semaphore(0)
-    one = FairSemaphore(0, nudges.release)
-    place = one.join(1)
+async def test_semaphore_reclaims_while_there_are_waiters_and_only_then() -> None:
+    reclaims = asyncio.Semaphore(0)
+    semaphore = FairSemaphore(0, reclaims.release)
+    waiter = semaphore.enqueue(1)
     for _ in range(3):
-        await nudges.acquire()
-    one.give_back(1)
-    assert place.done()
-    timer = one._timer
+        await reclaims.acquire()
+    semaphore.release(1)
+    assert waiter.done()
+    timer = semaphore._timer
     assert timer is not None
-    while one._timer is timer:
+    while semaphore._timer is timer:
         await asyncio.sleep(0.01)
-    assert one._timer is None
-    assert nudges.locked()
+    assert semaphore._timer is None
+    assert reclaims.locked()
 
 
-async def test_nudge_that_frees_something_serves_at_once() -> None:
-    one: FairSemaphore = FairSemaphore(0, lambda: one.give_back(1))
-    assert one.join(1).done()
-    assert one._timer is None
+async def test_reclaimed_units_serve_a_waiter_at_once() -> None:
+    semaphore: FairSemaphore = FairSemaphore(0, lambda: semaphore.release(1))
+    assert semaphore.enqueue(1).done()
+    assert semaphore._timer is None
 
 
-async def test_permits_are_handed_out_in_order() -> None:
+async def test_permits_are_served_in_order() -> None:
     permits = Permits(1, "connection")
     await permits.acquire(1)
     order: list[int] = []
 
-    async def one(number: int) -> None:
+    async def use_one(number: int) -> None:
         await permits.acquire(10)
         order.append(number)
         await steps()
@@ -101,7 +101,7 @@ async def test_permits_are_handed_out_in_order() -> None:
 
     async with task_group() as group:
         for number in range(10):
-            group.start_soon(one, number)
+            group.start_soon(use_one, number)
         await steps()
         assert permits.waiting == 10
         assert not permits.try_acquire()
@@ -115,11 +115,11 @@ async def test_unlimited_permits_never_wait() -> None:
     for _ in range(1000):
         assert permits.try_acquire()
     permits.release()
-    permits.idle(Holder(permits))
+    permits.mark_idle(Holder(permits))
     assert not permits._idle
 
 
-async def test_permit_timeout_says_which_knob_to_turn() -> None:
+async def test_permit_timeout_names_the_setting_to_raise() -> None:
     permits = Permits(0, "connection for reading")
     with pytest.raises(PoolTimeoutError, match=r"no connection for reading of 0.*max_connections"):
         await permits.acquire(0.01)
@@ -137,14 +137,14 @@ async def test_cancelled_wait_for_a_permit_holds_none() -> None:
     assert permits.free == 1
 
 
-async def test_longest_idle_holder_is_parked_for_who_waits() -> None:
+async def test_longest_idle_holder_is_parked_for_a_waiter() -> None:
     permits = Permits(2, "connection")
     first, second = Holder(permits), Holder(permits)
     for holder in (first, second):
         await permits.acquire(1)
-        permits.idle(holder)
-    permits.busy(first)
-    permits.idle(first)  # read again: idle for less time than the second by now
+        permits.mark_idle(holder)
+    permits.mark_busy(first)
+    permits.mark_idle(first)  # read again, so now idle for less time than the second
     await permits.acquire(5)
     assert (first.parked, second.parked) == (0, 1)
 
@@ -153,8 +153,8 @@ async def test_busy_holder_is_not_parked() -> None:
     permits = Permits(1, "connection")
     holder = Holder(permits)
     await permits.acquire(1)
-    permits.idle(holder)
-    permits.busy(holder)
+    permits.mark_idle(holder)
+    permits.mark_busy(holder)
     with pytest.raises(PoolTimeoutError):
         await permits.acquire(0.3)
     assert holder.parked == 0

@@ -1,4 +1,4 @@
-"""Task groups, and tasks that belong to an object."""
+"""Task groups, and tasks owned by an object."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from trove_async._concurrency import OwnedTask, OwnedTasks, task_group
 from trove_async.errors import ClosedError, ObjectNotFoundError, UnavailableError
 
 
-async def test_single_failure_of_a_group_comes_out_as_itself() -> None:
+async def test_single_failure_of_a_group_is_raised_itself() -> None:
     with pytest.raises(ObjectNotFoundError):
         async with task_group() as group:
             group.start_soon(raising, ObjectNotFoundError("gone"))
 
 
-async def test_failure_in_the_body_of_a_group_comes_out_as_itself() -> None:
+async def test_failure_in_the_body_of_a_group_is_raised_itself() -> None:
     with pytest.raises(ObjectNotFoundError):
         async with task_group() as group:
             group.start_soon(asyncio.sleep, 60)
             raise ObjectNotFoundError("gone")
 
 
-async def test_failure_of_nested_groups_comes_out_as_itself() -> None:
+async def test_failure_of_nested_groups_is_raised_itself() -> None:
     with pytest.raises(ObjectNotFoundError):
         async with task_group(), task_group(), task_group() as group:
             group.start_soon(raising, ObjectNotFoundError("gone"))
 
 
-async def test_first_of_several_failures_comes_out() -> None:
+async def test_first_of_several_failures_is_raised() -> None:
     with pytest.raises(KeyError, match="first"):
         async with task_group() as group:
             group.start_soon(raising, KeyError("first"))
@@ -50,11 +50,11 @@ async def test_failure_keeps_its_cause() -> None:
     assert isinstance(caught.value.__cause__, OSError)
 
 
-async def test_group_that_a_task_raised_stays_a_group() -> None:
+async def test_exception_group_raised_by_a_task_stays_a_group() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         async with task_group() as group:
-            group.start_soon(raising, ExceptionGroup("mine", [KeyError(), ValueError()]))
-    assert caught.value.message == "mine"
+            group.start_soon(raising, ExceptionGroup("own", [KeyError(), ValueError()]))
+    assert caught.value.message == "own"
 
 
 async def test_group_without_failures_waits_for_its_tasks() -> None:
@@ -69,21 +69,21 @@ async def test_group_without_failures_waits_for_its_tasks() -> None:
     assert done == [1]
 
 
-async def test_owned_task_gives_its_result_again_and_again() -> None:
+async def test_result_of_an_owned_task_can_be_awaited_repeatedly() -> None:
     task = OwnedTask(asyncio.sleep(0, "result"))
     assert not task.done
     assert [await task.result(), await task.result()] == ["result", "result"]
     assert task.done
 
 
-async def test_owned_task_raises_what_it_failed_with() -> None:
-    task = OwnedTask(raising(KeyError("mine")))
+async def test_result_of_a_failed_owned_task_raises_its_error() -> None:
+    task = OwnedTask(raising(KeyError("own")))
     with pytest.raises(KeyError):
         await task.result()
 
 
-async def test_failure_that_nobody_asks_for_is_dropped() -> None:
-    OwnedTask(raising(KeyError("nobody's")))
+async def test_failure_that_is_not_awaited_is_discarded() -> None:
+    OwnedTask(raising(KeyError("discarded")))
     await steps()
 
 
@@ -98,7 +98,7 @@ async def test_cancelled_wait_leaves_an_owned_task_running() -> None:
     assert await task.result() is True
 
 
-async def test_owned_task_that_is_closed_tells_its_waiter_so() -> None:
+async def test_waiter_of_a_closed_owned_task_gets_closed_error() -> None:
     task = OwnedTask(asyncio.Event().wait())
     waiter = OwnedTask(task.result())
     await steps()
@@ -107,7 +107,7 @@ async def test_owned_task_that_is_closed_tells_its_waiter_so() -> None:
         await waiter.result()
 
 
-async def test_owned_task_is_closed_though_its_closer_is_cancelled() -> None:
+async def test_aclose_waits_for_the_task_although_cancelled() -> None:
     go_on = asyncio.Event()
 
     async def stubborn() -> None:
@@ -130,19 +130,19 @@ async def test_owned_task_is_closed_though_its_closer_is_cancelled() -> None:
     await task.aclose()
 
 
-async def test_owned_task_that_is_closed_at_once_gives_back_what_it_was_handed() -> None:
-    given_back = []
+async def test_owned_task_closed_at_once_releases_its_resources() -> None:
+    released = []
 
     async def work() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            given_back.append(True)
+            released.append(True)
 
     task = OwnedTask(work())
     await task.aclose()
     assert task.done
-    assert given_back == [True]
+    assert released == [True]
 
 
 async def test_owned_tasks_end_with_their_owner() -> None:

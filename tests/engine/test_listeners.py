@@ -102,7 +102,7 @@ async def test_listener_that_raises_changes_nothing_whichever_event_it_raises_at
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(permits, "PARK_AFTER", 0.0)
-    monkeypatch.setattr(permits, "NUDGE_SECONDS", 0.001)
+    monkeypatch.setattr(permits, "RECLAIM_SECONDS", 0.001)
     fakes = Fake(max_connections=1), Fake()
     async with store_of(*fakes, pool=small_pool(spill_after=0.01)) as store:
         await store.put("bucket", "key", BODY)

@@ -16,7 +16,7 @@ import pytest
 from tests.fakes import Fake, assert_idle, content, store_of
 from trove_async._concurrency import OwnedTask
 from trove_async._engine.sources import source_of
-from trove_async._views import bytes_of
+from trove_async._views import byte_view
 from trove_async.models import MiB
 
 if TYPE_CHECKING:
@@ -181,8 +181,8 @@ def test_view_of_any_layout_becomes_single_bytes() -> None:
         memoryview(b"abcdef").cast("B", (2, 3)),
         memoryview(b""),
     ):
-        assert bytes(bytes_of(view)) == view.tobytes()
-        assert (bytes_of(view).format, bytes_of(view).ndim) == ("B", 1)
+        assert bytes(byte_view(view)) == view.tobytes()
+        assert (byte_view(view).format, byte_view(view).ndim) == ("B", 1)
 
 
 class Unready(Reader):

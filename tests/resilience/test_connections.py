@@ -1,4 +1,4 @@
-"""Connections of downloads: parked, closed and dropped."""
+"""Connections of downloads: parked, closed, and released by dropped readers."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ async def read_all(reader: ObjectReader, size: int = MiB) -> bytes:
     return b"".join(pieces)
 
 
-async def wait_until(something: Any) -> None:
-    while not something():
+async def wait_until(condition: Any) -> None:
+    while not condition():
         await asyncio.sleep(0)
 
 
@@ -46,7 +46,7 @@ async def wait_until(something: Any) -> None:
 
 
 @pytest.mark.parametrize("reads", [0, 1, 3])
-async def test_reader_that_nobody_reads_is_parked_and_resumes(reads: int) -> None:
+async def test_idle_reader_is_parked_and_resumes(reads: int) -> None:
     fake = Fake(max_connections=1)
     seen: list[Event] = []
     async with store_of(fake, pool=BufferPool(8 * MiB)) as store:
@@ -55,7 +55,7 @@ async def test_reader_that_nobody_reads_is_parked_and_resumes(reads: int) -> Non
         async with store.get("bucket", "key") as obj:
             got = b"".join([await obj.read(MiB) for _ in range(reads)])
             assert await store.read("bucket", "key") == BODY
-            assert [one.operation for one in seen if one.kind == "park"] == ["get"]
+            assert [event.operation for event in seen if event.kind == "park"] == ["get"]
             got += await obj.read()
         assert got == BODY
         assert_idle(store, fake)
@@ -73,8 +73,8 @@ async def test_reader_without_ranges_is_parked_only_before_its_first_byte() -> N
             assert await obj.read() == BODY[MiB:]
 
 
-async def test_reader_of_what_has_no_validator_keeps_its_connection() -> None:
-    """Parked it could not go on: nothing would prove that the rest is of the same version."""
+async def test_reader_without_a_validator_keeps_its_connection() -> None:
+    """It could not resume: nothing proves that the rest belongs to the same version."""
     fake = Unvalidated(max_connections=1)
     async with store_of(fake, timeout=Timeout(permit=0.05)) as store:
         await store.put("bucket", "key", BODY)
@@ -86,7 +86,7 @@ async def test_reader_of_what_has_no_validator_keeps_its_connection() -> None:
         assert_idle(store, fake)
 
 
-async def test_reader_that_is_read_while_it_is_being_parked_reads_on() -> None:
+async def test_read_during_parking_resumes() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
@@ -110,7 +110,7 @@ async def test_reader_that_is_read_while_it_is_being_parked_reads_on() -> None:
         assert_idle(store, fake)
 
 
-async def test_reader_that_is_parked_lets_its_connection_go_at_once() -> None:
+async def test_read_right_after_parking_reconnects() -> None:
     fake = Fake(max_connections=2)
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
@@ -123,7 +123,7 @@ async def test_reader_that_is_parked_lets_its_connection_go_at_once() -> None:
         assert_idle(store, fake)
 
 
-async def test_connection_is_given_back_on_close_and_on_errors() -> None:
+async def test_connection_is_released_on_close_and_on_errors() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
@@ -140,53 +140,53 @@ async def test_connection_is_given_back_on_close_and_on_errors() -> None:
         assert_idle(store, fake)
 
 
-async def test_failing_close_is_not_the_readers_trouble() -> None:
+async def test_failing_close_does_not_fail_the_read() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
-        fake.fail("get.exit", UnavailableError("as it closes"))
+        fake.fail("get.exit", UnavailableError("on close"))
         assert await store.read("bucket", "key") == BODY
         assert_idle(store, fake)
 
 
-async def drop_one(store: Trove) -> None:
+async def drop_reader(store: Trove) -> None:
     obj = await store.get("bucket", "key")
     await obj.read(1)
 
 
-async def test_dropped_reader_warns_and_gives_its_connection_back() -> None:
+async def test_dropped_reader_warns_and_releases_its_connection() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            await drop_one(store)
+            await drop_reader(store)
             gc.collect()
-        assert [one.category for one in caught] == [ResourceWarning]
+        assert [warning.category for warning in caught] == [ResourceWarning]
         assert "never closed" in str(caught[0].message)
         await wait_until(lambda: fake.open_readers == 0)
         assert_idle(store, fake)
 
 
-async def test_get_that_is_never_opened_warns() -> None:
+async def test_get_that_is_never_entered_warns() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             store.get("bucket", "key")
             gc.collect()
-        assert [one.category for one in caught] == [ResourceWarning]
+        assert [warning.category for warning in caught] == [ResourceWarning]
         assert "never opened" in str(caught[0].message)
 
 
 @pytest.mark.parametrize("step", ["read", "get"])
-async def test_close_by_another_task_ends_a_read_that_is_under_way(step: str) -> None:
+async def test_close_by_another_task_ends_a_read_in_flight(step: str) -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake, pool=BufferPool(8 * MiB)) as store:
         await store.put("bucket", "key", BODY)
         obj = await store.get("bucket", "key")
         await obj.read(MiB)
-        if step == "get":  # while it connects anew
+        if step == "get":  # while it reconnects
             fake.cuts = [MiB]
         go_on = asyncio.Event()
         reached = asyncio.Event()
@@ -205,7 +205,7 @@ async def test_close_by_another_task_ends_a_read_that_is_under_way(step: str) ->
         assert_idle(store, fake)
 
 
-async def test_read_after_the_store_was_closed_is_told() -> None:
+async def test_read_after_closing_the_store_raises() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)

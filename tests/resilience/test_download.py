@@ -1,4 +1,4 @@
-"""Downloads: resumed, parked, verified, read ahead, and closed whatever happens."""
+"""Downloads: resumed after breaks and cancelled reads, verified, and never mixing two versions."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_broken_body_is_resumed_at_its_offset(kind: str) -> None:
             assert await read_all(obj) == BODY
         assert not getattr(fake, kind)
         assert fake.count("get") == 1 + len(flaws)
-        assert len([one for one in seen if one.kind == "resume"]) == len(flaws)
+        assert len([event for event in seen if event.kind == "resume"]) == len(flaws)
         assert_idle(store, fake)
 
 
@@ -69,36 +69,36 @@ async def test_broken_range_is_resumed_within_it(bounds: tuple[int, int | None])
 
 
 @pytest.mark.parametrize("seed", range(10))
-async def test_any_breaks_and_any_reads_give_the_exact_bytes(
+async def test_random_breaks_and_reads_return_the_exact_bytes(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "SLOW", 0)
-    monkeypatch.setattr(download, "TRIAL", 0)
-    chance = random.Random(seed)
-    fake = Fake(readinto=chance.random() < 0.7, max_connections=4, parallel_reads=3)
-    pool = BufferPool(chance.choice([2, 4, 16]) * MiB)
+    monkeypatch.setattr(download, "SLOW_SECONDS_PER_BYTE", 0)
+    monkeypatch.setattr(download, "TRIAL_BYTES", 0)
+    rng = random.Random(seed)
+    fake = Fake(readinto=rng.random() < 0.7, max_connections=4, parallel_reads=3)
+    pool = BufferPool(rng.choice([2, 4, 16]) * MiB)
     async with store_of(fake, pool=pool) as store:
         await store.put("bucket", "key", BODY)
 
-        async def one() -> bytes:
+        async def download_body() -> bytes:
             pieces = []
             async with store.get("bucket", "key") as obj:
                 while obj.remaining:
-                    read = OwnedTask(obj.read(chance.choice([1, 10, MiB, MiB, 2 * MiB])))
-                    if chance.random() < 0.3:  # cancelled somewhere, then read on
-                        for _ in range(chance.randrange(12)):
+                    read = OwnedTask(obj.read(rng.choice([1, 10, MiB, MiB, 2 * MiB])))
+                    if rng.random() < 0.3:  # cancelled at a random step, then continued
+                        for _ in range(rng.randrange(12)):
                             await asyncio.sleep(0)
                         await read.aclose()
                     try:
                         pieces.append(await read.result())
                     except ClosedError:
-                        fake.cuts.append(chance.randrange(len(BODY)))
-                    if chance.random() < 0.1:
-                        await asyncio.sleep(0.11)  # idle: may be parked, or revoked
+                        fake.cuts.append(rng.randrange(len(BODY)))
+                    if rng.random() < 0.1:
+                        await asyncio.sleep(0.11)  # idle, so it may be parked or revoked
             return b"".join(pieces)
 
-        readers = [OwnedTask(one()) for _ in range(4)]
-        fake.cuts.extend(chance.randrange(len(BODY)) for _ in range(5))
+        readers = [OwnedTask(download_body()) for _ in range(4)]
+        fake.cuts.extend(rng.randrange(len(BODY)) for _ in range(5))
         await asyncio.sleep(0)
         other = await store.pool.lease(MiB)
         for reader in readers:
@@ -107,7 +107,7 @@ async def test_any_breaks_and_any_reads_give_the_exact_bytes(
         assert_idle(store, fake)
 
 
-async def test_body_that_breaks_too_often_is_given_up() -> None:
+async def test_body_that_breaks_too_often_raises() -> None:
     fake = Fake()
     async with store_of(fake, retry=RetryPolicy(attempts=3, base_delay=0)) as store:
         await store.put("bucket", "key", BODY)
@@ -118,13 +118,13 @@ async def test_body_that_breaks_too_often_is_given_up() -> None:
                 await obj.read(MiB)
             assert caught.value.key == "key"
             assert fake.open_readers == 0
-            # The trouble may pass: nothing was lost.
+            # A later read resumes: no bytes were lost.
             fake.cuts.clear()
             assert await obj.read() == BODY[MiB:]
         assert_idle(store, fake)
 
 
-async def test_failure_for_good_is_not_resumed() -> None:
+async def test_permanent_failure_is_not_resumed() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
@@ -146,7 +146,9 @@ async def test_two_versions_are_never_mixed(change: str, *, conditions: bool) ->
         async with store.get("bucket", "key") as obj:
             await obj.read(MiB)
             if change == "replaced":
-                await store.put("bucket", "key", BODY)  # though the bytes are the same
+                await store.put(
+                    "bucket", "key", BODY
+                )  # another version, although the bytes are equal
             elif change == "shrunk":
                 await store.put("bucket", "key", b"short")
             else:
@@ -158,50 +160,50 @@ async def test_two_versions_are_never_mixed(change: str, *, conditions: bool) ->
         assert_idle(store, fake)
 
 
-async def test_version_that_has_an_id_is_resumed_by_it() -> None:
+async def test_version_id_is_used_to_resume() -> None:
     class Versioned(Fake):
-        asked: list[str | None]
+        requested: list[str | None]
 
         def get(self, bucket: str, key: str, options: Any) -> Any:
-            self.asked.append(options.version_id)
+            self.requested.append(options.version_id)
             return super().get(bucket, key, replace(options, version_id=None, if_match=None))
 
     fake = Versioned(versions=True)
-    fake.asked = []
+    fake.requested = []
     fake.lie = lambda info: info
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
-        held = fake._buckets["bucket"].objects["key"]
-        fake._buckets["bucket"].objects["key"] = held._replace(
-            info=replace(held.info, version_id="v1")
+        stored = fake._buckets["bucket"].objects["key"]
+        fake._buckets["bucket"].objects["key"] = stored._replace(
+            info=replace(stored.info, version_id="v1")
         )
         fake.cuts = [MiB]
         assert await store.read("bucket", "key") == BODY
-        assert fake.asked == [None, "v1"]
+        assert fake.requested == [None, "v1"]
 
 
-async def test_body_without_ranges_is_not_resumed_midway() -> None:
+async def test_body_without_ranges_resumes_only_from_its_start() -> None:
     fake = Fake(ranges=False)
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
         fake.cuts = [0]
         async with store.get("bucket", "key") as obj:
-            assert await obj.read(MiB) == BODY[:MiB]  # broke before its first byte: from the start
+            assert await obj.read(MiB) == BODY[:MiB]  # broken before its first byte
             fake.cuts = [2 * MiB]
             await obj.read(MiB)
             with pytest.raises(UnavailableError):
                 await obj.read(MiB)
-            with pytest.raises(UnavailableError, match="reads no ranges"):
+            with pytest.raises(UnavailableError, match="cannot read ranges"):
                 await obj.read(MiB)
         assert_idle(store, fake)
 
 
-async def test_answer_with_other_bytes_than_asked_for_is_refused() -> None:
-    class Deaf(Fake):
+async def test_response_with_another_range_than_requested_is_refused() -> None:
+    class IgnoresRanges(Fake):
         def get(self, bucket: str, key: str, options: Any) -> Any:
             return super().get(bucket, key, replace(options, range=None))
 
-    fake = Deaf()
+    fake = IgnoresRanges()
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
         fake.cuts = [MiB]
@@ -214,11 +216,11 @@ async def test_answer_with_other_bytes_than_asked_for_is_refused() -> None:
 
 
 @pytest.mark.parametrize("parallel_reads", [1, 3])
-async def test_read_that_is_cancelled_anywhere_can_be_read_on(
+async def test_read_cancelled_at_any_step_can_be_continued(
     parallel_reads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "SLOW", 0)
-    monkeypatch.setattr(download, "TRIAL", 0)
+    monkeypatch.setattr(download, "SLOW_SECONDS_PER_BYTE", 0)
+    monkeypatch.setattr(download, "TRIAL_BYTES", 0)
     fake = Fake(parallel_reads=parallel_reads)
     async with store_of(fake, pool=BufferPool(8 * MiB)) as store:
         await store.put("bucket", "key", BODY)
@@ -238,7 +240,7 @@ async def test_read_that_is_cancelled_anywhere_can_be_read_on(
         assert_idle(store, fake)
 
 
-async def test_cancelled_read_without_ranges_is_not_read_on_from_elsewhere() -> None:
+async def test_cancelled_read_without_ranges_cannot_be_continued() -> None:
     fake = Fake(ranges=False)
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
@@ -249,12 +251,12 @@ async def test_cancelled_read_without_ranges_is_not_read_on_from_elsewhere() -> 
             await reached.wait()
             await read.aclose()
             del fake.before["read"]
-            with pytest.raises(UnavailableError, match="reads no ranges"):
+            with pytest.raises(UnavailableError, match="cannot read ranges"):
                 await obj.read(MiB)
         assert_idle(store, fake)
 
 
-async def test_read_of_the_last_bytes_that_is_cancelled_as_it_closes_can_be_read_on() -> None:
+async def test_last_read_cancelled_while_disconnecting_can_be_continued() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
@@ -277,7 +279,7 @@ async def test_read_of_the_last_bytes_that_is_cancelled_as_it_closes_can_be_read
 
 @pytest.mark.parametrize("readinto", [False, True])
 @pytest.mark.parametrize("at", [0, 1, MiB - 1, MiB, 3 * MiB + 7, len(BODY) - 1])
-async def test_flipped_byte_shows_before_the_last_chunk(at: int, *, readinto: bool) -> None:
+async def test_flipped_byte_raises_before_the_last_chunk(at: int, *, readinto: bool) -> None:
     fake = Fake(readinto=readinto)
     async with store_of(fake) as store:
         await store.put("bucket", "key", BODY)
@@ -294,8 +296,8 @@ async def test_flipped_byte_shows_before_the_last_chunk(at: int, *, readinto: bo
         assert_idle(store, fake)
 
 
-async def test_body_longer_than_was_asked_for_is_refused() -> None:
-    class Long:
+async def test_chunk_longer_than_requested_is_refused() -> None:
+    class TooLong:
         info: Any
         range = (0, 4)
 
@@ -304,13 +306,13 @@ async def test_body_longer_than_was_asked_for_is_refused() -> None:
 
     fake = Fake()
     async with store_of(fake) as store:
-        long = Long()
-        long.info = await store.put("bucket", "key", b"body")
+        reader = TooLong()
+        reader.info = await store.put("bucket", "key", b"body")
         with pytest.raises(IntegrityError):
-            await Verified(long).read(10)
+            await Verified(reader).read(10)
 
 
-async def test_range_has_no_checksum_to_be_verified_against() -> None:
+async def test_range_is_not_verified_against_the_checksum() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", b"body")
@@ -319,7 +321,7 @@ async def test_range_has_no_checksum_to_be_verified_against() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, MiB])
-async def test_sizes_come_back_whole(size: int) -> None:
+async def test_bodies_of_any_size_are_read_completely(size: int) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         body = content(size)
@@ -327,7 +329,7 @@ async def test_sizes_come_back_whole(size: int) -> None:
         async with store.get("bucket", "key") as obj:
             assert obj.range == (0, size)
             assert await obj.read() == body
-            assert fake.open_readers == 0  # given back at the end, before it is closed
+            assert fake.open_readers == 0  # released at the end, before the reader is closed
             assert await obj.read(1) == b""
         if not size:
             with pytest.raises(RangeError):

@@ -1,4 +1,4 @@
-"""What stands around a leaf driver: retries, permits, timeouts, and the truth about lost answers."""
+"""The wrapper of service drivers: retries, permits, timeouts and lost responses."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def call(request: pytest.FixtureRequest) -> Call:
     return CALLS[request.param]
 
 
-# -- trying again ------------------------------------------------------------------------------------
+# -- retries -----------------------------------------------------------------------------------------
 
 
-async def test_call_that_fails_in_passing_is_tried_again(
+async def test_temporary_failure_is_retried(
     call: Call,
 ) -> None:
     step, run = call
@@ -54,7 +54,7 @@ async def test_call_that_fails_in_passing_is_tried_again(
         assert_idle(store, fake)
 
 
-async def test_call_that_goes_on_failing_is_given_up(
+async def test_repeated_failure_is_raised_after_the_last_attempt(
     call: Call,
 ) -> None:
     step, run = call
@@ -68,7 +68,7 @@ async def test_call_that_goes_on_failing_is_given_up(
         assert_idle(store, fake)
 
 
-async def test_call_that_fails_for_good_is_tried_once(
+async def test_permanent_failure_is_not_retried(
     call: Call,
 ) -> None:
     step, run = call
@@ -87,7 +87,7 @@ async def test_call_that_fails_for_good_is_tried_once(
         assert_idle(store, fake)
 
 
-async def test_error_says_where_it_happened() -> None:
+async def test_error_has_operation_backend_bucket_and_key() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         with pytest.raises(ObjectNotFoundError) as caught:
@@ -101,7 +101,7 @@ async def test_error_says_where_it_happened() -> None:
         )
 
 
-async def test_ping_is_not_tried_again() -> None:
+async def test_ping_is_not_retried() -> None:
     class Dead(Fake):
         async def ping(self) -> None:
             self.steps.append("ping")
@@ -115,7 +115,7 @@ async def test_ping_is_not_tried_again() -> None:
         assert fake.count("ping") == 1
 
 
-async def test_budget_of_a_driver_bounds_the_retries_of_all_its_calls() -> None:
+async def test_retry_budget_limits_all_calls_of_a_driver() -> None:
     fake, other = Fake(), Fake()
     policy = RetryPolicy(attempts=5, base_delay=0, budget=3)
     async with store_of(fake, other, retry=policy) as store:
@@ -125,7 +125,7 @@ async def test_budget_of_a_driver_bounds_the_retries_of_all_its_calls() -> None:
             with pytest.raises(UnavailableError):
                 await store.head("bucket", "key")
         assert fake.count("head") == 10 + 3
-        other.fail("head")  # a driver of its own, a budget of its own
+        other.fail("head")  # another driver has another budget
         await store.head("bucket", "b/key")
 
 
@@ -142,7 +142,7 @@ async def test_permit_is_not_held_during_the_pause() -> None:
         assert_idle(store, fake)
 
 
-async def test_wait_for_a_permit_times_out_and_is_not_tried_again() -> None:
+async def test_permit_timeout_is_not_retried() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake, timeout=Timeout(permit=0.02)) as store:
         reached = fake.hang("put")
@@ -155,27 +155,27 @@ async def test_wait_for_a_permit_times_out_and_is_not_tried_again() -> None:
         assert_idle(store, fake)
 
 
-# -- lost answers ------------------------------------------------------------------------------------
+# -- lost responses ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("body", [b"body", LARGE], ids=["put", "commit"])
-async def test_own_write_is_recognised_after_a_lost_answer(body: bytes) -> None:
+async def test_own_write_is_recognised_after_a_lost_response(body: bytes) -> None:
     fake = Fake()
     step = "put.done" if body == b"body" else "commit.done"
     async with store_of(fake) as store:
         fake.fail(step)
-        made = await store.put("bucket", "key", body, if_none_match="*")
-        assert made.size == len(body)
+        created = await store.put("bucket", "key", body, if_none_match="*")
+        assert created.size == len(body)
         fake.fail(step)
-        replaced = await store.put("bucket", "key", body[::-1], if_match=made)
-        assert replaced.etag != made.etag
+        replaced = await store.put("bucket", "key", body[::-1], if_match=created)
+        assert replaced.etag != created.etag
         assert await store.read("bucket", "key") == body[::-1]
 
 
-async def test_upload_that_is_gone_after_a_lost_answer_was_committed() -> None:
+async def test_upload_missing_after_a_lost_response_was_committed() -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        # A service forgets an upload that it has committed (S3: NoSuchUpload).
+        # S3 responds NoSuchUpload for an upload that has been committed.
         fake.fail("commit.done")
 
         async def gone() -> None:
@@ -187,21 +187,21 @@ async def test_upload_that_is_gone_after_a_lost_answer_was_committed() -> None:
         assert info.etag == (await store.head("bucket", "key")).etag
 
 
-async def test_own_copy_is_recognised_after_a_lost_answer() -> None:
+async def test_own_copy_is_recognised_after_a_lost_response() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", b"body")
         fake.fail("copy.done")
         copied = await store.copy("bucket", "key", "bucket", "copy", if_none_match="*")
         assert copied.key == "copy"
-        # Onto itself: the second try finds a source that is not the one it was to copy.
+        # Onto itself: the retry finds that the source has another version than options.source.
         fake.fail("copy.done")
         await store.copy("bucket", "key", "bucket", "key", metadata={"a": "b"})
         assert (await store.head("bucket", "key")).metadata == {"a": "b"}
 
 
 @pytest.mark.parametrize("step", ["put", "copy"])
-async def test_write_of_another_is_not_taken_for_ours(step: str) -> None:
+async def test_write_of_another_client_is_not_recognised_as_own(step: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "source", b"body")
@@ -211,7 +211,7 @@ async def test_write_of_another_is_not_taken_for_ours(step: str) -> None:
             await Fake.__mro__[1].put(  # type: ignore[attr-defined]  # MemoryDriver's own
                 fake, "bucket", "key", [memoryview(b"other")], PutOptions(write_id="other's")
             )
-            raise UnavailableError("and nothing of ours was done")
+            raise UnavailableError("this put was not stored")
 
         fake.before[step] = other
         with pytest.raises(ObjectExistsError):
@@ -222,7 +222,7 @@ async def test_write_of_another_is_not_taken_for_ours(step: str) -> None:
         assert await store.read("bucket", "key") == b"other"
 
 
-async def test_refusal_of_the_first_try_is_no_lost_answer() -> None:
+async def test_refused_first_attempt_is_not_treated_as_a_lost_response() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", b"body")
@@ -236,7 +236,7 @@ async def test_refusal_of_the_first_try_is_no_lost_answer() -> None:
         assert fake.count("head") == heads
 
 
-async def test_failure_after_a_lost_answer_that_says_nothing_is_told() -> None:
+async def test_other_failure_of_a_retry_after_a_lost_response_is_raised() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         fake.fail("put", UnavailableError("first"), StorageFullError("second"))
@@ -250,7 +250,7 @@ async def test_failure_after_a_lost_answer_that_says_nothing_is_told() -> None:
             await store.create_bucket("other")
 
 
-async def test_second_try_of_a_put_in_a_bucket_that_went_is_told() -> None:
+async def test_retried_put_into_a_deleted_bucket_raises() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         fake.fail("put", UnavailableError("first"), BucketNotFoundError("gone", bucket="bucket"))
@@ -259,7 +259,7 @@ async def test_second_try_of_a_put_in_a_bucket_that_went_is_told() -> None:
             await store.put("bucket", "key", b"body", if_none_match="*")
 
 
-async def test_write_without_an_id_is_nobodys() -> None:
+async def test_write_without_write_id_is_not_recognised() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         driver = store._core.backends["default"].driver
@@ -270,7 +270,7 @@ async def test_write_without_an_id_is_nobodys() -> None:
             await driver.put("bucket", "key", [memoryview(b"new")], options)
 
 
-async def test_second_try_of_a_delete_finds_it_done() -> None:
+async def test_retried_delete_of_a_deleted_object_succeeds() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         info = await store.put("bucket", "key", b"body")
@@ -279,7 +279,7 @@ async def test_second_try_of_a_delete_finds_it_done() -> None:
         assert not await store.exists("bucket", "key")
 
 
-async def test_second_try_of_a_delete_that_meets_another_version_is_told() -> None:
+async def test_retried_delete_of_another_version_raises() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         info = await store.put("bucket", "key", b"body")
@@ -289,7 +289,7 @@ async def test_second_try_of_a_delete_that_meets_another_version_is_told() -> No
             await store.delete("bucket", "key", if_match=info)
 
 
-async def test_second_try_of_bucket_calls_finds_them_done() -> None:
+async def test_retried_bucket_calls_that_were_done_succeed() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         fake.fail("create_bucket.done")
@@ -300,7 +300,7 @@ async def test_second_try_of_bucket_calls_finds_them_done() -> None:
             await store.delete_bucket("other")
 
 
-async def test_commit_tried_again_makes_one_object() -> None:
+async def test_retried_commit_creates_one_object() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         fake.fail("commit.done")
@@ -309,10 +309,10 @@ async def test_commit_tried_again_makes_one_object() -> None:
         assert await store.read("bucket", "key") == LARGE
 
 
-async def test_error_in_an_abort_does_not_hide_why_it_was_aborted() -> None:
+async def test_failed_abort_does_not_hide_the_original_error() -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        fake.fail("send", PermissionDeniedError("why"))
+        fake.fail("send", PermissionDeniedError("the reason"))
         fake.fail("upload.exit", UnavailableError("the abort"))
         with pytest.raises(PermissionDeniedError):
             await store.put("bucket", "key", LARGE)

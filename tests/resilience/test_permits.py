@@ -1,4 +1,4 @@
-"""Permits of requests that are neither reads nor writes: taken above the driver, one for a call."""
+"""Permits of requests that are neither reads nor writes: one for each call of the driver."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def calls_of(store: Trove) -> Calls:
     return cast("ResilientDriver", store._core.backends["default"].driver).calls
 
 
-async def taken(store: Trove, fake: Fake) -> OwnedTask[object]:
-    """Begin a copy that hangs, and so holds the only permit."""
+async def hold_permit(store: Trove, fake: Fake) -> OwnedTask[object]:
+    """Start a copy that hangs and so holds the only permit."""
     reached = fake.hang("copy")
     copy = OwnedTask(store.copy("bucket", "key", "bucket", "copy"))
     await reached.wait()
@@ -48,11 +48,11 @@ async def taken(store: Trove, fake: Fake) -> OwnedTask[object]:
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
-async def test_request_that_waits_in_line_too_long_says_so(request_: str) -> None:
+async def test_request_that_waits_too_long_for_a_permit_times_out(request_: str) -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake, timeout=Timeout(permit=0.02)) as store:
         await prepared(store, fake)
-        copy = await taken(store, fake)
+        copy = await hold_permit(store, fake)
         with pytest.raises(PoolTimeoutError, match="connection for other requests of 1"):
             await REQUESTS[request_](store)
         await copy.aclose()
@@ -61,13 +61,13 @@ async def test_request_that_waits_in_line_too_long_says_so(request_: str) -> Non
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
-async def test_waiting_in_line_does_not_count_as_no_answer(request_: str) -> None:
+async def test_waiting_for_a_permit_does_not_count_as_a_late_response(request_: str) -> None:
     fake = Fake(max_connections=1, embedded=False)
-    timeout = Timeout(first_byte=0.05, idle=60, permit=60)  # a copy may take an idle time more
+    timeout = Timeout(first_byte=0.05, idle=60, permit=60)  # a copy gets one more idle timeout
     async with store_of(fake, timeout=timeout) as store:
         await prepared(store, fake)
-        copy = await taken(store, fake)
-        waiting = OwnedTask(_run(REQUESTS[request_], store))
+        copy = await hold_permit(store, fake)
+        waiting = OwnedTask(_call(REQUESTS[request_], store))
         while not calls_of(store).requests.waiting:
             await asyncio.sleep(0)
         served = asyncio.Event()
@@ -79,7 +79,7 @@ async def test_waiting_in_line_does_not_count_as_no_answer(request_: str) -> Non
         assert_idle(store, fake)
 
 
-async def _run(call: Callable[[Trove], Awaitable[object]], store: Trove) -> None:
+async def _call(call: Callable[[Trove], Awaitable[object]], store: Trove) -> None:
     await call(store)
 
 
@@ -87,7 +87,7 @@ async def test_reads_and_writes_do_not_wait_for_other_requests() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
         await prepared(store, fake)
-        copy = await taken(store, fake)
+        copy = await hold_permit(store, fake)
         assert await store.read("bucket", "key") == b"body"
         await store.put("bucket", "new", b"small")
         assert (await store.health())["default"].ok
@@ -95,11 +95,11 @@ async def test_reads_and_writes_do_not_wait_for_other_requests() -> None:
         assert_idle(store, fake)
 
 
-async def test_wait_of_a_request_is_an_event() -> None:
+async def test_wait_of_a_request_emits_an_event() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
         await prepared(store, fake)
-        copy = await taken(store, fake)
+        copy = await hold_permit(store, fake)
         seen: list[Event] = []
         store.events.subscribe(seen.append)
         head = OwnedTask(store.head("bucket", "key"))
@@ -107,13 +107,15 @@ async def test_wait_of_a_request_is_an_event() -> None:
             await asyncio.sleep(0)
         await copy.aclose()
         await head.result()
-    waits = [(one.operation, one.bucket, one.key) for one in seen if one.kind == "wait"]
+    waits = [(event.operation, event.bucket, event.key) for event in seen if event.kind == "wait"]
     assert waits == [("head", "bucket", "key")]
 
 
 @pytest.mark.parametrize("when", ["", ".done"], ids=["failed", "lost"])
 @pytest.mark.parametrize("name", CALLS)
-async def test_one_connection_is_enough_for_calls_that_ask_for_more(name: str, when: str) -> None:
+async def test_one_permit_is_enough_for_calls_that_send_several_requests(
+    name: str, when: str
+) -> None:
     step, call = CALLS[name]
     fake = Fake(max_connections=1, parallel_parts=1)
     async with store_of(fake) as store:
@@ -123,7 +125,7 @@ async def test_one_connection_is_enough_for_calls_that_ask_for_more(name: str, w
         assert_idle(store, fake)
 
 
-async def test_one_connection_is_enough_for_many_at_once_through_a_layer() -> None:
+async def test_one_permit_is_enough_for_concurrent_calls_through_a_layer() -> None:
     fake = Fake(max_connections=1)
     async with store_of(Mapped(fake, into="physical")) as store:
 
@@ -154,7 +156,7 @@ async def test_abort_needs_no_permit() -> None:
         fake.before["send"] = fail
         put = OwnedTask(store.put("bucket", "new", LARGE))
         await reached.wait()
-        copy = await taken(store, fake)
+        copy = await hold_permit(store, fake)
         go_on.set()
         with pytest.raises(PermissionError):
             await put.result()
@@ -167,7 +169,7 @@ async def test_cancelled_wait_of_a_request_holds_no_permit() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
         await prepared(store, fake)
-        copy = await taken(store, fake)
+        copy = await hold_permit(store, fake)
         head = OwnedTask(store.head("bucket", "key"))
         while not calls_of(store).requests.waiting:
             await asyncio.sleep(0)
@@ -176,13 +178,13 @@ async def test_cancelled_wait_of_a_request_holds_no_permit() -> None:
         assert_idle(store, fake)
 
 
-async def test_keys_of_a_doubtful_batch_are_deleted_under_permits_too() -> None:
+async def test_single_deletes_after_a_lost_bulk_response_need_permits() -> None:
     fake = Fake(max_connections=1, settles_doubt=True)
-    most = 0
+    peak = 0
 
     async def count() -> None:
-        nonlocal most
-        most = max(most, fake.calls_under_way)
+        nonlocal peak
+        peak = max(peak, fake.calls_under_way)
 
     async with store_of(fake) as store:
         await prepared(store, fake)
@@ -190,11 +192,11 @@ async def test_keys_of_a_doubtful_batch_are_deleted_under_permits_too() -> None:
         fake.fail("delete_many.done", UnavailableError("lost"))
         await store.delete_many("bucket", [str(number) for number in range(9)])
         assert fake.count("delete") == 9
-        assert most == 1
+        assert peak == 1
         assert_idle(store, fake)
 
 
-def test_drivers_of_services_claim_as_many_requests_as_connections() -> None:
+def test_service_drivers_allow_as_many_requests_as_connections() -> None:
     s3 = S3Driver(max_connections=3, region="us-east-1", access_key_id="a", secret_access_key="b")  # noqa: S106
     gcs = GCSDriver(max_connections=5, anonymous=True)
     assert (s3.capabilities.max_requests, gcs.capabilities.max_requests) == (3, 5)

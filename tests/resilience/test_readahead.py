@@ -1,4 +1,4 @@
-"""Reading ahead: a slow stream is fetched in pieces, in order, with what is free and no more."""
+"""Read-ahead: a slow stream is fetched in pieces, in order, using only unused resources."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ BODY = content(13 * MiB + 123)
 
 @pytest.fixture(autouse=True)
 def _every_connection_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "SLOW", 0)
-    monkeypatch.setattr(download, "TRIAL", 0)
+    monkeypatch.setattr(download, "SLOW_SECONDS_PER_BYTE", 0)
+    monkeypatch.setattr(download, "TRIAL_BYTES", 0)
 
 
 def pool() -> BufferPool:
-    """Return one in which a piece has 4 MiB, and of which two may be under way."""
+    """Return a pool whose pieces have 4 MiB, and which allows two of them at once."""
     return BufferPool(32 * MiB, 1 * MiB)
 
 
-def sliced(**options: Any) -> Fake:
+def parallel_fake(**options: Any) -> Fake:
     return Fake(**{"parallel_reads": 3, **options})
 
 
@@ -57,15 +57,15 @@ async def rest_of(reader: ObjectReader, size: int = MiB) -> bytes:
     return b"".join(pieces)
 
 
-async def wait_until(something: Any) -> None:
-    while not something():
+async def wait_until(condition: Any) -> None:
+    while not condition():
         await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("readinto", [False, True])
 @pytest.mark.parametrize("size", [MiB, 300 * KiB, 5 * MiB])
-async def test_pieces_come_in_order_whatever_is_asked_for(size: int, *, readinto: bool) -> None:
-    fake = sliced(readinto=readinto)
+async def test_pieces_are_read_in_order_for_any_read_size(size: int, *, readinto: bool) -> None:
+    fake = parallel_fake(readinto=readinto)
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
@@ -77,9 +77,9 @@ async def test_pieces_come_in_order_whatever_is_asked_for(size: int, *, readinto
         assert_idle(store, fake)
 
 
-async def test_fast_connection_stays_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "SLOW", math.inf)
-    fake = sliced()
+async def test_fast_connection_needs_no_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "SLOW_SECONDS_PER_BYTE", math.inf)
+    fake = parallel_fake()
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         assert await store.read("bucket", "key") == BODY
@@ -87,14 +87,14 @@ async def test_fast_connection_stays_the_only_one(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("busy", [False, True])
-async def test_connection_is_not_slow_for_what_else_its_loop_had_to_do(
+async def test_other_work_of_the_thread_does_not_make_a_connection_slow(
     monkeypatch: pytest.MonkeyPatch, *, busy: bool
 ) -> None:
-    worked = itertools.count(step=3600)
-    monkeypatch.setattr(download, "SLOW", 1 / (256 * MiB))
-    monkeypatch.setattr(download, "thread_time", lambda: next(worked) if busy else 0.0)
-    fake = sliced()
-    fake.before["read"] = lambda: asyncio.sleep(0.01)  # 100 MiB/s, to whoever waits for it
+    cpu_seconds = itertools.count(step=3600)
+    monkeypatch.setattr(download, "SLOW_SECONDS_PER_BYTE", 1 / (256 * MiB))
+    monkeypatch.setattr(download, "thread_time", lambda: next(cpu_seconds) if busy else 0.0)
+    fake = parallel_fake()
+    fake.before["read"] = lambda: asyncio.sleep(0.01)  # 100 MiB/s
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
@@ -104,9 +104,9 @@ async def test_connection_is_not_slow_for_what_else_its_loop_had_to_do(
         assert_idle(store, fake)
 
 
-async def test_connection_that_began_slowly_is_given_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "TRIAL", 4 * MiB)
-    fake = sliced()
+async def test_connection_is_judged_only_after_trial_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "TRIAL_BYTES", 4 * MiB)
+    fake = parallel_fake()
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
@@ -118,8 +118,8 @@ async def test_connection_that_began_slowly_is_given_time(monkeypatch: pytest.Mo
         assert_idle(store, fake)
 
 
-async def test_only_a_stream_is_read_ahead() -> None:
-    fake = sliced()
+async def test_read_ahead_starts_only_for_a_stream() -> None:
+    fake = parallel_fake()
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
@@ -136,8 +136,8 @@ async def test_only_a_stream_is_read_ahead() -> None:
 @pytest.mark.parametrize(
     "lacks", [{"ranges": False}, {"get_conditions": False}, {"parallel_reads": 1}]
 )
-async def test_what_could_be_of_another_version_is_not_read_ahead(lacks: Any) -> None:
-    fake = sliced(**lacks)
+async def test_no_read_ahead_unless_the_version_can_be_pinned(lacks: Any) -> None:
+    fake = parallel_fake(**lacks)
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
@@ -148,7 +148,7 @@ async def test_what_could_be_of_another_version_is_not_read_ahead(lacks: Any) ->
 
 
 async def test_pieces_never_mix_two_versions() -> None:
-    fake = sliced()
+    fake = parallel_fake()
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
@@ -161,24 +161,24 @@ async def test_pieces_never_mix_two_versions() -> None:
         assert_idle(store, fake)
 
 
-@pytest.mark.parametrize("taken", ["memory", "connections"])
-async def test_nothing_is_read_ahead_with_what_others_use(taken: str) -> None:
-    fake = sliced(max_connections=2)
+@pytest.mark.parametrize("exhausted", ["memory", "connections"])
+async def test_no_read_ahead_without_free_resources(exhausted: str) -> None:
+    fake = parallel_fake(max_connections=2)
     async with store_of(fake, pool=small_pool()) as store:
         await store.put("bucket", "key", BODY)
         await store.put("bucket", "other", BODY)
         async with store.get("bucket", "other") as other:
             await other.read(10)
             with await store.pool.lease(MiB) as _, await store.pool.lease(MiB) as _:
-                if taken == "connections":
+                if exhausted == "connections":
                     _.release()
                 assert await store.read("bucket", "key") == BODY
         assert fake.count("get") == 2
         assert_idle(store, fake)
 
 
-async def test_pieces_are_given_up_for_who_waits_and_read_again() -> None:
-    fake = sliced()
+async def test_pieces_are_revoked_for_a_waiter_and_fetched_again() -> None:
+    fake = parallel_fake()
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
@@ -194,8 +194,8 @@ async def test_pieces_are_given_up_for_who_waits_and_read_again() -> None:
         assert_idle(store, fake)
 
 
-async def test_piece_that_a_read_waits_for_is_not_given_up() -> None:
-    fake = sliced(max_connections=2)
+async def test_piece_that_a_read_waits_for_is_not_revoked() -> None:
+    fake = parallel_fake(max_connections=2)
     async with store_of(fake, pool=small_pool()) as store:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
@@ -204,22 +204,22 @@ async def test_piece_that_a_read_waits_for_is_not_given_up() -> None:
             fake.before["read"] = go_on.wait
             assert leased(store) == MiB
             with await store.pool.lease(MiB):
-                taker = OwnedTask(store.pool.lease(MiB))
+                waiter = OwnedTask(store.pool.lease(MiB))
                 read = OwnedTask(obj.read(MiB))
                 await asyncio.sleep(0.25)  # old enough to be revoked
-                assert not taker.done
+                assert not waiter.done
                 go_on.set()
                 got += await read.result()
                 got += await obj.read(MiB)
-                (await taker.result()).release()
+                (await waiter.result()).release()
             got += await rest_of(obj)
         assert got == BODY
         assert_idle(store, fake)
 
 
 @pytest.mark.parametrize("kind", ["cuts", "shorts"])
-async def test_piece_that_breaks_is_read_again_and_counted_as_a_retry(kind: str) -> None:
-    fake = sliced()
+async def test_broken_piece_is_fetched_again_and_counts_as_a_retry(kind: str) -> None:
+    fake = parallel_fake()
     async with store_of(fake, pool=pool(), retry=RetryPolicy(attempts=2, base_delay=0)) as store:
         await store.put("bucket", "key", BODY)
         flaws = getattr(fake, kind)
@@ -229,7 +229,7 @@ async def test_piece_that_breaks_is_read_again_and_counted_as_a_retry(kind: str)
             got += await rest_of(obj)
             assert got == BODY
             assert not flaws
-    fake = sliced()
+    fake = parallel_fake()
     async with store_of(fake, pool=pool(), retry=RetryPolicy(attempts=2, base_delay=0)) as store:
         await store.put("bucket", "key", BODY)
         getattr(fake, kind).extend([7 * MiB] * 3)
@@ -244,8 +244,8 @@ async def test_piece_that_breaks_is_read_again_and_counted_as_a_retry(kind: str)
 
 
 @pytest.mark.parametrize("times", range(0, 60, 3))
-async def test_close_at_any_moment_holds_nothing_and_hands_out_nothing_stale(times: int) -> None:
-    fake = sliced()
+async def test_close_at_any_step_holds_nothing_and_returns_no_stale_bytes(times: int) -> None:
+    fake = parallel_fake()
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         obj = await store.get("bucket", "key")
@@ -267,8 +267,8 @@ async def test_close_at_any_moment_holds_nothing_and_hands_out_nothing_stale(tim
         assert_idle(store, fake)
 
 
-async def test_reader_closed_as_soon_as_pieces_are_begun_keeps_no_connection() -> None:
-    fake = sliced(max_connections=4)
+async def test_reader_closed_right_after_starting_pieces_keeps_no_connection() -> None:
+    fake = parallel_fake(max_connections=4)
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
@@ -278,14 +278,14 @@ async def test_reader_closed_as_soon_as_pieces_are_begun_keeps_no_connection() -
         assert_idle(store, fake)
 
 
-async def test_scope_that_is_cancelled_gives_back_every_piece() -> None:
-    fake = sliced(max_connections=4)
+async def test_cancelled_scope_releases_every_piece() -> None:
+    fake = parallel_fake(max_connections=4)
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         with anyio.CancelScope() as scope:
             async with store.get("bucket", "key") as obj:
                 await obj.read(MiB)
-                fake.before["get"] = asyncio.Event().wait  # for ever
+                fake.before["get"] = asyncio.Event().wait  # forever
                 await obj.read(MiB)
                 assert leased(store) == 8 * MiB
                 await asyncio.sleep(0)
@@ -295,8 +295,8 @@ async def test_scope_that_is_cancelled_gives_back_every_piece() -> None:
         assert_idle(store, fake)
 
 
-async def test_store_that_closes_ends_what_is_under_way() -> None:
-    fake = sliced()
+async def test_closing_the_store_stops_the_read_ahead() -> None:
+    fake = parallel_fake()
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         obj = await store.get("bucket", "key")
@@ -310,15 +310,15 @@ async def test_store_that_closes_ends_what_is_under_way() -> None:
     assert leased(store) == 0
 
 
-# -- landing -----------------------------------------------------------------------------------------
+# -- receiving into a slot ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [255 * KiB, 256 * KiB])
-async def test_small_pieces_are_taken_as_they_come(
+async def test_small_reads_are_not_received_into_a_slot(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "SLOW", math.inf)
-    fake = sliced(readinto=True)
+    monkeypatch.setattr(download, "SLOW_SECONDS_PER_BYTE", math.inf)
+    fake = parallel_fake(readinto=True)
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
@@ -328,9 +328,11 @@ async def test_small_pieces_are_taken_as_they_come(
         assert_idle(store, fake)
 
 
-async def test_stream_lands_in_a_slot_that_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "SLOW", math.inf)
-    fake = sliced(readinto=True)
+async def test_stream_is_received_into_a_slot_that_is_revocable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(download, "SLOW_SECONDS_PER_BYTE", math.inf)
+    fake = parallel_fake(readinto=True)
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:
@@ -339,7 +341,7 @@ async def test_stream_lands_in_a_slot_that_is_given_back(monkeypatch: pytest.Mon
             got += await obj.read(MiB)
             assert (leased(store), fake.count("readinto")) == (MiB, 1)
             leases = [await store.pool.lease(MiB, timeout=5) for _ in range(32)]
-            got += await obj.read(MiB)  # without
+            got += await obj.read(MiB)  # without a slot
             for lease in leases:
                 lease.release()
             got += await rest_of(obj)
@@ -347,11 +349,11 @@ async def test_stream_lands_in_a_slot_that_is_given_back(monkeypatch: pytest.Mon
         assert_idle(store, fake)
 
 
-async def test_close_of_a_stream_that_is_landing_gives_its_slot_back(
+async def test_close_during_a_read_into_a_slot_releases_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(download, "SLOW", math.inf)
-    fake = sliced(readinto=True)
+    monkeypatch.setattr(download, "SLOW_SECONDS_PER_BYTE", math.inf)
+    fake = parallel_fake(readinto=True)
     async with store_of(fake, pool=pool()) as store:
         await store.put("bucket", "key", BODY)
         obj = await store.get("bucket", "key")

@@ -1,4 +1,4 @@
-"""Timeouts by progress, and the events that tell of tries and waits."""
+"""Timeouts by progress, and the events of attempts and waits."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def call(request: pytest.FixtureRequest) -> Call:
 # -- timeouts ----------------------------------------------------------------------------------------
 
 
-async def test_call_that_hangs_is_timed_out(
+async def test_hanging_call_times_out(
     call: Call,
 ) -> None:
     step, run = call
@@ -57,7 +57,7 @@ async def test_embedded_driver_has_no_timeouts() -> None:
         assert await store.read("bucket", "key") == b"body"
 
 
-async def test_large_write_is_granted_time_by_its_size() -> None:
+async def test_time_limit_of_a_write_grows_with_its_size() -> None:
     fake = Fake(embedded=False, upload=False)
     async with store_of(fake, timeout=replace(QUICK, idle=5.0)) as store:
         fake.before["put"] = lambda: asyncio.sleep(0.1)  # beyond first_byte
@@ -75,7 +75,7 @@ async def test_slow_consumer_is_not_timed_out() -> None:
         assert b"".join(pieces) == LARGE
 
 
-async def test_overall_deadline_ends_a_transfer_that_moves() -> None:
+async def test_total_timeout_ends_a_transfer_that_makes_progress() -> None:
     fake = Fake()
     async with store_of(fake, timeout=Timeout(total=0.05)) as store:
 
@@ -92,18 +92,18 @@ async def test_overall_deadline_ends_a_transfer_that_moves() -> None:
 # -- events ------------------------------------------------------------------------------------------
 
 
-async def test_every_try_is_told() -> None:
+async def test_every_attempt_emits_an_event() -> None:
     fake = Fake(max_connections=1)
     seen: list[Event] = []
     async with store_of(fake) as store:
         fake.fail("put")
         stop = store.events.subscribe(seen.append)
         await store.put("bucket", "key", b"body")
-        tries = [event for event in seen if event.kind == "attempt"]
-        assert [(event.operation, event.attempt) for event in tries] == [("put", 1), ("put", 2)]
-        assert isinstance(tries[0].error, UnavailableError)
-        assert tries[1].error is None
-        assert {(one.backend, one.bucket, one.key) for one in tries} == {
+        attempts = [event for event in seen if event.kind == "attempt"]
+        assert [(event.operation, event.attempt) for event in attempts] == [("put", 1), ("put", 2)]
+        assert isinstance(attempts[0].error, UnavailableError)
+        assert attempts[1].error is None
+        assert {(event.backend, event.bucket, event.key) for event in attempts} == {
             ("default", "bucket", "key")
         }
         stop()
@@ -112,7 +112,7 @@ async def test_every_try_is_told() -> None:
         assert len(seen) == count
 
 
-async def test_wait_for_a_permit_is_told() -> None:
+async def test_wait_for_a_permit_emits_an_event() -> None:
     fake = Fake(max_connections=1)
     seen: list[Event] = []
     async with store_of(fake) as store:
@@ -128,20 +128,20 @@ async def test_wait_for_a_permit_is_told() -> None:
     assert [event.operation for event in seen if event.kind == "wait"] == ["put"]
 
 
-async def test_leaf_is_a_driver_by_itself() -> None:
+async def test_wrapped_driver_is_a_driver() -> None:
     fake = Fake()
     async with store_of(fake, retry=AT_ONCE) as store:
-        leaf = store._core.backends["default"].driver
-        assert leaf.name == "memory"
-        assert leaf.capabilities is fake.capabilities
-        assert leaf.place("a", "b") == fake.place("a", "b")
-        await leaf.open(None)  # type: ignore[arg-type]  # it does nothing
-        assert (await leaf.head_bucket("bucket")).name == "bucket"
-        assert [bucket.name for bucket in await leaf.list_buckets()] == ["bucket"]
-        await leaf.aclose()
+        wrapped = store._core.backends["default"].driver
+        assert wrapped.name == "memory"
+        assert wrapped.capabilities is fake.capabilities
+        assert wrapped.place("a", "b") == fake.place("a", "b")
+        await wrapped.open(None)  # type: ignore[arg-type]  # it does nothing
+        assert (await wrapped.head_bucket("bucket")).name == "bucket"
+        assert [bucket.name for bucket in await wrapped.list_buckets()] == ["bucket"]
+        await wrapped.aclose()
 
 
-async def test_copy_of_a_source_that_changed_is_refused() -> None:
+async def test_copy_of_a_replaced_source_is_refused() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", b"body")

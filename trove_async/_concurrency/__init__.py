@@ -1,11 +1,11 @@
-"""Tasks, deadlines, permits and cleanup: the concurrency primitives of the package.
+"""Concurrency primitives: tasks, deadlines, permits, cancellation and cleanup.
 
-`tasks`      task groups, bounded loops, and tasks that belong to an object
-`deadlines`  the time limits of many calls under one timer
-`permits`    connections and memory, handed out in the order in which they are asked for
-`cancellation` cancels of our own, told apart from others
-`cleanup`    work that must end although its task was cancelled, and calls in worker threads
-`inflight`   calls that are cancelled, and rolled back, when the store closes
+`tasks`         task groups, bounded loops, and tasks owned by an object
+`deadlines`     time limits of many calls, served by one timer
+`permits`       fair semaphores for connections and memory
+`cancellation`  cancels requested by the library, distinguished from the caller's
+`cleanup`       work that completes although its task was cancelled, and calls in worker threads
+`inflight`      work that is cancelled, and rolls back, when the store closes
 """
 
 from .cleanup import (

@@ -1,4 +1,4 @@
-"""Cancels that we request ourselves, told apart from everybody else's."""
+"""Cancels that the library requests itself, distinguished from those of the caller."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 
 
 class OwnCancel:
-    """A cancel of the current task that we may request, and then take back.
+    """A revocable cancel of the current task.
 
-    `asyncio.Task.cancelling` counts the requests. Ours is the reason of a CancelledError only if no
-    more of them are left without it than there were at first: otherwise the caller was cancelled as
-    well, and its cancel must pass.
+    `asyncio.Task.cancelling` counts the pending cancel requests. A CancelledError is due to this
+    request alone if no more requests remain without it than there were at first. Otherwise the
+    caller was cancelled as well, and its cancel must propagate.
     """
 
     __slots__ = ("_before", "requested", "task")
@@ -23,13 +23,13 @@ class OwnCancel:
         self._before = task.cancelling()
 
     def request(self) -> None:
-        """Cancel the task, once."""
+        """Cancel the task. Idempotent."""
         if not self.requested:
             self.requested = True
             self.task.cancel()
 
     def take_back(self) -> bool:
-        """Take the request back, if there was one; return whether it was the only one.
+        """Revoke the request, if any. Return whether it was the only one.
 
         Call it exactly once, however the work has ended.
         """

@@ -1,4 +1,4 @@
-"""Work that must end although its task was cancelled: shields, cleanup, and calls in threads."""
+"""Work that completes although its task was cancelled: shields, cleanup and calls in threads."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ Args = TypeVarTuple("Args")
 
 
 CLEANUP_SECONDS = 10.0
-"""How long an abort or a close may take under its shield, before it is left as litter."""
+"""Seconds that an abort or a close may take under its shield. Unfinished cleanup is then abandoned."""
 
 
 @contextmanager
 def shielded(seconds: float = CLEANUP_SECONDS) -> Iterator[None]:
-    """Let cleanup await although its task is cancelled, for so long at the most."""
+    """Shield a block that cleans up from cancellation, for up to `seconds` seconds."""
     with anyio.move_on_after(seconds, shield=True):
         yield
 
 
 async def run_shielded(work: Coroutine[Any, Any, object], seconds: float = CLEANUP_SECONDS) -> None:
-    """Do cleanup under a shield, which costs 25 µs, only if there is something to wait for.
+    """Run cleanup under a shield. Open the shield, which costs 25 µs, only if the cleanup waits.
 
     Args:
-        work: The cleanup; most often it ends without having to wait.
-        seconds: How long it may take, though its task be cancelled.
+        work: The cleanup. Most often it completes without waiting.
+        seconds: The time limit of the shield.
     """
     try:
         first = work.send(None)
     except StopIteration:
         return
     with shielded(seconds):
-        await _going_on(work, first)
+        await _resume(work, first)
 
 
 @types.coroutine
-def _going_on(work: Coroutine[Any, Any, object], first: object) -> Generator[object, Any, None]:
-    """Await a coroutine that was begun, and waits for `first`."""
+def _resume(work: Coroutine[Any, Any, object], first: object) -> Generator[object, Any, None]:
+    """Await a coroutine that has been started and is waiting for `first`."""
     waits_for = first
     while True:
         try:
-            answer = yield waits_for
-        except BaseException as error:  # noqa: BLE001 - it goes to whom it is for
+            value = yield waits_for
+        except BaseException as error:  # noqa: BLE001 - it is thrown into the coroutine
             step = partial(work.throw, error)
         else:
-            step = partial(work.send, answer)
+            step = partial(work.send, value)
         try:
             waits_for = step()
         except StopIteration:
@@ -63,8 +63,8 @@ def _going_on(work: Coroutine[Any, Any, object], first: object) -> Generator[obj
 async def wait_until_done(work: asyncio.Future[T]) -> T:
     """Await work that cannot be stopped, such as a thread's, to its end even if cancelled.
 
-    The cancellation is raised once the work is over: until then it may touch memory, or a file,
-    that the caller is about to give back.
+    The CancelledError is raised once the work has ended. Until then the work may use memory or a
+    file that the caller is about to release.
     """
     cancelled: asyncio.CancelledError | None = None
     while not work.done():
@@ -74,33 +74,33 @@ async def wait_until_done(work: asyncio.Future[T]) -> T:
             cancelled = error
     if cancelled is not None:
         if not work.cancelled():
-            work.exception()  # seen: the cancellation is what the caller hears of
+            work.exception()  # retrieved: the caller gets the CancelledError instead
         raise cancelled
     return work.result()
 
 
 async def run_cleanup(work: Coroutine[Any, Any, T], seconds: float = CLEANUP_SECONDS) -> T:
-    """Return what some cleanup returns, which no cancel stops, for so long at the most.
+    """Run cleanup that no cancel interrupts, for up to `seconds` seconds, and return its result.
 
-    `shielded` holds off the cancels of a scope; a native one, such as `asyncio.Task.cancel`, goes
-    through it. Here either is raised once the work is over.
+    `shielded` only holds off the cancels of anyio's scopes. A native one (`asyncio.Task.cancel`)
+    passes through it. Here either is raised once the cleanup has ended.
 
     Raises:
-        TimedOutError: It was stopped for taking longer.
+        TimedOutError: The cleanup took longer and was stopped.
     """
     task = asyncio.get_running_loop().create_task(within(seconds, "cleaning up did not end", work))
     return await wait_until_done(task)
 
 
 async def await_outcome(work: Coroutine[Any, Any, T], seconds: float) -> T:
-    """Return what a request returns whose outcome must be known before anything is undone.
+    """Await a request whose outcome must be known before anything is rolled back.
 
-    A cancel does not break it off: it is waited for, for so long at the most, and the cancel is
-    raised then. `work` itself notes whether it succeeded.
+    A cancel does not interrupt the request. It is raised once the request has ended. `work` itself
+    records whether it succeeded.
 
     Args:
         work: The request.
-        seconds: How long it may still take once a cancel has come, before it is cancelled, too.
+        seconds: The time that the request may still take after a cancel. Then it is cancelled too.
     """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
@@ -111,7 +111,7 @@ async def await_outcome(work: Coroutine[Any, Any, T], seconds: float) -> T:
     else:
         return task.result()
     end = loop.time() + seconds
-    # A cancelled scope of anyio's cancels again at every step of the loop, unless it is shielded.
+    # A cancelled scope of anyio cancels again at every step of the loop, unless it is shielded.
     with anyio.CancelScope(shield=True):
         while not task.done():
             left = end - loop.time()
@@ -122,15 +122,15 @@ async def await_outcome(work: Coroutine[Any, Any, T], seconds: float) -> T:
             except asyncio.CancelledError as error:
                 cancelled = error
     if not task.cancelled():
-        task.exception()  # seen: the cancellation is what the caller hears of
+        task.exception()  # retrieved: the caller gets the CancelledError instead
     raise cancelled
 
 
 async def in_thread(call: Callable[[Unpack[Args]], T], *args: *Args) -> T:
-    """Return what a blocking call of ours returns, waiting for its end even if cancelled.
+    """Run a blocking call in a worker thread and return its result; wait for its end if cancelled.
 
-    Only for work that ends by itself: a call on a file of ours, never one of a user's. (anyio's
-    threads do not do this: a shield of anyio's stops no native cancel, and the thread goes on
-    writing to memory that has been given back.)
+    Only for calls that end by themselves: on files of the library, never in user code. anyio's
+    threads cannot be used: its shields do not stop a native cancel, and the thread would go on
+    writing to memory that has been released.
     """
     return await wait_until_done(asyncio.get_running_loop().run_in_executor(None, call, *args))

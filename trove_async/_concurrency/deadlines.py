@@ -1,8 +1,8 @@
-"""Time limits of many calls under one timer.
+"""Time limits of many calls, served by one timer.
 
 A timer for each call (`asyncio.timeout`) costs 8 µs, a tenth of a small request. Most calls end long
-before their limit, so one timer is set for the limit that is nearest when it is set, and looks then
-at who is still there.
+before their limit. So there is one timer, set for the nearest limit. When it fires, it cancels the
+calls that are overdue and is set for the nearest limit of the remaining ones.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ class Deadlines:
         self._timer: asyncio.TimerHandle | None = None
 
     async def within(self, seconds: float, what: str, work: Awaitable[T]) -> T:
-        """Return what `work` returns, or cancel it after `seconds` and raise TimedOutError.
+        """Return the result of `work`, or cancel it after `seconds` seconds.
 
         Args:
-            seconds: How long it may take.
+            seconds: The time limit.
             what: What did not happen, for the message.
-            work: What to await; it may turn the cancel into an error of its own, which passes.
+            work: The work. If it turns the cancel into an error of its own, that error is raised.
+
+        Raises:
+            TimedOutError: The work was cancelled at the limit.
         """
         loop = asyncio.get_running_loop()
         limit = _Limit(loop.time() + seconds)
@@ -48,34 +51,34 @@ class Deadlines:
             limit.take_back()
             raise
         else:
-            limit.take_back()  # the work ended although it was cancelled
+            limit.take_back()  # the work completed although it was cancelled
             return result
         finally:
             self._limits.discard(limit)
 
     def close(self) -> None:
-        """Let go of the timer."""
+        """Cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop, when: float) -> None:
         self.close()
-        self._timer = loop.call_at(when, self._look, loop)
+        self._timer = loop.call_at(when, self._cancel_overdue, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _cancel_overdue(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
         for limit in self._limits:
             if limit.when <= now:
                 limit.request()
-        rest = [limit.when for limit in self._limits if not limit.requested]
-        if rest:
-            self._set_timer(loop, min(rest))
+        remaining = [limit.when for limit in self._limits if not limit.requested]
+        if remaining:
+            self._set_timer(loop, min(remaining))
 
 
 class _Limit(OwnCancel):
-    """When a call must be over, and the cancel that ends it."""
+    """The time limit of one call, and the cancel that enforces it."""
 
     __slots__ = ("when",)
 
@@ -85,7 +88,7 @@ class _Limit(OwnCancel):
 
 
 async def within(seconds: float, what: str, work: Awaitable[T]) -> T:
-    """Do what `Deadlines.within` does, for a call that is rare: with a timer of its own."""
+    """Apply `Deadlines.within` to one rare call, with a timer of its own."""
     deadlines = Deadlines()
     try:
         return await deadlines.within(seconds, what, work)

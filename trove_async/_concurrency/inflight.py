@@ -1,4 +1,4 @@
-"""Work that is cancelled, and has rolled back, before what it needs is closed."""
+"""Work in flight that is cancelled, and rolls back, before its store or driver closes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from .cancellation import OwnCancel
 
 
 class InFlight:
-    """The work of users' tasks that is in flight. Used on one event loop."""
+    """The work in flight in callers' tasks. Used on one event loop."""
 
     def __init__(self) -> None:
         self._works: dict[OwnCancel, asyncio.Event] = {}
 
     @contextmanager
     def track(self) -> Iterator[None]:
-        """Do some work of this task's; it is cancelled if `cancel_all` is called meanwhile.
+        """Track a block of the current task, so that `cancel_all` cancels it.
 
         Raises:
-            ClosedError: It was.
+            ClosedError: The block was cancelled by `cancel_all`.
         """
         cancel, ended = OwnCancel(), asyncio.Event()
         self._works[cancel] = ended
@@ -36,13 +36,16 @@ class InFlight:
             cancel.take_back()
             raise
         else:
-            cancel.take_back()  # the work ended although it was cancelled
+            cancel.take_back()  # the block completed although it was cancelled
         finally:
             del self._works[cancel]
             ended.set()
 
     async def cancel_all(self) -> None:
-        """Cancel all of it, and wait until it has rolled back: cleanups have limits of their own."""
+        """Cancel all tracked work and wait until it has rolled back.
+
+        There is no time limit here: each cleanup has its own.
+        """
         here = asyncio.current_task()
         works = [
             (cancel, ended) for cancel, ended in self._works.items() if cancel.task is not here

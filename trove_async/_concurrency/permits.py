@@ -1,4 +1,4 @@
-"""Connections and memory, handed out in the order in which they are asked for."""
+"""Fair semaphores for connections and memory: waiters are served in first-in, first-out order."""
 
 from __future__ import annotations
 
@@ -10,183 +10,188 @@ from typing import Protocol
 
 from trove_async.errors import PoolTimeoutError
 
-NUDGE_SECONDS = 0.1
-"""How often a line in which somebody waits looks for what it can take back."""
+RECLAIM_SECONDS = 0.1
+"""Seconds between two attempts to reclaim unused units while there are waiters."""
 
 
 class FairSemaphore:
-    """Units of something bounded, handed out in the order in which they were asked for.
+    """A semaphore that counts units and serves its waiters strictly in order.
 
-    Nobody overtakes: whoever wants little waits behind whoever wants much, or would be starved.
+    A small request waits behind a large one, even if it could be served at once. Otherwise a steady
+    flow of small requests would starve the large one.
 
     Args:
-        free: How many units there are.
-        nudge: Called when somebody begins to wait, and again and again while anybody does: takes
-            back what is not in use.
+        free: The number of units.
+        reclaim: Takes back units that are not in use. Called when a task begins to wait, and every
+            `RECLAIM_SECONDS` while there are waiters.
+
+    Attributes:
+        free: The number of free units.
+        served: The number of waiters that have been served so far.
     """
 
-    __slots__ = ("_nudge", "_timer", "_waiting", "free", "served")
+    __slots__ = ("_reclaim", "_timer", "_waiters", "free", "served")
 
-    def __init__(self, free: float, nudge: Callable[[], None]) -> None:
+    def __init__(self, free: float, reclaim: Callable[[], None]) -> None:
         self.free = free
         self.served = 0
-        self._nudge = nudge
-        self._waiting: dict[asyncio.Future[None], int] = {}
+        self._reclaim = reclaim
+        self._waiters: dict[asyncio.Future[None], int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        """Return the number of waiters."""
+        return len(self._waiters)
 
-    def try_take(self, count: int) -> bool:
-        """Take so many units if they are free and nobody waits."""
-        if self._waiting or count > self.free:
+    def try_acquire(self, count: int) -> bool:
+        """Acquire `count` units if they are free and there are no waiters."""
+        if self._waiters or count > self.free:
             return False
         self.free -= count
         return True
 
-    def join(self, count: int) -> asyncio.Future[None]:
-        """Stand in line for so many units: they are the caller's once the future is done.
+    async def acquire(self, count: int, timeout: float) -> bool:
+        """Acquire `count` units in turn. Return False if that takes longer than `timeout` seconds.
 
-        The caller then `leave`s the line, or keeps the units.
+        After a cancel no units are held.
         """
-        loop = asyncio.get_running_loop()
-        place: asyncio.Future[None] = loop.create_future()
-        self._waiting[place] = count
-        try:
-            self._nudge()
-        except BaseException:
-            self.leave(place, count)
-            raise
-        if self._timer is None and self._waiting:
-            self._timer = loop.call_later(NUDGE_SECONDS, self._look, loop)
-        return place
-
-    def leave(self, place: asyncio.Future[None], count: int) -> None:
-        """Go without the units, whether or not they have been handed out."""
-        if self._waiting.pop(place, None) is None:
-            self.free += count
-        self._serve()  # whoever stood behind may want less
-
-    def position(self, place: asyncio.Future[None]) -> int:
-        """Return how many are to be served up to and with this place; 0: it was served."""
-        return next((n for n, other in enumerate(self._waiting, 1) if other is place), 0)
-
-    async def take(self, count: int, timeout: float) -> bool:
-        """Take so many units, in turn; False if that is not within `timeout` seconds.
-
-        Nothing is held after a cancel.
-        """
-        if self.try_take(count):
+        if self.try_acquire(count):
             return True
-        place = self.join(count)
+        waiter = self.enqueue(count)
         try:
-            await asyncio.wait([place], timeout=timeout)
+            await asyncio.wait([waiter], timeout=timeout)
         except BaseException:
-            self.leave(place, count)
+            self.abandon(waiter, count)
             raise
-        if not place.done():
-            self.leave(place, count)
+        if not waiter.done():
+            self.abandon(waiter, count)
             return False
         return True
 
-    def give_back(self, count: int) -> None:
-        """Give units back, to whoever is first in line."""
+    def release(self, count: int) -> None:
+        """Release `count` units and serve the waiters that they suffice for."""
         self.free += count
         self._serve()
 
+    def enqueue(self, count: int) -> asyncio.Future[None]:
+        """Queue a waiter for `count` units. It holds them once the returned future is done.
+
+        The caller either calls `abandon` or, once the future is done, keeps the units.
+        """
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiters[waiter] = count
+        try:
+            self._reclaim()
+        except BaseException:
+            self.abandon(waiter, count)
+            raise
+        if self._timer is None and self._waiters:
+            self._timer = loop.call_later(RECLAIM_SECONDS, self._reclaim_again, loop)
+        return waiter
+
+    def abandon(self, waiter: asyncio.Future[None], count: int) -> None:
+        """Remove a waiter from the queue, or release its units if it has been served."""
+        if self._waiters.pop(waiter, None) is None:
+            self.free += count
+        self._serve()  # the next waiters may need fewer units
+
+    def position(self, waiter: asyncio.Future[None]) -> int:
+        """Return the position of a waiter in the queue, from 1; 0 if it has been served."""
+        return next((n for n, other in enumerate(self._waiters, 1) if other is waiter), 0)
+
     def _serve(self) -> None:
-        while self._waiting:
-            place, count = next(iter(self._waiting.items()))
+        while self._waiters:
+            waiter, count = next(iter(self._waiters.items()))
             if count > self.free:
                 return
-            del self._waiting[place]
+            del self._waiters[waiter]
             self.free -= count
             self.served += 1
-            place.set_result(None)
+            waiter.set_result(None)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _reclaim_again(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         try:
-            if self._waiting:
-                self._nudge()
+            if self._waiters:
+                self._reclaim()
         finally:
-            if self._waiting:
-                self._timer = loop.call_later(NUDGE_SECONDS, self._look, loop)
+            if self._waiters:
+                self._timer = loop.call_later(RECLAIM_SECONDS, self._reclaim_again, loop)
 
 
 class Parkable(Protocol):
-    """What holds a permit that can be taken from it while nobody uses it."""
+    """The holder of a permit that it can give up while it is idle."""
 
     def park(self) -> None:
-        """Begin to give the permit back; take a new one before the next use."""
+        """Begin to release the permit. Acquire a new one before the next use."""
         ...
 
 
 PARK_AFTER = 0.1
-"""Seconds without a read after which a reader's connection may go to somebody who waits."""
+"""Seconds without a read after which an idle reader may lose its connection to a waiter."""
 
 
 class Permits:
-    """A limited number of connections, handed out in the order in which they were asked for.
+    """Permits for a limited number of connections, served in order.
 
     Args:
-        limit: How many may be out at once; None: any number.
-        what: What they are, for the message of a timeout.
+        limit: The number of permits; None: no limit.
+        what: What one permit is for, for the message of a timeout.
     """
 
-    __slots__ = ("_idle", "_limit", "_line", "_what")
+    __slots__ = ("_idle", "_limit", "_semaphore", "_what")
 
     def __init__(self, limit: int | None, what: str) -> None:
         self._limit = limit
         self._what = what
-        self._line = FairSemaphore(math.inf if limit is None else limit, self._park_idle)
+        self._semaphore = FairSemaphore(math.inf if limit is None else limit, self._park_idle)
         self._idle: dict[Parkable, float] = {}
 
     @property
     def waiting(self) -> int:
-        """How many wait for one."""
-        return len(self._line)
+        """The number of waiters."""
+        return len(self._semaphore)
 
     @property
     def free(self) -> float:
-        """How many could be taken now."""
-        return self._line.free
+        """The number of free permits."""
+        return self._semaphore.free
 
     def try_acquire(self) -> bool:
-        """Take a permit if one is free and nobody waits."""
-        return self._line.try_take(1)
+        """Acquire a permit if one is free and there are no waiters."""
+        return self._semaphore.try_acquire(1)
 
     async def acquire(self, timeout: float) -> None:
-        """Take a permit, from an idle holder if need be.
+        """Acquire a permit. If none is free, park idle holders. After a cancel none is held.
 
         Raises:
-            PoolTimeoutError: None became free within `timeout` seconds. None is held after a
-                cancel.
+            PoolTimeoutError: No permit became free within `timeout` seconds.
         """
-        if not await self._line.take(1, timeout):
+        if not await self._semaphore.acquire(1, timeout):
             raise PoolTimeoutError(
                 f"no {self._what} of {self._limit} became free in {timeout:g} s: close readers, or"
                 " raise the driver's max_connections or Timeout.permit"
             )
 
     def release(self) -> None:
-        """Give a permit back."""
-        self._line.give_back(1)
+        """Release a permit."""
+        self._semaphore.release(1)
 
-    def idle(self, holder: Parkable) -> None:
-        """Note that the holder of a permit is not using it for now."""
+    def mark_idle(self, holder: Parkable) -> None:
+        """Record that the holder of a permit is idle and may be parked."""
         if self._limit is not None:
             self._idle[holder] = asyncio.get_running_loop().time()
 
-    def busy(self, holder: Parkable) -> None:
-        """Note that the holder uses its permit again, or no longer has one."""
+    def mark_busy(self, holder: Parkable) -> None:
+        """Record that the holder uses its permit, or has released it."""
         self._idle.pop(holder, None)
 
     def _park_idle(self) -> None:
-        """Take permits from those who have been idle longest, for as many as wait."""
-        ripe = asyncio.get_running_loop().time() - PARK_AFTER
-        for holder, since in list(islice(self._idle.items(), len(self._line))):
-            if since > ripe:
+        """Park the holders that have been idle longest, one for each waiter."""
+        parkable_since = asyncio.get_running_loop().time() - PARK_AFTER
+        for holder, idle_since in list(islice(self._idle.items(), len(self._semaphore))):
+            if idle_since > parkable_since:
                 return
             del self._idle[holder]
             holder.park()

@@ -1,4 +1,4 @@
-"""Task groups, loops with a limit, and tasks that belong to an object rather than to a block."""
+"""Task groups, bounded loops, and tasks owned by an object rather than by a block."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 class task_group:  # noqa: N801 - used as a function, as contextlib's are
-    """Open a task group whose single failure comes out as itself, not in a group of one.
+    """Open a task group that raises the first failure itself instead of an exception group.
 
-    Where several tasks fail at once, the first is raised: the others failed because of the same
-    thing, or while they were being cancelled for it. A group that a task itself raised stays one.
+    If several tasks fail at once, the others failed for the same reason, or while they were being
+    cancelled because of it. An exception group raised by a task is raised as it is.
     """
 
     __slots__ = ("_group",)
@@ -40,61 +40,65 @@ class task_group:  # noqa: N801 - used as a function, as contextlib's are
             return await self._group.__aexit__(kind, error, traceback)
         except BaseExceptionGroup as failures:
             first = failures.exceptions[0]
-        # Raised out here, it keeps the cause and the context that it has.
+        # Raised outside the handler, it keeps its own cause and context.
         raise first
 
 
 async def for_each(
     items: Iterable[T], work: Callable[[T], Awaitable[object]], *, limit: int
 ) -> None:
-    """Do the work on every item, `limit` of them at a time; the first failure ends it, and is raised.
+    """Run `work` on every item, at most `limit` at a time. The first failure ends it and is raised.
 
-    `items` is asked for the next one only when somebody is free to work on it.
+    The next item is taken from `items` only when a worker is free.
     """
     remaining = iter(items)
 
-    async def work_on() -> None:
+    async def run_worker() -> None:
         for item in remaining:
             await work(item)
 
     workers = min(limit, len(items)) if isinstance(items, Sized) else limit
     if workers == 1:
-        await work_on()
+        await run_worker()
     elif workers:
         async with task_group() as group:
             for _ in range(workers):
-                group.start_soon(work_on)
+                group.start_soon(run_worker)
 
 
 class OwnedTask(Generic[T]):
-    """A task that belongs to an object rather than to a block: a reader's read-ahead, say.
+    """A task owned by an object rather than by a block, such as the read-ahead of a reader.
 
-    The one exception to "every task lives in a task group". Its owner must `aclose` it, from
-    whichever task, or take its result. A failure that nobody asks for is dropped with it.
+    This is the one exception to "every task lives in a task group". The owner must call `aclose`,
+    from any task, or await `result`. A failure that is not awaited is discarded.
     """
 
     __slots__ = ("_task",)
 
     def __init__(self, work: Coroutine[Any, Any, T]) -> None:
         self._task = asyncio.get_running_loop().create_task(work)
-        self._task.add_done_callback(_seen)
+        self._task.add_done_callback(_retrieve_exception)
 
     @property
     def done(self) -> bool:
-        """Whether `result` would return at once."""
+        """Whether the task has ended, so that `result` returns at once."""
         return self._task.done()
 
     def when_done(self, call: Callable[[], None]) -> None:
-        """Call this once the task has ended."""
+        """Call `call` once the task has ended."""
         self._task.add_done_callback(lambda _: call())
 
     def outcome(self) -> T | None:
-        """Return what the task returned; None if it has not, or raised something."""
-        ended = self._task.done() and not self._task.cancelled() and self._task.exception() is None
-        return self._task.result() if ended else None
+        """Return the result of the task; None if it is running, has failed or was cancelled."""
+        succeeded = (
+            self._task.done() and not self._task.cancelled() and self._task.exception() is None
+        )
+        return self._task.result() if succeeded else None
 
     async def result(self) -> T:
-        """Return what the task returned, or raise what it raised. A cancel leaves it running.
+        """Wait for the task and return its result, or raise its exception.
+
+        A cancel of the caller leaves the task running.
 
         Raises:
             ClosedError: The task was closed meanwhile.
@@ -102,16 +106,19 @@ class OwnedTask(Generic[T]):
         if not self._task.done():
             await asyncio.wait([self._task])
         if self._task.cancelled():
-            # By its owner's close, not by whoever waits here, whose own cancel is raised above.
+            # The owner closed the task. A cancel of the caller was raised above.
             raise ClosedError("what this was part of was closed meanwhile")
         return self._task.result()
 
     async def aclose(self) -> None:
-        """Cancel the task and wait until it has ended, whatever with. Idempotent."""
+        """Cancel the task and wait until it has ended, even if the caller is cancelled. Idempotent.
+
+        The outcome of the task is ignored. A cancel of the caller is raised once the task has ended.
+        """
         cancelled: asyncio.CancelledError | None = None
-        # A task that is cancelled before its first step never takes it, and so never gives back
-        # what it was handed: a permit, or memory.
-        while _is_to_begin(self._task):
+        # A task that is cancelled before its first step never runs, and so never releases what was
+        # passed to it: a permit, or memory.
+        while _is_unstarted(self._task):
             try:
                 await asyncio.sleep(0)
             except asyncio.CancelledError as error:
@@ -126,7 +133,7 @@ class OwnedTask(Generic[T]):
             raise cancelled
 
 
-def _is_to_begin(task: asyncio.Task[Any]) -> bool:
+def _is_unstarted(task: asyncio.Task[Any]) -> bool:
     coroutine = task.get_coro()
     return (
         not task.done()
@@ -135,16 +142,16 @@ def _is_to_begin(task: asyncio.Task[Any]) -> bool:
     )
 
 
-def _seen(task: asyncio.Task[Any]) -> None:
+def _retrieve_exception(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
-        task.exception()  # asked for, so that nobody is warned of what nobody wants to know
+        task.exception()  # otherwise asyncio warns of an exception that was never retrieved
 
 
 class OwnedTasks:
-    """The owned tasks of one store: none outlives it.
+    """The owned tasks of one store. None outlives it.
 
     Attributes:
-        closed: Whether it takes no more.
+        closed: Whether the store is closing, so that no more tasks may be started.
     """
 
     def __init__(self) -> None:
@@ -152,14 +159,14 @@ class OwnedTasks:
         self._running: set[OwnedTask[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, T]) -> OwnedTask[T]:
-        """Start a task that ends at the latest with the store; ask `closed` before."""
+        """Start a task that ends with the store at the latest. Check `closed` first."""
         task = OwnedTask(work)
         self._running.add(task)
         task.when_done(lambda: self._running.discard(task))
         return task
 
     async def aclose(self) -> None:
-        """Cancel what still runs, and wait for it."""
+        """Cancel the running tasks and wait until they have ended."""
         self.closed = True
         for task in list(self._running):
             await task.aclose()

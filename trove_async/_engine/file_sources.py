@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 
 from trove_async._concurrency import CLEANUP_SECONDS, in_thread, run_cleanup
-from trove_async._views import BytesLike, trimmed, view_of_chunk
+from trove_async._views import BytesLike, take, view_of_chunk
 from trove_async.models import KiB
 
 from . import consumed
@@ -211,7 +211,7 @@ class PathSource:
         if self._stream is not None:
             return await self._stream.fill(views)
         assert self._file is not None and self.size is not None  # noqa: S101, PT018 - ready
-        rest = trimmed(views, self.size - self._at)[:_IOV_MAX]
+        rest = take(views, self.size - self._at)[:_IOV_MAX]
         count = await in_thread(os.readv, self._file.fileno(), rest)
         if not count:
             self.size = self._at  # it was cut short meanwhile: it ends here

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from trove_async._checksums import CRC32C, Crc32c
-from trove_async._views import trimmed, without
+from trove_async._views import drop, take
 from trove_async.driver import Capabilities, Upload
 from trove_async.errors import NotSupportedError
 from trove_async.models import KiB
@@ -240,15 +240,15 @@ class StreamParts:
         if isinstance(room, SpillFile):
             return await self._in_file(room, offset, wanted)
         try:
-            rest = trimmed(room.views, wanted)
+            rest = take(room.views, wanted)
             while rest and (count := await self._intake.fill(rest)):
-                rest = without(rest, count)
+                rest = drop(rest, count)
             part = await self._part(offset)
             room.shrink(part.size)
         except BaseException:
             room.release()
             raise
-        return Filled(part, trimmed(room.views, part.size), lease=room)
+        return Filled(part, take(room.views, part.size), lease=room)
 
     async def _in_file(self, spill: SpillFile, offset: int, wanted: int) -> Filled:
         try:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from inspect import signature
 from typing import Any, BinaryIO, Protocol, TypeAlias, cast, runtime_checkable
 
-from trove_async._views import BytesLike, bytes_of
+from trove_async._views import BytesLike, byte_view
 
 from . import consumed
 from .body_file import BodyFile
@@ -148,7 +148,7 @@ class _Memory:
     __slots__ = ("_at", "memory", "size")
 
     def __init__(self, view: memoryview) -> None:
-        self.memory: memoryview | None = bytes_of(view).toreadonly()
+        self.memory: memoryview | None = byte_view(view).toreadonly()
         self.size: int | None = view.nbytes
         self._at = 0
 

@@ -1,9 +1,11 @@
-"""What surrounds every driver of a service: permits, timeouts, retries and resuming reads.
+"""Resilience around every driver of a service: permits, timeouts, retries and resumed reads.
 
-`driver`          the driver that every leaf driver is wrapped in
-`upload`          an upload whose parts are retried
-`download`        a body that resumes at its offset with the same version
-`readahead`       the next piece of a body, fetched on a second connection
-`bulk_delete`     many keys deleted by few requests
-`lost_responses`  how a retry recognises what the first attempt has done
+`driver`          wraps the driver of a service
+`calls`           makes one request: permit, time limit, retries, events and error context
+`retries`         the retries of one request, and the retry budget of a driver
+`upload`          an upload whose parts and commit are retried
+`download`        a body that resumes at its offset, with the same version
+`readahead`       fetches the next ranges of a body over further connections
+`bulk_delete`     deletes many keys in few requests
+`lost_responses`  tracks whether an earlier attempt of a write may have succeeded
 """

@@ -1,4 +1,4 @@
-"""Deletions in one request: what its answer leaves open is asked for again, key by key."""
+"""Deletions of many keys in one request, followed by single deletions of the keys that failed."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from trove_async.options import DeleteOptions
 
 from .calls import Calls
 
-_SINGLY: Final = 8
-"""Deletions of single keys under way at once."""
+_SINGLE_DELETES: Final = 8
+"""Concurrent deletions of single keys."""
 
 
 class BulkDelete:
-    """The deletion of some keys of one bucket, settled.
+    """The deletion of up to `Capabilities.bulk_delete` keys of one bucket.
 
     Args:
-        calls: The calls of the backend.
+        calls: The calls of the driver.
         bucket: The bucket.
         delete: Deletes one key, with retries.
     """
@@ -39,28 +39,35 @@ class BulkDelete:
         self._delete = delete
 
     async def delete(self, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Delete up to `Capabilities.bulk_delete` keys; tell what became of each, in their order."""
+        """Delete the keys. Return the result for each, in their order."""
         calls, bucket = self._calls, self._bucket
         driver = cast("BulkDeleting", calls.driver)
-        attempts, begun = calls.write_attempts(), calls.clock()
+        lost, started = calls.track_lost_response(), calls.clock()
+        # 1. Delete all keys in one request. If its response is lost, a retry deletes them one by one.
         results = await calls.retry(
             "delete_many",
             bucket,
             None,
-            lambda: attempts.watch(
+            lambda: lost.watch(
                 calls.request("delete_many", bucket, None, driver.delete_many, bucket, keys)
-                if attempts.since is None
-                else self._each(keys, attempts.delete(DeleteOptions()))
+                if lost.since is None
+                else self._delete_each(keys, lost.delete_options(DeleteOptions()))
             ),
         )
         for result in results:
             if isinstance(result.error, TroveError):
                 calls.redact(result.error)
+        # 2. Retry the keys for which the response reports a temporary failure.
         failed = [result for result in results if getattr(result.error, "retryable", False)]
-        return await self._again(results, failed, begun) if failed else results
+        return await self._retry_failed(results, failed, started) if failed else results
 
-    async def _each(self, keys: Sequence[str], options: DeleteOptions) -> Sequence[DeleteResult]:
-        """Delete keys one by one, as each may have been deleted, and made anew by another."""
+    async def _delete_each(
+        self, keys: Sequence[str], options: DeleteOptions
+    ) -> Sequence[DeleteResult]:
+        """Delete the keys one by one after a lost response.
+
+        Each may have been deleted by the first attempt, and created again by another client.
+        """
         calls = self._calls
         errors: dict[str, TroveError | None] = {}
 
@@ -77,31 +84,31 @@ class BulkDelete:
                     raise
                 errors[key] = error
 
-        await for_each(keys, delete, limit=_SINGLY)
+        await for_each(keys, delete, limit=_SINGLE_DELETES)
         return [DeleteResult(key=key, error=errors[key]) for key in keys]
 
-    async def _again(
-        self, results: Sequence[DeleteResult], failed: Sequence[DeleteResult], begun: float
+    async def _retry_failed(
+        self, results: Sequence[DeleteResult], failed: Sequence[DeleteResult], started: float
     ) -> Sequence[DeleteResult]:
-        """Delete one by one what the answer to a batch told to have failed for now."""
+        """Delete the keys of temporary failures one by one. Return the results of all keys."""
         calls = self._calls
         pause = calls.retries().after(cast("TroveError", failed[0].error))
         if pause is None:
             return results
         await anyio.sleep(pause)
-        told = {result.key: result for result in results}
+        by_key = {result.key: result for result in results}
 
-        async def again(result: DeleteResult) -> None:
-            doubtful = getattr(result.error, "maybe_done", False)
+        async def retry(result: DeleteResult) -> None:
+            maybe_done = getattr(result.error, "maybe_done", False)
             options = DeleteOptions(
-                in_doubt_since=begun if doubtful and calls.capabilities.settles_doubt else None
+                in_doubt_since=started if maybe_done and calls.capabilities.settles_doubt else None
             )
             error: TroveError | None = None
             try:
                 await self._delete(self._bucket, result.key, options)
             except TroveError as failure:
                 error = failure
-            told[result.key] = DeleteResult(key=result.key, error=error)
+            by_key[result.key] = DeleteResult(key=result.key, error=error)
 
-        await for_each(failed, again, limit=_SINGLY)
-        return [told[result.key] for result in results]
+        await for_each(failed, retry, limit=_SINGLE_DELETES)
+        return [by_key[result.key] for result in results]

@@ -1,8 +1,8 @@
-"""How one request to a driver is made: a permit, a time limit, retries, events and located errors.
+"""Calls of a driver: each request gets a permit, a time limit, retries, events and error context.
 
-A retry holds no permit while it pauses, and no memory but the part that it is about to send again.
-Permits are taken here and nowhere below, one for a call of the driver's: what a driver requests
-within a call, and an abort, needs none.
+While a retry pauses, it holds no permit, and no memory except the part that it will send again.
+Permits are acquired here and nowhere below, one for each call of the driver. The requests that a
+driver sends within a call need no further permit, and neither does an abort.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from trove_async.events import Event
 from trove_async.models import MiB, ObjectInfo
 from trove_async.retry import RetryPolicy
 
-from .lost_responses import WriteAttempts
+from .lost_responses import LostResponse
 from .retries import Retries, RetryBudget
 
 T = TypeVar("T")
 Args = TypeVarTuple("Args")
 
-_MAYBE_OURS = (PreconditionFailedError, AlreadyExistsError, NotFoundError)
-"""How our own write may look to its second attempt, when the response to the first was lost."""
+_CAUSED_BY_OWN_WRITE = (PreconditionFailedError, AlreadyExistsError, NotFoundError)
+"""Errors that a retry of a write gets if the first attempt succeeded and its response was lost."""
 
 
 class Calls:
     """The calls of one open driver.
 
     Args:
-        driver: The driver, open.
-        context: What it was opened with.
-        policy: How its failures are retried.
-        tasks: The store's, for read-ahead.
-        deadlines: The store's.
+        driver: The open driver.
+        context: The context that it was opened with.
+        policy: The retry policy.
+        tasks: The store's tasks, for read-ahead.
+        deadlines: The store's time limits.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Calls:
         deadlines: Deadlines,
     ) -> None:
         self.driver = driver
-        # Services quote requests in their errors, and with them the driver's secrets.
+        # Services quote requests in their errors, including the driver's secrets.
         self.redact = driver.redact if isinstance(driver, Redacting) else unredacted
         self.tasks = tasks
         self.backend = context.backend
@@ -82,23 +82,25 @@ class Calls:
         *,
         recognise: Callable[[TroveError], Awaitable[tuple[T] | None]] | None = None,
     ) -> T:
-        """Return what `attempt` returns, trying again while that may help and is allowed.
+        """Return the result of `attempt`, which is repeated as the retry policy allows.
 
         Args:
-            operation: For events and errors.
-            bucket: Likewise.
-            key: Likewise.
-            attempt: Makes one try.
-            recognise: Asked what to make of the failure of a second try: returns the result, in a
-                tuple, if it was our own first try that had done the work.
+            operation: The operation, for events and errors.
+            bucket: The bucket, for events and errors.
+            key: The key, for events and errors.
+            attempt: Makes one attempt.
+            recognise: Called with the error of a retry. If the error shows that an earlier attempt
+                has succeeded, it returns the result in a tuple, otherwise None.
         """
         retries: Retries | None = None
         clock = asyncio.get_running_loop().time
         while True:
             started = clock()
+            # 1. Make one attempt.
             try:
                 result = await attempt()
             except TroveError as error:
+                # 2. It failed: add context to the error and emit an event.
                 self.locate(error, operation, bucket, key)
                 retries = retries or self.retries()
                 if self.events:
@@ -110,10 +112,12 @@ class Calls:
                         attempt=retries.attempt,
                         error=error,
                     )
+                # 3. An earlier attempt may have succeeded without its response arriving.
                 if retries.attempt > 1 and recognise is not None:
-                    mine = await recognise(error)
-                    if mine is not None:
-                        return mine[0]
+                    recognised = await recognise(error)
+                    if recognised is not None:
+                        return recognised[0]
+                # 4. Retry after a pause, if the error, the policy and the budget allow it.
                 pause = retries.after(error)
                 if pause is None:
                     raise
@@ -154,30 +158,30 @@ class Calls:
             )
         )
 
-    def write_attempts(self) -> WriteAttempts:
-        """Begin to watch the tries of one write."""
-        return WriteAttempts(self.clock if self.capabilities.settles_doubt else None)
+    def track_lost_response(self) -> LostResponse:
+        """Return a tracker for the attempts of one write."""
+        return LostResponse(self.clock if self.capabilities.settles_doubt else None)
 
     def retries(self) -> Retries:
-        """Begin to count the tries of one request."""
+        """Return a counter for the attempts of one request."""
         return Retries(self._policy, self._budget)
 
     def locate(
         self, error: TroveError, operation: str, bucket: str | None, key: str | None
     ) -> None:
-        """Add to the error what was tried, and where; remove the driver's secrets from it."""
+        """Add the operation and the object to an error, and remove the driver's secrets from it."""
         self.redact(error)
         error.located(operation=operation, backend=self.backend, bucket=bucket, key=key)
 
-    def await_response(self, work: Awaitable[T], pace: int = 0) -> Awaitable[T]:
-        """Bound the time until an answer begins: the first byte's, and `pace` idle times more."""
+    def await_response(self, work: Awaitable[T], idle_timeouts: int = 0) -> Awaitable[T]:
+        """Limit the time until the response: `Timeout.first_byte`, and some idle timeouts more."""
         if self.capabilities.embedded:
             return work
-        seconds = self.timeout.first_byte + self.timeout.idle * pace
-        return self._within(seconds, "no answer came", work)
+        seconds = self.timeout.first_byte + self.timeout.idle * idle_timeouts
+        return self._within(seconds, "no response arrived", work)
 
     def await_progress(self, work: Awaitable[T], what: str) -> Awaitable[T]:
-        """Bound the time between two chunks of a body."""
+        """Limit the time between two chunks of a body to `Timeout.idle`."""
         if self.capabilities.embedded:
             return work
         return self._within(self.timeout.idle, what, work)
@@ -185,7 +189,7 @@ class Calls:
     async def acquire(
         self, permits: Permits, operation: str, bucket: str | None, key: str | None
     ) -> None:
-        """Take a permit, and tell if it had to be waited for."""
+        """Acquire a permit. Emit an event if that had to wait."""
         if permits.try_acquire():
             return
         clock = asyncio.get_running_loop().time
@@ -201,31 +205,31 @@ class Calls:
         key: str | None,
         call: Callable[[Unpack[Args]], Awaitable[T]],
         *args: *Args,
-        pace: int = 0,
+        idle_timeouts: int = 0,
     ) -> T:
-        """Send a request that is neither a read nor a write: under a permit, its response bounded.
+        """Send a request that is neither a read nor a write, with a permit and a time limit.
 
-        Waiting for the permit counts against `Timeout.permit`, never as a response that is late.
+        Waiting for the permit counts towards `Timeout.permit`, not as a late response.
 
         Args:
-            operation: For events.
-            bucket: Likewise.
-            key: Likewise.
+            operation: The operation, for events.
+            bucket: The bucket, for events.
+            key: The key, for events.
             call: The driver's method.
-            *args: Its arguments.
-            pace: Idle times that its response may take beyond the first byte's.
+            *args: The arguments of `call`.
+            idle_timeouts: How many times `Timeout.idle` to allow beyond `Timeout.first_byte`.
         """
         if not self.requests.try_acquire():
             await self.acquire(self.requests, operation, bucket, key)
         try:
-            return await self.await_response(call(*args), pace)
+            return await self.await_response(call(*args), idle_timeouts)
         finally:
             self.requests.release()
 
     async def write(
         self, operation: str, bucket: str, key: str, size: int, work: Callable[[], Awaitable[T]]
     ) -> T:
-        """Send filled memory, or a file: under a permit, at a mebibyte an idle time at the least."""
+        """Send `size` bytes, with a permit. The time limit allows one idle timeout per mebibyte."""
         await self.acquire(self.writes, operation, bucket, key)
         try:
             return await self.await_response(work(), -(-size // MiB))
@@ -233,7 +237,7 @@ class Calls:
             self.writes.release()
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        """Return what is known of the object."""
+        """Return the object's metadata."""
         return await self.retry(
             "head",
             bucket,
@@ -241,11 +245,11 @@ class Calls:
             lambda: self.request("head", bucket, key, self.driver.head, bucket, key, version_id),
         )
 
-    async def own_write(
+    async def recognise_write(
         self, error: TroveError, bucket: str, key: str, write_id: str | None
     ) -> tuple[ObjectInfo] | None:
-        """Return what is stored if that is what an earlier try of this write has stored."""
-        if write_id is None or not isinstance(error, _MAYBE_OURS):
+        """Return the stored object if an earlier attempt of this write has stored it, else None."""
+        if write_id is None or not isinstance(error, _CAUSED_BY_OWN_WRITE):
             return None
         try:
             info = await self.head(bucket, key)

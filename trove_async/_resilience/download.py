@@ -1,7 +1,7 @@
-"""The transfer engine, downwards: a body that survives a broken connection, parking and a cancel.
+"""Downloads: a body that survives a broken connection, parking and cancelled reads.
 
-`ResumingReader` wraps the reader of one driver. It pins the version that it opened; whatever happens
-to the connection after that, the bytes it hands out are that version's, in order, each once.
+`ResumingReader` wraps the reader of a driver and pins the version that it opened. Whatever happens to
+the connection after that, it returns the bytes of that version, in order and each once.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import Literal, Self
 import anyio
 
 from trove_async._concurrency import run_shielded
-from trove_async._resilience.retries import Retries
 from trove_async._version_identity import can_pin, can_prove, is_same
-from trove_async._views import trimmed
+from trove_async._views import take
 from trove_async.driver import DriverReader
 from trove_async.errors import (
     ClosedError,
@@ -34,18 +33,19 @@ from trove_async.options import GetOptions
 from trove_async.pool import SLOT, Lease
 
 from .calls import Calls
-from .readahead import SLOW, TRIAL, Ahead
+from .readahead import SLOW_SECONDS_PER_BYTE, TRIAL_BYTES, ReadAhead
+from .retries import Retries
 
-_LANDINGS = 8
-"""Of how many parts of the pool one is for streams that are received by way of a slot."""
+_RECEIVE_SHARE = 8
+"""Slots that streams receive into use at most ``1 / _RECEIVE_SHARE`` of the pool."""
 
-_STREAM = 256 * KiB
-"""Bytes asked for at a time from which a body is a stream, and each piece worth waiting for: as they
-come, over a connection that keeps up, they are a quarter of that."""
+_STREAM_READ = 256 * KiB
+"""Size of a read from which a body counts as a stream, so that it pays to wait for a large chunk.
+Chunks as they arrive, over a connection that keeps up, have a quarter of this size."""
 
 
 class _Connection:
-    """One answered request, and the permit that it was sent under."""
+    """One response that has begun, and the permit of its request."""
 
     __slots__ = ("_calls", "_context", "reader")
 
@@ -57,29 +57,28 @@ class _Connection:
         self.reader = reader
 
     async def aclose(self) -> None:
-        """Give both back. Called once."""
+        """Close the response and release the permit. Called once."""
         try:
-            await run_shielded(self._left())
+            await run_shielded(self._exit())
         except TroveError:
-            pass  # what became of the body, its reads have told
+            pass  # failures of the body were raised by its reads
         finally:
             self._calls.reads.release()
 
-    async def _left(self) -> None:
+    async def _exit(self) -> None:
         await self._context.__aexit__(None, None, None)
 
 
 class ResumingReader:
-    """A DriverReader, and the context manager that `Calls.get` returns.
+    """A DriverReader that reconnects. It is also the context manager of `ResilientDriver.get`.
 
-    At any moment it is *open* (it has a connection and a permit), or *between* connections: because
-    it was parked, because a read failed or was cancelled, or because the range has been read. The
-    next read opens it again at `_position`, which is where the bytes handed out end.
+    At any moment the reader is *connected*, with a connection and a permit, or *disconnected*: it was
+    parked, a read failed or was cancelled, or the range has been read completely. The next read
+    reconnects at `_position`, the end of the bytes returned so far.
     """
 
     __slots__ = (
         "_ahead",
-        "_arrived_bytes",
         "_bucket",
         "_calls",
         "_closed",
@@ -87,15 +86,16 @@ class ResumingReader:
         "_end",
         "_info",
         "_key",
-        "_landed",
-        "_landing",
+        "_last_read_slow",
         "_options",
         "_position",
         "_provable",
-        "_slow",
+        "_receive_lease",
+        "_received_bytes",
+        "_receiving",
         "_start",
         "_streaming",
-        "_waited",
+        "_waited_seconds",
     )
 
     def __init__(self, calls: Calls, bucket: str, key: str, options: GetOptions) -> None:
@@ -104,20 +104,20 @@ class ResumingReader:
         self._key = key
         self._options = options
         self._connection: _Connection | None = None
-        self._ahead: Ahead | None = None
+        self._ahead: ReadAhead | None = None
         self._info: ObjectInfo | None = None
         self._start = self._end = self._position = 0
-        self._provable = True  # whether another response can be shown to be of the same version
-        self._landing: Lease | None = None  # a slot that a stream is received into
-        self._landed = True  # nobody is receiving into it
-        self._streaming = False
-        self._arrived_bytes = 0  # over one connection, in `_waited` idle seconds
-        self._waited = 0.0
-        self._slow = False  # the last time
+        self._provable = True  # whether a later response can be proved to be of the same version
+        self._receive_lease: Lease | None = None  # a slot that a stream is received into
+        self._receiving = False  # whether a read is using that slot
+        self._streaming = False  # whether the last read was at least _STREAM_READ
+        self._received_bytes = 0  # over the present connection
+        self._waited_seconds = 0.0  # for these bytes
+        self._last_read_slow = False
         self._closed = False
 
     async def __aenter__(self) -> Self:
-        await self._calls.retry("get", self._bucket, self._key, self._first)
+        await self._calls.retry("get", self._bucket, self._key, self._open_first)
         return self
 
     async def __aexit__(
@@ -131,13 +131,13 @@ class ResumingReader:
 
     @property
     def info(self) -> ObjectInfo:
-        """The object as of the first response."""
-        assert self._info is not None  # noqa: S101 - entered, as the contract asks
+        """The object as described by the first response."""
+        assert self._info is not None  # noqa: S101 - set on entering
         return self._info
 
     @property
     def range(self) -> tuple[int, int]:
-        """What the body covers, absolute."""
+        """The absolute ``(start, end)`` that the body covers."""
         return self._start, self._end
 
     # -- reading ---------------------------------------------------------------------------------
@@ -146,122 +146,128 @@ class ResumingReader:
         """Return the next 1 to `size` bytes, ``b""`` at the end of the range."""
         if self._position >= self._end:
             return b""
-        self._calls.reads.busy(self)
-        front = None if self._ahead is None else self._ahead.front
+        self._calls.reads.mark_busy(self)
+        ahead_position = None if self._ahead is None else self._ahead.position
         try:
-            if self._ahead is None or front is None:
+            # 1. Read from the connection up to the first piece of the read-ahead, then from pieces.
+            if self._ahead is None or ahead_position is None:
                 data = await self._read_through(size)
-            elif front > self._position:
-                data = await self._read_through(min(size, front - self._position))
+            elif ahead_position > self._position:
+                data = await self._read_through(min(size, ahead_position - self._position))
             else:
                 data = await self._read_ahead(self._ahead, size)
+            # 2. Advance, and disconnect at the end or else continue the read-ahead.
             if self._position + len(data) >= self._end:
-                # A consumer that lingers over the last bytes holds nothing. The position moves
-                # after the last await: whoever is cancelled in it has not had the bytes yet.
+                # A slow consumer of the last bytes holds no connection. The position advances after
+                # the last await, because a read cancelled there has not returned its bytes.
                 await self._disconnect()
                 self._position += len(data)
             else:
                 self._position += len(data)
-                self._start_ahead(size)
+                self._continue_read_ahead(size)
         finally:
-            self._rest()
+            self._mark_idle()
         return data
 
     async def _read_through(self, size: int, failure: TroveError | None = None) -> bytes:
-        """Read from the connection, opening it anew after a failure, while that is allowed."""
+        """Read from the connection. Reconnect after a failure, as the retry policy allows."""
         retries: Retries | None = None
         clock = self._calls.clock
         while True:
+            # 1. After a failure, disconnect and pause, or raise it.
             if failure is not None:
                 await self._disconnect()
                 retries = retries or self._calls.retries()
                 await self._pause_after(failure, retries)
                 failure = None
+            # 2. Read once, over a new connection if there is none.
             try:
                 connection = self._connection or await self._reconnect()
-                judged = size >= SLOT  # less says more of who asks than of the connection
-                started, busy = (clock(), thread_time()) if judged else (0.0, 0.0)
+                measured = size >= SLOT  # the speed of small reads depends on the consumer
+                started, cpu_started = (clock(), thread_time()) if measured else (0.0, 0.0)
                 data = await self._receive(connection.reader, size)
-                if judged:
-                    waited = max(clock() - started - (thread_time() - busy), 0.0)
-                    self._waited += waited
-                    self._arrived_bytes += len(data)
-                    self._slow = waited >= SLOW * len(data)
-                return self._arrived(data)
+                # 3. Measure how long the connection kept the consumer waiting.
+                if measured:
+                    waited = max(clock() - started - (thread_time() - cpu_started), 0.0)
+                    self._waited_seconds += waited
+                    self._received_bytes += len(data)
+                    self._last_read_slow = waited >= SLOW_SECONDS_PER_BYTE * len(data)
+                return self._check_not_short(data)
             except TroveError as error:
                 failure = error
             except BaseException:
-                # A cancelled read may go on later: at this offset, over a new connection.
+                # The next read after a cancelled one reconnects at this offset.
                 await self._disconnect()
                 raise
 
     async def _receive(self, reader: DriverReader, size: int) -> bytes:
-        """Read once: a stream by way of a slot, if the driver can fill memory, and some is free."""
+        """Read once. A stream is received into a slot, if the driver can do so and memory is free."""
         readinto = getattr(reader, "readinto", None)
-        if readinto is None or not self._streaming or size < _STREAM:
+        if readinto is None or not self._streaming or size < _STREAM_READ:
             return await self._calls.await_progress(reader.read(size), "no bytes arrived")
-        if self._landing is None:
-            # A user holds as large a piece as was received: many streams get by with small ones.
-            self._landing = self._calls.pool.try_lease(
-                SLOT, revoke=self._give_up_landing, share=_LANDINGS
+        if self._receive_lease is None:
+            # The user's chunks are as large as what is received at once. With many streams, the rest
+            # receive small chunks, without a slot, so that all users together hold less memory.
+            self._receive_lease = self._calls.pool.try_lease(
+                SLOT, revoke=self._release_receive_lease, share=_RECEIVE_SHARE
             )
-        if self._landing is None:
+        if self._receive_lease is None:
             return await self._calls.await_progress(reader.read(size), "no bytes arrived")
-        slot = self._landing.views[0]
-        self._landed = False
+        slot = self._receive_lease.views[0]
+        self._receiving = True
         try:
             count = await self._calls.await_progress(readinto(slot[:size]), "no bytes arrived")
             return bytes(slot[:count])
         finally:
-            self._landed = True
+            self._receiving = False
             if self._closed:  # by another task, meanwhile
-                self._give_up_landing()
+                self._release_receive_lease()
 
-    def _give_up_landing(self) -> bool:
-        """Give the slot to somebody who waits for memory: a body can be read without."""
-        if self._landing is None or not self._landed:
+    def _release_receive_lease(self) -> bool:
+        """Release the slot that the stream is received into, unless a read is using it."""
+        if self._receive_lease is None or self._receiving:
             return False
-        self._landing.release()
-        self._landing = None
+        self._receive_lease.release()
+        self._receive_lease = None
         return True
 
-    async def _read_ahead(self, ahead: Ahead, size: int) -> bytes:
-        if self._connection is not None:  # it was read up to here, and the rest comes otherwise
+    async def _read_ahead(self, ahead: ReadAhead, size: int) -> bytes:
+        if self._connection is not None:  # it has been read up to the first piece
             await self._close_connection()
         try:
-            return await ahead.take(size)
+            return await ahead.read(size)
         except TroveError as error:
             if ahead.closed:
                 raise
             return await self._read_through(size, error)
 
-    def _start_ahead(self, size: int) -> None:
-        """Fetch what comes next while the consumer works on these bytes, where that helps."""
+    def _continue_read_ahead(self, size: int) -> None:
+        """Fetch the next pieces while the consumer processes this one, if the connection is slow."""
         calls, can = self._calls, self._calls.capabilities
-        once, self._streaming = self._streaming, size >= _STREAM
-        if not (once and size >= SLOT) or can.parallel_reads == 1 or not self._can_pin:
+        was_streaming, self._streaming = self._streaming, size >= _STREAM_READ
+        # A first large read may be the only one, so read-ahead begins with the second.
+        if not (was_streaming and size >= SLOT) or can.parallel_reads == 1 or not self._can_pin:
             return
-        if self._ahead is not None and self._ahead.front is not None:
-            self._ahead.go_on()
-        elif (
-            self._slow
-            and self._arrived_bytes >= TRIAL
-            and self._waited >= SLOW * self._arrived_bytes
+        if self._ahead is not None and self._ahead.position is not None:
+            self._ahead.start_more()
+        elif (  # slow at the last read, and on average
+            self._last_read_slow
+            and self._received_bytes >= TRIAL_BYTES
+            and self._waited_seconds >= SLOW_SECONDS_PER_BYTE * self._received_bytes
         ):
-            # On the whole, and still.
-            self._give_up_landing()
-            self._ahead = Ahead(calls, self._fetch, self._position, self._end)
+            self._release_receive_lease()
+            self._ahead = ReadAhead(calls, self._fetch, self._position, self._end)
 
     async def _fetch(self, start: int, end: int, views: Sequence[memoryview]) -> None:
         connection = await self._open(start, end, permitted=True)
         try:
-            for view in trimmed(views, end - start):
+            for view in take(views, end - start):
                 await self._fill(connection.reader, view)
         finally:
             await connection.aclose()
 
     async def _fill(self, reader: DriverReader, view: memoryview) -> None:
-        readinto = getattr(reader, "readinto", None)  # where it has one: `ReadsInto`
+        readinto = getattr(reader, "readinto", None)  # optional: `ReadsInto`
         while view:
             if readinto is None:
                 data = await self._calls.await_progress(reader.read(len(view)), "no bytes arrived")
@@ -275,7 +281,7 @@ class ResumingReader:
 
     # -- connections -----------------------------------------------------------------------------
 
-    async def _first(self) -> None:
+    async def _open_first(self) -> None:
         self._connection = await self._connect(self._options)
         reader = self._connection.reader
         self._info = reader.info
@@ -285,7 +291,7 @@ class ResumingReader:
         if self._position >= self._end:
             await self._disconnect()
         else:
-            self._rest()
+            self._mark_idle()
 
     async def _connect(self, options: GetOptions, *, permitted: bool = False) -> _Connection:
         calls = self._calls
@@ -300,21 +306,21 @@ class ResumingReader:
         connection = _Connection(calls, context, reader)
         if self._closed:  # by another task, meanwhile
             await connection.aclose()
-            raise self._was_closed()
+            raise self._closed_error()
         return connection
 
     async def _reconnect(self) -> _Connection:
-        """Open the rest of the range, of the very version that was opened first."""
+        """Open the rest of the range, of the version that was opened first."""
         if self._closed or self._calls.tasks.closed:
-            raise self._was_closed()
+            raise self._closed_error()
         if not self._provable:
-            raise self._unproved()
+            raise self._unprovable_error()
         if not self._resumable:
             raise UnavailableError(
-                f"the body cannot go on at byte {self._position}: the backend reads no ranges",
+                f"the body cannot resume at byte {self._position}: the backend cannot read ranges",
                 retryable=False,
             )
-        self._arrived_bytes, self._waited = 0, 0.0
+        self._received_bytes, self._waited_seconds = 0, 0.0
         self._connection = await self._open(self._position, self._end)
         return self._connection
 
@@ -328,10 +334,10 @@ class ResumingReader:
         try:
             connection = await self._connect(options, permitted=permitted)
         except (PreconditionFailedError, NotFoundError, RangeError) as error:
-            raise self._changed() from error
+            raise self._changed_error() from error
         if not is_same(info, connection.reader.info) or connection.reader.range != (start, end):
             await connection.aclose()
-            raise self._changed()
+            raise self._changed_error()
         return connection
 
     @property
@@ -343,16 +349,16 @@ class ResumingReader:
     def _resumable(self) -> bool:
         return self._provable and (self._calls.capabilities.ranges or self._position == 0)
 
-    def _rest(self) -> None:
-        """Note that nobody reads for now: who waits for a connection may have this one."""
+    def _mark_idle(self) -> None:
+        """Let the connection be parked if a request waits for one before the next read."""
         if self._connection is not None and self._resumable:
-            self._calls.reads.idle(self)
+            self._calls.reads.mark_idle(self)
 
     async def _disconnect(self) -> None:
-        """Give back the connection, the permit and the memory. Idempotent."""
-        self._give_up_landing()
+        """Release the connection, the permit and the memory. Idempotent."""
+        self._release_receive_lease()
         if self._connection is not None or self._ahead is not None:
-            await _close(*self._detached())
+            await _close(*self._detach())
 
     async def _close_connection(self) -> None:
         connection, self._connection = self._connection, None
@@ -360,20 +366,20 @@ class ResumingReader:
             await connection.aclose()
 
     def _close_later(self) -> None:
-        detached = self._detached()
-        if not self._calls.tasks.closed:  # else the driver is being closed anyway
+        detached = self._detach()
+        if not self._calls.tasks.closed:  # otherwise the driver is being closed anyway
             self._calls.tasks.start(_close(*detached))
 
-    def _detached(self) -> tuple[Ahead | None, _Connection | None]:
-        """Take out what is to be closed, at once: who reads meanwhile opens anew."""
-        self._give_up_landing()
-        self._calls.reads.busy(self)
+    def _detach(self) -> tuple[ReadAhead | None, _Connection | None]:
+        """Detach what must be closed, without an await. A concurrent read reconnects."""
+        self._release_receive_lease()
+        self._calls.reads.mark_busy(self)
         ahead, self._ahead = self._ahead, None
         connection, self._connection = self._connection, None
         return ahead, connection
 
     def park(self) -> None:
-        """Give the connection up because somebody else waits for one and nobody reads here."""
+        """Release the connection of an idle reader, because a request waits for one."""
         self._close_later()
         if self._calls.events:
             self._emit("park")
@@ -381,37 +387,37 @@ class ResumingReader:
     # -- failures --------------------------------------------------------------------------------
 
     async def _pause_after(self, error: TroveError, retries: Retries) -> None:
-        """Wait before the next try, or raise if there is to be none."""
+        """Pause before the next attempt, or raise the error if there is none."""
         if self._closed:
-            raise self._was_closed() from error
+            raise self._closed_error() from error
         self._calls.locate(error, "get", self._bucket, self._key)
         pause = retries.after(error) if self._resumable else None
         if pause is None:
             if error.retryable and not self._provable:
-                raise self._unproved() from error
+                raise self._unprovable_error() from error
             raise error
         if self._calls.events:
             self._emit("resume", error)
         await anyio.sleep(pause)
 
-    def _arrived(self, data: bytes) -> bytes:
+    def _check_not_short(self, data: bytes) -> bytes:
         if not data:
             missing = self._end - self._position
             raise UnavailableError(f"the body ended {missing} bytes early")
         return data
 
-    def _changed(self) -> ObjectChangedError:
+    def _changed_error(self) -> ObjectChangedError:
         return ObjectChangedError("the object was replaced or deleted while it was being read")
 
-    def _unproved(self) -> ObjectChangedError:
+    def _unprovable_error(self) -> ObjectChangedError:
         return ObjectChangedError(
-            f"the download cannot go on at byte {self._position}: the service gives no strong"
-            " validator (ETag), so nothing would prove that the rest is of the same version; read"
+            f"the download cannot resume at byte {self._position}: the service sent no strong"
+            " validator (ETag), so nothing proves that the rest belongs to the same version; read"
             " the object again from its start"
         )
 
-    def _was_closed(self) -> ClosedError:
-        return ClosedError("the reader, or its store, was closed while it was being read")
+    def _closed_error(self) -> ClosedError:
+        return ClosedError("the reader or its store was closed while the body was being read")
 
     def _emit(self, kind: Literal["park", "resume"], error: BaseException | None = None) -> None:
         self._calls.events.emit(
@@ -427,7 +433,7 @@ class ResumingReader:
         )
 
 
-async def _close(ahead: Ahead | None, connection: _Connection | None) -> None:
+async def _close(ahead: ReadAhead | None, connection: _Connection | None) -> None:
     try:
         if ahead is not None:
             await ahead.aclose()

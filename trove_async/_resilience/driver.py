@@ -1,13 +1,13 @@
-"""What stands around every leaf driver: permits, timeouts, retries, and the truth about lost answers.
+"""The driver that wraps every driver of a service: permits, timeouts, retries and lost responses.
 
-Layers and the engine above see settled results. A retry holds no permit while it pauses, and no
-memory but the part that it is about to send again. Permits are taken here and nowhere below, one for
-a call of the driver's: what a driver asks for within a call, and an abort, needs none.
+Layers and the engine above it get final results: temporary failures have been retried, and writes
+that succeeded without their response arriving have been recognised. `calls` describes how permits
+and memory are used meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import cast
 
@@ -51,19 +51,19 @@ from .calls import Calls
 from .download import ResumingReader
 from .upload import ResilientUpload
 
-_COPY_PACE = 64 * MiB
-"""Bytes copied that a server is granted an idle time for: it answers only at the end."""
+_COPIED_PER_IDLE = 64 * MiB
+"""Bytes of a copy for which the server gets one more idle timeout. It responds only at the end."""
 
 
 class ResilientDriver:
-    """An open leaf driver as everything above it sees it: an AsyncDriver whose calls are settled.
+    """An AsyncDriver that wraps the open driver of a service and returns only final results.
 
     Args:
-        driver: The driver, open.
-        context: What it was opened with.
-        policy: How its failures are retried.
-        tasks: The store's, for read-ahead.
-        deadlines: The store's.
+        driver: The open driver.
+        context: The context that it was opened with.
+        policy: The retry policy.
+        tasks: The store's tasks, for read-ahead.
+        deadlines: The store's time limits.
     """
 
     def __init__(
@@ -86,15 +86,15 @@ class ResilientDriver:
         return self.driver.name
 
     async def open(self, context: DriverContext) -> None:
-        """Do nothing: it is made of an open driver."""
+        """Do nothing: the wrapped driver is open."""
 
     async def aclose(self) -> None:
-        """Abort the uploads that are under way, then close the driver."""
+        """Abort the uploads in flight, then close the driver."""
         await self._uploads.cancel_all()
         await self.driver.aclose()
 
     def place(self, bucket: str, key: str) -> Hashable:
-        """Tell where the object lies physically."""
+        """Return the physical location of an object."""
         return self.driver.place(bucket, key)
 
     # -- objects ---------------------------------------------------------------------------------
@@ -102,39 +102,44 @@ class ResilientDriver:
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
-        """Store filled memory, recognising our own write after a lost answer."""
+        """Store a body from memory. Recognise the own write after a lost response."""
         size = sum(map(len, views))
-        attempts = self.calls.write_attempts()
+        lost = self.calls.track_lost_response()
         return await self.calls.retry(
             "put",
             bucket,
             key,
-            lambda: attempts.watch(
+            lambda: lost.watch(
                 self.calls.write(
                     "put",
                     bucket,
                     key,
                     size,
-                    lambda: self.driver.put(bucket, key, views, attempts.put(options)),
+                    lambda: self.driver.put(bucket, key, views, lost.put_options(options)),
                 )
             ),
-            recognise=lambda error: self.calls.own_write(error, bucket, key, options.write_id),
+            recognise=lambda error: self.calls.recognise_write(
+                error, bucket, key, options.write_id
+            ),
         )
 
     def get(
         self, bucket: str, key: str, options: GetOptions
     ) -> AbstractAsyncContextManager[DriverReader]:
-        """Open a body that resumes by itself."""
+        """Open a body that resumes after a broken connection."""
         return ResumingReader(self.calls, bucket, key, options)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        """Return what is known of the object."""
+        """Return the object's metadata."""
         return await self.calls.head(bucket, key, version_id)
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
-        """Delete the object; a second try that finds it gone takes that for the first one's work."""
+        """Delete the object. A retry that finds the object missing counts as a success.
 
-        async def gone(error: TroveError) -> tuple[None] | None:
+        An earlier attempt, whose response was lost, has then deleted it.
+        """
+
+        async def recognise(error: TroveError) -> tuple[None] | None:
             if not isinstance(error, (PreconditionFailedError, ObjectNotFoundError)):
                 return None
             try:
@@ -143,17 +148,23 @@ class ResilientDriver:
                 return (None,)
             return None
 
-        attempts = self.calls.write_attempts()
+        lost = self.calls.track_lost_response()
         await self.calls.retry(
             "delete",
             bucket,
             key,
-            lambda: attempts.watch(
+            lambda: lost.watch(
                 self.calls.request(
-                    "delete", bucket, key, self.driver.delete, bucket, key, attempts.delete(options)
+                    "delete",
+                    bucket,
+                    key,
+                    self.driver.delete,
+                    bucket,
+                    key,
+                    lost.delete_options(options),
                 )
             ),
-            recognise=gone,
+            recognise=recognise,
         )
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
@@ -171,19 +182,20 @@ class ResilientDriver:
     # -- buckets ---------------------------------------------------------------------------------
 
     async def ping(self) -> None:
-        """Ask once whether the backend answers: health is about now, so nothing is retried.
+        """Check that the backend responds.
 
-        It takes no permit: how long the line of requests is says nothing of the backend.
+        Health is about the present moment, so nothing is retried. No permit is needed, because the
+        number of waiting requests is unrelated to the health of the backend.
         """
         await redacted(self.calls.await_response(self.driver.ping()), self.calls.redact)
 
     async def create_bucket(self, bucket: str) -> None:
-        """Make the bucket; a second try that finds it takes it for the first one's work.
+        """Create the bucket. A retry that finds an accessible bucket counts as a success.
 
-        Unless it may not look at it: where names are global, it is then somebody else's.
+        A bucket that may not be read belongs to another account, if names are global.
         """
 
-        async def made(error: TroveError) -> tuple[None] | None:
+        async def recognise(error: TroveError) -> tuple[None] | None:
             if not isinstance(error, BucketExistsError):
                 return None
             try:
@@ -199,11 +211,11 @@ class ResilientDriver:
             lambda: self.calls.request(
                 "create_bucket", bucket, None, self.driver.create_bucket, bucket
             ),
-            recognise=made,
+            recognise=recognise,
         )
 
     async def delete_bucket(self, bucket: str) -> None:
-        """Delete the bucket; a second try that finds none takes that for the first one's work."""
+        """Delete the bucket. A retry that finds the bucket missing counts as a success."""
         await self.calls.retry(
             "delete_bucket",
             bucket,
@@ -211,11 +223,11 @@ class ResilientDriver:
             lambda: self.calls.request(
                 "delete_bucket", bucket, None, self.driver.delete_bucket, bucket
             ),
-            recognise=_done_if(BucketNotFoundError),
+            recognise=_recognise_missing_bucket,
         )
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return what is known of the bucket."""
+        """Return the bucket's metadata."""
         return await self.calls.retry(
             "head_bucket",
             bucket,
@@ -234,14 +246,14 @@ class ResilientDriver:
             lambda: self.calls.request("list_buckets", None, None, self.driver.list_buckets),
         )
 
-    # -- what is optional: called only where the capabilities announce it ---------------------------
+    # -- optional protocols: called only if the capabilities claim them ---------------------------
 
     @asynccontextmanager
     async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
         """Open an upload whose parts and commit are retried.
 
-        A cancel that comes during the commit is raised once the commit has ended: an upload that is
-        completing is not aborted, and the object stays if it was made.
+        A cancel during the commit is raised once the commit has ended. An upload that is completing
+        is not aborted, and the object stays if it was created.
         """
         driver = cast("Uploading", self.driver)
         context: AbstractAsyncContextManager[Upload]
@@ -255,34 +267,40 @@ class ResilientDriver:
             return opened
 
         with self._uploads.track():
+            # 1. Open the upload and pass it to the caller.
             try:
                 entered = await self.calls.retry("upload", bucket, key, enter)
                 upload = ResilientUpload(self.calls, entered, bucket, key, options)
                 yield upload
+            # 2. After an error or a cancel, abort it, unless it has been committed.
             except BaseException as error:
                 if opened is not None:
-                    made = upload is not None and upload.committed
-                    with shielded(), suppress(TroveError):  # what could not be undone is litter
-                        if made:
+                    committed = upload is not None and upload.committed
+                    with (
+                        shielded(),
+                        suppress(TroveError),
+                    ):  # a failed abort leaves only unused parts
+                        if committed:
                             await context.__aexit__(None, None, None)
                         else:
                             await context.__aexit__(type(error), error, error.__traceback__)
                 raise
-            with shielded(), suppress(TroveError):  # it is committed, whatever comes now
+            # 3. Otherwise close it. It has been committed, so an error no longer matters.
+            with shielded(), suppress(TroveError):
                 await context.__aexit__(None, None, None)
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
-        """Copy on the server's side, recognising our own write after a lost answer."""
+        """Copy on the server. Recognise the own write after a lost response."""
         driver = cast("Copying", self.driver)
-        pace = -(-options.source.stored_size // _COPY_PACE)
-        attempts = self.calls.write_attempts()
+        idle_timeouts = -(-options.source.stored_size // _COPIED_PER_IDLE)
+        lost = self.calls.track_lost_response()
         return await self.calls.retry(
             "copy",
             dst_bucket,
             dst_key,
-            lambda: attempts.watch(
+            lambda: lost.watch(
                 self.calls.request(
                     "copy",
                     dst_bucket,
@@ -292,17 +310,17 @@ class ResilientDriver:
                     src_key,
                     dst_bucket,
                     dst_key,
-                    attempts.copy(options),
-                    pace=pace,
+                    lost.copy_options(options),
+                    idle_timeouts=idle_timeouts,
                 )
             ),
-            recognise=lambda error: self.calls.own_write(
+            recognise=lambda error: self.calls.recognise_write(
                 error, dst_bucket, dst_key, options.put.write_id
             ),
         )
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Delete up to `Capabilities.bulk_delete` keys in one request."""
+        """Delete up to `Capabilities.bulk_delete` keys and return the result for each."""
         return await BulkDelete(self.calls, bucket, self.delete).delete(keys)
 
     async def presign(
@@ -326,8 +344,5 @@ class ResilientDriver:
         return inside(page, options.prefix)
 
 
-def _done_if(kind: type[TroveError]) -> Callable[[TroveError], Awaitable[tuple[None] | None]]:
-    async def done(error: TroveError) -> tuple[None] | None:
-        return (None,) if isinstance(error, kind) else None
-
-    return done
+async def _recognise_missing_bucket(error: TroveError) -> tuple[None] | None:
+    return (None,) if isinstance(error, BucketNotFoundError) else None

@@ -1,4 +1,4 @@
-"""A write whose answer was lost may have been done: what its next try has to know."""
+"""Writes whose response was lost: what a retry must know about the earlier attempts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ from trove_async.options import CopyOptions, DeleteOptions, PutOptions
 T = TypeVar("T")
 
 
-class WriteAttempts:
-    """Whether an earlier try of a write may have been done unheard, and since when.
+class LostResponse:
+    """Whether an attempt of one write may have succeeded without its response arriving.
+
+    The backend may have applied such an attempt (`TroveError.maybe_done`), and another client may
+    have written since. So the options of every later attempt carry the time at which the first such
+    attempt was sent, as ``in_doubt_since``. See `Capabilities.settles_doubt`.
 
     Args:
-        clock: The loop's; None: the driver makes nothing of it.
+        clock: The event loop's clock; None: the driver does not use ``in_doubt_since``.
+
+    Attributes:
+        since: When the first attempt that may have succeeded was sent; None: there was none.
     """
 
     __slots__ = ("_clock", "since")
@@ -25,28 +32,31 @@ class WriteAttempts:
         self._clock = clock
         self.since: float | None = None
 
-    def watch(self, work: Awaitable[T]) -> Awaitable[T]:
-        """Note how this try ends."""
-        return work if self._clock is None or self.since is not None else self._noting(work)
+    def watch(self, attempt: Awaitable[T]) -> Awaitable[T]:
+        """Await an attempt and record whether it may have succeeded although it raised."""
+        if self._clock is None or self.since is not None:
+            return attempt
+        return self._record(attempt, self._clock)
 
-    async def _noting(self, work: Awaitable[T]) -> T:
-        assert self._clock is not None  # noqa: S101 - asked by `watch`
-        begun = self._clock()
+    async def _record(self, attempt: Awaitable[T], clock: Callable[[], float]) -> T:
+        started = clock()
         try:
-            return await work
+            return await attempt
         except TroveError as error:
             if error.maybe_done:
-                self.since = begun
+                self.since = started
             raise
 
-    def put(self, options: PutOptions) -> PutOptions:
-        """Tell the next try of a put."""
+    def put_options(self, options: PutOptions) -> PutOptions:
+        """Return the options of the next attempt of a put."""
         return options if self.since is None else replace(options, in_doubt_since=self.since)
 
-    def delete(self, options: DeleteOptions) -> DeleteOptions:
-        """Tell the next try of a deletion."""
+    def delete_options(self, options: DeleteOptions) -> DeleteOptions:
+        """Return the options of the next attempt of a deletion."""
         return options if self.since is None else replace(options, in_doubt_since=self.since)
 
-    def copy(self, options: CopyOptions) -> CopyOptions:
-        """Tell the next try of a copy."""
-        return options if self.since is None else replace(options, put=self.put(options.put))
+    def copy_options(self, options: CopyOptions) -> CopyOptions:
+        """Return the options of the next attempt of a copy."""
+        return (
+            options if self.since is None else replace(options, put=self.put_options(options.put))
+        )

@@ -1,9 +1,9 @@
-"""Reading ahead: a stream that its one connection is too slow for is fetched over several at once.
+"""Read-ahead: the next pieces of a body, fetched over several connections if one is too slow.
 
-Each piece is a range of the version that the body pinned, on its way into leased memory. Pieces are
-begun only with what is free: a permit that nobody waits for, and memory of a part of the pool. They
-are handed out in order, and what nobody comes for is given up as soon as somebody waits for its
-memory.
+A piece is a range of the pinned version of the object. It is fetched into leased memory. A piece is
+started only with unused resources: a permit that no task waits for, and memory from a part of the
+pool. Pieces are read in order. A piece that is not being read is revoked as soon as a transfer waits
+for its memory.
 """
 
 from __future__ import annotations
@@ -21,91 +21,95 @@ from trove_async.pool import SLOT, Lease
 
 from .calls import Calls
 
-PIECE = 4 * MiB
-"""Bytes of a piece, where the pool is no smaller than 16 MiB: at 40 MB/s and 20 ms it takes five
-times as long to arrive as to be asked for."""
+MAX_PIECE = 4 * MiB
+"""Bytes of a piece in a pool of 16 MiB or more. At 40 MB/s and a latency of 20 ms, receiving it takes
+five times as long as requesting it."""
 
-SLOW = 1 / (256 * MiB)
-"""Seconds of waiting for a byte above which several connections are better than one. What one core
-can take in is that fast; the time in which this thread worked for others is none of waiting, or every
-connection would look slow to a busy service, and more of them would make it busier."""
+SLOW_SECONDS_PER_BYTE = 1 / (256 * MiB)
+"""Waiting time per byte from which several connections are faster than one. One core receives at
+about 256 MiB/s. Time in which this thread ran other work does not count as waiting. Otherwise every
+connection would look slow in a busy process, and more of them would make it busier."""
 
-TRIAL = 4 * MiB
-"""Bytes that a connection is given to show how fast it is: most begin slowly."""
+TRIAL_BYTES = 4 * MiB
+"""Bytes to receive over a connection before its speed is judged. Most connections start slowly."""
 
-SHARE = 4
-"""Of how many parts of the pool one is for this: what the default one has is eight pieces."""
+POOL_SHARE = 4
+"""Read-ahead uses at most ``1 / POOL_SHARE`` of the pool: eight pieces in the default pool."""
 
 
 class Fetch(Protocol):
-    """Fills memory with a range of a body, over a connection whose permit was taken already."""
+    """Fills memory with a range of a body. Its permit has been acquired, and is released by it."""
 
     def __call__(
         self, start: int, end: int, views: Sequence[memoryview], /
     ) -> Coroutine[object, object, None]: ...
 
 
-class Ahead:
-    """The pieces of one body that are under way, or wait to be taken.
+class ReadAhead:
+    """The pieces of one body that are being fetched, or wait to be read.
 
     Args:
-        calls: Whose permits and memory are used.
+        calls: The calls of the driver, whose permits and memory are used.
         fetch: Fetches a piece.
-        front: Where the first one begins: up to there somebody else reads.
-        end: Where the body ends.
+        position: The position of the reader. The first piece begins one piece after it: the reader's
+            own connection reads up to there.
+        end: The end of the body.
+
+    Attributes:
+        closed: Whether `aclose` was called.
     """
 
-    __slots__ = ("_calls", "_end", "_fetch", "_pieces", "_size", "closed")
+    __slots__ = ("_calls", "_end", "_fetch", "_piece_size", "_pieces", "closed")
 
-    def __init__(self, calls: Calls, fetch: Fetch, front: int, end: int) -> None:
+    def __init__(self, calls: Calls, fetch: Fetch, position: int, end: int) -> None:
         self._calls = calls
         self._fetch = fetch
-        self._size = max(min(PIECE, calls.pool.max_bytes // 4 // SLOT * SLOT), SLOT)
+        self._piece_size = max(min(MAX_PIECE, calls.pool.max_bytes // 4 // SLOT * SLOT), SLOT)
         self._end = end
         self._pieces: deque[_Piece] = deque()
         self.closed = False
-        self._start_at(min(front + self._size, end))
+        self._start_from(min(position + self._piece_size, end))
 
     @property
-    def front(self) -> int | None:
-        """Where what there is begins; None: there is nothing."""
+    def position(self) -> int | None:
+        """The position of the next byte to read; None: there are no pieces."""
         return self._pieces[0].position if self._pieces else None
 
-    def go_on(self) -> None:
-        """Begin as many pieces as there may be at once, behind those that there are."""
+    def start_more(self) -> None:
+        """Start as many pieces as the driver allows at once, after the existing ones."""
         if self._pieces:
-            self._start_at(self._pieces[-1].end)
+            self._start_from(self._pieces[-1].end)
 
-    async def take(self, size: int) -> bytes:
-        """Return the next 1 to `size` bytes at `front`, or raise what fetching them raised."""
+    async def read(self, size: int) -> bytes:
+        """Return the next 1 to `size` bytes at `position`, or raise the error of fetching them."""
         piece = self._pieces[0]
         piece.claimed = True
         try:
             await piece.task.result()
         finally:
             piece.claimed = False
-        if piece.dropped:  # between its being filled and our being told
+        if piece.released:  # closed between the end of the task and the wake-up of this one
             raise ClosedError("closed while it was being used")
-        data = piece.take(size)
+        data = piece.read(size)
         if piece.position == piece.end:
             self._pieces.popleft()
-            piece.drop()
+            piece.release()
         return data
 
     async def aclose(self) -> None:
-        """Stop what is under way, and give all memory back."""
+        """Stop fetching and release all memory."""
         self.closed = True
         pieces, self._pieces = self._pieces, deque()
         await _close(pieces)
 
-    def _start_at(self, start: int) -> None:
+    def _start_from(self, start: int) -> None:
         calls = self._calls
         while start < self._end and len(self._pieces) < calls.capabilities.parallel_reads:
             if calls.tasks.closed or not calls.reads.try_acquire():
                 return
-            piece = _Piece(start, min(start + self._size, self._end))
+            piece = _Piece(start, min(start + self._piece_size, self._end))
             lease = calls.pool.try_lease(
-                piece.end - start, revoke=partial(self._revoke, piece), share=SHARE
+                piece.end - start, revoke=partial(self._revoke, piece), share=POOL_SHARE
             )
             if lease is None:
                 calls.reads.release()
@@ -116,30 +120,30 @@ class Ahead:
             start = piece.end
 
     def _revoke(self, piece: _Piece) -> bool:
-        """Give a piece up to somebody who waits, and those behind it, which are no use without."""
+        """Give up a piece for a waiting transfer, and the later pieces, which are useless then."""
         if piece.claimed or not piece.task.done or piece not in self._pieces:
-            return False  # it is being filled, or read: in a moment
-        at = self._pieces.index(piece)
-        given_up = [self._pieces.pop() for _ in range(len(self._pieces) - at)]
-        for one in given_up:
-            if one.task.done:
-                one.drop()
+            return False  # it is being fetched or read: the pool calls again soon
+        index = self._pieces.index(piece)
+        revoked = [self._pieces.pop() for _ in range(len(self._pieces) - index)]
+        for later in revoked:
+            if later.task.done:
+                later.release()
             elif not self._calls.tasks.closed:
-                self._calls.tasks.start(_close([one]))
+                self._calls.tasks.start(_close([later]))
         return True
 
 
 class _Piece:
-    """A range of a body in leased memory, once its task is done.
+    """A range of a body. It is in leased memory once its task is done.
 
     Attributes:
-        position: The first byte that was not taken yet.
-        end: Where it ends.
-        claimed: A read is under way that wants what is in it: it is not to be revoked.
-        dropped: Its memory was given back.
+        position: The position of the next byte to read.
+        end: The end of the range.
+        claimed: A read waits for this piece, so it must not be revoked.
+        released: The memory was released.
     """
 
-    __slots__ = ("_start", "claimed", "dropped", "end", "lease", "position", "task")
+    __slots__ = ("_start", "claimed", "end", "lease", "position", "released", "task")
 
     lease: Lease
     task: OwnedTask[None]
@@ -147,29 +151,29 @@ class _Piece:
     def __init__(self, start: int, end: int) -> None:
         self._start = self.position = start
         self.end = end
-        self.claimed = self.dropped = False
+        self.claimed = self.released = False
 
-    def take(self, size: int) -> bytes:
-        """Return the next bytes, of one slot at the most."""
-        slot, at = divmod(self.position - self._start, SLOT)
-        size = min(size, SLOT - at, self.end - self.position)
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, from one slot only."""
+        slot, offset = divmod(self.position - self._start, SLOT)
+        size = min(size, SLOT - offset, self.end - self.position)
         self.position += size
-        return bytes(self.lease.views[slot][at : at + size])
+        return bytes(self.lease.views[slot][offset : offset + size])
 
-    def drop(self) -> None:
-        """Give the memory back: nobody is filling it."""
-        self.dropped = True
+    def release(self) -> None:
+        """Release the memory. The task must be done."""
+        self.released = True
         self.lease.release()
 
 
 async def _close(pieces: Sequence[_Piece] | deque[_Piece]) -> None:
-    """Stop the pieces, all of them whatever cancels come meanwhile: nobody else knows them."""
+    """Stop all pieces, even if cancelled: this function holds the only reference to them."""
     cancelled: asyncio.CancelledError | None = None
     for piece in pieces:
         try:
             await piece.task.aclose()
         except asyncio.CancelledError as error:  # raised once the task has ended
             cancelled = error
-        piece.drop()
+        piece.release()
     if cancelled is not None:
         raise cancelled

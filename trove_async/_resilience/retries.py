@@ -1,4 +1,4 @@
-"""The retries of one request, and how many a driver has left."""
+"""The retries of one request, and the retry budget of a driver."""
 
 from __future__ import annotations
 
@@ -7,40 +7,43 @@ from trove_async.retry import RetryPolicy
 
 
 class RetryBudget:
-    """The retries that one driver has left: each costs one, each success gives a tenth back.
+    """The retries that a driver has left. A retry costs one; a success earns a tenth of one.
 
     Args:
-        policy: Its `RetryPolicy.budget` is what there is at first, and at the most.
+        policy: `RetryPolicy.budget` is the initial and the largest balance.
     """
 
-    __slots__ = ("_most", "_tokens")
+    __slots__ = ("_balance", "_limit")
 
     EARNED = 0.1
     """Ten successes pay for one retry, so in the long run at most a tenth of requests are retries."""
 
     def __init__(self, policy: RetryPolicy) -> None:
-        self._most = float(policy.budget)
-        self._tokens = self._most
+        self._limit = float(policy.budget)
+        self._balance = self._limit
 
     def spend(self) -> bool:
-        """Take one retry; False if there is none left."""
-        if self._tokens < 1:
+        """Pay for one retry. Return False if the balance is too low."""
+        if self._balance < 1:
             return False
-        self._tokens -= 1
+        self._balance -= 1
         return True
 
     def earn(self) -> None:
-        """Note a success."""
-        if self._tokens < self._most:
-            self._tokens = min(self._most, self._tokens + self.EARNED)
+        """Record a success."""
+        if self._balance < self._limit:
+            self._balance = min(self._limit, self._balance + self.EARNED)
 
 
 class Retries:
-    """The tries of one request: asked after each failure whether, and when, to go on.
+    """The attempts of one request.
 
     Args:
-        policy: How often and how patiently.
-        budget: The driver's.
+        policy: The number of attempts and the pauses between them.
+        budget: The driver's retry budget.
+
+    Attributes:
+        attempt: The number of the present attempt, from 1.
     """
 
     __slots__ = ("_budget", "_policy", "attempt")
@@ -51,9 +54,9 @@ class Retries:
         self.attempt = 1
 
     def after(self, error: TroveError) -> float | None:
-        """Return the seconds to wait before the next try, or None if there is to be none."""
+        """Return the pause in seconds before the next attempt; None: do not retry."""
         if not error.retryable or isinstance(error, PoolTimeoutError):
-            return None  # who has waited in line for so long here is not told to do so again
+            return None  # another wait for a permit would only double Timeout.permit
         if self.attempt >= self._policy.attempts or not self._budget.spend():
             return None
         pause = self._policy.delay(self.attempt, error.retry_after)

@@ -1,4 +1,4 @@
-"""An upload whose parts and commit are retried, and whose commit is never broken off."""
+"""An upload whose parts and commit are retried, and whose commit is never interrupted."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from trove_async.options import Part, PutOptions
 from .calls import Calls
 
 COMMIT_SECONDS = CLEANUP_SECONDS
-"""How long a commit that is under way is waited for once its put was cancelled."""
+"""Seconds that a commit in flight may still take after its put was cancelled."""
 
-_COMMIT_PACE = 100
-"""Parts put together that a server is granted an idle time for: it answers only at the end."""
+_PARTS_PER_IDLE = 100
+"""Parts of a commit for which the server gets one more idle timeout. It responds only at the end."""
 
 
 class ResilientUpload:
-    """An upload in parts whose calls are settled.
+    """An `Upload` whose calls are retried.
 
     Attributes:
-        committed: Whether the object is known to have been made.
+        committed: Whether the object is known to exist.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class ResilientUpload:
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Store one part. See `Upload.send`."""
-        await self._settled(part, lambda: self._upload.send(part, views))
+        await self._retry_send(part, lambda: self._upload.send(part, views))
 
     async def send_stream(self, part: Part, source: PartSource) -> None:
         """Store one part while it is read. See `StreamedUpload.send_stream`."""
         upload = cast("StreamedUpload", self._upload)
-        await self._settled(part, lambda: upload.send_stream(part, source))
+        await self._retry_send(part, lambda: upload.send_stream(part, source))
 
-    async def _settled(self, part: Part, send: Callable[[], Awaitable[None]]) -> None:
+    async def _retry_send(self, part: Part, send: Callable[[], Awaitable[None]]) -> None:
         calls = self._calls
         self._parts += 1
         await calls.retry(
@@ -58,31 +58,36 @@ class ResilientUpload:
         )
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        """Make the object. See `Upload.commit`. A cancel is raised once it is known what came of it."""
+        """Create the object. See `Upload.commit`.
+
+        A cancel is raised once the outcome of the commit is known.
+        """
         calls = self._calls
         return await calls.retry(
             "commit",
             self._bucket,
             self._key,
-            lambda: self._attempt(checksums),
-            recognise=self._found,
+            lambda: self._attempt_commit(checksums),
+            recognise=self._recognise_commit,
         )
 
-    async def _attempt(self, checksums: Mapping[str, str]) -> ObjectInfo:
+    async def _attempt_commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         calls = self._calls
         await calls.acquire(calls.requests, "commit", self._bucket, self._key)
         try:
-            return await await_outcome(self._committed(checksums), COMMIT_SECONDS)
+            return await await_outcome(self._send_commit(checksums), COMMIT_SECONDS)
         finally:
             calls.requests.release()
 
-    async def _committed(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        pace = -(-self._parts // _COMMIT_PACE)
-        info = await self._calls.await_response(self._upload.commit(checksums), pace)
+    async def _send_commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
+        idle_timeouts = -(-self._parts // _PARTS_PER_IDLE)
+        info = await self._calls.await_response(self._upload.commit(checksums), idle_timeouts)
         self.committed = True
         return info
 
-    async def _found(self, error: TroveError) -> tuple[ObjectInfo] | None:
-        found = await self._calls.own_write(error, self._bucket, self._key, self._options.write_id)
-        self.committed = found is not None
-        return found
+    async def _recognise_commit(self, error: TroveError) -> tuple[ObjectInfo] | None:
+        result = await self._calls.recognise_write(
+            error, self._bucket, self._key, self._options.write_id
+        )
+        self.committed = result is not None
+        return result
