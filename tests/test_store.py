@@ -345,7 +345,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"backends": [Fake()]}, TypeError, "backends maps names"),
     ({"backends": {1: Fake()}}, TypeError, "a backend's name is a str, not int"),
     ({"backends": {"": Fake()}}, ConfigError, "name is empty"),
-    ({"backends": {"b": Fake}}, TypeError, r"is a class: make one, Fake\(…\)"),
+    ({"backends": {"b": Fake}}, TypeError, r"is a class: make one, \w+\(…\)"),
     ({"route_functions": print}, TypeError, r"write \[function\]"),
     ({"routes": "*.log"}, TypeError, r"write \[route\]"),
     ({"pool": 5}, TypeError, "pool is a BufferPool, not int"),
