@@ -1,4 +1,8 @@
-"""Buckets: made and deleted once, and their absence told alike by every call."""
+"""Conformance tests of bucket calls, and of all other calls on a missing bucket.
+
+A missing bucket must be reported as BucketNotFoundError by every call, never as a missing object and
+never by creating the bucket: the store relies on it to tell a wrong name from a missing key.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +38,12 @@ CALLS: list[tuple[str, Call]] = [
     ("head_bucket", lambda driver, bucket: driver.head_bucket(bucket)),
     ("delete_bucket", lambda driver, bucket: driver.delete_bucket(bucket)),
     ("put", lambda driver, bucket: write(driver, bucket, "key")),
-    ("put of nothing", lambda driver, bucket: write(driver, bucket, "key", b"")),
+    ("empty put", lambda driver, bucket: write(driver, bucket, "key", b"")),
     ("get", lambda driver, bucket: read(driver, bucket, "key")),
     ("head", lambda driver, bucket: driver.head(bucket, "dir/key")),
     ("delete", lambda driver, bucket: delete(driver, bucket, "key")),
     ("list_page", lambda driver, bucket: driver.list_page(bucket, ListOptions())),
-    ("list_page of a prefix", lambda driver, bucket: keys(driver, bucket, prefix="a/")),
+    ("list_page with a prefix", lambda driver, bucket: keys(driver, bucket, prefix="a/")),
 ]
 
 

@@ -1,4 +1,8 @@
-"""Conditions: decided where the object lies, so of many who race exactly one wins."""
+"""Conformance tests of preconditions.
+
+A condition must be checked and applied in one step at the backend. A driver that checks first and
+then writes loses updates: the tests let several writers race and expect exactly one winner.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,14 @@ from trove_async.errors import (
     TroveError,
 )
 from trove_async.models import ByteRange
-from trove_async.testing._harness import assert_same, content, delete, keys, listed, read, write
+from trove_async.testing._harness import assert_same, content, delete, keys, list_all, read, write
 from trove_async.testing.driver._base import DriverTopic, needs
 
 RACERS = 12
 
 
 class DriverConditions(DriverTopic):
-    """if_match and if_none_match of put, get and delete."""
+    """`if_match` and `if_none_match` of put, get and delete."""
 
     async def test_create_only_creates_what_is_not_there(
         self, backend: AsyncDriver, bucket: str
@@ -92,7 +96,7 @@ class DriverConditions(DriverTopic):
         await write(backend, bucket, "key")
         head = await backend.head(bucket, "key")
         await write(backend, bucket, "key", b"second", if_match=head.etag)
-        (entry,) = [one for one in await listed(backend, bucket) if one.key == "key"]
+        (entry,) = [info for info in await list_all(backend, bucket) if info.key == "key"]
         etag = getattr(entry, "etag", None)
         await write(backend, bucket, "key", b"third", if_match=etag)
         assert await read(backend, bucket, "key") == b"third"
@@ -123,11 +127,11 @@ class DriverConditions(DriverTopic):
     ) -> None:
         needs(backend, "get_conditions", "ranges")
         old = await write(backend, bucket, "key", b"0123456789")
-        wanted = ByteRange(2, 4)
-        assert await read(backend, bucket, "key", range=wanted, if_match=old.etag) == b"23"
+        selected = ByteRange(2, 4)
+        assert await read(backend, bucket, "key", range=selected, if_match=old.etag) == b"23"
         await write(backend, bucket, "key", b"9876543210")
         with pytest.raises(PreconditionFailedError):
-            await read(backend, bucket, "key", range=wanted, if_match=old.etag)
+            await read(backend, bucket, "key", range=selected, if_match=old.etag)
 
     async def test_conditional_get_of_a_missing_object_is_not_found(
         self, backend: AsyncDriver, bucket: str
@@ -157,7 +161,7 @@ class DriverConditions(DriverTopic):
     async def _race(
         self, backend: AsyncDriver, bucket: str, *, lost: type[TroveError], **options: str | None
     ) -> bytes:
-        """Put from many tasks under one condition; return the body of the only one to win."""
+        """Put from many tasks under one condition. Return the body of the only winner."""
         won: list[bytes] = []
         failures: list[TroveError] = []
 
@@ -166,7 +170,8 @@ class DriverConditions(DriverTopic):
                 try:
                     await write(backend, bucket, "key", body, **options)
                 except TroveError as error:
-                    # A service may be too busy with the others to decide: the store asks again.
+                    # A service may refuse to decide while other writes are in flight. The store
+                    # retries, so the test does.
                     if error.retryable and attempt < RACERS - 1:
                         continue
                     failures.append(error)

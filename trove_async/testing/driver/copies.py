@@ -1,4 +1,8 @@
-"""Server-side copies: the version that was asked for, with what was asked for beside it."""
+"""Conformance tests of server-side copies.
+
+A copy must be of the source that the caller saw, or fail with ObjectChangedError. It gets exactly the
+metadata, headers and tags in its options: the store has already merged those of the source.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from trove_async.testing.driver._base import DriverTopic, needs
 
 
 class DriverCopies(DriverTopic):
-    """copy."""
+    """`copy`, of drivers that claim `server_copy`."""
 
     @pytest.mark.parametrize("size", [0, 1, 2 * MiB + 1])
     async def test_copy_is_the_same_body_elsewhere(

@@ -1,4 +1,9 @@
-"""Objects whole: what is put is what is got, until it is replaced or deleted."""
+"""Conformance tests of single objects: what you put is what you get back.
+
+Among them are the rules that a driver breaks most easily: views are only borrowed until put returns,
+a reader never mixes two versions, and a reader may move between tasks, because the store's read-ahead
+does that.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +21,11 @@ from trove_async.testing._harness import (
     bulk_deleting,
     content,
     delete,
-    elsewhere,
+    in_new_task,
     keys,
-    listed,
+    list_all,
     read,
-    rest,
+    read_rest,
     views,
     write,
 )
@@ -30,7 +35,7 @@ SIZES = [0, 1, 2, 4 * KiB, 64 * KiB - 1, 64 * KiB, 64 * KiB + 1, MiB, MiB + 1, 3
 
 
 class DriverObjects(DriverTopic):
-    """put, get, head and delete of single objects."""
+    """`put`, `get`, `head`, `delete` and `delete_many`."""
 
     @pytest.mark.parametrize("size", SIZES)
     async def test_put_then_get_returns_the_same_bytes(
@@ -87,7 +92,7 @@ class DriverObjects(DriverTopic):
             assert info.etag == put.etag
             assert info.etag
             assert info.last_modified.utcoffset() == timedelta(0)
-        # A service may date its response to a put, and not the object, and one or the other late.
+        # A service may report the time of its response to the put instead of the object's time.
         assert abs(put.last_modified - head.last_modified) < timedelta(minutes=5)
         assert got.last_modified.replace(microsecond=0) == head.last_modified.replace(microsecond=0)
         assert head.complete
@@ -167,7 +172,7 @@ class DriverObjects(DriverTopic):
         await write(backend, bucket, "key", b"body")
         async with backend.get(bucket, "key", GetOptions()) as reader:
             assert reader.range == (0, 4)
-            assert await rest(reader) == b"body"
+            assert await read_rest(reader) == b"body"
             assert [await reader.read(1), await reader.read(MiB)] == [b"", b""]
 
     async def test_readinto_fills_the_buffer_from_its_start(
@@ -189,10 +194,10 @@ class DriverObjects(DriverTopic):
     async def test_reader_left_early_costs_nothing(self, backend: AsyncDriver, bucket: str) -> None:
         body = content(3 * MiB)
         await write(backend, bucket, "key", body)
-        for asked in range(1, 30):
+        for size in range(1, 30):
             async with backend.get(bucket, "key", GetOptions()) as reader:
-                if asked % 2:
-                    got = await reader.read(asked)
+                if size % 2:
+                    got = await reader.read(size)
                     assert got
                     assert body.startswith(got)
         assert_same(await read(backend, bucket, "key"), body)
@@ -214,11 +219,11 @@ class DriverObjects(DriverTopic):
         await write(backend, bucket, "key", body)
         for whole in (True, False):
             context = backend.get(bucket, "key", GetOptions())
-            reader = await elsewhere(context.__aenter__())
-            got = await elsewhere(reader.read(1000))
+            reader = await in_new_task(context.__aenter__())
+            got = await in_new_task(reader.read(1000))
             if whole:
-                got += await elsewhere(rest(reader))
-            await elsewhere(context.__aexit__(None, None, None))
+                got += await in_new_task(read_rest(reader))
+            await in_new_task(context.__aexit__(None, None, None))
             assert_same(got, body[: len(got)])
             assert len(got) == len(body) or not whole
 
@@ -227,16 +232,16 @@ class DriverObjects(DriverTopic):
     ) -> None:
         body = content(300_000)
         await write(backend, bucket, "key", body)
-        most = min(8, backend.capabilities.max_reads or 8)
+        count = min(8, backend.capabilities.max_reads or 8)
         got: list[bytes] = []
 
         async def collect(size: int) -> None:
             got.append(await read(backend, bucket, "key", size=size))
 
         async with task_group() as group:
-            for number in range(most):
+            for number in range(count):
                 group.start_soon(collect, 10_000 + number)
-        assert got == [body] * most
+        assert got == [body] * count
 
     @pytest.mark.parametrize("change", ["replaced", "deleted"])
     async def test_reader_never_mixes_two_versions(
@@ -251,7 +256,7 @@ class DriverObjects(DriverTopic):
             else:
                 await delete(backend, bucket, "key")
             try:
-                got += await rest(reader)
+                got += await read_rest(reader)
             except (UnavailableError, ObjectChangedError):
                 assert_same(got, body[: len(got)])
             else:
@@ -289,14 +294,14 @@ class DriverObjects(DriverTopic):
 
     async def test_bulk_delete_tells_of_every_key(self, backend: AsyncDriver, bucket: str) -> None:
         capabilities = needs(backend, "bulk_delete")
-        for key in ("a", "b", "c/d", "stays"):
+        for key in ("a", "b", "c/d", "kept"):
             await write(backend, bucket, key)
-        wanted = ["a", "missing", "c/d", "b"][: capabilities.bulk_delete]
-        results = await bulk_deleting(backend).delete_many(bucket, wanted)
-        assert sorted(one.key for one in results) == sorted(wanted)
-        assert all(one.error is None for one in results)
-        assert "stays" in await keys(backend, bucket)
-        assert not set(wanted) & set(await keys(backend, bucket))
+        requested = ["a", "missing", "c/d", "b"][: capabilities.bulk_delete]
+        results = await bulk_deleting(backend).delete_many(bucket, requested)
+        assert sorted(result.key for result in results) == sorted(requested)
+        assert all(result.error is None for result in results)
+        assert "kept" in await keys(backend, bucket)
+        assert not set(requested) & set(await keys(backend, bucket))
 
     async def test_ping_answers(self, backend: AsyncDriver) -> None:
         await backend.ping()
@@ -314,4 +319,4 @@ class DriverObjects(DriverTopic):
     async def test_nothing_is_listed_that_was_not_put(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
-        assert await listed(backend, bucket) == []
+        assert await list_all(backend, bucket) == []

@@ -1,4 +1,8 @@
-"""Uploads: nothing is seen until the commit, and then all of it."""
+"""Conformance tests of uploads in parts: invisible until the commit, complete after it.
+
+The store sends parts concurrently and in any order, and sends a part again if its response was lost,
+so a driver must place each part by its number and not by its arrival.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from trove_async.errors import (
 from trove_async.models import KiB
 from trove_async.options import Part, PutOptions
 from trove_async.testing._harness import (
-    Source,
+    ReusingSource,
     assert_same,
     content,
     delete,
@@ -36,7 +40,7 @@ Pieces = Sequence[tuple[Part, Sequence[memoryview]]]
 
 
 class DriverUploads(DriverTopic):
-    """upload, send and commit."""
+    """`upload`, `send`, `send_stream` and `commit`."""
 
     @pytest.mark.parametrize(
         ("times", "over"), [(0, 1), (1, -1), (1, 0), (1, 1), (2, 0), (3, 500), (5, 0)]
@@ -54,28 +58,28 @@ class DriverUploads(DriverTopic):
 
     async def test_parts_may_come_backwards(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 4)
-        if backend.capabilities.parallel_parts > 1:  # else they come in their order
+        if backend.capabilities.parallel_parts > 1:  # otherwise the store sends them in order
             pieces = pieces[::-1]
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
-            await _send(one, pieces)
-            await one.commit({})
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
+            await _send(running, pieces)
+            await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
     async def test_parts_may_come_together(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 12)
         lanes = min(4, backend.capabilities.parallel_parts)
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             async with task_group() as group:
                 for lane in range(lanes):
-                    group.start_soon(_send, one, pieces[lane::lanes])
-            await one.commit({})
+                    group.start_soon(_send, running, pieces[lane::lanes])
+            await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
     async def test_part_may_come_again(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 3)
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
-            await _send(one, [pieces[0], pieces[1], pieces[0], pieces[2], pieces[2], pieces[1]])
-            info = await one.commit({})
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
+            await _send(running, [pieces[0], pieces[1], pieces[0], pieces[2], pieces[2], pieces[1]])
+            info = await running.commit({})
         assert info.size == len(body)
         assert_same(await read(backend, bucket, "key"), body)
 
@@ -84,12 +88,12 @@ class DriverUploads(DriverTopic):
     ) -> None:
         body, pieces = _cut(backend, 3)
         memory = bytearray(part_size(backend.capabilities))
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             for part, piece in pieces:
                 memory[: part.size] = b"".join(piece)
-                await one.send(part, [memoryview(memory)[: part.size]])
+                await running.send(part, [memoryview(memory)[: part.size]])
                 memory[:] = bytes(len(memory))
-            await one.commit({})
+            await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
     async def test_part_may_be_of_many_views(self, backend: AsyncDriver, bucket: str) -> None:
@@ -97,10 +101,10 @@ class DriverUploads(DriverTopic):
         body = content(20 * KiB)
         (part, _), *others = parts(body, len(body))
         assert not others
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             views = [memoryview(body)[at : at + 100] for at in range(0, len(body), 100)]
-            await one.send(part, views)
-            await one.commit({})
+            await running.send(part, views)
+            await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
     async def test_part_may_be_read_while_it_is_sent(
@@ -108,13 +112,13 @@ class DriverUploads(DriverTopic):
     ) -> None:
         needs(backend, "streamed_parts")
         body, pieces = _cut(backend, 3)
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             for part, views in (pieces[1], pieces[0], pieces[1], pieces[2]):
-                source = Source(b"".join(views))
-                await streaming(one).send_stream(part, source)
+                source = ReusingSource(b"".join(views))
+                await streaming(running).send_stream(part, source)
                 assert source.open == 0
                 assert source.opened == 1
-            info = await one.commit({})
+            info = await running.commit({})
         assert info.size == len(body)
         assert_same(await read(backend, bucket, "key"), body)
 
@@ -123,28 +127,28 @@ class DriverUploads(DriverTopic):
     ) -> None:
         needs(backend, "streamed_parts")
         body, pieces = _cut(backend, 2)
-        changed = IntegrityError("it has changed")
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+        changed = IntegrityError("the source has changed")
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             for part, views in pieces:
-                source = Source(b"".join(views), fails=changed)
+                source = ReusingSource(b"".join(views), fails=changed)
                 with pytest.raises(IntegrityError) as caught:
-                    await streaming(one).send_stream(part, source)
+                    await streaming(running).send_stream(part, source)
                 assert caught.value is changed
                 assert source.open == 0
-                await one.send(part, views)
-            await one.commit({})
+                await running.send(part, views)
+            await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
     async def test_nothing_is_seen_before_the_commit(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         body, pieces = _cut(backend, 3)
-        async with uploading(backend).upload(bucket, "new", PutOptions()) as one:
-            await _send(one, pieces)
+        async with uploading(backend).upload(bucket, "new", PutOptions()) as running:
+            await _send(running, pieces)
             assert await keys(backend, bucket) == []
             with pytest.raises(ObjectNotFoundError):
                 await backend.head(bucket, "new")
-            await one.commit({})
+            await running.commit({})
             assert await keys(backend, bucket) == ["new"]
             assert_same(await read(backend, bucket, "new"), body)
         assert_same(await read(backend, bucket, "new"), body)
@@ -158,8 +162,8 @@ class DriverUploads(DriverTopic):
         for key in ("old", "new"):
             for sent in range(len(pieces) + 1):
                 try:
-                    async with uploading(backend).upload(bucket, key, PutOptions()) as one:
-                        await _send(one, pieces[:sent])
+                    async with uploading(backend).upload(bucket, key, PutOptions()) as running:
+                        await _send(running, pieces[:sent])
                         if way == "by an error":
                             raise ZeroDivisionError  # noqa: TRY301 - it leaves the block
                 except ZeroDivisionError:
@@ -172,10 +176,10 @@ class DriverUploads(DriverTopic):
     ) -> None:
         body, pieces = _cut(backend, 2)
         old = await write(backend, bucket, "key", b"old")
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
-            await _send(one, pieces)
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
+            await _send(running, pieces)
             assert await read(backend, bucket, "key") == b"old"
-            new = await one.commit({})
+            new = await running.commit({})
         assert new.etag != old.etag
         assert_same(await read(backend, bucket, "key"), body)
 
@@ -183,11 +187,11 @@ class DriverUploads(DriverTopic):
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         body, pieces = _cut(backend, 2)
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
-            await _send(one, pieces)
-            first = await one.commit({})
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
+            await _send(running, pieces)
+            first = await running.commit({})
             try:
-                again = await one.commit({})
+                again = await running.commit({})
             except ObjectNotFoundError:
                 assert (await backend.head(bucket, "key")).etag == first.etag
             else:
@@ -195,20 +199,20 @@ class DriverUploads(DriverTopic):
         assert_same(await read(backend, bucket, "key"), body)
 
     async def test_uploads_of_one_key_do_not_mix(self, backend: AsyncDriver, bucket: str) -> None:
-        one_body, one_pieces = _cut(backend, 3, "one")
-        two_body, two_pieces = _cut(backend, 3, "two")
+        first_body, first_pieces = _cut(backend, 3, "one")
+        second_body, second_pieces = _cut(backend, 3, "two")
         driver = uploading(backend)
         async with (
-            driver.upload(bucket, "key", PutOptions()) as one,
-            driver.upload(bucket, "key", PutOptions()) as two,
+            driver.upload(bucket, "key", PutOptions()) as first,
+            driver.upload(bucket, "key", PutOptions()) as second,
         ):
-            for mine, theirs in zip(one_pieces, two_pieces, strict=True):
-                await one.send(*mine)
-                await two.send(*theirs)
-            await two.commit({})
-            assert_same(await read(backend, bucket, "key"), two_body)
-            await one.commit({})
-        assert_same(await read(backend, bucket, "key"), one_body)
+            for first_piece, second_piece in zip(first_pieces, second_pieces, strict=True):
+                await first.send(*first_piece)
+                await second.send(*second_piece)
+            await second.commit({})
+            assert_same(await read(backend, bucket, "key"), second_body)
+            await first.commit({})
+        assert_same(await read(backend, bucket, "key"), first_body)
 
     async def test_commit_of_create_only_leaves_what_is_there(
         self, backend: AsyncDriver, bucket: str
@@ -216,12 +220,12 @@ class DriverUploads(DriverTopic):
         needs(backend, "upload", "put_if_none_match", "commit_conditions")
         body, pieces = _cut(backend, 2)
         options = PutOptions(if_none_match="*")
-        async with uploading(backend).upload(bucket, "key", options) as one:
-            await _send(one, pieces)
-            await write(backend, bucket, "key", b"was faster")
+        async with uploading(backend).upload(bucket, "key", options) as running:
+            await _send(running, pieces)
+            await write(backend, bucket, "key", b"written meanwhile")
             with pytest.raises(ObjectExistsError):
-                await one.commit({})
-        assert await read(backend, bucket, "key") == b"was faster"
+                await running.commit({})
+        assert await read(backend, bucket, "key") == b"written meanwhile"
         await delete(backend, bucket, "key")
         await upload(backend, bucket, "key", body, if_none_match="*")
         assert_same(await read(backend, bucket, "key"), body)
@@ -233,12 +237,12 @@ class DriverUploads(DriverTopic):
         body, pieces = _cut(backend, 2)
         old = await write(backend, bucket, "key", b"old")
         options = PutOptions(if_match=old.etag)
-        async with uploading(backend).upload(bucket, "key", options) as one:
-            await _send(one, pieces)
-            now = await write(backend, bucket, "key", b"was faster")
+        async with uploading(backend).upload(bucket, "key", options) as running:
+            await _send(running, pieces)
+            now = await write(backend, bucket, "key", b"written meanwhile")
             with pytest.raises(PreconditionFailedError):
-                await one.commit({})
-        assert await read(backend, bucket, "key") == b"was faster"
+                await running.commit({})
+        assert await read(backend, bucket, "key") == b"written meanwhile"
         await upload(backend, bucket, "key", body, if_match=now.etag)
         assert_same(await read(backend, bucket, "key"), body)
 
@@ -253,12 +257,12 @@ class DriverUploads(DriverTopic):
 
 
 def _cut(backend: AsyncDriver, count: int, seed: str = "") -> tuple[bytes, Pieces]:
-    """Return a body of so many parts, the last of them short, and the parts."""
+    """Return a body of `count` parts, the last of them shorter, and its parts."""
     size = part_size(needs(backend, "upload"))
     body = content(count * size - 300, seed)
     return body, parts(body, size)
 
 
-async def _send(one: Upload, pieces: Pieces) -> None:
+async def _send(running: Upload, pieces: Pieces) -> None:
     for part, views in pieces:
-        await one.send(part, views)
+        await running.send(part, views)

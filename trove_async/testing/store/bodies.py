@@ -1,4 +1,8 @@
-"""Bodies of every kind: stored whole and once, or not at all."""
+"""Conformance tests of put: a body of any kind is stored completely or not at all.
+
+The sizes are those at which the store changes its way of working: empty, one byte, one part, and one
+byte more than a part.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +29,25 @@ PIECE = 70_000
 
 
 class AsyncFile:
-    """The least that an async reader is."""
+    """The minimal async file: an object with `read(n)`."""
 
     def __init__(self, body: bytes) -> None:
         self._rest = io.BytesIO(body)
 
     async def read(self, n: int) -> bytes:
-        """Return up to `n` bytes, though never many."""
+        """Return up to `n` bytes, at most `PIECE`."""
         return self._rest.read(min(n, PIECE))
 
 
 def pieces(body: bytes, size: int = PIECE) -> Iterator[bytes]:
-    """Cut a body, with empty pieces in between, which mean nothing."""
+    """Cut a body into pieces, with empty ones in between, which a store must skip."""
     for at in range(0, len(body), size):
         yield b""
         yield body[at : at + size]
 
 
-async def flowing(body: bytes, size: int = PIECE) -> AsyncIterator[bytes]:
-    """Cut a body, asynchronously."""
+async def async_chunks(body: bytes, size: int = PIECE) -> AsyncIterator[bytes]:
+    """Yield the pieces of a body asynchronously."""
     for piece in pieces(body, size):
         yield piece
 
@@ -57,19 +61,19 @@ BODIES: dict[str, Callable[[bytes, Path], BodySource]] = {
     "async reader": lambda body, _: AsyncFile(body),
     "list": lambda body, _: list(pieces(body)),
     "iterator": lambda body, _: pieces(body),
-    "async iterator": lambda body, _: flowing(body),
+    "async iterator": lambda body, _: async_chunks(body),
 }
 
 
 async def body_of(kind: str, body: bytes, path: Path) -> BodySource:
-    """Return a body as a user may give it."""
+    """Return a body of one of the kinds in `BODIES`."""
     if kind == "path":
         await in_thread(path.write_bytes, body)
     return BODIES[kind](body, path)
 
 
 class StoreBodies(StoreTopic):
-    """put, of every `BodySource`."""
+    """`put` of every `BodySource`, and the info and errors of single objects."""
 
     @pytest.mark.parametrize("over", ["empty", "a byte", "a part", "a part and a byte"])
     @pytest.mark.parametrize("kind", BODIES)
@@ -100,13 +104,13 @@ class StoreBodies(StoreTopic):
     async def test_put_of_many_parts(self, store: Trove, bucket: str) -> None:
         body = content(3 * store.pool.part_size + 12_345)
         await store.put(bucket, "memory", body)
-        await store.put(bucket, "stream", flowing(body, 999_999))
+        await store.put(bucket, "stream", async_chunks(body, 999_999))
         for key in ("memory", "stream"):
             assert_same(await store.read(bucket, key), body)
 
     async def test_put_of_very_many_pieces(self, store: Trove, bucket: str) -> None:
         body = content(50_000)
-        await store.put(bucket, "key", flowing(body, 7))
+        await store.put(bucket, "key", async_chunks(body, 7))
         assert_same(await store.read(bucket, "key"), body)
 
     async def test_put_takes_what_get_gives(self, store: Trove, bucket: str) -> None:
@@ -124,10 +128,10 @@ class StoreBodies(StoreTopic):
 
     async def test_put_of_what_is_no_body_is_a_type_error(self, store: Trove, bucket: str) -> None:
         with pytest.raises(TypeError, match="encode"):
-            await store.put(bucket, "key", "text")  # type: ignore[arg-type]  # that is the point
+            await store.put(bucket, "key", "text")  # type: ignore[arg-type]  # tested at run time
         for wrong in (None, 42, object()):
             with pytest.raises(TypeError):
-                await store.put(bucket, "key", wrong)  # type: ignore[arg-type]  # likewise
+                await store.put(bucket, "key", wrong)  # type: ignore[arg-type]  # tested at run time
         assert not await store.exists(bucket, "key")
 
     async def test_put_whose_body_fails_leaves_the_old(self, store: Trove, bucket: str) -> None:
@@ -190,14 +194,14 @@ class StoreBodies(StoreTopic):
         self, store: Trove, bucket: str, tmp_path: Path, kind: str
     ) -> None:
         size = 2 * store.pool.part_size + 1
-        told: list[tuple[int, int | None]] = []
+        reports: list[tuple[int, int | None]] = []
         body = await body_of(kind, content(size), tmp_path / "body")
         await store.put(
-            bucket, "key", body, progress=lambda done, total: told.append((done, total))
+            bucket, "key", body, progress=lambda done, total: reports.append((done, total))
         )
-        assert [done for done, _ in told] == sorted(done for done, _ in told)
-        assert told[-1][0] == size
-        assert {total for _, total in told} <= {None, size}
+        assert [done for done, _ in reports] == sorted(done for done, _ in reports)
+        assert reports[-1][0] == size
+        assert {total for _, total in reports} <= {None, size}
 
     async def test_put_tells_what_head_tells(self, store: Trove, bucket: str) -> None:
         body = content(1000)
@@ -226,7 +230,7 @@ class StoreBodies(StoreTopic):
         size = store.pool.part_size + 1
 
         async def put(number: int) -> None:
-            await store.put(bucket, str(number), flowing(content(size, str(number)), 500_000))
+            await store.put(bucket, str(number), async_chunks(content(size, str(number)), 500_000))
 
         async with task_group() as group:
             for number in range(24):

@@ -1,4 +1,7 @@
-"""Buckets, and the deletion of what is in them."""
+"""Conformance tests of bucket calls and of deletes.
+
+Every call on a missing bucket must raise BucketNotFoundError with the name of the bucket.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from trove_async import (
     TroveError,
 )
 from trove_async.testing.store._base import StoreTopic
-from trove_async.testing.store.bodies import flowing
+from trove_async.testing.store.bodies import async_chunks
 
 Call = Callable[[Trove, str], Awaitable[Any]]
 
@@ -28,10 +31,13 @@ async def _delete_many(store: Trove, bucket: str) -> None:
 
 CALLS: list[tuple[str, Call]] = [
     ("put", lambda store, bucket: store.put(bucket, "key", b"body")),
-    ("put of nothing", lambda store, bucket: store.put(bucket, "key", b"")),
-    ("put of a stream", lambda store, bucket: store.put(bucket, "key", flowing(b"body"))),
+    ("empty put", lambda store, bucket: store.put(bucket, "key", b"")),
     (
-        "put of parts",
+        "put of an async iterator",
+        lambda store, bucket: store.put(bucket, "key", async_chunks(b"body")),
+    ),
+    (
+        "put of several parts",
         lambda store, bucket: store.put(bucket, "key", bytes(store.pool.part_size + 1)),
     ),
     ("get", lambda store, bucket: store.get(bucket, "key").__aenter__()),
@@ -48,7 +54,7 @@ CALLS: list[tuple[str, Call]] = [
 
 
 class StoreBuckets(StoreTopic):
-    """create_bucket, delete_bucket, list_buckets, delete and delete_many."""
+    """`create_bucket`, `delete_bucket`, `list_buckets`, `delete`, `delete_many` and `health`."""
 
     @pytest.mark.parametrize("call", [call for _, call in CALLS], ids=[name for name, _ in CALLS])
     async def test_missing_bucket_is_not_found(self, store: Trove, call: Call) -> None:
@@ -70,7 +76,7 @@ class StoreBuckets(StoreTopic):
         with pytest.raises(BackendNotFoundError):
             await store.create_bucket(name, backends=["nowhere"])
         await store.create_bucket(name, backends="all")
-        (info,) = [one for one in await store.list_buckets() if one.name == name]
+        (info,) = [bucket for bucket in await store.list_buckets() if bucket.name == name]
         assert set(info.backends) == set(await store.health())
         await store.delete_bucket(name)
         with pytest.raises(BucketNotFoundError):
@@ -108,16 +114,16 @@ class StoreBuckets(StoreTopic):
 
     async def test_delete_many_tells_of_every_key(self, store: Trove, bucket: str) -> None:
         names = [f"{number:04}" for number in range(30)]
-        for key in [*names, "stays"]:
+        for key in [*names, "kept"]:
             await store.put(bucket, key, b"")
-        wanted = [*names[:20], "missing", "bad\0"]
-        results = [result async for result in store.delete_many(bucket, wanted)]
-        assert [result.key for result in results] == wanted
+        requested = [*names[:20], "missing", "bad\0"]
+        results = [result async for result in store.delete_many(bucket, requested)]
+        assert [result.key for result in results] == requested
         errors = {result.key: result.error for result in results if result.error is not None}
         assert errors.keys() == {"bad\0"}
         assert isinstance(errors["bad\0"], InvalidNameError)
         left = [entry.key for entry in await store.list(bucket).all()]
-        assert sorted(left) == [*names[20:], "stays"]
+        assert sorted(left) == [*names[20:], "kept"]
 
     async def test_awaited_delete_many_raises_what_failed(self, store: Trove, bucket: str) -> None:
         for key in ("a", "b", "c"):
@@ -142,4 +148,4 @@ class StoreBuckets(StoreTopic):
     async def test_every_backend_is_in_health(self, store: Trove) -> None:
         health = await store.health()
         assert health
-        assert all(one.ok and one.error is None for one in health.values())
+        assert all(status.ok and status.error is None for status in health.values())

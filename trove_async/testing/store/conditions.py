@@ -1,4 +1,8 @@
-"""Conditions and options: honoured, or refused before anything was done."""
+"""Conformance tests of conditions and options: honoured, or refused before any change.
+
+A store must never ignore an option that its backend does not support. For each capability the tests
+assert either the effect or NotSupportedError with nothing stored.
+"""
 
 from __future__ import annotations
 
@@ -44,14 +48,14 @@ BREAKING: list[dict[str, Any]] = [
     {"tags": {"na\nme": "a"}},
     {"tags": {"name": "a\nb"}},
 ]
-"""Options that no backend may be given."""
+"""Options that would break a header or use a reserved name. No backend may receive them."""
 
 
 class StoreConditions(StoreTopic):
-    """if_match, if_none_match, and what is said of an object beside its body.
+    """`if_match`, `if_none_match`, versions, metadata, headers, tags and presigned URLs.
 
     Attributes:
-        storage_class: A class that the backends have and, once chosen, tell.
+        storage_class: A storage class that the backends accept and report.
     """
 
     storage_class: ClassVar[str] = "STANDARD"
@@ -110,7 +114,7 @@ class StoreConditions(StoreTopic):
     async def test_reading_a_version_needs_that_version(self, store: Trove, bucket: str) -> None:
         old = await store.put(bucket, "key", b"old")
         if not (await claims(store, bucket)).get_conditions:
-            for options in _both(old):
+            for options in _conditions(old):
                 with pytest.raises(NotSupportedError):
                     await store.read(bucket, "key", **options)
             return
@@ -142,7 +146,7 @@ class StoreConditions(StoreTopic):
         if (await claims(store, bucket)).versions:
             new = await store.put(bucket, "key", b"new")
             assert await store.read(bucket, "key", version_id=new.version_id) == b"new"
-            with suppress(ObjectNotFoundError):  # unless the bucket keeps no versions
+            with suppress(ObjectNotFoundError):  # the bucket keeps no versions
                 old = await store.read(bucket, "key", version_id=info.version_id)
                 assert old == b"old" or info.version_id is None
             return
@@ -209,8 +213,11 @@ class StoreConditions(StoreTopic):
     async def test_empty_header_is_none(self, store: Trove, bucket: str, name: str) -> None:
         empty: dict[str, Any] = {name: ""}
         await store.put(bucket, "key", b"body", **empty)
-        told = getattr(await store.head(bucket, "key"), name)
-        assert told in {None, "application/octet-stream"}  # what some call "no type"
+        value = getattr(await store.head(bucket, "key"), name)
+        assert value in {
+            None,
+            "application/octet-stream",
+        }  # some services report this type for none
 
     async def test_storage_class_is_kept_or_refused(self, store: Trove, bucket: str) -> None:
         given = self.storage_class
@@ -240,8 +247,8 @@ class StoreConditions(StoreTopic):
 
     async def test_versions_are_listed_or_refused(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"body")
-        asked = await store._routing.reaches(bucket)  # noqa: SLF001 - no user needs to know
-        if all(store._core.backends[name].capabilities.versions for name in asked):  # noqa: SLF001
+        backends = await store._routing.reaches(bucket)  # noqa: SLF001 - not public: users do not need it
+        if all(store._core.backends[name].capabilities.versions for name in backends):  # noqa: SLF001
             (version,) = await store.list_versions(bucket).all()
             info = await store.head(bucket, "key")
             assert (version.key, version.etag, version.latest) == ("key", info.etag, True)
@@ -256,7 +263,7 @@ class StoreConditions(StoreTopic):
     async def _kept(
         self, store: Trove, bucket: str, parts: int, capability: str, **options: Any
     ) -> ObjectInfo | None:
-        """Put with an option; return what head tells, or None where it was refused."""
+        """Put with an option. Return the info from head, or None if the store refused it."""
         body = content((parts - 1) * store.pool.part_size + 1)
         if getattr(await claims(store, bucket), capability):
             await store.put(bucket, "key", body, **options)
@@ -268,5 +275,5 @@ class StoreConditions(StoreTopic):
         return None
 
 
-def _both(info: ObjectInfo) -> list[dict[str, Any]]:
+def _conditions(info: ObjectInfo) -> list[dict[str, Any]]:
     return [{"if_match": info}, {"if_none_match": info}]

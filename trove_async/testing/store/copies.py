@@ -1,4 +1,8 @@
-"""Copies and moves: one version, whole, and never nowhere."""
+"""Conformance tests of copy and move.
+
+A copy is of one version of the source. A move deletes the source only after the destination is
+complete, so the object exists at every moment.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from trove_async.testing.store._base import StoreTopic, claims
 
 
 class StoreCopies(StoreTopic):
-    """copy and move."""
+    """`copy` and `move`."""
 
     @pytest.mark.parametrize("parts", [0, 1, 2])
     async def test_copy_is_the_same_body_elsewhere(
@@ -186,8 +190,8 @@ class StoreCopies(StoreTopic):
     async def test_progress_of_a_copy_ends_with_all(self, store: Trove, bucket: str) -> None:
         body = content(store.pool.part_size + 1)
         await store.put(bucket, "from", body)
-        told: list[tuple[int, int | None]] = []
+        reports: list[tuple[int, int | None]] = []
         await store.copy(
-            bucket, "from", bucket, "to", progress=lambda done, total: told.append((done, total))
+            bucket, "from", bucket, "to", progress=lambda done, total: reports.append((done, total))
         )
-        assert told[-1] == (len(body), len(body))
+        assert reports[-1] == (len(body), len(body))
