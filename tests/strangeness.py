@@ -1,4 +1,8 @@
-"""Tests of a suite that a server cannot pass, where it is laxer or stranger than what it stands for."""
+"""Expected failures of conformance suites, where a server deviates from the real service.
+
+Emulators and S3-compatible servers do not behave as S3 or GCS in every detail. Each deviation is
+listed beside the suite with its reason, and a test fails when the deviation is gone.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,12 @@ def strange(
     where: Callable[[dict[str, Any]], bool] = lambda _: True,
     always: bool = True,
 ) -> Callable[[Suite], Suite]:
-    """Expect tests of a suite to fail, for a server's strangeness.
+    """Return a class decorator that expects tests of a suite to fail.
 
     Args:
-        reasons: By the tests' names, what is strange.
-        where: Which cases of the test, by their parameters.
-        always: Whether it is a failure if such a case passes.
+        reasons: The deviation of the server by test name.
+        where: Return whether a case of the test is expected to fail, given its parameters.
+        always: Fail if such a case passes. False is for deviations that occur only sometimes.
     """
 
     def mark(suite: Suite) -> Suite:
@@ -39,15 +43,15 @@ def _failing(
     inherited: Any, reason: str, where: Callable[[dict[str, Any]], bool], *, always: bool
 ) -> Any:
     @functools.wraps(inherited)
-    async def test(*args: Any, **given: Any) -> None:
-        if not where(given):
-            await inherited(*args, **given)
+    async def test(*args: Any, **parameters: Any) -> None:
+        if not where(parameters):
+            await inherited(*args, **parameters)
             return
         try:
-            await inherited(*args, **given)
-        except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - whatever it comes to
+            await inherited(*args, **parameters)
+        except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - any failure
             pytest.xfail(f"{reason} ({type(error).__name__})")
         if always:
-            pytest.fail(f"this is no longer strange: {reason}")
+            pytest.fail(f"expected to fail, but passed; remove the entry: {reason}")
 
     return test

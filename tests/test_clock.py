@@ -1,4 +1,4 @@
-"""The clock of tests whose timeouts must not depend on the machine."""
+"""Tests of `tests.clock.IdleTimeLoop`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from trove_async._concurrency import in_thread
 pytestmark = pytest.mark.idle_time
 
 
-async def test_timer_is_due_once_everything_waits() -> None:
+async def test_timer_fires_when_all_tasks_wait() -> None:
     clock = asyncio.get_running_loop().time
     started = clock()
     await asyncio.sleep(3600)
@@ -30,7 +30,7 @@ async def test_no_time_passes_while_a_thread_works() -> None:
         await in_thread(time.sleep, 0.02)
 
 
-async def test_no_time_passes_before_bytes_that_are_there() -> None:
+async def test_no_time_passes_while_bytes_are_ready() -> None:
     async with asyncio.timeout(0.001):
         server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
         async with server:

@@ -1,4 +1,4 @@
-"""What the README and the docstrings show has to run, as it stands there."""
+"""The examples in the README and in docstrings run unchanged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda code: code.strip().splitlines()[0][:40])
 def test_readme_snippet_runs_when_pasted(snippet: str, tmp_path: Path) -> None:
-    ran = subprocess.run(  # noqa: S603 - our own README
+    process = subprocess.run(  # noqa: S603 - our own README
         [sys.executable, "-W", "error", "-c", snippet],
         cwd=tmp_path,
         capture_output=True,
@@ -43,8 +43,8 @@ def test_readme_snippet_runs_when_pasted(snippet: str, tmp_path: Path) -> None:
         check=False,
         env={"PYTHONPATH": str(ROOT)},
     )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    assert ran.stdout
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout
 
 
 def test_readme_has_snippets() -> None:
@@ -59,7 +59,7 @@ def test_readme_links_work_on_the_package_page() -> None:
     assert [path for path in ours if not (ROOT / path).exists()] == []
 
 
-def test_readme_service_takes_and_serves_a_file(tmp_path: Path) -> None:
+def test_readme_service_stores_and_serves_a_file(tmp_path: Path) -> None:
     [snippet] = [code for code in SNIPPETS if "FastAPI(" in code]
     (tmp_path / "service.py").write_text(snippet)
     environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
@@ -70,7 +70,7 @@ def test_readme_service_takes_and_serves_a_file(tmp_path: Path) -> None:
             command, cwd=tmp_path, env=environment, pass_fds=[listener.fileno()]
         ) as service:
             try:
-                # The listener is ours: requests wait until the service has started.
+                # The test owns the listening socket, so requests wait until the service has started.
                 with httpx.Client(timeout=50, verify=False) as client:  # noqa: S501 - no TLS here
                     assert client.put(url, content=b"hello").status_code == 201
                     got = client.get(url)
@@ -84,8 +84,8 @@ def test_readme_service_takes_and_serves_a_file(tmp_path: Path) -> None:
 
 def documented() -> Iterator[doctest.DocTest]:
     finder = doctest.DocTestFinder(exclude_empty=True)
-    for found in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
-        module = importlib.import_module(found.name)
+    for info in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
+        module = importlib.import_module(info.name)
         for test in finder.find(module):
             if test.examples:
                 yield test
@@ -99,17 +99,17 @@ def test_docstrings_have_examples() -> None:
 
 
 @pytest.mark.parametrize("test", DOCUMENTED, ids=lambda test: test.name)
-def test_docstring_example_shows_what_it_says(test: doctest.DocTest) -> None:
+def test_docstring_example_prints_its_output(test: doctest.DocTest) -> None:
     drivers = {name: getattr(trove_async.drivers, name) for name in trove_async.drivers.__all__}
     names: dict[str, Any] = {**vars(trove_async), **drivers, **test.globs}
     with asyncio.Runner() as runner:
         for example in test.examples:
-            shown = io.StringIO()
+            output = io.StringIO()
             code = compile(
                 example.source, test.name, "single", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
             )
-            with contextlib.redirect_stdout(shown):
-                answer = eval(code, names)  # noqa: S307 - our own docstring
-                if inspect.iscoroutine(answer):
-                    runner.run(answer)
-            assert shown.getvalue() == example.want
+            with contextlib.redirect_stdout(output):
+                result = eval(code, names)  # noqa: S307 - our own docstring
+                if inspect.iscoroutine(result):
+                    runner.run(result)
+            assert output.getvalue() == example.want

@@ -1,4 +1,4 @@
-"""A server that a test makes for itself."""
+"""Tests of `tests.listening`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.listening import listening
 
 
-async def test_what_is_asserted_on_the_server_s_side_fails_the_test() -> None:
+async def test_failed_assert_in_the_server_fails_the_test() -> None:
     async def serve(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         assert await reader.read() == b"expected"
 
