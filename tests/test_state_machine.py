@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.store_fakes import Fake, Unordered
+from tests.fakes import CallLog, Unordered
 from trove_async import (
     BucketExistsError,
     BucketNotEmptyError,
@@ -75,7 +75,7 @@ def one_memory_behind_two_backends(_: str) -> Trove:
 STORES: dict[str, Callable[[str], Trove]] = {
     "memory": lambda _: routed(MemoryDriver(), MemoryDriver(), MemoryDriver()),
     "plain": lambda _: routed(
-        MemoryDriver(), Fake(server_copy=False, bulk_delete=0, delete_if_match=False), Fake()
+        MemoryDriver(), CallLog(server_copy=False, bulk_delete=0, delete_if_match=False), CallLog()
     ),
     "unordered": lambda _: routed(MemoryDriver(), Unordered(), Unordered()),
     "layered": one_memory_behind_two_backends,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from tests.fakes import CALLS, LARGE, Fake, assert_idle, prepared, store_of
+from tests.fakes import CALLS, LARGE, Fake, assert_idle, prepare_calls, store_of
 from trove_async import PoolTimeoutError, Timeout, UnavailableError
 from trove_async._concurrency import OwnedTask, task_group
 from trove_async.drivers import GCSDriver, S3Driver
@@ -51,7 +51,7 @@ async def taken(store: Trove, fake: Fake) -> OwnedTask[object]:
 async def test_request_that_waits_in_line_too_long_says_so(request_: str) -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake, timeout=Timeout(permit=0.02)) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         copy = await taken(store, fake)
         with pytest.raises(PoolTimeoutError, match="connection for other requests of 1"):
             await REQUESTS[request_](store)
@@ -65,7 +65,7 @@ async def test_waiting_in_line_does_not_count_as_no_answer(request_: str) -> Non
     fake = Fake(max_connections=1, embedded=False)
     timeout = Timeout(first_byte=0.05, idle=60, permit=60)  # a copy may take an idle time more
     async with store_of(fake, timeout=timeout) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         copy = await taken(store, fake)
         waiting = OwnedTask(_run(REQUESTS[request_], store))
         while not calls_of(store).requests.waiting:
@@ -86,7 +86,7 @@ async def _run(call: Callable[[Trove], Awaitable[object]], store: Trove) -> None
 async def test_reads_and_writes_do_not_wait_for_other_requests() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         copy = await taken(store, fake)
         assert await store.read("bucket", "key") == b"body"
         await store.put("bucket", "new", b"small")
@@ -98,7 +98,7 @@ async def test_reads_and_writes_do_not_wait_for_other_requests() -> None:
 async def test_wait_of_a_request_is_an_event() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         copy = await taken(store, fake)
         seen: list[Event] = []
         store.events.subscribe(seen.append)
@@ -117,7 +117,7 @@ async def test_one_connection_is_enough_for_calls_that_ask_for_more(name: str, w
     step, call = CALLS[name]
     fake = Fake(max_connections=1, parallel_parts=1)
     async with store_of(fake) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         fake.fail(step + when)
         await call(store)
         assert_idle(store, fake)
@@ -143,7 +143,7 @@ async def test_one_connection_is_enough_for_many_at_once_through_a_layer() -> No
 async def test_abort_needs_no_permit() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake, timeout=Timeout(permit=60)) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         reached, go_on = asyncio.Event(), asyncio.Event()
 
         async def fail() -> None:
@@ -166,7 +166,7 @@ async def test_abort_needs_no_permit() -> None:
 async def test_cancelled_wait_of_a_request_holds_no_permit() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         copy = await taken(store, fake)
         head = OwnedTask(store.head("bucket", "key"))
         while not calls_of(store).requests.waiting:
@@ -185,7 +185,7 @@ async def test_keys_of_a_doubtful_batch_are_deleted_under_permits_too() -> None:
         most = max(most, fake.calls_under_way)
 
     async with store_of(fake) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         fake.before["delete"] = count
         fake.fail("delete_many.done", UnavailableError("lost"))
         await store.delete_many("bucket", [str(number) for number in range(9)])

@@ -75,19 +75,19 @@ class IgnoresVersionId(VersionedMemory):
 
 
 CAUGHT: list[tuple[type[VersionedMemory], str, dict[str, Any]]] = [
-    (OldestFirst, "test_versions_come_newest_first", {}),
-    (OldestFirst, "test_version_is_read_by_its_id", {}),
-    (HidesDeletedKeys, "test_delete_without_an_id_keeps_what_was", {}),
-    (ReportsMarkersAsVersions, "test_delete_without_an_id_keeps_what_was", {}),
-    (MarksAllAsLatest, "test_versions_come_newest_first", {}),
+    (OldestFirst, "test_versions_are_listed_newest_first", {}),
+    (OldestFirst, "test_version_can_be_read_by_id", {}),
+    (HidesDeletedKeys, "test_delete_without_id_keeps_older_versions", {}),
+    (ReportsMarkersAsVersions, "test_delete_without_id_keeps_older_versions", {}),
+    (MarksAllAsLatest, "test_versions_are_listed_newest_first", {}),
     (MarksAllAsLatest, "test_put_after_a_delete_is_the_latest", {}),
     (ResumesAfterKey, "test_versions_are_the_same_for_every_page_size", {"limit": 2}),
-    (ResumesAfterKey, "test_versions_may_be_deleted_as_they_are_listed", {"limit": 1}),
-    (IgnoresPrefix, "test_versions_are_of_the_keys_that_are_asked_for", {"limit": 1000}),
-    (IncludesStartAfter, "test_versions_start_after_a_key", {"limit": 2}),
-    (SortsBackwards, "test_versions_come_newest_first", {}),
-    (IgnoresVersionId, "test_version_is_read_by_its_id", {}),
-    (IgnoresVersionId, "test_version_is_told_as_head_tells_it", {}),
+    (ResumesAfterKey, "test_versions_can_be_deleted_while_listing", {"limit": 1}),
+    (IgnoresPrefix, "test_version_listing_applies_prefix", {"limit": 1000}),
+    (IncludesStartAfter, "test_version_listing_applies_start_after", {"limit": 2}),
+    (SortsBackwards, "test_versions_are_listed_newest_first", {}),
+    (IgnoresVersionId, "test_version_can_be_read_by_id", {}),
+    (IgnoresVersionId, "test_version_listing_and_head_agree", {}),
 ]
 IDS = [f"{driver.__name__}-{name}" for driver, name, _ in CAUGHT]
 

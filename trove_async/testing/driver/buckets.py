@@ -51,7 +51,9 @@ class DriverBuckets(DriverTopic):
     """create_bucket, delete_bucket, head_bucket, list_buckets."""
 
     @pytest.mark.parametrize("call", [call for _, call in CALLS], ids=[name for name, _ in CALLS])
-    async def test_missing_bucket_is_not_found(self, backend: AsyncDriver, call: Call) -> None:
+    async def test_missing_bucket_raises_bucket_not_found(
+        self, backend: AsyncDriver, call: Call
+    ) -> None:
         missing = self.bucket_name()
         with pytest.raises(BucketNotFoundError) as caught:
             await call(backend, missing)
@@ -67,12 +69,12 @@ class DriverBuckets(DriverTopic):
         with pytest.raises(BucketNotFoundError):
             await context.__aenter__()
 
-    async def test_bulk_delete_in_a_missing_bucket_is_not_found(self, backend: AsyncDriver) -> None:
+    async def test_bulk_delete_in_a_missing_bucket_raises(self, backend: AsyncDriver) -> None:
         needs(backend, "bulk_delete")
         with pytest.raises(BucketNotFoundError):
             await bulk_deleting(backend).delete_many(self.bucket_name(), ["key"])
 
-    async def test_copy_from_or_into_a_missing_bucket_is_not_found(
+    async def test_copy_from_or_into_a_missing_bucket_raises(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy")
@@ -84,9 +86,7 @@ class DriverBuckets(DriverTopic):
             await copying(backend).copy(missing, "key", bucket, "other", options)
         assert await keys(backend, bucket) == ["key"]
 
-    async def test_created_bucket_is_there_and_empty(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_new_bucket_exists_and_is_empty(self, backend: AsyncDriver, bucket: str) -> None:
         info = await backend.head_bucket(bucket)
         assert info.name == bucket
         assert info.created is None or info.created.utcoffset() is not None
@@ -94,7 +94,7 @@ class DriverBuckets(DriverTopic):
         with pytest.raises(ObjectNotFoundError):
             await backend.head(bucket, "key")
 
-    async def test_second_create_says_that_it_exists(
+    async def test_creating_an_existing_bucket_raises(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "key")
@@ -109,7 +109,9 @@ class DriverBuckets(DriverTopic):
         assert names == sorted(set(names), key=str.encode)
         assert {bucket, other_bucket} <= set(names)
 
-    async def test_deleted_bucket_is_gone_and_can_be_made_anew(self, backend: AsyncDriver) -> None:
+    async def test_deleted_bucket_is_gone_and_can_be_created_again(
+        self, backend: AsyncDriver
+    ) -> None:
         name = self.bucket_name()
         for _ in range(2):
             await backend.create_bucket(name)
@@ -130,7 +132,7 @@ class DriverBuckets(DriverTopic):
         assert await read(backend, bucket, key) == b"body"
         await backend.head_bucket(bucket)
 
-    async def test_bucket_is_deleted_once_an_aborted_upload_is_all_it_saw(
+    async def test_bucket_with_only_an_aborted_upload_can_be_deleted(
         self, backend: AsyncDriver
     ) -> None:
         needs(backend, "upload")
@@ -143,7 +145,7 @@ class DriverBuckets(DriverTopic):
         await delete(backend, name, "other/key")
         await backend.delete_bucket(name)
 
-    async def test_buckets_hold_the_same_key_apart(
+    async def test_same_key_in_two_buckets_is_two_objects(
         self, backend: AsyncDriver, bucket: str, other_bucket: str
     ) -> None:
         await write(backend, bucket, "key", b"one")
@@ -156,7 +158,7 @@ class DriverBuckets(DriverTopic):
     @pytest.mark.parametrize(
         "name", ["Upper", "with space", "dots.in.it", "..dots", "%2F", "bücher", "a+b", "_"]
     )
-    async def test_odd_bucket_is_kept_by_its_name_or_refused(
+    async def test_odd_bucket_name_is_kept_or_refused(
         self, backend: AsyncDriver, name: str
     ) -> None:
         name = f"{name}-{self.bucket_name()}-{name}"

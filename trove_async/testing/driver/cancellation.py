@@ -39,7 +39,7 @@ NEW = content(LONG + 1, "new")
 class DriverCancellation(DriverTopic):
     """Every call, cancelled after 0, 1, 2, … steps of the event loop until it ends first."""
 
-    async def test_put_cancelled_anywhere_leaves_the_old_or_the_new(
+    async def test_cancelled_put_leaves_old_or_new_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "key", OLD)
@@ -51,7 +51,7 @@ class DriverCancellation(DriverTopic):
         await cancel_at_every_step(lambda: write(backend, bucket, "key", NEW), check)
         assert await keys(backend, bucket) == ["key"]
 
-    async def test_put_cancelled_anywhere_makes_all_or_nothing(
+    async def test_cancelled_put_of_new_key_leaves_whole_object_or_none(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         async def check() -> None:
@@ -62,7 +62,7 @@ class DriverCancellation(DriverTopic):
 
         await cancel_at_every_step(lambda: write(backend, bucket, "dir/key", NEW), check)
 
-    async def test_put_cancelled_anywhere_no_longer_touches_its_views(
+    async def test_cancelled_put_does_not_use_its_views_afterwards(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         memory = bytearray(NEW)
@@ -79,7 +79,7 @@ class DriverCancellation(DriverTopic):
 
         await cancel_at_every_step(put, check)
 
-    async def test_upload_cancelled_anywhere_leaves_the_old_or_the_new(
+    async def test_cancelled_upload_leaves_old_or_new_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         size = part_size(needs(backend, "upload"), LONG)
@@ -95,7 +95,7 @@ class DriverCancellation(DriverTopic):
         await upload(backend, bucket, "key", new)
         assert_same(await read(backend, bucket, "key"), new)
 
-    async def test_send_cancelled_anywhere_can_be_sent_again(
+    async def test_part_can_be_sent_again_after_cancelled_send(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         size = part_size(needs(backend, "upload"), LONG)
@@ -110,7 +110,7 @@ class DriverCancellation(DriverTopic):
             await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_get_cancelled_anywhere_leaves_the_driver_working(
+    async def test_driver_works_after_cancelled_get(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "key", OLD)
@@ -120,7 +120,7 @@ class DriverCancellation(DriverTopic):
 
         await cancel_at_every_step(get, get)
 
-    async def test_reader_is_closed_by_another_task_after_a_cancelled_read(
+    async def test_reader_can_be_closed_by_another_task_after_cancelled_read(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         body = content(4 * MiB)
@@ -142,7 +142,7 @@ class DriverCancellation(DriverTopic):
 
         await cancel_at_every_step(begin, check)
 
-    async def test_delete_cancelled_anywhere_deletes_or_does_not(
+    async def test_cancelled_delete_removes_only_its_object_or_nothing(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "stays", OLD)
@@ -157,7 +157,7 @@ class DriverCancellation(DriverTopic):
 
         await cancel_at_every_step(lambda: delete(backend, bucket, "key"), check)
 
-    async def test_listing_cancelled_anywhere_leaves_the_driver_working(
+    async def test_driver_works_after_cancelled_listing(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         names = [f"{number:02}" for number in range(10)]
@@ -169,7 +169,7 @@ class DriverCancellation(DriverTopic):
 
         await cancel_at_every_step(lambda: keys(backend, bucket, limit=3), check)
 
-    async def test_copy_cancelled_anywhere_leaves_the_old_or_the_new(
+    async def test_cancelled_copy_leaves_old_or_new_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy")
@@ -185,7 +185,7 @@ class DriverCancellation(DriverTopic):
             lambda: copying(backend).copy(bucket, "from", bucket, "key", options), check
         )
 
-    async def test_bucket_calls_cancelled_anywhere_leave_it_whole_or_not_there(
+    async def test_cancelled_bucket_calls_leave_usable_bucket_or_none(
         self, backend: AsyncDriver
     ) -> None:
         name = self.bucket_name()

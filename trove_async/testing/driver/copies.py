@@ -25,7 +25,7 @@ class DriverCopies(DriverTopic):
     """`copy`, of drivers that claim `server_copy`."""
 
     @pytest.mark.parametrize("size", [0, 1, 2 * MiB + 1])
-    async def test_copy_is_the_same_body_elsewhere(
+    async def test_copy_has_the_same_body(
         self, backend: AsyncDriver, bucket: str, other_bucket: str, size: int
     ) -> None:
         needs(backend, "server_copy")
@@ -40,7 +40,7 @@ class DriverCopies(DriverTopic):
         assert_same(await read(backend, bucket, "a"), body)
         assert_same(await read(backend, other_bucket, "a/b"), body)
 
-    async def test_copy_replaces_what_is_there(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_copy_replaces_existing_object(self, backend: AsyncDriver, bucket: str) -> None:
         needs(backend, "server_copy")
         options = CopyOptions(source=await write(backend, bucket, "from", b"new"), put=PutOptions())
         old = await write(backend, bucket, "to", b"old one")
@@ -49,7 +49,7 @@ class DriverCopies(DriverTopic):
         assert await read(backend, bucket, "to") == b"new"
         assert await read(backend, bucket, "from") == b"new"
 
-    async def test_copy_takes_what_it_is_given_and_nothing_of_the_source(
+    async def test_copy_has_the_given_metadata_and_none_of_the_source(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy", "metadata", "headers")
@@ -66,9 +66,7 @@ class DriverCopies(DriverTopic):
         assert info.content_type != "text/plain"
         assert dict((await backend.head(bucket, "from")).metadata) == {"a": "1"}
 
-    async def test_copy_keeps_the_tags_that_it_is_given(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_copy_has_the_given_tags(self, backend: AsyncDriver, bucket: str) -> None:
         needs(backend, "server_copy", "tags", "copy_tags")
         source = await write(backend, bucket, "from", tags={"team": "storage"})
         options = CopyOptions(source=source, put=PutOptions(tags={"cost centre": "a:b"}))
@@ -76,7 +74,7 @@ class DriverCopies(DriverTopic):
         assert dict((await backend.head(bucket, "to")).tags) == {"cost centre": "a:b"}
         assert dict((await backend.head(bucket, "from")).tags) == {"team": "storage"}
 
-    async def test_copy_onto_itself_changes_the_metadata_only(
+    async def test_copy_onto_itself_changes_only_metadata(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy", "metadata")
@@ -88,7 +86,7 @@ class DriverCopies(DriverTopic):
         assert_same(await read(backend, bucket, "key"), body)
         assert dict((await backend.head(bucket, "key")).metadata) == {"a": "2"}
 
-    async def test_copy_of_a_version_that_was_replaced_makes_nothing(
+    async def test_copy_of_replaced_source_changes_nothing(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy")
@@ -100,7 +98,7 @@ class DriverCopies(DriverTopic):
         assert await keys(backend, bucket) == ["key"]
         assert await read(backend, bucket, "key") == b"new"
 
-    async def test_copy_of_a_version_that_was_deleted_makes_nothing(
+    async def test_copy_of_deleted_source_changes_nothing(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy")
@@ -110,7 +108,7 @@ class DriverCopies(DriverTopic):
             await copying(backend).copy(bucket, "key", bucket, "other", options)
         assert await keys(backend, bucket) == []
 
-    async def test_copy_of_create_only_leaves_what_is_there(
+    async def test_copy_if_none_match_keeps_existing_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy", "put_if_none_match", "copy_conditions")
@@ -126,7 +124,7 @@ class DriverCopies(DriverTopic):
         await copying(backend).copy(bucket, "from", bucket, "to", options)
         assert await read(backend, bucket, "to") == b"new"
 
-    async def test_copy_over_a_version_needs_that_version(
+    async def test_copy_if_match_replaces_only_the_matching_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy", "put_if_match", "copy_conditions")

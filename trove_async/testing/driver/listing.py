@@ -109,7 +109,7 @@ class DriverListing(DriverTopic):
             page = await backend.list_page(bucket, options)
             assert (list(page.entries), page.token) == ([], None)
 
-    async def test_listing_selects_what_is_asked_for(
+    async def test_listing_applies_prefix_delimiter_and_start_after(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await self._fill(backend, bucket)
@@ -136,7 +136,7 @@ class DriverListing(DriverTopic):
                 expected(TREE, delimiter="/"),
             )
 
-    async def test_page_that_holds_all_has_no_token(
+    async def test_page_with_all_entries_has_no_token(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "a")
@@ -147,9 +147,7 @@ class DriverListing(DriverTopic):
             if len(entries) == 3:  # a page may have fewer entries than its limit
                 assert (await backend.list_page(bucket, options)).token is None
 
-    async def test_listing_tells_of_objects_what_head_does(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_listing_and_head_agree(self, backend: AsyncDriver, bucket: str) -> None:
         for key in ("a", "dir/b", "dir/empty"):
             await write(backend, bucket, key, b"" if "empty" in key else key.encode())
         for entry in await list_all(backend, bucket):
@@ -167,7 +165,7 @@ class DriverListing(DriverTopic):
             if entry.complete:
                 assert entry == head
 
-    async def test_listing_names_the_bucket_in_its_prefixes(
+    async def test_common_prefix_has_the_bucket_name(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "dir/a")
@@ -176,7 +174,7 @@ class DriverListing(DriverTopic):
         assert isinstance(prefix, Prefix)
         assert (prefix.bucket, prefix.prefix) == (bucket, "dir/")
 
-    async def test_listing_shows_no_other_bucket(
+    async def test_listing_has_no_objects_of_other_buckets(
         self, backend: AsyncDriver, bucket: str, other_bucket: str
     ) -> None:
         await write(backend, bucket, "first")
@@ -184,14 +182,16 @@ class DriverListing(DriverTopic):
         assert await keys(backend, bucket) == ["first"]
         assert await keys(backend, other_bucket) == ["second"]
 
-    async def test_token_overrules_start_after(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_token_takes_precedence_over_start_after(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
         for key in "abcdef":
             await write(backend, bucket, key)
         got = await keys(backend, bucket, start_after="b", limit=1)
         assert sorted(got) == ["c", "d", "e", "f"]
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 7])
-    async def test_listing_goes_on_after_deletions(
+    async def test_listing_continues_after_deletions(
         self, backend: AsyncDriver, bucket: str, limit: int
     ) -> None:
         names = [f"{number:02}" for number in range(24)]
@@ -209,7 +209,7 @@ class DriverListing(DriverTopic):
         assert len(got) == len(set(got)), "a key is listed twice"
         assert set(kept) <= set(got), "a key that was never deleted is missing"
 
-    async def test_listing_goes_on_where_the_next_key_was_deleted(
+    async def test_listing_continues_after_deletion_of_the_next_key(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         for key in ("a", "b", "c", "d"):
@@ -222,7 +222,7 @@ class DriverListing(DriverTopic):
         page = await backend.list_page(bucket, ListOptions(token=first.token))
         assert sorted(entry.key for entry in page.entries) == left[1:]
 
-    async def test_listing_shows_no_key_twice_while_others_are_put(
+    async def test_listing_has_no_duplicates_while_objects_are_put(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         names = [f"{number:02}" for number in range(12)]
@@ -237,7 +237,7 @@ class DriverListing(DriverTopic):
         assert len(got) == len(set(got))
         assert set(names) <= set(got)
 
-    async def test_listing_follows_puts_and_deletes(
+    async def test_listing_reflects_puts_and_deletes(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         existing: set[str] = set()

@@ -76,7 +76,7 @@ class DriverMetadata(DriverTopic):
         async with backend.get(bucket, "key", GetOptions()) as reader:
             assert dict(reader.info.metadata) == METADATA
 
-    async def test_metadata_of_the_most_bytes_is_kept(
+    async def test_metadata_of_max_metadata_bytes_is_kept(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         capabilities = needs(backend, "metadata")
@@ -85,7 +85,7 @@ class DriverMetadata(DriverTopic):
         assert dict((await backend.head(bucket, "key")).metadata) == metadata
 
     @pytest.mark.parametrize("way", ["put", "upload"])
-    async def test_headers_are_kept_and_the_body_is_left_alone(
+    async def test_headers_are_kept_and_body_is_not_decoded(
         self, backend: AsyncDriver, bucket: str, way: str
     ) -> None:
         needs(backend, "headers")
@@ -119,7 +119,9 @@ class DriverMetadata(DriverTopic):
         await self._store(backend, bucket, way, b"body", storage_class=self.storage_class)
         assert (await backend.head(bucket, "key")).storage_class == self.storage_class
 
-    async def test_object_without_any_tells_none(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_object_without_metadata_reports_none(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
         await write(backend, bucket, "key")
         info = await backend.head(bucket, "key")
         assert (dict(info.metadata), dict(info.tags)) == ({}, {})
@@ -129,7 +131,7 @@ class DriverMetadata(DriverTopic):
         assert info.content_language is None
         assert info.expires is None
 
-    async def test_nothing_of_the_old_object_stays_with_the_new(
+    async def test_replaced_object_loses_its_metadata(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "metadata", "headers")
@@ -141,9 +143,7 @@ class DriverMetadata(DriverTopic):
         assert info.content_encoding is None
         assert info.content_language is None
 
-    async def test_put_keeps_nothing_of_the_borrowed_metadata(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_put_copies_the_metadata_mapping(self, backend: AsyncDriver, bucket: str) -> None:
         needs(backend, "metadata")
         metadata = {"a": "1"}
         await write(backend, bucket, "key", metadata=metadata)
@@ -160,7 +160,7 @@ class DriverMetadata(DriverTopic):
         reported = (await backend.head(bucket, "key")).checksums
         assert {kind: reported[kind] for kind in given} == given
 
-    async def test_no_wrong_checksum_is_reported(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_reported_checksums_are_correct(self, backend: AsyncDriver, bucket: str) -> None:
         body = content(12_345)
         right = checksums_of(body)
         for info in (
@@ -170,7 +170,7 @@ class DriverMetadata(DriverTopic):
             assert all(right[kind] == value for kind, value in info.checksums.items())
 
     @pytest.mark.parametrize("way", ["put", "upload"])
-    async def test_body_that_is_not_what_was_announced_is_refused(
+    async def test_body_that_does_not_match_its_checksum_is_refused(
         self, backend: AsyncDriver, bucket: str, way: str
     ) -> None:
         capabilities = needs(backend, "checksums")
@@ -185,7 +185,7 @@ class DriverMetadata(DriverTopic):
         assert await read(backend, bucket, "key") == b"old"
         assert (await backend.head(bucket, "key")).etag == old.etag
 
-    async def test_commit_compares_and_records_the_checksums_it_is_given(
+    async def test_commit_verifies_and_records_checksums(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         capabilities = needs(backend, "checksums", "upload")

@@ -54,7 +54,7 @@ class DriverObjects(DriverTopic):
         await backend.put(bucket, "key", views(body, size), PutOptions())
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_put_of_no_views_makes_an_empty_object(
+    async def test_put_without_views_creates_empty_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         info = await backend.put(bucket, "key", [], PutOptions())
@@ -64,23 +64,19 @@ class DriverObjects(DriverTopic):
             assert await reader.read(10) == b""
         assert (await backend.head(bucket, "key")).size == 0
 
-    async def test_put_keeps_nothing_of_the_borrowed_views(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_put_copies_its_views(self, backend: AsyncDriver, bucket: str) -> None:
         memory = bytearray(b"first")
         await backend.put(bucket, "key", [memoryview(memory)], PutOptions())
         memory[:] = b"other"
         assert await read(backend, bucket, "key") == b"first"
 
-    async def test_put_of_the_same_views_again_is_the_same_object(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_views_can_be_put_twice(self, backend: AsyncDriver, bucket: str) -> None:
         pieces = views(content(10_000), 3000)
         for _ in range(2):
             await backend.put(bucket, "key", pieces, PutOptions())
         assert_same(await read(backend, bucket, "key"), content(10_000))
 
-    async def test_put_head_and_get_tell_the_same_facts(
+    async def test_put_head_and_get_report_the_same_info(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         put = await write(backend, bucket, "dir/key", b"12345")
@@ -97,21 +93,21 @@ class DriverObjects(DriverTopic):
         assert got.last_modified.replace(microsecond=0) == head.last_modified.replace(microsecond=0)
         assert head.complete
 
-    async def test_put_over_an_object_replaces_it(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_put_replaces_existing_object(self, backend: AsyncDriver, bucket: str) -> None:
         old = await write(backend, bucket, "key", b"a longer body")
         new = await write(backend, bucket, "key", b"short")
         assert new.etag != old.etag
         assert await read(backend, bucket, "key") == b"short"
         assert (await backend.head(bucket, "key")).etag == new.etag
 
-    async def test_etag_differs_for_every_content_of_one_size(
+    async def test_etags_of_bodies_of_one_size_differ(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         bodies = [b"%03d" % number for number in range(20)]
         etags = {(await write(backend, bucket, "key", body)).etag for body in bodies}
         assert len(etags) == len(bodies)
 
-    async def test_etag_stays_while_the_object_does(
+    async def test_etag_of_unchanged_object_is_stable(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         put = await write(backend, bucket, "key")
@@ -119,7 +115,7 @@ class DriverObjects(DriverTopic):
         await read(backend, bucket, "key")
         assert (await backend.head(bucket, "key")).etag == put.etag
 
-    async def test_missing_object_is_not_found(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_missing_object_raises_not_found(self, backend: AsyncDriver, bucket: str) -> None:
         await write(backend, bucket, "key/below")
         for key in ("missing", "key", "key/", "key/below/it"):
             with pytest.raises(ObjectNotFoundError) as caught:
@@ -128,9 +124,7 @@ class DriverObjects(DriverTopic):
             with pytest.raises(ObjectNotFoundError):
                 await read(backend, bucket, key)
 
-    async def test_delete_leaves_nothing_but_the_others(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_delete_removes_only_its_object(self, backend: AsyncDriver, bucket: str) -> None:
         for key in ("a", "a/b", "a/c", "ab"):
             await write(backend, bucket, key)
         await delete(backend, bucket, "a/b")
@@ -142,7 +136,7 @@ class DriverObjects(DriverTopic):
         await delete(backend, bucket, "a")
         assert sorted(await keys(backend, bucket)) == ["a/c", "ab"]
 
-    async def test_delete_of_a_missing_object_is_no_error(
+    async def test_delete_of_missing_object_succeeds(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "key")
@@ -151,7 +145,7 @@ class DriverObjects(DriverTopic):
         await delete(backend, bucket, "never/was")
         await delete(backend, bucket, "key/below")
 
-    async def test_deleted_key_can_be_put_anew(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_deleted_key_can_be_put_again(self, backend: AsyncDriver, bucket: str) -> None:
         await write(backend, bucket, "key", b"old")
         await delete(backend, bucket, "key")
         await write(backend, bucket, "key", b"new")
@@ -159,14 +153,14 @@ class DriverObjects(DriverTopic):
         assert await keys(backend, bucket) == ["key"]
 
     @pytest.mark.parametrize("size", [1, 3, 1000])
-    async def test_read_returns_at_most_what_it_is_asked_for(
+    async def test_read_returns_at_most_size_bytes(
         self, backend: AsyncDriver, bucket: str, size: int
     ) -> None:
         body = content(1234)
         await write(backend, bucket, "key", body)
         assert await read(backend, bucket, "key", size=size) == body
 
-    async def test_read_at_the_end_returns_nothing_again_and_again(
+    async def test_read_at_the_end_keeps_returning_empty_bytes(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "key", b"body")
@@ -191,7 +185,7 @@ class DriverObjects(DriverTopic):
             assert_same(got, body)
             assert await reader.readinto(memory) == 0
 
-    async def test_reader_left_early_costs_nothing(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_reader_can_be_left_early(self, backend: AsyncDriver, bucket: str) -> None:
         body = content(3 * MiB)
         await write(backend, bucket, "key", body)
         for size in range(1, 30):
@@ -202,9 +196,7 @@ class DriverObjects(DriverTopic):
                     assert body.startswith(got)
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_reader_left_by_an_error_lets_it_pass(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_reader_does_not_suppress_errors(self, backend: AsyncDriver, bucket: str) -> None:
         await write(backend, bucket, "key", content(MiB))
         with pytest.raises(ZeroDivisionError):
             async with backend.get(bucket, "key", GetOptions()) as reader:
@@ -212,7 +204,7 @@ class DriverObjects(DriverTopic):
                 raise ZeroDivisionError
         assert_same(await read(backend, bucket, "key"), content(MiB))
 
-    async def test_reader_may_be_used_and_left_in_other_tasks(
+    async def test_reader_can_be_used_and_left_in_other_tasks(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         body = content(2 * MiB)
@@ -262,7 +254,7 @@ class DriverObjects(DriverTopic):
             else:
                 assert_same(got, body)
 
-    async def test_one_of_many_puts_to_one_key_wins_whole(
+    async def test_concurrent_puts_of_one_key_leave_one_whole_body(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         bodies = [content(100_000 + number, str(number)) for number in range(8)]
@@ -278,21 +270,21 @@ class DriverObjects(DriverTopic):
         assert info.size == len(await read(backend, bucket, "key"))
         assert await keys(backend, bucket) == ["key"]
 
-    async def test_write_id_comes_back_where_it_is_recorded(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_recorded_write_id_is_reported(self, backend: AsyncDriver, bucket: str) -> None:
         put = await write(backend, bucket, "key", write_id="write-1")
         assert put.write_id in {None, "write-1"}
         assert (await backend.head(bucket, "key")).write_id == put.write_id
         await write(backend, bucket, "key", write_id="write-2")
         assert (await backend.head(bucket, "key")).write_id in {None, "write-2"}
 
-    async def test_place_tells_names_apart(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_place_differs_for_different_names(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
         names = [("b", "k"), ("b", "k/"), ("b", "K"), ("b", "a/k"), ("b.a", "k"), ("b", "\u00e9")]
         assert len({backend.place(*name) for name in names}) == len(names)
         assert backend.place(bucket, "key") == backend.place(bucket, "key")
 
-    async def test_bulk_delete_tells_of_every_key(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_bulk_delete_reports_every_key(self, backend: AsyncDriver, bucket: str) -> None:
         capabilities = needs(backend, "bulk_delete")
         for key in ("a", "b", "c/d", "kept"):
             await write(backend, bucket, key)
@@ -303,7 +295,7 @@ class DriverObjects(DriverTopic):
         assert "kept" in await keys(backend, bucket)
         assert not set(requested) & set(await keys(backend, bucket))
 
-    async def test_ping_answers(self, backend: AsyncDriver) -> None:
+    async def test_ping_succeeds(self, backend: AsyncDriver) -> None:
         await backend.ping()
 
     async def test_name_and_capabilities_are_constant(self, backend: AsyncDriver) -> None:
@@ -316,7 +308,5 @@ class DriverObjects(DriverTopic):
         for _ in range(2):
             await backend.aclose()
 
-    async def test_nothing_is_listed_that_was_not_put(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_new_bucket_lists_nothing(self, backend: AsyncDriver, bucket: str) -> None:
         assert await list_all(backend, bucket) == []

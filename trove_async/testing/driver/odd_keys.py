@@ -162,7 +162,7 @@ class DriverOddKeys(DriverTopic):
     refused_keys: ClassVar[AbstractSet[str]] = frozenset()
 
     @pytest.mark.parametrize("key", ODD_KEYS, ids=ascii)
-    async def test_odd_key_is_kept_as_it_is(
+    async def test_odd_key_is_kept_unchanged(
         self, backend: AsyncDriver, bucket: str, key: str
     ) -> None:
         if key in self.refused_keys:
@@ -184,7 +184,7 @@ class DriverOddKeys(DriverTopic):
         with pytest.raises(ObjectNotFoundError):
             await backend.head(bucket, key)
 
-    async def test_odd_keys_are_kept_apart(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_odd_keys_do_not_collide(self, backend: AsyncDriver, bucket: str) -> None:
         names = [key for key in ODD_KEYS if key not in self.refused_keys]
         for key in names:
             await write(backend, bucket, key, key.encode())
@@ -202,7 +202,7 @@ class DriverOddKeys(DriverTopic):
         for key in names[1::2]:
             assert await read(backend, bucket, key) == key.encode()
 
-    async def test_key_of_the_most_bytes_is_kept(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_key_of_max_key_bytes_is_kept(self, backend: AsyncDriver, bucket: str) -> None:
         most = backend.capabilities.max_key_bytes
         assert 0 < most <= 1024
         for key in long_keys(most):

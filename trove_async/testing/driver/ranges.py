@@ -64,7 +64,7 @@ class DriverRanges(DriverTopic):
     """`get` with a range."""
 
     @pytest.mark.parametrize(("requested", "span"), SELECTING, ids=str)
-    async def test_range_selects(
+    async def test_range_selects_its_bytes(
         self, backend: AsyncDriver, bucket: str, requested: ByteRange, span: tuple[int, int]
     ) -> None:
         needs(backend, "ranges")
@@ -92,7 +92,7 @@ class DriverRanges(DriverTopic):
         with pytest.raises(RangeError):
             await read(backend, bucket, "key", range=requested)
 
-    async def test_range_of_a_missing_object_is_not_found(
+    async def test_range_of_missing_object_raises_not_found(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "ranges")
@@ -100,7 +100,7 @@ class DriverRanges(DriverTopic):
             await read(backend, bucket, "missing", range=ByteRange(0, 1))
 
     @pytest.mark.parametrize("size", [1000, 10**9])
-    async def test_range_of_a_long_object_selects_across_its_pieces(
+    async def test_range_of_long_object_selects_its_bytes(
         self, backend: AsyncDriver, bucket: str, size: int
     ) -> None:
         needs(backend, "ranges")
@@ -110,7 +110,7 @@ class DriverRanges(DriverTopic):
             got = await read(backend, bucket, "key", size=size, range=ByteRange(start, end))
             assert_same(got, body[start:end])
 
-    async def test_range_of_an_upload_selects_across_its_parts(
+    async def test_range_crosses_the_parts_of_an_upload(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         capabilities = needs(backend, "ranges", "upload")

@@ -45,7 +45,7 @@ class DriverUploads(DriverTopic):
     @pytest.mark.parametrize(
         ("times", "over"), [(0, 1), (1, -1), (1, 0), (1, 1), (2, 0), (3, 500), (5, 0)]
     )
-    async def test_upload_makes_the_object_of_its_parts(
+    async def test_upload_joins_its_parts(
         self, backend: AsyncDriver, bucket: str, times: int, over: int
     ) -> None:
         body = content(times * part_size(needs(backend, "upload")) + over)
@@ -56,7 +56,9 @@ class DriverUploads(DriverTopic):
         assert_same(await read(backend, bucket, "dir/key"), body)
         assert await keys(backend, bucket) == ["dir/key"]
 
-    async def test_parts_may_come_backwards(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_parts_can_be_sent_in_reverse_order(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
         body, pieces = _cut(backend, 4)
         if backend.capabilities.parallel_parts > 1:  # otherwise the store sends them in order
             pieces = pieces[::-1]
@@ -65,7 +67,7 @@ class DriverUploads(DriverTopic):
             await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_parts_may_come_together(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_parts_can_be_sent_concurrently(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 12)
         lanes = min(4, backend.capabilities.parallel_parts)
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
@@ -75,7 +77,7 @@ class DriverUploads(DriverTopic):
             await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_part_may_come_again(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_part_can_be_sent_again(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 3)
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             await _send(running, [pieces[0], pieces[1], pieces[0], pieces[2], pieces[2], pieces[1]])
@@ -83,9 +85,7 @@ class DriverUploads(DriverTopic):
         assert info.size == len(body)
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_upload_keeps_nothing_of_the_borrowed_views(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_send_copies_its_views(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 3)
         memory = bytearray(part_size(backend.capabilities))
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
@@ -96,7 +96,7 @@ class DriverUploads(DriverTopic):
             await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_part_may_be_of_many_views(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_part_can_have_many_views(self, backend: AsyncDriver, bucket: str) -> None:
         needs(backend, "upload")
         body = content(20 * KiB)
         (part, _), *others = parts(body, len(body))
@@ -107,7 +107,7 @@ class DriverUploads(DriverTopic):
             await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_part_may_be_read_while_it_is_sent(
+    async def test_streamed_part_is_read_while_it_is_sent(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "streamed_parts")
@@ -122,7 +122,7 @@ class DriverUploads(DriverTopic):
         assert info.size == len(body)
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_part_that_cannot_be_read_on_may_come_again(
+    async def test_part_can_be_sent_after_its_stream_failed(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "streamed_parts")
@@ -139,7 +139,7 @@ class DriverUploads(DriverTopic):
             await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_nothing_is_seen_before_the_commit(
+    async def test_object_is_invisible_before_commit(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         body, pieces = _cut(backend, 3)
@@ -154,7 +154,7 @@ class DriverUploads(DriverTopic):
         assert_same(await read(backend, bucket, "new"), body)
 
     @pytest.mark.parametrize("way", ["by the end of the block", "by an error"])
-    async def test_upload_left_without_a_commit_leaves_nothing(
+    async def test_upload_without_commit_leaves_nothing(
         self, backend: AsyncDriver, bucket: str, way: str
     ) -> None:
         _, pieces = _cut(backend, 3)
@@ -171,9 +171,7 @@ class DriverUploads(DriverTopic):
         assert await keys(backend, bucket) == ["old"]
         assert await read(backend, bucket, "old") == b"old"
 
-    async def test_object_that_an_upload_replaces_stays_until_then(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_old_object_stays_until_commit(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 2)
         old = await write(backend, bucket, "key", b"old")
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
@@ -183,7 +181,7 @@ class DriverUploads(DriverTopic):
         assert new.etag != old.etag
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_second_commit_says_what_the_first_did(
+    async def test_second_commit_returns_the_same_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         body, pieces = _cut(backend, 2)
@@ -198,7 +196,9 @@ class DriverUploads(DriverTopic):
                 assert again.etag == first.etag
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_uploads_of_one_key_do_not_mix(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_concurrent_uploads_of_one_key_do_not_mix(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
         first_body, first_pieces = _cut(backend, 3, "one")
         second_body, second_pieces = _cut(backend, 3, "two")
         driver = uploading(backend)
@@ -214,7 +214,7 @@ class DriverUploads(DriverTopic):
             await first.commit({})
         assert_same(await read(backend, bucket, "key"), first_body)
 
-    async def test_commit_of_create_only_leaves_what_is_there(
+    async def test_commit_if_none_match_keeps_existing_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "upload", "put_if_none_match", "commit_conditions")
@@ -230,7 +230,7 @@ class DriverUploads(DriverTopic):
         await upload(backend, bucket, "key", body, if_none_match="*")
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_commit_over_a_version_needs_that_version(
+    async def test_commit_if_match_replaces_only_the_matching_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "upload", "put_if_match", "commit_conditions")
@@ -246,7 +246,7 @@ class DriverUploads(DriverTopic):
         await upload(backend, bucket, "key", body, if_match=now.etag)
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_upload_records_the_write_id_where_put_does(
+    async def test_upload_records_the_write_id_if_put_does(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "upload")

@@ -51,7 +51,9 @@ class DriverVersions(DriverTopic):
             await delete(backend, name, version.key, version_id=version.version_id)
         await backend.delete_bucket(name)
 
-    async def test_versions_come_newest_first(self, backend: AsyncDriver, keeping: str) -> None:
+    async def test_versions_are_listed_newest_first(
+        self, backend: AsyncDriver, keeping: str
+    ) -> None:
         written = [
             await write(backend, keeping, key, body)
             for key in ("b", "a")
@@ -76,9 +78,7 @@ class DriverVersions(DriverTopic):
                 for at, info in enumerate(newest_first)
             ]
 
-    async def test_version_is_told_as_head_tells_it(
-        self, backend: AsyncDriver, keeping: str
-    ) -> None:
+    async def test_version_listing_and_head_agree(self, backend: AsyncDriver, keeping: str) -> None:
         for body in (b"old", b"newer"):
             await write(backend, keeping, "dir/key", body)
         for version in await versions(backend, keeping):
@@ -93,7 +93,7 @@ class DriverVersions(DriverTopic):
                 microsecond=0
             )
 
-    async def test_version_is_read_by_its_id(self, backend: AsyncDriver, keeping: str) -> None:
+    async def test_version_can_be_read_by_id(self, backend: AsyncDriver, keeping: str) -> None:
         for body in (b"1", b"2", b"3"):
             await write(backend, keeping, "key", body)
         listed = await versions(backend, keeping)
@@ -105,9 +105,7 @@ class DriverVersions(DriverTopic):
             b"1",
         ]
 
-    async def test_version_that_is_not_the_latest_is_copied(
-        self, backend: AsyncDriver, keeping: str
-    ) -> None:
+    async def test_older_version_can_be_copied(self, backend: AsyncDriver, keeping: str) -> None:
         needs(backend, "versions", "server_copy", "metadata")
         old = await write(backend, keeping, "key", b"old one")
         await write(backend, keeping, "key", b"new")
@@ -125,7 +123,7 @@ class DriverVersions(DriverTopic):
         ]
         assert bodies == [b"old one", b"new", b"old one"]
 
-    async def test_delete_without_an_id_keeps_what_was(
+    async def test_delete_without_id_keeps_older_versions(
         self, backend: AsyncDriver, keeping: str
     ) -> None:
         for body in (b"1", b"2"):
@@ -157,7 +155,7 @@ class DriverVersions(DriverTopic):
         ]
         assert [version.version_id for version in listed if version.latest] == [new.version_id]
 
-    async def test_delete_marker_stands_where_it_was_set(
+    async def test_delete_marker_keeps_its_position(
         self, backend: AsyncDriver, keeping: str
     ) -> None:
         await write(backend, keeping, "key", b"old")
@@ -166,7 +164,7 @@ class DriverVersions(DriverTopic):
         listed = await versions(backend, keeping)
         assert [version.deleted for version in listed] in ([False, True, False], [False, False])
 
-    async def test_delete_of_a_version_leaves_the_others(
+    async def test_delete_of_a_version_keeps_the_others(
         self, backend: AsyncDriver, keeping: str
     ) -> None:
         old, middle, new = [
@@ -204,7 +202,7 @@ class DriverVersions(DriverTopic):
         assert sorted(listed, key=by_key) == sorted(everything, key=by_key)
 
     @pytest.mark.parametrize("limit", [1, 2, 5])
-    async def test_versions_may_be_deleted_as_they_are_listed(
+    async def test_versions_can_be_deleted_while_listing(
         self, backend: AsyncDriver, keeping: str, limit: int
     ) -> None:
         await self._put_versions(backend, keeping)
@@ -225,7 +223,7 @@ class DriverVersions(DriverTopic):
         assert sorted(deleted) == sorted(existing)
 
     @pytest.mark.parametrize("limit", [1, 2, 1000])
-    async def test_versions_are_of_the_keys_that_are_asked_for(
+    async def test_version_listing_applies_prefix(
         self, backend: AsyncDriver, keeping: str, limit: int
     ) -> None:
         await self._put_versions(backend, keeping)
@@ -237,7 +235,7 @@ class DriverVersions(DriverTopic):
             }
 
     @pytest.mark.parametrize("limit", [1, 2, 1000])
-    async def test_versions_start_after_a_key(
+    async def test_version_listing_applies_start_after(
         self, backend: AsyncDriver, keeping: str, limit: int
     ) -> None:
         await self._put_versions(backend, keeping)
@@ -248,7 +246,7 @@ class DriverVersions(DriverTopic):
             }
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 1000])
-    async def test_key_that_versions_start_after_is_left_out_with_all_that_it_has(
+    async def test_start_after_excludes_all_versions_of_its_key(
         self, backend: AsyncDriver, keeping: str, limit: int
     ) -> None:
         for key in ("a", "b", "c"):
@@ -262,7 +260,7 @@ class DriverVersions(DriverTopic):
             assert len(bodies) == 3 * len(left)
 
     @pytest.mark.parametrize("limit", [1, 2, 4])
-    async def test_versions_of_one_key_may_be_deleted_as_they_are_listed(
+    async def test_versions_of_one_key_can_be_deleted_while_listing(
         self, backend: AsyncDriver, keeping: str, limit: int
     ) -> None:
         for body in (b"1", b"22", b"333", b"4444", b"55555"):
@@ -286,16 +284,14 @@ class DriverVersions(DriverTopic):
         assert set(deleted) == existing
         assert await versions(backend, keeping) == []
 
-    async def test_versions_have_the_names_of_their_objects(
-        self, backend: AsyncDriver, keeping: str
-    ) -> None:
+    async def test_version_keys_are_unchanged(self, backend: AsyncDriver, keeping: str) -> None:
         names = ["a b", "a+b", "a%20b", "a&amp;<b>", "a=b?c#d", "\u00e9", "e\u0301"]
         for key in names:
             await write(backend, keeping, key, key.encode())
             await delete(backend, keeping, key)
         assert {version.key for version in await versions(backend, keeping)} == set(names)
 
-    async def test_versions_of_keys_that_no_xml_can_carry_have_their_names(
+    async def test_version_keys_that_xml_cannot_encode_are_unchanged(
         self, backend: AsyncDriver, keeping: str
     ) -> None:
         infos = [await write(backend, keeping, key) for key in ("a\x01b", "\uffff")]
@@ -306,7 +302,7 @@ class DriverVersions(DriverTopic):
                 await delete(backend, keeping, info.key, version_id=info.version_id)
         assert {version.key for version in listed} == {info.key for info in infos}
 
-    async def test_object_has_one_version_where_none_are_kept(
+    async def test_object_has_one_version_without_versioning(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "versions")
@@ -324,7 +320,7 @@ class DriverVersions(DriverTopic):
             page = await versioned(backend).version_page(bucket, options)
             assert (list(page.entries), page.token) == ([], None)
 
-    async def test_versions_of_a_missing_bucket_are_not_found(
+    async def test_versions_of_missing_bucket_raise_not_found(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "versions")

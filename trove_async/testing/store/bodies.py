@@ -77,7 +77,7 @@ class StoreBodies(StoreTopic):
 
     @pytest.mark.parametrize("over", ["empty", "a byte", "a part", "a part and a byte"])
     @pytest.mark.parametrize("kind", BODIES)
-    async def test_put_takes_every_kind_of_body(
+    async def test_put_accepts_every_kind_of_body(
         self, store: Trove, bucket: str, tmp_path: Path, kind: str, over: str
     ) -> None:
         part = store.pool.part_size
@@ -88,7 +88,7 @@ class StoreBodies(StoreTopic):
         assert_same(await store.read(bucket, "key"), body)
 
     @pytest.mark.parametrize("kind", BODIES)
-    async def test_put_of_a_known_size_is_held_to_it(
+    async def test_put_verifies_the_given_size(
         self, store: Trove, bucket: str, tmp_path: Path, kind: str
     ) -> None:
         body = content(200_000)
@@ -113,7 +113,7 @@ class StoreBodies(StoreTopic):
         await store.put(bucket, "key", async_chunks(body, 7))
         assert_same(await store.read(bucket, "key"), body)
 
-    async def test_put_takes_what_get_gives(self, store: Trove, bucket: str) -> None:
+    async def test_put_accepts_the_result_of_get(self, store: Trove, bucket: str) -> None:
         body = content(store.pool.part_size + 1)
         await store.put(bucket, "from", body)
         await store.put(bucket, "unopened", store.get(bucket, "from"))
@@ -126,7 +126,9 @@ class StoreBodies(StoreTopic):
         assert_same(await store.read(bucket, "open"), body)
         assert_same(await store.read(bucket, "rest"), body[1:])
 
-    async def test_put_of_what_is_no_body_is_a_type_error(self, store: Trove, bucket: str) -> None:
+    async def test_put_of_an_invalid_body_raises_type_error(
+        self, store: Trove, bucket: str
+    ) -> None:
         with pytest.raises(TypeError, match="encode"):
             await store.put(bucket, "key", "text")  # type: ignore[arg-type]  # tested at run time
         for wrong in (None, 42, object()):
@@ -134,7 +136,7 @@ class StoreBodies(StoreTopic):
                 await store.put(bucket, "key", wrong)  # type: ignore[arg-type]  # tested at run time
         assert not await store.exists(bucket, "key")
 
-    async def test_put_whose_body_fails_leaves_the_old(self, store: Trove, bucket: str) -> None:
+    async def test_put_with_failing_body_keeps_old_object(self, store: Trove, bucket: str) -> None:
         part = store.pool.part_size
         await store.put(bucket, "old", b"old")
 
@@ -152,7 +154,7 @@ class StoreBodies(StoreTopic):
         assert not await store.exists(bucket, "new")
 
     @pytest.mark.parametrize("over", ["a byte", "a part and a byte"])
-    async def test_put_that_fails_leaves_a_file_where_it_found_it(
+    async def test_failed_put_restores_the_file_position(
         self, store: Trove, bucket: str, tmp_path: Path, over: str
     ) -> None:
         size = 1 if over == "a byte" else store.pool.part_size + 1
@@ -176,9 +178,7 @@ class StoreBodies(StoreTopic):
             assert_same(await store.read(bucket, "key"), body)
             await in_thread(file.close)
 
-    async def test_reader_that_was_read_is_not_stored_again(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_consumed_reader_cannot_be_put(self, store: Trove, bucket: str) -> None:
         body = content(1000)
         await store.put(bucket, "key", body)
         async with store.get(bucket, "key") as obj:
@@ -190,7 +190,7 @@ class StoreBodies(StoreTopic):
         assert_same(await store.read(bucket, "key"), body)
 
     @pytest.mark.parametrize("kind", BODIES)
-    async def test_progress_ends_with_all(
+    async def test_progress_of_a_put_ends_at_its_size(
         self, store: Trove, bucket: str, tmp_path: Path, kind: str
     ) -> None:
         size = 2 * store.pool.part_size + 1
@@ -203,7 +203,7 @@ class StoreBodies(StoreTopic):
         assert reports[-1][0] == size
         assert {total for _, total in reports} <= {None, size}
 
-    async def test_put_tells_what_head_tells(self, store: Trove, bucket: str) -> None:
+    async def test_put_and_head_report_the_same_info(self, store: Trove, bucket: str) -> None:
         body = content(1000)
         put = await store.put(bucket, "dir/key", body)
         head = await store.head(bucket, "dir/key")
@@ -213,7 +213,7 @@ class StoreBodies(StoreTopic):
         for info in (put, head):
             assert info.checksums.get("crc32c", crc32c_of(body)) == crc32c_of(body)
 
-    async def test_body_may_itself_put(self, store: Trove, bucket: str) -> None:
+    async def test_body_can_put_other_objects(self, store: Trove, bucket: str) -> None:
         part = store.pool.part_size
 
         async def nesting(depth: int) -> AsyncIterator[bytes]:
@@ -239,13 +239,13 @@ class StoreBodies(StoreTopic):
             assert_same(await store.read(bucket, str(number)), content(size, str(number)))
         assert store.pool.statistics().peak <= store.pool.max_bytes
 
-    async def test_put_over_an_object_replaces_it(self, store: Trove, bucket: str) -> None:
+    async def test_put_replaces_existing_object(self, store: Trove, bucket: str) -> None:
         old = await store.put(bucket, "key", b"a longer body")
         new = await store.put(bucket, "key", b"short")
         assert old.etag != new.etag
         assert await store.read(bucket, "key") == b"short"
 
-    async def test_missing_object_is_not_found(self, store: Trove, bucket: str) -> None:
+    async def test_missing_object_raises_not_found(self, store: Trove, bucket: str) -> None:
         assert not await store.exists(bucket, "key")
         with pytest.raises(ObjectNotFoundError) as caught:
             await store.head(bucket, "key")

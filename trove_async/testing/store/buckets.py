@@ -57,21 +57,21 @@ class StoreBuckets(StoreTopic):
     """`create_bucket`, `delete_bucket`, `list_buckets`, `delete`, `delete_many` and `health`."""
 
     @pytest.mark.parametrize("call", [call for _, call in CALLS], ids=[name for name, _ in CALLS])
-    async def test_missing_bucket_is_not_found(self, store: Trove, call: Call) -> None:
+    async def test_missing_bucket_raises_bucket_not_found(self, store: Trove, call: Call) -> None:
         missing = self.bucket_name()
         with pytest.raises(BucketNotFoundError) as caught:
             await call(store, missing)
         assert caught.value.bucket == missing
         assert missing not in [info.name for info in await store.list_buckets()]
 
-    async def test_second_create_says_that_it_exists(self, store: Trove, bucket: str) -> None:
+    async def test_creating_an_existing_bucket_raises(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"body")
         with pytest.raises(BucketExistsError):
             await store.create_bucket(bucket)
         await store.create_bucket(bucket, exist_ok=True)
         assert await store.read(bucket, "key") == b"body"
 
-    async def test_bucket_is_made_where_it_is_wanted(self, store: Trove) -> None:
+    async def test_bucket_is_created_on_the_given_backends(self, store: Trove) -> None:
         name = self.bucket_name()
         with pytest.raises(BackendNotFoundError):
             await store.create_bucket(name, backends=["nowhere"])
@@ -95,7 +95,7 @@ class StoreBuckets(StoreTopic):
             await store.delete_bucket(bucket)
         assert await store.read(bucket, "dir/key") == b"body"
 
-    async def test_deleted_bucket_can_be_made_anew(self, store: Trove) -> None:
+    async def test_deleted_bucket_can_be_created_again(self, store: Trove) -> None:
         name = self.bucket_name()
         for _ in range(2):
             await store.create_bucket(name)
@@ -112,7 +112,7 @@ class StoreBuckets(StoreTopic):
             await store.delete(bucket, "key")
             assert [entry.key for entry in await store.list(bucket).all()] == ["key/below"]
 
-    async def test_delete_many_tells_of_every_key(self, store: Trove, bucket: str) -> None:
+    async def test_delete_many_reports_every_key(self, store: Trove, bucket: str) -> None:
         names = [f"{number:04}" for number in range(30)]
         for key in [*names, "kept"]:
             await store.put(bucket, key, b"")
@@ -125,7 +125,7 @@ class StoreBuckets(StoreTopic):
         left = [entry.key for entry in await store.list(bucket).all()]
         assert sorted(left) == [*names[20:], "kept"]
 
-    async def test_awaited_delete_many_raises_what_failed(self, store: Trove, bucket: str) -> None:
+    async def test_awaited_delete_many_raises_its_errors(self, store: Trove, bucket: str) -> None:
         for key in ("a", "b", "c"):
             await store.put(bucket, key, b"")
 

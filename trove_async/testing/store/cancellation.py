@@ -20,7 +20,7 @@ class StoreCancellation(StoreTopic):
 
     @pytest.mark.parametrize("source", ["memory", "stream"])
     @pytest.mark.parametrize("parts", [0, 1])
-    async def test_put_cancelled_anywhere_leaves_the_old_or_the_new(
+    async def test_cancelled_put_leaves_old_or_new_object(
         self, store: Trove, bucket: str, source: str, parts: int
     ) -> None:
         new = content(parts * store.pool.part_size + 1000, "new")
@@ -40,7 +40,7 @@ class StoreCancellation(StoreTopic):
         await cancel_at_every_step(put, check)
         assert [entry.key for entry in await store.list(bucket).all()] == ["key"]
 
-    async def test_get_cancelled_anywhere_holds_nothing(self, store: Trove, bucket: str) -> None:
+    async def test_cancelled_get_holds_nothing(self, store: Trove, bucket: str) -> None:
         body = content(store.pool.part_size + 1)
         await store.put(bucket, "key", body)
 
@@ -55,9 +55,7 @@ class StoreCancellation(StoreTopic):
         await cancel_at_every_step(get, check)
         await get()
 
-    async def test_copy_cancelled_anywhere_leaves_the_old_or_the_new(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_cancelled_copy_leaves_old_or_new_object(self, store: Trove, bucket: str) -> None:
         new = content(store.pool.part_size + 1)
         await store.put(bucket, "from", new)
         await store.put(bucket, "to", b"old")
@@ -71,7 +69,7 @@ class StoreCancellation(StoreTopic):
         await cancel_at_every_step(lambda: store.copy(bucket, "from", bucket, "to"), check)
         assert_same(await store.read(bucket, "from"), new)
 
-    async def test_move_cancelled_anywhere_loses_nothing(
+    async def test_cancelled_move_loses_nothing(
         self, store: Trove, bucket: str, other_bucket: str
     ) -> None:
         body = content(store.pool.part_size + 1)
@@ -86,9 +84,7 @@ class StoreCancellation(StoreTopic):
 
         await cancel_at_every_step(lambda: store.move(bucket, "key", other_bucket, "key"), check)
 
-    async def test_listing_cancelled_anywhere_can_be_made_again(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_cancelled_listing_can_be_repeated(self, store: Trove, bucket: str) -> None:
         names = [f"{number:02}" for number in range(12)]
         for key in names:
             await store.put(bucket, key, b"")
@@ -99,9 +95,7 @@ class StoreCancellation(StoreTopic):
 
         await cancel_at_every_step(lambda: store.list(bucket, page_size=2).all(), check)
 
-    async def test_delete_many_cancelled_anywhere_can_be_made_again(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_cancelled_delete_many_can_be_repeated(self, store: Trove, bucket: str) -> None:
         names = [f"{number:02}" for number in range(12)]
 
         async def put_all() -> None:

@@ -60,7 +60,7 @@ class StoreConditions(StoreTopic):
 
     storage_class: ClassVar[str] = "STANDARD"
 
-    async def test_create_only_never_replaces(self, store: Trove, bucket: str) -> None:
+    async def test_if_none_match_never_replaces_an_object(self, store: Trove, bucket: str) -> None:
         if not (await claims(store, bucket)).put_if_none_match:
             with pytest.raises(NotSupportedError):
                 await store.put(bucket, "key", b"one", if_none_match="*")
@@ -72,7 +72,9 @@ class StoreConditions(StoreTopic):
                 await store.put(bucket, "key", content(size), if_none_match="*")
         assert await store.read(bucket, "key") == b"one"
 
-    async def test_create_only_has_one_winner(self, store: Trove, bucket: str) -> None:
+    async def test_concurrent_if_none_match_puts_have_one_winner(
+        self, store: Trove, bucket: str
+    ) -> None:
         won: list[bytes] = []
         lost: list[type[TroveError]] = []
 
@@ -94,7 +96,9 @@ class StoreConditions(StoreTopic):
             assert lost == [NotSupportedError] * RACERS
             assert not await store.exists(bucket, "key")
 
-    async def test_replacing_a_version_needs_that_version(self, store: Trove, bucket: str) -> None:
+    async def test_if_match_replaces_only_the_matching_object(
+        self, store: Trove, bucket: str
+    ) -> None:
         one = await store.put(bucket, "key", b"one")
         if not (await claims(store, bucket)).put_if_match:
             with pytest.raises(NotSupportedError):
@@ -111,7 +115,9 @@ class StoreConditions(StoreTopic):
         await store.put(bucket, "key", b"three", if_match=two.etag)
         assert await store.read(bucket, "key") == b"three"
 
-    async def test_reading_a_version_needs_that_version(self, store: Trove, bucket: str) -> None:
+    async def test_read_conditions_require_the_matching_object(
+        self, store: Trove, bucket: str
+    ) -> None:
         old = await store.put(bucket, "key", b"old")
         if not (await claims(store, bucket)).get_conditions:
             for options in _conditions(old):
@@ -127,7 +133,9 @@ class StoreConditions(StoreTopic):
                 raise AssertionError
         assert await store.read(bucket, "key", if_none_match=old.etag) == b"new"
 
-    async def test_deleting_a_version_needs_that_version(self, store: Trove, bucket: str) -> None:
+    async def test_delete_if_match_removes_only_the_matching_object(
+        self, store: Trove, bucket: str
+    ) -> None:
         old = await store.put(bucket, "key", b"old")
         new = await store.put(bucket, "key", b"new")
         if not (await claims(store, bucket)).delete_if_match:
@@ -156,9 +164,7 @@ class StoreConditions(StoreTopic):
             await store.delete(bucket, "key", version_id="1")
         assert await store.exists(bucket, "key")
 
-    async def test_conditions_that_make_no_sense_are_refused(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_invalid_conditions_are_refused(self, store: Trove, bucket: str) -> None:
         with pytest.raises(ValueError, match="if_none_match"):
             await store.put(bucket, "key", b"", if_none_match="an etag")
         with pytest.raises(ValueError, match="if_match"):
@@ -168,15 +174,13 @@ class StoreConditions(StoreTopic):
         assert not await store.exists(bucket, "key")
 
     @pytest.mark.parametrize("parts", [1, 2])
-    async def test_metadata_are_kept_or_refused(
-        self, store: Trove, bucket: str, parts: int
-    ) -> None:
+    async def test_metadata_is_kept_or_refused(self, store: Trove, bucket: str, parts: int) -> None:
         given = {name.title(): value for name, value in METADATA.items()}
         info = await self._kept(store, bucket, parts, "metadata", metadata=given)
         if info is not None:
             assert dict(info.metadata) == METADATA
 
-    async def test_metadata_beyond_what_is_kept_are_refused(
+    async def test_metadata_beyond_max_metadata_bytes_is_refused(
         self, store: Trove, bucket: str
     ) -> None:
         most = (await claims(store, bucket)).max_metadata_bytes
@@ -210,7 +214,9 @@ class StoreConditions(StoreTopic):
         assert not await store.exists(bucket, "key")
 
     @pytest.mark.parametrize("name", HEADERS)
-    async def test_empty_header_is_none(self, store: Trove, bucket: str, name: str) -> None:
+    async def test_empty_header_is_reported_as_none(
+        self, store: Trove, bucket: str, name: str
+    ) -> None:
         empty: dict[str, Any] = {name: ""}
         await store.put(bucket, "key", b"body", **empty)
         value = getattr(await store.head(bucket, "key"), name)

@@ -41,7 +41,7 @@ class StoreListing(StoreTopic):
     """`list`."""
 
     @pytest.mark.parametrize("page_size", [1000, 1, 2, 7])
-    async def test_listing_shows_what_is_asked_for(
+    async def test_listing_applies_its_options(
         self, store: Trove, bucket: str, page_size: int
     ) -> None:
         await self._fill(store, bucket)
@@ -61,7 +61,7 @@ class StoreListing(StoreTopic):
         ids=str,
     )
     @pytest.mark.parametrize("page_size", [1, 3, 1000])
-    async def test_cursor_goes_on_behind_every_entry(
+    async def test_cursor_resumes_after_every_entry(
         self, store: Trove, bucket: str, options: dict[str, Any], page_size: int
     ) -> None:
         await self._fill(store, bucket)
@@ -81,7 +81,7 @@ class StoreListing(StoreTopic):
             assert before + [entry.key async for entry in after] == whole, f"after {taken}"
             assert after.cursor is None
 
-    async def test_cursor_of_one_listing_leads_on_in_no_other(
+    async def test_cursor_is_refused_by_other_listings(
         self, store: Trove, bucket: str, other_bucket: str
     ) -> None:
         await self._fill(store, bucket)
@@ -134,7 +134,9 @@ class StoreListing(StoreTopic):
         assert first.key not in {entry.key async for entry in resumed}
         assert resumed.cursor is None
 
-    async def test_listing_tells_where_its_objects_are(self, store: Trove, bucket: str) -> None:
+    async def test_listing_reports_the_backend_of_each_object(
+        self, store: Trove, bucket: str
+    ) -> None:
         await self._fill(store, bucket)
         async for entry in store.list(bucket):
             head = await store.head(bucket, entry.key)
@@ -162,15 +164,13 @@ class StoreListing(StoreTopic):
         with pytest.raises(BucketNotFoundError):
             await listing.all()
 
-    async def test_end_of_a_listing_stays_the_end(self, store: Trove, bucket: str) -> None:
+    async def test_ended_listing_stays_empty(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"")
         listing = store.list(bucket)
         assert [entry.key async for entry in listing] == ["key"]
         assert [entry.key async for entry in listing] == []
 
-    async def test_objects_may_be_deleted_as_they_are_listed(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_objects_can_be_deleted_while_listing(self, store: Trove, bucket: str) -> None:
         await self._fill(store, bucket)
         seen = []
         async for entry in store.list(bucket, page_size=2):
@@ -179,9 +179,7 @@ class StoreListing(StoreTopic):
         assert sorted(seen, key=str.encode) == expected(TREE)
         assert await store.list(bucket).all() == []
 
-    async def test_listing_that_makes_no_sense_is_refused_at_once(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_invalid_listing_is_refused_immediately(self, store: Trove, bucket: str) -> None:
         with pytest.raises(ValueError, match="page_size"):
             store.list(bucket, page_size=0)
         with pytest.raises(ValueError, match="delimiter"):

@@ -99,7 +99,7 @@ class StoreNames(StoreTopic):
             with pytest.raises(InvalidNameError):
                 store.delete_many(name, [])
 
-    async def test_odd_keys_are_kept_apart(self, store: Trove, bucket: str) -> None:
+    async def test_odd_keys_do_not_collide(self, store: Trove, bucket: str) -> None:
         names = [key for key in ODD_KEYS if key not in self.refused_keys]
         for key in names:
             await store.put(bucket, key, key.encode())
@@ -113,7 +113,7 @@ class StoreNames(StoreTopic):
         await store.delete_many(bucket, names)
         assert await store.list(bucket).all() == []
 
-    async def test_key_of_the_most_bytes_is_kept_and_a_longer_one_refused(
+    async def test_key_of_max_key_bytes_is_kept_and_a_longer_one_refused(
         self, store: Trove, bucket: str
     ) -> None:
         most = (await claims(store, bucket)).max_key_bytes

@@ -38,7 +38,7 @@ class StoreReading(StoreTopic):
         assert all(type(chunk) is bytes and chunk for chunk in chunks)
         assert_same(b"".join(chunks), body)
 
-    async def test_ways_of_reading_may_be_mixed(self, store: Trove, bucket: str) -> None:
+    async def test_ways_of_reading_can_be_mixed(self, store: Trove, bucket: str) -> None:
         body = content(3_000_000)
         await store.put(bucket, "key", body)
         async with store.get(bucket, "key") as obj:
@@ -57,14 +57,14 @@ class StoreReading(StoreTopic):
                 0,
             ]
 
-    async def test_empty_object_reads_as_nothing(self, store: Trove, bucket: str) -> None:
+    async def test_empty_object_reads_as_empty_bytes(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"")
         async with store.get(bucket, "key") as obj:
             assert [chunk async for chunk in obj] == []
             assert obj.range == (0, 0)
         assert await store.read(bucket, "key") == b""
 
-    async def test_save_makes_the_file(self, store: Trove, bucket: str, tmp_path: Path) -> None:
+    async def test_save_writes_the_file(self, store: Trove, bucket: str, tmp_path: Path) -> None:
         body = content(2_500_000)
         await store.put(bucket, "key", body)
         target = tmp_path / "new" / "saved"
@@ -74,7 +74,7 @@ class StoreReading(StoreTopic):
         assert_same(await in_thread(target.read_bytes), body)
         assert await in_thread(lambda: [path.name for path in target.parent.iterdir()]) == ["saved"]
 
-    async def test_awaited_get_is_closed_by_whoever_holds_it(
+    async def test_awaited_get_can_be_closed_in_another_task(
         self, store: Trove, bucket: str
     ) -> None:
         await store.put(bucket, "key", content(3_000_000))
@@ -85,7 +85,7 @@ class StoreReading(StoreTopic):
         with pytest.raises(ClosedError):
             await obj.read(1)
 
-    async def test_get_is_opened_once(self, store: Trove, bucket: str) -> None:
+    async def test_get_can_be_opened_only_once(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"body")
         opening = store.get(bucket, "key")
         async with opening as obj:
@@ -93,15 +93,15 @@ class StoreReading(StoreTopic):
         with pytest.raises(BodyConsumedError):
             await opening
 
-    async def test_read_refuses_to_hold_more_than_its_limit(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_read_beyond_its_limit_raises(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"0123456789")
         assert await store.read(bucket, "key", limit=10) == b"0123456789"
         with pytest.raises(RangeError):
             await store.read(bucket, "key", limit=9)
 
-    async def test_range_selects_by_the_table(self, store: Trove, bucket: str) -> None:
+    async def test_range_selects_the_same_bytes_as_the_driver(
+        self, store: Trove, bucket: str
+    ) -> None:
         await store.put(bucket, "key", b"0123456789")
         ranges = (await claims(store, bucket)).ranges
         for requested, span in SELECTING:
@@ -127,9 +127,7 @@ class StoreReading(StoreTopic):
                 with pytest.raises(refused):
                     await store.read(bucket, key, range=requested)
 
-    async def test_range_that_can_select_nothing_raises_at_once(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_invalid_range_raises_immediately(self, store: Trove, bucket: str) -> None:
         for span in NEVER:
             with pytest.raises(RangeError):
                 store.get(bucket, "key", range=span)
@@ -147,7 +145,9 @@ class StoreReading(StoreTopic):
                 continue
             assert_same(await store.read(bucket, "key", range=(start, end)), body[start:end])
 
-    async def test_get_ranges_returns_each_in_its_place(self, store: Trove, bucket: str) -> None:
+    async def test_get_ranges_keeps_the_order_of_its_ranges(
+        self, store: Trove, bucket: str
+    ) -> None:
         body = content(3_000_000)
         await store.put(bucket, "key", body)
         requested: list[ByteRange | tuple[int, int | None]] = [
@@ -178,7 +178,7 @@ class StoreReading(StoreTopic):
         with pytest.raises(RangeError):
             await store.get_ranges(bucket, "key", [(0, 1), (3_000_000, None)])
 
-    async def test_progress_of_a_get_ends_with_all(self, store: Trove, bucket: str) -> None:
+    async def test_progress_of_a_get_ends_at_its_size(self, store: Trove, bucket: str) -> None:
         body = content(2_500_000)
         await store.put(bucket, "key", body)
         reports: list[tuple[int, int | None]] = []
@@ -189,9 +189,7 @@ class StoreReading(StoreTopic):
         assert [done for done, _ in reports] == sorted(done for done, _ in reports)
         assert reports[-1] == (len(body), len(body))
 
-    async def test_readers_that_are_not_read_hold_up_nobody(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_idle_readers_do_not_block_others(self, store: Trove, bucket: str) -> None:
         body = content(3_000_000)
         await store.put(bucket, "key", body)
         readers = []
@@ -206,7 +204,7 @@ class StoreReading(StoreTopic):
             for reader in readers:
                 await reader.aclose()
 
-    async def test_copies_by_hand_go_on_at_any_number(self, store: Trove, bucket: str) -> None:
+    async def test_many_concurrent_get_put_copies_finish(self, store: Trove, bucket: str) -> None:
         body = content(store.pool.part_size + 1)
         await store.put(bucket, "from", body)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Suite = TypeVar("Suite", bound=type)
 
 
-def strange(
+def expect_failures(
     reasons: dict[str, str],
     *,
     where: Callable[[dict[str, Any]], bool] = lambda _: True,
