@@ -4,7 +4,7 @@ It forwards requests byte for byte, so that signatures stay valid, and records t
 for certain requests; it applies once by default::
 
     async with FaultProxy(server.endpoint_url) as proxy:
-        stall = proxy.arm(Stall("answer body", 100), method="GET")
+        stall = proxy.arm(Stall("response body", 100), method="GET")
         ...
         await stall.reached.wait()
         ...
@@ -423,8 +423,8 @@ class _Exchange:
             self.struck = True
             raw = head.shortened(self._fault.by)
             body = _without_last(body, self._fault.by)
-        await self._relay("answer head", _one(raw), self._writer)
-        await self._relay("answer body", body, self._writer)
+        await self._relay("response head", _one(raw), self._writer)
+        await self._relay("response body", body, self._writer)
 
     async def _relay(
         self, point: Point, pieces: AsyncGenerator[bytes], to: asyncio.StreamWriter

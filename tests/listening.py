@@ -71,7 +71,7 @@ async def behind_tls(url: str, context: ssl.SSLContext) -> AsyncIterator[str]:
                 writer.write(piece)
                 await writer.drain()
         except ConnectionError:
-            pass  # closing the writer tells the other side
+            pass  # closing the writer ends the other direction
         finally:
             writer.close()
 

@@ -165,7 +165,7 @@ async def test_request_path_and_query_are_decoded() -> None:
 @pytest.mark.parametrize("at", [0, 1, 100_000, len(BODY) - 1, len(BODY)])
 async def test_cut_in_response_body_delivers_the_bytes_before_it(at: int, reset: bool) -> None:  # noqa: FBT001
     async with server_and_proxy() as (_, proxy), client(proxy) as connection:
-        proxy.arm(Cut("answer body", at, reset=reset))
+        proxy.arm(Cut("response body", at, reset=reset))
         connection.send("GET /a HTTP/1.1")
         await connection.head()
         assert await connection.read_to_end() == (BODY[:at], reset)
@@ -173,7 +173,7 @@ async def test_cut_in_response_body_delivers_the_bytes_before_it(at: int, reset:
 
 async def test_cut_before_response_comes_after_server_has_finished() -> None:
     async with server_and_proxy() as (server, proxy), client(proxy) as connection:
-        proxy.arm(Cut("answer head"), method="PUT")
+        proxy.arm(Cut("response head"), method="PUT")
         connection.put("/a", BODY)
         assert await connection.read_to_end() == (b"", True)
         assert server.stored == [BODY]
@@ -181,7 +181,7 @@ async def test_cut_before_response_comes_after_server_has_finished() -> None:
 
 async def test_cut_in_response_head_delivers_half_a_line() -> None:
     async with server_and_proxy() as (_, proxy), client(proxy) as connection:
-        proxy.arm(Cut("answer head", 12, reset=False))
+        proxy.arm(Cut("response head", 12, reset=False))
         connection.send("GET /a HTTP/1.1")
         assert await connection.read_to_end() == (b"HTTP/1.1 200", False)
 
@@ -206,7 +206,7 @@ async def test_cut_in_request_head_hides_request_from_server() -> None:
 
 async def test_stall_in_response_body_lasts_until_release() -> None:
     async with server_and_proxy() as (_, proxy), client(proxy) as connection:
-        stall = proxy.arm(Stall("answer body", 5))
+        stall = proxy.arm(Stall("response body", 5))
         connection.send("GET /a HTTP/1.1")
         await stall.reached.wait()
         await connection.head()
@@ -219,7 +219,7 @@ async def test_stall_in_response_body_lasts_until_release() -> None:
 
 async def test_stall_before_response_comes_after_server_has_finished() -> None:
     async with server_and_proxy() as (server, proxy), client(proxy) as connection:
-        stall = proxy.arm(Stall("answer head"))
+        stall = proxy.arm(Stall("response head"))
         connection.put("/a", b"hi")
         await stall.reached.wait()
         assert server.stored == [b"hi"]
@@ -238,7 +238,7 @@ async def test_stall_in_request_body_holds_back_the_rest() -> None:
         assert server.stored == [BODY]
 
 
-@pytest.mark.parametrize("at", ["request head", "answer head", "answer body"])
+@pytest.mark.parametrize("at", ["request head", "response head", "response body"])
 async def test_client_that_leaves_ends_a_stalled_exchange(at: str) -> None:
     async with server_and_proxy() as (server, proxy), client(proxy) as connection:
         stall = proxy.arm(Stall(at, 0))  # type: ignore[arg-type]  # a value of Point
@@ -256,7 +256,7 @@ async def test_waiting_ends_after_patience_and_reports_what_is_open(
     wait: Callable[[FaultProxy], Awaitable[None]],
 ) -> None:
     async with server_and_proxy() as (_, proxy), client(proxy) as connection:
-        stall = proxy.arm(Stall("answer head"))
+        stall = proxy.arm(Stall("response head"))
         connection.send("GET /a HTTP/1.1")
         await stall.reached.wait()
         proxy.patience = 0.01
@@ -309,7 +309,7 @@ async def test_injected_response_to_head_has_no_body() -> None:
 
 async def test_flipped_byte_is_the_only_one_that_differs() -> None:
     async with server_and_proxy() as (server, proxy), client(proxy) as connection:
-        proxy.arm(Flip("answer body", 70_000), method="GET")
+        proxy.arm(Flip("response body", 70_000), method="GET")
         proxy.arm(Flip("request body", 0), method="PUT")
         connection.send("GET /a HTTP/1.1")
         await connection.head()
@@ -362,7 +362,7 @@ async def test_unused_fault_fails_the_test() -> None:
 async def test_fault_beyond_the_end_fails_the_test() -> None:
     with pytest.raises(AssertionError, match=r"beyond the end of GET /a"):
         async with server_and_proxy() as (_, proxy), client(proxy) as connection:
-            proxy.arm(Cut("answer body", len(BODY) + 1))
+            proxy.arm(Cut("response body", len(BODY) + 1))
             connection.send("GET /a HTTP/1.1")
             await connection.head()
             await connection.read_to_end()
@@ -377,7 +377,7 @@ async def test_unused_fault_does_not_hide_another_error() -> None:
 
 async def test_leaving_ends_stalled_exchanges() -> None:
     async with server_and_proxy() as (_, proxy), client(proxy) as connection:
-        stall = proxy.arm(Stall("answer head"))
+        stall = proxy.arm(Stall("response head"))
         connection.send("GET /a HTTP/1.1")
         await stall.reached.wait()
         assert len(proxy.tasks) == 1
@@ -386,7 +386,7 @@ async def test_leaving_ends_stalled_exchanges() -> None:
 
 async def test_many_connections_are_served_concurrently() -> None:
     async with server_and_proxy() as (_, proxy):
-        stall = proxy.arm(Stall("answer head"), times=5)
+        stall = proxy.arm(Stall("response head"), times=5)
 
         async def get() -> None:
             async with client(proxy) as connection:

@@ -208,8 +208,8 @@ async def test_listing_raises_when_a_backend_dies(
     [
         ("cold", "archive", "*upload_id=*", Cut("request body", 3 * MiB)),
         ("default", "archive", "*upload_id=*", Cut("request body", 3 * MiB)),
-        ("archive", "cold", "*alt=media*", Cut("answer body", 7 * MiB)),
-        ("archive", "default", "*alt=media*", Cut("answer body", 7 * MiB)),
+        ("archive", "cold", "*alt=media*", Cut("response body", 7 * MiB)),
+        ("archive", "default", "*alt=media*", Cut("response body", 7 * MiB)),
     ],
 )
 async def test_move_leaves_only_the_source_when_a_backend_dies(

@@ -58,6 +58,7 @@ class DriverBuckets(DriverTopic):
         with pytest.raises(BucketNotFoundError) as caught:
             await call(backend, missing)
         assert not caught.value.retryable
+        # The call must not have created the bucket.
         with pytest.raises(BucketNotFoundError):
             await backend.head_bucket(missing)
 
@@ -113,6 +114,7 @@ class DriverBuckets(DriverTopic):
         self, backend: AsyncDriver
     ) -> None:
         name = self.bucket_name()
+        # Twice: the second round finds what the first one left.
         for _ in range(2):
             await backend.create_bucket(name)
             await write(backend, name, "dir/key")

@@ -73,6 +73,7 @@ class DriverCancellation(DriverTopic):
             await backend.put(bucket, "key", [view[:1000], view[1000:]], PutOptions())
 
         async def check() -> None:
+            # The store reuses the memory: a write that still reads it would store zeros.
             memory[:] = bytes(len(memory))
             for key in await keys(backend, bucket):
                 assert_same(await read(backend, bucket, key), NEW)

@@ -80,6 +80,7 @@ class DriverConditions(DriverTopic):
     ) -> None:
         needs(backend, "put_if_match")
         old = await write(backend, bucket, "key")
+        # A failed condition would suggest that the object had changed.
         with pytest.raises(BucketNotFoundError):
             await write(backend, self.bucket_name(), "key", if_match=old.etag)
 
@@ -97,6 +98,7 @@ class DriverConditions(DriverTopic):
         needs(backend, "put_if_match")
         await write(backend, bucket, "key")
         head = await backend.head(bucket, "key")
+        # Services quote etags differently in headers and in listings; the driver must unify them.
         await write(backend, bucket, "key", b"second", if_match=head.etag)
         (entry,) = [info for info in await list_all(backend, bucket) if info.key == "key"]
         etag = getattr(entry, "etag", None)

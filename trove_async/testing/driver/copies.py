@@ -31,6 +31,7 @@ class DriverCopies(DriverTopic):
         needs(backend, "server_copy")
         body = content(size)
         options = CopyOptions(source=await write(backend, bucket, "a/b", body), put=PutOptions())
+        # Within the bucket and across buckets: some services treat the two differently.
         near = await copying(backend).copy(bucket, "a/b", bucket, "a", options)
         far = await copying(backend).copy(bucket, "a/b", other_bucket, "a/b", options)
         assert (near.bucket, near.key, near.size) == (bucket, "a", size)
@@ -63,6 +64,7 @@ class DriverCopies(DriverTopic):
         info = await backend.head(bucket, "to")
         assert dict(info.metadata) == {"b": "2"}
         assert info.cache_control == "no-store"
+        # The store passes the headers of the source explicitly, so a service must not add them.
         assert info.content_type != "text/plain"
         assert dict((await backend.head(bucket, "from")).metadata) == {"a": "1"}
 
@@ -92,6 +94,7 @@ class DriverCopies(DriverTopic):
         needs(backend, "server_copy")
         options = CopyOptions(source=await write(backend, bucket, "key", b"old"), put=PutOptions())
         await write(backend, bucket, "key", b"new")
+        # Onto another key and onto itself.
         for target in ("other", "key"):
             with pytest.raises(ObjectChangedError):
                 await copying(backend).copy(bucket, "key", bucket, target, options)

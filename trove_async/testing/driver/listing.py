@@ -114,6 +114,7 @@ class DriverListing(DriverTopic):
     ) -> None:
         await self._fill(backend, bucket)
         for options in NARROWINGS:
+            # Small limits put a page boundary at every entry and inside every common prefix.
             for limit in (1000, 1, 2, 3):
                 got = await list_all(backend, bucket, limit=limit, **options)
                 self._assert_listed(backend, got, expected(TREE, **options))
@@ -159,6 +160,7 @@ class DriverListing(DriverTopic):
                 head.stored_size,
                 head.etag,
             )
+            # Services report whole seconds in headers and milliseconds in listings.
             assert entry.last_modified.replace(microsecond=0) == head.last_modified.replace(
                 microsecond=0
             )
@@ -187,6 +189,7 @@ class DriverListing(DriverTopic):
     ) -> None:
         for key in "abcdef":
             await write(backend, bucket, key)
+        # `keys` passes start_after together with every token.
         got = await keys(backend, bucket, start_after="b", limit=1)
         assert sorted(got) == ["c", "d", "e", "f"]
 
@@ -217,6 +220,7 @@ class DriverListing(DriverTopic):
         first = await backend.list_page(bucket, ListOptions(limit=2))
         shown = {entry.key for entry in first.entries}
         left = sorted({"a", "b", "c", "d"} - shown)
+        # A token may name the key to continue at, and that key may be gone.
         await delete(backend, bucket, left[0])
         assert first.token is not None
         page = await backend.list_page(bucket, ListOptions(token=first.token))

@@ -80,6 +80,7 @@ class DriverMetadata(DriverTopic):
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         capabilities = needs(backend, "metadata")
+        # The limit counts names and values, as that of S3 does.
         metadata = {"name": "v" * (capabilities.max_metadata_bytes - len("name"))}
         await write(backend, bucket, "key", metadata=metadata)
         assert dict((await backend.head(bucket, "key")).metadata) == metadata
@@ -89,6 +90,7 @@ class DriverMetadata(DriverTopic):
         self, backend: AsyncDriver, bucket: str, way: str
     ) -> None:
         needs(backend, "headers")
+        # HTTP clients decode such a body by default, and fail on this one.
         await self._store(backend, bucket, way, b"not gzip at all", **HEADERS)
         head = await backend.head(bucket, "key")
         async with backend.get(bucket, "key", GetOptions()) as reader:
@@ -178,6 +180,7 @@ class DriverMetadata(DriverTopic):
             with pytest.raises(IntegrityError):
                 await self._store(backend, bucket, way, b"the body", checksums={kind: value})
             assert await keys(backend, bucket) == []
+        # A refused body must not have replaced the object either.
         old = await write(backend, bucket, "key", b"old")
         for kind, value in _claimed(capabilities, b"another body").items():
             with pytest.raises(IntegrityError):

@@ -67,10 +67,12 @@ class DriverObjects(DriverTopic):
     async def test_put_copies_its_views(self, backend: AsyncDriver, bucket: str) -> None:
         memory = bytearray(b"first")
         await backend.put(bucket, "key", [memoryview(memory)], PutOptions())
+        # The store reuses its buffers as soon as put returns.
         memory[:] = b"other"
         assert await read(backend, bucket, "key") == b"first"
 
     async def test_views_can_be_put_twice(self, backend: AsyncDriver, bucket: str) -> None:
+        # The store retries a put with the same views.
         pieces = views(content(10_000), 3000)
         for _ in range(2):
             await backend.put(bucket, "key", pieces, PutOptions())
@@ -104,6 +106,7 @@ class DriverObjects(DriverTopic):
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         bodies = [b"%03d" % number for number in range(20)]
+        # Dates are too coarse to tell two writes of one second apart; etags must.
         etags = {(await write(backend, bucket, "key", body)).etag for body in bodies}
         assert len(etags) == len(bodies)
 
@@ -117,6 +120,7 @@ class DriverObjects(DriverTopic):
 
     async def test_missing_object_raises_not_found(self, backend: AsyncDriver, bucket: str) -> None:
         await write(backend, bucket, "key/below")
+        # "key" is only a prefix here, which a file system has as a directory.
         for key in ("missing", "key", "key/", "key/below/it"):
             with pytest.raises(ObjectNotFoundError) as caught:
                 await backend.head(bucket, key)
@@ -125,6 +129,7 @@ class DriverObjects(DriverTopic):
                 await read(backend, bucket, key)
 
     async def test_delete_removes_only_its_object(self, backend: AsyncDriver, bucket: str) -> None:
+        # Keys whose names start alike, which a delete by prefix would remove as well.
         for key in ("a", "a/b", "a/c", "ab"):
             await write(backend, bucket, key)
         await delete(backend, bucket, "a/b")
@@ -209,7 +214,9 @@ class DriverObjects(DriverTopic):
     ) -> None:
         body = content(2 * MiB)
         await write(backend, bucket, "key", body)
+        # Once read to the end, and once left with most of the body unread.
         for whole in (True, False):
+            # Each step runs in a new task: cancel scopes and task groups may not span them.
             context = backend.get(bucket, "key", GetOptions())
             reader = await in_new_task(context.__aenter__())
             got = await in_new_task(reader.read(1000))
@@ -250,6 +257,7 @@ class DriverObjects(DriverTopic):
             try:
                 got += await read_rest(reader)
             except (UnavailableError, ObjectChangedError):
+                # A prefix of the old body is right, the new body is not.
                 assert_same(got, body[: len(got)])
             else:
                 assert_same(got, body)
@@ -273,6 +281,7 @@ class DriverObjects(DriverTopic):
     async def test_recorded_write_id_is_reported(self, backend: AsyncDriver, bucket: str) -> None:
         put = await write(backend, bucket, "key", write_id="write-1")
         assert put.write_id in {None, "write-1"}
+        # After a lost response, the store recognises its own write by this id.
         assert (await backend.head(bucket, "key")).write_id == put.write_id
         await write(backend, bucket, "key", write_id="write-2")
         assert (await backend.head(bucket, "key")).write_id in {None, "write-2"}

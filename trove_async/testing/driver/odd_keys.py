@@ -168,6 +168,7 @@ class DriverOddKeys(DriverTopic):
         if key in self.refused_keys:
             with pytest.raises(InvalidNameError):
                 await write(backend, bucket, key)
+            # A refusal after the write would leave an object under another key.
             assert await keys(backend, bucket) == []
             return
         put = await write(backend, bucket, key, key.encode())
@@ -196,6 +197,7 @@ class DriverOddKeys(DriverTopic):
         listed = [entry.key for entry in await list_all(backend, bucket, limit=7, delimiter="/")]
         assert set(listed) == {key[: key.find("/") + 1] or key for key in names}
         assert len(listed) == len(set(listed))
+        # Deleting half of them shows keys that share one object.
         for key in names[::2]:
             await delete(backend, bucket, key)
         assert sorted(await keys(backend, bucket)) == sorted(names[1::2])

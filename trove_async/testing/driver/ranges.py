@@ -70,6 +70,7 @@ class DriverRanges(DriverTopic):
         needs(backend, "ranges")
         await backend.put(bucket, "key", views(b"0123456789"), PutOptions())
         async with backend.get(bucket, "key", GetOptions(range=requested)) as reader:
+            # The store verifies and resumes by this range, so it must be the resolved one.
             assert reader.range == span
             assert reader.info.size == 10
             assert await read_rest(reader) == b"0123456789"[slice(*span)]
@@ -106,6 +107,7 @@ class DriverRanges(DriverTopic):
         needs(backend, "ranges")
         body = content(3 * MiB + 500)
         await backend.put(bucket, "key", views(body), PutOptions())
+        # Across the chunks in which a driver receives a body.
         for start, end in SPANS:
             got = await read(backend, bucket, "key", size=size, range=ByteRange(start, end))
             assert_same(got, body[start:end])

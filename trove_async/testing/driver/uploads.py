@@ -80,6 +80,7 @@ class DriverUploads(DriverTopic):
     async def test_part_can_be_sent_again(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 3)
         async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
+            # A part whose response was lost is sent again, even after later parts.
             await _send(running, [pieces[0], pieces[1], pieces[0], pieces[2], pieces[2], pieces[1]])
             info = await running.commit({})
         assert info.size == len(body)
@@ -160,6 +161,7 @@ class DriverUploads(DriverTopic):
         _, pieces = _cut(backend, 3)
         await write(backend, bucket, "old", b"old")
         for key in ("old", "new"):
+            # With no part, some parts and all parts sent.
             for sent in range(len(pieces) + 1):
                 try:
                     async with uploading(backend).upload(bucket, key, PutOptions()) as running:
@@ -189,6 +191,7 @@ class DriverUploads(DriverTopic):
             await _send(running, pieces)
             first = await running.commit({})
             try:
+                # The store commits again if the response to a commit was lost.
                 again = await running.commit({})
             except ObjectNotFoundError:
                 assert (await backend.head(bucket, "key")).etag == first.etag
@@ -243,6 +246,7 @@ class DriverUploads(DriverTopic):
             with pytest.raises(PreconditionFailedError):
                 await running.commit({})
         assert await read(backend, bucket, "key") == b"written meanwhile"
+        # The condition is checked at the commit, not when the upload starts.
         await upload(backend, bucket, "key", body, if_match=now.etag)
         assert_same(await read(backend, bucket, "key"), body)
 

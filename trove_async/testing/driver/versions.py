@@ -132,6 +132,7 @@ class DriverVersions(DriverTopic):
         with pytest.raises(ObjectNotFoundError):
             await backend.head(keeping, "key")
         assert await keys(backend, keeping) == []
+        # A service may keep delete markers (S3) or none (GCS).
         listed = await versions(backend, keeping)
         markers = [version for version in listed if version.deleted]
         assert listed[: len(markers)] == markers
@@ -214,6 +215,7 @@ class DriverVersions(DriverTopic):
         while True:
             request = ListOptions(limit=limit, token=token)
             page = await versioned(backend).version_page(keeping, request)
+            # Users empty a versioned bucket this way, page by page.
             for version in page.entries:
                 await delete(backend, keeping, version.key, version_id=version.version_id)
                 deleted.append((version.key, version.version_id))

@@ -94,6 +94,7 @@ class StoreBodies(StoreTopic):
         body = content(200_000)
         await store.put(bucket, "key", await body_of(kind, body, tmp_path / "a"), size=200_000)
         assert_same(await store.read(bucket, "key"), body)
+        # Smaller, larger, empty, and larger than a single put.
         for size in (199_999, 200_001, 0, 10**8):
             with pytest.raises(IntegrityError):
                 await store.put(
@@ -145,6 +146,7 @@ class StoreBodies(StoreTopic):
                 yield piece
             raise ZeroDivisionError
 
+        # The body fails before, in and after the first part.
         for size in (0, 1, part - 1, part + 1, 2 * part + 1):
             for key in ("old", "new"):
                 with pytest.raises(ZeroDivisionError):
@@ -222,6 +224,7 @@ class StoreBodies(StoreTopic):
                 await store.put(bucket, str(depth - 1), nesting(depth - 1))
             yield b"!"
 
+        # A put that held memory while its body waits for another put would deadlock.
         await store.put(bucket, "3", nesting(3))
         for depth in range(4):
             assert await store.read(bucket, str(depth)) == content(part, str(depth)) + b"!"
@@ -233,6 +236,7 @@ class StoreBodies(StoreTopic):
             await store.put(bucket, str(number), async_chunks(content(size, str(number)), 500_000))
 
         async with task_group() as group:
+            # More parts than the pool has slots.
             for number in range(24):
                 group.start_soon(put, number)
         for number in range(24):

@@ -77,6 +77,7 @@ class StoreCancellation(StoreTopic):
 
         async def check() -> None:
             assert_nothing_held(store)
+            # The object may be at the source, at the destination, or at both, but never at neither.
             if await store.exists(other_bucket, "key"):
                 assert_same(await _read_stable(store, other_bucket, "key"), body)
                 await store.move(other_bucket, "key", bucket, "key")

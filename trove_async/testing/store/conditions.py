@@ -67,6 +67,7 @@ class StoreConditions(StoreTopic):
             assert not await store.exists(bucket, "key")
             return
         await store.put(bucket, "key", b"one", if_none_match="*")
+        # By a single put and by an upload in parts.
         for size in (1, store.pool.part_size + 1):
             with pytest.raises(ObjectExistsError):
                 await store.put(bucket, "key", content(size), if_none_match="*")
@@ -202,6 +203,7 @@ class StoreConditions(StoreTopic):
 
     @pytest.mark.parametrize("parts", [1, 2])
     async def test_expires_is_kept_or_refused(self, store: Trove, bucket: str, parts: int) -> None:
+        # Headers carry whole seconds in GMT.
         given = EXPIRES.astimezone(timezone(timedelta(hours=2))).replace(microsecond=999_999)
         info = await self._kept(store, bucket, parts, "expires", expires=given)
         if info is not None:

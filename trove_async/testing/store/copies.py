@@ -32,6 +32,7 @@ class StoreCopies(StoreTopic):
     ) -> None:
         body = content(parts * store.pool.part_size + parts)
         await store.put(bucket, "from", body)
+        # The second may be on another backend, where the body passes through the store.
         for target in ((bucket, "to"), (other_bucket, "from")):
             info = await store.copy(bucket, "from", *target)
             assert (info.bucket, info.key, info.size) == (*target, len(body))
@@ -125,6 +126,7 @@ class StoreCopies(StoreTopic):
         for transfer in (store.copy, store.move):
             with pytest.raises(ObjectNotFoundError):
                 await transfer(bucket, "missing", other_bucket, "to")
+            # A move onto itself changes nothing, but must still find its source.
             with pytest.raises(ObjectNotFoundError):
                 await transfer(bucket, "missing", bucket, "missing")
             with pytest.raises(BucketNotFoundError):

@@ -69,6 +69,7 @@ class StoreListing(StoreTopic):
         shown = await store.list(bucket, page_size=page_size, **options).all()
         whole = [entry.key for entry in shown]
         assert sorted(whole, key=str.encode) == expected(TREE, **options)
+        # A cursor after each entry, at page boundaries and between them.
         for taken in range(len(whole) + 1):
             listing = store.list(bucket, page_size=page_size, **options)
             before = [(await anext(listing)).key for _ in range(taken)]
@@ -174,6 +175,7 @@ class StoreListing(StoreTopic):
         await self._fill(store, bucket)
         seen = []
         async for entry in store.list(bucket, page_size=2):
+            # The next page is fetched ahead and must not depend on the deleted keys.
             await store.delete(bucket, entry.key)
             seen.append(entry.key)
         assert sorted(seen, key=str.encode) == expected(TREE)

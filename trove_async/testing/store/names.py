@@ -67,6 +67,7 @@ class StoreNames(StoreTopic):
         for name in BAD_BUCKETS:
             with pytest.raises(InvalidNameError):
                 await call(store, name, "key")
+        # bytes would otherwise become the text "b'key'".
         with pytest.raises(TypeError):
             await call(store, bucket, b"key")  # type: ignore[arg-type]  # tested at run time
         assert await store.list(bucket).all() == []

@@ -43,6 +43,7 @@ class StoreReading(StoreTopic):
         await store.put(bucket, "key", body)
         async with store.get(bucket, "key") as obj:
             got = await obj.read(1)
+            # A read of 0 bytes is no end of the body.
             got += await obj.read(0)
             memory = bytearray(1000)
             got += memory[: await obj.readinto(memory)]
@@ -194,6 +195,7 @@ class StoreReading(StoreTopic):
         await store.put(bucket, "key", body)
         readers = []
         try:
+            # More readers than connections: the store must park idle ones.
             for _ in range(20):
                 readers.append(await store.get(bucket, "key"))
                 assert_same(await readers[-1].read(1), body[:1])
@@ -212,6 +214,7 @@ class StoreReading(StoreTopic):
             await store.put(bucket, f"to-{number}", store.get(bucket, "from"))
 
         async with task_group() as group:
+            # A get that waits for memory while its put holds some would deadlock.
             for number in range(20):
                 group.start_soon(copy, number)
         for number in range(20):
