@@ -1,4 +1,4 @@
-"""A clock of a test's own, so that no outcome depends on how busy the machine is."""
+"""An event loop whose clock does not depend on how busy the machine is."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ T = TypeVar("T")
 
 
 class IdleTimeLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time passes only while there is nothing else to do.
+    """An event loop whose time passes only while every task waits.
 
-    A timer is due once every task waits, at once, however long it was set for: a timeout never
-    strikes because the machine was slow, and no test has to wait for one. While a worker thread
-    runs for the loop, its time stands still.
+    When no task can run, the clock jumps to the next timer. A timeout therefore never fires because
+    the machine is slow, and a test does not wait for one. While a worker thread runs for the loop,
+    the clock stands still.
     """
 
     def __init__(self) -> None:
@@ -29,6 +29,7 @@ class IdleTimeLoop(asyncio.SelectorEventLoop):
         return self._now
 
     def pass_idle(self, seconds: float) -> None:
+        """Advance the clock."""
         self._now += seconds
 
     @property
@@ -48,7 +49,7 @@ class IdleTimeLoop(asyncio.SelectorEventLoop):
 
 
 class _IdleSelector(selectors.DefaultSelector):
-    """Looks for events without waiting; what it would have waited passes on the loop's clock."""
+    """Polls without waiting, and adds the time it would have waited to the loop's clock."""
 
     def __init__(self, loop: IdleTimeLoop) -> None:
         super().__init__()
@@ -56,6 +57,7 @@ class _IdleSelector(selectors.DefaultSelector):
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None or self._loop.waits_for_threads:
+            # A thread or a socket will wake the loop; 1 s only bounds a missed wake-up.
             return super().select(timeout and 1.0)
         events = super().select(0)
         if not events and timeout > 0:

@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Fixtures and hooks for all tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hypothesis import settings
 from tests.clock import IdleTimeLoop
 from trove_async.testing import servers
 
-# How long one example takes is the machine's affair: a test as a whole has a limit.
+# A deadline for each example would fail on a busy machine. Every test has a timeout as a whole.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run a test on asyncio's loop; marked so, on uvloop as well, or where time passes while idle."""
+    """Return the event loops for a test: asyncio's, or those that its markers select."""
     del config
     if item.get_closest_marker("idle_time") is not None:
         return {"idle": IdleTimeLoop}
@@ -46,7 +46,7 @@ def pytest_asyncio_loop_factories(
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    """Give leaving the fixtures a limit of its own: the test's, once it has struck, is no more."""
+    """Start a second timeout for the fixtures: the test's own is spent once it has fired."""
     hooks, settings = item.config.hook, pytest_timeout._get_item_settings(item)
     hooks.pytest_timeout_cancel_timer(item=item)
     if settings.timeout and not settings.func_only:
@@ -56,11 +56,11 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_blocks_the_loop() -> Iterator[None]:
-    """Make every call that blocks raise, if it is made on a loop and below one of our frames."""
+    """Make blocking calls raise if they run on an event loop below a frame of the package."""
     with blockbuster_ctx("trove_async", excluded_modules=["trove_async.testing"]) as guard:
-        # Joins a thread whose one call has been awaited: it has nothing left to do but to end.
+        # Joins a thread whose only call was already awaited, so the thread is about to end.
         guard.functions["threading.Lock.acquire"].can_block_in("local/_threads.py", "aclose")
-        # The SDK, on a loop that a worker thread runs for it alone.
+        # The SDK runs on an event loop of its own in a worker thread.
         for function in guard.functions.values():
             function.can_block_in("s3/_credentials.py", "_run")
         yield
@@ -68,28 +68,28 @@ def nothing_blocks_the_loop() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def seaweed() -> Iterator[S3Server]:
-    """Run a SeaweedFS for all tests of this process. Without one they fail."""
+    """Run SeaweedFS for all tests of this process. Tests fail if it is not installed."""
     with servers.seaweedfs() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[S3Server]:
-    """Run a moto for all tests of this process. Without one they fail."""
+    """Run moto for all tests of this process. Tests fail if it is not installed."""
     with servers.moto() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def fake_gcs() -> Iterator[GCSServer]:
-    """Run a fake-gcs-server for all tests of this process. Without one they fail."""
+    """Run fake-gcs-server for all tests of this process. Tests fail if it is not installed."""
     with servers.fake_gcs() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return what a server shows and what a client trusts, of a certificate made just now."""
+    """Return a server context and a client context of a new self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)
@@ -107,10 +107,10 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.S
         .sign(key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
-    shown = certificate.public_bytes(pem)
+    certificate_pem = certificate.public_bytes(pem)
     plain, pkcs8 = serialization.NoEncryption(), serialization.PrivateFormat.PKCS8
     chain = tmp_path_factory.mktemp("tls") / "chain.pem"
-    chain.write_bytes(key.private_bytes(pem, pkcs8, plain) + shown)
+    chain.write_bytes(key.private_bytes(pem, pkcs8, plain) + certificate_pem)
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     server.load_cert_chain(chain)
-    return server, ssl.create_default_context(cadata=shown.decode())
+    return server, ssl.create_default_context(cadata=certificate_pem.decode())

@@ -1,49 +1,54 @@
-"""A backend in memory that the engine's tests can stop, break and watch at each of its steps."""
+"""The fault world of the tests: a backend in memory that can be stopped, broken and watched.
+
+`Fake` is `trove_async.testing.Faulty` around memory, so faults have the public vocabulary: a call
+fails or hangs, a body is cut, shortened or flipped. Beside that it counts *steps*: each call is one
+step before its work (``put``) and one after it (``put.done``). A test can hang at the n-th step and
+cancel there, which is how every await of a transfer is reached in turn.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
-from trove_async import BufferPool, RetryPolicy, Timeout, Trove
+from trove_async import BufferPool, ObjectInfo, Prefix, RetryPolicy, Timeout, Trove
 from trove_async._checksums import crc32c_of
 from trove_async.drivers.memory import MemoryDriver
-from trove_async.errors import UnavailableError
 from trove_async.models import MiB
+from trove_async.options import Page, PutOptions
+from trove_async.paging import common_prefix
+from trove_async.testing import Call as DriverCall
+from trove_async.testing import Faulty, Hang, _harness
+from trove_async.testing.faults import Flaw
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
     from trove_async.driver import AsyncDriver, DriverReader, PartSource, ReadsInto, Upload
-    from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
-    from trove_async.options import (
-        CopyOptions,
-        DeleteOptions,
-        GetOptions,
-        ListOptions,
-        Page,
-        Part,
-        PutOptions,
-    )
+    from trove_async.options import CopyOptions, GetOptions, ListOptions, Part
+    from trove_async.testing import Operation
 
 AT_ONCE = RetryPolicy(base_delay=0.0)
 """Retries that do not pause."""
 
+ONCE = RetryPolicy(attempts=1)
+"""No retries."""
 
-@cache
-def content(size: int, seed: str = "") -> bytes:
-    """Return bytes that no shift of themselves looks like."""
-    return hashlib.shake_128(seed.encode()).digest(size)
+content = cache(_harness.content)
+"""Return `size` bytes that differ from every shift of themselves and from every other seed."""
+
+
+# -- stores -------------------------------------------------------------------------------------------
 
 
 def small_pool(**options: Any) -> BufferPool:
-    """Return a pool of two slots, one of which is a part."""
+    """Return a pool of two slots, each of which holds one part."""
     return BufferPool(2 * MiB, 1 * MiB, **{"spill_after": 0.02, **options})
 
 
@@ -54,7 +59,7 @@ async def store_of(
     retry: RetryPolicy = AT_ONCE,
     timeout: Timeout | None = None,
 ) -> AsyncIterator[Trove]:
-    """Open a store of up to two drivers, ``b/…`` routed to the second, with the bucket ``bucket``."""
+    """Open a store of up to two drivers with the bucket ``bucket``; ``b/…`` goes to the second."""
     default, *more = drivers
     async with Trove(
         default,
@@ -66,6 +71,19 @@ async def store_of(
     ) as store:
         await store.create_bucket("bucket", exist_ok=True, backends="all")
         yield store
+
+
+def single_attempt_store(default: AsyncDriver | None = None, **arguments: Any) -> Trove:
+    """Return a store, not yet open, that does not retry."""
+    return Trove(default or CallLog(), **{"retry": ONCE, **arguments})
+
+
+async def fill(driver: AsyncDriver, bucket: str, *keys: str) -> None:
+    """Put objects on a driver directly, without a store; each key is its own body."""
+    if bucket not in [info.name for info in await driver.list_buckets()]:
+        await driver.create_bucket(bucket)
+    for key in keys:
+        await driver.put(bucket, key, [memoryview(key.encode())], PutOptions())
 
 
 def assert_idle(store: Trove, *fakes: Fake) -> None:
@@ -86,27 +104,56 @@ def assert_idle(store: Trove, *fakes: Fake) -> None:
             assert limit is None or permits.free == limit
 
 
-class Fake(MemoryDriver):
-    """Memory each of whose calls is a step before it, and one after it: ``put``, ``put.done``.
+# -- drivers ------------------------------------------------------------------------------------------
+
+
+class _Memory(MemoryDriver):
+    """The memory inside a `Fake`, with the steps that `Faulty` does not have.
+
+    These are leaving a get or an upload, filling a buffer, and reading a piece of a streamed part.
+    """
+
+    lie: Callable[[ObjectInfo], ObjectInfo]
+    step: Callable[[str], Awaitable[None]]
+    _readinto: bool
+
+    async def put(
+        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
+    ) -> ObjectInfo:
+        return self.lie(await super().put(bucket, key, views, options))
+
+    async def copy(
+        self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
+    ) -> ObjectInfo:
+        return self.lie(await super().copy(src_bucket, src_key, dst_bucket, dst_key, options))
+
+    def get(self, bucket: str, key: str, options: GetOptions) -> Any:
+        return _Get(self, super().get(bucket, key, options))
+
+    def upload(self, bucket: str, key: str, options: PutOptions) -> Any:
+        return _Upload(self, super().upload(bucket, key, options))
+
+
+class Fake(Faulty, _Memory):
+    """Memory that fails, hangs and lies on demand.
 
     Args:
-        parallel_parts: As of memory.
-        max_connections: As of memory.
-        readinto: Whether readers can fill memory.
-        capabilities: Fields of `Capabilities` that differ from memory's.
+        parallel_parts: See `MemoryDriver`.
+        max_connections: See `MemoryDriver`.
+        readinto: Whether readers have `readinto`.
+        capabilities: Fields of `Capabilities` that differ from those of memory.
 
     Attributes:
         steps: All steps so far.
-        hang_at: The number of the step that hangs for ever.
-        reached: Set when it is reached.
-        open_readers: Gets that were entered and not left.
-        open_uploads: Uploads that were entered and not left.
-        calls_under_way: Puts, sends and commits that have begun and not ended.
-        before: By step: called, and awaited, at that step.
-        cuts: Absolute positions at which a body breaks, once each.
-        shorts: Absolute positions at which a body ends early, once each.
-        flips: Absolute positions at which a byte is wrong.
-        lie: Changes what put and commit report.
+        hang_at: The index of the step that hangs for ever.
+        reached: Set when that step is reached.
+        calls_under_way: Calls that are at a step now.
+        before: Functions by step, called and awaited at that step.
+        cuts: Positions at which the body of a get breaks, each once.
+        shorts: Positions at which the body of a get ends early, each once.
+        flips: Positions at which a byte of a get is wrong, every time.
+        lie: Changes the `ObjectInfo` that put, copy and commit return.
+        pages: The options of every page that was listed.
     """
 
     def __init__(
@@ -117,116 +164,178 @@ class Fake(MemoryDriver):
         readinto: bool = False,
         **capabilities: Any,
     ) -> None:
-        super().__init__(parallel_parts=parallel_parts, max_connections=max_connections)
+        # Faulty's methods run first and call memory's methods on the same object, so that a test's
+        # subclass may override either.
+        Faulty.__init__(self, cast("AsyncDriver", super(Faulty, self)))
+        _Memory.__init__(self, parallel_parts=parallel_parts, max_connections=max_connections)
         self._capabilities = replace(self._capabilities, **capabilities)
         self._readinto = readinto
         self.steps: list[str] = []
         self.hang_at: int | None = None
         self.reached = asyncio.Event()
-        self._never: asyncio.Future[None] = asyncio.Future()
-        self.open_readers = self.open_uploads = self.calls_under_way = 0
+        self._never: asyncio.Future[None] | None = None
+        self.calls_under_way = 0
         self.before: dict[str, Callable[[], Awaitable[object]]] = {}
         self.cuts: list[int] = []
         self.shorts: list[int] = []
         self.flips: list[int] = []
-        self.lie: Callable[[ObjectInfo], ObjectInfo] = lambda info: info
-        self._failures: dict[str, list[Exception]] = {}
+        self.lie = lambda info: info
+        self.pages: list[ListOptions] = []
 
-    def fail(self, step: str, *errors: Exception) -> None:
-        """Let the next passes through a step raise these, in order; none: one that is passing."""
-        queue = self._failures.setdefault(step, [])
-        queue.extend(errors or (UnavailableError("as it was told"),))
+    @property
+    def _failures(self) -> list[Any]:
+        return self._faults
 
-    def hang(self, step: str) -> asyncio.Event:
-        """Let every pass through a step wait; return an event that is set when one does."""
-        reached = asyncio.Event()
+    def fail(  # type: ignore[override]  # several errors in one call, and steps for operations
+        self, step: str, *errors: Exception, **aim: Any
+    ) -> None:
+        """Make the next passes through a step raise these errors, in order.
 
-        async def wait() -> None:
-            reached.set()
-            await asyncio.Event().wait()
+        Args:
+            step: An operation, or an operation with ``.done`` for the time after its work.
+            errors: None: one UnavailableError.
+            aim: See `Faults.fail`.
+        """
+        operation, when = _parse(step)
+        for error in errors or (None,):
+            super().fail(operation, error, **{"when": when, **aim})
 
-        self.before[step] = wait
-        return reached
+    def hang(  # type: ignore[override]  # every pass hangs, until `before` forgets the step
+        self, step: str
+    ) -> asyncio.Event:
+        """Make every pass through a step wait; return an event that is set when one does."""
+        hang = Hang()
+        self.before[step] = hang.wait
+        return hang.reached
 
     def count(self, step: str) -> int:
         """Return how often a step was passed."""
         return self.steps.count(step)
 
-    async def step(self, name: str) -> None:
-        """Pass a step."""
-        self.steps.append(name)
-        if len(self.steps) - 1 == self.hang_at:
-            self.reached.set()
-            # An exit is waited for under a shield: one that hangs longer is only left later.
-            await asyncio.wait([self._never], timeout=0.02 if name.endswith(".exit") else None)
-        if name in self.before:
-            await self.before[name]()
-        if self._failures.get(name):
-            raise self._failures[name].pop(0)
+    def flaws(self, call: DriverCall) -> Iterator[Flaw]:
+        """Iterate over the flaws of a body, those in `cuts`, `shorts` and `flips` among them."""
+        yield from super().flaws(call)
+        for kind, positions in (("cut", self.cuts), ("short", self.shorts), ("flip", self.flips)):
+            for at in list(positions):
+                yield _ListedFlaw(
+                    kind=cast("Any", kind),
+                    bucket=None,
+                    key=call.key or "",
+                    at=at,
+                    times=None,
+                    positions=positions,
+                )
 
-    async def _around(self, name: str, work: Awaitable[Any]) -> Any:
+    async def begin(self, call: DriverCall) -> None:
+        self.record(call)
+        await self.step(call.operation, call)
+
+    async def end(self, call: DriverCall) -> None:
+        await self.step(f"{call.operation}.done", call)
+
+    def record(self, call: DriverCall) -> None:
+        """Add a call to the log."""
+        self.calls.append(call)
+
+    async def step(self, name: str, call: DriverCall | None = None) -> None:
+        """Pass a step: hang, run what the test wants at this step, or fail."""
+        self.steps.append(name)
         self.calls_under_way += 1
         try:
-            await self.step(name)
-        except BaseException:
-            close = getattr(work, "close", None)
-            if close is not None:
-                close()  # a coroutine that is not to be awaited any more
-            self.calls_under_way -= 1
-            raise
-        try:
-            result = await work
-            await self.step(f"{name}.done")
+            if len(self.steps) - 1 == self.hang_at:
+                self.reached.set()
+                self._never = self._never or asyncio.get_running_loop().create_future()
+                # The store awaits an exit under a shield, so an exit that hangs for ever would
+                # only be left at the shield's deadline.
+                timeout = 0.02 if name.endswith(".exit") else None
+                await asyncio.wait([self._never], timeout=timeout)
+            if name in self.before:
+                await self.before[name]()
+            operation, when = _parse(name)
+            await self._meet(when, call or DriverCall(operation))
         finally:
             self.calls_under_way -= 1
-        return result
 
-    async def put(
-        self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
-    ) -> ObjectInfo:
-        return self.lie(
-            await self._around("put", super().put(bucket, key, views, options)),
-        )
-
-    async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        return cast("ObjectInfo", await self._around("head", super().head(bucket, key, version_id)))
-
-    async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
-        await self._around("delete", super().delete(bucket, key, options))
-
-    async def list_page(self, bucket: str, options: ListOptions) -> Page:
-        return cast("Page", await self._around("list_page", super().list_page(bucket, options)))
-
-    async def create_bucket(self, bucket: str) -> None:
-        await self._around("create_bucket", super().create_bucket(bucket))
-
-    async def delete_bucket(self, bucket: str) -> None:
-        await self._around("delete_bucket", super().delete_bucket(bucket))
-
-    async def head_bucket(self, bucket: str) -> BucketInfo:
-        return cast("BucketInfo", await self._around("head_bucket", super().head_bucket(bucket)))
-
-    async def copy(
-        self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
-    ) -> ObjectInfo:
-        work = super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
-        return self.lie(await self._around("copy", work))
-
-    async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        return cast(
-            "Sequence[DeleteResult]",
-            await self._around("delete_many", super().delete_many(bucket, keys)),
-        )
+    def place(self, bucket: str, key: str) -> tuple[object, str, str]:
+        return MemoryDriver.place(self, bucket, key)
 
     def get(self, bucket: str, key: str, options: GetOptions) -> Any:
-        return _Get(self, super().get(bucket, key, options), readinto=self._readinto)
+        return super().get(bucket, key, options)
 
     def upload(self, bucket: str, key: str, options: PutOptions) -> Any:
-        return _FakeUpload(self, super().upload(bucket, key, options))
+        return super().upload(bucket, key, options)
+
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        self.pages.append(options)
+        return await super().list_page(bucket, options)
+
+    def holds(self, bucket: str) -> list[str]:
+        """Return the keys in the bucket, without a step."""
+        return sorted(self._buckets[bucket].objects) if bucket in self._buckets else []
+
+    def spoil(self, bucket: str, key: str, body: bytes) -> None:
+        """Replace the bytes of an object and leave its checksum."""
+        objects = self._buckets[bucket].objects
+        objects[key] = objects[key]._replace(chunks=(body,))
 
 
-class Unvalidated(Fake):
-    """A service that gives no etags, and dates only."""
+def _parse(step: str) -> tuple[Operation, Any]:
+    """Return the operation of a step, and when in the operation the step is."""
+    operation = step.removesuffix(".done")
+    return cast("Operation", operation), "before" if operation == step else "after"
+
+
+@dataclass(slots=True, kw_only=True)
+class _ListedFlaw(Flaw):
+    """A flaw out of `Fake.cuts`, `shorts` or `flips`."""
+
+    positions: list[int]
+
+    def strike(self) -> None:
+        if self.kind != "flip":
+            self.positions.remove(self.at)
+
+
+class CallLog(Fake):
+    """A `Fake` that logs the names of its calls and whose failures persist.
+
+    Attributes:
+        calls: The names of the driver's methods, as they were called.
+    """
+
+    calls: list[str]  # type: ignore[assignment]  # names only, to compare with a literal list
+
+    def record(self, call: DriverCall) -> None:
+        if call.operation not in {"read", "send", "commit"}:  # methods of readers and uploads
+            self.calls.append(call.operation)
+
+    def fail(  # type: ignore[override]  # one error, for every call
+        self, method: str, error: Exception, *, after: int = 0
+    ) -> None:
+        """Make every call of a method raise the error, after the first `after` calls."""
+
+        async def fail() -> None:
+            nonlocal after
+            if after == 0:
+                raise error
+            after -= 1
+
+        self.before[method] = fail
+
+    def get(self, bucket: str, key: str, options: GetOptions) -> Any:
+        return self._get(bucket, key, options)
+
+    def _get(self, bucket: str, key: str, options: GetOptions) -> Any:
+        return super().get(bucket, key, options)
+
+    async def aclose(self) -> None:
+        self.calls.append("aclose")
+        await self.step("aclose")
+        await super().aclose()
+
+
+class WithoutEtags(Fake):
+    """A service whose only validator is the date of an object."""
 
     def _store(
         self, bucket: str, key: str, chunks: tuple[bytes, ...], checksum: int, options: PutOptions
@@ -237,20 +346,65 @@ class Unvalidated(Fake):
         return info
 
 
-class _Get:
-    """A get, counted."""
+class Unordered(CallLog):
+    """Memory that lists in the order of hashes; its tokens are numbers of entries."""
 
-    def __init__(
-        self, fake: Fake, inner: AbstractAsyncContextManager[DriverReader], *, readinto: bool
-    ) -> None:
-        self._fake = fake
+    def __init__(self, **capabilities: Any) -> None:
+        super().__init__(ordered=False, **capabilities)
+
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        self.pages.append(options)
+        await self.begin(DriverCall("list_page", bucket))
+        everything: dict[str, ObjectInfo | Prefix] = {}
+        for key, held in self._bucket(bucket).objects.items():
+            if key.startswith(options.prefix) and key > (options.start_after or ""):
+                common = common_prefix(key, options)
+                if common is None:
+                    everything[key] = held.info
+                else:
+                    everything[common] = Prefix(bucket=bucket, prefix=common)
+        keys = sorted(everything, key=lambda key: hashlib.sha256(key.encode()).digest())
+        start = int(options.token or 0)
+        end = start + options.limit
+        return Page(
+            entries=[everything[key] for key in keys[start:end]],
+            token=str(end) if end < len(keys) else None,
+        )
+
+
+class Sparse(CallLog):
+    """Memory whose pages have only names, sizes and dates, as pages of S3 do."""
+
+    async def list_page(self, bucket: str, options: ListOptions) -> Page:
+        page = await super().list_page(bucket, options)
+        return replace(page, entries=[self._sparse(entry) for entry in page.entries])
+
+    def _sparse(self, entry: ObjectInfo | Prefix) -> ObjectInfo | Prefix:
+        if isinstance(entry, Prefix):
+            return entry
+        return ObjectInfo(
+            bucket=entry.bucket,
+            key=entry.key,
+            size=entry.size,
+            etag=entry.etag,
+            last_modified=entry.last_modified,
+            complete=False,
+        )
+
+
+# -- inside memory ------------------------------------------------------------------------------------
+
+
+class _Get:
+    """A get whose end is a step."""
+
+    def __init__(self, memory: _Memory, inner: AbstractAsyncContextManager[DriverReader]) -> None:
+        self._memory = memory
         self._inner = inner
-        self._kind = _FillingReader if readinto else _Reader
 
     async def __aenter__(self) -> DriverReader:
-        reader = await self._fake._around("get", self._inner.__aenter__())
-        self._fake.open_readers += 1
-        return self._kind(self._fake, reader)
+        reader = await self._inner.__aenter__()
+        return (_FillingReader if self._memory._readinto else _Reader)(self._memory, reader)
 
     async def __aexit__(
         self,
@@ -258,71 +412,40 @@ class _Get:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._fake.open_readers -= 1
-        await self._fake.step("get.exit")
+        await self._memory.step("get.exit")
         await self._inner.__aexit__(kind, error, traceback)
 
 
 class _Reader:
-    """A body that breaks where the fake says."""
+    """A reader without `readinto`, which memory's own reader has."""
 
-    def __init__(self, fake: Fake, inner: DriverReader) -> None:
-        self._fake = fake
+    def __init__(self, memory: _Memory, inner: DriverReader) -> None:
+        self._memory = memory
         self._inner = inner
-        self._at = inner.range[0]
         self.info = inner.info
         self.range = inner.range
-
-    async def read(self, size: int) -> bytes:
-        await self._fake.step("read")
-        size = self._until_flaw(size)
-        data = bytearray(await self._inner.read(size) if size else b"")
-        await self._fake.step("read.done")
-        self._spoil(data)
-        return bytes(data)
-
-    def _until_flaw(self, size: int) -> int:
-        fake = self._fake
-        for flaws in (fake.cuts, fake.shorts):
-            for at in flaws:
-                if at == self._at:
-                    flaws.remove(at)
-                    if flaws is fake.cuts:
-                        raise UnavailableError(f"cut at {at}")
-                    return 0
-                if at > self._at:
-                    size = min(size, at - self._at)
-        return size
-
-    def _spoil(self, data: bytearray | memoryview) -> None:
-        for at in self._fake.flips:
-            if self._at <= at < self._at + len(data):
-                data[at - self._at] ^= 1
-        self._at += len(data)
+        self.read = inner.read
 
 
 class _FillingReader(_Reader):
-    """One that fills memory."""
+    """A reader with `readinto`, each of which is a step."""
 
     async def readinto(self, buffer: memoryview) -> int:
-        await self._fake.step("readinto")
-        size = self._until_flaw(len(buffer))
-        count = await cast("ReadsInto", self._inner).readinto(buffer[:size]) if size else 0
-        await self._fake.step("readinto.done")
-        self._spoil(buffer[:count])
+        await self._memory.step("readinto")
+        count = await cast("ReadsInto", self._inner).readinto(buffer)
+        await self._memory.step("readinto.done")
         return count
 
 
-class _FakeUpload:
-    """An upload, counted."""
+class _Upload:
+    """An upload whose end is a step, and which takes streamed parts."""
 
-    def __init__(self, fake: Fake, inner: AbstractAsyncContextManager[Upload]) -> None:
-        self._fake = fake
+    def __init__(self, memory: _Memory, inner: AbstractAsyncContextManager[Upload]) -> None:
+        self._memory = memory
         self._inner = inner
 
     async def __aenter__(self) -> Self:
-        self._upload: Upload = await self._fake._around("upload", self._inner.__aenter__())
-        self._fake.open_uploads += 1
+        self._upload: Upload = await self._inner.__aenter__()
         return self
 
     async def __aexit__(
@@ -331,35 +454,33 @@ class _FakeUpload:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._fake.open_uploads -= 1
-        await self._fake.step("upload.exit")
+        await self._memory.step("upload.exit")
         await self._inner.__aexit__(kind, error, traceback)
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
-        await self._fake._around("send", self._upload.send(part, views))
+        await self._upload.send(part, views)
 
     async def send_stream(self, part: Part, source: PartSource) -> None:
-        await self._fake._around("send", self._read(part, source))
-
-    async def _read(self, part: Part, source: PartSource) -> None:
-        read: list[memoryview] = []
-        async with source.pieces() as pieces:
-            async for piece in pieces:
-                await self._fake.step("piece")
-                read.append(memoryview(bytes(piece)))
-        assert sum(map(len, read)) == part.size == source.size
-        assert source.checksums == {"crc32c": crc32c_of(read)}
-        await self._upload.send(part, read)
+        pieces: list[memoryview] = []
+        async with source.pieces() as stream:
+            async for piece in stream:
+                await self._memory.step("piece")
+                pieces.append(memoryview(bytes(piece)))
+        assert sum(map(len, pieces)) == part.size == source.size
+        assert source.checksums == {"crc32c": crc32c_of(pieces)}
+        await self._upload.send(part, pieces)
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        return self._fake.lie(await self._fake._around("commit", self._upload.commit(checksums)))
+        return self._memory.lie(await self._upload.commit(checksums))
 
+
+# -- calls of a store, by the step that they take ------------------------------------------------------
 
 LARGE = content(2 * MiB + 17)
 """A body of more than one part."""
 
 Call: TypeAlias = "tuple[str, Callable[[Trove], Awaitable[object]]]"
-"""The name of a driver's step, and a call of a store's that takes it."""
+"""A driver's step, and a call of a store that passes it."""
 
 CALLS: dict[str, Call] = {
     "put": ("put", lambda store: store.put("bucket", "new", b"body")),
@@ -377,7 +498,13 @@ CALLS: dict[str, Call] = {
 }
 
 
-async def prepared(store: Trove, fake: Fake) -> None:
+async def prepare_calls(store: Trove, fake: Fake) -> None:
+    """Put the object and the bucket that `CALLS` need, and forget the steps of doing so."""
     await store.put("bucket", "key", b"body")
     await store.create_bucket("empty")
     fake.steps.clear()
+
+
+# The names of before, until every test uses the ones above.
+prepared = prepare_calls
+Unvalidated = WithoutEtags

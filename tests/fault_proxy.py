@@ -1,16 +1,16 @@
-"""A proxy that breaks HTTP in exactly one place, for tests of whatever speaks it.
+"""An HTTP proxy that injects faults at an exact byte of an exchange.
 
-It passes requests on byte for byte, as they were signed, and notes them. A fault is armed for the
-requests that it is meant for, and strikes once unless told otherwise::
+It forwards requests byte for byte, so that signatures stay valid, and records them. `arm` adds a fault
+for certain requests; it applies once by default::
 
     async with FaultProxy(server.endpoint_url) as proxy:
-        stall = proxy.arm(Stall("answer body", 100), method="GET")
+        stall = proxy.arm(Stall("response body", 100), method="GET")
         ...
         await stall.reached.wait()
         ...
         assert proxy.seen == ["GET /bucket/key"]
 
-A fault that never struck fails the test when the proxy is left: what was to be tried was not.
+A fault that was never applied fails the test at the end of the block: the test did not test anything.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PIECE = 64 * 1024
 FaultT = TypeVar("FaultT", bound=Fault)
 
 
-# -- what is to go wrong with which request ----------------------------------------------------------
+# -- faults and the requests they apply to -----------------------------------------------------------
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class _Aim:
     skip: int
 
     def meets(self, request: Request) -> bool:
-        """Whether the fault strikes this request, which counts as once."""
+        """Return whether the fault applies to this request, and count the request."""
         if (
             self.times == 0
             or self.method not in {None, request.method}
@@ -70,10 +70,10 @@ class _Aim:
 
 @dataclass
 class Request:
-    """A request whose head arrived; headers by names in lower case.
+    """A request whose head arrived. Header names are in lower case.
 
     Attributes:
-        failed: Whether the server failed at it (500), of its own accord.
+        failed: Whether the server itself responded with 500.
     """
 
     method: str
@@ -116,7 +116,7 @@ class _Head:
 
     @property
     def last(self) -> bool:
-        """Whether it says that the connection ends with this message."""
+        """Whether the connection ends with this message."""
         default = "close" if "HTTP/1.0" in self.start else "keep-alive"
         return self.headers.get("connection", default).lower() == "close"
 
@@ -131,7 +131,7 @@ class _Head:
 async def _body(
     reader: asyncio.StreamReader, headers: Mapping[str, str], *, to_the_end: bool
 ) -> AsyncGenerator[bytes]:
-    """Yield a body as it arrives, a chunked one with its frames."""
+    """Yield a body as it arrives, including the framing of a chunked body."""
     if "chunked" in headers.get("transfer-encoding", "").lower():
         size = -1
         while size:
@@ -165,24 +165,24 @@ async def _exactly(reader: asyncio.StreamReader, size: int) -> AsyncGenerator[by
 
 
 class _BrokenError(Exception):
-    """A cut: the connection is to end, one way or the other."""
+    """A cut was applied: the connection must end, by a reset or an orderly close."""
 
     def __init__(self, *, reset: bool) -> None:
         self.reset = reset
 
 
 class FaultProxy:
-    """Stands between a client and a server, on the loop that enters it.
+    """A proxy between a client and a server, on the event loop that enters it.
 
     Args:
-        upstream: The server's URL.
+        upstream: The URL of the server.
 
     Attributes:
-        requests: Every request so far, in the order of their heads.
-        patience: Seconds to wait for what is to come by itself: a test's limit does not hold where
-            a fixture is left.
-        connections: How many clients' connections are open.
-        busy: How many requests are under way.
+        requests: All requests so far, in the order in which their heads arrived.
+        patience: Seconds that `quiet` and `deserted` wait. The timeout of a test does not cover the
+            teardown of its fixtures.
+        connections: The number of open client connections.
+        busy: The number of requests in flight.
     """
 
     def __init__(self, upstream: str) -> None:
@@ -201,13 +201,13 @@ class FaultProxy:
 
     @property
     def endpoint_url(self) -> str:
-        """Where clients find it."""
+        """The URL of the proxy."""
         host, port = self._server.sockets[0].getsockname()[:2]
         return f"http://{host}:{port}"
 
     @property
     def seen(self) -> list[str]:
-        """The requests, each as ``METHOD target``."""
+        """All requests so far, each as ``METHOD target``."""
         return [str(request) for request in self.requests]
 
     def arm(
@@ -219,20 +219,20 @@ class FaultProxy:
         times: int | None = 1,
         skip: int = 0,
     ) -> FaultT:
-        """Let a fault strike; of several that suit a request, the one armed first does.
+        """Add a fault. If several apply to a request, the first added does.
 
         Args:
-            fault: What happens.
-            method: To requests of this method; None: of any.
-            target: And of a target that this glob matches; ``*`` crosses slashes.
-            times: To so many; None: to all.
-            skip: After so many that went well.
+            fault: The fault.
+            method: Only requests of this method; None: any.
+            target: Only requests whose target matches this glob; ``*`` matches slashes as well.
+            times: The number of requests that it applies to; None: all.
+            skip: The number of matching requests before it applies.
         """
         self._aims.append(_Aim(fault, method, target, times, skip))
         return fault
 
     async def quiet(self) -> None:
-        """Wait until no request is under way."""
+        """Wait until no request is in flight."""
         await self._until(lambda: not self.busy, "requests did not end")
 
     async def deserted(self) -> None:
@@ -253,13 +253,13 @@ class FaultProxy:
 
     @property
     def tasks(self) -> set[asyncio.Task[object]]:
-        """Its own tasks, for tests that look for left ones."""
+        """The tasks of the proxy, which tests for leaked tasks must ignore."""
         return set(self._tasks)
 
     async def __aenter__(self) -> Self:
         listening = socket.create_server(("127.0.0.1", 0))
-        # A small window, and segments as on a real network, or the systems at both ends would hold
-        # megabytes: what has left a stalled client is little more than what was passed on.
+        # A small window, and segments as on a real network. Otherwise the kernel buffers megabytes,
+        # and a stalled client would have sent far more than the proxy forwarded.
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
         self._server = await asyncio.get_running_loop().create_server(
@@ -282,8 +282,8 @@ class FaultProxy:
         if error is None:
             for wrong in self._wrong:
                 raise wrong
-            unmet = [aim.fault for aim in self._aims if aim.times]
-            assert not unmet, f"never struck: {unmet}"
+            unused = [aim.fault for aim in self._aims if aim.times]
+            assert not unused, f"never applied: {unused}"
 
     async def _serve(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event
@@ -293,7 +293,7 @@ class FaultProxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await self._count(connections=1)
-        writer.transport.set_write_buffer_limits(0)  # what was drained has left
+        writer.transport.set_write_buffer_limits(0)  # drain then means sent
         reset = False
         try:
             while await self._exchange(reader, writer, gone):
@@ -301,10 +301,10 @@ class FaultProxy:
         except _BrokenError as broken:
             reset = broken.reset
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # one of the two went away, and now the other hears of it
+            pass  # one side closed the connection; closing the other follows
         except asyncio.CancelledError:
-            pass  # the proxy is left; asyncio would log that its server's task was cancelled
-        except Exception as wrong:  # noqa: BLE001 - raised when the proxy is left
+            pass  # the block was left; asyncio would log the cancelled task of its server
+        except Exception as wrong:  # noqa: BLE001 - raised at the end of the block
             self._wrong.append(wrong)
         finally:
             _close(writer, reset=reset)
@@ -319,7 +319,7 @@ class FaultProxy:
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gone: asyncio.Event
     ) -> bool:
-        """Do one request; return whether another may follow."""
+        """Forward one request and its response. Return whether another request may follow."""
         head = await _Head.read(reader)
         request = Request(head.start[0], head.start[1], head.headers)
         self.requests.append(request)
@@ -337,14 +337,14 @@ class FaultProxy:
                 more = await exchange.run(self._upstream)
                 group.cancel_scope.cancel()
             if not exchange.struck:
-                raise AssertionError(f"{fault} lies beyond the end of {request}")
+                raise AssertionError(f"{fault} is beyond the end of {request}")
             return more
         finally:
             await self._count(busy=-1)
 
 
 class _Exchange:
-    """One request and its answer, with at most one fault."""
+    """One request and its response, with at most one fault."""
 
     def __init__(
         self,
@@ -369,33 +369,33 @@ class _Exchange:
                 self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             async for _ in self._request_body():
                 pass
-            return await self._answer(fault)
+            return await self._respond(fault)
         async with _connected(upstream) as (server, to_server), task_group() as group:
-            group.start_soon(self._pass_request_on, to_server)
-            more = await self._pass_answer_on(server)
+            group.start_soon(self._forward_request, to_server)
+            more = await self._forward_response(server)
             group.cancel_scope.cancel()
             return more and self._sent
 
     def _request_body(self) -> AsyncGenerator[bytes]:
         return _body(self._reader, self._head.headers, to_the_end=False)
 
-    async def _answer(self, answer: Response) -> bool:
+    async def _respond(self, response: Response) -> bool:
         self.struck = True
-        headers = {"Content-Length": str(len(answer.body)), **answer.headers}
+        headers = {"Content-Length": str(len(response.body)), **response.headers}
         lines = [f"{name}: {value}" for name, value in headers.items()]
-        head = "\r\n".join([f"HTTP/1.1 {answer.status} Told", *lines, "", ""])
-        body = b"" if self._request.method == "HEAD" else answer.body
+        head = "\r\n".join([f"HTTP/1.1 {response.status} Injected", *lines, "", ""])
+        body = b"" if self._request.method == "HEAD" else response.body
         self._writer.write(head.encode() + body)
         await self._writer.drain()
         return True
 
-    async def _pass_request_on(self, to_server: asyncio.StreamWriter) -> None:
+    async def _forward_request(self, to_server: asyncio.StreamWriter) -> None:
         to_server.transport.set_write_buffer_limits(0)
         await self._relay("request head", _one(self._head.raw), to_server)
         await self._relay("request body", self._request_body(), to_server)
         self._sent = True
 
-    async def _pass_answer_on(self, server: asyncio.StreamReader) -> bool:
+    async def _forward_response(self, server: asyncio.StreamReader) -> bool:
         head = await _Head.read(server)
         while head.status == 100:
             self._writer.write(head.raw)
@@ -406,25 +406,25 @@ class _Exchange:
         if isinstance(self._fault, Response):
             async for _ in body:
                 pass
-            return await self._answer(self._fault)
+            return await self._respond(self._fault)
         try:
-            await self._relay_answer(head, body)
+            await self._relay_response(head, body)
         except _BrokenError:
             async with aclosing(body):
-                async for _ in body:  # so that the server has done it all
+                async for _ in body:  # the server finishes before the client loses it
                     pass
             raise
         endless = not bare and not {"content-length", "transfer-encoding"} & head.headers.keys()
         return not (head.last or endless)
 
-    async def _relay_answer(self, head: _Head, body: AsyncGenerator[bytes]) -> None:
+    async def _relay_response(self, head: _Head, body: AsyncGenerator[bytes]) -> None:
         raw = head.raw
         if isinstance(self._fault, Shorten):
             self.struck = True
             raw = head.shortened(self._fault.by)
-            body = _but_the_last(body, self._fault.by)
-        await self._relay("answer head", _one(raw), self._writer)
-        await self._relay("answer body", body, self._writer)
+            body = _without_last(body, self._fault.by)
+        await self._relay("response head", _one(raw), self._writer)
+        await self._relay("response body", body, self._writer)
 
     async def _relay(
         self, point: Point, pieces: AsyncGenerator[bytes], to: asyncio.StreamWriter
@@ -440,7 +440,7 @@ class _Exchange:
                 rest = await self._strike(piece[at - passed :])
             await _send(to, rest)
             passed += len(piece)
-        if at == passed:  # at the very end, or in an empty body
+        if at == passed:  # at the end of the body, or in an empty one
             await self._strike(b"")
 
     async def _strike(self, rest: bytes) -> bytes:
@@ -451,7 +451,7 @@ class _Exchange:
             case Stall() as stall:
                 await stall.wait()
             case Flip():
-                assert rest, "no byte there to flip"
+                assert rest, "there is no byte to flip"
                 return bytes([rest[0] ^ 0xFF]) + rest[1:]
         return rest
 
@@ -460,7 +460,7 @@ async def _one(piece: bytes) -> AsyncGenerator[bytes]:
     yield piece
 
 
-async def _but_the_last(pieces: AsyncGenerator[bytes], count: int) -> AsyncGenerator[bytes]:
+async def _without_last(pieces: AsyncGenerator[bytes], count: int) -> AsyncGenerator[bytes]:
     held = b""
     async for piece in pieces:
         held += piece
@@ -488,8 +488,10 @@ async def _connected(
 
 def _close(writer: asyncio.StreamWriter, *, reset: bool) -> None:
     if reset:
-        at_once = struct.pack("ii", 1, 0)
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, linger
+        )  # 0 s: reset
         writer.transport.abort()
     else:
         writer.close()
@@ -501,7 +503,7 @@ Serve = Callable[
 
 
 class _ClientProtocol(asyncio.StreamReaderProtocol):
-    """Streams, as asyncio's servers give them, and an event for when the client has gone."""
+    """The streams of an asyncio server, and an event that is set when the client has gone."""
 
     def __init__(self, serve: Serve) -> None:
         self._gone = asyncio.Event()

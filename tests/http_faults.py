@@ -1,7 +1,6 @@
-"""What can go wrong with one HTTP exchange, as values for `tests.fault_proxy`.
+"""Faults of one HTTP exchange, for `tests.fault_proxy`.
 
-Most have a place: a point of the exchange and a byte of it, before which they strike. What comes
-before that byte is passed on.
+Most of them apply at a byte of one point of the exchange. The bytes before it are forwarded.
 """
 
 from __future__ import annotations
@@ -13,29 +12,29 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Point = Literal["request head", "request body", "answer head", "answer body"]
+Point = Literal["request head", "request body", "response head", "response body"]
 
 
 @dataclass(frozen=True, eq=False)
 class Cut:
     """The connection breaks.
 
-    In the request, the server gets what came before and then loses its client. In the answer, the
-    server has done all that was asked, and given its whole answer, before the client loses it.
+    In the request, the server receives the bytes before it and then loses the client. In the
+    response, the server has processed the request and sent its whole response.
     """
 
     at: Point
     byte: int = 0
     reset: bool = True
-    """By a reset; else by an orderly close, which a client may take for an end."""
+    """Whether by a reset; otherwise by an orderly close, which may look like the end of a body."""
 
 
 @dataclass(frozen=True, eq=False)
 class Stall:
-    """Nothing moves until `release`, or until the client goes away.
+    """Nothing is forwarded until `release`, or until the client disconnects.
 
-    A request's body that stands still is not read: what its client does meanwhile, going away
-    included, is noticed on `release`.
+    The proxy does not read a request body while it is stalled, so it notices a disconnect only on
+    `release`.
     """
 
     at: Point
@@ -44,39 +43,39 @@ class Stall:
     _released: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False)
 
     def release(self) -> None:
-        """Let it go on."""
+        """Continue to forward."""
         self._released.set()
 
     async def wait(self) -> None:
-        """Stand still."""
+        """Wait until `release` is called."""
         self.reached.set()
         await self._released.wait()
 
 
 @dataclass(frozen=True, eq=False)
 class Flip:
-    """A byte of a body arrives with all of its bits turned over."""
+    """One byte of a body arrives with all bits inverted."""
 
-    at: Literal["request body", "answer body"]
+    at: Literal["request body", "response body"]
     byte: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Shorten:
-    """The answer's body lacks its last bytes, and its Content-Length says that this is all."""
+    """The response lacks its last `by` bytes, and its Content-Length matches."""
 
     by: int
 
 
 @dataclass(frozen=True, eq=False)
 class Response:
-    """The proxy answers, once it has read the request."""
+    """The proxy itself responds, after it has read the request."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     served: bool = False
-    """Whether the server does what was asked, unheard; else nothing of it reaches the server."""
+    """Whether the server processes the request first. Otherwise it never receives the request."""
 
 
 Fault = Cut | Stall | Flip | Shorten | Response

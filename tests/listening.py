@@ -1,4 +1,4 @@
-"""Servers that a test makes for itself, which leave no task and no connection behind."""
+"""Small servers for single tests that leave no task and no connection behind."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ async def listening(
     *,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
-    """Serve every connection to the port that is yielded, until this is left.
+    """Run a server whose port is yielded.
 
-    What `serve` raises, such as what a test asserts there, is raised when it is left.
+    An exception from `serve`, for example a failed assert, is raised at the end of the block.
 
-    The tasks are held, as asyncio holds none of them: one that waits for what only it knows would be
-    collected at any time, with a warning in whichever test is running then.
+    asyncio holds only weak references to the tasks of its servers. The tasks are kept here, because
+    a collected task would emit a warning in whichever test runs at that time.
     """
     tasks: set[asyncio.Task[object]] = set()
     failures: list[Exception] = []
@@ -38,9 +38,9 @@ async def listening(
         try:
             await serve(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client has left
+            pass  # the client closed the connection
         except asyncio.CancelledError:
-            writer.transport.abort()  # nobody is there any more who reads what was written
+            writer.transport.abort()  # the client no longer reads: do not flush
         except Exception as error:  # noqa: BLE001 - raised below
             failures.append(error)
         finally:
@@ -61,9 +61,9 @@ async def listening(
 
 
 @asynccontextmanager
-async def behind_tls(url: str, shown: ssl.SSLContext) -> AsyncIterator[str]:
-    """Serve what is at `url` under another one, over https."""
-    to = urlsplit(url)
+async def behind_tls(url: str, context: ssl.SSLContext) -> AsyncIterator[str]:
+    """Relay https connections to the server at `url`; the https URL is yielded."""
+    upstream = urlsplit(url)
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -71,15 +71,15 @@ async def behind_tls(url: str, shown: ssl.SSLContext) -> AsyncIterator[str]:
                 writer.write(piece)
                 await writer.drain()
         except ConnectionError:
-            pass  # the other side hears of it
+            pass  # closing the writer ends the other direction
         finally:
             writer.close()
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        answers, requests = await asyncio.open_connection(to.hostname, to.port)
+        responses, requests = await asyncio.open_connection(upstream.hostname, upstream.port)
         async with task_group() as group:
             group.start_soon(pass_on, reader, requests)
-            group.start_soon(pass_on, answers, writer)
+            group.start_soon(pass_on, responses, writer)
 
-    async with listening(relay, tls=shown) as port:
+    async with listening(relay, tls=context) as port:
         yield f"https://127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""Every annotation that users, pydantic or FastAPI look up resolves at run time."""
+"""Public annotations resolve at run time, which pydantic and FastAPI need."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ def annotated() -> Iterator[tuple[str, Any]]:
         for name in names:
             value = getattr(module, name)
             if inspect.isclass(value):
-                yield from of_class(f"{module_name}.{name}", value)
+                yield from annotated_in_class(f"{module_name}.{name}", value)
             elif inspect.isfunction(value):
                 yield f"{module_name}.{name}", value
 
 
-def of_class(name: str, one: type) -> Iterator[tuple[str, Any]]:
-    # What a class inherits from another package is that package's to resolve.
-    own = {"__annotations__": vars(one).get("__annotations__", {}), "__module__": one.__module__}
-    yield name, type(one.__name__, (), own)
-    for attribute, value in vars(one).items():
+def annotated_in_class(name: str, cls: type) -> Iterator[tuple[str, Any]]:
+    # Only its own annotations: inherited ones of another package are not ours to resolve.
+    own = {"__annotations__": vars(cls).get("__annotations__", {}), "__module__": cls.__module__}
+    yield name, type(cls.__name__, (), own)
+    for attribute, value in vars(cls).items():
         function = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
         if inspect.isfunction(function) and (attribute[0] != "_" or attribute[:2] == "__"):
             yield f"{name}.{attribute}", function
@@ -66,7 +66,7 @@ def of_class(name: str, one: type) -> Iterator[tuple[str, Any]]:
 ANNOTATED = list(annotated())
 
 
-def test_every_public_name_is_looked_at() -> None:
+def test_public_names_are_found() -> None:
     names = {name for name, _ in ANNOTATED}
     assert {"trove_async.Trove.put", "trove_async.Bucket.copy", "trove_async.ObjectInfo"} <= names
     assert {"trove_async.drivers.S3Driver.__init__", "trove_async.driver.AsyncDriver.put"} <= names

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.store_fakes import Fake, store_of
+from tests.fakes import CallLog, single_attempt_store
 from tests.versioned_memory import VersionedMemory
 from trove_async import Bucket, InvalidNameError, NotSupportedError, Trove
 
@@ -45,7 +45,7 @@ def test_signature_is_that_of_the_store_without_the_bucket(name: str) -> None:
 async def test_bucket_reads_and_writes_the_objects_of_the_store() -> None:
     driver = VersionedMemory()
     driver.keeping.add("data")
-    async with store_of(driver) as store:
+    async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         data = store.bucket("data")
         info = await data.put("key", b"body", metadata={"a": "b"}, content_language="de")
@@ -72,7 +72,7 @@ async def test_bucket_reads_and_writes_the_objects_of_the_store() -> None:
 
 
 async def test_copy_and_move_within_the_bucket_or_to_another() -> None:
-    async with store_of(Fake()) as store:
+    async with single_attempt_store(CallLog()) as store:
         await store.create_bucket("data")
         await store.create_bucket("other")
         data, other = store.bucket("data"), store.bucket("other")
@@ -86,8 +86,8 @@ async def test_copy_and_move_within_the_bucket_or_to_another() -> None:
 
 
 async def test_bucket_of_a_pinned_handle_is_pinned() -> None:
-    cold = Fake()
-    async with store_of(Fake(), backends={"cold": cold}) as store:
+    cold = CallLog()
+    async with single_attempt_store(CallLog(), backends={"cold": cold}) as store:
         await store.create_bucket("data", backends="all")
         await store.backend("cold").bucket("data").put("key", b"body")
         assert cold.holds("data") == ["key"]
@@ -107,16 +107,16 @@ BAD: list[Callable[[Trove], Any]] = [
 @pytest.mark.parametrize("act", BAD)
 def test_name_that_is_not_allowed_is_refused(act: Callable[[Trove], Any]) -> None:
     with pytest.raises(InvalidNameError):
-        act(store_of(Fake()))
+        act(single_attempt_store(CallLog()))
 
 
 def test_name_must_be_a_str() -> None:
     with pytest.raises(TypeError, match="int"):
-        store_of(Fake()).bucket(5)  # type: ignore[arg-type]  # the point
+        single_attempt_store(CallLog()).bucket(5)  # type: ignore[arg-type]  # the point
 
 
 async def test_handle_can_be_made_before_the_store_is_open_and_the_bucket_exists() -> None:
-    store = store_of(Fake())
+    store = single_attempt_store(CallLog())
     data = store.bucket("data")
     async with store:
         await store.create_bucket("data")

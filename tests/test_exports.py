@@ -1,4 +1,4 @@
-"""Everything that a public signature names can be imported from the package."""
+"""Every name in a public signature can be imported from the package."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ import trove_async
 ELSEWHERE = {
     *dir(builtins), *dir(typing), *dir(collections.abc), *dir(types),
     "os", "datetime", "Exception",
-    "_store",  # the module, of which a name cannot be imported by what it imports itself
+    "_store",  # the module's name in an annotation that avoids an import cycle
     "CreateMissing",  # a union of literals, written out in the docstring
 }  # fmt: skip
 
 
 def signatures(kind: type[Any]) -> dict[str, inspect.Signature]:
-    made = {"__init__": inspect.signature(kind)}
+    found = {"__init__": inspect.signature(kind)}
     for name, member in vars(kind).items():
         if isinstance(member, property):
-            member = member.fget  # noqa: PLW2901 - what is called
+            member = member.fget  # noqa: PLW2901 - the function behind it
         if name.startswith("_") or not callable(member):
             continue
-        made[name] = inspect.signature(member)
-    return made
+        found[name] = inspect.signature(member)
+    return found
 
 
 @pytest.mark.parametrize("kind", [trove_async.Trove, trove_async.Bucket])
@@ -38,7 +38,7 @@ def test_every_name_in_a_public_signature_is_exported(kind: type[Any]) -> None:
     found = signatures(kind)
     assert len(found) > 10
     for method, signature in found.items():
-        annotations = [one.annotation for one in signature.parameters.values()]
+        annotations = [parameter.annotation for parameter in signature.parameters.values()]
         for annotation in [*annotations, signature.return_annotation]:
             if annotation is inspect.Signature.empty:
                 continue  # self
@@ -48,7 +48,7 @@ def test_every_name_in_a_public_signature_is_exported(kind: type[Any]) -> None:
                 assert known, f"{kind.__name__}.{method}: {name}"
 
 
-def test_what_is_exported_is_there() -> None:
+def test_exported_names_exist_and_are_unique() -> None:
     names = trove_async.__all__
     assert len(set(names)) == len(names)
     assert all(hasattr(trove_async, name) for name in names)

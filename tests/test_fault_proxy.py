@@ -1,4 +1,4 @@
-"""The proxy breaks what it is told to break, there and nowhere else, and says what it saw."""
+"""Tests of `tests.fault_proxy`: a fault applies to its request at its byte, and to nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHUNKED = b"5\r\nhello\r\n5;x=y\r\nworld\r\n0\r\nTrailer: 1\r\n\r\n"
 
 
 class Server:
-    """Answers PUT with an empty body, HEAD with none, GET with `BODY`: sized, chunked or endless."""
+    """Stores a PUT, and responds to GET with `BODY`: with a length, chunked or until the close."""
 
     def __init__(self) -> None:
         self.stored: list[bytes] = []
@@ -68,7 +68,7 @@ class Server:
 
 
 @asynccontextmanager
-async def standing() -> AsyncIterator[tuple[Server, FaultProxy]]:
+async def server_and_proxy() -> AsyncIterator[tuple[Server, FaultProxy]]:
     server = Server()
     async with (
         listening(server.serve) as port,
@@ -78,7 +78,7 @@ async def standing() -> AsyncIterator[tuple[Server, FaultProxy]]:
 
 
 class Client:
-    """A connection on which bytes go out and come in as they are."""
+    """A plain connection for raw requests and responses."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -96,15 +96,15 @@ class Client:
     async def read(self, size: int) -> bytes:
         return await self._reader.readexactly(size)
 
-    async def rest(self) -> tuple[bytes, bool]:
-        """Return what comes until the connection ends, and whether that is by a reset."""
-        found = b""
+    async def read_to_end(self) -> tuple[bytes, bool]:
+        """Return the bytes until the connection ends, and whether it ended by a reset."""
+        received = b""
         try:
             while piece := await self._reader.read(65536):
-                found += piece
+                received += piece
         except ConnectionResetError:
-            return found, True
-        return found, False
+            return received, True
+        return received, False
 
     def leave(self) -> None:
         self._writer.close()
@@ -120,20 +120,20 @@ async def client(proxy: FaultProxy) -> AsyncIterator[Client]:
         writer.transport.abort()
 
 
-async def test_what_no_fault_is_meant_for_passes_unchanged_on_one_connection() -> None:
-    async with standing() as (server, proxy), client(proxy) as one:
-        one.put("/a?x=1", BODY)
-        assert "200 OK" in await one.head()
-        one.send("HEAD /a HTTP/1.1")
-        assert "256000" in await one.head()
-        one.send("GET /a HTTP/1.1")
-        await one.head()
-        assert await one.read(len(BODY)) == BODY
-        one.send("GET /chunked HTTP/1.1")
-        await one.head()
-        assert await one.read(len(CHUNKED)) == CHUNKED
-        one.send("PUT /b HTTP/1.1\r\nTransfer-Encoding: chunked", b"2\r\nhi\r\n0\r\n\r\n")
-        assert "200 OK" in await one.head()
+async def test_exchanges_without_fault_pass_unchanged_on_one_connection() -> None:
+    async with server_and_proxy() as (server, proxy), client(proxy) as connection:
+        connection.put("/a?x=1", BODY)
+        assert "200 OK" in await connection.head()
+        connection.send("HEAD /a HTTP/1.1")
+        assert "256000" in await connection.head()
+        connection.send("GET /a HTTP/1.1")
+        await connection.head()
+        assert await connection.read(len(BODY)) == BODY
+        connection.send("GET /chunked HTTP/1.1")
+        await connection.head()
+        assert await connection.read(len(CHUNKED)) == CHUNKED
+        connection.send("PUT /b HTTP/1.1\r\nTransfer-Encoding: chunked", b"2\r\nhi\r\n0\r\n\r\n")
+        assert "200 OK" in await connection.head()
         await proxy.quiet()
         assert server.stored == [BODY, b"2\r\nhi\r\n0\r\n\r\n"]
         assert proxy.seen == ["PUT /a?x=1", "HEAD /a", "GET /a", "GET /chunked", "PUT /b"]
@@ -141,110 +141,110 @@ async def test_what_no_fault_is_meant_for_passes_unchanged_on_one_connection() -
 
 
 async def test_body_without_a_length_ends_with_its_connection() -> None:
-    async with standing() as (_, proxy), client(proxy) as one:
-        one.send("GET /endless HTTP/1.1")
-        await one.head()
-        assert await one.rest() == (BODY, False)
+    async with server_and_proxy() as (_, proxy), client(proxy) as connection:
+        connection.send("GET /endless HTTP/1.1")
+        await connection.head()
+        assert await connection.read_to_end() == (BODY, False)
 
 
-async def test_client_that_expects_a_continue_gets_it_from_the_server() -> None:
-    async with standing() as (server, proxy), client(proxy) as one:
-        one.send("PUT /a HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue")
-        assert "100 Continue" in await one.head()
-        one._writer.write(b"hi")
-        assert "200 OK" in await one.head()
+async def test_continue_of_the_server_reaches_the_client() -> None:
+    async with server_and_proxy() as (server, proxy), client(proxy) as connection:
+        connection.send("PUT /a HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue")
+        assert "100 Continue" in await connection.head()
+        connection._writer.write(b"hi")
+        assert "200 OK" in await connection.head()
         assert server.stored == [b"hi"]
 
 
-async def test_request_tells_its_path_and_query_decoded() -> None:
+async def test_request_path_and_query_are_decoded() -> None:
     request = Request("GET", "/a%20b?prefix=x%2Fy&uploads", {})
     assert (request.path, request.query) == ("/a b", {"prefix": "x/y", "uploads": ""})
 
 
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize("at", [0, 1, 100_000, len(BODY) - 1, len(BODY)])
-async def test_cut_in_an_answers_body_gives_exactly_what_came_before(at: int, reset: bool) -> None:  # noqa: FBT001
-    async with standing() as (_, proxy), client(proxy) as one:
-        proxy.arm(Cut("answer body", at, reset=reset))
-        one.send("GET /a HTTP/1.1")
-        await one.head()
-        assert await one.rest() == (BODY[:at], reset)
+async def test_cut_in_response_body_delivers_the_bytes_before_it(at: int, reset: bool) -> None:  # noqa: FBT001
+    async with server_and_proxy() as (_, proxy), client(proxy) as connection:
+        proxy.arm(Cut("response body", at, reset=reset))
+        connection.send("GET /a HTTP/1.1")
+        await connection.head()
+        assert await connection.read_to_end() == (BODY[:at], reset)
 
 
-async def test_cut_before_the_answer_comes_after_the_server_has_done_it() -> None:
-    async with standing() as (server, proxy), client(proxy) as one:
-        proxy.arm(Cut("answer head"), method="PUT")
-        one.put("/a", BODY)
-        assert await one.rest() == (b"", True)
+async def test_cut_before_response_comes_after_server_has_finished() -> None:
+    async with server_and_proxy() as (server, proxy), client(proxy) as connection:
+        proxy.arm(Cut("response head"), method="PUT")
+        connection.put("/a", BODY)
+        assert await connection.read_to_end() == (b"", True)
         assert server.stored == [BODY]
 
 
-async def test_cut_in_an_answers_head_leaves_half_a_line() -> None:
-    async with standing() as (_, proxy), client(proxy) as one:
-        proxy.arm(Cut("answer head", 12, reset=False))
-        one.send("GET /a HTTP/1.1")
-        assert await one.rest() == (b"HTTP/1.1 200", False)
+async def test_cut_in_response_head_delivers_half_a_line() -> None:
+    async with server_and_proxy() as (_, proxy), client(proxy) as connection:
+        proxy.arm(Cut("response head", 12, reset=False))
+        connection.send("GET /a HTTP/1.1")
+        assert await connection.read_to_end() == (b"HTTP/1.1 200", False)
 
 
-async def test_cut_in_a_requests_body_leaves_the_server_with_half_of_it() -> None:
-    async with standing() as (server, proxy), client(proxy) as one:
+async def test_cut_in_request_body_leaves_server_with_a_part() -> None:
+    async with server_and_proxy() as (server, proxy), client(proxy) as connection:
         proxy.arm(Cut("request body", 10))
-        one.put("/a", BODY)
-        assert await one.rest() == (b"", True)
+        connection.put("/a", BODY)
+        assert await connection.read_to_end() == (b"", True)
         await server.lost.wait()
         assert server.stored in ([b"part of " + BODY[:10]], [])
         assert proxy.seen == ["PUT /a"]
 
 
-async def test_cut_in_a_requests_head_shows_the_server_no_request() -> None:
-    async with standing() as (server, proxy), client(proxy) as one:
+async def test_cut_in_request_head_hides_request_from_server() -> None:
+    async with server_and_proxy() as (server, proxy), client(proxy) as connection:
         proxy.arm(Cut("request head"))
-        one.put("/a", b"hi")
-        assert (await one.rest())[0] == b""
+        connection.put("/a", b"hi")
+        assert (await connection.read_to_end())[0] == b""
         assert server.stored == []
 
 
-async def test_stall_in_an_answers_body_stands_still_until_released() -> None:
-    async with standing() as (_, proxy), client(proxy) as one:
-        stall = proxy.arm(Stall("answer body", 5))
-        one.send("GET /a HTTP/1.1")
+async def test_stall_in_response_body_lasts_until_release() -> None:
+    async with server_and_proxy() as (_, proxy), client(proxy) as connection:
+        stall = proxy.arm(Stall("response body", 5))
+        connection.send("GET /a HTTP/1.1")
         await stall.reached.wait()
-        await one.head()
-        assert await one.read(5) == BODY[:5]
+        await connection.head()
+        assert await connection.read(5) == BODY[:5]
         assert proxy.busy == 1
         stall.release()
-        assert await one.read(len(BODY) - 5) == BODY[5:]
+        assert await connection.read(len(BODY) - 5) == BODY[5:]
         await proxy.quiet()
 
 
-async def test_stall_before_an_answer_comes_after_the_server_has_done_it() -> None:
-    async with standing() as (server, proxy), client(proxy) as one:
-        stall = proxy.arm(Stall("answer head"))
-        one.put("/a", b"hi")
+async def test_stall_before_response_comes_after_server_has_finished() -> None:
+    async with server_and_proxy() as (server, proxy), client(proxy) as connection:
+        stall = proxy.arm(Stall("response head"))
+        connection.put("/a", b"hi")
         await stall.reached.wait()
         assert server.stored == [b"hi"]
         stall.release()
-        assert "200 OK" in await one.head()
+        assert "200 OK" in await connection.head()
 
 
-async def test_stall_in_a_requests_body_holds_back_the_rest() -> None:
-    async with standing() as (server, proxy), client(proxy) as one:
+async def test_stall_in_request_body_holds_back_the_rest() -> None:
+    async with server_and_proxy() as (server, proxy), client(proxy) as connection:
         stall = proxy.arm(Stall("request body", len(BODY) - 1))
-        one.put("/a", BODY)
+        connection.put("/a", BODY)
         await stall.reached.wait()
         assert server.stored == []
         stall.release()
-        assert "200 OK" in await one.head()
+        assert "200 OK" in await connection.head()
         assert server.stored == [BODY]
 
 
-@pytest.mark.parametrize("at", ["request head", "answer head", "answer body"])
+@pytest.mark.parametrize("at", ["request head", "response head", "response body"])
 async def test_client_that_leaves_ends_a_stalled_exchange(at: str) -> None:
-    async with standing() as (server, proxy), client(proxy) as one:
-        stall = proxy.arm(Stall(at, 0))  # type: ignore[arg-type]  # one of those points
-        one.send("GET /a HTTP/1.1")
+    async with server_and_proxy() as (server, proxy), client(proxy) as connection:
+        stall = proxy.arm(Stall(at, 0))  # type: ignore[arg-type]  # a value of Point
+        connection.send("GET /a HTTP/1.1")
         await stall.reached.wait()
-        one.leave()
+        connection.leave()
         await proxy.deserted()
         assert proxy.busy == 0
         if at != "request head":
@@ -252,87 +252,87 @@ async def test_client_that_leaves_ends_a_stalled_exchange(at: str) -> None:
 
 
 @pytest.mark.parametrize("wait", [FaultProxy.quiet, FaultProxy.deserted])
-async def test_what_does_not_come_is_told_and_not_waited_for_without_end(
+async def test_waiting_ends_after_patience_and_reports_what_is_open(
     wait: Callable[[FaultProxy], Awaitable[None]],
 ) -> None:
-    async with standing() as (_, proxy), client(proxy) as one:
-        stall = proxy.arm(Stall("answer head"))
-        one.send("GET /a HTTP/1.1")
+    async with server_and_proxy() as (_, proxy), client(proxy) as connection:
+        stall = proxy.arm(Stall("response head"))
+        connection.send("GET /a HTTP/1.1")
         await stall.reached.wait()
         proxy.patience = 0.01
         with pytest.raises(AssertionError, match=r"1 requests and 1 connections, after .*GET /a"):
             await wait(proxy)
 
 
-async def test_answers_of_its_own_never_reach_the_server_and_then_it_passes() -> None:
-    async with standing() as (server, proxy), client(proxy) as one:
+async def test_injected_responses_do_not_reach_the_server() -> None:
+    async with server_and_proxy() as (server, proxy), client(proxy) as connection:
         proxy.arm(Response(503, {"Retry-After": "0"}, b"<Error/>"), method="PUT", times=3)
         for _ in range(3):
-            one.put("/a", b"hi")
-            head = await one.head()
+            connection.put("/a", b"hi")
+            head = await connection.head()
             assert "503" in head
             assert "Retry-After: 0" in head
-            assert await one.read(8) == b"<Error/>"
+            assert await connection.read(8) == b"<Error/>"
         assert server.stored == []
-        one.put("/a", b"hi")
-        assert "200 OK" in await one.head()
+        connection.put("/a", b"hi")
+        assert "200 OK" in await connection.head()
         assert server.stored == [b"hi"]
         assert proxy.seen == ["PUT /a"] * 4
 
 
-async def test_answer_of_its_own_may_come_after_the_server_has_done_it() -> None:
-    async with standing() as (server, proxy), client(proxy) as one:
+async def test_injected_response_can_come_after_server_has_finished() -> None:
+    async with server_and_proxy() as (server, proxy), client(proxy) as connection:
         proxy.arm(Response(500, served=True))
-        one.put("/a", b"hi")
-        assert "500" in await one.head()
+        connection.put("/a", b"hi")
+        assert "500" in await connection.head()
         assert server.stored == [b"hi"]
 
 
-async def test_answer_of_its_own_lets_a_client_that_waits_send_its_body() -> None:
-    async with standing() as (_, proxy), client(proxy) as one:
+async def test_injected_response_sends_continue_to_waiting_client() -> None:
+    async with server_and_proxy() as (_, proxy), client(proxy) as connection:
         proxy.arm(Response(404, body=b"no"))
-        one.send("PUT /a HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue")
-        assert "100 Continue" in await one.head()
-        one._writer.write(b"hi")
-        assert "404" in await one.head()
-        assert await one.read(2) == b"no"
+        connection.send("PUT /a HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue")
+        assert "100 Continue" in await connection.head()
+        connection._writer.write(b"hi")
+        assert "404" in await connection.head()
+        assert await connection.read(2) == b"no"
 
 
-async def test_answer_of_its_own_to_a_head_has_no_body() -> None:
-    async with standing() as (_, proxy), client(proxy) as one:
+async def test_injected_response_to_head_has_no_body() -> None:
+    async with server_and_proxy() as (_, proxy), client(proxy) as connection:
         proxy.arm(Response(404, body=b"no"))
-        one.send("HEAD /a HTTP/1.1")
-        assert "404" in await one.head()
-        one.send("HEAD /a HTTP/1.1")
-        assert "200" in await one.head()
+        connection.send("HEAD /a HTTP/1.1")
+        assert "404" in await connection.head()
+        connection.send("HEAD /a HTTP/1.1")
+        assert "200" in await connection.head()
 
 
 async def test_flipped_byte_is_the_only_one_that_differs() -> None:
-    async with standing() as (server, proxy), client(proxy) as one:
-        proxy.arm(Flip("answer body", 70_000), method="GET")
+    async with server_and_proxy() as (server, proxy), client(proxy) as connection:
+        proxy.arm(Flip("response body", 70_000), method="GET")
         proxy.arm(Flip("request body", 0), method="PUT")
-        one.send("GET /a HTTP/1.1")
-        await one.head()
-        got = await one.read(len(BODY))
+        connection.send("GET /a HTTP/1.1")
+        await connection.head()
+        got = await connection.read(len(BODY))
         assert got[70_000] == BODY[70_000] ^ 0xFF
         assert got[:70_000] + BODY[70_000:70_001] + got[70_001:] == BODY
-        one.put("/a", b"\x00b")
-        await one.head()
+        connection.put("/a", b"\x00b")
+        await connection.head()
         assert server.stored == [b"\xffb"]
 
 
-async def test_shortened_answer_claims_to_be_whole() -> None:
-    async with standing() as (_, proxy), client(proxy) as one:
+async def test_shortened_response_claims_to_be_complete() -> None:
+    async with server_and_proxy() as (_, proxy), client(proxy) as connection:
         proxy.arm(Shorten(1000))
-        one.send("GET /a HTTP/1.1")
-        assert "Content-Length: 255000" in await one.head()
-        assert await one.read(255_000) == BODY[:-1000]
-        one.send("HEAD /a HTTP/1.1")
-        assert "256000" in await one.head()
+        connection.send("GET /a HTTP/1.1")
+        assert "Content-Length: 255000" in await connection.head()
+        assert await connection.read(255_000) == BODY[:-1000]
+        connection.send("HEAD /a HTTP/1.1")
+        assert "256000" in await connection.head()
 
 
-async def test_fault_strikes_only_what_it_is_meant_for() -> None:
-    async with standing() as (_, proxy), client(proxy) as one:
+async def test_fault_applies_only_to_matching_requests() -> None:
+    async with server_and_proxy() as (_, proxy), client(proxy) as connection:
         proxy.arm(Response(500), method="HEAD", target="/b*partNumber=2", skip=1, times=1)
         for target, expected in [
             ("/a?partNumber=2", "200"),
@@ -341,60 +341,60 @@ async def test_fault_strikes_only_what_it_is_meant_for() -> None:
             ("/b?partNumber=2", "500"),
             ("/b?partNumber=2", "200"),
         ]:
-            one.send(f"HEAD {target} HTTP/1.1")
-            assert expected in await one.head()
+            connection.send(f"HEAD {target} HTTP/1.1")
+            assert expected in await connection.head()
 
 
-async def test_fault_without_a_number_of_times_strikes_always() -> None:
-    async with standing() as (_, proxy), client(proxy) as one:
+async def test_fault_without_times_applies_always() -> None:
+    async with server_and_proxy() as (_, proxy), client(proxy) as connection:
         proxy.arm(Response(500), times=None)
         for _ in range(3):
-            one.send("HEAD /a HTTP/1.1")
-            assert "500" in await one.head()
+            connection.send("HEAD /a HTTP/1.1")
+            assert "500" in await connection.head()
 
 
-async def test_fault_that_never_struck_fails_the_test() -> None:
-    with pytest.raises(AssertionError, match=r"never struck.*Shorten"):
-        async with standing() as (_, proxy):
+async def test_unused_fault_fails_the_test() -> None:
+    with pytest.raises(AssertionError, match=r"never applied.*Shorten"):
+        async with server_and_proxy() as (_, proxy):
             proxy.arm(Shorten(1))
 
 
 async def test_fault_beyond_the_end_fails_the_test() -> None:
     with pytest.raises(AssertionError, match=r"beyond the end of GET /a"):
-        async with standing() as (_, proxy), client(proxy) as one:
-            proxy.arm(Cut("answer body", len(BODY) + 1))
-            one.send("GET /a HTTP/1.1")
-            await one.head()
-            await one.rest()
+        async with server_and_proxy() as (_, proxy), client(proxy) as connection:
+            proxy.arm(Cut("response body", len(BODY) + 1))
+            connection.send("GET /a HTTP/1.1")
+            await connection.head()
+            await connection.read_to_end()
 
 
-async def test_fault_does_not_hide_what_else_went_wrong() -> None:
+async def test_unused_fault_does_not_hide_another_error() -> None:
     with pytest.raises(LookupError, match="the test's own"):
-        async with standing() as (_, proxy):
+        async with server_and_proxy() as (_, proxy):
             proxy.arm(Shorten(1))
             raise LookupError("the test's own")
 
 
-async def test_leaving_ends_what_is_stalled() -> None:
-    async with standing() as (_, proxy), client(proxy) as one:
-        stall = proxy.arm(Stall("answer head"))
-        one.send("GET /a HTTP/1.1")
+async def test_leaving_ends_stalled_exchanges() -> None:
+    async with server_and_proxy() as (_, proxy), client(proxy) as connection:
+        stall = proxy.arm(Stall("response head"))
+        connection.send("GET /a HTTP/1.1")
         await stall.reached.wait()
         assert len(proxy.tasks) == 1
     assert proxy.tasks == set()
 
 
-async def test_many_connections_are_served_at_once() -> None:
-    async with standing() as (_, proxy):
-        stall = proxy.arm(Stall("answer head"), times=5)
+async def test_many_connections_are_served_concurrently() -> None:
+    async with server_and_proxy() as (_, proxy):
+        stall = proxy.arm(Stall("response head"), times=5)
 
         async def get() -> None:
-            async with client(proxy) as one:
-                one.send("GET /a HTTP/1.1")
-                await one.head()
-                assert await one.read(len(BODY)) == BODY
+            async with client(proxy) as connection:
+                connection.send("GET /a HTTP/1.1")
+                await connection.head()
+                assert await connection.read(len(BODY)) == BODY
 
-        async def let_go() -> None:
+        async def release_all() -> None:
             while proxy.busy < 5:
                 await asyncio.sleep(0)
             stall.release()
@@ -402,5 +402,5 @@ async def test_many_connections_are_served_at_once() -> None:
         async with task_group() as group:
             for _ in range(5):
                 group.start_soon(get)
-            group.start_soon(let_go)
+            group.start_soon(release_all)
         assert proxy.seen == ["GET /a"] * 5

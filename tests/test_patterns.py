@@ -1,7 +1,7 @@
-"""Every regular expression of the package, on 64 KiB made to keep it busy.
+"""Every regular expression of the package takes linear time, even on hostile text of 64 KiB.
 
-What a service, or an uploader, sends is matched against them, and a match cannot be interrupted: a
-pattern whose time grows with the square of the text stops the event loop for seconds.
+They match what services and uploaders send, and a match cannot be interrupted. A pattern that takes
+quadratic time would stop the event loop for seconds.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 SIZE = 64 * KiB
 
 ALLOWED = 0.05
-"""Seconds of CPU. A linear pattern takes one or two thousandths of a second."""
+"""Seconds of CPU. A linear pattern takes 1 to 2 ms."""
 
 METHODS = frozenset({"search", "match", "fullmatch", "sub", "subn", "findall", "finditer", "split"})
 
 
 class Use(NamedTuple):
-    """A pattern, and how it is applied."""
+    """A pattern, and the method it is used with."""
 
     where: str
     pattern: re.Pattern[Any]
     method: str
 
 
-def made_at_run_time() -> dict[str, list[re.Pattern[str]]]:
-    """Patterns that functions make, by module: as many as that module has calls of `re.compile`."""
+def patterns_built_at_run_time() -> dict[str, list[re.Pattern[str]]]:
+    """Return examples of the patterns that functions compile, by module."""
     orders = [("Key", "LastModified", "ETag", "Size", "StorageClass")]
     orders.append(orders[0][::-1])
     globs = ["*a*a*b", "**/*a*a/**/b*", "[a-z]*[!a]?", "a/**/b/**/c", "**/*.[tc][xs][tv]"]
@@ -61,31 +61,33 @@ def made_at_run_time() -> dict[str, list[re.Pattern[str]]]:
 
 def modules() -> Iterator[ModuleType]:
     yield trove_async
-    for found in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
-        if not found.name.endswith("__main__"):
-            yield importlib.import_module(found.name)
+    for info in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
+        if not info.name.endswith("__main__"):
+            yield importlib.import_module(info.name)
 
 
-def held(value: object) -> Iterator[tuple[re.Pattern[Any], str | None]]:
-    """Yield the patterns in a value, and how they are applied where it tells that."""
+def patterns_in(value: object) -> Iterator[tuple[re.Pattern[Any], str | None]]:
+    """Yield the patterns in a value, and the method for bound methods of patterns."""
     if isinstance(value, re.Pattern):
         yield value, None
     elif isinstance(getattr(value, "__self__", None), re.Pattern):
         yield value.__self__, value.__name__  # type: ignore[attr-defined] # a bound method
     elif isinstance(value, dict):
-        for one in value.values():
-            yield from held(one)
+        for item in value.values():
+            yield from patterns_in(item)
     elif isinstance(value, (list, tuple, set, frozenset)):
-        for one in value:
-            yield from held(one)
+        for item in value:
+            yield from patterns_in(item)
 
 
 def uses() -> list[Use]:
-    return [use for module in modules() for use in (*held_by(module), *written_in(module))]
+    return [
+        use for module in modules() for use in (*named_patterns(module), *inline_patterns(module))
+    ]
 
 
-def held_by(module: ModuleType) -> Iterator[Use]:
-    """Yield the patterns that a module keeps under a name."""
+def named_patterns(module: ModuleType) -> Iterator[Use]:
+    """Yield the patterns that a module assigns to a name."""
     applied: dict[str, set[str]] = {}
     for node in ast.walk(ast.parse(inspect.getsource(module))):
         if (
@@ -95,15 +97,15 @@ def held_by(module: ModuleType) -> Iterator[Use]:
         ):
             applied.setdefault(node.value.id, set()).add(node.attr)
     for name, value in vars(module).items():
-        for pattern, method in held(value):
+        for pattern, method in patterns_in(value):
             for how in [method] if method else sorted(applied.get(name, {"fullmatch"})):
                 yield Use(f"{module.__name__}.{name}", pattern, how)
 
 
-def written_in(module: ModuleType) -> Iterator[Use]:
-    """Yield the patterns that a module writes in place, or makes as it goes."""
+def inline_patterns(module: ModuleType) -> Iterator[Use]:
+    """Yield the patterns in calls of `re` functions, and those compiled at run time."""
     tree = ast.parse(inspect.getsource(module))
-    made = made_at_run_time().get(module.__name__, ())
+    built = patterns_built_at_run_time().get(module.__name__, ())
     dynamic = 0
     for call in calls(tree):
         function = call.func
@@ -115,14 +117,14 @@ def written_in(module: ModuleType) -> Iterator[Use]:
             yield Use(where, re.compile(str(literal.value)), function.attr)
         elif function.attr == "compile" and in_function(tree, call):
             dynamic += 1
-    assert dynamic == bool(made), f"patterns that {module.__name__} makes"
-    for pattern in made:
-        how = "findall" if "_pages" in module.__name__ else "match"
+    assert dynamic == bool(built), f"add the patterns that functions of {module.__name__} compile"
+    for pattern in built:
+        how = "findall" if "_list_objects" in module.__name__ else "match"
         yield Use(module.__name__, pattern, how)
 
 
 def calls(tree: ast.AST) -> Iterator[ast.Call]:
-    """Yield the calls of `re`'s functions."""
+    """Yield the calls of functions of `re`."""
     for node in ast.walk(tree):
         if (
             isinstance(node, ast.Call)
@@ -148,7 +150,7 @@ REPEATS = {constants.MAX_REPEAT, constants.MIN_REPEAT, constants.POSSESSIVE_REPE
 
 
 def beginnings(pattern: re.Pattern[Any]) -> list[str]:
-    """Return texts that a pattern matches up to each of its parts, in a few ways."""
+    """Return texts that match a pattern up to each of its parts."""
     found: set[str] = set()
     walk(parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE), found)
     texts = sorted(filter(None, found))
@@ -164,9 +166,9 @@ def walk(nodes: Any, found: set[str]) -> list[str]:
 
 
 def samples(node: Any, found: set[str]) -> list[str]:
-    """Return a few texts that a part of a pattern matches."""
+    """Return a few texts that match a part of a pattern."""
     kind, value = node
-    texts = [""]  # of assertions, and of references back
+    texts = [""]  # for assertions and back-references
     if kind is constants.LITERAL:
         texts = [chr(value)]
     elif kind in {constants.ANY, constants.NOT_LITERAL}:
@@ -174,7 +176,7 @@ def samples(node: Any, found: set[str]) -> list[str]:
     elif kind is constants.IN:
         texts = characters(value)
     elif kind is constants.BRANCH:
-        texts = [text for one in value[1] for text in walk(one, found)]
+        texts = [text for branch in value[1] for text in walk(branch, found)]
     elif kind is constants.SUBPATTERN:
         texts = walk(value[3], found)
     elif kind is constants.ATOMIC_GROUP:
@@ -187,14 +189,14 @@ def samples(node: Any, found: set[str]) -> list[str]:
 
 
 def characters(members: Any) -> list[str]:
-    """Return a few characters of a class."""
+    """Return a few characters of a character class."""
     negated = members[0][0] is constants.NEGATE
     texts = [chr(code) for code in range(128)]
     inside = [text for text in texts if any(is_in(text, member) for member in members)]
     if negated:
         inside = [text for text in texts if text not in inside]
-    wanted = [text for text in "a0 -./=\"'%\t" if text in inside]
-    return (wanted or inside or ["\u00e9"])[:3]
+    preferred = [text for text in "a0 -./=\"'%\t" if text in inside]
+    return (preferred or inside or ["\u00e9"])[:3]
 
 
 def is_in(text: str, member: Any) -> bool:
@@ -217,12 +219,14 @@ def is_in(text: str, member: Any) -> bool:
 
 
 def worst_cases(pattern: re.Pattern[Any]) -> Iterator[str]:
-    """Yield texts of `SIZE` characters that begin to match again and again, and fail late."""
-    begun = beginnings(pattern)
-    units = sorted({text[-3:] for text in begun} | {text[-1:] for text in begun} | {"a", " ", "\n"})
-    for text in begun:
+    """Yield texts of `SIZE` characters that begin to match at many places, and fail late."""
+    starts = beginnings(pattern)
+    units = sorted(
+        {text[-3:] for text in starts} | {text[-1:] for text in starts} | {"a", " ", "\n"}
+    )
+    for text in starts:
         yield (text * SIZE)[:SIZE] + "\0"
-        yield (f"{text} " * SIZE)[:SIZE] + "\0"  # so that each is a word
+        yield (f"{text} " * SIZE)[:SIZE] + "\0"  # as separate words
         for unit in units[:6]:
             yield text + (unit * SIZE)[:SIZE] + "\0"
     for unit in units:
@@ -259,16 +263,16 @@ def cost(use: Use, text: str) -> float:
     return time.process_time() - started
 
 
-def test_worst_cases_show_a_pattern_that_is_quadratic() -> None:
+def test_worst_cases_find_a_quadratic_pattern() -> None:
     use = Use("here", re.compile(r"(?i)secret\w*\W{0,3}="), "search")
     assert any(cost(use, text[: SIZE // 4]) > 2 * ALLOWED for text in worst_cases(use.pattern))
 
 
 @pytest.mark.parametrize("use", USES, ids=lambda use: f"{use.where}.{use.method}")
-def test_pattern_takes_no_longer_than_the_text_is_long(use: Use) -> None:
+def test_pattern_takes_linear_time(use: Use) -> None:
     for text in worst_cases(use.pattern):
-        # Of three, as a collection of garbage, say, may fall into one.
-        taken = cost(use, text)
-        if taken > ALLOWED:
-            taken = min(taken, cost(use, text), cost(use, text))
-        assert taken < ALLOWED, f"{taken:.3f} s for {text[:40]!r}"
+        # The best of three: garbage collection may fall into one.
+        seconds = cost(use, text)
+        if seconds > ALLOWED:
+            seconds = min(seconds, cost(use, text), cost(use, text))
+        assert seconds < ALLOWED, f"{seconds:.3f} s for {text[:40]!r}"

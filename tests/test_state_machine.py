@@ -1,4 +1,4 @@
-"""Random operations on a store, each compared with what a dict would do."""
+"""Random operations on a store, each compared with a dict as the model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from tests.store_fakes import Fake, Unordered
+from tests.fakes import CallLog, Unordered
 from trove_async import (
     BucketExistsError,
     BucketNotEmptyError,
@@ -65,8 +65,8 @@ def routed(default: Any, cold: Any, third: Any, *, part_size: int = MiB) -> Trov
     )
 
 
-def one_driver_in_two_places(_: str) -> Trove:
-    """Return a store whose second backend is a part of the first one's memory, renamed."""
+def one_memory_behind_two_backends(_: str) -> Trove:
+    """Return a store whose first two backends share one memory under different bucket names."""
     shared = MemoryDriver()
     names = {"data": "hidden-data", "other": "hidden-other"}
     return routed(shared, Mapped(shared, buckets=names), Mapped(MemoryDriver(), into="box"))
@@ -75,17 +75,17 @@ def one_driver_in_two_places(_: str) -> Trove:
 STORES: dict[str, Callable[[str], Trove]] = {
     "memory": lambda _: routed(MemoryDriver(), MemoryDriver(), MemoryDriver()),
     "plain": lambda _: routed(
-        MemoryDriver(), Fake(server_copy=False, bulk_delete=0, delete_if_match=False), Fake()
+        MemoryDriver(), CallLog(server_copy=False, bulk_delete=0, delete_if_match=False), CallLog()
     ),
     "unordered": lambda _: routed(MemoryDriver(), Unordered(), Unordered()),
-    "layered": one_driver_in_two_places,
+    "layered": one_memory_behind_two_backends,
     "local": lambda root: routed(
         LocalDriver(f"{root}/hot", fsync=False),
         MemoryDriver(),
         LocalDriver(f"{root}/third", fsync=False),
     ),
 }
-"""Each makes a new, empty store; it is given a directory of its own."""
+"""Functions that return a new, empty store, given an empty directory."""
 
 buckets = st.sampled_from(["data", "other"])
 keys = st.sampled_from(
@@ -98,25 +98,25 @@ TICK = timedelta(seconds=2)
 
 
 @dataclass
-class Held:
-    """What the model holds of one object."""
+class StoredObject:
+    """One object in the model."""
 
     body: bytes
     info: ObjectInfo
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def agree(found: ObjectInfo, held: ObjectInfo) -> bool:
-    """Tell whether two answers on one object of a service are the same, as far as both go.
+def agree(actual: ObjectInfo, expected: ObjectInfo) -> bool:
+    """Return whether two infos of one object agree in all that both contain.
 
-    A service need not tell a copy's checksums at once, and tells moments by now to the millisecond,
-    by now to the second; the one of a put is when it answered.
+    A service may report the checksums of a copy later, and dates either in milliseconds or in
+    seconds. The date in the response to a put is the date of the response.
     """
-    told = found.checksums.keys() & held.checksums.keys()
-    if abs(found.last_modified - held.last_modified) < TICK:
-        found = replace(found, last_modified=held.last_modified)
-    return all(found.checksums[name] == held.checksums[name] for name in told) and (
-        replace(found, checksums=held.checksums) == held
+    common = actual.checksums.keys() & expected.checksums.keys()
+    if abs(actual.last_modified - expected.last_modified) < TICK:
+        actual = replace(actual, last_modified=expected.last_modified)
+    return all(actual.checksums[name] == expected.checksums[name] for name in common) and (
+        replace(actual, checksums=expected.checksums) == expected
     )
 
 
@@ -126,7 +126,7 @@ class StoreMachine(RuleBasedStateMachine):
     ) -> None:
         super().__init__()
         self.agree = agree
-        self.model: dict[str, dict[str, Held]] = {}
+        self.model: dict[str, dict[str, StoredObject]] = {}
         self.runner = asyncio.Runner()
         self.store = store
         self.run(store.__aenter__())
@@ -195,7 +195,7 @@ class StoreMachine(RuleBasedStateMachine):
         refusal: type[Exception] | tuple[type[Exception], ...] | None = None
         if bucket not in self.model:
             refusal = BucketNotFoundError
-            if condition == "stale":  # both are so, and a backend tells what it finds first
+            if condition == "stale":  # both are true, and a backend may check either first
                 refusal = BucketNotFoundError, PreconditionFailedError
         if condition == "create":
             options["if_none_match"] = "*"
@@ -206,15 +206,15 @@ class StoreMachine(RuleBasedStateMachine):
             options["if_match"] = "0-stale"
             refusal = refusal or PreconditionFailedError
         pieces = [body[at : at + 70_001] for at in range(0, len(body), 70_001)]
-        given = pieces if streamed else body
+        source = pieces if streamed else body
         if refusal is not None:
             with pytest.raises(refusal):
-                self.run(self.store.put(bucket, key, given, **options))
+                self.run(self.store.put(bucket, key, source, **options))
             return
-        info = self.run(self.store.put(bucket, key, given, **options))
+        info = self.run(self.store.put(bucket, key, source, **options))
         assert (info.bucket, info.key, info.size) == (bucket, key, len(body))
         assert info.metadata == metadata
-        self.model[bucket][key] = Held(body, info, metadata)
+        self.model[bucket][key] = StoredObject(body, info, metadata)
 
     @rule(bucket=buckets, key=keys, data=st.data())
     def read(self, bucket: str, key: str, data: st.DataObject) -> None:
@@ -289,19 +289,19 @@ class StoreMachine(RuleBasedStateMachine):
             refusal = BucketNotFoundError
         if create:
             options["if_none_match"] = "*"
-            there = self.model.get(end[0], {}).get(end[1])
-            refusal = refusal or (ObjectExistsError if there else None)
-        act = self.store.move if move else self.store.copy
+            existing = self.model.get(end[0], {}).get(end[1])
+            refusal = refusal or (ObjectExistsError if existing else None)
+        operation = self.store.move if move else self.store.copy
         if refusal is not None:
             with pytest.raises(refusal):
-                self.run(act(*start, *end, **options))
+                self.run(operation(*start, *end, **options))
             return
         assert held is not None
-        info = self.run(act(*start, *end, **options))
+        info = self.run(operation(*start, *end, **options))
         assert (info.bucket, info.key, info.size) == (*end, len(held.body))
         kept = held.metadata if metadata is None else metadata
         assert info.metadata == kept
-        self.model[end[0]][end[1]] = Held(held.body, info, kept)
+        self.model[end[0]][end[1]] = StoredObject(held.body, info, kept)
         if move and start != end:
             del self.model[start[0]][start[1]]
 
@@ -319,7 +319,7 @@ class StoreMachine(RuleBasedStateMachine):
     ) -> None:
         arguments: dict[str, Any] = {"prefix": prefix, "delimiter": delimiter}
 
-        async def in_two() -> tuple[list[ObjectInfo | Prefix], bool]:
+        async def list_in_two_steps() -> tuple[list[ObjectInfo | Prefix], bool]:
             listing = self.store.list(bucket, page_size=page_size, **arguments)
             first: list[ObjectInfo | Prefix] = []
             async for entry in listing:
@@ -331,18 +331,18 @@ class StoreMachine(RuleBasedStateMachine):
 
         if bucket not in self.model:
             with pytest.raises(BucketNotFoundError):
-                self.run(in_two())
+                self.run(list_in_two_steps())
             return
         expected = set()
         for key in self.model[bucket]:
             if key.startswith(prefix):
                 end = -1 if delimiter is None else key.find(delimiter, len(prefix))
                 expected.add(key if end < 0 else key[: end + 1])
-        shown, ordered = self.run(in_two())
-        names = [entry.key for entry in shown]
+        entries, ordered = self.run(list_in_two_steps())
+        names = [entry.key for entry in entries]
         assert sorted(names) == sorted(expected)
         assert not ordered or names == sorted(names)
-        for entry in shown:
+        for entry in entries:
             if isinstance(entry, ObjectInfo) and entry.complete:
                 assert self.agree(entry, self.model[bucket][entry.key].info)
 
@@ -350,14 +350,14 @@ class StoreMachine(RuleBasedStateMachine):
         self, bucket: str, cursor: str | None, **arguments: Any
     ) -> Sequence[ObjectInfo | Prefix]:
         if cursor is None:
-            return []  # it came to its end
+            return []  # the listing has ended
         with pytest.raises(CursorError):
             await self.store.list(bucket, prefix="?", cursor=cursor).all()
         return await self.store.list(bucket, cursor=cursor, **arguments).all()
 
     @invariant()
     @precondition(lambda self: self.model)
-    def list_shows_what_head_finds(self) -> None:
+    def list_and_head_agree(self) -> None:
         async def both(bucket: str) -> tuple[set[str], set[str]]:
             listed = {info.key for info in await self.store.list(bucket).all()}
             every = ["a", "a.log", "a/1", "a/2.log", "b/1", "b/z", "c/d/e", "c/z", "z", "é"]
@@ -370,7 +370,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert listed == found == set(objects)
 
 
-def played(
+def run_machine(
     name: str,
     root: Path,
     agree: Callable[[ObjectInfo, ObjectInfo], bool] = operator.eq,
@@ -378,11 +378,11 @@ def played(
 ) -> None:
     directories = count()
     run_state_machine_as_test(
-        # Anything that makes a machine will do.
+        # A factory is accepted, though the annotation asks for a class.
         lambda: StoreMachine(STORES[name](f"{root}/{next(directories)}"), agree),  # type: ignore[arg-type]
         settings=settings(
             deadline=None,
-            phases=(Phase.generate, Phase.shrink),  # explaining takes minutes
+            phases=(Phase.generate, Phase.shrink),  # the explain phase takes minutes
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
             **limits,  # type: ignore[arg-type]  # numbers, by name
         ),
@@ -390,12 +390,12 @@ def played(
 
 
 @pytest.mark.parametrize("name", STORES)
-def test_store_does_what_a_dict_does(name: str, tmp_path: Path) -> None:
-    played(name, tmp_path, max_examples=12, stateful_step_count=25)
+def test_store_behaves_like_a_dict(name: str, tmp_path: Path) -> None:
+    run_machine(name, tmp_path, max_examples=12, stateful_step_count=25)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", STORES)
-def test_store_does_what_a_dict_does_for_long(name: str, tmp_path: Path) -> None:
-    played(name, tmp_path, max_examples=1500, stateful_step_count=60)
+def test_store_behaves_like_a_dict_in_long_runs(name: str, tmp_path: Path) -> None:
+    run_machine(name, tmp_path, max_examples=1500, stateful_step_count=60)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.store_fakes import Fake, fill, store_of
+from tests.fakes import CallLog, fill, single_attempt_store
 from tests.versioned_memory import VersionedMemory
 from trove_async import (
     BackendInfo,
@@ -48,8 +48,8 @@ async def test_functions_come_before_patterns_and_patterns_before_the_default() 
     async def second(_bucket: str, key: str) -> str:
         return "two" if key.startswith(("f", "g")) else ""
 
-    async with store_of(
-        backends={"one": Fake(), "two": Fake(), "three": Fake()},
+    async with single_attempt_store(
+        backends={"one": CallLog(), "two": CallLog(), "three": CallLog()},
         routes=[("*.x", "three"), ("*.?", "one")],
         route_functions=[first, second],
     ) as store:
@@ -102,20 +102,22 @@ async def test_route_function_is_called_once_per_operation_and_key(
     async def later(bucket: str, key: str) -> str:
         return function(bucket, key)
 
-    default = Fake()
+    default = CallLog()
     await fill(default, "data", "key")
-    async with store_of(default, route_functions=[later if asynchronous else function]) as store:
+    async with single_attempt_store(
+        default, route_functions=[later if asynchronous else function]
+    ) as store:
         await act(store)
     assert len(calls) == times, name
     assert {bucket for bucket, _ in calls} == {"data"}
 
 
 async def test_unknown_backend_from_a_route_function_raises_and_nothing_is_written() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data", "key")
     default.calls.clear()
     cold.calls.clear()
-    async with store_of(
+    async with single_attempt_store(
         default, backends={"cold": cold}, route_functions=[lambda _bucket, _key: "gold"]
     ) as store:
         for _, _, act in OPERATIONS:
@@ -130,7 +132,7 @@ async def test_exception_of_a_route_function_passes_through() -> None:
     def function(_bucket: str, _key: str) -> str:
         raise LookupError("no tenant")
 
-    async with store_of(route_functions=[function]) as store:
+    async with single_attempt_store(route_functions=[function]) as store:
         with pytest.raises(LookupError, match="no tenant"):
             await store.put("data", "key", b"")
 
@@ -140,8 +142,8 @@ async def test_explain_returns_the_reason() -> None:
     def tenants(bucket: str, _key: str) -> str:
         return "cold" if bucket == "tenant" else ""
 
-    store = store_of(
-        backends={"cold": Fake()},
+    store = single_attempt_store(
+        backends={"cold": CallLog()},
         routes=[("*.log", "cold"), Route.prefix("tmp/", "default")],
         route_functions=[tenants],
     )
@@ -155,16 +157,18 @@ async def test_explain_returns_the_reason() -> None:
 
 async def test_route_to_an_unknown_backend_is_refused() -> None:
     with pytest.raises(BackendNotFoundError, match="'nowhere': there are 'cold', 'default'"):
-        store_of(routes=[("*", "nowhere")], backends={"cold": Fake()})
-    store_of(routes=[("*", "default")])
+        single_attempt_store(routes=[("*", "nowhere")], backends={"cold": CallLog()})
+    single_attempt_store(routes=[("*", "default")])
 
 
 # -- pinned handles --------------------------------------------------------------------------------
 
 
 async def test_pinned_handle_uses_one_backend_and_shares_pool_and_events() -> None:
-    default, cold = Fake(), Fake()
-    async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+    default, cold = CallLog(), CallLog()
+    async with single_attempt_store(
+        default, backends={"cold": cold}, routes=[("*.log", "cold")]
+    ) as store:
         await store.create_bucket("data", backends="all")
         handle = store.backend("cold")
         assert handle.pool is store.pool
@@ -183,8 +187,8 @@ async def test_pinned_handle_uses_one_backend_and_shares_pool_and_events() -> No
 
 
 async def test_closing_a_handle_leaves_the_store_open() -> None:
-    cold = Fake()
-    async with store_of(backends={"cold": cold}) as store:
+    cold = CallLog()
+    async with single_attempt_store(backends={"cold": cold}) as store:
         async with store.backend("cold") as handle:
             await handle.create_bucket("data")
         await store.backend("cold").aclose()
@@ -194,7 +198,7 @@ async def test_closing_a_handle_leaves_the_store_open() -> None:
 
 
 async def test_handle_can_be_made_before_the_store_is_open() -> None:
-    store = store_of()
+    store = single_attempt_store()
     handle = store.backend("default")
     async with store:
         await handle.create_bucket("data")
@@ -203,17 +207,17 @@ async def test_handle_can_be_made_before_the_store_is_open() -> None:
 
 def test_unknown_reserved_and_wrong_backends_are_refused() -> None:
     with pytest.raises(BackendNotFoundError, match="'gold' in this store: there are 'default'"):
-        store_of().backend("gold")
+        single_attempt_store().backend("gold")
     with pytest.raises(ConfigError, match="choose another name"):
-        Trove(Fake(), backends={"default": Fake()})
+        Trove(CallLog(), backends={"default": CallLog()})
     with pytest.raises(TypeError, match="'cold' is a driver or a URL, not int"):
-        Trove(Fake(), backends={"cold": 5})  # type: ignore[dict-item]  # that is the point
+        Trove(CallLog(), backends={"cold": 5})  # type: ignore[dict-item]  # that is the point
 
 
 def test_handle_of_a_subclass_keeps_its_attributes() -> None:
     class Mine(Trove):
         def __init__(self) -> None:
-            super().__init__(Fake(), backends={"cold": Fake()})
+            super().__init__(CallLog(), backends={"cold": CallLog()})
             self.tenant = "a"
 
     handle = Mine().backend("cold")
@@ -225,11 +229,11 @@ def test_handle_of_a_subclass_keeps_its_attributes() -> None:
 
 
 async def test_health_pings_concurrently_and_never_raises() -> None:
-    default, cold, stuck = Fake(), Fake(), Fake(embedded=False)
+    default, cold, stuck = CallLog(), CallLog(), CallLog(embedded=False)
     both = asyncio.Barrier(2)
     default.before["ping"] = cold.before["ping"] = both.wait
     stuck.before["ping"] = asyncio.Event().wait
-    async with store_of(
+    async with single_attempt_store(
         default,
         backends={"cold": cold, "stuck": stuck},
         timeout=Timeout(first_byte=0.05),
@@ -247,10 +251,10 @@ async def test_health_pings_concurrently_and_never_raises() -> None:
 
 
 async def test_total_timeout_ends_an_operation() -> None:
-    driver = Fake()
+    driver = CallLog()
     await fill(driver, "data", "key")
     driver.before["head"] = driver.before["list_page"] = asyncio.Event().wait
-    async with store_of(driver, timeout=Timeout(total=0.02)) as store:
+    async with single_attempt_store(driver, timeout=Timeout(total=0.02)) as store:
         for act in (store.head("data", "key"), store.list("data").all()):
             with pytest.raises(TimedOutError, match=r"not done within 0\.02 s") as caught:
                 await act
@@ -258,9 +262,9 @@ async def test_total_timeout_ends_an_operation() -> None:
 
 
 async def test_events_of_operations_attempts_and_parts() -> None:
-    driver = Fake()
+    driver = CallLog()
     events: list[Event] = []
-    async with store_of(driver) as store:
+    async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         stop = store.events.subscribe(events.append)
         await store.put("data", "key", b"body")
@@ -289,7 +293,7 @@ async def test_events_of_operations_attempts_and_parts() -> None:
 
 REMEDIES: list[tuple[Callable[[Trove], Any], type[Exception], str]] = [
     (lambda _: Route("a[", "cold"), PatternError, "["),
-    (lambda _: store_of(routes=[("a[", "default")]), PatternError, "["),
+    (lambda _: single_attempt_store(routes=[("a[", "default")]), PatternError, "["),
     (lambda store: store.backend("gold"), BackendNotFoundError, "there are 'default'"),
     (lambda store: store.put("data", "key", "text"), TypeError, ".encode()"),  # type: ignore[arg-type]  # the point
     (lambda store: store.read("data", "key", limit="3"), TypeError, "limit is an int"),  # type: ignore[arg-type]  # the point
@@ -315,9 +319,9 @@ REMEDIES: list[tuple[Callable[[Trove], Any], type[Exception], str]] = [
 async def test_message_is_one_line_and_has_advice(
     act: Callable[[Trove], Any], error: type[Exception], remedy: str
 ) -> None:
-    driver = Fake()
+    driver = CallLog()
     await fill(driver, "data", "key")
-    async with store_of(driver) as store:
+    async with single_attempt_store(driver) as store:
         with pytest.raises(error) as caught:
             await act(store)
     assert remedy in str(caught.value)
@@ -326,26 +330,26 @@ async def test_message_is_one_line_and_has_advice(
 
 
 async def test_error_has_the_operation_the_object_and_the_backend() -> None:
-    cold = Fake()
+    cold = CallLog()
     await fill(cold, "data", "key.log")
     cold.fail("head", UnavailableError("no answer"))
-    async with store_of(backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+    async with single_attempt_store(backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
         with pytest.raises(TroveError) as caught:
             await store.head("data", "key.log")
     assert str(caught.value) == "no answer [head 'data/key.log' on backend 'cold']"
 
 
 def test_repr_has_names_and_no_secrets() -> None:
-    store = store_of(backends={"cold": Fake()})
+    store = single_attempt_store(backends={"cold": CallLog()})
     assert repr(store) == "<Trove of default, cold>"
     assert repr(store.backend("cold")) == "<Trove of default, cold pinned to 'cold'>"
 
 
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"backends": [Fake()]}, TypeError, "backends maps names"),
-    ({"backends": {1: Fake()}}, TypeError, "a backend's name is a str, not int"),
-    ({"backends": {"": Fake()}}, ConfigError, "name is empty"),
-    ({"backends": {"b": Fake}}, TypeError, r"is a class: make one, Fake\(…\)"),
+    ({"backends": [CallLog()]}, TypeError, "backends maps names"),
+    ({"backends": {1: CallLog()}}, TypeError, "a backend's name is a str, not int"),
+    ({"backends": {"": CallLog()}}, ConfigError, "name is empty"),
+    ({"backends": {"b": CallLog}}, TypeError, r"is a class: make one, CallLog\(…\)"),
     ({"route_functions": print}, TypeError, r"pass \[function\]"),
     ({"routes": "*.log"}, TypeError, r"pass \[route\]"),
     ({"pool": 5}, TypeError, "pool is a BufferPool, not int"),
@@ -360,11 +364,11 @@ def test_wrong_argument_is_refused_when_the_store_is_made(
     arguments: dict[str, Any], kind: type[Exception], hint: str
 ) -> None:
     with pytest.raises(kind, match=hint):
-        Trove(Fake(), **arguments)
+        Trove(CallLog(), **arguments)
 
 
 async def test_progress_that_is_not_callable_is_refused_before_any_io() -> None:
-    async with Trove(Fake()) as store:
+    async with Trove(CallLog()) as store:
         await store.create_bucket("data")
         wrong: Any = 5
         with pytest.raises(TypeError, match="progress is called with"):
@@ -373,8 +377,8 @@ async def test_progress_that_is_not_callable_is_refused_before_any_io() -> None:
 
 
 async def test_backends_are_known_before_opening_and_capabilities_after() -> None:
-    cold = Fake(versions=True)
-    store = store_of(Fake(), backends={"cold": cold})
+    cold = CallLog(versions=True)
+    store = single_attempt_store(CallLog(), backends={"cold": cold})
     before = dict(store.backends)
     assert list(before) == ["default", "cold"]
     assert before["cold"] == BackendInfo(
@@ -392,8 +396,8 @@ async def test_backends_are_known_before_opening_and_capabilities_after() -> Non
 
 
 async def test_store_can_be_opened_and_closed_explicitly() -> None:
-    driver = Fake()
-    store = store_of(driver)
+    driver = CallLog()
+    store = single_attempt_store(driver)
     assert await store.open() is store
     pinned = store.backend("default")
     assert await pinned.open() is pinned
@@ -409,7 +413,7 @@ async def test_store_can_be_opened_and_closed_explicitly() -> None:
 async def test_head_of_a_version() -> None:
     driver = VersionedMemory()
     driver.keeping.add("data")
-    async with store_of(driver) as store:
+    async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         old = await store.put("data", "key", b"old")
         await store.put("data", "key", b"newer")

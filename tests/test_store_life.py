@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.store_fakes import Fake, fill, store_of
+from tests.fakes import CallLog, fill, single_attempt_store
 from trove_async import ClosedError, ConfigError, Trove
 from trove_async.drivers import LocalDriver
 from trove_async.layers import Mapped
@@ -54,12 +54,12 @@ async def refused(store: Trove, hint: str) -> None:
 
 
 async def test_use_before_opening_is_refused_with_advice() -> None:
-    await refused(store_of(), "use it inside `async with Trove")
+    await refused(single_attempt_store(), "use it inside `async with Trove")
 
 
 async def test_use_after_closing_is_refused_with_advice() -> None:
-    driver = Fake()
-    async with store_of(driver) as store:
+    driver = CallLog()
+    async with single_attempt_store(driver) as store:
         pass
     await refused(store, "make a new Trove")
     with pytest.raises(ClosedError, match="opened once: make a new Trove"):
@@ -70,7 +70,7 @@ async def test_use_after_closing_is_refused_with_advice() -> None:
 
 
 async def test_use_from_another_loop_is_refused_and_leaves_the_store_open() -> None:
-    driver = Fake()
+    driver = CallLog()
     await fill(driver, "data", "key")
     driver.calls.clear()
     failures: list[BaseException] = []
@@ -86,7 +86,7 @@ async def test_use_from_another_loop_is_refused_and_leaves_the_store_open() -> N
         except BaseException as error:  # noqa: BLE001 - the test checks it
             failures.append(error)
 
-    async with store_of(driver) as store:
+    async with single_attempt_store(driver) as store:
         thread = threading.Thread(target=elsewhere)
         thread.start()
         await asyncio.to_thread(thread.join)
@@ -144,17 +144,17 @@ def test_use_after_a_fork_is_refused_with_advice() -> None:
 
 
 async def test_store_can_be_opened_in_one_task_and_closed_in_another() -> None:
-    driver = Fake()
-    store = store_of(driver)
+    driver = CallLog()
+    store = single_attempt_store(driver)
     for step in (store.__aenter__(), store.create_bucket("data"), store.aclose()):
         await asyncio.get_running_loop().create_task(step)
     assert driver.calls == ["open", "create_bucket", "aclose"]
 
 
 async def test_each_distinct_driver_is_opened_and_closed_once() -> None:
-    shared, below = Fake(), Fake()
+    shared, below = CallLog(), CallLog()
     layers = [Mapped(below, buckets={"a": "b"}), Mapped(below, buckets={"c": "d"})]
-    async with store_of(
+    async with single_attempt_store(
         shared,
         backends={"too": shared, "first": layers[0], "second": layers[1], "below": below},
     ):
@@ -162,7 +162,7 @@ async def test_each_distinct_driver_is_opened_and_closed_once() -> None:
     assert shared.calls == below.calls == ["open", "aclose"]
 
 
-class Unclosable(Fake):
+class Unclosable(CallLog):
     """A driver whose close raises an error with a message of its own."""
 
     def __init__(self, words: str) -> None:
@@ -175,26 +175,28 @@ class Unclosable(Fake):
 
 
 async def test_failing_close_does_not_stop_the_others_and_a_single_error_is_raised_itself() -> None:
-    default, bad, last = Fake(), Unclosable("stuck"), Fake()
+    default, bad, last = CallLog(), Unclosable("stuck"), CallLog()
     with pytest.raises(RuntimeError, match="stuck"):
-        async with store_of(default, backends={"bad": bad, "last": last}):
+        async with single_attempt_store(default, backends={"bad": bad, "last": last}):
             pass
     assert [driver.calls for driver in (default, bad, last)] == [["open", "aclose"]] * 3
 
 
 async def test_several_failing_closes_raise_a_group() -> None:
-    default = Fake()
+    default = CallLog()
     with pytest.raises(ExceptionGroup) as caught:
-        async with store_of(default, backends={"one": Unclosable("one"), "two": Unclosable("two")}):
+        async with single_attempt_store(
+            default, backends={"one": Unclosable("one"), "two": Unclosable("two")}
+        ):
             pass
     assert sorted(map(str, caught.value.exceptions)) == ["one", "two"]
     assert default.calls == ["open", "aclose"]
 
 
 async def test_open_that_fails_midway_closes_the_open_drivers() -> None:
-    default, bad, never = Fake(), Fake(), Fake()
+    default, bad, never = CallLog(), CallLog(), CallLog()
     bad.fail("open", ConfigError("no such place"))
-    store = store_of(default, backends={"bad": bad, "never": never})
+    store = single_attempt_store(default, backends={"bad": bad, "never": never})
     with pytest.raises(ConfigError, match="no such place"):
         await store.__aenter__()
     assert default.calls == ["open", "aclose"]
@@ -206,25 +208,25 @@ async def test_open_that_fails_midway_closes_the_open_drivers() -> None:
 
 
 @pytest.mark.parametrize("layered", [False, True])
-@pytest.mark.parametrize("make", [LocalDriver, lambda _: Mapped(Fake(), into="all")])
+@pytest.mark.parametrize("make", [LocalDriver, lambda _: Mapped(CallLog(), into="all")])
 async def test_driver_that_is_open_in_one_store_is_refused_in_another(
     make: Callable[[Path], AsyncDriver], tmp_path: Path, *, layered: bool
 ) -> None:
     shared = make(tmp_path)
     if layered:
         shared = Mapped(shared, into="below")
-    other = Fake()
-    async with store_of(shared) as store:
+    other = CallLog()
+    async with single_attempt_store(shared) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"old")
         with pytest.raises(ClosedError, match=r"make (one|another)"):
-            await store_of(other, backends={"shared": shared}).__aenter__()
+            await single_attempt_store(other, backends={"shared": shared}).__aenter__()
         assert other.calls == ["open", "aclose"]
         assert await store.read("data", "key") == b"old"
 
 
 async def test_cancelled_open_closes_the_open_drivers() -> None:
-    default, stuck = Fake(), Fake()
+    default, stuck = CallLog(), CallLog()
     reached = asyncio.Event()
 
     async def hang() -> None:
@@ -232,7 +234,7 @@ async def test_cancelled_open_closes_the_open_drivers() -> None:
         await asyncio.Event().wait()
 
     stuck.before["open"] = hang
-    store = store_of(default, backends={"stuck": stuck})
+    store = single_attempt_store(default, backends={"stuck": stuck})
     task = asyncio.get_running_loop().create_task(store.__aenter__())
     await reached.wait()
     task.cancel()
@@ -243,16 +245,16 @@ async def test_cancelled_open_closes_the_open_drivers() -> None:
 
 
 async def test_error_in_the_block_closes_the_store_and_passes_through() -> None:
-    driver = Fake()
+    driver = CallLog()
     with pytest.raises(LookupError):
-        async with store_of(driver):
+        async with single_attempt_store(driver):
             raise LookupError
     assert driver.calls == ["open", "aclose"]
 
 
 async def test_close_without_open_closes_nothing() -> None:
-    driver = Fake()
-    store = store_of(driver)
+    driver = CallLog()
+    store = single_attempt_store(driver)
     await store.aclose()
     assert driver.calls == []
     with pytest.raises(ClosedError):

@@ -1,4 +1,4 @@
-"""Hot files on disk, cold ones in S3, an archive in GCS: one store over three protocols."""
+"""One store over three protocols: hot files on disk, cold ones in S3, an archive in GCS."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 
 NAMES = ("default", "cold", "archive")
 ROUTES = [Route.prefix("cold/", "cold"), Route.prefix("archive/", "archive")]
-IMPATIENT: dict[str, Any] = {
+FAST_FAILURE: dict[str, Any] = {
     "retry": RetryPolicy(attempts=2, base_delay=0),
     "timeout": Timeout(connect=2, first_byte=5, idle=5),
 }
 LARGE = hashlib.shake_128(b"large").digest(MiB) * 12 + b"end"
 
 
-def cold(server: S3Server) -> S3Driver:
+def s3_driver(server: S3Server) -> S3Driver:
     return S3Driver(
         region=server.region,
         endpoint_url=server.endpoint_url,
@@ -56,7 +56,7 @@ def cold(server: S3Server) -> S3Driver:
 def topology(root: Path, s3: S3Server, gcs: GCSServer, **settings: Any) -> Trove:
     return Trove(
         LocalDriver(root, fsync=False),
-        backends={"cold": cold(s3), "archive": GCSDriver(endpoint_url=gcs.endpoint_url)},
+        backends={"cold": s3_driver(s3), "archive": GCSDriver(endpoint_url=gcs.endpoint_url)},
         routes=ROUTES,
         pool=BufferPool(64 * MiB, part_size=5 * MiB),
         **settings,
@@ -78,8 +78,8 @@ async def store(
         assert store.pool.statistics().leased == 0
 
 
-def key_on(name: str, what: str) -> str:
-    return what if name == "default" else f"{name}/{what}"
+def key_on(name: str, suffix: str) -> str:
+    return suffix if name == "default" else f"{name}/{suffix}"
 
 
 async def test_readmes_first_program_runs_on_real_protocols(
@@ -94,21 +94,21 @@ async def test_readmes_first_program_runs_on_real_protocols(
     async with Trove(GCSDriver(endpoint_url=endpoint)) as archive:
         await archive.create_bucket(physical)
     program = SNIPPETS[0]
-    for told, real in [
+    for shown, actual in [
         ("MemoryDriver()", "cold()"),
         ("local://./archive", f"gcs://{physical}/objects?endpoint={endpoint}"),
         ("asyncio.run(main())", ""),
-        ('"data"', f'"data-{physical}"'),  # SeaweedFS is every test's
+        ('"data"', f'"data-{physical}"'),  # all tests share one SeaweedFS
     ]:
-        assert told in program
-        program = program.replace(told, real)
+        assert shown in program
+        program = program.replace(shown, actual)
     monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {"cold": lambda: cold(seaweed)}
+    names: dict[str, Any] = {"cold": lambda: s3_driver(seaweed)}
     exec(compile(program, "README.md", "exec"), names)  # noqa: S102 - our own README
     await names["main"]()
-    shown = capsys.readouterr().out.splitlines()
-    assert shown[0] == "b'started\\n'"
-    assert sorted(shown[1:]) == ["app.log 8 cold", "config.json 16 default"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "b'started\\n'"
+    assert sorted(lines[1:]) == ["app.log 8 cold", "config.json 16 default"]
 
 
 @pytest.mark.parametrize("size", [0, 1, len(LARGE)])
@@ -128,34 +128,34 @@ async def test_object_moves_between_any_two_backends(
     assert (head.content_type, dict(head.metadata)) == ("image/png", {"who": "gr\u00fc\u00df"})
     with pytest.raises(ObjectNotFoundError):
         await store.head(bucket, source)
-    where = [name for name in NAMES if await store.backend(name).list(bucket).all()]
-    assert where == [end]
+    backends = [name for name in NAMES if await store.backend(name).list(bucket).all()]
+    assert backends == [end]
 
 
-async def test_one_listing_shows_what_all_of_them_have(store: Trove, bucket: str) -> None:
+async def test_listing_merges_all_backends(store: Trove, bucket: str) -> None:
     keys = [key_on(name, f"{n:02}/x") for n in range(12) for name in NAMES]
     for key in keys:
         await store.put(bucket, key, key.encode())
     for page_size in (1000, 3):
-        shown = await store.list(bucket, page_size=page_size).all()
-        assert sorted(entry.key for entry in shown) == sorted(keys)
-        assert {entry.key: entry.backend for entry in shown} == {
+        entries = await store.list(bucket, page_size=page_size).all()
+        assert sorted(entry.key for entry in entries) == sorted(keys)
+        assert {entry.key: entry.backend for entry in entries} == {
             key: next((n for n in NAMES if key.startswith(f"{n}/")), "default") for key in keys
         }
     tops = await store.list(bucket, delimiter="/").all()
     assert sorted(entry.key for entry in tops) == sorted(
         {"cold/", "archive/", *(f"{n:02}/" for n in range(12))}
     )
-    # The two that list in bytewise order are one such order together.
+    # The two backends that list in bytewise order are merged in that order.
     of_two = store.list(bucket, prefix="archive/", page_size=5)
     assert [entry.key async for entry in of_two] == sorted(k for k in keys if "archive" in k)
     assert of_two.ordered
 
 
-# -- one backend killed ------------------------------------------------------------------------------
+# -- one backend dies --------------------------------------------------------------------------------
 
 
-class Mortal:
+class KillableServer:
     """A GCS server that can be killed."""
 
     def __init__(self) -> None:
@@ -167,39 +167,39 @@ class Mortal:
 
 
 @pytest.fixture
-def mortal() -> Iterator[Mortal]:
-    mortal = Mortal()
-    yield mortal
-    mortal.kill()
+def killable() -> Iterator[KillableServer]:
+    killable = KillableServer()
+    yield killable
+    killable.kill()
 
 
 @pytest_asyncio.fixture
-async def doomed(
-    tmp_path: Path, seaweed: S3Server, mortal: Mortal, bucket: str
+async def store_on_killable(
+    tmp_path: Path, seaweed: S3Server, killable: KillableServer, bucket: str
 ) -> AsyncIterator[Trove]:
-    async with topology(tmp_path, seaweed, mortal.server, **IMPATIENT) as store:
+    async with topology(tmp_path, seaweed, killable.server, **FAST_FAILURE) as store:
         await store.create_bucket(bucket, backends="all")
         yield store
         assert store.pool.statistics().leased == 0
 
 
-async def test_listing_over_a_backend_that_dies_is_told_and_never_ends_early(
-    doomed: Trove, mortal: Mortal, bucket: str
+async def test_listing_raises_when_a_backend_dies(
+    store_on_killable: Trove, killable: KillableServer, bucket: str
 ) -> None:
     for n in range(12):
         for name in NAMES:
-            await doomed.put(bucket, key_on(name, f"{n:02}"), b"x")
+            await store_on_killable.put(bucket, key_on(name, f"{n:02}"), b"x")
     seen = []
     with pytest.raises(UnavailableError) as caught:
-        async for entry in doomed.list(bucket, page_size=3):
+        async for entry in store_on_killable.list(bucket, page_size=3):
             seen.append(entry.key)
             if len(seen) == 1:
-                await asyncio.to_thread(mortal.kill)
+                await asyncio.to_thread(killable.kill)
     assert caught.value.backend == "archive"
     assert len(seen) < 36
-    for name in ("default", "cold"):  # the others go on
-        assert len(await doomed.backend(name).list(bucket).all()) == 12
-    health = await doomed.health()
+    for name in ("default", "cold"):  # the other backends keep working
+        assert len(await store_on_killable.backend(name).list(bucket).all()) == 12
+    health = await store_on_killable.health()
     assert [health[name].ok for name in NAMES] == [True, True, False]
 
 
@@ -208,11 +208,11 @@ async def test_listing_over_a_backend_that_dies_is_told_and_never_ends_early(
     [
         ("cold", "archive", "*upload_id=*", Cut("request body", 3 * MiB)),
         ("default", "archive", "*upload_id=*", Cut("request body", 3 * MiB)),
-        ("archive", "cold", "*alt=media*", Cut("answer body", 7 * MiB)),
-        ("archive", "default", "*alt=media*", Cut("answer body", 7 * MiB)),
+        ("archive", "cold", "*alt=media*", Cut("response body", 7 * MiB)),
+        ("archive", "default", "*alt=media*", Cut("response body", 7 * MiB)),
     ],
 )
-async def test_move_over_a_backend_that_dies_leaves_the_source_and_nothing_else(
+async def test_move_leaves_only_the_source_when_a_backend_dies(
     *,
     tmp_path: Path,
     seaweed: S3Server,
@@ -224,19 +224,21 @@ async def test_move_over_a_backend_that_dies_leaves_the_source_and_nothing_else(
     fault: Cut,
 ) -> None:
     async with FaultProxy(fake_gcs.endpoint_url) as proxy:
-        gone = GCSServer(endpoint_url=proxy.endpoint_url)
-        async with topology(tmp_path, seaweed, gone, **IMPATIENT) as store:
+        dying = GCSServer(endpoint_url=proxy.endpoint_url)
+        async with topology(tmp_path, seaweed, dying, **FAST_FAILURE) as store:
             await store.create_bucket(bucket, backends="all")
             source, copy = key_on(start, "large"), key_on(end, "copy")
             await store.put(bucket, source, LARGE)
             proxy.arm(fault, target=target)
-            proxy.arm(Cut("request head"), target=target, times=None)  # and then nobody is there
+            proxy.arm(
+                Cut("request head"), target=target, times=None
+            )  # and every later request fails
             with pytest.raises(UnavailableError) as caught:
                 await store.move(bucket, source, bucket, copy)
             assert caught.value.backend == "archive"
-            await store.put(bucket, "hot", b"goes on")
-            assert await store.read(bucket, "hot") == b"goes on"
+            await store.put(bucket, "hot", b"still works")
+            assert await store.read(bucket, "hot") == b"still works"
             assert store.pool.statistics().leased == 0
-    async with topology(tmp_path, seaweed, fake_gcs) as store:  # it has come back
+    async with topology(tmp_path, seaweed, fake_gcs) as store:  # it works again
         assert not await store.exists(bucket, copy)
         assert await store.read(bucket, source) == LARGE

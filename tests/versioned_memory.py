@@ -1,4 +1,4 @@
-"""Memory that keeps versions, as S3 does: the newest first, and a delete leaves a marker."""
+"""A memory driver that keeps versions as S3 does, with delete markers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 
 
 class VersionedMemory(MemoryDriver):
-    """Attributes:
-    keeping: The buckets that keep versions; in others each object has one, of id ``null``.
-    asked: The options of every page of versions that was asked for.
+    """Memory with object versions.
+
+    Attributes:
+        keeping: The buckets that keep versions. In other buckets each object has one version with
+            the id ``null``.
+        asked: The options of every page of versions that was listed.
     """
 
     def __init__(self, **capabilities: Any) -> None:
@@ -52,7 +55,7 @@ class VersionedMemory(MemoryDriver):
         kept = self._kept.setdefault(bucket, {}).setdefault(key, [])
         kept[:] = [
             (version, held),
-            *((replace(one, latest=False), body) for one, body in kept if bucket in self.keeping),
+            *((replace(old, latest=False), body) for old, body in kept if bucket in self.keeping),
         ]
 
     def _id(self, bucket: str) -> str:
@@ -88,11 +91,11 @@ class VersionedMemory(MemoryDriver):
             return super().get(bucket, key, options)
         version_id = options.version_id
 
-        class One(MemoryDriver):
+        class OneVersion(MemoryDriver):
             def _object(_, bucket: str, key: str) -> _Object:  # noqa: N805 - self is the outer one
                 return self._version(bucket, key, version_id)
 
-        return _Reader(One(), bucket, key, options)
+        return _Reader(OneVersion(), bucket, key, options)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         if version_id is None:
@@ -103,29 +106,31 @@ class VersionedMemory(MemoryDriver):
         home = self._bucket(bucket)
         if options.version_id is None:
             await super().delete(bucket, key, options)
-            self._forgotten(bucket, key)
+            self._add_marker(bucket, key)
             return
         kept = self._kept.get(bucket, {}).get(key, [])
-        kept[:] = [one for one in kept if one[0].version_id != options.version_id]
+        kept[:] = [
+            (version, held) for version, held in kept if version.version_id != options.version_id
+        ]
         kept[:1] = [(replace(version, latest=True), held) for version, held in kept[:1]]
         if key in home.objects:
             home.remove(key)
         if kept and kept[0][1] is not None:
             home.add(key, kept[0][1])
 
-    def _forgotten(self, bucket: str, key: str) -> None:
+    def _add_marker(self, bucket: str, key: str) -> None:
         kept = self._kept.get(bucket, {}).get(key, [])
         if bucket not in self.keeping:
             kept.clear()
         elif kept:
-            dead = next((held for _, held in kept if held is not None), None)
-            if dead is not None:
-                self._add(bucket, key, None, replace(dead.info, version_id=self._id(bucket)))
+            deleted = next((held for _, held in kept if held is not None), None)
+            if deleted is not None:
+                self._add(bucket, key, None, replace(deleted.info, version_id=self._id(bucket)))
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         results = await super().delete_many(bucket, keys)
         for key in keys:
-            self._forgotten(bucket, key)
+            self._add_marker(bucket, key)
         return results
 
     async def delete_bucket(self, bucket: str) -> None:
@@ -143,19 +148,20 @@ class VersionedMemory(MemoryDriver):
             if key.startswith(options.prefix)
         ]
         if options.token is not None:
-            # How many of the key's oldest are left: that stays right as newer ones are deleted.
+            # The token counts the oldest versions of the key that are left, so it stays valid while
+            # newer ones are deleted.
             key, _, left = options.token.rpartition("\0")
-            of_key = [one for one in everything if one.key == key]
+            of_key = [version for version in everything if version.key == key]
             everything = [
                 *of_key[len(of_key) - int(left) :],
-                *(one for one in everything if one.key > key),
+                *(version for version in everything if version.key > key),
             ]
         elif options.start_after is not None:
             start = options.start_after
-            everything = [one for one in everything if one.key > start]
+            everything = [version for version in everything if version.key > start]
         page, rest = everything[: options.limit], everything[options.limit :]
         if not rest:
             return VersionPage(entries=page)
         key = page[-1].key
-        left_of_key = sum(one.key == key for one in rest)
+        left_of_key = sum(version.key == key for version in rest)
         return VersionPage(entries=page, token=f"{key}\0{left_of_key}")

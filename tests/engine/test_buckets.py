@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.store_fakes import Fake, fill, store_of
+from tests.fakes import CallLog, fill, single_attempt_store
 from trove_async import (
     BackendNotFoundError,
     BucketExistsError,
@@ -22,8 +22,8 @@ ROUTES = [("*.cold", "cold")]
 
 
 async def test_create_makes_the_bucket_on_the_default_backend_only() -> None:
-    default, cold = Fake(), Fake()
-    async with store_of(default, backends={"cold": cold}) as store:
+    default, cold = CallLog(), CallLog()
+    async with single_attempt_store(default, backends={"cold": cold}) as store:
         await store.create_bucket("data")
         assert "create_bucket" in default.calls
         assert "create_bucket" not in cold.calls
@@ -39,7 +39,7 @@ async def test_create_makes_the_bucket_on_the_default_backend_only() -> None:
 
 
 async def test_create_on_named_backends() -> None:
-    async with store_of(backends={"cold": Fake(), "third": Fake()}) as store:
+    async with single_attempt_store(backends={"cold": CallLog(), "third": CallLog()}) as store:
         await store.create_bucket("one", backends=["cold", "third", "cold"])
         await store.create_bucket("two", backends="third")
         await store.create_bucket("three", backends="all")
@@ -51,7 +51,7 @@ async def test_create_on_named_backends() -> None:
 
 
 async def test_create_on_no_or_unknown_backends_makes_nothing() -> None:
-    async with store_of(backends={"cold": Fake()}) as store:
+    async with single_attempt_store(backends={"cold": CallLog()}) as store:
         with pytest.raises(BackendNotFoundError, match="there are 'default', 'cold'"):
             await store.create_bucket("data", backends=["cold", "nowhere"])
         with pytest.raises(ValueError, match="omit it"):
@@ -60,18 +60,18 @@ async def test_create_on_no_or_unknown_backends_makes_nothing() -> None:
 
 
 async def test_create_that_fails_midway_tells_where_it_was_made() -> None:
-    cold = Fake()
+    cold = CallLog()
     cold.fail("create_bucket", UnavailableError("broken"))
-    async with store_of(backends={"cold": cold}) as store:
+    async with single_attempt_store(backends={"cold": cold}) as store:
         with pytest.raises(UnavailableError, match=r"made on 'default'") as caught:
             await store.create_bucket("data", backends="all")
         assert caught.value.backend == "cold"
 
 
 async def test_create_everywhere_goes_on_where_it_exists() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data")
-    async with store_of(default, backends={"cold": cold}) as store:
+    async with single_attempt_store(default, backends={"cold": cold}) as store:
         with pytest.raises(BucketExistsError):
             await store.create_bucket("data", backends="all")
         await store.create_bucket("data", backends="all", exist_ok=True)
@@ -79,9 +79,9 @@ async def test_create_everywhere_goes_on_where_it_exists() -> None:
 
 
 async def test_one_place_under_two_names_is_created_and_deleted_once() -> None:
-    driver = Fake()
+    driver = CallLog()
     layer = Mapped(driver, buckets={"data": "data"})
-    async with store_of(driver, backends={"same": driver, "layer": layer}) as store:
+    async with single_attempt_store(driver, backends={"same": driver, "layer": layer}) as store:
         await store.create_bucket("data", backends="all")
         (info,) = await store.list_buckets()
         assert info.backends == ("default", "same", "layer")
@@ -107,8 +107,8 @@ async def test_one_place_under_two_names_is_created_and_deleted_once() -> None:
 async def test_put_makes_a_bucket_that_the_default_has(
     *, create_missing: bool | str, private: bool, made: bool, size: int
 ) -> None:
-    cold = Fake(private_namespace=private)
-    async with store_of(
+    cold = CallLog(private_namespace=private)
+    async with single_attempt_store(
         backends={"cold": cold}, routes=ROUTES, create_missing_buckets=create_missing
     ) as store:
         await store.create_bucket("data")
@@ -129,8 +129,8 @@ async def test_put_makes_a_bucket_that_the_default_has(
 
 @pytest.mark.parametrize("create_missing", ["auto", True])
 async def test_put_makes_no_bucket_that_the_default_lacks(*, create_missing: bool | str) -> None:
-    default, cold = Fake(), Fake()
-    async with store_of(
+    default, cold = CallLog(), CallLog()
+    async with single_attempt_store(
         default, backends={"cold": cold}, routes=ROUTES, create_missing_buckets=create_missing
     ) as store:
         for key in ("a.cold", "a"):
@@ -142,22 +142,22 @@ async def test_put_makes_no_bucket_that_the_default_lacks(*, create_missing: boo
 
 
 async def test_two_puts_that_make_the_bucket_at_once_both_go_on() -> None:
-    cold = Fake()
+    cold = CallLog()
 
     async def another_was_faster() -> None:
         cold.before.clear()
         await cold.create_bucket("data")
 
     cold.before["create_bucket"] = another_was_faster
-    async with store_of(backends={"cold": cold}, routes=ROUTES) as store:
+    async with single_attempt_store(backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data")
         await store.put("data", "a.cold", b"")
         assert await store.exists("data", "a.cold")
 
 
 async def test_pinned_handle_makes_no_bucket() -> None:
-    cold = Fake()
-    async with store_of(backends={"cold": cold}) as store:
+    cold = CallLog()
+    async with single_attempt_store(backends={"cold": cold}) as store:
         await store.create_bucket("data")
         with pytest.raises(BucketNotFoundError, match="first"):
             await store.backend("cold").put("data", "a", b"")
@@ -168,8 +168,8 @@ async def test_pinned_handle_makes_no_bucket() -> None:
 
 
 async def test_object_of_a_bucket_not_made_on_its_backend_is_a_missing_object() -> None:
-    default, cold = Fake(), Fake()
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    default, cold = CallLog(), CallLog()
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data")
         for reading in (
             store.head("data", "a.cold"),
@@ -194,7 +194,7 @@ async def test_object_of_a_bucket_not_made_on_its_backend_is_a_missing_object() 
 
 
 async def test_object_of_a_bucket_that_all_lack_has_no_bucket() -> None:
-    async with store_of(backends={"cold": Fake()}, routes=ROUTES) as store:
+    async with single_attempt_store(backends={"cold": CallLog()}, routes=ROUTES) as store:
         for key in ("a", "a.cold"):
             with pytest.raises(BucketNotFoundError):
                 await store.head("data", key)
@@ -207,10 +207,12 @@ async def test_object_of_a_bucket_that_all_lack_has_no_bucket() -> None:
 
 
 async def test_backend_that_is_down_does_not_hide_that_another_has_the_bucket() -> None:
-    default, cold, third = Fake(), Fake(), Fake()
+    default, cold, third = CallLog(), CallLog(), CallLog()
     await fill(third, "data")
     default.fail("head_bucket", UnavailableError("down"))
-    async with store_of(default, backends={"cold": cold, "third": third}, routes=ROUTES) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold, "third": third}, routes=ROUTES
+    ) as store:
         assert not await store.exists("data", "a.cold")
         with pytest.raises(UnavailableError, match="down"):
             await store.exists("other", "a.cold")
@@ -220,10 +222,10 @@ async def test_backend_that_is_down_does_not_hide_that_another_has_the_bucket() 
 
 
 async def test_delete_checks_every_backend_before_it_deletes() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data")
     await fill(cold, "data", "hidden")
-    async with store_of(default, backends={"cold": cold}) as store:
+    async with single_attempt_store(default, backends={"cold": cold}) as store:
         with pytest.raises(BucketNotEmptyError, match="'hidden' for one; nothing") as caught:
             await store.delete_bucket("data")
         assert (caught.value.backend, caught.value.operation) == ("cold", "delete_bucket")
@@ -236,21 +238,21 @@ async def test_delete_checks_every_backend_before_it_deletes() -> None:
 
 
 async def test_delete_does_nothing_if_a_backend_cannot_be_asked() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data")
     cold.fail("list_page", UnavailableError("down"))
-    async with store_of(default, backends={"cold": cold}) as store:
+    async with single_attempt_store(default, backends={"cold": cold}) as store:
         with pytest.raises(UnavailableError):
             await store.delete_bucket("data")
         assert "delete_bucket" not in default.calls
 
 
 async def test_delete_that_fails_midway_tells_where_the_bucket_went() -> None:
-    default, cold, third = Fake(), Fake(), Fake()
+    default, cold, third = CallLog(), CallLog(), CallLog()
     for driver in (default, cold, third):
         await fill(driver, "data")
     third.fail("delete_bucket", UnavailableError("broken"))
-    async with store_of(default, backends={"cold": cold, "third": third}) as store:
+    async with single_attempt_store(default, backends={"cold": cold, "third": third}) as store:
         with pytest.raises(
             UnavailableError, match="deleted on 'default', 'cold' already"
         ) as caught:
@@ -262,7 +264,7 @@ async def test_delete_that_fails_midway_tells_where_the_bucket_went() -> None:
 
 
 async def test_bucket_that_somebody_else_deletes_meanwhile_is_deleted() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data")
     await fill(cold, "data")
 
@@ -271,16 +273,16 @@ async def test_bucket_that_somebody_else_deletes_meanwhile_is_deleted() -> None:
         await cold.delete_bucket("data")
 
     cold.before["delete_bucket"] = another_was_faster
-    async with store_of(default, backends={"cold": cold}) as store:
+    async with single_attempt_store(default, backends={"cold": cold}) as store:
         await store.delete_bucket("data")
         assert await store.list_buckets() == []
 
 
 async def test_delete_on_a_pinned_handle_leaves_the_others() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data", "kept")
     await fill(cold, "data")
-    async with store_of(default, backends={"cold": cold}) as store:
+    async with single_attempt_store(default, backends={"cold": cold}) as store:
         await store.backend("cold").delete_bucket("data")
         assert [info.backends for info in await store.list_buckets()] == [("default",)]
         assert await store.backend("cold").list_buckets() == []
@@ -290,12 +292,12 @@ async def test_delete_on_a_pinned_handle_leaves_the_others() -> None:
 
 
 async def test_list_is_the_sorted_union() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "b")
     await fill(default, "c")
     await fill(cold, "a")
     await fill(cold, "b")
-    async with store_of(default, backends={"cold": cold}) as store:
+    async with single_attempt_store(default, backends={"cold": cold}) as store:
         found = await store.list_buckets()
         assert [(info.name, info.backends) for info in found] == [
             ("a", ("cold",)), ("b", ("default", "cold")), ("c", ("default",)),
@@ -304,9 +306,9 @@ async def test_list_is_the_sorted_union() -> None:
 
 
 async def test_list_raises_if_a_backend_fails() -> None:
-    cold = Fake()
+    cold = CallLog()
     cold.fail("list_buckets", UnavailableError("down"))
-    async with store_of(backends={"cold": cold}) as store:
+    async with single_attempt_store(backends={"cold": cold}) as store:
         with pytest.raises(UnavailableError) as caught:
             await store.list_buckets()
         assert (caught.value.operation, caught.value.backend) == ("list_buckets", "cold")

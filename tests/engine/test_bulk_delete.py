@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.store_fakes import Fake, fill, store_of
+from tests.fakes import CallLog, fill, single_attempt_store
 from trove_async import (
     BodyConsumedError,
     BucketNotFoundError,
@@ -24,10 +24,10 @@ KEYS = ["a", "b.cold", "c", "d.cold"]
 
 @pytest.mark.parametrize("bulk", [0, 1, 3, 1000])
 async def test_every_key_is_deleted_where_it_is_routed_and_told_in_order(bulk: int) -> None:
-    default, cold = Fake(bulk_delete=bulk), Fake()
+    default, cold = CallLog(bulk_delete=bulk), CallLog()
     await fill(default, "data", "a", "c", "kept", "b.cold")
     await fill(cold, "data", "b.cold", "d.cold", "a")
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         results = [result async for result in store.delete_many("data", [*KEYS, "missing", "a"])]
     assert results == [DeleteResult(key=key) for key in [*KEYS, "missing", "a"]]
     assert default.holds("data") == ["b.cold", "kept"]
@@ -37,7 +37,7 @@ async def test_every_key_is_deleted_where_it_is_routed_and_told_in_order(bulk: i
 
 
 async def test_keys_may_come_asynchronously_and_without_end() -> None:
-    default = Fake()
+    default = CallLog()
     await fill(default, "data", "0", "1500")
     closed = False
 
@@ -51,7 +51,7 @@ async def test_keys_may_come_asynchronously_and_without_end() -> None:
         finally:
             closed = True
 
-    async with store_of(default) as store:
+    async with single_attempt_store(default) as store:
         deletion = aiter(store.delete_many("data", endless()))
         async for result in deletion:
             if result.key == "1500":
@@ -71,9 +71,9 @@ async def test_keys_are_taken_a_thousand_at_a_time() -> None:
             taken += 1
             yield str(number)
 
-    default = Fake()
+    default = CallLog()
     await fill(default, "data")
-    async with store_of(default) as store:
+    async with single_attempt_store(default) as store:
         deletion = aiter(store.delete_many("data", keys()))
         await anext(deletion)
         assert taken == 1000
@@ -81,7 +81,7 @@ async def test_keys_are_taken_a_thousand_at_a_time() -> None:
 
 
 async def test_single_deletions_run_a_few_at_a_time() -> None:
-    default = Fake(bulk_delete=0)
+    default = CallLog(bulk_delete=0)
     await fill(default, "data")
     running = most = 0
 
@@ -93,13 +93,13 @@ async def test_single_deletions_run_a_few_at_a_time() -> None:
         running -= 1
 
     default.before["delete"] = wait
-    async with store_of(default) as store:
+    async with single_attempt_store(default) as store:
         await store.delete_many("data", map(str, range(100)))
     assert default.calls.count("delete") == 100
     assert 4 < most <= 16
 
 
-class Choosy(Fake):
+class Choosy(CallLog):
     """Cannot delete keys with an ``x``, and forgets to answer for those with a ``?``."""
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
@@ -117,7 +117,7 @@ class Choosy(Fake):
 async def test_failures_are_told_by_key_and_the_others_go() -> None:
     default = Choosy()
     await fill(default, "data", "a", "x")
-    async with store_of(default) as store:
+    async with single_attempt_store(default) as store:
         results = {
             result.key: result.error
             async for result in store.delete_many("data", ["a", "x", "?", "../b", "c"])
@@ -140,11 +140,11 @@ async def test_failures_are_told_by_key_and_the_others_go() -> None:
 
 @pytest.mark.parametrize("bulk", [0, 1000])
 async def test_failing_backend_fails_its_keys_only(bulk: int) -> None:
-    default, cold = Fake(), Fake(bulk_delete=bulk)
+    default, cold = CallLog(), CallLog(bulk_delete=bulk)
     await fill(default, "data", "a", "c")
     await fill(cold, "data", "b.cold")
     cold.fail("delete_many" if bulk else "delete", UnavailableError("down"))
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         results = [result async for result in store.delete_many("data", KEYS)]
         assert [result.error is None for result in results] == [True, False, True, False]
         with pytest.raises(UnavailableError, match="down"):
@@ -153,14 +153,14 @@ async def test_failing_backend_fails_its_keys_only(bulk: int) -> None:
 
 async def test_bucket_that_all_lack_is_the_error_of_every_key() -> None:
     for bulk in (0, 1000):
-        async with store_of(Fake(bulk_delete=bulk)) as store:
+        async with single_attempt_store(CallLog(bulk_delete=bulk)) as store:
             results = [result async for result in store.delete_many("nowhere", ["a", "b"])]
             assert all(isinstance(result.error, BucketNotFoundError) for result in results)
             assert await store.delete_many("nowhere", []) is None  # type: ignore[func-returns-value]  # awaited
 
 
 async def test_error_of_a_route_function_surfaces_and_nothing_is_deleted() -> None:
-    default = Fake()
+    default = CallLog()
     await fill(default, "data", "a", "b")
 
     def answer(_bucket: str, key: str) -> str:
@@ -168,16 +168,16 @@ async def test_error_of_a_route_function_surfaces_and_nothing_is_deleted() -> No
             raise LookupError(key)
         return ""
 
-    async with store_of(default, route_functions=[answer]) as store:
+    async with single_attempt_store(default, route_functions=[answer]) as store:
         with pytest.raises(LookupError):
             await store.delete_many("data", ["a", "b"])
     assert default.holds("data") == ["a", "b"]
 
 
 async def test_deletion_is_done_once() -> None:
-    default = Fake()
+    default = CallLog()
     await fill(default, "data", "a")
-    async with store_of(default) as store:
+    async with single_attempt_store(default) as store:
         deletion = store.delete_many("data", ["a"])
         await deletion
         with pytest.raises(BodyConsumedError, match="call delete_many again"):
@@ -187,14 +187,14 @@ async def test_deletion_is_done_once() -> None:
 
 
 async def test_deletion_that_was_never_started_warns() -> None:
-    async with store_of() as store:
+    async with single_attempt_store() as store:
         with pytest.warns(ResourceWarning, match="nothing was deleted: await it"):
             store.delete_many("data", ["a"])
 
 
 @pytest.mark.parametrize("keys", ["key", b"key", None, 5])
 async def test_what_are_no_keys_is_refused(keys: object) -> None:
-    async with store_of() as store:
+    async with single_attempt_store() as store:
         with pytest.raises(TypeError, match="iterable of keys"):
             store.delete_many("data", keys)  # type: ignore[arg-type]  # that is the point
         with pytest.raises(TypeError, match="a key is a str"):
@@ -202,9 +202,9 @@ async def test_what_are_no_keys_is_refused(keys: object) -> None:
 
 
 async def test_store_closed_in_the_middle_is_told() -> None:
-    default = Fake()
+    default = CallLog()
     await fill(default, "data")
-    async with store_of(default) as store:
+    async with single_attempt_store(default) as store:
         deletion = aiter(store.delete_many("data", map(str, range(1500))))
         await anext(deletion)
     with pytest.raises(ClosedError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.store_fakes import Fake, store_of
+from tests.fakes import CallLog, single_attempt_store
 from trove_async import (
     BufferPool,
     NotSupportedError,
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 BODY = bytes(range(256)) * 10 * KiB  # 2.5 MiB: three parts
 
 
-def store_on(driver: Fake, **pool: Any) -> Trove:
-    return store_of(driver, pool=BufferPool(4 * MiB, 1 * MiB, **pool))
+def store_on(driver: CallLog, **pool: Any) -> Trove:
+    return single_attempt_store(driver, pool=BufferPool(4 * MiB, 1 * MiB, **pool))
 
 
 async def pulled(body: bytes) -> AsyncIterator[bytes]:
@@ -42,7 +42,7 @@ async def pulled(body: bytes) -> AsyncIterator[bytes]:
 async def test_body_of_parts_goes_in_one_request_where_parts_would_drop_an_option(
     way: str, option: str, tmp_path: Path
 ) -> None:
-    driver = Fake(commit_conditions=False, upload_tags=False)
+    driver = CallLog(commit_conditions=False, upload_tags=False)
     path = tmp_path / "body"
     path.write_bytes(BODY)
     bodies: dict[str, Any] = {"memory": BODY, "stream": pulled(BODY), "file": path}
@@ -62,7 +62,7 @@ async def test_body_of_parts_goes_in_one_request_where_parts_would_drop_an_optio
 
 
 async def test_body_beyond_one_request_is_refused_before_any_of_it_is_read() -> None:
-    driver = Fake(commit_conditions=False, upload_tags=False, max_put=2 * MiB)
+    driver = CallLog(commit_conditions=False, upload_tags=False, max_put=2 * MiB)
     async with store_on(driver) as store:
         await store.create_bucket("data")
         begun = driver.calls.copy()
@@ -81,7 +81,7 @@ async def test_body_beyond_one_request_is_refused_before_any_of_it_is_read() -> 
 
 
 async def test_stream_that_fits_no_spill_file_is_refused_and_nothing_is_stored() -> None:
-    driver = Fake(commit_conditions=False)
+    driver = CallLog(commit_conditions=False)
     async with store_on(driver, spill_max_bytes=2 * MiB) as store:
         await store.create_bucket("data")
         with pytest.raises(NotSupportedError, match="spill_max_bytes"):
@@ -94,7 +94,7 @@ async def test_stream_that_fits_no_spill_file_is_refused_and_nothing_is_stored()
 async def test_copy_passes_through_the_store_where_the_service_would_drop_an_option(
     option: str,
 ) -> None:
-    driver = Fake(copy_conditions=False, copy_tags=False, max_copy=2 * MiB)
+    driver = CallLog(copy_conditions=False, copy_tags=False, max_copy=2 * MiB)
     async with store_on(driver) as store:
         await store.create_bucket("data")
         tags = {"team": "a"} if option == "tags" else {}
@@ -112,7 +112,7 @@ async def test_copy_passes_through_the_store_where_the_service_would_drop_an_opt
 
 
 async def test_object_that_is_put_while_its_metadata_is_rewritten_is_not_lost() -> None:
-    driver = Fake(copy_tags=False)
+    driver = CallLog(copy_tags=False)
     async with store_on(driver) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"old", tags={"team": "a"})
@@ -128,7 +128,7 @@ async def test_object_that_is_put_while_its_metadata_is_rewritten_is_not_lost() 
 
 
 async def test_condition_of_a_rewrite_is_the_users_own() -> None:
-    driver = Fake(copy_conditions=False)
+    driver = CallLog(copy_conditions=False)
     async with store_on(driver) as store:
         await store.create_bucket("data")
         old = await store.put("data", "key", b"body")

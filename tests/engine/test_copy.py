@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.store_fakes import Fake, fill, store_of
+from tests.fakes import CallLog, fill, single_attempt_store
 from trove_async import (
     BucketNotFoundError,
     BufferPool,
@@ -46,16 +46,20 @@ FACTS: dict[str, Any] = {
 }
 ROUTES = [("*.cold", "cold")]
 
-Stores = tuple[Trove, Fake, Fake]
+Stores = tuple[Trove, CallLog, CallLog]
 
 
 @pytest.fixture(params=["server copy", "streamed", "across"])
-async def places(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Trove, str, Fake, Fake]]:
+async def places(
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[tuple[Trove, str, CallLog, CallLog]]:
     """A store, the destination's key, and the drivers of source and destination."""
-    default = Fake(server_copy=request.param == "server copy")
-    cold = Fake()
+    default = CallLog(server_copy=request.param == "server copy")
+    cold = CallLog()
     pool = BufferPool(4 * MiB, part_size=MiB)
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES, pool=pool) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold}, routes=ROUTES, pool=pool
+    ) as store:
         await store.create_bucket("data", backends="all")
         across = request.param == "across"
         yield store, "copy.cold" if across else "copy", default, cold if across else default
@@ -67,7 +71,7 @@ async def replaced(driver: MemoryDriver, key: str, body: bytes = b"another") -> 
 
 @pytest.mark.parametrize("body", [b"", b"small", BODY], ids=["empty", "small", "in parts"])
 async def test_copy_has_the_bytes_the_facts_and_the_progress(
-    places: tuple[Trove, str, Fake, Fake], body: bytes
+    places: tuple[Trove, str, CallLog, CallLog], body: bytes
 ) -> None:
     store, key, _, end = places
     told: list[tuple[int, int | None]] = []
@@ -86,7 +90,7 @@ async def test_copy_has_the_bytes_the_facts_and_the_progress(
 
 
 async def test_move_leaves_the_object_only_at_its_destination(
-    places: tuple[Trove, str, Fake, Fake],
+    places: tuple[Trove, str, CallLog, CallLog],
 ) -> None:
     store, key, _, _ = places
     await store.put("data", "key", BODY, **FACTS)
@@ -97,7 +101,7 @@ async def test_move_leaves_the_object_only_at_its_destination(
 
 
 async def test_metadata_and_class_are_replaced_where_given(
-    places: tuple[Trove, str, Fake, Fake],
+    places: tuple[Trove, str, CallLog, CallLog],
 ) -> None:
     store, key, _, _ = places
     await store.put("data", "key", b"body", storage_class="HOT", **FACTS)
@@ -111,7 +115,7 @@ async def test_metadata_and_class_are_replaced_where_given(
 
 
 async def test_conditions_are_those_of_the_destination(
-    places: tuple[Trove, str, Fake, Fake],
+    places: tuple[Trove, str, CallLog, CallLog],
 ) -> None:
     store, key, _, _ = places
     await store.put("data", "key", b"new")
@@ -128,7 +132,7 @@ async def test_conditions_are_those_of_the_destination(
 
 
 async def test_source_replaced_in_the_middle_leaves_the_target_untouched(
-    places: tuple[Trove, str, Fake, Fake],
+    places: tuple[Trove, str, CallLog, CallLog],
 ) -> None:
     store, key, start, end = places
     await store.put("data", "key", BODY)
@@ -149,7 +153,7 @@ async def test_source_replaced_in_the_middle_leaves_the_target_untouched(
 
 
 async def test_source_deleted_in_the_middle_is_a_change(
-    places: tuple[Trove, str, Fake, Fake],
+    places: tuple[Trove, str, CallLog, CallLog],
 ) -> None:
     store, key, start, _ = places
     await store.put("data", "key", BODY)
@@ -167,8 +171,8 @@ async def test_source_deleted_in_the_middle_is_a_change(
 
 @pytest.mark.parametrize("conditional", [True, False])
 async def test_move_deletes_only_the_version_that_it_copied(*, conditional: bool) -> None:
-    default, cold = Fake(delete_if_match=conditional), Fake()
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    default, cold = CallLog(delete_if_match=conditional), CallLog()
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"first")
 
@@ -184,8 +188,8 @@ async def test_move_deletes_only_the_version_that_it_copied(*, conditional: bool
 
 @pytest.mark.parametrize("conditional", [True, False])
 async def test_source_that_went_after_it_was_copied_is_moved(*, conditional: bool) -> None:
-    default, cold = Fake(delete_if_match=conditional), Fake()
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    default, cold = CallLog(delete_if_match=conditional), CallLog()
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"first")
 
@@ -200,7 +204,7 @@ async def test_source_that_went_after_it_was_copied_is_moved(*, conditional: boo
 # -- integrity -------------------------------------------------------------------------------------
 
 
-class Corrupting(Fake):
+class Corrupting(CallLog):
     """Stores a changed body, and says so, or not."""
 
     async def put(
@@ -217,8 +221,8 @@ class Corrupting(Fake):
 
 
 async def test_corrupting_destination_stores_nothing_and_keeps_the_source() -> None:
-    default, cold = Fake(), Corrupting()
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    default, cold = CallLog(), Corrupting()
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"correct")
         with pytest.raises(IntegrityError) as caught:
@@ -230,7 +234,7 @@ async def test_corrupting_destination_stores_nothing_and_keeps_the_source() -> N
 
 async def test_corrupting_server_copy_stores_nothing_and_keeps_the_source() -> None:
     default = Corrupting()
-    async with store_of(default) as store:
+    async with single_attempt_store(default) as store:
         await fill(default, "data")
         await MemoryDriver.put(default, "data", "key", [memoryview(b"correct")], PutOptions())
         with pytest.raises(IntegrityError) as caught:
@@ -241,8 +245,8 @@ async def test_corrupting_server_copy_stores_nothing_and_keeps_the_source() -> N
 
 
 async def test_corrupted_source_is_not_copied() -> None:
-    default, cold = Fake(), Fake()
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    default, cold = CallLog(), CallLog()
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"correct")
         default.spoil("data", "key", b"corrupt")
@@ -256,20 +260,20 @@ async def test_corrupted_source_is_not_copied() -> None:
 # -- one place under two names ---------------------------------------------------------------------
 
 
-async def store_of_one_place(how: str) -> tuple[Trove, Fake, tuple[str, str], tuple[str, str]]:
-    driver = Fake(server_copy=how != "without server copy")
+async def store_of_one_place(how: str) -> tuple[Trove, CallLog, tuple[str, str], tuple[str, str]]:
+    driver = CallLog(server_copy=how != "without server copy")
     if how in {"same name", "without server copy"}:
-        return store_of(driver), driver, ("data", "x"), ("data", "x")
+        return single_attempt_store(driver), driver, ("data", "x"), ("data", "x")
     if how == "two backends":
         return (
-            store_of(driver, backends={"too": driver}, route_functions=[to_too]),
+            single_attempt_store(driver, backends={"too": driver}, route_functions=[to_too]),
             driver,
             ("data", "x"),
             ("data", "x"),
         )
     layer = Mapped(driver, buckets={"alias": "data"})
     return (
-        store_of(driver, backends={"too": layer}, route_functions=[to_too]),
+        single_attempt_store(driver, backends={"too": layer}, route_functions=[to_too]),
         driver,
         ("data", "x"),
         ("alias", "x"),
@@ -329,13 +333,15 @@ async def test_conditions_hold_for_an_object_onto_itself(
 
 
 async def test_same_names_on_two_backends_are_two_places() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     answers: list[str] = []
 
     def by_turn(_bucket: str, _key: str) -> str:
         return answers.pop(0) if answers else ""
 
-    async with store_of(default, backends={"cold": cold}, route_functions=[by_turn]) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold}, route_functions=[by_turn]
+    ) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "x", b"body")
         answers += ["default", "cold"]
@@ -360,10 +366,10 @@ async def test_same_names_on_two_backends_are_two_places() -> None:
 async def test_what_the_target_cannot_honour_is_refused_before_any_call(
     capability: str, options: dict[str, Any]
 ) -> None:
-    default, cold = Fake(), Fake(**{capability: False})
+    default, cold = CallLog(), CallLog(**{capability: False})
     await fill(default, "data", "key")
     await fill(cold, "data")
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         default.calls.clear()
         cold.calls.clear()
         with pytest.raises(NotSupportedError) as caught:
@@ -376,8 +382,8 @@ async def test_what_the_target_cannot_honour_is_refused_before_any_call(
 async def test_facts_that_the_target_would_drop_are_refused_before_it_is_touched(
     capability: str,
 ) -> None:
-    default, cold = Fake(), Fake(**{capability: False})
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    default, cold = CallLog(), CallLog(**{capability: False})
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"", **FACTS)
         cold.calls.clear()
@@ -418,11 +424,11 @@ def keep(driver: MemoryDriver, key: str, facts: dict[str, Any]) -> None:
 async def test_what_no_header_can_carry_is_refused_before_any_byte(
     facts: dict[str, Any], named: str, *, server_copy: bool
 ) -> None:
-    default, cold = Fake(server_copy=server_copy), Fake()
+    default, cold = CallLog(server_copy=server_copy), CallLog()
     await fill(default, "data", "key")
     await fill(cold, "data", "to.cold")
     keep(default, "key", facts)
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         cold.calls.clear()
         for call in (store.copy, store.move):
             with pytest.raises(InvalidNameError, match=named) as caught:
@@ -438,10 +444,10 @@ async def test_what_no_header_can_carry_is_refused_before_any_byte(
 async def test_copy_within_a_service_keeps_what_it_kept_whatever_it_is(
     facts: dict[str, Any],
 ) -> None:
-    driver = Fake()
+    driver = CallLog()
     await fill(driver, "data", "key")
     keep(driver, "key", facts)
-    async with store_of(driver) as store:
+    async with single_attempt_store(driver) as store:
         copied = await store.copy("data", "key", "data", "copy")
         assert {name: getattr(copied, name) for name in facts} == facts
         await store.move("data", "copy", "data", "copy")
@@ -451,11 +457,11 @@ async def test_copy_within_a_service_keeps_what_it_kept_whatever_it_is(
 
 
 async def test_metadata_of_ones_own_replaces_what_cannot_be_carried_over() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data", "key")
     await fill(cold, "data")
     keep(default, "key", {"metadata": {"My Key": "v"}})
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         copied = await store.copy("data", "key", "data", "to.cold", metadata={"my-key": "v"})
     assert copied.metadata == {"my-key": "v"}
 
@@ -464,27 +470,27 @@ async def test_metadata_of_ones_own_replaces_what_cannot_be_carried_over() -> No
     "metadata", [{"a": "größe"}, {"a": " v "}, {"a": "=?UTF-8?B?w4Q=?="}, {"A-b": "v\t"}]
 )
 async def test_what_can_be_encoded_is_carried_over(metadata: dict[str, str]) -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data", "key")
     await fill(cold, "data")
     keep(default, "key", {"metadata": metadata})
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         copied = await store.copy("data", "key", "data", "to.cold")
     assert copied.metadata == {name.lower(): value for name, value in metadata.items()}
 
 
 async def test_more_metadata_than_a_put_may_have_is_copied_within_its_service() -> None:
-    driver = Fake(max_metadata_bytes=10)
+    driver = CallLog(max_metadata_bytes=10)
     await fill(driver, "data", "key")
     keep(driver, "key", {"metadata": {"a": "v" * 100}})
-    async with store_of(driver) as store:
+    async with single_attempt_store(driver) as store:
         assert (await store.copy("data", "key", "data", "to")).metadata == {"a": "v" * 100}
 
 
 @pytest.mark.parametrize("operation", ["copy", "move"])
 async def test_missing_source_is_named(operation: str) -> None:
-    default, cold = Fake(), Fake()
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    default, cold = CallLog(), CallLog()
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data")
         for key in ("nothing", "nothing.cold"):
             with pytest.raises(ObjectNotFoundError) as caught:
@@ -498,8 +504,8 @@ async def test_missing_source_is_named(operation: str) -> None:
 
 @pytest.mark.parametrize("target", ["to", "to.cold"])
 async def test_missing_bucket_of_the_target_is_told_as_such_or_made(target: str) -> None:
-    default, cold = Fake(), Fake(private_namespace=False)
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    default, cold = CallLog(), CallLog(private_namespace=False)
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"body")
         with pytest.raises(BucketNotFoundError, match="create") as caught:
@@ -508,22 +514,22 @@ async def test_missing_bucket_of_the_target_is_told_as_such_or_made(target: str)
         with pytest.raises(BucketNotFoundError, match="create_missing_buckets=True"):
             await store.move("data", "key", "data", "to.cold")
         assert await store.exists("data", "key")
-    async with store_of(
+    async with single_attempt_store(
         default, backends={"cold": cold}, routes=ROUTES, create_missing_buckets=True
     ) as store:
         assert (await store.move("data", "key", "data", "to.cold")).backend == "cold"
 
 
 async def test_server_copy_makes_the_missing_bucket_under_a_second_name() -> None:
-    driver = Fake()
+    driver = CallLog()
     await fill(driver, "data", "key")
 
     def other(bucket: str, _key: str) -> str:
         return "too" if bucket == "other" else ""
 
     inside = Mapped(driver, buckets={"other": "inner", "data": "data"})
-    async with store_of(
-        Fake(), backends={"too": inside, "raw": driver}, route_functions=[other]
+    async with single_attempt_store(
+        CallLog(), backends={"too": inside, "raw": driver}, route_functions=[other]
     ) as store:
         await store.create_bucket("other")  # on the default backend only
         await store.backend("too").copy("data", "key", "data", "copy")
@@ -534,10 +540,10 @@ async def test_server_copy_makes_the_missing_bucket_under_a_second_name() -> Non
 
 
 async def test_failing_server_copy_does_not_touch_the_source() -> None:
-    driver = Fake()
+    driver = CallLog()
     await fill(driver, "data", "key")
     driver.fail("copy", UnavailableError("broken"))
-    async with store_of(driver) as store:
+    async with single_attempt_store(driver) as store:
         with pytest.raises(UnavailableError) as caught:
             await store.move("data", "key", "data", "to")
         assert (caught.value.operation, caught.value.key) == ("move", "to")
@@ -547,8 +553,8 @@ async def test_failing_server_copy_does_not_touch_the_source() -> None:
 async def test_cancelled_move_leaves_the_object_somewhere_whole() -> None:
     steps = 0
     while True:
-        default, cold = Fake(), Fake()
-        async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+        default, cold = CallLog(), CallLog()
+        async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
             await store.create_bucket("data", backends="all")
             await store.put("data", "key", b"body")
             task = asyncio.get_running_loop().create_task(
@@ -573,8 +579,8 @@ async def test_cancelled_move_leaves_the_object_somewhere_whole() -> None:
 
 
 async def test_server_copy_makes_the_bucket_that_only_its_backend_lacks() -> None:
-    default, cold = Fake(), Fake()
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    default, cold = CallLog(), CallLog()
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.create_bucket("other")
         await store.put("data", "a.cold", b"body")
@@ -585,7 +591,7 @@ async def test_server_copy_makes_the_bucket_that_only_its_backend_lacks() -> Non
 
 
 async def test_server_copy_whose_source_bucket_went_makes_no_bucket() -> None:
-    driver = Fake()
+    driver = CallLog()
     await fill(driver, "data", "key")
     await fill(driver, "other")
 
@@ -593,7 +599,7 @@ async def test_server_copy_whose_source_bucket_went_makes_no_bucket() -> None:
         await MemoryDriver.delete(driver, "data", "key", DeleteOptions())
         await MemoryDriver.delete_bucket(driver, "data")
 
-    async with store_of(driver) as store:
+    async with single_attempt_store(driver) as store:
         driver.before["copy"] = vanish
         with pytest.raises(ObjectChangedError):
             await store.copy("data", "key", "other", "key")
@@ -601,8 +607,8 @@ async def test_server_copy_whose_source_bucket_went_makes_no_bucket() -> None:
 
 
 async def test_source_without_conditions_is_compared_by_what_is_read() -> None:
-    default, cold = Fake(get_conditions=False, delete_if_match=False), Fake()
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    default, cold = CallLog(get_conditions=False, delete_if_match=False), CallLog()
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"first")
 
@@ -620,8 +626,8 @@ async def test_source_without_conditions_is_compared_by_what_is_read() -> None:
 
 
 async def test_source_opened_as_another_version_is_not_copied() -> None:
-    default, cold = Fake(), Fake()
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    default, cold = CallLog(), CallLog()
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"first")
 

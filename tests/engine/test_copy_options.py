@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.store_fakes import Fake, store_of
+from tests.fakes import CallLog, single_attempt_store
 from tests.versioned_memory import VersionedMemory
 from trove_async import (
     BackendNotFoundError,
@@ -52,7 +52,7 @@ def facts_of(info: object) -> dict[str, Any]:
 @pytest.fixture(params=["server copy", "streamed", "onto itself"])
 async def place(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Trove, str]]:
     """A store, and the key to copy to."""
-    async with store_of(Fake(server_copy=request.param == "server copy")) as store:
+    async with single_attempt_store(CallLog(server_copy=request.param == "server copy")) as store:
         await store.create_bucket("data")
         yield store, "key" if request.param == "onto itself" else "copy"
 
@@ -86,7 +86,7 @@ async def test_empty_value_leaves_the_copy_without(place: tuple[Trove, str], nam
 
 
 async def test_move_has_what_is_given() -> None:
-    async with store_of(Fake()) as store:
+    async with single_attempt_store(CallLog()) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"body", **FACTS)
         moved = await store.move("data", "key", "data", "moved", **OTHERS)
@@ -106,8 +106,10 @@ async def test_move_has_what_is_given() -> None:
 async def test_what_the_destination_cannot_keep_is_refused_before_the_source_is_read(
     lacks: str, given: dict[str, Any]
 ) -> None:
-    source, target = Fake(), Fake(**{lacks: False})
-    async with store_of(source, backends={"cold": target}, routes=[("*.cold", "cold")]) as store:
+    source, target = CallLog(), CallLog(**{lacks: False})
+    async with single_attempt_store(
+        source, backends={"cold": target}, routes=[("*.cold", "cold")]
+    ) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"body")
         source.calls.clear()
@@ -118,8 +120,10 @@ async def test_what_the_destination_cannot_keep_is_refused_before_the_source_is_
 
 
 async def test_type_that_a_put_would_guess_is_left_out_where_no_type_is_kept() -> None:
-    target = Fake(headers=False)
-    async with store_of(Fake(), backends={"cold": target}, routes=[("cold/*", "cold")]) as store:
+    target = CallLog(headers=False)
+    async with single_attempt_store(
+        CallLog(), backends={"cold": target}, routes=[("cold/*", "cold")]
+    ) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "page.html", b"body")
         copied = await store.copy("data", "page.html", "data", "cold/page.html")
@@ -133,8 +137,10 @@ async def test_type_that_a_put_would_guess_is_left_out_where_no_type_is_kept() -
 
 
 async def test_what_the_source_has_and_the_destination_cannot_keep_is_refused_or_left_out() -> None:
-    target = Fake(expires=False)
-    async with store_of(Fake(), backends={"cold": target}, routes=[("*.cold", "cold")]) as store:
+    target = CallLog(expires=False)
+    async with single_attempt_store(
+        CallLog(), backends={"cold": target}, routes=[("*.cold", "cold")]
+    ) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"body", **FACTS)
         with pytest.raises(NotSupportedError, match="expires"):
@@ -145,8 +151,8 @@ async def test_what_the_source_has_and_the_destination_cannot_keep_is_refused_or
 
 
 async def test_source_is_read_from_the_backend_that_is_named() -> None:
-    cold = Fake()
-    async with store_of(Fake(), backends={"cold": cold}) as store:
+    cold = CallLog()
+    async with single_attempt_store(CallLog(), backends={"cold": cold}) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"routed")
         await store.backend("cold").put("data", "key", b"cold")
@@ -159,8 +165,8 @@ async def test_source_is_read_from_the_backend_that_is_named() -> None:
 
 
 async def test_source_backend_that_is_not_there_is_refused_before_any_io() -> None:
-    driver = Fake()
-    async with store_of(driver) as store:
+    driver = CallLog()
+    async with single_attempt_store(driver) as store:
         for act in (store.copy, store.move):
             with pytest.raises(BackendNotFoundError, match="'default'"):
                 await act("data", "key", "data", "copy", source_backend="warm")
@@ -176,7 +182,7 @@ async def test_source_that_the_named_backend_would_resolve_to_another_is_refused
     tmp_path: Path, key: str
 ) -> None:
     local = LocalDriver(tmp_path)
-    async with store_of(Fake(), backends={"local": local}) as store:
+    async with single_attempt_store(CallLog(), backends={"local": local}) as store:
         await store.create_bucket("data", backends="all")
         await store.create_bucket("other", backends="all")
         await store.backend("local").put("other", "key", b"secret")
@@ -191,7 +197,7 @@ async def test_source_that_the_named_backend_would_resolve_to_another_is_refused
 async def versioned(request: pytest.FixtureRequest) -> AsyncIterator[Trove]:
     driver = VersionedMemory(server_copy=request.param == "server copy")
     driver.keeping.add("data")
-    async with store_of(driver) as store:
+    async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         yield store
 
@@ -257,7 +263,9 @@ async def test_move_of_a_version_onto_its_key_leaves_it_as_the_latest(versioned:
 
 
 async def test_moved_id_that_names_no_single_version_deletes_no_copy() -> None:
-    async with store_of(VersionedMemory()) as store:  # its bucket keeps no versions: all are "null"
+    async with single_attempt_store(
+        VersionedMemory()
+    ) as store:  # its bucket keeps no versions: all are "null"
         await store.create_bucket("data")
         await store.put("data", "key", b"body")
         await store.move("data", "key", "data", "key", source_version_id="null")

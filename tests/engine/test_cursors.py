@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.store_fakes import Fake, Unordered, fill, store_of
+from tests.fakes import CallLog, Unordered, fill, single_attempt_store
 from trove_async import CursorError, Prefix, Route
 from trove_async.options import DeleteOptions
 from trove_async.router import Router
@@ -26,7 +26,7 @@ ROUTES: Sequence[Route | tuple[str, str]] = [
 ]
 
 
-async def filled(*kinds: type[Fake]) -> list[Fake]:
+async def filled(*kinds: type[CallLog]) -> list[CallLog]:
     drivers = [kind() for kind in kinds]
     for number, driver in enumerate(drivers):
         keys = ["a", "a.log", "b/1", "b/2", "b0", "c/x", "c/z", "d", "k.log", "z", f"own{number}"]
@@ -34,9 +34,9 @@ async def filled(*kinds: type[Fake]) -> list[Fake]:
     return drivers
 
 
-def store_over(drivers: Sequence[Fake], routes: Sequence[Any] = ROUTES) -> Trove:
+def store_over(drivers: Sequence[CallLog], routes: Sequence[Any] = ROUTES) -> Trove:
     default, cold, third = drivers
-    return store_of(default, backends={"cold": cold, "third": third}, routes=routes)
+    return single_attempt_store(default, backends={"cold": cold, "third": third}, routes=routes)
 
 
 def places(entries: Sequence[ObjectInfo | Prefix]) -> list[tuple[str, str, bool]]:
@@ -57,12 +57,12 @@ ARGUMENTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("arguments", ARGUMENTS, ids=str)
 @pytest.mark.parametrize(
     "kinds",
-    [(Fake, Fake, Fake), (Fake, Unordered, Unordered), (Unordered, Fake, Fake)],
+    [(CallLog, CallLog, CallLog), (CallLog, Unordered, Unordered), (Unordered, CallLog, CallLog)],
     ids=["ordered", "two odd", "one odd"],
 )
 @pytest.mark.parametrize("page_size", [1, 2, 1000])
 async def test_listing_goes_on_exactly_from_every_position(
-    arguments: dict[str, Any], kinds: tuple[type[Fake], ...], page_size: int
+    arguments: dict[str, Any], kinds: tuple[type[CallLog], ...], page_size: int
 ) -> None:
     drivers = await filled(*kinds)
     async with store_over(drivers) as store:
@@ -84,7 +84,7 @@ async def test_listing_goes_on_exactly_from_every_position(
 
 
 async def test_cursor_of_a_resumed_listing_goes_on_from_there() -> None:
-    drivers = await filled(Fake, Fake, Fake)
+    drivers = await filled(CallLog, CallLog, CallLog)
     async with store_over(drivers) as store:
         expected = places(await store.list("data", include_shadowed=True).all())
         shown, cursor = [], None
@@ -100,7 +100,7 @@ async def test_cursor_of_a_resumed_listing_goes_on_from_there() -> None:
 
 
 async def test_cursor_survives_changes_around_it() -> None:
-    drivers = await filled(Fake, Fake, Fake)
+    drivers = await filled(CallLog, CallLog, CallLog)
     async with store_over(drivers) as store:
         listing = store.list("data", page_size=3)
         shown = [await anext(listing) for _ in range(4)]
@@ -114,7 +114,7 @@ async def test_cursor_survives_changes_around_it() -> None:
 
 
 async def test_cursor_at_the_end_shows_what_is_added_behind_it() -> None:
-    drivers = await filled(Fake, Fake, Fake)
+    drivers = await filled(CallLog, CallLog, CallLog)
     async with store_over(drivers) as store:
         listing, cursor = store.list("data"), None
         async for _ in listing:
@@ -137,7 +137,7 @@ async def test_cursor_at_the_end_shows_what_is_added_behind_it() -> None:
     ],
 )
 async def test_cursor_of_another_listing_is_refused(change: Callable[[Trove], Any]) -> None:
-    drivers = await filled(Fake, Fake, Fake)
+    drivers = await filled(CallLog, CallLog, CallLog)
     async with store_over(drivers) as store:
         await store.create_bucket("other")
         await store.put("other", "a", b"")
@@ -148,7 +148,7 @@ async def test_cursor_of_another_listing_is_refused(change: Callable[[Trove], An
 
 
 async def test_cursor_of_other_routes_is_refused() -> None:
-    drivers = await filled(Fake, Fake, Fake)
+    drivers = await filled(CallLog, CallLog, CallLog)
     async with store_over(drivers) as store:
         listing = store.list("data")
         await anext(listing)
@@ -159,9 +159,9 @@ async def test_cursor_of_other_routes_is_refused() -> None:
 
 def refused(cursor: str) -> None:
     async def main() -> None:
-        driver = Fake()
+        driver = CallLog()
         await fill(driver, "data", "a")
-        async with store_of(driver) as store:
+        async with single_attempt_store(driver) as store:
             with pytest.raises(CursorError) as caught:
                 await store.list("data", cursor=cursor).all()
             assert "\n" not in str(caught.value)
@@ -206,9 +206,9 @@ def test_deeply_nested_json_is_no_cursor() -> None:
 @settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 def test_right_fingerprint_with_wrong_facts_is_refused_or_harmless(at: int, value: object) -> None:
     async def main() -> None:
-        driver = Fake()
+        driver = CallLog()
         await fill(driver, "data", "a", "b")
-        async with store_of(driver) as store:
+        async with single_attempt_store(driver) as store:
             listing = store.list("data", include_shadowed=True)
             await anext(listing)
             assert listing.cursor is not None
@@ -228,9 +228,9 @@ def test_right_fingerprint_with_wrong_facts_is_refused_or_harmless(at: int, valu
     [(1, 5), (2, -1), (2, True), (3, None), (3, "\ud800"), (4, "0"), (5, 1), (6, 3), (7, 0)],
 )
 async def test_tampered_cursor_is_refused(at: int, value: object) -> None:
-    driver = Fake()
+    driver = CallLog()
     await fill(driver, "data", "a", "b")
-    async with store_of(driver) as store:
+    async with single_attempt_store(driver) as store:
         listing = store.list("data")
         await anext(listing)
         assert listing.cursor is not None
@@ -276,11 +276,11 @@ def test_listing_is_what_a_model_says(
     shadowed: bool,
 ) -> None:
     async def main() -> None:
-        drivers = {name: Fake() for name in ("default", "one", "two")}
+        drivers = {name: CallLog() for name in ("default", "one", "two")}
         for name, driver in drivers.items():
             await fill(driver, "data", *held.get(name, ()))
         default = drivers.pop("default")
-        async with store_of(default, backends=drivers, routes=routes) as store:
+        async with single_attempt_store(default, backends=drivers, routes=routes) as store:
             reached = {
                 (name, key)
                 for name, holds in held.items()
@@ -319,7 +319,7 @@ def test_listing_is_what_a_model_says(
 
 
 async def test_prefixes_told_before_the_cursor_are_asked_for_where_the_bucket_is() -> None:
-    default, cold, odd = Fake(), Unordered(), Unordered()
+    default, cold, odd = CallLog(), Unordered(), Unordered()
     await fill(cold, "data", "a/1", "b/1")
     await fill(odd, "data", "a/2", "c/1")
     async with store_over([default, cold, odd], routes=[("x", "cold"), ("y", "third")]) as store:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.store_fakes import Fake, Sparse, Unordered, fill, store_of
+from tests.fakes import CallLog, Sparse, Unordered, fill, single_attempt_store
 from trove_async import (
     BackendError,
     BackendNotFoundError,
@@ -42,9 +42,9 @@ def places(entries: Iterable[ObjectInfo | Prefix]) -> list[Shown]:
 LOGS: list[Route | tuple[str, str]] = [("*.log", "cold"), Route.prefix("archive/", "archive")]
 
 
-async def logs() -> tuple[Fake, Fake, Fake]:
+async def logs() -> tuple[CallLog, CallLog, CallLog]:
     """Three backends, with what routing sends there and copies that it hides."""
-    default, cold, archive = Fake(), Fake(), Fake()
+    default, cold, archive = CallLog(), CallLog(), CallLog()
     await fill(default, "data", "a.txt", "b.log", "c.txt", "dir/x.log", "dir/y", "é")
     await fill(cold, "data", "a.txt", "b.log", "d.log", "dir/y", "zz.log")
     await fill(archive, "data", "archive/1", "archive/2", "c.txt", "\U0001f4be")
@@ -68,7 +68,9 @@ REACHED = [
 @pytest.mark.parametrize("page_size", [1, 2, 3, 5, 100])
 async def test_keys_are_shown_in_order_where_the_router_sends_them(page_size: int) -> None:
     default, cold, archive = await logs()
-    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+    ) as store:
         listing = store.list("data", page_size=page_size)
         assert listing.ordered is None
         assert places([entry async for entry in listing]) == REACHED
@@ -79,7 +81,9 @@ async def test_keys_are_shown_in_order_where_the_router_sends_them(page_size: in
 
 async def test_include_shadowed_shows_every_object_of_every_backend() -> None:
     default, cold, archive = await logs()
-    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+    ) as store:
         shown = places(await store.list("data", include_shadowed=True, page_size=2).all())
     assert len(shown) == 15
     assert [key for key, _ in shown] == sorted(key for key, _ in shown)
@@ -88,7 +92,9 @@ async def test_include_shadowed_shows_every_object_of_every_backend() -> None:
 
 async def test_pinned_listing_is_the_unmerged_view() -> None:
     default, cold, archive = await logs()
-    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+    ) as store:
         shown = await store.backend("default").list("data").all()
         assert names(shown) == ["a.txt", "b.log", "c.txt", "dir/x.log", "dir/y", "é"]
         everything = await store.backend("cold").list("data", include_shadowed=True).all()
@@ -100,7 +106,9 @@ async def test_pinned_listing_is_the_unmerged_view() -> None:
 @pytest.mark.parametrize("page_size", [1, 2, 100])
 async def test_prefixes_of_several_backends_come_once_and_in_order(page_size: int) -> None:
     default, cold, archive = await logs()
-    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+    ) as store:
         shown = await store.list("data", delimiter="/", page_size=page_size).all()
         assert names(shown) == [
             "a.txt", "archive/", "b.log", "c.txt", "d.log", "dir/", "zz.log", "é",
@@ -111,18 +119,22 @@ async def test_prefixes_of_several_backends_come_once_and_in_order(page_size: in
 
 
 async def test_prefix_is_shown_if_only_hidden_objects_are_below() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data", "a")
     await fill(cold, "data", "dir/hidden.txt")
-    async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold}, routes=[("*.log", "cold")]
+    ) as store:
         assert names(await store.list("data", delimiter="/").all()) == ["a", "dir/"]
 
 
 async def test_delimiter_may_have_several_characters() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data", "a--b--c", "a--d", "a-e", "b")
     await fill(cold, "data", "a--z", "c--")
-    async with store_of(default, backends={"cold": cold}, routes=[("x", "cold")]) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold}, routes=[("x", "cold")]
+    ) as store:
         assert names(await store.list("data", delimiter="--").all()) == ["a--", "a-e", "b", "c--"]
         below = await store.list("data", prefix="a--", delimiter="--").all()
         assert names(below) == ["a--b--", "a--d"]
@@ -131,7 +143,9 @@ async def test_delimiter_may_have_several_characters() -> None:
 @pytest.mark.parametrize("page_size", [1, 3, 100])
 async def test_start_after_shows_only_what_is_greater_prefixes_included(page_size: int) -> None:
     default, cold, archive = await logs()
-    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+    ) as store:
         everything = await store.list("data", delimiter="/").all()
         for start in [*names(everything), "", "archive/zzz", "dir/x.log", "dir0", "~", "b.log\0x"]:
             shown = store.list("data", delimiter="/", start_after=start, page_size=page_size)
@@ -144,7 +158,9 @@ async def test_start_after_holds_for_backends_without_order_too() -> None:
     default, cold = Unordered(), Unordered()
     await fill(default, "data", "a/1", "b", "c/1", "d")
     await fill(cold, "data", "a/2", "b.log", "c/2")
-    async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold}, routes=[("*.log", "cold")]
+    ) as store:
         listing = store.list("data", delimiter="/", start_after="b", page_size=1)
         assert sorted(names(await listing.all())) == ["b.log", "c/", "d"]
         half = store.list("data", start_after="b", page_size=1)
@@ -155,7 +171,9 @@ async def test_start_after_holds_for_backends_without_order_too() -> None:
 
 async def test_cursor_is_none_once_the_listing_has_ended_and_exact_before() -> None:
     default, cold, archive = await logs()
-    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+    ) as store:
         whole = names(await store.list("data").all())
         listing = store.list("data", page_size=2)
         for taken in range(1, len(whole) + 1):
@@ -178,7 +196,9 @@ async def test_cursor_is_none_once_the_listing_has_ended_and_exact_before() -> N
 
 async def test_pages_are_full_but_the_last() -> None:
     default, cold, archive = await logs()
-    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+    ) as store:
         pages = [page async for page in store.list("data", page_size=4).pages()]
     assert [len(page) for page in pages] == [4, 4, 2]
     assert places(entry for page in pages for entry in page) == REACHED
@@ -186,7 +206,9 @@ async def test_pages_are_full_but_the_last() -> None:
 
 async def test_one_by_one_by_pages_and_all_go_through_the_same_listing() -> None:
     default, cold, archive = await logs()
-    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+    ) as store:
         listing = store.list("data", page_size=3)
         shown = [await anext(listing), *await anext(listing.pages()), await anext(listing)]
         shown += await listing.all()
@@ -201,14 +223,18 @@ async def test_one_by_one_by_pages_and_all_go_through_the_same_listing() -> None
 
 
 async def test_backend_that_lacks_the_bucket_counts_as_empty() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data", "a", "b")
-    async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold}, routes=[("*.log", "cold")]
+    ) as store:
         assert names(await store.list("data").all()) == ["a", "b"]
 
 
 async def test_bucket_that_all_lack_is_not_found() -> None:
-    async with store_of(backends={"cold": Fake()}, routes=[("*.log", "cold")]) as store:
+    async with single_attempt_store(
+        backends={"cold": CallLog()}, routes=[("*.log", "cold")]
+    ) as store:
         listing = store.list("data")
         with pytest.raises(BucketNotFoundError):
             await listing.all()
@@ -218,9 +244,9 @@ async def test_bucket_that_all_lack_is_not_found() -> None:
 
 
 async def test_bucket_that_only_an_unasked_backend_has_is_empty() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data")
-    async with store_of(
+    async with single_attempt_store(
         default, backends={"cold": cold}, routes=[Route.prefix("logs/", "cold")]
     ) as store:
         assert await store.list("data", prefix="logs/").all() == []
@@ -231,7 +257,9 @@ async def test_bucket_that_only_an_unasked_backend_has_is_empty() -> None:
 
 async def test_backend_that_no_rule_can_reach_is_not_asked() -> None:
     default, cold, archive = await logs()
-    async with store_of(default, backends={"cold": cold, "archive": archive}, routes=LOGS) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold, "archive": archive}, routes=LOGS
+    ) as store:
         await store.list("data", prefix="archive/").all()
         assert (len(default.pages), len(cold.pages)) == (0, 0)
         await store.list("data", prefix="dir/").all()
@@ -241,9 +269,9 @@ async def test_backend_that_no_rule_can_reach_is_not_asked() -> None:
 
 
 async def test_bucket_deleted_in_the_middle_is_no_end() -> None:
-    default = Fake()
+    default = CallLog()
     await fill(default, "data", "a", "b", "c")
-    async with store_of(default) as store:
+    async with single_attempt_store(default) as store:
         listing = store.list("data", page_size=1)
         await anext(listing)
         for key in "abc":
@@ -254,9 +282,11 @@ async def test_bucket_deleted_in_the_middle_is_no_end() -> None:
 
 
 async def test_same_driver_under_two_names_shows_each_key_where_it_is_routed() -> None:
-    driver = Fake()
+    driver = CallLog()
     await fill(driver, "data", "a", "b.log", "c")
-    async with store_of(driver, backends={"too": driver}, routes=[("*.log", "too")]) as store:
+    async with single_attempt_store(
+        driver, backends={"too": driver}, routes=[("*.log", "too")]
+    ) as store:
         assert places(await store.list("data").all()) == [
             ("a", "default"), ("b.log", "too"), ("c", "default"),
         ]  # fmt: skip
@@ -266,9 +296,9 @@ async def test_same_driver_under_two_names_shows_each_key_where_it_is_routed() -
 
 
 async def test_no_page_is_asked_before_it_is_needed() -> None:
-    default = Fake()
+    default = CallLog()
     await fill(default, "data", *"abcdef")
-    async with store_of(default) as store:
+    async with single_attempt_store(default) as store:
         listing = store.list("data", page_size=2)
         assert default.pages == []
         await anext(listing)
@@ -283,12 +313,12 @@ async def test_no_page_is_asked_before_it_is_needed() -> None:
 
 
 async def test_listing_dropped_midway_leaves_no_task_and_no_warning() -> None:
-    default = Fake()
+    default = CallLog()
     await fill(default, "data", *"abcdef")
     before = asyncio.all_tasks()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        async with store_of(default) as store:
+        async with single_attempt_store(default) as store:
             reached, forever = asyncio.Event(), asyncio.Event()
             listing = store.list("data", page_size=1)
             await anext(listing)
@@ -316,10 +346,12 @@ async def test_listing_dropped_midway_leaves_no_task_and_no_warning() -> None:
 async def test_backend_that_fails_makes_the_listing_raise_and_a_second_try_loses_nothing(
     good_pages: int, page_size: int
 ) -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data", *"abcdefgh")
     await fill(cold, "data", *(f"{letter}.log" for letter in "abcdefgh"))
-    async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold}, routes=[("*.log", "cold")]
+    ) as store:
         everything = places(await store.list("data").all())
         cold.fail("list_page", UnavailableError("broken"), after=good_pages)
         listing = store.list("data", page_size=page_size)
@@ -338,7 +370,7 @@ async def test_backend_that_fails_makes_the_listing_raise_and_a_second_try_loses
 
 
 async def test_cancelled_call_loses_nothing() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data", *"acegi")
     await fill(cold, "data", *"bdfhj")
 
@@ -349,7 +381,9 @@ async def test_cancelled_call_loses_nothing() -> None:
         await asyncio.sleep(0)
         return by_letter(bucket, key)
 
-    async with store_of(default, backends={"cold": cold}, route_functions=[slow]) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold}, route_functions=[slow]
+    ) as store:
         steps = 0
         while True:
             listing = store.list("data", page_size=2, details=True)
@@ -375,20 +409,22 @@ async def test_cancelled_call_loses_nothing() -> None:
 
 
 async def test_unknown_backend_from_a_route_function_surfaces() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data", "a", "b")
 
     def answer(_bucket: str, key: str) -> str:
         return "nowhere" if key == "b" else ""
 
-    async with store_of(default, backends={"cold": cold}, route_functions=[answer]) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold}, route_functions=[answer]
+    ) as store:
         with pytest.raises(BackendNotFoundError, match="nowhere"):
             await store.list("data").all()
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_error_of_a_route_function_surfaces(*, asynchronous: bool) -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(default, "data", *"abcdef")
 
     def answer(_bucket: str, key: str) -> str:
@@ -400,7 +436,9 @@ async def test_error_of_a_route_function_surfaces(*, asynchronous: bool) -> None
         return answer(bucket, key)
 
     functions = [later if asynchronous else answer]
-    async with store_of(default, backends={"cold": cold}, route_functions=functions) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold}, route_functions=functions
+    ) as store:
         with pytest.raises(LookupError):
             await store.list("data").all()
 
@@ -409,7 +447,7 @@ async def test_error_of_a_route_function_surfaces(*, asynchronous: bool) -> None
 
 
 async def test_async_route_functions_are_waited_for_several_at_once() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     keys = [f"{number:03}" for number in range(100)]
     await fill(default, "data", *keys)
     await fill(cold, "data", *keys)
@@ -423,14 +461,16 @@ async def test_async_route_functions_are_waited_for_several_at_once() -> None:
         running -= 1
         return "cold" if int(key) % 2 else None
 
-    async with store_of(default, backends={"cold": cold}, route_functions=[odd_is_cold]) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold}, route_functions=[odd_is_cold]
+    ) as store:
         shown = places(await store.list("data").all())
     assert shown == [(key, "cold" if int(key) % 2 else "default") for key in keys]
     assert 4 < most <= 16
 
 
 async def test_function_by_bucket_has_only_its_backend_asked() -> None:
-    default, cold = Fake(), Fake()
+    default, cold = CallLog(), CallLog()
     await fill(cold, "large", "a")
     await fill(default, "large", "b")
 
@@ -438,7 +478,9 @@ async def test_function_by_bucket_has_only_its_backend_asked() -> None:
     def large(bucket: str, _key: str) -> str:
         return "cold" if bucket == "large" else ""
 
-    async with store_of(default, backends={"cold": cold}, route_functions=[large]) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold}, route_functions=[large]
+    ) as store:
         assert places(await store.list("large").all()) == [("a", "cold")]
     assert default.pages == []
 
@@ -447,8 +489,10 @@ async def test_function_by_bucket_has_only_its_backend_asked() -> None:
 
 
 async def test_details_complete_what_pages_leave_out() -> None:
-    default, cold = Sparse(), Fake()
-    async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+    default, cold = Sparse(), CallLog()
+    async with single_attempt_store(
+        default, backends={"cold": cold}, routes=[("*.log", "cold")]
+    ) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "a", b"1", content_type="text/plain")
         await store.put("data", "b.log", b"2", content_type="text/x-log")
@@ -476,7 +520,7 @@ async def test_details_are_fetched_a_few_at_a_time_and_lazily() -> None:
         running -= 1
 
     default.before["head"] = head
-    async with store_of(default) as store:
+    async with single_attempt_store(default) as store:
         listing = store.list("data", details=True)
         await anext(listing)
         assert default.calls.count("head") <= 64
@@ -490,10 +534,10 @@ async def test_objects_that_vanished_before_their_details_are_left_out() -> None
     await fill(default, "data", *"abc")
 
     async def vanish() -> None:
-        await Fake.delete(default, "data", "b", DeleteOptions())
+        await CallLog.delete(default, "data", "b", DeleteOptions())
 
     default.before["head"] = vanish
-    async with store_of(default) as store:
+    async with single_attempt_store(default) as store:
         assert names(await store.list("data", details=True).all()) == ["a", "c"]
 
 
@@ -501,7 +545,7 @@ async def test_failing_details_make_the_listing_raise() -> None:
     default = Sparse()
     await fill(default, "data", *"abc")
     default.fail("head", UnavailableError("broken"), after=1)
-    async with store_of(default) as store:
+    async with single_attempt_store(default) as store:
         listing = store.list("data", details=True)
         with pytest.raises(UnavailableError):
             await anext(listing)
@@ -514,11 +558,11 @@ async def test_failing_details_make_the_listing_raise() -> None:
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 100])
 async def test_backends_without_order_follow_one_after_the_other(page_size: int) -> None:
-    default, cold, odd = Fake(), Unordered(), Unordered()
+    default, cold, odd = CallLog(), Unordered(), Unordered()
     await fill(default, "data", "a", "d/1", "e", "hidden.log")
     await fill(cold, "data", "b.log", "c.log", "hidden", "d/1", "x/1")
     await fill(odd, "data", "o.odd", "p.odd", "d/2", "x/2")
-    async with store_of(
+    async with single_attempt_store(
         default,
         backends={"cold": cold, "odd": odd},
         routes=[Route.suffix(".log", "cold"), Route.suffix(".odd", "odd")],
@@ -535,10 +579,12 @@ async def test_backends_without_order_follow_one_after_the_other(page_size: int)
 
 
 async def test_stage_without_order_is_asked_only_once_it_is_its_turn() -> None:
-    default, cold = Fake(), Unordered()
+    default, cold = CallLog(), Unordered()
     await fill(default, "data", "a", "b")
     await fill(cold, "data", "c.log")
-    async with store_of(default, backends={"cold": cold}, routes=[("*.log", "cold")]) as store:
+    async with single_attempt_store(
+        default, backends={"cold": cold}, routes=[("*.log", "cold")]
+    ) as store:
         listing = store.list("data", page_size=1)
         await anext(listing)
         await anext(listing)
@@ -570,14 +616,14 @@ def test_impossible_arguments_are_refused_at_once(
     arguments: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        store_of().list("data", **arguments)  # type: ignore[call-overload]  # that is the point
+        single_attempt_store().list("data", **arguments)  # type: ignore[call-overload]  # that is the point
 
 
 async def test_listing_tells_what_it_does_as_operations() -> None:
-    default = Fake()
+    default = CallLog()
     await fill(default, "data", "a", "b")
     told: list[Event] = []
-    async with store_of(default) as store:
+    async with single_attempt_store(default) as store:
         store.events.subscribe(told.append)
         await store.list("data", page_size=1).all()
     operations = [event for event in told if event.kind == "operation"]
@@ -585,9 +631,9 @@ async def test_listing_tells_what_it_does_as_operations() -> None:
 
 
 async def test_layers_that_rename_buckets_are_listed_under_the_outer_name() -> None:
-    driver = Fake()
+    driver = CallLog()
     await fill(driver, "inside", "a")
-    async with store_of(Mapped(driver, buckets={"data": "inside"})) as store:
+    async with single_attempt_store(Mapped(driver, buckets={"data": "inside"})) as store:
         (shown,) = await store.list("data").all()
         assert (shown.bucket, shown.key, shown.backend) == ("data", "a", "default")
 
@@ -595,7 +641,7 @@ async def test_layers_that_rename_buckets_are_listed_under_the_outer_name() -> N
 # -- services that list strangely ------------------------------------------------------------------
 
 
-class Scripted(Fake):
+class Scripted(CallLog):
     """Memory whose pages are scripted, by token: keys, and the next page's token."""
 
     def __init__(
@@ -624,7 +670,7 @@ async def test_keys_outside_the_prefix_are_never_shown(*, ordered: bool) -> None
     strange = Scripted(
         {None: (["a", "a/1"], "t"), "t": (["a//0", "b"], "u"), "u": (["c"], None)}, ordered=ordered
     )
-    async with store_of(strange) as store:
+    async with single_attempt_store(strange) as store:
         assert names(await store.list("data", prefix="a//").all()) == ["a//0"]
 
 
@@ -636,7 +682,7 @@ async def test_tokens_that_go_round_in_circles_end_in_an_error(*, ordered: bool)
         "u": (["c"], "v"),
         "v": (["d"], "t"),
     }
-    async with store_of(Scripted(pages, ordered=ordered)) as store:
+    async with single_attempt_store(Scripted(pages, ordered=ordered)) as store:
         listing = store.list("data")
         with pytest.raises(BackendError):
             await listing.all()
@@ -646,7 +692,7 @@ async def test_tokens_that_go_round_in_circles_end_in_an_error(*, ordered: bool)
 
 async def test_empty_pages_that_go_round_in_circles_end_in_an_error() -> None:
     strange = Scripted({None: (["a"], "t"), "t": ([], "u"), "u": ([], "t")})
-    async with store_of(strange) as store:
+    async with single_attempt_store(strange) as store:
         with pytest.raises(BackendError, match="same page"):
             await store.list("data").all()
         assert len(strange.pages) < 10
@@ -654,7 +700,7 @@ async def test_empty_pages_that_go_round_in_circles_end_in_an_error() -> None:
 
 async def test_key_that_is_repeated_is_shown_once() -> None:
     strange = Scripted({None: (["a", "b/", "b/"], "t"), "t": (["b/", "c", "c"], None)})
-    async with store_of(strange) as store:
+    async with single_attempt_store(strange) as store:
         assert names(await store.list("data", delimiter="/").all()) == ["a", "b/", "c"]
 
 
@@ -666,6 +712,6 @@ async def test_key_that_is_repeated_is_shown_once() -> None:
 async def test_backend_that_breaks_the_order_it_claims_makes_the_listing_raise(
     pages: dict[str | None, tuple[list[str], str | None]],
 ) -> None:
-    async with store_of(Scripted(pages)) as store:
+    async with single_attempt_store(Scripted(pages)) as store:
         with pytest.raises(BackendError, match="bytewise order"):
             await store.list("data").all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.store_fakes import Fake, store_of
+from tests.fakes import CallLog, single_attempt_store
 from trove_async._engine.media_types import type_of
 
 
@@ -31,7 +31,7 @@ def test_type_is_that_of_the_extension(key: str, guessed: str | None) -> None:
 
 
 async def test_put_guesses_a_type_that_is_not_given() -> None:
-    async with store_of(Fake()) as store:
+    async with single_attempt_store(CallLog()) as store:
         await store.create_bucket("data")
         assert (await store.put("data", "a.txt", b"")).content_type == "text/plain"
         assert (await store.put("data", "a.txt", b"", content_type="a/b")).content_type == "a/b"
@@ -40,7 +40,7 @@ async def test_put_guesses_a_type_that_is_not_given() -> None:
 
 
 async def test_nothing_is_guessed_where_no_headers_are_kept() -> None:
-    async with store_of(Fake(headers=False)) as store:
+    async with single_attempt_store(CallLog(headers=False)) as store:
         await store.create_bucket("data")
         assert (await store.put("data", "a.txt", b"body")).content_type is None
         assert await store.read("data", "a.txt") == b"body"

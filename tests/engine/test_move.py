@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pytest
 
-from tests.store_fakes import Fake, fill, store_of
+from tests.fakes import CallLog, fill, single_attempt_store
 from tests.versioned_memory import VersionedMemory
 from trove_async import IntegrityError, ObjectChangedError, ObjectInfo, UnavailableError
 from trove_async.drivers.memory import MemoryDriver
@@ -27,7 +27,7 @@ Etags: TypeAlias = Literal["of the write", "of the content", "none"]
 ROUTES = [("*.cold", "cold")]
 
 
-class Service(Fake):
+class Service(CallLog):
     """A service that is not what the best are.
 
     Args:
@@ -36,7 +36,7 @@ class Service(Fake):
         keeps: It keeps metadata, the id of a write among them.
         reports: It tells checksums of what it has stored.
         date: The date of all that it stores; None: the time.
-        capabilities: As of `Fake`.
+        capabilities: As of `CallLog`.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ async def test_move_to_another_name_of_its_source_deletes_nothing(
         delete_if_match=conditional,
         server_copy=server_copy,
     )
-    async with store_of(service) as store:
+    async with single_attempt_store(service) as store:
         await store.create_bucket("data")
         await store.put("data", "p/q", b"keep me")
         with pytest.raises(ObjectChangedError) as caught:
@@ -148,7 +148,9 @@ async def test_move_between_two_addresses_of_one_service_deletes_nothing(etags: 
     def by_turn(_bucket: str, _key: str) -> str:
         return answers.pop(0) if answers else ""
 
-    async with store_of(service, backends={"too": proxied}, route_functions=[by_turn]) as store:
+    async with single_attempt_store(
+        service, backends={"too": proxied}, route_functions=[by_turn]
+    ) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"keep me")
         answers += ["default", "too"]
@@ -166,7 +168,7 @@ async def test_move_to_another_object_deletes_its_source(
 ) -> None:
     service = Service(etags=etags, reports=reports, delete_if_match=conditional)
     cold = Service(etags=etags, reports=reports)
-    async with store_of(service, backends={"cold": cold}, routes=ROUTES) as store:
+    async with single_attempt_store(service, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"body")
         await store.move("data", "key", "data", to)
@@ -177,7 +179,7 @@ async def test_move_to_another_object_deletes_its_source(
 async def test_source_of_another_tool_is_moved_where_ids_are_kept() -> None:
     service = Service(folds=True)
     await fill(service, "data", "key")
-    async with store_of(service) as store:
+    async with single_attempt_store(service) as store:
         service.calls.clear()
         await store.move("data", "key", "data", "to")
         assert service.holds("data") == ["to"]
@@ -191,7 +193,7 @@ async def test_where_nothing_is_kept_dates_or_etags_tell_source_and_destination_
     service = Service(keeps=False, etags=etags)
     await fill(service, "data", "key")
     older(service, "key")
-    async with store_of(service) as store:
+    async with single_attempt_store(service) as store:
         await store.move("data", "key", "data", "to")
         assert service.holds("data") == ["to"]
 
@@ -199,7 +201,7 @@ async def test_where_nothing_is_kept_dates_or_etags_tell_source_and_destination_
 async def test_where_nothing_tells_source_and_destination_apart_both_stay() -> None:
     service = Service(keeps=False, date=datetime(2026, 1, 1, tzinfo=UTC))
     await fill(service, "data", "key")
-    async with store_of(service) as store:
+    async with single_attempt_store(service) as store:
         with pytest.raises(ObjectChangedError, match="under another name"):
             await store.move("data", "key", "data", "to")
         assert await store.read("data", "key") == await store.read("data", "to") == b"key"
@@ -271,7 +273,7 @@ async def test_source_stays_where_the_destination_is_not_what_was_copied(
 ) -> None:
     service, cold = kind(reports=False), kind(reports=False)
     await fill(cold, "data")
-    async with store_of(service, backends={"cold": cold}, routes=ROUTES) as store:
+    async with single_attempt_store(service, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", exist_ok=True)
         await MemoryDriver.put(service, "data", "key", [memoryview(b"body")], PutOptions())
         with pytest.raises(error) as caught:
@@ -296,7 +298,7 @@ async def test_copy_that_is_told_to_be_wrong_is_not_deleted_where_it_is_its_sour
             return replace(told, checksums={"crc32c": "AAAAAA=="})
 
     service = Mistaken(folds=True)
-    async with store_of(service) as store:
+    async with single_attempt_store(service) as store:
         await store.create_bucket("data")
         await store.put("data", "p/q", b"keep me")
         with pytest.raises(IntegrityError):
@@ -320,7 +322,7 @@ async def test_checksum_of_the_destination_is_compared_when_the_response_told_no
         return replace(await Late.put(cold, bucket, key, views, options), checksums={})
 
     cold.put = silent  # type: ignore[method-assign]
-    async with store_of(default, backends={"cold": cold}, routes=ROUTES) as store:
+    async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"body")
         with pytest.raises(IntegrityError, match="crc32c"):
@@ -330,7 +332,7 @@ async def test_checksum_of_the_destination_is_compared_when_the_response_told_no
 
 async def test_destination_that_cannot_be_looked_at_keeps_the_source() -> None:
     service = Service(reports=False, etags="of the write")
-    async with store_of(service) as store:
+    async with single_attempt_store(service) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"body")
         service.fail("head", UnavailableError("broken"), after=1)
@@ -358,7 +360,7 @@ async def test_version_that_was_not_copied_stays() -> None:
 
     driver = Losing()
     driver.keeping.add("data")
-    async with store_of(driver) as store:
+    async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         old = await store.put("data", "key", b"old")
         await store.put("data", "key", b"new")
@@ -391,7 +393,7 @@ async def test_version_that_was_not_copied_stays() -> None:
 )
 async def test_requests_of_a_move(settings: dict[str, Any], calls: list[str]) -> None:
     service = Service(**settings)
-    async with store_of(service) as store:
+    async with single_attempt_store(service) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"body")
         service.calls.clear()
@@ -402,7 +404,7 @@ async def test_requests_of_a_move(settings: dict[str, Any], calls: list[str]) ->
 async def test_exact_keys_say_nothing_of_two_buckets() -> None:
     """One may be an alias of the other: S3's access points are."""
     service = Service(exact_keys=True)
-    async with store_of(service) as store:
+    async with single_attempt_store(service) as store:
         await store.create_bucket("data")
         await store.create_bucket("other")
         await store.put("data", "key", b"body")
@@ -418,7 +420,7 @@ async def test_two_services_of_exact_keys_cannot_be_one() -> None:
             return "other"
 
     service, cold = Service(exact_keys=True), Named(exact_keys=True)
-    async with store_of(service, backends={"cold": cold}, routes=ROUTES) as store:
+    async with single_attempt_store(service, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"body")
         service.calls.clear()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.store_fakes import Fake, fill, store_of
+from tests.fakes import CallLog, fill, single_attempt_store
 from trove_async import (
     ByteRange,
     NotSupportedError,
@@ -30,16 +30,16 @@ BODY = hashlib.shake_128(b"ranges").digest(2 * MiB)
 
 
 @pytest.fixture
-async def store_and_driver() -> AsyncIterator[tuple[Trove, Fake]]:
-    driver = Fake()
-    async with store_of(driver) as store:
+async def store_and_driver() -> AsyncIterator[tuple[Trove, CallLog]]:
+    driver = CallLog()
+    async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         await store.put("data", "key", BODY)
         yield store, driver
 
 
 async def test_ranges_come_in_the_order_asked_duplicates_included(
-    store_and_driver: tuple[Trove, Fake],
+    store_and_driver: tuple[Trove, CallLog],
 ) -> None:
     store, driver = store_and_driver
     asked: list[ByteRange | tuple[int, int | None]] = [
@@ -53,7 +53,7 @@ async def test_ranges_come_in_the_order_asked_duplicates_included(
 
 
 async def test_neighbours_are_fetched_together_and_strangers_apart(
-    store_and_driver: tuple[Trove, Fake],
+    store_and_driver: tuple[Trove, CallLog],
 ) -> None:
     store, driver = store_and_driver
     asked = [(n * 512 * KiB, n * 512 * KiB + 10) for n in range(4)] + [(20, 30), (40, 50)]
@@ -65,7 +65,7 @@ async def test_neighbours_are_fetched_together_and_strangers_apart(
     "bad", [(2 * MiB, None), (2 * MiB, 2 * MiB + 1), (5, 5), (5, 4), (-1, 4), ByteRange(9 * MiB)]
 )
 async def test_one_bad_range_fails_them_all_before_a_byte_is_read(
-    store_and_driver: tuple[Trove, Fake], bad: tuple[int, int | None]
+    store_and_driver: tuple[Trove, CallLog], bad: tuple[int, int | None]
 ) -> None:
     store, driver = store_and_driver
     with pytest.raises(RangeError):
@@ -73,7 +73,7 @@ async def test_one_bad_range_fails_them_all_before_a_byte_is_read(
     assert "get" not in driver.calls
 
 
-async def test_empty_object_has_no_range(store_and_driver: tuple[Trove, Fake]) -> None:
+async def test_empty_object_has_no_range(store_and_driver: tuple[Trove, CallLog]) -> None:
     store, driver = store_and_driver
     await fill(driver, "data")
     await store.put("data", "empty", b"")
@@ -85,7 +85,7 @@ async def test_empty_object_has_no_range(store_and_driver: tuple[Trove, Fake]) -
 
 @pytest.mark.parametrize("bad", [None, (1,), (1, 2, 3), "ab", 5, range(3), [0, 1]])
 async def test_what_is_no_range_is_a_type_error(
-    store_and_driver: tuple[Trove, Fake], bad: object
+    store_and_driver: tuple[Trove, CallLog], bad: object
 ) -> None:
     store, _ = store_and_driver
     with pytest.raises(TypeError, match=r"\(start, end\)"):
@@ -94,8 +94,8 @@ async def test_what_is_no_range_is_a_type_error(
 
 @pytest.mark.parametrize("conditions", [True, False])
 async def test_object_replaced_between_two_requests_is_a_change(*, conditions: bool) -> None:
-    driver = Fake(get_conditions=conditions)
-    async with store_of(driver) as store:
+    driver = CallLog(get_conditions=conditions)
+    async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         await store.put("data", "key", BODY)
 
@@ -110,7 +110,7 @@ async def test_object_replaced_between_two_requests_is_a_change(*, conditions: b
 
 
 async def test_object_deleted_between_two_requests_is_a_change(
-    store_and_driver: tuple[Trove, Fake],
+    store_and_driver: tuple[Trove, CallLog],
 ) -> None:
     store, driver = store_and_driver
 
@@ -123,19 +123,19 @@ async def test_object_deleted_between_two_requests_is_a_change(
 
 
 async def test_missing_object_and_backends_without_ranges(
-    store_and_driver: tuple[Trove, Fake],
+    store_and_driver: tuple[Trove, CallLog],
 ) -> None:
     store, _ = store_and_driver
     with pytest.raises(ObjectNotFoundError):
         await store.get_ranges("data", "missing", [(0, 1)])
-    driver = Fake(ranges=False)
-    async with store_of(driver) as other:
+    driver = CallLog(ranges=False)
+    async with single_attempt_store(driver) as other:
         with pytest.raises(NotSupportedError, match="cannot read a range"):
             await other.get_ranges("data", "key", [(0, 1)])
     assert driver.calls == ["open", "aclose"]
 
 
-async def test_requests_run_a_few_at_a_time(store_and_driver: tuple[Trove, Fake]) -> None:
+async def test_requests_run_a_few_at_a_time(store_and_driver: tuple[Trove, CallLog]) -> None:
     store, driver = store_and_driver
     running = most = 0
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.store_fakes import Fake, store_of
+from tests.fakes import CallLog, single_attempt_store
 from trove_async import InvalidNameError, NotSupportedError, ObjectInfo, Trove
 from trove_async._engine import validation as checks
 from trove_async.options import GetOptions, PutOptions
@@ -67,8 +67,8 @@ UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], st
 async def test_what_the_backend_cannot_honour_is_refused_before_any_io(
     capabilities: dict[str, Any], act: Callable[[Trove], Awaitable[object]], message: str
 ) -> None:
-    driver = Fake(**capabilities)
-    async with store_of(driver) as store:
+    driver = CallLog(**capabilities)
+    async with single_attempt_store(driver) as store:
         with pytest.raises(NotSupportedError, match=message) as caught:
             await act(store)
     assert driver.calls == ["open", "aclose"]
@@ -79,8 +79,8 @@ async def test_what_the_backend_cannot_honour_is_refused_before_any_io(
 
 
 async def test_key_longer_than_the_backend_takes_is_refused_before_any_io() -> None:
-    driver = Fake(max_key_bytes=10)
-    async with store_of(driver) as store:
+    driver = CallLog(max_key_bytes=10)
+    async with single_attempt_store(driver) as store:
         with pytest.raises(InvalidNameError, match="10 bytes"):
             await store.put("data", "é" * 6, b"")
         assert driver.calls == ["open"]
@@ -143,8 +143,8 @@ IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], st
 async def test_what_no_backend_may_be_given_is_refused_before_any_io(
     act: Callable[[Trove], Awaitable[object]], error: type[Exception], message: str
 ) -> None:
-    driver = Fake()
-    async with store_of(driver) as store:
+    driver = CallLog()
+    async with single_attempt_store(driver) as store:
         with pytest.raises(error, match=message) as caught:
             await act(store)
     assert driver.calls == ["open", "aclose"]
@@ -172,8 +172,8 @@ BAD_NAMES: list[Callable[[Trove, str, str], Awaitable[object]]] = [
 async def test_names_are_checked_by_every_operation(
     act: Callable[[Trove, str, str], Awaitable[object]],
 ) -> None:
-    driver = Fake()
-    async with store_of(driver) as store:
+    driver = CallLog()
+    async with single_attempt_store(driver) as store:
         for bucket, key in (("", "key"), ("a/b", "key"), ("data", ""), ("data", "../key")):
             with pytest.raises(InvalidNameError):
                 await act(store, bucket, key)
@@ -182,8 +182,8 @@ async def test_names_are_checked_by_every_operation(
 
 @pytest.mark.parametrize("key", [".", "..", "a/../b", "./a"])
 async def test_key_with_a_dot_segment_that_another_tool_wrote_is_read_and_deleted(key: str) -> None:
-    driver = Fake(dot_segments=True)
-    async with store_of(driver) as store:
+    driver = CallLog(dot_segments=True)
+    async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         for _ in range(2):
             await driver.put("data", key, [memoryview(b"body")], PutOptions())
@@ -205,8 +205,8 @@ async def test_key_with_a_dot_segment_that_another_tool_wrote_is_read_and_delete
 
 
 async def test_key_with_a_dot_segment_is_never_written() -> None:
-    driver = Fake(dot_segments=True)
-    async with store_of(driver) as store:
+    driver = CallLog(dot_segments=True)
+    async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"body")
         for act in (
@@ -221,14 +221,14 @@ async def test_key_with_a_dot_segment_is_never_written() -> None:
 
 
 async def test_bulk_delete_reports_a_key_that_the_backend_cannot_address() -> None:
-    async with store_of(Fake()) as store:
+    async with single_attempt_store(CallLog()) as store:
         await store.create_bucket("data")
         results = [result async for result in store.delete_many("data", ["../key"])]
         assert [type(result.error) for result in results] == [InvalidNameError]
 
 
 async def test_every_key_that_may_exist_is_explained() -> None:
-    async with store_of(Fake()) as store:
+    async with single_attempt_store(CallLog()) as store:
         assert (await store.explain("data", "../key")).backend == "default"
         for bucket, key in (("", "key"), ("a/b", "key"), ("data", "")):
             with pytest.raises(InvalidNameError):
@@ -236,8 +236,8 @@ async def test_every_key_that_may_exist_is_explained() -> None:
 
 
 async def test_bucket_names_are_checked_by_every_operation() -> None:
-    driver = Fake()
-    async with store_of(driver) as store:
+    driver = CallLog()
+    async with single_attempt_store(driver) as store:
         for call in (store.list, store.list_versions, lambda bucket: store.delete_many(bucket, [])):
             with pytest.raises(InvalidNameError):
                 call("a/b")
@@ -248,8 +248,8 @@ async def test_bucket_names_are_checked_by_every_operation() -> None:
 
 
 async def test_info_in_hand_is_a_condition() -> None:
-    driver = Fake()
-    async with store_of(driver) as store:
+    driver = CallLog()
+    async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         info: ObjectInfo = await store.put("data", "key", b"1")
         assert await store.read("data", "key", if_match=info) == b"1"

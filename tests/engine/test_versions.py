@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.store_fakes import Fake, store_of
+from tests.fakes import CallLog, single_attempt_store
 from tests.versioned_memory import VersionedMemory
 from trove_async import (
     BucketNotFoundError,
@@ -91,7 +91,7 @@ SHOWN = [
 async def test_versions_are_shown_in_order_where_the_router_sends_their_keys(
     page_size: int,
 ) -> None:
-    async with store_of(keeping(), backends={"cold": keeping()}, routes=LOGS) as store:
+    async with single_attempt_store(keeping(), backends={"cold": keeping()}, routes=LOGS) as store:
         await store.create_bucket("data", backends="all")
         await written(store, "a.log", "b", "c.log", "d")
         listing = store.list_versions("data", page_size=page_size)
@@ -108,14 +108,16 @@ async def test_async_routes_are_asked_for_every_key() -> None:
     async def logs(_bucket: str, key: str) -> str:
         return "cold" if key.endswith(".log") else ""
 
-    async with store_of(keeping(), backends={"cold": keeping()}, route_functions=[logs]) as store:
+    async with single_attempt_store(
+        keeping(), backends={"cold": keeping()}, route_functions=[logs]
+    ) as store:
         await store.create_bucket("data", backends="all")
         await written(store, "a.log", "b", "c.log", "d")
         assert places(await store.list_versions("data", page_size=2).all()) == SHOWN
 
 
 async def test_pinned_handle_shows_all_of_its_backend() -> None:
-    async with store_of(keeping(), backends={"cold": keeping()}, routes=LOGS) as store:
+    async with single_attempt_store(keeping(), backends={"cold": keeping()}, routes=LOGS) as store:
         await store.create_bucket("data", backends="all")
         await written(store, "a.log", "b")
         shown = await store.backend("cold").list_versions("data").all()
@@ -126,7 +128,7 @@ async def test_pinned_handle_shows_all_of_its_backend() -> None:
 async def test_only_reachable_backends_are_asked_and_a_prefix_narrows() -> None:
     default, cold = keeping(), keeping()
     routes = [Route.prefix("logs/", "cold")]
-    async with store_of(default, backends={"cold": cold}, routes=routes) as store:
+    async with single_attempt_store(default, backends={"cold": cold}, routes=routes) as store:
         await store.create_bucket("data", backends="all")
         await written(store, "logs/a", "logs/b", "other")
         shown = await store.list_versions("data", prefix="logs/").all()
@@ -137,7 +139,7 @@ async def test_only_reachable_backends_are_asked_and_a_prefix_narrows() -> None:
 
 async def test_pages_are_fetched_as_they_are_asked_for() -> None:
     driver = keeping()
-    async with store_of(driver) as store:
+    async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
         await written(store, "a", "b", "c", "d")
         listing = store.list_versions("data", page_size=2)
@@ -149,8 +151,8 @@ async def test_pages_are_fetched_as_they_are_asked_for() -> None:
 
 
 async def test_backend_without_versions_is_refused_before_any_io() -> None:
-    default, cold = Fake(), keeping()
-    async with store_of(default, backends={"cold": cold}, routes=LOGS) as store:
+    default, cold = CallLog(), keeping()
+    async with single_attempt_store(default, backends={"cold": cold}, routes=LOGS) as store:
         await store.create_bucket("data", backends="all")
         default.calls.clear()
         with pytest.raises(
@@ -164,7 +166,7 @@ async def test_backend_without_versions_is_refused_before_any_io() -> None:
 
 
 async def test_pinned_backend_without_versions_hints_at_no_other() -> None:
-    async with store_of(Fake(), backends={"cold": keeping()}) as store:
+    async with single_attempt_store(CallLog(), backends={"cold": keeping()}) as store:
         with pytest.raises(NotSupportedError, match="cannot list versions; nothing was done") as it:
             await store.backend("default").list_versions("data").all()
         assert "cold" not in str(it.value)
@@ -175,14 +177,16 @@ async def test_backend_without_versions_is_no_matter_where_no_key_can_go() -> No
     def all_cold(_bucket: str, _key: str) -> str:
         return "cold"
 
-    async with store_of(Fake(), backends={"cold": keeping()}, route_functions=[all_cold]) as store:
+    async with single_attempt_store(
+        CallLog(), backends={"cold": keeping()}, route_functions=[all_cold]
+    ) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"")
         assert [one.key for one in await store.list_versions("data").all()] == ["key"]
 
 
 async def test_backend_that_lacks_the_bucket_counts_as_empty() -> None:
-    async with store_of(keeping(), backends={"cold": keeping()}, routes=LOGS) as store:
+    async with single_attempt_store(keeping(), backends={"cold": keeping()}, routes=LOGS) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"")
         assert [one.key for one in await store.list_versions("data").all()] == ["key"]
@@ -192,7 +196,9 @@ async def test_backend_that_lacks_the_bucket_counts_as_empty() -> None:
 
 
 async def test_unordered_backends_follow_one_after_the_other() -> None:
-    async with store_of(keeping(ordered=False), backends={"cold": keeping()}, routes=LOGS) as store:
+    async with single_attempt_store(
+        keeping(ordered=False), backends={"cold": keeping()}, routes=LOGS
+    ) as store:
         await store.create_bucket("data", backends="all")
         await written(store, "a.log", "b", "c.log", "d")
         listing = store.list_versions("data", page_size=2)
@@ -205,7 +211,7 @@ async def test_unordered_backends_follow_one_after_the_other() -> None:
 
 async def test_failing_backend_makes_the_listing_raise_and_it_goes_on_when_asked_again() -> None:
     faulty = Faulty(keeping())
-    async with store_of(faulty) as store:
+    async with single_attempt_store(faulty) as store:
         await store.create_bucket("data")
         await written(store, "a", "b", "c")
         expected = await store.list_versions("data").all()
@@ -236,7 +242,7 @@ async def test_passing_failure_is_tried_again_and_told_as_one_operation() -> Non
 
 async def test_faulty_refuses_what_it_does_not_claim_and_lists_backwards_without_order() -> None:
     inner = keeping()
-    async with opened(Faulty(Fake())) as plain:
+    async with opened(Faulty(CallLog())) as plain:
         assert isinstance(plain, Faulty)
         with pytest.raises(AssertionError):
             await plain.version_page("data", ListOptions())

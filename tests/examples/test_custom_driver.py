@@ -1,3 +1,5 @@
+"""The driver of examples/custom_driver.py passes the driver suite."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -18,7 +20,7 @@ _spec = importlib.util.spec_from_file_location("custom_driver", PROGRAM)
 assert _spec is not None
 assert _spec.loader is not None
 custom_driver = importlib.util.module_from_spec(_spec)
-sys.modules["custom_driver"] = custom_driver  # where its dataclass looks its annotations up
+sys.modules["custom_driver"] = custom_driver  # dataclasses resolve annotations there
 _spec.loader.exec_module(custom_driver)
 
 

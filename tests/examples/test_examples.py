@@ -1,4 +1,4 @@
-"""Every program in examples/ runs, and shows what it is there to show."""
+"""Every program in examples/ runs and prints what it demonstrates."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import trove_async
 ROOT = Path(trove_async.__file__).parent.parent
 EXAMPLES = ROOT / "examples"
 
-SHOWN = {
+OUTPUT = {
     "multi_backend.py": ["On archive:", "archive/2023.csv", "disk.iso  4096 bytes on archive"],
     "route_by_extension.py": ["app.log              -> cold", "logs/2024/app.log    -> archive"],
     "route_by_bucket.py": ["large-files/body.bin: 1000000 bytes on large"],
@@ -23,11 +23,11 @@ SHOWN = {
 }
 
 SERVICES = {"fastapi_service.py", "aiohttp_service.py"}
-"""What runs until it is stopped: see test_services."""
+"""Programs that run until they are stopped; see test_services."""
 
 
 def run(script: str, *arguments: str, demo: str = "") -> str:
-    ran = subprocess.run(  # noqa: S603 - our own examples
+    process = subprocess.run(  # noqa: S603 - our own examples
         [sys.executable, "-W", "error", str(EXAMPLES / script), *arguments],
         capture_output=True,
         text=True,
@@ -35,19 +35,19 @@ def run(script: str, *arguments: str, demo: str = "") -> str:
         check=False,
         env={"PYTHONPATH": str(ROOT), "COLUMNS": "100", "TROVE_DEMO": demo},
     )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    return ran.stdout
+    assert (process.returncode, process.stderr) == (0, "")
+    return process.stdout
 
 
-def test_every_example_is_tried() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == SHOWN.keys() | SERVICES
+def test_every_example_is_tested() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == OUTPUT.keys() | SERVICES
 
 
-@pytest.mark.parametrize("script", SHOWN.keys() - {"hot_cold_archive.py"})
-def test_example_runs_and_shows_its_point(script: str) -> None:
-    shown = run(script)
-    for line in SHOWN[script]:
-        assert line in shown
+@pytest.mark.parametrize("script", OUTPUT.keys() - {"hot_cold_archive.py"})
+def test_example_runs_and_prints_its_point(script: str) -> None:
+    output = run(script)
+    for line in OUTPUT[script]:
+        assert line in output
 
 
 @pytest.fixture
@@ -59,28 +59,28 @@ def tree(tmp_path: Path) -> Path:
     return tree
 
 
-def test_main_job_runs_on_a_tree_of_its_own(tree: Path, tmp_path: Path) -> None:
-    shown = run("hot_cold_archive.py", str(tree), "--root", str(tmp_path / "store"))
-    for line in SHOWN["hot_cold_archive.py"]:
-        assert line in shown
+def test_main_example_runs_on_a_given_tree(tree: Path, tmp_path: Path) -> None:
+    output = run("hot_cold_archive.py", str(tree), "--root", str(tmp_path / "store"))
+    for line in OUTPUT["hot_cold_archive.py"]:
+        assert line in output
     assert (tmp_path / "store" / "hot" / "stdlib" / "a.py").read_bytes() == b"a.py" * 1000
     assert (tmp_path / "store" / "cold" / "stdlib" / "pack.zip").exists()
     assert (tmp_path / "store" / "archive" / "stdlib" / "retired" / "test" / "test_a.py").exists()
 
 
-def test_main_job_runs_with_a_real_s3_as_its_cold_backend(tree: Path, tmp_path: Path) -> None:
-    shown = run("hot_cold_archive.py", str(tree), "--root", str(tmp_path / "store"), demo="s3")
-    for line in ("cold is SeaweedFS at http://127.0.0.1:", *SHOWN["hot_cold_archive.py"]):
-        assert line in shown
+def test_main_example_runs_with_real_s3_as_cold_backend(tree: Path, tmp_path: Path) -> None:
+    output = run("hot_cold_archive.py", str(tree), "--root", str(tmp_path / "store"), demo="s3")
+    for line in ("cold is SeaweedFS at http://127.0.0.1:", *OUTPUT["hot_cold_archive.py"]):
+        assert line in output
     assert not (tmp_path / "store" / "cold").exists()
 
 
-def test_main_job_runs_over_three_protocols(tree: Path, tmp_path: Path) -> None:
-    shown = run("hot_cold_archive.py", str(tree), "--root", str(tmp_path / "store"), demo="cloud")
+def test_main_example_runs_over_three_protocols(tree: Path, tmp_path: Path) -> None:
+    output = run("hot_cold_archive.py", str(tree), "--root", str(tmp_path / "store"), demo="cloud")
     for line in (
         "cold is SeaweedFS at http://127.0.0.1:",
         "archive is fake-gcs-server at http://127.0.0.1:",
-        *SHOWN["hot_cold_archive.py"],
+        *OUTPUT["hot_cold_archive.py"],
     ):
-        assert line in shown
+        assert line in output
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["hot"]

@@ -1,4 +1,4 @@
-"""The services in examples/, over real sockets."""
+"""The web services in examples/, tested over real sockets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 import trove_async
-import trove_async.drivers.local  # before the loop is guarded: it looks at the os module once
+import trove_async.drivers.local  # its import inspects the os module, which blocks
 from tests.integrations.services import running_aiohttp, running_asgi
 
 if TYPE_CHECKING:
@@ -28,18 +28,20 @@ def store_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TROVE_URL", f"file://{tmp_path / 'files'}")
 
 
-def loaded(name: str) -> Any:
+def load(name: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # for FastAPI to look in
+    module = sys.modules[name] = importlib.util.module_from_spec(
+        spec
+    )  # FastAPI resolves annotations there
     spec.loader.exec_module(module)
     return module
 
 
 @asynccontextmanager
 async def client_of(name: str) -> AsyncIterator[httpx.AsyncClient]:
-    module = loaded(name)
+    module = load(name)
     running = (
         running_asgi(module.app)
         if name == "fastapi_service"
@@ -50,7 +52,7 @@ async def client_of(name: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.mark.parametrize("name", ["fastapi_service", "aiohttp_service"])
-async def test_service_does_what_it_says(name: str) -> None:
+async def test_service_stores_lists_serves_and_deletes_files(name: str) -> None:
     async with client_of(name) as client:
         assert (await client.get("/health")).json() == {"default": True}
         assert (await client.get("/files")).json() == {"files": [], "next": None}
@@ -64,27 +66,29 @@ async def test_service_does_what_it_says(name: str) -> None:
         assert (got.status_code, got.content) == (206, b"234")
         assert (await client.head("/files/x.png")).headers["content-type"] == "image/png"
 
-        seen: list[str] = []
+        listed: list[str] = []
         query: dict[str, Any] = {"prefix": "dir/", "limit": 2}
         while True:
             page = (await client.get("/files", params=query)).json()
-            seen += [file["key"] for file in page["files"]]
+            listed += [file["key"] for file in page["files"]]
             if page["next"] is None:
                 break
             query["cursor"] = page["next"]
-        assert seen == [f"dir/{number}.txt" for number in range(5)]
+        assert listed == [f"dir/{number}.txt" for number in range(5)]
 
-        for wrong in ({"limit": "0"}, {"limit": "x"}, {"limit": "9" * 9}, {"cursor": "x"}):
-            refused = await client.get("/files", params=wrong)
-            assert refused.status_code in {400, 422}, wrong
+        for invalid in ({"limit": "0"}, {"limit": "x"}, {"limit": "9" * 9}, {"cursor": "x"}):
+            response = await client.get("/files", params=invalid)
+            assert response.status_code in {400, 422}, invalid
 
         assert (await client.delete("/files/dir/3.txt")).status_code == 204
         assert (await client.get("/files/dir/3.txt")).status_code == 404
-        assert (await client.post("/presign/dir/1.txt")).status_code == 501  # of the disk's
+        assert (
+            await client.post("/presign/dir/1.txt")
+        ).status_code == 501  # local files have no URL
 
 
 async def test_schema_has_each_operation_once() -> None:
-    schema = loaded("fastapi_service").app.openapi()  # it warns of operations with one id
+    schema = load("fastapi_service").app.openapi()  # it warns about duplicate operation ids
     assert schema["paths"]["/files/{key}"].keys() == {"get", "put", "post", "delete"}
 
 
@@ -96,8 +100,8 @@ async def test_page_is_served_at_the_root() -> None:
 
 
 @pytest.mark.parametrize("name", ["fastapi_service", "aiohttp_service"])
-def test_service_is_importable_from_the_repository_and_one_page_long(name: str) -> None:
-    ran = subprocess.run(  # noqa: S603 - our own examples
+def test_service_can_be_imported_and_has_at_most_110_lines(name: str) -> None:
+    process = subprocess.run(  # noqa: S603 - our own examples
         [sys.executable, "-W", "error", "-c", f"import examples.{name}"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
@@ -106,5 +110,5 @@ def test_service_is_importable_from_the_repository_and_one_page_long(name: str) 
         check=False,
         timeout=50,
     )
-    assert (ran.returncode, ran.stderr) == (0, "")
+    assert (process.returncode, process.stderr) == (0, "")
     assert len((ROOT / "examples" / f"{name}.py").read_text().splitlines()) <= 110

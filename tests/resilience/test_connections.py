@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.fakes import Fake, Unvalidated, assert_idle, content, store_of
+from tests.fakes import Fake, WithoutEtags, assert_idle, content, store_of
 from trove_async import (
     BufferPool,
     ClosedError,
@@ -75,7 +75,7 @@ async def test_reader_without_ranges_is_parked_only_before_its_first_byte() -> N
 
 async def test_reader_without_a_validator_keeps_its_connection() -> None:
     """It could not resume: nothing proves that the rest belongs to the same version."""
-    fake = Unvalidated(max_connections=1)
+    fake = WithoutEtags(max_connections=1)
     async with store_of(fake, timeout=Timeout(permit=0.05)) as store:
         await store.put("bucket", "key", BODY)
         async with store.get("bucket", "key") as obj:

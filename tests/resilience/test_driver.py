@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import CALLS, LARGE, Call, Fake, assert_idle, prepared, store_of
+from tests.fakes import CALLS, LARGE, Call, Fake, assert_idle, prepare_calls, store_of
 from trove_async import (
     BucketExistsError,
     BucketNotFoundError,
@@ -47,7 +47,7 @@ async def test_temporary_failure_is_retried(
     step, run = call
     fake = Fake(parallel_parts=1)
     async with store_of(fake) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         fake.fail(step, UnavailableError("one"), TimedOutError("two"))
         await run(store)
         assert fake.count(f"{step}.done") == fake.count(step) - 2
@@ -60,7 +60,7 @@ async def test_repeated_failure_is_raised_after_the_last_attempt(
     step, run = call
     fake = Fake(parallel_parts=1)
     async with store_of(fake, retry=RetryPolicy(attempts=3, base_delay=0)) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         fake.fail(step, *[UnavailableError(str(number)) for number in range(9)])
         with pytest.raises(UnavailableError, match="2"):
             await run(store)
@@ -74,7 +74,7 @@ async def test_permanent_failure_is_not_retried(
     step, run = call
     fake = Fake(parallel_parts=1)
     async with store_of(fake) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         fake.fail(step, PermissionDeniedError("no"))
         with pytest.raises(PermissionDeniedError) as caught:
             await run(store)

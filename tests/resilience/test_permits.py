@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from tests.fakes import CALLS, LARGE, Fake, assert_idle, prepared, store_of
+from tests.fakes import CALLS, LARGE, Fake, assert_idle, prepare_calls, store_of
 from trove_async import PoolTimeoutError, Timeout, UnavailableError
 from trove_async._concurrency import OwnedTask, task_group
 from trove_async.drivers import GCSDriver, S3Driver
@@ -51,7 +51,7 @@ async def hold_permit(store: Trove, fake: Fake) -> OwnedTask[object]:
 async def test_request_that_waits_too_long_for_a_permit_times_out(request_: str) -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake, timeout=Timeout(permit=0.02)) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         copy = await hold_permit(store, fake)
         with pytest.raises(PoolTimeoutError, match="connection for other requests of 1"):
             await REQUESTS[request_](store)
@@ -65,7 +65,7 @@ async def test_waiting_for_a_permit_does_not_count_as_a_late_response(request_: 
     fake = Fake(max_connections=1, embedded=False)
     timeout = Timeout(first_byte=0.05, idle=60, permit=60)  # a copy gets one more idle timeout
     async with store_of(fake, timeout=timeout) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         copy = await hold_permit(store, fake)
         waiting = OwnedTask(_call(REQUESTS[request_], store))
         while not calls_of(store).requests.waiting:
@@ -86,7 +86,7 @@ async def _call(call: Callable[[Trove], Awaitable[object]], store: Trove) -> Non
 async def test_reads_and_writes_do_not_wait_for_other_requests() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         copy = await hold_permit(store, fake)
         assert await store.read("bucket", "key") == b"body"
         await store.put("bucket", "new", b"small")
@@ -98,7 +98,7 @@ async def test_reads_and_writes_do_not_wait_for_other_requests() -> None:
 async def test_wait_of_a_request_emits_an_event() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         copy = await hold_permit(store, fake)
         seen: list[Event] = []
         store.events.subscribe(seen.append)
@@ -119,7 +119,7 @@ async def test_one_permit_is_enough_for_calls_that_send_several_requests(
     step, call = CALLS[name]
     fake = Fake(max_connections=1, parallel_parts=1)
     async with store_of(fake) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         fake.fail(step + when)
         await call(store)
         assert_idle(store, fake)
@@ -145,7 +145,7 @@ async def test_one_permit_is_enough_for_concurrent_calls_through_a_layer() -> No
 async def test_abort_needs_no_permit() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake, timeout=Timeout(permit=60)) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         reached, go_on = asyncio.Event(), asyncio.Event()
 
         async def fail() -> None:
@@ -168,7 +168,7 @@ async def test_abort_needs_no_permit() -> None:
 async def test_cancelled_wait_of_a_request_holds_no_permit() -> None:
     fake = Fake(max_connections=1)
     async with store_of(fake) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         copy = await hold_permit(store, fake)
         head = OwnedTask(store.head("bucket", "key"))
         while not calls_of(store).requests.waiting:
@@ -187,7 +187,7 @@ async def test_single_deletes_after_a_lost_bulk_response_need_permits() -> None:
         peak = max(peak, fake.calls_under_way)
 
     async with store_of(fake) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         fake.before["delete"] = count
         fake.fail("delete_many.done", UnavailableError("lost"))
         await store.delete_many("bucket", [str(number) for number in range(9)])

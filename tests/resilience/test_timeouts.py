@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import AT_ONCE, CALLS, LARGE, Call, Fake, assert_idle, prepared, store_of
+from tests.fakes import AT_ONCE, CALLS, LARGE, Call, Fake, assert_idle, prepare_calls, store_of
 from trove_async import (
     Event,
     ObjectChangedError,
@@ -40,7 +40,7 @@ async def test_hanging_call_times_out(
     fake = Fake(embedded=False, parallel_parts=1)
     policy = RetryPolicy(attempts=2, base_delay=0)
     async with store_of(fake, timeout=QUICK, retry=policy) as store:
-        await prepared(store, fake)
+        await prepare_calls(store, fake)
         fake.hang(step)
         with pytest.raises(TimedOutError) as caught:
             await run(store)

@@ -1,4 +1,4 @@
-"""Drivers that are broken in one way each."""
+"""Drivers with one bug each, of kinds that real drivers had or easily have."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trove_async.errors import (
 )
 from trove_async.models import ByteRange, ObjectInfo
 from trove_async.options import DeleteOptions, GetOptions, ListOptions, Page
-from trove_async.testing._harness import rest
+from trove_async.testing._harness import read_rest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
 class ForgetsToClamp(MemoryDriver):
     @asynccontextmanager
     async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[DriverReader]:
-        asked = options.range
+        requested = options.range
         size = (await self.head(bucket, key)).size
-        if asked is not None and asked.end is not None and asked.end > size:
+        if requested is not None and requested.end is not None and requested.end > size:
             raise RangeError("416")
         async with super().get(bucket, key, options) as reader:
             yield reader
 
 
-class ReturnsTheWholeForABadRange(MemoryDriver):
+class ReturnsWholeObjectForBadRange(MemoryDriver):
     @asynccontextmanager
     async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[DriverReader]:
         try:
@@ -56,7 +56,7 @@ class ListsBackwards(MemoryDriver):
         return replace(page, entries=page.entries[::-1])
 
 
-class SortsLikeJava(MemoryDriver):
+class SortsByUtf16(MemoryDriver):
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         page = await super().list_page(bucket, replace(options, token=None, limit=10**6))
         entries = sorted(page.entries, key=lambda entry: entry.key.encode("utf-16-be"))
@@ -74,7 +74,7 @@ class ResumesByCount(MemoryDriver):
         return Page(entries=page.entries[at:end], token=token)
 
 
-class ListsPrefixesOncePerPage(MemoryDriver):
+class RepeatsPrefixesPerPage(MemoryDriver):
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         page = await super().list_page(bucket, options)
         last = page.entries[-1] if page.entries else None
@@ -83,18 +83,18 @@ class ListsPrefixesOncePerPage(MemoryDriver):
         return replace(page, token=last.prefix + "\x01")
 
 
-class TellsThatFewerFollow(MemoryDriver):
+class DropsPageTokens(MemoryDriver):
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         return replace(await super().list_page(bucket, options), token=None)
 
 
-class IgnoresThePrefixInsideASegment(MemoryDriver):
+class IgnoresPrefixInsideSegment(MemoryDriver):
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         folder = options.prefix[: options.prefix.rfind("/") + 1]
         return await super().list_page(bucket, replace(options, prefix=folder))
 
 
-class StartsAtTheKeyItself(MemoryDriver):
+class IncludesStartAfter(MemoryDriver):
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         start = options.token or options.start_after
         return await super().list_page(bucket, replace(options, token=start))
@@ -124,7 +124,7 @@ class ChecksThenActs(MemoryDriver):
         return await super().put(bucket, key, views, bare)
 
 
-class SpoilsOnAFailedPut(MemoryDriver):
+class TruncatesOnFailedPut(MemoryDriver):
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
@@ -144,7 +144,7 @@ class PutsInTwoSteps(MemoryDriver):
         return await super().put(bucket, key, views, replace(options, if_none_match=None))
 
 
-class MakesBuckets(MemoryDriver):
+class CreatesMissingBuckets(MemoryDriver):
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
@@ -162,7 +162,7 @@ class KeepsOnlyTheLastView(MemoryDriver):
         return await super().put(bucket, key, views[-1:], options)
 
 
-class TakesTheSizeForAnEtag(MemoryDriver):
+class UsesSizeAsEtag(MemoryDriver):
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
@@ -170,7 +170,7 @@ class TakesTheSizeForAnEtag(MemoryDriver):
         return replace(info, etag=str(info.size))
 
 
-class BelievesChecksums(MemoryDriver):
+class IgnoresChecksums(MemoryDriver):
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
@@ -203,7 +203,7 @@ class FoldsSlashes(MemoryDriver):
         return await super().put(bucket, key.replace("//", "/"), views, options)
 
 
-class MissesWhatIsNotThere(MemoryDriver):
+class RaisesOnMissingDelete(MemoryDriver):
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         await self.head(bucket, key)
         await super().delete(bucket, key, options)
@@ -217,7 +217,7 @@ class DeletesFolders(MemoryDriver):
             await super().delete(bucket, entry.key, DeleteOptions())
 
 
-class TakesAMissingBucketForAMissingObject(MemoryDriver):
+class ReportsMissingBucketAsMissingObject(MemoryDriver):
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         try:
             return await super().head(bucket, key, version_id)
@@ -225,15 +225,15 @@ class TakesAMissingBucketForAMissingObject(MemoryDriver):
             raise ObjectNotFoundError("404") from None
 
 
-class CopiesWhateverIsThere(MemoryDriver):
+class IgnoresCopiedVersion(MemoryDriver):
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
-        there = replace(options, source=await self.head(src_bucket, src_key))
-        return await super().copy(src_bucket, src_key, dst_bucket, dst_key, there)
+        current = replace(options, source=await self.head(src_bucket, src_key))
+        return await super().copy(src_bucket, src_key, dst_bucket, dst_key, current)
 
 
-class HoldsAScopeAroundTheBody(MemoryDriver):
+class HoldsCancelScopeAroundBody(MemoryDriver):
     @asynccontextmanager
     async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[DriverReader]:
         with anyio.fail_after(60):
@@ -241,7 +241,7 @@ class HoldsAScopeAroundTheBody(MemoryDriver):
                 yield reader
 
 
-class _LooksUpEachTime:
+class _ReaderOfLatestVersion:
     def __init__(self, driver: MemoryDriver, info: ObjectInfo, end: int) -> None:
         self.info = info
         self.range = (0, end)
@@ -251,9 +251,11 @@ class _LooksUpEachTime:
     async def read(self, size: int) -> bytes:
         if self._at >= self.range[1]:
             return b""
-        asked = GetOptions(range=ByteRange(self._at, self._at + size))
-        async with MemoryDriver.get(self._driver, self.info.bucket, self.info.key, asked) as reader:
-            piece = await rest(reader)
+        options = GetOptions(range=ByteRange(self._at, self._at + size))
+        async with MemoryDriver.get(
+            self._driver, self.info.bucket, self.info.key, options
+        ) as reader:
+            piece = await read_rest(reader)
         self._at += len(piece)
         return piece
 
@@ -263,7 +265,7 @@ class MixesVersions(MemoryDriver):
     async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[DriverReader]:
         del options
         info = await self.head(bucket, key)
-        yield _LooksUpEachTime(self, info, info.size)
+        yield _ReaderOfLatestVersion(self, info, info.size)
 
 
 class EndsOneByteEarly(MemoryDriver):
@@ -271,20 +273,20 @@ class EndsOneByteEarly(MemoryDriver):
     async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[DriverReader]:
         del options
         info = await self.head(bucket, key)
-        yield _LooksUpEachTime(self, info, max(0, info.size - 1))
+        yield _ReaderOfLatestVersion(self, info, max(0, info.size - 1))
 
 
 class CommitsOnLeaving(MemoryDriver):
     @asynccontextmanager
     async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
-        async with super().upload(bucket, key, options) as one:
+        async with super().upload(bucket, key, options) as upload:
             try:
-                yield one
+                yield upload
             finally:
-                await one.commit({})
+                await upload.commit({})
 
 
-class _InOrderOfArrival:
+class _ArrivalOrderUpload:
     def __init__(self, inner: Upload) -> None:
         self._inner = inner
         self._number = 0
@@ -302,18 +304,18 @@ class _InOrderOfArrival:
 class JoinsPartsAsTheyArrive(MemoryDriver):
     @asynccontextmanager
     async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
-        async with super().upload(bucket, key, options) as one:
-            yield _InOrderOfArrival(one)
+        async with super().upload(bucket, key, options) as upload:
+            yield _ArrivalOrderUpload(upload)
 
 
-class _Late:
+class _LateUpload:
     def __init__(self, driver: MemoryDriver, bucket: str, key: str, options: PutOptions) -> None:
         self._opening = (driver, bucket, key, options)
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         driver, bucket, key, options = self._opening
-        async with MemoryDriver.upload(driver, bucket, key, options) as one:
-            await one.send(part, views)
+        async with MemoryDriver.upload(driver, bucket, key, options) as upload:
+            await upload.send(part, views)
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
         driver, bucket, key, _ = self._opening
@@ -321,14 +323,14 @@ class _Late:
         return await driver.head(bucket, key)
 
 
-class LooksForTheBucketLate(MemoryDriver):
+class ChecksBucketLate(MemoryDriver):
     @asynccontextmanager
     async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
-        yield _Late(self, bucket, key, options)
+        yield _LateUpload(self, bucket, key, options)
 
 
 class DropsMetadataOfUploads(MemoryDriver):
     @asynccontextmanager
     async def upload(self, bucket: str, key: str, options: PutOptions) -> AsyncIterator[Upload]:
-        async with super().upload(bucket, key, replace(options, metadata={})) as one:
-            yield one
+        async with super().upload(bucket, key, replace(options, metadata={})) as upload:
+            yield upload

@@ -1,3 +1,5 @@
+"""Tests of `Faulty`: it passes the driver suite, and each fault does what it says."""
+
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
@@ -37,13 +39,13 @@ if TYPE_CHECKING:
 BODY = content(1000)
 
 
-class TestFaultyThatDoesNotFail(DriverSuite):
+class TestFaultyWithoutFaults(DriverSuite):
     @pytest.fixture
     def driver(self) -> Faulty:
         return Faulty(MemoryDriver())
 
 
-class TestFaultyThatClaimsLess(DriverSuite):
+class TestFaultyWithFewerCapabilities(DriverSuite):
     @pytest.fixture
     def driver(self) -> Faulty:
         inner = MemoryDriver()
@@ -58,11 +60,11 @@ class TestFaultyThatClaimsLess(DriverSuite):
         return Faulty(inner, capabilities=claimed)
 
 
-def test_faulty_is_a_leaf() -> None:
+def test_faulty_is_no_layer() -> None:
     assert not isinstance(Faulty(MemoryDriver()), Layer)
 
 
-async def test_fail_before_does_nothing() -> None:
+async def test_failure_before_the_call_changes_nothing() -> None:
     faulty = Faulty(MemoryDriver())
     async with opened(faulty):
         await faulty.create_bucket("b")
@@ -74,7 +76,7 @@ async def test_fail_before_does_nothing() -> None:
         assert await keys(faulty, "b") == ["k"]
 
 
-async def test_fail_after_loses_the_answer_only() -> None:
+async def test_failure_after_the_call_loses_only_the_response() -> None:
     faulty = Faulty(MemoryDriver())
     async with opened(faulty):
         await faulty.create_bucket("b")
@@ -84,7 +86,7 @@ async def test_fail_after_loses_the_answer_only() -> None:
         assert await read(faulty, "b", "k") == b"there"
 
 
-async def test_fail_strikes_the_calls_it_is_aimed_at() -> None:
+async def test_failure_applies_only_to_matching_calls() -> None:
     faulty = Faulty(MemoryDriver())
     async with opened(faulty):
         for bucket in ("b", "c"):
@@ -97,11 +99,11 @@ async def test_fail_strikes_the_calls_it_is_aimed_at() -> None:
             except UnavailableError:
                 outcomes.append("fails")
             else:
-                outcomes.append("goes")
-        assert outcomes == ["goes", "goes", "goes", "fails", "fails", "goes"]
+                outcomes.append("succeeds")
+        assert outcomes == ["succeeds", "succeeds", "succeeds", "fails", "fails", "succeeds"]
 
 
-async def test_fail_for_ever_ends_with_heal() -> None:
+async def test_failure_without_times_lasts_until_heal() -> None:
     faulty = Faulty(MemoryDriver())
     async with opened(faulty):
         faulty.fail("ping", times=None)
@@ -116,7 +118,7 @@ async def test_fail_for_ever_ends_with_heal() -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-async def test_hang_waits_until_released(when: Literal["before", "after"]) -> None:
+async def test_call_hangs_until_released(when: Literal["before", "after"]) -> None:
     faulty = Faulty(MemoryDriver())
     async with opened(faulty):
         await faulty.create_bucket("b")
@@ -129,7 +131,7 @@ async def test_hang_waits_until_released(when: Literal["before", "after"]) -> No
         assert (await task.result()).key == "k"
 
 
-async def test_hang_is_cancelled() -> None:
+async def test_hanging_call_can_be_cancelled() -> None:
     faulty = Faulty(MemoryDriver())
     async with opened(faulty):
         await faulty.create_bucket("b")
@@ -140,7 +142,7 @@ async def test_hang_is_cancelled() -> None:
         assert await keys(faulty, "b") == []
 
 
-async def test_heal_lets_go_of_what_hangs() -> None:
+async def test_heal_releases_hanging_calls() -> None:
     faulty = Faulty(MemoryDriver())
     async with opened(faulty):
         hang = faulty.hang("ping")
@@ -150,10 +152,10 @@ async def test_heal_lets_go_of_what_hangs() -> None:
         await task.result()
 
 
-async def _pieces(faulty: Faulty, *, into: bool, start: int = 0) -> bytes:
+async def _read_pieces(faulty: Faulty, *, into: bool, start: int = 0) -> bytes:
     got = bytearray()
-    asked = GetOptions(range=ByteRange(start) if start else None)
-    async with faulty.get("b", "k", asked) as reader:
+    options = GetOptions(range=ByteRange(start) if start else None)
+    async with faulty.get("b", "k", options) as reader:
         memory = memoryview(bytearray(300))
         while True:
             if into:
@@ -176,37 +178,37 @@ def into(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-async def _planted(faulty: Faulty) -> None:
+async def _fill(faulty: Faulty) -> None:
     await faulty.create_bucket("b")
     await write(faulty, "b", "k", BODY)
 
 
 @pytest.mark.parametrize("at", [0, 1, 300, 450, 1000])
-async def test_cut_breaks_the_body_at_the_byte(faulty: Faulty, at: int, *, into: bool) -> None:
+async def test_cut_breaks_the_body_at_its_byte(faulty: Faulty, at: int, *, into: bool) -> None:
     async with opened(faulty):
-        await _planted(faulty)
+        await _fill(faulty)
         faulty.cut("k", at=at)
         with pytest.raises(UnavailableError):
-            await _pieces(faulty, into=into)
-        assert await _pieces(faulty, into=into) == BODY
+            await _read_pieces(faulty, into=into)
+        assert await _read_pieces(faulty, into=into) == BODY
         assert faulty.open_readers == 0
 
 
-async def test_cut_strikes_wherever_a_response_begins(faulty: Faulty, *, into: bool) -> None:
+async def test_cut_applies_wherever_the_read_starts(faulty: Faulty, *, into: bool) -> None:
     async with opened(faulty):
-        await _planted(faulty)
+        await _fill(faulty)
         faulty.cut("k", at=500, times=2)
-        assert await _pieces(faulty, into=into, start=501) == BODY[501:]
+        assert await _read_pieces(faulty, into=into, start=501) == BODY[501:]
         for start in (100, 500):
             with pytest.raises(UnavailableError):
-                await _pieces(faulty, into=into, start=start)
-        assert await _pieces(faulty, into=into, start=500) == BODY[500:]
+                await _read_pieces(faulty, into=into, start=start)
+        assert await _read_pieces(faulty, into=into, start=500) == BODY[500:]
 
 
 @pytest.mark.parametrize("at", [0, 1, 300, 999])
-async def test_short_ends_the_body_before_the_byte(faulty: Faulty, at: int, *, into: bool) -> None:
+async def test_short_ends_the_body_before_its_byte(faulty: Faulty, at: int, *, into: bool) -> None:
     async with opened(faulty):
-        await _planted(faulty)
+        await _fill(faulty)
         faulty.short("k", at=at)
         async with faulty.get("b", "k", GetOptions()) as reader:
             got = b""
@@ -214,39 +216,39 @@ async def test_short_ends_the_body_before_the_byte(faulty: Faulty, at: int, *, i
                 got += piece
             assert await reader.read(1) == b""
             assert got == BODY[:at]
-        assert await _pieces(faulty, into=into) == BODY
+        assert await _read_pieces(faulty, into=into) == BODY
 
 
 async def test_flip_changes_one_byte(faulty: Faulty, *, into: bool) -> None:
     async with opened(faulty):
-        await _planted(faulty)
+        await _fill(faulty)
         faulty.flip("k", at=301)
-        got = await _pieces(faulty, into=into)
+        got = await _read_pieces(faulty, into=into)
         assert [at for at in range(1000) if got[at] != BODY[at]] == [301]
-        assert await _pieces(faulty, into=into) == BODY
+        assert await _read_pieces(faulty, into=into) == BODY
 
 
-async def test_flaws_keep_to_their_object_and_their_number(faulty: Faulty, *, into: bool) -> None:
+async def test_flaws_apply_to_their_object_only(faulty: Faulty, *, into: bool) -> None:
     async with opened(faulty):
-        await _planted(faulty)
+        await _fill(faulty)
         faulty.cut("other", at=5)
         faulty.cut("k", at=5, bucket="other")
-        assert await _pieces(faulty, into=into) == BODY
+        assert await _read_pieces(faulty, into=into) == BODY
         faulty.cut("k", at=5, bucket="b", times=None)
         for _ in range(3):
             with pytest.raises(UnavailableError):
-                await _pieces(faulty, into=into)
+                await _read_pieces(faulty, into=into)
 
 
-async def test_calls_and_open_things_are_counted(faulty: Faulty) -> None:
+async def test_calls_and_open_contexts_are_counted(faulty: Faulty) -> None:
     async with opened(faulty):
-        await _planted(faulty)
+        await _fill(faulty)
         async with faulty.get("b", "k", GetOptions()):
             assert faulty.open_readers == 1
-            async with faulty.upload("b", "up", PutOptions()) as one:
+            async with faulty.upload("b", "up", PutOptions()) as running:
                 assert (faulty.open_readers, faulty.open_uploads) == (1, 1)
-                await one.send(Part(number=1, offset=0, size=4, last=True), views(b"body"))
-                await one.commit({})
+                await running.send(Part(number=1, offset=0, size=4, last=True), views(b"body"))
+                await running.commit({})
         assert (faulty.open_readers, faulty.open_uploads) == (0, 0)
         assert faulty.calls == [
             Call("open"),
@@ -261,10 +263,10 @@ async def test_calls_and_open_things_are_counted(faulty: Faulty) -> None:
 
 
 @pytest.mark.parametrize("operation", ["get", "upload"])
-async def test_context_that_fails_after_entering_is_left(faulty: Faulty, operation: str) -> None:
+async def test_context_is_left_if_entering_fails_afterwards(faulty: Faulty, operation: str) -> None:
     counted = Faulty(faulty)
     async with opened(counted):
-        await _planted(counted)
+        await _fill(counted)
         if operation == "get":
             counted.fail("get", when="after")
             with pytest.raises(UnavailableError):
@@ -279,26 +281,26 @@ async def test_context_that_fails_after_entering_is_left(faulty: Faulty, operati
         assert (counted.open_readers, counted.open_uploads) == (0, 0)
 
 
-async def test_fail_of_open_leaves_the_driver_closable(faulty: Faulty) -> None:
+async def test_driver_can_be_closed_after_failed_open(faulty: Faulty) -> None:
     faulty.fail("open")
     with pytest.raises(UnavailableError):
         async with opened(faulty):
             raise AssertionError
 
 
-async def test_lost_answer_of_a_commit_is_told_by_the_next(faulty: Faulty) -> None:
+async def test_second_commit_returns_the_lost_response(faulty: Faulty) -> None:
     async with opened(faulty):
-        await _planted(faulty)
+        await _fill(faulty)
         faulty.fail("commit", when="after")
-        async with faulty.upload("b", "new", PutOptions()) as one:
-            await one.send(Part(number=1, offset=0, size=4, last=True), views(b"body"))
+        async with faulty.upload("b", "new", PutOptions()) as running:
+            await running.send(Part(number=1, offset=0, size=4, last=True), views(b"body"))
             with pytest.raises(UnavailableError):
-                await one.commit({})
-            info = await one.commit({})
+                await running.commit({})
+            info = await running.commit({})
         assert (await faulty.head("b", "new")).etag == info.etag
 
 
-async def test_what_is_not_claimed_may_not_be_asked_for() -> None:
+async def test_unclaimed_request_raises_assertion_error() -> None:
     faulty = Faulty(MemoryDriver(), capabilities=Capabilities(upload=True, max_put=4, min_part=2))
     async with opened(faulty):
         await faulty.create_bucket("b")
@@ -333,11 +335,11 @@ async def test_what_is_not_claimed_may_not_be_asked_for() -> None:
             await faulty.presign("GET", "b", "k", 1, PresignOptions())
         with pytest.raises(AssertionError):
             await faulty.copy("b", "k", "b", "l", CopyOptions(source=info, put=PutOptions()))
-        async with faulty.upload("b", "k", PutOptions()) as one:
+        async with faulty.upload("b", "k", PutOptions()) as running:
             with pytest.raises(AssertionError):
-                await one.send(Part(number=1, offset=0, size=1, last=False), views(b"1"))
+                await running.send(Part(number=1, offset=0, size=1, last=False), views(b"1"))
             with pytest.raises(AssertionError):
-                await one.send(Part(number=1, offset=0, size=3, last=True), views(b"12"))
+                await running.send(Part(number=1, offset=0, size=3, last=True), views(b"12"))
         with pytest.raises(AssertionError):
             Faulty(MemoryDriver(), capabilities=Capabilities()).upload("b", "k", PutOptions())
 
@@ -359,7 +361,7 @@ async def test_presign_passes_through() -> None:
             await faulty.presign("GET", "b", "k", 5, PresignOptions(version_id="v"))
 
 
-class _Plain:
+class _PlainReader:
     def __init__(self, inner: DriverReader) -> None:
         self.info = inner.info
         self.range = inner.range
@@ -370,19 +372,19 @@ class _WithoutReadinto(MemoryDriver):
     @asynccontextmanager
     async def get(self, bucket: str, key: str, options: GetOptions) -> AsyncIterator[DriverReader]:
         async with super().get(bucket, key, options) as reader:
-            yield _Plain(reader)
+            yield _PlainReader(reader)
 
 
-async def test_driver_without_readinto_gets_none_from_faulty() -> None:
+async def test_faulty_adds_no_readinto() -> None:
     faulty = Faulty(_WithoutReadinto())
     async with opened(faulty):
-        await _planted(faulty)
+        await _fill(faulty)
         async with faulty.get("b", "k", GetOptions()) as reader:
             assert not isinstance(reader, ReadsInto)
             assert await reader.read(10) == BODY[:10]
 
 
-async def test_errors_of_the_driver_pass(faulty: Faulty) -> None:
+async def test_errors_of_the_driver_pass_through(faulty: Faulty) -> None:
     async with opened(faulty):
         await faulty.create_bucket("b")
         with pytest.raises(BucketExistsError):

@@ -1,4 +1,4 @@
-"""A backend that refuses some names: allowed, where its binding says so."""
+"""The suites accept a driver that refuses some names, if `refused_keys` lists them."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Picky(MemoryDriver):
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         if not key.isprintable():
-            raise InvalidNameError("no control characters here", bucket=bucket, key=key)
+            raise InvalidNameError("a key must be printable", bucket=bucket, key=key)
         return await super().put(bucket, key, views, options)
 
     async def create_bucket(self, bucket: str) -> None:
         if not bucket.isascii():
-            raise InvalidNameError("ASCII only", bucket=bucket)
+            raise InvalidNameError("a bucket name must be ASCII", bucket=bucket)
         await super().create_bucket(bucket)
 
 

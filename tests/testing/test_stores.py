@@ -1,4 +1,4 @@
-"""The store's suite, bound to stores of every make-up."""
+"""The store suite on stores of many kinds: routed, limited, unordered, failing and layered."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class TestRouted(StoreSuite):
             routes=[("*/1", "one"), ("[a-k]*", "two"), ("to*", "one")],
             route_functions=[
                 lambda _, key: "two" if key.endswith("x") else None,
-                self._ask,
+                self._route_async,
             ],
             pool=small_pool(),
         ) as store:
             yield store
 
     @staticmethod
-    async def _ask(_: str, key: str) -> str:
+    async def _route_async(_: str, key: str) -> str:
         return "one" if "%" in key or "\U0010ffff" in key else ""
 
 
@@ -66,17 +66,17 @@ class TestOneConnection(StoreSuite):
             yield store
 
 
-class TestLeastThatADriverCanDo(StoreSuite):
+class TestDriverWithMinimalCapabilities(StoreSuite):
     @pytest_asyncio.fixture
     async def store(self) -> AsyncIterator[Trove]:
-        least = Capabilities(private_namespace=True)
-        driver = Faulty(MemoryDriver(), capabilities=least)
+        minimal = Capabilities(private_namespace=True)
+        driver = Faulty(MemoryDriver(), capabilities=minimal)
         async with Trove(driver, pool=small_pool()) as store:
             yield store
 
 
-class TestPutHonoursMoreThanUploadsAndCopies(StoreSuite):
-    """As some S3-compatible services do, which drop the conditions and tags of the others."""
+class TestPutSupportsMoreThanUploadsAndCopies(StoreSuite):
+    """Some S3-compatible services ignore conditions and tags of uploads and copies."""
 
     @pytest_asyncio.fixture
     async def store(self) -> AsyncIterator[Trove]:
@@ -153,26 +153,26 @@ OPERATIONS: list[Operation] = [
 
 BODIES: list[Operation] = ["read"]
 
-STUBBORN = RetryPolicy(attempts=30, base_delay=0, budget=10**6)
+MANY_ATTEMPTS = RetryPolicy(attempts=30, base_delay=0, budget=10**6)
 
 
-class TestFailingNowAndThen(StoreSuite):
+class TestEveryThirdCallFails(StoreSuite):
     @pytest_asyncio.fixture
     async def store(self) -> AsyncIterator[Trove]:
         faulty = Faulty(MemoryDriver())
         for operation in (*OPERATIONS, *BODIES):
             faulty.fail(operation, times=None, every=3)
-        async with Trove(faulty, pool=small_pool(), retry=STUBBORN) as store:
+        async with Trove(faulty, pool=small_pool(), retry=MANY_ATTEMPTS) as store:
             yield store
 
 
-class TestLosingAnswersNowAndThen(StoreSuite):
+class TestEverySecondResponseIsLost(StoreSuite):
     @pytest_asyncio.fixture
     async def store(self) -> AsyncIterator[Trove]:
         faulty = Faulty(MemoryDriver())
         for operation in OPERATIONS:
             faulty.fail(operation, times=None, every=2, when="after")
-        async with Trove(faulty, pool=small_pool(), retry=STUBBORN) as store:
+        async with Trove(faulty, pool=small_pool(), retry=MANY_ATTEMPTS) as store:
             yield store
         assert (faulty.open_readers, faulty.open_uploads) == (0, 0)
 

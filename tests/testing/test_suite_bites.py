@@ -1,4 +1,7 @@
-"""Drivers that are broken in one way each, and the tests of the suites that say so."""
+"""The conformance suites find bugs: each broken driver fails the named test of a suite.
+
+The sound memory driver passes the same tests, so that a test which fails for everything is noticed.
+"""
 
 from __future__ import annotations
 
@@ -20,100 +23,104 @@ if TYPE_CHECKING:
 BY_DRIVER_SUITE: list[tuple[type[MemoryDriver], str, dict[str, Any]]] = [
     (
         broken.ForgetsToClamp,
-        "test_range_selects",
-        {"asked": ByteRange(0, 11), "span": (0, 10)},
+        "test_range_selects_its_bytes",
+        {"requested": ByteRange(0, 11), "span": (0, 10)},
     ),
     (
-        broken.ReturnsTheWholeForABadRange,
+        broken.ReturnsWholeObjectForBadRange,
         "test_range_beyond_the_end_raises",
-        {"asked": ByteRange(10)},
+        {"requested": ByteRange(10)},
     ),
     (
-        broken.ReturnsTheWholeForABadRange,
+        broken.ReturnsWholeObjectForBadRange,
         "test_range_of_an_empty_object_raises",
-        {"asked": ByteRange.last(1)},
+        {"requested": ByteRange.last(1)},
     ),
-    (broken.ListsBackwards, "test_listing_selects_what_is_asked_for", {}),
-    (broken.SortsLikeJava, "test_listing_is_the_same_for_every_page_size", {}),
-    (broken.ResumesByCount, "test_listing_goes_on_after_deletions", {"limit": 3}),
-    (broken.ResumesByCount, "test_listing_shows_no_key_twice_while_others_are_put", {}),
-    (broken.ListsPrefixesOncePerPage, "test_listing_is_the_same_for_every_page_size", {}),
-    (broken.TellsThatFewerFollow, "test_listing_is_the_same_for_every_page_size", {}),
-    (broken.IgnoresThePrefixInsideASegment, "test_listing_selects_what_is_asked_for", {}),
-    (broken.StartsAtTheKeyItself, "test_listing_selects_what_is_asked_for", {}),
-    (broken.IgnoresConditions, "test_create_only_leaves_what_is_there", {}),
-    (broken.IgnoresConditions, "test_replacing_a_version_needs_that_version", {}),
-    (broken.ChecksThenActs, "test_create_only_has_one_winner", {}),
-    (broken.ChecksThenActs, "test_replacing_a_version_has_one_winner", {}),
-    (broken.SpoilsOnAFailedPut, "test_replacing_a_version_needs_that_version", {}),
-    (broken.PutsInTwoSteps, "test_put_cancelled_anywhere_leaves_the_old_or_the_new", {}),
-    (broken.PutsInTwoSteps, "test_put_cancelled_anywhere_makes_all_or_nothing", {}),
-    (broken.MakesBuckets, "test_missing_bucket_is_not_found", {"call": "put"}),
-    (broken.KeepsOnlyTheLastView, "test_put_concatenates_its_views", {"size": 7}),
-    (broken.TakesTheSizeForAnEtag, "test_put_head_and_get_tell_the_same_facts", {}),
-    (broken.TakesTheSizeForAnEtag, "test_etag_differs_for_every_content_of_one_size", {}),
+    (broken.ListsBackwards, "test_listing_applies_prefix_delimiter_and_start_after", {}),
+    (broken.SortsByUtf16, "test_listing_is_the_same_for_every_page_size", {}),
+    (broken.ResumesByCount, "test_listing_continues_after_deletions", {"limit": 3}),
+    (broken.ResumesByCount, "test_listing_has_no_duplicates_while_objects_are_put", {}),
+    (broken.RepeatsPrefixesPerPage, "test_listing_is_the_same_for_every_page_size", {}),
+    (broken.DropsPageTokens, "test_listing_is_the_same_for_every_page_size", {}),
     (
-        broken.BelievesChecksums,
-        "test_body_that_is_not_what_was_announced_is_refused",
+        broken.IgnoresPrefixInsideSegment,
+        "test_listing_applies_prefix_delimiter_and_start_after",
+        {},
+    ),
+    (broken.IncludesStartAfter, "test_listing_applies_prefix_delimiter_and_start_after", {}),
+    (broken.IgnoresConditions, "test_if_none_match_keeps_existing_object", {}),
+    (broken.IgnoresConditions, "test_if_match_replaces_only_the_matching_object", {}),
+    (broken.ChecksThenActs, "test_concurrent_if_none_match_puts_have_one_winner", {}),
+    (broken.ChecksThenActs, "test_concurrent_if_match_puts_have_one_winner", {}),
+    (broken.TruncatesOnFailedPut, "test_if_match_replaces_only_the_matching_object", {}),
+    (broken.PutsInTwoSteps, "test_cancelled_put_leaves_old_or_new_object", {}),
+    (broken.PutsInTwoSteps, "test_cancelled_put_of_new_key_leaves_whole_object_or_none", {}),
+    (broken.CreatesMissingBuckets, "test_missing_bucket_raises_bucket_not_found", {"call": "put"}),
+    (broken.KeepsOnlyTheLastView, "test_put_concatenates_its_views", {"size": 7}),
+    (broken.UsesSizeAsEtag, "test_put_head_and_get_report_the_same_info", {}),
+    (broken.UsesSizeAsEtag, "test_etags_of_bodies_of_one_size_differ", {}),
+    (
+        broken.IgnoresChecksums,
+        "test_body_that_does_not_match_its_checksum_is_refused",
         {"way": "put"},
     ),
-    (broken.KeepsOldMetadata, "test_nothing_of_the_old_object_stays_with_the_new", {}),
-    (broken.NormalisesKeys, "test_odd_key_is_kept_as_it_is", {"key": "cafe\u0301"}),
-    (broken.NormalisesKeys, "test_odd_keys_are_kept_apart", {}),
-    (broken.FoldsSlashes, "test_odd_key_is_kept_as_it_is", {"key": "a//b"}),
-    (broken.MissesWhatIsNotThere, "test_delete_of_a_missing_object_is_no_error", {}),
-    (broken.DeletesFolders, "test_delete_leaves_nothing_but_the_others", {}),
+    (broken.KeepsOldMetadata, "test_replaced_object_loses_its_metadata", {}),
+    (broken.NormalisesKeys, "test_odd_key_is_kept_unchanged", {"key": "cafe\u0301"}),
+    (broken.NormalisesKeys, "test_odd_keys_do_not_collide", {}),
+    (broken.FoldsSlashes, "test_odd_key_is_kept_unchanged", {"key": "a//b"}),
+    (broken.RaisesOnMissingDelete, "test_delete_of_missing_object_succeeds", {}),
+    (broken.DeletesFolders, "test_delete_removes_only_its_object", {}),
     (
-        broken.TakesAMissingBucketForAMissingObject,
-        "test_missing_bucket_is_not_found",
+        broken.ReportsMissingBucketAsMissingObject,
+        "test_missing_bucket_raises_bucket_not_found",
         {"call": "head"},
     ),
-    (broken.CopiesWhateverIsThere, "test_copy_of_a_version_that_was_replaced_makes_nothing", {}),
-    (broken.HoldsAScopeAroundTheBody, "test_reader_may_be_used_and_left_in_other_tasks", {}),
+    (broken.IgnoresCopiedVersion, "test_copy_of_replaced_source_changes_nothing", {}),
+    (broken.HoldsCancelScopeAroundBody, "test_reader_can_be_used_and_left_in_other_tasks", {}),
     (broken.MixesVersions, "test_reader_never_mixes_two_versions", {"change": "replaced"}),
     (broken.EndsOneByteEarly, "test_put_then_get_returns_the_same_bytes", {"size": 1}),
     (
         broken.CommitsOnLeaving,
-        "test_upload_left_without_a_commit_leaves_nothing",
+        "test_upload_without_commit_leaves_nothing",
         {"way": "by an error"},
     ),
-    (broken.CommitsOnLeaving, "test_upload_cancelled_anywhere_leaves_the_old_or_the_new", {}),
-    (broken.JoinsPartsAsTheyArrive, "test_parts_may_come_backwards", {}),
-    (broken.JoinsPartsAsTheyArrive, "test_part_may_come_again", {}),
-    (broken.LooksForTheBucketLate, "test_upload_into_a_missing_bucket_raises_on_entering", {}),
+    (broken.CommitsOnLeaving, "test_cancelled_upload_leaves_old_or_new_object", {}),
+    (broken.JoinsPartsAsTheyArrive, "test_parts_can_be_sent_in_reverse_order", {}),
+    (broken.JoinsPartsAsTheyArrive, "test_part_can_be_sent_again", {}),
+    (broken.ChecksBucketLate, "test_upload_into_a_missing_bucket_raises_on_entering", {}),
     (broken.DropsMetadataOfUploads, "test_metadata_is_kept", {"way": "upload"}),
 ]
 
 BY_STORE_SUITE: list[tuple[type[MemoryDriver], str, dict[str, Any]]] = [
     (
         broken.KeepsOnlyTheLastView,
-        "test_put_takes_every_kind_of_body",
+        "test_put_accepts_every_kind_of_body",
         {"kind": "async iterator", "over": "a part"},
     ),
     (
         broken.EndsOneByteEarly,
-        "test_put_takes_every_kind_of_body",
+        "test_put_accepts_every_kind_of_body",
         {"kind": "bytes", "over": "a byte"},
     ),
     (broken.JoinsPartsAsTheyArrive, "test_put_of_many_parts", {}),
-    (broken.CommitsOnLeaving, "test_put_whose_body_fails_leaves_the_old", {}),
-    (broken.ForgetsToClamp, "test_range_selects_by_the_table", {}),
-    (broken.ReturnsTheWholeForABadRange, "test_range_that_selects_nothing_raises", {}),
-    (broken.SortsLikeJava, "test_listing_shows_what_is_asked_for", {"page_size": 1000}),
+    (broken.CommitsOnLeaving, "test_put_with_failing_body_keeps_old_object", {}),
+    (broken.ForgetsToClamp, "test_range_selects_the_same_bytes_as_the_driver", {}),
+    (broken.ReturnsWholeObjectForBadRange, "test_range_that_selects_nothing_raises", {}),
+    (broken.SortsByUtf16, "test_listing_applies_its_options", {"page_size": 1000}),
     (
         broken.ListsBackwards,
-        "test_cursor_goes_on_behind_every_entry",
+        "test_cursor_resumes_after_every_entry",
         {"page_size": 3, "options": {}},
     ),
-    (broken.ResumesByCount, "test_objects_may_be_deleted_as_they_are_listed", {}),
-    (broken.IgnoresConditions, "test_create_only_never_replaces", {}),
-    (broken.SpoilsOnAFailedPut, "test_replacing_a_version_needs_that_version", {}),
-    (broken.DropsMetadataOfUploads, "test_metadata_are_kept_or_refused", {"parts": 2}),
-    (broken.FoldsSlashes, "test_odd_keys_are_kept_apart", {}),
+    (broken.ResumesByCount, "test_objects_can_be_deleted_while_listing", {}),
+    (broken.IgnoresConditions, "test_if_none_match_never_replaces_an_object", {}),
+    (broken.TruncatesOnFailedPut, "test_if_match_replaces_only_the_matching_object", {}),
+    (broken.DropsMetadataOfUploads, "test_metadata_is_kept_or_refused", {"parts": 2}),
+    (broken.FoldsSlashes, "test_odd_keys_do_not_collide", {}),
     (broken.DeletesFolders, "test_delete_is_idempotent", {}),
     (
         broken.PutsInTwoSteps,
-        "test_put_cancelled_anywhere_leaves_the_old_or_the_new",
+        "test_cancelled_put_leaves_old_or_new_object",
         {"source": "memory", "parts": 0},
     ),
 ]
@@ -132,16 +139,17 @@ async def _run(
     arguments: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    """Run one test of a suite as pytest would."""
+    """Run one test of a suite with the fixtures and arguments that pytest would pass."""
     if "call" in arguments:
         arguments = {"call": dict(CALLS)[arguments["call"]]}
     test = getattr(suite(), name)
     fixtures: dict[str, Any] = {"bucket": "b", "other_bucket": "c", "tmp_path": tmp_path}
-    wanted = inspect.signature(test).parameters
+    parameters = inspect.signature(test).parameters
 
     async def call(**more: Any) -> None:
-        given = {**fixtures, **more}
-        await test(**{key: given[key] for key in given.keys() & wanted.keys()}, **arguments)
+        available = {**fixtures, **more}
+        used = {key: available[key] for key in available.keys() & parameters.keys()}
+        await test(**used, **arguments)
 
     if suite is DriverSuite:
         async with opened(driver) as backend:
@@ -171,7 +179,7 @@ async def test_broken_driver_is_caught(
 
 
 @pytest.mark.parametrize(("suite", "driver", "name", "arguments"), CAUGHT, ids=IDS)
-async def test_sound_driver_passes_the_same(
+async def test_sound_driver_passes_the_same_tests(
     suite: type[DriverSuite | StoreSuite],
     driver: type[MemoryDriver],
     name: str,
@@ -183,7 +191,7 @@ async def test_sound_driver_passes_the_same(
 
 
 @pytest.mark.parametrize("suite", [DriverSuite, StoreSuite])
-def test_no_topic_hides_a_test_of_another(suite: type) -> None:
+def test_no_topic_overrides_a_test_of_another(suite: type) -> None:
     seen: dict[str, str] = {}
     for topic in suite.__mro__:
         for name in vars(topic):
@@ -193,7 +201,7 @@ def test_no_topic_hides_a_test_of_another(suite: type) -> None:
     assert len(seen) > 60
 
 
-async def test_suite_that_is_not_bound_says_how() -> None:
+async def test_suite_without_fixture_explains_how_to_bind_it() -> None:
     with pytest.raises(NotImplementedError, match="bind the suite"):
         inspect.unwrap(DriverSuite.driver)(DriverSuite())
     with pytest.raises(NotImplementedError, match="bind the suite"):

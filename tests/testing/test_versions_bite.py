@@ -1,4 +1,4 @@
-"""Drivers that get versions wrong in one way each, and the tests of the suite that say so."""
+"""The suite of versions finds bugs: each broken driver fails the named test."""
 
 from __future__ import annotations
 
@@ -17,42 +17,44 @@ if TYPE_CHECKING:
 class OldestFirst(VersionedMemory):
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         page = await super().version_page(bucket, options)
-        oldest = sorted(page.entries, key=lambda one: (one.key, int(one.version_id[1:])))
+        oldest = sorted(
+            page.entries, key=lambda version: (version.key, int(version.version_id[1:]))
+        )
         return replace(page, entries=oldest)
 
 
-class HidesWhatIsDeleted(VersionedMemory):
+class HidesDeletedKeys(VersionedMemory):
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         page = await super().version_page(bucket, options)
-        here = self._bucket(bucket).objects
-        return replace(page, entries=[one for one in page.entries if one.key in here])
+        objects = self._bucket(bucket).objects
+        return replace(page, entries=[entry for entry in page.entries if entry.key in objects])
 
 
-class TakesMarkersForVersions(VersionedMemory):
+class ReportsMarkersAsVersions(VersionedMemory):
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         page = await super().version_page(bucket, options)
-        return replace(page, entries=[replace(one, deleted=False) for one in page.entries])
+        return replace(page, entries=[replace(entry, deleted=False) for entry in page.entries])
 
 
-class CallsAllOfThemLatest(VersionedMemory):
+class MarksAllAsLatest(VersionedMemory):
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         page = await super().version_page(bucket, options)
-        return replace(page, entries=[replace(one, latest=True) for one in page.entries])
+        return replace(page, entries=[replace(entry, latest=True) for entry in page.entries])
 
 
-class GoesOnBehindTheKey(VersionedMemory):
+class ResumesAfterKey(VersionedMemory):
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         if options.token is not None:
             options = replace(options, token=None, start_after=options.token.rpartition("\0")[0])
         return await super().version_page(bucket, options)
 
 
-class IgnoresThePrefix(VersionedMemory):
+class IgnoresPrefix(VersionedMemory):
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         return await super().version_page(bucket, replace(options, prefix=""))
 
 
-class StartsAtTheKeyItself(VersionedMemory):
+class IncludesStartAfter(VersionedMemory):
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         if options.start_after is not None:
             options = replace(options, start_after=options.start_after[:-1] or None)
@@ -62,30 +64,30 @@ class StartsAtTheKeyItself(VersionedMemory):
 class SortsBackwards(VersionedMemory):
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         page = await super().version_page(bucket, options)
-        back = sorted(page.entries, key=lambda one: one.key, reverse=True)
-        return replace(page, entries=back)
+        backwards = sorted(page.entries, key=lambda entry: entry.key, reverse=True)
+        return replace(page, entries=backwards)
 
 
-class ReadsTheLatestWhateverTheId(VersionedMemory):
+class IgnoresVersionId(VersionedMemory):
     def _version(self, bucket: str, key: str, version_id: str) -> Any:
         del version_id
         return self._object(bucket, key)
 
 
 CAUGHT: list[tuple[type[VersionedMemory], str, dict[str, Any]]] = [
-    (OldestFirst, "test_versions_come_newest_first", {}),
-    (OldestFirst, "test_version_is_read_by_its_id", {}),
-    (HidesWhatIsDeleted, "test_delete_without_an_id_keeps_what_was", {}),
-    (TakesMarkersForVersions, "test_delete_without_an_id_keeps_what_was", {}),
-    (CallsAllOfThemLatest, "test_versions_come_newest_first", {}),
-    (CallsAllOfThemLatest, "test_put_after_a_delete_is_the_latest", {}),
-    (GoesOnBehindTheKey, "test_versions_are_the_same_for_every_page_size", {"limit": 2}),
-    (GoesOnBehindTheKey, "test_versions_may_be_deleted_as_they_are_listed", {"limit": 1}),
-    (IgnoresThePrefix, "test_versions_are_of_the_keys_that_are_asked_for", {"limit": 1000}),
-    (StartsAtTheKeyItself, "test_versions_start_after_a_key", {"limit": 2}),
-    (SortsBackwards, "test_versions_come_newest_first", {}),
-    (ReadsTheLatestWhateverTheId, "test_version_is_read_by_its_id", {}),
-    (ReadsTheLatestWhateverTheId, "test_version_is_told_as_head_tells_it", {}),
+    (OldestFirst, "test_versions_are_listed_newest_first", {}),
+    (OldestFirst, "test_version_can_be_read_by_id", {}),
+    (HidesDeletedKeys, "test_delete_without_id_keeps_older_versions", {}),
+    (ReportsMarkersAsVersions, "test_delete_without_id_keeps_older_versions", {}),
+    (MarksAllAsLatest, "test_versions_are_listed_newest_first", {}),
+    (MarksAllAsLatest, "test_put_after_a_delete_is_the_latest", {}),
+    (ResumesAfterKey, "test_versions_are_the_same_for_every_page_size", {"limit": 2}),
+    (ResumesAfterKey, "test_versions_can_be_deleted_while_listing", {"limit": 1}),
+    (IgnoresPrefix, "test_version_listing_applies_prefix", {"limit": 1000}),
+    (IncludesStartAfter, "test_version_listing_applies_start_after", {"limit": 2}),
+    (SortsBackwards, "test_versions_are_listed_newest_first", {}),
+    (IgnoresVersionId, "test_version_can_be_read_by_id", {}),
+    (IgnoresVersionId, "test_version_listing_and_head_agree", {}),
 ]
 IDS = [f"{driver.__name__}-{name}" for driver, name, _ in CAUGHT]
 
@@ -106,6 +108,6 @@ async def test_broken_driver_is_caught(
     await _run(VersionedMemory(), name, arguments)
 
 
-async def test_suite_that_is_not_told_how_versions_are_kept_says_so() -> None:
+async def test_suite_skips_without_keep_versions() -> None:
     with pytest.raises(pytest.skip.Exception, match="override keep_versions"):
         await DriverVersions().keep_versions(VersionedMemory(), "data")

@@ -1,6 +1,6 @@
-"""What users' type checkers see of the public API: read by mypy --strict, never run.
+"""The types of the public API as type checkers see them. Checked by mypy --strict, never run.
 
-`assert_type` fails the check if a signature comes to mean something else.
+`assert_type` fails the check when the meaning of a signature changes.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def by_bucket(bucket: str, _key: str) -> str:
     return bucket
 
 
-async def made() -> None:
+async def construct() -> None:
     assert_type(Trove(MemoryDriver()), Trove)
     store = Trove(
         "mem://",
@@ -61,8 +61,8 @@ async def made() -> None:
         timeout=Timeout(total=5),
         create_missing_buckets="auto",
     )
-    async with store as opened:
-        assert_type(opened, Trove)
+    async with store as entered:
+        assert_type(entered, Trove)
     assert_type(store.backend("cold"), Trove)
     assert_type(await store.aclose(), None)
     assert_type(await store.open(), Trove)
@@ -79,9 +79,9 @@ async def put(store: Trove, reader: ObjectReader, path: Path) -> None:
         yield b""
 
     assert_type(await store.put("b", "k", b"bytes"), ObjectInfo)
-    for_match = await store.put("b", "k", bytearray(), metadata={"a": "b"}, tags={}, size=0)
-    await store.put("b", "k", memoryview(b""), if_match=for_match)
-    await store.put("b", "k", path, if_none_match="*", progress=told_progress)
+    info = await store.put("b", "k", bytearray(), metadata={"a": "b"}, tags={}, size=0)
+    await store.put("b", "k", memoryview(b""), if_match=info)
+    await store.put("b", "k", path, if_none_match="*", progress=report_progress)
     await store.put("b", "k", pieces())
     await store.put("b", "k", stream())
     await store.put("b", "k", [b"a", b"b"])
@@ -89,8 +89,8 @@ async def put(store: Trove, reader: ObjectReader, path: Path) -> None:
     await store.put("b", "k", store.get("b", "k"))
     with path.open("rb") as file:
         await store.put("b", "k", file)
-    await store.put("b", "k", "text")  # type: ignore[arg-type]  # a str is no body
-    await store.put("b", "k", b"", "text/plain")  # type: ignore[call-arg, arg-type]  # options go by name
+    await store.put("b", "k", "text")  # type: ignore[arg-type]  # a str is not a body
+    await store.put("b", "k", b"", "text/plain")  # type: ignore[call-arg, arg-type]  # options are keyword-only
 
 
 async def get(store: Trove) -> None:
@@ -122,7 +122,7 @@ async def values(info: ObjectInfo) -> None:
     assert_type(info.backend, str)
 
 
-async def listed(store: Trove, delimiter: str | None) -> None:
+async def listings(store: Trove, delimiter: str | None) -> None:
     async for info in store.list("b"):
         assert_type(info, ObjectInfo)
     async for entry in store.list("b", delimiter="/"):
@@ -140,12 +140,12 @@ async def listed(store: Trove, delimiter: str | None) -> None:
     versions = store.list_versions("b", prefix="a", page_size=5)
     async for version in versions:
         assert_type(version, VersionInfo)
-    async for some in versions.pages():
-        assert_type(some, Sequence[VersionInfo])
+    async for version_page in versions.pages():
+        assert_type(version_page, Sequence[VersionInfo])
     assert_type(await versions.all(), Sequence[VersionInfo])
 
 
-async def changed(store: Trove, info: ObjectInfo) -> None:
+async def copies_and_deletes(store: Trove, info: ObjectInfo) -> None:
     assert_type(await store.copy("b", "k", "c", "l"), ObjectInfo)
     assert_type(await store.move("b", "k", "c", "l", metadata={"a": "b"}), ObjectInfo)
     assert_type(await store.delete("b", "k", if_match=info), None)
@@ -165,7 +165,7 @@ async def bucket(data: Bucket, when: datetime) -> None:
     async for entry in data.list(delimiter="/"):
         assert_type(entry, ObjectInfo | Prefix)
     assert_type(await data.copy("k", "l", dst_bucket=data, expires=""), ObjectInfo)
-    await data.copy("k", "l", expires="never")  # type: ignore[arg-type]  # a datetime, or "" for none
+    await data.copy("k", "l", expires="never")  # type: ignore[arg-type]  # must be a datetime or ""
     assert_type(await data.move("k", "l", source_backend="cold", source_version_id="v"), ObjectInfo)
 
 
@@ -176,7 +176,7 @@ async def buckets(store: Trove) -> None:
     assert_type(await store.list_buckets(), Sequence[BucketInfo])
 
 
-async def the_rest(store: Trove) -> None:
+async def routes_and_urls(store: Trove) -> None:
     assert_type(await store.explain("b", "k"), RouteDecision)
     assert_type(await store.health(), Mapping[str, Health])
     assert_type(await store.presign_get("b", "k", expires=60), str)
@@ -184,16 +184,16 @@ async def the_rest(store: Trove) -> None:
     assert_type(await store.presign_get("b", "k", version_id="v", response_content_type="a/b"), str)
 
 
-def told_progress(done: int, total: int | None) -> None:
-    print(done, total)  # noqa: T201 - nobody runs this
+def report_progress(done: int, total: int | None) -> None:
+    print(done, total)  # noqa: T201 - never run
 
 
-def told(event: Event) -> None:
+def receive(event: Event) -> None:
     assert_type(event.operation, str)
     assert_type(event.error, BaseException | None)
 
 
-def caught(error: TroveError) -> None:
+def handle(error: TroveError) -> None:
     assert_type(error.message, str)
     assert_type(error.operation, str | None)
     assert_type(error.retryable, bool)

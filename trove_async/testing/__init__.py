@@ -1,13 +1,13 @@
-"""The contract as tests, and a driver that fails on demand: ``pip install trove-async[testing]``.
+"""Conformance suites, fault injection and test servers: ``pip install trove-async[testing]``.
 
-A driver, and a layer alike, is done when it passes `DriverSuite`, bound in a few lines::
+`DriverSuite` tests the driver contract. A driver or a layer is complete when it passes::
 
     class TestMyDriver(DriverSuite):
         @pytest.fixture
         def driver(self) -> AsyncDriver:
             return MyDriver(...)
 
-and, so that its users get what they are promised through it, `StoreSuite`::
+`StoreSuite` tests what users are promised, through a store on top of the driver::
 
     class TestMyStore(StoreSuite):
         @pytest_asyncio.fixture
@@ -15,14 +15,15 @@ and, so that its users get what they are promised through it, `StoreSuite`::
             async with Trove(MyDriver(...)) as store:
                 yield store
 
-The suites go by what `Capabilities` claim: `DriverSuite` skips what is
-not claimed, `StoreSuite` asserts that it is refused. A topic can be bound alone (`DriverListing`, …), and a
-binding may override whatever does not suit its backend: `DriverTopic.bucket_name`, the keys that it
-refuses, a storage class. How a bucket comes to keep versions is for it to say, in
-`DriverVersions.keep_versions`.
+The suites follow the driver's `Capabilities`: `DriverSuite` skips what is not claimed, `StoreSuite`
+asserts that it is refused. A test class may use a single topic (`DriverListing`, …) instead of the
+whole suite. It overrides what does not fit its backend: `DriverTopic.bucket_name`, `refused_keys`,
+`storage_class`. Tests of versions run only if it overrides `DriverVersions.keep_versions`.
 
-`trove_async.testing.servers` starts real servers to test against. It needs no pytest, and so neither
-does this package, until one of its names is used.
+`Faulty` wraps any driver and makes its calls fail, hang or return damaged bodies.
+
+`trove_async.testing.servers` starts real servers. It does not need pytest; this package imports
+pytest only when one of its own names is used.
 """
 
 from __future__ import annotations
@@ -99,7 +100,8 @@ _MODULES = {
 }
 
 if "pytest" in sys.modules:
-    # Before the suites are imported, so that a failed assert of theirs tells its values.
+    # pytest rewrites an assert only in modules that are registered before their import. Without
+    # this, a failed assert in a suite would not show its values.
     sys.modules["pytest"].register_assert_rewrite(
         f"{__name__}._harness", f"{__name__}.driver", f"{__name__}.store"
     )

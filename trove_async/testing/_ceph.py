@@ -1,4 +1,4 @@
-"""A Ceph cluster of one monitor, one object store in memory and one S3 gateway."""
+"""Starts a Ceph cluster of one monitor, one object store daemon in memory and one S3 gateway."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from uuid import uuid4
 from trove_async.testing._processes import clear, free_ports, start_process
 
 START_SECONDS: Final = 180.0
-"""How long the gateway may take to respond; half a minute is usual, to make its pools."""
+"""Seconds until the gateway must respond. It usually takes 30, to create its pools."""
 
 _COMMAND_SECONDS: Final = 120.0
 _POLL_SECONDS: Final = 0.1
-_TRIES: Final = 2
+_ATTEMPTS: Final = 2
 _LOG_TAIL: Final = 2000
 
 _PROGRAMS: Final[Mapping[str, str]] = {
@@ -34,7 +34,7 @@ _PROGRAMS: Final[Mapping[str, str]] = {
     "radosgw": "radosgw",
     "radosgw-admin": "radosgw",
 }
-"""The Debian package of each program."""
+"""Programs, and the Debian package of each."""
 
 _CONFIGURATION: Final = """\
 [global]
@@ -73,25 +73,25 @@ rgw gc processor max time = 15
 """
 
 _RIGHTS: Final = {"mon.": ["mon"], "client.admin": ["mon", "osd", "mgr"], "osd.0": ["mon", "osd"]}
-"""Each daemon's rights. The gateway uses the administrator's."""
+"""The services that each user has full access to. The gateway uses ``client.admin``."""
 
 _MEMORY: Final = 4 * 1024**3
 
 
 def start_ceph(stack: ExitStack, access_key_id: str, secret_access_key: str) -> str:
-    """Start a cluster that ends with the stack; return the URL of its gateway.
+    """Start a cluster that ends with the stack. Return the URL of its gateway.
 
     Raises:
-        RuntimeError: Programs are missing, or one did not start.
+        RuntimeError: Programs are missing, or one of them did not start.
     """
     _check_programs()
-    for _ in range(_TRIES - 1):
-        with ExitStack() as trying:
+    for _ in range(_ATTEMPTS - 1):
+        with ExitStack() as attempt:
             try:
-                url = _Cluster(trying).start(access_key_id, secret_access_key)
+                url = _Cluster(attempt).start(access_key_id, secret_access_key)
             except RuntimeError:
-                continue  # a port that was free may have been taken meanwhile
-            stack.push(trying.pop_all())
+                continue  # another process may have taken a port that was free
+            stack.push(attempt.pop_all())
             return url
     with ExitStack() as last:
         url = _Cluster(last).start(access_key_id, secret_access_key)
@@ -104,7 +104,7 @@ def _check_programs() -> None:
     if missing:
         packages = sorted({_PROGRAMS[name] for name in missing})
         raise RuntimeError(
-            f"there is no {', '.join(map(repr, missing))}: apt-get install --no-install-recommends"
+            f"not found: {', '.join(missing)}. Run apt-get install --no-install-recommends"
             f" {' '.join(packages)}"
         )
 
@@ -113,7 +113,7 @@ class _Cluster:
     """The processes of one cluster.
 
     Args:
-        stack: What ends them.
+        stack: Ends the processes when it is closed.
     """
 
     def __init__(self, stack: ExitStack) -> None:
@@ -125,9 +125,9 @@ class _Cluster:
         self._configuration = self._directory / "ceph.conf"
 
     def start(self, access_key_id: str, secret_access_key: str) -> str:
-        """Start all of them; return the URL of the gateway."""
+        """Start all processes. Return the URL of the gateway."""
         self._configure()
-        # 1. The monitor, which knows the cluster and everybody's keys.
+        # 1. The monitor. It holds the map of the cluster and the keys of all users.
         keyring = str(self._directory / "keyring")
         for name, rights in _RIGHTS.items():
             allowed = [word for right in rights for word in ("--cap", right, "allow *")]
@@ -138,12 +138,12 @@ class _Cluster:
         self._run("monmaptool", "--create", "--addv", "a", address, "--fsid", self._fsid, monmap)
         self._run("ceph-mon", "--mkfs", "-i", "a", "--monmap", monmap, "--keyring", keyring)
         self._start("ceph-mon", "-i", "a")
-        # 2. The store of objects, which must be known to the monitor before it starts.
+        # 2. The object store daemon. The monitor must know it before it starts.
         store = str(uuid4())
         self._run("ceph", "--connect-timeout", str(int(_COMMAND_SECONDS)), "osd", "new", store, "0")
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", store)
         self._start("ceph-osd", "-i", "0")
-        # 3. The gateway, which makes its pools first, and then its user.
+        # 3. The gateway. It creates its pools while it starts; only then can a user be added.
         self._start_gateway()
         self._run(
             "radosgw-admin",
@@ -170,10 +170,10 @@ class _Cluster:
         )
 
     def _run(self, program: str, *arguments: str) -> None:
-        """Run a program to its end.
+        """Run a program until it ends.
 
         Raises:
-            RuntimeError: It failed; the message has the end of its output.
+            RuntimeError: The program failed. The message contains the end of its output.
         """
         command = [program, "-c", str(self._configuration), *arguments]
         try:
@@ -188,8 +188,8 @@ class _Cluster:
                 check=True,
             )
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            said = (error.output or b"").decode(errors="replace")[-_LOG_TAIL:]
-            raise RuntimeError(f"{program} {arguments[0]} failed: {said}") from error
+            output = (error.output or b"").decode(errors="replace")[-_LOG_TAIL:]
+            raise RuntimeError(f"{program} {arguments[0]} failed: {output}") from error
 
     def _start(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
         command = [program, "-c", str(self._configuration), "-f", *arguments]
@@ -203,11 +203,11 @@ class _Cluster:
             if _responds(self._rgw):
                 return
             time.sleep(_POLL_SECONDS)
-        said = "".join(
+        logs = "".join(
             f"\n{log.name}: {log.read_text(errors='replace')[-_LOG_TAIL:]}"
             for log in sorted(self._directory.glob("*.log"))
         )
-        raise RuntimeError(f"the gateway did not start (exit code {gateway.poll()}):{said}")
+        raise RuntimeError(f"the gateway did not start (exit code {gateway.poll()}):{logs}")
 
 
 def _responds(port: int) -> bool:

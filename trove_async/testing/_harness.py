@@ -1,4 +1,4 @@
-"""Opening a driver as a store does, and calling it in one line: what the driver's suites share."""
+"""Helpers shared by the suites: open a bare driver, call it in one line, cancel at every step."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ async def opened(
     events: Events | None = None,
     timeout: Timeout | None = None,
 ) -> AsyncIterator[AsyncDriver]:
-    """Open a driver as a store does, but bare: without retries, permits and timeouts around it.
+    """Open a driver as a store does, but without retries, permits and timeouts around it.
 
-    Leaving closes it and whatever it attached, the outermost first.
+    On exit, close the driver and every driver that it attached, the last attached first.
 
     Args:
         driver: A driver that is not open.
-        pool: Memory for it; None: some of its own.
-        events: Where it tells what happens; None: nobody listens.
-        timeout: The limits that a network driver sets; None: the usual ones.
+        pool: Memory for the driver; None: a new pool of 16 MiB.
+        events: The events that the driver emits to; None: events without listeners.
+        timeout: The timeouts that a network driver applies; None: the defaults.
     """
     attached: list[AsyncDriver] = []
 
     async def attach(inner: AsyncDriver) -> AsyncDriver:
-        if not any(one is inner for one in attached):
+        if not any(other is inner for other in attached):
             attached.append(inner)
             try:
                 await inner.open(context)
             except ClosedError:
-                attached.remove(inner)  # it is another's, who goes on using it
+                attached.remove(inner)  # another store has it open and goes on using it
                 raise
         return inner
 
@@ -79,111 +79,113 @@ async def opened(
         try:
             await attach(driver)
         finally:
-            for one in reversed(attached):
-                closing.push_async_callback(one.aclose)
+            for inner in reversed(attached):
+                closing.push_async_callback(inner.aclose)
         yield driver
 
 
 def content(size: int, seed: str = "") -> bytes:
-    """Return bytes that no shift, no repetition and no other seed looks like."""
+    """Return `size` bytes in which no sequence repeats, different for every seed.
+
+    A body that was shifted, repeated or mixed with another one then never compares equal.
+    """
     return hashlib.shake_128(seed.encode()).digest(size)
 
 
 def assert_same(got: bytes | bytearray, body: bytes) -> None:
-    """Fail in one line unless two bodies are equal; a diff of megabytes would take minutes."""
+    """Fail in one line unless two bodies are equal: pytest's diff of megabytes takes minutes."""
     if got != body:
         at = next(
             (at for at, pair in enumerate(zip(got, body, strict=False)) if len({*pair}) > 1), None
         )
-        where = (
-            "one goes on where the other ends" if at is None else f"they differ from byte {at} on"
-        )
-        raise AssertionError(f"got {len(got)} bytes instead of {len(body)}: {where}")
+        where = "one is the beginning of the other" if at is None else f"they differ at byte {at}"
+        raise AssertionError(f"expected {len(body)} bytes, got {len(got)}: {where}")
 
 
 def views(body: bytes, size: int = MiB) -> Sequence[memoryview]:
-    """Cut a body as the store would: filled memory, none of it empty."""
+    """Cut a body into views as the store does, none of them empty."""
     return [memoryview(body)[at : at + size] for at in range(0, len(body), size)]
 
 
 def crc32c_of(body: bytes) -> str:
-    """Return the body's CRC-32C as `ObjectInfo.checksums` writes it."""
+    """Return the CRC-32C of a body in the notation of `ObjectInfo.checksums`."""
     return _checksums.crc32c_of([body])
 
 
 async def write(
     driver: AsyncDriver, bucket: str, key: str, body: bytes = b"body", **options: Any
 ) -> ObjectInfo:
-    """Put a body, with the fields of `PutOptions` by name."""
+    """Put a body; `options` are fields of `PutOptions`."""
     return await driver.put(bucket, key, views(body), PutOptions(**options))
 
 
 async def read(
     driver: AsyncDriver, bucket: str, key: str, *, size: int = MiB, **options: Any
 ) -> bytes:
-    """Get a body, in reads of `size`, with the fields of `GetOptions` by name."""
+    """Get a body in reads of `size`; `options` are fields of `GetOptions`."""
     async with driver.get(bucket, key, GetOptions(**options)) as reader:
-        return await rest(reader, size)
+        return await read_rest(reader, size)
 
 
-async def rest(reader: DriverReader, size: int = MiB) -> bytes:
-    """Read what a reader has left."""
+async def read_rest(reader: DriverReader, size: int = MiB) -> bytes:
+    """Read a reader to its end."""
     pieces = []
     while piece := await reader.read(size):
-        assert len(piece) <= size, "read returned more than was asked for"
+        assert len(piece) <= size, f"read({size}) returned {len(piece)} bytes"
         pieces.append(piece)
     return b"".join(pieces)
 
 
 async def delete(driver: AsyncDriver, bucket: str, key: str, **options: Any) -> None:
-    """Delete an object, with the fields of `DeleteOptions` by name."""
+    """Delete an object; `options` are fields of `DeleteOptions`."""
     await driver.delete(bucket, key, DeleteOptions(**options))
 
 
-async def listed(
+async def list_all(
     driver: AsyncDriver,
     bucket: str,
     *,
     between: Callable[[], Awaitable[object]] | None = None,
     **options: Any,
 ) -> list[ObjectInfo | Prefix]:
-    """List a bucket to its end, with the fields of `ListOptions` by name.
+    """List a bucket page by page, and assert that its pages and tokens are well formed.
 
     Args:
         driver: An open driver.
-        bucket: What to list.
-        between: Called after each page that is not the last.
-        options: All but the token.
+        bucket: The bucket to list.
+        between: Called after every page except the last.
+        options: Fields of `ListOptions` except the token.
     """
     entries: list[ObjectInfo | Prefix] = []
     token = None
     while True:
-        asked = ListOptions(token=token, **options)
-        page = await driver.list_page(bucket, asked)
-        assert len(page.entries) <= asked.limit, "a page has more entries than its limit"
+        request = ListOptions(token=token, **options)
+        page = await driver.list_page(bucket, request)
+        assert len(page.entries) <= request.limit, "a page has more entries than its limit"
         entries.extend(page.entries)
         if page.token is None:
             return entries
+        # Either would make a store that lists to the end loop for ever.
         assert page.entries, "a page with a token is empty"
-        assert page.token != token, "a page's token leads to the same page again"
+        assert page.token != token, "a page's token is the token of the page itself"
         token = page.token
         if between is not None:
             await between()
 
 
 async def keys(driver: AsyncDriver, bucket: str, **options: Any) -> list[str]:
-    """List a bucket's keys and prefixes."""
-    return [entry.key for entry in await listed(driver, bucket, **options)]
+    """List the keys and common prefixes of a bucket; `options` are fields of `ListOptions`."""
+    return [entry.key for entry in await list_all(driver, bucket, **options)]
 
 
 def part_size(capabilities: Capabilities, least: int = 1000) -> int:
-    """Return a small size, `least` or above, that a part which is not the last may have."""
+    """Return the smallest allowed size, at least `least`, of a part that is not the last."""
     multiple = capabilities.part_multiple
     return -(-max(capabilities.min_part, least) // multiple) * multiple
 
 
 def parts(body: bytes, size: int) -> list[tuple[Part, Sequence[memoryview]]]:
-    """Cut a body into parts of `size`, numbered as the store does."""
+    """Cut a body into parts of `size` with the numbers and offsets that the store gives them."""
     return [
         (
             Part(
@@ -207,33 +209,36 @@ async def upload(
     least: int = 1000,
     **options: Any,
 ) -> ObjectInfo:
-    """Upload a body in its smallest parts, `least` or above, one by one, and commit."""
-    async with uploading(driver).upload(bucket, key, PutOptions(**options)) as one:
+    """Upload a body in parts of `part_size`, one after the other, and commit."""
+    async with uploading(driver).upload(bucket, key, PutOptions(**options)) as running:
         for part, piece in parts(body, part_size(driver.capabilities, least)):
-            await one.send(part, piece)
-        return await one.commit({})
+            await running.send(part, piece)
+        return await running.commit({})
 
 
 def uploading(driver: AsyncDriver) -> Uploading:
-    """Return the driver as what `Capabilities.upload` says it is."""
+    """Cast a driver that claims `Capabilities.upload`."""
     return cast("Uploading", driver)
 
 
 def streaming(upload: Upload) -> StreamedUpload:
-    """Return an upload as what `Capabilities.streamed_parts` says it is."""
+    """Cast an upload of a driver that claims `Capabilities.streamed_parts`."""
     return cast("StreamedUpload", upload)
 
 
-class Source:
-    """A `PartSource` of bytes, whose one window is filled anew for each piece.
+class ReusingSource:
+    """A `PartSource` that reuses one buffer for all of its pieces.
+
+    The buffer is cleared after each piece, so a driver that keeps a piece instead of copying it
+    stores the wrong bytes.
 
     Args:
-        body: What it gives.
+        body: The bytes of the part.
         fails: Raised instead of the last piece.
 
     Attributes:
-        open: How often it is open now.
-        opened: How often it was opened.
+        open: The number of iterations that are open now.
+        opened: The number of iterations so far.
     """
 
     def __init__(self, body: bytes, fails: Exception | None = None) -> None:
@@ -259,7 +264,7 @@ class Source:
             self.open -= 1
 
     async def _pieces(self) -> AsyncGenerator[memoryview]:
-        window = memoryview(bytearray(max(1, self.size // 3)))
+        window = memoryview(bytearray(max(1, self.size // 3)))  # several pieces even for few bytes
         for at in range(0, self.size, len(window)):
             piece = self._body[at : at + len(window)]
             if self._fails is not None and at + len(piece) == self.size:
@@ -271,39 +276,40 @@ class Source:
 
 
 def copying(driver: AsyncDriver) -> Copying:
-    """Return the driver as what `Capabilities.server_copy` says it is."""
+    """Cast a driver that claims `Capabilities.server_copy`."""
     return cast("Copying", driver)
 
 
 def versioned(driver: AsyncDriver) -> Versioned:
-    """Return the driver as what `Capabilities.versions` says it is."""
+    """Cast a driver that claims `Capabilities.versions`."""
     return cast("Versioned", driver)
 
 
 async def versions(driver: AsyncDriver, bucket: str, **options: Any) -> list[VersionInfo]:
-    """List a bucket's versions to their end, with the fields of `ListOptions` by name."""
-    told: list[VersionInfo] = []
+    """List all versions in a bucket; `options` are fields of `ListOptions` except the token."""
+    entries: list[VersionInfo] = []
     token = None
     while True:
-        asked = ListOptions(token=token, **options)
-        page = await versioned(driver).version_page(bucket, asked)
-        named = {version.key for version in page.entries}
-        assert len(page.entries) <= asked.limit or len(named) == 1, "a page is over its limit"
-        told.extend(page.entries)
+        request = ListOptions(token=token, **options)
+        page = await versioned(driver).version_page(bucket, request)
+        page_keys = {version.key for version in page.entries}
+        # A service that continues only after a key returns all versions of one key in one page.
+        assert len(page.entries) <= request.limit or len(page_keys) == 1, "a page is over its limit"
+        entries.extend(page.entries)
         if page.token is None:
-            return told
+            return entries
         assert page.entries, "a page with a token is empty"
-        assert page.token != token, "a page's token leads to the same page again"
+        assert page.token != token, "a page's token is the token of the page itself"
         token = page.token
 
 
 def bulk_deleting(driver: AsyncDriver) -> BulkDeleting:
-    """Return the driver as what `Capabilities.bulk_delete` says it is."""
+    """Cast a driver that claims `Capabilities.bulk_delete`."""
     return cast("BulkDeleting", driver)
 
 
-async def elsewhere(work: Coroutine[Any, Any, T]) -> T:
-    """Await something in a task of its own."""
+async def in_new_task(work: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine in a new task: no driver may depend on the task that called it first."""
     task = OwnedTask(work)
     try:
         return await task.result()
@@ -311,16 +317,17 @@ async def elsewhere(work: Coroutine[Any, Any, T]) -> T:
         await task.aclose()
 
 
-async def cancelled_everywhere(
+async def cancel_at_every_step(
     start: Callable[[], Coroutine[Any, Any, object]],
     check: Callable[[], Awaitable[object]],
 ) -> None:
-    """Cancel a call after 0, 1, 2, … steps of the loop, until it ends before its cancel.
+    """Cancel a call after 0, 1, 2, … steps of the loop, until the call ends before its cancel.
 
-    Far out, where a network's waiting is all there is, the steps grow by an eighth.
+    Every await of the call is then cancelled once. After many steps, when the call only waits for
+    the network, the number of steps grows by an eighth each time to keep the test short.
 
     Args:
-        start: Makes the call anew.
+        start: Starts the call again.
         check: Asserts what must hold after each cancel.
     """
     steps = 0

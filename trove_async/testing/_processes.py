@@ -1,4 +1,4 @@
-"""Child processes that end with the process that started them, however that one ends."""
+"""Child processes that end when their parent process ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-SOCKETS = Path("/tmp")  # noqa: S108 - where SeaweedFS makes them, whatever TMPDIR says
+SOCKETS = Path("/tmp")  # noqa: S108 - SeaweedFS puts its sockets there and ignores TMPDIR
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of the loopback interface that nothing listens on."""
+    """Return free ports of the loopback interface.
+
+    Another process may take one of them before the caller does.
+    """
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for bound in sockets:
+            bound.bind(("127.0.0.1", 0))
+        return [bound.getsockname()[1] for bound in sockets]
 
 
 def start_process(
@@ -31,15 +34,16 @@ def start_process(
     environment: Mapping[str, str] | None = None,
     litter: Sequence[str] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start a process that is killed when the stack is left, or when this process dies.
+    """Start a process that is killed when the stack is closed or when this process dies.
 
     Args:
-        stack: What ends it.
-        command: Its command line.
-        directory: Where it runs, and its home. It is removed if this process dies.
-        log: Gets its output.
-        environment: Set for it beside this process's own.
-        litter: Patterns of what it leaves in `SOCKETS`.
+        stack: Kills the process when it is closed.
+        command: The command line.
+        directory: The working directory, and the value of ``HOME`` and ``TMPDIR``. It is removed if
+            this process dies.
+        log: The file for standard output and error.
+        environment: Variables to set in addition to those of this process.
+        litter: Glob patterns of files that the process leaves in `SOCKETS`.
     """
     own = {**(environment or {}), "HOME": str(directory), "TMPDIR": str(directory)}
     with log.open("wb") as output:
@@ -57,7 +61,7 @@ def start_process(
 
 
 def clear(directory: Path, litter: Sequence[str] = ()) -> None:
-    """Remove what processes have left."""
+    """Remove the directory, and the files in `SOCKETS` that match."""
     shutil.rmtree(directory, ignore_errors=True)
     for pattern in litter:
         for path in SOCKETS.glob(pattern):
@@ -67,9 +71,10 @@ def clear(directory: Path, litter: Sequence[str] = ()) -> None:
 def _watchdog(
     server: subprocess.Popen[bytes], directory: Path, litter: Sequence[str]
 ) -> subprocess.Popen[bytes]:
-    """Start what ends the server, and what it leaves, when this process dies without a word.
+    """Start a shell that kills the server and removes its files when this process dies.
 
-    It reads a pipe that only this process writes to: the end of it is the end of this process.
+    The shell reads from a pipe of which only this process holds the other end. The kernel closes
+    that end however this process dies, and the read then returns.
     """
     return subprocess.Popen(  # noqa: S603 - a fixed script
         [
@@ -85,12 +90,12 @@ def _watchdog(
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # an interrupt from the keyboard is not for it
+        start_new_session=True,  # an interrupt from the keyboard must not end it
     )
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.kill()  # what it stored goes with it: there is nothing to put in order
+    process.kill()  # its data is thrown away, so there is nothing to shut down cleanly
     process.wait()
     if process.stdin is not None:
         process.stdin.close()

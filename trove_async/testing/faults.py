@@ -1,4 +1,4 @@
-"""What is to go wrong with a driver's calls, told beforehand, and what calls there were."""
+"""Fault injection by call and by byte, and a log of calls: the machinery of `Faulty`."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ Operation = Literal[
     "presign",
     "version_page",
 ]
-"""A call of the contract. ``get`` and ``upload`` are the entering of their contexts; ``copy`` is
-known by its destination."""
+"""A call of the driver contract. ``get`` and ``upload`` mean entering their contexts; the bucket and
+key of ``copy`` are its destination."""
 
 When = Literal["before", "after"]
 
 
 class Call(NamedTuple):
-    """One call that reached the driver."""
+    """One call of the driver."""
 
     operation: Operation
     bucket: str | None = None
@@ -46,10 +46,10 @@ class Call(NamedTuple):
 
 
 class Hang:
-    """A call that waits until it is released, or cancelled.
+    """A point at which calls wait until they are released or cancelled.
 
     Attributes:
-        reached: Set once a call waits here.
+        reached: Set when the first call waits.
     """
 
     def __init__(self) -> None:
@@ -57,18 +57,18 @@ class Hang:
         self._released = asyncio.Event()
 
     def release(self) -> None:
-        """Let the call go on, and all that come after it."""
+        """Let the waiting call and all later ones continue."""
         self._released.set()
 
     async def wait(self) -> None:
-        """Wait as a call does."""
+        """Wait until `release` is called."""
         self.reached.set()
         await self._released.wait()
 
 
 @dataclass(slots=True, kw_only=True)
 class _Aim:
-    """What a fault is meant for, and how often."""
+    """The calls that a fault applies to, and how many of them."""
 
     operation: Operation
     when: When = "before"
@@ -80,7 +80,7 @@ class _Aim:
     met: int = 0
 
     def meets(self, when: When, call: Call) -> bool:
-        """Whether it strikes at this call, which counts as once."""
+        """Return whether the fault applies to this call, and count the call."""
         if (
             self.times == 0
             or (self.operation, self.when) != (call.operation, when)
@@ -101,7 +101,7 @@ class _Aim:
 
 @dataclass(slots=True, kw_only=True)
 class Flaw:
-    """A fault in the body of a get, at a byte of the object."""
+    """A fault in the body of a get, at byte `at` of the object."""
 
     kind: Literal["cut", "short", "flip"]
     bucket: str | None
@@ -110,18 +110,20 @@ class Flaw:
     times: int | None
 
     def lies_in(self, call: Call) -> bool:
+        """Return whether the flaw is in the object of this call."""
         return self.times != 0 and self.bucket in {None, call.bucket} and self.key == call.key
 
     def strike(self) -> None:
+        """Count one occurrence."""
         if self.times is not None:
             self.times -= 1
 
 
 class Faults:
-    """Faults by call and by byte; of several that suit, the one told first strikes.
+    """A list of faults and a log of calls. If several faults apply, the first added does.
 
     Attributes:
-        calls: Every call so far, failed ones included.
+        calls: All calls so far, including failed ones.
     """
 
     def __init__(self) -> None:
@@ -144,12 +146,13 @@ class Faults:
         """Make calls fail.
 
         Args:
-            operation: Which calls.
-            error: What they raise, a copy each time; None: an UnavailableError.
-            times: How many of them; None: all.
-            skip: How many succeed first.
-            every: Of those after that, only each so-manieth fails.
-            when: ``"before"`` anything happens, or ``"after"`` all of it has: the answer is lost.
+            operation: The calls that fail.
+            error: The error to raise, copied for each call; None: an UnavailableError.
+            times: The number of calls that fail; None: all.
+            skip: The number of calls that succeed first.
+            every: After `skip`, only every n-th call fails.
+            when: ``"before"``: the driver is not called. ``"after"``: the driver has done its work,
+                and only the response is lost.
             bucket: Only calls for this bucket.
             key: Only calls for this key.
         """
@@ -162,7 +165,9 @@ class Faults:
             skip=skip,
             every=every,
         )
-        self._faults.append((aim, error or UnavailableError(f"{operation} fails as it was told")))
+        self._faults.append(
+            (aim, error or UnavailableError(f"{operation} fails because the test added this fault"))
+        )
 
     def hang(
         self,
@@ -175,7 +180,7 @@ class Faults:
         bucket: str | None = None,
         key: str | None = None,
     ) -> Hang:
-        """Make calls wait until they are released; see `fail` for the arguments."""
+        """Make calls wait until `Hang.release` or `heal`; see `fail` for the arguments."""
         hang = Hang()
         aim = _Aim(
             operation=operation,
@@ -190,19 +195,19 @@ class Faults:
         return hang
 
     def cut(self, key: str, *, at: int, times: int | None = 1, bucket: str | None = None) -> None:
-        """Break bodies where byte `at` of the object would come, with an UnavailableError."""
+        """Make a read that reaches byte `at` of the object raise UnavailableError."""
         self._flaws.append(Flaw(kind="cut", bucket=bucket, key=key, at=at, times=times))
 
     def short(self, key: str, *, at: int, times: int | None = 1, bucket: str | None = None) -> None:
-        """End bodies before byte `at` of the object, as though they were complete."""
+        """End the body before byte `at` of the object, as if it were complete."""
         self._flaws.append(Flaw(kind="short", bucket=bucket, key=key, at=at, times=times))
 
     def flip(self, key: str, *, at: int, times: int | None = 1, bucket: str | None = None) -> None:
-        """Change byte `at` of the object on its way."""
+        """Invert the bits of byte `at` of the object while it is read."""
         self._flaws.append(Flaw(kind="flip", bucket=bucket, key=key, at=at, times=times))
 
     def heal(self) -> None:
-        """Forget all faults, and let go of what hangs."""
+        """Remove all faults and release the calls that hang."""
         for _, fault in self._faults:
             if isinstance(fault, Hang):
                 fault.release()
@@ -210,20 +215,20 @@ class Faults:
         self._flaws.clear()
 
     def count(self, operation: Operation) -> int:
-        """Return how many calls of one kind there were."""
+        """Return the number of calls of one operation."""
         return sum(call.operation == operation for call in self.calls)
 
     async def begin(self, call: Call) -> None:
-        """Note a call, and let strike what is told for before it."""
+        """Log a call, and apply the faults that come before its work."""
         self.calls.append(call)
         await self._meet("before", call)
 
     async def end(self, call: Call) -> None:
-        """Let strike what is told for after a call."""
+        """Apply the faults that come after the work of a call."""
         await self._meet("after", call)
 
     def flaws(self, call: Call) -> Iterator[Flaw]:
-        """Iterate over the flaws that lie in the object of a call."""
+        """Iterate over the flaws in the object of a call."""
         return (flaw for flaw in self._flaws if flaw.lies_in(call))
 
     async def _meet(self, when: When, call: Call) -> None:
@@ -232,4 +237,4 @@ class Faults:
                 if isinstance(fault, Hang):
                     await fault.wait()
                     return
-                raise copy(fault)
+                raise copy(fault)  # one instance raised twice would chain its own tracebacks

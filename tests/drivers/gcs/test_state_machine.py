@@ -10,7 +10,7 @@ import pytest
 
 from tests.drivers.gcs.cloud import Cloud
 from tests.drivers.gcs.cloud_server import serving
-from tests.test_state_machine import STORES, played, routed
+from tests.test_state_machine import STORES, routed, run_machine
 from trove_async.drivers import GCSDriver, MemoryDriver
 from trove_async.layers import Mapped
 
@@ -62,4 +62,4 @@ def test_store_over_gcs_does_what_a_dict_does(
     hosted.cloud.rewrites_at_most = 1 << 20
     hosted.cloud.keeps_at_most = 1 << 19
     monkeypatch.setitem(STORES, "gcs", hosted.store)
-    played("gcs", tmp_path, max_examples=8, stateful_step_count=25)
+    run_machine("gcs", tmp_path, max_examples=8, stateful_step_count=25)

@@ -117,7 +117,7 @@ async def test_request_whose_answer_is_lost_is_not_sent_again_in_silence(
     async with bare(seaweed, proxy) as driver:
         await driver.head_bucket(bucket)  # a connection that has served before
         proxy.arm(
-            Cut("answer head", reset=way == "reset"),
+            Cut("response head", reset=way == "reset"),
             method=method,
             target="*key*" if method != "POST" else "*",
         )
@@ -133,7 +133,7 @@ async def test_put_whose_answer_is_lost_is_recognised_as_ours(
     seaweed: S3Server, proxy: FaultProxy, bucket: str
 ) -> None:
     async with stored(seaweed, proxy) as store:
-        proxy.arm(Cut("answer head"), method="PUT")
+        proxy.arm(Cut("response head"), method="PUT")
         info = await store.put(bucket, "key", BODY, if_none_match="*")
         assert info.size == len(BODY)
         # The driver looks whether an object is there, and the store whose it is.
@@ -195,7 +195,7 @@ async def test_body_that_is_changed_on_its_way_here_is_an_error(
 ) -> None:
     async with stored(seaweed, proxy) as store:
         await store.put(bucket, "key", BODY)
-        proxy.arm(Flip("answer body", 1000), method="GET")
+        proxy.arm(Flip("response body", 1000), method="GET")
         with pytest.raises(IntegrityError, match="crc32c"):
             await store.read(bucket, "key")
         assert await store.read(bucket, "key") == BODY
@@ -208,7 +208,7 @@ async def test_body_that_breaks_goes_on_where_it_broke(
 ) -> None:
     async with stored(seaweed, proxy) as store:
         info = await store.put(bucket, "key", BODY)
-        proxy.arm(Cut("answer body", byte, reset=way == "reset"), method="GET")
+        proxy.arm(Cut("response body", byte, reset=way == "reset"), method="GET")
         assert await store.read(bucket, "key") == BODY
     assert methods(proxy) == ["PUT", "GET", "GET"]
     again = proxy.requests[-1].headers
@@ -248,7 +248,7 @@ async def test_answer_that_is_no_http_is_asked_for_again(
 # -- what stands still ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("point", ["request head", "answer head"])
+@pytest.mark.parametrize("point", ["request head", "response head"])
 async def test_service_that_says_nothing_is_left(
     seaweed: S3Server, proxy: FaultProxy, bucket: str, point: Any
 ) -> None:
@@ -276,7 +276,7 @@ async def test_body_that_stands_still_is_left_and_goes_on(
 ) -> None:
     async with stored(seaweed, proxy, Timeout(first_byte=20, idle=0.2)) as store:
         await store.put(bucket, "key", BODY)
-        proxy.arm(Stall("answer body", 500_000), method="GET")
+        proxy.arm(Stall("response body", 500_000), method="GET")
         assert await store.read(bucket, "key") == BODY
     assert methods(proxy) == ["PUT", "GET", "GET"]
 
@@ -284,7 +284,7 @@ async def test_body_that_stands_still_is_left_and_goes_on(
 # -- cancels ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("point", ["request head", "request body", "answer head"])
+@pytest.mark.parametrize("point", ["request head", "request body", "response head"])
 async def test_cancelled_put_holds_nothing(
     seaweed: S3Server, proxy: FaultProxy, bucket: str, point: Any
 ) -> None:
@@ -305,7 +305,7 @@ async def test_cancelled_get_holds_nothing(
 ) -> None:
     async with bare(seaweed, proxy) as driver:
         await put(driver, bucket, BODY)
-        stall = proxy.arm(Stall("answer body", 100_000), method="GET")
+        stall = proxy.arm(Stall("response body", 100_000), method="GET")
 
         async def get() -> None:
             async with driver.get(bucket, "key", GetOptions()) as reader:

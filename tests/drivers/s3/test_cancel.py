@@ -86,7 +86,7 @@ async def test_put_cancelled_before_its_last_byte_leaves_the_old_object(
 
 
 async def test_put_cancelled_when_it_was_stored_has_stored_all(link: Link) -> None:
-    stall = link.proxy.arm(Stall("answer head"), method="PUT")
+    stall = link.proxy.arm(Stall("response head"), method="PUT")
     await cancelled(link, stall, link.store.put(link.bucket, "key", SMALL))
     assert await link.stored("key") == SMALL
     assert link.counted["PutObject"] == 1
@@ -98,7 +98,7 @@ async def test_put_cancelled_when_it_was_stored_has_stored_all(link: Link) -> No
         ("POST", "*uploads*", "request head", 0),
         ("PUT", "*partNumber=1*", "request head", 0),
         ("PUT", "*partNumber=2*", "request body", MiB),
-        ("PUT", "*partNumber=3*", "answer head", 0),
+        ("PUT", "*partNumber=3*", "response head", 0),
     ],
     ids=["opening", "before a part", "in a part", "after a part"],
 )
@@ -106,13 +106,13 @@ async def test_large_put_cancelled_before_its_commit_leaves_the_old_object(
     link: Link, method: str, target: str, at: Any, byte: int
 ) -> None:
     stall = link.proxy.arm(Stall(at, byte), method=method, target=target)
-    sending = method == "PUT" and at != "answer head"
+    sending = method == "PUT" and at != "response head"
     await cancelled(link, stall, link.store.put(link.bucket, "key", LARGE), sending=sending)
     assert await link.stored("key") == OLD
     assert link.counted["CompleteMultipartUpload"] == 0
 
 
-@pytest.mark.parametrize("at", ["request head", "answer head"])
+@pytest.mark.parametrize("at", ["request head", "response head"])
 async def test_large_put_cancelled_in_its_commit_is_stored_and_not_aborted(
     link: Link, at: Any
 ) -> None:
@@ -146,7 +146,7 @@ async def test_large_put_cancelled_in_a_commit_that_is_not_answered_is_left_to_b
 
 
 async def test_large_put_cancelled_while_its_upload_is_made_aborts_it(link: Link) -> None:
-    stall = link.proxy.arm(Stall("answer head"), method="POST", target="*uploads*")
+    stall = link.proxy.arm(Stall("response head"), method="POST", target="*uploads*")
     task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
     await stall.reached.wait()
     async with task_group() as group:
@@ -163,7 +163,7 @@ async def test_large_put_cancelled_while_its_upload_is_made_aborts_it(link: Link
 async def test_large_put_cancelled_and_never_told_its_upload_leaves_litter_that_is_found(
     link: Link,
 ) -> None:
-    stall = link.proxy.arm(Stall("answer head"), method="POST", target="*uploads*")
+    stall = link.proxy.arm(Stall("response head"), method="POST", target="*uploads*")
     task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
     await stall.reached.wait()
     await task.aclose()
@@ -177,7 +177,7 @@ async def test_large_put_cancelled_when_it_was_committed_has_stored_all(
     link: Link, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload, "COMMIT_SECONDS", 0.1)  # the answer never comes
-    stall = link.proxy.arm(Stall("answer head"), method="POST", target="*uploadId*")
+    stall = link.proxy.arm(Stall("response head"), method="POST", target="*uploadId*")
     await cancelled(link, stall, link.store.put(link.bucket, "key", LARGE))
     assert await link.stored("key") == LARGE
 
@@ -231,7 +231,7 @@ async def test_large_put_cancelled_in_a_part_and_in_its_abort_is_aborted(link: L
 
 @pytest.mark.parametrize(
     ("at", "byte"),
-    [("request head", 0), ("answer head", 0), ("answer body", 0), ("answer body", MiB)],
+    [("request head", 0), ("response head", 0), ("response body", 0), ("response body", MiB)],
 )
 async def test_get_cancelled_anywhere_leaves_no_connection(link: Link, at: Any, byte: int) -> None:
     async def read() -> None:
@@ -243,7 +243,7 @@ async def test_get_cancelled_anywhere_leaves_no_connection(link: Link, at: Any, 
     await cancelled(link, stall, read())
 
 
-@pytest.mark.parametrize("at", ["request head", "answer head"])
+@pytest.mark.parametrize("at", ["request head", "response head"])
 async def test_copy_cancelled_anywhere_is_whole_or_is_not(link: Link, at: Any) -> None:
     stall = link.proxy.arm(Stall(at), method="PUT")
     await cancelled(link, stall, link.store.copy(link.bucket, "source", link.bucket, "key"))
@@ -255,7 +255,7 @@ async def test_copy_cancelled_anywhere_is_whole_or_is_not(link: Link, at: Any) -
     ("method", "call"),
     [("HEAD", "head"), ("DELETE", "delete")],
 )
-@pytest.mark.parametrize("at", ["request head", "answer head"])
+@pytest.mark.parametrize("at", ["request head", "response head"])
 async def test_head_and_delete_cancelled_anywhere_leave_no_connection(
     link: Link, method: str, call: str, at: Any
 ) -> None:
@@ -264,14 +264,14 @@ async def test_head_and_delete_cancelled_anywhere_leave_no_connection(
     await cancelled(link, stall, getattr(link.store, call)(link.bucket, "other"))
 
 
-@pytest.mark.parametrize("at", ["request head", "answer head", "answer body"])
+@pytest.mark.parametrize("at", ["request head", "response head", "response body"])
 async def test_list_cancelled_anywhere_leaves_no_connection(link: Link, at: Any) -> None:
     stall = link.proxy.arm(Stall(at), target="*list-type*")
     await cancelled(link, stall, link.store.list(link.bucket).all())
 
 
 async def test_store_closed_under_a_transfer_leaves_nothing(link: Link) -> None:
-    stall = link.proxy.arm(Stall("answer body", MiB), method="GET")
+    stall = link.proxy.arm(Stall("response body", MiB), method="GET")
     reader = await link.store.get(link.bucket, "source")
     task = OwnedTask(reader.read())
     await stall.reached.wait()

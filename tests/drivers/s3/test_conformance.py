@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from tests.strangeness import strange
+from tests.server_quirks import expect_failures
 from trove_async import Trove
 from trove_async.drivers.local import LocalDriver
 from trove_async.drivers.s3 import S3Driver
@@ -44,7 +44,7 @@ def driver_of(server: S3Server, **settings: Any) -> S3Driver:
 
 
 MOTO_SPEAKS_NO_XML = {
-    "test_odd_key_is_kept_as_it_is": "moto has no page for a line break",
+    "test_odd_key_is_kept_unchanged": "moto has no page for a line break",
 }
 
 
@@ -57,25 +57,25 @@ class KeepsVersions:
 
 
 MOTO_SOMETIMES = {
-    "test_one_of_many_puts_to_one_key_wins_whole": "moto's threads trip over one another",
+    "test_concurrent_puts_of_one_key_leave_one_whole_body": "moto's threads trip over one another",
     # It tells them after all versions, and within a second there is no telling where they belong.
-    "test_delete_marker_stands_where_it_was_set": "moto tells no order of markers and versions",
+    "test_delete_marker_keeps_its_position": "moto tells no order of markers and versions",
     "test_versions_are_the_same_for_every_page_size": "moto tells no order of markers and versions",
 }
 MOTO_IGNORES = {
-    "test_copy_of_a_version_that_was_replaced_makes_nothing": "moto looks at no copy's conditions",
-    "test_listing_selects_what_is_asked_for": "moto echoes a prefix that XML cannot carry",
-    "test_odd_keys_are_kept_apart": "moto has no page for a key with a line break",
-    "test_versions_may_be_deleted_as_they_are_listed": "moto skips a version behind a key that is gone",
-    "test_versions_of_one_key_may_be_deleted_as_they_are_listed": (
+    "test_copy_of_replaced_source_changes_nothing": "moto looks at no copy's conditions",
+    "test_listing_applies_prefix_delimiter_and_start_after": "moto echoes a prefix that XML cannot carry",
+    "test_odd_keys_do_not_collide": "moto has no page for a key with a line break",
+    "test_versions_can_be_deleted_while_listing": "moto skips a version behind a key that is gone",
+    "test_versions_of_one_key_can_be_deleted_while_listing": (
         "moto skips a version behind a key that is gone"
     ),
 }
 
 
-@strange(MOTO_SPEAKS_NO_XML, where=lambda case: case["key"] == "new\nline")
-@strange(MOTO_SOMETIMES, always=False)
-@strange(MOTO_IGNORES)
+@expect_failures(MOTO_SPEAKS_NO_XML, where=lambda case: case["key"] == "new\nline")
+@expect_failures(MOTO_SOMETIMES, always=False)
+@expect_failures(MOTO_IGNORES)
 class TestMoto(KeepsVersions, DriverSuite):
     """It compares no checksums, and so stands for the services that know none."""
 
@@ -94,17 +94,17 @@ SEAWEED_REFUSES = frozenset(
     or max(map(len, key.encode().split(b"/"))) > 255
 )
 SEAWEED_MANGLES = {
-    "test_key_of_the_most_bytes_is_kept": "SeaweedFS takes no segment of more than 255 bytes",
-    "test_versions_of_keys_that_no_xml_can_carry_have_their_names": (
+    "test_key_of_max_key_bytes_is_kept": "SeaweedFS takes no segment of more than 255 bytes",
+    "test_version_keys_that_xml_cannot_encode_are_unchanged": (
         "SeaweedFS encodes no key in a listing of versions"
     ),
-    "test_condition_on_an_object_of_a_missing_bucket_is_about_the_bucket": (
+    "test_if_match_in_missing_bucket_raises_bucket_not_found": (
         "SeaweedFS looks for the object before it looks for the bucket"
     ),
 }
 
 
-@strange(SEAWEED_MANGLES)
+@expect_failures(SEAWEED_MANGLES)
 class TestSeaweed(KeepsVersions, DriverSuite):
     refused_keys = SEAWEED_REFUSES
 
@@ -113,7 +113,7 @@ class TestSeaweed(KeepsVersions, DriverSuite):
         return driver_of(seaweed)
 
 
-@strange(SEAWEED_MANGLES)
+@expect_failures(SEAWEED_MANGLES)
 class TestSeaweedBySdk(KeepsVersions, DriverSuite):
     """The same driver, with everything sent through aiobotocore."""
 
@@ -125,20 +125,20 @@ class TestSeaweedBySdk(KeepsVersions, DriverSuite):
 
 
 MOTO_IGNORES_IN_STORES = {
-    "test_odd_keys_are_kept_apart": "moto has no page for a key with a line break",
+    "test_odd_keys_do_not_collide": "moto has no page for a key with a line break",
 }
 MOTO_SOMETIMES_IN_STORES = dict.fromkeys(
     (
-        "test_put_cancelled_anywhere_leaves_the_old_or_the_new",
-        "test_copy_cancelled_anywhere_leaves_the_old_or_the_new",
-        "test_move_cancelled_anywhere_loses_nothing",
+        "test_cancelled_put_leaves_old_or_new_object",
+        "test_cancelled_copy_leaves_old_or_new_object",
+        "test_cancelled_move_loses_nothing",
     ),
     "moto may store a body that its client broke off",
-) | {"test_create_only_has_one_winner": "moto's threads trip over one another"}
+) | {"test_concurrent_if_none_match_puts_have_one_winner": "moto's threads trip over one another"}
 
 
-@strange(MOTO_IGNORES_IN_STORES)
-@strange(MOTO_SOMETIMES_IN_STORES, always=False)
+@expect_failures(MOTO_IGNORES_IN_STORES)
+@expect_failures(MOTO_SOMETIMES_IN_STORES, always=False)
 class TestStoreOnMoto(StoreSuite):
     @pytest_asyncio.fixture
     async def store(  # type: ignore[override]  # a fixture: pytest fills in what it asks for
@@ -149,13 +149,13 @@ class TestStoreOnMoto(StoreSuite):
 
 
 SEAWEED_MANGLES_IN_STORES = {
-    "test_key_of_the_most_bytes_is_kept_and_a_longer_one_refused": (
+    "test_key_of_max_key_bytes_is_kept_and_a_longer_one_refused": (
         "SeaweedFS takes no segment of more than 255 bytes"
     ),
 }
 
 
-@strange(SEAWEED_MANGLES_IN_STORES)
+@expect_failures(SEAWEED_MANGLES_IN_STORES)
 class TestStoreOnSeaweed(StoreSuite):
     refused_keys = SEAWEED_REFUSES
 

@@ -164,11 +164,11 @@ async def test_broken_before_the_server_hears_of_it_takes_two_requests(
 
 @pytest.mark.parametrize("end", ["reset", "close"])
 async def test_answer_that_is_lost_takes_two_requests(link: Link, name: str, end: str) -> None:
-    await struck(link, name, Cut("answer head", reset=end == "reset"))
+    await struck(link, name, Cut("response head", reset=end == "reset"))
 
 
 async def test_half_an_answers_head_takes_two_requests(link: Link, name: str) -> None:
-    await struck(link, name, Cut("answer head", 30, reset=False))
+    await struck(link, name, Cut("response head", 30, reset=False))
 
 
 @pytest.mark.parametrize("name", ["PutObject", "DeleteObject"])
@@ -178,7 +178,7 @@ async def test_transport_sends_nothing_again_by_itself(
     async with linked(seaweed, client, retry=NEVER) as link:
         await link.store.exists(link.bucket, "key")  # a connection that may have gone stale
         work, method, target = WORKS[name]
-        link.proxy.arm(Cut("answer head"), method=method, target=target)
+        link.proxy.arm(Cut("response head"), method=method, target=target)
         with pytest.raises(UnavailableError):
             await work(link)
         assert link.counted[name] == 1
@@ -198,7 +198,7 @@ async def test_get_broken_midway_goes_on_where_it_broke_with_its_version_pinned(
     link: Link, at: int, end: str
 ) -> None:
     await link.place("key", SMALL)
-    link.proxy.arm(Cut("answer body", at, reset=end == "reset"), method="GET")
+    link.proxy.arm(Cut("response body", at, reset=end == "reset"), method="GET")
     await get(link)
     assert link.done == ["GetObject", "GetObject"]
     first, again = link.proxy.requests
@@ -212,7 +212,7 @@ async def test_get_broken_midway_goes_on_where_it_broke_with_its_version_pinned(
 
 async def test_get_never_mixes_two_versions(link: Link) -> None:
     await link.place("key", SMALL)
-    link.proxy.arm(Cut("answer body", 50 * KiB), method="GET")
+    link.proxy.arm(Cut("response body", 50 * KiB), method="GET")
     resuming = link.proxy.arm(Stall("request head"), method="GET")
 
     async def replace() -> None:
@@ -230,7 +230,7 @@ async def test_get_never_mixes_two_versions(link: Link) -> None:
 async def test_list_broken_midway_is_asked_again_and_never_ends_early(link: Link) -> None:
     for number in range(5):
         await link.place(f"many/{number}", b"x")
-    link.proxy.arm(Cut("answer body", 600, reset=False), target="*list-type*")
+    link.proxy.arm(Cut("response body", 600, reset=False), target="*list-type*")
     found = await link.store.list(link.bucket).all()
     assert [entry.key for entry in found] == [f"many/{number}" for number in range(5)]
     assert link.done == ["ListObjectsV2", "ListObjectsV2"]
@@ -244,7 +244,7 @@ CREATED_TWICE = ["PutObject", "PutObject", "HeadObject", "HeadObject"]
 
 
 async def test_create_whose_answer_is_lost_knows_its_own_write(link: Link) -> None:
-    link.proxy.arm(Cut("answer head"), method="PUT")
+    link.proxy.arm(Cut("response head"), method="PUT")
     info = await link.store.put(link.bucket, "key", SMALL, if_none_match="*")
     assert info.size == len(SMALL)
     assert link.done == CREATED_TWICE
@@ -262,14 +262,14 @@ async def test_create_whose_answer_is_lost_knows_anothers_write(link: Link) -> N
 async def test_replacing_whose_answer_is_lost_knows_its_own_write(link: Link) -> None:
     old = await link.store.put(link.bucket, "key", b"old")
     link.forget()
-    link.proxy.arm(Cut("answer head"), method="PUT")
+    link.proxy.arm(Cut("response head"), method="PUT")
     await link.store.put(link.bucket, "key", SMALL, if_match=old)
     assert await link.stored("key") == SMALL
     assert link.done == ["PutObject", "PutObject", "HeadObject"]
 
 
 async def test_large_create_whose_commit_is_lost_knows_its_own_write(link: Link) -> None:
-    link.proxy.arm(Cut("answer head"), method="POST", target="*uploadId*")
+    link.proxy.arm(Cut("response head"), method="POST", target="*uploadId*")
     await link.store.put(link.bucket, "key", LARGE, if_none_match="*")
     assert await link.stored("key") == LARGE
     assert link.counted["CompleteMultipartUpload"] == 2
@@ -299,7 +299,7 @@ async def test_large_put_takes_one_request_a_part_and_two_more(link: Link) -> No
     [
         Cut("request head"),
         Cut("request body", MiB),
-        Cut("answer head"),
+        Cut("response head"),
         Response(503, {"Retry-After": "0"}, error("SlowDown")),
     ],
     ids=repr,
@@ -354,7 +354,7 @@ async def test_abort_that_fails_is_tried_again(link: Link) -> None:
 
 
 async def test_upload_whose_opening_was_lost_is_found_afterwards(link: Link) -> None:
-    link.proxy.arm(Cut("answer head"), method="POST", target="*uploads*")
+    link.proxy.arm(Cut("response head"), method="POST", target="*uploads*")
     await link.store.put(link.bucket, "key", LARGE)
     assert link.counted["CreateMultipartUpload"] == 2
     assert await link.uploads() == ["key"]  # whose id nobody was told
@@ -374,7 +374,7 @@ async def test_copy_answered_200_with_an_error_is_tried_again(link: Link) -> Non
 @pytest.mark.parametrize("at", [0, 50 * KiB, 100 * KiB - 1])
 async def test_flipped_byte_of_a_get_is_an_error_before_its_end(link: Link, at: int) -> None:
     await link.store.put(link.bucket, "key", SMALL)
-    link.proxy.arm(Flip("answer body", at), method="GET", times=None)
+    link.proxy.arm(Flip("response body", at), method="GET", times=None)
     got = b""
     with pytest.raises(IntegrityError):
         async with link.store.get(link.bucket, "key") as reader:
@@ -435,12 +435,12 @@ async def test_silence_instead_of_an_answer_is_timed_out_and_tried_again(
     seaweed: S3Server, client: Any, name: str
 ) -> None:
     async with impatient(seaweed, client) as link:
-        await struck(link, name, Stall("answer head"))
+        await struck(link, name, Stall("response head"))
 
 
 async def test_silence_that_lasts_is_a_timeout(seaweed: S3Server, client: Any) -> None:
     async with linked(seaweed, client, timeout=SOON, retry=NEVER) as link:
-        link.proxy.arm(Stall("answer head"))
+        link.proxy.arm(Stall("response head"))
         with pytest.raises(TimedOutError):
             await link.store.put(link.bucket, "key", SMALL)
         assert link.done == ["PutObject"]
@@ -449,7 +449,7 @@ async def test_silence_that_lasts_is_a_timeout(seaweed: S3Server, client: Any) -
 async def test_silence_in_a_body_is_timed_out_and_resumed(seaweed: S3Server, client: Any) -> None:
     async with impatient(seaweed, client) as link:
         await link.place("key", SMALL)
-        link.proxy.arm(Stall("answer body", 50 * KiB), method="GET")
+        link.proxy.arm(Stall("response body", 50 * KiB), method="GET")
         await get(link)
         assert link.done == ["GetObject", "GetObject"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.drivers.s3.test_conformance import driver_of
-from tests.test_state_machine import STORES, agree, played, routed
+from tests.test_state_machine import STORES, agree, routed, run_machine
 from trove_async import Trove
 from trove_async.drivers import LocalDriver
 from trove_async.layers import Mapped
@@ -46,7 +46,7 @@ def play(
         return routed(hot, boxed(run, "cold"), boxed(run, "third"), part_size=5 * MiB)
 
     monkeypatch.setitem(STORES, "s3", store)
-    return lambda **limits: played("s3", tmp_path, agree, **limits)
+    return lambda **limits: run_machine("s3", tmp_path, agree, **limits)
 
 
 @pytest.mark.timeout(240)  # each invariant is some two dozen requests, after every step

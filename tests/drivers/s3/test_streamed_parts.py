@@ -119,7 +119,7 @@ async def test_last_part_may_be_of_one_byte(
         Cut("request body", 0),
         Cut("request body", 5 * MiB),
         Cut("request body", 5 * MiB, reset=False),
-        Cut("answer head"),
+        Cut("response head"),
         Response(503, {"Retry-After": "0"}),
     ],
     ids=["before it", "at its first byte", "within it", "closed within it", "after it", "refused"],
@@ -153,7 +153,7 @@ async def test_flipped_byte_of_a_part_is_never_stored(
     assert await link.uploads() == []
 
 
-@pytest.mark.parametrize("at", ["request body", "answer head"])
+@pytest.mark.parametrize("at", ["request body", "response head"])
 async def test_cancel_in_a_part_leaves_nothing(
     link: Link, large: tuple[Path, bytes], at: Any
 ) -> None:

@@ -1,4 +1,4 @@
-"""The driver's contract as tests: `trove_async.driver`, topic by topic."""
+"""The conformance suite for drivers: the contract of `trove_async.driver`, one class per topic."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ class DriverSuite(
     DriverBuckets,
     DriverCancellation,
 ):
-    """Everything that the contract promises to the store. A driver is done when it passes."""
+    """All topics: everything that the contract promises to the store.
+
+    Tests of capabilities that the driver does not claim are skipped.
+    """
 
 
 __all__ = [

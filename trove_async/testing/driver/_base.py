@@ -1,4 +1,4 @@
-"""What every topic of the driver's suite needs: an open driver, and a bucket of its own."""
+"""Base class of the driver topics: fixtures for an open driver and for fresh buckets."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from trove_async.testing._harness import delete, keys, opened
 
 
 class DriverTopic:
-    """Tests of a driver. A binding overrides `driver`, and what else does not suit its backend."""
+    """Tests of a driver.
+
+    A test class overrides the fixture `driver`, and whatever else does not fit its backend.
+    """
 
     pytestmark: ClassVar = [pytest.mark.asyncio]
 
     @pytest.fixture
     def driver(self) -> AsyncDriver:
-        """Return the driver under test, not yet open."""
+        """Return the driver under test, not open."""
         raise NotImplementedError(
-            "bind the suite: override the fixture `driver` to return your driver, not yet open"
+            "bind the suite: override the fixture `driver` to return your driver, not open"
         )
 
     def bucket_name(self) -> str:
-        """Return a bucket's name that nobody has used before."""
+        """Return a bucket name that was not used before."""
         return f"suite-{uuid4().hex[:20]}"
 
     @pytest_asyncio.fixture
     async def backend(self, driver: AsyncDriver) -> AsyncIterator[AsyncDriver]:
-        """The driver, open."""
+        """The driver under test, open."""
         async with opened(driver) as backend:
             yield backend
 
     @pytest_asyncio.fixture
     async def bucket(self, backend: AsyncDriver) -> AsyncIterator[str]:
-        """A bucket of this test's own."""
+        """A new bucket, removed after the test."""
         name = self.bucket_name()
         await backend.create_bucket(name)
         yield name
@@ -45,7 +48,7 @@ class DriverTopic:
 
     @pytest_asyncio.fixture
     async def other_bucket(self, backend: AsyncDriver) -> AsyncIterator[str]:
-        """A second bucket of this test's own."""
+        """A second new bucket, removed after the test."""
         name = self.bucket_name()
         await backend.create_bucket(name)
         yield name
@@ -59,11 +62,11 @@ async def _remove(backend: AsyncDriver, bucket: str) -> None:
 
 
 def needs(driver: AsyncDriver, *names: str) -> Capabilities:
-    """Skip a test of what the driver does not claim: StoreSuite asserts what comes of that."""
+    """Skip the test if the driver does not claim these capabilities. Return all capabilities."""
     capabilities = driver.capabilities
     for name in names:
         if not getattr(capabilities, name):
             pytest.skip(
-                f"Capabilities.{name} is not claimed: StoreSuite asserts what comes of that"
+                f"Capabilities.{name} is not claimed: StoreSuite asserts that the store refuses it"
             )
     return capabilities

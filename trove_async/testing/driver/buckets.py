@@ -1,4 +1,8 @@
-"""Buckets: made and deleted once, and their absence told alike by every call."""
+"""Conformance tests of bucket calls, and of all other calls on a missing bucket.
+
+A missing bucket must be reported as BucketNotFoundError by every call, never as a missing object and
+never by creating the bucket: the store relies on it to tell a wrong name from a missing key.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +38,12 @@ CALLS: list[tuple[str, Call]] = [
     ("head_bucket", lambda driver, bucket: driver.head_bucket(bucket)),
     ("delete_bucket", lambda driver, bucket: driver.delete_bucket(bucket)),
     ("put", lambda driver, bucket: write(driver, bucket, "key")),
-    ("put of nothing", lambda driver, bucket: write(driver, bucket, "key", b"")),
+    ("empty put", lambda driver, bucket: write(driver, bucket, "key", b"")),
     ("get", lambda driver, bucket: read(driver, bucket, "key")),
     ("head", lambda driver, bucket: driver.head(bucket, "dir/key")),
     ("delete", lambda driver, bucket: delete(driver, bucket, "key")),
     ("list_page", lambda driver, bucket: driver.list_page(bucket, ListOptions())),
-    ("list_page of a prefix", lambda driver, bucket: keys(driver, bucket, prefix="a/")),
+    ("list_page with a prefix", lambda driver, bucket: keys(driver, bucket, prefix="a/")),
 ]
 
 
@@ -47,11 +51,14 @@ class DriverBuckets(DriverTopic):
     """create_bucket, delete_bucket, head_bucket, list_buckets."""
 
     @pytest.mark.parametrize("call", [call for _, call in CALLS], ids=[name for name, _ in CALLS])
-    async def test_missing_bucket_is_not_found(self, backend: AsyncDriver, call: Call) -> None:
+    async def test_missing_bucket_raises_bucket_not_found(
+        self, backend: AsyncDriver, call: Call
+    ) -> None:
         missing = self.bucket_name()
         with pytest.raises(BucketNotFoundError) as caught:
             await call(backend, missing)
         assert not caught.value.retryable
+        # The call must not have created the bucket.
         with pytest.raises(BucketNotFoundError):
             await backend.head_bucket(missing)
 
@@ -63,12 +70,12 @@ class DriverBuckets(DriverTopic):
         with pytest.raises(BucketNotFoundError):
             await context.__aenter__()
 
-    async def test_bulk_delete_in_a_missing_bucket_is_not_found(self, backend: AsyncDriver) -> None:
+    async def test_bulk_delete_in_a_missing_bucket_raises(self, backend: AsyncDriver) -> None:
         needs(backend, "bulk_delete")
         with pytest.raises(BucketNotFoundError):
             await bulk_deleting(backend).delete_many(self.bucket_name(), ["key"])
 
-    async def test_copy_from_or_into_a_missing_bucket_is_not_found(
+    async def test_copy_from_or_into_a_missing_bucket_raises(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy")
@@ -80,9 +87,7 @@ class DriverBuckets(DriverTopic):
             await copying(backend).copy(missing, "key", bucket, "other", options)
         assert await keys(backend, bucket) == ["key"]
 
-    async def test_created_bucket_is_there_and_empty(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_new_bucket_exists_and_is_empty(self, backend: AsyncDriver, bucket: str) -> None:
         info = await backend.head_bucket(bucket)
         assert info.name == bucket
         assert info.created is None or info.created.utcoffset() is not None
@@ -90,7 +95,7 @@ class DriverBuckets(DriverTopic):
         with pytest.raises(ObjectNotFoundError):
             await backend.head(bucket, "key")
 
-    async def test_second_create_says_that_it_exists(
+    async def test_creating_an_existing_bucket_raises(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "key")
@@ -105,8 +110,11 @@ class DriverBuckets(DriverTopic):
         assert names == sorted(set(names), key=str.encode)
         assert {bucket, other_bucket} <= set(names)
 
-    async def test_deleted_bucket_is_gone_and_can_be_made_anew(self, backend: AsyncDriver) -> None:
+    async def test_deleted_bucket_is_gone_and_can_be_created_again(
+        self, backend: AsyncDriver
+    ) -> None:
         name = self.bucket_name()
+        # Twice: the second round finds what the first one left.
         for _ in range(2):
             await backend.create_bucket(name)
             await write(backend, name, "dir/key")
@@ -126,7 +134,7 @@ class DriverBuckets(DriverTopic):
         assert await read(backend, bucket, key) == b"body"
         await backend.head_bucket(bucket)
 
-    async def test_bucket_is_deleted_once_an_aborted_upload_is_all_it_saw(
+    async def test_bucket_with_only_an_aborted_upload_can_be_deleted(
         self, backend: AsyncDriver
     ) -> None:
         needs(backend, "upload")
@@ -139,7 +147,7 @@ class DriverBuckets(DriverTopic):
         await delete(backend, name, "other/key")
         await backend.delete_bucket(name)
 
-    async def test_buckets_hold_the_same_key_apart(
+    async def test_same_key_in_two_buckets_is_two_objects(
         self, backend: AsyncDriver, bucket: str, other_bucket: str
     ) -> None:
         await write(backend, bucket, "key", b"one")
@@ -152,7 +160,7 @@ class DriverBuckets(DriverTopic):
     @pytest.mark.parametrize(
         "name", ["Upper", "with space", "dots.in.it", "..dots", "%2F", "bücher", "a+b", "_"]
     )
-    async def test_odd_bucket_is_kept_by_its_name_or_refused(
+    async def test_odd_bucket_name_is_kept_or_refused(
         self, backend: AsyncDriver, name: str
     ) -> None:
         name = f"{name}-{self.bucket_name()}-{name}"

@@ -1,4 +1,8 @@
-"""Cancellation: at whichever await it strikes, an object is old or new, and the driver goes on."""
+"""Conformance tests of cancellation: each call is cancelled at each of its awaits in turn.
+
+After a cancel an object must be the old or the new one, never a mixture, and the driver must keep
+working. A store cancels calls whenever a user's task is cancelled or a deadline passes.
+"""
 
 from __future__ import annotations
 
@@ -11,31 +15,31 @@ from trove_async.models import MiB
 from trove_async.options import CopyOptions, GetOptions, PutOptions
 from trove_async.testing._harness import (
     assert_same,
-    cancelled_everywhere,
+    cancel_at_every_step,
     content,
     copying,
     delete,
-    elsewhere,
+    in_new_task,
     keys,
     part_size,
     parts,
     read,
-    rest,
+    read_rest,
     upload,
     uploading,
     write,
 )
 from trove_async.testing.driver._base import DriverTopic, needs
 
-LONG = 300_000  # what is shorter may be stored without an await, where no cancel strikes
+LONG = 300_000  # shorter bodies may be stored without an await, and so without a cancel
 OLD = content(LONG, "old")
 NEW = content(LONG + 1, "new")
 
 
 class DriverCancellation(DriverTopic):
-    """Every call, cancelled after 0, 1, 2, … steps of the loop until it ends by itself."""
+    """Every call, cancelled after 0, 1, 2, … steps of the event loop until it ends first."""
 
-    async def test_put_cancelled_anywhere_leaves_the_old_or_the_new(
+    async def test_cancelled_put_leaves_old_or_new_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "key", OLD)
@@ -44,10 +48,10 @@ class DriverCancellation(DriverTopic):
             await self._assert_whole(backend, bucket)
             await write(backend, bucket, "key", OLD)
 
-        await cancelled_everywhere(lambda: write(backend, bucket, "key", NEW), check)
+        await cancel_at_every_step(lambda: write(backend, bucket, "key", NEW), check)
         assert await keys(backend, bucket) == ["key"]
 
-    async def test_put_cancelled_anywhere_makes_all_or_nothing(
+    async def test_cancelled_put_of_new_key_leaves_whole_object_or_none(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         async def check() -> None:
@@ -56,9 +60,9 @@ class DriverCancellation(DriverTopic):
                 assert_same(await read(backend, bucket, key), NEW)
                 await delete(backend, bucket, key)
 
-        await cancelled_everywhere(lambda: write(backend, bucket, "dir/key", NEW), check)
+        await cancel_at_every_step(lambda: write(backend, bucket, "dir/key", NEW), check)
 
-    async def test_put_cancelled_anywhere_no_longer_touches_its_views(
+    async def test_cancelled_put_does_not_use_its_views_afterwards(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         memory = bytearray(NEW)
@@ -69,13 +73,14 @@ class DriverCancellation(DriverTopic):
             await backend.put(bucket, "key", [view[:1000], view[1000:]], PutOptions())
 
         async def check() -> None:
+            # The store reuses the memory: a write that still reads it would store zeros.
             memory[:] = bytes(len(memory))
             for key in await keys(backend, bucket):
                 assert_same(await read(backend, bucket, key), NEW)
 
-        await cancelled_everywhere(put, check)
+        await cancel_at_every_step(put, check)
 
-    async def test_upload_cancelled_anywhere_leaves_the_old_or_the_new(
+    async def test_cancelled_upload_leaves_old_or_new_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         size = part_size(needs(backend, "upload"), LONG)
@@ -87,26 +92,26 @@ class DriverCancellation(DriverTopic):
             assert await keys(backend, bucket) == ["key"]
             await write(backend, bucket, "key", OLD)
 
-        await cancelled_everywhere(lambda: upload(backend, bucket, "key", new, least=LONG), check)
+        await cancel_at_every_step(lambda: upload(backend, bucket, "key", new, least=LONG), check)
         await upload(backend, bucket, "key", new)
         assert_same(await read(backend, bucket, "key"), new)
 
-    async def test_send_cancelled_anywhere_can_be_sent_again(
+    async def test_part_can_be_sent_again_after_cancelled_send(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         size = part_size(needs(backend, "upload"), LONG)
         body = content(3 * size - 1)
 
-        async def unseen() -> None:
+        async def nothing_visible() -> None:
             assert await keys(backend, bucket) == []
 
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             for part, piece in parts(body, size):
-                await cancelled_everywhere(partial(one.send, part, piece), unseen)
-            await one.commit({})
+                await cancel_at_every_step(partial(running.send, part, piece), nothing_visible)
+            await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_get_cancelled_anywhere_leaves_the_driver_working(
+    async def test_driver_works_after_cancelled_get(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "key", OLD)
@@ -114,31 +119,31 @@ class DriverCancellation(DriverTopic):
         async def get() -> None:
             assert await read(backend, bucket, "key", size=50_000) == OLD
 
-        await cancelled_everywhere(get, get)
+        await cancel_at_every_step(get, get)
 
-    async def test_reader_is_closed_by_another_task_after_a_cancelled_read(
+    async def test_reader_can_be_closed_by_another_task_after_cancelled_read(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         body = content(4 * MiB)
         await write(backend, bucket, "key", body)
-        opened = []
+        open_contexts = []
 
         async def begin() -> None:
             context = backend.get(bucket, "key", GetOptions())
             reader = await context.__aenter__()
-            opened.append(context)
+            open_contexts.append(context)
             await reader.read(MiB)
             await reader.read(MiB)
 
         async def check() -> None:
-            while opened:
-                await elsewhere(opened.pop().__aexit__(None, None, None))
+            while open_contexts:
+                await in_new_task(open_contexts.pop().__aexit__(None, None, None))
             async with backend.get(bucket, "key", GetOptions()) as reader:
                 assert body.startswith(await reader.read(100))
 
-        await cancelled_everywhere(begin, check)
+        await cancel_at_every_step(begin, check)
 
-    async def test_delete_cancelled_anywhere_deletes_or_does_not(
+    async def test_cancelled_delete_removes_only_its_object_or_nothing(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "stays", OLD)
@@ -151,9 +156,9 @@ class DriverCancellation(DriverTopic):
             except ObjectNotFoundError:
                 await write(backend, bucket, "key", OLD)
 
-        await cancelled_everywhere(lambda: delete(backend, bucket, "key"), check)
+        await cancel_at_every_step(lambda: delete(backend, bucket, "key"), check)
 
-    async def test_listing_cancelled_anywhere_leaves_the_driver_working(
+    async def test_driver_works_after_cancelled_listing(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         names = [f"{number:02}" for number in range(10)]
@@ -163,9 +168,9 @@ class DriverCancellation(DriverTopic):
         async def check() -> None:
             assert sorted(await keys(backend, bucket)) == names
 
-        await cancelled_everywhere(lambda: keys(backend, bucket, limit=3), check)
+        await cancel_at_every_step(lambda: keys(backend, bucket, limit=3), check)
 
-    async def test_copy_cancelled_anywhere_leaves_the_old_or_the_new(
+    async def test_cancelled_copy_leaves_old_or_new_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy")
@@ -177,19 +182,19 @@ class DriverCancellation(DriverTopic):
             assert_same(await read(backend, bucket, "from"), NEW)
             await write(backend, bucket, "key", OLD)
 
-        await cancelled_everywhere(
+        await cancel_at_every_step(
             lambda: copying(backend).copy(bucket, "from", bucket, "key", options), check
         )
 
-    async def test_bucket_calls_cancelled_anywhere_leave_it_whole_or_not_there(
+    async def test_cancelled_bucket_calls_leave_usable_bucket_or_none(
         self, backend: AsyncDriver
     ) -> None:
         name = self.bucket_name()
 
-        async def there() -> bool:
+        async def exists() -> bool:
             return name in [info.name for info in await backend.list_buckets()]
 
-        # A server may do what it was asked after whoever asked was cancelled, and so after the check.
+        # A server may process a cancelled request later, even after the check: ignore such results.
         async def create() -> None:
             with suppress(BucketExistsError):
                 await backend.create_bucket(name)
@@ -199,24 +204,25 @@ class DriverCancellation(DriverTopic):
                 await backend.delete_bucket(name)
 
         async def use() -> None:
-            if await there():
+            if await exists():
                 await write(backend, name, "key")
                 await delete(backend, name, "key")
                 await remove()
 
-        async def make_again() -> None:
-            if not await there():
+        async def create_again() -> None:
+            if not await exists():
                 await create()
 
-        await cancelled_everywhere(create, use)
+        await cancel_at_every_step(create, use)
         await create()
-        await cancelled_everywhere(remove, make_again)
+        await cancel_at_every_step(remove, create_again)
         await remove()
-        assert not await there()
+        assert not await exists()
 
     async def _assert_whole(self, backend: AsyncDriver, bucket: str) -> None:
-        # In one answer: a server that has all of a cancelled request may store it at any moment.
+        # Read and check one response: a server that received a whole cancelled request may still
+        # replace the object between two requests.
         async with backend.get(bucket, "key", GetOptions()) as reader:
-            body = await rest(reader)
+            body = await read_rest(reader)
             assert body in {OLD, NEW}
             assert reader.info.size == len(body)

@@ -1,4 +1,8 @@
-"""Conditions: decided where the object lies, so of many who race exactly one wins."""
+"""Conformance tests of preconditions.
+
+A condition must be checked and applied in one step at the backend. A driver that checks first and
+then writes loses updates: the tests let several writers race and expect exactly one winner.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,16 @@ from trove_async.errors import (
     TroveError,
 )
 from trove_async.models import ByteRange
-from trove_async.testing._harness import assert_same, content, delete, keys, listed, read, write
+from trove_async.testing._harness import assert_same, content, delete, keys, list_all, read, write
 from trove_async.testing.driver._base import DriverTopic, needs
 
 RACERS = 12
 
 
 class DriverConditions(DriverTopic):
-    """if_match and if_none_match of put, get and delete."""
+    """`if_match` and `if_none_match` of put, get and delete."""
 
-    async def test_create_only_creates_what_is_not_there(
+    async def test_if_none_match_creates_missing_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "put_if_none_match")
@@ -33,7 +37,7 @@ class DriverConditions(DriverTopic):
         await write(backend, bucket, "key", b"two", if_none_match="*")
         assert await read(backend, bucket, "key") == b"two"
 
-    async def test_create_only_leaves_what_is_there(
+    async def test_if_none_match_keeps_existing_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "put_if_none_match")
@@ -43,12 +47,14 @@ class DriverConditions(DriverTopic):
         assert await read(backend, bucket, "key") == b"old"
         assert (await backend.head(bucket, "key")).etag == old.etag
 
-    async def test_create_only_has_one_winner(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_concurrent_if_none_match_puts_have_one_winner(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
         needs(backend, "put_if_none_match")
         winner = await self._race(backend, bucket, if_none_match="*", lost=ObjectExistsError)
         assert_same(await read(backend, bucket, "key"), winner)
 
-    async def test_replacing_a_version_needs_that_version(
+    async def test_if_match_replaces_only_the_matching_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "put_if_match")
@@ -59,7 +65,7 @@ class DriverConditions(DriverTopic):
         assert await read(backend, bucket, "key") == b"two"
         assert (await backend.head(bucket, "key")).etag == two.etag
 
-    async def test_replacing_a_version_that_is_gone_makes_nothing(
+    async def test_if_match_on_deleted_object_creates_nothing(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "put_if_match")
@@ -69,15 +75,16 @@ class DriverConditions(DriverTopic):
             await write(backend, bucket, "key", if_match=old.etag)
         assert await keys(backend, bucket) == []
 
-    async def test_condition_on_an_object_of_a_missing_bucket_is_about_the_bucket(
+    async def test_if_match_in_missing_bucket_raises_bucket_not_found(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "put_if_match")
         old = await write(backend, bucket, "key")
+        # A failed condition would suggest that the object had changed.
         with pytest.raises(BucketNotFoundError):
             await write(backend, self.bucket_name(), "key", if_match=old.etag)
 
-    async def test_replacing_a_version_has_one_winner(
+    async def test_concurrent_if_match_puts_have_one_winner(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "put_if_match")
@@ -85,19 +92,20 @@ class DriverConditions(DriverTopic):
         winner = await self._race(backend, bucket, if_match=old.etag, lost=PreconditionFailedError)
         assert_same(await read(backend, bucket, "key"), winner)
 
-    async def test_every_etag_that_is_told_is_taken_back(
+    async def test_etags_of_head_and_list_are_accepted_by_if_match(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "put_if_match")
         await write(backend, bucket, "key")
         head = await backend.head(bucket, "key")
+        # Services quote etags differently in headers and in listings; the driver must unify them.
         await write(backend, bucket, "key", b"second", if_match=head.etag)
-        (entry,) = [one for one in await listed(backend, bucket) if one.key == "key"]
+        (entry,) = [info for info in await list_all(backend, bucket) if info.key == "key"]
         etag = getattr(entry, "etag", None)
         await write(backend, bucket, "key", b"third", if_match=etag)
         assert await read(backend, bucket, "key") == b"third"
 
-    async def test_get_of_a_version_needs_that_version(
+    async def test_get_if_match_requires_the_matching_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "get_conditions")
@@ -108,7 +116,7 @@ class DriverConditions(DriverTopic):
             await read(backend, bucket, "key", if_match=old.etag)
         assert await read(backend, bucket, "key", if_match=new.etag) == b"new"
 
-    async def test_get_of_another_version_needs_another(
+    async def test_get_if_none_match_requires_a_different_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "get_conditions")
@@ -118,18 +126,16 @@ class DriverConditions(DriverTopic):
         await write(backend, bucket, "key", b"new")
         assert await read(backend, bucket, "key", if_none_match=old.etag) == b"new"
 
-    async def test_conditions_of_a_get_hold_for_its_range(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_get_conditions_apply_to_ranges(self, backend: AsyncDriver, bucket: str) -> None:
         needs(backend, "get_conditions", "ranges")
         old = await write(backend, bucket, "key", b"0123456789")
-        wanted = ByteRange(2, 4)
-        assert await read(backend, bucket, "key", range=wanted, if_match=old.etag) == b"23"
+        selected = ByteRange(2, 4)
+        assert await read(backend, bucket, "key", range=selected, if_match=old.etag) == b"23"
         await write(backend, bucket, "key", b"9876543210")
         with pytest.raises(PreconditionFailedError):
-            await read(backend, bucket, "key", range=wanted, if_match=old.etag)
+            await read(backend, bucket, "key", range=selected, if_match=old.etag)
 
-    async def test_conditional_get_of_a_missing_object_is_not_found(
+    async def test_conditional_get_of_missing_object_raises_not_found(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "get_conditions")
@@ -140,7 +146,7 @@ class DriverConditions(DriverTopic):
         with pytest.raises(ObjectNotFoundError):
             await read(backend, bucket, "key", if_none_match=old.etag)
 
-    async def test_delete_of_a_version_needs_that_version(
+    async def test_delete_if_match_requires_the_matching_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "delete_if_match")
@@ -157,7 +163,7 @@ class DriverConditions(DriverTopic):
     async def _race(
         self, backend: AsyncDriver, bucket: str, *, lost: type[TroveError], **options: str | None
     ) -> bytes:
-        """Put from many tasks under one condition; return the body of the only one to win."""
+        """Put from many tasks under one condition. Return the body of the only winner."""
         won: list[bytes] = []
         failures: list[TroveError] = []
 
@@ -166,7 +172,8 @@ class DriverConditions(DriverTopic):
                 try:
                     await write(backend, bucket, "key", body, **options)
                 except TroveError as error:
-                    # A service may be too busy with the others to decide: the store asks again.
+                    # A service may refuse to decide while other writes are in flight. The store
+                    # retries, so the test does.
                     if error.retryable and attempt < RACERS - 1:
                         continue
                     failures.append(error)

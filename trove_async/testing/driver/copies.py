@@ -1,4 +1,8 @@
-"""Server-side copies: the version that was asked for, with what was asked for beside it."""
+"""Conformance tests of server-side copies.
+
+A copy must be of the source that the caller saw, or fail with ObjectChangedError. It gets exactly the
+metadata, headers and tags in its options: the store has already merged those of the source.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +22,16 @@ from trove_async.testing.driver._base import DriverTopic, needs
 
 
 class DriverCopies(DriverTopic):
-    """copy."""
+    """`copy`, of drivers that claim `server_copy`."""
 
     @pytest.mark.parametrize("size", [0, 1, 2 * MiB + 1])
-    async def test_copy_is_the_same_body_elsewhere(
+    async def test_copy_has_the_same_body(
         self, backend: AsyncDriver, bucket: str, other_bucket: str, size: int
     ) -> None:
         needs(backend, "server_copy")
         body = content(size)
         options = CopyOptions(source=await write(backend, bucket, "a/b", body), put=PutOptions())
+        # Within the bucket and across buckets: some services treat the two differently.
         near = await copying(backend).copy(bucket, "a/b", bucket, "a", options)
         far = await copying(backend).copy(bucket, "a/b", other_bucket, "a/b", options)
         assert (near.bucket, near.key, near.size) == (bucket, "a", size)
@@ -36,7 +41,7 @@ class DriverCopies(DriverTopic):
         assert_same(await read(backend, bucket, "a"), body)
         assert_same(await read(backend, other_bucket, "a/b"), body)
 
-    async def test_copy_replaces_what_is_there(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_copy_replaces_existing_object(self, backend: AsyncDriver, bucket: str) -> None:
         needs(backend, "server_copy")
         options = CopyOptions(source=await write(backend, bucket, "from", b"new"), put=PutOptions())
         old = await write(backend, bucket, "to", b"old one")
@@ -45,7 +50,7 @@ class DriverCopies(DriverTopic):
         assert await read(backend, bucket, "to") == b"new"
         assert await read(backend, bucket, "from") == b"new"
 
-    async def test_copy_takes_what_it_is_given_and_nothing_of_the_source(
+    async def test_copy_has_the_given_metadata_and_none_of_the_source(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy", "metadata", "headers")
@@ -59,12 +64,11 @@ class DriverCopies(DriverTopic):
         info = await backend.head(bucket, "to")
         assert dict(info.metadata) == {"b": "2"}
         assert info.cache_control == "no-store"
+        # The store passes the headers of the source explicitly, so a service must not add them.
         assert info.content_type != "text/plain"
         assert dict((await backend.head(bucket, "from")).metadata) == {"a": "1"}
 
-    async def test_copy_keeps_the_tags_that_it_is_given(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_copy_has_the_given_tags(self, backend: AsyncDriver, bucket: str) -> None:
         needs(backend, "server_copy", "tags", "copy_tags")
         source = await write(backend, bucket, "from", tags={"team": "storage"})
         options = CopyOptions(source=source, put=PutOptions(tags={"cost centre": "a:b"}))
@@ -72,7 +76,7 @@ class DriverCopies(DriverTopic):
         assert dict((await backend.head(bucket, "to")).tags) == {"cost centre": "a:b"}
         assert dict((await backend.head(bucket, "from")).tags) == {"team": "storage"}
 
-    async def test_copy_onto_itself_changes_the_metadata_only(
+    async def test_copy_onto_itself_changes_only_metadata(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy", "metadata")
@@ -84,19 +88,20 @@ class DriverCopies(DriverTopic):
         assert_same(await read(backend, bucket, "key"), body)
         assert dict((await backend.head(bucket, "key")).metadata) == {"a": "2"}
 
-    async def test_copy_of_a_version_that_was_replaced_makes_nothing(
+    async def test_copy_of_replaced_source_changes_nothing(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy")
         options = CopyOptions(source=await write(backend, bucket, "key", b"old"), put=PutOptions())
         await write(backend, bucket, "key", b"new")
+        # Onto another key and onto itself.
         for target in ("other", "key"):
             with pytest.raises(ObjectChangedError):
                 await copying(backend).copy(bucket, "key", bucket, target, options)
         assert await keys(backend, bucket) == ["key"]
         assert await read(backend, bucket, "key") == b"new"
 
-    async def test_copy_of_a_version_that_was_deleted_makes_nothing(
+    async def test_copy_of_deleted_source_changes_nothing(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy")
@@ -106,7 +111,7 @@ class DriverCopies(DriverTopic):
             await copying(backend).copy(bucket, "key", bucket, "other", options)
         assert await keys(backend, bucket) == []
 
-    async def test_copy_of_create_only_leaves_what_is_there(
+    async def test_copy_if_none_match_keeps_existing_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy", "put_if_none_match", "copy_conditions")
@@ -122,7 +127,7 @@ class DriverCopies(DriverTopic):
         await copying(backend).copy(bucket, "from", bucket, "to", options)
         assert await read(backend, bucket, "to") == b"new"
 
-    async def test_copy_over_a_version_needs_that_version(
+    async def test_copy_if_match_replaces_only_the_matching_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "server_copy", "put_if_match", "copy_conditions")

@@ -1,4 +1,8 @@
-"""Listings: every key once, in order, whatever the page size and the prefix."""
+"""Conformance tests of listings: every key once, in order, for every page size and option.
+
+A store merges the listings of several backends and resumes them by token, so a wrong order or a
+repeated key at a page boundary would lose or repeat objects.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import pytest
 from trove_async.driver import AsyncDriver
 from trove_async.models import ObjectInfo, Prefix
 from trove_async.options import ListOptions
-from trove_async.testing._harness import delete, keys, listed, write
+from trove_async.testing._harness import delete, keys, list_all, write
 from trove_async.testing.driver._base import DriverTopic
 
 TREE = [
@@ -36,7 +40,7 @@ TREE = [
     "\U0010ffff/1",
     "\U0010ffff/2",
 ]
-"""Keys whose order by segments, by UTF-16 or by locale is not their order by bytes."""
+"""Keys whose order by UTF-8 bytes differs from their order by segments, by UTF-16 and by locale."""
 
 NARROWINGS: list[dict[str, Any]] = [
     {},
@@ -80,13 +84,13 @@ NARROWINGS: list[dict[str, Any]] = [
     {"start_after": "a0", "delimiter": "/"},
     {"start_after": "b--1--x", "delimiter": "--"},
 ]
-"""Options of listings of `TREE`; what they select is `expected`."""
+"""Options for listings of `TREE`; `expected` returns what each must select."""
 
 
 def expected(
     names: Iterable[str], *, prefix: str = "", delimiter: str = "", start_after: str = ""
 ) -> list[str]:
-    """Return what a listing shows of some keys: the definition, without thought for speed."""
+    """Return the keys and prefixes that a listing of `names` must have: the definition of a listing."""
     shown = set()
     for name in names:
         if name.startswith(prefix) and name.encode() > start_after.encode():
@@ -96,7 +100,7 @@ def expected(
 
 
 class DriverListing(DriverTopic):
-    """list_page, with every option."""
+    """`list_page` with every option."""
 
     async def test_listing_of_an_empty_bucket_is_one_empty_page(
         self, backend: AsyncDriver, bucket: str
@@ -105,14 +109,15 @@ class DriverListing(DriverTopic):
             page = await backend.list_page(bucket, options)
             assert (list(page.entries), page.token) == ([], None)
 
-    async def test_listing_selects_what_is_asked_for(
+    async def test_listing_applies_prefix_delimiter_and_start_after(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
-        await self._plant(backend, bucket)
+        await self._fill(backend, bucket)
         for options in NARROWINGS:
+            # Small limits put a page boundary at every entry and inside every common prefix.
             for limit in (1000, 1, 2, 3):
-                got = await listed(backend, bucket, limit=limit, **options)
-                self._assert_shown(backend, got, expected(TREE, **options))
+                got = await list_all(backend, bucket, limit=limit, **options)
+                self._assert_listed(backend, got, expected(TREE, **options))
                 for entry in got:
                     rest = entry.key.removeprefix(options.get("prefix", ""))
                     hidden = options.get("delimiter", "\0") in rest
@@ -121,16 +126,18 @@ class DriverListing(DriverTopic):
     async def test_listing_is_the_same_for_every_page_size(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
-        await self._plant(backend, bucket)
+        await self._fill(backend, bucket)
         for limit in range(1, len(TREE) + 2):
-            self._assert_shown(backend, await listed(backend, bucket, limit=limit), expected(TREE))
-            self._assert_shown(
+            self._assert_listed(
+                backend, await list_all(backend, bucket, limit=limit), expected(TREE)
+            )
+            self._assert_listed(
                 backend,
-                await listed(backend, bucket, limit=limit, delimiter="/"),
+                await list_all(backend, bucket, limit=limit, delimiter="/"),
                 expected(TREE, delimiter="/"),
             )
 
-    async def test_page_that_holds_all_has_no_token(
+    async def test_page_with_all_entries_has_no_token(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "a")
@@ -138,15 +145,13 @@ class DriverListing(DriverTopic):
         await write(backend, bucket, "b/2")
         for options in (ListOptions(limit=3), ListOptions(limit=4), ListOptions()):
             entries = list((await backend.list_page(bucket, options)).entries)
-            if len(entries) == 3:  # a driver may return fewer
+            if len(entries) == 3:  # a page may have fewer entries than its limit
                 assert (await backend.list_page(bucket, options)).token is None
 
-    async def test_listing_tells_of_objects_what_head_does(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_listing_and_head_agree(self, backend: AsyncDriver, bucket: str) -> None:
         for key in ("a", "dir/b", "dir/empty"):
             await write(backend, bucket, key, b"" if "empty" in key else key.encode())
-        for entry in await listed(backend, bucket):
+        for entry in await list_all(backend, bucket):
             assert isinstance(entry, ObjectInfo)
             head = await backend.head(bucket, entry.key)
             assert (entry.bucket, entry.size, entry.stored_size, entry.etag) == (
@@ -155,55 +160,59 @@ class DriverListing(DriverTopic):
                 head.stored_size,
                 head.etag,
             )
+            # Services report whole seconds in headers and milliseconds in listings.
             assert entry.last_modified.replace(microsecond=0) == head.last_modified.replace(
                 microsecond=0
             )
             if entry.complete:
                 assert entry == head
 
-    async def test_listing_names_the_bucket_in_its_prefixes(
+    async def test_common_prefix_has_the_bucket_name(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "dir/a")
         await write(backend, bucket, "dir/b")
-        (prefix,) = await listed(backend, bucket, delimiter="/")
+        (prefix,) = await list_all(backend, bucket, delimiter="/")
         assert isinstance(prefix, Prefix)
         assert (prefix.bucket, prefix.prefix) == (bucket, "dir/")
 
-    async def test_listing_shows_no_other_bucket(
+    async def test_listing_has_no_objects_of_other_buckets(
         self, backend: AsyncDriver, bucket: str, other_bucket: str
     ) -> None:
-        await write(backend, bucket, "mine")
-        await write(backend, other_bucket, "theirs")
-        assert await keys(backend, bucket) == ["mine"]
-        assert await keys(backend, other_bucket) == ["theirs"]
+        await write(backend, bucket, "first")
+        await write(backend, other_bucket, "second")
+        assert await keys(backend, bucket) == ["first"]
+        assert await keys(backend, other_bucket) == ["second"]
 
-    async def test_token_overrules_start_after(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_token_takes_precedence_over_start_after(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
         for key in "abcdef":
             await write(backend, bucket, key)
+        # `keys` passes start_after together with every token.
         got = await keys(backend, bucket, start_after="b", limit=1)
         assert sorted(got) == ["c", "d", "e", "f"]
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 7])
-    async def test_listing_goes_on_after_deletions(
+    async def test_listing_continues_after_deletions(
         self, backend: AsyncDriver, bucket: str, limit: int
     ) -> None:
         names = [f"{number:02}" for number in range(24)]
         for key in names:
             await write(backend, bucket, key)
-        going = [key for number, key in enumerate(names) if number % 3 != 1]
-        gone = iter([key for key in names if key not in going])
+        kept = [key for number, key in enumerate(names) if number % 3 != 1]
+        deleted = iter([key for key in names if key not in kept])
 
         async def remove_one() -> None:
-            key = next(gone, None)
+            key = next(deleted, None)
             if key is not None:
                 await delete(backend, bucket, key)
 
         got = await keys(backend, bucket, limit=limit, between=remove_one)
-        assert len(got) == len(set(got)), "a key came twice"
-        assert set(going) <= set(got), "a key that was there all the time is missing"
+        assert len(got) == len(set(got)), "a key is listed twice"
+        assert set(kept) <= set(got), "a key that was never deleted is missing"
 
-    async def test_listing_goes_on_where_the_next_key_was_deleted(
+    async def test_listing_continues_after_deletion_of_the_next_key(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         for key in ("a", "b", "c", "d"):
@@ -211,51 +220,52 @@ class DriverListing(DriverTopic):
         first = await backend.list_page(bucket, ListOptions(limit=2))
         shown = {entry.key for entry in first.entries}
         left = sorted({"a", "b", "c", "d"} - shown)
+        # A token may name the key to continue at, and that key may be gone.
         await delete(backend, bucket, left[0])
         assert first.token is not None
         page = await backend.list_page(bucket, ListOptions(token=first.token))
         assert sorted(entry.key for entry in page.entries) == left[1:]
 
-    async def test_listing_shows_no_key_twice_while_others_are_put(
+    async def test_listing_has_no_duplicates_while_objects_are_put(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         names = [f"{number:02}" for number in range(12)]
         for key in names:
             await write(backend, bucket, key)
-        fresh = iter([f"{number:02}-new" for number in range(12)])
+        new_keys = iter([f"{number:02}-new" for number in range(12)])
 
         async def add_one() -> None:
-            await write(backend, bucket, next(fresh))
+            await write(backend, bucket, next(new_keys))
 
         got = await keys(backend, bucket, limit=5, between=add_one)
         assert len(got) == len(set(got))
         assert set(names) <= set(got)
 
-    async def test_listing_follows_puts_and_deletes(
+    async def test_listing_reflects_puts_and_deletes(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
-        there: set[str] = set()
+        existing: set[str] = set()
         for number in range(60):
             key = f"{number * 7 % 20:02}"
-            if key in there:
+            if key in existing:
                 await delete(backend, bucket, key)
-                there.remove(key)
+                existing.remove(key)
             else:
                 await write(backend, bucket, key)
-                there.add(key)
+                existing.add(key)
             if number % 4 == 0:
-                assert sorted(await keys(backend, bucket)) == sorted(there)
-        assert sorted(await keys(backend, bucket)) == sorted(there)
+                assert sorted(await keys(backend, bucket)) == sorted(existing)
+        assert sorted(await keys(backend, bucket)) == sorted(existing)
 
-    async def _plant(self, backend: AsyncDriver, bucket: str) -> None:
-        # Backwards: an order that only happens to be right is not.
+    async def _fill(self, backend: AsyncDriver, bucket: str) -> None:
+        # In reverse, so that a listing in the order of the puts fails.
         for key in reversed(TREE):
             await write(backend, bucket, key, b"")
 
-    def _assert_shown(
-        self, backend: AsyncDriver, got: list[ObjectInfo | Prefix], wanted: list[str]
+    def _assert_listed(
+        self, backend: AsyncDriver, got: list[ObjectInfo | Prefix], names: list[str]
     ) -> None:
-        names = [entry.key for entry in got]
+        listed = [entry.key for entry in got]
         if not backend.capabilities.ordered:
-            names.sort(key=str.encode)
-        assert names == wanted
+            listed.sort(key=str.encode)
+        assert listed == names

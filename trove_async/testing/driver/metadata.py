@@ -1,4 +1,9 @@
-"""What is said of an object beside its body: kept as given, replaced with the object."""
+"""Conformance tests of metadata, headers, tags, storage class and checksums.
+
+All of them must come back unchanged, belong to one object only, and be replaced together with its
+body. The values in the tables contain what services commonly mangle: case, spaces, non-ASCII text,
+quotes and encoded words.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +51,7 @@ TAGS = {"team": "storage", "cost centre": "a:b/c=d+e-f_g.h@i", "empty": ""}
 
 
 def checksums_of(body: bytes) -> dict[str, str]:
-    """Return the checksums of a body that a driver may claim, as far as they can be made here."""
+    """Return the checksums of a body of all kinds that the standard library and this one compute."""
     return {
         "crc32c": crc32c_of(body),
         "sha256": b64encode(hashlib.sha256(body).digest()).decode(),
@@ -55,10 +60,10 @@ def checksums_of(body: bytes) -> dict[str, str]:
 
 
 class DriverMetadata(DriverTopic):
-    """Metadata, headers, tags, storage class and checksums, by put and by upload.
+    """Metadata, headers, tags, storage class and checksums, of put and of upload.
 
     Attributes:
-        storage_class: A class that the backend has and, once chosen, tells.
+        storage_class: A storage class that the backend accepts and reports.
     """
 
     storage_class: ClassVar[str] = "STANDARD"
@@ -66,25 +71,27 @@ class DriverMetadata(DriverTopic):
     @pytest.mark.parametrize("way", ["put", "upload"])
     async def test_metadata_is_kept(self, backend: AsyncDriver, bucket: str, way: str) -> None:
         needs(backend, "metadata")
-        await self._make(backend, bucket, way, b"body", metadata=METADATA)
+        await self._store(backend, bucket, way, b"body", metadata=METADATA)
         assert dict((await backend.head(bucket, "key")).metadata) == METADATA
         async with backend.get(bucket, "key", GetOptions()) as reader:
             assert dict(reader.info.metadata) == METADATA
 
-    async def test_metadata_of_the_most_bytes_is_kept(
+    async def test_metadata_of_max_metadata_bytes_is_kept(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         capabilities = needs(backend, "metadata")
+        # The limit counts names and values, as that of S3 does.
         metadata = {"name": "v" * (capabilities.max_metadata_bytes - len("name"))}
         await write(backend, bucket, "key", metadata=metadata)
         assert dict((await backend.head(bucket, "key")).metadata) == metadata
 
     @pytest.mark.parametrize("way", ["put", "upload"])
-    async def test_headers_are_kept_and_the_body_is_left_alone(
+    async def test_headers_are_kept_and_body_is_not_decoded(
         self, backend: AsyncDriver, bucket: str, way: str
     ) -> None:
         needs(backend, "headers")
-        await self._make(backend, bucket, way, b"not gzip at all", **HEADERS)
+        # HTTP clients decode such a body by default, and fail on this one.
+        await self._store(backend, bucket, way, b"not gzip at all", **HEADERS)
         head = await backend.head(bucket, "key")
         async with backend.get(bucket, "key", GetOptions()) as reader:
             got = reader.info
@@ -95,7 +102,7 @@ class DriverMetadata(DriverTopic):
     @pytest.mark.parametrize("way", ["put", "upload"])
     async def test_expires_is_kept(self, backend: AsyncDriver, bucket: str, way: str) -> None:
         needs(backend, "expires")
-        await self._make(backend, bucket, way, b"body", expires=EXPIRES)
+        await self._store(backend, bucket, way, b"body", expires=EXPIRES)
         async with backend.get(bucket, "key", GetOptions()) as reader:
             assert reader.info.expires == EXPIRES
         assert (await backend.head(bucket, "key")).expires == EXPIRES
@@ -105,16 +112,18 @@ class DriverMetadata(DriverTopic):
     @pytest.mark.parametrize("way", ["put", "upload"])
     async def test_tags_are_kept(self, backend: AsyncDriver, bucket: str, way: str) -> None:
         needs(backend, "tags", *(["upload_tags"] if way == "upload" else []))
-        await self._make(backend, bucket, way, b"body", tags=TAGS)
+        await self._store(backend, bucket, way, b"body", tags=TAGS)
         assert dict((await backend.head(bucket, "key")).tags) == TAGS
 
     @pytest.mark.parametrize("way", ["put", "upload"])
     async def test_storage_class_is_kept(self, backend: AsyncDriver, bucket: str, way: str) -> None:
         needs(backend, "storage_class")
-        await self._make(backend, bucket, way, b"body", storage_class=self.storage_class)
+        await self._store(backend, bucket, way, b"body", storage_class=self.storage_class)
         assert (await backend.head(bucket, "key")).storage_class == self.storage_class
 
-    async def test_object_without_any_tells_none(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_object_without_metadata_reports_none(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
         await write(backend, bucket, "key")
         info = await backend.head(bucket, "key")
         assert (dict(info.metadata), dict(info.tags)) == ({}, {})
@@ -124,7 +133,7 @@ class DriverMetadata(DriverTopic):
         assert info.content_language is None
         assert info.expires is None
 
-    async def test_nothing_of_the_old_object_stays_with_the_new(
+    async def test_replaced_object_loses_its_metadata(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "metadata", "headers")
@@ -136,9 +145,7 @@ class DriverMetadata(DriverTopic):
         assert info.content_encoding is None
         assert info.content_language is None
 
-    async def test_put_keeps_nothing_of_the_borrowed_metadata(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_put_copies_the_metadata_mapping(self, backend: AsyncDriver, bucket: str) -> None:
         needs(backend, "metadata")
         metadata = {"a": "1"}
         await write(backend, bucket, "key", metadata=metadata)
@@ -151,11 +158,11 @@ class DriverMetadata(DriverTopic):
     ) -> None:
         body = content(12_345)
         given = _claimed(needs(backend, "checksums"), body)
-        await self._make(backend, bucket, way, body, checksums=given)
+        await self._store(backend, bucket, way, body, checksums=given)
         reported = (await backend.head(bucket, "key")).checksums
         assert {kind: reported[kind] for kind in given} == given
 
-    async def test_no_wrong_checksum_is_reported(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_reported_checksums_are_correct(self, backend: AsyncDriver, bucket: str) -> None:
         body = content(12_345)
         right = checksums_of(body)
         for info in (
@@ -165,22 +172,23 @@ class DriverMetadata(DriverTopic):
             assert all(right[kind] == value for kind, value in info.checksums.items())
 
     @pytest.mark.parametrize("way", ["put", "upload"])
-    async def test_body_that_is_not_what_was_announced_is_refused(
+    async def test_body_that_does_not_match_its_checksum_is_refused(
         self, backend: AsyncDriver, bucket: str, way: str
     ) -> None:
         capabilities = needs(backend, "checksums")
         for kind, value in _claimed(capabilities, b"another body").items():
             with pytest.raises(IntegrityError):
-                await self._make(backend, bucket, way, b"the body", checksums={kind: value})
+                await self._store(backend, bucket, way, b"the body", checksums={kind: value})
             assert await keys(backend, bucket) == []
+        # A refused body must not have replaced the object either.
         old = await write(backend, bucket, "key", b"old")
         for kind, value in _claimed(capabilities, b"another body").items():
             with pytest.raises(IntegrityError):
-                await self._make(backend, bucket, way, b"the body", checksums={kind: value})
+                await self._store(backend, bucket, way, b"the body", checksums={kind: value})
         assert await read(backend, bucket, "key") == b"old"
         assert (await backend.head(bucket, "key")).etag == old.etag
 
-    async def test_commit_compares_and_records_the_checksums_it_is_given(
+    async def test_commit_verifies_and_records_checksums(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         capabilities = needs(backend, "checksums", "upload")
@@ -189,19 +197,19 @@ class DriverMetadata(DriverTopic):
         given = _claimed(capabilities, body)
         wrong = _claimed(capabilities, body[:-1])
         for checksums in (wrong, given):
-            async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+            async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
                 for part, piece in parts(body, size):
-                    await one.send(part, piece)
+                    await running.send(part, piece)
                 if checksums is given:
-                    await one.commit(given)
+                    await running.commit(given)
                 else:
                     with pytest.raises(IntegrityError):
-                        await one.commit(wrong)
+                        await running.commit(wrong)
                     assert await keys(backend, bucket) == []
         reported = (await backend.head(bucket, "key")).checksums
         assert {kind: reported[kind] for kind in given} == given
 
-    async def _make(
+    async def _store(
         self, backend: AsyncDriver, bucket: str, way: str, body: bytes, **options: Any
     ) -> None:
         if way == "upload":
@@ -212,5 +220,5 @@ class DriverMetadata(DriverTopic):
 
 
 def _claimed(capabilities: Capabilities, body: bytes) -> dict[str, str]:
-    made = checksums_of(body)
-    return {kind: made[kind] for kind in capabilities.checksums if kind in made}
+    known = checksums_of(body)
+    return {kind: known[kind] for kind in capabilities.checksums if kind in known}

@@ -1,4 +1,9 @@
-"""Objects whole: what is put is what is got, until it is replaced or deleted."""
+"""Conformance tests of single objects: what you put is what you get back.
+
+Among them are the rules that a driver breaks most easily: views are only borrowed until put returns,
+a reader never mixes two versions, and a reader may move between tasks, because the store's read-ahead
+does that.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +21,11 @@ from trove_async.testing._harness import (
     bulk_deleting,
     content,
     delete,
-    elsewhere,
+    in_new_task,
     keys,
-    listed,
+    list_all,
     read,
-    rest,
+    read_rest,
     views,
     write,
 )
@@ -30,7 +35,7 @@ SIZES = [0, 1, 2, 4 * KiB, 64 * KiB - 1, 64 * KiB, 64 * KiB + 1, MiB, MiB + 1, 3
 
 
 class DriverObjects(DriverTopic):
-    """put, get, head and delete of single objects."""
+    """`put`, `get`, `head`, `delete` and `delete_many`."""
 
     @pytest.mark.parametrize("size", SIZES)
     async def test_put_then_get_returns_the_same_bytes(
@@ -49,7 +54,7 @@ class DriverObjects(DriverTopic):
         await backend.put(bucket, "key", views(body, size), PutOptions())
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_put_of_no_views_makes_an_empty_object(
+    async def test_put_without_views_creates_empty_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         info = await backend.put(bucket, "key", [], PutOptions())
@@ -59,23 +64,21 @@ class DriverObjects(DriverTopic):
             assert await reader.read(10) == b""
         assert (await backend.head(bucket, "key")).size == 0
 
-    async def test_put_keeps_nothing_of_the_borrowed_views(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_put_copies_its_views(self, backend: AsyncDriver, bucket: str) -> None:
         memory = bytearray(b"first")
         await backend.put(bucket, "key", [memoryview(memory)], PutOptions())
+        # The store reuses its buffers as soon as put returns.
         memory[:] = b"other"
         assert await read(backend, bucket, "key") == b"first"
 
-    async def test_put_of_the_same_views_again_is_the_same_object(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_views_can_be_put_twice(self, backend: AsyncDriver, bucket: str) -> None:
+        # The store retries a put with the same views.
         pieces = views(content(10_000), 3000)
         for _ in range(2):
             await backend.put(bucket, "key", pieces, PutOptions())
         assert_same(await read(backend, bucket, "key"), content(10_000))
 
-    async def test_put_head_and_get_tell_the_same_facts(
+    async def test_put_head_and_get_report_the_same_info(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         put = await write(backend, bucket, "dir/key", b"12345")
@@ -87,26 +90,27 @@ class DriverObjects(DriverTopic):
             assert info.etag == put.etag
             assert info.etag
             assert info.last_modified.utcoffset() == timedelta(0)
-        # A service may date its response to a put, and not the object, and one or the other late.
+        # A service may report the time of its response to the put instead of the object's time.
         assert abs(put.last_modified - head.last_modified) < timedelta(minutes=5)
         assert got.last_modified.replace(microsecond=0) == head.last_modified.replace(microsecond=0)
         assert head.complete
 
-    async def test_put_over_an_object_replaces_it(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_put_replaces_existing_object(self, backend: AsyncDriver, bucket: str) -> None:
         old = await write(backend, bucket, "key", b"a longer body")
         new = await write(backend, bucket, "key", b"short")
         assert new.etag != old.etag
         assert await read(backend, bucket, "key") == b"short"
         assert (await backend.head(bucket, "key")).etag == new.etag
 
-    async def test_etag_differs_for_every_content_of_one_size(
+    async def test_etags_of_bodies_of_one_size_differ(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         bodies = [b"%03d" % number for number in range(20)]
+        # Dates are too coarse to tell two writes of one second apart; etags must.
         etags = {(await write(backend, bucket, "key", body)).etag for body in bodies}
         assert len(etags) == len(bodies)
 
-    async def test_etag_stays_while_the_object_does(
+    async def test_etag_of_unchanged_object_is_stable(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         put = await write(backend, bucket, "key")
@@ -114,8 +118,9 @@ class DriverObjects(DriverTopic):
         await read(backend, bucket, "key")
         assert (await backend.head(bucket, "key")).etag == put.etag
 
-    async def test_missing_object_is_not_found(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_missing_object_raises_not_found(self, backend: AsyncDriver, bucket: str) -> None:
         await write(backend, bucket, "key/below")
+        # "key" is only a prefix here, which a file system has as a directory.
         for key in ("missing", "key", "key/", "key/below/it"):
             with pytest.raises(ObjectNotFoundError) as caught:
                 await backend.head(bucket, key)
@@ -123,9 +128,8 @@ class DriverObjects(DriverTopic):
             with pytest.raises(ObjectNotFoundError):
                 await read(backend, bucket, key)
 
-    async def test_delete_leaves_nothing_but_the_others(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_delete_removes_only_its_object(self, backend: AsyncDriver, bucket: str) -> None:
+        # Keys whose names start alike, which a delete by prefix would remove as well.
         for key in ("a", "a/b", "a/c", "ab"):
             await write(backend, bucket, key)
         await delete(backend, bucket, "a/b")
@@ -137,7 +141,7 @@ class DriverObjects(DriverTopic):
         await delete(backend, bucket, "a")
         assert sorted(await keys(backend, bucket)) == ["a/c", "ab"]
 
-    async def test_delete_of_a_missing_object_is_no_error(
+    async def test_delete_of_missing_object_succeeds(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "key")
@@ -146,7 +150,7 @@ class DriverObjects(DriverTopic):
         await delete(backend, bucket, "never/was")
         await delete(backend, bucket, "key/below")
 
-    async def test_deleted_key_can_be_put_anew(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_deleted_key_can_be_put_again(self, backend: AsyncDriver, bucket: str) -> None:
         await write(backend, bucket, "key", b"old")
         await delete(backend, bucket, "key")
         await write(backend, bucket, "key", b"new")
@@ -154,20 +158,20 @@ class DriverObjects(DriverTopic):
         assert await keys(backend, bucket) == ["key"]
 
     @pytest.mark.parametrize("size", [1, 3, 1000])
-    async def test_read_returns_at_most_what_it_is_asked_for(
+    async def test_read_returns_at_most_size_bytes(
         self, backend: AsyncDriver, bucket: str, size: int
     ) -> None:
         body = content(1234)
         await write(backend, bucket, "key", body)
         assert await read(backend, bucket, "key", size=size) == body
 
-    async def test_read_at_the_end_returns_nothing_again_and_again(
+    async def test_read_at_the_end_keeps_returning_empty_bytes(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         await write(backend, bucket, "key", b"body")
         async with backend.get(bucket, "key", GetOptions()) as reader:
             assert reader.range == (0, 4)
-            assert await rest(reader) == b"body"
+            assert await read_rest(reader) == b"body"
             assert [await reader.read(1), await reader.read(MiB)] == [b"", b""]
 
     async def test_readinto_fills_the_buffer_from_its_start(
@@ -186,20 +190,18 @@ class DriverObjects(DriverTopic):
             assert_same(got, body)
             assert await reader.readinto(memory) == 0
 
-    async def test_reader_left_early_costs_nothing(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_reader_can_be_left_early(self, backend: AsyncDriver, bucket: str) -> None:
         body = content(3 * MiB)
         await write(backend, bucket, "key", body)
-        for asked in range(1, 30):
+        for size in range(1, 30):
             async with backend.get(bucket, "key", GetOptions()) as reader:
-                if asked % 2:
-                    got = await reader.read(asked)
+                if size % 2:
+                    got = await reader.read(size)
                     assert got
                     assert body.startswith(got)
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_reader_left_by_an_error_lets_it_pass(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_reader_does_not_suppress_errors(self, backend: AsyncDriver, bucket: str) -> None:
         await write(backend, bucket, "key", content(MiB))
         with pytest.raises(ZeroDivisionError):
             async with backend.get(bucket, "key", GetOptions()) as reader:
@@ -207,18 +209,20 @@ class DriverObjects(DriverTopic):
                 raise ZeroDivisionError
         assert_same(await read(backend, bucket, "key"), content(MiB))
 
-    async def test_reader_may_be_used_and_left_in_other_tasks(
+    async def test_reader_can_be_used_and_left_in_other_tasks(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         body = content(2 * MiB)
         await write(backend, bucket, "key", body)
+        # Once read to the end, and once left with most of the body unread.
         for whole in (True, False):
+            # Each step runs in a new task: cancel scopes and task groups may not span them.
             context = backend.get(bucket, "key", GetOptions())
-            reader = await elsewhere(context.__aenter__())
-            got = await elsewhere(reader.read(1000))
+            reader = await in_new_task(context.__aenter__())
+            got = await in_new_task(reader.read(1000))
             if whole:
-                got += await elsewhere(rest(reader))
-            await elsewhere(context.__aexit__(None, None, None))
+                got += await in_new_task(read_rest(reader))
+            await in_new_task(context.__aexit__(None, None, None))
             assert_same(got, body[: len(got)])
             assert len(got) == len(body) or not whole
 
@@ -227,16 +231,16 @@ class DriverObjects(DriverTopic):
     ) -> None:
         body = content(300_000)
         await write(backend, bucket, "key", body)
-        most = min(8, backend.capabilities.max_reads or 8)
+        count = min(8, backend.capabilities.max_reads or 8)
         got: list[bytes] = []
 
         async def collect(size: int) -> None:
             got.append(await read(backend, bucket, "key", size=size))
 
         async with task_group() as group:
-            for number in range(most):
+            for number in range(count):
                 group.start_soon(collect, 10_000 + number)
-        assert got == [body] * most
+        assert got == [body] * count
 
     @pytest.mark.parametrize("change", ["replaced", "deleted"])
     async def test_reader_never_mixes_two_versions(
@@ -251,13 +255,14 @@ class DriverObjects(DriverTopic):
             else:
                 await delete(backend, bucket, "key")
             try:
-                got += await rest(reader)
+                got += await read_rest(reader)
             except (UnavailableError, ObjectChangedError):
+                # A prefix of the old body is right, the new body is not.
                 assert_same(got, body[: len(got)])
             else:
                 assert_same(got, body)
 
-    async def test_one_of_many_puts_to_one_key_wins_whole(
+    async def test_concurrent_puts_of_one_key_leave_one_whole_body(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         bodies = [content(100_000 + number, str(number)) for number in range(8)]
@@ -273,32 +278,33 @@ class DriverObjects(DriverTopic):
         assert info.size == len(await read(backend, bucket, "key"))
         assert await keys(backend, bucket) == ["key"]
 
-    async def test_write_id_comes_back_where_it_is_recorded(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_recorded_write_id_is_reported(self, backend: AsyncDriver, bucket: str) -> None:
         put = await write(backend, bucket, "key", write_id="write-1")
         assert put.write_id in {None, "write-1"}
+        # After a lost response, the store recognises its own write by this id.
         assert (await backend.head(bucket, "key")).write_id == put.write_id
         await write(backend, bucket, "key", write_id="write-2")
         assert (await backend.head(bucket, "key")).write_id in {None, "write-2"}
 
-    async def test_place_tells_names_apart(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_place_differs_for_different_names(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
         names = [("b", "k"), ("b", "k/"), ("b", "K"), ("b", "a/k"), ("b.a", "k"), ("b", "\u00e9")]
         assert len({backend.place(*name) for name in names}) == len(names)
         assert backend.place(bucket, "key") == backend.place(bucket, "key")
 
-    async def test_bulk_delete_tells_of_every_key(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_bulk_delete_reports_every_key(self, backend: AsyncDriver, bucket: str) -> None:
         capabilities = needs(backend, "bulk_delete")
-        for key in ("a", "b", "c/d", "stays"):
+        for key in ("a", "b", "c/d", "kept"):
             await write(backend, bucket, key)
-        wanted = ["a", "missing", "c/d", "b"][: capabilities.bulk_delete]
-        results = await bulk_deleting(backend).delete_many(bucket, wanted)
-        assert sorted(one.key for one in results) == sorted(wanted)
-        assert all(one.error is None for one in results)
-        assert "stays" in await keys(backend, bucket)
-        assert not set(wanted) & set(await keys(backend, bucket))
+        requested = ["a", "missing", "c/d", "b"][: capabilities.bulk_delete]
+        results = await bulk_deleting(backend).delete_many(bucket, requested)
+        assert sorted(result.key for result in results) == sorted(requested)
+        assert all(result.error is None for result in results)
+        assert "kept" in await keys(backend, bucket)
+        assert not set(requested) & set(await keys(backend, bucket))
 
-    async def test_ping_answers(self, backend: AsyncDriver) -> None:
+    async def test_ping_succeeds(self, backend: AsyncDriver) -> None:
         await backend.ping()
 
     async def test_name_and_capabilities_are_constant(self, backend: AsyncDriver) -> None:
@@ -311,7 +317,5 @@ class DriverObjects(DriverTopic):
         for _ in range(2):
             await backend.aclose()
 
-    async def test_nothing_is_listed_that_was_not_put(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
-        assert await listed(backend, bucket) == []
+    async def test_new_bucket_lists_nothing(self, backend: AsyncDriver, bucket: str) -> None:
+        assert await list_all(backend, bucket) == []

@@ -1,4 +1,9 @@
-"""Odd keys: whatever the store lets through comes back as it was, and apart from its likes."""
+"""Conformance tests of unusual keys.
+
+Every key that the store accepts must come back unchanged and be a different object from every similar
+key. Keys with slashes, dots, percent signs, control characters or several Unicode forms are what URL
+builders, file systems and XML parsers change.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ import pytest
 from trove_async.driver import AsyncDriver
 from trove_async.errors import InvalidNameError, ObjectNotFoundError
 from trove_async.options import GetOptions
-from trove_async.testing._harness import delete, keys, listed, read, write
+from trove_async.testing._harness import delete, keys, list_all, read, write
 from trove_async.testing.driver._base import DriverTopic
 
 ODD_KEYS = [
@@ -134,11 +139,11 @@ ODD_KEYS = [
     "?list-type=2",
     "http://example.com/a",
 ]
-"""Keys that `Trove` lets through, all at home in one bucket at once."""
+"""Keys that `Trove` accepts. All of them can exist in one bucket at the same time."""
 
 
 def long_keys(most: int) -> list[str]:
-    """Return keys of exactly so many bytes: one segment, many, and of several bytes a letter."""
+    """Return keys of `most` bytes: of one segment, of many, and of multi-byte characters."""
     return [
         "x" * most,
         ("y/" * most)[: most - 1] + "y",
@@ -147,22 +152,23 @@ def long_keys(most: int) -> list[str]:
 
 
 class DriverOddKeys(DriverTopic):
-    """Keys that are easily mangled on their way to an address and back.
+    """Keys that are easily changed on the way to the backend and back.
 
     Attributes:
-        refused_keys: Those of `ODD_KEYS` that the backend cannot hold: it must refuse to put them
-            with InvalidNameError, and have none of them.
+        refused_keys: Members of `ODD_KEYS` that the backend cannot store. A put of one of them must
+            raise InvalidNameError and store nothing.
     """
 
     refused_keys: ClassVar[AbstractSet[str]] = frozenset()
 
     @pytest.mark.parametrize("key", ODD_KEYS, ids=ascii)
-    async def test_odd_key_is_kept_as_it_is(
+    async def test_odd_key_is_kept_unchanged(
         self, backend: AsyncDriver, bucket: str, key: str
     ) -> None:
         if key in self.refused_keys:
             with pytest.raises(InvalidNameError):
                 await write(backend, bucket, key)
+            # A refusal after the write would leave an object under another key.
             assert await keys(backend, bucket) == []
             return
         put = await write(backend, bucket, key, key.encode())
@@ -179,25 +185,26 @@ class DriverOddKeys(DriverTopic):
         with pytest.raises(ObjectNotFoundError):
             await backend.head(bucket, key)
 
-    async def test_odd_keys_are_kept_apart(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_odd_keys_do_not_collide(self, backend: AsyncDriver, bucket: str) -> None:
         names = [key for key in ODD_KEYS if key not in self.refused_keys]
         for key in names:
             await write(backend, bucket, key, key.encode())
         for key in names:
             assert await read(backend, bucket, key) == key.encode()
         got = await keys(backend, bucket, limit=7)
-        wanted = sorted(names, key=str.encode)
-        assert (got if backend.capabilities.ordered else sorted(got, key=str.encode)) == wanted
-        shown = [one.key for one in await listed(backend, bucket, limit=7, delimiter="/")]
-        assert set(shown) == {key[: key.find("/") + 1] or key for key in names}
-        assert len(shown) == len(set(shown))
+        in_order = sorted(names, key=str.encode)
+        assert (got if backend.capabilities.ordered else sorted(got, key=str.encode)) == in_order
+        listed = [entry.key for entry in await list_all(backend, bucket, limit=7, delimiter="/")]
+        assert set(listed) == {key[: key.find("/") + 1] or key for key in names}
+        assert len(listed) == len(set(listed))
+        # Deleting half of them shows keys that share one object.
         for key in names[::2]:
             await delete(backend, bucket, key)
         assert sorted(await keys(backend, bucket)) == sorted(names[1::2])
         for key in names[1::2]:
             assert await read(backend, bucket, key) == key.encode()
 
-    async def test_key_of_the_most_bytes_is_kept(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_key_of_max_key_bytes_is_kept(self, backend: AsyncDriver, bucket: str) -> None:
         most = backend.capabilities.max_key_bytes
         assert 0 < most <= 1024
         for key in long_keys(most):

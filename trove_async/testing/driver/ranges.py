@@ -1,4 +1,8 @@
-"""Parts of objects: every range selects what the table says, or raises."""
+"""Conformance tests of range reads: a range returns exactly its bytes or raises RangeError.
+
+Services differ here: some return the whole object for a range that they cannot satisfy, which must
+never reach a user.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from trove_async.testing._harness import (
     part_size,
     parts,
     read,
-    rest,
+    read_rest,
     uploading,
     views,
 )
@@ -37,13 +41,13 @@ SELECTING = [
     (ByteRange.last(11), (0, 10)),
     (ByteRange.last(10**15), (0, 10)),
 ]
-"""What a range selects of an object of ten bytes."""
+"""Ranges of an object of ten bytes, and the bytes they select."""
 
 BEYOND = [ByteRange(10), ByteRange(10, 11), ByteRange(11, 12), ByteRange(10**15)]
-"""What selects nothing of ten bytes."""
+"""Ranges that select nothing of an object of ten bytes."""
 
 OF_NOTHING = [ByteRange(0), ByteRange(0, 1), ByteRange(1), ByteRange.last(1), ByteRange.last(9)]
-"""What selects nothing of an empty object: anything."""
+"""Ranges of an empty object: none of them selects anything."""
 
 SPANS = [
     (0, 1),
@@ -53,42 +57,43 @@ SPANS = [
     (3 * MiB + 499, 3 * MiB + 500),
     (777, 2 * MiB + 778),
 ]
-"""Pieces of an object of 3 MiB and 500 bytes."""
+"""Start and end of ranges of an object of 3 MiB and 500 bytes."""
 
 
 class DriverRanges(DriverTopic):
-    """get with a range."""
+    """`get` with a range."""
 
-    @pytest.mark.parametrize(("asked", "span"), SELECTING, ids=str)
-    async def test_range_selects(
-        self, backend: AsyncDriver, bucket: str, asked: ByteRange, span: tuple[int, int]
+    @pytest.mark.parametrize(("requested", "span"), SELECTING, ids=str)
+    async def test_range_selects_its_bytes(
+        self, backend: AsyncDriver, bucket: str, requested: ByteRange, span: tuple[int, int]
     ) -> None:
         needs(backend, "ranges")
         await backend.put(bucket, "key", views(b"0123456789"), PutOptions())
-        async with backend.get(bucket, "key", GetOptions(range=asked)) as reader:
+        async with backend.get(bucket, "key", GetOptions(range=requested)) as reader:
+            # The store verifies and resumes by this range, so it must be the resolved one.
             assert reader.range == span
             assert reader.info.size == 10
-            assert await rest(reader) == b"0123456789"[slice(*span)]
+            assert await read_rest(reader) == b"0123456789"[slice(*span)]
 
-    @pytest.mark.parametrize("asked", BEYOND, ids=str)
+    @pytest.mark.parametrize("requested", BEYOND, ids=str)
     async def test_range_beyond_the_end_raises(
-        self, backend: AsyncDriver, bucket: str, asked: ByteRange
+        self, backend: AsyncDriver, bucket: str, requested: ByteRange
     ) -> None:
         needs(backend, "ranges")
         await backend.put(bucket, "key", views(b"0123456789"), PutOptions())
         with pytest.raises(RangeError):
-            await read(backend, bucket, "key", range=asked)
+            await read(backend, bucket, "key", range=requested)
 
-    @pytest.mark.parametrize("asked", OF_NOTHING, ids=str)
+    @pytest.mark.parametrize("requested", OF_NOTHING, ids=str)
     async def test_range_of_an_empty_object_raises(
-        self, backend: AsyncDriver, bucket: str, asked: ByteRange
+        self, backend: AsyncDriver, bucket: str, requested: ByteRange
     ) -> None:
         needs(backend, "ranges")
         await backend.put(bucket, "key", [], PutOptions())
         with pytest.raises(RangeError):
-            await read(backend, bucket, "key", range=asked)
+            await read(backend, bucket, "key", range=requested)
 
-    async def test_range_of_a_missing_object_is_not_found(
+    async def test_range_of_missing_object_raises_not_found(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "ranges")
@@ -96,26 +101,27 @@ class DriverRanges(DriverTopic):
             await read(backend, bucket, "missing", range=ByteRange(0, 1))
 
     @pytest.mark.parametrize("size", [1000, 10**9])
-    async def test_range_of_a_long_object_selects_across_its_pieces(
+    async def test_range_of_long_object_selects_its_bytes(
         self, backend: AsyncDriver, bucket: str, size: int
     ) -> None:
         needs(backend, "ranges")
         body = content(3 * MiB + 500)
         await backend.put(bucket, "key", views(body), PutOptions())
+        # Across the chunks in which a driver receives a body.
         for start, end in SPANS:
             got = await read(backend, bucket, "key", size=size, range=ByteRange(start, end))
             assert_same(got, body[start:end])
 
-    async def test_range_of_an_upload_selects_across_its_parts(
+    async def test_range_crosses_the_parts_of_an_upload(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         capabilities = needs(backend, "ranges", "upload")
         size = part_size(capabilities)
         body = content(3 * size + 1)
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             for part, piece in parts(body, size):
-                await one.send(part, piece)
-            await one.commit({})
+                await running.send(part, piece)
+            await running.commit({})
         for start, end in [
             (0, 1),
             (size - 1, size + 1),

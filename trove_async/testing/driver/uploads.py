@@ -1,4 +1,8 @@
-"""Uploads: nothing is seen until the commit, and then all of it."""
+"""Conformance tests of uploads in parts: invisible until the commit, complete after it.
+
+The store sends parts concurrently and in any order, and sends a part again if its response was lost,
+so a driver must place each part by its number and not by its arrival.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from trove_async.errors import (
 from trove_async.models import KiB
 from trove_async.options import Part, PutOptions
 from trove_async.testing._harness import (
-    Source,
+    ReusingSource,
     assert_same,
     content,
     delete,
@@ -36,12 +40,12 @@ Pieces = Sequence[tuple[Part, Sequence[memoryview]]]
 
 
 class DriverUploads(DriverTopic):
-    """upload, send and commit."""
+    """`upload`, `send`, `send_stream` and `commit`."""
 
     @pytest.mark.parametrize(
         ("times", "over"), [(0, 1), (1, -1), (1, 0), (1, 1), (2, 0), (3, 500), (5, 0)]
     )
-    async def test_upload_makes_the_object_of_its_parts(
+    async def test_upload_joins_its_parts(
         self, backend: AsyncDriver, bucket: str, times: int, over: int
     ) -> None:
         body = content(times * part_size(needs(backend, "upload")) + over)
@@ -52,114 +56,116 @@ class DriverUploads(DriverTopic):
         assert_same(await read(backend, bucket, "dir/key"), body)
         assert await keys(backend, bucket) == ["dir/key"]
 
-    async def test_parts_may_come_backwards(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_parts_can_be_sent_in_reverse_order(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
         body, pieces = _cut(backend, 4)
-        if backend.capabilities.parallel_parts > 1:  # else they come in their order
+        if backend.capabilities.parallel_parts > 1:  # otherwise the store sends them in order
             pieces = pieces[::-1]
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
-            await _send(one, pieces)
-            await one.commit({})
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
+            await _send(running, pieces)
+            await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_parts_may_come_together(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_parts_can_be_sent_concurrently(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 12)
         lanes = min(4, backend.capabilities.parallel_parts)
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             async with task_group() as group:
                 for lane in range(lanes):
-                    group.start_soon(_send, one, pieces[lane::lanes])
-            await one.commit({})
+                    group.start_soon(_send, running, pieces[lane::lanes])
+            await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_part_may_come_again(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_part_can_be_sent_again(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 3)
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
-            await _send(one, [pieces[0], pieces[1], pieces[0], pieces[2], pieces[2], pieces[1]])
-            info = await one.commit({})
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
+            # A part whose response was lost is sent again, even after later parts.
+            await _send(running, [pieces[0], pieces[1], pieces[0], pieces[2], pieces[2], pieces[1]])
+            info = await running.commit({})
         assert info.size == len(body)
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_upload_keeps_nothing_of_the_borrowed_views(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_send_copies_its_views(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 3)
         memory = bytearray(part_size(backend.capabilities))
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             for part, piece in pieces:
                 memory[: part.size] = b"".join(piece)
-                await one.send(part, [memoryview(memory)[: part.size]])
+                await running.send(part, [memoryview(memory)[: part.size]])
                 memory[:] = bytes(len(memory))
-            await one.commit({})
+            await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_part_may_be_of_many_views(self, backend: AsyncDriver, bucket: str) -> None:
+    async def test_part_can_have_many_views(self, backend: AsyncDriver, bucket: str) -> None:
         needs(backend, "upload")
         body = content(20 * KiB)
         (part, _), *others = parts(body, len(body))
         assert not others
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             views = [memoryview(body)[at : at + 100] for at in range(0, len(body), 100)]
-            await one.send(part, views)
-            await one.commit({})
+            await running.send(part, views)
+            await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_part_may_be_read_while_it_is_sent(
+    async def test_streamed_part_is_read_while_it_is_sent(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "streamed_parts")
         body, pieces = _cut(backend, 3)
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             for part, views in (pieces[1], pieces[0], pieces[1], pieces[2]):
-                source = Source(b"".join(views))
-                await streaming(one).send_stream(part, source)
+                source = ReusingSource(b"".join(views))
+                await streaming(running).send_stream(part, source)
                 assert source.open == 0
                 assert source.opened == 1
-            info = await one.commit({})
+            info = await running.commit({})
         assert info.size == len(body)
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_part_that_cannot_be_read_on_may_come_again(
+    async def test_part_can_be_sent_after_its_stream_failed(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "streamed_parts")
         body, pieces = _cut(backend, 2)
-        changed = IntegrityError("it has changed")
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
+        changed = IntegrityError("the source has changed")
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
             for part, views in pieces:
-                source = Source(b"".join(views), fails=changed)
+                source = ReusingSource(b"".join(views), fails=changed)
                 with pytest.raises(IntegrityError) as caught:
-                    await streaming(one).send_stream(part, source)
+                    await streaming(running).send_stream(part, source)
                 assert caught.value is changed
                 assert source.open == 0
-                await one.send(part, views)
-            await one.commit({})
+                await running.send(part, views)
+            await running.commit({})
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_nothing_is_seen_before_the_commit(
+    async def test_object_is_invisible_before_commit(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         body, pieces = _cut(backend, 3)
-        async with uploading(backend).upload(bucket, "new", PutOptions()) as one:
-            await _send(one, pieces)
+        async with uploading(backend).upload(bucket, "new", PutOptions()) as running:
+            await _send(running, pieces)
             assert await keys(backend, bucket) == []
             with pytest.raises(ObjectNotFoundError):
                 await backend.head(bucket, "new")
-            await one.commit({})
+            await running.commit({})
             assert await keys(backend, bucket) == ["new"]
             assert_same(await read(backend, bucket, "new"), body)
         assert_same(await read(backend, bucket, "new"), body)
 
     @pytest.mark.parametrize("way", ["by the end of the block", "by an error"])
-    async def test_upload_left_without_a_commit_leaves_nothing(
+    async def test_upload_without_commit_leaves_nothing(
         self, backend: AsyncDriver, bucket: str, way: str
     ) -> None:
         _, pieces = _cut(backend, 3)
         await write(backend, bucket, "old", b"old")
         for key in ("old", "new"):
+            # With no part, some parts and all parts sent.
             for sent in range(len(pieces) + 1):
                 try:
-                    async with uploading(backend).upload(bucket, key, PutOptions()) as one:
-                        await _send(one, pieces[:sent])
+                    async with uploading(backend).upload(bucket, key, PutOptions()) as running:
+                        await _send(running, pieces[:sent])
                         if way == "by an error":
                             raise ZeroDivisionError  # noqa: TRY301 - it leaves the block
                 except ZeroDivisionError:
@@ -167,82 +173,84 @@ class DriverUploads(DriverTopic):
         assert await keys(backend, bucket) == ["old"]
         assert await read(backend, bucket, "old") == b"old"
 
-    async def test_object_that_an_upload_replaces_stays_until_then(
-        self, backend: AsyncDriver, bucket: str
-    ) -> None:
+    async def test_old_object_stays_until_commit(self, backend: AsyncDriver, bucket: str) -> None:
         body, pieces = _cut(backend, 2)
         old = await write(backend, bucket, "key", b"old")
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
-            await _send(one, pieces)
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
+            await _send(running, pieces)
             assert await read(backend, bucket, "key") == b"old"
-            new = await one.commit({})
+            new = await running.commit({})
         assert new.etag != old.etag
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_second_commit_says_what_the_first_did(
+    async def test_second_commit_returns_the_same_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         body, pieces = _cut(backend, 2)
-        async with uploading(backend).upload(bucket, "key", PutOptions()) as one:
-            await _send(one, pieces)
-            first = await one.commit({})
+        async with uploading(backend).upload(bucket, "key", PutOptions()) as running:
+            await _send(running, pieces)
+            first = await running.commit({})
             try:
-                again = await one.commit({})
+                # The store commits again if the response to a commit was lost.
+                again = await running.commit({})
             except ObjectNotFoundError:
                 assert (await backend.head(bucket, "key")).etag == first.etag
             else:
                 assert again.etag == first.etag
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_uploads_of_one_key_do_not_mix(self, backend: AsyncDriver, bucket: str) -> None:
-        one_body, one_pieces = _cut(backend, 3, "one")
-        two_body, two_pieces = _cut(backend, 3, "two")
+    async def test_concurrent_uploads_of_one_key_do_not_mix(
+        self, backend: AsyncDriver, bucket: str
+    ) -> None:
+        first_body, first_pieces = _cut(backend, 3, "one")
+        second_body, second_pieces = _cut(backend, 3, "two")
         driver = uploading(backend)
         async with (
-            driver.upload(bucket, "key", PutOptions()) as one,
-            driver.upload(bucket, "key", PutOptions()) as two,
+            driver.upload(bucket, "key", PutOptions()) as first,
+            driver.upload(bucket, "key", PutOptions()) as second,
         ):
-            for mine, theirs in zip(one_pieces, two_pieces, strict=True):
-                await one.send(*mine)
-                await two.send(*theirs)
-            await two.commit({})
-            assert_same(await read(backend, bucket, "key"), two_body)
-            await one.commit({})
-        assert_same(await read(backend, bucket, "key"), one_body)
+            for first_piece, second_piece in zip(first_pieces, second_pieces, strict=True):
+                await first.send(*first_piece)
+                await second.send(*second_piece)
+            await second.commit({})
+            assert_same(await read(backend, bucket, "key"), second_body)
+            await first.commit({})
+        assert_same(await read(backend, bucket, "key"), first_body)
 
-    async def test_commit_of_create_only_leaves_what_is_there(
+    async def test_commit_if_none_match_keeps_existing_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "upload", "put_if_none_match", "commit_conditions")
         body, pieces = _cut(backend, 2)
         options = PutOptions(if_none_match="*")
-        async with uploading(backend).upload(bucket, "key", options) as one:
-            await _send(one, pieces)
-            await write(backend, bucket, "key", b"was faster")
+        async with uploading(backend).upload(bucket, "key", options) as running:
+            await _send(running, pieces)
+            await write(backend, bucket, "key", b"written meanwhile")
             with pytest.raises(ObjectExistsError):
-                await one.commit({})
-        assert await read(backend, bucket, "key") == b"was faster"
+                await running.commit({})
+        assert await read(backend, bucket, "key") == b"written meanwhile"
         await delete(backend, bucket, "key")
         await upload(backend, bucket, "key", body, if_none_match="*")
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_commit_over_a_version_needs_that_version(
+    async def test_commit_if_match_replaces_only_the_matching_object(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "upload", "put_if_match", "commit_conditions")
         body, pieces = _cut(backend, 2)
         old = await write(backend, bucket, "key", b"old")
         options = PutOptions(if_match=old.etag)
-        async with uploading(backend).upload(bucket, "key", options) as one:
-            await _send(one, pieces)
-            now = await write(backend, bucket, "key", b"was faster")
+        async with uploading(backend).upload(bucket, "key", options) as running:
+            await _send(running, pieces)
+            now = await write(backend, bucket, "key", b"written meanwhile")
             with pytest.raises(PreconditionFailedError):
-                await one.commit({})
-        assert await read(backend, bucket, "key") == b"was faster"
+                await running.commit({})
+        assert await read(backend, bucket, "key") == b"written meanwhile"
+        # The condition is checked at the commit, not when the upload starts.
         await upload(backend, bucket, "key", body, if_match=now.etag)
         assert_same(await read(backend, bucket, "key"), body)
 
-    async def test_upload_records_the_write_id_where_put_does(
+    async def test_upload_records_the_write_id_if_put_does(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "upload")
@@ -253,12 +261,12 @@ class DriverUploads(DriverTopic):
 
 
 def _cut(backend: AsyncDriver, count: int, seed: str = "") -> tuple[bytes, Pieces]:
-    """Return a body of so many parts, the last of them short, and the parts."""
+    """Return a body of `count` parts, the last of them shorter, and its parts."""
     size = part_size(needs(backend, "upload"))
     body = content(count * size - 300, seed)
     return body, parts(body, size)
 
 
-async def _send(one: Upload, pieces: Pieces) -> None:
+async def _send(running: Upload, pieces: Pieces) -> None:
     for part, views in pieces:
-        await one.send(part, views)
+        await running.send(part, views)

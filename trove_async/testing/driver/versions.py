@@ -1,4 +1,8 @@
-"""Versions: each is told once, the newest of a key first, and is read and deleted by its id."""
+"""Conformance tests of object versions.
+
+Each version is listed once, the newest of a key first, and can be read, copied and deleted by its
+id. A delete without an id must keep all older versions: users restore objects from them.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +24,20 @@ TREE = ("a", "a/b", "a-c", "b/1", "b/2", "\u00e9", "\U0001f4be")
 
 
 class DriverVersions(DriverTopic):
-    """version_page, and get, head and delete by id. A binding says how a bucket keeps versions."""
+    """`version_page`, and `get`, `head`, `copy` and `delete` by version id.
+
+    The driver contract has no call that turns versioning on, so a test class must override
+    `keep_versions`. Otherwise most tests are skipped.
+    """
 
     async def keep_versions(self, backend: AsyncDriver, bucket: str) -> None:
-        """Make a new bucket keep the versions of its objects."""
+        """Turn versioning on for a new bucket."""
         del backend, bucket
-        pytest.skip("how a bucket comes to keep versions is not told: override keep_versions")
+        pytest.skip("to test versions, override keep_versions: turn versioning on for the bucket")
 
     @pytest_asyncio.fixture
     async def keeping(self, backend: AsyncDriver) -> AsyncIterator[str]:
-        """A bucket of this test's own that keeps versions."""
+        """A new bucket that keeps versions, removed after the test."""
         needs(backend, "versions")
         name = self.bucket_name()
         await backend.create_bucket(name)
@@ -43,27 +51,34 @@ class DriverVersions(DriverTopic):
             await delete(backend, name, version.key, version_id=version.version_id)
         await backend.delete_bucket(name)
 
-    async def test_versions_come_newest_first(self, backend: AsyncDriver, keeping: str) -> None:
+    async def test_versions_are_listed_newest_first(
+        self, backend: AsyncDriver, keeping: str
+    ) -> None:
         written = [
             await write(backend, keeping, key, body)
             for key in ("b", "a")
             for body in (b"1", b"22", b"333")
         ]
-        told = await versions(backend, keeping)
-        self._assert_grouped(backend, told)
+        listed = await versions(backend, keeping)
+        self._assert_grouped(backend, listed)
         for key, newest_first in (("a", written[:2:-1]), ("b", written[2::-1])):
             assert [
-                (one.bucket, one.version_id, one.size, one.etag, one.latest, one.deleted)
-                for one in told
-                if one.key == key
+                (
+                    version.bucket,
+                    version.version_id,
+                    version.size,
+                    version.etag,
+                    version.latest,
+                    version.deleted,
+                )
+                for version in listed
+                if version.key == key
             ] == [
                 (keeping, info.version_id, info.size, info.etag, at == 0, False)
                 for at, info in enumerate(newest_first)
             ]
 
-    async def test_version_is_told_as_head_tells_it(
-        self, backend: AsyncDriver, keeping: str
-    ) -> None:
+    async def test_version_listing_and_head_agree(self, backend: AsyncDriver, keeping: str) -> None:
         for body in (b"old", b"newer"):
             await write(backend, keeping, "dir/key", body)
         for version in await versions(backend, keeping):
@@ -72,25 +87,25 @@ class DriverVersions(DriverTopic):
                 info.version_id,
                 info.size,
                 info.etag,
-                info.storage_class or version.storage_class,  # the default's name may go unsaid
+                info.storage_class or version.storage_class,  # services may omit the default class
             )
             assert version.last_modified.replace(microsecond=0) == info.last_modified.replace(
                 microsecond=0
             )
 
-    async def test_version_is_read_by_its_id(self, backend: AsyncDriver, keeping: str) -> None:
+    async def test_version_can_be_read_by_id(self, backend: AsyncDriver, keeping: str) -> None:
         for body in (b"1", b"2", b"3"):
             await write(backend, keeping, "key", body)
-        told = await versions(backend, keeping)
-        assert [await read(backend, keeping, "key", version_id=one.version_id) for one in told] == [
+        listed = await versions(backend, keeping)
+        assert [
+            await read(backend, keeping, "key", version_id=version.version_id) for version in listed
+        ] == [
             b"3",
             b"2",
             b"1",
         ]
 
-    async def test_version_that_is_not_the_latest_is_copied(
-        self, backend: AsyncDriver, keeping: str
-    ) -> None:
+    async def test_older_version_can_be_copied(self, backend: AsyncDriver, keeping: str) -> None:
         needs(backend, "versions", "server_copy", "metadata")
         old = await write(backend, keeping, "key", b"old one")
         await write(backend, keeping, "key", b"new")
@@ -102,13 +117,13 @@ class DriverVersions(DriverTopic):
             assert await read(backend, keeping, key) == b"old one"
             assert (await backend.head(keeping, key)).metadata == {"a": "1"}
         bodies = [
-            await read(backend, keeping, "key", version_id=one.version_id)
-            for one in await versions(backend, keeping)
-            if one.key == "key"
+            await read(backend, keeping, "key", version_id=version.version_id)
+            for version in await versions(backend, keeping)
+            if version.key == "key"
         ]
         assert bodies == [b"old one", b"new", b"old one"]
 
-    async def test_delete_without_an_id_keeps_what_was(
+    async def test_delete_without_id_keeps_older_versions(
         self, backend: AsyncDriver, keeping: str
     ) -> None:
         for body in (b"1", b"2"):
@@ -117,14 +132,15 @@ class DriverVersions(DriverTopic):
         with pytest.raises(ObjectNotFoundError):
             await backend.head(keeping, "key")
         assert await keys(backend, keeping) == []
-        told = await versions(backend, keeping)
-        markers = [one for one in told if one.deleted]
-        assert told[: len(markers)] == markers
-        assert [one.size for one in markers] == [0] * len(markers)
-        assert [one for one in told if one.latest] == markers
+        # A service may keep delete markers (S3) or none (GCS).
+        listed = await versions(backend, keeping)
+        markers = [version for version in listed if version.deleted]
+        assert listed[: len(markers)] == markers
+        assert [version.size for version in markers] == [0] * len(markers)
+        assert [version for version in listed if version.latest] == markers
         assert [
-            await read(backend, keeping, "key", version_id=one.version_id)
-            for one in told[len(markers) :]
+            await read(backend, keeping, "key", version_id=version.version_id)
+            for version in listed[len(markers) :]
         ] == [b"2", b"1"]
 
     async def test_put_after_a_delete_is_the_latest(
@@ -133,31 +149,31 @@ class DriverVersions(DriverTopic):
         old = await write(backend, keeping, "key", b"old")
         await delete(backend, keeping, "key")
         new = await write(backend, keeping, "key", b"new")
-        told = await versions(backend, keeping)
-        assert [one.version_id for one in told if not one.deleted] == [
+        listed = await versions(backend, keeping)
+        assert [version.version_id for version in listed if not version.deleted] == [
             new.version_id,
             old.version_id,
         ]
-        assert [one.version_id for one in told if one.latest] == [new.version_id]
+        assert [version.version_id for version in listed if version.latest] == [new.version_id]
 
-    async def test_delete_marker_stands_where_it_was_set(
+    async def test_delete_marker_keeps_its_position(
         self, backend: AsyncDriver, keeping: str
     ) -> None:
         await write(backend, keeping, "key", b"old")
         await delete(backend, keeping, "key")
         await write(backend, keeping, "key", b"new")
-        told = await versions(backend, keeping)
-        assert [one.deleted for one in told] in ([False, True, False], [False, False])
+        listed = await versions(backend, keeping)
+        assert [version.deleted for version in listed] in ([False, True, False], [False, False])
 
-    async def test_delete_of_a_version_leaves_the_others(
+    async def test_delete_of_a_version_keeps_the_others(
         self, backend: AsyncDriver, keeping: str
     ) -> None:
         old, middle, new = [
             await write(backend, keeping, "key", body) for body in (b"1", b"2", b"3")
         ]
         await delete(backend, keeping, "key", version_id=middle.version_id)
-        told = await versions(backend, keeping)
-        assert [one.version_id for one in told] == [new.version_id, old.version_id]
+        listed = await versions(backend, keeping)
+        assert [version.version_id for version in listed] == [new.version_id, old.version_id]
         assert await read(backend, keeping, "key") == b"3"
         with pytest.raises(ObjectNotFoundError):
             await read(backend, keeping, "key", version_id=middle.version_id)
@@ -178,56 +194,61 @@ class DriverVersions(DriverTopic):
     async def test_versions_are_the_same_for_every_page_size(
         self, backend: AsyncDriver, keeping: str, limit: int
     ) -> None:
-        await self._plant_versions(backend, keeping)
+        await self._put_versions(backend, keeping)
         everything = await versions(backend, keeping)
         self._assert_grouped(backend, everything)
-        told = await versions(backend, keeping, limit=limit)
-        self._assert_grouped(backend, told)
-        place = attrgetter("key")  # sorting is stable: what is of one key stays in its order
-        assert sorted(told, key=place) == sorted(everything, key=place)
+        listed = await versions(backend, keeping, limit=limit)
+        self._assert_grouped(backend, listed)
+        by_key = attrgetter("key")  # sorting is stable: the versions of one key keep their order
+        assert sorted(listed, key=by_key) == sorted(everything, key=by_key)
 
     @pytest.mark.parametrize("limit", [1, 2, 5])
-    async def test_versions_may_be_deleted_as_they_are_listed(
+    async def test_versions_can_be_deleted_while_listing(
         self, backend: AsyncDriver, keeping: str, limit: int
     ) -> None:
-        await self._plant_versions(backend, keeping)
-        there = [(one.key, one.version_id) for one in await versions(backend, keeping)]
-        told: list[tuple[str, str]] = []
+        await self._put_versions(backend, keeping)
+        existing = [
+            (version.key, version.version_id) for version in await versions(backend, keeping)
+        ]
+        deleted: list[tuple[str, str]] = []
         token = None
         while True:
-            asked = ListOptions(limit=limit, token=token)
-            page = await versioned(backend).version_page(keeping, asked)
-            for one in page.entries:
-                await delete(backend, keeping, one.key, version_id=one.version_id)
-                told.append((one.key, one.version_id))
+            request = ListOptions(limit=limit, token=token)
+            page = await versioned(backend).version_page(keeping, request)
+            # Users empty a versioned bucket this way, page by page.
+            for version in page.entries:
+                await delete(backend, keeping, version.key, version_id=version.version_id)
+                deleted.append((version.key, version.version_id))
             token = page.token
             if token is None:
                 break
-        assert sorted(told) == sorted(there)
+        assert sorted(deleted) == sorted(existing)
 
     @pytest.mark.parametrize("limit", [1, 2, 1000])
-    async def test_versions_are_of_the_keys_that_are_asked_for(
+    async def test_version_listing_applies_prefix(
         self, backend: AsyncDriver, keeping: str, limit: int
     ) -> None:
-        await self._plant_versions(backend, keeping)
+        await self._put_versions(backend, keeping)
         for prefix in ("", "a", "a/", "b/", "b/1", "none", "\u00e9"):
-            told = await versions(backend, keeping, prefix=prefix, limit=limit)
-            self._assert_grouped(backend, told)
-            assert {one.key for one in told} == {key for key in TREE if key.startswith(prefix)}
+            listed = await versions(backend, keeping, prefix=prefix, limit=limit)
+            self._assert_grouped(backend, listed)
+            assert {version.key for version in listed} == {
+                key for key in TREE if key.startswith(prefix)
+            }
 
     @pytest.mark.parametrize("limit", [1, 2, 1000])
-    async def test_versions_start_after_a_key(
+    async def test_version_listing_applies_start_after(
         self, backend: AsyncDriver, keeping: str, limit: int
     ) -> None:
-        await self._plant_versions(backend, keeping)
+        await self._put_versions(backend, keeping)
         for prefix, start in (("", "a"), ("", "b/1"), ("b/", "b/"), ("", "\U0001f4be")):
-            told = await versions(backend, keeping, prefix=prefix, start_after=start, limit=limit)
-            assert {one.key for one in told} == {
+            listed = await versions(backend, keeping, prefix=prefix, start_after=start, limit=limit)
+            assert {version.key for version in listed} == {
                 key for key in TREE if key.startswith(prefix) and key > start
             }
 
     @pytest.mark.parametrize("limit", [1, 2, 3, 1000])
-    async def test_key_that_versions_start_after_is_left_out_with_all_that_it_has(
+    async def test_start_after_excludes_all_versions_of_its_key(
         self, backend: AsyncDriver, keeping: str, limit: int
     ) -> None:
         for key in ("a", "b", "c"):
@@ -235,55 +256,55 @@ class DriverVersions(DriverTopic):
                 await write(backend, keeping, key, body)
             await delete(backend, keeping, key)
         for start, left in (("a", {"b", "c"}), ("b", {"c"}), ("c", set())):
-            told = await versions(backend, keeping, start_after=start, limit=limit)
-            assert {one.key for one in told} == left
-            bodies = [one for one in told if not one.deleted]
+            listed = await versions(backend, keeping, start_after=start, limit=limit)
+            assert {version.key for version in listed} == left
+            bodies = [version for version in listed if not version.deleted]
             assert len(bodies) == 3 * len(left)
 
     @pytest.mark.parametrize("limit", [1, 2, 4])
-    async def test_versions_of_one_key_may_be_deleted_as_they_are_listed(
+    async def test_versions_of_one_key_can_be_deleted_while_listing(
         self, backend: AsyncDriver, keeping: str, limit: int
     ) -> None:
         for body in (b"1", b"22", b"333", b"4444", b"55555"):
             await write(backend, keeping, "key", body)
         await delete(backend, keeping, "key")
         await write(backend, keeping, "later")
-        there = {(one.key, one.version_id) for one in await versions(backend, keeping)}
-        told: list[tuple[str, str]] = []
-        asked = ListOptions(limit=limit)
+        existing = {
+            (version.key, version.version_id) for version in await versions(backend, keeping)
+        }
+        deleted: list[tuple[str, str]] = []
+        request = ListOptions(limit=limit)
         while True:
-            page = await versioned(backend).version_page(keeping, asked)
-            for one in page.entries:
-                await delete(backend, keeping, one.key, version_id=one.version_id)
-            told += [(one.key, one.version_id) for one in page.entries]
+            page = await versioned(backend).version_page(keeping, request)
+            for version in page.entries:
+                await delete(backend, keeping, version.key, version_id=version.version_id)
+            deleted += [(version.key, version.version_id) for version in page.entries]
             if page.token is None:
                 break
-            asked = ListOptions(limit=limit, token=page.token)
-        assert len(told) == len(there)
-        assert set(told) == there
+            request = ListOptions(limit=limit, token=page.token)
+        assert len(deleted) == len(existing)
+        assert set(deleted) == existing
         assert await versions(backend, keeping) == []
 
-    async def test_versions_have_the_names_of_their_objects(
-        self, backend: AsyncDriver, keeping: str
-    ) -> None:
+    async def test_version_keys_are_unchanged(self, backend: AsyncDriver, keeping: str) -> None:
         names = ["a b", "a+b", "a%20b", "a&amp;<b>", "a=b?c#d", "\u00e9", "e\u0301"]
         for key in names:
             await write(backend, keeping, key, key.encode())
             await delete(backend, keeping, key)
-        assert {one.key for one in await versions(backend, keeping)} == set(names)
+        assert {version.key for version in await versions(backend, keeping)} == set(names)
 
-    async def test_versions_of_keys_that_no_xml_can_carry_have_their_names(
+    async def test_version_keys_that_xml_cannot_encode_are_unchanged(
         self, backend: AsyncDriver, keeping: str
     ) -> None:
         infos = [await write(backend, keeping, key) for key in ("a\x01b", "\uffff")]
         try:
-            told = await versions(backend, keeping)
+            listed = await versions(backend, keeping)
         finally:
             for info in infos:
                 await delete(backend, keeping, info.key, version_id=info.version_id)
-        assert {one.key for one in told} == {info.key for info in infos}
+        assert {version.key for version in listed} == {info.key for info in infos}
 
-    async def test_object_has_one_version_where_none_are_kept(
+    async def test_object_has_one_version_without_versioning(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "versions")
@@ -301,17 +322,17 @@ class DriverVersions(DriverTopic):
             page = await versioned(backend).version_page(bucket, options)
             assert (list(page.entries), page.token) == ([], None)
 
-    async def test_versions_of_a_missing_bucket_are_not_found(
+    async def test_versions_of_missing_bucket_raise_not_found(
         self, backend: AsyncDriver, bucket: str
     ) -> None:
         needs(backend, "versions")
-        del bucket  # that there is one, for backends that keep all in one
+        del bucket  # it must exist for backends that keep all buckets in one
         missing = self.bucket_name()
         with pytest.raises(BucketNotFoundError):
             await versioned(backend).version_page(missing, ListOptions())
 
-    async def _plant_versions(self, backend: AsyncDriver, bucket: str) -> None:
-        """Put, delete and put again, backwards."""
+    async def _put_versions(self, backend: AsyncDriver, bucket: str) -> None:
+        """Put, delete and put again, in reverse order of the keys."""
         for number, key in enumerate(reversed(TREE)):
             await write(backend, bucket, key, b"1")
             if number % 2:
@@ -319,11 +340,13 @@ class DriverVersions(DriverTopic):
             for body in [b"22", b"333"][: number % 3]:
                 await write(backend, bucket, key, body)
 
-    def _assert_grouped(self, backend: AsyncDriver, told: Sequence[VersionInfo]) -> None:
-        """Assert that keys are in order, if they are to be, and that each comes once."""
-        names = [key for key, _ in groupby(told, attrgetter("key"))]
-        assert len(names) == len(set(names)), "what is of one key does not come together"
+    def _assert_grouped(self, backend: AsyncDriver, listed: Sequence[VersionInfo]) -> None:
+        """Assert that the versions of each key are adjacent and the newest first, and keys in order."""
+        names = [key for key, _ in groupby(listed, attrgetter("key"))]
+        assert len(names) == len(set(names)), "the versions of a key are not adjacent"
         if backend.capabilities.ordered:
             assert names == sorted(names, key=str.encode)
-        for _, of_key in groupby(told, attrgetter("key")):
-            assert [one.latest for one in of_key][1:].count(True) == 0, "not the newest first"
+        for _, of_key in groupby(listed, attrgetter("key")):
+            assert [version.latest for version in of_key][1:].count(True) == 0, (
+                "the latest version is not the first of its key"
+            )

@@ -1,4 +1,4 @@
-"""What users are promised, as tests: `trove_async.Trove` over any backends, topic by topic."""
+"""The conformance suite for stores: the promises of `Trove` to users, one class per topic."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ class StoreSuite(
     StoreNames,
     StoreCancellation,
 ):
-    """Everything that a store promises to its users, whatever drivers and layers it is made of.
+    """All topics: everything that a store promises to users, with any drivers and layers.
 
-    What a backend's capabilities exclude is asserted to be refused, with nothing done.
+    For a capability that a backend does not claim, a test asserts that the store refuses the call
+    and changes nothing.
     """
 
 

@@ -1,4 +1,4 @@
-"""What every topic of the store's suite needs: an open store, and a bucket of its own."""
+"""Base class of the store topics: fixtures for an open store and for fresh buckets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from trove_async.driver import Capabilities
 
 
 class StoreTopic:
-    """Tests of a store. A binding overrides `store`, and what else does not suit its backends."""
+    """Tests of a store.
+
+    A test class overrides the fixture `store`, and whatever else does not fit its backends.
+    """
 
     pytestmark: ClassVar = [pytest.mark.asyncio]
 
@@ -24,15 +27,15 @@ class StoreTopic:
         raise NotImplementedError(
             "bind the suite: override the fixture `store` to yield your store, open"
         )
-        yield  # what makes it the generator that its overrides are
+        yield  # makes this an async generator, as the overriding fixtures are
 
     def bucket_name(self) -> str:
-        """Return a bucket's name that nobody has used before."""
+        """Return a bucket name that was not used before."""
         return f"suite-{uuid4().hex[:20]}"
 
     @pytest_asyncio.fixture
     async def bucket(self, store: Trove) -> AsyncIterator[str]:
-        """A bucket of this test's own; after the test, none of the store's memory is held."""
+        """A new bucket, removed after the test; asserts that the store then holds no memory."""
         name = self.bucket_name()
         await store.create_bucket(name)
         yield name
@@ -41,7 +44,7 @@ class StoreTopic:
 
     @pytest_asyncio.fixture
     async def other_bucket(self, store: Trove) -> AsyncIterator[str]:
-        """A second bucket of this test's own."""
+        """A second new bucket, removed after the test."""
         name = self.bucket_name()
         await store.create_bucket(name)
         yield name
@@ -49,20 +52,20 @@ class StoreTopic:
 
 
 async def _remove(store: Trove, bucket: str) -> None:
-    shown = await store.list(bucket, include_shadowed=True).all()
-    for backend in {info.backend for info in shown}:
-        keys = [info.key for info in shown if info.backend == backend]
+    entries = await store.list(bucket, include_shadowed=True).all()
+    for backend in {info.backend for info in entries}:
+        keys = [info.key for info in entries if info.backend == backend]
         await store.backend(backend).delete_many(bucket, keys)
     await store.delete_bucket(bucket)
 
 
 def assert_nothing_held(store: Trove) -> None:
-    """Assert that no transfer holds memory, waits for some, or lies in a file."""
-    held = store.pool.statistics()
-    assert (held.leased, held.waiting, held.spilled) == (0, 0, 0)
+    """Assert that no transfer holds memory, waits for memory, or holds a spill file."""
+    figures = store.pool.statistics()
+    assert (figures.leased, figures.waiting, figures.spilled) == (0, 0, 0)
 
 
 async def claims(store: Trove, bucket: str, key: str = "key") -> Capabilities:
-    """Return what the backend of a key claims."""
+    """Return the capabilities of the backend that a key is routed to."""
     backend = (await store.explain(bucket, key)).backend
-    return store._core.backends[backend].capabilities  # noqa: SLF001 - no user needs to know
+    return store._core.backends[backend].capabilities  # noqa: SLF001 - not public: users do not need it

@@ -1,4 +1,8 @@
-"""Bodies of every kind: stored whole and once, or not at all."""
+"""Conformance tests of put: a body of any kind is stored completely or not at all.
+
+The sizes are those at which the store changes its way of working: empty, one byte, one part, and one
+byte more than a part.
+"""
 
 from __future__ import annotations
 
@@ -25,25 +29,25 @@ PIECE = 70_000
 
 
 class AsyncFile:
-    """The least that an async reader is."""
+    """The minimal async file: an object with `read(n)`."""
 
     def __init__(self, body: bytes) -> None:
         self._rest = io.BytesIO(body)
 
     async def read(self, n: int) -> bytes:
-        """Return up to `n` bytes, though never many."""
+        """Return up to `n` bytes, at most `PIECE`."""
         return self._rest.read(min(n, PIECE))
 
 
 def pieces(body: bytes, size: int = PIECE) -> Iterator[bytes]:
-    """Cut a body, with empty pieces in between, which mean nothing."""
+    """Cut a body into pieces, with empty ones in between, which a store must skip."""
     for at in range(0, len(body), size):
         yield b""
         yield body[at : at + size]
 
 
-async def flowing(body: bytes, size: int = PIECE) -> AsyncIterator[bytes]:
-    """Cut a body, asynchronously."""
+async def async_chunks(body: bytes, size: int = PIECE) -> AsyncIterator[bytes]:
+    """Yield the pieces of a body asynchronously."""
     for piece in pieces(body, size):
         yield piece
 
@@ -57,23 +61,23 @@ BODIES: dict[str, Callable[[bytes, Path], BodySource]] = {
     "async reader": lambda body, _: AsyncFile(body),
     "list": lambda body, _: list(pieces(body)),
     "iterator": lambda body, _: pieces(body),
-    "async iterator": lambda body, _: flowing(body),
+    "async iterator": lambda body, _: async_chunks(body),
 }
 
 
 async def body_of(kind: str, body: bytes, path: Path) -> BodySource:
-    """Return a body as a user may give it."""
+    """Return a body of one of the kinds in `BODIES`."""
     if kind == "path":
         await in_thread(path.write_bytes, body)
     return BODIES[kind](body, path)
 
 
 class StoreBodies(StoreTopic):
-    """put, of every `BodySource`."""
+    """`put` of every `BodySource`, and the info and errors of single objects."""
 
     @pytest.mark.parametrize("over", ["empty", "a byte", "a part", "a part and a byte"])
     @pytest.mark.parametrize("kind", BODIES)
-    async def test_put_takes_every_kind_of_body(
+    async def test_put_accepts_every_kind_of_body(
         self, store: Trove, bucket: str, tmp_path: Path, kind: str, over: str
     ) -> None:
         part = store.pool.part_size
@@ -84,12 +88,13 @@ class StoreBodies(StoreTopic):
         assert_same(await store.read(bucket, "key"), body)
 
     @pytest.mark.parametrize("kind", BODIES)
-    async def test_put_of_a_known_size_is_held_to_it(
+    async def test_put_verifies_the_given_size(
         self, store: Trove, bucket: str, tmp_path: Path, kind: str
     ) -> None:
         body = content(200_000)
         await store.put(bucket, "key", await body_of(kind, body, tmp_path / "a"), size=200_000)
         assert_same(await store.read(bucket, "key"), body)
+        # Smaller, larger, empty, and larger than a single put.
         for size in (199_999, 200_001, 0, 10**8):
             with pytest.raises(IntegrityError):
                 await store.put(
@@ -100,16 +105,16 @@ class StoreBodies(StoreTopic):
     async def test_put_of_many_parts(self, store: Trove, bucket: str) -> None:
         body = content(3 * store.pool.part_size + 12_345)
         await store.put(bucket, "memory", body)
-        await store.put(bucket, "stream", flowing(body, 999_999))
+        await store.put(bucket, "stream", async_chunks(body, 999_999))
         for key in ("memory", "stream"):
             assert_same(await store.read(bucket, key), body)
 
     async def test_put_of_very_many_pieces(self, store: Trove, bucket: str) -> None:
         body = content(50_000)
-        await store.put(bucket, "key", flowing(body, 7))
+        await store.put(bucket, "key", async_chunks(body, 7))
         assert_same(await store.read(bucket, "key"), body)
 
-    async def test_put_takes_what_get_gives(self, store: Trove, bucket: str) -> None:
+    async def test_put_accepts_the_result_of_get(self, store: Trove, bucket: str) -> None:
         body = content(store.pool.part_size + 1)
         await store.put(bucket, "from", body)
         await store.put(bucket, "unopened", store.get(bucket, "from"))
@@ -122,15 +127,17 @@ class StoreBodies(StoreTopic):
         assert_same(await store.read(bucket, "open"), body)
         assert_same(await store.read(bucket, "rest"), body[1:])
 
-    async def test_put_of_what_is_no_body_is_a_type_error(self, store: Trove, bucket: str) -> None:
+    async def test_put_of_an_invalid_body_raises_type_error(
+        self, store: Trove, bucket: str
+    ) -> None:
         with pytest.raises(TypeError, match="encode"):
-            await store.put(bucket, "key", "text")  # type: ignore[arg-type]  # that is the point
+            await store.put(bucket, "key", "text")  # type: ignore[arg-type]  # tested at run time
         for wrong in (None, 42, object()):
             with pytest.raises(TypeError):
-                await store.put(bucket, "key", wrong)  # type: ignore[arg-type]  # likewise
+                await store.put(bucket, "key", wrong)  # type: ignore[arg-type]  # tested at run time
         assert not await store.exists(bucket, "key")
 
-    async def test_put_whose_body_fails_leaves_the_old(self, store: Trove, bucket: str) -> None:
+    async def test_put_with_failing_body_keeps_old_object(self, store: Trove, bucket: str) -> None:
         part = store.pool.part_size
         await store.put(bucket, "old", b"old")
 
@@ -139,6 +146,7 @@ class StoreBodies(StoreTopic):
                 yield piece
             raise ZeroDivisionError
 
+        # The body fails before, in and after the first part.
         for size in (0, 1, part - 1, part + 1, 2 * part + 1):
             for key in ("old", "new"):
                 with pytest.raises(ZeroDivisionError):
@@ -148,7 +156,7 @@ class StoreBodies(StoreTopic):
         assert not await store.exists(bucket, "new")
 
     @pytest.mark.parametrize("over", ["a byte", "a part and a byte"])
-    async def test_put_that_fails_leaves_a_file_where_it_found_it(
+    async def test_failed_put_restores_the_file_position(
         self, store: Trove, bucket: str, tmp_path: Path, over: str
     ) -> None:
         size = 1 if over == "a byte" else store.pool.part_size + 1
@@ -172,9 +180,7 @@ class StoreBodies(StoreTopic):
             assert_same(await store.read(bucket, "key"), body)
             await in_thread(file.close)
 
-    async def test_reader_that_was_read_is_not_stored_again(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_consumed_reader_cannot_be_put(self, store: Trove, bucket: str) -> None:
         body = content(1000)
         await store.put(bucket, "key", body)
         async with store.get(bucket, "key") as obj:
@@ -186,20 +192,20 @@ class StoreBodies(StoreTopic):
         assert_same(await store.read(bucket, "key"), body)
 
     @pytest.mark.parametrize("kind", BODIES)
-    async def test_progress_ends_with_all(
+    async def test_progress_of_a_put_ends_at_its_size(
         self, store: Trove, bucket: str, tmp_path: Path, kind: str
     ) -> None:
         size = 2 * store.pool.part_size + 1
-        told: list[tuple[int, int | None]] = []
+        reports: list[tuple[int, int | None]] = []
         body = await body_of(kind, content(size), tmp_path / "body")
         await store.put(
-            bucket, "key", body, progress=lambda done, total: told.append((done, total))
+            bucket, "key", body, progress=lambda done, total: reports.append((done, total))
         )
-        assert [done for done, _ in told] == sorted(done for done, _ in told)
-        assert told[-1][0] == size
-        assert {total for _, total in told} <= {None, size}
+        assert [done for done, _ in reports] == sorted(done for done, _ in reports)
+        assert reports[-1][0] == size
+        assert {total for _, total in reports} <= {None, size}
 
-    async def test_put_tells_what_head_tells(self, store: Trove, bucket: str) -> None:
+    async def test_put_and_head_report_the_same_info(self, store: Trove, bucket: str) -> None:
         body = content(1000)
         put = await store.put(bucket, "dir/key", body)
         head = await store.head(bucket, "dir/key")
@@ -209,7 +215,7 @@ class StoreBodies(StoreTopic):
         for info in (put, head):
             assert info.checksums.get("crc32c", crc32c_of(body)) == crc32c_of(body)
 
-    async def test_body_may_itself_put(self, store: Trove, bucket: str) -> None:
+    async def test_body_can_put_other_objects(self, store: Trove, bucket: str) -> None:
         part = store.pool.part_size
 
         async def nesting(depth: int) -> AsyncIterator[bytes]:
@@ -218,6 +224,7 @@ class StoreBodies(StoreTopic):
                 await store.put(bucket, str(depth - 1), nesting(depth - 1))
             yield b"!"
 
+        # A put that held memory while its body waits for another put would deadlock.
         await store.put(bucket, "3", nesting(3))
         for depth in range(4):
             assert await store.read(bucket, str(depth)) == content(part, str(depth)) + b"!"
@@ -226,22 +233,23 @@ class StoreBodies(StoreTopic):
         size = store.pool.part_size + 1
 
         async def put(number: int) -> None:
-            await store.put(bucket, str(number), flowing(content(size, str(number)), 500_000))
+            await store.put(bucket, str(number), async_chunks(content(size, str(number)), 500_000))
 
         async with task_group() as group:
+            # More parts than the pool has slots.
             for number in range(24):
                 group.start_soon(put, number)
         for number in range(24):
             assert_same(await store.read(bucket, str(number)), content(size, str(number)))
         assert store.pool.statistics().peak <= store.pool.max_bytes
 
-    async def test_put_over_an_object_replaces_it(self, store: Trove, bucket: str) -> None:
+    async def test_put_replaces_existing_object(self, store: Trove, bucket: str) -> None:
         old = await store.put(bucket, "key", b"a longer body")
         new = await store.put(bucket, "key", b"short")
         assert old.etag != new.etag
         assert await store.read(bucket, "key") == b"short"
 
-    async def test_missing_object_is_not_found(self, store: Trove, bucket: str) -> None:
+    async def test_missing_object_raises_not_found(self, store: Trove, bucket: str) -> None:
         assert not await store.exists(bucket, "key")
         with pytest.raises(ObjectNotFoundError) as caught:
             await store.head(bucket, "key")

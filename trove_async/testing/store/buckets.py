@@ -1,4 +1,7 @@
-"""Buckets, and the deletion of what is in them."""
+"""Conformance tests of bucket calls and of deletes.
+
+Every call on a missing bucket must raise BucketNotFoundError with the name of the bucket.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from trove_async import (
     TroveError,
 )
 from trove_async.testing.store._base import StoreTopic
-from trove_async.testing.store.bodies import flowing
+from trove_async.testing.store.bodies import async_chunks
 
 Call = Callable[[Trove, str], Awaitable[Any]]
 
@@ -28,10 +31,13 @@ async def _delete_many(store: Trove, bucket: str) -> None:
 
 CALLS: list[tuple[str, Call]] = [
     ("put", lambda store, bucket: store.put(bucket, "key", b"body")),
-    ("put of nothing", lambda store, bucket: store.put(bucket, "key", b"")),
-    ("put of a stream", lambda store, bucket: store.put(bucket, "key", flowing(b"body"))),
+    ("empty put", lambda store, bucket: store.put(bucket, "key", b"")),
     (
-        "put of parts",
+        "put of an async iterator",
+        lambda store, bucket: store.put(bucket, "key", async_chunks(b"body")),
+    ),
+    (
+        "put of several parts",
         lambda store, bucket: store.put(bucket, "key", bytes(store.pool.part_size + 1)),
     ),
     ("get", lambda store, bucket: store.get(bucket, "key").__aenter__()),
@@ -48,29 +54,29 @@ CALLS: list[tuple[str, Call]] = [
 
 
 class StoreBuckets(StoreTopic):
-    """create_bucket, delete_bucket, list_buckets, delete and delete_many."""
+    """`create_bucket`, `delete_bucket`, `list_buckets`, `delete`, `delete_many` and `health`."""
 
     @pytest.mark.parametrize("call", [call for _, call in CALLS], ids=[name for name, _ in CALLS])
-    async def test_missing_bucket_is_not_found(self, store: Trove, call: Call) -> None:
+    async def test_missing_bucket_raises_bucket_not_found(self, store: Trove, call: Call) -> None:
         missing = self.bucket_name()
         with pytest.raises(BucketNotFoundError) as caught:
             await call(store, missing)
         assert caught.value.bucket == missing
         assert missing not in [info.name for info in await store.list_buckets()]
 
-    async def test_second_create_says_that_it_exists(self, store: Trove, bucket: str) -> None:
+    async def test_creating_an_existing_bucket_raises(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"body")
         with pytest.raises(BucketExistsError):
             await store.create_bucket(bucket)
         await store.create_bucket(bucket, exist_ok=True)
         assert await store.read(bucket, "key") == b"body"
 
-    async def test_bucket_is_made_where_it_is_wanted(self, store: Trove) -> None:
+    async def test_bucket_is_created_on_the_given_backends(self, store: Trove) -> None:
         name = self.bucket_name()
         with pytest.raises(BackendNotFoundError):
             await store.create_bucket(name, backends=["nowhere"])
         await store.create_bucket(name, backends="all")
-        (info,) = [one for one in await store.list_buckets() if one.name == name]
+        (info,) = [bucket for bucket in await store.list_buckets() if bucket.name == name]
         assert set(info.backends) == set(await store.health())
         await store.delete_bucket(name)
         with pytest.raises(BucketNotFoundError):
@@ -89,7 +95,7 @@ class StoreBuckets(StoreTopic):
             await store.delete_bucket(bucket)
         assert await store.read(bucket, "dir/key") == b"body"
 
-    async def test_deleted_bucket_can_be_made_anew(self, store: Trove) -> None:
+    async def test_deleted_bucket_can_be_created_again(self, store: Trove) -> None:
         name = self.bucket_name()
         for _ in range(2):
             await store.create_bucket(name)
@@ -106,20 +112,20 @@ class StoreBuckets(StoreTopic):
             await store.delete(bucket, "key")
             assert [entry.key for entry in await store.list(bucket).all()] == ["key/below"]
 
-    async def test_delete_many_tells_of_every_key(self, store: Trove, bucket: str) -> None:
+    async def test_delete_many_reports_every_key(self, store: Trove, bucket: str) -> None:
         names = [f"{number:04}" for number in range(30)]
-        for key in [*names, "stays"]:
+        for key in [*names, "kept"]:
             await store.put(bucket, key, b"")
-        wanted = [*names[:20], "missing", "bad\0"]
-        results = [result async for result in store.delete_many(bucket, wanted)]
-        assert [result.key for result in results] == wanted
+        requested = [*names[:20], "missing", "bad\0"]
+        results = [result async for result in store.delete_many(bucket, requested)]
+        assert [result.key for result in results] == requested
         errors = {result.key: result.error for result in results if result.error is not None}
         assert errors.keys() == {"bad\0"}
         assert isinstance(errors["bad\0"], InvalidNameError)
         left = [entry.key for entry in await store.list(bucket).all()]
-        assert sorted(left) == [*names[20:], "stays"]
+        assert sorted(left) == [*names[20:], "kept"]
 
-    async def test_awaited_delete_many_raises_what_failed(self, store: Trove, bucket: str) -> None:
+    async def test_awaited_delete_many_raises_its_errors(self, store: Trove, bucket: str) -> None:
         for key in ("a", "b", "c"):
             await store.put(bucket, key, b"")
 
@@ -142,4 +148,4 @@ class StoreBuckets(StoreTopic):
     async def test_every_backend_is_in_health(self, store: Trove) -> None:
         health = await store.health()
         assert health
-        assert all(one.ok and one.error is None for one in health.values())
+        assert all(status.ok and status.error is None for status in health.values())

@@ -1,4 +1,8 @@
-"""Cancellation: whatever a user's task was in, nothing is held and no object is half there."""
+"""Conformance tests of cancellation through a store.
+
+A user's task may be cancelled at any await. Afterwards the store must hold no memory, and each object
+must be the old or the new one.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +10,37 @@ import pytest
 
 from trove_async import Trove
 from trove_async.errors import ObjectChangedError
-from trove_async.testing._harness import assert_same, cancelled_everywhere, content
+from trove_async.testing._harness import assert_same, cancel_at_every_step, content
 from trove_async.testing.store._base import StoreTopic, assert_nothing_held
-from trove_async.testing.store.bodies import flowing
+from trove_async.testing.store.bodies import async_chunks
 
 
 class StoreCancellation(StoreTopic):
-    """Every transfer, cancelled after 0, 1, 2, … steps of the loop until it ends by itself."""
+    """Every transfer, cancelled after 0, 1, 2, … steps of the event loop until it ends first."""
 
     @pytest.mark.parametrize("source", ["memory", "stream"])
     @pytest.mark.parametrize("parts", [0, 1])
-    async def test_put_cancelled_anywhere_leaves_the_old_or_the_new(
+    async def test_cancelled_put_leaves_old_or_new_object(
         self, store: Trove, bucket: str, source: str, parts: int
     ) -> None:
         new = content(parts * store.pool.part_size + 1000, "new")
         await store.put(bucket, "key", b"old")
 
         async def put() -> None:
-            await store.put(bucket, "key", new if source == "memory" else flowing(new, 600_000))
+            await store.put(
+                bucket, "key", new if source == "memory" else async_chunks(new, 600_000)
+            )
 
         async def check() -> None:
             assert_nothing_held(store)
-            if (body := await _settled(store, bucket, "key")) != b"old":
+            if (body := await _read_stable(store, bucket, "key")) != b"old":
                 assert_same(body, new)
                 await store.put(bucket, "key", b"old")
 
-        await cancelled_everywhere(put, check)
+        await cancel_at_every_step(put, check)
         assert [entry.key for entry in await store.list(bucket).all()] == ["key"]
 
-    async def test_get_cancelled_anywhere_holds_nothing(self, store: Trove, bucket: str) -> None:
+    async def test_cancelled_get_holds_nothing(self, store: Trove, bucket: str) -> None:
         body = content(store.pool.part_size + 1)
         await store.put(bucket, "key", body)
 
@@ -46,26 +52,24 @@ class StoreCancellation(StoreTopic):
             assert_nothing_held(store)
             assert await store.exists(bucket, "key")
 
-        await cancelled_everywhere(get, check)
+        await cancel_at_every_step(get, check)
         await get()
 
-    async def test_copy_cancelled_anywhere_leaves_the_old_or_the_new(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_cancelled_copy_leaves_old_or_new_object(self, store: Trove, bucket: str) -> None:
         new = content(store.pool.part_size + 1)
         await store.put(bucket, "from", new)
         await store.put(bucket, "to", b"old")
 
         async def check() -> None:
             assert_nothing_held(store)
-            if (body := await _settled(store, bucket, "to")) != b"old":
+            if (body := await _read_stable(store, bucket, "to")) != b"old":
                 assert_same(body, new)
                 await store.put(bucket, "to", b"old")
 
-        await cancelled_everywhere(lambda: store.copy(bucket, "from", bucket, "to"), check)
+        await cancel_at_every_step(lambda: store.copy(bucket, "from", bucket, "to"), check)
         assert_same(await store.read(bucket, "from"), new)
 
-    async def test_move_cancelled_anywhere_loses_nothing(
+    async def test_cancelled_move_loses_nothing(
         self, store: Trove, bucket: str, other_bucket: str
     ) -> None:
         body = content(store.pool.part_size + 1)
@@ -73,16 +77,15 @@ class StoreCancellation(StoreTopic):
 
         async def check() -> None:
             assert_nothing_held(store)
+            # The object may be at the source, at the destination, or at both, but never at neither.
             if await store.exists(other_bucket, "key"):
-                assert_same(await _settled(store, other_bucket, "key"), body)
+                assert_same(await _read_stable(store, other_bucket, "key"), body)
                 await store.move(other_bucket, "key", bucket, "key")
             assert_same(await store.read(bucket, "key"), body)
 
-        await cancelled_everywhere(lambda: store.move(bucket, "key", other_bucket, "key"), check)
+        await cancel_at_every_step(lambda: store.move(bucket, "key", other_bucket, "key"), check)
 
-    async def test_listing_cancelled_anywhere_can_be_made_again(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_cancelled_listing_can_be_repeated(self, store: Trove, bucket: str) -> None:
         names = [f"{number:02}" for number in range(12)]
         for key in names:
             await store.put(bucket, key, b"")
@@ -91,28 +94,29 @@ class StoreCancellation(StoreTopic):
             got = await store.list(bucket, page_size=5).all()
             assert sorted(entry.key for entry in got) == names
 
-        await cancelled_everywhere(lambda: store.list(bucket, page_size=2).all(), check)
+        await cancel_at_every_step(lambda: store.list(bucket, page_size=2).all(), check)
 
-    async def test_delete_many_cancelled_anywhere_can_be_made_again(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_cancelled_delete_many_can_be_repeated(self, store: Trove, bucket: str) -> None:
         names = [f"{number:02}" for number in range(12)]
 
-        async def plant() -> None:
+        async def put_all() -> None:
             for key in names:
                 await store.put(bucket, key, b"")
 
         async def delete() -> None:
             await store.delete_many(bucket, names)
 
-        await plant()
-        await cancelled_everywhere(delete, plant)
+        await put_all()
+        await cancel_at_every_step(delete, put_all)
         await delete()
         assert await store.list(bucket).all() == []
 
 
-async def _settled(store: Trove, bucket: str, key: str) -> bytes:
-    """Read an object that may yet be replaced: a server may have all of a cancelled request."""
+async def _read_stable(store: Trove, bucket: str, key: str) -> bytes:
+    """Read an object, again if it changes meanwhile.
+
+    A server that received a whole cancelled request may still process it.
+    """
     while True:
         try:
             return await store.read(bucket, key)

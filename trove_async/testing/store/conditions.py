@@ -1,4 +1,8 @@
-"""Conditions and options: honoured, or refused before anything was done."""
+"""Conformance tests of conditions and options: honoured, or refused before any change.
+
+A store must never ignore an option that its backend does not support. For each capability the tests
+assert either the effect or NotSupportedError with nothing stored.
+"""
 
 from __future__ import annotations
 
@@ -44,31 +48,34 @@ BREAKING: list[dict[str, Any]] = [
     {"tags": {"na\nme": "a"}},
     {"tags": {"name": "a\nb"}},
 ]
-"""Options that no backend may be given."""
+"""Options that would break a header or use a reserved name. No backend may receive them."""
 
 
 class StoreConditions(StoreTopic):
-    """if_match, if_none_match, and what is said of an object beside its body.
+    """`if_match`, `if_none_match`, versions, metadata, headers, tags and presigned URLs.
 
     Attributes:
-        storage_class: A class that the backends have and, once chosen, tell.
+        storage_class: A storage class that the backends accept and report.
     """
 
     storage_class: ClassVar[str] = "STANDARD"
 
-    async def test_create_only_never_replaces(self, store: Trove, bucket: str) -> None:
+    async def test_if_none_match_never_replaces_an_object(self, store: Trove, bucket: str) -> None:
         if not (await claims(store, bucket)).put_if_none_match:
             with pytest.raises(NotSupportedError):
                 await store.put(bucket, "key", b"one", if_none_match="*")
             assert not await store.exists(bucket, "key")
             return
         await store.put(bucket, "key", b"one", if_none_match="*")
+        # By a single put and by an upload in parts.
         for size in (1, store.pool.part_size + 1):
             with pytest.raises(ObjectExistsError):
                 await store.put(bucket, "key", content(size), if_none_match="*")
         assert await store.read(bucket, "key") == b"one"
 
-    async def test_create_only_has_one_winner(self, store: Trove, bucket: str) -> None:
+    async def test_concurrent_if_none_match_puts_have_one_winner(
+        self, store: Trove, bucket: str
+    ) -> None:
         won: list[bytes] = []
         lost: list[type[TroveError]] = []
 
@@ -90,7 +97,9 @@ class StoreConditions(StoreTopic):
             assert lost == [NotSupportedError] * RACERS
             assert not await store.exists(bucket, "key")
 
-    async def test_replacing_a_version_needs_that_version(self, store: Trove, bucket: str) -> None:
+    async def test_if_match_replaces_only_the_matching_object(
+        self, store: Trove, bucket: str
+    ) -> None:
         one = await store.put(bucket, "key", b"one")
         if not (await claims(store, bucket)).put_if_match:
             with pytest.raises(NotSupportedError):
@@ -107,10 +116,12 @@ class StoreConditions(StoreTopic):
         await store.put(bucket, "key", b"three", if_match=two.etag)
         assert await store.read(bucket, "key") == b"three"
 
-    async def test_reading_a_version_needs_that_version(self, store: Trove, bucket: str) -> None:
+    async def test_read_conditions_require_the_matching_object(
+        self, store: Trove, bucket: str
+    ) -> None:
         old = await store.put(bucket, "key", b"old")
         if not (await claims(store, bucket)).get_conditions:
-            for options in _both(old):
+            for options in _conditions(old):
                 with pytest.raises(NotSupportedError):
                     await store.read(bucket, "key", **options)
             return
@@ -123,7 +134,9 @@ class StoreConditions(StoreTopic):
                 raise AssertionError
         assert await store.read(bucket, "key", if_none_match=old.etag) == b"new"
 
-    async def test_deleting_a_version_needs_that_version(self, store: Trove, bucket: str) -> None:
+    async def test_delete_if_match_removes_only_the_matching_object(
+        self, store: Trove, bucket: str
+    ) -> None:
         old = await store.put(bucket, "key", b"old")
         new = await store.put(bucket, "key", b"new")
         if not (await claims(store, bucket)).delete_if_match:
@@ -142,7 +155,7 @@ class StoreConditions(StoreTopic):
         if (await claims(store, bucket)).versions:
             new = await store.put(bucket, "key", b"new")
             assert await store.read(bucket, "key", version_id=new.version_id) == b"new"
-            with suppress(ObjectNotFoundError):  # unless the bucket keeps no versions
+            with suppress(ObjectNotFoundError):  # the bucket keeps no versions
                 old = await store.read(bucket, "key", version_id=info.version_id)
                 assert old == b"old" or info.version_id is None
             return
@@ -152,9 +165,7 @@ class StoreConditions(StoreTopic):
             await store.delete(bucket, "key", version_id="1")
         assert await store.exists(bucket, "key")
 
-    async def test_conditions_that_make_no_sense_are_refused(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_invalid_conditions_are_refused(self, store: Trove, bucket: str) -> None:
         with pytest.raises(ValueError, match="if_none_match"):
             await store.put(bucket, "key", b"", if_none_match="an etag")
         with pytest.raises(ValueError, match="if_match"):
@@ -164,15 +175,13 @@ class StoreConditions(StoreTopic):
         assert not await store.exists(bucket, "key")
 
     @pytest.mark.parametrize("parts", [1, 2])
-    async def test_metadata_are_kept_or_refused(
-        self, store: Trove, bucket: str, parts: int
-    ) -> None:
+    async def test_metadata_is_kept_or_refused(self, store: Trove, bucket: str, parts: int) -> None:
         given = {name.title(): value for name, value in METADATA.items()}
         info = await self._kept(store, bucket, parts, "metadata", metadata=given)
         if info is not None:
             assert dict(info.metadata) == METADATA
 
-    async def test_metadata_beyond_what_is_kept_are_refused(
+    async def test_metadata_beyond_max_metadata_bytes_is_refused(
         self, store: Trove, bucket: str
     ) -> None:
         most = (await claims(store, bucket)).max_metadata_bytes
@@ -194,6 +203,7 @@ class StoreConditions(StoreTopic):
 
     @pytest.mark.parametrize("parts", [1, 2])
     async def test_expires_is_kept_or_refused(self, store: Trove, bucket: str, parts: int) -> None:
+        # Headers carry whole seconds in GMT.
         given = EXPIRES.astimezone(timezone(timedelta(hours=2))).replace(microsecond=999_999)
         info = await self._kept(store, bucket, parts, "expires", expires=given)
         if info is not None:
@@ -206,11 +216,16 @@ class StoreConditions(StoreTopic):
         assert not await store.exists(bucket, "key")
 
     @pytest.mark.parametrize("name", HEADERS)
-    async def test_empty_header_is_none(self, store: Trove, bucket: str, name: str) -> None:
+    async def test_empty_header_is_reported_as_none(
+        self, store: Trove, bucket: str, name: str
+    ) -> None:
         empty: dict[str, Any] = {name: ""}
         await store.put(bucket, "key", b"body", **empty)
-        told = getattr(await store.head(bucket, "key"), name)
-        assert told in {None, "application/octet-stream"}  # what some call "no type"
+        value = getattr(await store.head(bucket, "key"), name)
+        assert value in {
+            None,
+            "application/octet-stream",
+        }  # some services report this type for none
 
     async def test_storage_class_is_kept_or_refused(self, store: Trove, bucket: str) -> None:
         given = self.storage_class
@@ -240,8 +255,8 @@ class StoreConditions(StoreTopic):
 
     async def test_versions_are_listed_or_refused(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"body")
-        asked = await store._routing.reaches(bucket)  # noqa: SLF001 - no user needs to know
-        if all(store._core.backends[name].capabilities.versions for name in asked):  # noqa: SLF001
+        backends = await store._routing.reaches(bucket)  # noqa: SLF001 - not public: users do not need it
+        if all(store._core.backends[name].capabilities.versions for name in backends):  # noqa: SLF001
             (version,) = await store.list_versions(bucket).all()
             info = await store.head(bucket, "key")
             assert (version.key, version.etag, version.latest) == ("key", info.etag, True)
@@ -256,7 +271,7 @@ class StoreConditions(StoreTopic):
     async def _kept(
         self, store: Trove, bucket: str, parts: int, capability: str, **options: Any
     ) -> ObjectInfo | None:
-        """Put with an option; return what head tells, or None where it was refused."""
+        """Put with an option. Return the info from head, or None if the store refused it."""
         body = content((parts - 1) * store.pool.part_size + 1)
         if getattr(await claims(store, bucket), capability):
             await store.put(bucket, "key", body, **options)
@@ -268,5 +283,5 @@ class StoreConditions(StoreTopic):
         return None
 
 
-def _both(info: ObjectInfo) -> list[dict[str, Any]]:
+def _conditions(info: ObjectInfo) -> list[dict[str, Any]]:
     return [{"if_match": info}, {"if_none_match": info}]

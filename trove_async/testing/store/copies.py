@@ -1,4 +1,8 @@
-"""Copies and moves: one version, whole, and never nowhere."""
+"""Conformance tests of copy and move.
+
+A copy is of one version of the source. A move deletes the source only after the destination is
+complete, so the object exists at every moment.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +24,15 @@ from trove_async.testing.store._base import StoreTopic, claims
 
 
 class StoreCopies(StoreTopic):
-    """copy and move."""
+    """`copy` and `move`."""
 
     @pytest.mark.parametrize("parts", [0, 1, 2])
-    async def test_copy_is_the_same_body_elsewhere(
+    async def test_copy_has_the_same_body(
         self, store: Trove, bucket: str, other_bucket: str, parts: int
     ) -> None:
         body = content(parts * store.pool.part_size + parts)
         await store.put(bucket, "from", body)
+        # The second may be on another backend, where the body passes through the store.
         for target in ((bucket, "to"), (other_bucket, "from")):
             info = await store.copy(bucket, "from", *target)
             assert (info.bucket, info.key, info.size) == (*target, len(body))
@@ -36,14 +41,14 @@ class StoreCopies(StoreTopic):
         assert_same(await store.read(bucket, "to"), body)
         assert_same(await store.read(other_bucket, "from"), body)
 
-    async def test_copy_replaces_what_is_there(self, store: Trove, bucket: str) -> None:
+    async def test_copy_replaces_existing_object(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "from", b"new")
         await store.put(bucket, "to", b"old one")
         await store.copy(bucket, "from", bucket, "to")
         assert await store.read(bucket, "to") == b"new"
         assert await store.read(bucket, "from") == b"new"
 
-    async def test_copy_carries_the_metadata_over(self, store: Trove, bucket: str) -> None:
+    async def test_copy_keeps_the_metadata(self, store: Trove, bucket: str) -> None:
         if not (await claims(store, bucket)).metadata:
             await store.put(bucket, "from", b"body")
             with pytest.raises(NotSupportedError):
@@ -57,7 +62,7 @@ class StoreCopies(StoreTopic):
         assert dict((await store.head(bucket, "to")).metadata) == {"b": "2"}
         assert dict((await store.head(bucket, "from")).metadata) == {"a": "1"}
 
-    async def test_copy_carries_the_headers_over(self, store: Trove, bucket: str) -> None:
+    async def test_copy_keeps_the_headers(self, store: Trove, bucket: str) -> None:
         start, end = await claims(store, bucket, "from"), await claims(store, bucket, "to")
         given: dict[str, Any] = dict(HEADERS) if start.headers and end.headers else {}
         if start.expires and end.expires:
@@ -72,7 +77,7 @@ class StoreCopies(StoreTopic):
         info = await store.head(bucket, "moved")
         assert {name: getattr(info, name) for name in given} == given
 
-    async def test_copy_carries_the_tags_over(self, store: Trove, bucket: str) -> None:
+    async def test_copy_keeps_the_tags(self, store: Trove, bucket: str) -> None:
         if not (await claims(store, bucket, "from")).tags:
             with pytest.raises(NotSupportedError):
                 await store.put(bucket, "from", b"body", tags={"team": "a"})
@@ -103,9 +108,7 @@ class StoreCopies(StoreTopic):
         assert (dict(info.metadata), dict(info.tags)) == ({"a": "2"}, tags)
         assert_same(await store.read(bucket, "key"), body)
 
-    async def test_copy_onto_itself_changes_the_metadata_only(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_copy_onto_itself_changes_only_metadata(self, store: Trove, bucket: str) -> None:
         body = content(store.pool.part_size + 1)
         await store.put(bucket, "key", body)
         if not (await claims(store, bucket)).metadata:
@@ -117,12 +120,13 @@ class StoreCopies(StoreTopic):
         assert_same(await store.read(bucket, "key"), body)
         assert dict((await store.head(bucket, "key")).metadata) == {"a": "2"}
 
-    async def test_copy_from_nothing_makes_nothing(
+    async def test_copy_of_missing_source_changes_nothing(
         self, store: Trove, bucket: str, other_bucket: str
     ) -> None:
         for transfer in (store.copy, store.move):
             with pytest.raises(ObjectNotFoundError):
                 await transfer(bucket, "missing", other_bucket, "to")
+            # A move onto itself changes nothing, but must still find its source.
             with pytest.raises(ObjectNotFoundError):
                 await transfer(bucket, "missing", bucket, "missing")
             with pytest.raises(BucketNotFoundError):
@@ -139,7 +143,9 @@ class StoreCopies(StoreTopic):
                 await transfer(bucket, "key", self.bucket_name(), "key")
         assert await store.read(bucket, "key") == b"body"
 
-    async def test_copy_of_create_only_never_replaces(self, store: Trove, bucket: str) -> None:
+    async def test_copy_if_none_match_never_replaces_an_object(
+        self, store: Trove, bucket: str
+    ) -> None:
         await store.put(bucket, "from", b"new")
         await store.put(bucket, "to", b"old")
         claimed = (await claims(store, bucket, "to")).put_if_none_match
@@ -152,7 +158,9 @@ class StoreCopies(StoreTopic):
             await store.copy(bucket, "from", bucket, "fresh", if_none_match="*")
             assert await store.read(bucket, "fresh") == b"new"
 
-    async def test_copy_over_a_version_needs_that_version(self, store: Trove, bucket: str) -> None:
+    async def test_copy_if_match_replaces_only_the_matching_object(
+        self, store: Trove, bucket: str
+    ) -> None:
         await store.put(bucket, "from", b"new")
         old = await store.put(bucket, "to", b"old")
         if not (await claims(store, bucket, "to")).put_if_match:
@@ -167,7 +175,7 @@ class StoreCopies(StoreTopic):
         assert await store.read(bucket, "from") == b"new"
 
     @pytest.mark.parametrize("parts", [0, 1, 2])
-    async def test_move_leaves_it_at_its_destination_only(
+    async def test_move_leaves_only_the_destination(
         self, store: Trove, bucket: str, other_bucket: str, parts: int
     ) -> None:
         body = content(parts * store.pool.part_size + parts)
@@ -183,11 +191,11 @@ class StoreCopies(StoreTopic):
         assert (info.key, info.etag) == ("key", old.etag)
         assert await store.read(bucket, "key") == b"body"
 
-    async def test_progress_of_a_copy_ends_with_all(self, store: Trove, bucket: str) -> None:
+    async def test_progress_of_a_copy_ends_at_its_size(self, store: Trove, bucket: str) -> None:
         body = content(store.pool.part_size + 1)
         await store.put(bucket, "from", body)
-        told: list[tuple[int, int | None]] = []
+        reports: list[tuple[int, int | None]] = []
         await store.copy(
-            bucket, "from", bucket, "to", progress=lambda done, total: told.append((done, total))
+            bucket, "from", bucket, "to", progress=lambda done, total: reports.append((done, total))
         )
-        assert told[-1] == (len(body), len(body))
+        assert reports[-1] == (len(body), len(body))

@@ -1,4 +1,8 @@
-"""Listings: what can be reached, once, in order, and resumable behind every entry."""
+"""Conformance tests of listings: every reachable object once, in order, resumable at any entry.
+
+A store may merge several backends. Users save a cursor and continue in another process, so a cursor
+must work after every single entry, not only at page boundaries.
+"""
 
 from __future__ import annotations
 
@@ -24,28 +28,28 @@ INSIDE: list[dict[str, Any]] = [
     {"start_after": "b--", "delimiter": "--"},
     {"start_after": "b--1--x", "delimiter": "--", "prefix": "b--"},
 ]
-"""Listings that start inside a common prefix, which is then not greater than where they start."""
+"""Listings whose `start_after` is inside a common prefix. The store must leave that prefix out."""
 
 
-def shown_of(names: Sequence[str], **options: str) -> list[str]:
-    """Return what a listing shows of some keys: entries, keys or prefixes, after `start_after`."""
+def expected_of_store(names: Sequence[str], **options: str) -> list[str]:
+    """Return the keys and prefixes that a listing of `names` must have, all after `start_after`."""
     start = options.pop("start_after", "").encode()
     return [entry for entry in expected(names, **options) if entry.encode() > start]
 
 
 class StoreListing(StoreTopic):
-    """list."""
+    """`list`."""
 
     @pytest.mark.parametrize("page_size", [1000, 1, 2, 7])
-    async def test_listing_shows_what_is_asked_for(
+    async def test_listing_applies_its_options(
         self, store: Trove, bucket: str, page_size: int
     ) -> None:
-        await self._plant(store, bucket)
+        await self._fill(store, bucket)
         for options in [*NARROWINGS, *INSIDE]:
             listing = store.list(bucket, page_size=page_size, **options)
             got = [entry async for entry in listing]
             names = [entry.key for entry in got]
-            wanted = shown_of(TREE, **options)
+            wanted = expected_of_store(TREE, **options)
             assert (names if listing.ordered else sorted(names, key=str.encode)) == wanted, options
             for entry in got:
                 rest = entry.key.removeprefix(options.get("prefix", ""))
@@ -57,30 +61,31 @@ class StoreListing(StoreTopic):
         ids=str,
     )
     @pytest.mark.parametrize("page_size", [1, 3, 1000])
-    async def test_cursor_goes_on_behind_every_entry(
+    async def test_cursor_resumes_after_every_entry(
         self, store: Trove, bucket: str, options: dict[str, Any], page_size: int
     ) -> None:
-        await self._plant(store, bucket)
-        # The pages of an unordered backend come in an order of their own for each size.
+        await self._fill(store, bucket)
+        # The order of an unordered backend may differ for each page size.
         shown = await store.list(bucket, page_size=page_size, **options).all()
         whole = [entry.key for entry in shown]
         assert sorted(whole, key=str.encode) == expected(TREE, **options)
+        # A cursor after each entry, at page boundaries and between them.
         for taken in range(len(whole) + 1):
             listing = store.list(bucket, page_size=page_size, **options)
             before = [(await anext(listing)).key for _ in range(taken)]
             assert (listing.cursor is None) == (taken == 0)
             if listing.cursor is None:
                 after = store.list(bucket, page_size=page_size, **options)
-            else:  # it knows where its listing started
+            else:  # a cursor includes `start_after`
                 same = {name: value for name, value in options.items() if name != "start_after"}
                 after = store.list(bucket, page_size=page_size, cursor=listing.cursor, **same)
             assert before + [entry.key async for entry in after] == whole, f"after {taken}"
             assert after.cursor is None
 
-    async def test_cursor_of_one_listing_leads_on_in_no_other(
+    async def test_cursor_is_refused_by_other_listings(
         self, store: Trove, bucket: str, other_bucket: str
     ) -> None:
-        await self._plant(store, bucket)
+        await self._fill(store, bucket)
         listing = store.list(bucket)
         await anext(listing)
         others: list[tuple[str, dict[str, Any]]] = [
@@ -99,7 +104,7 @@ class StoreListing(StoreTopic):
     async def test_pages_have_at_most_their_size(
         self, store: Trove, bucket: str, page_size: int
     ) -> None:
-        await self._plant(store, bucket)
+        await self._fill(store, bucket)
         pages = [page async for page in store.list(bucket, page_size=page_size).pages()]
         assert all(1 <= len(page) <= page_size for page in pages)
         names = [entry.key for page in pages for entry in page]
@@ -130,8 +135,10 @@ class StoreListing(StoreTopic):
         assert first.key not in {entry.key async for entry in resumed}
         assert resumed.cursor is None
 
-    async def test_listing_tells_where_its_objects_are(self, store: Trove, bucket: str) -> None:
-        await self._plant(store, bucket)
+    async def test_listing_reports_the_backend_of_each_object(
+        self, store: Trove, bucket: str
+    ) -> None:
+        await self._fill(store, bucket)
         async for entry in store.list(bucket):
             head = await store.head(bucket, entry.key)
             assert (entry.bucket, entry.size, entry.etag) == (bucket, head.size, head.etag)
@@ -139,7 +146,7 @@ class StoreListing(StoreTopic):
             assert entry.backend == (await store.explain(bucket, entry.key)).backend
 
     async def test_details_are_complete(self, store: Trove, bucket: str) -> None:
-        await self._plant(store, bucket)
+        await self._fill(store, bucket)
         entries = await store.list(bucket, details=True, page_size=4).all()
         assert all(entry.complete for entry in entries)
         assert {entry.key for entry in entries} == set(TREE)
@@ -158,26 +165,23 @@ class StoreListing(StoreTopic):
         with pytest.raises(BucketNotFoundError):
             await listing.all()
 
-    async def test_end_of_a_listing_stays_the_end(self, store: Trove, bucket: str) -> None:
+    async def test_ended_listing_stays_empty(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"")
         listing = store.list(bucket)
         assert [entry.key async for entry in listing] == ["key"]
         assert [entry.key async for entry in listing] == []
 
-    async def test_objects_may_be_deleted_as_they_are_listed(
-        self, store: Trove, bucket: str
-    ) -> None:
-        await self._plant(store, bucket)
+    async def test_objects_can_be_deleted_while_listing(self, store: Trove, bucket: str) -> None:
+        await self._fill(store, bucket)
         seen = []
         async for entry in store.list(bucket, page_size=2):
+            # The next page is fetched ahead and must not depend on the deleted keys.
             await store.delete(bucket, entry.key)
             seen.append(entry.key)
         assert sorted(seen, key=str.encode) == expected(TREE)
         assert await store.list(bucket).all() == []
 
-    async def test_listing_that_makes_no_sense_is_refused_at_once(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_invalid_listing_is_refused_immediately(self, store: Trove, bucket: str) -> None:
         with pytest.raises(ValueError, match="page_size"):
             store.list(bucket, page_size=0)
         with pytest.raises(ValueError, match="delimiter"):
@@ -187,6 +191,6 @@ class StoreListing(StoreTopic):
         with pytest.raises(InvalidNameError):
             store.list(bucket, prefix="\ud800")
 
-    async def _plant(self, store: Trove, bucket: str) -> None:
+    async def _fill(self, store: Trove, bucket: str) -> None:
         for key in reversed(TREE):
             await store.put(bucket, key, b"")

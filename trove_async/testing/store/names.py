@@ -1,4 +1,8 @@
-"""Names: refused alike everywhere, or kept as they are."""
+"""Conformance tests of names of buckets and keys.
+
+A store refuses bad names before any I/O and equally on every backend, and keeps all other names
+unchanged.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +26,10 @@ CALLS: list[tuple[str, Call]] = [
     ("head", lambda store, bucket, key: store.head(bucket, key)),
     ("exists", lambda store, bucket, key: store.exists(bucket, key)),
     ("delete", lambda store, bucket, key: store.delete(bucket, key)),
-    ("copy from", lambda store, bucket, key: store.copy(bucket, key, "there", "key")),
-    ("copy to", lambda store, bucket, key: store.copy("there", "key", bucket, key)),
-    ("move from", lambda store, bucket, key: store.move(bucket, key, "there", "key")),
-    ("move to", lambda store, bucket, key: store.move("there", "key", bucket, key)),
+    ("copy from", lambda store, bucket, key: store.copy(bucket, key, "elsewhere", "key")),
+    ("copy to", lambda store, bucket, key: store.copy("elsewhere", "key", bucket, key)),
+    ("move from", lambda store, bucket, key: store.move(bucket, key, "elsewhere", "key")),
+    ("move to", lambda store, bucket, key: store.move("elsewhere", "key", bucket, key)),
     ("presign_get", lambda store, bucket, key: store.presign_get(bucket, key)),
     ("presign_put", lambda store, bucket, key: store.presign_put(bucket, key)),
     ("explain", lambda store, bucket, key: store.explain(bucket, key)),
@@ -39,7 +43,7 @@ BAD_KEYS = [
     "\u00e9" * 513,
 ]
 DOT_KEYS = [".", "..", "./a", "../a", "a/.", "a/..", "a/./b", "a/../b", "/.."]
-"""Keys that are never written, and that only some backends can address."""
+"""Keys with dot segments. A store never writes them, and only some backends can address them."""
 
 WRITES = {"put", "copy to", "move to", "presign_put"}
 READS = {"get", "read", "get_ranges", "head", "copy from", "move from"}
@@ -47,10 +51,10 @@ BAD_BUCKETS = ["", ".", "..", "a/b", "/", "a\0b", "\ud800", "x" * 223]
 
 
 class StoreNames(StoreTopic):
-    """Bad names of keys and buckets, and odd ones.
+    """Bad and unusual names of keys and buckets.
 
     Attributes:
-        refused_keys: Those of `ODD_KEYS` that a backend cannot hold.
+        refused_keys: Members of `ODD_KEYS` that a backend cannot store.
     """
 
     refused_keys: ClassVar[AbstractSet[str]] = frozenset()
@@ -63,8 +67,9 @@ class StoreNames(StoreTopic):
         for name in BAD_BUCKETS:
             with pytest.raises(InvalidNameError):
                 await call(store, name, "key")
+        # bytes would otherwise become the text "b'key'".
         with pytest.raises(TypeError):
-            await call(store, bucket, b"key")  # type: ignore[arg-type]  # that is the point
+            await call(store, bucket, b"key")  # type: ignore[arg-type]  # tested at run time
         assert await store.list(bucket).all() == []
 
     @pytest.mark.parametrize("name", sorted(WRITES))
@@ -95,7 +100,7 @@ class StoreNames(StoreTopic):
             with pytest.raises(InvalidNameError):
                 store.delete_many(name, [])
 
-    async def test_odd_keys_are_kept_apart(self, store: Trove, bucket: str) -> None:
+    async def test_odd_keys_do_not_collide(self, store: Trove, bucket: str) -> None:
         names = [key for key in ODD_KEYS if key not in self.refused_keys]
         for key in names:
             await store.put(bucket, key, key.encode())
@@ -104,12 +109,12 @@ class StoreNames(StoreTopic):
             assert (await store.head(bucket, key)).key == key
         listing = store.list(bucket, page_size=10)
         got = [entry.key async for entry in listing]
-        wanted = sorted(names, key=str.encode)
-        assert (got if listing.ordered else sorted(got, key=str.encode)) == wanted
+        in_order = sorted(names, key=str.encode)
+        assert (got if listing.ordered else sorted(got, key=str.encode)) == in_order
         await store.delete_many(bucket, names)
         assert await store.list(bucket).all() == []
 
-    async def test_key_of_the_most_bytes_is_kept_and_a_longer_one_refused(
+    async def test_key_of_max_key_bytes_is_kept_and_a_longer_one_refused(
         self, store: Trove, bucket: str
     ) -> None:
         most = (await claims(store, bucket)).max_key_bytes

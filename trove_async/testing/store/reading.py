@@ -1,4 +1,7 @@
-"""Bodies read back: in every way, in every part, and each part by the same table."""
+"""Conformance tests of reading: whole bodies, chunks, buffers, files and ranges.
+
+The ranges are those of the driver's suite, so a store selects the same bytes as its drivers.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,16 @@ from trove_async import (
     Trove,
 )
 from trove_async._concurrency import in_thread, task_group
-from trove_async.testing._harness import assert_same, content, elsewhere
+from trove_async.testing._harness import assert_same, content, in_new_task
 from trove_async.testing.driver.ranges import BEYOND, OF_NOTHING, SELECTING
 from trove_async.testing.store._base import StoreTopic, claims
 
 NEVER: list[tuple[int, int | None]] = [(0, 0), (5, 5), (5, 3), (-1, None), (-5, -1), (0, -1)]
-"""What selects nothing, whatever the object."""
+"""Ranges that select nothing of any object."""
 
 
 class StoreReading(StoreTopic):
-    """get, read and get_ranges."""
+    """`get`, `read` and `get_ranges`."""
 
     async def test_chunks_are_the_body(self, store: Trove, bucket: str) -> None:
         body = content(store.pool.part_size + 1)
@@ -35,11 +38,12 @@ class StoreReading(StoreTopic):
         assert all(type(chunk) is bytes and chunk for chunk in chunks)
         assert_same(b"".join(chunks), body)
 
-    async def test_ways_of_reading_may_be_mixed(self, store: Trove, bucket: str) -> None:
+    async def test_ways_of_reading_can_be_mixed(self, store: Trove, bucket: str) -> None:
         body = content(3_000_000)
         await store.put(bucket, "key", body)
         async with store.get(bucket, "key") as obj:
             got = await obj.read(1)
+            # A read of 0 bytes is no end of the body.
             got += await obj.read(0)
             memory = bytearray(1000)
             got += memory[: await obj.readinto(memory)]
@@ -54,14 +58,14 @@ class StoreReading(StoreTopic):
                 0,
             ]
 
-    async def test_empty_object_reads_as_nothing(self, store: Trove, bucket: str) -> None:
+    async def test_empty_object_reads_as_empty_bytes(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"")
         async with store.get(bucket, "key") as obj:
             assert [chunk async for chunk in obj] == []
             assert obj.range == (0, 0)
         assert await store.read(bucket, "key") == b""
 
-    async def test_save_makes_the_file(self, store: Trove, bucket: str, tmp_path: Path) -> None:
+    async def test_save_writes_the_file(self, store: Trove, bucket: str, tmp_path: Path) -> None:
         body = content(2_500_000)
         await store.put(bucket, "key", body)
         target = tmp_path / "new" / "saved"
@@ -71,18 +75,18 @@ class StoreReading(StoreTopic):
         assert_same(await in_thread(target.read_bytes), body)
         assert await in_thread(lambda: [path.name for path in target.parent.iterdir()]) == ["saved"]
 
-    async def test_awaited_get_is_closed_by_whoever_holds_it(
+    async def test_awaited_get_can_be_closed_in_another_task(
         self, store: Trove, bucket: str
     ) -> None:
         await store.put(bucket, "key", content(3_000_000))
         obj = await store.get(bucket, "key")
-        assert await elsewhere(obj.read(10)) == content(3_000_000)[:10]
+        assert await in_new_task(obj.read(10)) == content(3_000_000)[:10]
         for _ in range(2):
-            await elsewhere(obj.aclose())
+            await in_new_task(obj.aclose())
         with pytest.raises(ClosedError):
             await obj.read(1)
 
-    async def test_get_is_opened_once(self, store: Trove, bucket: str) -> None:
+    async def test_get_can_be_opened_only_once(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"body")
         opening = store.get(bucket, "key")
         async with opening as obj:
@@ -90,27 +94,27 @@ class StoreReading(StoreTopic):
         with pytest.raises(BodyConsumedError):
             await opening
 
-    async def test_read_refuses_to_hold_more_than_its_limit(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_read_beyond_its_limit_raises(self, store: Trove, bucket: str) -> None:
         await store.put(bucket, "key", b"0123456789")
         assert await store.read(bucket, "key", limit=10) == b"0123456789"
         with pytest.raises(RangeError):
             await store.read(bucket, "key", limit=9)
 
-    async def test_range_selects_by_the_table(self, store: Trove, bucket: str) -> None:
+    async def test_range_selects_the_same_bytes_as_the_driver(
+        self, store: Trove, bucket: str
+    ) -> None:
         await store.put(bucket, "key", b"0123456789")
         ranges = (await claims(store, bucket)).ranges
-        for asked, span in SELECTING:
+        for requested, span in SELECTING:
             if not ranges:
                 with pytest.raises(NotSupportedError):
-                    await store.read(bucket, "key", range=asked)
+                    await store.read(bucket, "key", range=requested)
                 continue
-            async with store.get(bucket, "key", range=asked) as obj:
+            async with store.get(bucket, "key", range=requested) as obj:
                 assert (obj.range, obj.info.size) == (span, 10)
                 assert await obj.read() == b"0123456789"[slice(*span)]
-            if asked.suffix is None:
-                as_tuple = asked.start, asked.end
+            if requested.suffix is None:
+                as_tuple = requested.start, requested.end
                 assert (
                     await store.read(bucket, "key", range=as_tuple) == b"0123456789"[slice(*span)]
                 )
@@ -120,13 +124,11 @@ class StoreReading(StoreTopic):
         await store.put(bucket, "empty", b"")
         for key, table in (("key", BEYOND), ("empty", OF_NOTHING)):
             refused = RangeError if (await claims(store, bucket, key)).ranges else NotSupportedError
-            for asked in table:
+            for requested in table:
                 with pytest.raises(refused):
-                    await store.read(bucket, key, range=asked)
+                    await store.read(bucket, key, range=requested)
 
-    async def test_range_that_can_select_nothing_raises_at_once(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_invalid_range_raises_immediately(self, store: Trove, bucket: str) -> None:
         for span in NEVER:
             with pytest.raises(RangeError):
                 store.get(bucket, "key", range=span)
@@ -144,10 +146,12 @@ class StoreReading(StoreTopic):
                 continue
             assert_same(await store.read(bucket, "key", range=(start, end)), body[start:end])
 
-    async def test_get_ranges_returns_each_in_its_place(self, store: Trove, bucket: str) -> None:
+    async def test_get_ranges_keeps_the_order_of_its_ranges(
+        self, store: Trove, bucket: str
+    ) -> None:
         body = content(3_000_000)
         await store.put(bucket, "key", body)
-        asked: list[ByteRange | tuple[int, int | None]] = [
+        requested: list[ByteRange | tuple[int, int | None]] = [
             ByteRange(5, 9),
             (0, 4),
             ByteRange.last(3),
@@ -159,9 +163,9 @@ class StoreReading(StoreTopic):
         ]
         if not (await claims(store, bucket)).ranges:
             with pytest.raises(NotSupportedError):
-                await store.get_ranges(bucket, "key", asked)
+                await store.get_ranges(bucket, "key", requested)
             return
-        assert list(await store.get_ranges(bucket, "key", asked)) == [
+        assert list(await store.get_ranges(bucket, "key", requested)) == [
             body[5:9],
             body[:4],
             body[-3:],
@@ -175,24 +179,23 @@ class StoreReading(StoreTopic):
         with pytest.raises(RangeError):
             await store.get_ranges(bucket, "key", [(0, 1), (3_000_000, None)])
 
-    async def test_progress_of_a_get_ends_with_all(self, store: Trove, bucket: str) -> None:
+    async def test_progress_of_a_get_ends_at_its_size(self, store: Trove, bucket: str) -> None:
         body = content(2_500_000)
         await store.put(bucket, "key", body)
-        told: list[tuple[int, int | None]] = []
+        reports: list[tuple[int, int | None]] = []
         async with store.get(
-            bucket, "key", progress=lambda done, total: told.append((done, total))
+            bucket, "key", progress=lambda done, total: reports.append((done, total))
         ) as obj:
             await obj.read()
-        assert [done for done, _ in told] == sorted(done for done, _ in told)
-        assert told[-1] == (len(body), len(body))
+        assert [done for done, _ in reports] == sorted(done for done, _ in reports)
+        assert reports[-1] == (len(body), len(body))
 
-    async def test_readers_that_are_not_read_hold_up_nobody(
-        self, store: Trove, bucket: str
-    ) -> None:
+    async def test_idle_readers_do_not_block_others(self, store: Trove, bucket: str) -> None:
         body = content(3_000_000)
         await store.put(bucket, "key", body)
         readers = []
         try:
+            # More readers than connections: the store must park idle ones.
             for _ in range(20):
                 readers.append(await store.get(bucket, "key"))
                 assert_same(await readers[-1].read(1), body[:1])
@@ -203,15 +206,16 @@ class StoreReading(StoreTopic):
             for reader in readers:
                 await reader.aclose()
 
-    async def test_copies_by_hand_go_on_at_any_number(self, store: Trove, bucket: str) -> None:
+    async def test_many_concurrent_get_put_copies_finish(self, store: Trove, bucket: str) -> None:
         body = content(store.pool.part_size + 1)
         await store.put(bucket, "from", body)
 
-        async def again(number: int) -> None:
+        async def copy(number: int) -> None:
             await store.put(bucket, f"to-{number}", store.get(bucket, "from"))
 
         async with task_group() as group:
+            # A get that waits for memory while its put holds some would deadlock.
             for number in range(20):
-                group.start_soon(again, number)
+                group.start_soon(copy, number)
         for number in range(20):
             assert_same(await store.read(bucket, f"to-{number}"), body)

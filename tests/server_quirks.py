@@ -1,0 +1,57 @@
+"""Expected failures of conformance suites, where a server deviates from the real service.
+
+Emulators and S3-compatible servers do not behave as S3 or GCS in every detail. Each deviation is
+listed beside the suite with its reason, and a test fails when the deviation is gone.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Suite = TypeVar("Suite", bound=type)
+
+
+def expect_failures(
+    reasons: dict[str, str],
+    *,
+    where: Callable[[dict[str, Any]], bool] = lambda _: True,
+    always: bool = True,
+) -> Callable[[Suite], Suite]:
+    """Return a class decorator that expects tests of a suite to fail.
+
+    Args:
+        reasons: The deviation of the server by test name.
+        where: Return whether a case of the test is expected to fail, given its parameters.
+        always: Fail if such a case passes. False is for deviations that occur only sometimes.
+    """
+
+    def mark(suite: Suite) -> Suite:
+        for name, reason in reasons.items():
+            setattr(suite, name, _failing(getattr(suite, name), reason, where, always=always))
+        return suite
+
+    return mark
+
+
+def _failing(
+    inherited: Any, reason: str, where: Callable[[dict[str, Any]], bool], *, always: bool
+) -> Any:
+    @functools.wraps(inherited)
+    async def test(*args: Any, **parameters: Any) -> None:
+        if not where(parameters):
+            await inherited(*args, **parameters)
+            return
+        try:
+            await inherited(*args, **parameters)
+        except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - any failure
+            pytest.xfail(f"{reason} ({type(error).__name__})")
+        if always:
+            pytest.fail(f"expected to fail, but passed; remove the entry: {reason}")
+
+    return test
