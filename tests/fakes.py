@@ -506,5 +506,3 @@ async def prepare_calls(store: Trove, fake: Fake) -> None:
 
 
 # The names of before, until every test uses the ones above.
-prepared = prepare_calls
-Unvalidated = WithoutEtags
