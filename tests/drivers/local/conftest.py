@@ -85,7 +85,7 @@ def context() -> DriverContext:
 @asynccontextmanager
 async def opened(root: Path, **settings: Any) -> AsyncIterator[LocalDriver]:
     lacking = {name: settings.pop(name) for name in LACKING & settings.keys()}
-    driver = LocalDriver(root, **settings)._lacking(**lacking)
+    driver = LocalDriver(root, **settings)._without(**lacking)
     try:
         await driver.open(context())
         yield driver

@@ -50,7 +50,7 @@ def context() -> DriverContext:
 def local(root: str, settings: Settings) -> LocalDriver:
     lacking = dict(settings)
     driver = LocalDriver(root, fsync=lacking.pop("fsync"))
-    return driver._lacking(**lacking)
+    return driver._without(**lacking)
 
 
 async def read(driver: LocalDriver, key: str) -> bytes:

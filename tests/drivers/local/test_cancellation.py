@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async.drivers.local._threads import Lane, Stop, Stopped, Threads
+from trove_async.drivers.local._threads import CallCancelled, CancelFlag, FileExecutor, Threads
 from trove_async.options import (
     CopyOptions,
     DeleteOptions,
@@ -95,7 +95,7 @@ async def test_put_cancelled_while_it_waits_for_its_lock_gives_up(
 ) -> None:
     root = shop.driver._root
     assert root is not None
-    with root.locks.key("b", "k", Stop()):
+    with root.locks.key("b", "k", CancelFlag()):
         gate = Gate(os.utime)
         monkeypatch.setattr(os, "utime", gate)
         await _cancel_at(gate, lambda: shop.put("k", b"new"))
@@ -156,18 +156,18 @@ async def test_read_cancelled_midway_has_ended_when_it_says_so(
 ) -> None:
     await shop.put("big", bytes(1024 * 1024))
     before = open_files()
-    real = Lane.submit
+    real = FileExecutor.submit
     async with shop.driver.get("b", "big", GetOptions()) as reader:
         gates: list[Gate] = []
 
-        def submit(lane: Lane, work: Callable[[], object], *_: object) -> object:
+        def submit(lane: FileExecutor, work: Callable[[], object], *_: object) -> object:
             gates[0].real = work
             return real(lane, gates[0])
 
         for times in [1, 2]:
             gates[:] = [Gate(os.read)]
             with monkeypatch.context() as patch:
-                patch.setattr(Lane, "submit", submit)
+                patch.setattr(FileExecutor, "submit", submit)
                 await _cancel_at(gates[0], lambda: reader.read(1000), times)
     assert open_files() == before
 
@@ -238,8 +238,8 @@ async def test_error_that_nobody_takes_is_dropped() -> None:
 
 
 def test_stop_is_heard_at_the_next_check() -> None:
-    stop = Stop()
+    stop = CancelFlag()
     stop.check()
-    stop.asked = True
-    with pytest.raises(Stopped):
+    stop.requested = True
+    with pytest.raises(CallCancelled):
         stop.check()

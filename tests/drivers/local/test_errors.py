@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async.drivers.local._errors import FAILURES, failure
-from trove_async.drivers.local._threads import Lane
+from trove_async.drivers.local._errors import ERRORS, translate_error
+from trove_async.drivers.local._threads import FileExecutor
 from trove_async.errors import BackendError, TroveError, UnavailableError
 from trove_async.options import CopyOptions, DeleteOptions, GetOptions, Part, PutOptions
 
@@ -38,10 +38,10 @@ class Failing:
         raise OSError(self.code, os.strerror(self.code))
 
 
-@pytest.mark.parametrize("code", [*FAILURES, errno.EPROTO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("code", [*ERRORS, errno.EPROTO], ids=errno.errorcode.get)
 def test_table(code: int) -> None:
-    kind = FAILURES.get(code, (BackendError,))[0]
-    error = failure(OSError(code, "x"), "b", "k")
+    kind = ERRORS.get(code, (BackendError,))[0]
+    error = translate_error(OSError(code, "x"), "b", "k")
     assert type(error) is kind
     assert (error.bucket, error.key) == ("b", "k")
     assert "\n" not in str(error)
@@ -49,7 +49,7 @@ def test_table(code: int) -> None:
 
 
 def test_error_without_errno_is_a_backend_error() -> None:
-    assert type(failure(OSError("x"))) is BackendError
+    assert type(translate_error(OSError("x"))) is BackendError
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES])
@@ -68,7 +68,7 @@ async def test_failed_put_leaves_nothing(  # noqa: PLR0917 - fixtures and parame
     before = open_files()
     with monkeypatch.context() as patch:
         patch.setattr(os, call, Failing(getattr(os, call), code))
-        with pytest.raises(FAILURES[code][0]) as caught:
+        with pytest.raises(ERRORS[code][0]) as caught:
             await shop.put(key, b"x" * 5000)
     assert isinstance(caught.value, TroveError)
     assert isinstance(caught.value.__cause__, OSError)
@@ -91,7 +91,7 @@ async def test_failed_sidecar_leaves_nothing(
         kept = shop.own_files()
         with monkeypatch.context() as patch:
             patch.setattr(os, call, Failing(getattr(os, call), errno.ENOSPC))
-            with pytest.raises(FAILURES[errno.ENOSPC][0]):
+            with pytest.raises(ERRORS[errno.ENOSPC][0]):
                 await shop.put("k", b"new", metadata={"a": "c"})
         assert shop.own_files() == kept
         assert (await shop.read("k"), (await shop.driver.head("b", "k")).metadata) == (
@@ -144,7 +144,7 @@ async def test_failed_reads_are_told_and_close_what_they_opened(  # noqa: PLR091
                 shop.keys,
             ]
             for read in reads:
-                with pytest.raises(FAILURES[code][0]):
+                with pytest.raises(ERRORS[code][0]):
                     await read()
         assert open_files() == before
         assert await shop.keys() == ["d/k"]
@@ -152,11 +152,11 @@ async def test_failed_reads_are_told_and_close_what_they_opened(  # noqa: PLR091
 
 async def test_failed_stream_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     await shop.put("big", bytes(1024 * 1024))
-    real = Lane.submit
+    real = FileExecutor.submit
     failing = Failing(os.read, errno.EIO)
     async with shop.driver.get("b", "big", GetOptions()) as reader:
         with monkeypatch.context() as patch:
-            patch.setattr(Lane, "submit", lambda self, *_: real(self, failing))
+            patch.setattr(FileExecutor, "submit", lambda self, *_: real(self, failing))
             with pytest.raises(BackendError) as caught:
                 await reader.read(1000)
             assert caught.value.key == "big"
@@ -166,7 +166,7 @@ async def test_failed_delete_is_told(shop: Shop, monkeypatch: pytest.MonkeyPatch
     await shop.put("k", b"x")
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", Failing(os.unlink, errno.EROFS))
-        with pytest.raises(FAILURES[errno.EROFS][0]):
+        with pytest.raises(ERRORS[errno.EROFS][0]):
             await shop.driver.delete("b", "k", DeleteOptions())
     assert await shop.read("k") == b"x"
 
@@ -176,7 +176,7 @@ async def test_failed_part_may_be_sent_again(shop: Shop, monkeypatch: pytest.Mon
         part = Part(number=1, offset=0, size=3, last=True)
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwritev", Failing(os.pwritev, errno.ENOSPC))
-            with pytest.raises(FAILURES[errno.ENOSPC][0]):
+            with pytest.raises(ERRORS[errno.ENOSPC][0]):
                 await upload.send(part, [memoryview(b"abc")])
         await upload.send(part, [memoryview(b"abc")])
         await upload.commit({})

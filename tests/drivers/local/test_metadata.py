@@ -16,7 +16,7 @@ from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trove_async.drivers.local._metadata import Record, decode, decode_owner, written
+from trove_async.drivers.local._metadata import Metadata, decode, decode_owner, modified_at
 from trove_async.drivers.local._sidecars import Sidecars
 from trove_async.errors import IntegrityError, ObjectNotFoundError
 from trove_async.options import CopyOptions, DeleteOptions, GetOptions, PutOptions
@@ -34,10 +34,10 @@ BIG = {f"name-{number}": "v" * 1000 for number in range(8)}
 
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
 records = st.builds(
-    Record,
+    Metadata,
     crc32c=st.none() | st.binary(min_size=4, max_size=4).map(lambda raw: b64encode(raw).decode()),
     write_id=st.none() | st.text(st.characters(codec="utf-8"), min_size=1, max_size=400),
-    said=st.fixed_dictionaries(
+    fields=st.fixed_dictionaries(
         {},
         optional={
             "content_type": texts,
@@ -60,7 +60,7 @@ def _status(*, mtime_ns: int = 1, size: int = 2, ino: int = 3) -> os.stat_result
 
 
 @given(records, st.none() | st.tuples(texts, texts))
-def test_decode_undoes_encode(record: Record, owner: tuple[str, str] | None) -> None:
+def test_decode_undoes_encode(record: Metadata, owner: tuple[str, str] | None) -> None:
     status = _status()
     raw = record.encode(status, owner)
     assert decode(raw, status) == (record, owner)
@@ -69,7 +69,7 @@ def test_decode_undoes_encode(record: Record, owner: tuple[str, str] | None) -> 
 
 @pytest.mark.parametrize("status", [_status(mtime_ns=2), _status(size=3)])
 def test_record_of_another_state_is_not_believed(status: os.stat_result) -> None:
-    assert decode(Record(said={"content_type": "a/b"}).encode(_status()), status) is None
+    assert decode(Metadata(fields={"content_type": "a/b"}).encode(_status()), status) is None
 
 
 @given(st.binary(max_size=80))
@@ -78,18 +78,18 @@ def test_garbage_is_no_record(raw: bytes) -> None:
     decode_owner(raw)
     head = struct.pack("<BBBqQI", 1, 1, len(raw) % 7, 1, 2, 0)
     found = decode(head + raw, _status())
-    assert found is None or isinstance(found[0], Record)
+    assert found is None or isinstance(found[0], Metadata)
     decode_owner(head + raw)
 
 
 def test_usual_record_fits_an_inode() -> None:
-    raw = Record(crc32c="AAAAAA==", write_id="0" * 32).encode(_status())
+    raw = Metadata(crc32c="AAAAAA==", write_id="0" * 32).encode(_status())
     assert len(raw) <= 60
 
 
 def test_times_beyond_a_datetime_are_the_nearest() -> None:
-    assert written(1e20).year == 9999
-    assert written(-1e20).year == 1
+    assert modified_at(1e20).year == 9999
+    assert modified_at(-1e20).year == 1
 
 
 async def test_everything_that_put_was_told_comes_back(any_shop: Shop) -> None:
@@ -148,7 +148,7 @@ async def test_sidecar_that_went_with_its_file_is_not_missed(
         await shop.put("k", b"old", metadata={"a": "old"})
         read, loop = Sidecars.read, asyncio.get_running_loop()
 
-        def late(*arguments: Any) -> Record:
+        def late(*arguments: Any) -> Metadata:
             """Let the other driver act when the file is open and its record is not read yet."""
             monkeypatch.setattr(Sidecars, "read", read)
             act = (

@@ -62,7 +62,7 @@ async def refused(work):
     raise AssertionError("it was not refused")
 
 async def main():
-    driver = trove_async.drivers.local.LocalDriver(root)._lacking(xattrs=xattrs)
+    driver = trove_async.drivers.local.LocalDriver(root)._without(xattrs=xattrs)
     async with Trove(driver) as store:
         print([bucket.name for bucket in await store.list_buckets()])
         print([obj.key for obj in await store.list("b").all()])
