@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from tests.drivers.local.conftest import Shop
+    from tests.drivers.local.conftest import BucketClient
 
-    OpenShop = Callable[..., AbstractAsyncContextManager[Shop]]
+    OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
 
 
 @pytest.fixture(params=[True, False], ids=["openat2", "walk"])
@@ -160,38 +160,38 @@ class Swapping:
 @pytest.mark.parametrize("openat2", [True, False])
 @pytest.mark.parametrize("level", ["bucket", "directory"])
 async def test_directory_swapped_for_a_link_leads_nowhere(
-    tmp_path: Path, open_shop: OpenShop, level: str, *, openat2: bool
+    tmp_path: Path, open_client: OpenClient, level: str, *, openat2: bool
 ) -> None:
     outside = tmp_path / "outside"
     for name in ["k", "d/k", "kept"]:
         (outside / name).parent.mkdir(parents=True, exist_ok=True)
         (outside / name).write_bytes(b"outside")
     before = sorted(path.relative_to(outside) for path in outside.rglob("*"))
-    async with open_shop(tmp_path / "root", openat2=openat2) as shop:
-        await shop.put("d/k", b"inside")
-        await shop.put("d/stays", b"inside")
-        inside = shop.bucket if level == "bucket" else shop.bucket / "d"
+    async with open_client(tmp_path / "root", openat2=openat2) as client:
+        await client.put("d/k", b"inside")
+        await client.put("d/stays", b"inside")
+        inside = client.bucket if level == "bucket" else client.bucket / "d"
         done = 0
         with Swapping(inside, outside) as swapping:
             for number in range(150):
                 for work in (
-                    lambda: shop.put("d/k", b"inside"),
-                    lambda number=number: shop.put(f"d/new{number}", b"inside"),
-                    lambda number=number: shop.driver.delete(
+                    lambda: client.put("d/k", b"inside"),
+                    lambda number=number: client.put(f"d/new{number}", b"inside"),
+                    lambda number=number: client.driver.delete(
                         "b", f"d/new{number}", DeleteOptions()
                     ),
-                    lambda: shop.driver.delete("b", "d/kept", DeleteOptions()),
+                    lambda: client.driver.delete("b", "d/kept", DeleteOptions()),
                 ):
                     with suppress(TroveError):
                         await work()
                         done += 1
                 with suppress(TroveError):
-                    assert await shop.read("d/k") == b"inside"
+                    assert await client.read("d/k") == b"inside"
                 with suppress(TroveError):
-                    page = await shop.driver.list_page("b", ListOptions())
+                    page = await client.driver.list_page("b", ListOptions())
                     assert not {"k", "kept", "d/kept"} & {entry.key for entry in page.entries}
                 with suppress(TroveError):
-                    await shop.driver.put("link", "d/k", [memoryview(b"inside")], PutOptions())
+                    await client.driver.put("link", "d/k", [memoryview(b"inside")], PutOptions())
         assert done
         assert swapping.swaps
     assert sorted(path.relative_to(outside) for path in outside.rglob("*")) == before
