@@ -28,20 +28,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 BAD = [
-    ("", "begins with its scheme"),
+    ("", "must begin with its scheme"),
     ("/data", "LocalDriver"),
-    ("file:/data", "begins with its scheme"),
-    ("://x", "begins with its scheme"),
+    ("file:/data", "must begin with its scheme"),
+    ("://x", "must begin with its scheme"),
     ("file://", "names no directory"),
     ("local://", "names no directory"),
     ("file://data/hot", "three slashes"),
-    ("file:///data?fsync=maybe", "fsync is true or false"),
+    ("file:///data?fsync=maybe", "fsync must be true or false"),
     ("file:///data?fsync=true&fsync=false", "twice"),
-    ("file:///data?fast=true", "unknown option 'fast': there are dir_mode, file_mode, fsync, "),
+    (
+        "file:///data?fast=true",
+        "unknown option 'fast': known options: dir_mode, file_mode, fsync, ",
+    ),
     ("file:///data?file_mode=rw", "file_mode must be permissions in octal, such as 0640"),
     ("file:///data?dir_mode=0x1ff", "dir_mode must be permissions in octal"),
-    ("file:///data?file_mode=0040", "file_mode lets at least the owner in"),
-    ("file:///data?threads=0", "threads is a number above 0"),
+    ("file:///data?file_mode=0040", "file_mode must give the owner access"),
+    ("file:///data?threads=0", "threads must be a number above 0"),
     ("file:///data?fsync", "malformed"),
     ("file:///%ff", "malformed"),
     ("file:///da%00ta", "NUL"),
@@ -49,32 +52,35 @@ BAD = [
     ("file:///my data", "%20"),
     ("file:///a\tb", "%20"),
     ("local://[x/y", "malformed"),
-    ("mem://name", "nothing follows"),
-    ("mem:///name", "nothing follows"),
-    ("memory://?size=1", "unknown option 'size': there are max_connections, parallel_parts"),
+    ("mem://name", "nothing after"),
+    ("mem:///name", "nothing after"),
+    ("memory://?size=1", "unknown option 'size': known options: max_connections, parallel_parts"),
     ("s3://", "neither a bucket nor a region"),
     ("s3:///prefix", "neither a bucket nor a region"),
     ("s3://eu-west-1/?region=eu-west-2", "its region twice"),
     ("s3://key@bucket", "a colon between"),
     ("s3://:secret@bucket", "a colon between"),
     ("s3://key:@bucket", "a colon between"),
-    ("s3://KEY:se/cret@eu-west-1/bucket", "written %2F"),
-    ("s3://bucket?path_style=yes", "path_style is true or false"),
+    ("s3://KEY:se/cret@eu-west-1/bucket", "in a secret as %2F"),
+    ("s3://bucket?path_style=yes", "path_style must be true or false"),
     ("s3://bucket?path_style=true&addressing_style=virtual", "addressing_style or path_style, not"),
-    ("s3://bucket?max_connections=0", "max_connections is a number above 0"),
-    ("s3://bucket?max_connections=-1", "max_connections is a number above 0"),
+    ("s3://bucket?max_connections=0", "max_connections must be a number above 0"),
+    ("s3://bucket?max_connections=-1", "max_connections must be a number above 0"),
     ("s3://bucket?dialect=klingon", "dialect is"),
     ("s3://bucket?endpoint=ftp://host", "an endpoint is"),
     ("s3://bucket?endpoint=http://host/path", "an endpoint is"),
     ("s3://bucket?endpoint=http://key:secret@host", "an endpoint is"),
     ("s3://bucket?color=red", "unknown option 'color'"),
     ("gcs:///prefix", "it names no bucket"),
-    ("gs://bucket?anonymous=yes", "anonymous is true or false"),
+    ("gs://bucket?anonymous=yes", "anonymous must be true or false"),
     ("gcs://bucket?anonymous=true&credentials=/x", "anonymous sends no credentials"),
-    ("gcs://bucket?max_connections=few", "max_connections is a number above 0"),
+    ("gcs://bucket?max_connections=few", "max_connections must be a number above 0"),
     ("gcs://bucket?endpoint=ftp://host", "an endpoint is"),
     ("gcs://bucket?region=EU", "unknown option 'region'"),
-    ("ftp://host/", "unknown scheme 'ftp': there are file, gcs, gs, local, mem, memory, s3"),
+    (
+        "ftp://host/",
+        "unknown scheme 'ftp': known schemes are file, gcs, gs, local, mem, memory, s3",
+    ),
 ]
 
 
@@ -241,7 +247,7 @@ def test_entry_point_adds_a_scheme(install: Callable[..., None]) -> None:
     assert Plugin.url == "plug://a?b#c"
     assert isinstance(driver_from_url("FUNC://a"), MemoryDriver)
     with pytest.raises(
-        ConfigError, match=r"there are file, func, gcs, gs, local, mem, memory, plug, s3$"
+        ConfigError, match=r"known schemes are file, func, gcs, gs, local, mem, memory, plug, s3$"
     ):
         driver_from_url("other://a")
 
@@ -263,8 +269,8 @@ def test_scheme_that_two_packages_claim_is_refused(install: Callable[..., None])
 @pytest.mark.parametrize(
     ("value", "why"),
     [
-        ("installed_plugin:no_driver", "made a int, which is no driver"),
-        ("installed_plugin:not_callable", "neither callable"),
+        ("installed_plugin:no_driver", "must return a driver, got int"),
+        ("installed_plugin:not_callable", "must be callable or have a from_url"),
         ("installed_plugin:missing", "cannot be imported"),
         ("no_such_package_at_all:Driver", "cannot be imported"),
     ],

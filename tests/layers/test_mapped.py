@@ -282,7 +282,7 @@ async def test_create_races_are_told_as_existing() -> None:
 async def test_global_namespace_is_never_taken_from() -> None:
     inner = PublicCloud()
     async with opened(Mapped(inner, into="all")) as layer:
-        with pytest.raises(BucketNotFoundError, match=r"'all'.*make it first") as caught:
+        with pytest.raises(BucketNotFoundError, match=r"'all'.*create it first") as caught:
             await layer.create_bucket("data")
         assert caught.value.bucket == "data"
         with pytest.raises(BucketNotFoundError):
@@ -535,8 +535,8 @@ async def test_more_buckets_than_are_remembered() -> None:
     [
         ({}, "either"),
         ({"buckets": {}, "into": "x"}, "either"),
-        ({"buckets": {"a": "b"}, "prefix": "p"}, "prefix goes with"),
-        ({"buckets": {"a": "x", "b": "x"}}, "two buckets"),
+        ({"buckets": {"a": "b"}, "prefix": "p"}, "prefix requires into"),
+        ({"buckets": {"a": "x", "b": "x"}}, "its own physical bucket"),
         ({"buckets": {"a/b": "x"}}, "'/'"),
         ({"buckets": {"a": ""}}, "empty"),
         ({"into": ""}, "empty"),
@@ -593,7 +593,7 @@ async def test_bucket_is_marked_beside_the_folders_where_none_can_be() -> None:
         assert [info.name for info in await layer.list_buckets()] == ["theirs"]
         with pytest.raises(BucketNotFoundError):
             await layer.delete_bucket("empty")
-        with pytest.raises(InvalidNameError, match="kept for markers"):
+        with pytest.raises(InvalidNameError, match="reserved for markers"):
             await layer.create_bucket(".trove")
 
 

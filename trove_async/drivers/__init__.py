@@ -1,7 +1,7 @@
-"""The drivers: one room for each kind of backend. And the URLs that stand for them.
+"""Drivers, one module or package for each service, and their URLs.
 
-A driver's module, and the SDK that it needs, is imported when its name is first used here, so that
-``from trove_async.drivers import LocalDriver`` costs what the local driver costs.
+A driver's module and its SDK are imported when its name is first used here, so that
+``from trove_async.drivers import LocalDriver`` imports no cloud SDK.
 
 =======================  ==========================================  ==============================
 URL                      backend                                     options
@@ -21,24 +21,24 @@ The options of a directory are ``fsync``, ``mkdir``, ``file_mode`` and ``dir_mod
 octal, ``file:///srv/objects?file_mode=0640&dir_mode=0750``), ``threads``, ``max_reads`` and
 ``max_writes``.
 
-What an ``s3`` URL calls a region looks like one (``eu-west-1``); a bucket may follow it
-(``s3://eu-west-1/BUCKET/PREFIX``), and keys may stand before either. Without keys the SDK's usual
-chain has them. More options: ``path_style=true``, ``profile``, ``role_arn``, ``dialect``,
-``storage_class``, and every other argument of `S3Driver` that is text, a number or a switch; a secret
-with a ``/``, ``?`` or ``#`` is written with ``%2F``, ``%3F`` or ``%23``.
+The host of an ``s3`` URL is a region if it looks like one (``eu-west-1``), else a bucket. A bucket
+may follow a region (``s3://eu-west-1/BUCKET/PREFIX``), and access keys may precede either. Without
+keys, the SDK's default credential chain applies. More options: ``path_style=true``, ``profile``, ``role_arn``, ``dialect``,
+``storage_class``, and every other argument of `S3Driver` that is text, a number or a switch. In a
+secret, write ``/``, ``?`` and ``#`` as ``%2F``, ``%3F`` and ``%23``.
 
-A ``gcs`` URL without a bucket (``gcs://?project=P``) has buckets as themselves. Its options are
+A ``gcs`` URL without a bucket (``gcs://?project=P``) maps each bucket to the bucket of that name. Its options are
 ``credentials`` (a file's path), ``project``, ``endpoint``, ``storage_class``, ``token_origins`` (one
-origin that tokens may be fetched from), and every other argument of `GCSDriver` that is text, a number
+origin from which tokens may be fetched), and every other argument of `GCSDriver` that is text, a number
 or a switch.
 
 Options are a query (``file:///data?fsync=false``); switches are ``true`` or ``false``. In a path,
-``%23``, ``%25`` and ``%3F`` stand for ``#``, ``%`` and ``?``.
+write ``#``, ``%`` and ``?`` as ``%23``, ``%25`` and ``%3F``.
 
 Other packages add schemes by an entry point of the group ``trove_async.drivers``: its name is the
-scheme, and it loads a driver's class with a ``from_url(url)``, or a callable that takes the URL as
-it was written and returns a driver. The schemes above cannot be replaced, and one that two packages
-claim is refused rather than chosen among.
+scheme, and it loads a driver class with a ``from_url(url)``, or a callable that takes the unparsed
+URL and returns a driver. The schemes above cannot be replaced. A scheme that two packages register
+raises ConfigError.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def __getattr__(name: str) -> object:
     try:
         return getattr(import_module(MODULES[name]), name)
     except ModuleNotFoundError as error:
-        return _without_its_extra(name, error)
+        return _placeholder(name, error)
 
 
-def _without_its_extra(name: str, error: ModuleNotFoundError) -> type:
-    """Return what stands for a driver whose extra is not installed.
+def _placeholder(name: str, error: ModuleNotFoundError) -> type:
+    """Return a class for a driver whose extra is missing. It raises ImportError when called.
 
-    An error raised here would break `hasattr`, `help` and ``import *`` on the module, for users of
-    the other drivers as well. The class can be looked at, and says what is missing when it is called.
+    An error here would break `hasattr`, `help` and ``import *`` on this module, for users of the
+    other drivers as well.
     """
     why = str(error)
 

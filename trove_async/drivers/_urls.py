@@ -1,4 +1,4 @@
-"""Makes the drivers that URLs stand for."""
+"""Create drivers from URLs."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ MODULES = {
     "MemoryDriver": "trove_async.drivers.memory",
     "S3Driver": "trove_async.drivers.s3",
 }
-"""Where each driver is: imported when it is first used."""
+"""The module of each driver, imported when it is first used."""
 
 ENTRY_POINTS = "trove_async.drivers"
 """The group in which other packages register their schemes."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")  # RFC 3986, 3.1
 _DIGITS = 9
-"""Digits of a number in a URL."""
-# `urlsplit` drops tabs and line breaks in silence: a path would then not be the one written.
+"""Maximum number of digits of a number in a URL."""
+# `urlsplit` silently drops tabs and line breaks, which would change the path.
 _UNWRITTEN = re.compile(r"[\x00-\x20\x7f]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """What a URL names: a driver, and, if the URL names a bucket, where in it objects are kept.
+    """A parsed URL: a driver, and the physical bucket and prefix if the URL names a bucket.
 
     Attributes:
         driver: The driver, not yet open.
-        into: The one physical bucket that holds every logical one; None: buckets are themselves.
-        prefix: What comes before their names there.
+        into: The physical bucket that holds all logical ones, or None if buckets are not mapped.
+        prefix: The prefix of their names there.
     """
 
     driver: AsyncDriver
@@ -49,13 +49,13 @@ class Address:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitURL:
-    """A URL in parts. Only the scheme is ever shown: the rest may hold credentials.
+    """The parts of a URL. Its repr shows only the scheme, as the rest may hold credentials.
 
     Attributes:
-        scheme: What kind of backend, in lower case.
-        host: What stands between ``//`` and the next ``/``, decoded.
-        netloc: The same, as it is written.
-        path: What follows, with the slash it begins with, decoded.
+        scheme: The scheme, in lower case.
+        host: The text between ``//`` and the next ``/``, decoded.
+        netloc: The same text, not decoded.
+        path: The rest before the query, with its leading slash, decoded.
         options: The query, decoded.
     """
 
@@ -67,25 +67,27 @@ class SplitURL:
 
     @classmethod
     def of(cls, url: str) -> SplitURL:
-        """Take a URL apart.
+        """Split a URL.
 
         Raises:
-            ConfigError: It is none, or none that can be read in one way only.
+            ConfigError: The URL is malformed or ambiguous.
         """
         name = _scheme(url)
         if _UNWRITTEN.search(url):
-            raise _bad(name, "blanks and control characters are written %20 and so on")
+            raise _bad(name, "write spaces and control characters in percent-encoding, such as %20")
         try:
             parts = urlsplit(url)
             host, path = (unquote(part, errors="strict") for part in (parts.netloc, parts.path))
             pairs = [_option(written) for written in parts.query.split("&") if parts.query]
         except ValueError:
-            # Not chained: what the parser says quotes the URL.
-            raise _bad(name, "it is malformed (a query is name=value&…, all in UTF-8)") from None
+            # Not chained: the parser's message quotes the URL.
+            raise _bad(
+                name, "it is malformed: the query must be name=value&…, all in UTF-8"
+            ) from None
         if parts.fragment:
-            raise _bad(name, "'#' is written %23")
+            raise _bad(name, "write '#' as %23")
         if "\0" in host + path:
-            raise _bad(name, "a NUL can be part of no name")
+            raise _bad(name, "names must not contain NUL")
         if len(dict(pairs)) < len(pairs):
             raise _bad(name, "an option is given twice")
         return cls(scheme=name, host=host, netloc=parts.netloc, path=path, options=dict(pairs))
@@ -94,21 +96,21 @@ class SplitURL:
         """Raise ConfigError for an option that is not among the known ones."""
         unknown = sorted(self.options.keys() - set(known))
         if unknown:
-            there = f"there are {', '.join(sorted(known))}" if known else "there are none"
+            there = f"known options: {', '.join(sorted(known))}" if known else "it takes no options"
             raise _bad(self.scheme, f"unknown option {unknown[0]!r}: {there}")
 
     def switch(self, name: str, *, default: bool) -> bool:
         """Return an option that is ``true`` or ``false``."""
         value = self.options.get(name, str(default)).lower()
         if value not in {"true", "false"}:
-            raise _bad(self.scheme, f"option {name} is true or false")
+            raise _bad(self.scheme, f"option {name} must be true or false")
         return value == "true"
 
     def count(self, name: str) -> int:
         """Return an option that is a number above 0."""
         value = self.options[name]
         if not (value.isascii() and value.isdigit() and 0 < len(value) <= _DIGITS and int(value)):
-            raise _bad(self.scheme, f"option {name} is a number above 0")
+            raise _bad(self.scheme, f"option {name} must be a number above 0")
         return int(value)
 
     def settings(
@@ -118,12 +120,12 @@ class SplitURL:
         switches: Collection[str] = (),
         counts: Collection[str] = (),
     ) -> dict[str, Any]:
-        """Return what the options give of a driver's arguments.
+        """Return driver arguments from the options.
 
         Args:
-            texts: The names of options that are text, and of the arguments that they are for.
-            switches: The names, the same for both, of those that are ``true`` or ``false``.
-            counts: Likewise of numbers above 0.
+            texts: Text options, as a mapping from option to argument name.
+            switches: Options that are ``true`` or ``false``; each names its argument.
+            counts: Options that are numbers above 0; each names its argument.
         """
         given: dict[str, Any] = {
             argument: self.options[name] for name, argument in texts.items() if name in self.options
@@ -137,22 +139,22 @@ class SplitURL:
 
 
 def address_from_url(url: str) -> Address:
-    """Make the driver that a URL stands for, without any I/O.
+    """Create the driver for a URL, without I/O.
 
-    `trove_async.layers.driver_from_url` makes one driver of the answer.
+    `trove_async.layers.driver_from_url` also maps buckets into the URL's bucket.
 
     Args:
-        url: As in the table above, or of a scheme that an installed package adds.
+        url: A URL of a scheme in the table of `trove_async.drivers`, or of an installed package.
 
     Raises:
-        ConfigError: The URL is malformed, its scheme or an option of it unknown, or the package
-            behind it cannot be used. The message shows no part of the URL that may be secret.
+        ConfigError: The URL is malformed, its scheme or an option is unknown, or its package cannot
+            be used. The message contains no part of the URL that may be secret.
     """
     try:
         return _address(url)
     except TroveError as error:
         del url
-        drop_variables(error)  # which hold the URL and its parts
+        drop_variables(error)  # they hold the URL and its parts
         raise
 
 
@@ -166,18 +168,18 @@ def _address(url: str) -> Address:
 
 def _scheme(url: str) -> str:
     if not isinstance(url, str):
-        raise TypeError(f"a backend's URL is a str, not {type(url).__name__}")
+        raise TypeError(f"a backend's URL must be a str, got {type(url).__name__}")
     found = _SCHEME.match(url)
     if found is None:
         raise ConfigError(
-            "a backend's URL begins with its scheme, such as file:///data or mem://; for a"
-            " directory, LocalDriver takes a path as well"
+            "a backend's URL must begin with its scheme, such as file:///data or mem://; for a"
+            " path, use LocalDriver"
         )
     return found[1].lower()
 
 
 def _option(written: str) -> tuple[str, str]:
-    # Not `parse_qsl`, for which "+" is a blank: credentials are full of it.
+    # Not `parse_qsl`, which decodes "+" as a space: credentials often contain it.
     name, equals, value = written.partition("=")
     if not equals:
         raise ValueError
@@ -210,12 +212,12 @@ _MEMORY_COUNTS = frozenset({"parallel_parts", "max_connections"})
 def _memory(url: SplitURL) -> Address:
     url.check_options(_MEMORY_COUNTS)
     if url.host or url.path not in {"", "/"}:
-        raise _bad(url.scheme, "nothing follows it: each one is an empty backend of its own")
+        raise _bad(url.scheme, "it must have nothing after '//': each URL is a new, empty backend")
     driver = _driver_class("MemoryDriver")
     return Address(driver=driver(**url.settings({}, counts=_MEMORY_COUNTS)))
 
 
-# What AWS calls its regions: us-east-1, ap-southeast-4, us-gov-west-1, cn-north-1, us-iso-east-1.
+# Names of AWS regions: us-east-1, ap-southeast-4, us-gov-west-1, cn-north-1, us-iso-east-1.
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+){1,2}-[0-9]{1,2}").fullmatch
 
 _S3_OPTIONS = {
@@ -240,19 +242,21 @@ _S3_COUNTS = frozenset({"max_connections", "parallel_parts"})
 
 def _s3(url: SplitURL) -> Address:
     url.check_options({*_S3_OPTIONS, *_S3_SWITCHES, *_S3_COUNTS, "region", "path_style"})
-    who, at, where = url.netloc.rpartition("@")
-    key_id, colon, secret = who.partition(":")
+    credentials, at, location = url.netloc.rpartition("@")
+    key_id, colon, secret = credentials.partition(":")
     if at and not (key_id and colon and secret):
-        raise _bad("s3", "before '@' stand an access key's id and its secret, with a colon between")
+        raise _bad(
+            "s3", "the text before '@' must be an access key's id and secret, with a colon between"
+        )
     settings = url.settings(_S3_OPTIONS, switches=_S3_SWITCHES, counts=_S3_COUNTS)
     if at:
         settings["access_key_id"] = _decoded(key_id)
         settings["secret_access_key"] = _decoded(secret)
-    if not at and ":" in where:  # nothing of it may become a bucket's or a key's name
+    if not at and ":" in location:  # no part of a secret may become a bucket or key
         raise _bad(
-            "s3", "a slash or '?' in the secret is written %2F or %3F, and no bucket has a ':'"
+            "s3", "write '/' or '?' in a secret as %2F or %3F; a bucket must not contain ':'"
         )
-    bucket, _, prefix = f"{_decoded(where)}{url.path}".partition("/")
+    bucket, _, prefix = f"{_decoded(location)}{url.path}".partition("/")
     region = url.options.get("region")
     if _REGION(bucket):
         if region is not None:
@@ -292,8 +296,8 @@ def _gcs(url: SplitURL) -> Address:
     return Address(driver=driver, into=url.host or None, prefix=url.path[1:])
 
 
-def _driver_class(name: str) -> Any:  # noqa: ANN401 - each has arguments of its own
-    """Return a driver's class; its module is imported now, and not before."""
+def _driver_class(name: str) -> Any:  # noqa: ANN401 - constructors differ
+    """Import and return a driver's class."""
     return getattr(import_module(MODULES[name]), name)
 
 
@@ -321,21 +325,21 @@ _SCHEMES: dict[str, Callable[[SplitURL], Address]] = {
 
 def _plugged_in(url: str, scheme: str) -> AsyncDriver:
     registered = entry_points(group=ENTRY_POINTS)
-    # One package may be found twice, along two entries of sys.path.
+    # One package may be listed twice, from two entries of sys.path.
     found = {point.value: point for point in registered if point.name.lower() == scheme}
     if not found:
         known = sorted({*_SCHEMES, *(point.name.lower() for point in registered)})
-        raise ConfigError(f"unknown scheme {scheme!r}: there are {', '.join(known)}")
+        raise ConfigError(f"unknown scheme {scheme!r}: known schemes are {', '.join(known)}")
     if len(found) > 1:
         raise _bad(scheme, f"several packages claim it: {', '.join(sorted(found))}")
     [point] = found.values()
     loaded = _loaded(point, scheme)
     factory = getattr(loaded, "from_url", loaded)
     if not callable(factory):
-        raise _bad(scheme, f"{point.value} is neither callable nor has it a from_url")
+        raise _bad(scheme, f"{point.value} must be callable or have a from_url")
     driver = factory(url)
     if not isinstance(driver, AsyncDriver):
-        raise _bad(scheme, f"{point.value} made a {type(driver).__name__}, which is no driver")
+        raise _bad(scheme, f"{point.value} must return a driver, got {type(driver).__name__}")
     return driver
 
 

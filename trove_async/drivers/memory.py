@@ -1,4 +1,4 @@
-"""Objects in this process's memory: for tests, for caches, and as the shortest full driver."""
+"""Objects in this process's memory: for tests and caches, and as the shortest complete driver."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ from trove_async.options import (
 from trove_async.paging import paginate
 
 _LONG = 256 * KiB
-"""Bytes from which copying lets the loop's other tasks go first: nothing here ever waits, so a
-transfer between memory and memory would starve them all."""
+"""Size from which a copy first yields to other tasks. No call here waits for I/O, so a transfer
+between two memory backends would otherwise starve all other tasks."""
 
 
 class MemoryDriver:
-    """A backend in memory. What it holds lives as long as the driver, however often it is opened.
+    """A backend in memory. Objects live as long as the driver, also when it is closed and reopened.
 
-    It never waits and copies every byte once; an object of several parts is kept as those parts.
+    It copies every byte once. An object of several parts is stored as those parts.
 
     Args:
-        parallel_parts: Parts of one upload that the store may send at once.
-        max_connections: Readers, and likewise writers, that the store may have open at once, as
-            though there were a network in between; None: any number.
+        parallel_parts: Maximum number of concurrent parts of one upload.
+        max_connections: Maximum number of open readers, and of open writers, as if there were a
+            network; None: no limit.
     """
 
     def __init__(self, *, parallel_parts: int = 4, max_connections: int | None = None) -> None:
@@ -60,7 +60,7 @@ class MemoryDriver:
         if max_connections is not None:
             check_counts(max_connections=max_connections)
         self._buckets: dict[str, _Bucket] = {}
-        # Unlike a checksum, a number never comes twice: an etag tells one write from the next.
+        # Etags are numbered, so that two writes of equal bytes differ.
         self._writes = count(1)
         self._token = secrets.token_hex(4)
         self._backend = ""
@@ -97,27 +97,27 @@ class MemoryDriver:
 
     @property
     def capabilities(self) -> Capabilities:
-        """All that a driver can have, but presigned URLs and versions."""
+        """All capabilities except presigned URLs and versions."""
         return self._capabilities
 
     async def open(self, context: DriverContext) -> None:
-        """Note the backend's name: there is nothing to connect to."""
+        """Store the backend's name. There is no connection."""
         self._backend = context.backend
 
     async def aclose(self) -> None:
         """Do nothing: the objects stay for the next `open`."""
 
     async def ping(self) -> None:
-        """Return: memory always answers."""
+        """Do nothing: memory is always available."""
 
     def place(self, bucket: str, key: str) -> tuple[object, str, str]:
-        """Return this driver and the names, which nothing here folds or rewrites."""
+        """Return this driver and the names, which are used unchanged."""
         return self, bucket, key
 
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
-        """Store a copy of the views. See `AsyncDriver.put`; atomic, for nothing is awaited."""
+        """Store a copy of the views. See `AsyncDriver.put`; Atomic: nothing is awaited."""
         body = b"".join(views)
         if len(body) >= _LONG:
             await asyncio.sleep(0)
@@ -126,46 +126,46 @@ class MemoryDriver:
     def get(
         self, bucket: str, key: str, options: GetOptions
     ) -> AbstractAsyncContextManager[DriverReader]:
-        """Open the object's body as it is now, whatever is put over it later."""
+        """Open the current body of the object. Later puts do not affect it."""
         return _Reader(self, bucket, key, options)
 
     async def head(
         self,
         bucket: str,
         key: str,
-        version_id: str | None = None,  # noqa: ARG002 - the capabilities say there are none
+        version_id: str | None = None,  # noqa: ARG002 - versions are not among the capabilities
     ) -> ObjectInfo:
-        """Return the object's facts. See `AsyncDriver.head`."""
+        """Return the object's info. See `AsyncDriver.head`."""
         return self._object(bucket, key).info
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
-        """Forget the object; readers that are open keep its body. See `AsyncDriver.delete`."""
-        home = self._bucket(bucket)
-        held = home.objects.get(key)
+        """Delete the object. Open readers keep its body. See `AsyncDriver.delete`."""
+        contents = self._bucket(bucket)
+        held = contents.objects.get(key)
         _check_match(options.if_match, held, bucket, key)
         if held is not None:
-            home.remove(key)
+            contents.remove(key)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket, in order. See `AsyncDriver.list_page`."""
         await asyncio.sleep(0)
-        return paginate(bucket, options, self._bucket(bucket).seek, _facts)
+        return paginate(bucket, options, self._bucket(bucket).seek, _info)
 
     async def create_bucket(self, bucket: str) -> None:
-        """Make the bucket. See `AsyncDriver.create_bucket`."""
+        """Create the bucket. See `AsyncDriver.create_bucket`."""
         if bucket in self._buckets:
             raise BucketExistsError("the bucket exists", bucket=bucket)
         self._buckets[bucket] = _Bucket(bucket)
 
     async def delete_bucket(self, bucket: str) -> None:
-        """Forget the empty bucket. See `AsyncDriver.delete_bucket`."""
+        """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
         objects = len(self._bucket(bucket).objects)
         if objects:
             raise BucketNotEmptyError(f"the bucket has {objects} objects", bucket=bucket)
         del self._buckets[bucket]
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return the bucket's name and age. See `AsyncDriver.head_bucket`."""
+        """Return the bucket's name and creation time. See `AsyncDriver.head_bucket`."""
         return self._bucket(bucket).info
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
@@ -175,13 +175,13 @@ class MemoryDriver:
     def upload(
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
-        """Open an upload, whose parts are forgotten if it is left uncommitted."""
+        """Open an upload. Without a commit its parts are dropped."""
         return _Upload(self, bucket, key, options)
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
-        """Let a second object share the first one's body. See `Copying.copy`."""
+        """Create an object that shares the source's body. See `Copying.copy`."""
         held = self._source(src_bucket, src_key, options)
         if held.info.etag != options.source.etag:
             raise ObjectChangedError(
@@ -193,11 +193,11 @@ class MemoryDriver:
         return self._object(bucket, key)
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Forget many objects. See `BulkDeleting.delete_many`."""
-        home = self._bucket(bucket)
+        """Delete many objects. See `BulkDeleting.delete_many`."""
+        contents = self._bucket(bucket)
         for key in keys:
-            if key in home.objects:
-                home.remove(key)
+            if key in contents.objects:
+                contents.remove(key)
         return [DeleteResult(key=key) for key in keys]
 
     def _bucket(self, bucket: str) -> _Bucket:
@@ -205,21 +205,21 @@ class MemoryDriver:
             return self._buckets[bucket]
         except KeyError:
             raise BucketNotFoundError(
-                "no such bucket: create_bucket makes it", bucket=bucket
+                "the bucket does not exist: create it with create_bucket", bucket=bucket
             ) from None
 
     def _object(self, bucket: str, key: str) -> _Object:
         try:
             return self._bucket(bucket).objects[key]
         except KeyError:
-            raise ObjectNotFoundError("no such object", bucket=bucket, key=key) from None
+            raise ObjectNotFoundError("the object does not exist", bucket=bucket, key=key) from None
 
     def _store(
         self, bucket: str, key: str, chunks: tuple[bytes, ...], checksum: int, options: PutOptions
     ) -> ObjectInfo:
-        """Make the object, if its conditions hold: the one place where objects come to be."""
-        home = self._bucket(bucket)
-        held = home.objects.get(key)
+        """Create the object if its conditions hold. All writes go through here."""
+        contents = self._bucket(bucket)
+        held = contents.objects.get(key)
         if options.if_none_match is not None and held is not None:
             raise ObjectExistsError("the object exists", bucket=bucket, key=key)
         _check_match(options.if_match, held, bucket, key)
@@ -244,14 +244,14 @@ class MemoryDriver:
             backend=self._backend,
             write_id=options.write_id,
         )
-        home.add(key, _Object(info, chunks, checksum))
+        contents.add(key, _Object(info, chunks, checksum))
         return info
 
 
 def _check_match(etag: str | None, held: _Object | None, bucket: str, key: str) -> None:
     if etag is not None and (held is None or held.info.etag != etag):
-        there = "no object" if held is None else "another version"
-        raise PreconditionFailedError(f"if_match: {there} is there", bucket=bucket, key=key)
+        state = "does not exist" if held is None else "is another version"
+        raise PreconditionFailedError(f"if_match: the object {state}", bucket=bucket, key=key)
 
 
 class _Object(NamedTuple):
@@ -260,12 +260,12 @@ class _Object(NamedTuple):
     checksum: int
 
 
-def _facts(_key: str, held: _Object) -> ObjectInfo:
+def _info(_key: str, held: _Object) -> ObjectInfo:
     return held.info
 
 
 class _Bucket:
-    """Objects by key, and their keys in order: put in order only when a listing asks.
+    """Objects by key, and their keys, which are sorted only for listings.
 
     The order of code points is the bytewise order of UTF-8.
     """
@@ -273,14 +273,14 @@ class _Bucket:
     __slots__ = ("_added", "_keys", "_removed", "info", "objects")
 
     FEW = 16
-    """New keys up to which inserting each (a memmove) beats sorting anew (a pass over all)."""
+    """Up to this many new keys, insertions (a memmove each) are faster than sorting all keys."""
 
     def __init__(self, name: str) -> None:
         self.info = BucketInfo(name=name, created=datetime.now(UTC))
         self.objects: dict[str, _Object] = {}
         self._keys: list[str] = []
         self._added: set[str] = set()
-        self._removed: set[str] = set()  # still among the keys: `seek` skips them
+        self._removed: set[str] = set()  # still in `_keys`; `seek` skips them
 
     def add(self, key: str, held: _Object) -> None:
         if key not in self.objects:
@@ -319,7 +319,7 @@ class _Bucket:
 
 
 class _Reader:
-    """One get: its context manager and its reader."""
+    """The reader of one get, and its context manager."""
 
     __slots__ = (
         "_bucket",
@@ -342,18 +342,20 @@ class _Reader:
 
     async def __aenter__(self) -> Self:
         options = self._options
-        held = self._driver._object(self._bucket, self._key)  # noqa: SLF001 - its own room
+        held = self._driver._object(self._bucket, self._key)  # noqa: SLF001 - same module
         self.info = info = held.info
         _check_match(options.if_match, held, self._bucket, self._key)
         if options.if_none_match is not None and options.if_none_match == info.etag:
             raise PreconditionFailedError(
-                "if_none_match: this version is there", bucket=self._bucket, key=self._key
+                "if_none_match: the object is still this version",
+                bucket=self._bucket,
+                key=self._key,
             )
         self.range = (0, info.size) if options.range is None else options.range.resolve(info.size)
         start, end = self.range
         self._left = end - start
         self._chunks: tuple[bytes, ...] | None = held.chunks
-        self._next = 0  # the chunk that the next byte is in, and how many before it there
+        self._next = 0  # the chunk of the next byte; _skip: its offset in the chunk
         self._skip = start
         while self._left and self._skip >= len(held.chunks[self._next]):
             self._skip -= len(held.chunks[self._next])
@@ -386,7 +388,7 @@ class _Reader:
         return end - start
 
     def _advance(self, size: int) -> tuple[bytes, int, int]:
-        """Return where the next up to `size` bytes lie, and go past them."""
+        """Return the chunk and range of the next bytes, at most `size`, and skip them."""
         if self._chunks is None:
             raise ClosedError("the reader is closed", bucket=self._bucket, key=self._key)
         if size == 0:
@@ -402,7 +404,7 @@ class _Reader:
 
 
 class _Upload:
-    """One upload: its context manager and itself."""
+    """One upload and its context manager."""
 
     __slots__ = ("_bucket", "_driver", "_info", "_key", "_options", "_parts")
 
@@ -415,7 +417,7 @@ class _Upload:
         self._info: ObjectInfo | None = None
 
     async def __aenter__(self) -> Self:
-        self._driver._bucket(self._bucket)  # noqa: SLF001 - its own room
+        self._driver._bucket(self._bucket)  # noqa: SLF001 - same module
         return self
 
     async def __aexit__(
@@ -427,14 +429,14 @@ class _Upload:
         self._parts.clear()
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
-        """Keep a copy of the part until the commit. See `Upload.send`."""
+        """Store a copy of the part until the commit. See `Upload.send`."""
         body = b"".join(views)
         if len(body) >= _LONG:
             await asyncio.sleep(0)
         self._parts[part.number] = part, body
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        """Make the object of the parts, without joining them. See `Upload.commit`."""
+        """Create the object from the parts, without joining them. See `Upload.commit`."""
         if self._info is not None:
             return self._info
         chunks: list[bytes] = []
@@ -443,7 +445,9 @@ class _Upload:
             part, body = self._parts[number]
             if part.offset != size:
                 raise IntegrityError(
-                    f"the parts have no byte {size}", bucket=self._bucket, key=self._key
+                    f"a part must start at offset {size}, got {part.offset}",
+                    bucket=self._bucket,
+                    key=self._key,
                 )
             size += len(body)
             checksum = running_crc32c([body], checksum)
@@ -451,7 +455,7 @@ class _Upload:
             if len(body) >= _LONG:
                 await asyncio.sleep(0)
         options = replace(self._options, checksums={**self._options.checksums, **checksums})
-        self._info = self._driver._store(  # noqa: SLF001 - its own room
+        self._info = self._driver._store(  # noqa: SLF001 - same module
             self._bucket, self._key, tuple(filter(None, chunks)), checksum, options
         )
         return self._info

@@ -1,4 +1,4 @@
-"""Layers: drivers made of drivers. Any of them can be a backend, and any nesting works."""
+"""Layers: drivers that wrap other drivers. A layer can be a backend, and layers can be nested."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Mapped"]
 
 
 def driver_from_url(url: str) -> AsyncDriver:
-    """Make the driver that a URL stands for; one that names a bucket is mapped into it.
+    """Create the driver for a URL. If the URL names a bucket, map all buckets into it.
 
     Raises:
         ConfigError: As `trove_async.drivers.address_from_url`.

@@ -1,4 +1,4 @@
-"""The two ways in which `Mapped` keeps logical buckets: each in a physical one, or all in one."""
+"""The two mappings of `Mapped`: one physical bucket for each logical bucket, or one for all."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ from trove_async.options import DeleteOptions, ListOptions, PutOptions
 from trove_async.paging import TokenCycle
 
 _MARKERS = ".trove"
-"""The folder of the markers that do not fit their own."""
+"""The folder for markers that a service cannot store in the bucket's own folder."""
 
 _REMEMBERED = 1024
-"""Buckets known to exist that are remembered at once."""
+"""Maximum number of cached names of existing buckets."""
 
 
 class Namespace(Protocol):
-    """Where logical buckets lie, and what making and deleting one means."""
+    """A mapping of logical buckets to physical ones."""
 
     @property
     def inside(self) -> str | None:
-        """The physical bucket that holds all of them; None: each has one of its own."""
+        """The physical bucket that holds all logical ones, or None if each has its own."""
         ...
 
     def locate(self, bucket: str) -> tuple[str, str]:
-        """Return the physical bucket, and what every key has in front there. No I/O."""
+        """Return the physical bucket and the prefix of all keys. Does no I/O."""
         ...
 
     def capabilities(self, inner: Capabilities) -> Capabilities:
-        """Return what can be honoured through the mapping."""
+        """Return the capabilities through the mapping."""
         ...
 
     def forget(self) -> None:
-        """Take nothing for known any more."""
+        """Clear the cache of existing buckets."""
         ...
 
     async def require(self, driver: AsyncDriver, bucket: str) -> None:
         """Raise BucketNotFoundError if the bucket is known to be missing.
 
-        A bucket that was there before may be taken to be there still; one whose absence the
-        driver itself notices in any call need not be looked for.
+        An earlier result may be reused. No check is needed where the driver itself notices a
+        missing bucket in every call.
         """
         ...
 
     async def create(self, driver: AsyncDriver, bucket: str) -> None:
-        """Make the bucket, as `AsyncDriver.create_bucket`."""
+        """Create the bucket, as `AsyncDriver.create_bucket`."""
         ...
 
     async def delete(self, driver: AsyncDriver, bucket: str) -> None:
@@ -67,7 +67,7 @@ class Namespace(Protocol):
         ...
 
     async def head(self, driver: AsyncDriver, bucket: str) -> BucketInfo:
-        """Return what is known of the bucket, as `AsyncDriver.head_bucket`."""
+        """Return the bucket's info, as `AsyncDriver.head_bucket`."""
         ...
 
     async def list(self, driver: AsyncDriver) -> Sequence[BucketInfo]:
@@ -76,7 +76,7 @@ class Namespace(Protocol):
 
 
 class Renamed:
-    """Each logical bucket is a physical one of another name; there are no others."""
+    """Each logical bucket is a physical bucket of another name."""
 
     inside = None
 
@@ -87,22 +87,26 @@ class Renamed:
             _check_configured(physical)
         self._logical = {physical: logical for logical, physical in self._physical.items()}
         if len(self._logical) < len(self._physical):
-            raise ConfigError("two buckets are mapped to one: give each its own, or use into=")
+            raise ConfigError(
+                "each bucket must have its own physical bucket, got one for two: use into= to share one"
+            )
 
     def locate(self, bucket: str) -> tuple[str, str]:
         physical = self._physical.get(bucket)
         if physical is None:
-            raise BucketNotFoundError("the bucket is not among the mapped ones", bucket=bucket)
+            raise BucketNotFoundError(
+                "the bucket is not mapped: add it to Mapped(buckets=…)", bucket=bucket
+            )
         return physical, ""
 
     def capabilities(self, inner: Capabilities) -> Capabilities:
         return inner
 
     def forget(self) -> None:
-        """Do nothing: nothing was looked up."""
+        """Do nothing: nothing is cached."""
 
     async def require(self, driver: AsyncDriver, bucket: str) -> None:
-        """Do nothing: the driver notices."""
+        """Do nothing: the driver notices a missing bucket."""
 
     async def create(self, driver: AsyncDriver, bucket: str) -> None:
         if bucket not in self._physical:
@@ -128,15 +132,14 @@ class Renamed:
 
 
 class Folders:
-    """Every logical bucket is a folder of one physical bucket: what begins with its name and "/".
+    """Each logical bucket is a folder of one physical bucket: the keys that start with its name and "/".
 
-    The folder's own key, with nothing after the slash, is no key that a user can name: an empty
-    object there marks a bucket that may have no others. A folder with objects and no such marker,
-    filled by other hands, is a bucket as well; so a put that meets a concurrent delete_bucket
-    loses nothing, it keeps the bucket.
+    An empty object, the *marker*, has the folder's own key, which ends with the slash. No user key
+    maps to it. It keeps an empty bucket in existence. A folder that other tools filled is a bucket
+    without a marker. So a put during a concurrent delete_bucket loses nothing: the bucket stays.
 
-    Services that keep keys as paths of files (SeaweedFS) hold no such key. There the marker lies in
-    a folder of markers, whose name no bucket may have.
+    Services that store keys as file paths (SeaweedFS) cannot hold such a key. There the marker is
+    in a separate folder of markers, whose name is not allowed for buckets.
     """
 
     def __init__(self, into: str, prefix: str) -> None:
@@ -146,8 +149,8 @@ class Folders:
         self._before = len(self._prefix.encode())
         if prefix:
             _check_configured_prefix(into, self._prefix)
-        # Buckets seen to exist: a put must not cost a look-up. One that another process deletes
-        # meanwhile comes back by such a put, as it would by one that was a moment earlier.
+        # Existing buckets, cached so that a put costs no extra request. If another process deletes
+        # one meanwhile, a put creates it again, as an earlier put would have kept it.
         self._known: set[str] = set()
 
     @property
@@ -157,20 +160,20 @@ class Folders:
     def locate(self, bucket: str) -> tuple[str, str]:
         if bucket == _MARKERS:
             raise InvalidNameError(
-                f"{_MARKERS!r} is kept for markers: choose another", bucket=bucket
+                f"{_MARKERS!r} is reserved for markers: choose another name", bucket=bucket
             )
         return self._into, f"{self._prefix}{bucket}/"
 
     def _markers_of(self, bucket: str) -> tuple[str, str]:
-        """Return where the bucket's marker may be: in its folder, or else among the markers."""
+        """Return the possible keys of the bucket's marker: in its folder, or among the markers."""
         return self.locate(bucket)[1], f"{self._prefix}{_MARKERS}/{bucket}"
 
     def capabilities(self, inner: Capabilities) -> Capabilities:
-        # What fits behind the longest name of a bucket fits behind any.
+        # Keys must fit after the longest bucket name.
         left = inner.max_key_bytes - self._before - MAX_BUCKET_BYTES - len("/")
         if left < 1:
             raise ConfigError(
-                f"the prefix leaves no room for keys: {inner.max_key_bytes} bytes are all there is"
+                f"the prefix leaves no room for keys: {inner.max_key_bytes} bytes is the limit of the backend"
             )
         return replace(inner, private_namespace=True, max_key_bytes=left)
 
@@ -195,8 +198,8 @@ class Folders:
         except BucketNotFoundError as error:
             if not driver.capabilities.private_namespace:
                 raise BucketNotFoundError(
-                    f"the bucket {self._into!r} that buckets are mapped into does not exist, and"
-                    " its name is not ours to take: make it first",
+                    f"the bucket {self._into!r} that buckets are mapped into does not exist:"
+                    " create it first, because bucket names are global on this service",
                     bucket=bucket,
                 ) from error
             await self._make_physical(driver)
@@ -205,7 +208,7 @@ class Folders:
 
     async def _mark(self, driver: AsyncDriver, bucket: str) -> None:
         if driver.capabilities.put_if_none_match:
-            with suppress(NotSupportedError):  # the service turned out to ignore conditions
+            with suppress(NotSupportedError):  # the service does not support conditions
                 return await self._put_marker(driver, bucket, if_none_match="*")
         return await self._put_marker(driver, bucket, if_none_match=None)
 
@@ -223,13 +226,15 @@ class Folders:
         for key in self._markers_of(bucket):
             with suppress(ObjectNotFoundError, InvalidNameError):
                 return await driver.head(self._into, key)
-        raise BucketNotFoundError("no such bucket: create_bucket makes it", bucket=bucket)
+        raise BucketNotFoundError(
+            "the bucket does not exist: create it with create_bucket", bucket=bucket
+        )
 
     async def _make_physical(self, driver: AsyncDriver) -> None:
         try:
             await driver.create_bucket(self._into)
         except BucketExistsError:
-            return  # somebody made it meanwhile
+            return  # another process created it meanwhile
 
     async def delete(self, driver: AsyncDriver, bucket: str) -> None:
         physical, folder = self.locate(bucket)
@@ -239,7 +244,9 @@ class Folders:
             raise BucketNotEmptyError("the bucket has objects", bucket=bucket)
         marker = await self._marker(driver, bucket)
         await driver.delete(physical, marker.key, DeleteOptions())
-        self._known.discard(bucket)  # who asked before the marker was gone may have noted it
+        self._known.discard(
+            bucket
+        )  # a concurrent call may have cached it before the marker was deleted
 
     async def head(self, driver: AsyncDriver, bucket: str) -> BucketInfo:
         physical, folder = self.locate(bucket)
@@ -259,7 +266,7 @@ class Folders:
         folders = {name.removesuffix("/") for name in names} - {_MARKERS}
         if f"{_MARKERS}/" in names:
             marked = await self._below(driver, f"{self._prefix}{_MARKERS}/")
-            # Such a service tells of folders, too, of which nothing is left.
+            # Such a service also lists folders that are empty.
             left = {name for name in folders - marked if await self._is(driver, name)}
             folders = marked | left
         return [BucketInfo(name=name) for name in sorted(filter(_is_bucket, folders))]
@@ -272,7 +279,7 @@ class Folders:
         return True
 
     async def _below(self, driver: AsyncDriver, prefix: str) -> set[str]:
-        """Return what comes next behind the prefix: names of folders, and of markers."""
+        """Return the next path components after the prefix: folders and markers."""
         names: set[str] = set()
         options = ListOptions(prefix=prefix, delimiter="/")
         cycle = TokenCycle()
@@ -281,7 +288,7 @@ class Folders:
                 page = await driver.list_page(self._into, options)
             except BucketNotFoundError:
                 if driver.capabilities.private_namespace:
-                    return names  # it comes with the first bucket that is made
+                    return names  # the first create_bucket creates it
                 raise
             for entry in page.entries:
                 name = entry.prefix if isinstance(entry, Prefix) else entry.key
@@ -299,7 +306,7 @@ class Folders:
 
 
 def _is_bucket(name: str) -> bool:
-    """Tell whether a folder that others may have made has a name that a bucket can have."""
+    """Return whether a folder's name is a valid bucket name."""
     try:
         check_bucket(name)
     except InvalidNameError:

@@ -1,4 +1,4 @@
-"""`Mapped`: a store's buckets under the names, or inside the one bucket, that a backend has."""
+"""`Mapped`: logical buckets under other physical names, or inside one physical bucket."""
 
 from __future__ import annotations
 
@@ -53,26 +53,25 @@ from ._namespaces import Folders, Namespace, Renamed
 
 
 class Mapped:
-    """A layer that gives buckets other physical names: on public clouds those are global.
+    """A layer that maps logical buckets to physical ones, as bucket names are global on public clouds.
 
     With `buckets`, each logical bucket is one physical bucket. Names that are not listed do not
-    exist here (BucketNotFoundError; InvalidNameError from create_bucket), so that no typing error
-    ends up in somebody else's bucket, and list_buckets shows the listed ones only.
+    exist here (BucketNotFoundError; InvalidNameError from create_bucket), so that a typo never
+    reaches another owner's bucket. list_buckets returns only mapped buckets.
 
     With `into`, all logical buckets share one physical bucket: object ``key`` of bucket ``data``
-    is kept as ``<prefix>data/key``. The physical bucket must exist, except where bucket names are
-    the backend's own (memory, local): there create_bucket makes it. Whatever lies in it under
-    ``<prefix>name/`` is bucket ``name``, even if it came there without this library; an empty
-    bucket is an empty object of that key, which no listing shows. Keys may be shorter by the
-    prefix and the longest name of a bucket. A bucket that another process deletes while this one
-    writes to it may come back with the object written.
+    is stored as ``<prefix>data/key``. The physical bucket must exist, except on backends with a
+    private namespace (memory, local), where create_bucket creates it. All keys under
+    ``<prefix>name/`` are bucket ``name``, even if other tools wrote them. An empty bucket is an
+    empty object with that key, which is not listed. The maximum key length shrinks by the prefix
+    and the longest bucket name. If another process deletes a bucket during a write, the write may
+    create it again.
 
     Args:
-        driver: The driver that holds the objects; may be a layer itself.
+        driver: The driver that stores the objects, which may be a layer.
         buckets: Physical names by logical names.
         into: The physical bucket for all.
-        prefix: With `into`: what comes before the bucket's name; a ``/`` is added if it ends
-            without one.
+        prefix: With `into`: the prefix of all bucket names. A missing ``/`` at the end is added.
 
     Raises:
         ConfigError: Neither or both of `buckets` and `into` are given, a name is not valid, or two
@@ -96,60 +95,60 @@ class Mapped:
         self._space: Namespace
         if buckets is not None and into is None:
             if prefix:
-                raise ConfigError("Mapped: a prefix goes with into='…'")
+                raise ConfigError("Mapped: prefix requires into='…'")
             self._space = Renamed(buckets)
         elif into is not None and buckets is None:
             self._space = Folders(into, prefix)
         else:
-            raise ConfigError("Mapped takes either buckets={…} or into='…'")
+            raise ConfigError("Mapped requires either buckets={…} or into='…'")
         self._attached: AsyncDriver | None = None
         self._capabilities: Capabilities | None = None
 
     @property
     def inner(self) -> Sequence[AsyncDriver]:
-        """The one driver below."""
+        """The wrapped driver."""
         return (self._inner,)
 
     @property
     def name(self) -> str:
-        """The service's name, as the driver below says it."""
+        """The service name of the wrapped driver."""
         return self._inner.name
 
     @property
     def capabilities(self) -> Capabilities:
-        """Those of the driver below; with `into`, keys are shorter and buckets are our own."""
+        """Those of the wrapped driver. With `into`, keys are shorter and the namespace is private."""
         if self._capabilities is not None:
             return self._capabilities
         return self._space.capabilities(self._inner.capabilities)
 
     async def open(self, context: DriverContext) -> None:
-        """Open the driver below. See `AsyncDriver.open`."""
+        """Open the wrapped driver. See `AsyncDriver.open`."""
         if self._attached is not None:
-            raise ClosedError("this layer is open in another store: make one for each")
+            raise ClosedError("this layer is open in another store: create one for each store")
         self._space.forget()
         self._attached = await context.attach(self._inner)
         self._capabilities = self._space.capabilities(self._attached.capabilities)
 
     async def aclose(self) -> None:
-        """Let go of the driver below, which the store closes. Idempotent."""
+        """Detach from the wrapped driver, which the store closes. Idempotent."""
         self._attached = None
 
     async def ping(self) -> None:
-        """Return if the driver below answers."""
+        """Check that the wrapped driver is available."""
         await self._driver.ping()
 
     def place(self, bucket: str, key: str) -> Hashable:
-        """Return the place below, so that two names of one object are known to be one."""
+        """Return the wrapped driver's place, which is equal for two names of one object."""
         try:
             names = _Names(self._space, bucket, key)
         except BucketNotFoundError:
-            return (self, bucket, key)  # nowhere; what goes there says so
+            return (self, bucket, key)  # not mapped: the operation itself raises
         return self._inner.place(names.physical_bucket, names.physical_key)
 
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
-        """Store the object below. See `AsyncDriver.put`."""
+        """Store the object. See `AsyncDriver.put`."""
         names = _Names(self._space, bucket, key)
         with _restored(names):
             await self._space.require(self._driver, bucket)
@@ -158,11 +157,11 @@ class Mapped:
     def get(
         self, bucket: str, key: str, options: GetOptions
     ) -> AbstractAsyncContextManager[DriverReader]:
-        """Open the object's body below. See `AsyncDriver.get`."""
-        return _Getting(self, bucket, key, options)
+        """Open the object's body. See `AsyncDriver.get`."""
+        return _Get(self, bucket, key, options)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        """Return what is known of the object. See `AsyncDriver.head`."""
+        """Return the object's info. See `AsyncDriver.head`."""
         names = _Names(self._space, bucket, key)
         with _restored(names):
             try:
@@ -172,14 +171,14 @@ class Mapped:
                 raise
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
-        """Delete the object below. See `AsyncDriver.delete`."""
+        """Delete the object. See `AsyncDriver.delete`."""
         names = _Names(self._space, bucket, key)
         with _restored(names):
             await self._space.require(self._driver, bucket)
             await self._driver.delete(*names.physical, options)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
-        """Return one page, under the names that the caller knows. See `AsyncDriver.list_page`."""
+        """Return one page, with logical names. See `AsyncDriver.list_page`."""
         names = _Names(self._space, bucket)
         with _restored(names):
             page = await self._driver.list_page(names.physical_bucket, names.listing(options))
@@ -188,7 +187,7 @@ class Mapped:
         return Page(entries=[names.entry(entry) for entry in page.entries], token=page.token)
 
     async def create_bucket(self, bucket: str) -> None:
-        """Make the bucket, or its marker. See `AsyncDriver.create_bucket`."""
+        """Create the bucket or its marker. See `AsyncDriver.create_bucket`."""
         with self._naming(bucket):
             await self._space.create(self._driver, bucket)
 
@@ -198,7 +197,7 @@ class Mapped:
             await self._space.delete(self._driver, bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
+        """Return the bucket's info. See `AsyncDriver.head_bucket`."""
         with self._naming(bucket):
             return await self._space.head(self._driver, bucket)
 
@@ -209,14 +208,14 @@ class Mapped:
     def upload(
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
-        """Open an upload below. See `Uploading.upload`."""
+        """Open an upload in the wrapped driver. See `Uploading.upload`."""
         self._check(self.capabilities.upload, "uploads in parts")
-        return _Sending(self, bucket, key, options)
+        return _Upload(self, bucket, key, options)
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
-        """Copy below, both names translated. See `Copying.copy`."""
+        """Copy in the wrapped driver. See `Copying.copy`."""
         self._check(self.capabilities.server_copy, "server-side copies")
         src = _Names(self._space, src_bucket, src_key)
         dst = _Names(self._space, dst_bucket, dst_key)
@@ -234,7 +233,7 @@ class Mapped:
         return dst.info(info)
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Delete the keys below; tell what became of each. See `BulkDeleting.delete_many`."""
+        """Delete the keys, and return one result for each. See `BulkDeleting.delete_many`."""
         self._check(bool(self.capabilities.bulk_delete), "bulk deletes")
         names = _Names(self._space, bucket)
         with _restored(names):
@@ -247,7 +246,7 @@ class Mapped:
     async def presign(
         self, method: str, bucket: str, key: str, expires: float, options: PresignOptions
     ) -> str:
-        """Return a URL of the object below: it shows the physical names. See `Presigning`."""
+        """Return a URL, which contains the physical names. See `Presigning`."""
         self._check(self.capabilities.presign, "presigned URLs")
         names = _Names(self._space, bucket, key)
         with _restored(names):
@@ -256,11 +255,11 @@ class Mapped:
             )
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
-        """Return one page, under the names that the caller knows. See `Versioned.version_page`."""
+        """Return one page, with logical names. See `Versioned.version_page`."""
         self._check(self.capabilities.versions, "versions")
         names = _Names(self._space, bucket)
         with _restored(names):
-            # What is left of a bucket that was deleted is no sign of it.
+            # Old versions of a deleted bucket do not make it exist.
             await self._space.require(self._driver, bucket)
             page = await cast("Versioned", self._driver).version_page(
                 names.physical_bucket, names.listing(options)
@@ -270,11 +269,11 @@ class Mapped:
         )
 
     def _naming(self, bucket: str) -> AbstractContextManager[None]:
-        """Let errors name the bucket as the caller knows it, if it is one."""
+        """Put the logical bucket into errors."""
         try:
             return _restored(_Names(self._space, bucket))
         except BucketNotFoundError:
-            return nullcontext()  # then nothing is asked of the driver
+            return nullcontext()  # not mapped: the driver is not called
 
     @property
     def _driver(self) -> AsyncDriver:
@@ -282,13 +281,13 @@ class Mapped:
             raise ClosedError("the layer is not open: use it through a store")
         return self._attached
 
-    def _check(self, claimed: bool, what: str) -> None:  # noqa: FBT001 - reads as a sentence
+    def _check(self, claimed: bool, what: str) -> None:  # noqa: FBT001 - the only flag, in private calls
         if not claimed:
-            raise NotSupportedError(f"{self.name} has no {what}")
+            raise NotSupportedError(f"the {self.name} backend does not support {what}")
 
 
 class _Names:
-    """One object's, or bucket's, logical and physical names, and the way back."""
+    """The logical and physical names of one object or bucket, and translation between them."""
 
     __slots__ = ("bucket", "folder", "inside", "key", "physical_bucket", "physical_key")
 
@@ -306,7 +305,7 @@ class _Names:
     def listing(self, options: ListOptions) -> ListOptions:
         if not self.folder:
             return options
-        # Starting after the folder's own key leaves the bucket's marker out, whatever else.
+        # Starting after the folder's own key skips the bucket's marker.
         return replace(
             options,
             prefix=self.folder + options.prefix,
@@ -330,7 +329,7 @@ class _Names:
         return replace(result, key=result.key[len(self.folder) :])
 
     def restore(self, error: TroveError) -> bool:
-        """Put the logical names into an error that tells of these physical ones."""
+        """Replace these physical names in an error by the logical ones."""
         if error.bucket in {self.bucket, self.physical_bucket} and error.inside is None:
             error.inside = self.inside
         if error.bucket not in {None, self.physical_bucket}:
@@ -348,18 +347,18 @@ class _Names:
 
 @contextmanager
 def _restored(*names: _Names) -> Iterator[None]:
-    """Let what is raised inside name things as the caller knows them."""
+    """Put logical names into errors raised inside."""
     try:
         yield
     except TroveError as error:
-        for one in names:
-            if one.restore(error):
+        for pair in names:
+            if pair.restore(error):
                 break
         raise
 
 
-class _Getting:
-    """One get: entered below when it is entered here, and left with it, in whichever task."""
+class _Get:
+    """The context manager of one get, which enters and exits the wrapped driver's."""
 
     __slots__ = ("_below", "_bucket", "_key", "_layer", "_options")
 
@@ -370,7 +369,7 @@ class _Getting:
         self._options = options
 
     async def __aenter__(self) -> DriverReader:
-        space, driver = self._layer._space, self._layer._driver  # noqa: SLF001 - its own room
+        space, driver = self._layer._space, self._layer._driver  # noqa: SLF001 - same module
         names = _Names(space, self._bucket, self._key)
         with _restored(names):
             self._below = driver.get(*names.physical, self._options)
@@ -392,7 +391,7 @@ class _Getting:
 
 
 class _Reader:
-    """A reader below, under the names that the caller knows."""
+    """A reader of the wrapped driver, with logical names."""
 
     __slots__ = ("_below", "_names", "info", "range")
 
@@ -403,24 +402,24 @@ class _Reader:
         self.range = below.range
 
     async def read(self, size: int) -> bytes:
-        """Return what the reader below does. See `DriverReader.read`."""
+        """Read from the wrapped reader. See `DriverReader.read`."""
         with _restored(self._names):
             return await self._below.read(size)
 
 
 class _FillingReader(_Reader):
-    """One that can fill memory."""
+    """A reader that supports `readinto`."""
 
     __slots__ = ()
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill the buffer as the reader below does. See `ReadsInto.readinto`."""
+        """Fill the buffer from the wrapped reader. See `ReadsInto.readinto`."""
         with _restored(self._names):
             return await cast("ReadsInto", self._below).readinto(buffer)
 
 
-class _Sending:
-    """One upload, entered and left as `_Getting` is; its own upload, under the caller's names."""
+class _Upload:
+    """One upload with logical names, and its context manager."""
 
     __slots__ = ("_below", "_bucket", "_key", "_layer", "_names", "_options", "_upload")
 
@@ -431,7 +430,7 @@ class _Sending:
         self._options = options
 
     async def __aenter__(self) -> Upload:
-        space, driver = self._layer._space, self._layer._driver  # noqa: SLF001 - its own room
+        space, driver = self._layer._space, self._layer._driver  # noqa: SLF001 - same module
         self._names = names = _Names(space, self._bucket, self._key)
         with _restored(names):
             await space.require(driver, self._bucket)
@@ -448,16 +447,16 @@ class _Sending:
         return await self._below.__aexit__(kind, error, traceback)
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
-        """Store the part below. See `Upload.send`."""
+        """Send the part to the wrapped driver. See `Upload.send`."""
         with _restored(self._names):
             await self._upload.send(part, views)
 
     async def send_stream(self, part: Part, source: PartSource) -> None:
-        """Store the part below. See `StreamedUpload.send_stream`."""
+        """Send the part to the wrapped driver. See `StreamedUpload.send_stream`."""
         with _restored(self._names):
             await cast("StreamedUpload", self._upload).send_stream(part, source)
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        """Make the object below. See `Upload.commit`."""
+        """Commit in the wrapped driver. See `Upload.commit`."""
         with _restored(self._names):
             return self._names.info(await self._upload.commit(checksums))

@@ -1,4 +1,4 @@
-"""Drivers on a fresh root, and the few calls that every test makes."""
+"""Fixtures: drivers on a new root, and a client for one bucket."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 LACKING = {"openat2", "ofd_locks", "xattrs", "folding"}
 
 
-class Shop:
-    """An open driver with one bucket, and its calls in a word."""
+class BucketClient:
+    """An open driver and its bucket ``b``, with short forms of the calls."""
 
     def __init__(self, driver: LocalDriver, root: Path) -> None:
         self.driver = driver
@@ -85,7 +85,7 @@ def context() -> DriverContext:
 @asynccontextmanager
 async def opened(root: Path, **settings: Any) -> AsyncIterator[LocalDriver]:
     lacking = {name: settings.pop(name) for name in LACKING & settings.keys()}
-    driver = LocalDriver(root, **settings)._lacking(**lacking)
+    driver = LocalDriver(root, **settings)._without(**lacking)
     try:
         await driver.open(context())
         yield driver
@@ -94,23 +94,23 @@ async def opened(root: Path, **settings: Any) -> AsyncIterator[LocalDriver]:
 
 
 @asynccontextmanager
-async def shop_at(root: Path, **settings: Any) -> AsyncIterator[Shop]:
+async def client_at(root: Path, **settings: Any) -> AsyncIterator[BucketClient]:
     async with opened(root, **({"fsync": False} | settings)) as driver:
         if not (root / "b").exists():
             await driver.create_bucket("b")
-        yield Shop(driver, root)
+        yield BucketClient(driver, root)
 
 
 @pytest.fixture
-async def shop(tmp_path: Path) -> AsyncIterator[Shop]:
-    async with shop_at(tmp_path / "root") as it:
+async def client(tmp_path: Path) -> AsyncIterator[BucketClient]:
+    async with client_at(tmp_path / "root") as it:
         yield it
 
 
 @pytest.fixture
-def open_shop() -> Callable[..., AbstractAsyncContextManager[Shop]]:
-    """Open a shop on a root of the test's choice: ``async with open_shop(path, …) as shop``."""
-    return shop_at
+def open_client() -> Callable[..., AbstractAsyncContextManager[BucketClient]]:
+    """Open a client on a given root: ``async with open_client(path, …) as client``."""
+    return client_at
 
 
 @pytest.fixture
@@ -130,13 +130,13 @@ WITHOUT: list[dict[str, bool]] = [
 
 
 @pytest.fixture(params=WITHOUT, ids=lambda without: next(iter(without), "all"))
-async def any_shop(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
+async def any_client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[BucketClient]:
     """The same driver with all that the system has, and with each thing missing in turn."""
-    async with shop_at(tmp_path / "root", **request.param) as it:
+    async with client_at(tmp_path / "root", **request.param) as it:
         yield it
 
 
 @pytest.fixture
 def open_files() -> Callable[[], int]:
-    """Count what this process has open."""
+    """Count the open files of this process."""
     return lambda: len(list(Path("/proc/self/fd").iterdir()))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from tests.drivers.local.conftest import Shop
+    from tests.drivers.local.conftest import BucketClient
     from trove_async.drivers.local import LocalDriver
 
     Open = Callable[..., AbstractAsyncContextManager[LocalDriver]]
@@ -42,56 +42,56 @@ async def test_buckets_named_like_the_area_are_kept_apart(
         assert list(await driver.list_buckets()) == []
 
 
-async def test_second_create_is_refused(shop: Shop) -> None:
+async def test_second_create_is_refused(client: BucketClient) -> None:
     with pytest.raises(BucketExistsError):
-        await shop.driver.create_bucket("b")
+        await client.driver.create_bucket("b")
 
 
-async def test_file_in_place_of_a_bucket_is_no_bucket(shop: Shop) -> None:
-    (shop.root / "file").write_bytes(b"")
+async def test_file_in_place_of_a_bucket_is_no_bucket(client: BucketClient) -> None:
+    (client.root / "file").write_bytes(b"")
     with pytest.raises(BucketExistsError):
-        await shop.driver.create_bucket("file")
+        await client.driver.create_bucket("file")
     with pytest.raises(BucketNotFoundError):
-        await shop.driver.head_bucket("file")
-    assert [bucket.name for bucket in await shop.driver.list_buckets()] == ["b"]
+        await client.driver.head_bucket("file")
+    assert [bucket.name for bucket in await client.driver.list_buckets()] == ["b"]
 
 
 @pytest.mark.parametrize("key", ["plain", "dir/", "a//b"])
-async def test_bucket_with_an_object_is_not_deleted(shop: Shop, key: str) -> None:
-    await shop.put(key, b"x")
+async def test_bucket_with_an_object_is_not_deleted(client: BucketClient, key: str) -> None:
+    await client.put(key, b"x")
     with pytest.raises(BucketNotEmptyError):
-        await shop.driver.delete_bucket("b")
-    assert await shop.read(key) == b"x"
+        await client.driver.delete_bucket("b")
+    assert await client.read(key) == b"x"
 
 
-async def test_empty_directories_do_not_keep_a_bucket(any_shop: Shop) -> None:
-    (any_shop.bucket / "x/y/z").mkdir(parents=True)
-    (any_shop.root / ".trove/overflow/b/x").mkdir(parents=True)
-    assert await any_shop.keys() == []
-    await any_shop.driver.delete_bucket("b")
-    assert not any_shop.bucket.exists()
+async def test_empty_directories_do_not_keep_a_bucket(any_client: BucketClient) -> None:
+    (any_client.bucket / "x/y/z").mkdir(parents=True)
+    (any_client.root / ".trove/overflow/b/x").mkdir(parents=True)
+    assert await any_client.keys() == []
+    await any_client.driver.delete_bucket("b")
+    assert not any_client.bucket.exists()
 
 
-async def test_what_is_no_object_keeps_a_bucket(shop: Shop) -> None:
-    (shop.bucket / "x").mkdir()
-    (shop.bucket / "x/link").symlink_to("/etc/passwd")
-    with pytest.raises(BucketNotEmptyError, match="no object"):
-        await shop.driver.delete_bucket("b")
+async def test_what_is_no_object_keeps_a_bucket(client: BucketClient) -> None:
+    (client.bucket / "x").mkdir()
+    (client.bucket / "x/link").symlink_to("/etc/passwd")
+    with pytest.raises(BucketNotEmptyError, match="not objects"):
+        await client.driver.delete_bucket("b")
 
 
-async def test_overflow_of_a_removed_bucket_does_not_come_back(shop: Shop) -> None:
-    await shop.put("dir/", b"old")
-    shop.bucket.rmdir()
+async def test_overflow_of_a_removed_bucket_does_not_come_back(client: BucketClient) -> None:
+    await client.put("dir/", b"old")
+    client.bucket.rmdir()
     with pytest.raises(BucketNotFoundError):
-        await shop.read("dir/")
-    await shop.driver.create_bucket("b")
-    assert await shop.keys() == []
+        await client.read("dir/")
+    await client.driver.create_bucket("b")
+    assert await client.keys() == []
 
 
 @pytest.mark.parametrize("key", ["k", "d/k", "dir/"])
-async def test_missing_bucket_is_told_by_every_call(shop: Shop, key: str) -> None:
-    driver = shop.driver
-    info = await shop.put("k", b"x")
+async def test_missing_bucket_is_told_by_every_call(client: BucketClient, key: str) -> None:
+    driver = client.driver
+    info = await client.put("k", b"x")
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: driver.put("no", key, [], PutOptions()),
         lambda: driver.head("no", key),
@@ -108,10 +108,10 @@ async def test_missing_bucket_is_told_by_every_call(shop: Shop, key: str) -> Non
         with pytest.raises(BucketNotFoundError) as caught:
             await call()
         assert caught.value.bucket == "no"
-    assert shop.own_files() == []
-    assert not (shop.root / "no").exists()
+    assert client.own_files() == []
+    assert not (client.root / "no").exists()
 
 
-async def test_own_area_is_no_bucket(shop: Shop) -> None:
+async def test_own_area_is_no_bucket(client: BucketClient) -> None:
     with pytest.raises(BucketNotFoundError):
-        await shop.driver.head_bucket(".trove")
+        await client.driver.head_bucket(".trove")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from trove_async.drivers.local._threads import Lane, Stop, Stopped, Threads
+from trove_async.drivers.local._threads import CallCancelled, CancelFlag, FileExecutor, Threads
 from trove_async.options import (
     CopyOptions,
     DeleteOptions,
@@ -22,7 +22,7 @@ from trove_async.options import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.drivers.local.conftest import Shop
+    from tests.drivers.local.conftest import BucketClient
 
 
 class Gate:
@@ -67,137 +67,137 @@ async def _cancel_at(gate: Gate, work: Callable[[], Awaitable[object]], times: i
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("call", ["pwritev", "utime", "setxattr"])
 async def test_put_cancelled_before_it_takes_its_place_leaves_the_old_object(
-    shop: Shop,
+    client: BucketClient,
     monkeypatch: pytest.MonkeyPatch,
     open_files: Callable[[], int],
     call: str,
     times: int,
 ) -> None:
-    await shop.put("d/k", b"old", metadata={"a": "b"})
+    await client.put("d/k", b"old", metadata={"a": "b"})
     before = open_files()
     with monkeypatch.context() as patch:
         gate = Gate(getattr(os, call))
         patch.setattr(os, call, gate)
-        await _cancel_at(gate, lambda: shop.put("d/k", b"new"), times)
+        await _cancel_at(gate, lambda: client.put("d/k", b"new"), times)
         for key in ["e/k", "dir/"]:
             gate = Gate(gate.real)
             patch.setattr(os, call, gate)
-            await _cancel_at(gate, lambda key=key: shop.put(key, b"new"), times)  # type: ignore[misc] # a default binds the loop's variable
+            await _cancel_at(gate, lambda key=key: client.put(key, b"new"), times)  # type: ignore[misc] # a default binds the loop's variable
     assert open_files() == before
-    assert await shop.read("d/k") == b"old"
-    assert await shop.keys() == ["d/k"]
-    assert shop.own_files() == []
-    assert not (shop.bucket / "e").exists()
+    assert await client.read("d/k") == b"old"
+    assert await client.keys() == ["d/k"]
+    assert client.own_files() == []
+    assert not (client.bucket / "e").exists()
 
 
 async def test_put_cancelled_while_it_waits_for_its_lock_gives_up(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = shop.driver._root
+    root = client.driver._root
     assert root is not None
-    with root.locks.key("b", "k", Stop()):
+    with root.locks.key("b", "k", CancelFlag()):
         gate = Gate(os.utime)
         monkeypatch.setattr(os, "utime", gate)
-        await _cancel_at(gate, lambda: shop.put("k", b"new"))
-    assert (await shop.keys(), shop.own_files()) == ([], [])
+        await _cancel_at(gate, lambda: client.put("k", b"new"))
+    assert (await client.keys(), client.own_files()) == ([], [])
 
 
 async def test_part_cancelled_midway_has_ended_when_it_says_so(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
 ) -> None:
     before = open_files()
-    async with shop.driver.upload("b", "k", PutOptions()) as upload:
+    async with client.driver.upload("b", "k", PutOptions()) as upload:
         gate = Gate(os.pwritev)
         part = Part(number=1, offset=0, size=3, last=True)
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwritev", gate)
             await _cancel_at(gate, lambda: upload.send(part, [memoryview(b"abc")]))
-    assert (await shop.keys(), shop.own_files(), open_files()) == ([], [], before)
+    assert (await client.keys(), client.own_files(), open_files()) == ([], [], before)
 
 
 async def test_upload_cancelled_as_it_opens_leaves_nothing(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
 ) -> None:
     before = open_files()
     with monkeypatch.context() as patch:
         gate = Gate(os.open)
         patch.setattr(os, "open", gate)
-        await _cancel_at(gate, lambda: shop.driver.upload("b", "k", PutOptions()).__aenter__())
-    assert (shop.own_files(), open_files()) == ([], before)
+        await _cancel_at(gate, lambda: client.driver.upload("b", "k", PutOptions()).__aenter__())
+    assert (client.own_files(), open_files()) == ([], before)
 
 
 async def test_upload_cancelled_in_its_commit_leaves_nothing(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
 ) -> None:
     before = open_files()
-    async with shop.driver.upload("b", "k", PutOptions()) as upload:
+    async with client.driver.upload("b", "k", PutOptions()) as upload:
         with monkeypatch.context() as patch:
             gate = Gate(os.utime)
             patch.setattr(os, "utime", gate)
             await _cancel_at(gate, lambda: upload.commit({}))
-    assert (await shop.keys(), shop.own_files(), open_files()) == ([], [], before)
+    assert (await client.keys(), client.own_files(), open_files()) == ([], [], before)
 
 
 @pytest.mark.parametrize("size", [10, 1024 * 1024])
 async def test_get_cancelled_as_it_opens_closes_its_file(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int], size: int
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int], size: int
 ) -> None:
-    await shop.put("dir/", bytes(size))
+    await client.put("dir/", bytes(size))
     before = open_files()
     with monkeypatch.context() as patch:
         gate = Gate(os.getxattr)
         patch.setattr(os, "getxattr", gate)
-        await _cancel_at(gate, lambda: shop.read("dir/"))
+        await _cancel_at(gate, lambda: client.read("dir/"))
     assert open_files() == before
 
 
 async def test_read_cancelled_midway_has_ended_when_it_says_so(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
 ) -> None:
-    await shop.put("big", bytes(1024 * 1024))
+    await client.put("big", bytes(1024 * 1024))
     before = open_files()
-    real = Lane.submit
-    async with shop.driver.get("b", "big", GetOptions()) as reader:
+    real = FileExecutor.submit
+    async with client.driver.get("b", "big", GetOptions()) as reader:
         gates: list[Gate] = []
 
-        def submit(lane: Lane, work: Callable[[], object], *_: object) -> object:
+        def submit(lane: FileExecutor, work: Callable[[], object], *_: object) -> object:
             gates[0].real = work
             return real(lane, gates[0])
 
         for times in [1, 2]:
             gates[:] = [Gate(os.read)]
             with monkeypatch.context() as patch:
-                patch.setattr(Lane, "submit", submit)
+                patch.setattr(FileExecutor, "submit", submit)
                 await _cancel_at(gates[0], lambda: reader.read(1000), times)
     assert open_files() == before
 
 
 async def test_copy_and_listing_cancelled_midway_stop(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
 ) -> None:
-    source = await shop.put("d/k", bytes(100))
+    source = await client.put("d/k", bytes(100))
     before = open_files()
     with monkeypatch.context() as patch:
         gate = Gate(os.copy_file_range)
         patch.setattr(os, "copy_file_range", gate)
         options = CopyOptions(source=source, put=PutOptions())
-        await _cancel_at(gate, lambda: shop.driver.copy("b", "d/k", "b", "l", options))
+        await _cancel_at(gate, lambda: client.driver.copy("b", "d/k", "b", "l", options))
     with monkeypatch.context() as patch:
         gate = Gate(os.scandir)
         patch.setattr(os, "scandir", gate)
-        await _cancel_at(gate, lambda: shop.driver.list_page("b", ListOptions()))
-    assert (await shop.keys(), shop.own_files(), open_files()) == (["d/k"], [], before)
+        await _cancel_at(gate, lambda: client.driver.list_page("b", ListOptions()))
+    assert (await client.keys(), client.own_files(), open_files()) == (["d/k"], [], before)
 
 
 async def test_delete_cancelled_before_it_begins_deletes_nothing(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await shop.put("k", b"x")
+    await client.put("k", b"x")
     with monkeypatch.context() as patch:
         gate = Gate(os.stat)
         patch.setattr(os, "stat", gate)
-        await _cancel_at(gate, lambda: shop.driver.delete("b", "k", DeleteOptions()))
-    assert await shop.read("k") == b"x"
+        await _cancel_at(gate, lambda: client.driver.delete("b", "k", DeleteOptions()))
+    assert await client.read("k") == b"x"
 
 
 async def test_work_that_has_not_begun_is_taken_back() -> None:
@@ -238,8 +238,8 @@ async def test_error_that_nobody_takes_is_dropped() -> None:
 
 
 def test_stop_is_heard_at_the_next_check() -> None:
-    stop = Stop()
+    stop = CancelFlag()
     stop.check()
-    stop.asked = True
-    with pytest.raises(Stopped):
+    stop.requested = True
+    with pytest.raises(CallCancelled):
         stop.check()

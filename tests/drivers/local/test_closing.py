@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from tests.drivers.local.conftest import Shop
+    from tests.drivers.local.conftest import BucketClient
 
 
 @pytest.mark.parametrize("fsync", [True, False])
 async def test_call_under_way_ends_before_the_root_is_let_go(
     tmp_path: Path,
-    open_shop: Callable[..., AbstractAsyncContextManager[Shop]],
+    open_client: Callable[..., AbstractAsyncContextManager[BucketClient]],
     monkeypatch: pytest.MonkeyPatch,
     *,
     fsync: bool,
@@ -37,10 +37,10 @@ async def test_call_under_way_ends_before_the_root_is_let_go(
         real(*args, **named)
 
     monkeypatch.setattr(os, "utime", gated)
-    async with open_shop(tmp_path, fsync=fsync) as shop, asyncio.TaskGroup() as group:
-        putting = group.create_task(shop.put("k", b"body"))
+    async with open_client(tmp_path, fsync=fsync) as client, asyncio.TaskGroup() as group:
+        putting = group.create_task(client.put("k", b"body"))
         await asyncio.get_running_loop().run_in_executor(None, reached.wait, 10)
-        closing = group.create_task(shop.driver.aclose())
+        closing = group.create_task(client.driver.aclose())
         for _ in range(100):
             await asyncio.sleep(0)
         let_go.set()
@@ -51,16 +51,16 @@ async def test_call_under_way_ends_before_the_root_is_let_go(
 
 async def test_upload_that_outlives_its_driver_keeps_no_file_open(
     tmp_path: Path,
-    open_shop: Callable[..., AbstractAsyncContextManager[Shop]],
+    open_client: Callable[..., AbstractAsyncContextManager[BucketClient]],
     open_files: Callable[[], int],
 ) -> None:
     before = open_files()
-    async with open_shop(tmp_path) as shop:
+    async with open_client(tmp_path) as client:
         part = Part(number=1, offset=0, size=4, last=False)
         with pytest.raises(ClosedError):
-            async with shop.driver.upload("b", "k", PutOptions()) as upload:
+            async with client.driver.upload("b", "k", PutOptions()) as upload:
                 await upload.send(part, [memoryview(b"body")])
-                await shop.driver.aclose()
+                await client.driver.aclose()
                 await upload.commit({})
     assert open_files() == before
-    assert not shop.own_files()
+    assert not client.own_files()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 from trove_async.drivers.local import _openat2
-from trove_async.drivers.local._openat2 import DIRECTORY, READ, Beneath
+from trove_async.drivers.local._openat2 import DIRECTORY, READ, ConfinedDirectory
 from trove_async.errors import TroveError
 from trove_async.options import DeleteOptions, ListOptions, PutOptions
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from tests.drivers.local.conftest import Shop
+    from tests.drivers.local.conftest import BucketClient
 
-    OpenShop = Callable[..., AbstractAsyncContextManager[Shop]]
+    OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
 
 
 @pytest.fixture(params=[True, False], ids=["openat2", "walk"])
-def beneath(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Beneath]:
+def confined(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[ConfinedDirectory]:
     (tmp_path / "root/d").mkdir(parents=True)
     (tmp_path / "root/d/f").write_bytes(b"inside")
     (tmp_path / "outside").mkdir()
@@ -36,54 +36,56 @@ def beneath(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Beneath]
     (tmp_path / "root/in").symlink_to("d")
     (tmp_path / "root/d/link").symlink_to("f")
     fd = os.open(tmp_path / "root", DIRECTORY)
-    yield Beneath(fd, openat2=request.param)
+    yield ConfinedDirectory(fd, openat2=request.param)
     os.close(fd)
 
 
-def test_opens_what_is_inside(beneath: Beneath) -> None:
-    fd = beneath.open("d/f", READ)
+def test_opens_what_is_inside(confined: ConfinedDirectory) -> None:
+    fd = confined.open("d/f", READ)
     assert os.read(fd, 10) == b"inside"
     os.close(fd)
-    assert beneath.exists("d")
-    assert not beneath.exists("no/no")
+    assert confined.exists("d")
+    assert not confined.exists("no/no")
 
 
 @pytest.mark.parametrize("path", ["out/f", "out", "in/f", "d/link"])
-def test_links_are_never_followed(beneath: Beneath, path: str) -> None:
+def test_links_are_never_followed(confined: ConfinedDirectory, path: str) -> None:
     with pytest.raises(OSError, match=r".*") as caught:
-        beneath.open(path, READ)
+        confined.open(path, READ)
     assert caught.value.errno in {errno.ELOOP, errno.ENOTDIR}
-    assert not beneath.exists(path)
-    assert beneath.open_cached(path) < 0
+    assert not confined.exists(path)
+    assert confined.open_cached(path) < 0
 
 
 def test_make_never_goes_through_a_link(
-    beneath: Beneath, tmp_path: Path, open_files: Callable[[], int]
+    confined: ConfinedDirectory, tmp_path: Path, open_files: Callable[[], int]
 ) -> None:
     before = open_files()
     for path in ["out/new", "d/f/new", "d/link/new"]:
         with pytest.raises(OSError, match=r".*"):
-            beneath.make(path, 0o700, below=1)
+            confined.open_or_create(path, 0o700, existing=1)
     with pytest.raises(FileNotFoundError):
-        beneath.make("no/new", 0o700, below=1)
+        confined.open_or_create("no/new", 0o700, existing=1)
     assert open_files() == before
     assert [path.name for path in (tmp_path / "outside").iterdir()] == ["f"]
 
 
-def test_make_tells_what_was_there(beneath: Beneath) -> None:
+def test_make_tells_what_was_there(confined: ConfinedDirectory) -> None:
     for there in [1, 4]:
-        fd, count = beneath.make("d/x/y/z", 0o700, below=1)
+        fd, count = confined.open_or_create("d/x/y/z", 0o700, existing=1)
         os.close(fd)
         assert count == there
 
 
-def test_other_errors_are_told(beneath: Beneath, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_errors_are_told(
+    confined: ConfinedDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> int:
         raise PermissionError(errno.EACCES, "no")
 
-    monkeypatch.setattr(Beneath, "open", refuse)
+    monkeypatch.setattr(ConfinedDirectory, "open", refuse)
     with pytest.raises(PermissionError):
-        beneath.exists("d")
+        confined.exists("d")
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM, errno.EINVAL])
@@ -97,9 +99,9 @@ def test_walks_where_the_kernel_refuses(
     monkeypatch.setattr(_openat2, "_syscall", lambda _: refuse)
     (tmp_path / "f").write_bytes(b"x")
     fd = os.open(tmp_path, DIRECTORY)
-    beneath = Beneath(fd)
-    assert not beneath.has_cached
-    os.close(beneath.open("f", READ))
+    confined = ConfinedDirectory(fd)
+    assert not confined.has_cached
+    os.close(confined.open("f", READ))
     os.close(fd)
 
 
@@ -107,7 +109,7 @@ def test_path_that_cannot_be_looked_up_now_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fd = os.open(tmp_path, DIRECTORY)
-    beneath = Beneath(fd)
+    confined = ConfinedDirectory(fd)
     calls: list[object] = []
 
     def leased(*call: object) -> int:
@@ -115,9 +117,9 @@ def test_path_that_cannot_be_looked_up_now_is_given_up(
         ctypes.set_errno(errno.EAGAIN)
         return -1
 
-    monkeypatch.setattr(beneath, "_syscall", leased)
+    monkeypatch.setattr(confined, "_syscall", leased)
     with pytest.raises(BlockingIOError):
-        beneath.open("f", READ)
+        confined.open("f", READ)
     os.close(fd)
     assert 1 < len(calls) < 1000
 
@@ -158,38 +160,38 @@ class Swapping:
 @pytest.mark.parametrize("openat2", [True, False])
 @pytest.mark.parametrize("level", ["bucket", "directory"])
 async def test_directory_swapped_for_a_link_leads_nowhere(
-    tmp_path: Path, open_shop: OpenShop, level: str, *, openat2: bool
+    tmp_path: Path, open_client: OpenClient, level: str, *, openat2: bool
 ) -> None:
     outside = tmp_path / "outside"
     for name in ["k", "d/k", "kept"]:
         (outside / name).parent.mkdir(parents=True, exist_ok=True)
         (outside / name).write_bytes(b"outside")
     before = sorted(path.relative_to(outside) for path in outside.rglob("*"))
-    async with open_shop(tmp_path / "root", openat2=openat2) as shop:
-        await shop.put("d/k", b"inside")
-        await shop.put("d/stays", b"inside")
-        inside = shop.bucket if level == "bucket" else shop.bucket / "d"
+    async with open_client(tmp_path / "root", openat2=openat2) as client:
+        await client.put("d/k", b"inside")
+        await client.put("d/stays", b"inside")
+        inside = client.bucket if level == "bucket" else client.bucket / "d"
         done = 0
         with Swapping(inside, outside) as swapping:
             for number in range(150):
                 for work in (
-                    lambda: shop.put("d/k", b"inside"),
-                    lambda number=number: shop.put(f"d/new{number}", b"inside"),
-                    lambda number=number: shop.driver.delete(
+                    lambda: client.put("d/k", b"inside"),
+                    lambda number=number: client.put(f"d/new{number}", b"inside"),
+                    lambda number=number: client.driver.delete(
                         "b", f"d/new{number}", DeleteOptions()
                     ),
-                    lambda: shop.driver.delete("b", "d/kept", DeleteOptions()),
+                    lambda: client.driver.delete("b", "d/kept", DeleteOptions()),
                 ):
                     with suppress(TroveError):
                         await work()
                         done += 1
                 with suppress(TroveError):
-                    assert await shop.read("d/k") == b"inside"
+                    assert await client.read("d/k") == b"inside"
                 with suppress(TroveError):
-                    page = await shop.driver.list_page("b", ListOptions())
+                    page = await client.driver.list_page("b", ListOptions())
                     assert not {"k", "kept", "d/kept"} & {entry.key for entry in page.entries}
                 with suppress(TroveError):
-                    await shop.driver.put("link", "d/k", [memoryview(b"inside")], PutOptions())
+                    await client.driver.put("link", "d/k", [memoryview(b"inside")], PutOptions())
         assert done
         assert swapping.swaps
     assert sorted(path.relative_to(outside) for path in outside.rglob("*")) == before

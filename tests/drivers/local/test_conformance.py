@@ -30,6 +30,6 @@ class TestPortable(DriverSuite):
 
     @pytest.fixture
     def driver(self, tmp_path: Path) -> LocalDriver:
-        return LocalDriver(tmp_path, fsync=False)._lacking(
+        return LocalDriver(tmp_path, fsync=False)._without(
             openat2=False, ofd_locks=False, xattrs=False, folding=True
         )

@@ -18,46 +18,46 @@ from trove_async.models import ByteRange
 from trove_async.options import DeleteOptions, GetOptions
 
 if TYPE_CHECKING:
-    from tests.drivers.local.conftest import Shop
+    from tests.drivers.local.conftest import BucketClient
 
 
-async def test_foreign_file_is_an_object(any_shop: Shop) -> None:
-    (any_shop.bucket / "d").mkdir()
-    (any_shop.bucket / "d/f.txt").write_bytes(b"theirs")
-    assert await any_shop.keys() == ["d/f.txt"]
-    info = await any_shop.driver.head("b", "d/f.txt")
+async def test_foreign_file_is_an_object(any_client: BucketClient) -> None:
+    (any_client.bucket / "d").mkdir()
+    (any_client.bucket / "d/f.txt").write_bytes(b"theirs")
+    assert await any_client.keys() == ["d/f.txt"]
+    info = await any_client.driver.head("b", "d/f.txt")
     assert (info.size, info.checksums, info.metadata) == (6, {}, {})
-    assert await any_shop.read("d/f.txt", if_match=info.etag) == b"theirs"
+    assert await any_client.read("d/f.txt", if_match=info.etag) == b"theirs"
     with pytest.raises(ObjectExistsError):
-        await any_shop.put("d/f.txt", b"ours", if_none_match="*")
-    await any_shop.put("d/f.txt", b"ours", if_match=info.etag, metadata={"a": "b"})
-    assert (await any_shop.driver.head("b", "d/f.txt")).metadata == {"a": "b"}
+        await any_client.put("d/f.txt", b"ours", if_none_match="*")
+    await any_client.put("d/f.txt", b"ours", if_match=info.etag, metadata={"a": "b"})
+    assert (await any_client.driver.head("b", "d/f.txt")).metadata == {"a": "b"}
 
 
-async def test_change_in_place_makes_the_file_foreign(any_shop: Shop) -> None:
-    before = await any_shop.put("f", b"ours", metadata={"a": "b"})
-    with (any_shop.bucket / "f").open("r+b") as file:
+async def test_change_in_place_makes_the_file_foreign(any_client: BucketClient) -> None:
+    before = await any_client.put("f", b"ours", metadata={"a": "b"})
+    with (any_client.bucket / "f").open("r+b") as file:
         file.write(b"THEI")
-    after = await any_shop.driver.head("b", "f")
+    after = await any_client.driver.head("b", "f")
     assert after.etag != before.etag
     assert (after.metadata, after.checksums, after.write_id) == ({}, {}, None)
-    assert await any_shop.read("f") == b"THEI"
+    assert await any_client.read("f") == b"THEI"
     with pytest.raises(PreconditionFailedError):
-        await any_shop.put("f", b"", if_match=before.etag)
+        await any_client.put("f", b"", if_match=before.etag)
 
 
-async def test_listing_tells_the_etag_that_head_tells(any_shop: Shop) -> None:
-    await any_shop.put("ours", b"1")
-    (any_shop.bucket / "theirs").write_bytes(b"2")
-    for entry in await any_shop.objects():
-        info = await any_shop.driver.head("b", entry.key)
+async def test_listing_tells_the_etag_that_head_tells(any_client: BucketClient) -> None:
+    await any_client.put("ours", b"1")
+    (any_client.bucket / "theirs").write_bytes(b"2")
+    for entry in await any_client.objects():
+        info = await any_client.driver.head("b", entry.key)
         assert (entry.etag, entry.last_modified) == (info.etag, info.last_modified)
         assert (entry.complete, info.complete) == (False, True)
 
 
-async def test_what_is_no_file_is_no_object(any_shop: Shop) -> None:
-    bucket = any_shop.bucket
-    outside = any_shop.root.parent / "outside"
+async def test_what_is_no_file_is_no_object(any_client: BucketClient) -> None:
+    bucket = any_client.bucket
+    outside = any_client.root.parent / "outside"
     outside.mkdir()
     (outside / "f").write_bytes(b"secret")
     (bucket / "link").symlink_to(outside / "f")
@@ -68,55 +68,55 @@ async def test_what_is_no_file_is_no_object(any_shop: Shop) -> None:
         unix.bind(str(bucket / "socket"))
     (bucket / os.fsdecode(b"bad\xff")).write_bytes(b"")
     (bucket / "empty").mkdir()
-    assert await any_shop.keys() == []
-    assert await any_shop.keys(delimiter="/") == []
+    assert await any_client.keys() == []
+    assert await any_client.keys(delimiter="/") == []
     for key in ["link", "dead", "dir", "dir/f", "fifo", "socket", "empty", "fifo/x"]:
         with pytest.raises(ObjectNotFoundError):
-            await any_shop.driver.head("b", key)
+            await any_client.driver.head("b", key)
         with pytest.raises(ObjectNotFoundError):
-            await any_shop.read(key)
-        await any_shop.driver.delete("b", key, DeleteOptions())
+            await any_client.read(key)
+        await any_client.driver.delete("b", key, DeleteOptions())
     for key in ["link", "dir/f", "fifo", "socket", "empty"]:
-        await any_shop.put(key, key.encode(), if_none_match="*")
-        assert await any_shop.read(key) == key.encode()
+        await any_client.put(key, key.encode(), if_none_match="*")
+        assert await any_client.read(key) == key.encode()
     assert (outside / "f").read_bytes() == b"secret"
     assert (bucket / "link").readlink() == outside / "f"
-    assert await any_shop.keys() == sorted(["link", "dir/f", "fifo", "socket", "empty"])
+    assert await any_client.keys() == sorted(["link", "dir/f", "fifo", "socket", "empty"])
 
 
-async def test_foreign_path_longer_than_a_key_is_not_listed(shop: Shop) -> None:
-    deep = shop.bucket
+async def test_foreign_path_longer_than_a_key_is_not_listed(client: BucketClient) -> None:
+    deep = client.bucket
     for _ in range(5):
         deep = deep / ("d" * 250)
     deep.mkdir(parents=True)
     (deep / "f").write_bytes(b"")
     (deep.parent.parent / "ok").write_bytes(b"")
-    assert await shop.keys() == ["/".join(["d" * 250] * 3) + "/ok"]
+    assert await client.keys() == ["/".join(["d" * 250] * 3) + "/ok"]
 
 
-async def test_time_out_of_range_is_told_as_the_nearest(shop: Shop) -> None:
-    (shop.bucket / "f").write_bytes(b"")
-    os.utime(shop.bucket / "f", ns=(0, 2**62 * 2 - 1))
-    info = await shop.driver.head("b", "f")
+async def test_time_out_of_range_is_told_as_the_nearest(client: BucketClient) -> None:
+    (client.bucket / "f").write_bytes(b"")
+    os.utime(client.bucket / "f", ns=(0, 2**62 * 2 - 1))
+    info = await client.driver.head("b", "f")
     assert info.last_modified.year in {2262, 9999}
-    assert [entry.key for entry in await shop.entries()] == ["f"]
+    assert [entry.key for entry in await client.entries()] == ["f"]
 
 
-async def test_file_cut_short_while_it_is_read_is_unavailable(shop: Shop) -> None:
-    await shop.put("big", bytes(1024 * 1024))
-    async with shop.driver.get("b", "big", GetOptions()) as reader:
+async def test_file_cut_short_while_it_is_read_is_unavailable(client: BucketClient) -> None:
+    await client.put("big", bytes(1024 * 1024))
+    async with client.driver.get("b", "big", GetOptions()) as reader:
         await reader.read(1000)
-        os.truncate(shop.bucket / "big", 2000)
+        os.truncate(client.bucket / "big", 2000)
         assert await reader.read(1000)
         with pytest.raises(UnavailableError):
             await reader.read(1000)
 
 
-async def test_file_written_into_while_it_is_read_is_unavailable(shop: Shop) -> None:
-    await shop.put("big", bytes(1024 * 1024))
-    async with shop.driver.get("b", "big", GetOptions(range=ByteRange(0, 500_000))) as reader:
+async def test_file_written_into_while_it_is_read_is_unavailable(client: BucketClient) -> None:
+    await client.put("big", bytes(1024 * 1024))
+    async with client.driver.get("b", "big", GetOptions(range=ByteRange(0, 500_000))) as reader:
         await reader.read(1000)
-        with (shop.bucket / "big").open("r+b") as file:
+        with (client.bucket / "big").open("r+b") as file:
             file.write(b"!")
         await reader.read(400_000)
         with pytest.raises(UnavailableError):

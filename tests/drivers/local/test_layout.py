@@ -39,7 +39,7 @@ def test_unescape_takes_only_what_escape_makes(name: str) -> None:
 
 @given(keys)
 def test_overflow_path_tells_the_key(key: str) -> None:
-    path = Layout().spot("b", key).overflow
+    path = Layout().locate("b", key).overflow
     assert path.startswith(f"{OVERFLOW}/b/")
     assert _decoded(path) == key
     assert all(0 < len(name) <= MAX_NAME for name in path.split("/"))
@@ -47,7 +47,7 @@ def test_overflow_path_tells_the_key(key: str) -> None:
 
 @given(keys)
 def test_overflow_path_is_safe_from_folding(key: str) -> None:
-    path = Layout().spot("b", key).overflow
+    path = Layout().locate("b", key).overflow
     assert path.isascii()
     assert path == path.lower()
 
@@ -63,8 +63,8 @@ def test_overflow_pieces_sort_as_keys_do(some: list[str]) -> None:
 
 @given(keys)
 def test_no_overflow_path_is_a_directory_of_another(key: str) -> None:
-    path = Layout().spot("b", key).overflow
-    longer = Layout().spot("b", key + "x" * PIECE).overflow
+    path = Layout().locate("b", key).overflow
+    longer = Layout().locate("b", key + "x" * PIECE).overflow
     assert not longer.startswith(path + "/")
 
 
@@ -72,12 +72,12 @@ def test_no_overflow_path_is_a_directory_of_another(key: str) -> None:
 @given(bucket=buckets)
 def test_bucket_directory_tells_the_bucket(bucket: str, *, folding: bool) -> None:
     layout = Layout(folding=folding)
-    home = layout.home(bucket)
-    assert layout.bucket(home) == bucket
-    assert not home.startswith(".trove")
+    directory = layout.directory(bucket)
+    assert layout.bucket(directory) == bucket
+    assert not directory.startswith(".trove")
     if folding:
-        assert home == home.lower()
-        assert home.isascii()
+        assert directory == directory.lower()
+        assert directory.isascii()
 
 
 @pytest.mark.parametrize("name", ["%", "%a", "%=%2", "%=%ff", "%=a", "\udcff", "%=A"])
@@ -87,7 +87,7 @@ def test_directory_that_no_bucket_has_is_nobodys(name: str) -> None:
 
 def test_bucket_too_long_to_be_escaped_is_refused() -> None:
     with pytest.raises(InvalidNameError, match="too long"):
-        Layout(folding=True).home("Ä" * 100)
+        Layout(folding=True).directory("Ä" * 100)
 
 
 @pytest.mark.parametrize(
@@ -120,5 +120,5 @@ def test_folding_leaves_only_unambiguous_keys_plain(key: str, *, plain: bool) ->
 
 @pytest.mark.parametrize("key", [".", "..", "../b/key", "a/../../b/key", "a/.", "./a"])
 def test_no_path_leads_out_of_its_bucket(key: str) -> None:
-    assert Layout().spot("bucket", key).plain is None
-    assert Layout().spot("bucket", "..a/.b/c.").plain == "bucket/..a/.b/c."
+    assert Layout().locate("bucket", key).plain is None
+    assert Layout().locate("bucket", "..a/.b/c.").plain == "bucket/..a/.b/c."

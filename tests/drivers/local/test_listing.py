@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from tests.drivers.local.conftest import Shop
+    from tests.drivers.local.conftest import BucketClient
 
-    OpenShop = Callable[..., AbstractAsyncContextManager[Shop]]
+    OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
 
 
 def _is_key(key: str) -> bool:
@@ -64,23 +64,23 @@ def _expected(some: set[str], options: ListOptions) -> list[str]:
 )
 async def test_pages_are_the_sorted_keys(  # noqa: PLR0917 - what hypothesis gives
     tmp_path: Path,
-    open_shop: OpenShop,
+    open_client: OpenClient,
     some: set[str],
     prefix: str,
     delimiter: str | None,
     start_after: str | None,
     limit: int,
 ) -> None:
-    async with open_shop(tmp_path) as shop:
+    async with open_client(tmp_path) as client:
         for key in some:
-            await shop.put(key, key.encode())
+            await client.put(key, key.encode())
         options = ListOptions(
             prefix=prefix, delimiter=delimiter, start_after=start_after, limit=limit
         )
         found: list[str] = []
         token = None
         while True:
-            page = await shop.driver.list_page(
+            page = await client.driver.list_page(
                 "b",
                 ListOptions(
                     prefix=prefix,
@@ -98,14 +98,14 @@ async def test_pages_are_the_sorted_keys(  # noqa: PLR0917 - what hypothesis giv
             assert page.entries
         assert found == _expected(some, options)
         for key in some:
-            await shop.driver.delete("b", key, DeleteOptions())
-        assert list(shop.bucket.iterdir()) == []
+            await client.driver.delete("b", key, DeleteOptions())
+        assert list(client.bucket.iterdir()) == []
 
 
-async def test_prefixes_and_objects_come_in_order(any_shop: Shop) -> None:
+async def test_prefixes_and_objects_come_in_order(any_client: BucketClient) -> None:
     for key in ["a.b", "a/b", "a/c", "a0", "a", "b/", "c//d"]:
-        await any_shop.put(key)
-    entries = await any_shop.entries(delimiter="/", limit=2)
+        await any_client.put(key)
+    entries = await any_client.entries(delimiter="/", limit=2)
     assert [(entry.key, isinstance(entry, Prefix)) for entry in entries] == [
         ("a", False),
         ("a.b", False),
@@ -116,31 +116,31 @@ async def test_prefixes_and_objects_come_in_order(any_shop: Shop) -> None:
     ]
 
 
-async def test_listing_while_directories_come_and_go(shop: Shop) -> None:
+async def test_listing_while_directories_come_and_go(client: BucketClient) -> None:
     for number in range(20):
-        await shop.put(f"d{number:02}/k")
-    page = await shop.driver.list_page("b", ListOptions(limit=5))
+        await client.put(f"d{number:02}/k")
+    page = await client.driver.list_page("b", ListOptions(limit=5))
     for number in range(3, 15):
-        await shop.driver.delete("b", f"d{number:02}/k", DeleteOptions())
-    await shop.put("d10", b"a file where a directory was")
-    rest = await shop.driver.list_page("b", ListOptions(token=page.token))
+        await client.driver.delete("b", f"d{number:02}/k", DeleteOptions())
+    await client.put("d10", b"a file where a directory was")
+    rest = await client.driver.list_page("b", ListOptions(token=page.token))
     assert [entry.key for entry in rest.entries] == ["d10"] + [f"d{n}/k" for n in range(15, 20)]
 
 
-async def test_remembered_directory_is_read_again_when_it_changes(shop: Shop) -> None:
-    await shop.put("d/a")
-    await shop.put("d/c")
-    directory = shop.bucket / "d"
+async def test_remembered_directory_is_read_again_when_it_changes(client: BucketClient) -> None:
+    await client.put("d/a")
+    await client.put("d/c")
+    directory = client.bucket / "d"
     # Its times are old enough to be believed only if the clock has moved on since: set them back.
     past = time.time_ns() - 10**10
     os.utime(directory, ns=(past, past))
-    snapshots = shop.driver._root.snapshots  # type: ignore[union-attr]
+    snapshots = client.driver._root.snapshots  # type: ignore[union-attr]
     snapshots._tick = -(10**12)
-    assert await shop.keys() == ["d/a", "d/c"]
-    assert await shop.keys() == ["d/a", "d/c"]
+    assert await client.keys() == ["d/a", "d/c"]
+    assert await client.keys() == ["d/a", "d/c"]
     assert snapshots._kept
-    await shop.put("d/b")
-    assert await shop.keys() == ["d/a", "d/b", "d/c"]
+    await client.put("d/b")
+    assert await client.keys() == ["d/a", "d/b", "d/c"]
 
 
 def _status(*, ino: int, mtime_ns: int) -> os.stat_result:
@@ -170,20 +170,20 @@ def test_directory_that_just_changed_is_not_remembered() -> None:
     assert snapshots.get("plain", young) is None
 
 
-async def test_names_in_the_overflow_that_are_no_keys_are_left_out(shop: Shop) -> None:
-    await shop.put("dir/")
-    top = shop.root / ".trove/overflow/b"
+async def test_names_in_the_overflow_that_are_no_keys_are_left_out(client: BucketClient) -> None:
+    await client.put("dir/")
+    top = client.root / ".trove/overflow/b"
     for name in ["X.o", "a", "%ff.o", ".o", "%zz.o", "a" * 65 + ".o", "%41.tmp"]:
         (top / name).write_bytes(b"")
     (top / "short").mkdir()
     (top / "short/x.o").write_bytes(b"")
     (top / "link.o").symlink_to("a")
-    assert await shop.keys() == ["dir/"]
+    assert await client.keys() == ["dir/"]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 1000])
-async def test_files_between_directories_are_listed(shop: Shop, limit: int) -> None:
+async def test_files_between_directories_are_listed(client: BucketClient, limit: int) -> None:
     names = ["a/x/1", "a/y", "a/z/1", "b", "c/1", "d", "e/f/g/h", "e/i"]
     for name in names:
-        await shop.put(name)
-    assert await shop.keys(limit=limit) == names
+        await client.put(name)
+    assert await client.keys(limit=limit) == names

@@ -16,7 +16,7 @@ from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trove_async.drivers.local._metadata import Record, decode, decode_owner, written
+from trove_async.drivers.local._metadata import Metadata, decode, decode_owner, modified_at
 from trove_async.drivers.local._sidecars import Sidecars
 from trove_async.errors import IntegrityError, ObjectNotFoundError
 from trove_async.options import CopyOptions, DeleteOptions, GetOptions, PutOptions
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-    from tests.drivers.local.conftest import Shop
+    from tests.drivers.local.conftest import BucketClient
 
-    OpenShop = Callable[..., AbstractAsyncContextManager[Shop]]
+    OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
 
 BIG = {f"name-{number}": "v" * 1000 for number in range(8)}
 
 texts = st.text(st.characters(codec="utf-8"), max_size=40)
 records = st.builds(
-    Record,
+    Metadata,
     crc32c=st.none() | st.binary(min_size=4, max_size=4).map(lambda raw: b64encode(raw).decode()),
     write_id=st.none() | st.text(st.characters(codec="utf-8"), min_size=1, max_size=400),
-    said=st.fixed_dictionaries(
+    fields=st.fixed_dictionaries(
         {},
         optional={
             "content_type": texts,
@@ -60,7 +60,7 @@ def _status(*, mtime_ns: int = 1, size: int = 2, ino: int = 3) -> os.stat_result
 
 
 @given(records, st.none() | st.tuples(texts, texts))
-def test_decode_undoes_encode(record: Record, owner: tuple[str, str] | None) -> None:
+def test_decode_undoes_encode(record: Metadata, owner: tuple[str, str] | None) -> None:
     status = _status()
     raw = record.encode(status, owner)
     assert decode(raw, status) == (record, owner)
@@ -69,7 +69,7 @@ def test_decode_undoes_encode(record: Record, owner: tuple[str, str] | None) -> 
 
 @pytest.mark.parametrize("status", [_status(mtime_ns=2), _status(size=3)])
 def test_record_of_another_state_is_not_believed(status: os.stat_result) -> None:
-    assert decode(Record(said={"content_type": "a/b"}).encode(_status()), status) is None
+    assert decode(Metadata(fields={"content_type": "a/b"}).encode(_status()), status) is None
 
 
 @given(st.binary(max_size=80))
@@ -78,21 +78,21 @@ def test_garbage_is_no_record(raw: bytes) -> None:
     decode_owner(raw)
     head = struct.pack("<BBBqQI", 1, 1, len(raw) % 7, 1, 2, 0)
     found = decode(head + raw, _status())
-    assert found is None or isinstance(found[0], Record)
+    assert found is None or isinstance(found[0], Metadata)
     decode_owner(head + raw)
 
 
 def test_usual_record_fits_an_inode() -> None:
-    raw = Record(crc32c="AAAAAA==", write_id="0" * 32).encode(_status())
+    raw = Metadata(crc32c="AAAAAA==", write_id="0" * 32).encode(_status())
     assert len(raw) <= 60
 
 
 def test_times_beyond_a_datetime_are_the_nearest() -> None:
-    assert written(1e20).year == 9999
-    assert written(-1e20).year == 1
+    assert modified_at(1e20).year == 9999
+    assert modified_at(-1e20).year == 1
 
 
-async def test_everything_that_put_was_told_comes_back(any_shop: Shop) -> None:
+async def test_everything_that_put_was_told_comes_back(any_client: BucketClient) -> None:
     said = {
         "content_type": "text/plain",
         "metadata": {"a": "ä"},
@@ -104,51 +104,51 @@ async def test_everything_that_put_was_told_comes_back(any_shop: Shop) -> None:
         "expires": datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC),
         "write_id": "w1",
     }
-    put = await any_shop.put("k", b"body", **said)
-    head = await any_shop.driver.head("b", "k")
+    put = await any_client.put("k", b"body", **said)
+    head = await any_client.driver.head("b", "k")
     assert put == head
     assert put.metadata == head.metadata == {"a": "ä"}
     assert {name: getattr(head, name) for name in said} == said
     assert head.checksums == {"crc32c": b64encode(crc32c(b"body").to_bytes(4)).decode()}
 
 
-async def test_record_too_large_for_an_attribute_is_kept_beside(any_shop: Shop) -> None:
-    await any_shop.put("k", b"1", metadata=BIG)
-    assert (await any_shop.driver.head("b", "k")).metadata == BIG
-    await any_shop.put("k", b"2", metadata={**BIG, "more": "x"})
-    assert (await any_shop.driver.head("b", "k")).metadata == {**BIG, "more": "x"}
-    assert await any_shop.read("k") == b"2"
-    await any_shop.put("k", b"3")
-    assert (await any_shop.driver.head("b", "k")).metadata == {}
-    await any_shop.driver.delete("b", "k", DeleteOptions())
-    assert any_shop.own_files() == []
+async def test_record_too_large_for_an_attribute_is_kept_beside(any_client: BucketClient) -> None:
+    await any_client.put("k", b"1", metadata=BIG)
+    assert (await any_client.driver.head("b", "k")).metadata == BIG
+    await any_client.put("k", b"2", metadata={**BIG, "more": "x"})
+    assert (await any_client.driver.head("b", "k")).metadata == {**BIG, "more": "x"}
+    assert await any_client.read("k") == b"2"
+    await any_client.put("k", b"3")
+    assert (await any_client.driver.head("b", "k")).metadata == {}
+    await any_client.driver.delete("b", "k", DeleteOptions())
+    assert any_client.own_files() == []
 
 
 async def test_sidecar_that_is_lost_or_spoilt_leaves_the_bytes(
-    tmp_path: Path, open_shop: OpenShop
+    tmp_path: Path, open_client: OpenClient
 ) -> None:
-    async with open_shop(tmp_path, xattrs=False) as shop:
-        await shop.put("k", b"body", metadata={"a": "b"})
+    async with open_client(tmp_path, xattrs=False) as client:
+        await client.put("k", b"body", metadata={"a": "b"})
         (sidecar,) = (tmp_path / ".trove/meta").iterdir()
         sidecar.write_bytes(b"spoilt")
-        assert (await shop.driver.head("b", "k")).metadata == {}
+        assert (await client.driver.head("b", "k")).metadata == {}
         sidecar.unlink()
-        assert (await shop.driver.head("b", "k")).metadata == {}
-        assert await shop.read("k") == b"body"
+        assert (await client.driver.head("b", "k")).metadata == {}
+        assert await client.read("k") == b"body"
 
 
 @pytest.mark.parametrize("then", ["replaced", "deleted"])
 async def test_sidecar_that_went_with_its_file_is_not_missed(
-    tmp_path: Path, open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch, then: str
+    tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
     async with (
-        open_shop(tmp_path, xattrs=False) as shop,
-        open_shop(tmp_path, xattrs=False) as other,
+        open_client(tmp_path, xattrs=False) as client,
+        open_client(tmp_path, xattrs=False) as other,
     ):
-        await shop.put("k", b"old", metadata={"a": "old"})
+        await client.put("k", b"old", metadata={"a": "old"})
         read, loop = Sidecars.read, asyncio.get_running_loop()
 
-        def late(*arguments: Any) -> Record:
+        def late(*arguments: Any) -> Metadata:
             """Let the other driver act when the file is open and its record is not read yet."""
             monkeypatch.setattr(Sidecars, "read", read)
             act = (
@@ -162,84 +162,88 @@ async def test_sidecar_that_went_with_its_file_is_not_missed(
         monkeypatch.setattr(Sidecars, "read", late)
         if then == "deleted":
             with pytest.raises(ObjectNotFoundError):
-                await shop.read("k")
+                await client.read("k")
             return
-        async with shop.driver.get("b", "k", GetOptions()) as reader:
+        async with client.driver.get("b", "k", GetOptions()) as reader:
             assert (await reader.read(10), reader.info.metadata) == (b"new", {"a": "new"})
 
 
 async def test_sidecar_stays_with_its_file_through_a_backup(
-    tmp_path: Path, open_shop: OpenShop
+    tmp_path: Path, open_client: OpenClient
 ) -> None:
-    async with open_shop(tmp_path / "root", xattrs=False) as shop:
-        await shop.put("k", b"body", metadata={"a": "b"})
+    async with open_client(tmp_path / "root", xattrs=False) as client:
+        await client.put("k", b"body", metadata={"a": "b"})
     shutil.copytree(tmp_path / "root", tmp_path / "copy")
-    async with open_shop(tmp_path / "copy", xattrs=False) as shop:
-        assert (await shop.driver.head("b", "k")).metadata == {"a": "b"}
+    async with open_client(tmp_path / "copy", xattrs=False) as client:
+        assert (await client.driver.head("b", "k")).metadata == {"a": "b"}
 
 
 async def test_copy_by_another_tool_leaves_the_sidecar_to_its_original(
-    tmp_path: Path, open_shop: OpenShop
+    tmp_path: Path, open_client: OpenClient
 ) -> None:
-    async with open_shop(tmp_path, xattrs=False) as shop:
-        await shop.put("k", b"body", metadata={"a": "b"})
-        shutil.copy2(shop.bucket / "k", shop.bucket / "copy")
-        assert (await shop.driver.head("b", "copy")).metadata == {}
-        await shop.put("copy", b"ours")
-        await shop.driver.delete("b", "copy", DeleteOptions())
-        assert (await shop.driver.head("b", "k")).metadata == {"a": "b"}
+    async with open_client(tmp_path, xattrs=False) as client:
+        await client.put("k", b"body", metadata={"a": "b"})
+        shutil.copy2(client.bucket / "k", client.bucket / "copy")
+        assert (await client.driver.head("b", "copy")).metadata == {}
+        await client.put("copy", b"ours")
+        await client.driver.delete("b", "copy", DeleteOptions())
+        assert (await client.driver.head("b", "k")).metadata == {"a": "b"}
 
 
 async def test_files_of_one_moment_have_a_sidecar_each(
-    tmp_path: Path, open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moments = iter([1_000_000_000, 1_000_000_000, 1_000_000_001])
-    async with open_shop(tmp_path, xattrs=False) as shop:
+    async with open_client(tmp_path, xattrs=False) as client:
         with monkeypatch.context() as patch:
             patch.setattr(time, "time_ns", lambda: next(moments))
-            await shop.put("k", b"1", metadata={"a": "1"})
-            await shop.put("l", b"2", metadata={"a": "2"})
+            await client.put("k", b"1", metadata={"a": "1"})
+            await client.put("l", b"2", metadata={"a": "2"})
         for key, number in [("k", "1"), ("l", "2")]:
-            assert (await shop.driver.head("b", key)).metadata == {"a": number}
+            assert (await client.driver.head("b", key)).metadata == {"a": number}
 
 
-async def test_sidecars_without_their_file_are_swept(tmp_path: Path, open_shop: OpenShop) -> None:
-    async with open_shop(tmp_path, xattrs=False) as shop:
+async def test_sidecars_without_their_file_are_swept(
+    tmp_path: Path, open_client: OpenClient
+) -> None:
+    async with open_client(tmp_path, xattrs=False) as client:
         for key in ["kept", "dir/", "gone", "changed", "young"]:
-            await shop.put(key, key.encode(), metadata={"k": key})
-        (shop.bucket / "gone").unlink()
-        (shop.bucket / "changed").write_bytes(b"theirs")
-        (shop.bucket / "young").unlink()
+            await client.put(key, key.encode(), metadata={"k": key})
+        (client.bucket / "gone").unlink()
+        (client.bucket / "changed").write_bytes(b"theirs")
+        (client.bucket / "young").unlink()
         (tmp_path / ".trove/meta/rubbish").write_bytes(b"rubbish")
         old = time.time() - 3600
         for sidecar in (tmp_path / ".trove/meta").iterdir():
             if b"young" not in sidecar.read_bytes():
                 os.utime(sidecar, (old, old))
-    async with open_shop(tmp_path, xattrs=False) as shop:
+    async with open_client(tmp_path, xattrs=False) as client:
         kept = sorted(path.read_bytes()[-60:] for path in (tmp_path / ".trove/meta").iterdir())
         assert len(kept) == 3
         for key in ["kept", "dir/"]:
-            assert (await shop.driver.head("b", key)).metadata == {"k": key}
+            assert (await client.driver.head("b", key)).metadata == {"k": key}
 
 
-async def test_body_that_is_not_its_checksum_is_refused(shop: Shop) -> None:
+async def test_body_that_is_not_its_checksum_is_refused(client: BucketClient) -> None:
     with pytest.raises(IntegrityError):
-        await shop.put("k", b"body", checksums={"crc32c": "AAAAAA=="})
-    assert await shop.keys() == []
-    assert shop.own_files() == []
+        await client.put("k", b"body", checksums={"crc32c": "AAAAAA=="})
+    assert await client.keys() == []
+    assert client.own_files() == []
 
 
-async def test_copy_carries_the_checksum_and_takes_the_new_metadata(any_shop: Shop) -> None:
-    source = await any_shop.put("k", b"body", metadata={"a": "b"})
+async def test_copy_carries_the_checksum_and_takes_the_new_metadata(
+    any_client: BucketClient,
+) -> None:
+    source = await any_client.put("k", b"body", metadata={"a": "b"})
     for key in ["copy", "k/under", "k"]:
-        copied = await any_shop.driver.copy(
+        copied = await any_client.driver.copy(
             "b",
             "k",
             "b",
             key,
             CopyOptions(source=source, put=PutOptions(metadata={"c": "d"}, write_id="w")),
         )
-        head = await any_shop.driver.head("b", key)
+        head = await any_client.driver.head("b", key)
         assert head == copied
         assert (head.metadata, head.write_id, head.checksums) == ({"c": "d"}, "w", source.checksums)
-        assert await any_shop.read(key) == b"body"
+        assert await any_client.read(key) == b"body"

@@ -19,22 +19,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from tests.drivers.local.conftest import Shop
+    from tests.drivers.local.conftest import BucketClient
 
-    OpenShop = Callable[..., AbstractAsyncContextManager[Shop]]
+    OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
 
-PLAYING = Path(__file__).with_name("playing.py")
+WORKER = Path(__file__).with_name("worker.py")
 pytestmark = pytest.mark.timeout(180)  # dozens of interpreters are started, on whatever machine
 
 LOCKS = pytest.mark.parametrize("ofd_locks", [True, False], ids=["ofd", "flock"])
 
 
-async def play(name: str, root: Path, *before: str, **arguments: Any) -> Any:
-    """Run one play in a process of its own, and return what it says."""
+async def run_workload(name: str, root: Path, *before: str, **arguments: Any) -> Any:
+    """Run one run_workload in a process of its own, and return what it says."""
     process = await asyncio.create_subprocess_exec(
         *before,
         sys.executable,
-        str(PLAYING),
+        str(WORKER),
         name,
         str(root),
         json.dumps(arguments),
@@ -45,30 +45,34 @@ async def play(name: str, root: Path, *before: str, **arguments: Any) -> Any:
     try:
         out, error = await process.communicate()
     finally:
-        if process.returncode is None:  # another play failed
+        if process.returncode is None:  # another run_workload failed
             process.kill()
             await process.communicate()
     assert process.returncode == 0, error.decode()
     return json.loads(out.splitlines()[-1])
 
 
-async def play_all(plays: list[tuple[str, Path, dict[str, Any]]]) -> list[Any]:
+async def run_workloads(workloads: list[tuple[str, Path, dict[str, Any]]]) -> list[Any]:
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(play(name, root, **named)) for name, root, named in plays]
+        tasks = [
+            group.create_task(run_workload(name, root, **named)) for name, root, named in workloads
+        ]
     return [task.result() for task in tasks]
 
 
 @LOCKS
-async def test_one_of_many_processes_creates_a_key(shop: Shop, *, ofd_locks: bool) -> None:
+async def test_one_of_many_processes_creates_a_key(
+    client: BucketClient, *, ofd_locks: bool
+) -> None:
     keys = ["k", "d/k", "dir/", "d", "k/under"] * 4
     settings = {"ofd_locks": ofd_locks}
-    won = await play_all([("create", shop.root, {"keys": keys, "settings": settings})] * 6)
+    won = await run_workloads([("create", client.root, {"keys": keys, "settings": settings})] * 6)
     assert sorted(key for one in won for key in one) == sorted(set(keys))
 
 
-async def test_one_of_many_tasks_creates_a_key(shop: Shop) -> None:
+async def test_one_of_many_tasks_creates_a_key(client: BucketClient) -> None:
     async def create(number: int) -> int:
-        await shop.put("k", str(number).encode(), if_none_match="*")
+        await client.put("k", str(number).encode(), if_none_match="*")
         return number
 
     results = []
@@ -76,7 +80,7 @@ async def test_one_of_many_tasks_creates_a_key(shop: Shop) -> None:
         tasks = [group.create_task(_outcome(create(number))) for number in range(12)]
     results = [task.result() for task in tasks]
     (winner,) = [result for result in results if result is not None]
-    assert await shop.read("k") == str(winner).encode()
+    assert await client.read("k") == str(winner).encode()
 
 
 async def _outcome(work: Any) -> int | None:
@@ -90,64 +94,67 @@ async def _outcome(work: Any) -> int | None:
 @LOCKS
 @pytest.mark.parametrize("key", ["n", "dir/"])
 async def test_compare_and_swap_loses_no_increment(
-    shop: Shop, key: str, *, ofd_locks: bool
+    client: BucketClient, key: str, *, ofd_locks: bool
 ) -> None:
-    await shop.put(key, b"0")
+    await client.put(key, b"0")
     named = {"key": key, "times": 60, "settings": {"ofd_locks": ofd_locks}}
-    await play_all([("count", shop.root, named)] * 3)
-    assert await shop.read(key) == b"180"
+    await run_workloads([("count", client.root, named)] * 3)
+    assert await client.read(key) == b"180"
 
 
 @pytest.mark.parametrize("xattrs", [True, False])
 async def test_keys_in_one_anothers_way_stay_whole(
-    tmp_path: Path, open_shop: OpenShop, *, xattrs: bool
+    tmp_path: Path, open_client: OpenClient, *, xattrs: bool
 ) -> None:
-    async with open_shop(tmp_path) as shop:
+    async with open_client(tmp_path) as client:
         settings = {"xattrs": xattrs}
-        await play_all(
+        await run_workloads(
             [
                 ("conflict", tmp_path, {"seed": seed, "rounds": 400, "settings": settings})
                 for seed in range(3)
             ]
         )
-        keys = await shop.keys()
+        keys = await client.keys()
         assert keys == sorted(set(keys))
         for key in keys:
-            async with shop.driver.get("b", key, GetOptions()) as reader:
+            async with client.driver.get("b", key, GetOptions()) as reader:
                 assert reader.info.key == key
 
 
-async def test_key_that_exists_is_never_missed(tmp_path: Path, open_shop: OpenShop) -> None:
-    async with open_shop(tmp_path) as shop:
-        await shop.put("p", b"a file where others need a directory")
-    await play_all(
+async def test_key_that_exists_is_never_missed(tmp_path: Path, open_client: OpenClient) -> None:
+    async with open_client(tmp_path) as client:
+        await client.put("p", b"a file where others need a directory")
+    await run_workloads(
         [("stay", tmp_path, {"key": key, "rounds": 150}) for key in ["p/q", "p/q/r", "s/t"]]
         + [("conflict", tmp_path, {"seed": 9, "rounds": 300})]
     )
 
 
-async def test_bucket_with_an_acknowledged_put_is_not_deleted(shop: Shop) -> None:
-    results = await play_all(
-        [("rebucket", shop.root, {"rounds": 500})]
-        + [("lodge", shop.root, {"key": key, "rounds": 500}) for key in ["k", "d/e", "dir/"]]
+async def test_bucket_with_an_acknowledged_put_is_not_deleted(client: BucketClient) -> None:
+    results = await run_workloads(
+        [("rebucket", client.root, {"rounds": 500})]
+        + [("lodge", client.root, {"key": key, "rounds": 500}) for key in ["k", "d/e", "dir/"]]
     )
     assert all(results)
 
 
 async def test_second_driver_leaves_the_first_ones_files(
-    tmp_path: Path, open_shop: OpenShop
+    tmp_path: Path, open_client: OpenClient
 ) -> None:
-    async with open_shop(tmp_path) as shop, shop.driver.upload("b", "k", PutOptions()) as upload:
+    async with (
+        open_client(tmp_path) as client,
+        client.driver.upload("b", "k", PutOptions()) as upload,
+    ):
         await upload.send(Part(number=1, offset=0, size=1, last=True), [memoryview(b"x")])
-        async with open_shop(tmp_path):
+        async with open_client(tmp_path):
             pass
-        await play("create", tmp_path, keys=[])
+        await run_workload("create", tmp_path, keys=[])
         await upload.commit({})
-        assert await shop.read("k") == b"x"
+        assert await client.read("k") == b"x"
 
 
-async def test_litter_of_the_dead_is_swept(tmp_path: Path, open_shop: OpenShop) -> None:
-    async with open_shop(tmp_path):
+async def test_litter_of_the_dead_is_swept(tmp_path: Path, open_client: OpenClient) -> None:
+    async with open_client(tmp_path):
         pass
     staging = tmp_path / ".trove/staging"
     (staging / "dead").mkdir()
@@ -159,7 +166,7 @@ async def test_litter_of_the_dead_is_swept(tmp_path: Path, open_shop: OpenShop) 
     status = (staging / "dead/0").stat()
     sidecar = tmp_path / f".trove/meta/{status.st_mtime_ns}-{status.st_size}"
     sidecar.write_bytes(b"of what is staged")
-    async with open_shop(tmp_path):
+    async with open_client(tmp_path):
         assert not sidecar.exists()
     assert list(staging.iterdir()) == []
 
@@ -169,7 +176,7 @@ SETTINGS = [{"fsync": False}, {"fsync": False, "xattrs": False}, {"fsync": True}
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "sidecars", "durable"])
 async def test_kill_at_any_moment_leaves_old_or_new(tmp_path: Path, settings: Any) -> None:
-    await play("kill", tmp_path, kills=100, seed=1, settings=settings)
+    await run_workload("kill", tmp_path, kills=100, seed=1, settings=settings)
 
 
 @pytest.mark.soak
@@ -177,7 +184,7 @@ async def test_kill_at_any_moment_leaves_old_or_new(tmp_path: Path, settings: An
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "sidecars", "durable"])
 @pytest.mark.parametrize("seed", range(2, 6))
 async def test_thousands_of_kills(tmp_path: Path, settings: Any, seed: int) -> None:
-    await play("kill", tmp_path, kills=1000, seed=seed, settings=settings)
+    await run_workload("kill", tmp_path, kills=1000, seed=seed, settings=settings)
 
 
 @pytest.mark.soak
@@ -186,7 +193,7 @@ async def test_thousands_of_kills(tmp_path: Path, settings: Any, seed: int) -> N
 async def test_kill_at_each_system_call_leaves_old_or_new(tmp_path: Path, settings: Any) -> None:
     assert shutil.which("strace"), "this test kills by strace: install it"
     fresh = tmp_path / "fresh"
-    await play("prepare", fresh, settings=settings)
+    await run_workload("prepare", fresh, settings=settings)
     for call in [
         "pwritev",
         "utimensat",
@@ -213,7 +220,7 @@ async def test_kill_at_each_system_call_leaves_old_or_new(tmp_path: Path, settin
                 "-e",
                 inject,
                 sys.executable,
-                str(PLAYING),
+                str(WORKER),
                 "put_once",
                 str(root),
                 json.dumps({"settings": settings}),
@@ -221,7 +228,7 @@ async def test_kill_at_each_system_call_leaves_old_or_new(tmp_path: Path, settin
                 stdout=asyncio.subprocess.DEVNULL,
             )
             killed = await process.wait() != 0
-            await play("check_once", root, settings=settings)
+            await run_workload("check_once", root, settings=settings)
             shutil.rmtree(root)
             if not killed:
                 break

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractAsyncContextManager
 
-    from tests.drivers.local.conftest import Shop
+    from tests.drivers.local.conftest import BucketClient
 
-    OpenShop = Callable[..., AbstractAsyncContextManager[Shop]]
+    OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
 
 PACKAGE = Path(trove_async.__file__).parent.parent
 
@@ -62,7 +62,7 @@ async def refused(work):
     raise AssertionError("it was not refused")
 
 async def main():
-    driver = trove_async.drivers.local.LocalDriver(root)._lacking(xattrs=xattrs)
+    driver = trove_async.drivers.local.LocalDriver(root)._without(xattrs=xattrs)
     async with Trove(driver) as store:
         print([bucket.name for bucket in await store.list_buckets()])
         print([obj.key for obj in await store.list("b").all()])
@@ -116,11 +116,11 @@ def run(*command: str) -> str:
     return ran.stdout
 
 
-async def fill(root: Path, open_shop: OpenShop, *, xattrs: bool) -> None:
-    async with open_shop(root, xattrs=xattrs, file_mode=0o644, dir_mode=0o755) as shop:
-        await shop.put("d/plain", b"plain", metadata={"by": "me"})
-        await shop.put("dir/", b"hidden")  # no file can have this name
-        await shop.put("large", bytes(3 * MiB))
+async def fill(root: Path, open_client: OpenClient, *, xattrs: bool) -> None:
+    async with open_client(root, xattrs=xattrs, file_mode=0o644, dir_mode=0o755) as client:
+        await client.put("d/plain", b"plain", metadata={"by": "me"})
+        await client.put("dir/", b"hidden")  # no file can have this name
+        await client.put("large", bytes(3 * MiB))
 
 
 def in_read_only_mount(*command: str) -> str:
@@ -133,10 +133,10 @@ def in_read_only_mount(*command: str) -> str:
 
 @pytest.mark.parametrize("xattrs", [True, False])
 async def test_root_that_is_mounted_read_only_can_be_read(
-    tmp_path: Path, open_shop: OpenShop, *, xattrs: bool
+    tmp_path: Path, open_client: OpenClient, *, xattrs: bool
 ) -> None:
     root = tmp_path / "root"
-    await fill(root, open_shop, xattrs=xattrs)
+    await fill(root, open_client, xattrs=xattrs)
     before = tree(root)
     look = [sys.executable, "-c", LOOK, str(root), "0", str(xattrs)]
     assert in_read_only_mount(str(root), *look) == SEEN
@@ -163,10 +163,10 @@ async def test_foreign_files_of_a_read_only_root_can_be_read(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("xattrs", [True, False])
 async def test_root_of_another_user_can_be_read(
-    tmp_path_factory: pytest.TempPathFactory, open_shop: OpenShop, *, xattrs: bool
+    tmp_path_factory: pytest.TempPathFactory, open_client: OpenClient, *, xattrs: bool
 ) -> None:
     root = tmp_path_factory.mktemp("shared") / "root"
-    await fill(root, open_shop, xattrs=xattrs)
+    await fill(root, open_client, xattrs=xattrs)
     before = tree(root)
     with reachable(root):
         if os.geteuid() == 0:
@@ -199,11 +199,11 @@ def reachable(path: Path) -> Iterator[None]:
 
 
 async def test_area_that_cannot_be_read_is_an_error(
-    tmp_path: Path, open_shop: OpenShop, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Objects in it would be missing otherwise."""
     root = tmp_path / "root"
-    await fill(root, open_shop, xattrs=True)
+    await fill(root, open_client, xattrs=True)
     real = os.open
 
     def forbidden(path: object, *args: int, **named: int) -> int:
@@ -213,31 +213,31 @@ async def test_area_that_cannot_be_read_is_an_error(
 
     monkeypatch.setattr(os, "open", forbidden)
     with pytest.raises(PermissionDeniedError):
-        async with open_shop(root):
+        async with open_client(root):
             pass
 
 
 @pytest.mark.parametrize("fsync", [True, False])
 async def test_files_in_a_setgid_directory_get_its_group(
-    tmp_path: Path, open_shop: OpenShop, *, fsync: bool
+    tmp_path: Path, open_client: OpenClient, *, fsync: bool
 ) -> None:
     groups = os.getgroups() if os.geteuid() else [54_321]  # root may give files to any
     other = next(group for group in groups if group != os.getegid())
     root = tmp_path / "root"
-    async with open_shop(root, fsync=fsync, file_mode=0o640, dir_mode=0o750) as shop:
-        await shop.put("before", b"x")
+    async with open_client(root, fsync=fsync, file_mode=0o640, dir_mode=0o750) as client:
+        await client.put("before", b"x")
         os.chown(root / "b", -1, other)
         (root / "b").chmod(0o2750)
-        await shop.put("plain", b"x", metadata={"by": "me"})
-        await shop.put("d/e/below", b"x")
-        await shop.put("once", b"x", if_none_match="*")
-        await shop.put("before", b"y")
+        await client.put("plain", b"x", metadata={"by": "me"})
+        await client.put("d/e/below", b"x")
+        await client.put("once", b"x", if_none_match="*")
+        await client.put("before", b"y")
         for key in ("plain", "d/e/below", "once", "before"):
             assert (root / "b" / key).stat().st_gid == other, key
         assert (root / "b/d/e").stat().st_gid == other
-        assert (await shop.driver.head("b", "plain")).metadata == {"by": "me"}
+        assert (await client.driver.head("b", "plain")).metadata == {"by": "me"}
 
 
-async def test_files_outside_of_one_keep_the_process_group(shop: Shop) -> None:
-    await shop.put("plain", b"x")
-    assert (shop.bucket / "plain").stat().st_gid == os.getegid()
+async def test_files_outside_of_one_keep_the_process_group(client: BucketClient) -> None:
+    await client.put("plain", b"x")
+    assert (client.bucket / "plain").stat().st_gid == os.getegid()

@@ -11,7 +11,7 @@ import pytest
 
 from trove_async import BufferPool
 from trove_async.drivers import LocalDriver
-from trove_async.drivers.local._threads import Lane
+from trove_async.drivers.local._threads import FileExecutor
 from trove_async.errors import BackendError
 from trove_async.models import MiB
 from trove_async.options import GetOptions, PutOptions
@@ -75,18 +75,18 @@ async def test_without_free_memory_nothing_is_read_ahead(tmp_path: Path) -> None
 async def test_failure_of_reading_ahead_is_told_by_the_read_that_wants_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Lane.submit
+    real = FileExecutor.submit
 
     def failing() -> bytes:
         raise OSError(5, "the disk says no")
 
-    def submit(lane: Lane, work: Callable[..., object], *arguments: object) -> object:
+    def submit(lane: FileExecutor, work: Callable[..., object], *arguments: object) -> object:
         return real(lane, failing) if arguments else real(lane, work)
 
     async with streaming(tmp_path, BufferPool(4 * MiB)) as reader:
         assert await reader.read(MiB) == BODY[2 * MiB : 3 * MiB]
         with monkeypatch.context() as patch:
-            patch.setattr(Lane, "submit", submit)
+            patch.setattr(FileExecutor, "submit", submit)
             assert await reader.read(MiB) == BODY[3 * MiB : 4 * MiB]
         with pytest.raises(BackendError, match="the disk failed"):
             await reader.read(MiB)

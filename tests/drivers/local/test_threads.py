@@ -28,7 +28,7 @@ async def serving(count: int) -> AsyncIterator[Threads]:
 
 
 async def turns(count: int = 20) -> None:
-    """Let the loop turn: it looks at the lane each time, where `_LOOK` is 0."""
+    """Let the loop turn: it looks at the lane each time, where `_LANE_POLL` is 0."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -62,7 +62,7 @@ async def test_lane_whose_thread_waits_is_helped() -> None:
 async def test_lane_that_stands_still_leaves_a_thread_to_others(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_threads, "_LOOK", 0)
+    monkeypatch.setattr(_threads, "_LANE_POLL", 0)
     let_go = threading.Event()
     async with serving(count) as threads, asyncio.TaskGroup() as group:
         waits = [

@@ -1,26 +1,35 @@
-"""Objects as files under a directory: atomic, durable, confined, and readable by any other tool.
+"""The local driver: objects are files below a root directory.
 
-=================  ================================================================================
-`driver`           `LocalDriver`: the contract, on the event loop; everything else here runs in threads
-`_threads`         hops from the loop to a thread that end when they say so, even under a cancel
-`_bodies`          what get hands out; `_uploads`: what upload hands out
-`_objects`         finding, storing and deleting one object; `_copying` it; `_buckets`: where they are
-`_placing`         how a finished file takes its object's place
-`_walk`            listings: directories read lazily, in bytewise order of keys
-`_root`            the root, its own area ``.trove``, and what the file system below can do
-`_staging`         files on their way to being objects, and what dead processes left of them
-`_locks`           one lock for each key, between threads and between processes
-`_record`          what is known of an object beside its bytes; `_sidecars`: where it does not fit
-`_checksums`       CRC-32C, of parts as well
-`_beneath`         opening paths that cannot lead out of the root
-`_layout`          which path a key has; `_failures`: which error an errno is
-=================  ================================================================================
+Writes are atomic and, by default, durable. No path leads out of the root, and other tools can read
+the files.
+
+The driver
+`driver`            `LocalDriver`: the driver contract, on the event loop
+`_threads`          calls from the event loop to worker threads, safe to cancel; everything below
+                    blocks and runs in these threads
+
+Objects and buckets
+`_objects`          find, store and delete one object; `_copy`: copy one
+`_readers`          bodies of gets
+`_upload`           uploads in parts
+`_publish`          rename a finished file to its object's path
+`_buckets`          create, delete and list buckets
+`_listing`          list keys in bytewise order; `_snapshots`: a cache of sorted directories
+
+The root
+`_root`             the open root, its area ``.trove``, and the features of its file system
+`_layout`           the path of a key
+`_openat2`          open paths that cannot lead out of the root
+`_staging`          temporary files, and removal of those of killed processes
+`_locks`            one lock for each key, between threads and between processes
+`_metadata`         metadata and checksums in extended attributes; `_sidecars`: in files of their own
+`_errors`           from errno to the library's errors
 """
 
 import sys
 
 if sys.platform == "win32":
-    raise ImportError("LocalDriver confines paths by openat(2), which Windows has not")
+    raise ImportError("LocalDriver confines paths by openat(2), which Windows does not have")
 
 from .driver import LocalDriver
 

@@ -1,4 +1,4 @@
-"""Making, deleting and listing buckets: directories in the root."""
+"""Create, delete and list buckets, which are directories in the root."""
 
 from __future__ import annotations
 
@@ -13,60 +13,60 @@ from trove_async.models import BucketInfo
 
 from ._errors import missing_bucket
 from ._layout import OVERFLOW, is_text
-from ._listing import Walks
+from ._listing import BucketWalk
 from ._openat2 import ABSENT, DIRECTORY
 
 if TYPE_CHECKING:
     from ._root import Root
-    from ._threads import Stop
+    from ._threads import CancelFlag
 
 
-def create_bucket(root: Root, bucket: str, stop: Stop) -> None:
-    """Make the bucket."""
-    home = root.layout.home(bucket)
-    with root.locks.bucket(bucket, stop):
-        if not root.beneath.exists(home):
-            # If another tool removed the bucket, its overflow must not come back with this one.
-            _remove_overflow(root, home)
+def create_bucket(root: Root, bucket: str, cancel: CancelFlag) -> None:
+    """Create the bucket."""
+    directory = root.layout.directory(bucket)
+    with root.locks.bucket(bucket, cancel):
+        if not root.confined.exists(directory):
+            # Another tool may have removed a bucket of this name, and left its overflow.
+            _remove_overflow(root, directory)
         try:
-            os.mkdir(home, root.settings.dir_mode, dir_fd=root.top)
+            os.mkdir(directory, root.settings.dir_mode, dir_fd=root.fd)
         except FileExistsError as error:
             raise BucketExistsError("the bucket exists", bucket=bucket) from error
     if root.fsync:
-        os.fsync(root.top)
+        os.fsync(root.fd)
 
 
-def delete_bucket(root: Root, bucket: str, stop: Stop) -> None:
-    """Delete the bucket, and the empty directories that other tools may have left in it."""
-    home = root.layout.home(bucket)
-    with root.locks.bucket(bucket, stop):
-        walks = Walks(root, bucket, stop, fresh=True)
+def delete_bucket(root: Root, bucket: str, cancel: CancelFlag) -> None:
+    """Delete the bucket, and empty directories in it that other tools created."""
+    directory = root.layout.directory(bucket)
+    with root.locks.bucket(bucket, cancel):
+        walk = BucketWalk(root, bucket, cancel, fresh=True)
         try:
-            is_empty = not walks.any()
+            is_empty = not walk.any()
         finally:
-            walks.close()
+            walk.close()
         if not is_empty:
             raise BucketNotEmptyError("the bucket has objects: delete them first", bucket=bucket)
-        _remove_overflow(root, home)
-        _remove_empty(root, home)
+        _remove_overflow(root, directory)
+        _remove_empty(root, directory)
         try:
-            os.rmdir(home, dir_fd=root.top)
+            os.rmdir(directory, dir_fd=root.fd)
         except OSError as error:
             if error.errno not in _NOT_EMPTY:
                 raise
             raise BucketNotEmptyError(
-                "the bucket's directory holds what is no object (a link, a socket): remove it",
+                "the bucket's directory has entries that are not objects (links, sockets): remove them",
                 bucket=bucket,
             ) from error
     if root.fsync:
-        os.fsync(root.top)
+        os.fsync(root.fd)
 
 
 def head_bucket(root: Root, bucket: str) -> BucketInfo:
-    """Return what is known of the bucket."""
-    home = root.layout.home(bucket)
+    """Return the bucket's info."""
+    directory = root.layout.directory(bucket)
     try:
-        fd = root.beneath.open(home, DIRECTORY)
+        fd = root.confined.open(directory, DIRECTORY)
     except OSError as error:
         if error.errno in ABSENT:
             raise missing_bucket(bucket) from error
@@ -79,7 +79,7 @@ def head_bucket(root: Root, bucket: str) -> BucketInfo:
 
 def list_buckets(root: Root) -> list[BucketInfo]:
     """Return the buckets, sorted by name."""
-    fd = root.beneath.open(".", DIRECTORY)
+    fd = root.confined.open(".", DIRECTORY)
     try:
         with os.scandir(fd) as entries:
             names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
@@ -92,22 +92,24 @@ def list_buckets(root: Root) -> list[BucketInfo]:
 _NOT_EMPTY = frozenset((errno.ENOTEMPTY, errno.EEXIST))
 
 
-def _remove_overflow(root: Root, home: str) -> None:
-    fd = root.beneath.open(OVERFLOW, DIRECTORY)
+def _remove_overflow(root: Root, directory: str) -> None:
+    fd = root.confined.open(OVERFLOW, DIRECTORY)
     try:
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(home, dir_fd=fd)
+            shutil.rmtree(directory, dir_fd=fd)
     finally:
         os.close(fd)
 
 
-def _remove_empty(root: Root, home: str) -> None:
-    """Remove the directories below the bucket's that hold nothing, deepest first."""
-    fd = root.beneath.open(home, DIRECTORY)
+def _remove_empty(root: Root, directory: str) -> None:
+    """Remove empty directories below the bucket's, deepest first."""
+    fd = root.confined.open(directory, DIRECTORY)
     try:
         for _, directories, _, at in os.fwalk(".", topdown=False, dir_fd=fd):
             for name in directories:
-                with contextlib.suppress(OSError):  # not empty: the bucket's own rmdir will tell
+                with contextlib.suppress(
+                    OSError
+                ):  # not empty: then rmdir of the bucket's directory fails
                     os.rmdir(name, dir_fd=at)
     finally:
         os.close(fd)

@@ -1,4 +1,4 @@
-"""Copying an object within the file system: its blocks are shared, or moved by the kernel."""
+"""Copy an object within the file system: blocks are shared, or copied by the kernel."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from trove_async.errors import ObjectChangedError, PreconditionFailedError
 from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions
 
-from ._metadata import Record, etag
+from ._metadata import Metadata, etag
 from ._objects import find
 from ._publish import publish
 
 if TYPE_CHECKING:
-    from ._layout import Spot
-    from ._objects import Found
+    from ._layout import Location
+    from ._objects import ObjectFile
     from ._root import Root
-    from ._threads import Stop
+    from ._threads import CancelFlag
 
 _FICLONE = 0x40049409  # linux/include/uapi/linux/fs.h
 _COPY_AT_ONCE = 16 * 1024 * 1024
@@ -30,23 +30,25 @@ _NO_COPY = frozenset(
 )
 
 
-def copy(root: Root, source: Spot, target: Spot, options: CopyOptions, stop: Stop) -> ObjectInfo:
-    """Copy the version of the object that `options` tell, within the file system."""
-    found = find(root, source)
+def copy(
+    root: Root, source: Location, target: Location, options: CopyOptions, cancel: CancelFlag
+) -> ObjectInfo:
+    """Copy the version of the source that `options` names."""
+    object_file = find(root, source)
     try:
-        _check_source(found.status, options)
+        _check_source(object_file.status, options)
         staged = root.staging.create()
         try:
-            _copy_bytes(found, staged.fd, stop)
-            _check_source(os.fstat(found.fd), options)
-            crc = options.put.checksums.get("crc32c", found.record.crc32c)
-            record = Record.of(options.put, crc)
+            _copy_bytes(object_file, staged.fd, cancel)
+            _check_source(os.fstat(object_file.fd), options)
+            crc = options.put.checksums.get("crc32c", object_file.metadata.crc32c)
+            metadata = Metadata.from_options(options.put, crc)
             put = options.put
             onto_itself = (source.bucket, source.key) == (target.bucket, target.key)
             if onto_itself and not put.conditional:
-                # A change of metadata brings no older content back over a put that was faster.
+                # A metadata change must not replace the content of a concurrent put.
                 put = replace(put, if_match=options.source.etag)
-            return publish(root, target, staged, record, options=put, stop=stop)
+            return publish(root, target, staged, metadata, options=put, cancel=cancel)
         except PreconditionFailedError as error:
             staged.discard()
             if options.put.conditional or isinstance(error, ObjectChangedError):
@@ -56,28 +58,32 @@ def copy(root: Root, source: Spot, target: Spot, options: CopyOptions, stop: Sto
             staged.discard()
             raise
     finally:
-        found.close()
+        object_file.close()
 
 
 def _check_source(status: os.stat_result, options: CopyOptions) -> None:
     if etag(status) != options.source.etag:
-        raise ObjectChangedError("the source is no longer the version that was to be copied")
+        raise ObjectChangedError(
+            "the source must be unchanged since the copy began, but was replaced: retry"
+        )
 
 
-def _copy_bytes(found: Found, target: int, stop: Stop) -> None:
-    size = found.status.st_size
-    with contextlib.suppress(OSError):  # most file systems share no blocks
-        fcntl.ioctl(target, _FICLONE, found.fd)
+def _copy_bytes(object_file: ObjectFile, target: int, cancel: CancelFlag) -> None:
+    size = object_file.status.st_size
+    with contextlib.suppress(OSError):  # most file systems cannot share blocks
+        fcntl.ioctl(target, _FICLONE, object_file.fd)
         return
     done = 0
     by_kernel = hasattr(os, "copy_file_range")
     while done < size:
-        stop.check()
+        cancel.check()
         try:
             count = (
-                os.copy_file_range(found.fd, target, min(_COPY_AT_ONCE, size - done), done, done)
+                os.copy_file_range(
+                    object_file.fd, target, min(_COPY_AT_ONCE, size - done), done, done
+                )
                 if by_kernel
-                else os.pwrite(target, os.pread(found.fd, 1024 * 1024, done), done)
+                else os.pwrite(target, os.pread(object_file.fd, 1024 * 1024, done), done)
             )
         except OSError as error:
             if not by_kernel or error.errno not in _NO_COPY:
@@ -85,5 +91,5 @@ def _copy_bytes(found: Found, target: int, stop: Stop) -> None:
             by_kernel = False
             continue
         if count == 0:
-            raise ObjectChangedError("the source was cut short while it was copied")
+            raise ObjectChangedError("the source was truncated while it was copied")
         done += count

@@ -1,4 +1,4 @@
-"""Which of our errors an errno is: the driver's one table, applied at its edge."""
+"""The table from errno to the library's errors, applied where the driver calls the system."""
 
 from __future__ import annotations
 
@@ -18,11 +18,17 @@ from trove_async.errors import (
     UnavailableError,
 )
 
-FAILURES: Final[dict[int, tuple[type[TroveError], str]]] = {
+ERRORS: Final[dict[int, tuple[type[TroveError], str]]] = {
     errno.ENOSPC: (StorageFullError, "no space is left: free some, or move the root"),
     errno.EDQUOT: (StorageFullError, "the disk quota is used up: free some space, or raise it"),
-    errno.EACCES: (PermissionDeniedError, "this process may not: check the files' owner and mode"),
-    errno.EPERM: (PermissionDeniedError, "this process may not: check the files' owner and flags"),
+    errno.EACCES: (
+        PermissionDeniedError,
+        "this process has no permission: check the files' owner and mode",
+    ),
+    errno.EPERM: (
+        PermissionDeniedError,
+        "this process has no permission: check the files' owner and flags",
+    ),
     errno.EROFS: (PermissionDeniedError, "the file system is mounted read-only: remount it"),
     errno.EMFILE: (UnavailableError, "too many files are open here: raise `ulimit -n`"),
     errno.ENFILE: (UnavailableError, "too many files are open on the system: raise fs.file-max"),
@@ -31,28 +37,30 @@ FAILURES: Final[dict[int, tuple[type[TroveError], str]]] = {
     errno.EAGAIN: (UnavailableError, "the file system cannot serve now"),
     errno.EBUSY: (UnavailableError, "the file is in use by the system"),
     errno.ESTALE: (UnavailableError, "the network file system lost the file"),
-    errno.ETIMEDOUT: (UnavailableError, "the network file system does not answer"),
+    errno.ETIMEDOUT: (UnavailableError, "the network file system does not respond"),
     errno.EFBIG: (BackendError, "the file is larger than the file system, or `ulimit -f`, allows"),
     errno.EXDEV: (BackendError, "another file system is mounted below the root: unmount it there"),
-    errno.ENOENT: (BackendError, "the root, or `.trove` in it, was removed: open the store anew"),
-    errno.EIO: (BackendError, "the disk failed: look at the kernel's log"),
+    errno.ENOENT: (BackendError, "the root, or `.trove` in it, was removed: reopen the store"),
+    errno.EIO: (BackendError, "the disk failed: check the kernel's log"),
     errno.ENAMETOOLONG: (InvalidNameError, "the file system cannot hold so long a name"),
 }
 
 
-def failure(error: OSError, bucket: str | None = None, key: str | None = None) -> TroveError:
-    """Return our error for the system's, to be raised from it."""
+def translate_error(
+    error: OSError, bucket: str | None = None, key: str | None = None
+) -> TroveError:
+    """Return the library's error for an OSError, to be raised from it."""
     code = error.errno or 0
-    kind, advice = FAILURES.get(code, (BackendError, "the file system failed"))
+    kind, advice = ERRORS.get(code, (BackendError, "the file system failed"))
     name = errno.errorcode.get(code, "no errno")
     return kind(f"{advice} ({name}: {os.strerror(code)})", bucket=bucket, key=key)
 
 
-def unopened(error: OSError, root: str) -> TroveError:
-    """Return our error for a root that cannot be opened, to be raised from the system's."""
-    found = failure(error)
+def translate_opening_error(error: OSError, root: str) -> TroveError:
+    """Return the error for a root that cannot be opened, to be raised from the OSError."""
+    found = translate_error(error)
     path = error.filename
-    # Below an open directory the system is given a bare name: the driver's own.
+    # Below the root, the OSError has the bare name of one of the driver's own files.
     within = "" if path in {None, root} else f", at {path!r}"
     found.message = f"the root {root!r} cannot be opened{within}: {found.message}"
     return found
@@ -60,16 +68,18 @@ def unopened(error: OSError, root: str) -> TroveError:
 
 @contextmanager
 def translated(bucket: str | None = None, key: str | None = None) -> Iterator[None]:
-    """Let the system's errors out as ours, and tell ours where they happened."""
+    """Translate OSErrors, and add bucket and key to the library's errors."""
     try:
         yield
     except TroveError as error:  # some are OSErrors as well
         error.located(bucket=bucket, key=key)
         raise
     except OSError as error:
-        raise failure(error, bucket, key) from error
+        raise translate_error(error, bucket, key) from error
 
 
 def missing_bucket(bucket: str) -> BucketNotFoundError:
-    """Return the error for a bucket that has no directory."""
-    return BucketNotFoundError("there is no such bucket: create_bucket makes it", bucket=bucket)
+    """Return the error for a bucket without a directory."""
+    return BucketNotFoundError(
+        "the bucket does not exist: create it with create_bucket", bucket=bucket
+    )

@@ -1,8 +1,8 @@
-"""Listings: the keys of a bucket in bytewise order, from the directories that are on the way.
+"""List the keys of a bucket in bytewise order.
 
-A directory is read once, sorted as keys sort (``a.b`` before ``a/…``, because ``.`` comes before
-``/``), and entered only where the listing gets to it. A large one that page after page is taken from
-is remembered, for as long as its times say that it is unchanged.
+A directory is read when the listing reaches it, and sorted as keys sort (``a.b`` before ``a/…``,
+because ``.`` comes before ``/``). Its names stay in a cache while its times are unchanged, so that
+the next page need not read it again.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from trove_async.paging import first_key, paginate
 
 from ._errors import missing_bucket
 from ._layout import AREA, MAX_KEY, MAX_NAME, OVERFLOW, PIECE, SUFFIX, escape, is_text, unescape
-from ._metadata import etag_of, written
+from ._metadata import etag_of, modified_at
 from ._openat2 import ABSENT, DIRECTORY
 
 if TYPE_CHECKING:
     from ._layout import Layout
     from ._root import Root
-    from ._threads import Stop
+    from ._threads import CancelFlag
 
 _RUN: Final = 256
-"""Entries that are looked at together: more would be looked through in vain for a small page."""
+"""Entries in one batch. Small pages would not use the rest of a larger one."""
 
 
-class _Names(Protocol):
-    """How a tree of directories spells keys.
+class _Spelling(Protocol):
+    """How keys become names in a tree of directories.
 
-    An *entry* is what a directory's name adds to a key, with `mark` after it if it is a directory
-    itself: so entries sort as the keys do to which they lead.
+    An *entry* is the part that a name adds to a key, followed by `mark` for a directory. So entries
+    sort as their keys do.
     """
 
     kind: str
@@ -45,11 +45,11 @@ class _Names(Protocol):
         """Return the entries of a directory, sorted."""
         ...
 
-    def towards(self, rest: str) -> str | None:
+    def child(self, rest: str) -> str | None:
         """Return the directory entry that a key's `rest` leads through, if any."""
         ...
 
-    def grown(self, base: str, entry: str) -> str:
+    def join(self, base: str, entry: str) -> str:
         """Return what is spelled when the directory of `entry` is entered."""
         ...
 
@@ -58,7 +58,7 @@ class _Names(Protocol):
         ...
 
 
-class _PlainNames:
+class _PlainSpelling:
     """Keys under their own names."""
 
     kind = "plain"
@@ -85,22 +85,22 @@ class _PlainNames:
         names.sort()
         return names
 
-    def towards(self, rest: str) -> str | None:
+    def child(self, rest: str) -> str | None:
         head, slash, _ = rest.partition("/")
         return head + slash if slash else None
 
-    def grown(self, base: str, entry: str) -> str:
+    def join(self, base: str, entry: str) -> str:
         return base + entry
 
     def name(self, entry: str) -> str:
         return entry.removesuffix("/")
 
 
-class _OverflowNames:
+class _OverflowSpelling:
     """Keys in escaped pieces; here spelled in Latin-1, one character for each byte of UTF-8."""
 
     kind = "overflow"
-    mark = "\0"  # in no key, and before all that is in one
+    mark = "\0"  # in no key, and sorts before all characters of keys
 
     def scan(self, fd: int, base: str) -> list[str]:  # noqa: ARG002 - the rule is the same at all depths
         names: list[str] = []
@@ -117,10 +117,10 @@ class _OverflowNames:
         names.sort()
         return names
 
-    def towards(self, rest: str) -> str | None:
+    def child(self, rest: str) -> str | None:
         return rest[:PIECE] + "\0" if len(rest) > PIECE else None
 
-    def grown(self, base: str, entry: str) -> str:
+    def join(self, base: str, entry: str) -> str:
         return base + entry[:-1]
 
     def name(self, entry: str) -> str:
@@ -129,8 +129,8 @@ class _OverflowNames:
         return escape(entry.encode("latin-1")) + SUFFIX
 
 
-class _Frame:
-    """A directory that the walk is in: what it spells, its path, its entries, and the next one."""
+class _Level:
+    """An entered directory: its key prefix, its path, its entries, and the index of the next."""
 
     __slots__ = ("base", "entries", "index", "path")
 
@@ -141,8 +141,8 @@ class _Frame:
         self.index = 0
 
 
-class Walk:
-    """A walk through one tree, that can be set to any key. It holds one directory open.
+class TreeWalk:
+    """A walk through one tree that can seek to any key. It holds one directory open.
 
     Args:
         root: The root.
@@ -150,30 +150,30 @@ class Walk:
         names: How the tree spells keys.
         path: Its top, from the root.
         prefix: The walk may end where keys no longer begin so.
-        stop: Whether to go on at all.
-        fresh: Read every directory, whatever is remembered.
+        cancel: Stops the listing when its call is cancelled.
+        fresh: Read every directory, without the cache.
     """
 
     def __init__(
         self,
         root: Root,
         bucket: str,
-        names: _Names,
+        names: _Spelling,
         path: str,
         *,
         prefix: str,
-        stop: Stop,
+        cancel: CancelFlag,
         fresh: bool,
     ) -> None:
         self._root = root
         self._bucket = bucket
-        self._names = names
-        self._escapes = names.kind != _PlainNames.kind
+        self._spelling = names
+        self._escapes = names.kind != _PlainSpelling.kind
         self._prefix = prefix
-        self._stop = stop
+        self._cancel = cancel
         self._fresh = fresh
         self._fd = -1
-        self._frames: list[_Frame] = []
+        self._levels: list[_Level] = []
         self.exists = self._enter("", path)
 
     def seek(self, start: str) -> Iterator[tuple[str, str]]:
@@ -184,44 +184,44 @@ class Walk:
 
     def runs(self, start: str) -> Iterator[tuple[str, list[str]]]:
         """Yield the same, many files of one directory at a time: what they spell, their entries."""
-        self._set(start)
-        mark = self._names.mark
-        while self._frames:
-            frame = self._frames[-1]
-            base, entries, first = frame.base, frame.entries, frame.index
+        self._position_at(start)
+        mark = self._spelling.mark
+        while self._levels:
+            level = self._levels[-1]
+            base, entries, first = level.base, level.entries, level.index
             end = min(first + _RUN, len(entries))
             last = first
             while last < end and entries[last][-1] != mark:
                 last += 1
-            frame.index = last
+            level.index = last
             if last > first:
                 yield base, entries[first:last]
             elif last == len(entries):
                 self._leave()
             else:
-                frame.index = last + 1
-                deeper = self._names.grown(base, entries[last])
-                if self._leads_on(deeper):
-                    self._enter(deeper, f"{frame.path}/{self._names.name(entries[last])}")
+                level.index = last + 1
+                deeper = self._spelling.join(base, entries[last])
+                if self._may_match(deeper):
+                    self._enter(deeper, f"{level.path}/{self._spelling.name(entries[last])}")
                 elif deeper > self._prefix:
                     return
 
     def load(self, key: str, entry: str) -> ObjectInfo | None:
-        """Return what is known of the key that was just yielded; None if it is no file any more."""
-        name = self._names.name(entry) if self._escapes else entry
+        """Return the info of the key that was just yielded, or None if its file is gone."""
+        name = self._spelling.name(entry) if self._escapes else entry
         found = self._load_all([(key, name)])
         return found[0] if found else None
 
     def load_run(self, base: str, run: list[str]) -> list[ObjectInfo]:
-        """Return what is known of the keys that were just yielded, but those that are no files."""
+        """Return the infos of the keys that were just yielded, without those whose file is gone."""
         if self._escapes:
-            return self._load_all([(base + entry, self._names.name(entry)) for entry in run])
+            return self._load_all([(base + entry, self._spelling.name(entry)) for entry in run])
         return self._load_all([(base + entry, entry) for entry in run])
 
     def _load_all(self, names: list[tuple[str, str]]) -> list[ObjectInfo]:
         if self._fd < 0:
             try:
-                self._fd = self._root.beneath.open(self._frames[-1].path, DIRECTORY)
+                self._fd = self._root.confined.open(self._levels[-1].path, DIRECTORY)
             except OSError as error:
                 if error.errno in ABSENT:
                     return []
@@ -236,7 +236,7 @@ class Walk:
                 continue
             size = status.st_size
             raw = (status.st_mtime, status.st_mtime_ns, size, status.st_ino)
-            info = ObjectInfo.listed(bucket, key, size, backend=backend, find=_worked_out, raw=raw)
+            info = ObjectInfo.listed(bucket, key, size, backend=backend, find=_lazy_field, raw=raw)
             found.append(info)
         return found
 
@@ -246,35 +246,35 @@ class Walk:
         if fd >= 0:
             os.close(fd)
 
-    def _set(self, start: str) -> None:
-        frames = self._frames
-        while len(frames) > 1 and not start.startswith(frames[-1].base):
+    def _position_at(self, start: str) -> None:
+        levels = self._levels
+        while len(levels) > 1 and not start.startswith(levels[-1].base):
             self._leave()
-        while frames:
-            frame = frames[-1]
-            rest = start[len(frame.base) :] if start.startswith(frame.base) else ""
-            entries = frame.entries
-            frame.index = bisect_left(entries, rest)
-            towards = self._names.towards(rest)
-            if towards is None:
+        while levels:
+            level = levels[-1]
+            rest = start[len(level.base) :] if start.startswith(level.base) else ""
+            entries = level.entries
+            level.index = bisect_left(entries, rest)
+            child = self._spelling.child(rest)
+            if child is None:
                 return
-            index = bisect_left(entries, towards)
-            if index == len(entries) or entries[index] != towards:
+            index = bisect_left(entries, child)
+            if index == len(entries) or entries[index] != child:
                 return
-            frame.index = index + 1
-            path = f"{frame.path}/{self._names.name(towards)}"
-            if not self._enter(self._names.grown(frame.base, towards), path):
+            level.index = index + 1
+            path = f"{level.path}/{self._spelling.name(child)}"
+            if not self._enter(self._spelling.join(level.base, child), path):
                 return
 
-    def _leads_on(self, base: str) -> bool:
+    def _may_match(self, base: str) -> bool:
         return base.startswith(self._prefix) or self._prefix.startswith(base)
 
     def _enter(self, base: str, path: str) -> bool:
-        """Read a directory and go on in it; False if it is gone."""
-        self._stop.check()
+        """Read and enter a directory. Return False if it is gone."""
+        self._cancel.check()
         self.close()
         try:
-            self._fd = self._root.beneath.open(path, DIRECTORY)
+            self._fd = self._root.confined.open(path, DIRECTORY)
         except OSError as error:
             if error.errno in ABSENT:
                 return False
@@ -284,52 +284,54 @@ class Walk:
         except BaseException:
             self.close()
             raise
-        self._frames.append(_Frame(base, path, entries))
+        self._levels.append(_Level(base, path, entries))
         return True
 
     def _entries(self, base: str) -> list[str]:
-        kind, snapshots = self._names.kind, self._root.snapshots
+        kind, snapshots = self._spelling.kind, self._root.snapshots
         status = os.fstat(self._fd)
         entries = None if self._fresh else snapshots.get(kind, status)
         if entries is None:
-            entries = self._names.scan(self._fd, base)
+            entries = self._spelling.scan(self._fd, base)
             if len(base) * 4 < MAX_KEY - MAX_NAME:  # else it lacks what does not fit behind `base`
                 snapshots.add(kind, status, entries)
         return entries
 
     def _leave(self) -> None:
         self.close()
-        self._frames.pop()
+        self._levels.pop()
 
 
-class Walks:
-    """The walks through both trees of a bucket, as one.
+class BucketWalk:
+    """The merged walks through both trees of a bucket.
 
     Args:
         root: The root.
         bucket: The bucket.
-        stop: Whether to go on at all.
+        cancel: Stops the listing when its call is cancelled.
         prefix: What the keys begin with that are wanted.
-        fresh: Read every directory, whatever is remembered.
+        fresh: Read every directory, without the cache.
 
     Raises:
-        BucketNotFoundError: There is no such bucket.
+        BucketNotFoundError: The bucket does not exist.
     """
 
     def __init__(
-        self, root: Root, bucket: str, stop: Stop, *, prefix: str = "", fresh: bool = False
+        self, root: Root, bucket: str, cancel: CancelFlag, *, prefix: str = "", fresh: bool = False
     ) -> None:
-        home = root.layout.home(bucket)
+        directory = root.layout.directory(bucket)
         self._bucket = bucket
-        plain = _PlainNames(root.layout)
-        self._plain = Walk(root, bucket, plain, home, prefix=prefix, stop=stop, fresh=fresh)
+        plain = _PlainSpelling(root.layout)
+        self._plain = TreeWalk(
+            root, bucket, plain, directory, prefix=prefix, cancel=cancel, fresh=fresh
+        )
         if not self._plain.exists:
             raise missing_bucket(bucket)
-        path = f"{OVERFLOW}/{home}"
-        hidden = _latin(prefix)
+        path = f"{OVERFLOW}/{directory}"
+        overflow = _latin(prefix)
         try:
-            self._hidden = Walk(
-                root, bucket, _OverflowNames(), path, prefix=hidden, stop=stop, fresh=fresh
+            self._overflow = TreeWalk(
+                root, bucket, _OverflowSpelling(), path, prefix=overflow, cancel=cancel, fresh=fresh
             )
         except BaseException:
             self._plain.close()
@@ -337,7 +339,7 @@ class Walks:
 
     def page(self, options: ListOptions) -> Page:
         """Return one page of the bucket's objects."""
-        if self._hidden.exists:
+        if self._overflow.exists:
             return paginate(self._bucket, options, self._seek, _load)
         if options.delimiter:
             return paginate(self._bucket, options, self._plain.seek, self._plain.load)
@@ -362,38 +364,38 @@ class Walks:
         return Page(entries=entries)
 
     def any(self) -> bool:
-        """Tell whether there is an object."""
-        return any(next(walk.seek(""), None) for walk in (self._plain, self._hidden))
+        """Return whether the bucket has an object."""
+        return any(next(walk.seek(""), None) for walk in (self._plain, self._overflow))
 
     def close(self) -> None:
-        """Close what is held open."""
+        """Close the open directories."""
         self._plain.close()
-        self._hidden.close()
+        self._overflow.close()
 
-    def _seek(self, start: str) -> Iterator[tuple[str, tuple[Walk, str]]]:
-        plain, hidden = self._plain, self._hidden
-        plains = plain.seek(start)
-        hiddens = _decoded(hidden.seek(_latin(start)))
-        left, right = next(plains, None), next(hiddens, None)
+    def _seek(self, start: str) -> Iterator[tuple[str, tuple[TreeWalk, str]]]:
+        plain, overflow = self._plain, self._overflow
+        plain_keys = plain.seek(start)
+        overflow_keys = _decoded(overflow.seek(_latin(start)))
+        left, right = next(plain_keys, None), next(overflow_keys, None)
         while left is not None or right is not None:
             if right is None or (left is not None and left[0] <= right[0]):
                 assert left is not None  # noqa: S101 - one of the two is not
                 if right is not None and left[0] == right[0]:
-                    right = next(hiddens, None)  # the plain file wins
+                    right = next(overflow_keys, None)  # the plain file wins
                 yield left[0], (plain, left[1])
-                left = next(plains, None)
+                left = next(plain_keys, None)
             else:
-                yield right[0], (hidden, right[1])
-                right = next(hiddens, None)
+                yield right[0], (overflow, right[1])
+                right = next(overflow_keys, None)
 
 
-def _worked_out(status: tuple[float, int, int, int], name: str) -> object:
+def _lazy_field(status: tuple[float, int, int, int], name: str) -> object:
     if name == "etag":
         return etag_of(*status[1:])
-    return written(status[0]) if name == "last_modified" else None
+    return modified_at(status[0]) if name == "last_modified" else None
 
 
-def _load(key: str, at: tuple[Walk, str]) -> ObjectInfo | None:
+def _load(key: str, at: tuple[TreeWalk, str]) -> ObjectInfo | None:
     walk, entry = at
     return walk.load(key, entry)
 
@@ -407,4 +409,4 @@ def _decoded(found: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
         try:
             yield key.encode("latin-1").decode(), entry
         except UnicodeDecodeError:
-            continue  # another tool's file: no key is spelled so
+            continue  # another tool's file, which is not a key

@@ -1,9 +1,9 @@
-"""What is known of an object beside its bytes, and how that is written down.
+"""The metadata of an object, and its binary form.
 
-A record is 23 bytes and the write_id, then JSON for what few objects have. So the usual one fits in
-an inode of ext4 (60 bytes are free there): 5 µs to write against 15, and no block of 4 KiB of its own.
-It is believed only while the file's size and modification time, which it repeats, are still those
-of the file: what another tool has changed is served as it is now, without metadata or checksum.
+A record has 23 bytes and the write_id, then JSON for fields that few objects have. So the usual
+record fits in an inode of ext4 (60 bytes are free there): it takes 5 µs to write against 15, and no
+block of 4 KiB. A record repeats the file's size and modification time, and is valid only while both
+match the file. A file that another tool has changed is served without metadata or checksum.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from trove_async.models import ObjectInfo
 from trove_async.options import PutOptions
 
 if TYPE_CHECKING:
-    from ._layout import Spot
+    from ._layout import Location
 
 _VERSION = 1
 _HEAD = struct.Struct("<BBBqQI")  # version, flags, write_id's length, mtime_ns, size, crc32c
 _HAS_CRC32C = 1
 _MAX_WRITE_ID = 255
 
-_SAID: Final = (
+_FIELDS: Final = (
     "content_type",
     "cache_control",
     "content_disposition",
@@ -38,38 +38,40 @@ _SAID: Final = (
     "metadata",
     "tags",
 )
-_NAMES: Final = frozenset(_SAID)
-_UNSAID: Final[tuple[object, ...]] = (None, {})
+_FIELD_NAMES: Final = frozenset(_FIELDS)
+_UNSET: Final[tuple[object, ...]] = (None, {})
 
 
-class Record(NamedTuple):
-    """What a put said of an object.
+class Metadata(NamedTuple):
+    """The metadata of one object, as its put passed it.
 
     Attributes:
         crc32c: In base64, as in `ObjectInfo.checksums`.
         write_id: As in `ObjectInfo`.
-        said: The options that were given, by their names in `PutOptions`: of most objects, none.
+        fields: The other options of the put, by their names in `PutOptions`. Usually empty.
     """
 
     crc32c: str | None = None
     write_id: str | None = None
-    said: Mapping[str, Any] = MappingProxyType({})
+    fields: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
-    def of(cls, options: PutOptions, crc32c: str | None) -> Record:
-        """Return the record of a put of these options."""
-        said = {name: value for name in _SAID if (value := getattr(options, name)) not in _UNSAID}
-        return cls(crc32c, options.write_id, said)
+    def from_options(cls, options: PutOptions, crc32c: str | None) -> Metadata:
+        """Return the metadata of a put with these options."""
+        fields = {
+            name: value for name in _FIELDS if (value := getattr(options, name)) not in _UNSET
+        }
+        return cls(crc32c, options.write_id, fields)
 
     def encode(self, status: os.stat_result, owner: tuple[str, str] | None = None) -> bytes:
-        """Return it in bytes, bound to the file as `status` tells it.
+        """Return the record, valid for a file with this `status`.
 
         Args:
-            status: The file's.
-            owner: Bucket and key, where the record is kept apart from the file.
+            status: The status of the file.
+            owner: Bucket and key, for a record in a sidecar.
         """
         write_id = b"" if self.write_id is None else self.write_id.encode()
-        rest = dict(self.said)
+        rest = dict(self.fields)
         if "expires" in rest:
             rest["expires"] = rest["expires"].isoformat()
         if owner is not None:
@@ -85,12 +87,12 @@ class Record(NamedTuple):
         return b"".join((head, write_id, tail))
 
 
-FOREIGN: Final = Record()
-"""Of a file of which nothing is known."""
+NO_METADATA: Final = Metadata()
+"""The metadata of a file without a valid record, such as one that another tool wrote."""
 
 
-def decode(raw: bytes, status: os.stat_result) -> tuple[Record, tuple[str, str] | None] | None:
-    """Return the record in `raw` and its owner; None if it is not of the file as it is now."""
+def decode(raw: bytes, status: os.stat_result) -> tuple[Metadata, tuple[str, str] | None] | None:
+    """Return the metadata and the owner in `raw`, or None if the record is not valid for the file."""
     try:
         version, flags, length, mtime_ns, size, crc32c = _HEAD.unpack_from(raw)
         if (version, mtime_ns, size) != (_VERSION, status.st_mtime_ns, status.st_size):
@@ -99,21 +101,21 @@ def decode(raw: bytes, status: os.stat_result) -> tuple[Record, tuple[str, str] 
         checksum = b64encode(crc32c.to_bytes(4)).decode() if flags & _HAS_CRC32C else None
         write_id = raw[_HEAD.size : end].decode() if length else None
         if len(raw) == end:
-            return Record(checksum, write_id), None
-        said = json.loads(raw[end:])
-        owner = said.pop("owner", None)
-        write_id = said.pop("write_id", write_id)
-        if not said.keys() <= _NAMES:
+            return Metadata(checksum, write_id), None
+        fields = json.loads(raw[end:])
+        owner = fields.pop("owner", None)
+        write_id = fields.pop("write_id", write_id)
+        if not fields.keys() <= _FIELD_NAMES:
             return None
-        if "expires" in said:
-            said["expires"] = datetime.fromisoformat(said["expires"]).astimezone(UTC)
+        if "expires" in fields:
+            fields["expires"] = datetime.fromisoformat(fields["expires"]).astimezone(UTC)
     except (struct.error, ValueError, TypeError, AttributeError):
-        return None  # another tool's, or a disk's, idea of it
-    return Record(checksum, write_id, said), None if owner is None else tuple(owner)
+        return None  # damaged, or written by another tool
+    return Metadata(checksum, write_id, fields), None if owner is None else tuple(owner)
 
 
 def decode_owner(raw: bytes) -> tuple[str, str] | None:
-    """Return the bucket and key that a record which is kept apart names."""
+    """Return the bucket and key in the record of a sidecar."""
     try:
         start = _HEAD.size + _HEAD.unpack_from(raw)[2]
         bucket, key = json.loads(raw[start:])["owner"]
@@ -128,28 +130,30 @@ def etag(status: os.stat_result) -> str:
 
 
 def etag_of(mtime_ns: int, size: int, ino: int) -> str:
-    """Return the etag of a file: two that were ever at one path differ in one of the three."""
+    """Return the etag of a file. Any two versions at one path differ in one of the three."""
     return "%x-%x-%x" % (mtime_ns, size, ino)  # noqa: UP031 - half an f-string's time
 
 
-def written(seconds: float) -> datetime:
-    """Return a file's modification time; the nearest that a datetime can be."""
+def modified_at(seconds: float) -> datetime:
+    """Return a file's modification time, limited to the range of datetime."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):
         return datetime.max.replace(tzinfo=UTC) if seconds > 0 else datetime.min.replace(tzinfo=UTC)
 
 
-def describe(spot: Spot, status: os.stat_result, record: Record, backend: str) -> ObjectInfo:
-    """Return all that is known of an object."""
+def describe(
+    location: Location, status: os.stat_result, metadata: Metadata, backend: str
+) -> ObjectInfo:
+    """Return the info of an object."""
     return ObjectInfo(
-        bucket=spot.bucket,
-        key=spot.key,
+        bucket=location.bucket,
+        key=location.key,
         size=status.st_size,
         etag=etag(status),
-        last_modified=written(status.st_mtime),
-        checksums={} if record.crc32c is None else {"crc32c": record.crc32c},
+        last_modified=modified_at(status.st_mtime),
+        checksums={} if metadata.crc32c is None else {"crc32c": metadata.crc32c},
         backend=backend,
-        write_id=record.write_id,
-        **record.said,
+        write_id=metadata.write_id,
+        **metadata.fields,
     )

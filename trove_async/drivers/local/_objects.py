@@ -1,4 +1,4 @@
-"""Finding, storing and deleting one object: what happens in the threads."""
+"""Find, store and delete one object. All but `find_nowait` runs in threads."""
 
 from __future__ import annotations
 
@@ -13,61 +13,63 @@ from trove_async.errors import ObjectNotFoundError
 from trove_async.models import ObjectInfo
 from trove_async.options import PutOptions
 
-from ._metadata import FOREIGN, Record, decode, describe
+from ._metadata import NO_METADATA, Metadata, decode, describe
 from ._openat2 import ABSENT, READ
-from ._publish import Ground, check_conditions, prune, publish, sync_removal, unlink
+from ._publish import ExistingFiles, check_conditions, prune, publish, sync_removal, unlink
 
 if TYPE_CHECKING:
-    from ._layout import Spot
+    from ._layout import Location
     from ._root import Root
-    from ._threads import Stop
+    from ._threads import CancelFlag
 
 
-class Found:
-    """An object's file, open. Whoever asked for it closes it."""
+class ObjectFile:
+    """The open file of an object. The caller of `find` closes it."""
 
-    __slots__ = ("fd", "record", "status")
+    __slots__ = ("fd", "metadata", "status")
 
-    def __init__(self, fd: int, status: os.stat_result, record: Record) -> None:
+    def __init__(self, fd: int, status: os.stat_result, metadata: Metadata) -> None:
         self.fd = fd
         self.status = status
-        self.record = record
+        self.metadata = metadata
 
     def close(self) -> None:
         """Close the file."""
         os.close(self.fd)
 
 
-def find(root: Root, spot: Spot) -> Found:
+def find(root: Root, location: Location) -> ObjectFile:
     """Open the object.
 
     Raises:
-        ObjectNotFoundError, BucketNotFoundError: It, or its bucket, is not there.
+        ObjectNotFoundError, BucketNotFoundError: The object or its bucket does not exist.
     """
-    found = None if spot.plain is None else _open(root, spot, spot.plain)
-    if found is None:
-        root.require_bucket(spot)
-        found = _open(root, spot, spot.overflow)
-    if found is None:
-        raise ObjectNotFoundError("there is no such object", bucket=spot.bucket, key=spot.key)
-    return found
+    object_file = None if location.plain is None else _open(root, location, location.plain)
+    if object_file is None:
+        root.require_bucket(location)
+        object_file = _open(root, location, location.overflow)
+    if object_file is None:
+        raise ObjectNotFoundError(
+            "the object does not exist", bucket=location.bucket, key=location.key
+        )
+    return object_file
 
 
-def find_nowait(root: Root, spot: Spot) -> Found | None:
-    """Open the object if nothing need be waited for; None: `find` it in a thread.
+def find_nowait(root: Root, location: Location) -> ObjectFile | None:
+    """Open the object without blocking, or return None: then `find` it in a thread.
 
-    For the event loop. Only the usual case is here, a plain file that carries its own record.
+    For the event loop. Handles the usual case: a plain file with its metadata in an attribute.
     """
-    if spot.plain is None or not root.is_local:
+    if location.plain is None or not root.is_local:
         return None
-    fd = root.beneath.open_cached(spot.plain)
+    fd = root.confined.open_cached(location.plain)
     if fd < 0:
         return None
     try:
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode) and (raw := root.read_xattr(fd)) is not None:
-            found = decode(raw, status)
-            return Found(fd, status, FOREIGN if found is None else found[0])
+            object_file = decode(raw, status)
+            return ObjectFile(fd, status, NO_METADATA if object_file is None else object_file[0])
     except BaseException:
         os.close(fd)
         raise
@@ -75,65 +77,79 @@ def find_nowait(root: Root, spot: Spot) -> Found | None:
     return None
 
 
-def head(root: Root, spot: Spot) -> ObjectInfo:
-    """Return all that is known of the object."""
-    found = find(root, spot)
-    found.close()
-    return describe(spot, found.status, found.record, root.backend)
+def head(root: Root, location: Location) -> ObjectInfo:
+    """Return the object's info."""
+    object_file = find(root, location)
+    object_file.close()
+    return describe(location, object_file.status, object_file.metadata, root.backend)
 
 
 def put(
-    root: Root, spot: Spot, views: Sequence[memoryview], options: PutOptions, stop: Stop
+    root: Root,
+    location: Location,
+    views: Sequence[memoryview],
+    options: PutOptions,
+    cancel: CancelFlag,
 ) -> ObjectInfo:
-    """Store the object: write it aside, and let it take its place."""
-    counted = crc32c_of(views)
-    compare_announced(options.checksums, counted)
+    """Write the object to a staged file and publish it."""
+    checksum = crc32c_of(views)
+    compare_announced(options.checksums, checksum)
     staged = root.staging.create()
     try:
-        staged.write(views, 0, stop)
-        return publish(root, spot, staged, Record.of(options, counted), options=options, stop=stop)
+        staged.write(views, 0, cancel)
+        return publish(
+            root,
+            location,
+            staged,
+            Metadata.from_options(options, checksum),
+            options=options,
+            cancel=cancel,
+        )
     except BaseException:
         staged.discard()
         raise
 
 
-def delete(root: Root, spot: Spot, if_match: str | None, stop: Stop) -> None:
-    """Delete the object, and the directories that it leaves empty."""
+def delete(root: Root, location: Location, if_match: str | None, cancel: CancelFlag) -> None:
+    """Delete the object and the directories that this leaves empty."""
     emptied: list[str] = []
-    with root.locks.key(spot.bucket, spot.key, stop), Ground(root, spot) as ground:
-        if ground.parent < 0:
-            root.require_bucket(spot)
-        check_conditions(ground.current, if_match, None)
-        stop.check()
-        if ground.hidden is not None:
-            unlink(root, spot.overflow)
-            root.sidecars.forget(spot.bucket, spot.key, ground.hidden)
-            emptied.append(spot.overflow)
-        if ground.plain is not None and spot.plain is not None:
+    with (
+        root.locks.key(location.bucket, location.key, cancel),
+        ExistingFiles(root, location) as existing,
+    ):
+        if existing.parent < 0:
+            root.require_bucket(location)
+        check_conditions(existing.current, if_match, None)
+        cancel.check()
+        if existing.overflow is not None:
+            unlink(root, location.overflow)
+            root.sidecars.remove_if_owned(location.bucket, location.key, existing.overflow)
+            emptied.append(location.overflow)
+        if existing.plain is not None and location.plain is not None:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(ground.name, dir_fd=ground.parent)
-            root.sidecars.forget(spot.bucket, spot.key, ground.plain)
-            emptied.append(spot.plain)
+                os.unlink(existing.name, dir_fd=existing.parent)
+            root.sidecars.remove_if_owned(location.bucket, location.key, existing.plain)
+            emptied.append(location.plain)
     for path in emptied:
         prune(root, path)
         if root.fsync:
             sync_removal(root, path)
 
 
-def _open(root: Root, spot: Spot, path: str) -> Found | None:
-    while (found := _open_once(root, spot, path)) is not None:
-        # A put that replaces the file, or a delete, takes its sidecar along: it may have gone
-        # between the two reads. No link count tells that on every file system; the place does.
-        if found.record is not FOREIGN or _is_at(root, path, found.status):
+def _open(root: Root, location: Location, path: str) -> ObjectFile | None:
+    while (object_file := _open_once(root, location, path)) is not None:
+        # A put or delete also removes the old file's sidecar, perhaps after this opened the file.
+        # The link count does not show that on every file system, so compare what is at the path.
+        if object_file.metadata is not NO_METADATA or _is_at(root, path, object_file.status):
             break
-        found.close()
-    return found
+        object_file.close()
+    return object_file
 
 
 def _is_at(root: Root, path: str, status: os.stat_result) -> bool:
-    """Tell whether the file is still the one of that path."""
+    """Return whether the path still leads to this file."""
     try:
-        fd = root.beneath.open(path, READ)
+        fd = root.confined.open(path, READ)
     except OSError as error:
         if error.errno in ABSENT:
             return False
@@ -145,9 +161,9 @@ def _is_at(root: Root, path: str, status: os.stat_result) -> bool:
     return (now.st_ino, now.st_dev) == (status.st_ino, status.st_dev)
 
 
-def _open_once(root: Root, spot: Spot, path: str) -> Found | None:
+def _open_once(root: Root, location: Location, path: str) -> ObjectFile | None:
     try:
-        fd = root.beneath.open(path, READ)
+        fd = root.confined.open(path, READ)
     except OSError as error:
         if error.errno in ABSENT:
             return None
@@ -155,7 +171,7 @@ def _open_once(root: Root, spot: Spot, path: str) -> Found | None:
     try:
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
-            return Found(fd, status, root.read_record(spot, fd, status))
+            return ObjectFile(fd, status, root.read_metadata(location, fd, status))
     except BaseException:
         os.close(fd)
         raise

@@ -1,8 +1,8 @@
-"""Opening paths that cannot lead out of a directory, whatever others do to it meanwhile.
+"""Open paths that cannot lead out of a directory, even while other processes change it.
 
-Linux does this in one call, `openat2` with ``RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS``
-(openat2(2), since 5.6): 5 µs, against 16 µs for the walk that opens each component by itself with
-``O_NOFOLLOW``, which is what happens elsewhere and where a sandbox forbids the call.
+On Linux 5.6 and later, one openat2(2) call with ``RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`` does this
+in 5 µs. Elsewhere, and where a sandbox forbids the call, each component is opened by itself with
+``O_NOFOLLOW``, which takes 16 µs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from typing import Final
 
 READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-"""How a file is opened that may turn out to be anything: nothing blocks, nothing is followed."""
+"""Flags to open a file of unknown type, without blocking and without following links."""
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -26,7 +26,7 @@ _RESOLVE_CACHED = 0x20
 _CONFINED = _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS
 
 
-class _How(ctypes.Structure):
+class _OpenHow(ctypes.Structure):
     """``struct open_how`` of openat2(2)."""
 
     _fields_ = (
@@ -36,67 +36,67 @@ class _How(ctypes.Structure):
     )
 
 
-class Beneath:
+class ConfinedDirectory:
     """The paths below one open directory.
 
     Args:
-        directory: Its descriptor, which stays the caller's.
-        openat2: False to walk even where the kernel could do it.
+        directory: Its descriptor, which the caller closes.
+        openat2: False to open each component by itself even if openat2 is available.
     """
 
     __slots__ = (
+        "_arguments",
         "_cached",
         "_cached_directory",
         "_directory",
         "_held_syscall",
-        "_hows",
         "_syscall",
         "has_cached",
     )
 
     def __init__(self, directory: int, *, openat2: bool = True) -> None:
         self._directory = directory
-        self._hows: dict[int, ctypes.c_void_p] = {}
+        self._arguments: dict[int, ctypes.c_void_p] = {}
         self._syscall = self._held_syscall = None
         self.has_cached = False
         if openat2 and sys.platform == "linux":
             self._syscall = _syscall(ctypes.CDLL(None, use_errno=True))
-            # This one keeps the interpreter's lock: for calls that never wait.
+            # PyDLL keeps the GIL: for calls that never wait.
             self._held_syscall = _syscall(ctypes.PyDLL(None, use_errno=True))
-            self._cached = _how(READ, _CONFINED | _RESOLVE_CACHED)
-            self._cached_directory = _how(DIRECTORY, _CONFINED | _RESOLVE_CACHED)
+            self._cached = _open_how(READ, _CONFINED | _RESOLVE_CACHED)
+            self._cached_directory = _open_how(DIRECTORY, _CONFINED | _RESOLVE_CACHED)
             self._probe()
 
     def open(self, path: str, flags: int) -> int:
         """Open an existing file or directory, and return its descriptor.
 
         Raises:
-            OSError: As open(2) does; ELOOP or ENOTDIR where a symbolic link is on the way.
+            OSError: As open(2) does; ELOOP or ENOTDIR if a component is a symbolic link.
         """
         if self._syscall is None:
             return self._walk(path, flags)
-        how = self._hows.get(flags)
-        if how is None:
-            how = self._hows[flags] = _how(flags, _CONFINED)
+        argument = self._arguments.get(flags)
+        if argument is None:
+            argument = self._arguments[flags] = _open_how(flags, _CONFINED)
         code = 0
-        for _ in range(_TRIES):
-            fd: int = self._syscall(_OPENAT2, self._directory, path.encode(), how, 24)
+        for _ in range(_ATTEMPTS):
+            fd: int = self._syscall(_OPENAT2, self._directory, path.encode(), argument, 24)
             if fd >= 0:
                 return fd
             code = ctypes.get_errno()
-            if code not in _AGAIN:
+            if code not in _RETRIABLE:
                 break
         raise OSError(code, os.strerror(code), path)
 
     def open_cached(self, path: str) -> int:
-        """Open a file for reading if the kernel need not wait for anything; -1 if not."""
+        """Open a file for reading if its path is in the kernel's cache; else return -1."""
         if not self.has_cached or self._held_syscall is None:
             return -1
         fd: int = self._held_syscall(_OPENAT2, self._directory, path.encode(), self._cached, 24)
         return fd
 
     def open_directory(self, path: str) -> int:
-        """Open a directory: as `open` does, and faster where the kernel need wait for nothing."""
+        """Open a directory, faster than `open` if its path is in the kernel's cache."""
         if self.has_cached and self._held_syscall is not None:
             where = path.encode()
             fd: int = self._held_syscall(
@@ -107,7 +107,7 @@ class Beneath:
         return self.open(path, DIRECTORY)
 
     def exists(self, path: str) -> bool:
-        """Tell whether there is a directory of that path."""
+        """Return whether the path is a directory."""
         try:
             fd = self.open(path, DIRECTORY)
         except OSError as error:
@@ -117,47 +117,47 @@ class Beneath:
         os.close(fd)
         return True
 
-    def make(self, path: str, mode: int, *, below: int) -> tuple[int, int]:
-        """Open the directory of that path, making what is missing of it.
+    def open_or_create(self, path: str, mode: int, *, existing: int) -> tuple[int, int]:
+        """Open a directory, and create its missing components.
 
         Args:
-            path: From the root.
-            mode: Of the directories that are made.
-            below: So many leading components must exist already.
+            path: The path from the root.
+            mode: The mode of new directories.
+            existing: Number of leading components that must exist.
 
         Returns:
-            Its descriptor, and how many leading components were there before.
+            Its descriptor, and how many leading components existed before.
 
         Raises:
-            FileNotFoundError: One that must exist does not, or one was removed meanwhile.
+            FileNotFoundError: A component that must exist does not, or one was removed meanwhile.
         """
         names = path.split("/")
-        fd = self.open("/".join(names[:below]), DIRECTORY)
-        there = len(names)
+        fd = self.open("/".join(names[:existing]), DIRECTORY)
+        existed = len(names)
         try:
-            for depth, name in enumerate(names[below:], below):
+            for depth, name in enumerate(names[existing:], existing):
                 try:
                     os.mkdir(name, mode, dir_fd=fd)
-                    there = min(there, depth)
+                    existed = min(existed, depth)
                 except FileExistsError:
                     pass
-                deeper = os.open(name, DIRECTORY, dir_fd=fd)
+                child = os.open(name, DIRECTORY, dir_fd=fd)
                 os.close(fd)
-                fd = deeper
+                fd = child
         except BaseException:
             os.close(fd)
             raise
-        return fd, there
+        return fd, existed
 
     def _walk(self, path: str, flags: int) -> int:
         names = path.split("/")
         fd = self._directory
         try:
             for name in names[:-1]:
-                deeper = os.open(name, DIRECTORY, dir_fd=fd)
+                child = os.open(name, DIRECTORY, dir_fd=fd)
                 if fd != self._directory:
                     os.close(fd)
-                fd = deeper
+                fd = child
             return os.open(names[-1], flags, dir_fd=fd)
         finally:
             if fd != self._directory:
@@ -166,7 +166,7 @@ class Beneath:
     def _probe(self) -> None:
         try:
             os.close(self.open(".", DIRECTORY))
-        except OSError:  # an older kernel, or a sandbox that knows no openat2
+        except OSError:  # an older kernel, or a sandbox without openat2
             self._syscall = self._held_syscall = None
             return
         assert self._held_syscall is not None  # noqa: S101 - both are set together
@@ -178,9 +178,9 @@ class Beneath:
             self.has_cached = ctypes.get_errno() == errno.EAGAIN
 
 
-_AGAIN = frozenset((errno.EINTR, errno.EAGAIN))
-_TRIES = 100
-"""A rename elsewhere, or a signal, may disturb a lookup now and then; a lease (fcntl(2)) for long."""
+_RETRIABLE = frozenset((errno.EINTR, errno.EAGAIN))
+_ATTEMPTS = 100
+"""A rename or a signal interrupts a lookup now and then; a file lease (fcntl(2)) for long."""
 
 ABSENT: Final = frozenset(
     (
@@ -196,13 +196,13 @@ ABSENT: Final = frozenset(
         errno.EILSEQ,
     )
 )
-"""What opening a path says where no file of ours can be, and the key is looked for elsewhere."""
+"""Errors of opening a path which mean that no object is there."""
 
 
-def _how(flags: int, resolve: int) -> ctypes.c_void_p:
-    how = _How(flags, 0, resolve)
-    pointer = ctypes.cast(ctypes.pointer(how), ctypes.c_void_p)
-    pointer.keep = how  # type: ignore[attr-defined] # the memory lives as long as its address
+def _open_how(flags: int, resolve: int) -> ctypes.c_void_p:
+    argument = _OpenHow(flags, 0, resolve)
+    pointer = ctypes.cast(ctypes.pointer(argument), ctypes.c_void_p)
+    pointer.keep = argument  # type: ignore[attr-defined] # the memory lives as long as its address
     return pointer
 
 

@@ -1,9 +1,9 @@
-"""Letting a finished file take an object's place, in one step, and all that goes with that.
+"""Rename a finished file to its object's path, atomically and durably.
 
-Which of its two places a key has is decided where it is first put, under its lock, and stays until
-it is deleted: so a reader that looks at the plain place first and then into the overflow never misses
-a key that is there. Where another tool put a file at the plain place of a key in the overflow, the
-file wins, and the next put clears the other away.
+A key has two possible paths, plain and overflow. The first put chooses one, under the key's lock,
+and the choice holds until a delete. So a reader that tries the plain path and then the overflow
+never misses an object. If another tool creates a file at the plain path of a key in the overflow,
+that file wins, and the next put removes the other.
 """
 
 from __future__ import annotations
@@ -27,41 +27,51 @@ from ._metadata import describe, etag
 from ._openat2 import ABSENT, DIRECTORY, READ
 
 if TYPE_CHECKING:
-    from ._layout import Spot
-    from ._metadata import Record
+    from ._layout import Location
+    from ._metadata import Metadata
     from ._root import Root
-    from ._staging import Staged
-    from ._threads import Stop
+    from ._staging import StagedFile
+    from ._threads import CancelFlag
 
-_TRIES = 1000
-"""How often a directory may vanish between being made and being used: deletes remove empty ones."""
+_ATTEMPTS = 1000
+"""Attempts to create a directory and rename into it, while deletes remove it as empty."""
 
-_ELSEWHERE = ABSENT - {errno.ENOENT, errno.EXDEV} | {errno.ENOTEMPTY, errno.EEXIST}
-"""What says that the plain place cannot hold the key, so that it goes to the overflow."""
+_NOT_PLAIN = ABSENT - {errno.ENOENT, errno.EXDEV} | {errno.ENOTEMPTY, errno.EEXIST}
+"""Errors which mean that the plain path cannot hold the key: then it goes to the overflow."""
 
-_NO_LINK = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))  # FAT, say
+_NO_LINK = frozenset(
+    (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+)  # for example on FAT
 
 
 def publish(
-    root: Root, spot: Spot, staged: Staged, record: Record, *, options: PutOptions, stop: Stop
+    root: Root,
+    location: Location,
+    staged: StagedFile,
+    metadata: Metadata,
+    *,
+    options: PutOptions,
+    cancel: CancelFlag,
 ) -> ObjectInfo:
-    """Let a file that is fully written take the object's place, and make that durable.
+    """Make a fully written file the object, and make that durable.
 
     Raises:
-        BucketNotFoundError, ObjectExistsError, PreconditionFailedError: As put does. The file is
-            still there to be discarded.
+        BucketNotFoundError, ObjectExistsError, PreconditionFailedError: As in put. The caller still has to
+            discard the file.
     """
-    status = staged.seal(spot.bucket, spot.key, record)
-    info = describe(spot, status, record, root.backend)
-    with root.locks.key(spot.bucket, spot.key, stop):
-        for _ in range(_TRIES):
+    status = staged.seal(location.bucket, location.key, metadata)
+    info = describe(location, status, metadata, root.backend)
+    with root.locks.key(location.bucket, location.key, cancel):
+        for _ in range(_ATTEMPTS):
             try:
-                made, path = _take_place(root, spot, staged, options, stop)
+                made, path = _rename_into_place(root, location, staged, options, cancel)
                 break
             except FileNotFoundError:
-                continue  # a delete took the directory away, being empty
+                continue  # a delete removed the empty directory
         else:
-            raise UnavailableError("the object's directory is removed again and again")
+            raise UnavailableError(
+                f"the object's directory was removed {_ATTEMPTS} times during this put: retry"
+            )
     staged.close()
     if root.fsync:
         _sync(root, path, made)
@@ -71,62 +81,62 @@ def publish(
 def check_conditions(
     current: os.stat_result | None, if_match: str | None, if_none_match: str | None
 ) -> None:
-    """Raise ObjectExistsError or PreconditionFailedError if what is there is not what must be."""
+    """Raise ObjectExistsError or PreconditionFailedError if a condition does not hold."""
     if if_none_match is not None and current is not None:
         if if_none_match == "*":
-            raise ObjectExistsError("the object exists, and was only to be created")
+            raise ObjectExistsError("if_none_match: the object exists")
         if if_none_match == etag(current):
-            raise PreconditionFailedError("the object still is the version that was excluded")
+            raise PreconditionFailedError("if_none_match: the object is still this version")
     if if_match is None:
         return
     if current is None:
-        raise PreconditionFailedError("there is no object, so it is not the version asked for")
+        raise PreconditionFailedError("if_match: the object does not exist")
     if if_match not in {"*", etag(current)}:
-        raise PreconditionFailedError("the object is another version than was asked for")
+        raise PreconditionFailedError("if_match: the object is another version")
 
 
 def prune(root: Root, path: str) -> None:
-    """Remove the directories above `path` that are empty, up to the bucket's own."""
+    """Remove the empty directories above `path`, but not the bucket's own."""
     keep = _depth(path)
     names = path.split("/")[:-1]
-    with contextlib.suppress(OSError):  # not empty, most often; or somebody was faster
+    with contextlib.suppress(OSError):  # usually not empty, or removed by another call
         while len(names) > keep:
-            parent = root.beneath.open("/".join(names[:-1]), DIRECTORY)
+            parent = root.confined.open("/".join(names[:-1]), DIRECTORY)
             try:
                 os.rmdir(names.pop(), dir_fd=parent)
             finally:
                 os.close(parent)
 
 
-class Ground:
-    """What is at an object's two places, looked at under its lock.
+class ExistingFiles:
+    """The files at an object's two paths, found under its lock.
 
     Attributes:
-        parent: The directory of its plain place; -1 where there is none.
-        name: Its name in that.
-        plain: The file that is there, if one is.
-        hidden: The file in the overflow, if one is.
-        blocked: Whether something else is at the plain place, or in its way.
+        parent: The descriptor of the plain path's directory, or -1.
+        name: The file's name in that directory.
+        plain: The status of the file at the plain path, or None.
+        overflow: The status of the file in the overflow, or None.
+        blocked: Whether something other than a file is at the plain path or above it.
     """
 
-    __slots__ = ("blocked", "hidden", "name", "parent", "plain")
+    __slots__ = ("blocked", "name", "overflow", "parent", "plain")
 
-    def __init__(self, root: Root, spot: Spot) -> None:
+    def __init__(self, root: Root, location: Location) -> None:
         self.parent = -1
         self.name = ""
         self.plain = None
-        self.blocked = spot.plain is None
-        self.hidden = _status(root, spot.overflow) if root.has_overflow(spot) else None
-        if spot.plain is None:
+        self.blocked = location.plain is None
+        self.overflow = _status(root, location.overflow) if root.has_overflow(location) else None
+        if location.plain is None:
             return
         try:
-            self.parent, self.name = root.open_parent(spot.plain)
+            self.parent, self.name = root.open_parent(location.plain)
             status = os.stat(self.name, dir_fd=self.parent, follow_symlinks=False)
         except OSError as error:
             if error.errno not in ABSENT:
                 self.__exit__()
                 raise
-            self.blocked = error.errno in _ELSEWHERE
+            self.blocked = error.errno in _NOT_PLAIN
             return
         if stat.S_ISREG(status.st_mode):
             self.plain = status
@@ -135,8 +145,8 @@ class Ground:
 
     @property
     def current(self) -> os.stat_result | None:
-        """The object as it is, if it is."""
-        return self.hidden if self.plain is None else self.plain
+        """The status of the object's file, or None."""
+        return self.overflow if self.plain is None else self.plain
 
     def __enter__(self) -> Self:
         return self
@@ -149,7 +159,7 @@ class Ground:
 
 def _status(root: Root, path: str) -> os.stat_result | None:
     try:
-        fd = root.beneath.open(path, READ)
+        fd = root.confined.open(path, READ)
     except OSError as error:
         if error.errno in ABSENT:
             return None
@@ -161,61 +171,65 @@ def _status(root: Root, path: str) -> os.stat_result | None:
     return status if stat.S_ISREG(status.st_mode) else None
 
 
-def _take_place(
-    root: Root, spot: Spot, staged: Staged, options: PutOptions, stop: Stop
+def _rename_into_place(
+    root: Root, location: Location, staged: StagedFile, options: PutOptions, cancel: CancelFlag
 ) -> tuple[int | None, str]:
-    """Rename the file to where the object is, or is to be.
+    """Rename the file to the object's path.
 
     Returns:
-        How many leading components of its path were there before, None if all; and the path.
+        The number of leading components of its path that existed before (None: all), and the path.
 
     Raises:
-        FileNotFoundError: Its directory vanished: look again.
+        FileNotFoundError: Its directory was removed meanwhile: try again.
     """
-    if not (options.conditional or root.sidecars.used) and _replace(root, spot, staged, stop):
-        return None, spot.plain or ""
-    with Ground(root, spot) as ground:
-        if ground.parent < 0 and options.if_match is not None:
-            root.require_bucket(spot)
-        check_conditions(ground.current, options.if_match, options.if_none_match)
-        stop.check()
+    if not (options.conditional or root.sidecars.used) and _replace(root, location, staged, cancel):
+        return None, location.plain or ""
+    with ExistingFiles(root, location) as existing:
+        if existing.parent < 0 and options.if_match is not None:
+            root.require_bucket(location)
+        check_conditions(existing.current, options.if_match, options.if_none_match)
+        cancel.check()
         exclusive = options.if_none_match == "*"
-        if spot.plain is not None and not ground.blocked:
+        if location.plain is not None and not existing.blocked:
             try:
-                if ground.parent >= 0 and (ground.hidden is None or ground.plain is not None):
-                    _rename(root, staged, ground.parent, ground.name, exclusive=exclusive)
-                    _clear_old(root, spot, ground)
-                    return None, spot.plain
-                if ground.hidden is None:
-                    made = _rename_below(root, spot, staged, spot.plain, exclusive=exclusive)
-                    return made, spot.plain
+                if existing.parent >= 0 and (
+                    existing.overflow is None or existing.plain is not None
+                ):
+                    _rename(root, staged, existing.parent, existing.name, exclusive=exclusive)
+                    _remove_replaced(root, location, existing)
+                    return None, location.plain
+                if existing.overflow is None:
+                    made = _rename_below(
+                        root, location, staged, location.plain, exclusive=exclusive
+                    )
+                    return made, location.plain
             except OSError as error:
-                if error.errno not in _ELSEWHERE or ground.plain is not None:
+                if error.errno not in _NOT_PLAIN or existing.plain is not None:
                     raise
-        root.require_bucket(spot)
-        made = _rename_below(root, spot, staged, spot.overflow, exclusive=False)
-        if ground.hidden is not None:
-            root.sidecars.forget(spot.bucket, spot.key, ground.hidden)
-        return made, spot.overflow
+        root.require_bucket(location)
+        made = _rename_below(root, location, staged, location.overflow, exclusive=False)
+        if existing.overflow is not None:
+            root.sidecars.remove_if_owned(location.bucket, location.key, existing.overflow)
+        return made, location.overflow
 
 
-def _replace(root: Root, spot: Spot, staged: Staged, stop: Stop) -> bool:
-    """Rename the file to its plain place without a look at what is there, if nothing is against it.
+def _replace(root: Root, location: Location, staged: StagedFile, cancel: CancelFlag) -> bool:
+    """Rename the file to its plain path without looking at existing files. Return whether it did.
 
     The usual case, for fewer system calls: the directory exists, and no key of the bucket is in the
     overflow. Under the key's lock that stays so for this key.
     """
-    if spot.plain is None or root.has_overflow(spot):
+    if location.plain is None or root.has_overflow(location):
         return False
     try:
-        parent, name = root.open_parent(spot.plain)
+        parent, name = root.open_parent(location.plain)
     except OSError:
-        return False  # the long way finds out what it is
+        return False  # the general path finds the reason
     try:
-        stop.check()
+        cancel.check()
         _rename(root, staged, parent, name, exclusive=False)
     except OSError as error:
-        if error.errno in _ELSEWHERE or error.errno == errno.ENOENT:
+        if error.errno in _NOT_PLAIN or error.errno == errno.ENOENT:
             return False
         raise
     finally:
@@ -223,14 +237,16 @@ def _replace(root: Root, spot: Spot, staged: Staged, stop: Stop) -> bool:
     return True
 
 
-def _rename_below(root: Root, spot: Spot, staged: Staged, path: str, *, exclusive: bool) -> int:
-    """Rename the file to `path`, making the directories that are missing of it."""
+def _rename_below(
+    root: Root, location: Location, staged: StagedFile, path: str, *, exclusive: bool
+) -> int:
+    """Rename the file to `path`, and create missing directories."""
     directory, _, name = path.rpartition("/")
     try:
         mode = root.settings.dir_mode
-        parent, made = root.beneath.make(directory, mode, below=_depth(path))
+        parent, made = root.confined.open_or_create(directory, mode, existing=_depth(path))
     except FileNotFoundError:
-        root.require_bucket(spot)
+        root.require_bucket(location)
         raise
     except OSError:
         prune(root, path)
@@ -245,54 +261,54 @@ def _rename_below(root: Root, spot: Spot, staged: Staged, path: str, *, exclusiv
     return made
 
 
-def _rename(root: Root, staged: Staged, parent: int, name: str, *, exclusive: bool) -> None:
+def _rename(root: Root, staged: StagedFile, parent: int, name: str, *, exclusive: bool) -> None:
     directory = root.staging.directory
     _inherit_group(root, staged, parent)
     if exclusive:
-        # Our own are kept apart by the lock. This keeps what another tool makes just now.
+        # The lock excludes our own writers. A link also never replaces a file of another tool.
         try:
             os.link(staged.name, name, src_dir_fd=directory, dst_dir_fd=parent)
         except FileExistsError:
-            raise FileNotFoundError(errno.ENOENT, "look again: something is there now") from None
+            raise FileNotFoundError(errno.ENOENT, "try again: the file exists now") from None
         except OSError as error:
             if error.errno not in _NO_LINK:
                 raise
         else:
-            staged.placed()
+            staged.mark_published()
             os.unlink(staged.name, dir_fd=directory)
             return
     os.rename(staged.name, name, src_dir_fd=directory, dst_dir_fd=parent)
-    staged.placed()
+    staged.mark_published()
 
 
-def _inherit_group(root: Root, staged: Staged, parent: int) -> None:
-    """Give the file the group of a setgid directory, as if it had been created there (inode(7))."""
+def _inherit_group(root: Root, staged: StagedFile, parent: int) -> None:
+    """Give the file the group of a setgid directory, as if it was created there (inode(7))."""
     there, status = os.fstat(parent), staged.status
     if status is None or not there.st_mode & stat.S_ISGID or status.st_gid == there.st_gid:
         return
-    # Only a member of the group may do this; the kernel lets others create such files.
+    # Only a member of the group may do this.
     with contextlib.suppress(PermissionError):
         os.fchown(staged.fd, -1, there.st_gid)
         if root.fsync:
             os.fsync(staged.fd)
 
 
-def _clear_old(root: Root, spot: Spot, ground: Ground) -> None:
-    if ground.plain is not None:
-        root.sidecars.forget(spot.bucket, spot.key, ground.plain)
-    if ground.hidden is not None:
-        unlink(root, spot.overflow)
-        root.sidecars.forget(spot.bucket, spot.key, ground.hidden)
-        prune(root, spot.overflow)
+def _remove_replaced(root: Root, location: Location, existing: ExistingFiles) -> None:
+    if existing.plain is not None:
+        root.sidecars.remove_if_owned(location.bucket, location.key, existing.plain)
+    if existing.overflow is not None:
+        unlink(root, location.overflow)
+        root.sidecars.remove_if_owned(location.bucket, location.key, existing.overflow)
+        prune(root, location.overflow)
 
 
 def _depth(path: str) -> int:
-    """Return how many leading components of the path are not made or removed for its sake."""
+    """Return how many leading components of the path a put or delete never creates or removes."""
     return OVERFLOW.count("/") + 1 if path.startswith(f"{OVERFLOW}/") else 1
 
 
 def unlink(root: Root, path: str) -> None:
-    """Remove the file of that path, if it is there."""
+    """Remove the file at `path` if it exists."""
     parent, name = root.open_parent(path)
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -302,14 +318,14 @@ def unlink(root: Root, path: str) -> None:
 
 
 def _sync(root: Root, path: str, made: int | None) -> None:
-    """Make the entries durable that lead to `path`, of which `made` components were there."""
+    """Sync the directories that lead to `path`, of which `made` components existed before."""
     names = path.split("/")[:-1]
     for depth in range(len(names) if made is None else made, len(names) + 1):
         try:
-            fd = root.beneath.open("/".join(names[:depth]), DIRECTORY)
+            fd = root.confined.open("/".join(names[:depth]), DIRECTORY)
         except OSError as error:
             if error.errno in ABSENT:
-                return  # removed again, being empty: nothing to keep
+                return  # removed again as empty
             raise
         try:
             os.fsync(fd)
@@ -318,11 +334,11 @@ def _sync(root: Root, path: str, made: int | None) -> None:
 
 
 def sync_removal(root: Root, path: str) -> None:
-    """Make it durable that `path` is gone, and the directories that went with it."""
+    """Make the removal of `path` and of its empty directories durable."""
     names = path.split("/")[:-1]
     while names:
         try:
-            fd = root.beneath.open("/".join(names), DIRECTORY)
+            fd = root.confined.open("/".join(names), DIRECTORY)
         except OSError as error:
             if error.errno not in ABSENT:
                 raise

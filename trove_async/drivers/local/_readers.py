@@ -1,4 +1,4 @@
-"""Bodies of gets: one that was read as it was opened, and one that is read as it is asked for."""
+"""Bodies of gets: small ones are read when opened, larger ones on demand."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from trove_async.models import ObjectInfo
 from trove_async.options import GetOptions
 from trove_async.pool import SLOT, BufferPool, Lease
 
-from ._errors import failure
+from ._errors import translate_error
 from ._metadata import describe, etag
 from ._objects import find, find_nowait
-from ._threads import Lane
+from ._threads import FileExecutor
 
 if TYPE_CHECKING:
-    from ._layout import Spot
-    from ._objects import Found
+    from ._layout import Location
+    from ._objects import ObjectFile
     from ._root import Root
     from ._threads import Threads
 
-WHOLE: Final = 256 * 1024
-"""Bytes up to which a body is read as it is opened: then copying it costs less than another hop."""
+SMALL_BODY: Final = 256 * 1024
+"""Largest body that is read when it is opened: a copy of it costs less than another thread hop."""
 
 
-class HeldBody:
-    """A small body, in memory already; no file is open for it."""
+class BufferedBody:
+    """A small body in memory, without an open file."""
 
     __slots__ = ("_data", "_position", "info", "range")
 
@@ -50,42 +50,42 @@ class HeldBody:
         return chunk
 
     async def aclose(self) -> None:
-        """Let the memory go."""
+        """Release the memory."""
         self._data = b""
 
 
-class OpenBody:
-    """A body that is read from its file in hops, by the driver's own threads.
+class FileBody:
+    """A body that the driver's threads read from its file on demand.
 
-    A stream that asks for a `SLOT` at a time finds the next one read, if the pool has room for it.
+    While the caller reads a `SLOT` at a time, the next slot is read ahead if the pool has room.
 
     Args:
-        found: The open file, which is the reader's from here on, set to the first byte.
+        object_file: The open file, positioned at the first byte. The body closes it.
         info: The object.
-        span: What of it is to be read.
-        threads: The driver's.
-        pool: The store's.
+        span: The range to read.
+        threads: The driver's threads.
+        pool: The store's pool.
     """
 
     __slots__ = (
         "_ahead",
+        "_awaited",
+        "_executor",
         "_file",
-        "_found",
         "_handle",
-        "_lane",
         "_lease",
         "_left",
+        "_object_file",
         "_pool",
         "_streaming",
         "_threads",
-        "_wanted",
         "info",
         "range",
     )
 
     def __init__(
         self,
-        found: Found,
+        object_file: ObjectFile,
         info: ObjectInfo,
         span: tuple[int, int],
         threads: Threads,
@@ -93,16 +93,16 @@ class OpenBody:
     ) -> None:
         self.info = info
         self.range = span
-        self._found = found
+        self._object_file = object_file
         self._left = span[1] - span[0]
         self._threads = threads
         self._pool = pool
-        self._lane = Lane(threads)
-        self._file = FileIO(found.fd, "rb")
-        self._handle = wrap(self._file, loop=asyncio.get_running_loop(), executor=self._lane)
+        self._executor = FileExecutor(threads)
+        self._file = FileIO(object_file.fd, "rb")
+        self._handle = wrap(self._file, loop=asyncio.get_running_loop(), executor=self._executor)
         self._ahead: Future[bytes] | None = None
         self._lease: Lease | None = None
-        self._streaming = self._wanted = False
+        self._streaming = self._awaited = False
 
     async def read(self, size: int) -> bytes:
         """Return the next 1 to `size` bytes, or ``b""`` at the end."""
@@ -111,28 +111,28 @@ class OpenBody:
         try:
             chunk = await self._next(min(size, self._left))
         except asyncio.CancelledError:
-            await self._lane.quiet()
+            await self._executor.wait_idle()
             raise
         except OSError as error:
-            raise failure(error, self.info.bucket, self.info.key) from error
+            raise translate_error(error, self.info.bucket, self.info.key) from error
         self._left -= len(chunk)
-        if not chunk or (not self._left and not steady(self._found)):
-            raise _changed()
+        if not chunk or (not self._left and not is_unchanged(self._object_file)):
+            raise _changed_in_place()
         before, self._streaming = self._streaming, size >= SLOT
         if before and self._streaming and self._left:
             self._read_ahead()
         return chunk
 
     async def aclose(self) -> None:
-        """Close the file, in a thread: the last one to close a deleted file also frees its room."""
-        self._wanted = True  # nothing is revoked any more
+        """Close the file in a thread: closing a deleted file also frees its disk space."""
+        self._awaited = True  # from here on nothing is revoked
         try:
-            await self._lane.quiet()
+            await self._executor.wait_idle()
         finally:
             self._drop()
             try:
                 await self._threads.finish(self._file.close)
-            except ClosedError:  # the driver is closed, and was not waited for
+            except ClosedError:  # the driver was closed before its reader
                 self._file.close()
 
     async def _next(self, size: int) -> bytes:
@@ -140,25 +140,25 @@ class OpenBody:
         if ahead is None:
             chunk: bytes = await self._handle.read(size)
             return chunk
-        self._wanted = True
+        self._awaited = True
         try:
             chunk = ahead.result() if ahead.done() else await asyncio.wrap_future(ahead)
         finally:
-            self._wanted = False
+            self._awaited = False
             self._drop()
-        if len(chunk) > size:  # not a stream's way of reading
+        if len(chunk) > size:  # the caller changed its read size
             self._file.seek(size - len(chunk), os.SEEK_CUR)
         return chunk[:size]
 
     def _read_ahead(self) -> None:
         self._lease = self._pool.try_lease(SLOT, revoke=self._revoke)
         if self._lease is not None:
-            # What is read takes the place of the slot: as bytes, a user gets it without a copy.
-            self._ahead = self._lane.submit(self._file.read, min(SLOT, self._left))
+            # The lease only counts the memory: read() returns new bytes, which need no further copy.
+            self._ahead = self._executor.submit(self._file.read, min(SLOT, self._left))
 
     def _revoke(self) -> bool:
-        """Give up what was read and nobody came for: it will be read again."""
-        if self._ahead is None or self._wanted or not self._ahead.done():
+        """Drop the data that was read ahead. It is read again when needed."""
+        if self._ahead is None or self._awaited or not self._ahead.done():
             return False
         if self._ahead.exception() is None:
             self._file.seek(-len(self._ahead.result()), os.SEEK_CUR)
@@ -172,85 +172,89 @@ class OpenBody:
 
 
 def open_body(
-    root: Root, spot: Spot, options: GetOptions
-) -> HeldBody | tuple[Found, tuple[int, int], ObjectInfo]:
-    """Open the object for a get, and read it if it is small. For a thread.
+    root: Root, location: Location, options: GetOptions
+) -> BufferedBody | tuple[ObjectFile, tuple[int, int], ObjectInfo]:
+    """Open the object for a get, and read it if it is small. Blocks.
 
     Returns:
-        The body, or what `OpenBody` is made of: that takes an event loop.
+        The body, or the arguments for a `FileBody`, which has to be created on the event loop.
     """
-    found = find(root, spot)
+    object_file = find(root, location)
     try:
-        info, span = admit(root, spot, found, options)
-        if span[1] - span[0] <= WHOLE:
-            body = _held(found, info, span, os.pread(found.fd, span[1] - span[0], span[0]))
-            found.close()
+        info, span = resolve_get(root, location, object_file, options)
+        if span[1] - span[0] <= SMALL_BODY:
+            body = _buffered(
+                object_file, info, span, os.pread(object_file.fd, span[1] - span[0], span[0])
+            )
+            object_file.close()
             return body
-        os.lseek(found.fd, span[0], os.SEEK_SET)
+        os.lseek(object_file.fd, span[0], os.SEEK_SET)
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(found.fd, span[0], 0, os.POSIX_FADV_SEQUENTIAL)
+            os.posix_fadvise(object_file.fd, span[0], 0, os.POSIX_FADV_SEQUENTIAL)
     except BaseException:
-        found.close()
+        object_file.close()
         raise
-    return found, span, info
+    return object_file, span, info
 
 
-def open_body_nowait(root: Root, spot: Spot, options: GetOptions) -> HeldBody | None:
-    """Open the object and read it, if it is small and all of it is in the kernel's cache.
+def open_body_nowait(root: Root, location: Location, options: GetOptions) -> BufferedBody | None:
+    """Open and read a small object that is in the kernel's cache; else return None.
 
-    For the event loop: 20 µs, against 100 to 300 for a hop to a thread. None: it takes a thread.
+    For the event loop: 20 µs, against 100 to 300 µs for a thread hop.
     """
-    if root.read_flags is None or (found := find_nowait(root, spot)) is None:
+    if root.read_flags is None or (object_file := find_nowait(root, location)) is None:
         return None
     try:
-        info, span = admit(root, spot, found, options)
+        info, span = resolve_get(root, location, object_file, options)
         size = span[1] - span[0]
-        if size > WHOLE:
+        if size > SMALL_BODY:
             return None
         buffer = bytearray(size)
-        if size and os.preadv(found.fd, [buffer], span[0], root.read_flags) != size:
+        if size and os.preadv(object_file.fd, [buffer], span[0], root.read_flags) != size:
             return None
-        return _held(found, info, span, bytes(buffer))
+        return _buffered(object_file, info, span, bytes(buffer))
     except OSError as error:
-        if error.errno in _NOT_NOW:
+        if error.errno in _WOULD_BLOCK:
             return None
         raise
     finally:
-        found.close()
+        object_file.close()
 
 
-def admit(
-    root: Root, spot: Spot, found: Found, options: GetOptions
+def resolve_get(
+    root: Root, location: Location, object_file: ObjectFile, options: GetOptions
 ) -> tuple[ObjectInfo, tuple[int, int]]:
-    """Return the object and the bytes that a get is to have.
+    """Check the conditions of a get, and return the object's info and the range to read.
 
     Raises:
-        PreconditionFailedError: Its conditions do not hold.
-        RangeError: Its range selects nothing.
+        PreconditionFailedError: A condition does not hold.
+        RangeError: The range selects no bytes.
     """
-    status = found.status
+    status = object_file.status
     if options.if_match is not None and options.if_match not in {"*", etag(status)}:
-        raise PreconditionFailedError("the object is another version than was asked for")
+        raise PreconditionFailedError("if_match: the object is another version")
     if options.if_none_match is not None and options.if_none_match in {"*", etag(status)}:
-        raise PreconditionFailedError("the object still is the version that was excluded")
+        raise PreconditionFailedError("if_none_match: the object is still this version")
     span = (0, status.st_size) if options.range is None else options.range.resolve(status.st_size)
-    return describe(spot, status, found.record, root.backend), span
+    return describe(location, status, object_file.metadata, root.backend), span
 
 
-def steady(found: Found) -> bool:
-    """Tell whether the file is still what it was when it was opened: nobody writes into it."""
-    now, then = os.fstat(found.fd), found.status
+def is_unchanged(object_file: ObjectFile) -> bool:
+    """Return whether the file is unchanged since it was opened."""
+    now, then = os.fstat(object_file.fd), object_file.status
     return (now.st_mtime_ns, now.st_size) == (then.st_mtime_ns, then.st_size)
 
 
-def _held(found: Found, info: ObjectInfo, span: tuple[int, int], data: bytes) -> HeldBody:
-    if len(data) != span[1] - span[0] or not steady(found):
-        raise _changed()
-    return HeldBody(info, span, data)
+def _buffered(
+    object_file: ObjectFile, info: ObjectInfo, span: tuple[int, int], data: bytes
+) -> BufferedBody:
+    if len(data) != span[1] - span[0] or not is_unchanged(object_file):
+        raise _changed_in_place()
+    return BufferedBody(info, span, data)
 
 
-def _changed() -> UnavailableError:
-    return UnavailableError("the file was changed in place while it was read, by another tool")
+def _changed_in_place() -> UnavailableError:
+    return UnavailableError("another tool changed the file while it was read")
 
 
-_NOT_NOW = frozenset((errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.EINTR))
+_WOULD_BLOCK = frozenset((errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL, errno.EINTR))

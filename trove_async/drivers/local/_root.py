@@ -1,4 +1,4 @@
-"""The root, the driver's own area in it, and what the file system below can do."""
+"""The open root, the driver's area in it, and the features of its file system."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from trove_async.errors import ConfigError
 from ._errors import missing_bucket
 from ._layout import AREA, PROBE, Layout, is_folding
 from ._locks import Locks
-from ._metadata import FOREIGN, decode, decode_owner
-from ._openat2 import DIRECTORY, READ, Beneath
-from ._sidecars import Sidecars, name_of
+from ._metadata import NO_METADATA, decode, decode_owner
+from ._openat2 import DIRECTORY, READ, ConfinedDirectory
+from ._sidecars import Sidecars, sidecar_name
 from ._snapshots import Snapshots
 from ._staging import XATTR, Staging
 
 if TYPE_CHECKING:
-    from ._layout import Spot
-    from ._metadata import Record
+    from ._layout import Location
+    from ._metadata import Metadata
 
 _LOCAL_FILE_SYSTEMS: Final = frozenset(
     (
@@ -50,7 +50,7 @@ _OVERFLOW: Final = "overflow"
 _META: Final = "meta"
 
 _READ_ONLY: Final = frozenset((errno.EROFS, errno.EACCES, errno.EPERM))
-"""What creating a file says where this process may not write."""
+"""Errors of creating a file where this process may not write."""
 
 _SWEPT_SIDECARS = 1000
 _SWEPT_AGE = 600.0
@@ -58,7 +58,7 @@ _SWEPT_AGE = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a LocalDriver was made with. The last four are for tests: what to do without."""
+    """The arguments of a LocalDriver. The last four switch off features, for tests."""
 
     root: str
     fsync: bool
@@ -73,24 +73,24 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class _Area:
-    """What writing needs."""
+    """The parts of a root that only writers use."""
 
     locks: Locks
     staging: Staging
 
 
 class Root:
-    """An open root. All of it blocks, but `open_cached`.
+    """An open root. All its methods block.
 
     Attributes:
-        path: Its real path.
-        settings: What the driver was made with.
-        backend: The name of the backend that the driver is.
+        path: The real path.
+        settings: The arguments of the driver.
+        backend: The name of the backend.
         beneath: Its paths.
-        layout: Which path a key has.
-        xattrs: Whether files can carry their records.
-        sidecars: Where records are that do not fit their files.
-        snapshots: Directories that were listed lately.
+        layout: The paths of keys.
+        xattrs: Whether files support extended attributes.
+        sidecars: Metadata that does not fit extended attributes.
+        snapshots: The cache of listed directories.
         is_local: Whether the file system is one of the kernel's own: a path that is in its cache
             can be opened without waiting, and a directory's links are counted.
         read_flags: How preadv(2) reads what is in the cache, and nothing else; None: it cannot.
@@ -103,7 +103,7 @@ class Root:
         written in it.
 
         Raises:
-            ConfigError: It is no directory, or this system has no way to confine paths.
+            ConfigError: The root is not a directory, or this system cannot confine paths.
         """
         self.settings = settings
         self.backend = backend
@@ -112,12 +112,12 @@ class Root:
         self.read_flags: int | None = None
         self.layout = Layout(folding=settings.folding)
         self._area: _Area | None = None
-        self._refused = 0
+        self._refusal = 0
         _check_platform()
         with ExitStack() as opened:
             self._fd = fd = _directory(opened, settings)
             self.path = os.path.realpath(settings.root)
-            self.beneath = Beneath(fd, openat2=settings.openat2)
+            self.confined = ConfinedDirectory(fd, openat2=settings.openat2)
             kind = _file_system(fd)
             self.is_local = kind in _LOCAL_FILE_SYSTEMS
             self.snapshots = Snapshots(_LOCAL_TICK if self.is_local else _REMOTE_TICK)
@@ -128,22 +128,22 @@ class Root:
             except OSError as error:
                 if error.errno not in _READ_ONLY:
                     raise
-                self._refused = error.errno
+                self._refusal = error.errno
                 self._area = None
                 self._read_area(opened, kind)
             self._opened = opened.pop_all()
 
     def _open_area(self, opened: ExitStack, kind: int) -> None:
         settings = self.settings
-        area = self._own(opened, self._fd, AREA)
-        self._overflow = self._own(opened, area, _OVERFLOW)
+        area = self._open_own(opened, self._fd, AREA)
+        self._overflow = self._open_own(opened, area, _OVERFLOW)
         locks = Locks(area, settings.file_mode, ofd=settings.ofd_locks)
         opened.callback(locks.close)
         self.sidecars = Sidecars(
-            self._own(opened, area, _META), settings.file_mode, fsync=settings.fsync
+            self._open_own(opened, area, _META), settings.file_mode, fsync=settings.fsync
         )
         staging = Staging(
-            self._own(opened, area, "staging"),
+            self._open_own(opened, area, "staging"),
             self.sidecars,
             file_mode=settings.file_mode,
             dir_mode=settings.dir_mode,
@@ -155,7 +155,7 @@ class Root:
         self.sweep()
 
     def _read_area(self, opened: ExitStack, kind: int) -> None:
-        """Open what there is of the area, for reading.
+        """Open the existing parts of the area for reading.
 
         Raises:
             OSError: There is an area that this process may not read. Without it, objects would be
@@ -168,11 +168,11 @@ class Root:
         )
         self.xattrs = self.settings.xattrs and hasattr(os, "getxattr")
         self.read_flags = 0 if kind == _TMPFS else None
-        self.layout = Layout(folding=self.settings.folding or _answers_to_other_case(self._fd))
+        self.layout = Layout(folding=self.settings.folding or _ignores_case(self._fd))
 
     @property
     def locks(self) -> Locks:
-        """Its keys' locks.
+        """The locks of the keys.
 
         Raises:
             OSError: The root is open for reading only.
@@ -181,7 +181,7 @@ class Root:
 
     @property
     def staging(self) -> Staging:
-        """Where files are written.
+        """The staging directory.
 
         Raises:
             OSError: The root is open for reading only.
@@ -191,31 +191,31 @@ class Root:
     @property
     def _writable(self) -> _Area:
         if self._area is None:
-            raise OSError(self._refused, os.strerror(self._refused), self.path)
+            raise OSError(self._refusal, os.strerror(self._refusal), self.path)
         return self._area
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close all files."""
         self._opened.close()
 
     def ping(self) -> None:
-        """Raise OSError if the root is not there any more."""
+        """Raise OSError if the root was removed."""
         os.stat(".", dir_fd=self._fd)
         Path(self.path).stat()
 
-    def require_bucket(self, spot: Spot) -> None:
+    def require_bucket(self, location: Location) -> None:
         """Raise BucketNotFoundError if the bucket has no directory."""
-        if not self.beneath.exists(spot.home):
-            raise missing_bucket(spot.bucket)
+        if not self.confined.exists(location.directory):
+            raise missing_bucket(location.bucket)
 
-    def has_overflow(self, spot: Spot) -> bool:
-        """Tell whether any key of the bucket may be in the overflow: most buckets have none."""
+    def has_overflow(self, location: Location) -> bool:
+        """Return whether any key of the bucket may be in the overflow: most buckets have none."""
         if self._overflow < 0:
             return False  # read-only, and there is none
         if self.is_local and os.fstat(self._overflow).st_nlink == _NO_SUBDIRECTORIES:
             return False
         try:
-            os.stat(spot.home, dir_fd=self._overflow, follow_symlinks=False)
+            os.stat(location.directory, dir_fd=self._overflow, follow_symlinks=False)
         except FileNotFoundError:
             return False
         return True
@@ -223,23 +223,23 @@ class Root:
     def open_parent(self, path: str) -> tuple[int, str]:
         """Open the directory that `path` lies in; return its descriptor and the last name."""
         parent, _, name = path.rpartition("/")
-        return self.beneath.open_directory(parent), name
+        return self.confined.open_directory(parent), name
 
     @property
-    def top(self) -> int:
+    def fd(self) -> int:
         """The root's own descriptor."""
         return self._fd
 
-    def read_record(self, spot: Spot, fd: int, status: os.stat_result) -> Record:
-        """Return the record of an open file; `FOREIGN` if there is none that holds."""
+    def read_metadata(self, location: Location, fd: int, status: os.stat_result) -> Metadata:
+        """Return the metadata of an open file, or `NO_METADATA` without a valid record."""
         raw = self.read_xattr(fd)
         if raw is None:
-            return self.sidecars.read(spot.bucket, spot.key, status)
+            return self.sidecars.read(location.bucket, location.key, status)
         found = decode(raw, status)
-        return FOREIGN if found is None else found[0]
+        return NO_METADATA if found is None else found[0]
 
     def read_xattr(self, fd: int) -> bytes | None:
-        """Return the record that an open file carries, as it is; None if it carries none."""
+        """Return the raw record in an open file's attribute, or None."""
         if not self.xattrs:
             return None
         try:
@@ -248,32 +248,32 @@ class Root:
             return None
 
     def sweep(self) -> None:
-        """Remove what killed processes left behind, and records whose file another tool took."""
+        """Remove files of killed processes, and sidecars whose file another tool removed."""
         self.staging.sweep()
         for name, raw in self.sidecars.sample(_SWEPT_SIDECARS, _SWEPT_AGE):
             if not self._is_kept(name, raw):
                 self.sidecars.remove(name)
 
     def _is_kept(self, name: str, raw: bytes) -> bool:
-        """Tell whether the file that a sidecar belongs to is still where it was put."""
+        """Return whether the file of a sidecar still exists."""
         owner = decode_owner(raw)
         if owner is None:
             return False
-        spot = self.layout.spot(*owner)
-        for path in (spot.plain, spot.overflow):
+        location = self.layout.locate(*owner)
+        for path in (location.plain, location.overflow):
             if path is None:
                 continue
             with contextlib.suppress(OSError):
-                fd = self.beneath.open(path, READ)
+                fd = self.confined.open(path, READ)
                 try:
                     status = os.fstat(fd)
                 finally:
                     os.close(fd)
-                if name_of(status) == name:
+                if sidecar_name(status) == name:
                     return True
         return False
 
-    def _own(self, opened: ExitStack, parent: int, name: str) -> int:
+    def _open_own(self, opened: ExitStack, parent: int, name: str) -> int:
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, self.settings.dir_mode, dir_fd=parent)
         fd = os.open(name, DIRECTORY, dir_fd=parent)
@@ -329,12 +329,12 @@ def _directory(opened: ExitStack, settings: Settings) -> int:
             Path(settings.root).mkdir(settings.dir_mode, parents=True, exist_ok=True)
         fd = os.open(settings.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError, FileExistsError) as error:
-        raise ConfigError(f"the root {settings.root!r} {_why_no_root(settings)}") from error
+        raise ConfigError(f"the root {settings.root!r} {_root_problem(settings)}") from error
     opened.callback(os.close, fd)
     return fd
 
 
-def _why_no_root(settings: Settings) -> str:
+def _root_problem(settings: Settings) -> str:
     """Return what is wrong with the path of a root that cannot be opened, and what to do."""
     path = Path(settings.root).absolute()
     for above in (*reversed(path.parents), path):
@@ -361,7 +361,7 @@ def _existing(opened: ExitStack, parent: int, name: str) -> int:
     return fd
 
 
-def _answers_to_other_case(fd: int) -> bool:
+def _ignores_case(fd: int) -> bool:
     """Return whether a file of a directory can be opened by its name in the other case as well."""
     with os.scandir(fd) as entries:
         for entry in entries:

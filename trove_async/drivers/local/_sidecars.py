@@ -1,8 +1,8 @@
-"""Records that are kept in files, where an attribute of the object's file cannot hold them.
+"""Sidecars: files for metadata that does not fit an extended attribute.
 
-One is named by its file's moment and size, and made only where there is none of that name; so it is
-one file's. It is written before its file takes its place, and becomes valid by that, at once. It stays
-with its file through a backup and a move to another disk, which keep times but not inodes.
+A sidecar is named by its file's time and size, and created exclusively, so it belongs to one file.
+It is written before the file is renamed, and becomes valid with the rename. It still belongs to the
+file after a backup or a move to another disk, which keep times but not inodes.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import time
 from io import FileIO
 from typing import TYPE_CHECKING
 
-from ._metadata import FOREIGN, decode, decode_owner
+from ._metadata import NO_METADATA, decode, decode_owner
 
 if TYPE_CHECKING:
-    from ._metadata import Record
+    from ._metadata import Metadata
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def name_of(status: os.stat_result) -> str:
-    """Return what the sidecar of a file is called."""
+def sidecar_name(status: os.stat_result) -> str:
+    """Return the name of a file's sidecar."""
     return f"{status.st_mtime_ns}-{status.st_size}"
 
 
@@ -32,13 +32,13 @@ class Sidecars:
     """The sidecars of one root.
 
     Args:
-        directory: The descriptor of the directory that they are in; -1: there is none, as of a
-            root that is open for reading only.
-        mode: Their mode.
-        fsync: Whether they must outlive a power cut.
+        directory: The descriptor of their directory; -1 if there is none, in a root that is open
+            for reading only.
+        mode: The mode of new sidecars.
+        fsync: Whether they must survive a power cut.
 
     Attributes:
-        used: Whether there may be any, as far as this process knows.
+        used: Whether this process has seen or written any.
     """
 
     def __init__(self, directory: int, mode: int, *, fsync: bool) -> None:
@@ -51,13 +51,13 @@ class Sidecars:
                 self.used = next(entries, None) is not None
 
     def write(self, status: os.stat_result, raw: bytes) -> None:
-        """Keep the record of a file.
+        """Write the record of a file.
 
         Raises:
-            FileExistsError: Another file has the same moment and size.
+            FileExistsError: Another file has the same time and size.
         """
         self.used = True
-        fd = os.open(name_of(status), _NEW, self._mode, dir_fd=self._directory)
+        fd = os.open(sidecar_name(status), _NEW, self._mode, dir_fd=self._directory)
         try:
             rest = memoryview(raw)
             while rest:
@@ -72,34 +72,34 @@ class Sidecars:
         if self._fsync:
             os.fsync(self._directory)
 
-    def read(self, bucket: str, key: str, status: os.stat_result) -> Record:
-        """Return the record of a file; `FOREIGN` if none is kept here."""
-        raw = self._raw(name_of(status))
+    def read(self, bucket: str, key: str, status: os.stat_result) -> Metadata:
+        """Return the metadata of a file, or `NO_METADATA`."""
+        raw = self._raw(sidecar_name(status))
         found = None if raw is None else decode(raw, status)
-        return found[0] if found is not None and found[1] == (bucket, key) else FOREIGN
+        return found[0] if found is not None and found[1] == (bucket, key) else NO_METADATA
 
-    def forget(self, bucket: str, key: str, status: os.stat_result) -> None:
-        """Remove the record of a file that was an object. It is litter if that fails."""
-        if not os.access(name_of(status), os.F_OK, dir_fd=self._directory):
-            return  # as most often: half the time of an error's
+    def remove_if_owned(self, bucket: str, key: str, status: os.stat_result) -> None:
+        """Remove the sidecar of a replaced or deleted object. If that fails, a sweep removes it."""
+        if not os.access(sidecar_name(status), os.F_OK, dir_fd=self._directory):
+            return  # the usual case: twice as fast as a failed open
         with contextlib.suppress(OSError):
-            raw = self._raw(name_of(status))
-            # A copy that another tool made has the times of its original, whose record this is.
+            raw = self._raw(sidecar_name(status))
+            # If another tool copied the file with its times, the sidecar belongs to the original.
             if raw is not None and decode_owner(raw) == (bucket, key):
                 self.remove(status)
 
     def remove(self, status: os.stat_result | str) -> None:
-        """Remove a record of which it is certain that no object needs it."""
-        name = status if isinstance(status, str) else name_of(status)
+        """Remove a sidecar that no object needs."""
+        name = status if isinstance(status, str) else sidecar_name(status)
         with contextlib.suppress(OSError):
             os.unlink(name, dir_fd=self._directory)
 
     def sample(self, count: int, older: float) -> list[tuple[str, bytes]]:
-        """Return some records, drawn at random, with their names: a sweep need not read all.
+        """Return random sidecars as (name, record): a sweep does not read all of them.
 
         Args:
-            count: How many to draw.
-            older: Only those that were written so many seconds ago: their files are in place.
+            count: Maximum number of sidecars.
+            older: Minimum age in seconds. Files of younger ones may not be renamed yet.
         """
         names = os.listdir(self._directory)  # noqa: PTH208 - no path leads to a descriptor
         drawn: list[tuple[str, bytes]] = []

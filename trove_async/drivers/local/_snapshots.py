@@ -1,4 +1,4 @@
-"""Sorted directories, remembered while they are unchanged."""
+"""A cache of sorted directories, valid while they are unchanged."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import time
 from collections import OrderedDict
 from typing import Final
 
-REMEMBERED: Final = 250_000
-"""Names that are remembered, all directories together: some 20 MB."""
+MAX_NAMES: Final = 250_000
+"""Cached names of all directories together: about 20 MB."""
 
 
 class Snapshots:
-    """Sorted directories, remembered while they are unchanged. Shared by the threads.
+    """A thread-safe cache of sorted directories.
 
     Args:
-        tick: Nanoseconds by which a file system's times may be behind: a directory that changed
-            so lately may change again without its times telling (as git's index has it: "racy").
-        limit: Names remembered at most.
+        tick: Resolution of the file system's times in nanoseconds. A directory that changed within
+            the last tick may change again with the same times (git's index calls it "racy").
+        limit: Maximum number of cached names.
     """
 
-    def __init__(self, tick: int, limit: int = REMEMBERED) -> None:
+    def __init__(self, tick: int, limit: int = MAX_NAMES) -> None:
         self._tick = tick
         self._limit = limit
         self._kept: OrderedDict[tuple[str, int, int], tuple[int, int, list[str]]] = OrderedDict()
@@ -29,7 +29,7 @@ class Snapshots:
         self._guard = threading.Lock()
 
     def get(self, kind: str, status: os.stat_result) -> list[str] | None:
-        """Return the directory as it was read, if it still is so."""
+        """Return the cached names if the directory is unchanged, else None."""
         place = (kind, status.st_dev, status.st_ino)
         with self._guard:
             kept = self._kept.get(place)
@@ -39,7 +39,7 @@ class Snapshots:
             return kept[2]
 
     def add(self, kind: str, status: os.stat_result, names: list[str]) -> None:
-        """Remember the directory, which was `status` before it was read."""
+        """Cache the names. `status` is the directory's status from before it was read."""
         last = max(status.st_mtime_ns, status.st_ctime_ns)
         if len(names) > self._limit or last + self._tick > time.time_ns():
             return

@@ -1,7 +1,7 @@
-"""Files on their way to being objects, and the litter of processes that were killed.
+"""Staged files, which are written before they become objects, and removal of abandoned ones.
 
-Each open driver has a directory in ``.trove/staging`` and beside it a file that it keeps locked while
-it lives. Whoever finds such a file unlocked may clear the directory away: its owner is dead.
+Each open driver has a directory in ``.trove/staging``, and beside it a file that it keeps locked. If
+the file is not locked, the driver's process has died, and any other driver may remove the directory.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from typing import TYPE_CHECKING, Final
 from ._openat2 import DIRECTORY
 
 if TYPE_CHECKING:
-    from ._metadata import Record
+    from ._metadata import Metadata
     from ._sidecars import Sidecars
-    from ._threads import Stop
+    from ._threads import CancelFlag
 
 XATTR: Final = "user.trove"
 
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_WRITE_AT_ONCE = 4 * 1024 * 1024  # between two looks at whether the call was cancelled
+_WRITE_AT_ONCE = 4 * 1024 * 1024  # between two checks for a cancel
 _MAX_VIEWS = 512  # below IOV_MAX, 1,024 on Linux (<limits.h>)
 
-# What setxattr says where a record does not fit, or none can be kept: not a full disk. If the disk
-# is full after all, writing the sidecar says so.
+# Errors of setxattr for a record that does not fit, or where attributes are not supported. ENOSPC
+# need not mean a full disk: if the disk is full, writing the sidecar fails as well.
 _NO_XATTR = frozenset(
     (errno.ENOTSUP, errno.ENOSPC, errno.EDQUOT, errno.E2BIG, errno.ERANGE, errno.EPERM)
 )
 
 
-class Staged:
-    """One file that is not an object yet. It is discarded unless it takes its place.
+class StagedFile:
+    """A file that is not an object yet. The caller publishes or discards it.
 
     Attributes:
         fd: Its descriptor, open for writing.
         name: Its name in the staging directory.
-        status: What `seal` left it as.
+        status: The status of the file after `seal`.
     """
 
     __slots__ = ("_sidecar", "_staging", "fd", "name", "status")
@@ -55,8 +55,8 @@ class Staged:
         self.name = name
         self.status: os.stat_result | None = None
 
-    def write(self, views: Sequence[memoryview], offset: int, stop: Stop) -> None:
-        """Write `views` one after the other from `offset` on."""
+    def write(self, views: Sequence[memoryview], offset: int, cancel: CancelFlag) -> None:
+        """Write `views` in order, starting at `offset`."""
         if (
             len(views) == 1
             and len(views[0]) <= _WRITE_AT_ONCE
@@ -64,36 +64,36 @@ class Staged:
         ):
             return
         for batch in _batches(views):
-            stop.check()
+            cancel.check()
             rest = batch
             while rest:
                 count = os.pwritev(self.fd, rest, offset)
                 offset += count
                 rest = _after(rest, count)
 
-    def cut(self, size: int) -> None:
-        """Let the file end at `size`."""
+    def truncate(self, size: int) -> None:
+        """Truncate the file to `size`."""
         os.ftruncate(self.fd, size)
 
-    def seal(self, bucket: str, key: str, record: Record) -> os.stat_result:
-        """Give the file its own moment and its record, make both durable, and tell what it is."""
+    def seal(self, bucket: str, key: str, record: Metadata) -> os.stat_result:
+        """Set the file's time and metadata, make them durable, and return its status."""
         staging = self._staging
-        # The kernel's own stamp is that of its last tick, and two puts may share it.
+        # Two puts may get the same time from the kernel, which only counts ticks.
         now = time.time_ns()
         os.utime(self.fd, ns=(now, now))
         self.status = status = os.fstat(self.fd)
         if not (staging.xattrs and _set_xattr(self.fd, record.encode(status))):
             try:
                 staging.sidecars.write(status, record.encode(status, (bucket, key)))
-            except FileExistsError:  # another file has this very moment and size
+            except FileExistsError:  # another file has the same time and size
                 return self.seal(bucket, key, record)
             self._sidecar = True
         if staging.fsync:
             os.fsync(self.fd)
         return status
 
-    def placed(self) -> None:
-        """Note that it has taken its place: its record stays."""
+    def mark_published(self) -> None:
+        """Keep the sidecar, because the file is now an object."""
         self._sidecar = False
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Staged:
             os.close(fd)
 
     def discard(self) -> None:
-        """Leave nothing of it. Idempotent."""
+        """Remove the file and its sidecar. Idempotent."""
         if self.fd < 0:
             return
         self.close()
@@ -117,15 +117,15 @@ class Staging:
     """The staging directory of one open driver.
 
     Args:
-        parent: The descriptor of the directory of all of them.
-        sidecars: Where records go that do not fit the file.
+        parent: The descriptor of ``.trove/staging``.
+        sidecars: For metadata that does not fit an extended attribute.
         file_mode: The mode of files.
         dir_mode: The mode of directories.
-        fsync: Whether a sealed file must outlive a power cut.
+        fsync: Whether a sealed file must survive a power cut.
 
     Attributes:
         directory: Its descriptor.
-        xattrs: Whether files can carry their records.
+        xattrs: Whether files support extended attributes.
     """
 
     def __init__(
@@ -145,27 +145,29 @@ class Staging:
             os.close(self._lock)
             raise
 
-    def create(self) -> Staged:
-        """Make a file."""
+    def create(self) -> StagedFile:
+        """Create a staged file."""
         while True:
             name = f"{next(self._numbers):x}"
             try:
-                return Staged(self, os.open(name, _NEW, self._mode, dir_fd=self.directory), name)
-            except FileExistsError:  # a forked child counts as we do
+                return StagedFile(
+                    self, os.open(name, _NEW, self._mode, dir_fd=self.directory), name
+                )
+            except FileExistsError:  # a forked child counts in the same way
                 continue
 
     def close(self) -> None:
-        """Remove the directory, which is empty unless a call was killed, and let it go."""
+        """Remove the directory and release its lock."""
         os.close(self.directory)
-        with contextlib.suppress(OSError):  # then the next to open sweeps it
+        with contextlib.suppress(OSError):  # then the next sweep removes it
             _clear(self._parent, self._name)
         os.close(self._lock)
 
     def sweep(self) -> None:
-        """Clear away the directories of drivers that are no more."""
+        """Remove the directories of dead drivers."""
         for name in {entry.removesuffix(_LOCK) for entry in os.listdir(self._parent)}:  # noqa: PTH208 - as above
             if name != self._name:
-                with contextlib.suppress(OSError):  # somebody else sweeps as well, or it may stay
+                with contextlib.suppress(OSError):  # another driver sweeps as well
                     self._sweep(name)
 
     def _sweep(self, name: str) -> None:
@@ -173,7 +175,7 @@ class Staging:
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
             lock = os.open(name + _LOCK, flags, dir_fd=self._parent)
         except FileNotFoundError:
-            _clear(self._parent, name)  # a lock goes last: its owner was killed in between
+            _clear(self._parent, name)  # the lock is removed last: its owner was killed before that
             return
         try:
             if _try_flock(lock):
@@ -183,12 +185,14 @@ class Staging:
             os.close(lock)
 
     def _forget_sidecars(self, name: str) -> None:
-        with contextlib.suppress(FileNotFoundError):  # its owner was killed before it made it
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # its owner was killed before it created the directory
             directory = os.open(name, DIRECTORY, dir_fd=self._parent)
             try:
                 for staged in os.listdir(directory):  # noqa: PTH208 - as above
                     status = os.stat(staged, dir_fd=directory, follow_symlinks=False)
-                    if status.st_nlink == 1:  # else it took its place by a link, and is valid
+                    if status.st_nlink == 1:  # else it was published by a link
                         self.sidecars.remove(status)
             finally:
                 os.close(directory)
@@ -203,7 +207,7 @@ class Staging:
             except BaseException:
                 os.close(lock)
                 raise
-            os.close(lock)  # somebody swept it away before it was locked
+            os.close(lock)  # another driver removed it before it was locked
 
 
 _LOCK = ".lock"

@@ -1,14 +1,14 @@
-"""Hops from the event loop to a thread and back: one for each call, and never left running.
+"""Calls from the event loop to worker threads, each of which ends before its caller continues.
 
-A thread cannot be interrupted, so a call that is cancelled first takes its work back if it has not
-begun, else tells it to stop (`Stop`), and then waits until it has: only then are the views it reads
-and the files it holds nobody's.
+A thread cannot be interrupted. A cancelled call is withdrawn if it has not started. Otherwise the
+call sets a `CancelFlag` and waits for the thread to end: only then are the views that the thread
+reads and the files that it holds safe to reuse.
 
-There are threads of our own rather than an executor's because the hop is most of what a small call
-costs: without an executor's future and its condition it takes two thirds of the CPU time. And brief
-work (a small put: a dozen system calls of a few microseconds) shares a *lane*: one thread does what
-has queued up, and reports it together. With a thread for each, they and the loop hand the
-interpreter's lock to and fro at every system call, and many at once are slower than one at a time.
+The threads are our own because the hop is most of the cost of a small call: without an executor's
+future and condition it takes two thirds of the CPU time. Brief work (a small put: a dozen system
+calls of a few microseconds) shares a *lane*: one thread runs all the queued jobs and reports their
+results together. With one thread for each job, the threads and the loop exchange the GIL at every
+system call, and concurrent jobs are slower than sequential ones.
 """
 
 from __future__ import annotations
@@ -32,40 +32,40 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-_LOOK = 0.005
-"""Seconds between two looks at a busy lane. What was done meanwhile is reported, together: the fewer
-times loop and thread compete for the interpreter, the faster both. When nothing was done, the lane's
-thread is taken to wait for a disk, and is helped by another; one that only waits for a busy loop is
-not, since the interpreter's switch interval is as long."""
+_LANE_POLL = 0.005
+"""Seconds between two polls of a busy lane. Results are reported together: the less often loop and
+thread compete for the GIL, the faster both are. If no job has ended since the last poll, the lane's
+thread probably waits for a disk, and a second thread helps. A thread that only waits for a busy loop
+gets no helper: the interpreter's switch interval is as long."""
 
 
-_HELP = 0.05
-"""Seconds that a helper stays in a lane where it is not alone."""
+_HELPER_TIME = 0.05
+"""Seconds after which a helper leaves a lane that another thread serves."""
 
 
-class Stopped(Exception):  # noqa: N818 - it is a signal, heard by nobody but the thread's caller
-    """The call for which a thread works was cancelled."""
+class CallCancelled(Exception):  # noqa: N818 - a signal, not an error
+    """The call that a thread works for was cancelled."""
 
 
-class Stop:
-    """Tells a thread that the call it works for was cancelled."""
+class CancelFlag:
+    """A flag that asks a thread to stop, because its call was cancelled."""
 
-    __slots__ = ("asked",)
+    __slots__ = ("requested",)
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def check(self) -> None:
-        """Raise `Stopped` if so: called wherever nothing is half done."""
-        if self.asked:
-            raise Stopped
+        """Raise `CallCancelled` if the call was cancelled. For points where no change is half made."""
+        if self.requested:
+            raise CallCancelled
 
 
 class Threads:
-    """The threads of one driver. Made, used and closed on one event loop.
+    """The worker threads of one driver. Created, used and closed on one event loop.
 
     Args:
-        count: How many there are.
+        count: Number of threads.
     """
 
     def __init__(self, count: int) -> None:
@@ -76,14 +76,14 @@ class Threads:
         self._lane_lock = threading.Lock()
         self._lane_threads = 0
         self._lane_done = 0
-        self._lane_told: deque[Callable[[], None]] = deque()
-        self._look: asyncio.TimerHandle | None = None
-        self._serving = count
-        self._last: _Job[object] | None = None
-        # Daemons: a program that forgets to close its store still ends. What a thread is torn
-        # away from then is what a kill leaves, too.
+        self._lane_callbacks: deque[Callable[[], None]] = deque()
+        self._poll: asyncio.TimerHandle | None = None
+        self._running = count
+        self._final_job: _Job[object] | None = None
+        # Daemons, so that a program that does not close its store still ends. That leaves no more
+        # behind than a kill does.
         self._threads = [
-            threading.Thread(target=self._serve, name=f"trove-local-{number}", daemon=True)
+            threading.Thread(target=self._run_thread, name=f"trove-local-{number}", daemon=True)
             for number in range(count)
         ]
         for thread in self._threads:
@@ -93,17 +93,17 @@ class Threads:
         self,
         work: Callable[[], T],
         *,
-        stop: Stop | None = None,
+        cancel: CancelFlag | None = None,
         undo: Callable[[T], object] | None = None,
         brief: bool = False,
     ) -> T:
-        """Do `work` in a thread. After a cancel it has ended, or has never begun.
+        """Run `work` in a thread. After a cancel it has ended or never started.
 
         Args:
-            work: What to do.
-            stop: What it looks at to hear of a cancel.
-            undo: What becomes of a result that nobody is there any more to take.
-            brief: Whether it takes some microseconds, if all goes well.
+            work: The function to run.
+            cancel: The flag that is set on a cancel.
+            undo: Called with the result if the caller was cancelled.
+            brief: Whether `work` usually takes microseconds, and so may share the lane.
         """
         job = _Job(self._loop, work)
         if brief and len(self._threads) > 1:
@@ -113,10 +113,10 @@ class Threads:
         try:
             return await job.result
         except asyncio.CancelledError:
-            if not job.take():
-                if stop is not None:
-                    stop.asked = True
-                await job.end()
+            if not job.claim():
+                if cancel is not None:
+                    cancel.requested = True
+                await job.wait_finished()
                 if undo is not None:
                     for outcome in job.outcomes:
                         await self._undo(undo, outcome)
@@ -127,33 +127,32 @@ class Threads:
             await self.finish(lambda: undo(outcome))
 
     async def finish(self, work: Callable[[], T]) -> T:
-        """Do `work` in a thread, cancelled or not: a cancel is raised when it is done."""
+        """Run `work` in a thread to its end. A cancel is raised afterwards."""
         job = _Job(self._loop, work)
         self.put(job.run)
         return await wait_until_done(job.result)
 
     async def aclose(self, last: Callable[[], object] = lambda: None) -> None:
-        """End the threads once they have done all that they were given. Idempotent.
+        """End the threads once all queued work is done. Idempotent.
 
         Args:
-            last: What is to be done when no thread works any more, in the last one to end: it
-                closes what the others' work needs.
+            last: Called in the last thread, after all other work. It closes shared files.
         """
-        if self._look is not None:
-            self._look.cancel()
-        if self._last is None:
+        if self._poll is not None:
+            self._poll.cancel()
+        if self._final_job is None:
             self._open = False
-            self._last = _Job(self._loop, last)
+            self._final_job = _Job(self._loop, last)
             for _ in self._threads:
                 self._queue.put(None)
         try:
-            await wait_until_done(self._last.result)
+            await wait_until_done(self._final_job.result)
         finally:
             for thread in self._threads:
                 thread.join()
 
     def put(self, work: Callable[[], None]) -> None:
-        """Let a thread call `work`, which raises nothing.
+        """Queue `work`, which must not raise, for a thread.
 
         Raises:
             ClosedError: The driver was closed.
@@ -167,120 +166,120 @@ class Threads:
             if not self._lane_threads:
                 self.put(self._drain_lane)
                 self._lane_threads = 1
-            self._lane.append(job)  # type: ignore[arg-type] # what it returns is nothing to us
-        if self._look is None:
-            self._look = self._loop.call_later(_LOOK, self._look_at_lane, self._lane_done)
+            self._lane.append(job)  # type: ignore[arg-type] # its result type does not matter here
+        if self._poll is None:
+            self._poll = self._loop.call_later(_LANE_POLL, self._poll_lane, self._lane_done)
 
     def _drain_lane(self, until: float = math.inf) -> None:
         while True:
             with self._lane_lock:
-                # A helper leaves when its time is over: by then the one that it helps is back, or
-                # the next look sends another.
+                # A helper leaves after its time. By then the other thread is back, or the next
+                # poll adds another helper.
                 leaves = self._lane_threads > 1 and time.monotonic() > until
                 job = None if leaves or not self._lane else self._lane.popleft()
                 if job is None:
                     self._lane_threads -= 1
                     break
-            job.run(self._lane_told.append)
+            job.run(self._lane_callbacks.append)
             del job
             self._lane_done += 1
-        _tell(self._loop, self._report)
+        _call_soon(self._loop, self._run_callbacks)
 
-    def _look_at_lane(self, done: int) -> None:
-        self._look = None
-        self._report()
+    def _poll_lane(self, done: int) -> None:
+        self._poll = None
+        self._run_callbacks()
         with self._lane_lock:
             if not self._lane_threads:
                 return
-            # One thread always stays out: a lane may never be empty, and others want theirs, too.
+            # One thread is kept free for other work: a lane may never run empty.
             spare = len(self._threads) - 1 - self._lane_threads
             if self._lane and self._lane_done == done and spare > 0 and self._open:
-                self.put(partial(self._drain_lane, time.monotonic() + _HELP))
+                self.put(partial(self._drain_lane, time.monotonic() + _HELPER_TIME))
                 self._lane_threads += 1
-        self._look = self._loop.call_later(_LOOK, self._look_at_lane, self._lane_done)
+        self._poll = self._loop.call_later(_LANE_POLL, self._poll_lane, self._lane_done)
 
-    def _report(self) -> None:
-        while self._lane_told:
-            self._lane_told.popleft()()
+    def _run_callbacks(self) -> None:
+        while self._lane_callbacks:
+            self._lane_callbacks.popleft()()
 
-    def _serve(self) -> None:
+    def _run_thread(self) -> None:
         while (work := self._queue.get()) is not None:
             work()
-            del work  # not kept, with all that it holds, until there is more to do
+            del work  # free its memory before the wait for more work
         with self._lane_lock:
-            self._serving -= 1
-            last = None if self._serving else self._last
+            self._running -= 1
+            last = None if self._running else self._final_job
         if last is not None:
             last.run()
 
 
 class _Job(Generic[T]):
-    """One piece of work: begun by a thread or taken back, whichever is first."""
+    """One call, either started by a thread or withdrawn."""
 
-    __slots__ = ("_late", "_loop", "_over", "_token", "_work", "outcomes", "result")
+    __slots__ = ("_finished", "_loop", "_unclaimed", "_waiter", "_work", "outcomes", "result")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, work: Callable[[], T]) -> None:
         self._loop = loop
         self._work = work
-        self._token = [None]
-        self._over = False
+        self._unclaimed = [None]
+        self._finished = False
         self.outcomes: list[T] = []
-        self._late: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[None] | None = None
         self.result: asyncio.Future[T] = loop.create_future()
 
-    def take(self) -> bool:
-        """Take it, to do it or not; False if that has happened. From any thread."""
+    def claim(self) -> bool:
+        """Claim the job, to run or withdraw it. Return False if it was claimed before. Thread-safe."""
         try:
-            self._token.pop()
+            self._unclaimed.pop()
         except IndexError:
             return False
         return True
 
-    def run(self, tell: Callable[[Callable[[], None]], None] | None = None) -> None:
-        """Do it, in a thread, and have the loop call what tells of it."""
-        if not self.take():
+    def run(self, report: Callable[[Callable[[], None]], None] | None = None) -> None:
+        """Run the job in a thread and report the result to the event loop."""
+        if not self.claim():
             return
         try:
             outcome = self._work()
         except BaseException as error:  # noqa: BLE001 - raised where it is awaited
-            ended = partial(self._fail, error)
+            callback = partial(self._fail, error)
         else:
-            ended = partial(self._succeed, outcome)
-        if tell is None:
-            _tell(self._loop, ended)
+            callback = partial(self._succeed, outcome)
+        if report is None:
+            _call_soon(self._loop, callback)
         else:
-            tell(ended)
+            report(callback)
 
-    async def end(self) -> None:
-        """Return when the thread has ended it, though nobody takes its result any more."""
-        if not self._over:
-            self._late = self._loop.create_future()
+    async def wait_finished(self) -> None:
+        """Wait until the thread has run the job. The result is discarded."""
+        if not self._finished:
+            self._waiter = self._loop.create_future()
             with suppress(asyncio.CancelledError):  # a second one: the first is about to be raised
-                await wait_until_done(self._late)
+                await wait_until_done(self._waiter)
         if self.result.done() and not self.result.cancelled():
-            self.result.exception()  # seen: the cancellation is what the caller hears of
+            self.result.exception()  # retrieved: the caller gets the CancelledError
 
     def _succeed(self, outcome: T) -> None:
         if not self.result.done():
             self.result.set_result(outcome)
         self.outcomes.append(outcome)
-        self._end()
+        self._finish()
 
     def _fail(self, error: BaseException) -> None:
         if not self.result.done():
             self.result.set_exception(error)
-        self._end()
+        self._finish()
 
-    def _end(self) -> None:
-        self._over = True
-        if self._late is not None:
-            self._late.set_result(None)
+    def _finish(self) -> None:
+        self._finished = True
+        if self._waiter is not None:
+            self._waiter.set_result(None)
 
 
-class Lane(Executor):
-    """The threads as one aiofiles handle sees them, that knows what is still under way for it.
+class FileExecutor(Executor):
+    """An executor for one aiofiles handle, which can wait for the handle's last call.
 
-    A cancel ends aiofiles' coroutine, and would leave a thread to write into the reader's buffer.
+    A cancel ends aiofiles' coroutine while the thread may still write into the reader's buffer.
     """
 
     def __init__(self, threads: Threads) -> None:
@@ -288,7 +287,7 @@ class Lane(Executor):
         self._job: Future[object] | None = None
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Let a thread call `fn`."""
+        """Run `fn` in a thread."""
         future: Future[T] = Future()
 
         def work() -> None:
@@ -302,19 +301,19 @@ class Lane(Executor):
                 future.set_result(result)
 
         self._threads.put(work)
-        self._job = future  # type: ignore[assignment] # what it returns is nothing to us
+        self._job = future  # type: ignore[assignment] # its result type does not matter here
         return future
 
-    async def quiet(self) -> None:
-        """Return when no thread works for the handle any more."""
+    async def wait_idle(self) -> None:
+        """Wait until no thread works for the handle."""
         if self._job is not None and not self._job.cancel():
             with suppress(OSError):
                 await wait_until_done(asyncio.wrap_future(self._job))
 
 
-def _tell(
+def _call_soon(
     loop: asyncio.AbstractEventLoop, what: Callable[P, None], *args: P.args, **_: P.kwargs
 ) -> None:
-    """Have the loop call `what`; nobody is there to hear of it where the loop is closed."""
+    """Call `what` on the event loop. Do nothing if the loop is closed."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(what, *args)

@@ -1,4 +1,4 @@
-"""Uploads: one staged file, into which parts are written wherever they belong."""
+"""Uploads in parts, each written at its offset in one staged file."""
 
 from __future__ import annotations
 
@@ -12,39 +12,41 @@ from trove_async.models import ObjectInfo
 from trove_async.options import Part, PutOptions
 
 from ._errors import translated
-from ._metadata import Record
+from ._metadata import Metadata
 from ._publish import publish
-from ._threads import Stop
+from ._threads import CancelFlag
 
 if TYPE_CHECKING:
-    from ._layout import Spot
+    from ._layout import Location
     from ._root import Root
-    from ._staging import Staged
+    from ._staging import StagedFile
     from ._threads import Threads
 
 
 class FileUpload:
-    """One upload: entered, it has a file; left without a commit, it has none.
+    """One upload. Entering it creates a staged file; leaving it without a commit removes the file.
 
     Args:
         root: The root.
-        spot: Where the object is to be.
-        options: What the put said.
-        threads: The driver's.
+        location: The path of the object.
+        options: The options of the put.
+        threads: The driver's threads.
     """
 
-    def __init__(self, root: Root, spot: Spot, options: PutOptions, threads: Threads) -> None:
+    def __init__(
+        self, root: Root, location: Location, options: PutOptions, threads: Threads
+    ) -> None:
         self._root = root
-        self._spot = spot
+        self._spot = location
         self._options = options
         self._threads = threads
-        self._staged: Staged | None = None
+        self._staged: StagedFile | None = None
         self._parts: dict[int, tuple[Part, int]] = {}
-        self._done: ObjectInfo | None = None
+        self._info: ObjectInfo | None = None
 
     async def __aenter__(self) -> Self:
         with translated(self._spot.bucket, self._spot.key):
-            self._staged = await self._threads.run(self._begin, undo=_discard)
+            self._staged = await self._threads.run(self._create_file, undo=_discard)
         return self
 
     async def __aexit__(
@@ -58,69 +60,71 @@ class FileUpload:
             with translated(self._spot.bucket, self._spot.key):
                 try:
                     await self._threads.finish(staged.discard)
-                except ClosedError:  # the driver is closed, and took the file's name away itself
+                except ClosedError:  # the closing driver removed the file
                     staged.close()
                     raise
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
-        """Write one part where it belongs. After a cancel the views are left alone."""
+        """Write one part at its offset. After a cancel the views are no longer read."""
         size = sum(view.nbytes for view in views)
         if size != part.size:
-            raise IntegrityError(f"part {part.number} has {size} bytes, not {part.size} as said")
-        staged, stop = self._open(), Stop()
+            raise IntegrityError(f"part {part.number} must have {part.size} bytes, got {size}")
+        staged, cancel = self._require_file(), CancelFlag()
 
         def write() -> int:
-            counted = running_crc32c(views)
-            staged.write(views, part.offset, stop)
-            return counted
+            checksum = running_crc32c(views)
+            staged.write(views, part.offset, cancel)
+            return checksum
 
         with translated(self._spot.bucket, self._spot.key):
-            self._parts[part.number] = part, await self._threads.run(write, stop=stop)
+            self._parts[part.number] = part, await self._threads.run(write, cancel=cancel)
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        """Make the object of the parts; the same again if it was made already."""
-        if self._done is not None:
-            return self._done
-        staged, stop = self._open(), Stop()
-        size, counted = self._whole()
-        compare_announced(checksums, counted)
-        compare_announced(self._options.checksums, counted)
-        record = Record.of(self._options, counted)
+        """Publish the parts as the object. A second call returns the same info."""
+        if self._info is not None:
+            return self._info
+        staged, cancel = self._require_file(), CancelFlag()
+        size, checksum = self._combine_parts()
+        compare_announced(checksums, checksum)
+        compare_announced(self._options.checksums, checksum)
+        metadata = Metadata.from_options(self._options, checksum)
 
         def publish_parts() -> ObjectInfo:
-            staged.cut(size)
-            return publish(self._root, self._spot, staged, record, options=self._options, stop=stop)
+            staged.truncate(size)
+            return publish(
+                self._root, self._spot, staged, metadata, options=self._options, cancel=cancel
+            )
 
         with translated(self._spot.bucket, self._spot.key):
-            self._done = await self._threads.run(publish_parts, stop=stop)
-        return self._done
+            self._info = await self._threads.run(publish_parts, cancel=cancel)
+        return self._info
 
-    def _begin(self) -> Staged:
+    def _create_file(self) -> StagedFile:
         self._root.require_bucket(self._spot)
         return self._root.staging.create()
 
-    def _open(self) -> Staged:
-        if self._staged is None or self._done is not None:
-            raise StreamError("this upload is over: open another")
+    def _require_file(self) -> StagedFile:
+        if self._staged is None or self._info is not None:
+            raise StreamError("this upload has ended: open a new one")
         return self._staged
 
-    def _whole(self) -> tuple[int, str]:
-        """Return the bytes of all parts together, and their checksum.
+    def _combine_parts(self) -> tuple[int, str]:
+        """Return the size of all parts together, and their checksum.
 
         Raises:
-            BackendError: They leave a gap, or overlap.
-            IntegrityError: They are not as many bytes as was said.
+            BackendError: The parts leave a gap or overlap.
+            IntegrityError: The size differs from the size in the options.
         """
-        end = counted = 0
-        for part, one in sorted(self._parts.values(), key=lambda sent: sent[0].offset):
+        end = checksum = 0
+        for part, one in sorted(self._parts.values(), key=lambda entry: entry[0].offset):
             if part.offset != end:
-                raise BackendError(f"the parts do not meet at {end}: one begins at {part.offset}")
-            counted = combine_crc32c(counted, one, part.size)
+                raise BackendError(f"a part must start at offset {end}, got {part.offset}")
+            checksum = combine_crc32c(checksum, one, part.size)
             end += part.size
         if self._options.size not in {None, end}:
-            raise IntegrityError(f"the parts have {end} bytes, not {self._options.size} as said")
-        return end, crc32c_text(counted)
+            raise IntegrityError(f"the parts must have {self._options.size} bytes, got {end}")
+        return end, crc32c_text(checksum)
 
 
-def _discard(staged: Staged) -> None:
+def _discard(staged: StagedFile) -> None:
     staged.discard()

@@ -1,6 +1,6 @@
-"""A process that plays on a root, for tests of many: ``python playing.py PLAY ROOT JSON``.
+"""A worker process for tests with many processes: ``python worker.py WORKLOAD ROOT JSON``.
 
-It says what came of it as JSON on its last line.
+It prints its result as JSON on its last line.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def context() -> DriverContext:
 def local(root: str, settings: Settings) -> LocalDriver:
     lacking = dict(settings)
     driver = LocalDriver(root, fsync=lacking.pop("fsync"))
-    return driver._lacking(**lacking)
+    return driver._without(**lacking)
 
 
 async def read(driver: LocalDriver, key: str) -> bytes:
@@ -274,26 +274,26 @@ async def check_once(root: str, settings: Settings) -> None:
         await check_after_kill(root, key, 0, "1", settings)
 
 
-async def _play(play: str, root: str, arguments: dict[str, Any]) -> object:
+async def _run(workload: str, root: str, arguments: dict[str, Any]) -> object:
     driver = local(root, {"fsync": False} | arguments.pop("settings", {}))
     await driver.open(context())
     try:
-        work: Any = globals()[play]
+        work: Any = globals()[workload]
         return await work(driver, **arguments)
     finally:
         await driver.aclose()
 
 
 def main() -> None:
-    play, root, arguments = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    if play == "kill":
+    workload, root, arguments = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    if workload == "kill":
         asyncio.run(prepare(root, arguments["settings"]))
         result: object = kill(root, **arguments)
-    elif play in {"prepare", "put_once", "check_once"}:
-        work: Any = globals()[play]
+    elif workload in {"prepare", "put_once", "check_once"}:
+        work: Any = globals()[workload]
         result = asyncio.run(work(root, **arguments))
     else:
-        result = asyncio.run(_play(play, root, arguments))
+        result = asyncio.run(_run(workload, root, arguments))
     sys.stdout.write(json.dumps(result) + "\n")
 
 
