@@ -1,4 +1,4 @@
-"""The custom time of an object: set, and moved forward only."""
+"""The custom time of an object, which only moves forward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What servers that speak as Google's leave out or do otherwise, its own storage-testbench first."""
+"""Deviations of servers with the same API, for example Google's storage-testbench."""
 
 from __future__ import annotations
 

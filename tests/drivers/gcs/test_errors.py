@@ -1,4 +1,4 @@
-"""Every answer that is an error is one of ours, and tells no secret."""
+"""Every error response maps to an exception without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the network and the service do wrong, and which requests it takes to be right."""
+"""Faults of the network and the service, and the requests that recover from them."""
 
 from __future__ import annotations
 

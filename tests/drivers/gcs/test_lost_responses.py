@@ -1,4 +1,4 @@
-"""Writes whose answers are lost, while another writes the same object."""
+"""Lost responses to writes while another client writes the same object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One-request uploads and batches, as their recipients read them."""
+"""Multipart bodies of uploads and batches, parsed as a server does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers that answer with a success, and make no sense."""
+"""Successful responses that are malformed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of an object, there and back."""
+"""Object metadata to and from JSON resources and headers."""
 
 from __future__ import annotations
 

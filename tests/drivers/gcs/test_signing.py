@@ -1,4 +1,4 @@
-"""Signed URLs, held against those that the SDK signs."""
+"""Signed URLs, compared with those of the SDK."""
 
 from __future__ import annotations
 

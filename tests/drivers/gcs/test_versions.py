@@ -1,4 +1,4 @@
-"""Versions as Cloud Storage keeps them: told oldest first, and without delete markers."""
+"""Versions of Cloud Storage: listed oldest first, without delete markers."""
 
 from __future__ import annotations
 
