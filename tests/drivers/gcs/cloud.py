@@ -1,7 +1,7 @@
-"""Cloud Storage in memory, as Google's JSON API documentation says that it behaves.
+"""An in-memory Cloud Storage that follows the documentation of Google's JSON API.
 
-What an emulator is too lax for is kept here: conditions on every request, checksums compared,
-resumable sessions that keep less than they were sent, rewrites that take several requests.
+It is stricter than an emulator: it checks the conditions of every request and the checksums of
+uploads, persists only a part of a chunk, and splits rewrites into several requests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ QUANTUM = 256 * 1024
 
 
 class RefusedError(Exception):
-    """The service says no."""
+    """The service rejects a request."""
 
     def __init__(self, status: int, reason: str, message: str = "") -> None:
         super().__init__(message or reason)
@@ -61,7 +61,7 @@ class Stored:
             "timeCreated": self.updated,
             "crc32c": crc_of(self.body),
             "md5Hash": b64encode(digest).decode(),
-            "etag": "CP" + secrets.token_hex(4),  # JSON's, which nobody should rely on
+            "etag": "CP" + secrets.token_hex(4),  # that of the JSON API: the driver must not use it
         }
         if self.deleted is not None:
             said["timeDeleted"] = self.deleted
@@ -88,25 +88,25 @@ class Session:
 
 @dataclass
 class Rewrite:
-    """A copy that takes several requests."""
+    """A copy in several requests."""
 
     key: tuple[str, ...]
     done: int = 0
 
 
 class Cloud:
-    """The service's state.
+    """The state and the behaviour of the service.
 
     Attributes:
-        settings: What was said of buckets when they were made.
-        keeps_at_most: Bytes that a session keeps of one request.
-        rewrites_at_most: Bytes that one request to rewrite copies.
-        xml: Whether the XML API is there.
-        tokens: The access tokens that are good; None: nobody is asked.
-        dates: Whether bodies come with a Last-Modified.
+        settings: The documents that created the buckets.
+        keeps_at_most: Bytes that a session persists of one request. None: all.
+        rewrites_at_most: Bytes that one rewrite request copies.
+        xml: Whether the XML API is available.
+        tokens: The valid access tokens. None: requests need no token.
+        dates: Whether responses with bodies have a Last-Modified.
         tells_zero: Whether responses include the size of an empty object.
-        batches: Whether batch requests are taken.
-        normalises: Whether dots in a path are taken for steps, however they are encoded.
+        batches: Whether the service accepts batch requests.
+        normalises: Whether the server resolves segments of dots in a path, even encoded ones.
     """
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ class Cloud:
     # -- objects -----------------------------------------------------------------------------------
 
     def object(self, bucket: str, name: str, query: Mapping[str, str]) -> Stored:
-        """Return what a request that reads is after."""
+        """Return the object that a read selects, if its conditions hold."""
         live, wanted = self.bucket(bucket).get(name), query.get("generation")
         kept = self.noncurrent.get(bucket, {}).get(name, [])
         held = live
@@ -164,7 +164,7 @@ class Cloud:
     def insert(
         self, bucket: str, said: Mapping[str, Any], body: bytes, query: Mapping[str, str]
     ) -> Stored:
-        """Make an object, if it may be and is what was announced."""
+        """Create an object if the condition holds and the checksum matches."""
         home = self.bucket(bucket)
         name = said.get("name") or query["name"]
         if not name or "\n" in name or "\r" in name or len(name.encode()) > 1024:
@@ -184,7 +184,7 @@ class Cloud:
         return made
 
     def delete(self, bucket: str, name: str, query: Mapping[str, str]) -> None:
-        """Delete what is live, which a versioned bucket keeps, or one version for good."""
+        """Delete the live object, which a versioned bucket keeps, or one version permanently."""
         held = self.object(bucket, name, query)
         if "generation" not in query:
             self._retire(bucket, name)
@@ -200,7 +200,7 @@ class Cloud:
             kept.append(replace(live, deleted=_now()))
 
     def patch_bucket(self, bucket: str, said: Mapping[str, Any]) -> None:
-        """Only the one field that anybody patches here."""
+        """Set the versioning of a bucket, the only field that the driver patches."""
         self.bucket(bucket)
         if said["versioning"]["enabled"]:
             self.versioned.add(bucket)
@@ -210,7 +210,7 @@ class Cloud:
     def patch(
         self, bucket: str, name: str, said: Mapping[str, Any], query: Mapping[str, str]
     ) -> Stored:
-        """Change what is said of an object; its custom time moves forward only."""
+        """Change the metadata of an object; its custom time moves forward only."""
         held = self.object(bucket, name, query)
         if query.get("ifMetagenerationMatch") not in {None, str(held.metageneration)}:
             raise RefusedError(412, "conditionNotMet", "At least one of the pre-conditions failed.")
@@ -224,7 +224,7 @@ class Cloud:
     def compose(
         self, bucket: str, name: str, said: Mapping[str, Any], query: Mapping[str, str]
     ) -> Stored:
-        """Make an object of 1 to 32 others, each on its condition."""
+        """Concatenate 1 to 32 objects if the condition of each holds."""
         if not 1 <= len(said["sourceObjects"]) <= 32:
             raise RefusedError(400, "invalid", "The number of source components is 1 to 32.")
         sources = []
@@ -245,7 +245,7 @@ class Cloud:
         said: Mapping[str, Any],
         query: Mapping[str, str],
     ) -> dict[str, Any]:
-        """Copy as much as one request does."""
+        """Copy up to `rewrites_at_most` bytes."""
         wanted = query.get("sourceGeneration")
         held = self.object(*source, {} if wanted is None else {"generation": wanted})
         check(held, query.get("ifSourceGenerationMatch"))
@@ -269,7 +269,7 @@ class Cloud:
     # -- listings ----------------------------------------------------------------------------------
 
     def list(self, bucket: str, query: Mapping[str, str]) -> dict[str, Any]:
-        """Return a page: at most so many objects and prefixes, one stretch of the order."""
+        """Return a page of objects and prefixes, at most maxResults of both together."""
         if query.get("versions") == "true":
             return self._versions(bucket, query)
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
@@ -294,7 +294,7 @@ class Cloud:
         return answer
 
     def _versions(self, bucket: str, query: Mapping[str, str]) -> dict[str, Any]:
-        """Return a page of all versions, of one name in the order of their generations."""
+        """Return a page of versions by name, then by generation."""
         prefix, start = query.get("prefix", ""), query.get("startOffset", "")
         most = min(int(query.get("maxResults", "1000")), 1000)
         every = [*self.bucket(bucket).values()]
@@ -315,7 +315,7 @@ class Cloud:
 
 
 def check(held: Stored | None, generation: str | None) -> None:
-    """Refuse what the condition excludes: 0 is for no object at all."""
+    """Raise RefusedError if the generation differs; 0 requires that there is no object."""
     there = "0" if held is None else str(held.generation)
     if generation not in {None, there}:
         raise RefusedError(412, "conditionNotMet", "At least one of the pre-conditions failed.")

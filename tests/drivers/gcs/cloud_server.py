@@ -1,4 +1,4 @@
-"""`Cloud` over HTTP: the JSON API, and of the XML API what reads objects."""
+"""An HTTP server for `Cloud`: the JSON API, and the object reads of the XML API."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ROUTES = [(method, re.compile(path), name) for method, path, name in _ROUTES]
 
 @asynccontextmanager
 async def serving(cloud: Cloud) -> AsyncIterator[str]:
-    """Serve the cloud on this loop; yield its URL."""
+    """Serve a cloud over HTTP in this event loop; yield its URL."""
     app = web.Application(client_max_size=1 << 40)
     app.router.add_route("*", "/{path:.*}", CloudServer(cloud).serve)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)

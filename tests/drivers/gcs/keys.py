@@ -1,4 +1,4 @@
-"""A service account that nobody has, with a key of its own."""
+"""The credentials of a fictitious service account."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _key() -> str:
 
 
 def service_account(token_uri: str = "https://oauth2.googleapis.com/token") -> dict[str, str]:
-    """Return what is in the file of its key."""
+    """Return the content of the key file of the service account."""
     return {
         "type": "service_account",
         "project_id": "told-by-the-key",

@@ -1,4 +1,4 @@
-"""A store whose Cloud Storage lies behind a proxy that breaks things, and the cloud itself."""
+"""A store that reaches an in-memory Cloud Storage through a fault-injecting proxy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BUCKET = "links"
 
 @dataclass(kw_only=True)
 class Link:
-    """A store over a broken link, and what is at its end."""
+    """A store, the fault proxy in front of its service, and the service."""
 
     store: Trove
     proxy: FaultProxy
@@ -34,12 +34,12 @@ class Link:
     bucket: str = BUCKET
 
     def stored(self, key: str) -> bytes | None:
-        """Return what the cloud has under a key."""
+        """Return the body that the cloud stores under a key."""
         held = self.cloud.buckets[self.bucket].get(key)
         return None if held is None else held.body
 
     def place(self, key: str, body: bytes, *, old: bool = True) -> int:
-        """Store an object past the link, of an hour ago; return its generation."""
+        """Store an object directly in the cloud, dated an hour ago; return its generation."""
         said = {"name": key, "contentType": "text/plain"}
         made = self.cloud.insert(self.bucket, said, body, {})
         if old:
@@ -49,7 +49,7 @@ class Link:
 
     @property
     def done(self) -> list[str]:
-        """The requests that the proxy saw: each one's method, and what sort it was."""
+        """The requests that the proxy received, each as its method and its upload type or API."""
         return [
             f"{one.method} {one.query.get('uploadType') or one.path.split('/')[1]}"
             for one in self.proxy.requests
@@ -57,7 +57,7 @@ class Link:
 
     @property
     def ranges(self) -> list[str]:
-        """The Content-Ranges of the requests that had one."""
+        """The Content-Range of each request that has one."""
         heads = [one.headers for one in self.proxy.requests]
         return [head["content-range"] for head in heads if "content-range" in head]
 
@@ -66,7 +66,7 @@ class Link:
 async def linked(
     *, retry: RetryPolicy = AT_ONCE, timeout: Timeout | None = None
 ) -> AsyncIterator[Link]:
-    """Open a store behind a proxy; leaving, nothing may be left here or there. Parts are a MiB."""
+    """Open a store behind a fault proxy, with parts of 1 MiB; check on exit that nothing is left."""
     cloud = Cloud()
     cloud.create_bucket(BUCKET)
     async with serving(cloud) as url, FaultProxy(url) as proxy:

@@ -1,4 +1,4 @@
-"""Tokens: fetched when they are needed, renewed before their end, and once when they are refused."""
+"""Tokens: fetched on demand, renewed before they expire, and renewed once if rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a driver asks of the service for all of its objects."""
+"""The default storage class and encryption key of a driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What servers that speak as Google's leave out or do otherwise, its own storage-testbench first."""
+"""Deviations of servers with the same API, for example Google's storage-testbench."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ async def test_metadata_of_our_own_costs_no_second_request(
     async def asked_again(*_: object) -> None:
         raise AssertionError("the resource is asked for")
 
-    assert driver._open is not None
-    monkeypatch.setattr(driver._open.bodies, "_head", asked_again)
+    assert driver._components is not None
+    monkeypatch.setattr(driver._components.downloader, "_head", asked_again)
     assert (await opened_info(driver, "key")).metadata == {"list": "a, b"}
 
 

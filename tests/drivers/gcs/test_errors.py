@@ -1,4 +1,4 @@
-"""Every answer that is an error is one of ours, and tells no secret."""
+"""Every error response maps to an exception without secrets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from trove_async.drivers.gcs._errors import REASONS, STATUSES, refused
+from trove_async.drivers.gcs._errors import REASONS, STATUSES, parse_error
 from trove_async.errors import (
     BackendError,
     BucketNotFoundError,
@@ -34,7 +34,7 @@ def test_every_reason_is_told_in_json_and_in_xml(reason: str) -> None:
     meaning = REASONS[reason]
     xml = f"<?xml version='1.0'?><Error><Code>{reason}</Code><Message>a &lt; b</Message></Error>"
     for body in (told(reason, "a < b"), xml.encode()):
-        error = refused(400, {}, body).error()
+        error = parse_error(400, {}, body).error()
         assert type(error) is meaning.kind
         assert meaning.advice in str(error)
         assert "a < b" in str(error)
@@ -45,7 +45,7 @@ def test_every_reason_is_told_in_json_and_in_xml(reason: str) -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b'{"error": 1}', b"[]", b"\xff", b"null"])
 @pytest.mark.parametrize("status", STATUSES)
 def test_every_status_is_told_without_a_document(status: int, body: bytes) -> None:
-    assert type(refused(status, {}, body).error()) is STATUSES[status].kind
+    assert type(parse_error(status, {}, body).error()) is STATUSES[status].kind
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_every_status_is_told_without_a_document(status: int, body: bytes) -> No
 def test_what_another_try_may_mend_is_what_google_says(
     status: int, kind: type[TroveError], *, retryable: bool
 ) -> None:
-    error = refused(status, {}, b"").error()
+    error = parse_error(status, {}, b"").error()
     assert (type(error), error.retryable) == (kind, retryable)
 
 
@@ -84,7 +84,7 @@ def test_what_another_try_may_mend_is_what_google_says(
     ],
 )
 def test_reason_says_more_than_the_status(status: int, reason: str, kind: type) -> None:
-    assert type(refused(status, {}, told(reason)).error()) is kind
+    assert type(parse_error(status, {}, told(reason)).error()) is kind
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_reason_says_more_than_the_status(status: int, reason: str, kind: type) 
     ],
 )
 def test_body_that_broke_on_its_way_is_sent_again(message: str) -> None:
-    error = refused(400, {}, told("invalid", message)).error()
+    error = parse_error(400, {}, told("invalid", message)).error()
     assert isinstance(error, IntegrityError)
     assert error.retryable
 
@@ -106,15 +106,15 @@ def test_service_says_how_long_to_wait() -> None:
         "date": "Wed, 21 Oct 2015 07:28:00 GMT",
     }
     for headers in ({"retry-after": "7"}, dates):
-        assert refused(503, headers, b"").error().retry_after == 7
-        assert refused(404, headers, b"").error().retry_after is None
-    assert refused(429, {"retry-after": "soon"}, b"").error().retry_after is None
+        assert parse_error(503, headers, b"").error().retry_after == 7
+        assert parse_error(404, headers, b"").error().retry_after is None
+    assert parse_error(429, {"retry-after": "soon"}, b"").error().retry_after is None
 
 
 def test_no_secret_is_told_and_no_novel() -> None:
     message = "Signature=SECRET1 bad, access_token: SECRET2, Bearer SECRET3 " + "x" * 5000
-    text = str(refused(401, {}, told("authError", message)).error())
+    text = str(parse_error(401, {}, told("authError", message)).error())
     assert "SECRET" not in text
     assert len(text) < 600
-    oauth = refused(400, {}, b'{"error": "invalid_grant", "error_description": "expired"}')
+    oauth = parse_error(400, {}, b'{"error": "invalid_grant", "error_description": "expired"}')
     assert (oauth.reason, oauth.message) == ("invalid_grant", "expired")

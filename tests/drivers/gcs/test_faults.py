@@ -1,4 +1,4 @@
-"""What the network and the service do wrong, and which requests it takes to be right."""
+"""Faults of the network and the service, and the requests that recover from them."""
 
 from __future__ import annotations
 
@@ -250,7 +250,7 @@ async def test_upload_goes_on_where_the_service_kept_less(link: Link) -> None:
 
 async def test_upload_whose_session_is_gone_is_told(link: Link) -> None:
     link.proxy.arm(Response(410), method="PUT", skip=1, times=None)
-    with pytest.raises(Exception, match="session is over"):
+    with pytest.raises(Exception, match="session does not exist"):
         await link.store.put(link.bucket, "key", stream(LARGE))
     assert link.stored("key") is None
 

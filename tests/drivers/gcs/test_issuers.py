@@ -1,4 +1,4 @@
-"""Where credentials are sent: to Google's hosts, or the origins that the user named, and no further."""
+"""Credentials are sent only to Google's hosts and the origins that the user trusts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes whose answers are lost, while another writes the same object."""
+"""Lost responses to writes while another client writes the same object."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def conditions(link: Link, method: str) -> list[str | None]:
 async def test_what_another_wrote_since_is_left_alone(link: Link, write: Write, fault: str) -> None:
     link.proxy.arm(LOST[fault](), method=METHODS[write])
     after_a_failure(link, lambda: link.place("key", THEIRS, old=False))
-    with pytest.raises(UnavailableError, match="whether this was done is not known"):
+    with pytest.raises(UnavailableError, match="outcome of this write is unknown"):
         await write(link)
     assert link.stored("key") == THEIRS
 

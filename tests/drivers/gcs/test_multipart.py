@@ -1,4 +1,4 @@
-"""One-request uploads and batches, as their recipients read them."""
+"""Multipart bodies of uploads and batches, parsed as a server does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.drivers.gcs.cloud_server import _parts
 from trove_async.drivers.gcs import _batch_delete
-from trove_async.drivers.gcs._multipart import related
+from trove_async.drivers.gcs._multipart import encode_related
 from trove_async.errors import InvalidNameError, NotFoundError, UnavailableError
 from trove_async.models import KiB
 
@@ -19,7 +19,7 @@ from trove_async.models import KiB
 @given(body=st.binary(max_size=300), cut=st.integers(1, 50))
 def test_parts_come_out_as_they_went_in(body: bytes, cut: int) -> None:
     views = [memoryview(body)[at : at + cut] for at in range(0, len(body), cut)]
-    content_type, sent = related(b'{"name": "key"}', "text/plain; x=y", views)
+    content_type, sent = encode_related(b'{"name": "key"}', "text/plain; x=y", views)
     said, media = _parts(content_type, b"".join(sent))
     assert said == {"name": "key", "contentType": "text/plain; x=y"}
     assert media == body
@@ -28,23 +28,23 @@ def test_parts_come_out_as_they_went_in(body: bytes, cut: int) -> None:
 def test_large_body_is_not_copied() -> None:
     body = bytearray(100 * KiB)
     views = [memoryview(body)[: 50 * KiB], memoryview(body)[50 * KiB :]]
-    _, (head, *sent, tail) = related(b"{}", "text/plain", views)
+    _, (head, *sent, tail) = encode_related(b"{}", "text/plain", views)
     assert all(one is other for one, other in zip(sent, views, strict=True))
     assert len(head) + len(tail) < 400
 
 
 def test_boundary_is_another_each_time() -> None:
-    assert len({related(b"{}", "text/plain", [])[0] for _ in range(100)}) == 100
+    assert len({encode_related(b"{}", "text/plain", [])[0] for _ in range(100)}) == 100
 
 
 @pytest.mark.parametrize("mark", ["\r", "\n", "\0", "\r\n"])
 def test_type_that_would_break_its_header_is_refused(mark: str) -> None:
     with pytest.raises(InvalidNameError):
-        related(b"{}", f"text/plain{mark}X-Evil: 1", [])
+        encode_related(b"{}", f"text/plain{mark}X-Evil: 1", [])
 
 
 def test_batch_is_a_request_a_part() -> None:
-    content_type, body = _batch_delete.batch("bucket", ["a/b", "gr\u00fc\u00df %"])
+    content_type, body = _batch_delete.encode_batch("bucket", ["a/b", "gr\u00fc\u00df %"])
     message = message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
     parts = message.get_payload()
     assert isinstance(parts, list)
@@ -71,14 +71,16 @@ ANSWER = (
 
 
 def test_answers_of_a_batch_are_told_apart_by_their_numbers() -> None:
-    results = _batch_delete.results("multipart/mixed; boundary=x", ANSWER, ["a", "b", "c", "d"])
+    results = _batch_delete.parse_results(
+        "multipart/mixed; boundary=x", ANSWER, ["a", "b", "c", "d"]
+    )
     assert [result.key for result in results] == ["a", "b", "c", "d"]
     assert results[0].error is None
     assert isinstance(results[1].error, NotFoundError)
     assert isinstance(results[2].error, UnavailableError)
-    assert "does not tell" in str(results[3].error)
+    assert "lacks this key" in str(results[3].error)
 
 
 def test_answer_without_parts_makes_no_sense() -> None:
     with pytest.raises(UnavailableError):
-        _batch_delete.results("application/json", b"{}", ["a"])
+        _batch_delete.parse_results("application/json", b"{}", ["a"])

@@ -1,4 +1,4 @@
-"""Servers that answer with a success, and make no sense."""
+"""Successful responses that are malformed."""
 
 from __future__ import annotations
 
@@ -134,7 +134,9 @@ async def test_error_that_is_no_document_goes_by_its_status() -> None:
 async def test_bytes_that_were_not_sent_are_not_taken_for_stored() -> None:
     async with linked() as link:
         link.proxy.arm(Response(308, {"Range": f"bytes=0-{2 * MiB - 1}"}), method="PUT")
-        with pytest.raises(UnavailableError, match="keeps 2097152 bytes, and was sent 1048576"):
+        with pytest.raises(
+            UnavailableError, match="reports 2097152 bytes of the 1048576 that were sent"
+        ):
             await link.store.put(link.bucket, "key", three_pieces())
         assert link.stored("key") is None
 

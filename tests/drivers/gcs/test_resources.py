@@ -1,4 +1,4 @@
-"""What is said of an object, there and back."""
+"""Object metadata to and from JSON resources and headers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from multidict import CIMultiDict
 
 from trove_async.drivers.gcs._resources import (
     DEFAULT_TYPE,
-    generation_of,
-    info_from,
-    info_of,
+    encode_resource,
+    info_from_headers,
+    info_from_resource,
     precondition,
-    resource_of,
+    require_generation,
 )
 from trove_async.errors import PreconditionFailedError, UnavailableError
 from trove_async.options import PutOptions
@@ -59,8 +59,8 @@ def test_resource_tells_what_the_options_say(
     metadata: dict[str, str], headers: dict[str, str], write_id: str | None
 ) -> None:
     options = PutOptions(metadata=metadata, write_id=write_id, **headers)  # type: ignore[arg-type]  # by name
-    said = json.loads(resource_of(options, "key"))
-    info = info_of({**RESOURCE, **said}, bucket="b", backend="x")
+    said = json.loads(encode_resource(options, "key"))
+    info = info_from_resource({**RESOURCE, **said}, bucket="b", backend="x")
     assert info.metadata == metadata
     assert info.write_id == write_id
     for name in (
@@ -75,11 +75,11 @@ def test_resource_tells_what_the_options_say(
 
 @given(metadata=st.dictionaries(names, texts, max_size=3))
 def test_headers_are_exact_or_say_that_they_are_not(metadata: dict[str, str]) -> None:
-    said = json.loads(resource_of(PutOptions(metadata=metadata)))
+    said = json.loads(encode_resource(PutOptions(metadata=metadata)))
     carried = CIMultiDict(HEADERS)
     for name, value in said.get("metadata", {}).items():
         carried[f"X-Goog-Meta-{name}"] = value.encode("ascii", "replace").decode().strip()
-    info, exact = info_from(carried, bucket="b", key="key", backend="x")
+    info, exact = info_from_headers(carried, bucket="b", key="key", backend="x")
     if exact:
         assert info.metadata == metadata
     else:
@@ -96,13 +96,13 @@ def test_headers_tell_both_checksums_however_they_are_told() -> None:
         headers = CIMultiDict(HEADERS)
         for value in hashes:
             headers.add("X-Goog-Hash", value)
-        info, _ = info_from(headers, bucket="b", key="key", backend="x")
+        info, _ = info_from_headers(headers, bucket="b", key="key", backend="x")
         assert info.checksums == {"crc32c": crc, "md5": md5}
 
 
 @pytest.mark.parametrize("value", ["private, max-age=0", "public, max-age=3600"])
 def test_cache_control_of_objects_that_have_none_is_none(value: str) -> None:
-    info, _ = info_from(
+    info, _ = info_from_headers(
         CIMultiDict({**HEADERS, "Cache-Control": value}), bucket="b", key="key", backend="x"
     )
     assert info.cache_control is None
@@ -112,7 +112,7 @@ def test_cache_control_of_objects_that_have_none_is_none(value: str) -> None:
 def test_resource_without_what_every_object_has_makes_no_sense(missing: str) -> None:
     said = {name: value for name, value in RESOURCE.items() if name != missing}
     with pytest.raises(UnavailableError):
-        info_of(said, bucket="b", backend="x")
+        info_from_resource(said, bucket="b", backend="x")
 
 
 @pytest.mark.parametrize(
@@ -128,59 +128,59 @@ def test_headers_that_make_no_sense_are_told(change: dict[str, str | None]) -> N
     headers = {name: value for name, value in {**HEADERS, **change}.items() if value is not None}
     partial = "Content-Range" in change
     with pytest.raises(UnavailableError):
-        info_from(CIMultiDict(headers), bucket="b", key="key", backend="x", partial=partial)
+        info_from_headers(CIMultiDict(headers), bucket="b", key="key", backend="x", partial=partial)
 
 
 def test_headers_of_two_names_that_differ_in_case_are_not_exact() -> None:
     headers = CIMultiDict(HEADERS)
     headers.add("X-Goog-Meta-Key", "1")
-    assert info_from(headers, bucket="b", key="key", backend="x")[1]
+    assert info_from_headers(headers, bucket="b", key="key", backend="x")[1]
     headers.add("x-goog-meta-key", "2")  # as a transport reports them, or joined
-    assert not info_from(headers, bucket="b", key="key", backend="x")[1]
+    assert not info_from_headers(headers, bucket="b", key="key", backend="x")[1]
     joined = CIMultiDict({**HEADERS, "X-Goog-Meta-Key": "1, 2"})
-    assert not info_from(joined, bucket="b", key="key", backend="x")[1]
+    assert not info_from_headers(joined, bucket="b", key="key", backend="x")[1]
 
 
 def test_size_that_is_omitted_is_that_of_nothing_if_the_checksum_is() -> None:
     said = {name: value for name, value in RESOURCE.items() if name != "size"}
-    assert info_of({**said, "crc32c": "AAAAAA=="}, bucket="b", backend="x").size == 0
+    assert info_from_resource({**said, "crc32c": "AAAAAA=="}, bucket="b", backend="x").size == 0
     with pytest.raises(UnavailableError):
-        info_of({**said, "crc32c": "AAAAAQ=="}, bucket="b", backend="x")
+        info_from_resource({**said, "crc32c": "AAAAAQ=="}, bucket="b", backend="x")
 
 
 @pytest.mark.parametrize("value", [5, None, ["x"], {}])
 def test_metadata_that_is_no_text_makes_no_sense(value: object) -> None:
     with pytest.raises(UnavailableError):
-        info_of({**RESOURCE, "metadata": {"name": value}}, bucket="b", backend="x")
+        info_from_resource({**RESOURCE, "metadata": {"name": value}}, bucket="b", backend="x")
 
 
 def test_names_of_metadata_are_in_lower_case_unless_two_differ_by_it_only() -> None:
     said = {**RESOURCE, "metadata": {"My-Key": "1", "KEY": "2", "key": "3", "Größe": "4"}}
-    info = info_of(said, bucket="b", backend="x")
+    info = info_from_resource(said, bucket="b", backend="x")
     assert info.metadata == {"my-key": "1", "KEY": "2", "key": "3", "größe": "4"}
 
 
 def test_content_range_of_a_whole_body_may_make_no_sense() -> None:
     headers = CIMultiDict({**HEADERS, "Content-Range": "bytes 0--1/0"})
-    info, _ = info_from(headers, bucket="b", key="key", backend="x", partial=False)
+    info, _ = info_from_headers(headers, bucket="b", key="key", backend="x", partial=False)
     assert info.size == 5
     with pytest.raises(UnavailableError):
-        info_from(headers, bucket="b", key="key", backend="x", partial=True)
+        info_from_headers(headers, bucket="b", key="key", backend="x", partial=True)
 
 
 def test_headers_without_a_date_are_not_exact() -> None:
     headers = CIMultiDict(HEADERS)
     del headers["Last-Modified"]
-    assert not info_from(headers, bucket="b", key="key", backend="x")[1]
-    assert info_from(CIMultiDict(HEADERS), bucket="b", key="key", backend="x")[1]
+    assert not info_from_headers(headers, bucket="b", key="key", backend="x")[1]
+    assert info_from_headers(CIMultiDict(HEADERS), bucket="b", key="key", backend="x")[1]
 
 
 def test_etag_is_a_generation_or_nothing_has_it() -> None:
-    assert generation_of("17") == "17"
+    assert require_generation("17") == "17"
     # Zero would be taken for "there is no object".
     for etag in ("0", "00", "017", "-1", "", "abc", "1.5", "\u0661", "1" * 20, "CP+6q4"):
         with pytest.raises(PreconditionFailedError):
-            generation_of(etag)
+            require_generation(etag)
     assert precondition(PutOptions(if_none_match="*")) == {"ifGenerationMatch": "0"}
     assert precondition(PutOptions(if_match="17")) == {"ifGenerationMatch": "17"}
     assert precondition(PutOptions()) == {}
@@ -189,7 +189,7 @@ def test_etag_is_a_generation_or_nothing_has_it() -> None:
 def test_metadata_that_utf_8_cannot_hold_goes_back_as_it_came() -> None:
     """JSON can tell a lone surrogate, so another tool can have kept one; a rewrite carries it over."""
     metadata = {"My Key": "\ud800"}
-    assert json.loads(resource_of(PutOptions(metadata=metadata)))["metadata"] == {
+    assert json.loads(encode_resource(PutOptions(metadata=metadata)))["metadata"] == {
         **metadata,
         "trove-exact": "json",
     }

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trove_async.drivers.gcs._resumable import QUANTUM, chunk_range, cut, held_back, kept
+from trove_async.drivers.gcs._resumable import QUANTUM, chunk_range, cut, held_back, persisted_size
 from trove_async.errors import UnavailableError
 
 
@@ -35,11 +35,11 @@ def test_ranges_are_written_as_the_documentation_has_them() -> None:
     assert chunk_range(0, 524_288) == "bytes 0-524287/*"
     assert chunk_range(524_288, 2_000_000, 2_000_000) == "bytes 524288-1999999/2000000"
     assert chunk_range(5, 5, 5) == "bytes */5"
-    assert kept({"range": "bytes=0-42"}) == 43
-    assert kept({}) == 0
+    assert persisted_size({"range": "bytes=0-42"}) == 43
+    assert persisted_size({}) == 0
 
 
 @pytest.mark.parametrize("told", ["", "bytes=1-2", "bytes=0-", "0-42", "bytes=0--1"])
 def test_range_that_makes_no_sense_is_told(told: str) -> None:
     with pytest.raises(UnavailableError):
-        kept({"range": told})
+        persisted_size({"range": told})

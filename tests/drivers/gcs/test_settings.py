@@ -1,4 +1,4 @@
-"""What the driver is told has an effect."""
+"""The constructor arguments of the driver."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signed URLs, held against those that the SDK signs."""
+"""Signed URLs, compared with those of the SDK."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.drivers.gcs.keys import EMAIL, service_account
 from trove_async._http import Origin
 from trove_async.drivers.gcs import GCSDriver
-from trove_async.drivers.gcs._signing import unsigned
+from trove_async.drivers.gcs._signing import build_url
 from trove_async.errors import InvalidNameError, NotSupportedError
 from trove_async.options import PresignOptions
 from trove_async.testing import opened
@@ -44,9 +44,11 @@ def signed_at(url: str) -> float:
 def test_url_is_the_one_that_the_sdk_signs(method: str, key: str, expires: int) -> None:
     url = theirs(method, key, expires)
     origin = Origin.of(GOOGLE)
-    mine = unsigned(method, origin, "bucket", key, email=EMAIL, expires=expires, now=signed_at(url))
+    mine = build_url(
+        method, origin, "bucket", key, email=EMAIL, expires=expires, now=signed_at(url)
+    )
     signature = sdk.Blob.get_pem_signature(mine.to_sign, service_account()["private_key"])
-    assert mine.signed(signature) == url
+    assert mine.with_signature(signature) == url
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ async def test_url_holds_for_the_endpoint_that_the_driver_was_given(
     assert parts.path == "/bucket/a/b%20c"
     assert parse_qs(parts.query)["X-Goog-Expires"] == ["60"]
     monkeypatch.setattr(sdk, "HOST", parts.netloc)
-    again = unsigned(
+    again = build_url(
         "GET",
         Origin.of(endpoint),
         "bucket",
@@ -74,7 +76,7 @@ async def test_url_holds_for_the_endpoint_that_the_driver_was_given(
         now=signed_at(url),
     )
     signature = sdk.Blob.get_pem_signature(again.to_sign, service_account()["private_key"])
-    assert again.signed(signature) == url
+    assert again.with_signature(signature) == url
 
 
 async def test_url_is_good_for_seven_days_at_the_most() -> None:
@@ -107,7 +109,7 @@ FIXED = PresignOptions(
 def test_what_a_url_fixes_is_signed_as_the_documentation_says() -> None:
     # Cloud Storage documentation, "Canonical requests": the query sorted by name, headers in lower
     # case, sorted, and named once more below.
-    mine = unsigned(
+    mine = build_url(
         "GET", Origin.of(GOOGLE), "bucket", "a b", email="e", expires=60, now=0.0, options=FIXED
     )
     query = (
@@ -125,7 +127,7 @@ def test_what_a_url_fixes_is_signed_as_the_documentation_says() -> None:
 
 
 def test_content_type_that_a_request_must_have_is_a_signed_header() -> None:
-    mine = unsigned(
+    mine = build_url(
         "PUT", Origin.of(GOOGLE), "bucket", "key", email="e", expires=60, now=0.0,
         options=PresignOptions(content_type="text/plain"),
     )  # fmt: skip

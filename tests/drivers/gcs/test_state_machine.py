@@ -1,4 +1,4 @@
-"""Random operations on a store over Cloud Storage, each compared with what a dict would do."""
+"""Random operations on a store over Cloud Storage, compared with a dict."""
 
 from __future__ import annotations
 

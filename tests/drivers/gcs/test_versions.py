@@ -1,4 +1,4 @@
-"""Versions as Cloud Storage keeps them: told oldest first, and without delete markers."""
+"""Versions of Cloud Storage: listed oldest first, without delete markers."""
 
 from __future__ import annotations
 
@@ -141,5 +141,5 @@ async def test_answer_that_makes_no_sense_is_a_passing_failure() -> None:
             return {"items": [{"name": "key", "generation": "one"}]}
 
     client: Client = Nonsense()  # type: ignore[assignment]  # likewise
-    with pytest.raises(UnavailableError, match="makes no sense"):
+    with pytest.raises(UnavailableError, match="is malformed"):
         await version_page(client, "bucket", ListOptions(), "gcs")

@@ -1,7 +1,7 @@
-"""Many deletions in one request, where the service takes it: JSON API, "Batch requests".
+"""Deletes many keys in one batch request. JSON API, "Batch requests".
 
-Each is an HTTP request in a part of ``multipart/mixed``; so are their answers, which come in any
-order and are told apart by their Content-ID.
+Each part of the ``multipart/mixed`` body is an HTTP request. The response has one part for each, in
+any order; the Content-ID matches them.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from trove_async.models import DeleteResult, MiB
 from trove_async.options import DeleteOptions
 
 from ._encoding import is_dots, object_path
-from ._errors import refused
+from ._errors import parse_error
 
 if TYPE_CHECKING:
     from ._client import Client
 Delete = Callable[[str, str, DeleteOptions], Awaitable[None]]
 
-MOST: Final = 100
-"""Calls of one batch. JSON API, "Batch requests"."""
+MAX_KEYS: Final = 100
+"""The limit of calls in one batch. JSON API, "Batch requests"."""
 
 _SINGLES: Final = 8
-"""Deletions at a time where the service has no batches."""
+"""Concurrent deletes where the service has no batches."""
 
 PATH: Final = "/batch/storage/v1"
 
-ANSWER_BYTES: Final = 4 * MiB
-"""More than the answers to 100 deletes have."""
+_MAX_RESPONSE: Final = 4 * MiB
+"""More than the responses to 100 deletes need."""
 
 _BOUNDARY = re.compile(r"""boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))""")  # RFC 2046, 5.1.1
 _ID = re.compile(rb"(?im)^content-id:[^\r\n]{0,100}response-[^\r\n]{0,100}\+([0-9]{1,9})>")
@@ -52,7 +52,7 @@ class Deleter:
 
     Args:
         client: Sends requests.
-        known: Tells which bucket is missing.
+        known: Checks whether a bucket exists.
         delete: Deletes one object.
     """
 
@@ -60,10 +60,10 @@ class Deleter:
         self._client = client
         self._known = known
         self._delete = delete
-        self._batches = True  # until the service turns out to have no such request
+        self._batches = True  # until the service rejects one
 
     async def delete(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Delete up to `MOST` keys. See `BulkDeleting.delete_many`."""
+        """Delete up to `MAX_KEYS` keys. See `BulkDeleting.delete_many`."""
         if self._batches and not any(map(is_dots, keys)):
             results = await self._in_one_request(bucket, keys)
             if results is not None:
@@ -74,25 +74,25 @@ class Deleter:
     async def _in_one_request(
         self, bucket: str, keys: Sequence[str]
     ) -> Sequence[DeleteResult] | None:
-        """Delete the keys by a batch; return None if the service, an emulator, has none."""
-        content_type, body = batch(bucket, keys)
+        """Delete the keys in one batch; return None if the service, an emulator, has no batches."""
+        content_type, body = encode_batch(bucket, keys)
         try:
-            answer = await self._client.send(
+            response = await self._client.send(
                 "POST", PATH, {"content-type": content_type}, [memoryview(body)]
             )
         except (NotSupportedError, NotFoundError):
             return None
         try:
-            told = await answer.read_all(ANSWER_BYTES)
+            body_read = await response.read_all(_MAX_RESPONSE)
         finally:
-            answer.close()
-        found = results(answer.headers.get("content-type", ""), told, keys)
-        missing = [result for result in found if isinstance(result.error, NotFoundError)]
+            response.close()
+        results = parse_results(response.headers.get("content-type", ""), body_read, keys)
+        missing = [result for result in results if isinstance(result.error, NotFoundError)]
         if missing and not await self._known.exists(bucket):
-            raise BucketNotFoundError("no such bucket: create_bucket makes it")
+            raise BucketNotFoundError("no such bucket: create_bucket creates it")
         for result in missing:
-            found[found.index(result)] = DeleteResult(key=result.key)
-        return found
+            results[results.index(result)] = DeleteResult(key=result.key)
+        return results
 
     async def _one_by_one(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         errors: dict[str, TroveError | None] = {}
@@ -110,8 +110,8 @@ class Deleter:
         return [DeleteResult(key=key, error=errors[key]) for key in keys]
 
 
-def batch(bucket: str, keys: Sequence[str]) -> tuple[str, bytes]:
-    """Return the request's Content-Type, and its body."""
+def encode_batch(bucket: str, keys: Sequence[str]) -> tuple[str, bytes]:
+    """Return the Content-Type and the body of a batch request."""
     boundary = secrets.token_hex(16)
     parts = [
         f"--{boundary}\r\nContent-Type: application/http\r\nContent-ID: <delete+{number}>\r\n\r\n"
@@ -122,31 +122,31 @@ def batch(bucket: str, keys: Sequence[str]) -> tuple[str, bytes]:
     return f"multipart/mixed; boundary={boundary}", body.encode()
 
 
-def results(content_type: str, body: bytes, keys: Sequence[str]) -> list[DeleteResult]:
-    """Return what became of each key; a NotFoundError may be about the bucket.
+def parse_results(content_type: str, body: bytes, keys: Sequence[str]) -> list[DeleteResult]:
+    """Return the result for each key. A NotFoundError may concern the bucket.
 
     Args:
-        content_type: The answer's.
-        body: The answer.
-        keys: As they were asked for.
+        content_type: The Content-Type of the response.
+        body: The body of the response.
+        keys: The keys in the order of the request.
 
     Raises:
-        UnavailableError: The answer makes no sense.
+        UnavailableError: The response is not multipart.
     """
-    found = _BOUNDARY.search(content_type)
-    if found is None:
-        raise UnavailableError("the service's answer to a batch has no parts")
+    match = _BOUNDARY.search(content_type)
+    if match is None:
+        raise UnavailableError("the service's response to a batch has no parts")
     errors: dict[int, TroveError | None] = {}
-    for part in body.split(b"--" + (found[1] or found[2]).encode()):
+    for part in body.split(b"--" + (match[1] or match[2]).encode()):
         number, status = _ID.search(part), _STATUS.search(part)
         if number is not None and status is not None:
             errors[int(number[1])] = _error(int(status[1]), part)
-    unheard = UnavailableError("the service's answer to a batch does not tell of this key")
-    return [DeleteResult(key=key, error=errors.get(n, unheard)) for n, key in enumerate(keys)]
+    missing = UnavailableError("the service's response to a batch lacks this key")
+    return [DeleteResult(key=key, error=errors.get(n, missing)) for n, key in enumerate(keys)]
 
 
 def _error(status: int, part: bytes) -> TroveError | None:
     if status < HTTPStatus.MULTIPLE_CHOICES:
         return None
     document = part.rstrip().rpartition(b"\r\n\r\n")[2]
-    return refused(status, {}, document).error()
+    return parse_error(status, {}, document).error()

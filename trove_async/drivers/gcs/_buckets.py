@@ -1,4 +1,4 @@
-"""Buckets: made, looked at, listed and deleted, in a project."""
+"""Create, head, list and delete the buckets of a project."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trove_async.paging import TokenCycle
 from ._client import JSON
 from ._encoding import bucket_path, check_bucket, encode_query
 from ._errors import ConflictError
-from ._resources import bucket_of
+from ._resources import bucket_from_resource
 
 if TYPE_CHECKING:
     from ._client import Client
@@ -29,75 +29,75 @@ _ALL = "/storage/v1/b"
 
 
 class Buckets:
-    """The buckets of whoever it is that asks.
+    """The buckets that the credentials can access.
 
     Args:
         client: Sends requests.
-        location: Where new ones are made; None: the service chooses.
-        storage_class: The class of objects in new ones that are given none.
+        location: The location of new buckets. None: the service chooses.
+        storage_class: The default storage class of new buckets.
     """
 
     def __init__(self, client: Client, location: str | None, storage_class: str | None) -> None:
         self._client = client
-        told = {"location": location, "storageClass": storage_class}
-        self._told = {name: value for name, value in told.items() if value is not None}
+        settings = {"location": location, "storageClass": storage_class}
+        self._settings = {name: value for name, value in settings.items() if value is not None}
 
     async def ping(self, project: str) -> None:
-        """Ask for a bucket; that one may not see any is an answer, too."""
+        """List at most one bucket. A refusal for lack of permission counts as a response."""
         query = encode_query({"project": project, "maxResults": "1", "fields": "kind"})
-        await self._client.done("GET", _ALL + query, also={400, 403, 404})
+        await self._client.execute("GET", _ALL + query, also={400, 403, 404})
 
     async def create(self, bucket: str, project: str) -> None:
-        """Make a bucket."""
-        said = {"name": check_bucket(bucket), **self._told}
+        """Create a bucket."""
+        document = {"name": check_bucket(bucket), **self._settings}
         query = encode_query({"project": project, "fields": "name"})
         try:
-            await self._client.ask("POST", _ALL + query, JSON, [_document(said)])
+            await self._client.request("POST", _ALL + query, JSON, [_encoded(document)])
         except ConflictError as error:
-            raise BucketExistsError("the bucket exists", bucket=bucket) from error
+            raise BucketExistsError("the bucket already exists", bucket=bucket) from error
 
     async def delete(self, bucket: str) -> None:
         """Delete an empty bucket."""
         try:
-            await self._client.done("DELETE", bucket_path(bucket))
+            await self._client.execute("DELETE", bucket_path(bucket))
         except NotFoundError as error:
             raise BucketNotFoundError(error.message, bucket=bucket) from error
         except (ConflictError, PreconditionFailedError) as error:
             raise BucketNotEmptyError(
-                "the bucket has objects, or versions of some", bucket=bucket
+                "the bucket has objects, or versions of objects: delete them first", bucket=bucket
             ) from error
 
     async def head(self, bucket: str) -> BucketInfo:
-        """Return what is known of a bucket."""
+        """Return the metadata of a bucket."""
         target = bucket_path(bucket) + encode_query({"fields": "name,timeCreated"})
         try:
-            return bucket_of(await self._client.ask("GET", target))
+            return bucket_from_resource(await self._client.request("GET", target))
         except NotFoundError as error:
             raise BucketNotFoundError(error.message, bucket=bucket) from error
 
     async def list(self, project: str) -> Sequence[BucketInfo]:
-        """Return a project's buckets, sorted."""
+        """Return the buckets of a project, sorted by name."""
         query = {"project": project, "fields": "items(name,timeCreated),nextPageToken"}
         buckets: list[BucketInfo] = []
         cycle = TokenCycle()
         while True:
-            said = await self._client.page(_ALL + encode_query(query))
-            buckets += map(bucket_of, said.get("items") or ())
-            token = said.get("nextPageToken")
+            document = await self._client.page(_ALL + encode_query(query))
+            buckets += map(bucket_from_resource, document.get("items") or ())
+            token = document.get("nextPageToken")
             if not token:
                 return sorted(buckets, key=attrgetter("name"))
-            cycle.check(token, empty=not said.get("items"))
+            cycle.check(token, empty=not document.get("items"))
             query["pageToken"] = token
 
     async def set_versioning(self, bucket: str, *, enabled: bool) -> None:
-        """Make a bucket keep versions from now on, or no more."""
+        """Turn versioning of a bucket on or off."""
         target = bucket_path(bucket) + encode_query({"fields": "name"})
-        said = {"versioning": {"enabled": enabled}}
+        document = {"versioning": {"enabled": enabled}}
         try:
-            await self._client.ask("PATCH", target, JSON, [_document(said)])
+            await self._client.request("PATCH", target, JSON, [_encoded(document)])
         except NotFoundError as error:
             raise BucketNotFoundError(error.message, bucket=bucket) from error
 
 
-def _document(said: Mapping[str, object]) -> memoryview:
-    return memoryview(json.dumps(said).encode())
+def _encoded(document: Mapping[str, object]) -> memoryview:
+    return memoryview(json.dumps(document).encode())

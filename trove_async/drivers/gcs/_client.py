@@ -1,8 +1,9 @@
-"""One request to the service, with a token that is good, and its answer, which is a success."""
+"""Sends one request with a valid access token and returns the successful response."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -13,38 +14,40 @@ from trove_async._secrets import Headers, Redactor
 from trove_async.errors import IntegrityError, UnauthenticatedError, UnavailableError
 from trove_async.models import KiB, MiB
 
-from ._errors import refused
+from ._errors import parse_error
 
 if TYPE_CHECKING:
     from ._credentials import AccessToken, Credentials
-    from ._errors import Refused
+    from ._errors import ErrorResponse
+
+_GOOGLE: Final = "https://storage.googleapis.com"
 
 Document: TypeAlias = dict[str, Any]
-"""What the service says, as its JSON has it."""
+"""A JSON object that the service sent."""
 
 _PAGE: Final = 16 * MiB
-"""More than any page has: 1,000 objects, each with a key of 1 KiB and 8 KiB of metadata."""
+"""More than any page needs: 1,000 objects, each with a key of 1 KiB and 8 KiB of metadata."""
 
 _SMALL: Final = MiB
-"""More than any other document has: what an object or a bucket is, or what became of a request."""
+"""More than any other document needs: an object, a bucket, or the result of a request."""
 
 _ERROR_BYTES: Final = 64 * KiB
 
 _INLINE: Final = MiB
-"""Bytes of a document up to which it is parsed on the loop: in some 10 ms."""
+"""Largest document that is parsed on the event loop, which takes about 10 ms."""
 
 _MOST_OBJECTS: Final = 1_000_000
-"""Arrays and objects that a document may hold, brackets in its strings included: 1,000 entries have
-2,000. Each takes a hundred bytes of memory and more."""
+"""Limit of arrays and objects in a document, counting brackets in strings: 1,000 entries have 2,000.
+Each takes at least a hundred bytes of memory."""
 
 JSON: Final = {"content-type": "application/json; charset=UTF-8"}
 
 RESUME_INCOMPLETE: Final = 308
-"""JSON API, "Perform a resumable upload": the session goes on. To HTTP it is a redirect."""
+"""JSON API, "Perform a resumable upload": the session continues. In HTTP it is a redirect."""
 
 
 _TOKENS: Final = ("nextPageToken", "rewriteToken")
-"""What of a document becomes a part of the next request."""
+"""Fields that become a part of the next request."""
 
 _ESCAPED_SURROGATE: Final = b"\\ud"
 
@@ -53,10 +56,10 @@ class Client:
     """Sends requests.
 
     Args:
-        transport: How.
-        origin: Where to.
-        credentials: Who asks; None: nobody.
-        redactor: Removes secrets from what the service's errors quote.
+        transport: Sends the requests.
+        origin: The origin of the service.
+        credentials: Give access tokens. None: requests are anonymous.
+        redactor: Removes secrets that error responses quote.
     """
 
     def __init__(
@@ -80,85 +83,85 @@ class Client:
         *,
         also: Collection[int] = (),
     ) -> Response:
-        """Send a request; return its answer, which is a success. The caller closes it.
+        """Send a request and return the successful response. The caller closes it.
 
         Args:
             method: In upper case.
             target: Path and query, encoded.
-            headers: All but what every request has.
+            headers: Headers in addition to those of every request.
             views: The body.
-            also: What statuses beside those below 300 are a success.
+            also: Statuses from 300 on that count as success.
 
         Raises:
-            TroveError: As the service's refusal says.
+            TroveError: The response is an error; see `_errors`.
         """
         renewed = self._credentials is None
         while True:
             token = None if self._credentials is None else await self._credentials.token()
-            answer = await self._transport.send(
+            response = await self._transport.send(
                 method, self.origin, target, _authorized(headers, token), views
             )
-            if answer.status < HTTPStatus.MULTIPLE_CHOICES or answer.status in also:
-                return answer
-            error = (await self._refused(answer)).error()
+            if response.status < HTTPStatus.MULTIPLE_CHOICES or response.status in also:
+                return response
+            error = (await self._error_response(response)).error()
             self._redactor.redact(error)
-            # A token may end early: that its user has been taken a role away, for one.
+            # A token may become invalid early, for example when its user loses a role.
             if renewed or token is None or not isinstance(error, UnauthenticatedError):
                 raise error
-            assert self._credentials is not None  # noqa: S101 - whose token it is
+            assert self._credentials is not None  # noqa: S101 - there is a token
             if not await self._credentials.renewed(token):
                 raise error
             renewed = True
 
-    async def ask(
+    async def request(
         self,
         method: str,
         target: str,
         headers: Mapping[str, str] | None = None,
         views: Sequence[memoryview] = (),
     ) -> Document:
-        """Send a request; return the document that it is answered with."""
+        """Send a request and return the JSON object in the response."""
         return await self.document(await self.send(method, target, headers or {}, views))
 
     async def page(self, target: str) -> Document:
         """Return a page of a listing."""
         return await self.document(await self.send("GET", target, {}), _PAGE)
 
-    async def done(self, method: str, target: str, *, also: Collection[int] = ()) -> None:
-        """Send a request whose answer says no more than that it was done."""
-        answer = await self.send(method, target, {}, also=also)
+    async def execute(self, method: str, target: str, *, also: Collection[int] = ()) -> None:
+        """Send a request and discard the body of the response."""
+        response = await self.send(method, target, {}, also=also)
         try:
-            await answer.read_all(_ERROR_BYTES)  # so that the connection can be used again
+            await response.read_all(_ERROR_BYTES)  # so that the connection can be used again
         finally:
-            answer.close()
+            response.close()
 
-    async def document(self, answer: Response, limit: int = _SMALL) -> Document:
-        """Return an answer's document of no more than `limit` bytes, and let go of it."""
+    async def document(self, response: Response, limit: int = _SMALL) -> Document:
+        """Return the JSON object in a response of at most `limit` bytes, and close the response."""
         try:
-            body = await answer.read_all(limit)
+            body = await response.read_all(limit)
         finally:
-            answer.close()
-        said = await in_thread(_parsed, body) if len(body) > _INLINE else _parsed(body)
-        if not isinstance(said, dict) or not all(
-            isinstance(said.get(name, ""), str) for name in _TOKENS
+            response.close()
+        document = await in_thread(_parsed, body) if len(body) > _INLINE else _parsed(body)
+        if not isinstance(document, dict) or not all(
+            isinstance(document.get(name, ""), str) for name in _TOKENS
         ):
             raise UnavailableError(
-                f"the service's answer makes no sense: {len(body)} bytes that are no JSON object"
+                f"the service's response is malformed: {len(body)} bytes that are not a JSON object"
             )
-        return said
+        return document
 
-    async def _refused(self, answer: Response) -> Refused:
+    async def _error_response(self, response: Response) -> ErrorResponse:
         try:
-            body = await answer.read_all(_ERROR_BYTES)
+            body = await response.read_all(_ERROR_BYTES)
         except (UnavailableError, IntegrityError):
-            body = b""  # what its head says is enough
+            body = b""  # the status is enough
         finally:
-            answer.close()
-        return refused(answer.status, answer.headers, body)
+            response.close()
+        return parse_error(response.status, response.headers, body)
 
 
 def _authorized(headers: Mapping[str, str], token: AccessToken | None) -> Headers:
-    """Return all headers of a request: not kept in a variable, as they hold the token."""
+    """Return all headers of a request. The caller keeps them in no variable: they hold the token."""
     sent = Headers(headers)
     sent.setdefault("user-agent", "trove-async")
     sent.setdefault("accept-encoding", "identity")
@@ -168,13 +171,21 @@ def _authorized(headers: Mapping[str, str], token: AccessToken | None) -> Header
 
 
 def _parsed(body: bytes) -> object:
-    """Return what a JSON document says; None: it is none, or not one of the service's."""
+    """Return a parsed JSON document; None: it is invalid, or has too many values."""
     if body.count(b"{") + body.count(b"[") > _MOST_OBJECTS:
         return None
     try:
-        said: object = json.loads(body)
+        document: object = json.loads(body)
         if _ESCAPED_SURROGATE in body.lower():
-            json.dumps(said, ensure_ascii=False).encode()  # halves of pairs are no characters
+            json.dumps(document, ensure_ascii=False).encode()  # a lone surrogate is not a character
     except (ValueError, RecursionError):
         return None
-    return said
+    return document
+
+
+def default_endpoint() -> str:
+    """Return the URL of the emulator that the environment names, else that of Google's service."""
+    host = os.environ.get("STORAGE_EMULATOR_HOST")
+    if not host:
+        return _GOOGLE
+    return (host if "://" in host else f"http://{host}").rstrip("/")

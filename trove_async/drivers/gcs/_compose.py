@@ -1,4 +1,4 @@
-"""One object made of others on the service's side, verified without reading any of them."""
+"""Concatenates objects on the server and verifies the result without reading it."""
 
 from __future__ import annotations
 
@@ -26,28 +26,35 @@ from trove_async.options import PutOptions
 
 from ._client import JSON
 from ._encoding import encode_query, object_path
-from ._resources import FIELDS, generation_of, info_of, precondition, resource_of
+from ._resources import (
+    FIELDS,
+    encode_resource,
+    info_from_resource,
+    precondition,
+    require_generation,
+)
 
 if TYPE_CHECKING:
     from ._client import Client
     from ._defaults import Defaults
 Head = Callable[[str, str], Awaitable[ObjectInfo]]
 
-MOST: Final = 32
-"""Sources of one object. Cloud Storage documentation, "Composite objects"; JSON API, "Objects:
+MAX_SOURCES: Final = 32
+"""The limit of sources of one object. Cloud Storage documentation, "Composite objects"; JSON API, "Objects:
 compose"."""
 
 _LOOKUPS: Final = 8
+"""Concurrent head requests."""
 
 
 class Composer:
-    """Makes objects of others.
+    """Concatenates objects.
 
     Args:
         client: Sends requests.
-        head: Returns an object's facts.
+        head: Returns an object's metadata.
         backend: For `ObjectInfo.backend`.
-        defaults: What is asked of the service for all objects.
+        defaults: The storage class and the encryption key of new objects.
     """
 
     def __init__(self, client: Client, head: Head, backend: str, *, defaults: Defaults) -> None:
@@ -59,32 +66,37 @@ class Composer:
     async def compose(
         self, bucket: str, keys: Sequence[str], key: str, options: PutOptions
     ) -> ObjectInfo:
-        """Make an object of others. See `GCSDriver.compose`."""
-        if isinstance(keys, str) or not 1 <= len(keys) <= MOST:
-            raise ValueError(f"keys are those of 1 to {MOST} objects, in a sequence")
+        """Concatenate objects. See `GCSDriver.compose`."""
+        if isinstance(keys, str) or not 1 <= len(keys) <= MAX_SOURCES:
+            raise ValueError(f"keys must be a sequence of 1 to {MAX_SOURCES} keys")
         if options.tags:
-            raise NotSupportedError("gcs cannot keep tags; nothing was done")
+            raise NotSupportedError("gcs cannot store tags; nothing was changed")
         heads = await self._heads(bucket, keys)
         sources = [heads[one] for one in keys]
-        size, checksum = _announced(sources, options)
-        options = self._defaults.applied(options)
-        query = {"fields": FIELDS, **precondition(options), **self._defaults.made}
+        size, checksum = _expected(sources, options)
+        options = self._defaults.apply(options)
+        query = {"fields": FIELDS, **precondition(options), **self._defaults.create_query}
         target = f"{object_path(bucket, key)}/compose{encode_query(query)}"
         with conditioned(options):
             try:
-                said = await self._client.ask("POST", target, JSON, [_body(sources, options)])
+                document = await self._client.request(
+                    "POST", target, JSON, [_body(sources, options)]
+                )
             except (PreconditionFailedError, NotFoundError) as error:
-                # The service does not say whose condition it was.
+                # The response does not name the object whose condition failed.
                 await self._check_unchanged(bucket, heads.values(), error)
                 raise
-        info = info_of(said, bucket=bucket, backend=self._backend)
+        info = info_from_resource(document, bucket=bucket, backend=self._backend)
         try:
             _compare(info, size, checksum)
         except IntegrityError:
             if key not in heads:
-                with shielded(), suppress(TroveError):  # what is there is ours, and wrong
-                    query = {"ifGenerationMatch": generation_of(info.etag)}
-                    await self._client.done(
+                with (
+                    shielded(),
+                    suppress(TroveError),
+                ):  # the new object is wrong, and no other write used the key
+                    query = {"ifGenerationMatch": require_generation(info.etag)}
+                    await self._client.execute(
                         "DELETE", object_path(bucket, key) + encode_query(query)
                     )
             raise
@@ -93,16 +105,16 @@ class Composer:
     async def _heads(self, bucket: str, keys: Sequence[str]) -> Mapping[str, ObjectInfo]:
         heads: dict[str, ObjectInfo] = {}
 
-        async def look(key: str) -> None:
+        async def fetch(key: str) -> None:
             heads[key] = await self._head(bucket, key)
 
-        await for_each(dict.fromkeys(keys), look, limit=_LOOKUPS)
+        await for_each(dict.fromkeys(keys), fetch, limit=_LOOKUPS)
         return heads
 
     async def _check_unchanged(
         self, bucket: str, sources: Iterable[ObjectInfo], error: TroveError
     ) -> None:
-        """Raise ObjectChangedError if a source is no longer what it was."""
+        """Raise ObjectChangedError if a source has another generation."""
         for source in sources:
             try:
                 if (await self._head(bucket, source.key)).etag == source.etag:
@@ -123,36 +135,38 @@ def _body(sources: Sequence[ObjectInfo], options: PutOptions) -> memoryview:
             {"name": source.key, "objectPreconditions": {"ifGenerationMatch": source.etag}}
             for source in sources
         ],
-        "destination": json.loads(resource_of(replace(options, checksums={}))),
+        "destination": json.loads(encode_resource(replace(options, checksums={}))),
     }
     return memoryview(json.dumps(document, ensure_ascii=False).encode())
 
 
-def _announced(sources: Sequence[ObjectInfo], options: PutOptions) -> tuple[int, str | None]:
-    """Return the size and the CRC-32C that the object is to have; they must be those promised."""
+def _expected(sources: Sequence[ObjectInfo], options: PutOptions) -> tuple[int, str | None]:
+    """Return the expected size and CRC-32C; raise IntegrityError if `options` contradict them."""
     size, checksum = sum(source.stored_size for source in sources), _checksum(sources)
-    promised = options.checksums.get("crc32c", checksum)
+    announced = options.checksums.get("crc32c", checksum)
     if options.size not in {None, size}:
-        raise IntegrityError(f"the sources have {size} bytes, not {options.size} as promised")
-    if checksum not in {None, promised}:
-        raise IntegrityError(f"the sources' crc32c is {checksum}, not {promised} as promised")
-    return size, promised
+        raise IntegrityError(f"the sources have {size} bytes, not {options.size} as announced")
+    if checksum not in {None, announced}:
+        raise IntegrityError(f"the sources' crc32c is {checksum}, not {announced} as announced")
+    return size, announced
 
 
 def _checksum(sources: Sequence[ObjectInfo]) -> str | None:
-    """Return the CRC-32C of all, if it is known of each."""
+    """Return the CRC-32C of the concatenation, or None if that of a source is unknown."""
     whole = 0
     for source in sources:
-        told = source.checksums.get("crc32c")
-        if told is None:
+        reported = source.checksums.get("crc32c")
+        if reported is None:
             return None
-        whole = combine_crc32c(whole, int.from_bytes(b64decode(told)), source.stored_size)
+        whole = combine_crc32c(whole, int.from_bytes(b64decode(reported)), source.stored_size)
     return b64encode(whole.to_bytes(4)).decode()
 
 
 def _compare(info: ObjectInfo, size: int, checksum: str | None) -> None:
     if info.stored_size != size:
         raise IntegrityError(f"the object has {info.stored_size} bytes, and its sources {size}")
-    told = info.checksums.get("crc32c")
-    if None not in {told, checksum} and told != checksum:
-        raise IntegrityError(f"the object's crc32c is {told}, and that of its sources {checksum}")
+    reported = info.checksums.get("crc32c")
+    if None not in {reported, checksum} and reported != checksum:
+        raise IntegrityError(
+            f"the object's crc32c is {reported}, and that of its sources {checksum}"
+        )

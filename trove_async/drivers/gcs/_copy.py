@@ -1,4 +1,4 @@
-"""Copies on the service's side: a rewrite, asked for until it is done."""
+"""Copies on the server: a rewrite request, repeated until the copy is complete."""
 
 from __future__ import annotations
 
@@ -20,17 +20,23 @@ from trove_async.options import CopyOptions
 
 from ._client import JSON
 from ._encoding import encode_query, object_path
-from ._lost_responses import replaced_meanwhile
-from ._resources import FIELDS, generation_of, info_of, precondition, resource_of
+from ._lost_responses import retry_if_replaced
+from ._resources import (
+    FIELDS,
+    encode_resource,
+    info_from_resource,
+    precondition,
+    require_generation,
+)
 
 if TYPE_CHECKING:
     from ._client import Client, Document
     from ._defaults import Defaults
-    from ._lost_responses import Doubts
+    from ._lost_responses import LostResponses
 Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
 
 _REMEMBERED: Final = 1024
-"""Copies under way whose tokens are kept, so that another try goes on where the one before broke."""
+"""Limit of unfinished copies whose tokens are kept, so that a retry continues where it stopped."""
 
 
 class Copier:
@@ -38,11 +44,11 @@ class Copier:
 
     Args:
         client: Sends requests.
-        known: Tells which bucket is missing.
-        head: Returns an object's facts.
-        doubts: Settle what became of earlier tries.
+        known: Checks whether a bucket exists.
+        head: Returns an object's metadata.
+        lost_responses: Finds out whether an earlier attempt succeeded.
         backend: For `ObjectInfo.backend`.
-        defaults: What is asked of the service for all objects.
+        defaults: The storage class and the encryption key of new objects.
     """
 
     def __init__(
@@ -50,7 +56,7 @@ class Copier:
         client: Client,
         known: KnownBuckets,
         head: Head,
-        doubts: Doubts,
+        lost_responses: LostResponses,
         backend: str,
         *,
         defaults: Defaults,
@@ -59,7 +65,7 @@ class Copier:
         self._client = client
         self._known = known
         self._head = head
-        self._doubts = doubts
+        self._lost_responses = lost_responses
         self._backend = backend
         self._tokens: dict[tuple[str, str | None], str] = {}
 
@@ -68,9 +74,9 @@ class Copier:
     ) -> ObjectInfo:
         """Copy one version of an object. See `Copying.copy`."""
         query = {
-            "ifSourceGenerationMatch": generation_of(options.source.etag),
+            "ifSourceGenerationMatch": require_generation(options.source.etag),
             **precondition(options.put),
-            **self._defaults.copied,
+            **self._defaults.copy_query,
         }
         if options.version_id is not None:
             query["sourceGeneration"] = options.version_id
@@ -82,56 +88,60 @@ class Copier:
         condition = ""
         try:
             time = await self._custom_time(src_bucket, src_key, options.source)
-            # The content is the source's: what is known of its checksums is nothing to be set.
-            put = self._defaults.applied(replace(options.put, checksums={}))
-            resource = resource_of(put, custom_time=time)
+            # The content is the source's, so the service sets the checksums.
+            put = self._defaults.apply(replace(options.put, checksums={}))
+            resource = encode_resource(put, custom_time=time)
             if options.put.in_doubt_since is not None and not options.put.conditional:
-                settled = await self._doubts.of_put(dst_bucket, dst_key, options.put)
-                if isinstance(settled, ObjectInfo):
-                    return settled
-                condition = f"&{encode_query(settled)[1:]}"
-            with replaced_meanwhile() if condition else conditioned(options.put):
+                outcome = await self._lost_responses.before_put(dst_bucket, dst_key, options.put)
+                if isinstance(outcome, ObjectInfo):
+                    return outcome
+                condition = f"&{encode_query(outcome)[1:]}"
+            with retry_if_replaced() if condition else conditioned(options.put):
                 try:
-                    said = await self._rewritten(path, condition, resource, options.put.write_id)
+                    document = await self._rewrite(path, condition, resource, options.put.write_id)
                 except PreconditionFailedError as error:
                     await self._check_source(src_bucket, src_key, options, error)
                     raise
         except NotFoundError as error:
             raise await self._missing(error, src_bucket, src_key, dst_bucket) from error
-        return info_of(said, bucket=dst_bucket, backend=self._backend)
+        return info_from_resource(document, bucket=dst_bucket, backend=self._backend)
 
     async def _custom_time(self, bucket: str, key: str, source: ObjectInfo) -> str | None:
         """Return the custom time of the source, which `ObjectInfo` does not have.
 
-        A rewrite that says anything of the copy has to say all: JSON API, "Objects: rewrite",
-        request body.
+        A rewrite that sets any metadata of the copy must set all of it: JSON API, "Objects:
+        rewrite", request body.
         """
-        query = {"fields": "customTime", "generation": generation_of(source.etag)}
+        query = {"fields": "customTime", "generation": require_generation(source.etag)}
         try:
-            said = await self._client.ask("GET", object_path(bucket, key) + encode_query(query))
+            document = await self._client.request(
+                "GET", object_path(bucket, key) + encode_query(query)
+            )
         except NotFoundError:
-            return None  # nor will there be a copy: the rewrite finds out what is missing
-        time = said.get("customTime")
+            return None  # the rewrite fails too, and finds out what is missing
+        time = document.get("customTime")
         return time if isinstance(time, str) and time else None
 
-    async def _rewritten(
+    async def _rewrite(
         self, path: str, condition: str, resource: bytes, write_id: str | None
     ) -> Document:
-        """Return the copy's resource, asking as often as it takes. JSON API, "Objects: rewrite"."""
+        """Send rewrite requests until the copy is complete; return its resource. JSON API, "Objects: rewrite"."""
         job = path, write_id
         while True:
             token = self._tokens.get(job)
             target = path + condition
             if token is not None:
                 target += f"&{encode_query({'rewriteToken': token})[1:]}"
-            said = await self._client.ask("POST", target, JSON, [memoryview(resource)])
-            if said.get("done"):
+            document = await self._client.request("POST", target, JSON, [memoryview(resource)])
+            if document.get("done"):
                 self._tokens.pop(job, None)
-                resource_said: Document = said.get("resource") or {}
-                return resource_said
-            token = said.get("rewriteToken")
+                copied: Document = document.get("resource") or {}
+                return copied
+            token = document.get("rewriteToken")
             if not token:
-                raise UnavailableError("the service's answer makes no sense: a copy without an end")
+                raise UnavailableError(
+                    "the service's response is malformed: an unfinished rewrite without a token"
+                )
             if len(self._tokens) >= _REMEMBERED:
                 self._tokens.clear()
             self._tokens[job] = token
@@ -139,7 +149,7 @@ class Copier:
     async def _check_source(
         self, bucket: str, key: str, options: CopyOptions, error: PreconditionFailedError
     ) -> None:
-        """Raise ObjectChangedError if it is the source that is another: the service does not say."""
+        """Raise ObjectChangedError if the source changed: the response does not say which object did."""
         try:
             now = await self._head(bucket, key, options.version_id)
         except ObjectNotFoundError:
@@ -156,5 +166,7 @@ class Copier:
     ) -> NotFoundError:
         for bucket in (dst_bucket, src_bucket):
             if not await self._known.exists(bucket):
-                return BucketNotFoundError("no such bucket: create_bucket makes it", bucket=bucket)
+                return BucketNotFoundError(
+                    "no such bucket: create_bucket creates it", bucket=bucket
+                )
         return ObjectNotFoundError(error.message, bucket=src_bucket, key=src_key)

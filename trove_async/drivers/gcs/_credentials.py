@@ -1,10 +1,9 @@
 """Access tokens, the project and signatures, fetched through the SDK and cached.
 
-The SDK's `Token` fetches a token by every kind of credentials that Google has. When to fetch, and
-what a failure means, is decided here: it would try five times by itself, up to minutes, in a task of
-its own. Where a token is fetched is checked here as well: requests to an issuer carry a signed
-assertion or a client's secret, so redirects are refused, and issuers are Google's own unless the
-user named others.
+The SDK's `Token` supports every kind of Google credentials. This module decides when to fetch a token
+and maps failures: the SDK alone would make five attempts over minutes, in a task of its own. It also
+checks the issuer of tokens. Requests to an issuer carry a signed assertion or a client secret, so
+redirects are rejected, and issuers are Google's own unless the user named others.
 """
 
 from __future__ import annotations
@@ -40,51 +39,51 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SCOPE: Final = "https://www.googleapis.com/auth/devstorage.full_control"
-"""What the tokens are for. Cloud Storage documentation, "Cloud Storage authentication": scopes."""
+"""The scope of the tokens. Cloud Storage documentation, "Cloud Storage authentication": scopes."""
 
 _RENEW_BEFORE: Final = 300.0
-"""Seconds before its end from which a token is renewed: clocks differ, and requests take time."""
+"""Seconds before its expiry to renew a token: clocks differ, and requests take time."""
 
 _ENOUGH: Final = 30.0
-"""Seconds for which a token that could not be renewed is still used."""
+"""Seconds before its expiry from which a token is not used any more."""
 
 _FETCH_SECONDS: Final = 10
 _SIGN = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{email}:signBlob"
 
 
 _ISSUERS: Final = frozenset({"googleapis.com", "accounts.google.com"})
-"""Hosts of Google's token endpoints. Subdomains of the first are Google's as well, those of regions
-and of Private Service Connect among them; `accounts.google.com` stands in old files."""
+"""Hosts of Google's token endpoints. Subdomains of the first are Google's as well, including those of
+regions and of Private Service Connect. Old files name `accounts.google.com`."""
 
-_SENT_TO: Final = ("token_uri", "token_url", "service_account_impersonation_url")
-"""Fields of a credentials file that name where the SDK sends an assertion, a secret or a token."""
+_ISSUER_FIELDS: Final = ("token_uri", "token_url", "service_account_impersonation_url")
+"""Fields of a credentials file with URLs to which the SDK sends an assertion, a secret or a token."""
 
-_SENDABLE = re.compile(r"[!-~]+").fullmatch
-"""What a header may carry as a token."""
+_HEADER_SAFE = re.compile(r"[!-~]+").fullmatch
+"""A token that is valid in a header."""
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
-Told = str | os.PathLike[str] | Mapping[str, Any] | None
-"""Credentials as a user gives them."""
+CredentialsArgument = str | os.PathLike[str] | Mapping[str, Any] | None
+"""The `credentials` argument of the driver."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """The credentials that the driver was given.
+    """The arguments of the driver that concern credentials.
 
     Attributes:
-        credentials: A file of credentials, or its content; None: as Google's own tools find them.
-        project: The project that buckets are made in; None: the credentials'.
-        token_origins: Origins that tokens may be fetched from, besides Google's own.
+        credentials: A credentials file or its content. None: Application Default Credentials.
+        project: The project for buckets. None: that of the credentials.
+        token_origins: Origins that may issue tokens, in addition to Google's own.
     """
 
-    credentials: Secret[Told]
+    credentials: Secret[CredentialsArgument]
     project: str | None
     token_origins: frozenset[Origin] = frozenset()
 
 
 class _RedirectedError(Exception):
-    """An issuer redirects."""
+    """The issuer answered with a redirect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +91,19 @@ class AccessToken:
     """A token that authorises requests.
 
     Attributes:
-        value: What follows ``Bearer`` in the header.
+        value: The text after ``Bearer`` in the header.
     """
 
     value: str = field(repr=False)
 
 
 class Credentials:
-    """Fetches and caches what an identity is asked for.
+    """Fetches and caches access tokens, and signs.
 
     Args:
-        identity: The credentials that the driver was given.
-        redactor: Is told every secret that is sent.
-        trust_env: Whether the environment's proxies are heeded.
+        identity: The arguments of the driver.
+        redactor: Records every secret that is sent.
+        trust_env: Whether to use the proxies of the environment.
     """
 
     def __init__(self, identity: Identity, redactor: Redactor, *, trust_env: bool = True) -> None:
@@ -112,21 +111,23 @@ class Credentials:
         self._redactor = redactor
         self._trust_env = trust_env
         self._lock = asyncio.Lock()
-        self._held = AccessToken("")
+        self._cached = AccessToken("")
         self._renew_at = self._ends_at = 0.0
         self._http: aiohttp.ClientSession | None = None
         self._token: Token | None = None
 
     async def open(self) -> None:
-        """Read the credentials: no token is fetched before one is needed.
+        """Read the credentials. The first request fetches the first token.
 
         Raises:
-            ConfigError: There is no such file, it holds nothing that the SDK knows, or it names a
-                token endpoint that is neither Google's nor among the `token_origins`.
+            ConfigError: The file is missing or invalid, or names a token endpoint that is neither
+                Google's nor among the `token_origins`.
         """
-        self._http = aiohttp.ClientSession(trust_env=self._trust_env, middlewares=(_unredirected,))
+        self._http = aiohttp.ClientSession(
+            trust_env=self._trust_env, middlewares=(_reject_redirects,)
+        )
         try:
-            self._token = await in_thread(_loaded, self._identity.credentials, self._http)
+            self._token = await in_thread(_load, self._identity.credentials, self._http)
             self._check_issuer()
         except BaseException:
             await self.aclose()
@@ -135,18 +136,18 @@ class Credentials:
             self._redactor.add(*_values(self._token.service_data, name))
 
     def _check_issuer(self) -> None:
-        """Raise ConfigError if the credentials are to be sent to a host that is not trusted."""
-        for name in _SENT_TO:
+        """Raise ConfigError if the credentials name an issuer that is not trusted."""
+        for name in _ISSUER_FIELDS:
             for url in _values(self._source.service_data, name):
                 if not _is_trusted(url, self._identity.token_origins):
-                    # The URL is not shown: it may hold what its author took for a place for secrets.
+                    # The message does not show the URL, which may contain secrets.
                     raise ConfigError(
-                        f"the credentials' {name} is no https URL of Google's: if you trust it, name"
-                        " its origin in token_origins"
+                        f"the credentials' {name} must be an https URL of Google's; if you trust another"
+                        " issuer, add its origin to token_origins"
                     )
 
     async def aclose(self) -> None:
-        """Let go of connections. Idempotent."""
+        """Close the connections. Idempotent."""
         session, self._http = self._http, None
         if session is not None:
             await session.close()
@@ -154,15 +155,15 @@ class Credentials:
     # -- tokens ----------------------------------------------------------------------------------------
 
     async def token(self) -> AccessToken:
-        """Return an access token; from memory, but for the moments when it is renewed.
+        """Return a cached access token; fetch one if it must be renewed.
 
         Raises:
-            UnauthenticatedError: There are no credentials, or they are not accepted.
-            UnavailableError: No token could be fetched now.
+            UnauthenticatedError: There are no credentials, or the issuer rejects them.
+            UnavailableError: The issuer is unavailable, and no cached token is valid.
         """
         now = asyncio.get_running_loop().time()
         if now < self._renew_at or (now < self._ends_at and self._lock.locked()):
-            return self._held
+            return self._cached
         async with self._lock:
             if now >= self._renew_at:
                 try:
@@ -170,62 +171,62 @@ class Credentials:
                 except TroveError:
                     if now >= self._ends_at:
                         raise
-            return self._held
+            return self._cached
 
     async def renewed(self, stale: AccessToken) -> bool:
-        """Return whether there is another token than the one that the service does not accept."""
+        """Replace a token that the service rejected; return whether the new one is different."""
         async with self._lock:
-            if self._held == stale:
+            if self._cached == stale:
                 await self._fetch()
-            return self._held != stale
+            return self._cached != stale
 
     async def _fetch(self) -> None:
-        token, seconds = await _asked(self._asked_for)
+        token, seconds = await _call_sdk(self._request_token)
         now = asyncio.get_running_loop().time()
-        self._held = token
+        self._cached = token
         self._redactor.renew(token.value)
         self._ends_at = now + seconds - _ENOUGH
         self._renew_at = now + max(seconds - _RENEW_BEFORE, seconds / 2)
 
-    async def _asked_for(self) -> tuple[AccessToken, float]:
-        """Return a new token, and for how many seconds it is good."""
-        answer = await self._source.refresh(timeout=_FETCH_SECONDS)
-        if not _SENDABLE(answer.value):
-            raise ValueError("a token that no header carries")
-        return AccessToken(answer.value), float(answer.expires_in)
+    async def _request_token(self) -> tuple[AccessToken, float]:
+        """Return a new token and its validity in seconds."""
+        response = await self._source.refresh(timeout=_FETCH_SECONDS)
+        if not _HEADER_SAFE(response.value):
+            raise ValueError("a token that is invalid in a header")
+        return AccessToken(response.value), float(response.expires_in)
 
     @property
     def _source(self) -> Token:
         assert self._token is not None  # noqa: S101 - open
         return self._token
 
-    # -- who -------------------------------------------------------------------------------------------
+    # -- project and signatures -------------------------------------------------------------------------------------------
 
     async def project(self) -> str | None:
-        """Return the project, as it was told or as the credentials have it; None: neither says."""
+        """Return the project of the driver, of the credentials or of the environment, else None."""
         if self._identity.project is not None:
             return self._identity.project
-        said = self._source.service_data
-        named = said.get("project_id") or said.get("quota_project_id")
+        document = self._source.service_data
+        named = document.get("project_id") or document.get("quota_project_id")
         named = named or os.environ.get("GOOGLE_CLOUD_PROJECT") or os.environ.get("GCLOUD_PROJECT")
         if named:
             return str(named)
-        return None if said else await self._metadata("/project/project-id")
+        return None if document else await self._metadata("/project/project-id")
 
     @property
     def can_sign(self) -> bool:
-        """Whether URLs can be signed: by a service account's key, or for it on Google's machines."""
+        """Whether URLs can be signed: by a service account's key, or by the IAM API on Google Cloud."""
         return bool(self._source.service_data.get("private_key")) or not self._source.service_data
 
     async def email(self) -> str:
-        """Return the service account that signs."""
-        said = self._source.service_data
-        if said:
-            return str(said["client_email"])
+        """Return the email of the service account that signs."""
+        document = self._source.service_data
+        if document:
+            return str(document["client_email"])
         return await self._metadata("/instance/service-accounts/default/email")
 
     async def signature(self, text: str, email: str) -> bytes:
-        """Sign a text as the service account, where there is one (`can_sign`)."""
+        """Sign a text as the service account. Requires `can_sign`."""
         if self._source.service_data.get("private_key"):
             return await in_thread(_signature, text, self._source)
         token = await self.token()
@@ -237,13 +238,13 @@ class Credentials:
                 headers={"authorization": f"Bearer {token.value}"},
                 timeout=aiohttp.ClientTimeout(total=_FETCH_SECONDS),
                 raise_for_status=True,
-            ) as answer:
-                return b64decode((await answer.json())["signedBlob"])
+            ) as response:
+                return b64decode((await response.json())["signedBlob"])
 
-        return await _asked(ask)
+        return await _call_sdk(ask)
 
     async def _metadata(self, path: str) -> str:
-        """Return what the machine that this runs on tells. Compute Engine, "VM metadata"."""
+        """Return a value of the metadata server. Compute Engine, "VM metadata"."""
         from gcloud.aio.auth.token import (  # noqa: PLC0415 - slow to import
             GCE_METADATA_BASE,
             GCE_METADATA_HEADERS,
@@ -255,10 +256,10 @@ class Credentials:
                 headers=GCE_METADATA_HEADERS,
                 timeout=aiohttp.ClientTimeout(total=_FETCH_SECONDS),
                 raise_for_status=True,
-            ) as answer:
-                return await answer.text()
+            ) as response:
+                return await response.text()
 
-        return await _asked(ask)
+        return await _call_sdk(ask)
 
     @property
     def _session(self) -> aiohttp.ClientSession:
@@ -266,10 +267,10 @@ class Credentials:
         return self._http
 
 
-async def _unredirected(
+async def _reject_redirects(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Send a request, and refuse to follow where its response leads."""
+    """Send a request; raise an error instead of following a redirect."""
     response = await handler(request)
     if response.status in _REDIRECTS:
         response.close()
@@ -277,15 +278,15 @@ async def _unredirected(
     return response
 
 
-def _values(said: Mapping[str, Any], name: str) -> list[str]:
-    """Return a field of credentials, and that of those which they are made from."""
-    inner = said.get("source_credentials")
-    places = (said, inner) if isinstance(inner, Mapping) else (said,)
+def _values(document: Mapping[str, Any], name: str) -> list[str]:
+    """Return the values of a field in credentials and in their source credentials."""
+    inner = document.get("source_credentials")
+    places = (document, inner) if isinstance(inner, Mapping) else (document,)
     return [str(place[name]) for place in places if place.get(name) is not None]
 
 
 def _is_trusted(url: str, origins: Collection[Origin]) -> bool:
-    """Return whether credentials may be sent to a URL: parsed as the SDK's HTTP client parses it."""
+    """Return whether a URL is that of a trusted issuer. It is parsed as by the SDK's HTTP client."""
     try:
         parsed = yarl.URL(url)
         host, port = parsed.host_subcomponent, parsed.port
@@ -300,46 +301,50 @@ def _is_trusted(url: str, origins: Collection[Origin]) -> bool:
     return any((one.scheme, one.host, one.port) == (parsed.scheme, host, port) for one in origins)
 
 
-def _loaded(credentials: Secret[Told], session: aiohttp.ClientSession) -> Token:
-    """Return the SDK's token of the credentials.
+def _load(credentials: Secret[CredentialsArgument], session: aiohttp.ClientSession) -> Token:
+    """Return the SDK's `Token` for the credentials.
 
-    What is raised here is raised outside `except`: a parser's error quotes the file.
+    Errors are raised outside `except`, without a context: a parser's error quotes the file.
     """
     try:
-        return _parsed(credentials, session)
+        return _parse(credentials, session)
     except ConfigError as error:
         failure = ConfigError(error.message)
     except OSError as error:
         failure = ConfigError(f"the credentials cannot be read: {error.strerror}")
-    except Exception:  # noqa: BLE001 - whatever the SDK makes of what it does not know
-        failure = ConfigError("the credentials are none of Google's: a JSON file with a type")
+    except Exception:  # noqa: BLE001 - the SDK raises any exception for an invalid file
+        failure = ConfigError(
+            "the credentials must be a JSON file of Google's with a type, got something else"
+        )
     raise failure
 
 
-def _parsed(credentials: Secret[Told], session: aiohttp.ClientSession) -> Token:
+def _parse(credentials: Secret[CredentialsArgument], session: aiohttp.ClientSession) -> Token:
     from gcloud.aio.auth import Token  # noqa: PLC0415 - slow to import
 
-    # The SDK takes a file that it cannot read for none at all, and goes on to the next kind.
+    # The SDK ignores a file that it cannot read and tries the next source, so read it here.
     file = None
-    told = credentials.reveal()
-    if told is None:
-        told = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or None
-    if told is not None:
-        if isinstance(told, Mapping):
-            said = dict(told)
+    source = credentials.reveal()
+    if source is None:
+        source = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS") or None
+    if source is not None:
+        if isinstance(source, Mapping):
+            document = dict(source)
         else:
-            said = json.loads(Path(told).read_text("utf-8"))
-        said["type"]
-        file = StringIO(json.dumps(said))
-    # To its types, a session is of another library, which its twin package uses.
+            document = json.loads(Path(source).read_text("utf-8"))
+        document["type"]
+        file = StringIO(json.dumps(document))
+    # The SDK's annotations name the session type of its synchronous twin package.
     token = Token(service_file=file, session=cast("Any", session), scopes=[SCOPE])
     if not _is_key(token.service_data.get("private_key")):
-        raise ConfigError("the credentials' private_key is no RSA key in PEM: get the file anew")
+        raise ConfigError(
+            "the credentials' private_key must be an RSA key in PEM: download the file again"
+        )
     return token
 
 
 def _is_key(pem: object) -> bool:
-    """Tell whether the SDK can sign with a key; no key at all is none to complain of."""
+    """Return whether the SDK can sign with a key. A missing key is accepted."""
     from cryptography.hazmat.primitives.asymmetric.rsa import (  # noqa: PLC0415 - slow to import
         RSAPrivateKey,
     )
@@ -351,7 +356,7 @@ def _is_key(pem: object) -> bool:
         return True
     try:
         return isinstance(load_pem_private_key(str(pem).encode(), password=None), RSAPrivateKey)
-    except Exception:  # noqa: BLE001 - whatever is wrong with it; what is said may quote it
+    except Exception:  # noqa: BLE001 - any error; its message may quote the key
         return False
 
 
@@ -360,43 +365,73 @@ def _signature(text: str, source: Token) -> bytes:
 
     try:
         return Blob.get_pem_signature(text, str(source.service_data["private_key"]))
-    except Exception:  # noqa: BLE001 - whatever the SDK makes of a key that is none
-        failure = ConfigError("the credentials' private_key is no RSA key in PKCS #8")
+    except Exception:  # noqa: BLE001 - the SDK raises any exception for an invalid key
+        failure = ConfigError("the credentials' private_key must be an RSA key in PKCS #8")
     raise failure
 
 
-async def _asked(ask: Callable[[], Awaitable[T]]) -> T:
-    """Return the result of a call of the SDK's, or raise our error for its failure.
+async def _call_sdk(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of an SDK call; translate its exceptions.
 
-    It is raised outside `except`, and chained to nothing that holds the request: an assertion, a
-    client's secret or a token is in it.
+    Errors are raised outside `except` and chained to nothing that holds the request, which contains
+    an assertion, a client secret or a token.
     """
     cause: BaseException | None = None
     try:
         return await ask()
     except _RedirectedError:
         failure: TroveError = UnauthenticatedError(
-            "no token: the issuer redirects, and credentials are sent nowhere else"
+            "no token: the issuer redirects, and credentials never follow a redirect"
         )
     except aiohttp.ClientResponseError as error:
         if error.status == HTTPStatus.TOO_MANY_REQUESTS or error.status >= 500:  # noqa: PLR2004
-            failure = UnavailableError(f"no token: the issuer answers {error.status}")
+            failure = UnavailableError(f"no token: the issuer responded with {error.status}")
         else:
             failure = UnauthenticatedError(
-                f"no token: the issuer refuses the credentials with {error.status}"
+                f"no token: the issuer rejected the credentials with {error.status}"
             )
     except aiohttp.ClientConnectorDNSError as error:
         cause = error.os_error
         failure = UnauthenticatedError(
             "no credentials: none were given, there are none in GOOGLE_APPLICATION_CREDENTIALS or"
-            " the SDK's files, and this is no machine of Google's; or the issuer has no address"
+            " the SDK's files, and this is not a Google Cloud machine; or the host name of the issuer does not resolve"
         )
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
         failure = UnavailableError("no token: the issuer cannot be reached")
-    except Exception as error:  # noqa: BLE001 - a key that is none, a response without a token, ...
+    except Exception as error:  # noqa: BLE001 - an invalid key, a response without a token, ...
         failure = UnauthenticatedError(
             f"no token: the credentials or the issuer's response are malformed"
             f" ({type(error).__name__} in the SDK)"
         )
     raise failure from None if cause is None else disarmed(cause)
+
+
+def source_of(credentials: CredentialsArgument) -> str | None:
+    """Return a prefix for messages that names the source of credentials, never their content.
+
+    None: the credentials come from the environment.
+    """
+    if credentials is None:
+        return None
+    if isinstance(credentials, Mapping):
+        return "credentials: "
+    if not isinstance(credentials, (str, os.PathLike)):
+        kind = type(credentials).__name__
+        del credentials  # they may be the content of the file, as bytes
+        raise TypeError(f"credentials must be a path, or a file's content as a mapping, got {kind}")
+    path = os.fspath(credentials)
+    if not path:
+        raise ConfigError("credentials must not be empty: leave them out to use the environment's")
+    return _named("credentials", path)
+
+
+def source_in_environment() -> str:
+    """Return a prefix for messages that names the environment variable in use, or nothing."""
+    path = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
+    return _named("GOOGLE_APPLICATION_CREDENTIALS", path) if path else ""
+
+
+def _named(by: str, path: str) -> str:
+    # A user may have passed the content of the file instead of its path: do not show it.
+    return f"{by}: " if {"{", "\n"} & set(path) else f"{by} {path!r}: "

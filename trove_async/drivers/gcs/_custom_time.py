@@ -1,7 +1,7 @@
-"""The custom time of an object, which lifecycle rules count from: set, and moved forward, never back.
+"""Sets the custom time of an object, which lifecycle rules may count from.
 
 Cloud Storage documentation, "Object metadata", Custom-Time: once set it can be neither removed nor
-set to an earlier time; writing the object anew begins afresh. Copies are given their source's.
+set to an earlier time. A new body starts without one. Copies keep that of their source.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trove_async.errors import (
 
 from ._client import JSON
 from ._encoding import encode_query
-from ._resources import moment, number
+from ._resources import parse_number, parse_time
 
 if TYPE_CHECKING:
     from ._client import Client
@@ -33,26 +33,26 @@ async def set_custom_time(client: Client, path: str, when: datetime, if_match: s
 
     Args:
         client: Sends requests.
-        path: Where the object is.
+        path: The path of the object.
         when: The time.
-        if_match: The generation that it must be.
+        if_match: The required generation.
     """
     if when.tzinfo is None:
-        raise ValueError("when has a time zone, or nobody knows what time it is")
-    said = await client.ask("GET", path + encode_query({"fields": _FACTS}))
+        raise ValueError("when must have a time zone, got a naive datetime")
+    document = await client.request("GET", path + encode_query({"fields": _FACTS}))
     try:
-        generation = str(number(said["generation"]))
-        metageneration = str(number(said["metageneration"]))
-        now = _custom_time(said)
+        generation = str(parse_number(document["generation"]))
+        metageneration = str(parse_number(document["metageneration"]))
+        current = _custom_time(document)
     except (KeyError, ValueError, TypeError) as error:
-        raise UnavailableError(f"the service's answer makes no sense: {error!r}") from error
+        raise UnavailableError(f"the service's response is malformed: {error!r}") from error
     if if_match not in {None, generation}:
-        raise PreconditionFailedError("if_match: another version is there")
-    if now is not None and when < now:
+        raise PreconditionFailedError("if_match: the current version is another")
+    if current is not None and when < current:
         raise NotSupportedError(
-            f"a custom time moves forward only, and it is {now.isoformat()}; nothing was done"
+            f"a custom time moves forward only, and it is {current.isoformat()}; nothing was changed"
         )
-    # JSON API, "Objects: patch". Both, as a generation stays while what is said of it changes.
+    # JSON API, "Objects: patch". Both, as the generation stays when the metadata changes.
     query = encode_query(
         {
             "ifGenerationMatch": generation,
@@ -62,11 +62,13 @@ async def set_custom_time(client: Client, path: str, when: datetime, if_match: s
     )
     body = json.dumps({"customTime": when.astimezone(UTC).isoformat()}).encode()
     try:
-        await client.ask("PATCH", path + query, JSON, [memoryview(body)])
+        await client.request("PATCH", path + query, JSON, [memoryview(body)])
     except PreconditionFailedError as error:
-        raise ObjectChangedError("the object was changed meanwhile; nothing was done") from error
+        raise ObjectChangedError(
+            "the object was changed during the call; nothing was changed"
+        ) from error
 
 
-def _custom_time(said: Mapping[str, Any]) -> datetime | None:
-    told = said.get("customTime")
-    return moment(told) if told else None
+def _custom_time(document: Mapping[str, Any]) -> datetime | None:
+    value = document.get("customTime")
+    return parse_time(value) if value else None

@@ -1,4 +1,4 @@
-"""What a driver asks of the service for all of its objects: their class, and the key that encrypts them.
+"""The storage class and the encryption key of a driver's new objects.
 
 JSON API, "Objects": the parameters ``kmsKeyName`` of insert and compose, ``destinationKmsKeyName`` of
 rewrite.
@@ -24,12 +24,12 @@ class Defaults:
     """The defaults of one driver.
 
     Attributes:
-        storage_class: For objects whose put chooses none.
+        storage_class: For objects whose put names none.
         kms_key_name: The resource name of a Cloud KMS key.
 
     Raises:
-        ConfigError: A value that can be no such name.
-        TypeError: A value that is no str.
+        ConfigError: A value is not a valid name.
+        TypeError: A value is not a str.
     """
 
     storage_class: str | None = None
@@ -40,25 +40,27 @@ class Defaults:
         for name in ("storage_class", "kms_key_name"):
             value = getattr(self, name)
             if value is not None and not _PRINTABLE(value):
-                raise ConfigError(f"{name} must be printable ASCII without blanks, and not empty")
+                raise ConfigError(
+                    f"{name} must be 1 to 1024 characters of printable ASCII without blanks"
+                )
 
-    def applied(self, options: PutOptions) -> PutOptions:
-        """Return the options of a put, with the default class where they choose none."""
+    def apply(self, options: PutOptions) -> PutOptions:
+        """Return the options of a put, with the default storage class if they name none."""
         if self.storage_class is None or options.storage_class is not None:
             return options
         return replace(options, storage_class=self.storage_class)
 
     @property
-    def made(self) -> Mapping[str, str]:
-        """The query of requests that make an object, or begin its upload."""
+    def create_query(self) -> Mapping[str, str]:
+        """The query of requests that create an object or start its upload."""
         return {} if self.kms_key_name is None else {"kmsKeyName": self.kms_key_name}
 
     @property
-    def more(self) -> str:
-        """The same, to be put behind another query."""
-        return f"&{encode_query(self.made)[1:]}" if self.kms_key_name is not None else ""
+    def create_suffix(self) -> str:
+        """`create_query`, encoded, to append to another query."""
+        return f"&{encode_query(self.create_query)[1:]}" if self.kms_key_name is not None else ""
 
     @property
-    def copied(self) -> Mapping[str, str]:
+    def copy_query(self) -> Mapping[str, str]:
         """The query of requests that copy an object."""
         return {} if self.kms_key_name is None else {"destinationKmsKeyName": self.kms_key_name}

@@ -1,4 +1,4 @@
-"""Bodies, opened as they are stored, together with what the service knows of their objects."""
+"""Opens bodies as stored, together with the metadata of their objects."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from trove_async.models import ObjectInfo
 from trove_async.options import GetOptions
 
 from ._encoding import encode_query, media_path, object_path
-from ._lost_responses import found
-from ._resources import info_from, is_generation, part_in
+from ._lost_responses import resolve_not_found
+from ._resources import content_part, info_from_headers, is_generation
 
 if TYPE_CHECKING:
     from ._client import Client
 Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
 
 
-class Bodies:
+class Downloader:
     """Opens bodies.
 
     Args:
         client: Sends requests.
-        known: Tells which bucket is missing.
-        head: Returns an object's facts.
-        xml: Whether the service has the XML API; None: that is found out.
+        known: Checks whether a bucket exists.
+        head: Returns an object's metadata.
+        xml: Whether the service has the XML API. None: the first request finds out.
         backend: For `ObjectInfo.backend`.
     """
 
@@ -51,36 +51,38 @@ class Bodies:
     async def open(self, bucket: str, key: str, options: GetOptions) -> Opened:
         """Open a body; the caller closes it."""
         if options.if_none_match is not None:
-            # Not by a header: XML knows none for generations.
+            # The XML API has no header for this condition on a generation.
             _check_version(options, await self._head(bucket, key, options.version_id))
-        answer, exact = await found(self._known, bucket, key, self._ask(bucket, key, options))
+        response, exact = await resolve_not_found(
+            self._known, bucket, key, self._request(bucket, key, options)
+        )
         try:
-            if options.range is not None and answer.headers.get("content-length") == "0":
-                raise RangeError("the object has no bytes")  # noqa: TRY301 - the answer is closed
-            info, plain = info_from(
-                answer.headers,
+            if options.range is not None and response.headers.get("content-length") == "0":
+                raise RangeError("the object is empty")  # noqa: TRY301 - closes the response
+            info, plain = info_from_headers(
+                response.headers,
                 bucket=bucket,
                 key=key,
                 backend=self._backend,
-                partial=_is_partial(answer),
+                partial=_is_partial(response),
             )
             _check_version(options, info)
-            part = _part(answer)
+            part = _part(response)
             if not (exact and plain):
-                info = await self._same(info)
+                info = await self._refetch(info)
         except BaseException:
-            answer.close()
+            response.close()
             raise
-        return Opened(info, (0, info.size) if part is None else part[:2], answer)
+        return Opened(info, (0, info.size) if part is None else part[:2], response)
 
-    async def _ask(self, bucket: str, key: str, options: GetOptions) -> tuple[Response, bool]:
-        """Ask for a body; return its answer, and whether the headers tell the object's metadata.
+    async def _request(self, bucket: str, key: str, options: GetOptions) -> tuple[Response, bool]:
+        """Request a body; return the response and whether its headers carry the metadata.
 
-        XML's do. Emulators have that API only under the name that they take for their own, which
-        may not be the one that they were found under; they have JSON's.
+        Those of the XML API do. Emulators may serve that API only under their configured host name,
+        which may differ from the endpoint; they serve the JSON API under any.
         """
-        # Whoever accepts gzip gets objects as they are stored. Cloud Storage documentation,
-        # "Transcoding of gzip-compressed files".
+        # Accepting gzip gets objects as stored. Cloud Storage documentation, "Transcoding of
+        # gzip-compressed files".
         headers = {"accept-encoding": "gzip"}
         query = {}
         if options.range is not None:
@@ -92,43 +94,43 @@ class Bodies:
             more = {} if match is None else {"x-goog-if-generation-match": match}
             target = media_path(bucket, key) + encode_query(query)
             try:
-                answer = await self._client.send("GET", target, {**headers, **more})
+                response = await self._client.send("GET", target, {**headers, **more})
             except NotFoundError as error:
-                # One that says what is missing speaks XML.
+                # A 404 that names what is missing comes from the XML API.
                 if self._xml or isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
                     raise
             else:
                 self._xml = True
-                return answer, True
+                return response, True
         if match is not None:
             query["ifGenerationMatch"] = match
         target = object_path(bucket, key) + encode_query({"alt": "media", **query})
-        answer = await self._client.send("GET", target, headers)
+        response = await self._client.send("GET", target, headers)
         self._xml = False
-        return answer, False
+        return response, False
 
-    async def _same(self, info: ObjectInfo) -> ObjectInfo:
-        """Return the facts of a version as JSON tells them: headers do not carry them all."""
+    async def _refetch(self, info: ObjectInfo) -> ObjectInfo:
+        """Return the metadata of this version by the JSON API: the headers do not carry all of it."""
         try:
             return await self._head(info.bucket, info.key, info.version_id)
         except ObjectNotFoundError as error:
             raise UnavailableError("the object was replaced while it was being opened") from error
 
 
-def _is_partial(answer: Response) -> bool:
-    return answer.status == HTTPStatus.PARTIAL_CONTENT
+def _is_partial(response: Response) -> bool:
+    return response.status == HTTPStatus.PARTIAL_CONTENT
 
 
-def _part(answer: Response) -> tuple[int, int, int] | None:
+def _part(response: Response) -> tuple[int, int, int] | None:
     try:
-        return part_in(answer.headers, partial=_is_partial(answer))
+        return content_part(response.headers, partial=_is_partial(response))
     except ValueError as error:
-        raise UnavailableError(f"the service's answer makes no sense: {error}") from error
+        raise UnavailableError(f"the service's response is malformed: {error}") from error
 
 
 def _check_version(options: GetOptions, info: ObjectInfo) -> None:
-    """Raise PreconditionFailedError for a version that the conditions exclude."""
+    """Raise PreconditionFailedError if a condition excludes the version."""
     if options.if_match not in {None, info.etag}:
-        raise PreconditionFailedError("if_match: another version is there")
+        raise PreconditionFailedError("if_match: the current version is another")
     if options.if_none_match is not None and options.if_none_match == info.etag:
-        raise PreconditionFailedError("if_none_match: this version is there")
+        raise PreconditionFailedError("if_none_match: this is the current version")

@@ -1,8 +1,8 @@
-"""Which of our errors an answer is: the driver's one table, applied at its edge.
+"""The table from error responses to exceptions.
 
 Reasons are those of the JSON API ("HTTP status and error codes for JSON") and codes those of the XML
-API ("HTTP status and error codes for XML"). An answer without one that is known goes by its status;
-what another try may mend is what Google's strategy says ("Retry strategy": 408, 429 and 5xx).
+API ("HTTP status and error codes for XML"). A response without a known code is mapped by
+its status. Retryable are the statuses that Google lists ("Retry strategy": 408, 429 and 5xx).
 """
 
 from __future__ import annotations
@@ -35,32 +35,35 @@ from trove_async.errors import (
 
 
 class ConflictError(BackendError):
-    """A 409: of a bucket, it exists already or has objects; the driver knows what it asked for."""
+    """A 409. A bucket already exists, or is not empty; the caller knows which it requested."""
 
 
 _BUSY = Meaning(UnavailableError, "the service asks to slow down", undone=True)
-_FAILED = Meaning(UnavailableError, "the service failed")
+_FAILED = Meaning(UnavailableError, "the service had an internal error")
 _SLOW = Meaning(TimedOutError, "the service waited too long for the request", undone=True)
-_DENIED = Meaning(PermissionDeniedError, "these credentials may not do so: check the IAM roles")
+_DENIED = Meaning(PermissionDeniedError, "the credentials lack the permission: check the IAM roles")
 _CLOSED = Meaning(PermissionDeniedError, "the service refuses this account or project")
 _UNKNOWN = Meaning(UnauthenticatedError, "the service does not accept the credentials")
-_UNMET = Meaning(PreconditionFailedError, "the object is not in the state that was asked for")
-_NO_RANGE = Meaning(RangeError, "the object has no such bytes")
+_UNMET = Meaning(PreconditionFailedError, "the object does not meet the condition")
+_NO_RANGE = Meaning(RangeError, "the range starts past the end of the object")
 _NO_OBJECT = Meaning(ObjectNotFoundError, "no such object")
-_NO_BUCKET = Meaning(BucketNotFoundError, "no such bucket: create_bucket makes it")
+_NO_BUCKET = Meaning(BucketNotFoundError, "no such bucket: create_bucket creates it")
 _NOTHING = Meaning(NotFoundError, "no such object, or no such bucket")
-_CONFLICT = Meaning(ConflictError, "it conflicts with what is there")
-# Sent again, as the checksum was made of the very memory that was sent: it broke on the way.
-_BROKEN = Meaning(IntegrityError, "the body that arrived is not the body that was sent", True)  # noqa: FBT003 - named in the tuple
-_FULL = Meaning(StorageFullError, "the quota is used up")
-_MISNAMED = Meaning(InvalidNameError, "the service takes no such name")
-_TOO_MUCH = Meaning(NotSupportedError, "it is more than the service takes")
-_CANNOT = Meaning(NotSupportedError, "the service cannot do so")
+_CONFLICT = Meaning(ConflictError, "the request conflicts with the current state")
+# Retryable: the checksum was computed from the memory that was sent, so the body broke in transit.
+_BROKEN = Meaning(IntegrityError, "the body that arrived is not the body that was sent", True)  # noqa: FBT003 - `retryable` of the tuple
+_FULL = Meaning(StorageFullError, "the quota is exhausted")
+_MISNAMED = Meaning(InvalidNameError, "the service does not accept this name")
+_TOO_MUCH = Meaning(NotSupportedError, "the request is larger than the service accepts")
+_CANNOT = Meaning(NotSupportedError, "the service does not support this request")
 _REFUSED = Meaning(BackendError, "the service refuses the request")
-_BILLED = Meaning(PermissionDeniedError, "the bucket's reader pays, or its owner has not paid")
+_BILLED = Meaning(
+    PermissionDeniedError,
+    "the bucket needs a billing project, or its billing account is not active",
+)
 
 REASONS: Final[dict[str, Meaning]] = {
-    # JSON's
+    # JSON API
     "rateLimitExceeded": _BUSY,
     "userRateLimitExceeded": _BUSY,
     "backendError": _FAILED,
@@ -87,7 +90,7 @@ REASONS: Final[dict[str, Meaning]] = {
     "methodNotAllowed": _CANNOT,
     "notImplemented": _CANNOT,
     "unsupportedMediaProtocol": _CANNOT,
-    # XML's
+    # XML API
     "NoSuchKey": _NO_OBJECT,
     "NoSuchBucket": _NO_BUCKET,
     "PreconditionFailed": _UNMET,
@@ -130,28 +133,28 @@ STATUSES: Final[dict[int, Meaning]] = {
 
 _SERVER_ERROR: Final = 500
 _SHOWN: Final = 300
-"""Characters of the service's sentence that are shown."""
+"""Characters of the service's message that are shown."""
 
 _READ: Final = 4096
-"""Characters of it that are looked at."""
+"""Characters of the message that are searched."""
 
-# JSON has no reason for it: "Provided CRC32C \"…\" doesn't match calculated CRC32C \"…\"."
+# The JSON API has no reason for it: "Provided CRC32C \"…\" doesn't match calculated CRC32C \"…\"."
 _MISMATCH = re.compile(r"(?i)(?:crc32c|md5)\b.{0,80}(?:does ?n[o']t|not) match")
-# Services may quote the request in their sentences: whatever stands behind these is left out.
+# Services may quote the request in their messages: the value after these words is removed.
 _SECRET = re.compile(
     r"(?i)\b(signature|credential|authorization|bearer|access_?token|upload_id)(\W{0,3}[=:\s]\W{0,2})\S+"
 )
 _XML = re.compile(r"<(Code|Message)>([^<]*)</\1>")
 
 
-class Refused(NamedTuple):
-    """An answer that is an error, read.
+class ErrorResponse(NamedTuple):
+    """A parsed error response.
 
     Attributes:
-        status: Its status.
-        reason: The service's word for it; empty where it has none.
-        message: The service's sentence.
-        headers: Its headers.
+        status: The status.
+        reason: The reason of the JSON API or the code of the XML API; may be empty.
+        message: The service's message.
+        headers: The headers.
     """
 
     status: int
@@ -160,14 +163,15 @@ class Refused(NamedTuple):
     headers: Mapping[str, str]
 
     def error(self) -> TroveError:
-        """Return our error for it, to be raised.
+        """Return the exception to raise.
 
-        A 404 that does not say what is missing is a NotFoundError: the driver asks for the bucket.
+        A 404 that does not name what is missing is a NotFoundError: the caller then looks for the
+        bucket.
         """
         meaning = self._meaning()
         passing = issubclass(meaning.kind, UnavailableError)
         error = meaning.kind(
-            f"{meaning.advice} ({self._answered()})",
+            f"{meaning.advice} ({self._description()})",
             retryable=meaning.retryable,
             retry_after=retry_after(self.headers) if passing else None,
         )
@@ -183,29 +187,29 @@ class Refused(NamedTuple):
             return _FAILED
         return _BROKEN if _MISMATCH.search(self.message[:_READ]) else _REFUSED
 
-    def _answered(self) -> str:
-        sentence = " ".join(_SECRET.sub(r"\1\2…", self.message[:_READ]).split())
-        if len(sentence) > _SHOWN:
-            sentence = sentence[:_SHOWN] + "…"
-        answered = f"{self.status} {self.reason[:80]}".rstrip()
-        return f"{answered}: {sentence}" if sentence else answered
+    def _description(self) -> str:
+        shown = " ".join(_SECRET.sub(r"\1\2…", self.message[:_READ]).split())
+        if len(shown) > _SHOWN:
+            shown = shown[:_SHOWN] + "…"
+        description = f"{self.status} {self.reason[:80]}".rstrip()
+        return f"{description}: {shown}" if shown else description
 
 
-def refused(status: int, headers: Mapping[str, str], body: bytes) -> Refused:
-    """Read an answer that is an error: JSON's document, XML's, or neither."""
+def parse_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorResponse:
+    """Parse an error response: a JSON document, an XML document, or neither."""
     text = body.decode("utf-8", "replace")
     reason = message = ""
     if text.lstrip().startswith("{"):
         try:
-            told = json.loads(text)["error"]
-            if isinstance(told, dict):
-                message = str(told.get("message", ""))
-                reason = str((told.get("errors") or [{}])[0].get("reason", ""))
-            else:  # as the token's endpoint and some of the front ends say it (RFC 6749, 5.2)
-                reason, message = str(told), str(json.loads(text).get("error_description", ""))
+            error = json.loads(text)["error"]
+            if isinstance(error, dict):
+                message = str(error.get("message", ""))
+                reason = str((error.get("errors") or [{}])[0].get("reason", ""))
+            else:  # the form of token endpoints and some front ends (RFC 6749, 5.2)
+                reason, message = str(error), str(json.loads(text).get("error_description", ""))
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            pass  # its status has to do
+            pass  # the status is enough
     else:
-        said = {name: unescape(value) for name, value in _XML.findall(text)}
-        reason, message = said.get("Code", ""), said.get("Message", "")
-    return Refused(status, reason, message, headers)
+        fields = {name: unescape(value) for name, value in _XML.findall(text)}
+        reason, message = fields.get("Code", ""), fields.get("Message", "")
+    return ErrorResponse(status, reason, message, headers)

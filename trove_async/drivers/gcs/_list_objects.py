@@ -1,10 +1,9 @@
-"""One page of a listing, in bytewise order whatever the service makes of pages.
+"""Returns one page of objects and prefixes in bytewise order.
 
-The service tells objects and common prefixes apart; a page of both is one stretch of the order, so
-putting them together is sorting them. Where a server tells more than it was asked for (an emulator
-tells all prefixes on every page), the page ends where the stretch that is surely whole does. The next
-page is asked for by the last key rather than by the service's token: such a place in the order means
-the same to every server, for any time.
+The service lists objects and common prefixes separately. A page of both is one contiguous range of
+the order, so sorting merges them. If a server returns more than was requested (an emulator returns
+all prefixes on every page), the page is cut to the limit. The next page starts after the last key
+instead of at the service's token: a key means the same to every server and never expires.
 """
 
 from __future__ import annotations
@@ -18,18 +17,18 @@ from trove_async.options import ListOptions, Page
 from trove_async.paging import TokenCycle, after_prefix
 
 from ._encoding import bucket_path, encode_query
-from ._resources import FIELDS, info_of
+from ._resources import FIELDS, info_from_resource
 
 if TYPE_CHECKING:
     from ._client import Client, Document
 
-MOST: Final = 1000
-"""Entries of a page that the service tells at the most. JSON API, "Objects: list": maxResults."""
+MAX_RESULTS: Final = 1000
+"""The limit of entries on one page. JSON API, "Objects: list": maxResults."""
 
 _FIELDS: Final = f"items({FIELDS}),prefixes,nextPageToken"
 
 FROM, _AFTER = "=", ">"
-"""How a token begins: the page starts at this text, or after this key."""
+"""The first character of a token: the page starts at this text, or after this key."""
 
 _key_of = attrgetter("key")
 
@@ -38,8 +37,8 @@ async def list_page(client: Client, bucket: str, options: ListOptions, backend: 
     """Return one page. See `AsyncDriver.list_page`."""
     after, start = start_of(options)
     query = {"fields": _FIELDS, "prettyPrint": "false"}
-    # The service starts at a text, not after it: that key itself is asked for, and left out.
-    query["maxResults"] = str(min(options.limit + (after is not None), MOST))
+    # startOffset is inclusive: request the key itself as well, and skip it.
+    query["maxResults"] = str(min(options.limit + (after is not None), MAX_RESULTS))
     if options.prefix:
         query["prefix"] = options.prefix
     if options.delimiter:
@@ -49,8 +48,8 @@ async def list_page(client: Client, bucket: str, options: ListOptions, backend: 
     path = f"{bucket_path(bucket)}/o"
     cycle = TokenCycle()
     while True:
-        said = await client.page(path + encode_query(query))
-        entries, token = _entries(said, bucket, backend), said.get("nextPageToken")
+        document = await client.page(path + encode_query(query))
+        entries, token = _entries(document, bucket, backend), document.get("nextPageToken")
         if after is not None:
             entries = [entry for entry in entries if entry.key != after or _is_prefix(entry)]
         if entries or not token:
@@ -67,11 +66,11 @@ def _is_prefix(entry: Entry) -> bool:
 
 
 def start_of(options: ListOptions) -> tuple[str | None, str | None]:
-    """Return the key that the page comes after, and the text that it starts at."""
+    """Return the key that precedes the page, or None, and the text that the page starts at."""
     if options.token is None:
         return options.start_after, options.start_after
-    kind, place = options.token[:1], options.token[1:]
-    return (place if kind == _AFTER else None), place
+    kind, position = options.token[:1], options.token[1:]
+    return (position if kind == _AFTER else None), position
 
 
 def _token_after(last: Entry) -> str | None:
@@ -81,18 +80,21 @@ def _token_after(last: Entry) -> str | None:
     return None if beyond is None else FROM + beyond
 
 
-def _entries(said: Document, bucket: str, backend: str) -> list[Entry]:
-    """Return objects and prefixes in one order: that of code points is that of UTF-8."""
+def _entries(document: Document, bucket: str, backend: str) -> list[Entry]:
+    """Return objects and prefixes, sorted: the order of code points is that of UTF-8."""
     try:
         entries: list[Entry] = [
-            info_of(item, bucket=bucket, backend=backend) for item in said.get("items") or ()
+            info_from_resource(item, bucket=bucket, backend=backend)
+            for item in document.get("items") or ()
         ]
-        prefixes = said.get("prefixes")
+        prefixes = document.get("prefixes")
         if prefixes:
-            if not all(isinstance(one, str) for one in prefixes):
-                raise TypeError("a prefix that is no string")  # noqa: TRY301 - told below
-            entries += [Prefix(bucket=bucket, prefix=one, backend=backend) for one in prefixes]
+            if not all(isinstance(prefix, str) for prefix in prefixes):
+                raise TypeError("a prefix is not a string")  # noqa: TRY301 - translated below
+            entries += [
+                Prefix(bucket=bucket, prefix=prefix, backend=backend) for prefix in prefixes
+            ]
             entries.sort(key=_key_of)
     except (TypeError, AttributeError) as error:
-        raise UnavailableError(f"the service's answer makes no sense: {error!r}") from error
+        raise UnavailableError(f"the service's response is malformed: {error!r}") from error
     return entries

@@ -1,11 +1,12 @@
-"""Writes in doubt: an earlier try may have been done, though nobody heard of it.
+"""Retries of writes whose first attempt may have succeeded, although its response was lost.
 
-Sent again as it was, such a write would replace what another has written since (and may have made
-of it), or delete what another has made anew. So what is there is looked at first, and only that
-version is then replaced or deleted ("Retry strategy": mutations are idempotent by a generation).
+An unconditional retry could replace what another client has written since, or delete an object that
+another client has created. The driver therefore reads the current version first and makes the retry
+conditional on it ("Retry strategy": mutations are idempotent with a generation).
 
-What cannot be told: an object that is gone may be one that was written, and then deleted by
-another. And a try that is still on its way when the next one is sent has no condition.
+Two cases remain undetected. An object that does not exist may have been written by the first attempt
+and then deleted by another client. A first attempt that is still in flight when the retry is sent has
+no condition.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from trove_async.models import ObjectInfo
 from trove_async.options import DeleteOptions, PutOptions, is_earlier
 
 from ._encoding import encode_query, object_path
-from ._resources import FIELDS, generation_of, info_of
+from ._resources import FIELDS, info_from_resource, require_generation
 
 if TYPE_CHECKING:
     from ._client import Client
@@ -39,12 +40,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Doubts:
-    """Settles what became of earlier tries.
+class LostResponses:
+    """Finds out whether an earlier attempt succeeded.
 
     Args:
         client: Sends requests.
-        known: Tells which bucket is missing.
+        known: Checks whether a bucket exists.
         backend: For `ObjectInfo.backend`.
     """
 
@@ -53,76 +54,88 @@ class Doubts:
         self._known = known
         self._backend = backend
 
-    async def of_put(
+    async def before_put(
         self, bucket: str, key: str, options: PutOptions
     ) -> ObjectInfo | dict[str, str]:
-        """Return the object, if an earlier try made it; else the next one's condition.
+        """Return the object if an earlier attempt stored it, else the condition of the retry.
 
         Raises:
-            UnavailableError: Another may have replaced what the earlier try made.
+            UnavailableError: Another client may have replaced what the earlier attempt stored.
         """
         try:
-            info = await self._there(bucket, key, options)
+            info = await self._current(bucket, key, options)
         except ObjectNotFoundError:
             return {"ifGenerationMatch": "0"}
         except PermissionDeniedError:
-            # Who may not look can still make what is not there, and harms nobody by it.
+            # Without the permission to read, creating a missing object is still safe.
             return {"ifGenerationMatch": "0"}
         if options.write_id is not None and info.write_id == options.write_id:
             return info
-        return {"ifGenerationMatch": generation_of(info.etag)}
+        return {"ifGenerationMatch": require_generation(info.etag)}
 
-    async def of_delete(self, bucket: str, key: str, options: DeleteOptions) -> dict[str, str]:
-        """Return the next try's condition.
+    async def before_delete(self, bucket: str, key: str, options: DeleteOptions) -> dict[str, str]:
+        """Return the condition of the retry.
 
         Raises:
-            ObjectNotFoundError: It is gone.
-            UnavailableError: Another may have made it anew.
+            ObjectNotFoundError: The object does not exist.
+            UnavailableError: Another client may have created it since.
         """
-        return {"ifGenerationMatch": generation_of((await self._there(bucket, key, options)).etag)}
+        return {
+            "ifGenerationMatch": require_generation(
+                (await self._current(bucket, key, options)).etag
+            )
+        }
 
-    async def _there(
+    async def _current(
         self, bucket: str, key: str, options: PutOptions | DeleteOptions
     ) -> ObjectInfo:
         target = object_path(bucket, key) + encode_query({"fields": FIELDS})
-        answer = await found(self._known, bucket, key, self._client.send("GET", target, {}))
-        info = info_of(await self._client.document(answer), bucket=bucket, backend=self._backend)
-        mine = options.write_id is not None and info.write_id == options.write_id
-        if mine or is_earlier(info.write_id, options.write_id) or _is_older(info, answer, options):
+        response = await resolve_not_found(
+            self._known, bucket, key, self._client.send("GET", target, {})
+        )
+        info = info_from_resource(
+            await self._client.document(response), bucket=bucket, backend=self._backend
+        )
+        is_own = options.write_id is not None and info.write_id == options.write_id
+        if (
+            is_own
+            or is_earlier(info.write_id, options.write_id)
+            or _is_older(info, response, options)
+        ):
             return info
         raise UnavailableError(
-            "whether this was done is not known: the answer to it was lost, and another may have"
-            " written the object since; look at what is there",
+            "the outcome of this write is unknown: the response was lost, and another client may have"
+            " written the object since; check the current object",
             bucket=bucket,
             key=key,
             retryable=False,
         )
 
 
-def _is_older(info: ObjectInfo, answer: Response, options: PutOptions | DeleteOptions) -> bool:
-    """Tell whether the object was surely written before the earlier try, by the service's clock."""
-    assert options.in_doubt_since is not None  # noqa: S101 - asked for those only
+def _is_older(info: ObjectInfo, response: Response, options: PutOptions | DeleteOptions) -> bool:
+    """Return whether the object predates the earlier attempt, by the service's clock."""
+    assert options.in_doubt_since is not None  # noqa: S101 - called for retries only
     passed = asyncio.get_running_loop().time() - options.in_doubt_since
     try:
-        now = http_date(answer.headers.get("date", ""))  # to the second, and never too late
+        now = http_date(response.headers.get("date", ""))  # in whole seconds, rounded down
     except ValueError:
         return False
     return info.last_modified < now - timedelta(seconds=passed)
 
 
 @contextmanager
-def replaced_meanwhile() -> Iterator[None]:
-    """Have a write tried once more whose object was replaced since it was looked at."""
+def retry_if_replaced() -> Iterator[None]:
+    """Turn a failed condition into a retryable error: the object was replaced since it was read."""
     try:
         yield
     except ObjectChangedError:
-        raise  # it is a copy's source that is another
+        raise  # the source of a copy changed
     except PreconditionFailedError as error:
-        raise UnavailableError("another wrote the object in that very moment") from error
+        raise UnavailableError("another client wrote the object at the same time") from error
 
 
-async def found(known: KnownBuckets, bucket: str, key: str, work: Awaitable[T]) -> T:
-    """Return what `work` returns; a 404 is the object's or the bucket's, which is then asked."""
+async def resolve_not_found(known: KnownBuckets, bucket: str, key: str, work: Awaitable[T]) -> T:
+    """Await `work`; on a bare 404, find out whether the object or the bucket is missing."""
     try:
         return await work
     except NotFoundError as error:

@@ -1,6 +1,6 @@
-"""The bodies of one-request uploads: ``multipart/related`` around views that are never joined.
+"""The body of an upload in one request: ``multipart/related`` around the views of the object.
 
-Its first part says what the object is to have, its second is the object (JSON API, "Perform a
+The first part is the metadata, the second the content (JSON API, "Perform a
 multipart upload").
 """
 
@@ -14,25 +14,25 @@ from trove_async.errors import InvalidNameError
 from trove_async.models import KiB
 
 _JOINED: Final = 64 * KiB
-"""Bytes up to which one piece is made of all: cheaper than two more calls of the socket."""
+"""Largest content that is copied into one buffer: cheaper than two more socket calls."""
 
 
-def related(
+def encode_related(
     resource: bytes, content_type: str, views: Sequence[memoryview]
 ) -> tuple[str, Sequence[memoryview]]:
-    """Return the request's Content-Type, and its body.
+    """Return the Content-Type and the body of a request.
 
     Args:
-        resource: What the object is to have, as JSON.
-        content_type: The object's type.
-        views: The object.
+        resource: The metadata as JSON.
+        content_type: The media type of the object.
+        views: The content.
 
     Raises:
-        InvalidNameError: The type would break the header that it stands in.
+        InvalidNameError: The media type has characters that end its header.
     """
     if any(mark in content_type for mark in "\r\n\0"):
-        raise InvalidNameError("content_type may hold no CR, LF or NUL")
-    # 128 random bits, so that no body holds it by chance or by design (RFC 2046, 5.1.1).
+        raise InvalidNameError("content_type must not have CR, LF or NUL")
+    # 128 random bits, so that no body contains it by chance or by design (RFC 2046, 5.1.1).
     boundary = secrets.token_hex(16)
     head = (
         f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode()
@@ -40,7 +40,7 @@ def related(
         + f"\r\n--{boundary}\r\nContent-Type: {content_type}\r\n\r\n".encode()
     )
     tail = f"\r\n--{boundary}--\r\n".encode()
-    told = f"multipart/related; boundary={boundary}"
+    media_type = f"multipart/related; boundary={boundary}"
     if sum(map(len, views)) <= _JOINED:
-        return told, [memoryview(b"".join([head, *views, tail]))]
-    return told, [memoryview(head), *views, memoryview(tail)]
+        return media_type, [memoryview(b"".join([head, *views, tail]))]
+    return media_type, [memoryview(head), *views, memoryview(tail)]

@@ -1,9 +1,9 @@
-"""What is said of an object: `PutOptions` to the service's resource, and its answers to `ObjectInfo`.
+"""Object metadata: `PutOptions` to a JSON resource, and a resource or headers to `ObjectInfo`.
 
-An object's etag here is its *generation*: the number that the service gives to each content that a
-key has ever had (Cloud Storage documentation, "Object generations and metagenerations"), and the one
-condition that it keeps on every kind of request. The service's own etags differ between JSON and
-XML, and change with the metadata. A generation is also the version's id, where versions are kept.
+The etag of an object is its *generation*: the number that the service gives to each content of a key
+(Cloud Storage documentation, "Object generations and metagenerations"). Every kind of request
+supports conditions on it. The service's own etags differ between the JSON and the XML API, and change
+with the metadata. The generation is also the version id.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from trove_async.options import PutOptions
 
 WRITE_ID: Final = "trove-write-id"
 EXACT: Final = "trove-exact"
-"""Reserved metadata. The second is set where headers do not carry some of the others as they are:
-whoever reads them there then asks for the resource."""
+"""Reserved metadata. `EXACT` marks objects whose metadata headers cannot carry unchanged: a reader
+then requests the resource."""
 
 DEFAULT_TYPE: Final = "application/octet-stream"
-"""What an object without a type is served as; said outright, as not all servers do so."""
+"""The media type of objects without one. It is sent, as not all servers default to it."""
 
 CHECKSUMS: Final = {"crc32c": "crc32c", "md5": "md5Hash"}
-"""Our names of checksums and the resource's; both in base64. An object that was composed, or sent
+"""The names of checksums here and in a resource; both are in base64. An object that was composed, or sent
 through the XML API in parts, has no MD5 (Cloud Storage documentation, "Data validation")."""
 
 _DIGESTS: Final = {
@@ -49,82 +49,82 @@ FIELDS: Final = (
     "name,size,generation,updated,contentType,metadata,storageClass,cacheControl,"
     "contentDisposition,contentEncoding,contentLanguage,crc32c,md5Hash"
 )
-"""What is asked for of an object's resource: all that `info_of` looks at, and nothing else."""
+"""The fields of a resource that `info_from_resource` reads."""
 
-_NOTHING: Final = "AAAAAA=="
-"""The CRC-32C of no bytes."""
+_EMPTY_CRC32C: Final = "AAAAAA=="
+"""The CRC-32C of an empty body."""
 
-_UNTOLD: Final = datetime.fromtimestamp(0, UTC)
-"""Stands for a date that headers lack, until the object's resource is asked."""
+_UNKNOWN_DATE: Final = datetime.fromtimestamp(0, UTC)
+"""Placeholder for a missing date, until the object's resource is read."""
 
 _HEADER_SAFE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)").fullmatch
 _WHOLE = re.compile(r"[0-9]{1,19}").fullmatch
 _NUMBER = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 
 _SERVED_BY_DEFAULT: Final = frozenset({"private, max-age=0", "public, max-age=3600"})
-"""The Cache-Control of answers for objects that have none. Cloud Storage documentation,
+"""The Cache-Control of responses for objects that have none. Cloud Storage documentation,
 "Cache-Control": default values."""
 
 
-def resource_of(
+def encode_resource(
     options: PutOptions, key: str | None = None, *, custom_time: str | None = None
 ) -> bytes:
-    """Return the document that says of an object what the options do.
+    """Return the JSON resource of an object.
 
     Args:
-        options: What the object is to have.
-        key: Its key, where the request's path does not name it.
-        custom_time: Its custom time, as the service writes it.
+        options: The metadata and the checksums.
+        key: The key, if the path of the request does not name it.
+        custom_time: The custom time in the service's format.
     """
-    said: dict[str, Any] = {"contentType": options.content_type or DEFAULT_TYPE}
+    document: dict[str, Any] = {"contentType": options.content_type or DEFAULT_TYPE}
     if key is not None:
-        said["name"] = key
+        document["name"] = key
     if custom_time is not None:
-        said["customTime"] = custom_time
+        document["customTime"] = custom_time
     if options.metadata or options.write_id is not None:
-        metadata = said["metadata"] = dict(options.metadata)
-        if not all(map(_plain, options.metadata.values())):
+        metadata = document["metadata"] = dict(options.metadata)
+        if not all(map(_is_header_safe, options.metadata.values())):
             metadata[EXACT] = "json"
         if options.write_id is not None:
             metadata[WRITE_ID] = options.write_id
-    for ours, theirs in _HEADERS.items():
-        value = getattr(options, ours)
+    for name, field in _HEADERS.items():
+        value = getattr(options, name)
         if value is not None:
-            said[theirs] = value
-    for ours, theirs in CHECKSUMS.items():
-        if ours in options.checksums:
-            said[theirs] = options.checksums[ours]
-    return _encoded(said)
+            document[field] = value
+    for name, field in CHECKSUMS.items():
+        if name in options.checksums:
+            document[field] = options.checksums[name]
+    return _encoded(document)
 
 
-def _encoded(said: Mapping[str, Any]) -> bytes:
+def _encoded(document: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(said, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # JSON can tell lone surrogates, in escapes, and UTF-8 cannot
-        return json.dumps(said).encode()
+        return json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # a lone surrogate: only an escape can carry it
+        return json.dumps(document).encode()
 
 
-def _plain(value: str) -> bool:
-    """Tell whether a header carries the value, and nobody takes it for an encoded one."""
+def _is_header_safe(value: str) -> bool:
+    """Return whether a header carries a value unchanged, and not as an RFC 2047 encoded word."""
     return _HEADER_SAFE(value) is not None and "=?" not in value
 
 
-def in_lower_case(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Return metadata with its names in lower case, as headers carry them.
+def lower_names(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return metadata with names in lower case, as headers carry them.
 
-    The service keeps names as they were given. Of two that differ in case only, both stay as they
-    are: neither is lost.
+    The service preserves case. Names that differ only in case keep their spelling, so that none is
+    lost.
 
     Raises:
-        TypeError: A name or a value is no string.
+        TypeError: A value is not a string.
     """
-    made: dict[str, str] = {}
+    lowered: dict[str, str] = {}
     for name, value in metadata.items():
         if not isinstance(value, str):
-            raise TypeError("metadata that is no string")
-        made[name.lower()] = value
-    if len(made) == len(metadata):
-        return made
+            raise TypeError("a metadata value is not a string")
+        lowered[name.lower()] = value
+    if len(lowered) == len(metadata):
+        return lowered
     spellings = Counter(name.lower() for name in metadata)
     return {
         (name.lower() if spellings[name.lower()] == 1 else name): value
@@ -132,105 +132,104 @@ def in_lower_case(metadata: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def stored_size(said: Mapping[str, Any]) -> int:
-    """Return the size that an object's resource has; some servers omit it where it is 0.
+def stored_size(document: Mapping[str, Any]) -> int:
+    """Return the size in a resource. Some servers omit it if it is 0.
 
     Raises:
-        KeyError: It has none, and its checksum is not that of nothing.
-        ValueError: It is no number.
+        KeyError: There is no size, and the checksum is not that of an empty body.
+        ValueError: The size is not a number.
     """
-    if "size" not in said and said.get("crc32c") == _NOTHING:
+    if "size" not in document and document.get("crc32c") == _EMPTY_CRC32C:
         return 0
-    return number(said["size"])
+    return parse_number(document["size"])
 
 
-def info_of(said: Mapping[str, Any], *, bucket: str, backend: str) -> ObjectInfo:
-    """Return the facts in an object's resource.
+def info_from_resource(document: Mapping[str, Any], *, bucket: str, backend: str) -> ObjectInfo:
+    """Return the metadata in the resource of an object.
 
     Raises:
-        UnavailableError: It is no such resource.
+        UnavailableError: The resource is malformed.
     """
     try:
-        key, generation = said["name"], said["generation"]
+        key, generation = document["name"], document["generation"]
         if not (isinstance(key, str) and isinstance(generation, str)):
-            raise TypeError("a name or a generation that is no string")  # noqa: TRY301 - told below
-        given = said.get("metadata")
-        metadata = in_lower_case(given) if given else {}
+            raise TypeError("a name or a generation is not a string")  # noqa: TRY301 - translated below
+        stored = document.get("metadata")
+        metadata = lower_names(stored) if stored else {}
         write_id = metadata.pop(WRITE_ID, None)
         metadata.pop(EXACT, None)
         checksums = {
-            ours: _checksum(ours, text(said, name))
-            for ours, name in CHECKSUMS.items()
-            if said.get(name)  # an emulator's may be empty
+            name: _checksum(name, optional_text(document, field))
+            for name, field in CHECKSUMS.items()
+            if document.get(field)  # emulators may send an empty string
         }
         return ObjectInfo(
             bucket=bucket,
             key=key,
-            size=stored_size(said),
+            size=stored_size(document),
             etag=generation,
-            last_modified=moment(said["updated"]),
-            content_type=text(said, "contentType"),
+            last_modified=parse_time(document["updated"]),
+            content_type=optional_text(document, "contentType"),
             metadata=metadata,
-            storage_class=text(said, "storageClass"),
-            cache_control=text(said, "cacheControl") or None,
-            content_disposition=text(said, "contentDisposition") or None,
-            content_encoding=text(said, "contentEncoding") or None,
-            content_language=text(said, "contentLanguage") or None,
+            storage_class=optional_text(document, "storageClass"),
+            cache_control=optional_text(document, "cacheControl") or None,
+            content_disposition=optional_text(document, "contentDisposition") or None,
+            content_encoding=optional_text(document, "contentEncoding") or None,
+            content_language=optional_text(document, "contentLanguage") or None,
             checksums=checksums,
             version_id=generation,
             backend=backend,
             write_id=write_id,
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UnavailableError(f"the service's answer makes no sense: {error!r}") from error
+        raise UnavailableError(f"the service's response is malformed: {error!r}") from error
 
 
-def number(said: object) -> int:
-    """Return a number of a resource, which JSON has as a string: it may have 64 bits.
+def parse_number(document: object) -> int:
+    """Return a number of a resource, which is a string, as it may need 64 bits.
 
     Raises:
-        ValueError: It is none, or below zero.
+        ValueError: The value is not a number, or is negative.
     """
-    written = str(said) if type(said) in {int, str} else ""
+    written = str(document) if type(document) in {int, str} else ""
     if not _WHOLE(written):
-        raise ValueError(f"{str(said)[:40]!r} is no number")
+        raise ValueError(f"{str(document)[:40]!r} is not a number")
     return int(written)
 
 
-def moment(said: object) -> datetime:
+def parse_time(document: object) -> datetime:
     """Return a time of a resource.
 
     Raises:
-        ValueError: It is none, or in no time zone.
+        ValueError: The value is not a time, or has no time zone.
     """
-    if not isinstance(said, str) or (when := datetime.fromisoformat(said)).tzinfo is None:
-        raise ValueError(f"{str(said)[:40]!r} is no time")
+    if not isinstance(document, str) or (when := datetime.fromisoformat(document)).tzinfo is None:
+        raise ValueError(f"{str(document)[:40]!r} is not a time with a time zone")
     return when
 
 
-def text(said: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - a str, or None where it may lack
-    """Return a text of a resource, None if it has none.
+def optional_text(document: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - str | None, but some fields are mandatory
+    """Return a string of a resource, or None if it is missing.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: The value is not a string.
     """
-    value = said.get(name)
+    value = document.get(name)
     if value is not None and not isinstance(value, str):
-        raise TypeError(f"{name} is no string")
+        raise TypeError(f"{name} is not a string")
     return value
 
 
-def info_from(
+def info_from_headers(
     headers: Mapping[str, str], *, bucket: str, key: str, backend: str, partial: bool = False
 ) -> tuple[ObjectInfo, bool]:
-    """Return the facts in the headers of a body, and whether they are exact.
+    """Return the metadata in the headers of a body, and whether it is exact.
 
-    They are not where a header cannot carry the metadata, where two names of it may differ in case
-    only, which one header then carries both of, or where there is no date. The object's resource is
-    to be asked then.
+    It is not exact if a header cannot carry a value, if one header may join two names that differ
+    only in case, or if there is no date. The caller then reads the object's resource.
 
     Raises:
-        UnavailableError: They make no sense.
+        UnavailableError: The headers are malformed.
     """
     metadata: dict[str, str] = {}
     checksums: dict[str, str] = {}
@@ -242,30 +241,34 @@ def info_from(
         if lowered.startswith("x-goog-meta-"):
             several = several or ", " in value or lowered[12:] in metadata
             metadata[lowered[12:]] = value
-            exact = exact and _plain(value)
-        elif lowered == "x-goog-hash":  # once with all of them, or once each
-            checksums.update(hashes_in(value))
+            exact = exact and _is_header_safe(value)
+        elif lowered == "x-goog-hash":  # one header for all, or one for each
+            checksums.update(parse_hashes(value))
     exact = metadata.pop(EXACT, None) is None and exact
     write_id = metadata.pop(WRITE_ID, None)
     modified = headers.get("last-modified")
-    # What this library wrote has one spelling of each name. Equal names are joined by a comma.
+    # Objects of this library (write_id) have one spelling of each name. A comma joins equal names.
     exact = exact and modified is not None and (write_id is not None or not several)
     encoding = headers.get("x-goog-stored-content-encoding") or headers.get("content-encoding")
     cache_control = headers.get("cache-control")
     try:
-        generation = str(number(headers["x-goog-generation"]))
-        part = part_in(headers, partial=partial)
+        generation = str(parse_number(headers["x-goog-generation"]))
+        part = content_part(headers, partial=partial)
         length = headers.get("content-length")
         size = headers.get("x-goog-stored-content-length") or length
-        if part is None and length != size and number(length or "0") > number(size or "0"):
-            # Somebody on the way has unpacked it, say: its beginning is no object.
-            raise ValueError(f"{length} bytes of an object of {size}")  # noqa: TRY301 - told below
+        if (
+            part is None
+            and length != size
+            and parse_number(length or "0") > parse_number(size or "0")
+        ):
+            # For example, a proxy decompressed the body: the stored size would cut it short.
+            raise ValueError(f"{length} bytes of an object of {size}")  # noqa: TRY301 - translated below
         info = ObjectInfo(
             bucket=bucket,
             key=key,
-            size=number(size or "") if part is None else part[2],
+            size=parse_number(size or "") if part is None else part[2],
             etag=generation,
-            last_modified=_UNTOLD if modified is None else http_date(modified),
+            last_modified=_UNKNOWN_DATE if modified is None else http_date(modified),
             content_type=headers.get("content-type"),
             metadata=metadata,
             storage_class=headers.get("x-goog-storage-class"),
@@ -279,20 +282,20 @@ def info_from(
             write_id=write_id,
         )
     except (KeyError, ValueError) as error:
-        raise UnavailableError(f"the service's answer makes no sense: {error!r}") from error
+        raise UnavailableError(f"the service's response is malformed: {error!r}") from error
     return info, exact
 
 
-def part_in(headers: Mapping[str, str], *, partial: bool) -> tuple[int, int, int] | None:
-    """Return start, end (exclusive) and the whole size as headers tell them; None: all of it.
+def content_part(headers: Mapping[str, str], *, partial: bool) -> tuple[int, int, int] | None:
+    """Return start, end (exclusive) and the total size of a partial body; None: the body is whole.
 
     Args:
-        headers: The response's.
-        partial: Whether its status says that it is a part. Elsewhere a Content-Range has no meaning
-            (RFC 9110, 14.4), and servers write one that makes no sense for an empty object.
+        headers: The headers of the response.
+        partial: Whether the status is 206. Otherwise a Content-Range has no meaning (RFC 9110,
+            14.4), and some servers send an invalid one for an empty object.
 
     Raises:
-        ValueError: It is a part, and does not say which.
+        ValueError: A partial response has no valid Content-Range.
     """
     try:
         return content_range(headers, partial=partial)
@@ -302,8 +305,8 @@ def part_in(headers: Mapping[str, str], *, partial: bool) -> tuple[int, int, int
         return None
 
 
-def hashes_in(value: str) -> dict[str, str]:
-    """Return the checksums that a value of x-goog-hash tells: ``crc32c=…,md5=…``."""
+def parse_hashes(value: str) -> dict[str, str]:
+    """Return the checksums in an x-goog-hash header: ``crc32c=…,md5=…``."""
     pairs = (pair.strip().partition("=") for pair in value.split(","))
     return {
         name: _checksum(name, digest) for name, _, digest in pairs if digest and name in CHECKSUMS
@@ -313,55 +316,57 @@ def hashes_in(value: str) -> dict[str, str]:
 def _checksum(name: str, digest: str) -> str:
     if not _DIGESTS[name](digest):
         raise UnavailableError(
-            f"the service's answer makes no sense: {digest[:40]!r} is no {name} in base64"
+            f"the service's response is malformed: {digest[:40]!r} is not a {name} in base64"
         )
     return digest
 
 
 def is_generation(etag: str | None) -> TypeGuard[str]:
-    """Tell whether an etag can be one of ours: a generation."""
+    """Return whether an etag is a generation."""
     return etag is not None and _NUMBER(etag) is not None
 
 
-def generation_of(etag: str | None) -> str:
-    """Return the generation that an etag of ours stands for.
+def require_generation(etag: str | None) -> str:
+    """Return an etag as a generation.
 
     Raises:
-        PreconditionFailedError: It stands for none, so no object has it. Zero, to the service, would
-            mean "no object", which is not what an etag says.
+        PreconditionFailedError: The etag is not a generation, so no object matches it. Zero is not
+            one either: to the service it means "no object".
     """
     if not is_generation(etag):
-        raise PreconditionFailedError("if_match: this backend has given no object that etag")
+        raise PreconditionFailedError("if_match: no object of this backend has this etag")
     return etag
 
 
 def precondition(options: PutOptions) -> dict[str, str]:
-    """Return a write's condition as the query has it.
+    """Return the condition of a write as query parameters.
 
     JSON API, "Objects: insert": "ifGenerationMatch=0" succeeds only if there is no live version.
     """
     if options.if_none_match is not None:
         return {"ifGenerationMatch": "0"}
     if options.if_match is not None:
-        return {"ifGenerationMatch": generation_of(options.if_match)}
+        return {"ifGenerationMatch": require_generation(options.if_match)}
     return {}
 
 
-def _named(said: Mapping[str, Any]) -> str:
-    name = said["name"]
+def _named(document: Mapping[str, Any]) -> str:
+    name = document["name"]
     if not isinstance(name, str):
-        raise TypeError("a name that is no string")
+        raise TypeError("the name is not a string")
     return name
 
 
-def bucket_of(said: Mapping[str, Any]) -> BucketInfo:
-    """Return what a bucket's resource tells.
+def bucket_from_resource(document: Mapping[str, Any]) -> BucketInfo:
+    """Return the metadata in the resource of a bucket.
 
     Raises:
-        UnavailableError: It is no such resource.
+        UnavailableError: The resource is malformed.
     """
     try:
-        created = said.get("timeCreated")
-        return BucketInfo(name=_named(said), created=None if created is None else moment(created))
+        created = document.get("timeCreated")
+        return BucketInfo(
+            name=_named(document), created=None if created is None else parse_time(created)
+        )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UnavailableError(f"the service's answer makes no sense: {error!r}") from error
+        raise UnavailableError(f"the service's response is malformed: {error!r}") from error

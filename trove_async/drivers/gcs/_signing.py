@@ -1,4 +1,4 @@
-"""URLs that carry a signature.
+"""Signed URLs.
 
 Cloud Storage documentation, "V4 signing process with your own program" and "Canonical requests".
 """
@@ -16,8 +16,8 @@ from trove_async.options import NOTHING_FIXED, PresignOptions
 from ._encoding import encode, media_path
 
 ALGORITHM: Final = "GOOG4-RSA-SHA256"
-MOST_SECONDS: Final = 7 * 24 * 3600
-"""How long a URL may be good for. "Signed URLs": expiration."""
+MAX_EXPIRES: Final = 7 * 24 * 3600
+"""The longest validity of a URL in seconds. "Signed URLs": expiration."""
 
 
 _QUERY: Final = {
@@ -25,28 +25,28 @@ _QUERY: Final = {
     "response_content_disposition": "response-content-disposition",
     "response_content_type": "response-content-type",
 }
-"""What the query says of the response, in the order in which it is signed: by name, and behind all
-that is in upper case. XML API, "GET object"."""
+"""Options and query parameters, in the order of the canonical request: sorted by name, after the
+parameters in upper case. XML API, "GET object"."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unsigned:
-    """A URL that lacks its signature.
+class UnsignedURL:
+    """A URL without its signature.
 
     Attributes:
-        url: What is there of it.
-        to_sign: What its signature is made of.
+        url: The URL so far.
+        to_sign: The text to sign.
     """
 
     url: str
     to_sign: str
 
-    def signed(self, signature: bytes) -> str:
-        """Return the URL, complete."""
+    def with_signature(self, signature: bytes) -> str:
+        """Return the complete URL."""
         return f"{self.url}&X-Goog-Signature={signature.hex()}"
 
 
-def unsigned(
+def build_url(
     method: str,
     origin: Origin,
     bucket: str,
@@ -56,23 +56,23 @@ def unsigned(
     expires: int,
     now: float,
     options: PresignOptions = NOTHING_FIXED,
-) -> Unsigned:
-    """Return a URL that is to be signed.
+) -> UnsignedURL:
+    """Return a URL to sign.
 
     Args:
-        method: The one method that it allows.
-        origin: Where the service is; only there it holds.
+        method: The only method that the URL allows.
+        origin: The origin of the service, which is part of the signature.
         bucket: The bucket.
         key: The key.
         email: The service account that signs.
-        expires: Seconds from `now` on.
+        expires: The validity in seconds from `now`.
         now: Seconds since 1970.
-        options: What else it fixes.
+        options: Parameters and headers that the signature fixes.
     """
     moment = datetime.fromtimestamp(now, UTC)
     stamp = moment.strftime("%Y%m%dT%H%M%SZ")
     scope = f"{stamp[:8]}/auto/storage/goog4_request"
-    # Slashes stay: the canonical path has them as they are.
+    # The canonical path has unencoded slashes.
     path = media_path(bucket, key).replace("%2F", "/")
     lines, names = f"host:{origin.authority}\n", "host"
     if options.content_type is not None:
@@ -82,12 +82,12 @@ def unsigned(
         f"X-Goog-Algorithm={ALGORITHM}&X-Goog-Credential={encode(f'{email}/{scope}')}"
         f"&X-Goog-Date={stamp}&X-Goog-Expires={expires}&X-Goog-SignedHeaders={encode(names)}"
     )
-    for ours, theirs in _QUERY.items():
-        value = getattr(options, ours)
+    for name, parameter in _QUERY.items():
+        value = getattr(options, name)
         if value is not None:
-            query += f"&{theirs}={encode(value)}"
+            query += f"&{parameter}={encode(value)}"
     canonical = f"{method}\n{path}\n{query}\n{lines}\n{names}\nUNSIGNED-PAYLOAD"
     digest = sha256(canonical.encode()).hexdigest()
-    return Unsigned(
+    return UnsignedURL(
         url=f"{origin.url}{path}?{query}", to_sign=f"{ALGORITHM}\n{stamp}\n{scope}\n{digest}"
     )

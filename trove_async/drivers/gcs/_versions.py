@@ -1,8 +1,8 @@
-"""Versions of objects: live ones and those that were replaced or deleted, in buckets that keep them.
+"""Returns one page of object versions: live, replaced and deleted ones.
 
-There are no delete markers: of a key that was deleted, no version is live. The service tells the
-versions of a key in order of their generations (JSON API, "Objects: list": versions), the oldest
-first; the contract wants the newest first. So a page here ends where a key does, or holds all of one.
+There are no delete markers: a deleted key has no live version. The service lists the versions of a
+key by generation (JSON API, "Objects: list": versions), the oldest first; the contract requires the
+newest first. A page therefore always has all versions of a key.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from trove_async.options import ListOptions, VersionPage
 from trove_async.paging import TokenCycle, whole_keys
 
 from ._encoding import bucket_path, encode_query
-from ._list_objects import FROM, MOST, start_of
-from ._resources import moment, number, stored_size, text
+from ._list_objects import FROM, MAX_RESULTS, start_of
+from ._resources import optional_text, parse_number, parse_time, stored_size
 
 if TYPE_CHECKING:
     from ._client import Client, Document
@@ -31,24 +31,26 @@ async def version_page(
     """Return one page. See `Versioned.version_page`."""
     after, start = start_of(options)
     query = {"versions": "true", "fields": _FIELDS, "prettyPrint": "false"}
-    # One more than is wanted shows whether the last key's versions are all there.
-    query["maxResults"] = str(min(options.limit + 1 + (after is not None), MOST))
+    # One more than the limit shows whether all versions of the last key are present.
+    query["maxResults"] = str(min(options.limit + 1 + (after is not None), MAX_RESULTS))
     if options.prefix:
         query["prefix"] = options.prefix
     if start:
         query["startOffset"] = start
     path = f"{bucket_path(bucket)}/o"
-    told: list[VersionInfo] = []
+    versions: list[VersionInfo] = []
     cycle = TokenCycle()
     while True:
-        said = await client.page(path + encode_query(query))
-        told += [one for one in _versions(said, bucket, backend) if one.key != after]
-        token = said.get("nextPageToken")
-        if not token or (told and told[0].key != told[-1].key):
+        document = await client.page(path + encode_query(query))
+        versions += [
+            version for version in _versions(document, bucket, backend) if version.key != after
+        ]
+        token = document.get("nextPageToken")
+        if not token or (versions and versions[0].key != versions[-1].key):
             break
-        cycle.check(token, empty=not said.get("items"))
+        cycle.check(token, empty=not document.get("items"))
         query["pageToken"] = token
-    page, following = whole_keys(told, options.limit, ended=not token)
+    page, following = whole_keys(versions, options.limit, ended=not token)
     return VersionPage(
         entries=sorted(page, key=_newest_first),
         token=None if following is None else FROM + following,
@@ -59,25 +61,25 @@ def _newest_first(version: VersionInfo) -> tuple[str, int]:
     return version.key, -int(version.version_id)
 
 
-def _versions(said: Document, bucket: str, backend: str) -> list[VersionInfo]:
+def _versions(document: Document, bucket: str, backend: str) -> list[VersionInfo]:
     try:
-        return [_version(item, bucket, backend) for item in said.get("items", ())]
+        return [_version(item, bucket, backend) for item in document.get("items", ())]
     except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UnavailableError(f"the service's answer makes no sense: {error!r}") from error
+        raise UnavailableError(f"the service's response is malformed: {error!r}") from error
 
 
-def _version(said: Mapping[str, Any], bucket: str, backend: str) -> VersionInfo:
-    key, generation = said["name"], str(number(said["generation"]))
+def _version(document: Mapping[str, Any], bucket: str, backend: str) -> VersionInfo:
+    key, generation = document["name"], str(parse_number(document["generation"]))
     if not isinstance(key, str):
-        raise TypeError("a name that is no string")
+        raise TypeError("the name is not a string")
     return VersionInfo(
         bucket=bucket,
         key=key,
         version_id=generation,
-        size=stored_size(said),
+        size=stored_size(document),
         etag=generation,
-        last_modified=moment(said["updated"]),
-        storage_class=text(said, "storageClass"),
-        latest=not said.get("timeDeleted"),
+        last_modified=parse_time(document["updated"]),
+        storage_class=optional_text(document, "storageClass"),
+        latest=not document.get("timeDeleted"),
         backend=backend,
     )

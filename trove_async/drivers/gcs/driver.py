@@ -1,4 +1,4 @@
-"""The GCS driver: what the contract asks for, out of Cloud Storage's requests."""
+"""The GCS driver: the driver contract on top of Cloud Storage's JSON and XML APIs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from trove_async.errors import (
     PreconditionFailedError,
     TroveError,
 )
-from trove_async.models import BucketInfo, DeleteResult, KiB, ObjectInfo, TiB
+from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
 from trove_async.options import (
     NOTHING_FIXED,
     CopyOptions,
@@ -47,86 +47,82 @@ from trove_async.options import (
     VersionPage,
 )
 
-from ._batch_delete import MOST as BATCH
 from ._batch_delete import Deleter
 from ._buckets import Buckets
-from ._client import Client
+from ._capabilities import capabilities
+from ._client import Client, default_endpoint
 from ._compose import Composer
 from ._copy import Copier
-from ._credentials import Credentials, Identity
+from ._credentials import Credentials, Identity, source_in_environment, source_of
 from ._custom_time import set_custom_time
 from ._defaults import Defaults
-from ._download import Bodies
-from ._encoding import check_key, encode_query, is_dots, object_path, upload_path
+from ._download import Downloader
+from ._encoding import append_query, check_key, encode_query, is_dots, object_path, upload_path
 from ._list_objects import list_page
-from ._lost_responses import Doubts, found, replaced_meanwhile
-from ._multipart import related
-from ._resources import DEFAULT_TYPE, FIELDS, generation_of, info_of, precondition, resource_of
-from ._resumable import QUANTUM
-from ._signing import MOST_SECONDS, unsigned
+from ._lost_responses import LostResponses, resolve_not_found, retry_if_replaced
+from ._multipart import encode_related
+from ._resources import (
+    DEFAULT_TYPE,
+    FIELDS,
+    encode_resource,
+    info_from_resource,
+    precondition,
+    require_generation,
+)
+from ._signing import MAX_EXPIRES, build_url
 from ._upload import ResumableUpload
 from ._versions import version_page
 
-GOOGLE: Final = "https://storage.googleapis.com"
 _GOOGLES: Final = ".googleapis.com"
-
-_MAX_OBJECT: Final = 5 * TiB
-"""Cloud Storage documentation, "Quotas and limits": maximum size of an object."""
-
-_MAX_METADATA: Final = 8 * KiB - 256
-"""Bytes of custom metadata ("Quotas and limits": 8 KiB), less what the driver adds to it."""
-
-_PARALLEL_READS: Final = 3
-"""Ranges of one slow body at once: three times the speed of one, in less than 16 MiB."""
 
 _INSERT: Final = encode_query({"uploadType": "multipart", "fields": FIELDS})
 _FACTS: Final = encode_query({"fields": FIELDS})
 
 _NO_PROJECT: Final = "-"
-"""What servers that know no projects are told; Google's answers that it is none."""
+"""The project sent to servers that have no projects. Google's service rejects it."""
 
 
 class GCSDriver:
-    """A backend in Google Cloud Storage, or in a server that speaks as it does.
+    """A backend in Google Cloud Storage, or in a server with the same API.
 
-    Credentials that are not given are found as Google's own tools find them: by
-    ``GOOGLE_APPLICATION_CREDENTIALS``, in the file that ``gcloud auth application-default login``
-    leaves, or from the metadata server of a machine of Google's.
+    Without `credentials`, the driver uses Application Default Credentials as Google's tools do:
+    ``GOOGLE_APPLICATION_CREDENTIALS``, the file written by ``gcloud auth application-default
+    login``, or the metadata server of a Google Cloud machine.
 
-    An etag here is an object's generation, which is its ``version_id`` as well. In a bucket without
-    versioning, only the one that is live can be read.
+    The etag of an object is its generation, which is also its ``version_id``. In a bucket without
+    versioning, only the live generation can be read.
 
-    The names of metadata are told in lower case. The service minds their case: where other tools stored
-    two names that differ in case only, both keep their spelling.
+    Metadata names are returned in lower case. The service distinguishes case: if other tools
+    stored two names that differ only in case, both keep their spelling.
 
     Args:
-        project: The project that buckets are made and listed in; the credentials' where not given.
-        credentials: A file with a service account's key, or whatever else the SDK knows; or what
-            is in it.
-        endpoint_url: Where the service is, if it is not Google's: ``http://localhost:4443``.
-            ``STORAGE_EMULATOR_HOST`` is heeded where it is not given.
-        anonymous: Send no credentials. None: only if there is another endpoint, and no
+        project: The project for creating and listing buckets. Default: the credentials' project.
+        credentials: The path of a credentials file, such as a service account's key, or its
+            content as a mapping.
+        endpoint_url: The URL of the service, for example ``http://localhost:4443``. Default:
+            ``STORAGE_EMULATOR_HOST`` if it is set, else Google's service.
+        anonymous: Send no credentials. None: only if the endpoint is not Google's and no
             credentials were given.
-        location: Where new buckets are made (``"EU"``, ``"us-east1"``); the service chooses, if it
-            is not given.
-        token_origins: Where tokens may be fetched besides Google's own hosts, as
-            ``https://host[:port]``: a private mirror, another universe, or a test's server over
-            ``http``. Otherwise credentials that name such an issuer are refused, as the file would
-            decide where a signed assertion or a client's secret is sent.
-        bucket_storage_class: The class of objects in new buckets that are given none.
-        max_connections: Readers that may be open at once, writes likewise, and as many other
-            requests.
-        tls: Whom to trust, for a server with a certificate of its own making.
-        proxy: The URL of an HTTP proxy to send everything through.
-        trust_env: Whether HTTPS_PROXY, HTTP_PROXY and NO_PROXY are heeded, where `proxy` is None.
-        storage_class: The class of objects whose put chooses none, of copies as well; the bucket's
-            default where it is not given.
-        kms_key_name: The Cloud KMS key that encrypts what is stored, copies as well:
-            ``projects/P/locations/L/keyRings/R/cryptoKeys/K``. The bucket's default where it is
-            not given.
+        location: The location of new buckets (``"EU"``, ``"us-east1"``). Default: the service
+            chooses.
+        token_origins: Origins that may issue tokens in addition to Google's own hosts, as
+            ``https://host[:port]``: a private mirror, another universe, or a test server over
+            ``http``. Credentials that name any other issuer are rejected, because otherwise the
+            file would decide where a signed assertion or a client secret is sent.
+        bucket_storage_class: The default storage class of new buckets.
+        max_connections: The limit of open readers, of concurrent writes, and of other concurrent
+            requests: one limit for each of the three.
+        tls: The TLS context, for a server with a private certificate authority.
+        proxy: The URL of an HTTP proxy for all requests.
+        trust_env: Whether to use HTTPS_PROXY, HTTP_PROXY and NO_PROXY if `proxy` is None.
+        storage_class: The storage class of objects whose put names none, and of copies. Default:
+            the bucket's.
+        kms_key_name: The Cloud KMS key that encrypts new objects and copies:
+            ``projects/P/locations/L/keyRings/R/cryptoKeys/K``. Default: the bucket's.
 
     Raises:
-        ConfigError: Arguments that do not go together.
+        ConfigError: The arguments contradict each other or have invalid values.
+        TypeError: An argument has the wrong type.
     """
 
     def __init__(
@@ -146,12 +142,12 @@ class GCSDriver:
         storage_class: str | None = None,
         kms_key_name: str | None = None,
     ) -> None:
-        given, told = credentials is not None, Secret(credentials)
-        self._credentials_from = _source_of(credentials)
-        hidden = None if proxy is None else Secret(proxy)
-        del credentials, proxy  # a traceback that is recorded with its variables would show them
-        if anonymous and given:
-            raise ConfigError("anonymous sends no credentials: give one of the two")
+        has_credentials, secret = credentials is not None, Secret(credentials)
+        self._credentials_source = source_of(credentials)
+        secret_proxy = None if proxy is None else Secret(proxy)
+        del credentials, proxy  # a recorded traceback would show the values of variables
+        if anonymous and has_credentials:
+            raise ConfigError("anonymous and credentials exclude each other: give one of the two")
         check_texts(project=project, location=location, bucket_storage_class=bucket_storage_class)
         check_switches(anonymous=anonymous, trust_env=trust_env)
         check_counts(max_connections=max_connections)
@@ -161,21 +157,21 @@ class GCSDriver:
             raise TypeError(f"token_origins must be URLs, got {type(origins).__name__}")
         self._defaults = Defaults(storage_class=storage_class, kms_key_name=kms_key_name)
         self._identity = Identity(
-            credentials=told, project=project, token_origins=frozenset(map(Origin.of, origins))
+            credentials=secret, project=project, token_origins=frozenset(map(Origin.of, origins))
         )
-        self._origin = Origin.of(endpoint_url or _emulator() or GOOGLE)
+        self._origin = Origin.of(endpoint_url or default_endpoint())
         self._google = self._origin.host.endswith(_GOOGLES)
-        self._anonymous = not (self._google or given) if anonymous is None else anonymous
+        self._anonymous = not (self._google or has_credentials) if anonymous is None else anonymous
         self._location = location
         self._bucket_storage_class = bucket_storage_class
         self._max_connections = max_connections
         self._tls = tls
-        self._proxy = None if hidden is None else Secret(check_proxy(hidden.reveal()))
+        self._proxy = None if secret_proxy is None else Secret(check_proxy(secret_proxy.reveal()))
         self._trust_env = trust_env
-        self._capabilities = self._claimed(signs=not self._anonymous)
+        self._capabilities = self._capabilities_with(signs=not self._anonymous)
         self._credentials: Credentials | None = None
         self._transport: Transport | None = None
-        self._open: _Open | None = None
+        self._components: _Components | None = None
         self._backend = ""
         self._redactor = Redactor()
 
@@ -189,7 +185,7 @@ class GCSDriver:
 
     def __repr__(self) -> str:
         if not hasattr(self, "_origin"):
-            return "<GCSDriver, never made>"  # its constructor raised
+            return "<GCSDriver, not initialized>"  # the constructor raised
         return f"<GCSDriver at {self._origin.url}>"
 
     @property
@@ -199,45 +195,15 @@ class GCSDriver:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can honour; whether URLs can be signed is settled once it is open."""
+        """The capabilities. Whether URLs can be signed is known once the driver is open."""
         return self._capabilities
 
-    def _claimed(self, *, signs: bool) -> Capabilities:
-        return Capabilities(
-            put_if_none_match=True,
-            put_if_match=True,
-            get_conditions=True,
-            delete_if_match=True,
-            ranges=True,
-            checksums=frozenset({"crc32c"}),
-            metadata=True,
-            headers=True,
-            storage_class=True,
-            upload=True,
-            parallel_parts=1,
-            parallel_reads=_PARALLEL_READS,
-            min_part=QUANTUM,
-            part_multiple=QUANTUM,
-            max_part=_MAX_OBJECT,
-            max_parts=_MAX_OBJECT // QUANTUM,
-            max_object=_MAX_OBJECT,
-            server_copy=True,
-            bulk_delete=BATCH,
-            presign=signs,
-            settles_doubt=True,
-            versions=True,
-            exact_keys=self._google,
-            private_namespace=not self._google,
-            dot_segments=True,
-            max_reads=self._max_connections,
-            max_writes=self._max_connections,
-            max_requests=self._max_connections,
-            max_metadata_bytes=_MAX_METADATA,
-        )
+    def _capabilities_with(self, *, signs: bool) -> Capabilities:
+        return capabilities(google=self._google, signs=signs, max_connections=self._max_connections)
 
     async def open(self, context: DriverContext) -> None:
-        """Read the credentials; nobody is asked anything yet."""
-        if self._open is not None:
+        """Read the credentials. This sends no request to the service."""
+        if self._components is not None:
             raise ClosedError("this driver is open in another store: make one for each")
         self._redactor.add_urls(*proxy_urls(self._proxy_url, trust_env=self._trust_env))
         self._backend = context.backend
@@ -248,34 +214,34 @@ class GCSDriver:
             try:
                 await self._credentials.open()
             except ConfigError as error:
-                source = self._credentials_from or _source_in_environment()
+                source = self._credentials_source or source_in_environment()
                 error.message = f"{source}{error.message}"
                 raise
-            self._capabilities = self._claimed(signs=self._credentials.can_sign)
+            self._capabilities = self._capabilities_with(signs=self._credentials.can_sign)
         self._transport = transport_over(
             context.timeout, tls=self._tls, proxy=self._proxy_url, trust_env=self._trust_env
         )
         client = Client(self._transport, self._origin, self._credentials, self._redactor)
         buckets = Buckets(client, self._location, self._bucket_storage_class)
         known = KnownBuckets(buckets.head)
-        doubts = Doubts(client, known, self._backend)
-        self._open = _Open(
+        lost_responses = LostResponses(client, known, self._backend)
+        self._components = _Components(
             client=client,
             buckets=buckets,
             known=known,
-            doubts=doubts,
-            bodies=Bodies(
+            lost_responses=lost_responses,
+            downloader=Downloader(
                 client, known, self._head, xml=self._google or None, backend=self._backend
             ),
             deleter=Deleter(client, known, self.delete),
             copier=Copier(
-                client, known, self._head, doubts, self._backend, defaults=self._defaults
+                client, known, self._head, lost_responses, self._backend, defaults=self._defaults
             ),
         )
 
     async def aclose(self) -> None:
         """Close all connections."""
-        self._open = None
+        self._components = None
         credentials, self._credentials = self._credentials, None
         transport, self._transport = self._transport, None
         if credentials is not None:
@@ -284,21 +250,21 @@ class GCSDriver:
             await transport.aclose()
 
     @property
-    def _opened(self) -> _Open:
-        if self._open is None:
+    def _require_open(self) -> _Components:
+        if self._components is None:
             raise ClosedError("the driver is not open")
-        return self._open
+        return self._components
 
     @property
     def _client(self) -> Client:
-        return self._opened.client
+        return self._require_open.client
 
     async def ping(self) -> None:
-        """Ask for a bucket; that one may not see any is an answer, too."""
-        await self._opened.buckets.ping(_NO_PROJECT)
+        """List at most one bucket. A refusal for lack of permission counts as a response."""
+        await self._require_open.buckets.ping(_NO_PROJECT)
 
     def place(self, bucket: str, key: str) -> Hashable:
-        """Tell where the object lies physically: Google's bucket names are one space."""
+        """Return the physical location of an object. Google's bucket names are globally unique."""
         return ("gcs", "googleapis" if self._google else self._origin, bucket, key)
 
     # -- objects ---------------------------------------------------------------------------------------
@@ -308,55 +274,61 @@ class GCSDriver:
     ) -> ObjectInfo:
         """Store an object in one request. See `AsyncDriver.put`."""
         check_key(bucket, key)
-        options = self._defaults.applied(options)
-        content_type, body = related(
-            resource_of(options, key), options.content_type or DEFAULT_TYPE, views
+        options = self._defaults.apply(options)
+        content_type, body = encode_related(
+            encode_resource(options, key), options.content_type or DEFAULT_TYPE, views
         )
-        target = upload_path(bucket) + _INSERT + self._defaults.more
+        target = upload_path(bucket) + _INSERT + self._defaults.create_suffix
         headers = {"content-type": content_type}
         try:
             if options.conditional:
                 with conditioned(options):
-                    target += _more(await self._precondition(bucket, options))
-                    said = await self._client.ask("POST", target, headers, body)
+                    target += append_query(await self._precondition(bucket, options))
+                    document = await self._client.request("POST", target, headers, body)
             elif options.in_doubt_since is not None:
-                settled = await self._opened.doubts.of_put(bucket, key, options)
-                if isinstance(settled, ObjectInfo):
-                    return settled
-                with replaced_meanwhile():
-                    said = await self._client.ask("POST", target + _more(settled), headers, body)
+                outcome = await self._require_open.lost_responses.before_put(bucket, key, options)
+                if isinstance(outcome, ObjectInfo):
+                    return outcome
+                with retry_if_replaced():
+                    document = await self._client.request(
+                        "POST", target + append_query(outcome), headers, body
+                    )
             else:
-                said = await self._client.ask("POST", target, headers, body)
+                document = await self._client.request("POST", target, headers, body)
         except NotFoundError as error:
             raise BucketNotFoundError(error.message) from error
-        return info_of(said, bucket=bucket, backend=self._backend)
+        return info_from_resource(document, bucket=bucket, backend=self._backend)
 
     async def _precondition(self, bucket: str, options: PutOptions) -> Mapping[str, str]:
         try:
             return precondition(options)
         except PreconditionFailedError:
-            await self._opened.buckets.head(bucket)  # a missing bucket comes before a condition
+            await self._require_open.buckets.head(
+                bucket
+            )  # a missing bucket takes precedence over a condition
             raise
 
     def get(
         self, bucket: str, key: str, options: GetOptions
     ) -> AbstractAsyncContextManager[DriverReader]:
-        """Open an object's body, as it is stored. See `AsyncDriver.get`."""
-        return Reader(self._opened.bodies.open, bucket, key, options)
+        """Open an object's body as stored. See `AsyncDriver.get`."""
+        return Reader(self._require_open.downloader.open, bucket, key, options)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        """Return what is known of the object. See `AsyncDriver.head`."""
+        """Return the object's metadata. See `AsyncDriver.head`."""
         return await self._head(bucket, key, version_id)
 
     async def _head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         target = object_path(bucket, key) + _FACTS
         if version_id is not None:
-            target += _more({"generation": version_id})
-        said = await found(self._opened.known, bucket, key, self._client.ask("GET", target))
-        if is_dots(key) and said.get("name") != key:
-            # The server took the key for a step in the path: this is a bucket, or a listing.
-            raise ObjectNotFoundError("the service has no object of that key that it can address")
-        return info_of(said, bucket=bucket, backend=self._backend)
+            target += append_query({"generation": version_id})
+        document = await resolve_not_found(
+            self._require_open.known, bucket, key, self._client.request("GET", target)
+        )
+        if is_dots(key) and document.get("name") != key:
+            # The server resolved the key as a path step: this document is a bucket or a listing.
+            raise ObjectNotFoundError("the service cannot address an object with this key")
+        return info_from_resource(document, bucket=bucket, backend=self._backend)
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. See `AsyncDriver.delete`."""
@@ -365,26 +337,28 @@ class GCSDriver:
             query["generation"] = options.version_id
         try:
             if options.in_doubt_since is not None and not (options.if_match or query):
-                query = await self._opened.doubts.of_delete(bucket, key, options)
-                with replaced_meanwhile():
+                query = await self._require_open.lost_responses.before_delete(bucket, key, options)
+                with retry_if_replaced():
                     await self._delete(bucket, key, query)
                 return
             with conditioned(options):
                 if options.if_match is not None:
-                    query["ifGenerationMatch"] = generation_of(options.if_match)
+                    query["ifGenerationMatch"] = require_generation(options.if_match)
                 await self._delete(bucket, key, query)
         except ObjectNotFoundError:
-            pass  # it is gone
+            pass  # delete is idempotent
 
     async def _delete(self, bucket: str, key: str, query: Mapping[str, str]) -> None:
         if is_dots(key):
-            await self._head(bucket, key)  # what is not addressed by its key is not deleted either
+            await self._head(bucket, key)  # never delete what a server resolves to something else
         target = object_path(bucket, key) + encode_query(query)
-        await found(self._opened.known, bucket, key, self._client.done("DELETE", target))
+        await resolve_not_found(
+            self._require_open.known, bucket, key, self._client.execute("DELETE", target)
+        )
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 100 keys in one request. See `BulkDeleting.delete_many`."""
-        return await self._opened.deleter.delete(bucket, keys)
+        return await self._require_open.deleter.delete(bucket, keys)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
@@ -405,14 +379,16 @@ class GCSDriver:
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
-        """Copy on the service's side. See `Copying.copy`."""
+        """Copy an object on the server. See `Copying.copy`."""
         check_key(dst_bucket, dst_key)
-        return await self._opened.copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
+        return await self._require_open.copier.copy(
+            src_bucket, src_key, dst_bucket, dst_key, options
+        )
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`.
 
-        All versions of one key are held at once: the service tells the oldest first.
+        All versions of one key are in memory at once, because the service lists the oldest first.
         """
         try:
             return await version_page(self._client, bucket, options, self._backend)
@@ -422,27 +398,29 @@ class GCSDriver:
     async def compose(
         self, bucket: str, keys: Sequence[str], key: str, options: PutOptions | None = None
     ) -> ObjectInfo:
-        """Make one object out of others of its bucket, one after the other, on the service's side.
+        """Concatenate objects of one bucket on the server.
 
-        The sources stay. The object's size, and its CRC-32C where that of each source is known, are
-        compared with theirs; it may be one of them, which then grows. It is made atomically.
+        The sources stay. The key may be that of a source, which then grows. The new object appears
+        atomically. Its size, and its CRC-32C if that of each source is known, are compared with
+        those of the sources.
 
         Args:
             bucket: An existing bucket.
-            keys: The sources, 1 to 32, in the order of their content; one may come repeatedly. Each
-                is held to the version that it has at the beginning.
-            key: The object's key.
-            options: What is said of the object, and its conditions, as of `put`.
+            keys: The keys of 1 to 32 sources, in the order of their content; a key may repeat. Each
+                source is pinned to its generation at the start.
+            key: The key of the new object.
+            options: Metadata and conditions, as for `put`.
 
         Returns:
-            The object as stored.
+            The metadata of the stored object.
 
         Raises:
             ValueError: There are no sources, or more than 32.
-            ObjectNotFoundError: There is no such source.
-            ObjectChangedError: A source was replaced or deleted meanwhile; nothing was made.
-            IntegrityError: The object is not what the sources are, or they are not what was
-                promised in `options`.
+            ObjectNotFoundError: A source does not exist.
+            ObjectChangedError: A source was replaced or deleted during the call; nothing was
+                stored.
+            IntegrityError: The size or the checksum differs from that of the sources, or the
+                sources differ from the size or checksum in `options`.
             Otherwise as `put`.
         """
         check_key(bucket, key)
@@ -454,24 +432,28 @@ class GCSDriver:
     ) -> None:
         """Set the object's custom time, which lifecycle rules may count from.
 
-        It moves forward only. A copy within this backend has it too, a new body has none.
+        It can only move forward. A copy within this backend keeps it; a new body does not.
 
         Args:
             bucket: The bucket.
             key: The object's key.
             when: An aware time.
-            if_match: Only of this version: its etag, or its ObjectInfo.
+            if_match: The etag or the ObjectInfo of the only version to change.
 
         Raises:
-            NotSupportedError: It is later already; nothing was done.
-            ObjectNotFoundError: There is no such object. BucketNotFoundError: no such bucket.
-            PreconditionFailedError: ``if_match`` and another version is there.
-            ObjectChangedError: It, or what is said of it, was changed meanwhile; nothing was done.
+            NotSupportedError: The current custom time is later; nothing was changed.
+            ObjectNotFoundError: The object does not exist.
+            BucketNotFoundError: The bucket does not exist.
+            PreconditionFailedError: The current version is not that of `if_match`.
+            ObjectChangedError: The object or its metadata changed during the call; nothing was
+                changed.
             ValueError: `when` has no time zone.
         """
         etag = if_match.etag if isinstance(if_match, ObjectInfo) else if_match
         client, path = self._client, object_path(bucket, key)
-        await found(self._opened.known, bucket, key, set_custom_time(client, path, when, etag))
+        await resolve_not_found(
+            self._require_open.known, bucket, key, set_custom_time(client, path, when, etag)
+        )
 
     async def presign(
         self,
@@ -481,18 +463,24 @@ class GCSDriver:
         expires: float,
         options: PresignOptions = NOTHING_FIXED,
     ) -> str:
-        """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
+        """Return a signed URL for one method, valid for up to seven days. See `Presigning.presign`."""
         check_key(bucket, key)
         if not {".", ".."}.isdisjoint(key.split("/")):
-            raise NotSupportedError("in a URL, a key's segment of dots leads to another object")
+            raise NotSupportedError(
+                "a key with a segment of dots cannot be signed: clients resolve it to another path"
+            )
         seconds = math.ceil(expires)
-        if not 0 < seconds <= MOST_SECONDS:
-            raise NotSupportedError(f"a URL is good for up to {MOST_SECONDS} seconds")
+        if not 0 < seconds <= MAX_EXPIRES:
+            raise NotSupportedError(
+                f"expires must be from 1 to {MAX_EXPIRES} seconds, got {expires}"
+            )
         credentials = self._credentials
         if credentials is None or not credentials.can_sign:
-            raise NotSupportedError("nobody signs: a service account does, and there is none")
+            raise NotSupportedError(
+                "these credentials cannot sign: presign needs a service account"
+            )
         email = await credentials.email()
-        url = unsigned(
+        url = build_url(
             method,
             self._origin,
             bucket,
@@ -502,106 +490,65 @@ class GCSDriver:
             now=time.time(),
             options=options,
         )
-        return url.signed(await credentials.signature(url.to_sign, email))
+        return url.with_signature(await credentials.signature(url.to_sign, email))
 
     # -- buckets ---------------------------------------------------------------------------------------
 
-    async def set_versioning(self, bucket: str, enabled: bool) -> None:  # noqa: FBT001 - the verb's
-        """Make the bucket keep what its objects were before, or keep no more from now on.
+    async def set_versioning(self, bucket: str, enabled: bool) -> None:  # noqa: FBT001 - the contract's signature
+        """Turn versioning of the bucket on or off.
 
-        What it kept stays, until it is deleted by its id. Cloud Storage documentation, "Object
-        Versioning".
+        Versions that exist stay until they are deleted by their ids. Cloud Storage documentation,
+        "Object Versioning".
 
         Args:
             bucket: An existing bucket.
-            enabled: Whether versions are kept.
+            enabled: Whether to keep versions.
 
         Raises:
-            BucketNotFoundError: There is no such bucket.
-            PermissionDeniedError: These credentials may not do so.
+            BucketNotFoundError: The bucket does not exist.
+            PermissionDeniedError: The credentials lack the permission.
             ClosedError: The driver is not open.
         """
-        await self._opened.buckets.set_versioning(bucket, enabled=enabled)
+        await self._require_open.buckets.set_versioning(bucket, enabled=enabled)
 
     async def create_bucket(self, bucket: str) -> None:
-        """Make the bucket, in the project. See `AsyncDriver.create_bucket`."""
+        """Create the bucket in the project. See `AsyncDriver.create_bucket`."""
         project = await self._project()
-        await self._opened.buckets.create(bucket, project)
+        await self._require_open.buckets.create(bucket, project)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
-        opened = self._opened
-        opened.known.forget(bucket)
-        await opened.buckets.delete(bucket)
+        components = self._require_open
+        components.known.forget(bucket)
+        await components.buckets.delete(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
-        return await self._opened.buckets.head(bucket)
+        """Return the bucket's metadata. See `AsyncDriver.head_bucket`."""
+        return await self._require_open.buckets.head(bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the project's buckets. See `AsyncDriver.list_buckets`."""
         project = await self._project()
-        return await self._opened.buckets.list(project)
+        return await self._require_open.buckets.list(project)
 
     async def _project(self) -> str:
         project = self._identity.project
         if project is None and self._credentials is not None:
             project = await self._credentials.project()
         if project is None and self._google:
-            raise ConfigError("buckets are made and listed in a project: give the driver one")
+            raise ConfigError(
+                "creating and listing buckets needs a project: pass project=… to the driver"
+            )
         return project or _NO_PROJECT
 
 
-class _Open(NamedTuple):
-    """What there is while the driver is open."""
+class _Components(NamedTuple):
+    """The parts of an open driver."""
 
     client: Client
     buckets: Buckets
     known: KnownBuckets
-    doubts: Doubts
-    bodies: Bodies
+    lost_responses: LostResponses
+    downloader: Downloader
     deleter: Deleter
     copier: Copier
-
-
-def _emulator() -> str | None:
-    """Return the server that Google's own libraries are told of for tests."""
-    host = os.environ.get("STORAGE_EMULATOR_HOST")
-    if not host:
-        return None
-    return (host if "://" in host else f"http://{host}").rstrip("/")
-
-
-def _more(query: Mapping[str, str]) -> str:
-    """Return what is to follow a query."""
-    return "".join([f"&{name}={value}" for name, value in query.items()])
-
-
-def _source_of(credentials: str | os.PathLike[str] | Mapping[str, Any] | None) -> str | None:
-    """Return where credentials are read from, to begin a message with: never their content.
-
-    None: from where Google's own tools look.
-    """
-    if credentials is None:
-        return None
-    if isinstance(credentials, Mapping):
-        return "credentials: "
-    if not isinstance(credentials, (str, os.PathLike)):
-        kind = type(credentials).__name__
-        del credentials  # perhaps the content of the file, as bytes
-        raise TypeError(f"credentials must be a path, or a file's content as a mapping, got {kind}")
-    path = os.fspath(credentials)
-    if not path:
-        raise ConfigError("credentials must not be empty: leave them out to use the environment's")
-    return _named("credentials", path)
-
-
-def _source_in_environment() -> str:
-    """Return where Google's own tools are told to look, to begin a message with."""
-    path = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-    return _named("GOOGLE_APPLICATION_CREDENTIALS", path) if path else ""
-
-
-def _named(by: str, path: str) -> str:
-    # Somebody may have passed the content of the file in place of its path.
-    return f"{by}: " if {"{", "\n"} & set(path) else f"{by} {path!r}: "

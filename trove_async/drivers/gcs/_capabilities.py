@@ -1,0 +1,61 @@
+"""The capabilities of the GCS driver."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from trove_async.driver import Capabilities
+from trove_async.models import KiB, TiB
+
+from ._batch_delete import MAX_KEYS
+from ._resumable import QUANTUM
+
+_MAX_OBJECT: Final = 5 * TiB
+"""Cloud Storage documentation, "Quotas and limits": maximum size of an object."""
+
+_MAX_METADATA: Final = 8 * KiB - 256
+"""Bytes of custom metadata ("Quotas and limits": 8 KiB), less what the driver adds to it."""
+
+_PARALLEL_READS: Final = 3
+"""Concurrent ranges of one slow body: three times the speed of one, in less than 16 MiB."""
+
+
+def capabilities(*, google: bool, signs: bool, max_connections: int) -> Capabilities:
+    """Return the capabilities of a driver.
+
+    Args:
+        google: Whether the service is Google's own.
+        signs: Whether the credentials can sign URLs.
+        max_connections: The limit of each kind of request.
+    """
+    return Capabilities(
+        put_if_none_match=True,
+        put_if_match=True,
+        get_conditions=True,
+        delete_if_match=True,
+        ranges=True,
+        checksums=frozenset({"crc32c"}),
+        metadata=True,
+        headers=True,
+        storage_class=True,
+        upload=True,
+        parallel_parts=1,  # a resumable session takes its bytes in order
+        parallel_reads=_PARALLEL_READS,
+        min_part=QUANTUM,
+        part_multiple=QUANTUM,
+        max_part=_MAX_OBJECT,
+        max_parts=_MAX_OBJECT // QUANTUM,
+        max_object=_MAX_OBJECT,
+        server_copy=True,
+        bulk_delete=MAX_KEYS,
+        presign=signs,
+        settles_doubt=True,
+        versions=True,
+        exact_keys=google,
+        private_namespace=not google,
+        dot_segments=True,
+        max_reads=max_connections,
+        max_writes=max_connections,
+        max_requests=max_connections,
+        max_metadata_bytes=_MAX_METADATA,
+    )
