@@ -27,9 +27,9 @@ from trove_async.models import KiB
 from trove_async.options import PresignOptions
 
 from ._documents import parse_error
-from ._encoding import encode_path, encode_query, encode_value, sent_target
+from ._encoding import check_bucket, encode_path, encode_query, encode_value, sent_target
 from ._errors import failure
-from ._requests import check_bucket, presigned_headers, presigned_query
+from ._requests import presigned_headers, presigned_query
 from ._sigv4 import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
 from ._xml import MalformedResponse
 

@@ -1,6 +1,6 @@
 """S3's operations as the driver sees them: the seam between what it does and how it is sent.
 
-There are two planes: `LeanPlane`, which signs and sends by itself, and `SdkPlane`, which sends
+There are two planes: `HttpPlane`, which signs and sends by itself, and `SdkPlane`, which sends
 everything through aiobotocore. Both raise what the service answers as our errors, and neither mends
 anything: what an answer means for a bucket, a condition or an upload is the driver's to know.
 """
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from ._documents import SentPart, UploadsPage
 
 
-class UntoldError(Exception):
+class UnconfirmedWriteError(Exception):
     """A request that stores an object succeeded, and the response says nothing of the object.
 
     A service may leave the ETag out, and so may a portal in front of the network that the request
-    never passed: `settled` tells them apart.
+    never passed: `confirm_stored` tells them apart.
 
     Args:
         info: What the request alone says of the object.
@@ -52,7 +52,7 @@ class UploadId(NamedTuple):
     id: str
 
 
-class Plane(Protocol):
+class DataPlane(Protocol):
     """One way to send S3's operations."""
 
     async def put_object(
@@ -61,7 +61,7 @@ class Plane(Protocol):
         """Store an object in one request.
 
         Raises:
-            UntoldError: Nothing says what was stored. So do `copy_object` and `complete_upload`.
+            UnconfirmedWriteError: Nothing says what was stored. So do `copy_object` and `complete_upload`.
         """
         ...
 
@@ -167,7 +167,7 @@ class Plane(Protocol):
         ...
 
 
-async def settled(plane: Plane, info: ObjectInfo) -> ObjectInfo:
+async def confirm_stored(plane: DataPlane, info: ObjectInfo) -> ObjectInfo:
     """Return the facts of an object that a request has stored without being told of it.
 
     Args:
