@@ -40,7 +40,7 @@ class Copier:
     """Copies objects within the service.
 
     Args:
-        plane: Whom to ask.
+        plane: Sends the requests.
         exists: Tells whether there is a bucket.
         largest: Bytes from which an object is copied in pieces.
         piece: Bytes of one.
@@ -96,7 +96,7 @@ class Copier:
                 raise
 
     async def _is_changed(self, source: ObjectInfo) -> bool:
-        """Tell whether it was the source's condition that did not hold, or the destination's."""
+        """Return whether it was the source's condition that did not hold, or the destination's."""
         try:
             info = await self._plane.head_object(source.bucket, source.key, source.version_id)
         except NotFoundError:

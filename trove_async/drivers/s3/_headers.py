@@ -312,7 +312,7 @@ def checksums_from(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_whole(checksum: str, kind: str | None) -> bool:
-    """Tell whether a checksum is the whole content's, not one of its parts' checksums.
+    """Return whether a checksum is the whole content's, not one of its parts' checksums.
 
     S3 User Guide, "Checking object integrity": the latter is COMPOSITE, and ends with ``-`` and
     the number of parts.

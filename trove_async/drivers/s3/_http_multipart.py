@@ -88,21 +88,21 @@ class HttpMultipart:
         await self._transport.aclose()
 
     async def create_upload(self, bucket: str, key: str, options: PutOptions) -> UploadId:
-        """Begin an upload."""
+        """Start a multipart upload."""
         headers = object_headers(options) | self._made_with
         if self._checksums:
             # S3 User Guide, "Checking object integrity", full object checksum types: the service
             # puts the parts' checksums together, and compares the whole's.
             headers["x-amz-checksum-algorithm"] = "CRC32C"
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
-        answer = await self._client.send(
+        response = await self._client.send(
             "POST",
             bucket,
             key,
             query="uploads",
             headers=self._service.dialect.spoken(headers),
         )
-        return UploadId(bucket, key, await read_document(answer, parse_upload_id))
+        return UploadId(bucket, key, await read_document(response, parse_upload_id))
 
     async def upload_part(
         self, upload: UploadId, number: int, views: Sequence[memoryview]
@@ -125,7 +125,7 @@ class HttpMultipart:
         views: Sequence[memoryview] | PartSource,
         checksums: Mapping[str, str],
     ) -> SentPart:
-        answer = await self._client.send(
+        response = await self._client.send(
             "PUT",
             upload.bucket,
             upload.key,
@@ -133,9 +133,9 @@ class HttpMultipart:
             headers={CHECKSUMS[kind]: value for kind, value in checksums.items()} | self._keyed,
             views=views,
         )
-        answer.close()
+        response.close()
         try:
-            etag = stored_etag(answer.headers)
+            etag = stored_etag(response.headers)
         except MalformedResponse as error:
             raise malformed(error) from error
         return SentPart(number=number, etag=etag, checksums=checksums)
@@ -143,10 +143,10 @@ class HttpMultipart:
     async def copy_part(
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
     ) -> SentPart:
-        """Store a part that is a piece of an object."""
+        """Copy a range of an object into a part."""
         headers = source_headers(source, self._owner) | self._keyed | self._keyed_source
         headers["x-amz-copy-source-range"] = f"bytes={span[0]}-{span[1] - 1}"
-        answer = await self._client.send(
+        response = await self._client.send(
             "PUT",
             upload.bucket,
             upload.key,
@@ -154,13 +154,13 @@ class HttpMultipart:
             headers=headers,
             patient=True,
         )
-        stored = await read_document(answer, parse_part_copied)
+        stored = await read_document(response, parse_part_copied)
         return SentPart(number=number, etag=stored.etag, checksums=stored.checksums)
 
     async def complete_upload(
         self, upload: UploadId, parts: Sequence[SentPart], options: PutOptions
     ) -> ObjectInfo:
-        """Make the object of its parts."""
+        """Assemble the object from its parts."""
         body = complete_body(parts)
         headers = {"content-type": "application/xml", **condition_headers(options), **self._keyed}
         size = options.size or 0
@@ -169,7 +169,7 @@ class HttpMultipart:
             if "crc32c" in options.checksums:
                 headers[CHECKSUMS["crc32c"]] = options.checksums["crc32c"]
             headers["x-amz-mp-object-size"] = str(size)
-        answer = await self._client.send(
+        response = await self._client.send(
             "POST",
             upload.bucket,
             upload.key,
@@ -179,28 +179,28 @@ class HttpMultipart:
             patient=True,
         )
         info = put_info(
-            answer.headers,
+            response.headers,
             bucket=upload.bucket,
             key=upload.key,
             size=size,
             options=options,
             backend=self._backend,
         )
-        return await read_stored(answer, parse_completed, info)
+        return await read_stored(response, parse_completed, info)
 
     async def abort_upload(self, upload: UploadId) -> None:
-        """Let an upload go."""
-        answer = await self._client.send(
+        """Abort an upload."""
+        response = await self._client.send(
             "DELETE",
             upload.bucket,
             upload.key,
             query=encode_query({"uploadId": upload.id}),
             headers={},
         )
-        answer.close()
+        response.close()
 
     async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
-        """Return a page of the uploads that nobody has completed or aborted."""
+        """Return a page of the uploads that are neither completed nor aborted."""
         query = {"uploads": ""}
         if after is not None:
             query |= {"key-marker": after[0], "upload-id-marker": after[1]}
@@ -215,14 +215,14 @@ class HttpMultipart:
         encode them: an answer that leaves it open is asked for again, not encoded.
         """
         encoded = encode_query({**query, "encoding-type": "url"})
-        answer = await self._client.send("GET", bucket, query=encoded, headers={})
+        response = await self._client.send("GET", bucket, query=encoded, headers={})
         try:
-            page = await read_document(answer, partial(parse, asked=True), PAGE_BYTES)
+            page = await read_document(response, partial(parse, asked=True), PAGE_BYTES)
         except UnclearError:
-            answer = await self._client.send("GET", bucket, query=encode_query(query), headers={})
-            page = await read_document(answer, parse, PAGE_BYTES)
+            response = await self._client.send("GET", bucket, query=encode_query(query), headers={})
+            page = await read_document(response, parse, PAGE_BYTES)
         if isinstance(page, UploadsPage):
-            return replace(page, now=read_time(answer))
+            return replace(page, now=read_time(response))
         return page
 
 

@@ -62,7 +62,7 @@ class PartedUpload:
     """One upload: its context manager and itself.
 
     Args:
-        plane: Whom to ask.
+        plane: Sends the requests.
         bucket: The bucket.
         key: The key.
         options: What the object is to get.

@@ -95,17 +95,17 @@ class HttpPlane(HttpMultipart):
         headers = self._service.dialect.spoken(
             put_headers(options, summed=self._checksums) | self._made_with
         )
-        answer = await self._client.send("PUT", bucket, key, headers=headers, views=views)
-        answer.close()
+        response = await self._client.send("PUT", bucket, key, headers=headers, views=views)
+        response.close()
         info = put_info(
-            answer.headers,
+            response.headers,
             bucket=bucket,
             key=key,
             size=sum(map(len, views)),
             options=options,
             backend=self._backend,
         )
-        if not answer.headers.get("etag"):
+        if not response.headers.get("etag"):
             raise UnconfirmedWriteError(info)
         return info
 
@@ -118,32 +118,32 @@ class HttpPlane(HttpMultipart):
             headers["if-match"] = quoted_etag(options.if_match)
         if options.if_none_match is not None:
             headers["if-none-match"] = quoted_etag(options.if_none_match)
-        answer = await self._client.send(
+        response = await self._client.send(
             "GET", bucket, key, query=_version(options.version_id), headers=headers
         )
         try:
-            said = answer.headers
+            said = response.headers
             if not has_size(said):
                 said = await self._sized(said, bucket, key, options.version_id)
             info = info_from(said, bucket=bucket, key=key, backend=self._backend)
-            part = content_range(said, answer.status)
+            part = content_range(said, response.status)
         except MalformedResponse as error:
-            answer.close()
+            response.close()
             raise malformed(error) from error
         except BaseException:
-            answer.close()
+            response.close()
             raise
-        return Opened(info, (0, info.size) if part is None else part[:2], answer)
+        return Opened(info, (0, info.size) if part is None else part[:2], response)
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
-        """Return an object's facts, tags included."""
-        answer = await self._client.send(
+        """Return an object's facts, including its tags."""
+        response = await self._client.send(
             "HEAD", bucket, key, query=_version(version_id), headers=self._asking
         )
-        answer.close()  # all of it is there; the tags may take long, or fail
-        tagged = answer.headers.get("x-amz-tagging-count", "0") != "0"
+        response.close()  # all of it is there; the tags may take long, or fail
+        tagged = response.headers.get("x-amz-tagging-count", "0") != "0"
         tags = await self._tags(bucket, key, version_id) if tagged else None
-        said = answer.headers
+        said = response.headers
         try:
             if not has_size(said):
                 said = await self._sized(said, bucket, key, version_id)
@@ -152,10 +152,10 @@ class HttpPlane(HttpMultipart):
             raise malformed(error) from error
 
     async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
-        """Return the headers that say how an object is encrypted."""
-        answer = await self._client.send("HEAD", bucket, key, headers=self._keyed)
-        answer.close()
-        return answer.headers
+        """Return the headers that describe an object's encryption."""
+        response = await self._client.send("HEAD", bucket, key, headers=self._keyed)
+        response.close()
+        return response.headers
 
     async def _sized(
         self, said: Mapping[str, str], bucket: str, key: str, version_id: str | None
@@ -170,7 +170,7 @@ class HttpPlane(HttpMultipart):
         if etag is not None:
             headers["if-match"] = quoted_etag(etag)
         try:
-            answer = await self._client.send(
+            response = await self._client.send(
                 "GET", bucket, key, query=_version(version_id), headers=headers
             )
         except RangeError:
@@ -179,14 +179,14 @@ class HttpPlane(HttpMultipart):
             raise UnavailableError(
                 "the object was replaced while its size was asked for"
             ) from error
-        answer.close()
-        dates = {said.get("last-modified"), answer.headers.get("last-modified")} - {None}
+        response.close()
+        dates = {said.get("last-modified"), response.headers.get("last-modified")} - {None}
         if etag is None and len(dates) > 1:
             raise MalformedResponse("the object was replaced while its size was asked for")
-        part = content_range(answer.headers, answer.status)
+        part = content_range(response.headers, response.status)
         if part is None:
-            if has_size(answer.headers):  # all of it was sent: some do so where it is empty
-                return {**said, "content-length": answer.headers["content-length"]}
+            if has_size(response.headers):  # all of it was sent: some do so where it is empty
+                return {**said, "content-length": response.headers["content-length"]}
             raise MalformedResponse("nothing tells the object's size")
         return {**said, "content-length": str(part[2])}
 
@@ -194,18 +194,20 @@ class HttpPlane(HttpMultipart):
         query = {"tagging": ""}
         if version_id is not None:
             query["versionId"] = version_id
-        answer = await self._client.send("GET", bucket, key, query=encode_query(query), headers={})
-        return await read_document(answer, parse_tags)
+        response = await self._client.send(
+            "GET", bucket, key, query=encode_query(query), headers={}
+        )
+        return await read_document(response, parse_tags)
 
     async def delete_object(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete an object, or one of its versions."""
         headers = {}
         if options.if_match is not None:
             headers["if-match"] = quoted_etag(options.if_match)
-        answer = await self._client.send(
+        response = await self._client.send(
             "DELETE", bucket, key, query=_version(options.version_id), headers=headers
         )
-        answer.close()
+        response.close()
 
     async def delete_objects(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 1,000 objects: those that no document can name, one by one."""
@@ -214,14 +216,14 @@ class HttpPlane(HttpMultipart):
 
         async def delete(key: str) -> None:
             try:
-                answer = await self._client.send("DELETE", bucket, key, headers={})
+                response = await self._client.send("DELETE", bucket, key, headers={})
             except ObjectNotFoundError:
                 pass
             except TroveError as error:
                 fates[key] = error
                 return
             else:
-                answer.close()
+                response.close()
             fates[key] = None
 
         await for_each([key for key in keys if key not in fates], delete, limit=_SINGLES)
@@ -229,14 +231,14 @@ class HttpPlane(HttpMultipart):
 
     async def _delete_named(self, bucket: str, keys: Sequence[str]) -> dict[str, TroveError | None]:
         body = delete_body(keys)
-        answer = await self._client.send(
+        response = await self._client.send(
             "POST",
             bucket,
             query="delete",
             headers=document_headers(body),
             views=[memoryview(body)],
         )
-        told = await read_document(answer, parse_deleted, PAGE_BYTES)
+        told = await read_document(response, parse_deleted, PAGE_BYTES)
         wanted = set(keys)
         fates: dict[str, TroveError | None] = {}
         for key, error in told.items():
@@ -276,16 +278,16 @@ class HttpPlane(HttpMultipart):
         )
 
     async def set_versioning(self, bucket: str, *, enabled: bool) -> None:
-        """Make a bucket keep versions from now on, or no more."""
+        """Enable or suspend a bucket's versioning."""
         body = versioning_body(enabled=enabled)
-        answer = await self._client.send(
+        response = await self._client.send(
             "PUT",
             bucket,
             query="versioning",
             headers=document_headers(body),
             views=[memoryview(body)],
         )
-        answer.close()
+        response.close()
 
     async def copy_object(
         self, src_bucket: str, src_key: str, bucket: str, key: str, options: CopyOptions
@@ -302,18 +304,18 @@ class HttpPlane(HttpMultipart):
             "x-amz-tagging-directive": "REPLACE",
         }
         # Not every service begins to answer while it works, and Leaf grants it time by the size.
-        answer = await self._client.send(
+        response = await self._client.send(
             "PUT", bucket, key, headers=self._service.dialect.spoken(headers), patient=True
         )
         info = put_info(
-            answer.headers,
+            response.headers,
             bucket=bucket,
             key=key,
             size=source.stored_size,
             options=options.put,
             backend=self._backend,
         )
-        return await read_stored(answer, parse_copied, info)
+        return await read_stored(response, parse_copied, info)
 
     async def presign(
         self, method: str, bucket: str, key: str, expires: int, options: PresignOptions
@@ -324,26 +326,26 @@ class HttpPlane(HttpMultipart):
     # -- buckets ---------------------------------------------------------------------------------------
 
     async def create_bucket(self, bucket: str) -> None:
-        """Make a bucket in the endpoint's region."""
+        """Create a bucket in the endpoint's region."""
         body = create_bucket_body(self._region)
-        answer = await self._client.send(
+        response = await self._client.send(
             "PUT",
             bucket,
             headers={"content-type": "application/xml"} if body else {},
             views=[memoryview(body)] if body else [],
         )
-        answer.close()
+        response.close()
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete an empty bucket."""
-        answer = await self._client.send("DELETE", bucket, headers={})
-        answer.close()
+        response = await self._client.send("DELETE", bucket, headers={})
+        response.close()
         self._client.forget(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return a bucket's facts: that it is there."""
-        answer = await self._client.send("HEAD", bucket, headers={})
-        answer.close()
+        """Return a bucket's facts, its name only."""
+        response = await self._client.send("HEAD", bucket, headers={})
+        response.close()
         return BucketInfo(name=bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
@@ -352,8 +354,8 @@ class HttpPlane(HttpMultipart):
         query = ""
         cycle = TokenCycle()
         while True:
-            answer = await self._client.send("GET", None, query=query, headers={})
-            page = await read_document(answer, parse_buckets, PAGE_BYTES)
+            response = await self._client.send("GET", None, query=query, headers={})
+            page = await read_document(response, parse_buckets, PAGE_BYTES)
             found.extend(page.buckets)
             if page.token is None:
                 return found

@@ -33,12 +33,12 @@ _DOCUMENT_BYTES: Final = 256 * KiB
 
 
 async def read_document(
-    answer: Response, parse: Callable[[bytes], T], limit: int = _DOCUMENT_BYTES
+    response: Response, parse: Callable[[bytes], T], limit: int = _DOCUMENT_BYTES
 ) -> T:
     """Read a response's document, close the response and return the parsed document.
 
     Args:
-        answer: The response, a success.
+        response: The response, a success.
         parse: Parses the body; large bodies are parsed in a worker thread.
         limit: The largest body that is accepted, in bytes.
 
@@ -47,25 +47,25 @@ async def read_document(
         UnavailableError: The document is malformed.
     """
     try:
-        body = await answer.read_all(limit)
+        body = await response.read_all(limit)
     finally:
-        answer.close()
+        response.close()
     try:
         return await in_thread(parse, body) if is_large(body) else parse(body)
     except AnsweredError as error:
         document = error.answer
-        raise failure(HTTPStatus.OK, document.code, document.message, answer.headers) from error
+        raise failure(HTTPStatus.OK, document.code, document.message, response.headers) from error
     except MalformedResponse as error:
         raise malformed(error) from error
 
 
 async def read_stored(
-    answer: Response, parse: Callable[[bytes], Stored], info: ObjectInfo
+    response: Response, parse: Callable[[bytes], Stored], info: ObjectInfo
 ) -> ObjectInfo:
     """Return the facts of an object that the service has copied or put together from parts.
 
     Args:
-        answer: The response, a success.
+        response: The response, a success.
         parse: Parses the document.
         info: The facts that the request and the response's headers give.
 
@@ -79,7 +79,7 @@ async def read_stored(
         except MalformedResponse:
             return None
 
-    stored = await read_document(answer, parse_or_none)
+    stored = await read_document(response, parse_or_none)
     if stored is None:
         raise UnconfirmedWriteError(info)
     return replace(
@@ -90,14 +90,14 @@ async def read_stored(
     )
 
 
-def read_time(answer: Response) -> datetime:
+def read_time(response: Response) -> datetime:
     """Return the response's time by the service's clock, or by this machine's if it has no date.
 
     Raises:
         UnavailableError: The date is malformed.
     """
     try:
-        return response_time(answer.headers)
+        return response_time(response.headers)
     except MalformedResponse as error:
         raise malformed(error) from error
 

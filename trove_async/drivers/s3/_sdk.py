@@ -103,7 +103,7 @@ class SdkPlane(SdkMultipart):
             asked["IfMatch"] = quoted_etag(options.if_match)
         if options.if_none_match is not None:
             asked["IfNoneMatch"] = quoted_etag(options.if_none_match)
-        answer, said = await self._call(
+        response, said = await self._call(
             "get_object",
             Bucket=bucket,
             Key=key,
@@ -111,30 +111,30 @@ class SdkPlane(SdkMultipart):
             **version(options.version_id),
             **self._owned,
         )
-        body = SdkBody(answer["Body"])
+        body = SdkBody(response["Body"])
         try:
             with edge():
                 info = info_from(said, bucket=bucket, key=key, backend=self._backend)
-                part = content_range(said, answer["ResponseMetadata"]["HTTPStatusCode"])
+                part = content_range(said, response["ResponseMetadata"]["HTTPStatusCode"])
         except BaseException:
             body.close()
             raise
         return Opened(info, (0, info.size) if part is None else part[:2], body)
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
-        """Return an object's facts, tags included."""
+        """Return an object's facts, including its tags."""
         where = {"Bucket": bucket, "Key": key, **version(version_id), **self._owned}
         _, said = await self._call("head_object", **where, **self._asking)
         tags: dict[str, str] = {}
         if said.get("x-amz-tagging-count", "0") != "0":
-            answer, _ = await self._call("get_object_tagging", **where)
+            response, _ = await self._call("get_object_tagging", **where)
             with edge():
-                tags = {tag["Key"]: tag["Value"] for tag in answer["TagSet"]}
+                tags = {tag["Key"]: tag["Value"] for tag in response["TagSet"]}
         with edge():
             return info_from(said, bucket=bucket, key=key, backend=self._backend, tags=tags)
 
     async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
-        """Return the headers that say how an object is encrypted."""
+        """Return the headers that describe an object's encryption."""
         _, said = await self._call(
             "head_object", Bucket=bucket, Key=key, **self._keyed, **self._owned
         )
@@ -157,16 +157,16 @@ class SdkPlane(SdkMultipart):
         fates: dict[str, TroveError | None] = {}
         named = [key for key in keys if can_name(key)]
         if named:
-            answer, _ = await self._call(
+            response, _ = await self._call(
                 "delete_objects",
                 Bucket=bucket,
                 Delete={"Objects": [{"Key": key} for key in named]},
                 **self._owned,
             )
             with edge():
-                for one in answer.get("Deleted", ()):
+                for one in response.get("Deleted", ()):
                     fates[one["Key"]] = None
-                for one in answer.get("Errors", ()):
+                for one in response.get("Errors", ()):
                     code = one.get("Code", "")
                     fates[one["Key"]] = (
                         None
@@ -196,7 +196,7 @@ class SdkPlane(SdkMultipart):
             asked["ContinuationToken"] = options.token
         elif options.start_after is not None:
             asked["StartAfter"] = options.start_after
-        answer, _ = await self._call("list_objects_v2", Bucket=bucket, **asked, **self._owned)
+        response, _ = await self._call("list_objects_v2", Bucket=bucket, **asked, **self._owned)
         with edge():
             entries: list[ObjectInfo | Prefix] = [
                 ObjectInfo(
@@ -209,28 +209,30 @@ class SdkPlane(SdkMultipart):
                     backend=self._backend,
                     complete=False,
                 )
-                for one in answer.get("Contents", ())
+                for one in response.get("Contents", ())
             ]
-            prefixes = answer.get("CommonPrefixes", ())
+            prefixes = response.get("CommonPrefixes", ())
             if prefixes:
                 entries.extend(
                     Prefix(bucket=bucket, prefix=one["Prefix"], backend=self._backend)
                     for one in prefixes
                 )
                 entries.sort(key=lambda entry: entry.key)
-        return Page(entries=entries, token=answer.get("NextContinuationToken"))
+        return Page(entries=entries, token=response.get("NextContinuationToken"))
 
     async def list_versions(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return a page of a listing of versions."""
         asked: dict[str, Any] = {"Prefix": options.prefix, "MaxKeys": min(options.limit, 1000)}
         named = zip(("KeyMarker", "VersionIdMarker"), markers(options), strict=True)
         asked |= {parameter: marker for parameter, marker in named if marker is not None}
-        answer, _ = await self._call("list_object_versions", Bucket=bucket, **asked, **self._owned)
+        response, _ = await self._call(
+            "list_object_versions", Bucket=bucket, **asked, **self._owned
+        )
         with edge():
-            return parse_versions(answer[DOCUMENT], bucket=bucket, backend=self._backend)
+            return parse_versions(response[DOCUMENT], bucket=bucket, backend=self._backend)
 
     async def set_versioning(self, bucket: str, *, enabled: bool) -> None:
-        """Make a bucket keep versions from now on, or no more."""
+        """Enable or suspend a bucket's versioning."""
         status = {"Status": "Enabled" if enabled else "Suspended"}
         await self._call(
             "put_bucket_versioning", Bucket=bucket, VersioningConfiguration=status, **self._owned
@@ -245,7 +247,7 @@ class SdkPlane(SdkMultipart):
             **object_headers(options.put),
             **condition_headers(options.put),
         }
-        answer, said = await self._call(
+        response, said = await self._call(
             "copy_object",
             Bucket=bucket,
             Key=key,
@@ -260,7 +262,7 @@ class SdkPlane(SdkMultipart):
         return self._stored(
             UploadId(bucket, key, ""),
             said,
-            answer.get("CopyObjectResult", {}),
+            response.get("CopyObjectResult", {}),
             source.stored_size,
             options.put,
         )
@@ -279,7 +281,7 @@ class SdkPlane(SdkMultipart):
     # -- buckets ---------------------------------------------------------------------------------------
 
     async def create_bucket(self, bucket: str) -> None:
-        """Make a bucket in the endpoint's region."""
+        """Create a bucket in the endpoint's region."""
         region = self._endpoint.region
         where = (
             {}
@@ -293,7 +295,7 @@ class SdkPlane(SdkMultipart):
         await self._call("delete_bucket", Bucket=bucket, **self._owned)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return a bucket's facts: that it is there."""
+        """Return a bucket's facts, its name only."""
         await self._call("head_bucket", Bucket=bucket, **self._owned)
         return BucketInfo(name=bucket)
 
@@ -303,14 +305,14 @@ class SdkPlane(SdkMultipart):
         token: dict[str, str] = {}
         cycle = TokenCycle()
         while True:
-            answer, _ = await self._call("list_buckets", **token)
-            buckets = answer.get("Buckets", ())
+            response, _ = await self._call("list_buckets", **token)
+            buckets = response.get("Buckets", ())
             with edge():
                 found.extend(
                     BucketInfo(name=one["Name"], created=one["CreationDate"].astimezone(UTC))
                     for one in buckets
                 )
-            if not answer.get("ContinuationToken"):
+            if not response.get("ContinuationToken"):
                 return found
-            cycle.check(answer["ContinuationToken"], empty=not buckets)
-            token = {"ContinuationToken": answer["ContinuationToken"]}
+            cycle.check(response["ContinuationToken"], empty=not buckets)
+            token = {"ContinuationToken": response["ContinuationToken"]}

@@ -72,13 +72,13 @@ class SdkMultipart:
         self._asking |= self._keyed
 
     async def create_upload(self, bucket: str, key: str, options: PutOptions) -> UploadId:
-        """Begin an upload."""
+        """Start a multipart upload."""
         kind = (
             {"ChecksumAlgorithm": "CRC32C", "ChecksumType": "FULL_OBJECT"}
             if self._checksums
             else {}
         )
-        answer, _ = await self._call(
+        response, _ = await self._call(
             "create_multipart_upload",
             Bucket=bucket,
             Key=key,
@@ -88,14 +88,14 @@ class SdkMultipart:
             **self._owned,
         )
         with edge():
-            return UploadId(bucket, key, answer["UploadId"])
+            return UploadId(bucket, key, response["UploadId"])
 
     async def upload_part(
         self, upload: UploadId, number: int, views: Sequence[memoryview]
     ) -> SentPart:
         """Store a part."""
         checksums = {CRC32C: crc32c_of(views)} if self._checksums else {}
-        answer, _ = await self._call(
+        response, _ = await self._call(
             "upload_part",
             **upload_parameters(upload),
             PartNumber=number,
@@ -105,7 +105,7 @@ class SdkMultipart:
             **self._owned,
         )
         with edge():
-            etag = bare_etag(answer["ETag"])
+            etag = bare_etag(response["ETag"])
         return SentPart(number=number, etag=etag, checksums=checksums)
 
     async def stream_part(self, upload: UploadId, number: int, source: PartSource) -> SentPart:
@@ -116,8 +116,8 @@ class SdkMultipart:
     async def copy_part(
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
     ) -> SentPart:
-        """Store a part that is a piece of an object."""
-        answer, _ = await self._call(
+        """Copy a range of an object into a part."""
+        response, _ = await self._call(
             "upload_part_copy",
             **upload_parameters(upload),
             PartNumber=number,
@@ -128,7 +128,7 @@ class SdkMultipart:
             **self._owned,
         )
         with edge():
-            told = answer["CopyPartResult"]
+            told = response["CopyPartResult"]
             return SentPart(
                 number=number, etag=bare_etag(told["ETag"]), checksums=whole_checksums(told)
             )
@@ -136,7 +136,7 @@ class SdkMultipart:
     async def complete_upload(
         self, upload: UploadId, parts: Sequence[SentPart], options: PutOptions
     ) -> ObjectInfo:
-        """Make the object of its parts."""
+        """Assemble the object from its parts."""
         size = options.size or 0
         whole: dict[str, Any] = {}
         if self._checksums:
@@ -145,7 +145,7 @@ class SdkMultipart:
                 "MpuObjectSize": size,
                 **elements({k: v for k, v in options.checksums.items() if k == "crc32c"}),
             }
-        answer, said = await self._call(
+        response, said = await self._call(
             "complete_multipart_upload",
             **upload_parameters(upload),
             MultipartUpload={
@@ -163,16 +163,16 @@ class SdkMultipart:
             **whole,
             **self._owned,
         )
-        return self._stored(upload, said, answer, size, options)
+        return self._stored(upload, said, response, size, options)
 
     async def abort_upload(self, upload: UploadId) -> None:
-        """Let an upload go."""
+        """Abort an upload."""
         await self._call("abort_multipart_upload", **upload_parameters(upload), **self._owned)
 
     async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
-        """Return a page of the uploads that nobody has completed or aborted."""
+        """Return a page of the uploads that are neither completed nor aborted."""
         markers = {} if after is None else {"KeyMarker": after[0], "UploadIdMarker": after[1]}
-        answer, said = await self._call(
+        response, said = await self._call(
             "list_multipart_uploads", Bucket=bucket, **markers, **self._owned
         )
         with edge():
@@ -182,10 +182,10 @@ class SdkMultipart:
                     OpenUpload(
                         key=one["Key"], upload_id=one["UploadId"], initiated=one["Initiated"]
                     )
-                    for one in answer.get("Uploads", ())
+                    for one in response.get("Uploads", ())
                 ],
-                next_markers=(answer["NextKeyMarker"], answer["NextUploadIdMarker"])
-                if answer.get("IsTruncated")
+                next_markers=(response["NextKeyMarker"], response["NextUploadIdMarker"])
+                if response.get("IsTruncated")
                 else None,
             )
 
