@@ -27,12 +27,10 @@ from trove_async.drivers.s3._documents import (
     parse_copied,
     parse_deleted,
     parse_error,
-    parse_location,
     parse_part_copied,
     parse_tags,
     parse_upload_id,
     parse_uploads,
-    tagging_body,
 )
 from trove_async.drivers.s3._list_objects import MalformedResponse
 from trove_async.drivers.s3._xml import escape
@@ -128,7 +126,6 @@ def test_what_is_no_error_is_malformed(body: bytes) -> None:
         parse_deleted,
         parse_uploads,
         parse_buckets,
-        parse_location,
         parse_tags,
     ],
 )
@@ -260,22 +257,8 @@ def test_reads_buckets() -> None:
         parse_buckets(document("ListAllMyBucketsResult", "<Buckets><Bucket/></Buckets>"))
 
 
-@pytest.mark.parametrize(
-    ("told", "region"), [("", "us-east-1"), ("EU", "eu-west-1"), ("us-west-2", "us-west-2")]
-)
-def test_reads_a_location(told: str, region: str) -> None:
-    assert parse_location(document("LocationConstraint", told)) == region
-    wrapped = f"<LocationConstraint>{told}</LocationConstraint>"
-    assert parse_location(document("CreateBucketConfiguration", wrapped)) == region
-
-
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 carried = texts.filter(can_name)
-
-
-@given(st.dictionaries(carried.filter(bool), carried, max_size=4))
-def test_tags_come_back_as_they_were_sent(tags: dict[str, str]) -> None:
-    assert parse_tags(tagging_body(tags)) == tags
 
 
 @given(st.lists(carried.filter(bool), unique=True, max_size=5))
@@ -307,12 +290,6 @@ def test_writes_what_botocore_writes() -> None:
         "CreateBucket",
         Bucket="b",
         CreateBucketConfiguration={"LocationConstraint": "eu-west-1"},
-    )
-    assert canonical(tagging_body({"a": "b", "c": "<"})) == written_by_botocore(
-        "PutObjectTagging",
-        Bucket="b",
-        Key="k",
-        Tagging={"TagSet": [{"Key": "a", "Value": "b"}, {"Key": "c", "Value": "<"}]},
     )
     assert canonical(
         complete_body(

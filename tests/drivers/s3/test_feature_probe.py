@@ -542,7 +542,7 @@ async def test_driver_whose_trial_failed_is_opened_in_another_loop(
             puts = [loop.create_task(store.put(missing, "new", b"x", tags=TAGS)) for _ in "1234"]
             await asyncio.wait(puts)
             assert all(isinstance(put.exception(), BucketNotFoundError) for put in puts)
-        assert not driver._trials._locks
+        assert not driver._checks._trials._locks
 
     await asyncio.to_thread(asyncio.run, fail())
     await asyncio.to_thread(asyncio.run, write(TAGS))

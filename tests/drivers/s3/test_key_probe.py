@@ -13,7 +13,7 @@ from trove_async import Trove
 from trove_async.drivers.memory import MemoryDriver
 from trove_async.drivers.s3 import _dialects
 from trove_async.drivers.s3._credentials import Endpoint
-from trove_async.drivers.s3._data_plane import UntoldError
+from trove_async.drivers.s3._data_plane import UnconfirmedWriteError
 from trove_async.drivers.s3._dialects import S3, UNRECOGNISED, Service
 from trove_async.drivers.s3._key_probe import KeyProbe
 from trove_async.drivers.s3._trials import Trials
@@ -29,7 +29,7 @@ from trove_async.options import DeleteOptions, ListOptions, PutOptions, VersionP
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from trove_async.drivers.s3._data_plane import Plane
+    from trove_async.drivers.s3._data_plane import DataPlane
     from trove_async.models import ObjectInfo
     from trove_async.testing.servers import S3Server
 
@@ -74,7 +74,7 @@ class Fake:
         self.written.append(key)
         stored = await self.memory.put(bucket, self.stored_as(key), views, options)
         if self.says_nothing:
-            raise UntoldError(stored.located(key=key))
+            raise UnconfirmedWriteError(stored.located(key=key))
         return stored.located(key=key)
 
     async def head_object(self, bucket: str, key: str, _version_id: str | None) -> ObjectInfo:
@@ -94,7 +94,7 @@ async def probe_of(fake: Fake) -> KeyProbe:
     await fake.memory.create_bucket("data")
     service = Service("s3", Endpoint.of("http://h:9", "us-east-1"), cast("Any", None))
     service.dialect = UNRECOGNISED
-    return KeyProbe(service, cast("Plane", fake), Trials())
+    return KeyProbe(service, cast("DataPlane", fake), Trials())
 
 
 async def left(fake: Fake) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async._concurrency import task_group
-from trove_async.drivers.s3._control import ControlPlane
+from trove_async.drivers.s3._lazy_sdk import LazySdkClient
 from trove_async.errors import ClosedError
 from trove_async.testing import opened
 from trove_async.testing._harness import write
@@ -96,7 +96,7 @@ async def test_client_is_made_once_whoever_asks_first() -> None:
         made.append(Client())
         return made[-1]  # type: ignore[return-value]  # nothing else of it is looked at
 
-    control = ControlPlane(make)
+    control = LazySdkClient(make)
     async with task_group() as group:
         for _ in range(3):
             group.start_soon(control.client)
@@ -109,4 +109,4 @@ async def test_client_that_nobody_asked_for_is_never_made() -> None:
     async def make() -> SdkClient:
         raise AssertionError("nobody asked for it")
 
-    await ControlPlane(make).aclose()
+    await LazySdkClient(make).aclose()

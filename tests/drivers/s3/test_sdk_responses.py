@@ -9,7 +9,7 @@ import pytest
 
 from tests.drivers.s3.script import now
 from trove_async.drivers.s3._credentials import Endpoint
-from trove_async.drivers.s3._data_plane import UntoldError, UploadId
+from trove_async.drivers.s3._data_plane import UnconfirmedWriteError, UploadId
 from trove_async.drivers.s3._defaults import Defaults
 from trove_async.drivers.s3._dialects import S3, Service
 from trove_async.drivers.s3._sdk import SdkPlane
@@ -70,7 +70,7 @@ async def test_answer_without_an_element_is_unavailable(
 
 async def test_copy_without_a_result_says_nothing_of_what_was_stored() -> None:
     options = CopyOptions(source=SOURCE, put=PutOptions())
-    with pytest.raises(UntoldError):
+    with pytest.raises(UnconfirmedWriteError):
         await plane_of({}).copy_object("data", "from", "data", "to", options)
 
 

@@ -40,8 +40,8 @@ class FewParts(S3Driver):
 
     most = 3
 
-    def _claimed(self) -> Capabilities:
-        return replace(super()._claimed(), max_parts=self.most)
+    def _capabilities_now(self) -> Capabilities:
+        return replace(super()._capabilities_now(), max_parts=self.most)
 
 
 class SixParts(FewParts):
@@ -101,8 +101,8 @@ async def test_last_part_may_be_of_one_byte(
     seaweed: S3Server, client: Any, tmp_path: Path, over: int
 ) -> None:
     class Multiple(FewParts):
-        def _claimed(self) -> Capabilities:
-            return replace(super()._claimed(), part_multiple=9 * MiB)
+        def _capabilities_now(self) -> Capabilities:
+            return replace(super()._capabilities_now(), part_multiple=9 * MiB)
 
     path = tmp_path / "large"
     body = await asyncio.to_thread(written, path, 18 * MiB + over)

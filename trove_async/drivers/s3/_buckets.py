@@ -1,8 +1,8 @@
-"""What buckets need beside a plane's requests."""
+"""Operations on buckets that take more than one request, or another error."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -10,32 +10,34 @@ from trove_async.errors import (
     BucketExistsError,
     BucketNotFoundError,
     NotFoundError,
+    ObjectNotFoundError,
     PermissionDeniedError,
 )
 from trove_async.models import BucketInfo
 
 if TYPE_CHECKING:
-    from ._data_plane import Plane
+    from ._data_plane import DataPlane
 
 
-async def head(plane: Plane, bucket: str) -> BucketInfo:
-    """Return what is known of a bucket; a missing one is a BucketNotFoundError."""
+async def head(plane: DataPlane, bucket: str) -> BucketInfo:
+    """Return a bucket's facts, or raise BucketNotFoundError."""
     try:
         return await plane.head_bucket(bucket)
     except NotFoundError as error:
         raise BucketNotFoundError(error.message) from error
 
 
-async def in_order(plane: Plane) -> Sequence[BucketInfo]:
+async def in_order(plane: DataPlane) -> Sequence[BucketInfo]:
     """Return the buckets that the credentials own, sorted by name."""
     return sorted(await plane.list_buckets(), key=attrgetter("name"))
 
 
-async def create(plane: Plane, bucket: str) -> None:
-    """Make a bucket, which must not exist.
+async def create(plane: DataPlane, bucket: str) -> None:
+    """Create a bucket, or raise BucketExistsError.
 
-    us-east-1 takes a second making of one's own bucket for a success (S3 API Reference,
-    "CreateBucket": BucketAlreadyOwnedByYou). Of others' buckets it says that they exist.
+    The HEAD comes first, because us-east-1 returns a success if you already own the bucket (S3 API
+    Reference, "CreateBucket": BucketAlreadyOwnedByYou). For another account's bucket it returns an
+    error.
     """
     try:
         await head(plane, bucket)
@@ -43,3 +45,17 @@ async def create(plane: Plane, bucket: str) -> None:
         await plane.create_bucket(bucket)
     else:
         raise BucketExistsError("the bucket exists", bucket=bucket)
+
+
+async def missing_thing(
+    error: NotFoundError, bucket: str, exists: Callable[[str], Awaitable[bool]]
+) -> NotFoundError:
+    """Return an error that names what is missing, the object or the bucket.
+
+    The response to a HEAD has no document, so it does not tell them apart.
+    """
+    if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
+        return error
+    if await exists(bucket):
+        return ObjectNotFoundError(error.message)
+    return BucketNotFoundError(error.message)

@@ -25,7 +25,7 @@ _BULK: Final = 1000
 """Keys of one DeleteObjects. S3 API Reference, "DeleteObjects"."""
 
 
-def claimed(
+def capabilities_of(
     endpoint: Endpoint,
     dialect: Dialect,
     defaults: Defaults,

@@ -27,9 +27,9 @@ from trove_async.models import KiB
 from trove_async.options import PresignOptions
 
 from ._documents import parse_error
-from ._encoding import encode_path, encode_query, encode_value, sent_target
+from ._encoding import check_bucket, encode_path, encode_query, encode_value, sent_target
 from ._errors import failure
-from ._requests import check_bucket, presigned_headers, presigned_query
+from ._requests import presigned_headers, presigned_query
 from ._sigv4 import EMPTY_SHA256, UNSIGNED_PAYLOAD, Signer
 from ._xml import MalformedResponse
 
@@ -165,7 +165,7 @@ class Client:
                 target = f"{target}?{query}"
             credentials = await self._session.credentials()
             signed_at = time.time() + self._skew
-            answer = await self._transport.send(
+            response = await self._transport.send(
                 method,
                 origin,
                 sent_target(target),
@@ -183,9 +183,9 @@ class Client:
                 views,
                 patient=patient,
             )
-            if answer.status < HTTPStatus.MULTIPLE_CHOICES:
-                return answer
-            refused = await self.refused(answer)
+            if response.status < HTTPStatus.MULTIPLE_CHOICES:
+                return response
+            refused = await self.refused(response)
             lesson = await self._learn(
                 refused, bucket, _Signed(signer, credentials, signed_at), learnt
             )
@@ -214,16 +214,16 @@ class Client:
             error.message += ". If the service knows no checksums, give the driver checksums=False"
         return error
 
-    async def refused(self, answer: Response) -> Refused:
+    async def refused(self, response: Response) -> Refused:
         """Read an answer that is an error, and let go of it."""
         try:
-            body = await answer.read_all(_ERROR_BYTES)
+            body = await response.read_all(_ERROR_BYTES)
         except (UnavailableError, IntegrityError):
             body = b""  # what its head says is enough
         finally:
-            answer.close()
+            response.close()
         code = message = ""
-        region = answer.headers.get("x-amz-bucket-region")
+        region = response.headers.get("x-amz-bucket-region")
         if body:
             try:
                 told = parse_error(body)
@@ -231,7 +231,7 @@ class Client:
                 message = f"answered {len(body)} bytes that are no error document of S3's"
             else:
                 code, message, region = told.code, told.message, region or told.region
-        return Refused(answer.status, code, message, region, answer.headers)
+        return Refused(response.status, code, message, region, response.headers)
 
     async def presign(
         self,

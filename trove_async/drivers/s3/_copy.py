@@ -19,11 +19,11 @@ from trove_async.errors import (
 from trove_async.models import GiB, MiB, ObjectInfo
 from trove_async.options import CopyOptions
 
-from ._data_plane import UntoldError, settled
+from ._data_plane import UnconfirmedWriteError, confirm_stored
 from ._multipart import PartedUpload, patiently
 
 if TYPE_CHECKING:
-    from ._data_plane import Plane
+    from ._data_plane import DataPlane
 
 MAX_COPY: Final = 5 * GiB
 """Bytes that one CopyObject takes. S3 API Reference, "CopyObject"."""
@@ -40,7 +40,7 @@ class Copier:
     """Copies objects within the service.
 
     Args:
-        plane: Whom to ask.
+        plane: Sends the requests.
         exists: Tells whether there is a bucket.
         largest: Bytes from which an object is copied in pieces.
         piece: Bytes of one.
@@ -48,7 +48,7 @@ class Copier:
 
     def __init__(
         self,
-        plane: Plane,
+        plane: DataPlane,
         exists: Callable[[str], Awaitable[bool]],
         *,
         largest: int = MAX_COPY,
@@ -72,8 +72,8 @@ class Copier:
             if not self.takes_pieces(source):
                 return await self._plane.copy_object(src_bucket, src_key, bucket, key, options)
             return await self._in_pieces(source, bucket, key, options)
-        except UntoldError as untold:
-            return await settled(self._plane, untold.info)
+        except UnconfirmedWriteError as unconfirmed:
+            return await confirm_stored(self._plane, unconfirmed.info)
         except BucketNotFoundError as error:
             # The service does not tell which of the two is missing.
             error.bucket = src_bucket if await self._exists(bucket) else bucket
@@ -96,7 +96,7 @@ class Copier:
                 raise
 
     async def _is_changed(self, source: ObjectInfo) -> bool:
-        """Tell whether it was the source's condition that did not hold, or the destination's."""
+        """Return whether it was the source's condition that did not hold, or the destination's."""
         try:
             info = await self._plane.head_object(source.bucket, source.key, source.version_id)
         except NotFoundError:

@@ -1,8 +1,8 @@
-"""S3's operations as the driver sees them: the seam between what it does and how it is sent.
+"""The data plane protocol: one method for each S3 operation that the driver uses.
 
-There are two planes: `LeanPlane`, which signs and sends by itself, and `SdkPlane`, which sends
-everything through aiobotocore. Both raise what the service answers as our errors, and neither mends
-anything: what an answer means for a bucket, a condition or an upload is the driver's to know.
+There are two implementations: `HttpPlane` signs and sends requests itself, and `SdkPlane` sends them
+through aiobotocore. Both translate the service's errors. The driver interprets them for buckets,
+conditions and uploads.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from ._documents import SentPart, UploadsPage
 
 
-class UntoldError(Exception):
-    """A request that stores an object succeeded, and the response says nothing of the object.
+class UnconfirmedWriteError(Exception):
+    """A request stored an object, but the response does not describe it.
 
-    A service may leave the ETag out, and so may a portal in front of the network that the request
-    never passed: `settled` tells them apart.
+    Either the service omits the ETag, or a captive portal responded in its place. `confirm_stored`
+    distinguishes the two.
 
     Args:
-        info: What the request alone says of the object.
+        info: The object's facts according to the request.
     """
 
     def __init__(self, info: ObjectInfo) -> None:
@@ -45,14 +45,14 @@ class UntoldError(Exception):
 
 
 class UploadId(NamedTuple):
-    """An upload in parts, as the service knows it."""
+    """The service's identifier of a multipart upload."""
 
     bucket: str
     key: str
     id: str
 
 
-class Plane(Protocol):
+class DataPlane(Protocol):
     """One way to send S3's operations."""
 
     async def put_object(
@@ -61,7 +61,7 @@ class Plane(Protocol):
         """Store an object in one request.
 
         Raises:
-            UntoldError: Nothing says what was stored. So do `copy_object` and `complete_upload`.
+            UnconfirmedWriteError: Nothing says what was stored. So do `copy_object` and `complete_upload`.
         """
         ...
 
@@ -74,7 +74,7 @@ class Plane(Protocol):
         ...
 
     async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
-        """Return the headers that say how an object is encrypted."""
+        """Return the headers that describe an object's encryption."""
         ...
 
     async def delete_object(self, bucket: str, key: str, options: DeleteOptions) -> None:
@@ -94,7 +94,7 @@ class Plane(Protocol):
         ...
 
     async def set_versioning(self, bucket: str, *, enabled: bool) -> None:
-        """Make a bucket keep versions from now on, or no more."""
+        """Enable or suspend a bucket's versioning."""
         ...
 
     async def copy_object(
@@ -104,7 +104,7 @@ class Plane(Protocol):
         ...
 
     async def create_upload(self, bucket: str, key: str, options: PutOptions) -> UploadId:
-        """Begin an upload."""
+        """Start a multipart upload."""
         ...
 
     async def upload_part(
@@ -120,24 +120,24 @@ class Plane(Protocol):
     async def copy_part(
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
     ) -> SentPart:
-        """Store a part that is a piece of an object, which must still be that version."""
+        """Copy a range of an object into a part. The object must still be that version."""
         ...
 
     async def complete_upload(
         self, upload: UploadId, parts: Sequence[SentPart], options: PutOptions
     ) -> ObjectInfo:
-        """Make the object of its parts.
+        """Assemble the object from its parts.
 
         `options` are those that the upload began with, and the checksums and size of it all.
         """
         ...
 
     async def abort_upload(self, upload: UploadId) -> None:
-        """Let an upload go."""
+        """Abort an upload."""
         ...
 
     async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
-        """Return a page of the uploads that nobody has completed or aborted."""
+        """Return a page of the uploads that are neither completed nor aborted."""
         ...
 
     async def presign(
@@ -147,7 +147,7 @@ class Plane(Protocol):
         ...
 
     async def create_bucket(self, bucket: str) -> None:
-        """Make a bucket. One that is one's own may be no error."""
+        """Create a bucket. A bucket that you already own may raise no error."""
         ...
 
     async def delete_bucket(self, bucket: str) -> None:
@@ -163,19 +163,19 @@ class Plane(Protocol):
         ...
 
     async def aclose(self) -> None:
-        """Let go of everything. Idempotent."""
+        """Close all connections. Idempotent."""
         ...
 
 
-async def settled(plane: Plane, info: ObjectInfo) -> ObjectInfo:
-    """Return the facts of an object that a request has stored without being told of it.
+async def confirm_stored(plane: DataPlane, info: ObjectInfo) -> ObjectInfo:
+    """Return the facts of a stored object that the response did not describe.
 
     Args:
         plane: Sends the HEAD.
-        info: What the request alone says of the object.
+        info: The object's facts according to the request.
 
     Raises:
-        UnavailableError: The object is not there, or is another write's.
+        UnavailableError: The object does not exist, or is another write's.
     """
     try:
         found = await plane.head_object(info.bucket, info.key, info.version_id)

@@ -282,20 +282,20 @@ class Service:
         return self.dialect is not UNKNOWN
 
     async def _introduction(self) -> Introduction | None:
-        answer = await self._transport.send("GET", self._endpoint.origin, "/", {})
+        response = await self._transport.send("GET", self._endpoint.origin, "/", {})
         try:
-            if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
                 return None  # a proxy whose service is not up yet, perhaps
-            body = await answer.read_all(_DOCUMENT)
+            body = await response.read_all(_DOCUMENT)
         except IntegrityError:
             body = b""  # longer than any error document
         finally:
-            answer.close()
+            response.close()
         try:
             error = parse_error(body)
         except MalformedResponse:
             error = None
-        return Introduction(answer.headers, error)
+        return Introduction(response.headers, error)
 
 
 def _dialect_of(said: Introduction) -> Dialect:

@@ -31,7 +31,7 @@ from trove_async.options import ListOptions, Page
 from trove_async.paging import common_prefix
 
 if TYPE_CHECKING:
-    from ._data_plane import Plane
+    from ._data_plane import DataPlane
 
 Ask: TypeAlias = Callable[[str, ListOptions], Awaitable[Page]]
 
@@ -196,7 +196,7 @@ def _folded(
 
 
 async def check_object_exists(
-    plane: Plane, refusal: ObjectExistsError, bucket: str, key: str
+    plane: DataPlane, refusal: ObjectExistsError, bucket: str, key: str
 ) -> None:
     """Raise NotSupportedError if a create was refused because of a directory, not of an object.
 

@@ -244,15 +244,6 @@ def parse_buckets(body: bytes) -> BucketsPage:
     return BucketsPage(buckets=buckets, token=facts(root).get("ContinuationToken") or None)
 
 
-def parse_location(body: bytes) -> str:
-    """Return the region that GetBucketLocation names, by the name that it is signed with."""
-    # SeaweedFS answers with what it would be sent.
-    root = result_of(body, "LocationConstraint", "CreateBucketConfiguration")
-    region = (facts(root).get("LocationConstraint") or root.text or "").strip()
-    # S3 API Reference, "GetBucketLocation": nothing is us-east-1; buckets of old have "EU".
-    return {"": "us-east-1", "EU": "eu-west-1"}.get(region, region)
-
-
 def parse_tags(body: bytes) -> Mapping[str, str]:
     """Return the tags that GetObjectTagging tells."""
     root = result_of(body, "Tagging")
@@ -379,15 +370,6 @@ def create_bucket_body(region: str) -> bytes:
         return b""
     location = f"<LocationConstraint>{_carried(region)}</LocationConstraint>"
     return _body("CreateBucketConfiguration", location)
-
-
-def tagging_body(tags: Mapping[str, str]) -> bytes:
-    """Return the body of PutObjectTagging."""
-    each = [
-        f"<Tag><Key>{_carried(key)}</Key><Value>{_carried(value)}</Value></Tag>"
-        for key, value in tags.items()
-    ]
-    return _body("Tagging", f"<TagSet>{''.join(each)}</TagSet>")
 
 
 def _body(root: str, content: str) -> bytes:

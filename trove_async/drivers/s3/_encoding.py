@@ -23,6 +23,8 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, unquote_plus
 
+from trove_async.errors import InvalidNameError
+
 UNRESERVED: Final = "-._~"
 """What stays as it is, with letters and digits. RFC 3986, 2.3; S3 API Reference, "Signature
 Calculations for the Authorization Header": UriEncode."""
@@ -110,3 +112,16 @@ def strong_etag(text: str | None) -> str | None:
 def quoted_etag(etag: str) -> str:
     """Return an etag as a request has it (RFC 9110, 8.8.3)."""
     return etag if etag.startswith("W/") else f'"{etag}"'
+
+
+_BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}").fullmatch
+"""Any valid bucket name, including the names that us-east-1 once allowed. S3 User Guide, "General
+purpose bucket naming rules"."""
+
+
+def check_bucket(name: str) -> None:
+    """Raise InvalidNameError for an invalid bucket name: services mangle some of them."""
+    if not _BUCKET_NAME(name):
+        raise InvalidNameError(
+            "a bucket's name is 3 to 255 letters, digits, dots, hyphens and underscores"
+        )

@@ -23,11 +23,11 @@ from trove_async.options import PutOptions
 
 from ._features import ENCRYPTION, TAGS, Feature
 from ._key_probe import recognised
-from ._trials import Trial, Trials, denied, trial_name
+from ._trials import TrialObjects, Trials, denied, trial_name
 from ._unusual_keys import sibling
 
 if TYPE_CHECKING:
-    from ._data_plane import Plane
+    from ._data_plane import DataPlane
     from ._defaults import Defaults
     from ._dialects import Service
 
@@ -51,7 +51,9 @@ class FeatureProbe:
         trials: The driver's.
     """
 
-    def __init__(self, service: Service, plane: Plane, defaults: Defaults, trials: Trials) -> None:
+    def __init__(
+        self, service: Service, plane: DataPlane, defaults: Defaults, trials: Trials
+    ) -> None:
         self._service = service
         self._plane = plane
         self._defaults = defaults
@@ -102,7 +104,7 @@ class FeatureProbe:
                 self._trying.discard(what)
 
         while what not in self._honours:  # or the bucket was forgotten during the trial
-            await self._trials.once(what, lambda: what in self._honours, learn)
+            await self._trials.learn_once(what, lambda: what in self._honours, learn)
 
     def _note(self, bucket: str, feature: Feature, *, honours: bool) -> None:
         """Remember the outcome of a trial, unless the bucket was forgotten since it began."""
@@ -131,13 +133,15 @@ class FeatureProbe:
     async def _try(self, bucket: str, key: str, feature: Feature) -> None:
         # SeaweedFS keeps the directories of what is deleted.
         flat = self._service.dialect.directories
-        async with Trial(self._plane, bucket) as trial:
+        async with TrialObjects(self._plane, bucket) as trial:
             name = trial_name() if flat else sibling(key, trial_name())
             honours = await self._is_honoured(trial, bucket, name, feature)
             # Before what was stored is deleted, which may take longer than the write has time.
             self._note(bucket, feature, honours=honours)
 
-    async def _is_honoured(self, trial: Trial, bucket: str, key: str, feature: Feature) -> bool:
+    async def _is_honoured(
+        self, trial: TrialObjects, bucket: str, key: str, feature: Feature
+    ) -> bool:
         if feature is Feature.IF_NONE_MATCH:
             await trial.put(key, PutOptions(size=1))
             return await _is_refused(trial, key, PutOptions(size=1, if_none_match="*"))
@@ -148,7 +152,7 @@ class FeatureProbe:
             return self._defaults.are_met(await self._plane.encryption(bucket, key))
         return (await self._plane.head_object(bucket, key, None)).tags == _TAGS
 
-    async def _compares(self, trial: Trial, bucket: str, key: str) -> bool:
+    async def _compares(self, trial: TrialObjects, bucket: str, key: str) -> bool:
         """Return whether a put replaces the version that it names, and no other one."""
         info = await trial.put(key, PutOptions(size=1))
         if info.etag is None:
@@ -157,7 +161,7 @@ class FeatureProbe:
             return False
         return not await _is_refused(trial, key, PutOptions(size=1, if_match=info.etag))
 
-    async def _make(self, trial: Trial, bucket: str, key: str, feature: Feature) -> None:
+    async def _make(self, trial: TrialObjects, bucket: str, key: str, feature: Feature) -> None:
         """Make an object with the feature."""
         way = _WAY[feature]
         options = PutOptions(size=1, tags=_TAGS if feature is TAGS[way] else {})
@@ -171,7 +175,7 @@ class FeatureProbe:
             await trial.copy(source, key, options)
 
 
-async def _is_refused(trial: Trial, key: str, options: PutOptions) -> bool:
+async def _is_refused(trial: TrialObjects, key: str, options: PutOptions) -> bool:
     """Return whether a put over an object of the trial is refused."""
     try:
         await trial.put(key, options)

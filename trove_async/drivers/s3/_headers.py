@@ -25,7 +25,15 @@ from trove_async import _http
 from trove_async.models import ObjectInfo
 from trove_async.options import PutOptions
 
-from ._encoding import bare_etag, decode_value, encode_value, quoted_etag, strong_etag
+from ._encoding import (
+    bare_etag,
+    decode_value,
+    encode_path,
+    encode_query,
+    encode_value,
+    quoted_etag,
+    strong_etag,
+)
 from ._xml import MalformedResponse
 
 META: Final = "x-amz-meta-"
@@ -111,6 +119,27 @@ def checksum_headers(checksums: Mapping[str, str]) -> dict[str, str]:
             break
     if "md5" in checksums:
         headers["content-md5"] = checksums["md5"]
+    return headers
+
+
+NO_VERSION = "null"
+"""The version id of what was written while the bucket kept no versions, whichever content that is.
+S3 User Guide, "Adding objects to versioning-suspended buckets"."""
+
+
+def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
+    """Return the headers that name one version of a copy's source, and its expected owner."""
+    place = f"/{encode_path(source.bucket)}/{encode_path(source.key)}"
+    if source.version_id is not None:
+        place = f"{place}?{encode_query({'versionId': source.version_id})}"
+    headers = {"x-amz-copy-source": place}
+    if source.etag is not None:
+        headers["x-amz-copy-source-if-match"] = quoted_etag(source.etag)
+    elif source.version_id in {None, NO_VERSION}:
+        # S3 API Reference, "CopyObject": the other condition that a later version fails.
+        headers["x-amz-copy-source-if-unmodified-since"] = _http.imf_date(source.last_modified)
+    if owner is not None:
+        headers["x-amz-source-expected-bucket-owner"] = owner
     return headers
 
 
@@ -283,7 +312,7 @@ def checksums_from(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_whole(checksum: str, kind: str | None) -> bool:
-    """Tell whether a checksum is the whole content's, not one of its parts' checksums.
+    """Return whether a checksum is the whole content's, not one of its parts' checksums.
 
     S3 User Guide, "Checking object integrity": the latter is COMPOSITE, and ends with ``-`` and
     the number of parts.
@@ -344,7 +373,7 @@ def _stored_at(headers: Mapping[str, str]) -> datetime:
     return datetime.now(UTC)
 
 
-def answered_at(headers: Mapping[str, str]) -> datetime:
+def response_time(headers: Mapping[str, str]) -> datetime:
     """Return when the service answered by its own clock, or by ours where it does not say.
 
     Raises:

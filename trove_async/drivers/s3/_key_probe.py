@@ -18,11 +18,11 @@ from trove_async.errors import (
 )
 from trove_async.options import ListOptions, PutOptions
 
-from ._trials import Trial, Trials, denied, trial_name
+from ._trials import TrialObjects, Trials, denied, trial_name
 from ._unusual_keys import Oddity, folded, oddities_of, sample
 
 if TYPE_CHECKING:
-    from ._data_plane import Plane
+    from ._data_plane import DataPlane
     from ._dialects import Dialect, Service
 
 
@@ -50,7 +50,7 @@ class KeyProbe:
         trials: The driver's.
     """
 
-    def __init__(self, service: Service, plane: Plane, trials: Trials) -> None:
+    def __init__(self, service: Service, plane: DataPlane, trials: Trials) -> None:
         self._service = service
         self._plane = plane
         self._trials = trials
@@ -120,12 +120,12 @@ class KeyProbe:
                 raise denied(f"keeps keys with {oddity.value}", error) from error
             self._learn(oddity, keeps=keeps)
 
-        await self._trials.once(oddity, lambda: self._service.dialect.knows(oddity), learn)
+        await self._trials.learn_once(oddity, lambda: self._service.dialect.knows(oddity), learn)
         return self._service.dialect
 
     async def _keeps(self, bucket: str, key: str, oddity: Oddity) -> bool:
         name = sample(key, oddity, trial_name())
-        async with Trial(self._plane, bucket) as trial:
+        async with TrialObjects(self._plane, bucket) as trial:
             try:
                 await trial.put(name, PutOptions(size=1))
             except (InvalidNameError, NotSupportedError):

@@ -27,11 +27,11 @@ from trove_async.models import ObjectInfo
 from trove_async.options import Part, PutOptions
 from trove_async.paging import TokenCycle
 
-from ._data_plane import UntoldError, UploadId, settled
+from ._data_plane import UnconfirmedWriteError, UploadId, confirm_stored
 from ._directories import check_object_exists
 
 if TYPE_CHECKING:
-    from ._data_plane import Plane
+    from ._data_plane import DataPlane
     from ._documents import OpenUpload, SentPart
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class PartedUpload:
     """One upload: its context manager and itself.
 
     Args:
-        plane: Whom to ask.
+        plane: Sends the requests.
         bucket: The bucket.
         key: The key.
         options: What the object is to get.
@@ -71,7 +71,7 @@ class PartedUpload:
 
     def __init__(
         self,
-        plane: Plane,
+        plane: DataPlane,
         bucket: str,
         key: str,
         options: PutOptions,
@@ -159,10 +159,10 @@ class PartedUpload:
         before, self._completion = self._completion, "under way"
         try:
             self._info = await self._complete(parts, options)
-        except UntoldError as untold:
+        except UnconfirmedWriteError as unconfirmed:
             if before != "under way":
                 self._completion = "lost"  # until the object is seen
-            self._info = await settled(self._plane, untold.info)
+            self._info = await confirm_stored(self._plane, unconfirmed.info)
         except TimedOutError:
             raise
         except TroveError as error:
@@ -182,7 +182,7 @@ class PartedUpload:
             raise
 
 
-async def abort_forgotten(plane: Plane, bucket: str, older_than: float) -> int:
+async def abort_forgotten(plane: DataPlane, bucket: str, older_than: float) -> int:
     """Abort the uploads that began so many seconds ago and that nobody ended; return how many."""
     aborted = 0
     after: tuple[str, str] | None = None

@@ -1,49 +1,11 @@
-"""What both planes say of a request in the same words."""
+"""Parts of requests that both data planes share: document headers and presigned URLs."""
 
 from __future__ import annotations
 
-import re
 from base64 import b64encode
 from hashlib import md5
 
-from trove_async._http import imf_date
-from trove_async.errors import InvalidNameError
-from trove_async.models import ObjectInfo
 from trove_async.options import PresignOptions
-
-from ._encoding import encode_path, encode_query, quoted_etag
-
-NO_VERSION = "null"
-"""The version id of what was written while the bucket kept no versions, whichever content that is.
-S3 User Guide, "Adding objects to versioning-suspended buckets"."""
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{2,254}").fullmatch
-"""What any bucket may be called: the names that us-east-1 once allowed. S3 User Guide, "General
-purpose bucket naming rules"."""
-
-
-def check_bucket(name: str) -> None:
-    """Raise InvalidNameError for what no bucket can be called: services mangle some such names."""
-    if not _NAME(name):
-        raise InvalidNameError(
-            "a bucket's name is 3 to 255 letters, digits, dots, hyphens and underscores"
-        )
-
-
-def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
-    """Return the headers that name one version of a copy's source, and whose it is to be."""
-    place = f"/{encode_path(source.bucket)}/{encode_path(source.key)}"
-    if source.version_id is not None:
-        place = f"{place}?{encode_query({'versionId': source.version_id})}"
-    headers = {"x-amz-copy-source": place}
-    if source.etag is not None:
-        headers["x-amz-copy-source-if-match"] = quoted_etag(source.etag)
-    elif source.version_id in {None, NO_VERSION}:
-        # S3 API Reference, "CopyObject": the other condition that a later version fails.
-        headers["x-amz-copy-source-if-unmodified-since"] = imf_date(source.last_modified)
-    if owner is not None:
-        headers["x-amz-source-expected-bucket-owner"] = owner
-    return headers
 
 
 def document_headers(body: bytes) -> dict[str, str]:

@@ -27,8 +27,8 @@ from trove_async.models import Timeout
 
 from ._client import AddressingStyle
 from ._credentials import Endpoint, Identity, Session, on_sdk
+from ._encoding import check_bucket
 from ._errors import failure
-from ._requests import check_bucket
 from ._sdk_parameters import parameters as named
 from ._sdk_session import sdk_session
 from ._xml import MalformedResponse

@@ -10,8 +10,7 @@ from trove_async.models import ObjectInfo
 
 from ._data_plane import UploadId
 from ._documents import CHECKSUM_ELEMENTS
-from ._headers import META, of_whole
-from ._requests import source_headers
+from ._headers import META, of_whole, source_headers
 
 _PARAMETERS: Final = {
     "content-type": "ContentType",

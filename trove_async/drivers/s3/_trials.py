@@ -14,11 +14,11 @@ from trove_async.errors import ClosedError, NotFoundError, PermissionDeniedError
 from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions, DeleteOptions, ListOptions, Part, PutOptions
 
-from ._data_plane import UntoldError
+from ._data_plane import UnconfirmedWriteError
 from ._multipart import PartedUpload, patiently
 
 if TYPE_CHECKING:
-    from ._data_plane import Plane
+    from ._data_plane import DataPlane
 
 BODY: Final = memoryview(b"x")
 
@@ -61,7 +61,7 @@ class Trials:
         self._in_flight = InFlight()
         self._ended = False
 
-    async def once(
+    async def learn_once(
         self,
         what: Hashable,
         is_known: Callable[[], bool],
@@ -100,7 +100,7 @@ class Trials:
         await self._in_flight.cancel_all()
 
 
-class Trial:
+class TrialObjects:
     """Objects that something is tried on. Leaving deletes them, each version of them.
 
     Args:
@@ -108,7 +108,7 @@ class Trial:
         bucket: Where they are made.
     """
 
-    def __init__(self, plane: Plane, bucket: str) -> None:
+    def __init__(self, plane: DataPlane, bucket: str) -> None:
         self._plane = plane
         self._bucket = bucket
         self._stored: list[tuple[str, str | None]] = []
@@ -152,8 +152,8 @@ class Trial:
     async def _made(self, key: str, making: Coroutine[Any, Any, ObjectInfo]) -> ObjectInfo:
         try:
             info = await making
-        except UntoldError as untold:
-            info = untold.info
+        except UnconfirmedWriteError as unconfirmed:
+            info = unconfirmed.info
         except TroveError as error:
             if error.maybe_done:
                 self.doubt(key)

@@ -1,35 +1,21 @@
-"""The S3 driver: what the contract asks for, out of S3's operations."""
+"""The S3 driver: the driver contract, built from S3's operations."""
 
 from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import replace
-from functools import partial
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from trove_async._concurrency import in_thread
-from trove_async._http import (
-    Opened,
-    Reader,
-    Transport,
-    check_proxy,
-    check_tls,
-    proxy_urls,
-    transport_over,
-)
+from trove_async._http import Opened, Reader, Transport, check_proxy, proxy_urls, transport_over
 from trove_async._http.services import KnownBuckets, conditioned
 from trove_async._secrets import Redactor, Secret
-from trove_async._settings import check_counts, check_switches
 from trove_async.driver import CannotCopyError, Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import (
     BucketNotFoundError,
     ClosedError,
-    ConfigError,
-    InvalidNameError,
     NotFoundError,
     NotSupportedError,
     ObjectExistsError,
@@ -50,61 +36,53 @@ from trove_async.options import (
     PutOptions,
     VersionPage,
 )
-from trove_async.paging import TokenCycle
 
 from . import _buckets
-from ._capabilities import claimed
-from ._ceph import page_from_within
-from ._client import AddressingStyle, Client
-from ._control import ControlPlane
+from ._arguments import check_arguments
+from ._capabilities import capabilities_of
+from ._client import AddressingStyle
 from ._copy import Copier
 from ._credentials import Endpoint, Identity, Session
-from ._data_plane import Plane, UntoldError, settled
+from ._data_plane import DataPlane, UnconfirmedWriteError, confirm_stored
 from ._defaults import Defaults, check_owner
 from ._dialects import UNKNOWN, Dialect, DialectName, Service
-from ._directories import check_object_exists, holds_none, page_of
-from ._feature_probe import FeatureProbe
-from ._features import Feature, WriteKind, features_of
-from ._key_probe import KeyProbe
-from ._list_objects import check_order
+from ._directories import check_object_exists
+from ._features import WriteKind
+from ._lazy_sdk import LazySdkClient, make_sdk_plane, open_sdk_client
 from ._multipart import PartedUpload, abort_forgotten
-from ._operations import LeanPlane
-from ._trials import Trials
-from ._unusual_keys import is_usual
-from ._versions import page_behind_markers, page_of_all, page_of_whole_keys
+from ._operations import make_http_plane
+from ._pages import object_page, version_page
+from ._write_checks import WriteChecks, check_accepts, check_get_conditions
 
 if TYPE_CHECKING:
-    from ._sdk import SdkPlane
     from ._sdk_client import SdkClient
 
-P = TypeVar("P", Page, VersionPage)
-
 _AMAZON: Final = "https://s3.us-east-1.amazonaws.com"
-"""Where the service is until `open` has asked."""
+"""The endpoint until `open` has looked it up."""
 
 
 class S3Driver:
-    """A backend in Amazon S3, or in a service that speaks as S3 does.
+    """A backend in Amazon S3 or an S3-compatible service.
 
-    What is not given is found as the AWS SDKs find it: in the environment, the profile, the
-    container's or the instance's metadata. Temporary credentials are renewed before they end.
+    Missing settings are looked up as the AWS SDKs do: in the environment, the profile, and the
+    metadata of the container or instance. Temporary credentials are renewed before they expire.
 
     Args:
-        region: The region; us-east-1 where nothing says another.
-        endpoint_url: Where the service is, if it is not Amazon's: ``https://minio.example:9000``.
-        access_key_id: The access key's id.
-        secret_access_key: Its secret.
-        session_token: Its token, if it is temporary.
-        profile: A section of the SDK's configuration files.
-        role_arn: A role to take on with these credentials.
-        addressing_style: ``"path"``: the bucket stands in the URL's path. ``"virtual"``: in its
-            host's name. ``"auto"``: in the host's name on Amazon's own, where it fits there.
-        expected_bucket_owner: The account that every bucket must belong to, else
-            PermissionDeniedError.
-        max_connections: Readers that may be open at once, writes likewise, and as many other
-            requests.
-        parallel_parts: Parts of one upload that may be sent at once.
-        checksums: Whether the service is sent a CRC-32C of each body, and keeps it. False for
+        region: The region; us-east-1 if it is configured nowhere.
+        endpoint_url: The service's URL, if it is not Amazon's: ``https://minio.example:9000``.
+        access_key_id: The access key id.
+        secret_access_key: The secret access key.
+        session_token: The session token of temporary credentials.
+        profile: A profile in the SDK's configuration files.
+        role_arn: A role to assume with these credentials.
+        addressing_style: ``"path"``: the bucket is in the URL's path. ``"virtual"``: in its
+            host name. ``"auto"``: in the host name on Amazon S3, if it is valid there.
+        expected_bucket_owner: The account that must own every bucket. For another owner's
+            bucket, PermissionDeniedError is raised.
+        max_connections: The maximum number of open readers, of concurrent writes, and of
+            other concurrent requests, each.
+        parallel_parts: The maximum number of parts of one upload in flight.
+        checksums: Whether to send a CRC-32C with each body, for the service to store. False for
             services that refuse it; a body is then compared by size only, and in transit by TLS or
             its signature.
         payload_signing: Whether a body's SHA-256 is signed, at half a second or more of CPU a GiB.
@@ -122,13 +100,13 @@ class S3Driver:
             a put, tags, encryption and unusual keys (an empty segment, a leading or trailing slash,
             a backslash). It writes an object of one byte, ``trove-probe-…``, next to the key if it
             can, and deletes it.
-        tls: Whom to trust, for a service with a certificate of its own making.
-        proxy: The URL of an HTTP proxy to send everything through.
-        trust_env: Whether HTTPS_PROXY, HTTP_PROXY and NO_PROXY are heeded, where `proxy` is None.
+        tls: The TLS context, for a service with a private certificate authority.
+        proxy: The URL of an HTTP proxy for all requests.
+        trust_env: Whether to use HTTPS_PROXY, HTTP_PROXY and NO_PROXY if `proxy` is None.
         data_plane: ``"lean"``: requests are signed and sent by this driver. ``"sdk"``: by
             aiobotocore, at ten times the cost.
-        storage_class: The class of objects whose put chooses none, of copies as well; the service's
-            default where it is not given.
+        storage_class: The storage class of puts and copies that do not choose one. By
+            default, the service's.
         server_side_encryption: How the service encrypts what is stored: ``"AES256"``, ``"aws:kms"``
             or ``"aws:kms:dsse"``. The bucket's default where it is not given. If a service other than
             Amazon's ignores it, a write raises NotSupportedError and stores nothing. With
@@ -142,7 +120,7 @@ class S3Driver:
             presigned URLs then.
 
     Raises:
-        ConfigError: Arguments that do not go together.
+        ConfigError: The arguments contradict each other.
     """
 
     def __init__(
@@ -191,27 +169,22 @@ class S3Driver:
             sse_customer_key=sse_customer_key,
             requester_pays=requester_pays,
         )
-        # A traceback that is recorded with its variables would show them.
+        # A traceback recorded with local variables would show these secrets.
         hidden = None if proxy is None else Secret(proxy)
         del secret_access_key, session_token, sse_customer_key, proxy
         self._identity.check()
         self._defaults.check()
-        self._encrypts = bool(self._defaults.made)
-        check_switches(checksums=checksums, payload_signing=payload_signing, trust_env=trust_env)
-        check_counts(max_connections=max_connections, parallel_parts=parallel_parts)
-        check_tls(tls)
-        if addressing_style not in {"auto", "path", "virtual"}:
-            raise ConfigError("addressing_style is 'auto', 'path' or 'virtual'")
-        if dialect not in get_args(DialectName):
-            raise ConfigError(f"dialect is one of {', '.join(map(repr, get_args(DialectName)))}")
-        if data_plane == "sdk" and tls is not None:
-            raise ConfigError("the SDK takes no tls: set AWS_CA_BUNDLE")
-        if data_plane not in {"lean", "sdk"}:
-            raise ConfigError("data_plane is 'lean' or 'sdk'")
-        if data_plane == "sdk" and payload_signing is not None:
-            raise ConfigError("the SDK decides itself on payload_signing: only 'lean' takes it")
-        if payload_signing is False and not checksums:
-            raise ConfigError("without checksums and payload_signing nothing protects a body")
+        check_arguments(
+            addressing_style=addressing_style,
+            dialect=dialect,
+            data_plane=data_plane,
+            tls=tls,
+            checksums=checksums,
+            payload_signing=payload_signing,
+            trust_env=trust_env,
+            max_connections=max_connections,
+            parallel_parts=parallel_parts,
+        )
         check_owner(expected_bucket_owner)
         self._addressing: AddressingStyle = addressing_style
         self._owner = expected_bucket_owner
@@ -226,12 +199,12 @@ class S3Driver:
         self._trust_env = trust_env
         self._data_plane = data_plane
         self._endpoint = Endpoint.of(endpoint_url or _AMAZON, region or "us-east-1")
-        self._capabilities = self._claimed()
-        self._open: Plane | None = None
+        self._capabilities = self._capabilities_now()
+        self._open: DataPlane | None = None
         self._transport: Transport | None = None
-        self._control: ControlPlane | None = None
+        self._lazy_sdk: LazySdkClient | None = None
         self._known = KnownBuckets(self._head_bucket)
-        self._trials = Trials()  # anew whenever the driver is opened
+        self._write_checks: WriteChecks | None = None  # replaced whenever the driver is opened
         self._redactor = Redactor()
         self._redactor.add(*self._defaults.secrets)
 
@@ -245,8 +218,8 @@ class S3Driver:
 
     def __repr__(self) -> str:
         if not hasattr(self, "_endpoint"):
-            return "<S3Driver, never made>"  # its constructor raised
-        endpoint = self._endpoint  # Amazon's is settled once it is open
+            return "<S3Driver, not initialised>"  # its constructor raised
+        endpoint = self._endpoint  # Amazon's is known once the driver is open
         return f"<S3Driver at {'Amazon S3' if endpoint.aws else endpoint.origin.url}>"
 
     @property
@@ -256,15 +229,15 @@ class S3Driver:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can honour; what depends on the endpoint is settled once it is open."""
+        """The driver's capabilities. Those that depend on the endpoint are known once it is open."""
         return self._capabilities
 
     @property
     def _dialect(self) -> Dialect:
         return UNKNOWN if self._service is None else self._service.dialect
 
-    def _claimed(self) -> Capabilities:
-        return claimed(
+    def _capabilities_now(self) -> Capabilities:
+        return capabilities_of(
             self._endpoint,
             self._dialect,
             self._defaults,
@@ -275,7 +248,7 @@ class S3Driver:
         )
 
     async def open(self, context: DriverContext) -> None:
-        """Find out where the service is and, unless that was said, what it is."""
+        """Look up the endpoint and, unless `dialect` was given, recognise the service."""
         if self._open is not None:
             raise ClosedError("this driver is open in another store: make one for each")
         self._redactor.add_urls(*proxy_urls(self._proxy_url, trust_env=self._trust_env))
@@ -285,95 +258,62 @@ class S3Driver:
             context.timeout, tls=self._tls, proxy=self._proxy_url, trust_env=self._trust_env
         )
         self._service = Service(self._dialect_name, endpoint, transport)
-        self._open = self._lean(transport, session, context, self._service)
-        await self._service.recognise()
-        self._control = ControlPlane(lambda: self._sdk_client(session, context))
-        if self._data_plane == "sdk":
-            self._open = await self._by_sdk(await self._control.client(), context, self._service)
-        self._trials = Trials()
-        self._probe = KeyProbe(self._service, self._open, self._trials)
-        self._features = FeatureProbe(self._service, self._open, self._defaults, self._trials)
-        self._copier = Copier(self._open, self._known.exists)
-        self._capabilities = self._claimed()
-
-    def _lean(
-        self, transport: Transport, session: Session, context: DriverContext, service: Service
-    ) -> LeanPlane:
-        headers = {"accept-encoding": "identity", "user-agent": "trove-async"}
-        headers |= self._defaults.always
-        if self._owner is not None:
-            headers["x-amz-expected-bucket-owner"] = self._owner
-        endpoint = self._endpoint
-        signs = self._payload_signing
-        client = Client(
+        self._open = make_http_plane(
             transport,
             session,
             endpoint,
-            addressing=self._addressing,
-            headers=headers,
-            hidden=self._defaults.hidden,
-            signs_payload=endpoint.origin.scheme == "http" if signs is None else signs,
-        )
-        return LeanPlane(
-            client,
-            transport,
             context.backend,
-            endpoint.region,
-            service,
+            self._service,
+            addressing=self._addressing,
             owner=self._owner,
             checksums=self._checksums,
+            payload_signing=self._payload_signing,
             defaults=self._defaults,
         )
-
-    def _proxies(self) -> dict[str, str] | None:
-        """Return the SDK's proxies, by scheme; None: those of the environment."""
-        if self._proxy is not None:
-            return dict.fromkeys(("http", "https"), self._proxy.reveal())
-        return None if self._trust_env else {}
+        await self._service.recognise()
+        self._lazy_sdk = LazySdkClient(lambda: self._sdk_client(session, context))
+        if self._data_plane == "sdk":
+            self._open = await make_sdk_plane(
+                await self._lazy_sdk.client(),
+                endpoint,
+                context.backend,
+                self._service,
+                owner=self._owner,
+                checksums=self._checksums,
+                defaults=self._defaults,
+            )
+        self._write_checks = WriteChecks(
+            self._service, self._open, self._defaults, self._known.exists
+        )
+        self._copier = Copier(self._open, self._known.exists)
+        self._capabilities = self._capabilities_now()
 
     async def _sdk_client(self, session: Session, context: DriverContext) -> SdkClient:
-        # The SDK takes long to import, and reads files meanwhile.
-        client: SdkClient = (
-            await in_thread(import_module, f"{__package__}._sdk_client")
-        ).SdkClient(
+        return await open_sdk_client(
             self._identity,
             session,
             self._endpoint,
             context.timeout,
             addressing=self._addressing,
             connections=self._max_connections,
-            proxies=self._proxies(),
+            proxy=self._proxy_url,
+            trust_env=self._trust_env,
             headers=self._defaults.always,
             hidden=self._defaults.hidden,
         )
-        await client.open()
-        return client
-
-    async def _by_sdk(
-        self, client: SdkClient, context: DriverContext, service: Service
-    ) -> SdkPlane:
-        plane: SdkPlane = (await in_thread(import_module, f"{__package__}._sdk")).SdkPlane(
-            client,
-            self._endpoint,
-            context.backend,
-            service,
-            owner=self._owner,
-            checksums=self._checksums,
-            defaults=self._defaults,
-        )
-        return plane
 
     async def aclose(self) -> None:
         """Close all connections."""
         plane, self._open = self._open, None
-        control, self._control = self._control, None
+        sdk, self._lazy_sdk = self._lazy_sdk, None
         transport, self._transport = self._transport, None
         self._known = KnownBuckets(self._head_bucket)
-        async with AsyncExitStack() as closing:  # the last one first, each whatever the others do
-            for one in (transport, plane, control):
+        async with AsyncExitStack() as closing:  # in reverse order, each even if another fails
+            for one in (transport, plane, sdk):
                 if one is not None:
                     closing.push_async_callback(one.aclose)
-            closing.push_async_callback(self._trials.end)
+            if self._write_checks is not None:
+                closing.push_async_callback(self._write_checks.aclose)
 
     @property
     def client(self) -> Awaitable[Any]:
@@ -388,26 +328,29 @@ class S3Driver:
         Raises:
             ClosedError: The driver is not open.
         """
-        if self._control is None:
+        if self._lazy_sdk is None:
             raise ClosedError("the driver is not open")
-        return self._client_of(self._control)
-
-    async def _client_of(self, control: ControlPlane) -> Any:  # noqa: ANN401 - the SDK has no types
-        return (await control.client()).sdk
+        return self._lazy_sdk.sdk()
 
     @property
-    def _plane(self) -> Plane:
+    def _plane(self) -> DataPlane:
         if self._open is None:
             raise ClosedError("the driver is not open")
         return self._open
 
+    @property
+    def _checks(self) -> WriteChecks:
+        if self._write_checks is None:
+            raise ClosedError("the driver is not open")
+        return self._write_checks
+
     async def ping(self) -> None:
-        """Ask for the list of buckets; that one may not see it is an answer, too."""
+        """List the buckets. A refusal also shows that the service responds."""
         with suppress(PermissionDeniedError):
             await self.list_buckets()
 
     def place(self, bucket: str, key: str) -> Hashable:
-        """Tell where the object lies physically."""
+        """Return the physical location of an object."""
         return ("s3", self._endpoint.names_in, bucket, key)
 
     # -- objects ---------------------------------------------------------------------------------------
@@ -416,19 +359,17 @@ class S3Driver:
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         """Store an object in one request. See `AsyncDriver.put`."""
-        if self._is_doubtful(key):
-            await self._check_key(bucket, key)
-        needed = self._needs("put", options)
-        if needed:
-            await self._features.check(bucket, key, needed)
+        checks = self._checks
+        if checks.are_needed("put", key, options):
+            await checks.check_write("put", bucket, key, options)
         options = self._defaults.applied(options)
         try:
             if not options.conditional:
                 return await self._plane.put_object(bucket, key, views, options)
             with conditioned(options):
                 return await self._plane.put_object(bucket, key, views, options)
-        except UntoldError as untold:
-            return await settled(self._plane, untold.info)
+        except UnconfirmedWriteError as unconfirmed:
+            return await confirm_stored(self._plane, unconfirmed.info)
         except ObjectExistsError as error:
             if self._dialect.directories:
                 await check_object_exists(self._plane, error, bucket, key)
@@ -441,36 +382,37 @@ class S3Driver:
         return Reader(self._get, bucket, key, options)
 
     async def _get(self, bucket: str, key: str, options: GetOptions) -> Opened:
-        if self._is_doubtful(key):
-            await self._check_held(bucket, key)
+        checks = self._checks
+        if checks.is_doubtful(key):
+            await checks.check_held(bucket, key)
         opened = await self._plane.get_object(bucket, key, options)
         try:
-            _check_conditions(opened.info, options)
+            check_get_conditions(opened.info, options)
         except PreconditionFailedError:
             opened.body.close()
             raise
         return opened
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        """Return what is known of the object, its tags included. See `AsyncDriver.head`."""
-        if self._is_doubtful(key):
-            await self._check_held(bucket, key)
+        """Return the object's facts, including its tags. See `AsyncDriver.head`."""
+        checks = self._checks
+        if checks.is_doubtful(key):
+            await checks.check_held(bucket, key)
         try:
             return await self._plane.head_object(bucket, key, version_id)
         except NotFoundError as error:
-            if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
+            missing = await _buckets.missing_thing(error, bucket, self._known.exists)
+            if missing is error:
                 raise
-            # An answer to HEAD has no document that would say which of the two is missing.
-            if await self._known.exists(bucket):
-                raise ObjectNotFoundError(error.message) from error
-            raise BucketNotFoundError(error.message) from error
+            raise missing from error
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. See `AsyncDriver.delete`."""
+        checks = self._checks
         with conditioned(options):
             try:
-                if self._is_doubtful(key):
-                    await self._check_held(bucket, key, deletes=True)
+                if checks.is_doubtful(key):
+                    await checks.check_held(bucket, key, deletes=True)
                 await self._plane.delete_object(bucket, key, options)
             except ObjectNotFoundError:
                 if options.if_match is not None:
@@ -478,10 +420,7 @@ class S3Driver:
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 1,000 keys in one request. See `BulkDeleting.delete_many`."""
-        for key in keys:
-            if not is_usual(key):
-                await self._probe.dialect_for_writing(bucket, key)
-        held = [key for key in keys if self._dialect.hides(key) is None]
+        held = await self._checks.possible_keys(bucket, keys)
         results = await self._plane.delete_objects(bucket, held) if held else []
         if len(held) == len(keys):
             return results
@@ -490,50 +429,21 @@ class S3Driver:
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
-        ask = self._plane.list_objects
-        if await self._holds_none(bucket, options.prefix):
+        plane = self._plane
+        if await self._checks.rules_out(bucket, options.prefix):
             return Page(entries=())
-        if self._dialect.directories:
-            ask = partial(page_of, ask)
-        elif not self._dialect.starts_within:
-            ask = partial(page_from_within, ask)
-        return await self._page(ask, bucket, options)
+        return await object_page(
+            plane, self._dialect, bucket, options, ordered=self._capabilities.ordered
+        )
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`."""
-        ask = self._plane.list_versions
-        if await self._holds_none(bucket, options.prefix):
+        plane = self._plane
+        if await self._checks.rules_out(bucket, options.prefix):
             return VersionPage(entries=())
-        if self._dialect.directories:
-            return await self._page(partial(page_of_all, ask), bucket, options)
-        page = page_behind_markers if self._dialect.version_markers else page_of_whole_keys
-        return await self._page(partial(page, ask), bucket, options)
-
-    async def _holds_none(self, bucket: str, prefix: str) -> bool:
-        """Return whether the service, once recognised, can hold no key with the prefix.
-
-        Raises:
-            BucketNotFoundError: It cannot, and there is no such bucket.
-        """
-        if self._service is not None:
-            await self._service.recognise()
-        if not (self._dialect.directories and holds_none(prefix)):
-            return False
-        await self._check_bucket(bucket)
-        return True
-
-    async def _page(
-        self, ask: Callable[[str, ListOptions], Awaitable[P]], bucket: str, options: ListOptions
-    ) -> P:
-        cycle = TokenCycle(options.token)
-        page = await ask(bucket, options)
-        cycle.check(page.token, empty=not page.entries)
-        while not page.entries and page.token is not None:
-            page = await ask(bucket, replace(options, token=page.token))
-            cycle.check(page.token, empty=not page.entries)
-        if self._capabilities.ordered:
-            check_order(page, options)
-        return page
+        return await version_page(
+            plane, self._dialect, bucket, options, ordered=self._capabilities.ordered
+        )
 
     def upload(
         self, bucket: str, key: str, options: PutOptions
@@ -546,34 +456,24 @@ class S3Driver:
             self._defaults.applied(options),
             directories=self._dialect.directories,
         )
-        needed = self._needs("upload", options)
-        if needed or self._is_doubtful(key):
-            return self._checked(upload, bucket, key, needed)
+        checks = self._checks
+        if checks.are_needed("upload", key, options):
+            return checks.checked_upload(upload, bucket, key, options)
         return upload
-
-    @asynccontextmanager
-    async def _checked(
-        self, upload: PartedUpload, bucket: str, key: str, needed: Collection[Feature]
-    ) -> AsyncIterator[Upload]:
-        if self._is_doubtful(key):
-            await self._check_key(bucket, key)
-        await self._features.check(bucket, key, needed)
-        async with upload as opened:
-            yield opened
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Copy on the service's side. See `Copying.copy`."""
         options = replace(options, put=self._defaults.applied(options.put))
-        if self._is_doubtful(dst_key):
-            await self._check_key(dst_bucket, dst_key)
-        if self._is_doubtful(src_key):
-            await self._check_held(src_bucket, src_key)
-        pieces = self._copier.takes_pieces(options.source)
+        checks = self._checks
+        if checks.is_doubtful(dst_key):
+            await checks.check_key(dst_bucket, dst_key)
+        if checks.is_doubtful(src_key):
+            await checks.check_held(src_bucket, src_key)
+        kind: WriteKind = "upload" if self._copier.takes_pieces(options.source) else "copy"
         try:
-            needed = self._needs("upload" if pieces else "copy", options.put)
-            await self._features.check(dst_bucket, dst_key, needed)
+            await checks.check_features(kind, dst_bucket, dst_key, options.put)
         except NotSupportedError as error:
             raise CannotCopyError(error.message) from error
         return await self._copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
@@ -587,81 +487,50 @@ class S3Driver:
         options: PresignOptions = NOTHING_FIXED,
     ) -> str:
         """Return a URL that allows one method for up to seven days. See `Presigning.presign`."""
-        if self._is_doubtful(key):
+        checks = self._checks
+        if checks.is_doubtful(key):
             if method == "PUT":
-                await self._check_key(bucket, key)
+                await checks.check_key(bucket, key)
             else:
-                _check(self._dialect, bucket, key)
+                check_accepts(self._dialect, bucket, key)
         return await self._plane.presign(method, bucket, key, math.ceil(expires), options)
 
-    def _is_doubtful(self, key: str) -> bool:
-        """Return whether the service might not keep a key as it is."""
-        return not is_usual(key) or self._dialect.refuses(key) is not None
-
-    def _needs(self, way: WriteKind, options: PutOptions) -> Collection[Feature]:
-        """Return the features that a write needs and some services ignore, this one perhaps."""
-        if not (self._encrypts or options.tags or options.conditional):
-            return ()
-        return features_of(way, options, encrypts=self._encrypts) - self._dialect.honours
-
-    async def _check_key(self, bucket: str, key: str) -> None:
-        """Raise InvalidNameError for a key that the service would store under another name."""
-        _check(await self._probe.dialect_for_writing(bucket, key), bucket, key)
-
-    async def _check_held(self, bucket: str, key: str, *, deletes: bool = False) -> None:
-        """Raise ObjectNotFoundError for a key that the service takes for another one."""
-        if deletes:
-            dialect = await self._probe.dialect_for_writing(bucket, key)
-        else:
-            dialect = await self._probe.dialect_for_reading(bucket, key)
-        why = dialect.hides(key)
-        maybe_directory = dialect.directories and key.endswith("/") and not deletes
-        if why is None and maybe_directory and not await self._probe.has_exactly(bucket, key):
-            why = "it has a directory of that name at most"
-        if why is not None:
-            await self._check_bucket(bucket)
-            raise ObjectNotFoundError(f"the service holds no such object: {why}")
-
-    async def _check_bucket(self, bucket: str) -> None:
-        if not await self._known.exists(bucket):
-            raise BucketNotFoundError("no such bucket", bucket=bucket)
-
     async def gc_uploads(self, bucket: str, *, older_than: float) -> int:
-        """Abort the bucket's uploads in parts that nobody ended; return how many.
+        """Abort the bucket's multipart uploads that were never completed; return how many.
 
-        An upload whose process died costs storage until then. It is told from one that is under
-        way by its age alone.
+        An upload whose process died costs storage until then. Only its age tells it from one in
+        progress.
 
         Args:
             bucket: The bucket.
-            older_than: Seconds since its beginning from which an upload is taken to be forgotten;
-                more than any upload may take.
+            older_than: The age in seconds from which an upload is aborted. It must exceed the
+                duration of any upload.
 
         Raises:
             ValueError: `older_than` is negative.
             BucketNotFoundError: There is no such bucket.
-            UnavailableError: The service failed; what was aborted stays so, and the next call does
+            UnavailableError: The service failed. Uploads already aborted stay aborted; call again for
                 the rest.
         """
         if not older_than >= 0:
-            raise ValueError(f"older_than is a number of seconds, 0 or more, not {older_than}")
+            raise ValueError(f"older_than must be a number of seconds, 0 or more, got {older_than}")
         return await abort_forgotten(self._plane, bucket, older_than)
 
     # -- buckets ---------------------------------------------------------------------------------------
 
     async def set_versioning(self, bucket: str, enabled: bool) -> None:  # noqa: FBT001 - the verb's
-        """Make the bucket keep what its objects were before, or keep no more from now on.
+        """Enable or suspend the versioning of a bucket.
 
-        What it kept stays, until it is deleted by its id: a bucket that ever kept versions can be
-        suspended, not made to forget. S3 User Guide, "Using versioning in S3 buckets".
+        Existing versions stay until they are deleted by their id. Versioning can be suspended, but
+        never removed. S3 User Guide, "Using versioning in S3 buckets".
 
         Args:
             bucket: An existing bucket.
-            enabled: Whether versions are kept.
+            enabled: Whether new versions are kept.
 
         Raises:
             BucketNotFoundError: There is no such bucket.
-            PermissionDeniedError: These credentials may not do so.
+            PermissionDeniedError: The credentials do not permit it.
             ClosedError: The driver is not open.
         """
         try:
@@ -670,7 +539,7 @@ class S3Driver:
             self._forget(bucket)
 
     async def create_bucket(self, bucket: str) -> None:
-        """Make the bucket, in this driver's region. See `AsyncDriver.create_bucket`."""
+        """Create the bucket in this driver's region. See `AsyncDriver.create_bucket`."""
         await _buckets.create(self._plane, bucket)
         self._forget(bucket)
 
@@ -679,19 +548,19 @@ class S3Driver:
         try:
             await self._plane.delete_bucket(bucket)
         except ObjectNotFoundError as error:
-            # Ceph 16.2 says so of a bucket that another request is just deleting.
+            # Ceph 16.2 returns this for a bucket that a concurrent request is deleting.
             raise BucketNotFoundError(error.message, bucket=bucket) from error
-        finally:  # not before: until then others find it there
+        finally:  # not earlier: a concurrent request may find the bucket until then
             self._forget(bucket)
 
     def _forget(self, bucket: str) -> None:
-        """Forget what was learnt of a bucket that has changed, or may have."""
+        """Forget what is known of a bucket that has, or may have, changed."""
         self._known.forget(bucket)
         if self._open is not None:
-            self._features.forget(bucket)
+            self._checks.forget(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return what is known of the bucket. See `AsyncDriver.head_bucket`."""
+        """Return the bucket's facts. See `AsyncDriver.head_bucket`."""
         return await self._head_bucket(bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
@@ -700,19 +569,3 @@ class S3Driver:
 
     async def _head_bucket(self, bucket: str) -> BucketInfo:
         return await _buckets.head(self._plane, bucket)
-
-
-def _check_conditions(info: ObjectInfo, options: GetOptions) -> None:
-    """Raise PreconditionFailedError where the service ignored a condition on a GET."""
-    if info.etag is None:
-        return
-    if options.if_match not in {None, info.etag}:
-        raise PreconditionFailedError("if_match: the object is another version")
-    if options.if_none_match == info.etag:
-        raise PreconditionFailedError("if_none_match: the object is that version")
-
-
-def _check(dialect: Dialect, bucket: str, key: str) -> None:
-    why = dialect.refuses(key)
-    if why is not None:
-        raise InvalidNameError(f"the service cannot hold this key: {why}", bucket=bucket, key=key)

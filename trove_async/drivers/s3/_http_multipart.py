@@ -1,0 +1,230 @@
+"""The HTTP data plane: the connection to the service, and requests for multipart uploads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from trove_async._checksums import CRC32C, crc32c_text, hash_crc32c
+from trove_async._http import Transport
+from trove_async.driver import PartSource
+from trove_async.models import ObjectInfo
+from trove_async.options import Page, PutOptions, VersionPage
+
+from ._data_plane import UploadId
+from ._documents import (
+    SentPart,
+    UnclearError,
+    UploadsPage,
+    complete_body,
+    parse_completed,
+    parse_part_copied,
+    parse_upload_id,
+    parse_uploads,
+)
+from ._encoding import encode_query
+from ._headers import (
+    CHECKSUMS,
+    condition_headers,
+    object_headers,
+    put_info,
+    source_headers,
+    stored_etag,
+)
+from ._responses import PAGE_BYTES, malformed, read_document, read_stored, read_time
+from ._xml import MalformedResponse
+
+if TYPE_CHECKING:
+    from ._client import Client
+    from ._defaults import Defaults
+    from ._dialects import Service
+
+Listing = TypeVar("Listing", Page, VersionPage, UploadsPage)
+
+
+class HttpMultipart:
+    """The multipart uploads of `HttpPlane`, and the listing request that both halves send.
+
+    Args:
+        client: Signs and sends.
+        transport: What it sends over; closed with the plane.
+        backend: For `ObjectInfo.backend`.
+        region: Where new buckets are made.
+        service: The service, for how it deviates.
+        owner: The account that the source of a copy must belong to.
+        checksums: Whether bodies are sent with a CRC-32C.
+        defaults: What is asked of the service for all objects.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        transport: Transport,
+        backend: str,
+        region: str,
+        service: Service,
+        *,
+        owner: str | None,
+        checksums: bool,
+        defaults: Defaults,
+    ) -> None:
+        self._made_with, self._keyed = defaults.made, defaults.keyed
+        self._keyed_source = defaults.keyed_source
+        self._owner = owner
+        self._client = client
+        self._transport = transport
+        self._backend = backend
+        self._region = region
+        self._service = service
+        self._checksums = checksums
+        # The service tells checksums only if it is asked to.
+        self._asking = {"x-amz-checksum-mode": "ENABLED"} if checksums else {}
+        self._asking |= self._keyed
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
+
+    async def create_upload(self, bucket: str, key: str, options: PutOptions) -> UploadId:
+        """Start a multipart upload."""
+        headers = object_headers(options) | self._made_with
+        if self._checksums:
+            # S3 User Guide, "Checking object integrity", full object checksum types: the service
+            # puts the parts' checksums together, and compares the whole's.
+            headers["x-amz-checksum-algorithm"] = "CRC32C"
+            headers["x-amz-checksum-type"] = "FULL_OBJECT"
+        response = await self._client.send(
+            "POST",
+            bucket,
+            key,
+            query="uploads",
+            headers=self._service.dialect.spoken(headers),
+        )
+        return UploadId(bucket, key, await read_document(response, parse_upload_id))
+
+    async def upload_part(
+        self, upload: UploadId, number: int, views: Sequence[memoryview]
+    ) -> SentPart:
+        """Store a part."""
+        checksums: dict[str, str] = {}
+        if self._checksums:
+            checksums[CRC32C] = crc32c_text(await hash_crc32c(views))
+        return await self._send_part(upload, number, views, checksums)
+
+    async def stream_part(self, upload: UploadId, number: int, source: PartSource) -> SentPart:
+        """Store a part while it is read."""
+        checksums = dict(source.checksums) if self._checksums else {}
+        return await self._send_part(upload, number, source, checksums)
+
+    async def _send_part(
+        self,
+        upload: UploadId,
+        number: int,
+        views: Sequence[memoryview] | PartSource,
+        checksums: Mapping[str, str],
+    ) -> SentPart:
+        response = await self._client.send(
+            "PUT",
+            upload.bucket,
+            upload.key,
+            query=_part(upload, number),
+            headers={CHECKSUMS[kind]: value for kind, value in checksums.items()} | self._keyed,
+            views=views,
+        )
+        response.close()
+        try:
+            etag = stored_etag(response.headers)
+        except MalformedResponse as error:
+            raise malformed(error) from error
+        return SentPart(number=number, etag=etag, checksums=checksums)
+
+    async def copy_part(
+        self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
+    ) -> SentPart:
+        """Copy a range of an object into a part."""
+        headers = source_headers(source, self._owner) | self._keyed | self._keyed_source
+        headers["x-amz-copy-source-range"] = f"bytes={span[0]}-{span[1] - 1}"
+        response = await self._client.send(
+            "PUT",
+            upload.bucket,
+            upload.key,
+            query=_part(upload, number),
+            headers=headers,
+            patient=True,
+        )
+        stored = await read_document(response, parse_part_copied)
+        return SentPart(number=number, etag=stored.etag, checksums=stored.checksums)
+
+    async def complete_upload(
+        self, upload: UploadId, parts: Sequence[SentPart], options: PutOptions
+    ) -> ObjectInfo:
+        """Assemble the object from its parts."""
+        body = complete_body(parts)
+        headers = {"content-type": "application/xml", **condition_headers(options), **self._keyed}
+        size = options.size or 0
+        if self._checksums:
+            headers["x-amz-checksum-type"] = "FULL_OBJECT"
+            if "crc32c" in options.checksums:
+                headers[CHECKSUMS["crc32c"]] = options.checksums["crc32c"]
+            headers["x-amz-mp-object-size"] = str(size)
+        response = await self._client.send(
+            "POST",
+            upload.bucket,
+            upload.key,
+            query=encode_query({"uploadId": upload.id}),
+            headers=headers,
+            views=[memoryview(body)],
+            patient=True,
+        )
+        info = put_info(
+            response.headers,
+            bucket=upload.bucket,
+            key=upload.key,
+            size=size,
+            options=options,
+            backend=self._backend,
+        )
+        return await read_stored(response, parse_completed, info)
+
+    async def abort_upload(self, upload: UploadId) -> None:
+        """Abort an upload."""
+        response = await self._client.send(
+            "DELETE",
+            upload.bucket,
+            upload.key,
+            query=encode_query({"uploadId": upload.id}),
+            headers={},
+        )
+        response.close()
+
+    async def list_uploads(self, bucket: str, after: tuple[str, str] | None) -> UploadsPage:
+        """Return a page of the uploads that are neither completed nor aborted."""
+        query = {"uploads": ""}
+        if after is not None:
+            query |= {"key-marker": after[0], "upload-id-marker": after[1]}
+        return await self._listed(bucket, query, parse_uploads)
+
+    async def _listed(
+        self, bucket: str, query: Mapping[str, str], parse: Callable[..., Listing]
+    ) -> Listing:
+        """Return a page of a listing, with keys as they are.
+
+        Encoded keys are asked for. Some services encode them without saying so, and some do not
+        encode them: an answer that leaves it open is asked for again, not encoded.
+        """
+        encoded = encode_query({**query, "encoding-type": "url"})
+        response = await self._client.send("GET", bucket, query=encoded, headers={})
+        try:
+            page = await read_document(response, partial(parse, asked=True), PAGE_BYTES)
+        except UnclearError:
+            response = await self._client.send("GET", bucket, query=encode_query(query), headers={})
+            page = await read_document(response, parse, PAGE_BYTES)
+        if isinstance(page, UploadsPage):
+            return replace(page, now=read_time(response))
+        return page
+
+
+def _part(upload: UploadId, number: int) -> str:
+    return encode_query({"partNumber": str(number), "uploadId": upload.id})

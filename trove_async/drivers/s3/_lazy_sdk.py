@@ -1,0 +1,86 @@
+"""aiobotocore, imported when it is first needed.
+
+The import takes long and reads files, so it runs in a worker thread. Most drivers never need it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from trove_async._concurrency import in_thread
+from trove_async.errors import ClosedError
+
+if TYPE_CHECKING:
+    from ._sdk import SdkPlane
+    from ._sdk_client import SdkClient
+
+
+class LazySdkClient:
+    """aiobotocore's client of one driver, made on first use.
+
+    Args:
+        make: Returns the client, open.
+    """
+
+    def __init__(self, make: Callable[[], Awaitable[SdkClient]]) -> None:
+        self._make = make
+        self._lock = asyncio.Lock()
+        self._client: SdkClient | None = None
+        self._closed = False
+
+    async def client(self) -> SdkClient:
+        """Return the client.
+
+        Raises:
+            ClosedError: `aclose` was called.
+        """
+        async with self._lock:
+            if self._closed:
+                raise ClosedError("the driver is not open")
+            if self._client is None:
+                self._client = await self._make()
+            return self._client
+
+    async def sdk(self) -> Any:  # noqa: ANN401 - the SDK has no types
+        """Return the SDK's own client object."""
+        return (await self.client()).sdk
+
+    async def aclose(self) -> None:
+        """Close all connections. Waits for a client that is being made. Idempotent."""
+        async with self._lock:
+            self._closed = True
+            if self._client is not None:
+                await self._client.aclose()
+
+
+async def open_sdk_client(
+    *args: Any,  # noqa: ANN401 - see `SdkClient`
+    proxy: str | None,
+    trust_env: bool,
+    **options: Any,  # noqa: ANN401 - see `SdkClient`
+) -> SdkClient:
+    """Return an open client.
+
+    Args:
+        *args: As for `SdkClient`.
+        proxy: The URL of the proxy.
+        trust_env: Whether the proxies of the environment are used if `proxy` is None.
+        **options: As for `SdkClient`.
+    """
+    module = await in_thread(import_module, f"{__package__}._sdk_client")
+    proxies: dict[str, str] | None = None if trust_env else {}
+    if proxy is not None:
+        proxies = dict.fromkeys(("http", "https"), proxy)
+    client: SdkClient = module.SdkClient(*args, proxies=proxies, **options)
+    await client.open()
+    return client
+
+
+async def make_sdk_plane(*args: Any, **options: Any) -> SdkPlane:  # noqa: ANN401 - see `SdkPlane`
+    """Return a data plane, made with the arguments of `SdkPlane`."""
+    module = await in_thread(import_module, f"{__package__}._sdk")
+    plane: SdkPlane = module.SdkPlane(*args, **options)
+    return plane

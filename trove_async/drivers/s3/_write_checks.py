@@ -1,0 +1,178 @@
+"""Checks before a request: unusual keys, and features that some services ignore without an error.
+
+What is not known about the service is tested with probe objects. Most requests need no check: a usual
+key and no condition, tags or encryption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from trove_async.errors import (
+    BucketNotFoundError,
+    InvalidNameError,
+    ObjectNotFoundError,
+    PreconditionFailedError,
+)
+
+from ._directories import holds_none
+from ._feature_probe import FeatureProbe
+from ._features import Feature, WriteKind, features_of
+from ._key_probe import KeyProbe
+from ._trials import Trials
+from ._unusual_keys import is_usual
+
+if TYPE_CHECKING:
+    from trove_async.driver import Upload
+    from trove_async.models import ObjectInfo
+    from trove_async.options import GetOptions, PutOptions
+
+    from ._data_plane import DataPlane
+    from ._defaults import Defaults
+    from ._dialects import Dialect, Service
+    from ._multipart import PartedUpload
+
+
+class WriteChecks:
+    """The checks of one open driver, and what they have learned about the service.
+
+    Args:
+        service: The service.
+        plane: Sends the requests of a probe.
+        defaults: The encryption that the driver asks for.
+        bucket_exists: Returns whether a bucket exists.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        plane: DataPlane,
+        defaults: Defaults,
+        bucket_exists: Callable[[str], Awaitable[bool]],
+    ) -> None:
+        self._service = service
+        self._encrypts = bool(defaults.made)
+        self._bucket_exists = bucket_exists
+        self._trials = Trials()
+        self._keys = KeyProbe(service, plane, self._trials)
+        self._features = FeatureProbe(service, plane, defaults, self._trials)
+
+    async def aclose(self) -> None:
+        """Cancel the probes that are running, and delete their objects."""
+        await self._trials.end()
+
+    def forget(self, bucket: str) -> None:
+        """Forget the features of a bucket that was created, deleted or reconfigured."""
+        self._features.forget(bucket)
+
+    # -- writes ----------------------------------------------------------------------------------------
+
+    def is_doubtful(self, key: str) -> bool:
+        """Return whether the service might not store the key unchanged."""
+        return not is_usual(key) or self._service.dialect.refuses(key) is not None
+
+    def are_needed(self, kind: WriteKind, key: str, options: PutOptions) -> bool:
+        """Return whether a write needs `check_write`. Most do not, and pay for no coroutine."""
+        if self.is_doubtful(key):
+            return True
+        if not (self._encrypts or options.tags or options.conditional):
+            return False
+        return bool(self._uncertain_features(kind, options))
+
+    async def check_write(
+        self, kind: WriteKind, bucket: str, key: str, options: PutOptions
+    ) -> None:
+        """Check a key and the features that a write to it needs.
+
+        Raises:
+            InvalidNameError: The service does not store the key unchanged.
+            NotSupportedError: The service ignores a feature.
+        """
+        if self.is_doubtful(key):
+            await self.check_key(bucket, key)
+        await self.check_features(kind, bucket, key, options)
+
+    async def check_key(self, bucket: str, key: str) -> None:
+        """Raise InvalidNameError for a key that the service would store under another name."""
+        check_accepts(await self._keys.dialect_for_writing(bucket, key), bucket, key)
+
+    async def check_features(
+        self, kind: WriteKind, bucket: str, key: str, options: PutOptions
+    ) -> None:
+        """Raise NotSupportedError for a feature that a write needs and the service ignores."""
+        await self._features.check(bucket, key, self._uncertain_features(kind, options))
+
+    @asynccontextmanager
+    async def checked_upload(
+        self, upload: PartedUpload, bucket: str, key: str, options: PutOptions
+    ) -> AsyncIterator[Upload]:
+        """Check a multipart upload, then open it."""
+        await self.check_write("upload", bucket, key, options)
+        async with upload as opened:
+            yield opened
+
+    def _uncertain_features(self, kind: WriteKind, options: PutOptions) -> Collection[Feature]:
+        """Return the features that a write needs and that the service is not known to honour."""
+        needed = features_of(kind, options, encrypts=self._encrypts)
+        return needed - self._service.dialect.honours
+
+    # -- existing objects ------------------------------------------------------------------------------
+
+    async def possible_keys(self, bucket: str, keys: Sequence[str]) -> Sequence[str]:
+        """Return the keys under which the service can hold an object."""
+        for key in keys:
+            if not is_usual(key):
+                await self._keys.dialect_for_writing(bucket, key)
+        return [key for key in keys if self._service.dialect.hides(key) is None]
+
+    async def check_held(self, bucket: str, key: str, *, deletes: bool = False) -> None:
+        """Raise ObjectNotFoundError for a key that the service resolves to another key."""
+        if deletes:
+            dialect = await self._keys.dialect_for_writing(bucket, key)
+        else:
+            dialect = await self._keys.dialect_for_reading(bucket, key)
+        reason = dialect.hides(key)
+        maybe_directory = dialect.directories and key.endswith("/") and not deletes
+        if reason is None and maybe_directory and not await self._keys.has_exactly(bucket, key):
+            reason = "it has at most a directory of that name"
+        if reason is not None:
+            await self.check_bucket(bucket)
+            raise ObjectNotFoundError(f"the service holds no such object: {reason}")
+
+    async def rules_out(self, bucket: str, prefix: str) -> bool:
+        """Return whether the service, once recognised, can hold no key with the prefix.
+
+        Raises:
+            BucketNotFoundError: It cannot, and the bucket does not exist.
+        """
+        await self._service.recognise()
+        if not (self._service.dialect.directories and holds_none(prefix)):
+            return False
+        await self.check_bucket(bucket)
+        return True
+
+    async def check_bucket(self, bucket: str) -> None:
+        """Raise BucketNotFoundError if the bucket does not exist."""
+        if not await self._bucket_exists(bucket):
+            raise BucketNotFoundError("no such bucket", bucket=bucket)
+
+
+def check_accepts(dialect: Dialect, bucket: str, key: str) -> None:
+    """Raise InvalidNameError for a key that a service of this dialect cannot store."""
+    reason = dialect.refuses(key)
+    if reason is not None:
+        raise InvalidNameError(
+            f"the service cannot hold this key: {reason}", bucket=bucket, key=key
+        )
+
+
+def check_get_conditions(info: ObjectInfo, options: GetOptions) -> None:
+    """Raise PreconditionFailedError if the service ignored a condition on a GET."""
+    if info.etag is None:
+        return
+    if options.if_match not in {None, info.etag}:
+        raise PreconditionFailedError("if_match: the object is another version")
+    if options.if_none_match == info.etag:
+        raise PreconditionFailedError("if_none_match: the object is that version")
