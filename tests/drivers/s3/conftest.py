@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.s3.script import SECRET, FakeResponse, Script
+from tests.drivers.s3.scripted_transport import SECRET, FakeResponse, Script
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import driver as driver_room
 from trove_async.testing import opened

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, answer, refusal
+from tests.drivers.s3.scripted_transport import FACTS, answer, refusal
 from trove_async.drivers.s3._ceph import cautious_headers, ceph_headers
 from trove_async.drivers.s3._headers import info_from, object_headers
 from trove_async.errors import BucketNotFoundError
@@ -17,7 +17,7 @@ from trove_async.options import CopyOptions, ListOptions, PutOptions
 from trove_async.testing.driver.metadata import METADATA
 
 if TYPE_CHECKING:
-    from tests.drivers.s3.script import FakeResponse
+    from tests.drivers.s3.scripted_transport import FakeResponse
 
 ANONYMOUS = (
     b'<ListAllMyBucketsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Owner>'

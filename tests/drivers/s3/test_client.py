@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from tests.drivers.s3.script import EMPTY_PAGE, FACTS, SECRET, TOKEN, FakeResponse, answer, refusal
+from tests.drivers.s3.scripted_transport import (
+    EMPTY_PAGE,
+    FACTS,
+    SECRET,
+    TOKEN,
+    FakeResponse,
+    answer,
+    refusal,
+)
 from trove_async._concurrency import task_group
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3 import driver as driver_room

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, answer, now, refusal
+from tests.drivers.s3.scripted_transport import FACTS, answer, now, refusal
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import Trove
 from trove_async.drivers.s3 import S3Driver

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.drivers.s3.linking import operation
-from tests.drivers.s3.script import FACTS, answer
+from tests.drivers.s3.proxied_store import operation
+from tests.drivers.s3.scripted_transport import FACTS, answer
 from tests.drivers.s3.test_conformance import driver_of
 from tests.fault_proxy import FaultProxy
 from trove_async import ConfigError, NotSupportedError, Trove

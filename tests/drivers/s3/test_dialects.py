@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.s3.script import answer
+from tests.drivers.s3.scripted_transport import answer
 from trove_async.drivers.s3._credentials import Endpoint
 from trove_async.drivers.s3._dialects import SEAWEEDFS, UNKNOWN, UNRECOGNISED, Service
 from trove_async.drivers.s3._unusual_keys import Oddity

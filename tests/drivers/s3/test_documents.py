@@ -11,7 +11,7 @@ from botocore.serialize import create_serializer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.drivers.s3.listings import NAMESPACE, by_botocore, keys, service
+from tests.drivers.s3.listing_documents import NAMESPACE, by_botocore, keys, service
 from trove_async.drivers.s3._documents import (
     AnsweredError,
     ErrorDocument,

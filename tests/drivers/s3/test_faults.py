@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from tests.drivers.s3.linking import NEVER, boto, linked
+from tests.drivers.s3.proxied_store import NEVER, boto, linked
 from tests.fault_proxy import FaultProxy
 from tests.http_faults import Cut, Flip, Response, Shorten, Stall
 from trove_async import (
@@ -28,7 +28,7 @@ from trove_async.models import KiB, MiB
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from tests.drivers.s3.linking import Link
+    from tests.drivers.s3.proxied_store import Link
     from trove_async.testing.servers import S3Server
 
 

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.drivers.s3.linking import boto
-from tests.drivers.s3.script import FACTS, FakeResponse, answer, refusal
+from tests.drivers.s3.proxied_store import boto
+from tests.drivers.s3.scripted_transport import FACTS, FakeResponse, answer, refusal
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import BufferPool, Timeout, Trove, _http
 from trove_async.drivers.s3 import _dialects, _trials

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.drivers.s3.listings import by_botocore
+from tests.drivers.s3.listing_documents import by_botocore
 from trove_async.drivers.s3._headers import (
     EXACT,
     META,

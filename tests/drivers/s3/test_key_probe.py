@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.drivers.s3.script import answer
+from tests.drivers.s3.scripted_transport import answer
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import Trove
 from trove_async.drivers.memory import MemoryDriver

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.drivers.s3.listings import (
+from tests.drivers.s3.listing_documents import (
     AWS,
     MOTO,
     PLAIN,

@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from tests.drivers.s3.script import now
+from tests.drivers.s3.scripted_transport import now
 from trove_async.drivers.s3._credentials import Endpoint
 from trove_async.drivers.s3._data_plane import UntoldError, UploadId
 from trove_async.drivers.s3._defaults import Defaults

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.s3.script import EMPTY_PAGE, answer
+from tests.drivers.s3.scripted_transport import EMPTY_PAGE, answer
 from trove_async.drivers.s3 import S3Driver
 from trove_async.errors import ClosedError, ConfigError
 from trove_async.options import ListOptions

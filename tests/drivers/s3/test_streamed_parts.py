@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from tests.drivers.s3.linking import boto, linked, operation
+from tests.drivers.s3.proxied_store import boto, linked, operation
 from tests.fakes import assert_idle
 from tests.http_faults import Cut, Flip, Response, Stall
 from tests.listening import behind_tls
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.drivers.s3.linking import Link
+    from tests.drivers.s3.proxied_store import Link
     from trove_async.driver import Capabilities
     from trove_async.testing.servers import S3Server
 

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, answer
+from tests.drivers.s3.scripted_transport import FACTS, answer
 from trove_async.drivers.s3._documents import AnsweredError, parse_upload_id, parse_uploads
 from trove_async.drivers.s3._list_objects import parse_page
 from trove_async.drivers.s3._xml import MalformedResponse, parse

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.s3.script import SECRET, FakeResponse, Script, answer
+from tests.drivers.s3.scripted_transport import SECRET, FakeResponse, Script, answer
 from tests.fakes import AT_ONCE
 from trove_async import ByteRange, ObjectChangedError, Trove
 from trove_async.drivers.s3 import S3Driver

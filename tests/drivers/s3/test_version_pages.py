@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.s3.script import answer
+from tests.drivers.s3.scripted_transport import answer
 from trove_async.errors import BackendError
 from trove_async.models import VersionInfo
 from trove_async.options import ListOptions, VersionPage

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.s3.script import EMPTY_PAGE, FakeResponse, answer
+from tests.drivers.s3.scripted_transport import EMPTY_PAGE, FakeResponse, answer
 from trove_async.drivers.s3 import _list_objects
 from trove_async.drivers.s3._xml import MalformedResponse, is_large, parse
 from trove_async.errors import PermissionDeniedError

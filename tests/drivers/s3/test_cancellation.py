@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from tests.drivers.s3.linking import boto, linked
+from tests.drivers.s3.proxied_store import boto, linked
 from tests.fakes import assert_idle
 from tests.http_faults import Response, Stall
 from trove_async._concurrency import OwnedTask, task_group
@@ -20,7 +20,7 @@ from trove_async.models import KiB, MiB
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
-    from tests.drivers.s3.linking import Link
+    from tests.drivers.s3.proxied_store import Link
     from trove_async.testing.servers import S3Server
 
 OLD = b"old"

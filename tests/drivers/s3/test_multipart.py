@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, SECRET, FakeResponse, Script, answer, now, refusal
+from tests.drivers.s3.scripted_transport import (
+    FACTS,
+    SECRET,
+    FakeResponse,
+    Script,
+    answer,
+    now,
+    refusal,
+)
 from trove_async import (
     PermissionDeniedError,
     RetryPolicy,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, SECRET, Script, answer
+from tests.drivers.s3.scripted_transport import FACTS, SECRET, Script, answer
 from trove_async import PoolTimeoutError, RetryPolicy, Timeout, Trove
 from trove_async._concurrency import OwnedTask
 from trove_async.drivers.s3 import S3Driver

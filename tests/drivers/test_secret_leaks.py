@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.drivers import canaries
+from tests.drivers import secret_canaries as canaries
 from tests.drivers.gcs.keys import service_account
 from trove_async import RetryPolicy, Timeout, Trove
 from trove_async.drivers import GCSDriver, S3Driver, address_from_url

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, SECRET, TOKEN, FakeResponse, answer, now, refusal
+from tests.drivers.s3.scripted_transport import (
+    FACTS,
+    SECRET,
+    TOKEN,
+    FakeResponse,
+    answer,
+    now,
+    refusal,
+)
 from trove_async.drivers.s3._data_plane import UploadId
 from trove_async.drivers.s3._multipart import PartedUpload
 from trove_async.drivers.s3._sdk_client import SdkBody

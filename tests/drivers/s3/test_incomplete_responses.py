@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, answer, now
+from tests.drivers.s3.scripted_transport import FACTS, answer, now
 from trove_async.errors import UnavailableError
 from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions, Part, PutOptions
@@ -15,7 +15,7 @@ from trove_async.options import CopyOptions, Part, PutOptions
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.drivers.s3.script import FakeResponse
+    from tests.drivers.s3.scripted_transport import FakeResponse
 
 UPLOAD = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
 OPTIONS = PutOptions(write_id="mine")

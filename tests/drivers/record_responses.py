@@ -1,4 +1,4 @@
-"""Record what the services answer: ``python -m tests.drivers.record``."""
+"""Record what the services answer: ``python -m tests.drivers.record_responses``."""
 
 from __future__ import annotations
 
