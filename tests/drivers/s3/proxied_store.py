@@ -1,4 +1,4 @@
-"""A store whose S3 lies behind a proxy that breaks things, and a way round it to see what is so."""
+"""A store that reaches its S3 server through a fault proxy, and a client that bypasses the proxy."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from tests.fault_proxy import Request
     from trove_async.testing.servers import S3Server
 
-SOON = RetryPolicy(base_delay=0.05)
-BUCKET = "links"
-NEVER = RetryPolicy(attempts=1)
+BUCKET = "proxied"
+FAST_RETRY = RetryPolicy(base_delay=0.05)
+NO_RETRY = RetryPolicy(attempts=1)
 
 
 OPERATIONS: Sequence[tuple[str, str, bool, set[str]]] = [
@@ -46,79 +46,88 @@ OPERATIONS: Sequence[tuple[str, str, bool, set[str]]] = [
     ("HeadObject", "HEAD", True, set()),
     ("HeadBucket", "HEAD", False, set()),
 ]
-"""S3's operations: their method, whether they name a key, and what else tells them; first match."""
+"""Operations of the S3 API: name, method, whether the path has a key, and the query parameters or
+headers that identify it. The first match counts."""
 
 
-def operation(request: Request) -> str:
-    """Return the S3 API's name for a request."""
-    names_a_key = "/" in request.path[1:].rstrip("/")
-    marks = request.query.keys() | request.headers.keys()
+def operation_name(request: Request) -> str:
+    """Return the name of a request in the S3 API."""
+    has_key = "/" in request.path[1:].rstrip("/")
+    names = request.query.keys() | request.headers.keys()
     return next(
         name
-        for name, method, key, told_by in OPERATIONS
-        if (method, key) == (request.method, names_a_key) and told_by <= marks
+        for name, method, with_key, identified_by in OPERATIONS
+        if (method, with_key) == (request.method, has_key) and identified_by <= names
     )
 
 
 @dataclass(kw_only=True)
-class Link:
-    """A store over a broken link, and the server itself, asked by boto3 past the link."""
+class ProxiedStore:
+    """A store behind a fault proxy.
+
+    Attributes:
+        store: The store.
+        driver: Its driver.
+        proxy: The proxy.
+        bucket: An empty bucket.
+        client: A boto3 client of the same server that bypasses the proxy.
+    """
 
     store: Trove
     driver: S3Driver
     proxy: FaultProxy
     bucket: str = BUCKET
-    server: Any = field(repr=False)
+    client: Any = field(repr=False)
 
     @property
-    def done(self) -> list[str]:
-        """The operations that the proxy saw, in order."""
-        # A server may fail by itself where its machine is busy: that is tried again, and not counted.
-        return [operation(request) for request in self.proxy.requests if not request.failed]
+    def operations(self) -> list[str]:
+        """The operations that passed the proxy, in order."""
+        # On a busy machine the server itself may fail; the store retries, and that is not counted.
+        return [operation_name(request) for request in self.proxy.requests if not request.failed]
 
     @property
-    def counted(self) -> Counter[str]:
-        """How many of each it saw, where their order is open."""
-        return Counter(self.done)
+    def operation_counts(self) -> Counter[str]:
+        """How often each operation passed the proxy."""
+        return Counter(self.operations)
 
-    def forget(self) -> None:
-        """Count from now on."""
+    def clear_requests(self) -> None:
+        """Forget the requests so far."""
         self.proxy.requests.clear()
 
-    async def stored(self, key: str) -> bytes | None:
-        """Return what the server has under a key; None: nothing."""
+    async def stored_body(self, key: str) -> bytes | None:
+        """Return the body that the server has for a key; None if it has no object."""
         try:
-            answer = await self._ask(self.server.get_object, Key=key)
-        except self.server.exceptions.NoSuchKey:
+            response = await self._call(self.client.get_object, Key=key)
+        except self.client.exceptions.NoSuchKey:
             return None
-        body: bytes = await asyncio.to_thread(answer["Body"].read)
+        body: bytes = await asyncio.to_thread(response["Body"].read)
         return body
 
-    async def place(self, key: str, body: bytes, **options: Any) -> None:
-        """Store an object past the link."""
-        await self._ask(self.server.put_object, Key=key, Body=body, **options)
+    async def put_directly(self, key: str, body: bytes, **options: Any) -> None:
+        """Put an object, bypassing the proxy."""
+        await self._call(self.client.put_object, Key=key, Body=body, **options)
 
-    async def uploads(self) -> list[str]:
-        """Return the keys that the server has unfinished uploads for."""
-        answer = await self._ask(self.server.list_multipart_uploads)
-        return [upload["Key"] for upload in answer.get("Uploads", ())]
+    async def unfinished_uploads(self) -> list[str]:
+        """Return the keys of the multipart uploads that the server has open."""
+        response = await self._call(self.client.list_multipart_uploads)
+        return [upload["Key"] for upload in response.get("Uploads", ())]
 
-    async def _ask(self, call: Callable[..., Any], **options: Any) -> Any:
-        return await asyncio.to_thread(call, Bucket=self.bucket, **options)
+    async def _call(self, method: Callable[..., Any], **options: Any) -> Any:
+        return await asyncio.to_thread(method, Bucket=self.bucket, **options)
 
 
-def _empty(client: Any) -> None:
-    """Make the bucket, or make it empty: its first object takes a fifth of a second."""
+def _make_empty_bucket(client: Any) -> None:
+    """Create the bucket or empty it. A new bucket's first object takes 0.2 s, so it is reused."""
     with suppress(client.exceptions.BucketAlreadyOwnedByYou):
         client.create_bucket(Bucket=BUCKET)
-    for found in client.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
-        client.delete_object(Bucket=BUCKET, Key=found["Key"])
+    for entry in client.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
+        client.delete_object(Bucket=BUCKET, Key=entry["Key"])
     for upload in client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", ()):
         client.abort_multipart_upload(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
 
 
-def boto(server: S3Server) -> Any:
-    """Return a client that goes straight to a server, and blocks."""
+def boto3_client(server: S3Server) -> Any:
+    """Return a blocking client of a server."""
     return boto3.client(
         "s3",
         region_name=server.region,
@@ -130,21 +139,22 @@ def boto(server: S3Server) -> Any:
 
 
 @asynccontextmanager
-async def linked(
+async def proxied_store(
     server: S3Server,
     client: Any,
     *,
-    retry: RetryPolicy = SOON,
+    retry: RetryPolicy = FAST_RETRY,
     timeout: Timeout | None = None,
     max_connections: int = 8,
     kind: type[S3Driver] = S3Driver,
     pool: BufferPool | None = None,
-) -> AsyncIterator[Link]:
-    """Open a store behind a proxy, with an empty bucket; leaving, nothing may be left here.
+) -> AsyncIterator[ProxiedStore]:
+    """Open a store behind a fault proxy, with an empty bucket.
 
-    Parts are of 5 MiB, the least that S3 takes.
+    On exit, assert that no buffer, permit, connection or task is left. Parts have 5 MiB, the least
+    that S3 accepts.
     """
-    await asyncio.to_thread(_empty, client)
+    await asyncio.to_thread(_make_empty_bucket, client)
     async with FaultProxy(server.endpoint_url) as proxy:
         driver = kind(
             region=server.region,
@@ -156,9 +166,9 @@ async def linked(
         )
         pool = pool or BufferPool(max_bytes=40 * MiB, part_size=5 * MiB)
         async with Trove(driver, pool=pool, retry=retry, timeout=timeout) as store:
-            link = Link(store=store, driver=driver, proxy=proxy, server=client)
-            link.forget()  # how the driver found out what server this is
-            yield link
+            proxied = ProxiedStore(store=store, driver=driver, proxy=proxy, client=client)
+            proxied.clear_requests()  # without the one that recognises the service
+            yield proxied
             await proxy.quiet()
             assert_idle(store)
         await proxy.deserted()

@@ -1,4 +1,4 @@
-"""A service that answers by a script, and what it may say."""
+"""A transport that returns scripted responses and records the requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SECRET = "wJalrXUtnFEMI/K7MDENG"
 TOKEN = "IQoJb3JpZ2luX2VjEXAMPLE"
 EMPTY_PAGE = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
-FACTS = {
+OBJECT_HEADERS = {
     "etag": '"e"',
     "last-modified": "Wed, 01 Jan 2025 00:00:00 GMT",
     "content-length": "0",
@@ -23,6 +23,8 @@ FACTS = {
 
 
 class FakeResponse:
+    """A response whose body is in memory."""
+
     def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
         self.status = status
         self.headers = headers
@@ -46,32 +48,45 @@ class FakeResponse:
         self.closed = True
 
 
-def answer(
+def response(
     status: int = 200,
     body: bytes | str = b"",
-    said: Mapping[str, str] | None = None,
-    **headers: str,
+    headers: Mapping[str, str] | None = None,
+    **named: str,
 ) -> FakeResponse:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    """Return a response; ``retry_after="7"`` adds the header ``retry-after: 7``."""
+    more = {name.replace("_", "-"): value for name, value in named.items()}
     content = body.encode() if isinstance(body, str) else body
-    return FakeResponse(status, {**(said or {}), **named}, content)
+    return FakeResponse(status, {**(headers or {}), **more}, content)
 
 
-def refusal(
-    status: int, code: str, more: str = "", said: Mapping[str, str] | None = None, **headers: str
+def error_response(
+    status: int,
+    code: str,
+    elements: str = "",
+    headers: Mapping[str, str] | None = None,
+    **named: str,
 ) -> FakeResponse:
-    document = f"<Error><Code>{code}</Code><Message>m</Message>{more}</Error>"
-    return answer(status, document, said, **headers)
+    """Return a response whose body is an S3 error document, with further elements if given."""
+    document = f"<Error><Code>{code}</Code><Message>m</Message>{elements}</Error>"
+    return response(status, document, headers, **named)
 
 
-class Script:
-    """A transport that answers by a script, and notes what it was asked."""
+class ScriptedTransport:
+    """A transport that returns the given responses in order.
 
-    def __init__(self, *answers: FakeResponse) -> None:
-        self.answers = list(answers)
-        self.given: list[FakeResponse] = []
+    Attributes:
+        responses: The responses that are left.
+        sent_responses: The responses that were returned.
+        requests: The requests so far: method, URL, headers and body of each.
+        patient: The argument `patient` of each request.
+    """
+
+    def __init__(self, *responses: FakeResponse) -> None:
+        self.responses = list(responses)
+        self.sent_responses: list[FakeResponse] = []
         self.patient: list[bool] = []
-        self.sent: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
 
     async def send(
         self,
@@ -84,17 +99,18 @@ class Script:
         patient: bool = False,
     ) -> Response:
         self.patient.append(patient)
-        self.sent.append((method, origin.url + target, dict(headers), b"".join(views)))
-        self.given.append(self.answers.pop(0))
-        return self.given[-1]
+        self.requests.append((method, origin.url + target, dict(headers), b"".join(views)))
+        self.sent_responses.append(self.responses.pop(0))
+        return self.sent_responses[-1]
 
     async def aclose(self) -> None:
-        assert not self.answers, "the script has more"
-        assert all(one.closed for one in self.given), "an answer was left open"
+        assert not self.responses, "the driver sent fewer requests than there are responses"
+        assert all(sent.closed for sent in self.sent_responses), "a response was left open"
 
     @property
-    def asked(self) -> list[str]:
-        return [f"{method} {url}" for method, url, _, _ in self.sent]
+    def request_lines(self) -> list[str]:
+        """The method and the URL of each request."""
+        return [f"{method} {url}" for method, url, _, _ in self.requests]
 
 
 def now() -> datetime:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from tests.drivers.s3.proxied_store import boto, linked
+from tests.drivers.s3.proxied_store import boto3_client, proxied_store
 from tests.fakes import assert_idle
 from tests.http_faults import Response, Stall
 from trove_async._concurrency import OwnedTask, task_group
@@ -20,7 +20,7 @@ from trove_async.models import KiB, MiB
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
 
-    from tests.drivers.s3.proxied_store import Link
+    from tests.drivers.s3.proxied_store import ProxiedStore
     from trove_async.testing.servers import S3Server
 
 OLD = b"old"
@@ -30,19 +30,19 @@ LARGE = SMALL * 3  # of three parts
 
 @pytest.fixture(scope="module")
 def client(seaweed: S3Server) -> Any:
-    return boto(seaweed)
+    return boto3_client(seaweed)
 
 
 @pytest_asyncio.fixture
-async def link(seaweed: S3Server, client: Any) -> AsyncIterator[Link]:
-    async with linked(seaweed, client, max_connections=4) as link:
-        await link.place("key", OLD)
-        await link.place("source", LARGE)
-        yield link
+async def proxied(seaweed: S3Server, client: Any) -> AsyncIterator[ProxiedStore]:
+    async with proxied_store(seaweed, client, max_connections=4) as proxied:
+        await proxied.put_directly("key", OLD)
+        await proxied.put_directly("source", LARGE)
+        yield proxied
 
 
 async def cancelled(
-    link: Link, stall: Stall, work: Coroutine[Any, Any, object], *, sending: bool = False
+    proxied: ProxiedStore, stall: Stall, work: Coroutine[Any, Any, object], *, sending: bool = False
 ) -> None:
     """Begin some work, and cancel it where it stalls; nothing may be left of it.
 
@@ -55,17 +55,17 @@ async def cancelled(
     await task.aclose()
     if sending:
         stall.release()
-    await nothing_left(link)
+    await nothing_left(proxied)
 
 
-async def nothing_left(link: Link) -> None:
-    await link.proxy.quiet()
-    assert_idle(link.store)
-    assert await link.uploads() == []
+async def nothing_left(proxied: ProxiedStore) -> None:
+    await proxied.proxy.quiet()
+    assert_idle(proxied.store)
+    assert await proxied.unfinished_uploads() == []
     # And as many connections as ever are there to be used.
     async with task_group() as group:
         for _ in range(8):
-            group.start_soon(link.store.read, link.bucket, "key")
+            group.start_soon(proxied.store.read, proxied.bucket, "key")
 
 
 @pytest.mark.parametrize(
@@ -77,19 +77,19 @@ async def nothing_left(link: Link) -> None:
     ],
 )
 async def test_put_cancelled_before_its_last_byte_leaves_the_old_object(
-    link: Link, at: Any, byte: int
+    proxied: ProxiedStore, at: Any, byte: int
 ) -> None:
-    stall = link.proxy.arm(Stall(at, byte), method="PUT")
-    await cancelled(link, stall, link.store.put(link.bucket, "key", SMALL), sending=True)
-    assert await link.stored("key") == OLD
-    assert link.counted["PutObject"] == 1
+    stall = proxied.proxy.arm(Stall(at, byte), method="PUT")
+    await cancelled(proxied, stall, proxied.store.put(proxied.bucket, "key", SMALL), sending=True)
+    assert await proxied.stored_body("key") == OLD
+    assert proxied.operation_counts["PutObject"] == 1
 
 
-async def test_put_cancelled_when_it_was_stored_has_stored_all(link: Link) -> None:
-    stall = link.proxy.arm(Stall("answer head"), method="PUT")
-    await cancelled(link, stall, link.store.put(link.bucket, "key", SMALL))
-    assert await link.stored("key") == SMALL
-    assert link.counted["PutObject"] == 1
+async def test_put_cancelled_when_it_was_stored_has_stored_all(proxied: ProxiedStore) -> None:
+    stall = proxied.proxy.arm(Stall("answer head"), method="PUT")
+    await cancelled(proxied, stall, proxied.store.put(proxied.bucket, "key", SMALL))
+    assert await proxied.stored_body("key") == SMALL
+    assert proxied.operation_counts["PutObject"] == 1
 
 
 @pytest.mark.parametrize(
@@ -103,21 +103,23 @@ async def test_put_cancelled_when_it_was_stored_has_stored_all(link: Link) -> No
     ids=["opening", "before a part", "in a part", "after a part"],
 )
 async def test_large_put_cancelled_before_its_commit_leaves_the_old_object(
-    link: Link, method: str, target: str, at: Any, byte: int
+    proxied: ProxiedStore, method: str, target: str, at: Any, byte: int
 ) -> None:
-    stall = link.proxy.arm(Stall(at, byte), method=method, target=target)
+    stall = proxied.proxy.arm(Stall(at, byte), method=method, target=target)
     sending = method == "PUT" and at != "answer head"
-    await cancelled(link, stall, link.store.put(link.bucket, "key", LARGE), sending=sending)
-    assert await link.stored("key") == OLD
-    assert link.counted["CompleteMultipartUpload"] == 0
+    await cancelled(
+        proxied, stall, proxied.store.put(proxied.bucket, "key", LARGE), sending=sending
+    )
+    assert await proxied.stored_body("key") == OLD
+    assert proxied.operation_counts["CompleteMultipartUpload"] == 0
 
 
 @pytest.mark.parametrize("at", ["request head", "answer head"])
 async def test_large_put_cancelled_in_its_commit_is_stored_and_not_aborted(
-    link: Link, at: Any
+    proxied: ProxiedStore, at: Any
 ) -> None:
-    stall = link.proxy.arm(Stall(at), method="POST", target="*uploadId*")
-    task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+    stall = proxied.proxy.arm(Stall(at), method="POST", target="*uploadId*")
+    task = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
     await stall.reached.wait()
     async with task_group() as group:
         group.start_soon(task.aclose)
@@ -125,29 +127,33 @@ async def test_large_put_cancelled_in_its_commit_is_stored_and_not_aborted(
             await asyncio.sleep(0)
         assert not task.done
         stall.release()
-    await nothing_left(link)
-    assert await link.stored("key") == LARGE
-    assert link.counted["AbortMultipartUpload"] == 0
+    await nothing_left(proxied)
+    assert await proxied.stored_body("key") == LARGE
+    assert proxied.operation_counts["AbortMultipartUpload"] == 0
 
 
 async def test_large_put_cancelled_in_a_commit_that_is_not_answered_is_left_to_be_found(
-    link: Link, monkeypatch: pytest.MonkeyPatch
+    proxied: ProxiedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload, "COMMIT_SECONDS", 0.1)
-    stall = link.proxy.arm(Stall("request head"), method="POST", target="*uploadId*")
-    task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+    stall = proxied.proxy.arm(Stall("request head"), method="POST", target="*uploadId*")
+    task = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
     await stall.reached.wait()
     await task.aclose()
-    await link.proxy.quiet()
-    assert link.counted["AbortMultipartUpload"] == 0  # which could destroy what was completed
-    assert await link.driver.gc_uploads(link.bucket, older_than=0) == 1
-    await nothing_left(link)
-    assert await link.stored("key") == OLD
+    await proxied.proxy.quiet()
+    assert (
+        proxied.operation_counts["AbortMultipartUpload"] == 0
+    )  # which could destroy what was completed
+    assert await proxied.driver.gc_uploads(proxied.bucket, older_than=0) == 1
+    await nothing_left(proxied)
+    assert await proxied.stored_body("key") == OLD
 
 
-async def test_large_put_cancelled_while_its_upload_is_made_aborts_it(link: Link) -> None:
-    stall = link.proxy.arm(Stall("answer head"), method="POST", target="*uploads*")
-    task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+async def test_large_put_cancelled_while_its_upload_is_made_aborts_it(
+    proxied: ProxiedStore,
+) -> None:
+    stall = proxied.proxy.arm(Stall("answer head"), method="POST", target="*uploads*")
+    task = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
     await stall.reached.wait()
     async with task_group() as group:
         group.start_soon(task.aclose)
@@ -155,34 +161,40 @@ async def test_large_put_cancelled_while_its_upload_is_made_aborts_it(link: Link
         group.start_soon(task.aclose)  # a second cancel
         await asyncio.sleep(0)
         stall.release()
-    await nothing_left(link)
-    assert await link.stored("key") == OLD
-    assert link.counted["AbortMultipartUpload"] == link.counted["CreateMultipartUpload"] == 1
+    await nothing_left(proxied)
+    assert await proxied.stored_body("key") == OLD
+    assert (
+        proxied.operation_counts["AbortMultipartUpload"]
+        == proxied.operation_counts["CreateMultipartUpload"]
+        == 1
+    )
 
 
 async def test_large_put_cancelled_and_never_told_its_upload_leaves_litter_that_is_found(
-    link: Link,
+    proxied: ProxiedStore,
 ) -> None:
-    stall = link.proxy.arm(Stall("answer head"), method="POST", target="*uploads*")
-    task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+    stall = proxied.proxy.arm(Stall("answer head"), method="POST", target="*uploads*")
+    task = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
     await stall.reached.wait()
     await task.aclose()
-    await link.proxy.quiet()
-    assert await link.driver.gc_uploads(link.bucket, older_than=0) == 1
-    await nothing_left(link)
-    assert await link.stored("key") == OLD
+    await proxied.proxy.quiet()
+    assert await proxied.driver.gc_uploads(proxied.bucket, older_than=0) == 1
+    await nothing_left(proxied)
+    assert await proxied.stored_body("key") == OLD
 
 
 async def test_large_put_cancelled_when_it_was_committed_has_stored_all(
-    link: Link, monkeypatch: pytest.MonkeyPatch
+    proxied: ProxiedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload, "COMMIT_SECONDS", 0.1)  # the answer never comes
-    stall = link.proxy.arm(Stall("answer head"), method="POST", target="*uploadId*")
-    await cancelled(link, stall, link.store.put(link.bucket, "key", LARGE))
-    assert await link.stored("key") == LARGE
+    stall = proxied.proxy.arm(Stall("answer head"), method="POST", target="*uploadId*")
+    await cancelled(proxied, stall, proxied.store.put(proxied.bucket, "key", LARGE))
+    assert await proxied.stored_body("key") == LARGE
 
 
-async def test_large_put_cancelled_between_two_parts_leaves_the_old_object(link: Link) -> None:
+async def test_large_put_cancelled_between_two_parts_leaves_the_old_object(
+    proxied: ProxiedStore,
+) -> None:
     stall = Stall("request body")
 
     async def source() -> AsyncIterator[bytes]:
@@ -190,15 +202,21 @@ async def test_large_put_cancelled_between_two_parts_leaves_the_old_object(link:
         await stall.wait()
         pytest.fail("the source goes on")
 
-    await cancelled(link, stall, link.store.put(link.bucket, "key", source()))
-    assert await link.stored("key") == OLD
-    assert link.counted["AbortMultipartUpload"] == link.counted["CreateMultipartUpload"] == 1
+    await cancelled(proxied, stall, proxied.store.put(proxied.bucket, "key", source()))
+    assert await proxied.stored_body("key") == OLD
+    assert (
+        proxied.operation_counts["AbortMultipartUpload"]
+        == proxied.operation_counts["CreateMultipartUpload"]
+        == 1
+    )
 
 
-async def test_large_put_cancelled_in_its_abort_is_aborted_all_the_same(link: Link) -> None:
-    link.proxy.arm(Response(403), method="PUT", target="*partNumber=2*")
-    stall = link.proxy.arm(Stall("request head"), method="DELETE")
-    task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+async def test_large_put_cancelled_in_its_abort_is_aborted_all_the_same(
+    proxied: ProxiedStore,
+) -> None:
+    proxied.proxy.arm(Response(403), method="PUT", target="*partNumber=2*")
+    stall = proxied.proxy.arm(Stall("request head"), method="DELETE")
+    task = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
     await stall.reached.wait()
     async with task_group() as group:
         group.start_soon(task.aclose)
@@ -206,15 +224,17 @@ async def test_large_put_cancelled_in_its_abort_is_aborted_all_the_same(link: Li
             await asyncio.sleep(0)
         assert not task.done
         stall.release()
-    await nothing_left(link)
-    assert await link.stored("key") == OLD
-    assert link.counted["AbortMultipartUpload"] == 1
+    await nothing_left(proxied)
+    assert await proxied.stored_body("key") == OLD
+    assert proxied.operation_counts["AbortMultipartUpload"] == 1
 
 
-async def test_large_put_cancelled_in_a_part_and_in_its_abort_is_aborted(link: Link) -> None:
-    part = link.proxy.arm(Stall("request body", MiB), method="PUT", target="*partNumber=2*")
-    abort = link.proxy.arm(Stall("request head"), method="DELETE")
-    task = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+async def test_large_put_cancelled_in_a_part_and_in_its_abort_is_aborted(
+    proxied: ProxiedStore,
+) -> None:
+    part = proxied.proxy.arm(Stall("request body", MiB), method="PUT", target="*partNumber=2*")
+    abort = proxied.proxy.arm(Stall("request head"), method="DELETE")
+    task = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
     await part.reached.wait()
     async with task_group() as group:
         group.start_soon(task.aclose)
@@ -223,32 +243,36 @@ async def test_large_put_cancelled_in_a_part_and_in_its_abort_is_aborted(link: L
         await asyncio.sleep(0)
         part.release()
         abort.release()
-    await link.proxy.quiet()
-    assert_idle(link.store)
-    assert await link.stored("key") == OLD
-    assert len(await link.uploads()) <= 1  # a lost abort is litter, never damage
+    await proxied.proxy.quiet()
+    assert_idle(proxied.store)
+    assert await proxied.stored_body("key") == OLD
+    assert len(await proxied.unfinished_uploads()) <= 1  # a lost abort is litter, never damage
 
 
 @pytest.mark.parametrize(
     ("at", "byte"),
     [("request head", 0), ("answer head", 0), ("answer body", 0), ("answer body", MiB)],
 )
-async def test_get_cancelled_anywhere_leaves_no_connection(link: Link, at: Any, byte: int) -> None:
+async def test_get_cancelled_anywhere_leaves_no_connection(
+    proxied: ProxiedStore, at: Any, byte: int
+) -> None:
     async def read() -> None:
-        async with link.store.get(link.bucket, "source") as reader:
+        async with proxied.store.get(proxied.bucket, "source") as reader:
             while await reader.read(64 * KiB):
                 pass
 
-    stall = link.proxy.arm(Stall(at, byte), method="GET")
-    await cancelled(link, stall, read())
+    stall = proxied.proxy.arm(Stall(at, byte), method="GET")
+    await cancelled(proxied, stall, read())
 
 
 @pytest.mark.parametrize("at", ["request head", "answer head"])
-async def test_copy_cancelled_anywhere_is_whole_or_is_not(link: Link, at: Any) -> None:
-    stall = link.proxy.arm(Stall(at), method="PUT")
-    await cancelled(link, stall, link.store.copy(link.bucket, "source", link.bucket, "key"))
-    assert await link.stored("key") == (OLD if at == "request head" else LARGE)
-    assert link.counted["CopyObject"] == 1
+async def test_copy_cancelled_anywhere_is_whole_or_is_not(proxied: ProxiedStore, at: Any) -> None:
+    stall = proxied.proxy.arm(Stall(at), method="PUT")
+    await cancelled(
+        proxied, stall, proxied.store.copy(proxied.bucket, "source", proxied.bucket, "key")
+    )
+    assert await proxied.stored_body("key") == (OLD if at == "request head" else LARGE)
+    assert proxied.operation_counts["CopyObject"] == 1
 
 
 @pytest.mark.parametrize(
@@ -257,52 +281,54 @@ async def test_copy_cancelled_anywhere_is_whole_or_is_not(link: Link, at: Any) -
 )
 @pytest.mark.parametrize("at", ["request head", "answer head"])
 async def test_head_and_delete_cancelled_anywhere_leave_no_connection(
-    link: Link, method: str, call: str, at: Any
+    proxied: ProxiedStore, method: str, call: str, at: Any
 ) -> None:
-    await link.place("other", OLD)
-    stall = link.proxy.arm(Stall(at), method=method)
-    await cancelled(link, stall, getattr(link.store, call)(link.bucket, "other"))
+    await proxied.put_directly("other", OLD)
+    stall = proxied.proxy.arm(Stall(at), method=method)
+    await cancelled(proxied, stall, getattr(proxied.store, call)(proxied.bucket, "other"))
 
 
 @pytest.mark.parametrize("at", ["request head", "answer head", "answer body"])
-async def test_list_cancelled_anywhere_leaves_no_connection(link: Link, at: Any) -> None:
-    stall = link.proxy.arm(Stall(at), target="*list-type*")
-    await cancelled(link, stall, link.store.list(link.bucket).all())
+async def test_list_cancelled_anywhere_leaves_no_connection(proxied: ProxiedStore, at: Any) -> None:
+    stall = proxied.proxy.arm(Stall(at), target="*list-type*")
+    await cancelled(proxied, stall, proxied.store.list(proxied.bucket).all())
 
 
-async def test_store_closed_under_a_transfer_leaves_nothing(link: Link) -> None:
-    stall = link.proxy.arm(Stall("answer body", MiB), method="GET")
-    reader = await link.store.get(link.bucket, "source")
+async def test_store_closed_under_a_transfer_leaves_nothing(proxied: ProxiedStore) -> None:
+    stall = proxied.proxy.arm(Stall("answer body", MiB), method="GET")
+    reader = await proxied.store.get(proxied.bucket, "source")
     task = OwnedTask(reader.read())
     await stall.reached.wait()
-    await link.store.aclose()
+    await proxied.store.aclose()
     await task.aclose()
     await reader.aclose()
 
 
-async def test_store_closed_in_the_commit_of_a_large_put_waits_for_it(link: Link) -> None:
-    stall = link.proxy.arm(Stall("request head"), method="POST", target="*uploadId*")
-    putting = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+async def test_store_closed_in_the_commit_of_a_large_put_waits_for_it(
+    proxied: ProxiedStore,
+) -> None:
+    stall = proxied.proxy.arm(Stall("request head"), method="POST", target="*uploadId*")
+    putting = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
     await stall.reached.wait()
     async with task_group() as group:
-        group.start_soon(link.store.aclose)
+        group.start_soon(proxied.store.aclose)
         for _ in range(20):
             await asyncio.sleep(0)
         stall.release()
     with pytest.raises(ClosedError, match="closed meanwhile"):
         await putting.result()
-    assert link.counted["AbortMultipartUpload"] == 0
-    assert await link.uploads() == []
-    assert await link.stored("key") == LARGE
+    assert proxied.operation_counts["AbortMultipartUpload"] == 0
+    assert await proxied.unfinished_uploads() == []
+    assert await proxied.stored_body("key") == LARGE
 
 
-async def test_store_closed_under_a_large_put_aborts_it(link: Link) -> None:
-    stall = link.proxy.arm(Stall("request body"), method="PUT", target="*partNumber=2*")
-    putting = OwnedTask(link.store.put(link.bucket, "key", LARGE))
+async def test_store_closed_under_a_large_put_aborts_it(proxied: ProxiedStore) -> None:
+    stall = proxied.proxy.arm(Stall("request body"), method="PUT", target="*partNumber=2*")
+    putting = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
     await stall.reached.wait()
-    await link.store.aclose()
+    await proxied.store.aclose()
     stall.release()  # what it was sent and has not read hides from it that its client has gone
     with pytest.raises(ClosedError, match="closed meanwhile"):
         await putting.result()
-    assert link.counted["AbortMultipartUpload"] == 1
-    assert await link.uploads() == []
+    assert proxied.operation_counts["AbortMultipartUpload"] == 1
+    assert await proxied.unfinished_uploads() == []

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.drivers.s3.scripted_transport import FACTS, answer, refusal
+from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, error_response, response
 from trove_async.drivers.s3._ceph import cautious_headers, ceph_headers
 from trove_async.drivers.s3._headers import info_from, object_headers
 from trove_async.errors import BucketNotFoundError
@@ -37,17 +37,17 @@ def claimed(driver: Any) -> set[str]:
 @pytest.mark.parametrize(
     "introduction",
     [
-        answer(200, ANONYMOUS, {"x-amz-request-id": REQUEST_ID}),
-        answer(403, DENIED, {"server": "nginx"}),
-        answer(404, b"", {"x-amz-request-id": REQUEST_ID.replace("default", "eu-west-2")}),
+        response(200, ANONYMOUS, {"x-amz-request-id": REQUEST_ID}),
+        response(403, DENIED, {"server": "nginx"}),
+        response(404, b"", {"x-amz-request-id": REQUEST_ID.replace("default", "eu-west-2")}),
     ],
     ids=["anonymous", "request id in the document alone", "another zone"],
 )
 async def test_gateway_is_recognised_by_its_request_ids(
-    play: Any, introduction: FakeResponse
+    scripted_driver: Any, introduction: FakeResponse
 ) -> None:
-    _, opening = play(introduction, endpoint_url="http://h:9")
-    async with opening as driver:
+    _, opened_driver = scripted_driver(introduction, endpoint_url="http://h:9")
+    async with opened_driver as driver:
         assert claimed(driver) == set()
         assert driver.capabilities.put_if_match
         assert driver.capabilities.put_if_none_match
@@ -55,9 +55,9 @@ async def test_gateway_is_recognised_by_its_request_ids(
         assert driver.capabilities.checksums == frozenset()
 
 
-async def test_gateway_may_be_named(play: Any) -> None:
-    _, opening = play(endpoint_url="http://h:9", dialect="ceph")
-    async with opening as driver:
+async def test_gateway_may_be_named(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(endpoint_url="http://h:9", dialect="ceph")
+    async with opened_driver as driver:
         assert claimed(driver) == set()
 
 
@@ -73,46 +73,54 @@ async def test_gateway_may_be_named(play: Any) -> None:
     ids=["Swift", "Swift's S3 API", "Swift with a suffix", "Amazon", "Server header alone"],
 )
 async def test_other_services_are_not_taken_for_the_gateway(
-    play: Any, headers: dict[str, str]
+    scripted_driver: Any, headers: dict[str, str]
 ) -> None:
-    _, opening = play(answer(403, b"", headers), endpoint_url="http://h:9")
-    async with opening as driver:
+    _, opened_driver = scripted_driver(response(403, b"", headers), endpoint_url="http://h:9")
+    async with opened_driver as driver:
         # What is not recognised is asked for no condition beyond single requests either.
         assert claimed(driver) == {"upload_tags", "copy_tags"}
 
 
-async def test_named_s3_and_amazon_are_asked_for_everything(play: Any) -> None:
+async def test_named_s3_and_amazon_are_asked_for_everything(scripted_driver: Any) -> None:
     for settings in ({"endpoint_url": "http://h:9", "dialect": "s3"}, {}):
-        _, opening = play(**settings)
-        async with opening as driver:
+        _, opened_driver = scripted_driver(**settings)
+        async with opened_driver as driver:
             assert claimed(driver) == PER_OPERATION
 
 
-async def test_version_to_replace_is_named_as_it_stands(play: Any) -> None:
-    stored, refused, deleted = answer(said=FACTS), refusal(412, "PreconditionFailed"), answer(204)
-    clean_up = (refusal(501, "x"), answer(said=FACTS), deleted)
-    trial = (answer(said=FACTS), refused, answer(said=FACTS), *clean_up)
-    script, opening = play(*trial, stored, endpoint_url="http://h:9", dialect="ceph")
-    async with opening as driver:
+async def test_version_to_replace_is_named_as_it_stands(scripted_driver: Any) -> None:
+    stored, refused, deleted = (
+        response(headers=OBJECT_HEADERS),
+        error_response(412, "PreconditionFailed"),
+        response(204),
+    )
+    clean_up = (error_response(501, "x"), response(headers=OBJECT_HEADERS), deleted)
+    trial = (response(headers=OBJECT_HEADERS), refused, response(headers=OBJECT_HEADERS), *clean_up)
+    transport, opened_driver = scripted_driver(
+        *trial, stored, endpoint_url="http://h:9", dialect="ceph"
+    )
+    async with opened_driver as driver:
         await driver.put("bucket", "key", [], PutOptions(if_match="0cc1-7"))
-    asked = [headers.get("if-match") for _, _, headers, _ in script.sent]
+    asked = [headers.get("if-match") for _, _, headers, _ in transport.requests]
     assert asked == [None, "0" * 32, "e", None, None, None, "0cc1-7"]
 
 
-async def test_version_to_copy_is_pinned_by_the_name_that_the_gateway_knows(play: Any) -> None:
-    copied = answer(200, "<CopyObjectResult><ETag>e</ETag></CopyObjectResult>", FACTS)
-    script, opening = play(copied, endpoint_url="http://h:9", dialect="ceph")
+async def test_version_to_copy_is_pinned_by_the_name_that_the_gateway_knows(
+    scripted_driver: Any,
+) -> None:
+    copied = response(200, "<CopyObjectResult><ETag>e</ETag></CopyObjectResult>", OBJECT_HEADERS)
+    transport, opened_driver = scripted_driver(copied, endpoint_url="http://h:9", dialect="ceph")
     source = ObjectInfo(bucket="b", key="k", size=1, etag="pinned", last_modified=MOMENT)
-    async with opening as driver:
+    async with opened_driver as driver:
         options = CopyOptions(source=source, put=PutOptions())
         await driver.copy("bucket", "key", "bucket", "other", options)
-    ((_, _, headers, _),) = script.sent
+    ((_, _, headers, _),) = transport.requests
     assert headers["x-amz-copy-if-match"] == '"pinned"'
     assert headers["x-amz-copy-source-if-match"] == '"pinned"'
     assert "x-amz-copy-if-match" in headers["Authorization"]
 
 
-MOMENT = info_from({**FACTS}, bucket="b", key="k").last_modified
+MOMENT = info_from({**OBJECT_HEADERS}, bucket="b", key="k").last_modified
 
 
 @pytest.mark.parametrize("rewrite", [ceph_headers, cautious_headers])
@@ -132,7 +140,7 @@ def test_names_that_the_gateway_would_change_are_kept(
     sent = rewrite(object_headers(PutOptions(metadata=metadata, write_id="id")))
     names = [name for name in sent if name.startswith("x-amz-meta-")]
     assert not any("_" in name for name in names)
-    info = info_from({**FACTS, **sent}, bucket="b", key="k")
+    info = info_from({**OBJECT_HEADERS, **sent}, bucket="b", key="k")
     assert (dict(info.metadata), info.write_id) == (metadata, "id")
 
 
@@ -150,53 +158,57 @@ def listing(content: str) -> str:
     return f"<ListBucketResult><IsTruncated>false</IsTruncated>{content}</ListBucketResult>"
 
 
-async def test_prefix_inside_which_a_listing_starts_is_told(play: Any) -> None:
+async def test_prefix_inside_which_a_listing_starts_is_told(scripted_driver: Any) -> None:
     within = listing(
         "<Contents><Key>b-/z</Key><LastModified>2025-01-01T00:00:00Z</LastModified>"
         "<ETag>&quot;e&quot;</ETag><Size>1</Size></Contents>"
     )
-    script, opening = play(
-        answer(body=within),
-        answer(body=listing(PREFIXES.format("c/"))),
+    transport, opened_driver = scripted_driver(
+        response(body=within),
+        response(body=listing(PREFIXES.format("c/"))),
         endpoint_url="http://h:9",
         dialect="ceph",
     )
     options = ListOptions(delimiter="/", start_after="b-/x", limit=10)
-    async with opening as driver:
+    async with opened_driver as driver:
         page = await driver.list_page("data", options)
         assert [one.key for one in page.entries] == ["b-/"]
         page = await driver.list_page("data", replace(options, token=page.token))
         assert ([one.key for one in page.entries], page.token) == (["c/"], None)
-    first, second = [parse_qs(urlsplit(url).query) for _, url, _, _ in script.sent]
+    first, second = [parse_qs(urlsplit(url).query) for _, url, _, _ in transport.requests]
     assert (first["prefix"], first["start-after"]) == (["b-/"], ["b-/x"])
     assert "delimiter" not in first
     assert second["continuation-token"] == ["b-/"]
 
 
-async def test_prefix_that_has_nothing_behind_the_start_is_not_told(play: Any) -> None:
-    _, opening = play(
-        answer(body=listing("")),
-        answer(body=listing(PREFIXES.format("c/"))),
+async def test_prefix_that_has_nothing_behind_the_start_is_not_told(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(
+        response(body=listing("")),
+        response(body=listing(PREFIXES.format("c/"))),
         endpoint_url="http://h:9",
         dialect="ceph",
     )
-    async with opening as driver:
+    async with opened_driver as driver:
         page = await driver.list_page("data", ListOptions(delimiter="/", start_after="b/z"))
         assert [one.key for one in page.entries] == ["c/"]
 
 
 @pytest.mark.parametrize("dialect", ["s3", "ceph"])
-async def test_listing_that_starts_inside_a_prefix_is_in_order(play: Any, dialect: str) -> None:
-    told = answer(body=listing(PREFIXES.format("b-/") + PREFIXES.format("c/")))
-    asked = [answer(body=listing("")), told] if dialect == "ceph" else [told]
-    _, opening = play(*asked, endpoint_url="http://h:9", dialect=dialect)
-    async with opening as driver:
+async def test_listing_that_starts_inside_a_prefix_is_in_order(
+    scripted_driver: Any, dialect: str
+) -> None:
+    told = response(body=listing(PREFIXES.format("b-/") + PREFIXES.format("c/")))
+    asked = [response(body=listing("")), told] if dialect == "ceph" else [told]
+    _, opened_driver = scripted_driver(*asked, endpoint_url="http://h:9", dialect=dialect)
+    async with opened_driver as driver:
         page = await driver.list_page("data", ListOptions(delimiter="/", start_after="b-/x"))
         assert [one.key for one in page.entries] == ["b-/", "c/"]
 
 
-async def test_bucket_that_is_just_being_deleted_is_none(play: Any) -> None:
-    _, opening = play(refusal(404, "NoSuchKey"), endpoint_url="http://h:9", dialect="ceph")
-    async with opening as driver:
+async def test_bucket_that_is_just_being_deleted_is_none(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(
+        error_response(404, "NoSuchKey"), endpoint_url="http://h:9", dialect="ceph"
+    )
+    async with opened_driver as driver:
         with pytest.raises(BucketNotFoundError):
             await driver.delete_bucket("data")

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.drivers.s3.proxied_store import operation
-from tests.drivers.s3.scripted_transport import FACTS, answer
+from tests.drivers.s3.proxied_store import operation_name
+from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, response
 from tests.drivers.s3.test_conformance import driver_of
 from tests.fault_proxy import FaultProxy
 from trove_async import ConfigError, NotSupportedError, Trove
@@ -76,7 +76,7 @@ async def played(
                 await backend.head(bucket, key)
                 await delete(backend, bucket, key)
             await backend.delete_bucket(bucket)
-        done = [(operation(request), request.headers) for request in proxy.requests]
+        done = [(operation_name(request), request.headers) for request in proxy.requests]
     assert {name for name, _ in done} >= KEYED
     return done
 
@@ -111,13 +111,15 @@ async def test_key_of_the_customers_goes_with_all_that_touches_a_body(
         assert told == (SOURCE if name in SOURCED else {}), name
 
 
-async def test_key_of_the_customers_goes_with_the_request_for_a_size(play: Any) -> None:
-    unsized = {name: value for name, value in FACTS.items() if name != "content-length"}
-    ranged = answer(206, b"b", content_range="bytes 0-0/4")
-    script, opening = play(answer(said=unsized), ranged, sse_customer_key=KEY)
-    async with opening as driver:
+async def test_key_of_the_customers_goes_with_the_request_for_a_size(scripted_driver: Any) -> None:
+    unsized = {name: value for name, value in OBJECT_HEADERS.items() if name != "content-length"}
+    ranged = response(206, b"b", content_range="bytes 0-0/4")
+    transport, opened_driver = scripted_driver(
+        response(headers=unsized), ranged, sse_customer_key=KEY
+    )
+    async with opened_driver as driver:
         assert (await driver.head("data", "key")).size == 4
-    _, _, headers, _ = script.sent[1]
+    _, _, headers, _ = transport.requests[1]
     assert {name: headers[name] for name in CUSTOMER} == CUSTOMER
 
 
@@ -199,11 +201,11 @@ def test_key_of_the_customers_is_bytes_and_in_no_repr() -> None:
 
 @pytest.mark.parametrize("endpoint", ["http://minio.example:9000", "http://10.0.0.1"])
 async def test_key_of_the_customers_does_not_leave_this_machine_in_the_clear(
-    play: Any, endpoint: str
+    scripted_driver: Any, endpoint: str
 ) -> None:
-    _, opening = play(endpoint_url=endpoint, sse_customer_key=KEY, dialect="s3")
+    _, opened_driver = scripted_driver(endpoint_url=endpoint, sse_customer_key=KEY, dialect="s3")
     with pytest.raises(ConfigError, match="https"):
-        async with opening:
+        async with opened_driver:
             pass
 
 
@@ -212,8 +214,8 @@ async def test_key_of_the_customers_does_not_leave_this_machine_in_the_clear(
     ["https://minio.example", "http://127.0.0.2:9000", "http://[::1]:9000", "http://localhost"],
 )
 async def test_key_of_the_customers_is_sent_over_https_or_on_this_machine(
-    play: Any, endpoint: str
+    scripted_driver: Any, endpoint: str
 ) -> None:
-    _, opening = play(endpoint_url=endpoint, sse_customer_key=KEY, dialect="s3")
-    async with opening as driver:
+    _, opened_driver = scripted_driver(endpoint_url=endpoint, sse_customer_key=KEY, dialect="s3")
+    async with opened_driver as driver:
         assert not driver.capabilities.presign

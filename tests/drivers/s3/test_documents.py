@@ -11,7 +11,8 @@ from botocore.serialize import create_serializer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.drivers.s3.listing_documents import NAMESPACE, by_botocore, keys, service
+from tests.drivers.s3.botocore_reference import parse_with_botocore, s3_model
+from tests.drivers.s3.listing_documents import NAMESPACE, keys
 from trove_async.drivers.s3._documents import (
     AnsweredError,
     ErrorDocument,
@@ -51,7 +52,7 @@ def document(root: str, content: str, namespace: str = f' xmlns="{NAMESPACE}"') 
 
 
 def written_by_botocore(operation: str, **arguments: Any) -> Any:
-    model = service().operation_model(operation)
+    model = s3_model().operation_model(operation)
     request = create_serializer("rest-xml").serialize_to_request(arguments, model)
     return ET.canonicalize(request["body"].decode(), rewrite_prefixes=True)
 
@@ -194,7 +195,7 @@ def test_reads_what_became_of_each_key(deleted: list[str], failed: list[str]) ->
             for key in failed
         ),
     )
-    theirs = by_botocore("DeleteObjects", body)
+    theirs = parse_with_botocore("DeleteObjects", body)
 
     fates = parse_deleted(body)
 

@@ -9,8 +9,13 @@ from uuid import uuid4
 
 import pytest
 
-from tests.drivers.s3.proxied_store import boto
-from tests.drivers.s3.scripted_transport import FACTS, FakeResponse, answer, refusal
+from tests.drivers.s3.proxied_store import boto3_client
+from tests.drivers.s3.scripted_transport import (
+    OBJECT_HEADERS,
+    FakeResponse,
+    error_response,
+    response,
+)
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import BufferPool, Timeout, Trove, _http
 from trove_async.drivers.s3 import _dialects, _trials
@@ -123,7 +128,7 @@ def ignoring(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Ignoring]]:
 def bucket(moto_server: S3Server) -> str:
     """A bucket of moto's with one object, ``old``."""
     name = f"features-{uuid4().hex[:20]}"
-    client = boto(moto_server)
+    client = boto3_client(moto_server)
     client.create_bucket(Bucket=name)
     client.put_object(Bucket=name, Key="old", Body=b"old")
     return name
@@ -131,7 +136,7 @@ def bucket(moto_server: S3Server) -> str:
 
 def stored(server: S3Server, bucket: str) -> dict[str, bytes]:
     """Return what there is, unfinished uploads included, asked past the driver."""
-    client = boto(server)
+    client = boto3_client(server)
     found = {
         entry["Key"]: client.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
         for entry in client.list_objects_v2(Bucket=bucket).get("Contents", ())
@@ -268,7 +273,7 @@ async def test_many_writes_at_once_try_a_feature_once(
 
 
 async def test_no_version_is_left_of_what_was_tried(moto_server: S3Server, bucket: str) -> None:
-    client = boto(moto_server)
+    client = boto3_client(moto_server)
     await asyncio.to_thread(
         client.put_bucket_versioning,
         Bucket=bucket,
@@ -418,7 +423,7 @@ async def test_look_that_is_refused_proves_nothing(
     made = ignoring("nothing: moto knows no SSE-C")
 
     async def refuse(method: str, target: str) -> FakeResponse | None:
-        return answer(status) if is_trial(target) and method == "HEAD" else None
+        return response(status) if is_trial(target) and method == "HEAD" else None
 
     async with store_of(moto_server, sse_customer_key=bytes(32)) as store:
         made[-1].fault = refuse
@@ -437,7 +442,7 @@ async def test_delete_that_fails_is_sent_again(
         if method != "DELETE" or target in failed:
             return None
         failed.add(target)
-        return answer(503)
+        return response(503)
 
     async with store_of(moto_server) as store:
         made[-1].fault = fail_once
@@ -518,7 +523,7 @@ async def test_bucket_that_changes_is_tried_anew(
                 await driver.set_versioning(name, enabled=True)
         if how == "made anew":
             await store.delete(name, "first")
-            await asyncio.to_thread(boto(moto_server).delete_bucket, Bucket=name)
+            await asyncio.to_thread(boto3_client(moto_server).delete_bucket, Bucket=name)
             await store.create_bucket(name)
         with pytest.raises(NotSupportedError):
             await store.put(name, "new", b"x", if_none_match="*")
@@ -555,7 +560,7 @@ async def test_object_whose_version_may_not_be_deleted_is_hidden(
 
     async def deny(method: str, target: str) -> FakeResponse | None:
         locked = method == "DELETE" and "versionId" in target
-        return refusal(403, "AccessDenied") if locked else None
+        return error_response(403, "AccessDenied") if locked else None
 
     driver = driver_of(moto_server)
     async with Trove(driver) as store:
@@ -577,7 +582,7 @@ async def test_service_whose_puts_replace_no_version_is_found_out(
             sent.append(target)
             # The trial's third put is the one whose condition holds.
             third = method == "PUT" and is_trial(target) and sent.count(target) == 3
-            return refusal(412, "PreconditionFailed") if third else None
+            return error_response(412, "PreconditionFailed") if third else None
 
         made[-1].fault = never_matches
         with pytest.raises(NotSupportedError, match="the if_match of a put"):
@@ -611,7 +616,7 @@ async def test_copy_of_which_the_service_refuses_an_option_is_not_made_again(
     made = ignoring(nothing)
 
     async def refuse(_method: str, target: str) -> FakeResponse | None:
-        return refusal(400, "InvalidStorageClass") if target.endswith("/new") else None
+        return error_response(400, "InvalidStorageClass") if target.endswith("/new") else None
 
     async with store_of(moto_server) as store:
         made[-1].fault = refuse
@@ -656,33 +661,39 @@ def test_amazon_is_not_tried(host: str, is_amazon: bool) -> None:  # noqa: FBT00
     assert (service.dialect is AMAZON) is is_amazon
 
 
-async def test_denied_trial_says_what_to_set(play: Any) -> None:
-    denied = refusal(403, "AccessDenied")
-    _, opening = play(refusal(403, "AccessDenied"), denied, endpoint_url="http://h:9")
-    async with opening as driver:
+async def test_denied_trial_says_what_to_set(scripted_driver: Any) -> None:
+    denied = error_response(403, "AccessDenied")
+    _, opened_driver = scripted_driver(
+        error_response(403, "AccessDenied"), denied, endpoint_url="http://h:9"
+    )
+    async with opened_driver as driver:
         with pytest.raises(PermissionDeniedError, match=r"the tags of a put.*dialect='s3'"):
             await driver.put("data", "key", [], PutOptions(tags=TAGS))
 
 
 def cleaned_up() -> list[FakeResponse]:
     """A listing of versions that is refused, a HEAD and a delete."""
-    return [refusal(501, "NotImplemented"), answer(said=FACTS), answer(204)]
+    return [error_response(501, "NotImplemented"), response(headers=OBJECT_HEADERS), response(204)]
 
 
-async def test_refusal_in_a_trial_is_no_proof_and_is_not_remembered(play: Any) -> None:
-    script, opening = play(
-        refusal(403, "AccessDenied"),
-        *(answer(said=FACTS), refusal(501, "NotImplemented"), *cleaned_up()),
-        *(answer(said=FACTS), refusal(412, "PreconditionFailed"), *cleaned_up()),
-        answer(said=FACTS),
+async def test_refusal_in_a_trial_is_no_proof_and_is_not_remembered(scripted_driver: Any) -> None:
+    transport, opened_driver = scripted_driver(
+        error_response(403, "AccessDenied"),
+        *(response(headers=OBJECT_HEADERS), error_response(501, "NotImplemented"), *cleaned_up()),
+        *(
+            response(headers=OBJECT_HEADERS),
+            error_response(412, "PreconditionFailed"),
+            *cleaned_up(),
+        ),
+        response(headers=OBJECT_HEADERS),
         endpoint_url="http://h:9",
     )
-    async with opening as driver:
+    async with opened_driver as driver:
         with pytest.raises(NotSupportedError, match="501 NotImplemented"):
             await driver.put("data", "key", [], PutOptions(if_none_match="*"))
-        assert not any(request.endswith("/data/key") for request in script.asked)
+        assert not any(request.endswith("/data/key") for request in transport.request_lines)
         await driver.put("data", "key", [], PutOptions(if_none_match="*"))
-    assert script.asked[-1] == "PUT http://h:9/data/key"
+    assert transport.request_lines[-1] == "PUT http://h:9/data/key"
 
 
 @pytest.mark.parametrize("refused", ["part", "completion"])
@@ -695,7 +706,7 @@ async def test_refusal_of_another_request_of_an_upload_is_no_proof(
         of_part = method == "PUT" and "partNumber" in target
         of_completion = method == "POST" and "uploadId" in target
         hit = of_part if refused == "part" else of_completion
-        return refusal(400, "EntityTooSmall") if hit and is_trial(target) else None
+        return error_response(400, "EntityTooSmall") if hit and is_trial(target) else None
 
     async with store_of(moto_server) as store:
         made[-1].fault = refuse
@@ -722,15 +733,15 @@ async def test_bucket_inside_another_is_made_where_conditions_are_ignored(
     ],
 )
 async def test_condition_of_a_get_that_the_service_ignores_is_compared_here(
-    play: Any, options: GetOptions, etag: str
+    scripted_driver: Any, options: GetOptions, etag: str
 ) -> None:
-    found = answer(200, b"body", {**FACTS, "etag": etag, "content-length": "4"})
-    script, opening = play(found, endpoint_url="http://h:9", dialect="s3")
-    async with opening as driver:
+    found = response(200, b"body", {**OBJECT_HEADERS, "etag": etag, "content-length": "4"})
+    transport, opened_driver = scripted_driver(found, endpoint_url="http://h:9", dialect="s3")
+    async with opened_driver as driver:
         with pytest.raises(PreconditionFailedError, match="the object is"):
             async with driver.get("data", "key", options):
                 pytest.fail("it was opened")
-    assert script.given[0].closed
+    assert transport.sent_responses[0].closed
 
 
 @pytest.mark.parametrize("suspended", [False, True])
@@ -774,11 +785,13 @@ async def test_seaweedfs_takes_a_directory_for_an_object_to_create(
 
 @pytest.mark.parametrize("status", [403, 503])
 async def test_refusal_to_create_stands_where_nothing_shows_what_is_there(
-    play: Any, status: int
+    scripted_driver: Any, status: int
 ) -> None:
-    refused = refusal(412, "PreconditionFailed")
-    _, opening = play(refused, answer(status), endpoint_url="http://h:9", dialect="seaweedfs")
-    async with opening as driver:
+    refused = error_response(412, "PreconditionFailed")
+    _, opened_driver = scripted_driver(
+        refused, response(status), endpoint_url="http://h:9", dialect="seaweedfs"
+    )
+    async with opened_driver as driver:
         with pytest.raises(ObjectExistsError):
             await driver.put("data", "key", [], PutOptions(if_none_match="*"))
 
@@ -795,7 +808,7 @@ async def test_seaweedfs_encrypts_or_refuses(seaweed: S3Server, write: str) -> N
         except NotSupportedError:
             assert [entry.key for entry in await store.list(name).all()] == ["old"]
         else:
-            client = boto(seaweed)
+            client = boto3_client(seaweed)
             head = await asyncio.to_thread(client.head_object, Bucket=name, Key="new")
             assert head["ServerSideEncryption"] == "AES256"
 

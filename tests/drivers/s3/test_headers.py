@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.drivers.s3.listing_documents import by_botocore
+from tests.drivers.s3.botocore_reference import parse_with_botocore
 from trove_async.drivers.s3._headers import (
     EXACT,
     META,
@@ -83,8 +83,8 @@ def test_a_put_without_options_says_only_that_it_has_no_type() -> None:
 
 
 def test_an_upload_is_opened_without_conditions_and_checksums_of_the_whole() -> None:
-    opening = object_headers(FULL)
-    assert put_headers(FULL).keys() - opening.keys() == {
+    opened_driver = object_headers(FULL)
+    assert put_headers(FULL).keys() - opened_driver.keys() == {
         "if-match",
         "x-amz-checksum-crc32c",
         "content-md5",
@@ -297,13 +297,13 @@ def test_dates_are_read_as_they_were_written(moment: datetime) -> None:
 
 
 def test_a_put_is_known_by_its_options_and_its_answer() -> None:
-    answer = {
+    response = {
         "date": "Tue, 24 Nov 2026 11:00:50 GMT",
         "etag": '"abc"',
         "x-amz-version-id": "v1",
         "x-amz-checksum-crc32c": "AAAAAA==",
     }
-    told = put_info(answer, bucket="b", key="k", size=3, options=FULL, backend="cold")
+    told = put_info(response, bucket="b", key="k", size=3, options=FULL, backend="cold")
     assert told == ObjectInfo(
         bucket="b",
         key="k",
@@ -351,7 +351,7 @@ def test_reserved_metadata_that_others_wrote_does_no_harm() -> None:
 
 def test_reads_what_botocore_reads() -> None:
     headers = {**ANSWER, "x-amz-meta-a": "b", "x-amz-version-id": "v1"}
-    theirs = by_botocore("HeadObject", b"", headers=headers)
+    theirs = parse_with_botocore("HeadObject", b"", headers=headers)
     ours = info_from(headers, bucket="b", key="k")
     assert ours.size == theirs["ContentLength"]
     assert ours.etag == theirs["ETag"].strip('"')

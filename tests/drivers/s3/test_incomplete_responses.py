@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.s3.scripted_transport import FACTS, answer, now
+from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, now, response
 from trove_async.errors import UnavailableError
 from trove_async.models import ObjectInfo
 from trove_async.options import CopyOptions, Part, PutOptions
@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 UPLOAD = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
 OPTIONS = PutOptions(write_id="mine")
-MINE = {**FACTS, "content-length": "4", "etag": '"e-1"', "x-amz-meta-trove-write-id": "mine"}
+MINE = {
+    **OBJECT_HEADERS,
+    "content-length": "4",
+    "etag": '"e-1"',
+    "x-amz-meta-trove-write-id": "mine",
+}
 OTHER = {**MINE, "x-amz-meta-trove-write-id": "other"}
 
 
@@ -32,12 +37,16 @@ def ways() -> list[Any]:
         "no document": "",
     }
     return [
-        pytest.param("put", lambda: [answer()], id="put, no ETag"),
-        pytest.param("put", lambda: [answer(etag="")], id="put, an empty ETag"),
+        pytest.param("put", lambda: [response()], id="put, no ETag"),
+        pytest.param("put", lambda: [response(etag="")], id="put, an empty ETag"),
         *(
             pytest.param(
                 "commit",
-                lambda text=text: [answer(body=UPLOAD), answer(etag='"p"'), answer(body=text)],
+                lambda text=text: [
+                    response(body=UPLOAD),
+                    response(etag='"p"'),
+                    response(body=text),
+                ],
                 id=f"commit, {what}",
             )
             for what, text in documents.items()
@@ -45,7 +54,7 @@ def ways() -> list[Any]:
         *(
             pytest.param(
                 "copy",
-                lambda text=text: [answer(body=text.replace("CompleteMultipartUpload", "Copy"))],
+                lambda text=text: [response(body=text.replace("CompleteMultipartUpload", "Copy"))],
                 id=f"copy, {what}",
             )
             for what, text in documents.items()
@@ -71,49 +80,53 @@ async def store(driver: Any, way: str, options: PutOptions) -> ObjectInfo:
 
 @pytest.mark.parametrize(("way", "answers"), ways())
 async def test_write_that_is_there_is_done(
-    play: Any, way: str, answers: Callable[[], list[FakeResponse]]
+    scripted_driver: Any, way: str, answers: Callable[[], list[FakeResponse]]
 ) -> None:
-    script, opening = play(*answers(), answer(said=MINE))
-    async with opening as driver:
+    transport, opened_driver = scripted_driver(*answers(), response(headers=MINE))
+    async with opened_driver as driver:
         info = await store(driver, way, OPTIONS)
     assert (info.etag, info.size, info.write_id) == ("e-1", 4, "mine")
-    assert script.asked[-1].startswith("HEAD")
+    assert transport.request_lines[-1].startswith("HEAD")
 
 
 @pytest.mark.parametrize(("way", "answers"), ways())
 @pytest.mark.parametrize("found", ["another write's", "none"])
 async def test_write_that_is_not_there_may_be_tried_again(
-    play: Any, way: str, answers: Callable[[], list[FakeResponse]], found: str
+    scripted_driver: Any, way: str, answers: Callable[[], list[FakeResponse]], found: str
 ) -> None:
     def head() -> FakeResponse:
-        return answer(said=OTHER) if found == "another write's" else answer(404)
+        return response(headers=OTHER) if found == "another write's" else response(404)
 
     # An upload is aborted only after another look: some services lose the object by that.
-    aborted = [head(), answer(204)] if way == "commit" else []
-    _, opening = play(*answers(), head(), *aborted)
-    async with opening as driver:
+    aborted = [head(), response(204)] if way == "commit" else []
+    _, opened_driver = scripted_driver(*answers(), head(), *aborted)
+    async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="a success was answered") as caught:
             await store(driver, way, OPTIONS)
         assert caught.value.retryable
 
 
-async def test_write_without_an_id_is_known_by_its_size(play: Any) -> None:
+async def test_write_without_an_id_is_known_by_its_size(scripted_driver: Any) -> None:
     for size, done in (("4", True), ("5", False)):
-        script, opening = play(answer(), answer(said={**FACTS, "content-length": size}))
-        async with opening as driver:
+        transport, opened_driver = scripted_driver(
+            response(), response(headers={**OBJECT_HEADERS, "content-length": size})
+        )
+        async with opened_driver as driver:
             if done:
                 assert (await store(driver, "put", PutOptions())).etag == "e"
             else:
                 with pytest.raises(UnavailableError):
                     await store(driver, "put", PutOptions())
-        assert len(script.sent) == 2
+        assert len(transport.requests) == 2
 
 
-async def test_head_asks_for_the_version_that_was_told(play: Any) -> None:
-    script, opening = play(answer(said={"x-amz-version-id": "v1"}), answer(said=MINE))
-    async with opening as driver:
+async def test_head_asks_for_the_version_that_was_told(scripted_driver: Any) -> None:
+    transport, opened_driver = scripted_driver(
+        response(headers={"x-amz-version-id": "v1"}), response(headers=MINE)
+    )
+    async with opened_driver as driver:
         await store(driver, "put", OPTIONS)
-    assert script.asked[-1].endswith("/key?versionId=v1")
+    assert transport.request_lines[-1].endswith("/key?versionId=v1")
 
 
 @pytest.mark.parametrize(
@@ -129,16 +142,16 @@ async def test_head_asks_for_the_version_that_was_told(play: Any) -> None:
     ids=["told", "not told", "nonsense"],
 )
 async def test_date_of_a_put_is_what_its_response_tells(
-    play: Any, said: dict[str, str], moment: datetime
+    scripted_driver: Any, said: dict[str, str], moment: datetime
 ) -> None:
     date = "Wed, 01 Jan 2025 00:00:00 GMT"
-    _, opening = play(answer(said={"etag": '"e"', "date": date, **said}))
-    async with opening as driver:
+    _, opened_driver = scripted_driver(response(headers={"etag": '"e"', "date": date, **said}))
+    async with opened_driver as driver:
         assert (await store(driver, "put", OPTIONS)).last_modified == moment
 
 
-async def test_put_that_is_answered_with_a_broken_date_is_done(play: Any) -> None:
-    _, opening = play(answer(said={"etag": '"e"', "date": "the day before"}))
+async def test_put_that_is_answered_with_a_broken_date_is_done(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(response(headers={"etag": '"e"', "date": "the day before"}))
     before = now()
-    async with opening as driver:
+    async with opened_driver as driver:
         assert (await store(driver, "put", OPTIONS)).last_modified >= before

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.drivers.s3.scripted_transport import answer
+from tests.drivers.s3.scripted_transport import response
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import Trove
 from trove_async.drivers.memory import MemoryDriver
@@ -62,15 +62,15 @@ class Fake:
         self.memory = MemoryDriver()
         self.written: list[str] = []
         self.requests = 0
-        self.refusal: Exception | None = None
+        self.error_response: Exception | None = None
         self.says_nothing = False
 
     async def put_object(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         self.requests += 1
-        if self.refusal is not None:
-            raise self.refusal
+        if self.error_response is not None:
+            raise self.error_response
         self.written.append(key)
         stored = await self.memory.put(bucket, self.stored_as(key), views, options)
         if self.says_nothing:
@@ -188,14 +188,14 @@ async def test_each_oddity_of_a_key_is_found_out() -> None:
 
 async def test_service_that_refuses_such_keys_by_itself_is_left_to_it() -> None:
     fake = Fake()
-    fake.refusal = InvalidNameError("the service takes no such name")
+    fake.error_response = InvalidNameError("the service takes no such name")
     dialect = await (await probe_of(fake)).dialect_for_writing("data", "a//b")
     assert dialect.refuses("a//b") is None
 
 
 async def test_denied_probe_says_what_to_set() -> None:
     fake = Fake()
-    fake.refusal = PermissionDeniedError("these credentials may not do so")
+    fake.error_response = PermissionDeniedError("these credentials may not do so")
     with pytest.raises(PermissionDeniedError, match=r"an empty segment.*dialect='s3'"):
         await (await probe_of(fake)).dialect_for_writing("data", "a//b")
 
@@ -224,9 +224,9 @@ async def test_reading_tells_two_objects_from_one_under_two_names() -> None:
     assert await left(fake) == ["a/b"]
 
 
-async def test_service_that_does_not_respond_is_sent_no_unusual_key(play: Any) -> None:
-    _, opening = play(answer(502), answer(502), endpoint_url="http://h:9")
-    async with opening as driver:
+async def test_service_that_does_not_respond_is_sent_no_unusual_key(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(response(502), response(502), endpoint_url="http://h:9")
+    async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="dialect"):
             await driver.put("data", "a//b", [], PutOptions())
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.drivers.s3.botocore_reference import parse_list_with_botocore
 from tests.drivers.s3.listing_documents import (
     AWS,
     MOTO,
@@ -17,11 +18,10 @@ from tests.drivers.s3.listing_documents import (
     PRETTY,
     R2,
     SEAWEEDFS,
-    WRITERS,
-    Writer,
+    STYLES,
+    ListingStyle,
     dates,
     keys,
-    listed_by_botocore,
     objects,
 )
 from trove_async.drivers.s3 import _list_objects
@@ -40,7 +40,7 @@ OBJECT = {
     "StorageClass": "GLACIER",
 }
 
-writers = st.sampled_from(list(WRITERS.values()))
+styles = st.sampled_from(list(STYLES.values()))
 
 
 def parse(body: bytes) -> Page:
@@ -68,28 +68,28 @@ def names(page: Page) -> list[str]:
     return [entry.key for entry in page.entries]
 
 
-@pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
-def test_reads_an_object_as_every_service_writes_it(writer: Writer) -> None:
-    [entry] = parse(writer.page([OBJECT], [])).entries
+@pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
+def test_reads_an_object_as_every_service_writes_it(style: ListingStyle) -> None:
+    [entry] = parse(style.document([OBJECT], [])).entries
     assert entry == ObjectInfo(
         bucket="bucket",
         key="a key",
         size=1048576,
         etag="49f68a5c8493ec2c0bf489821c21fc3b-2",
         last_modified=datetime(2024, 2, 29, 23, 59, 59, 123000, tzinfo=UTC),
-        storage_class="GLACIER" if "StorageClass" in writer.order else None,
+        storage_class="GLACIER" if "StorageClass" in style.order else None,
         backend="cold",
         complete=False,
     )
 
 
-@given(writers, st.lists(objects, max_size=5), st.lists(keys, max_size=3), st.none() | keys)
+@given(styles, st.lists(objects, max_size=5), st.lists(keys, max_size=3), st.none() | keys)
 def test_reads_what_botocore_reads(
-    writer: Writer, items: list[dict[str, str]], prefixes: list[str], token: str | None
+    style: ListingStyle, items: list[dict[str, str]], prefixes: list[str], token: str | None
 ) -> None:
-    token = token and token.replace("\r", "")  # which the writer does not protect
-    body = writer.page(items, prefixes, token or None)
-    their_objects, their_prefixes, their_token = listed_by_botocore(body)
+    token = token and token.replace("\r", "")  # which the style does not protect
+    body = style.document(items, prefixes, token or None)
+    their_objects, their_prefixes, their_token = parse_list_with_botocore(body)
 
     page = parse(body)
 
@@ -107,11 +107,11 @@ def test_reads_what_botocore_reads(
         assert entry.storage_class == (theirs.get("StorageClass") or None)
 
 
-@given(writers, st.lists(objects, max_size=5), st.lists(keys, max_size=3), st.none() | keys)
+@given(styles, st.lists(objects, max_size=5), st.lists(keys, max_size=3), st.none() | keys)
 def test_the_quick_way_reads_what_the_thorough_one_does(
-    writer: Writer, items: list[dict[str, str]], prefixes: list[str], token: str | None
+    style: ListingStyle, items: list[dict[str, str]], prefixes: list[str], token: str | None
 ) -> None:
-    body = writer.page(items, prefixes, token)
+    body = style.document(items, prefixes, token)
     assert parse(body) == thoroughly(body)
 
 
@@ -128,7 +128,7 @@ pieces = st.sampled_from(
 
 
 @given(
-    writer=writers,
+    style=styles,
     prefixes=st.lists(keys, max_size=2),
     start=spans,
     length=st.integers(0, 40),
@@ -136,26 +136,26 @@ pieces = st.sampled_from(
 )
 @example(AWS, ["a/"], 0, 0, "<trove-run/>")
 def test_a_damaged_page_is_never_read_in_two_ways(
-    writer: Writer, prefixes: list[str], start: int, length: int, piece: str
+    style: ListingStyle, prefixes: list[str], start: int, length: int, piece: str
 ) -> None:
-    whole = writer.page([OBJECT, {**OBJECT, "Key": "b"}], prefixes).decode()
+    whole = style.document([OBJECT, {**OBJECT, "Key": "b"}], prefixes).decode()
     start %= len(whole)
     damaged = (whole[:start] + piece + whole[start + length :]).encode()
     assert outcome(parse, damaged) == outcome(thoroughly, damaged)
 
 
-@pytest.mark.parametrize("writer", [AWS, SEAWEEDFS, MOTO, R2, PLAIN], ids=lambda _: "")
+@pytest.mark.parametrize("style", [AWS, SEAWEEDFS, MOTO, R2, PLAIN], ids=lambda _: "")
 def test_usual_pages_are_read_the_quick_way(
-    writer: Writer, monkeypatch: pytest.MonkeyPatch
+    style: ListingStyle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_list_objects, "_thorough", unusual)
     items = [{**OBJECT, "Key": key} for key in ("a", "é & <ü>", "z")]
-    assert names(parse(writer.page(items, ["b/", "y/"]))) == ["a", "b/", "y/", "z", "é & <ü>"]
+    assert names(parse(style.document(items, ["b/", "y/"]))) == ["a", "b/", "y/", "z", "é & <ü>"]
 
 
 def test_objects_and_prefixes_come_in_one_bytewise_order() -> None:
     items = [{**OBJECT, "Key": key} for key in ("a", "b/z", "\uffee", "\U0001f600")]
-    page = parse(AWS.page(items, ["a/", "b/", "é/"]))
+    page = parse(AWS.document(items, ["a/", "b/", "é/"]))
     assert names(page) == ["a", "a/", "b/", "b/z", "é/", "\uffee", "\U0001f600"]
     assert names(page) == sorted(names(page), key=str.encode)
 
@@ -163,13 +163,13 @@ def test_objects_and_prefixes_come_in_one_bytewise_order() -> None:
 @pytest.mark.parametrize(
     "key", ["a b", "a+b", "a%20b", "%", "%zz", "a\x01b", "\x0b", "\uffff", "é"]
 )
-@pytest.mark.parametrize("writer", [AWS, MOTO], ids=["aws", "moto"])
-def test_decodes_keys_however_blanks_are_encoded(writer: Writer, key: str) -> None:
-    assert names(parse(writer.page([{**OBJECT, "Key": key}], [key]))) == [key, key]
+@pytest.mark.parametrize("style", [AWS, MOTO], ids=["aws", "moto"])
+def test_decodes_keys_however_blanks_are_encoded(style: ListingStyle, key: str) -> None:
+    assert names(parse(style.document([{**OBJECT, "Key": key}], [key]))) == [key, key]
 
 
 def test_keys_are_left_alone_where_the_answer_says_nothing_of_an_encoding() -> None:
-    assert names(parse(PLAIN.page([{**OBJECT, "Key": "a%20b+c"}], []))) == ["a%20b+c"]
+    assert names(parse(PLAIN.document([{**OBJECT, "Key": "a%20b+c"}], []))) == ["a%20b+c"]
 
 
 @given(keys)
@@ -177,20 +177,20 @@ def test_references_stand_for_their_characters(key: str) -> None:
     decimal = "".join(f"&#{ord(char)};" for char in key)
     hexadecimal = "".join(f"&#x{ord(char):X};" for char in key)
     for written in (decimal, hexadecimal, escape(key, {"\r": "&#13;", "'": "&apos;"})):
-        body = PLAIN.page([OBJECT], []).replace(b"a key", written.encode())
+        body = PLAIN.document([OBJECT], []).replace(b"a key", written.encode())
         assert names(parse(body)) == [key]
 
 
 @given(dates)
 def test_dates_are_read_as_utc(date: str) -> None:
-    [entry] = parse(AWS.page([{**OBJECT, "LastModified": date}], [])).entries
+    [entry] = parse(AWS.document([{**OBJECT, "LastModified": date}], [])).entries
     assert isinstance(entry, ObjectInfo)
     assert entry.last_modified == datetime.fromisoformat(date)
     assert entry.last_modified.tzinfo is UTC
 
 
 def test_an_object_without_an_etag_has_none_to_match() -> None:
-    body = AWS.page([OBJECT], []).replace(
+    body = AWS.document([OBJECT], []).replace(
         b"<ETag>&quot;49f68a5c8493ec2c0bf489821c21fc3b-2&quot;</ETag>", b""
     )
     [entry] = parse(body).entries
@@ -199,22 +199,22 @@ def test_an_object_without_an_etag_has_none_to_match() -> None:
 
 
 def test_a_last_page_has_no_token_even_if_the_service_gives_one() -> None:
-    body = AWS.page([OBJECT], [], token="more")
+    body = AWS.document([OBJECT], [], token="more")
     assert parse(body).token == "more"
     assert parse(body.replace(b"<IsTruncated>true", b"<IsTruncated>false")).token is None
 
 
 def test_a_token_is_never_decoded() -> None:
-    assert parse(AWS.page([], [], token="a%2Fb+c&")).token == "a%2Fb+c&"
+    assert parse(AWS.document([], [], token="a%2Fb+c&")).token == "a%2Fb+c&"
 
 
 def test_an_empty_page_has_no_entries() -> None:
-    page = parse(PRETTY.page([], []))
+    page = parse(PRETTY.document([], []))
     assert not page.entries
     assert page.token is None
 
 
-WHOLE = AWS.page([OBJECT], ["p/"], token="t")
+WHOLE = AWS.document([OBJECT], ["p/"], token="t")
 
 
 @pytest.mark.parametrize(

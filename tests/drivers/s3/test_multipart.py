@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.drivers.s3.scripted_transport import (
-    FACTS,
+    OBJECT_HEADERS,
     SECRET,
     FakeResponse,
-    Script,
-    answer,
+    ScriptedTransport,
+    error_response,
     now,
-    refusal,
+    response,
 )
 from trove_async import (
     PermissionDeniedError,
@@ -26,7 +26,7 @@ from trove_async import (
 from trove_async._concurrency import OwnedTask
 from trove_async._resilience import upload as room
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_room
+from trove_async.drivers.s3 import driver as driver_module
 from trove_async.drivers.s3._copy import Copier
 from trove_async.models import MiB, ObjectInfo
 from trove_async.options import CopyOptions, PutOptions
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from trove_async._http import Origin, Response
 
-CREATED = answer(
+CREATED = response(
     body="<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
 )
 COMPLETED = (
@@ -46,13 +46,13 @@ COMPLETED = (
 SIZE = 6 * MiB
 
 
-class Service(Script):
+class Service(ScriptedTransport):
     """A service with an upload of two parts. The test sets the response to its completion."""
 
     def __init__(self) -> None:
         super().__init__()
         self.completing, self.go_on = asyncio.Event(), asyncio.Event()
-        self.completion: FakeResponse | Exception = answer(body=COMPLETED)
+        self.completion: FakeResponse | Exception = response(body=COMPLETED)
         self.head: FakeResponse | None = None
         self.write_id = ""
         self.aborts = self.heads = 0
@@ -72,30 +72,32 @@ class Service(Script):
             await self.go_on.wait()
             if isinstance(self.completion, Exception):
                 raise self.completion
-            self.answers.append(self.completion)
+            self.responses.append(self.completion)
         elif method == "POST":
             self.write_id = headers.get("x-amz-meta-trove-write-id", "")
-            self.answers.append(answer(body=CREATED._body))
+            self.responses.append(response(body=CREATED._body))
         elif method == "PUT":
             copied = "<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
-            self.answers.append(answer(body=copied if "partNumber" in target else b"", etag='"p"'))
+            self.responses.append(
+                response(body=copied if "partNumber" in target else b"", etag='"p"')
+            )
         elif method == "DELETE":
             self.aborts += 1
-            self.answers.append(answer(204))
+            self.responses.append(response(204))
         else:
             self.heads += 1
-            self.answers.append(self.head or answer(404))
+            self.responses.append(self.head or response(404))
         return await super().send(method, origin, target, headers, views, patient=patient)
 
     def ours(self) -> FakeResponse:
         """Return the HEAD of the object that was made of the upload."""
-        return answer(said={**FACTS, "x-amz-meta-trove-write-id": self.write_id})
+        return response(headers={**OBJECT_HEADERS, "x-amz-meta-trove-write-id": self.write_id})
 
 
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Service:
     service = Service()
-    monkeypatch.setattr(driver_room, "transport_over", lambda *_, **__: service)
+    monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: service)
     return service
 
 
@@ -139,7 +141,7 @@ async def test_upload_that_is_completed_after_the_cancel_is_not_aborted(service:
 async def test_upload_whose_completion_is_refused_after_the_cancel_is_aborted(
     service: Service,
 ) -> None:
-    service.completion = refusal(403, "AccessDenied")
+    service.completion = error_response(403, "AccessDenied")
     await cancelled(service)
     assert (service.aborts, service.heads) == (1, 0)
 
@@ -170,7 +172,7 @@ async def test_upload_whose_completion_fails_is_aborted_only_if_it_is_no_object(
 
 async def test_upload_is_not_aborted_where_it_cannot_be_found_out(service: Service) -> None:
     service.completion = UnavailableError("the connection broke")
-    service.head = answer(503)
+    service.head = response(503)
     service.go_on.set()
     async with Trove(driver(), retry=RetryPolicy(attempts=1)) as store:
         with pytest.raises(UnavailableError):
@@ -188,7 +190,7 @@ async def refused_at_last(service: Service, lost: UnavailableError, *, ours: boo
                 service.completion = lost
                 with pytest.raises(UnavailableError):
                     await upload.commit({})
-                service.completion = refusal(403, "AccessDenied")
+                service.completion = error_response(403, "AccessDenied")
                 service.head = service.ours() if ours else None
                 await upload.commit({})
 

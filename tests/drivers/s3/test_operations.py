@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.drivers.s3.scripted_transport import (
-    FACTS,
+    OBJECT_HEADERS,
     SECRET,
     TOKEN,
     FakeResponse,
-    answer,
+    error_response,
     now,
-    refusal,
+    response,
 )
 from trove_async.drivers.s3._data_plane import UploadId
 from trove_async.drivers.s3._multipart import PartedUpload
@@ -38,120 +38,144 @@ from trove_async.options import DeleteOptions, GetOptions, ListOptions, Part, Pu
 
 
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
-async def test_completion_that_fails_in_a_success_may_be_tried_again(play: Any, code: str) -> None:
+async def test_completion_that_fails_in_a_success_may_be_tried_again(
+    scripted_driver: Any, code: str
+) -> None:
     upload = (
         b"<InitiateMultipartUploadResult><UploadId>u/1</UploadId></InitiateMultipartUploadResult>"
     )
     done = b"<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
-    script, opening = play(
-        answer(body=upload), answer(said=FACTS), refusal(200, code), answer(body=b"  " + done)
+    transport, opened_driver = scripted_driver(
+        response(body=upload),
+        response(headers=OBJECT_HEADERS),
+        error_response(200, code),
+        response(body=b"  " + done),
     )
-    async with opening as driver, driver.upload("data", "key", PutOptions()) as one:
+    async with opened_driver as driver, driver.upload("data", "key", PutOptions()) as one:
         part = Part(number=1, offset=0, size=5, last=True)
         await one.send(part, [memoryview(b"hello")])
         with pytest.raises(UnavailableError):
             await one.commit({"crc32c": "mnG7TA=="})
         info = await one.commit({"crc32c": "mnG7TA=="})
     assert (info.etag, info.size) == ("e-1", 5)
-    assert script.asked[2].endswith("?uploadId=u%2F1")
-    headers = script.sent[2][2]
+    assert transport.request_lines[2].endswith("?uploadId=u%2F1")
+    headers = transport.requests[2][2]
     assert headers["x-amz-checksum-crc32c"] == "mnG7TA=="
     assert headers["x-amz-checksum-type"] == "FULL_OBJECT"
     assert headers["x-amz-mp-object-size"] == "5"
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"<ListBucketResult><Contents>", b"\xff"])
-async def test_answer_that_is_garbage_may_be_asked_for_again(play: Any, body: bytes) -> None:
-    _, opening = play(answer(body=body))
-    async with opening as driver:
+async def test_answer_that_is_garbage_may_be_asked_for_again(
+    scripted_driver: Any, body: bytes
+) -> None:
+    _, opened_driver = scripted_driver(response(body=body))
+    async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="no sense"):
             await driver.list_page("data", ListOptions())
 
 
-async def test_refusal_that_is_no_document_goes_by_its_status(play: Any) -> None:
-    _, opening = play(answer(503, "<html>busy</html>", retry_after="7"))
-    async with opening as driver:
+async def test_refusal_that_is_no_document_goes_by_its_status(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(response(503, "<html>busy</html>", retry_after="7"))
+    async with opened_driver as driver:
         with pytest.raises(UnavailableError) as caught:
             await driver.list_page("data", ListOptions())
     assert caught.value.retry_after == 7
 
 
-async def test_missing_object_is_told_from_a_missing_bucket_by_one_look(play: Any) -> None:
-    script, opening = play(answer(404), answer(), answer(404), answer(404), answer(404))
-    async with opening as driver:
+async def test_missing_object_is_told_from_a_missing_bucket_by_one_look(
+    scripted_driver: Any,
+) -> None:
+    transport, opened_driver = scripted_driver(
+        response(404), response(), response(404), response(404), response(404)
+    )
+    async with opened_driver as driver:
         for _ in range(2):
             with pytest.raises(ObjectNotFoundError):
                 await driver.head("data", "key")
         with pytest.raises(BucketNotFoundError):
             await driver.head("other", "key")
-    assert [method for method, *_ in script.sent] == ["HEAD"] * 5
-    assert script.asked[1] == "HEAD https://data.s3.us-east-1.amazonaws.com/"
+    assert [method for method, *_ in transport.requests] == ["HEAD"] * 5
+    assert transport.request_lines[1] == "HEAD https://data.s3.us-east-1.amazonaws.com/"
 
 
-async def test_bucket_is_looked_for_before_it_is_made(play: Any) -> None:
-    script, opening = play(
-        answer(), answer(403), refusal(409, "BucketAlreadyExists"), answer(404), answer()
+async def test_bucket_is_looked_for_before_it_is_made(scripted_driver: Any) -> None:
+    transport, opened_driver = scripted_driver(
+        response(),
+        response(403),
+        error_response(409, "BucketAlreadyExists"),
+        response(404),
+        response(),
     )
-    async with opening as driver:
+    async with opened_driver as driver:
         for name in ("mine", "theirs"):
             with pytest.raises(BucketExistsError):
                 await driver.create_bucket(name)
         await driver.create_bucket("new")
-    assert [method for method, *_ in script.sent] == ["HEAD", "HEAD", "PUT", "HEAD", "PUT"]
-    assert script.sent[-1][3] == b""
+    assert [method for method, *_ in transport.requests] == ["HEAD", "HEAD", "PUT", "HEAD", "PUT"]
+    assert transport.requests[-1][3] == b""
 
 
-async def test_bucket_is_made_in_the_driver_s_region(play: Any) -> None:
-    script, opening = play(
-        answer(404), answer(), region="eu-west-1", endpoint_url="https://s3.eu-west-1.amazonaws.com"
+async def test_bucket_is_made_in_the_driver_s_region(scripted_driver: Any) -> None:
+    transport, opened_driver = scripted_driver(
+        response(404),
+        response(),
+        region="eu-west-1",
+        endpoint_url="https://s3.eu-west-1.amazonaws.com",
     )
-    async with opening as driver:
+    async with opened_driver as driver:
         await driver.create_bucket("new")
-    assert b"<LocationConstraint>eu-west-1<" in script.sent[-1][3]
+    assert b"<LocationConstraint>eu-west-1<" in transport.requests[-1][3]
 
 
-async def test_version_that_is_gone_is_a_condition_that_fails(play: Any) -> None:
-    _, opening = play(refusal(404, "NoSuchKey"), refusal(404, "NoSuchKey"))
-    async with opening as driver:
+async def test_version_that_is_gone_is_a_condition_that_fails(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(
+        error_response(404, "NoSuchKey"), error_response(404, "NoSuchKey")
+    )
+    async with opened_driver as driver:
         with pytest.raises(PreconditionFailedError):
             await driver.put("data", "key", [], PutOptions(if_match="e"))
         with pytest.raises(PreconditionFailedError):
             await driver.delete("data", "key", DeleteOptions(if_match="e"))
 
 
-async def test_whole_object_is_never_taken_for_a_range(play: Any) -> None:
-    whole = {**FACTS, "content-length": "10"}
-    _, opening = play(answer(body=b"0123456789", said=whole), answer(said=FACTS))
-    async with opening as driver:
+async def test_whole_object_is_never_taken_for_a_range(scripted_driver: Any) -> None:
+    whole = {**OBJECT_HEADERS, "content-length": "10"}
+    _, opened_driver = scripted_driver(
+        response(body=b"0123456789", headers=whole), response(headers=OBJECT_HEADERS)
+    )
+    async with opened_driver as driver:
         with pytest.raises(BackendError, match="asked for"):
             await driver.get("data", "key", GetOptions(range=ByteRange(2, 4))).__aenter__()
         with pytest.raises(RangeError):
             await driver.get("data", "key", GetOptions(range=ByteRange(0, 4))).__aenter__()
 
 
-async def test_body_that_ends_early_is_no_end(play: Any) -> None:
-    _, opening = play(answer(body=b"01234", said={**FACTS, "content-length": "10"}))
-    async with opening as driver, driver.get("data", "key", GetOptions()) as reader:
+async def test_body_that_ends_early_is_no_end(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(
+        response(body=b"01234", headers={**OBJECT_HEADERS, "content-length": "10"})
+    )
+    async with opened_driver as driver, driver.get("data", "key", GetOptions()) as reader:
         assert await reader.read(100) == b"01234"
         with pytest.raises(UnavailableError, match="5 bytes early"):
             await reader.read(100)
 
 
-async def test_keys_that_no_document_can_name_are_deleted_one_by_one(play: Any) -> None:
+async def test_keys_that_no_document_can_name_are_deleted_one_by_one(scripted_driver: Any) -> None:
     gone = b"<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>"
-    script, opening = play(answer(body=gone), answer(204))
-    async with opening as driver:
+    transport, opened_driver = scripted_driver(response(body=gone), response(204))
+    async with opened_driver as driver:
         results = await driver.delete_many("data", ["a", "bell\x07", "b"])
     assert [(one.key, type(one.error)) for one in results] == [
         ("a", type(None)),
         ("bell\x07", type(None)),
         ("b", PermissionDeniedError),
     ]
-    assert script.asked == [
+    assert transport.request_lines == [
         "POST https://data.s3.us-east-1.amazonaws.com/?delete",
         "DELETE https://data.s3.us-east-1.amazonaws.com/bell%07",
     ]
-    assert "content-md5" in script.sent[0][2]
+    assert "content-md5" in transport.requests[0][2]
 
 
 def listing(*keys: str, token: str = "") -> FakeResponse:
@@ -162,39 +186,39 @@ def listing(*keys: str, token: str = "") -> FakeResponse:
         for key in keys
     )
     truncated = str(bool(token)).lower()
-    return answer(
+    return response(
         body=f"<ListBucketResult><IsTruncated>{truncated}</IsTruncated>{more}{entries}"
         "</ListBucketResult>"
     )
 
 
-async def test_listing_out_of_order_is_not_taken_for_one_in_order(play: Any) -> None:
-    _, opening = play(listing("b", "a"), listing("a"))
-    async with opening as driver:
+async def test_listing_out_of_order_is_not_taken_for_one_in_order(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(listing("b", "a"), listing("a"))
+    async with opened_driver as driver:
         with pytest.raises(BackendError, match="order"):
             await driver.list_page("data", ListOptions())
         with pytest.raises(BackendError, match="order"):
             await driver.list_page("data", ListOptions(start_after="b"))
 
 
-async def test_listing_that_leads_nowhere_ends(play: Any) -> None:
-    _, opening = play(listing("a", token="t"))
-    async with opening as driver:
+async def test_listing_that_leads_nowhere_ends(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(listing("a", token="t"))
+    async with opened_driver as driver:
         with pytest.raises(BackendError, match="again and again"):
             await driver.list_page("data", ListOptions(token="t"))
 
 
-async def test_empty_pages_are_passed_over(play: Any) -> None:
-    script, opening = play(listing(token="t"), listing("a"))
-    async with opening as driver:
+async def test_empty_pages_are_passed_over(scripted_driver: Any) -> None:
+    transport, opened_driver = scripted_driver(listing(token="t"), listing("a"))
+    async with opened_driver as driver:
         page = await driver.list_page("data", ListOptions())
     assert [entry.key for entry in page.entries] == ["a"]
-    assert "continuation-token=t" in script.asked[1]
+    assert "continuation-token=t" in transport.request_lines[1]
 
 
-async def test_url_that_is_presigned_shows_no_secret(play: Any) -> None:
-    _, opening = play(session_token=TOKEN)
-    async with opening as driver:
+async def test_url_that_is_presigned_shows_no_secret(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(session_token=TOKEN)
+    async with opened_driver as driver:
         url = await driver.presign("GET", "data", "a b", 59.5)
         with pytest.raises(ConfigError):
             await driver.presign("GET", "data", "key", 604_801)
@@ -203,50 +227,52 @@ async def test_url_that_is_presigned_shows_no_secret(play: Any) -> None:
     assert SECRET not in url
 
 
-async def test_head_whose_tags_are_refused_holds_no_connection(play: Any) -> None:
-    tagged = answer(said=FACTS, x_amz_tagging_count="1")
-    script, opening = play(tagged, refusal(503, "SlowDown"))
-    async with opening as driver:
+async def test_head_whose_tags_are_refused_holds_no_connection(scripted_driver: Any) -> None:
+    tagged = response(headers=OBJECT_HEADERS, x_amz_tagging_count="1")
+    transport, opened_driver = scripted_driver(tagged, error_response(503, "SlowDown"))
+    async with opened_driver as driver:
         with pytest.raises(UnavailableError):
             await driver.head("data", "key")
         assert tagged.closed
-    assert [sent[0] for sent in script.sent] == ["HEAD", "GET"]
+    assert [sent[0] for sent in transport.requests] == ["HEAD", "GET"]
 
 
-async def test_page_of_a_portal_is_no_put(play: Any) -> None:
+async def test_page_of_a_portal_is_no_put(scripted_driver: Any) -> None:
     page = "<html>Welcome, please log in</html>"
-    portal = [answer(body=page, content_length=str(len(page))) for _ in range(2)]
-    _, opening = play(*portal)
-    async with opening as driver:
+    portal = [response(body=page, content_length=str(len(page))) for _ in range(2)]
+    _, opened_driver = scripted_driver(*portal)
+    async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="makes no sense"):
             await driver.put("data", "key", [memoryview(b"body")], PutOptions())
 
 
-async def test_part_that_does_not_say_which_is_not_handed_out(play: Any) -> None:
-    script, opening = play(answer(206, b"hello", said={**FACTS, "content-length": "5"}))
-    async with opening as driver:
+async def test_part_that_does_not_say_which_is_not_handed_out(scripted_driver: Any) -> None:
+    transport, opened_driver = scripted_driver(
+        response(206, b"hello", headers={**OBJECT_HEADERS, "content-length": "5"})
+    )
+    async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="no Content-Range"):
             async with driver.get("data", "key", GetOptions(range=ByteRange(0, 5))):
                 pass
-    assert script.given[0].closed
+    assert transport.sent_responses[0].closed
 
 
-async def test_clock_of_a_service_that_tells_nonsense_is_not_learnt(play: Any) -> None:
+async def test_clock_of_a_service_that_tells_nonsense_is_not_learnt(scripted_driver: Any) -> None:
     date = f"Tue, 24 Nov 2026 11:00:50 +{'9' * 20}"
-    _, opening = play(refusal(403, "RequestTimeTooSkewed", date=date))
-    async with opening as driver:
+    _, opened_driver = scripted_driver(error_response(403, "RequestTimeTooSkewed", date=date))
+    async with opened_driver as driver:
         with pytest.raises(UnauthenticatedError):
             await driver.head_bucket("data")
 
 
 class Endless(FakeResponse):
     async def read_all(self, limit: int) -> bytes:
-        raise IntegrityError(f"the answer has more than {limit} bytes")
+        raise IntegrityError(f"the response has more than {limit} bytes")
 
 
-async def test_error_with_a_long_page_is_told_by_its_status(play: Any) -> None:
-    _, opening = play(Endless(503, {}, b""))
-    async with opening as driver:
+async def test_error_with_a_long_page_is_told_by_its_status(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(Endless(503, {}, b""))
+    async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="503"):
             await driver.head_bucket("data")
 
@@ -261,9 +287,13 @@ async def test_buffer_is_not_waited_full_for_by_the_sdk() -> None:
     assert pieces == [b"more"]
 
 
-async def test_credentials_that_may_not_list_buckets_are_in_good_health(play: Any) -> None:
-    _, opening = play(refusal(403, "AccessDenied"), refusal(403, "InvalidAccessKeyId"))
-    async with opening as driver:
+async def test_credentials_that_may_not_list_buckets_are_in_good_health(
+    scripted_driver: Any,
+) -> None:
+    _, opened_driver = scripted_driver(
+        error_response(403, "AccessDenied"), error_response(403, "InvalidAccessKeyId")
+    )
+    async with opened_driver as driver:
         await driver.ping()
         with pytest.raises(UnauthenticatedError):
             await driver.ping()
@@ -294,43 +324,51 @@ def uploads(initiated: datetime, more: str = "") -> str:
     )
 
 
-async def test_upload_is_forgotten_by_the_clock_that_says_when_it_began(play: Any) -> None:
+async def test_upload_is_forgotten_by_the_clock_that_says_when_it_began(
+    scripted_driver: Any,
+) -> None:
     begun = now() - timedelta(hours=5)  # by this machine's clock; by the service's it just began
     late = format_datetime(begun + timedelta(minutes=1), usegmt=True)
     later = format_datetime(begun + timedelta(hours=2), usegmt=True)
-    _, opening = play(
-        answer(body=uploads(begun), date=late), answer(body=uploads(begun), date=later), answer(204)
+    _, opened_driver = scripted_driver(
+        response(body=uploads(begun), date=late),
+        response(body=uploads(begun), date=later),
+        response(204),
     )
-    async with opening as driver:
+    async with opened_driver as driver:
         assert await driver.gc_uploads("data", older_than=3600) == 0
         assert await driver.gc_uploads("data", older_than=3600) == 1
 
 
-async def test_uploads_of_the_future_are_not_looked_for(play: Any) -> None:
-    _, opening = play()
-    async with opening as driver:
+async def test_uploads_of_the_future_are_not_looked_for(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver()
+    async with opened_driver as driver:
         for seconds in (-1, float("nan")):
             with pytest.raises(ValueError, match="older_than"):
                 await driver.gc_uploads("data", older_than=seconds)
 
 
-async def test_lists_that_lead_to_the_same_page_again_end(play: Any) -> None:
+async def test_lists_that_lead_to_the_same_page_again_end(scripted_driver: Any) -> None:
     page = uploads(now(), "<IsTruncated>true</IsTruncated><NextKeyMarker>key</NextKeyMarker>")
     buckets = (
         "<ListAllMyBucketsResult><Buckets/><ContinuationToken>t</ContinuationToken>"
         "</ListAllMyBucketsResult>"
     )
-    _, opening = play(*[answer(body=body) for body in (page, page, buckets, buckets)])
-    async with opening as driver:
+    _, opened_driver = scripted_driver(
+        *[response(body=body) for body in (page, page, buckets, buckets)]
+    )
+    async with opened_driver as driver:
         with pytest.raises(BackendError, match="same page"):
             await driver.gc_uploads("data", older_than=3600)
         with pytest.raises(BackendError, match="same page"):
             await driver.list_buckets()
 
 
-async def test_bucket_that_was_seen_while_it_was_deleted_is_missing_after_that(play: Any) -> None:
-    _, opening = play(answer(), answer(204), answer(404), answer(404))
-    async with opening as driver:
+async def test_bucket_that_was_seen_while_it_was_deleted_is_missing_after_that(
+    scripted_driver: Any,
+) -> None:
+    _, opened_driver = scripted_driver(response(), response(204), response(404), response(404))
+    async with opened_driver as driver:
         delete = driver._plane.delete_bucket
 
         async def delete_while_another_looks(bucket: str) -> None:
@@ -343,14 +381,14 @@ async def test_bucket_that_was_seen_while_it_was_deleted_is_missing_after_that(p
             await driver.head("data", "key")
 
 
-async def test_list_of_buckets_that_goes_round_in_circles_is_an_error(play: Any) -> None:
+async def test_list_of_buckets_that_goes_round_in_circles_is_an_error(scripted_driver: Any) -> None:
     def page(token: str) -> FakeResponse:
-        return answer(
+        return response(
             body="<ListAllMyBucketsResult><Buckets><Bucket><Name>data</Name></Bucket></Buckets>"
             f"<ContinuationToken>{token}</ContinuationToken></ListAllMyBucketsResult>"
         )
 
-    _, opening = play(*map(page, ["a", "b", "c", "b", "c"]))
-    async with opening as driver:
+    _, opened_driver = scripted_driver(*map(page, ["a", "b", "c", "b", "c"]))
+    async with opened_driver as driver:
         with pytest.raises(BackendError, match="same page"):
             await driver.list_buckets()

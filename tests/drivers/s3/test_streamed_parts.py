@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from tests.drivers.s3.proxied_store import boto, linked, operation
+from tests.drivers.s3.proxied_store import boto3_client, operation_name, proxied_store
 from tests.fakes import assert_idle
 from tests.http_faults import Cut, Flip, Response, Stall
 from tests.listening import behind_tls
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.drivers.s3.proxied_store import Link
+    from tests.drivers.s3.proxied_store import ProxiedStore
     from trove_async.driver import Capabilities
     from trove_async.testing.servers import S3Server
 
@@ -57,7 +57,7 @@ def written(path: Path, size: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def client(seaweed: S3Server) -> Any:
-    return boto(seaweed)
+    return boto3_client(seaweed)
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +67,11 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
 
 
 @pytest_asyncio.fixture
-async def link(seaweed: S3Server, client: Any) -> AsyncIterator[Link]:
+async def proxied(seaweed: S3Server, client: Any) -> AsyncIterator[ProxiedStore]:
     pool = BufferPool(POOL, 5 * MiB)
-    async with linked(seaweed, client, kind=FewParts, pool=pool) as link:
-        await link.place("key", OLD)
-        yield link
+    async with proxied_store(seaweed, client, kind=FewParts, pool=pool) as proxied:
+        await proxied.put_directly("key", OLD)
+        yield proxied
         assert pool.statistics().peak <= 8 * MiB
         assert pool.statistics().spilled_total == 0
 
@@ -81,10 +81,14 @@ async def test_file_goes_out_in_parts_that_the_pool_could_not_hold(
 ) -> None:
     path = tmp_path / "large"
     body = await asyncio.to_thread(written, path, 60 * MiB)
-    async with linked(seaweed, client, kind=SixParts, pool=BufferPool(POOL, 5 * MiB)) as link:
-        info = await link.store.put(link.bucket, "key", path)
+    async with proxied_store(
+        seaweed, client, kind=SixParts, pool=BufferPool(POOL, 5 * MiB)
+    ) as proxied:
+        info = await proxied.store.put(proxied.bucket, "key", path)
         assert info.size == len(body)
-        parts = [request for request in link.proxy.requests if operation(request) == "UploadPart"]
+        parts = [
+            request for request in proxied.proxy.requests if operation_name(request) == "UploadPart"
+        ]
         assert [int(request.headers["content-length"]) for request in parts] == [10 * MiB] * 6
         assert all(request.headers["x-amz-checksum-crc32c"] for request in parts)
         sums = {
@@ -92,8 +96,8 @@ async def test_file_goes_out_in_parts_that_the_pool_could_not_hold(
             for at in range(0, len(body), 10 * MiB)
         }
         assert {request.headers["x-amz-content-sha256"] for request in parts} == sums
-        assert await link.stored("key") == body
-        assert link.store.pool.statistics().peak <= POOL
+        assert await proxied.stored_body("key") == body
+        assert proxied.store.pool.statistics().peak <= POOL
 
 
 @pytest.mark.parametrize("over", [-1, 0, 1])
@@ -106,10 +110,12 @@ async def test_last_part_may_be_of_one_byte(
 
     path = tmp_path / "large"
     body = await asyncio.to_thread(written, path, 18 * MiB + over)
-    async with linked(seaweed, client, kind=Multiple, pool=BufferPool(POOL, 5 * MiB)) as link:
-        await link.store.put(link.bucket, "key", path)
-        assert link.counted["UploadPart"] == (3 if over > 0 else 2)
-        assert await link.stored("key") == body
+    async with proxied_store(
+        seaweed, client, kind=Multiple, pool=BufferPool(POOL, 5 * MiB)
+    ) as proxied:
+        await proxied.store.put(proxied.bucket, "key", path)
+        assert proxied.operation_counts["UploadPart"] == (3 if over > 0 else 2)
+        assert await proxied.stored_body("key") == body
 
 
 @pytest.mark.parametrize(
@@ -125,54 +131,56 @@ async def test_last_part_may_be_of_one_byte(
     ids=["before it", "at its first byte", "within it", "closed within it", "after it", "refused"],
 )
 async def test_fault_in_a_part_sends_exactly_that_part_again(
-    link: Link, large: tuple[Path, bytes], fault: Any
+    proxied: ProxiedStore, large: tuple[Path, bytes], fault: Any
 ) -> None:
     path, body = large
     seen: list[tuple[int, int | None]] = []
-    link.proxy.arm(fault, method="PUT", target="*partNumber=2*")
-    await link.store.put(link.bucket, "key", path, progress=lambda *figures: seen.append(figures))
+    proxied.proxy.arm(fault, method="PUT", target="*partNumber=2*")
+    await proxied.store.put(
+        proxied.bucket, "key", path, progress=lambda *figures: seen.append(figures)
+    )
     numbers = sorted(
         request.query["partNumber"]
-        for request in link.proxy.requests
-        if operation(request) == "UploadPart"
+        for request in proxied.proxy.requests
+        if operation_name(request) == "UploadPart"
     )
     assert numbers == ["1", "2", "2", "3"]
-    assert await link.stored("key") == body
+    assert await proxied.stored_body("key") == body
     assert seen == sorted(set(seen))
     assert seen[-1] == (len(body), len(body))
     assert len(seen) >= 27, "it moves as bytes are sent"
 
 
 async def test_flipped_byte_of_a_part_is_never_stored(
-    link: Link, large: tuple[Path, bytes]
+    proxied: ProxiedStore, large: tuple[Path, bytes]
 ) -> None:
-    link.proxy.arm(Flip("request body", 7 * MiB), target="*partNumber=2*", times=None)
+    proxied.proxy.arm(Flip("request body", 7 * MiB), target="*partNumber=2*", times=None)
     with pytest.raises(TroveError):
-        await link.store.put(link.bucket, "key", large[0])
-    assert await link.stored("key") == OLD
-    assert await link.uploads() == []
+        await proxied.store.put(proxied.bucket, "key", large[0])
+    assert await proxied.stored_body("key") == OLD
+    assert await proxied.unfinished_uploads() == []
 
 
 @pytest.mark.parametrize("at", ["request body", "answer head"])
 async def test_cancel_in_a_part_leaves_nothing(
-    link: Link, large: tuple[Path, bytes], at: Any
+    proxied: ProxiedStore, large: tuple[Path, bytes], at: Any
 ) -> None:
     byte = 5 * MiB if at == "request body" else 0
-    stall = link.proxy.arm(Stall(at, byte), method="PUT", target="*partNumber=2*")
-    task = OwnedTask(link.store.put(link.bucket, "key", large[0]))
+    stall = proxied.proxy.arm(Stall(at, byte), method="PUT", target="*partNumber=2*")
+    task = OwnedTask(proxied.store.put(proxied.bucket, "key", large[0]))
     await stall.reached.wait()
     await task.aclose()
     stall.release()
-    await link.proxy.quiet()
-    assert_idle(link.store)
-    assert await link.uploads() == []
-    assert await link.stored("key") == OLD
-    assert link.counted["CompleteMultipartUpload"] == 0
+    await proxied.proxy.quiet()
+    assert_idle(proxied.store)
+    assert await proxied.unfinished_uploads() == []
+    assert await proxied.stored_body("key") == OLD
+    assert proxied.operation_counts["CompleteMultipartUpload"] == 0
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["its time is set back", "its time shows it"])
 async def test_file_that_changes_in_a_part_is_an_error(
-    link: Link, tmp_path: Path, *, kept: bool
+    proxied: ProxiedStore, tmp_path: Path, *, kept: bool
 ) -> None:
     path = tmp_path / "large"
 
@@ -184,17 +192,17 @@ async def test_file_that_changes_in_a_part_is_an_error(
         os.utime(path, ns=(1, status.st_mtime_ns if kept else status.st_mtime_ns + 1))
 
     await asyncio.to_thread(written, path, 27 * MiB + 1)
-    stall = link.proxy.arm(Stall("request body", 1 * MiB), method="PUT", target="*partNumber=2*")
-    task = OwnedTask(link.store.put(link.bucket, "key", path))
+    stall = proxied.proxy.arm(Stall("request body", 1 * MiB), method="PUT", target="*partNumber=2*")
+    task = OwnedTask(proxied.store.put(proxied.bucket, "key", path))
     await stall.reached.wait()
     await asyncio.to_thread(change)
     stall.release()
     with pytest.raises(IntegrityError, match="changed while"):
         await task.result()
-    await link.proxy.quiet()
-    assert await link.uploads() == []
-    assert await link.stored("key") == OLD
-    assert link.counted["CompleteMultipartUpload"] == 0
+    await proxied.proxy.quiet()
+    assert await proxied.unfinished_uploads() == []
+    assert await proxied.stored_body("key") == OLD
+    assert proxied.operation_counts["CompleteMultipartUpload"] == 0
 
 
 @pytest.mark.uvloop
@@ -231,15 +239,15 @@ async def test_file_goes_out_over_tls_read_twice(
             assert_idle(store)
 
 
-async def test_stream_of_that_size_is_refused_before_any_request(link: Link) -> None:
+async def test_stream_of_that_size_is_refused_before_any_request(proxied: ProxiedStore) -> None:
     async def body() -> AsyncIterator[bytes]:
         pytest.fail("it is pulled")
         yield b""
 
-    link.forget()
+    proxied.clear_requests()
     with pytest.raises(NotSupportedError, match="at most 25165824 bytes can be sent: give a path"):
-        await link.store.put(link.bucket, "key", body(), size=27 * MiB)
-    assert link.done == []
+        await proxied.store.put(proxied.bucket, "key", body(), size=27 * MiB)
+    assert proxied.operations == []
 
 
 async def test_sdk_plane_refuses_before_any_request(

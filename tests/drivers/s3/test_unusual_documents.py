@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.drivers.s3.scripted_transport import FACTS, answer
+from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, response
 from trove_async.drivers.s3._documents import AnsweredError, parse_upload_id, parse_uploads
 from trove_async.drivers.s3._list_objects import parse_page
 from trove_async.drivers.s3._xml import MalformedResponse, parse
@@ -67,7 +67,7 @@ def test_document_that_is_broken_as_well_is_refused(text: str) -> None:
         parse(text)
 
 
-async def test_token_with_a_control_character_leads_to_the_next_page(play: Any) -> None:
+async def test_token_with_a_control_character_leads_to_the_next_page(scripted_driver: Any) -> None:
     # As Ceph 16.2 does: it encodes the keys, and not the token.
     first = (
         "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>"
@@ -75,13 +75,13 @@ async def test_token_with_a_control_character_leads_to_the_next_page(play: Any) 
         "</ListBucketResult>"
     )
     second = f"<ListBucketResult><IsTruncated>false</IsTruncated>{CONTENTS.format('c')}</ListBucketResult>"
-    script, opening = play(answer(body=first), answer(body=second))
-    async with opening as driver:
+    transport, opened_driver = scripted_driver(response(body=first), response(body=second))
+    async with opened_driver as driver:
         page = await driver.list_page("data", ListOptions())
         assert [one.key for one in page.entries] == ["bell\a"]
         page = await driver.list_page("data", ListOptions(token=page.token))
         assert [one.key for one in page.entries] == ["c"]
-    assert "continuation-token=bell%07" in script.asked[1]
+    assert "continuation-token=bell%07" in transport.request_lines[1]
 
 
 # -- keys that are encoded, and not said to be -----------------------------------------------------
@@ -98,7 +98,7 @@ ENCODED = ["a%20b", "a%2520b", "a%2Bb", "%C3%A9"]
 @pytest.mark.parametrize("kind", ["objects", "versions"])
 @pytest.mark.parametrize("encodes", [True, False])
 async def test_listing_that_does_not_say_whether_it_encodes_is_asked_for_plainly(
-    play: Any, kind: str, *, encodes: bool
+    scripted_driver: Any, kind: str, *, encodes: bool
 ) -> None:
     root, item = {
         "objects": ("ListBucketResult", CONTENTS),
@@ -106,37 +106,41 @@ async def test_listing_that_does_not_say_whether_it_encodes_is_asked_for_plainly
     }[kind]
     first = "".join(item.format(key) for key in (ENCODED if encodes else KEYS))
     plain = "".join(item.format(key) for key in KEYS)
-    script, opening = play(answer(body=listing(first, root)), answer(body=listing(plain, root)))
-    async with opening as driver:
+    transport, opened_driver = scripted_driver(
+        response(body=listing(first, root)), response(body=listing(plain, root))
+    )
+    async with opened_driver as driver:
         if kind == "objects":
             page = await driver.list_page("data", ListOptions())
         else:
             page = await driver.version_page("data", ListOptions())
         assert [one.key for one in page.entries] == KEYS
-    asked = [parse_qs(urlsplit(url).query) for _, url, _, _ in script.sent]
+    asked = [parse_qs(urlsplit(url).query) for _, url, _, _ in transport.requests]
     assert ["encoding-type" in query for query in asked] == [True, False]
 
 
-async def test_listing_whose_keys_are_alike_in_both_is_asked_for_once(play: Any) -> None:
+async def test_listing_whose_keys_are_alike_in_both_is_asked_for_once(scripted_driver: Any) -> None:
     page = listing(CONTENTS.format("plain/\u00e9"), "ListBucketResult")
-    script, opening = play(answer(body=page))
-    async with opening as driver:
+    transport, opened_driver = scripted_driver(response(body=page))
+    async with opened_driver as driver:
         assert (await driver.list_page("data", ListOptions())).entries[0].key == "plain/\u00e9"
-    assert len(script.sent) == 1
+    assert len(transport.requests) == 1
 
 
-async def test_every_forgotten_upload_is_aborted_under_its_own_key(play: Any) -> None:
+async def test_every_forgotten_upload_is_aborted_under_its_own_key(scripted_driver: Any) -> None:
     def uploads(keys: list[str]) -> str:
         items = [UPLOAD.format(key, at) for at, key in enumerate(keys)]
         return listing("".join(items), "ListMultipartUploadsResult")
 
-    aborted = [answer(204) for _ in KEYS]
-    script, opening = play(
-        answer(body=uploads(ENCODED), said=FACTS), answer(body=uploads(KEYS), said=FACTS), *aborted
+    aborted = [response(204) for _ in KEYS]
+    transport, opened_driver = scripted_driver(
+        response(body=uploads(ENCODED), headers=OBJECT_HEADERS),
+        response(body=uploads(KEYS), headers=OBJECT_HEADERS),
+        *aborted,
     )
-    async with opening as driver:
+    async with opened_driver as driver:
         assert await driver.gc_uploads("data", older_than=60) == len(KEYS)
-    targets = [url.rpartition(".com/")[2] for _, url, _, _ in script.sent[2:]]
+    targets = [url.rpartition(".com/")[2] for _, url, _, _ in transport.requests[2:]]
     assert sorted(targets) == sorted(f"{key}?uploadId=id-{at}" for at, key in enumerate(ENCODED))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.s3.scripted_transport import answer
+from tests.drivers.s3.scripted_transport import response
 from trove_async.errors import BackendError
 from trove_async.models import VersionInfo
 from trove_async.options import ListOptions, VersionPage
@@ -80,28 +80,28 @@ async def pages(driver: Any, gateway: Gateway, limit: int, *, delete: bool) -> l
         options = ListOptions(limit=limit, token=page.token)
 
 
-def opening(play: Any) -> Any:
-    introduction = answer(403, b"", {"x-amz-request-id": REQUEST_ID})
-    return play(introduction, endpoint_url="http://h:9")[1]
+def scripted_gateway(scripted_driver: Any) -> Any:
+    introduction = response(403, b"", {"x-amz-request-id": REQUEST_ID})
+    return scripted_driver(introduction, endpoint_url="http://h:9")[1]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 1000])
 @pytest.mark.parametrize("most", [1, 2, 3, 1000])
 @pytest.mark.parametrize("delete", [True, False])
 async def test_no_version_is_skipped_while_they_are_deleted(
-    play: Any, limit: int, most: int, *, delete: bool
+    scripted_driver: Any, limit: int, most: int, *, delete: bool
 ) -> None:
     gateway = Gateway(("a", 1), ("b", 5), ("c", 2), ("d", 1), most=most)
     there = list(gateway.versions)
-    async with opening(play) as driver:
+    async with scripted_gateway(scripted_driver) as driver:
         driver._open.list_versions = gateway.list_versions
         assert await pages(driver, gateway, limit, delete=delete) == there
 
 
 @pytest.mark.parametrize("limit", [1, 2, 1000])
-async def test_key_that_versions_start_after_is_left_out(play: Any, limit: int) -> None:
+async def test_key_that_versions_start_after_is_left_out(scripted_driver: Any, limit: int) -> None:
     gateway = Gateway(("a", 3), ("b", 2), most=2)
-    async with opening(play) as driver:
+    async with scripted_gateway(scripted_driver) as driver:
         driver._open.list_versions = gateway.list_versions
         page = await driver.version_page("data", ListOptions(start_after="a", limit=limit))
         assert [(one.key, one.version_id) for one in page.entries] == [("b", "2"), ("b", "1")]
@@ -109,9 +109,9 @@ async def test_key_that_versions_start_after_is_left_out(play: Any, limit: int) 
         assert (list(page.entries), page.token) == ([], None)
 
 
-async def test_key_is_left_out_where_markers_outlive_their_versions(play: Any) -> None:
+async def test_key_is_left_out_where_markers_outlive_their_versions(scripted_driver: Any) -> None:
     gateway = Gateway(("a", 3), ("b", 1))
-    _, named = play(endpoint_url="http://h:9", dialect="s3")
+    _, named = scripted_driver(endpoint_url="http://h:9", dialect="s3")
     async with named as driver:
         driver._open.list_versions = gateway.list_versions
         for limit in (1, 2, 1000):
@@ -126,13 +126,13 @@ async def test_key_is_left_out_where_markers_outlive_their_versions(play: Any) -
             assert [one.key for one in told] == ["b"]
 
 
-async def test_page_of_one_key_that_never_ends_is_given_up(play: Any) -> None:
+async def test_page_of_one_key_that_never_ends_is_given_up(scripted_driver: Any) -> None:
     gateway = Gateway(("a", 3))
 
     async def endless(_bucket: str, _options: ListOptions) -> VersionPage:
         return VersionPage(entries=gateway.versions, token="again")
 
-    async with opening(play) as driver:
+    async with scripted_gateway(scripted_driver) as driver:
         driver._open.list_versions = endless
         with pytest.raises(BackendError, match="again and again"):
             await driver.version_page("data", ListOptions())
