@@ -1,4 +1,4 @@
-"""A cancel at every named point of a transfer leaves nothing: not here, and not at the server."""
+"""A cancel at any point of a transfer leaves no resources, neither in the store nor on the server."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from trove_async.testing.servers import S3Server
 
 OLD = b"old"
-SMALL = hashlib.sha256(b"small").digest() * 2048 * 64  # 4 MiB: more than sockets swallow
-LARGE = SMALL * 3  # of three parts
+SMALL = hashlib.sha256(b"small").digest() * 2048 * 64  # 4 MiB: more than socket buffers hold
+LARGE = SMALL * 3  # three parts
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +41,13 @@ async def proxied(seaweed: S3Server, client: Any) -> AsyncIterator[ProxiedStore]
         yield proxied
 
 
-async def cancelled(
+async def cancel_at_stall(
     proxied: ProxiedStore, stall: Stall, work: Coroutine[Any, Any, object], *, sending: bool = False
 ) -> None:
-    """Begin some work, and cancel it where it stalls; nothing may be left of it.
+    """Start an operation, cancel it at a stall, and assert that nothing is left of it.
 
-    A proxy whose window is full of a body cannot see that its client has gone: if it is `sending`,
-    the stall is released then, for the proxy to find that nothing more comes.
+    A proxy that has unread data of a request cannot see that its client has disconnected. With
+    `sending`, the stall is released after the cancel, so that the proxy reads on and sees it.
     """
     task = OwnedTask(work)
     await stall.reached.wait()
@@ -55,14 +55,14 @@ async def cancelled(
     await task.aclose()
     if sending:
         stall.release()
-    await nothing_left(proxied)
+    await assert_nothing_left(proxied)
 
 
-async def nothing_left(proxied: ProxiedStore) -> None:
+async def assert_nothing_left(proxied: ProxiedStore) -> None:
     await proxied.proxy.quiet()
     assert_idle(proxied.store)
     assert await proxied.unfinished_uploads() == []
-    # And as many connections as ever are there to be used.
+    # All connections are still usable.
     async with task_group() as group:
         for _ in range(8):
             group.start_soon(proxied.store.read, proxied.bucket, "key")
@@ -80,14 +80,18 @@ async def test_put_cancelled_before_its_last_byte_leaves_the_old_object(
     proxied: ProxiedStore, at: Any, byte: int
 ) -> None:
     stall = proxied.proxy.arm(Stall(at, byte), method="PUT")
-    await cancelled(proxied, stall, proxied.store.put(proxied.bucket, "key", SMALL), sending=True)
+    await cancel_at_stall(
+        proxied, stall, proxied.store.put(proxied.bucket, "key", SMALL), sending=True
+    )
     assert await proxied.stored_body("key") == OLD
     assert proxied.operation_counts["PutObject"] == 1
 
 
-async def test_put_cancelled_when_it_was_stored_has_stored_all(proxied: ProxiedStore) -> None:
+async def test_put_cancelled_after_its_last_byte_stores_the_new_object(
+    proxied: ProxiedStore,
+) -> None:
     stall = proxied.proxy.arm(Stall("answer head"), method="PUT")
-    await cancelled(proxied, stall, proxied.store.put(proxied.bucket, "key", SMALL))
+    await cancel_at_stall(proxied, stall, proxied.store.put(proxied.bucket, "key", SMALL))
     assert await proxied.stored_body("key") == SMALL
     assert proxied.operation_counts["PutObject"] == 1
 
@@ -100,14 +104,14 @@ async def test_put_cancelled_when_it_was_stored_has_stored_all(proxied: ProxiedS
         ("PUT", "*partNumber=2*", "request body", MiB),
         ("PUT", "*partNumber=3*", "answer head", 0),
     ],
-    ids=["opening", "before a part", "in a part", "after a part"],
+    ids=["creating the upload", "before a part", "in a part", "after a part"],
 )
-async def test_large_put_cancelled_before_its_commit_leaves_the_old_object(
+async def test_large_put_cancelled_before_its_completion_leaves_the_old_object(
     proxied: ProxiedStore, method: str, target: str, at: Any, byte: int
 ) -> None:
     stall = proxied.proxy.arm(Stall(at, byte), method=method, target=target)
     sending = method == "PUT" and at != "answer head"
-    await cancelled(
+    await cancel_at_stall(
         proxied, stall, proxied.store.put(proxied.bucket, "key", LARGE), sending=sending
     )
     assert await proxied.stored_body("key") == OLD
@@ -115,7 +119,7 @@ async def test_large_put_cancelled_before_its_commit_leaves_the_old_object(
 
 
 @pytest.mark.parametrize("at", ["request head", "answer head"])
-async def test_large_put_cancelled_in_its_commit_is_stored_and_not_aborted(
+async def test_large_put_cancelled_in_its_completion_stores_the_object(
     proxied: ProxiedStore, at: Any
 ) -> None:
     stall = proxied.proxy.arm(Stall(at), method="POST", target="*uploadId*")
@@ -127,12 +131,12 @@ async def test_large_put_cancelled_in_its_commit_is_stored_and_not_aborted(
             await asyncio.sleep(0)
         assert not task.done
         stall.release()
-    await nothing_left(proxied)
+    await assert_nothing_left(proxied)
     assert await proxied.stored_body("key") == LARGE
     assert proxied.operation_counts["AbortMultipartUpload"] == 0
 
 
-async def test_large_put_cancelled_in_a_commit_that_is_not_answered_is_left_to_be_found(
+async def test_large_put_cancelled_in_a_completion_without_response_leaves_the_upload(
     proxied: ProxiedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upload, "COMMIT_SECONDS", 0.1)
@@ -143,13 +147,13 @@ async def test_large_put_cancelled_in_a_commit_that_is_not_answered_is_left_to_b
     await proxied.proxy.quiet()
     assert (
         proxied.operation_counts["AbortMultipartUpload"] == 0
-    )  # which could destroy what was completed
+    )  # which could destroy the completed object
     assert await proxied.driver.gc_uploads(proxied.bucket, older_than=0) == 1
-    await nothing_left(proxied)
+    await assert_nothing_left(proxied)
     assert await proxied.stored_body("key") == OLD
 
 
-async def test_large_put_cancelled_while_its_upload_is_made_aborts_it(
+async def test_large_put_cancelled_while_it_creates_the_upload_aborts_it(
     proxied: ProxiedStore,
 ) -> None:
     stall = proxied.proxy.arm(Stall("answer head"), method="POST", target="*uploads*")
@@ -161,7 +165,7 @@ async def test_large_put_cancelled_while_its_upload_is_made_aborts_it(
         group.start_soon(task.aclose)  # a second cancel
         await asyncio.sleep(0)
         stall.release()
-    await nothing_left(proxied)
+    await assert_nothing_left(proxied)
     assert await proxied.stored_body("key") == OLD
     assert (
         proxied.operation_counts["AbortMultipartUpload"]
@@ -170,7 +174,7 @@ async def test_large_put_cancelled_while_its_upload_is_made_aborts_it(
     )
 
 
-async def test_large_put_cancelled_and_never_told_its_upload_leaves_litter_that_is_found(
+async def test_large_put_cancelled_before_its_upload_id_arrives_leaves_the_upload(
     proxied: ProxiedStore,
 ) -> None:
     stall = proxied.proxy.arm(Stall("answer head"), method="POST", target="*uploads*")
@@ -179,16 +183,16 @@ async def test_large_put_cancelled_and_never_told_its_upload_leaves_litter_that_
     await task.aclose()
     await proxied.proxy.quiet()
     assert await proxied.driver.gc_uploads(proxied.bucket, older_than=0) == 1
-    await nothing_left(proxied)
+    await assert_nothing_left(proxied)
     assert await proxied.stored_body("key") == OLD
 
 
-async def test_large_put_cancelled_when_it_was_committed_has_stored_all(
+async def test_large_put_cancelled_after_its_completion_stores_the_object(
     proxied: ProxiedStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upload, "COMMIT_SECONDS", 0.1)  # the answer never comes
+    monkeypatch.setattr(upload, "COMMIT_SECONDS", 0.1)  # the response never arrives
     stall = proxied.proxy.arm(Stall("answer head"), method="POST", target="*uploadId*")
-    await cancelled(proxied, stall, proxied.store.put(proxied.bucket, "key", LARGE))
+    await cancel_at_stall(proxied, stall, proxied.store.put(proxied.bucket, "key", LARGE))
     assert await proxied.stored_body("key") == LARGE
 
 
@@ -200,9 +204,9 @@ async def test_large_put_cancelled_between_two_parts_leaves_the_old_object(
     async def source() -> AsyncIterator[bytes]:
         yield LARGE[: 6 * MiB]
         await stall.wait()
-        pytest.fail("the source goes on")
+        pytest.fail("the source is read after the cancel")
 
-    await cancelled(proxied, stall, proxied.store.put(proxied.bucket, "key", source()))
+    await cancel_at_stall(proxied, stall, proxied.store.put(proxied.bucket, "key", source()))
     assert await proxied.stored_body("key") == OLD
     assert (
         proxied.operation_counts["AbortMultipartUpload"]
@@ -211,7 +215,7 @@ async def test_large_put_cancelled_between_two_parts_leaves_the_old_object(
     )
 
 
-async def test_large_put_cancelled_in_its_abort_is_aborted_all_the_same(
+async def test_large_put_cancelled_in_its_abort_is_still_aborted(
     proxied: ProxiedStore,
 ) -> None:
     proxied.proxy.arm(Response(403), method="PUT", target="*partNumber=2*")
@@ -220,11 +224,11 @@ async def test_large_put_cancelled_in_its_abort_is_aborted_all_the_same(
     await stall.reached.wait()
     async with task_group() as group:
         group.start_soon(task.aclose)
-        for _ in range(20):  # were the abort given up, the proxy would see its client go
+        for _ in range(20):  # an abort that is given up would disconnect from the proxy
             await asyncio.sleep(0)
         assert not task.done
         stall.release()
-    await nothing_left(proxied)
+    await assert_nothing_left(proxied)
     assert await proxied.stored_body("key") == OLD
     assert proxied.operation_counts["AbortMultipartUpload"] == 1
 
@@ -246,7 +250,9 @@ async def test_large_put_cancelled_in_a_part_and_in_its_abort_is_aborted(
     await proxied.proxy.quiet()
     assert_idle(proxied.store)
     assert await proxied.stored_body("key") == OLD
-    assert len(await proxied.unfinished_uploads()) <= 1  # a lost abort is litter, never damage
+    assert (
+        len(await proxied.unfinished_uploads()) <= 1
+    )  # a lost abort leaves an upload behind, but no damage
 
 
 @pytest.mark.parametrize(
@@ -262,13 +268,15 @@ async def test_get_cancelled_anywhere_leaves_no_connection(
                 pass
 
     stall = proxied.proxy.arm(Stall(at, byte), method="GET")
-    await cancelled(proxied, stall, read())
+    await cancel_at_stall(proxied, stall, read())
 
 
 @pytest.mark.parametrize("at", ["request head", "answer head"])
-async def test_copy_cancelled_anywhere_is_whole_or_is_not(proxied: ProxiedStore, at: Any) -> None:
+async def test_copy_cancelled_anywhere_is_complete_or_absent(
+    proxied: ProxiedStore, at: Any
+) -> None:
     stall = proxied.proxy.arm(Stall(at), method="PUT")
-    await cancelled(
+    await cancel_at_stall(
         proxied, stall, proxied.store.copy(proxied.bucket, "source", proxied.bucket, "key")
     )
     assert await proxied.stored_body("key") == (OLD if at == "request head" else LARGE)
@@ -285,16 +293,16 @@ async def test_head_and_delete_cancelled_anywhere_leave_no_connection(
 ) -> None:
     await proxied.put_directly("other", OLD)
     stall = proxied.proxy.arm(Stall(at), method=method)
-    await cancelled(proxied, stall, getattr(proxied.store, call)(proxied.bucket, "other"))
+    await cancel_at_stall(proxied, stall, getattr(proxied.store, call)(proxied.bucket, "other"))
 
 
 @pytest.mark.parametrize("at", ["request head", "answer head", "answer body"])
 async def test_list_cancelled_anywhere_leaves_no_connection(proxied: ProxiedStore, at: Any) -> None:
     stall = proxied.proxy.arm(Stall(at), target="*list-type*")
-    await cancelled(proxied, stall, proxied.store.list(proxied.bucket).all())
+    await cancel_at_stall(proxied, stall, proxied.store.list(proxied.bucket).all())
 
 
-async def test_store_closed_under_a_transfer_leaves_nothing(proxied: ProxiedStore) -> None:
+async def test_store_closed_during_a_read_leaves_nothing(proxied: ProxiedStore) -> None:
     stall = proxied.proxy.arm(Stall("answer body", MiB), method="GET")
     reader = await proxied.store.get(proxied.bucket, "source")
     task = OwnedTask(reader.read())
@@ -304,11 +312,11 @@ async def test_store_closed_under_a_transfer_leaves_nothing(proxied: ProxiedStor
     await reader.aclose()
 
 
-async def test_store_closed_in_the_commit_of_a_large_put_waits_for_it(
+async def test_store_closed_in_the_completion_of_a_large_put_waits_for_it(
     proxied: ProxiedStore,
 ) -> None:
     stall = proxied.proxy.arm(Stall("request head"), method="POST", target="*uploadId*")
-    putting = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
+    put_task = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
     await stall.reached.wait()
     async with task_group() as group:
         group.start_soon(proxied.store.aclose)
@@ -316,19 +324,19 @@ async def test_store_closed_in_the_commit_of_a_large_put_waits_for_it(
             await asyncio.sleep(0)
         stall.release()
     with pytest.raises(ClosedError, match="closed meanwhile"):
-        await putting.result()
+        await put_task.result()
     assert proxied.operation_counts["AbortMultipartUpload"] == 0
     assert await proxied.unfinished_uploads() == []
     assert await proxied.stored_body("key") == LARGE
 
 
-async def test_store_closed_under_a_large_put_aborts_it(proxied: ProxiedStore) -> None:
+async def test_store_closed_during_a_large_put_aborts_it(proxied: ProxiedStore) -> None:
     stall = proxied.proxy.arm(Stall("request body"), method="PUT", target="*partNumber=2*")
-    putting = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
+    put_task = OwnedTask(proxied.store.put(proxied.bucket, "key", LARGE))
     await stall.reached.wait()
     await proxied.store.aclose()
-    stall.release()  # what it was sent and has not read hides from it that its client has gone
+    stall.release()  # the proxy sees the disconnect once it has read what was sent
     with pytest.raises(ClosedError, match="closed meanwhile"):
-        await putting.result()
+        await put_task.result()
     assert proxied.operation_counts["AbortMultipartUpload"] == 1
     assert await proxied.unfinished_uploads() == []

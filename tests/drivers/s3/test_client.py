@@ -1,4 +1,4 @@
-"""What no test server shows: where requests go, regions, clocks and sessions."""
+"""Addressing, regions, clock skew and expired sessions, which no test server can show."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from trove_async._http import Origin
 
-# -- where requests go ---------------------------------------------------------------------------------
+# -- addressing ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
         ),
     ],
 )
-async def test_bucket_stands_in_the_host_where_it_fits(
+async def test_bucket_is_part_of_the_host_name_where_possible(
     scripted_driver: Any, settings: dict[str, Any], bucket: str, url: str
 ) -> None:
     transport, opened_driver = scripted_driver(response(headers=OBJECT_HEADERS), **settings)
@@ -69,7 +69,7 @@ async def test_bucket_stands_in_the_host_where_it_fits(
 
 
 @pytest.mark.parametrize("bucket", ["ab", "b\u00fccher", "a b c", "a/b", "%2F%2F", "-abc", ".abc"])
-async def test_bucket_that_could_not_be_addressed_is_refused_unasked(
+async def test_invalid_bucket_name_raises_before_any_request(
     scripted_driver: Any, bucket: str
 ) -> None:
     _, opened_driver = scripted_driver()
@@ -78,7 +78,7 @@ async def test_bucket_that_could_not_be_addressed_is_refused_unasked(
             await driver.head(bucket, "key")
 
 
-async def test_every_request_names_the_owner_that_is_expected(scripted_driver: Any) -> None:
+async def test_expected_bucket_owner_is_sent_with_every_request(scripted_driver: Any) -> None:
     transport, opened_driver = scripted_driver(
         response(), response(body=EMPTY_PAGE), expected_bucket_owner="123"
     )
@@ -93,19 +93,19 @@ async def test_every_request_names_the_owner_that_is_expected(scripted_driver: A
     )
 
 
-SIGNED = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+HELLO_SHA256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 
 
 @pytest.mark.parametrize(
     ("scheme", "settings", "digest"),
     [
         ("https", {}, "UNSIGNED-PAYLOAD"),
-        ("http", {}, SIGNED),
-        ("https", {"payload_signing": True}, SIGNED),
+        ("http", {}, HELLO_SHA256),
+        ("https", {"payload_signing": True}, HELLO_SHA256),
         ("http", {"payload_signing": False}, "UNSIGNED-PAYLOAD"),
     ],
 )
-async def test_body_is_signed_where_nothing_else_protects_it(
+async def test_body_is_signed_over_plain_http(
     scripted_driver: Any, scheme: str, settings: dict[str, Any], digest: str
 ) -> None:
     url = f"{scheme}://s3.us-east-1.amazonaws.com"
@@ -117,9 +117,9 @@ async def test_body_is_signed_where_nothing_else_protects_it(
     assert transport.requests[0][2]["x-amz-content-sha256"] == digest
 
 
-# -- regions -------------------------------------------------------------------------------------------
+# -- regions ---------------------------------------------------------------------------------------
 
-ELSEWHERE = [
+WRONG_REGION = [
     error_response(
         301,
         "PermanentRedirect",
@@ -138,12 +138,12 @@ ELSEWHERE = [
 ]
 
 
-@pytest.mark.parametrize("number", range(len(ELSEWHERE)))
-async def test_bucket_in_another_region_is_found_once(scripted_driver: Any, number: int) -> None:
-    first = ELSEWHERE[number]
-    told = FakeResponse(first.status, first.headers, first._body)
+@pytest.mark.parametrize("number", range(len(WRONG_REGION)))
+async def test_region_of_a_bucket_is_learned_once(scripted_driver: Any, number: int) -> None:
+    template = WRONG_REGION[number]
+    redirect = FakeResponse(template.status, template.headers, template._body)
     transport, opened_driver = scripted_driver(
-        told, response(headers=OBJECT_HEADERS), response(headers=OBJECT_HEADERS)
+        redirect, response(headers=OBJECT_HEADERS), response(headers=OBJECT_HEADERS)
     )
     async with opened_driver as driver:
         await driver.head("data", "key")
@@ -160,7 +160,9 @@ async def test_bucket_in_another_region_is_found_once(scripted_driver: Any, numb
     "region",
     ["evil.example", "evil.example/", "eu-west-1.evil.example#", "us-east-1", "", "\u00e9"],
 )
-async def test_region_that_is_none_leads_nowhere(scripted_driver: Any, region: str) -> None:
+async def test_redirect_to_an_invalid_region_is_not_followed(
+    scripted_driver: Any, region: str
+) -> None:
     transport, opened_driver = scripted_driver(
         error_response(301, "PermanentRedirect", f"<Region>{region}</Region>")
     )
@@ -170,18 +172,18 @@ async def test_region_that_is_none_leads_nowhere(scripted_driver: Any, region: s
     assert len(transport.requests) == 1
 
 
-async def test_regions_that_send_one_round_in_circles_end(scripted_driver: Any) -> None:
-    def sent_to(region: str) -> FakeResponse:
+async def test_circular_region_redirects_raise(scripted_driver: Any) -> None:
+    def redirect_to(region: str) -> FakeResponse:
         return error_response(301, "PermanentRedirect", f"<Region>{region}</Region>")
 
-    _, opened_driver = scripted_driver(sent_to("eu-west-1"), sent_to("us-east-1"))
+    _, opened_driver = scripted_driver(redirect_to("eu-west-1"), redirect_to("us-east-1"))
     async with opened_driver as driver:
         with pytest.raises(BackendError):
             await driver.put("data", "key", [], PutOptions())
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirect_of_another_service_is_never_followed(
+async def test_redirect_of_a_custom_endpoint_is_not_followed(
     scripted_driver: Any, status: int
 ) -> None:
     transport, opened_driver = scripted_driver(
@@ -197,7 +199,7 @@ async def test_redirect_of_another_service_is_never_followed(
     assert transport.request_lines == ["PUT https://minio.example/data/key"]
 
 
-async def test_dot_segments_are_sent_encoded_and_signed_as_they_are(scripted_driver: Any) -> None:
+async def test_dot_segments_are_sent_percent_encoded(scripted_driver: Any) -> None:
     transport, opened_driver = scripted_driver(
         response(headers=OBJECT_HEADERS), response(headers=OBJECT_HEADERS)
     )
@@ -209,15 +211,15 @@ async def test_dot_segments_are_sent_encoded_and_signed_as_they_are(scripted_dri
     assert url.startswith("https://data.s3.us-east-1.amazonaws.com/a/%2E/b?")
 
 
-# -- time ----------------------------------------------------------------------------------------------
+# -- time ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", ["RequestTimeTooSkewed", ""])
-async def test_clock_that_is_wrong_is_put_right_once(scripted_driver: Any, code: str) -> None:
+async def test_clock_skew_is_corrected_once(scripted_driver: Any, code: str) -> None:
     late = formatdate(time.time() + 3600, usegmt=True)
-    told = error_response(403, code, date=late) if code else response(403, date=late)
+    rejected = error_response(403, code, date=late) if code else response(403, date=late)
     transport, opened_driver = scripted_driver(
-        told, response(headers=OBJECT_HEADERS), response(headers=OBJECT_HEADERS)
+        rejected, response(headers=OBJECT_HEADERS), response(headers=OBJECT_HEADERS)
     )
     async with opened_driver as driver:
         await driver.head("data", "key")
@@ -227,12 +229,12 @@ async def test_clock_that_is_wrong_is_put_right_once(scripted_driver: Any, code:
     assert abs(int(dates[1][9:11]) - int(dates[0][9:11])) in {1, 23}
 
 
-class Clock:
-    """A service whose clock is an hour ahead, and that refuses nothing until all have asked."""
+class FastClockTransport:
+    """A service whose clock is an hour ahead. It responds once all requests have arrived."""
 
     def __init__(self, requests: int) -> None:
         self.left = requests
-        self.all_asked = anyio.Event()
+        self.all_arrived = anyio.Event()
 
     async def send(
         self,
@@ -247,8 +249,8 @@ class Clock:
         now = datetime.now(UTC) + timedelta(hours=1)
         self.left -= 1
         if not self.left:
-            self.all_asked.set()
-        await self.all_asked.wait()
+            self.all_arrived.set()
+        await self.all_arrived.wait()
         date = format_datetime(now, usegmt=True)
         if abs(now - signed) > timedelta(minutes=15):
             return response(403, date=date)
@@ -258,10 +260,10 @@ class Clock:
         pass
 
 
-async def test_clock_that_is_wrong_is_put_right_for_every_request_under_way(
+async def test_clock_skew_is_corrected_for_all_requests_in_flight(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    service = Clock(requests=20)
+    service = FastClockTransport(requests=20)
     monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: service)
     driver = S3Driver(
         region="us-east-1",
@@ -275,17 +277,19 @@ async def test_clock_that_is_wrong_is_put_right_for_every_request_under_way(
             group.start_soon(driver.head, "data", f"key{number}")
 
 
-async def test_clock_that_stays_wrong_is_an_error(scripted_driver: Any) -> None:
+async def test_clock_skew_that_persists_raises(scripted_driver: Any) -> None:
     late = formatdate(time.time() + 3600, usegmt=True)
-    told = [error_response(403, "RequestTimeTooSkewed", date=late) for _ in range(2)]
-    _, opened_driver = scripted_driver(*told)
+    errors = [error_response(403, "RequestTimeTooSkewed", date=late) for _ in range(2)]
+    _, opened_driver = scripted_driver(*errors)
     async with opened_driver as driver:
         with pytest.raises(UnauthenticatedError, match="clock"):
             await driver.put("data", "key", [], PutOptions())
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "now"])
-async def test_denial_teaches_no_time(scripted_driver: Any, date: str) -> None:
+async def test_denial_without_clock_skew_does_not_change_the_clock(
+    scripted_driver: Any, date: str
+) -> None:
     _, opened_driver = scripted_driver(
         response(403, date=formatdate(usegmt=True) if date == "now" else date)
     )
@@ -294,21 +298,21 @@ async def test_denial_teaches_no_time(scripted_driver: Any, date: str) -> None:
             await driver.head("data", "key")
 
 
-# -- sessions ------------------------------------------------------------------------------------------
+# -- sessions --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def renewals(monkeypatch: pytest.MonkeyPatch) -> list[Credentials]:
-    """Give the driver a session whose credentials can be renewed; return those that were."""
+    """Give the driver a session with renewable credentials; return the list of renewed ones."""
     stale: list[Credentials] = []
-    held = [Credentials("ONE", SECRET, TOKEN), Credentials("TWO", SECRET, TOKEN)]
+    alternating = [Credentials("ONE", SECRET, TOKEN), Credentials("TWO", SECRET, TOKEN)]
 
     async def credentials(_: Session) -> Credentials:
-        return held[len(stale) % 2]
+        return alternating[len(stale) % 2]
 
     async def renewed(_: Session, old: Credentials) -> Credentials:
         stale.append(old)
-        return held[len(stale) % 2]
+        return alternating[len(stale) % 2]
 
     monkeypatch.setattr(Session, "credentials", credentials)
     monkeypatch.setattr(Session, "renewed", renewed)
@@ -316,18 +320,18 @@ def renewals(monkeypatch: pytest.MonkeyPatch) -> list[Credentials]:
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "TokenRefreshRequired", ""])
-async def test_session_that_has_expired_is_renewed_once(
+async def test_expired_session_is_renewed_once(
     scripted_driver: Any, renewals: list[Credentials], code: str
 ) -> None:
-    told = error_response(400, code) if code else response(400)
-    transport, opened_driver = scripted_driver(told, response(headers=OBJECT_HEADERS))
+    rejected = error_response(400, code) if code else response(400)
+    transport, opened_driver = scripted_driver(rejected, response(headers=OBJECT_HEADERS))
     async with opened_driver as driver:
         await driver.head("data", "key")
-    assert [one.access_key for one in renewals] == ["ONE"]
+    assert [renewed.access_key for renewed in renewals] == ["ONE"]
     assert "Credential=TWO/" in transport.requests[1][2]["Authorization"]
 
 
-async def test_session_that_cannot_be_renewed_is_an_error(
+async def test_session_that_expires_again_raises(
     scripted_driver: Any, renewals: list[Credentials]
 ) -> None:
     _, opened_driver = scripted_driver(
@@ -339,7 +343,7 @@ async def test_session_that_cannot_be_renewed_is_an_error(
     assert len(renewals) == 1
 
 
-async def test_given_credentials_cannot_be_renewed(scripted_driver: Any) -> None:
+async def test_credentials_passed_as_arguments_are_not_renewed(scripted_driver: Any) -> None:
     transport, opened_driver = scripted_driver(
         error_response(400, "ExpiredToken"), session_token=TOKEN
     )
@@ -352,15 +356,13 @@ async def test_given_credentials_cannot_be_renewed(scripted_driver: Any) -> None
         assert TOKEN not in shown
 
 
-# -- what refusals and odd responses tell --------------------------------------------------------------
+# -- error responses and missing sizes -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [400, 403])
-async def test_refusal_without_a_document_says_what_to_look_at(
-    scripted_driver: Any, status: int
-) -> None:
-    refused = response(status, headers={"x-amz-bucket-region": "eu-west-9"})
-    _, opened_driver = scripted_driver(refused, endpoint_url="http://h:9", dialect="s3")
+async def test_error_without_a_document_suggests_causes(scripted_driver: Any, status: int) -> None:
+    rejected = response(status, headers={"x-amz-bucket-region": "eu-west-9"})
+    _, opened_driver = scripted_driver(rejected, endpoint_url="http://h:9", dialect="s3")
     async with opened_driver as driver:
         with pytest.raises((BackendError, PermissionDeniedError)) as caught:
             await driver.head("data", "key")
@@ -369,7 +371,9 @@ async def test_refusal_without_a_document_says_what_to_look_at(
 
 
 @pytest.mark.parametrize("bucket", ["Data", "da_ta", "da..ta"])
-async def test_refusal_of_a_bad_bucket_name_says_so(scripted_driver: Any, bucket: str) -> None:
+async def test_error_for_an_invalid_bucket_name_names_the_rule(
+    scripted_driver: Any, bucket: str
+) -> None:
     _, opened_driver = scripted_driver(response(400), response(400), dialect="s3")
     async with opened_driver as driver:
         with pytest.raises(InvalidNameError, match="bucket's name"):
@@ -382,12 +386,12 @@ async def test_refusal_of_a_bad_bucket_name_says_so(scripted_driver: Any, bucket
     ("status", "code"),
     [(501, "NotImplemented"), (400, "InvalidArgument"), (400, "InvalidRequest"), (501, "")],
 )
-async def test_service_without_checksums_is_told_from_others(
+async def test_rejected_checksum_suggests_checksums_false(
     scripted_driver: Any, status: int, code: str
 ) -> None:
-    told = error_response(status, code) if code else response(status)
+    rejected = error_response(status, code) if code else response(status)
     _, opened_driver = scripted_driver(
-        told, error_response(status, code or "InvalidArgument"), dialect="s3"
+        rejected, error_response(status, code or "InvalidArgument"), dialect="s3"
     )
     async with opened_driver as driver:
         with pytest.raises(TroveError, match="checksums=False"):
@@ -408,7 +412,7 @@ UNSIZED = {name: value for name, value in OBJECT_HEADERS.items() if name != "con
         (response(200, content_length="0"), 0),
     ],
 )
-async def test_size_that_no_length_tells_is_asked_for(
+async def test_missing_content_length_is_replaced_by_a_range_request(
     scripted_driver: Any, ranged: FakeResponse, size: int
 ) -> None:
     transport, opened_driver = scripted_driver(response(200, b"body"[:size], UNSIZED), ranged)
@@ -419,14 +423,14 @@ async def test_size_that_no_length_tells_is_asked_for(
     assert transport.requests[1][2]["if-match"] == '"e"'
 
 
-async def test_head_without_a_length_asks_for_the_size(scripted_driver: Any) -> None:
+async def test_head_without_a_content_length_requests_a_range(scripted_driver: Any) -> None:
     ranged = response(206, b"b", content_range="bytes 0-0/4")
     _, opened_driver = scripted_driver(response(headers=UNSIZED), ranged)
     async with opened_driver as driver:
         assert (await driver.head("data", "key")).size == 4
 
 
-async def test_size_of_another_version_is_not_taken(scripted_driver: Any) -> None:
+async def test_size_of_a_replaced_object_is_not_used(scripted_driver: Any) -> None:
     unsized = {name: value for name, value in UNSIZED.items() if name != "etag"}
     later = {"last-modified": "Wed, 01 Jan 2025 00:00:01 GMT", "content-range": "bytes 0-0/2"}
     _, opened_driver = scripted_driver(response(200, b"body", unsized), response(206, b"b", later))
@@ -435,7 +439,7 @@ async def test_size_of_another_version_is_not_taken(scripted_driver: Any) -> Non
             await driver.get("data", "key", GetOptions()).__aenter__()
 
 
-async def test_object_whose_size_nothing_tells_is_an_error(scripted_driver: Any) -> None:
+async def test_get_without_any_size_raises(scripted_driver: Any) -> None:
     _, opened_driver = scripted_driver(
         response(200, b"body", UNSIZED), response(200, b"body", UNSIZED)
     )
@@ -451,9 +455,9 @@ async def test_object_whose_size_nothing_tells_is_an_error(scripted_driver: Any)
         response(206, b"b", content_range="bytes */*"),
         error_response(412, "PreconditionFailed"),
     ],
-    ids=["no size", "nonsense", "replaced meanwhile"],
+    ids=["no size", "invalid size", "replaced"],
 )
-async def test_head_whose_size_nothing_tells_may_be_tried_again(
+async def test_head_without_any_size_raises_a_retryable_error(
     scripted_driver: Any, ranged: FakeResponse
 ) -> None:
     _, opened_driver = scripted_driver(response(headers=UNSIZED), ranged)

@@ -1,4 +1,4 @@
-"""Copies, piece by piece, of a service that answers by a transport."""
+"""Copies: conditions, metadata, and copies in parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     "key", ["a b", "a%2Fb", "\u00fc", "a+b", "a\\b", "a?versionId=v", "a&b=c", "%"]
 )
-async def test_source_with_characters_that_are_encoded_is_found(
+async def test_copy_source_with_special_characters_is_encoded(
     moto_server: S3Server, plane: str, key: str
 ) -> None:
     driver = driver_of(moto_server, data_plane=plane, dialect="s3")
@@ -39,18 +39,18 @@ async def test_source_with_characters_that_are_encoded_is_found(
         await store.copy("encoded", key, "encoded", "copy")
         copier = Copier(driver._plane, driver._known.exists, largest=1, piece=4)
         options = CopyOptions(source=info, put=PutOptions())
-        await copier.copy("encoded", key, "encoded", "pieces", options)
-        for copy in ("copy", "pieces"):
+        await copier.copy("encoded", key, "encoded", "parts", options)
+        for copy in ("copy", "parts"):
             assert await store.read("encoded", copy) == b"body"
         await store.delete_many("encoded", [key, "copy", "pieces"])
 
 
-async def test_copy_tells_which_condition_failed(scripted_driver: Any) -> None:
-    refused = [error_response(412, "PreconditionFailed") for _ in range(2)]
+async def test_copy_reports_which_condition_failed(scripted_driver: Any) -> None:
+    failed = [error_response(412, "PreconditionFailed") for _ in range(2)]
     _, opened_driver = scripted_driver(
-        refused[0],
+        failed[0],
         response(headers=OBJECT_HEADERS),
-        refused[1],
+        failed[1],
         response(headers={**OBJECT_HEADERS, "etag": '"f"'}),
     )
     source = ObjectInfo(bucket="data", key="from", size=5, etag="e", last_modified=now())
@@ -62,7 +62,9 @@ async def test_copy_tells_which_condition_failed(scripted_driver: Any) -> None:
             assert type(caught.value) is kind
 
 
-async def test_copy_of_an_older_version_tells_which_condition_failed(scripted_driver: Any) -> None:
+async def test_copy_of_an_older_version_reports_which_condition_failed(
+    scripted_driver: Any,
+) -> None:
     transport, opened_driver = scripted_driver(
         error_response(412, "PreconditionFailed"), response(headers=OBJECT_HEADERS)
     )
@@ -77,19 +79,19 @@ async def test_copy_of_an_older_version_tells_which_condition_failed(scripted_dr
 
 
 @pytest.mark.parametrize("largest", [1000, 100])
-async def test_source_of_a_copy_must_belong_to_the_owner_too(
+async def test_copy_sends_the_expected_owner_of_the_source(
     scripted_driver: Any, largest: int
 ) -> None:
     upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
     etag = "<ETag>&quot;e&quot;</ETag>"
     whole = [response(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
-    pieces = [
+    parts = [
         response(body=upload),
         response(body=f"<CopyPartResult>{etag}</CopyPartResult>"),
         response(body=f"<CompleteMultipartUploadResult>{etag}</CompleteMultipartUploadResult>"),
     ]
-    answers = whole if largest == 1000 else pieces
-    transport, opened_driver = scripted_driver(*answers, expected_bucket_owner="123")
+    responses = whole if largest == 1000 else parts
+    transport, opened_driver = scripted_driver(*responses, expected_bucket_owner="123")
     source = ObjectInfo(bucket="theirs", key="from", size=200, etag="e", last_modified=now())
     options = CopyOptions(source=source, put=PutOptions())
     async with opened_driver as driver:
@@ -99,7 +101,7 @@ async def test_source_of_a_copy_must_belong_to_the_owner_too(
     assert headers["x-amz-source-expected-bucket-owner"] == "123"
 
 
-async def test_copy_tells_which_bucket_is_missing(scripted_driver: Any) -> None:
+async def test_copy_reports_which_bucket_is_missing(scripted_driver: Any) -> None:
     missing = [error_response(404, "NoSuchBucket") for _ in range(2)]
     _, opened_driver = scripted_driver(missing[0], response(404), missing[1], response())
     source = ObjectInfo(bucket="data", key="from", size=5, etag="e", last_modified=now())
@@ -112,11 +114,11 @@ async def test_copy_tells_which_bucket_is_missing(scripted_driver: Any) -> None:
 
 
 @pytest.mark.parametrize("to", ["to", "from"])
-@pytest.mark.parametrize("in_pieces", [True, False])
-async def test_copy_has_all_that_a_head_tells(
-    scripted_driver: Any, to: str, *, in_pieces: bool
+@pytest.mark.parametrize("in_parts", [True, False])
+async def test_copy_keeps_the_fields_of_the_source(
+    scripted_driver: Any, to: str, *, in_parts: bool
 ) -> None:
-    told = {
+    fields = {
         "content-type": "text/plain",
         "cache-control": "max-age=5",
         "content-disposition": "attachment",
@@ -127,33 +129,33 @@ async def test_copy_has_all_that_a_head_tells(
     etag = "<ETag>&quot;e&quot;</ETag>"
     upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
     whole = [response(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
-    pieces = [
+    parts = [
         response(body=upload),
         response(body=f"<CopyPartResult>{etag}</CopyPartResult>"),
         response(body=f"<CompleteMultipartUploadResult>{etag}</CompleteMultipartUploadResult>"),
     ]
     head = response(
-        headers={**OBJECT_HEADERS, **told, "content-length": "200", "x-amz-meta-a": "b"}
+        headers={**OBJECT_HEADERS, **fields, "content-length": "200", "x-amz-meta-a": "b"}
     )
-    transport, _ = scripted_driver(head, *(pieces if in_pieces else whole))
+    transport, _ = scripted_driver(head, *(parts if in_parts else whole))
     driver = S3Driver(region="us-east-1", access_key_id="KEYID", secret_access_key="SECRET")
     async with Trove(driver) as store:
-        if in_pieces:
+        if in_parts:
             driver._copier = Copier(driver._plane, driver._known.exists, largest=100, piece=200)
         await store.copy("data", "from", "data", to, metadata={"a": "c"})
     sent = transport.requests[1][2]
-    assert {name: sent.get(name) for name in told} == told
+    assert {name: sent.get(name) for name in fields} == fields
     assert sent["x-amz-meta-a"] == "c"
 
 
-async def test_large_object_is_copied_in_pieces(scripted_driver: Any) -> None:
+async def test_large_object_is_copied_in_parts(scripted_driver: Any) -> None:
     upload = (
         b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
     )
-    piece = b"<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
+    part = b"<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
     done = b"<CompleteMultipartUploadResult><ETag>&quot;e-3&quot;</ETag></CompleteMultipartUploadResult>"
     transport, opened_driver = scripted_driver(
-        response(body=upload), *[response(body=piece) for _ in range(3)], response(body=done)
+        response(body=upload), *[response(body=part) for _ in range(3)], response(body=done)
     )
     source = ObjectInfo(bucket="data", key="a b", size=250, etag="e", last_modified=now())
     async with opened_driver as driver:
@@ -162,7 +164,13 @@ async def test_large_object_is_copied_in_pieces(scripted_driver: Any) -> None:
             "data", "a b", "data", "to", CopyOptions(source=source, put=PutOptions())
         )
     assert (info.etag, info.size) == ("e-3", 250)
-    assert transport.patient == [False, True, True, True, True]  # only to begin with is at once
+    assert transport.patient == [
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]  # CreateMultipartUpload responds at once, the others may take long
     ranges = sorted(
         headers["x-amz-copy-source-range"] for *_, headers, _ in transport.requests[1:4]
     )
@@ -172,16 +180,16 @@ async def test_large_object_is_copied_in_pieces(scripted_driver: Any) -> None:
         assert headers["x-amz-copy-source-if-match"] == '"e"'
 
 
-async def test_piece_of_a_copy_that_fails_is_copied_again_and_no_other(
+async def test_only_the_failed_part_of_a_copy_is_retried(
     scripted_driver: Any,
 ) -> None:
     upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
-    piece = "<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
+    part = "<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
     done = "<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
     transport, opened_driver = scripted_driver(
         response(body=upload),
         error_response(503, "SlowDown"),
-        response(body=piece),
+        response(body=part),
         response(body=done),
     )
     source = ObjectInfo(bucket="data", key="from", size=101, etag="e", last_modified=now())

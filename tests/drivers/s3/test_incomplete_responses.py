@@ -1,4 +1,4 @@
-"""Writes that succeed, and whose responses say nothing of what was stored."""
+"""Successful writes whose responses do not describe the stored object."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 UPLOAD = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
 OPTIONS = PutOptions(write_id="mine")
-MINE = {
+OWN_WRITE = {
     **OBJECT_HEADERS,
     "content-length": "4",
     "etag": '"e-1"',
     "x-amz-meta-trove-write-id": "mine",
 }
-OTHER = {**MINE, "x-amz-meta-trove-write-id": "other"}
+OTHER_WRITE = {**OWN_WRITE, "x-amz-meta-trove-write-id": "other"}
 
 
-def ways() -> list[Any]:
-    """Return how each write is answered, by its name and what the last document is."""
+def write_cases() -> list[Any]:
+    """Return each kind of write with its responses, whose last document lacks an ETag."""
     documents = {
         "an empty ETag": "<CompleteMultipartUploadResult><ETag></ETag></CompleteMultipartUploadResult>",
         "no ETag": "<CompleteMultipartUploadResult></CompleteMultipartUploadResult>",
-        "a root of its own": "<Done/>",
+        "an unknown root": "<Done/>",
         "no document": "",
     }
     return [
@@ -47,27 +47,27 @@ def ways() -> list[Any]:
                     response(etag='"p"'),
                     response(body=text),
                 ],
-                id=f"commit, {what}",
+                id=f"commit, {name}",
             )
-            for what, text in documents.items()
+            for name, text in documents.items()
         ),
         *(
             pytest.param(
                 "copy",
                 lambda text=text: [response(body=text.replace("CompleteMultipartUpload", "Copy"))],
-                id=f"copy, {what}",
+                id=f"copy, {name}",
             )
-            for what, text in documents.items()
+            for name, text in documents.items()
         ),
     ]
 
 
-async def store(driver: Any, way: str, options: PutOptions) -> ObjectInfo:
+async def write(driver: Any, kind: str, options: PutOptions) -> ObjectInfo:
     body = [memoryview(b"body")]
     info: ObjectInfo
-    if way == "put":
+    if kind == "put":
         info = await driver.put("data", "key", body, options)
-    elif way == "copy":
+    elif kind == "copy":
         source = ObjectInfo(bucket="data", key="k", size=4, etag="e", last_modified=now())
         copying = CopyOptions(source=source, put=options)
         info = await driver.copy("data", "k", "data", "key", copying)
@@ -78,59 +78,59 @@ async def store(driver: Any, way: str, options: PutOptions) -> ObjectInfo:
     return info
 
 
-@pytest.mark.parametrize(("way", "answers"), ways())
-async def test_write_that_is_there_is_done(
-    scripted_driver: Any, way: str, answers: Callable[[], list[FakeResponse]]
+@pytest.mark.parametrize(("kind", "responses"), write_cases())
+async def test_write_is_confirmed_by_a_head(
+    scripted_driver: Any, kind: str, responses: Callable[[], list[FakeResponse]]
 ) -> None:
-    transport, opened_driver = scripted_driver(*answers(), response(headers=MINE))
+    transport, opened_driver = scripted_driver(*responses(), response(headers=OWN_WRITE))
     async with opened_driver as driver:
-        info = await store(driver, way, OPTIONS)
+        info = await write(driver, kind, OPTIONS)
     assert (info.etag, info.size, info.write_id) == ("e-1", 4, "mine")
     assert transport.request_lines[-1].startswith("HEAD")
 
 
-@pytest.mark.parametrize(("way", "answers"), ways())
-@pytest.mark.parametrize("found", ["another write's", "none"])
-async def test_write_that_is_not_there_may_be_tried_again(
-    scripted_driver: Any, way: str, answers: Callable[[], list[FakeResponse]], found: str
+@pytest.mark.parametrize(("kind", "responses"), write_cases())
+@pytest.mark.parametrize("stored", ["another write's", "none"])
+async def test_write_that_a_head_does_not_confirm_is_retryable(
+    scripted_driver: Any, kind: str, responses: Callable[[], list[FakeResponse]], stored: str
 ) -> None:
     def head() -> FakeResponse:
-        return response(headers=OTHER) if found == "another write's" else response(404)
+        return response(headers=OTHER_WRITE) if stored == "another write's" else response(404)
 
-    # An upload is aborted only after another look: some services lose the object by that.
-    aborted = [head(), response(204)] if way == "commit" else []
-    _, opened_driver = scripted_driver(*answers(), head(), *aborted)
+    # Another HEAD precedes the abort: on some services an abort deletes the completed object.
+    aborted = [head(), response(204)] if kind == "commit" else []
+    _, opened_driver = scripted_driver(*responses(), head(), *aborted)
     async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="a success was answered") as caught:
-            await store(driver, way, OPTIONS)
+            await write(driver, kind, OPTIONS)
         assert caught.value.retryable
 
 
-async def test_write_without_an_id_is_known_by_its_size(scripted_driver: Any) -> None:
+async def test_write_without_an_id_is_confirmed_by_its_size(scripted_driver: Any) -> None:
     for size, done in (("4", True), ("5", False)):
         transport, opened_driver = scripted_driver(
             response(), response(headers={**OBJECT_HEADERS, "content-length": size})
         )
         async with opened_driver as driver:
             if done:
-                assert (await store(driver, "put", PutOptions())).etag == "e"
+                assert (await write(driver, "put", PutOptions())).etag == "e"
             else:
                 with pytest.raises(UnavailableError):
-                    await store(driver, "put", PutOptions())
+                    await write(driver, "put", PutOptions())
         assert len(transport.requests) == 2
 
 
-async def test_head_asks_for_the_version_that_was_told(scripted_driver: Any) -> None:
+async def test_head_requests_the_version_of_the_response(scripted_driver: Any) -> None:
     transport, opened_driver = scripted_driver(
-        response(headers={"x-amz-version-id": "v1"}), response(headers=MINE)
+        response(headers={"x-amz-version-id": "v1"}), response(headers=OWN_WRITE)
     )
     async with opened_driver as driver:
-        await store(driver, "put", OPTIONS)
+        await write(driver, "put", OPTIONS)
     assert transport.request_lines[-1].endswith("/key?versionId=v1")
 
 
 @pytest.mark.parametrize(
-    ("said", "moment"),
+    ("headers", "moment"),
     [
         (
             {"last-modified": "Wed, 01 Jan 2025 00:00:01 GMT"},
@@ -139,19 +139,19 @@ async def test_head_asks_for_the_version_that_was_told(scripted_driver: Any) -> 
         ({}, datetime(2025, 1, 1, tzinfo=UTC)),
         ({"last-modified": "yesterday"}, datetime(2025, 1, 1, tzinfo=UTC)),
     ],
-    ids=["told", "not told", "nonsense"],
+    ids=["valid", "missing", "invalid"],
 )
-async def test_date_of_a_put_is_what_its_response_tells(
-    scripted_driver: Any, said: dict[str, str], moment: datetime
+async def test_put_takes_its_date_from_the_response(
+    scripted_driver: Any, headers: dict[str, str], moment: datetime
 ) -> None:
     date = "Wed, 01 Jan 2025 00:00:00 GMT"
-    _, opened_driver = scripted_driver(response(headers={"etag": '"e"', "date": date, **said}))
+    _, opened_driver = scripted_driver(response(headers={"etag": '"e"', "date": date, **headers}))
     async with opened_driver as driver:
-        assert (await store(driver, "put", OPTIONS)).last_modified == moment
+        assert (await write(driver, "put", OPTIONS)).last_modified == moment
 
 
-async def test_put_that_is_answered_with_a_broken_date_is_done(scripted_driver: Any) -> None:
+async def test_put_succeeds_when_the_response_has_an_invalid_date(scripted_driver: Any) -> None:
     _, opened_driver = scripted_driver(response(headers={"etag": '"e"', "date": "the day before"}))
     before = now()
     async with opened_driver as driver:
-        assert (await store(driver, "put", OPTIONS)).last_modified >= before
+        assert (await write(driver, "put", OPTIONS)).last_modified >= before

@@ -1,4 +1,4 @@
-"""What no test server shows: answers that contradict their status, or themselves."""
+"""Operations on unusual responses: contradictory, malformed, or endless."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from trove_async.options import DeleteOptions, GetOptions, ListOptions, Part, Pu
 
 
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
-async def test_completion_that_fails_in_a_success_may_be_tried_again(
+async def test_completion_with_status_200_and_an_error_is_retryable(
     scripted_driver: Any, code: str
 ) -> None:
     upload = (
@@ -51,12 +51,12 @@ async def test_completion_that_fails_in_a_success_may_be_tried_again(
         error_response(200, code),
         response(body=b"  " + done),
     )
-    async with opened_driver as driver, driver.upload("data", "key", PutOptions()) as one:
+    async with opened_driver as driver, driver.upload("data", "key", PutOptions()) as session:
         part = Part(number=1, offset=0, size=5, last=True)
-        await one.send(part, [memoryview(b"hello")])
+        await session.send(part, [memoryview(b"hello")])
         with pytest.raises(UnavailableError):
-            await one.commit({"crc32c": "mnG7TA=="})
-        info = await one.commit({"crc32c": "mnG7TA=="})
+            await session.commit({"crc32c": "mnG7TA=="})
+        info = await session.commit({"crc32c": "mnG7TA=="})
     assert (info.etag, info.size) == ("e-1", 5)
     assert transport.request_lines[2].endswith("?uploadId=u%2F1")
     headers = transport.requests[2][2]
@@ -66,16 +66,14 @@ async def test_completion_that_fails_in_a_success_may_be_tried_again(
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"<ListBucketResult><Contents>", b"\xff"])
-async def test_answer_that_is_garbage_may_be_asked_for_again(
-    scripted_driver: Any, body: bytes
-) -> None:
+async def test_malformed_response_is_retryable(scripted_driver: Any, body: bytes) -> None:
     _, opened_driver = scripted_driver(response(body=body))
     async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="no sense"):
             await driver.list_page("data", ListOptions())
 
 
-async def test_refusal_that_is_no_document_goes_by_its_status(scripted_driver: Any) -> None:
+async def test_error_without_a_document_is_classified_by_status(scripted_driver: Any) -> None:
     _, opened_driver = scripted_driver(response(503, "<html>busy</html>", retry_after="7"))
     async with opened_driver as driver:
         with pytest.raises(UnavailableError) as caught:
@@ -83,7 +81,7 @@ async def test_refusal_that_is_no_document_goes_by_its_status(scripted_driver: A
     assert caught.value.retry_after == 7
 
 
-async def test_missing_object_is_told_from_a_missing_bucket_by_one_look(
+async def test_missing_bucket_is_detected_by_one_head(
     scripted_driver: Any,
 ) -> None:
     transport, opened_driver = scripted_driver(
@@ -99,7 +97,7 @@ async def test_missing_object_is_told_from_a_missing_bucket_by_one_look(
     assert transport.request_lines[1] == "HEAD https://data.s3.us-east-1.amazonaws.com/"
 
 
-async def test_bucket_is_looked_for_before_it_is_made(scripted_driver: Any) -> None:
+async def test_create_bucket_checks_for_the_bucket_first(scripted_driver: Any) -> None:
     transport, opened_driver = scripted_driver(
         response(),
         response(403),
@@ -116,7 +114,7 @@ async def test_bucket_is_looked_for_before_it_is_made(scripted_driver: Any) -> N
     assert transport.requests[-1][3] == b""
 
 
-async def test_bucket_is_made_in_the_driver_s_region(scripted_driver: Any) -> None:
+async def test_bucket_is_created_in_the_region_of_the_driver(scripted_driver: Any) -> None:
     transport, opened_driver = scripted_driver(
         response(404),
         response(),
@@ -128,7 +126,9 @@ async def test_bucket_is_made_in_the_driver_s_region(scripted_driver: Any) -> No
     assert b"<LocationConstraint>eu-west-1<" in transport.requests[-1][3]
 
 
-async def test_version_that_is_gone_is_a_condition_that_fails(scripted_driver: Any) -> None:
+async def test_if_match_on_a_missing_object_raises_precondition_failed(
+    scripted_driver: Any,
+) -> None:
     _, opened_driver = scripted_driver(
         error_response(404, "NoSuchKey"), error_response(404, "NoSuchKey")
     )
@@ -139,7 +139,7 @@ async def test_version_that_is_gone_is_a_condition_that_fails(scripted_driver: A
             await driver.delete("data", "key", DeleteOptions(if_match="e"))
 
 
-async def test_whole_object_is_never_taken_for_a_range(scripted_driver: Any) -> None:
+async def test_whole_object_in_response_to_a_range_raises(scripted_driver: Any) -> None:
     whole = {**OBJECT_HEADERS, "content-length": "10"}
     _, opened_driver = scripted_driver(
         response(body=b"0123456789", headers=whole), response(headers=OBJECT_HEADERS)
@@ -151,7 +151,7 @@ async def test_whole_object_is_never_taken_for_a_range(scripted_driver: Any) -> 
             await driver.get("data", "key", GetOptions(range=ByteRange(0, 4))).__aenter__()
 
 
-async def test_body_that_ends_early_is_no_end(scripted_driver: Any) -> None:
+async def test_body_that_ends_early_raises(scripted_driver: Any) -> None:
     _, opened_driver = scripted_driver(
         response(body=b"01234", headers={**OBJECT_HEADERS, "content-length": "10"})
     )
@@ -161,12 +161,12 @@ async def test_body_that_ends_early_is_no_end(scripted_driver: Any) -> None:
             await reader.read(100)
 
 
-async def test_keys_that_no_document_can_name_are_deleted_one_by_one(scripted_driver: Any) -> None:
-    gone = b"<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>"
-    transport, opened_driver = scripted_driver(response(body=gone), response(204))
+async def test_keys_that_xml_cannot_carry_are_deleted_one_by_one(scripted_driver: Any) -> None:
+    deleted = b"<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>"
+    transport, opened_driver = scripted_driver(response(body=deleted), response(204))
     async with opened_driver as driver:
         results = await driver.delete_many("data", ["a", "bell\x07", "b"])
-    assert [(one.key, type(one.error)) for one in results] == [
+    assert [(result.key, type(result.error)) for result in results] == [
         ("a", type(None)),
         ("bell\x07", type(None)),
         ("b", PermissionDeniedError),
@@ -192,7 +192,7 @@ def listing(*keys: str, token: str = "") -> FakeResponse:
     )
 
 
-async def test_listing_out_of_order_is_not_taken_for_one_in_order(scripted_driver: Any) -> None:
+async def test_unordered_listing_raises(scripted_driver: Any) -> None:
     _, opened_driver = scripted_driver(listing("b", "a"), listing("a"))
     async with opened_driver as driver:
         with pytest.raises(BackendError, match="order"):
@@ -201,14 +201,14 @@ async def test_listing_out_of_order_is_not_taken_for_one_in_order(scripted_drive
             await driver.list_page("data", ListOptions(start_after="b"))
 
 
-async def test_listing_that_leads_nowhere_ends(scripted_driver: Any) -> None:
+async def test_listing_whose_token_repeats_raises(scripted_driver: Any) -> None:
     _, opened_driver = scripted_driver(listing("a", token="t"))
     async with opened_driver as driver:
         with pytest.raises(BackendError, match="again and again"):
             await driver.list_page("data", ListOptions(token="t"))
 
 
-async def test_empty_pages_are_passed_over(scripted_driver: Any) -> None:
+async def test_empty_pages_are_skipped(scripted_driver: Any) -> None:
     transport, opened_driver = scripted_driver(listing(token="t"), listing("a"))
     async with opened_driver as driver:
         page = await driver.list_page("data", ListOptions())
@@ -216,7 +216,7 @@ async def test_empty_pages_are_passed_over(scripted_driver: Any) -> None:
     assert "continuation-token=t" in transport.request_lines[1]
 
 
-async def test_url_that_is_presigned_shows_no_secret(scripted_driver: Any) -> None:
+async def test_presigned_url_shows_no_secret(scripted_driver: Any) -> None:
     _, opened_driver = scripted_driver(session_token=TOKEN)
     async with opened_driver as driver:
         url = await driver.presign("GET", "data", "a b", 59.5)
@@ -227,7 +227,7 @@ async def test_url_that_is_presigned_shows_no_secret(scripted_driver: Any) -> No
     assert SECRET not in url
 
 
-async def test_head_whose_tags_are_refused_holds_no_connection(scripted_driver: Any) -> None:
+async def test_head_whose_tags_fail_releases_its_connection(scripted_driver: Any) -> None:
     tagged = response(headers=OBJECT_HEADERS, x_amz_tagging_count="1")
     transport, opened_driver = scripted_driver(tagged, error_response(503, "SlowDown"))
     async with opened_driver as driver:
@@ -237,16 +237,16 @@ async def test_head_whose_tags_are_refused_holds_no_connection(scripted_driver: 
     assert [sent[0] for sent in transport.requests] == ["HEAD", "GET"]
 
 
-async def test_page_of_a_portal_is_no_put(scripted_driver: Any) -> None:
+async def test_web_page_in_response_to_a_put_raises(scripted_driver: Any) -> None:
     page = "<html>Welcome, please log in</html>"
-    portal = [response(body=page, content_length=str(len(page))) for _ in range(2)]
-    _, opened_driver = scripted_driver(*portal)
+    pages = [response(body=page, content_length=str(len(page))) for _ in range(2)]
+    _, opened_driver = scripted_driver(*pages)
     async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="makes no sense"):
             await driver.put("data", "key", [memoryview(b"body")], PutOptions())
 
 
-async def test_part_that_does_not_say_which_is_not_handed_out(scripted_driver: Any) -> None:
+async def test_range_without_content_range_raises(scripted_driver: Any) -> None:
     transport, opened_driver = scripted_driver(
         response(206, b"hello", headers={**OBJECT_HEADERS, "content-length": "5"})
     )
@@ -257,7 +257,7 @@ async def test_part_that_does_not_say_which_is_not_handed_out(scripted_driver: A
     assert transport.sent_responses[0].closed
 
 
-async def test_clock_of_a_service_that_tells_nonsense_is_not_learnt(scripted_driver: Any) -> None:
+async def test_invalid_date_does_not_change_the_clock(scripted_driver: Any) -> None:
     date = f"Tue, 24 Nov 2026 11:00:50 +{'9' * 20}"
     _, opened_driver = scripted_driver(error_response(403, "RequestTimeTooSkewed", date=date))
     async with opened_driver as driver:
@@ -265,29 +265,29 @@ async def test_clock_of_a_service_that_tells_nonsense_is_not_learnt(scripted_dri
             await driver.head_bucket("data")
 
 
-class Endless(FakeResponse):
+class EndlessResponse(FakeResponse):
     async def read_all(self, limit: int) -> bytes:
         raise IntegrityError(f"the response has more than {limit} bytes")
 
 
-async def test_error_with_a_long_page_is_told_by_its_status(scripted_driver: Any) -> None:
-    _, opened_driver = scripted_driver(Endless(503, {}, b""))
+async def test_error_with_an_endless_body_is_classified_by_status(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(EndlessResponse(503, {}, b""))
     async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="503"):
             await driver.head_bucket("data")
 
 
-async def test_buffer_is_not_waited_full_for_by_the_sdk() -> None:
-    class Slow:
+async def test_readinto_of_an_sdk_body_returns_what_is_available() -> None:
+    class SlowBody:
         async def read(self, _size: int) -> bytes:
             return pieces.pop(0)
 
     pieces = [b"some", b"more"]
-    assert await SdkBody(Slow()).readinto(memoryview(bytearray(100))) == 4
+    assert await SdkBody(SlowBody()).readinto(memoryview(bytearray(100))) == 4
     assert pieces == [b"more"]
 
 
-async def test_credentials_that_may_not_list_buckets_are_in_good_health(
+async def test_ping_accepts_credentials_that_may_not_list_buckets(
     scripted_driver: Any,
 ) -> None:
     _, opened_driver = scripted_driver(
@@ -299,8 +299,8 @@ async def test_credentials_that_may_not_list_buckets_are_in_good_health(
             await driver.ping()
 
 
-async def test_upload_under_which_the_driver_was_closed_is_not_aborted_again_and_again() -> None:
-    class Closing:
+async def test_abort_after_the_driver_was_closed_is_not_retried() -> None:
+    class ClosedPlane:
         aborts = 0
 
         async def create_upload(self, bucket: str, key: str, _options: PutOptions) -> UploadId:
@@ -310,7 +310,7 @@ async def test_upload_under_which_the_driver_was_closed_is_not_aborted_again_and
             self.aborts += 1
             raise UnavailableError("the connections are closed", retryable=False)
 
-    plane: Any = Closing()
+    plane: Any = ClosedPlane()
     async with PartedUpload(plane, "data", "key", PutOptions()):
         pass
     assert plane.aborts == 1
@@ -324,15 +324,17 @@ def uploads(initiated: datetime, more: str = "") -> str:
     )
 
 
-async def test_upload_is_forgotten_by_the_clock_that_says_when_it_began(
+async def test_gc_uploads_uses_the_clock_of_the_service(
     scripted_driver: Any,
 ) -> None:
-    begun = now() - timedelta(hours=5)  # by this machine's clock; by the service's it just began
-    late = format_datetime(begun + timedelta(minutes=1), usegmt=True)
-    later = format_datetime(begun + timedelta(hours=2), usegmt=True)
+    initiated = now() - timedelta(
+        hours=5
+    )  # by the local clock; by the service's clock it was initiated just now
+    late = format_datetime(initiated + timedelta(minutes=1), usegmt=True)
+    later = format_datetime(initiated + timedelta(hours=2), usegmt=True)
     _, opened_driver = scripted_driver(
-        response(body=uploads(begun), date=late),
-        response(body=uploads(begun), date=later),
+        response(body=uploads(initiated), date=late),
+        response(body=uploads(initiated), date=later),
         response(204),
     )
     async with opened_driver as driver:
@@ -340,7 +342,7 @@ async def test_upload_is_forgotten_by_the_clock_that_says_when_it_began(
         assert await driver.gc_uploads("data", older_than=3600) == 1
 
 
-async def test_uploads_of_the_future_are_not_looked_for(scripted_driver: Any) -> None:
+async def test_gc_uploads_rejects_an_invalid_age(scripted_driver: Any) -> None:
     _, opened_driver = scripted_driver()
     async with opened_driver as driver:
         for seconds in (-1, float("nan")):
@@ -348,7 +350,7 @@ async def test_uploads_of_the_future_are_not_looked_for(scripted_driver: Any) ->
                 await driver.gc_uploads("data", older_than=seconds)
 
 
-async def test_lists_that_lead_to_the_same_page_again_end(scripted_driver: Any) -> None:
+async def test_lists_whose_markers_repeat_raise(scripted_driver: Any) -> None:
     page = uploads(now(), "<IsTruncated>true</IsTruncated><NextKeyMarker>key</NextKeyMarker>")
     buckets = (
         "<ListAllMyBucketsResult><Buckets/><ContinuationToken>t</ContinuationToken>"
@@ -364,24 +366,24 @@ async def test_lists_that_lead_to_the_same_page_again_end(scripted_driver: Any) 
             await driver.list_buckets()
 
 
-async def test_bucket_that_was_seen_while_it_was_deleted_is_missing_after_that(
+async def test_bucket_looked_up_during_its_deletion_is_missing_afterwards(
     scripted_driver: Any,
 ) -> None:
     _, opened_driver = scripted_driver(response(), response(204), response(404), response(404))
     async with opened_driver as driver:
         delete = driver._plane.delete_bucket
 
-        async def delete_while_another_looks(bucket: str) -> None:
+        async def delete_during_a_lookup(bucket: str) -> None:
             assert await driver._known.exists(bucket)
             await delete(bucket)
 
-        driver._plane.delete_bucket = delete_while_another_looks
+        driver._plane.delete_bucket = delete_during_a_lookup
         await driver.delete_bucket("data")
         with pytest.raises(BucketNotFoundError):
             await driver.head("data", "key")
 
 
-async def test_list_of_buckets_that_goes_round_in_circles_is_an_error(scripted_driver: Any) -> None:
+async def test_list_of_buckets_with_circular_tokens_raises(scripted_driver: Any) -> None:
     def page(token: str) -> FakeResponse:
         return response(
             body="<ListAllMyBucketsResult><Buckets><Bucket><Name>data</Name></Bucket></Buckets>"
