@@ -1,4 +1,4 @@
-"""Record what the services answer: ``python -m tests.drivers.record_responses``."""
+"""Record the responses of the services: ``python -m tests.drivers.record_responses``."""
 
 from __future__ import annotations
 
@@ -9,94 +9,101 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tests.drivers.fuzzing import BODY, BUCKET, KEY, OPERATIONS, Opened, gcs, s3
+from tests.drivers.fuzzing import BODY, BUCKET, KEY, OPERATIONS, OpenStore, gcs, s3
 from tests.drivers.gcs.cloud import Cloud
 from tests.drivers.gcs.cloud_server import serving
 from trove_async import Trove, TroveError
 from trove_async._http import SocketTransport
-from trove_async.drivers.gcs import driver as gcs_room
-from trove_async.drivers.s3 import driver as s3_room
+from trove_async.drivers.gcs import driver as gcs_module
+from trove_async.drivers.s3 import driver as s3_module
 from trove_async.testing._harness import crc32c_of
 from trove_async.testing.servers import moto
 
 if TYPE_CHECKING:
     from trove_async.models import Timeout
 
-STEPS = {200: "OK", 204: "No Content", 206: "Partial Content", 308: "Resume Incomplete"}
+REASONS = {200: "OK", 204: "No Content", 206: "Partial Content", 308: "Resume Incomplete"}
 
 
 class Recorder(SocketTransport):
-    """A transport that keeps each response in full."""
+    """A transport that records each response."""
 
-    kept: ClassVar[list[dict[str, str]]] = []
+    recorded: ClassVar[list[dict[str, str]]] = []
 
     async def send(self, method: str, *args: Any, **options: Any) -> Any:
-        answer = await super().send(method, *args, **options)
-        body = await answer.read_all(1 << 30)
-        named = [f"{name}: {value}" for name, value in answer.headers.items()]
-        lines = [f"HTTP/1.1 {answer.status} {STEPS.get(answer.status, 'No')}"]
+        response = await super().send(method, *args, **options)
+        body = await response.read_all(1 << 30)
+        headers = [f"{name}: {value}" for name, value in response.headers.items()]
+        lines = [f"HTTP/1.1 {response.status} {REASONS.get(response.status, 'No')}"]
         lines += [
-            line for line in named if not line.startswith(("transfer-encoding", "connection"))
+            line for line in headers if not line.startswith(("transfer-encoding", "connection"))
         ]
-        if "content-length" not in answer.headers:
+        if "content-length" not in response.headers:
             lines.append(f"content-length: {len(body)}")
         head = "\r\n".join([*lines, "", ""])
-        self.kept.append({"method": method, "head": head, "body": base64.b64encode(body).decode()})
-        return _Again(answer, body)
+        self.recorded.append(
+            {"method": method, "head": head, "body": base64.b64encode(body).decode()}
+        )
+        return _ReplayedResponse(response, body)
 
 
-class _Again:
-    def __init__(self, answer: Any, body: bytes) -> None:
-        self.status, self.headers = answer.status, answer.headers
-        self._answer, self._body = answer, body
+class _ReplayedResponse:
+    """A response whose body has been read before."""
+
+    def __init__(self, response: Any, body: bytes) -> None:
+        self.status, self.headers = response.status, response.headers
+        self._response, self._body = response, body
 
     async def read(self, size: int) -> bytes:
-        piece, self._body = self._body[:size], self._body[size:]
-        return piece
+        data, self._body = self._body[:size], self._body[size:]
+        return data
 
     async def readinto(self, buffer: memoryview) -> int:
-        piece = await self.read(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
+        data = await self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     async def read_all(self, limit: int) -> bytes:
         return await self.read(limit)
 
     def close(self) -> None:
-        self._answer.close()
+        self._response.close()
 
 
 async def record(driver: Any) -> dict[str, list[dict[str, str]]]:
-    found: dict[str, list[dict[str, str]]] = {}
+    """Run all operations; return the responses to each."""
+    recordings: dict[str, list[dict[str, str]]] = {}
     async with Trove(driver) as store:
         await store.create_bucket(BUCKET)
         for key in (KEY, "one", "two", "b/c", "d"):
             await store.put(BUCKET, key, BODY)
         for name, operate in OPERATIONS.items():
-            Recorder.kept = []
+            Recorder.recorded = []
             with suppress(TroveError, AttributeError):
-                await operate(Opened(store, driver))
-            if Recorder.kept:
-                found[name] = Recorder.kept
-    return found
+                await operate(OpenStore(store, driver))
+            if Recorder.recorded:
+                recordings[name] = Recorder.recorded
+    return recordings
 
 
 async def main() -> None:
-    def recorder(timeout: Timeout, **_: object) -> Recorder:
+    def make_recorder(timeout: Timeout, **_: object) -> Recorder:
         return Recorder(timeout)
 
-    s3_room.transport_over = gcs_room.transport_over = recorder  # type: ignore[attr-defined] # for recording
+    s3_module.transport_over = gcs_module.transport_over = make_recorder  # type: ignore[attr-defined] # for recording
     directory = Path(__file__).parent / "recorded"
     with moto() as server:
-        said = await record(s3(server.endpoint_url))
-    for one in said["get"]:
-        # As Amazon answers a GET that asks for checksums; moto does not.
-        summed = f"x-amz-checksum-crc32c: {crc32c_of(BODY)}\r\nx-amz-checksum-type: FULL_OBJECT\r\n"
-        one["head"] = f"{one['head'][:-2]}{summed}\r\n"
-    (directory / "s3.json").write_text(json.dumps(said, indent=1) + "\n")
+        responses = await record(s3(server.endpoint_url))
+    for response in responses["get"]:
+        # Amazon S3 returns checksums to a GET that requests them, moto does not.
+        checksums = (
+            f"x-amz-checksum-crc32c: {crc32c_of(BODY)}\r\nx-amz-checksum-type: FULL_OBJECT\r\n"
+        )
+        response["head"] = f"{response['head'][:-2]}{checksums}\r\n"
+    (directory / "s3.json").write_text(json.dumps(responses, indent=1) + "\n")
     async with serving(Cloud()) as url:
-        said = await record(gcs(url))
-    (directory / "gcs.json").write_text(json.dumps(said, indent=1) + "\n")
+        responses = await record(gcs(url))
+    (directory / "gcs.json").write_text(json.dumps(responses, indent=1) + "\n")
 
 
 if __name__ == "__main__":
