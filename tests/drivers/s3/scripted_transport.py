@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -72,13 +72,22 @@ def error_response(
     return response(status, document, headers, **named)
 
 
+class SentRequest(NamedTuple):
+    """A request that was sent over a `ScriptedTransport`."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes
+
+
 class ScriptedTransport:
     """A transport that returns the given responses in order.
 
     Attributes:
         responses: The responses that are left.
         sent_responses: The responses that were returned.
-        requests: The requests so far: method, URL, headers and body of each.
+        requests: The requests so far.
         patient: The argument `patient` of each request.
     """
 
@@ -86,7 +95,7 @@ class ScriptedTransport:
         self.responses = list(responses)
         self.sent_responses: list[FakeResponse] = []
         self.patient: list[bool] = []
-        self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.requests: list[SentRequest] = []
 
     async def send(
         self,
@@ -99,7 +108,8 @@ class ScriptedTransport:
         patient: bool = False,
     ) -> Response:
         self.patient.append(patient)
-        self.requests.append((method, origin.url + target, dict(headers), b"".join(views)))
+        url = origin.url + target
+        self.requests.append(SentRequest(method, url, dict(headers), b"".join(views)))
         self.sent_responses.append(self.responses.pop(0))
         return self.sent_responses[-1]
 
@@ -110,7 +120,7 @@ class ScriptedTransport:
     @property
     def request_lines(self) -> list[str]:
         """The method and the URL of each request."""
-        return [f"{method} {url}" for method, url, _, _ in self.requests]
+        return [f"{request.method} {request.url}" for request in self.requests]
 
 
 def now() -> datetime:

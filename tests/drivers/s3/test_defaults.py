@@ -120,7 +120,7 @@ async def test_customer_key_is_sent_with_the_range_request_for_a_size(scripted_d
     )
     async with opened_driver as driver:
         assert (await driver.head("data", "key")).size == 4
-    _, _, headers, _ = transport.requests[1]
+    headers = transport.requests[1].headers
     assert {name: headers[name] for name in CUSTOMER_KEY_HEADERS} == CUSTOMER_KEY_HEADERS
 
 

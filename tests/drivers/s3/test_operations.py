@@ -59,7 +59,7 @@ async def test_completion_with_status_200_and_an_error_is_retryable(
         info = await session.commit({"crc32c": "mnG7TA=="})
     assert (info.etag, info.size) == ("e-1", 5)
     assert transport.request_lines[2].endswith("?uploadId=u%2F1")
-    headers = transport.requests[2][2]
+    headers = transport.requests[2].headers
     assert headers["x-amz-checksum-crc32c"] == "mnG7TA=="
     assert headers["x-amz-checksum-type"] == "FULL_OBJECT"
     assert headers["x-amz-mp-object-size"] == "5"
@@ -93,7 +93,7 @@ async def test_missing_bucket_is_detected_by_one_head(
                 await driver.head("data", "key")
         with pytest.raises(BucketNotFoundError):
             await driver.head("other", "key")
-    assert [method for method, *_ in transport.requests] == ["HEAD"] * 5
+    assert [request.method for request in transport.requests] == ["HEAD"] * 5
     assert transport.request_lines[1] == "HEAD https://data.s3.us-east-1.amazonaws.com/"
 
 
@@ -110,8 +110,14 @@ async def test_create_bucket_checks_for_the_bucket_first(scripted_driver: Any) -
             with pytest.raises(BucketExistsError):
                 await driver.create_bucket(name)
         await driver.create_bucket("new")
-    assert [method for method, *_ in transport.requests] == ["HEAD", "HEAD", "PUT", "HEAD", "PUT"]
-    assert transport.requests[-1][3] == b""
+    assert [request.method for request in transport.requests] == [
+        "HEAD",
+        "HEAD",
+        "PUT",
+        "HEAD",
+        "PUT",
+    ]
+    assert transport.requests[-1].body == b""
 
 
 async def test_bucket_is_created_in_the_region_of_the_driver(scripted_driver: Any) -> None:
@@ -123,7 +129,7 @@ async def test_bucket_is_created_in_the_region_of_the_driver(scripted_driver: An
     )
     async with opened_driver as driver:
         await driver.create_bucket("new")
-    assert b"<LocationConstraint>eu-west-1<" in transport.requests[-1][3]
+    assert b"<LocationConstraint>eu-west-1<" in transport.requests[-1].body
 
 
 async def test_if_match_on_a_missing_object_raises_precondition_failed(
@@ -175,7 +181,7 @@ async def test_keys_that_xml_cannot_carry_are_deleted_one_by_one(scripted_driver
         "POST https://data.s3.us-east-1.amazonaws.com/?delete",
         "DELETE https://data.s3.us-east-1.amazonaws.com/bell%07",
     ]
-    assert "content-md5" in transport.requests[0][2]
+    assert "content-md5" in transport.requests[0].headers
 
 
 def listing(*keys: str, token: str = "") -> FakeResponse:
@@ -234,7 +240,7 @@ async def test_head_whose_tags_fail_releases_its_connection(scripted_driver: Any
         with pytest.raises(UnavailableError):
             await driver.head("data", "key")
         assert tagged.closed
-    assert [sent[0] for sent in transport.requests] == ["HEAD", "GET"]
+    assert [request.method for request in transport.requests] == ["HEAD", "GET"]
 
 
 async def test_web_page_in_response_to_a_put_raises(scripted_driver: Any) -> None:

@@ -115,7 +115,7 @@ async def test_listing_without_encoding_type_is_requested_again_without_encoding
         else:
             page = await driver.version_page("data", ListOptions())
         assert [entry.key for entry in page.entries] == KEYS
-    queries = [parse_qs(urlsplit(url).query) for _, url, _, _ in transport.requests]
+    queries = [parse_qs(urlsplit(request.url).query) for request in transport.requests]
     assert ["encoding-type" in query for query in queries] == [True, False]
 
 
@@ -140,7 +140,7 @@ async def test_gc_uploads_aborts_uploads_under_their_decoded_keys(scripted_drive
     )
     async with opened_driver as driver:
         assert await driver.gc_uploads("data", older_than=60) == len(KEYS)
-    targets = [url.rpartition(".com/")[2] for _, url, _, _ in transport.requests[2:]]
+    targets = [request.url.rpartition(".com/")[2] for request in transport.requests[2:]]
     assert sorted(targets) == sorted(f"{key}?uploadId=id-{at}" for at, key in enumerate(ENCODED))
 
 

@@ -67,8 +67,8 @@ def get_response(
 def conditional_headers(transport: ScriptedTransport) -> list[dict[str, str]]:
     """Return the conditional headers of each request."""
     return [
-        {name: value for name, value in headers.items() if name.startswith("if-")}
-        for *_, headers, _ in transport.requests
+        {name: value for name, value in request.headers.items() if name.startswith("if-")}
+        for request in transport.requests
     ]
 
 
@@ -107,7 +107,7 @@ async def test_broken_body_without_a_validator_resumes_by_its_date(
     async with store:
         assert await store.read("data", "key") == b"0123456789"
     assert conditional_headers(transport) == [{}, {}]
-    assert transport.requests[1][2]["range"] == "bytes=5-9"
+    assert transport.requests[1].headers["range"] == "bytes=5-9"
 
 
 @pytest.mark.parametrize("etag", NO_VALIDATOR, ids=NO_VALIDATOR_IDS)
@@ -254,7 +254,7 @@ async def test_copy_without_an_etag_is_pinned_by_date_or_version(
             assert (await store.copy("data", "key", "data", "to")).etag == "e"
         pins = {
             name: value
-            for name, value in transport.requests[1][2].items()
+            for name, value in transport.requests[1].headers.items()
             if name.startswith("x-amz-copy-source")
         }
         assert pins == {"x-amz-copy-source": place, **headers}
