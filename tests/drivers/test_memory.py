@@ -1,3 +1,5 @@
+"""The suite for drivers, and settings, of the memory driver."""
+
 from __future__ import annotations
 
 import pytest
@@ -8,11 +10,11 @@ from trove_async.testing import DriverSuite
 
 
 @pytest.mark.parametrize("setting", ["parallel_parts", "max_connections"])
-def test_settings_that_make_no_sense_are_refused(setting: str) -> None:
+def test_invalid_settings_raise(setting: str) -> None:
     with pytest.raises(ConfigError, match=f"{setting} must be at least 1, got 0"):
         MemoryDriver(**{setting: 0})
     with pytest.raises(TypeError, match=f"{setting} must be an int, got str"):
-        MemoryDriver(**{setting: "3"})  # type: ignore[arg-type]  # what is refused
+        MemoryDriver(**{setting: "3"})  # type: ignore[arg-type]  # the wrong type
 
 
 class TestMemory(DriverSuite):

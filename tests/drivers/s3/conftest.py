@@ -1,4 +1,4 @@
-"""Drivers whose service answers by a script."""
+"""A driver over a transport that returns scripted responses."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.s3.script import SECRET, FakeResponse, Script
+from tests.drivers.s3.scripted_transport import SECRET, FakeResponse, ScriptedTransport
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_room
+from trove_async.drivers.s3 import driver as driver_module
 from trove_async.testing import opened
 
 
 @pytest.fixture
-def play(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Open a driver whose service answers by a script."""
+def scripted_driver(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that makes a transport with scripted responses, and opens a driver over it."""
 
-    def start(*answers: FakeResponse, **settings: Any) -> tuple[Script, Any]:
-        script = Script(*answers)
-        monkeypatch.setattr(driver_room, "transport_over", lambda *_, **__: script)
-        given: dict[str, Any] = {
+    def start(*responses: FakeResponse, **settings: Any) -> tuple[ScriptedTransport, Any]:
+        transport = ScriptedTransport(*responses)
+        monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: transport)
+        arguments: dict[str, Any] = {
             "region": "us-east-1",
             "endpoint_url": "https://s3.us-east-1.amazonaws.com",
             "access_key_id": "KEYID",
             "secret_access_key": SECRET,
             **settings,
         }
-        return script, opened(S3Driver(**given))
+        return transport, opened(S3Driver(**arguments))
 
     return start

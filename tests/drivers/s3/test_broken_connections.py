@@ -1,4 +1,4 @@
-"""A network that breaks in one place: what is sent again, how often, and what comes of it."""
+"""Network faults: which requests are retried, how often, and with what result."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
     from trove_async.testing.servers import S3Server
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
-QUICK = RetryPolicy(base_delay=0.0)
-SHORT = Timeout(first_byte=0.2, idle=0.2)
+IMMEDIATE_RETRY = RetryPolicy(base_delay=0.0)
+SHORT_TIMEOUT = Timeout(first_byte=0.2, idle=0.2)
 SECRETS = ("testsecret", "Signature=")
 
 
 @pytest_asyncio.fixture
 async def bucket(seaweed: S3Server) -> AsyncIterator[str]:
     name = f"faults-{uuid4().hex[:20]}"
-    async with opened(_driver(seaweed, seaweed.endpoint_url)) as driver:
+    async with opened(driver_at(seaweed, seaweed.endpoint_url)) as driver:
         await driver.create_bucket(name)
     yield name
 
@@ -56,7 +56,7 @@ async def proxy(seaweed: S3Server) -> AsyncIterator[FaultProxy]:
         await proxy.deserted()
 
 
-def _driver(server: S3Server, url: str) -> S3Driver:
+def driver_at(server: S3Server, url: str) -> S3Driver:
     return S3Driver(
         region=server.region,
         endpoint_url=url,
@@ -67,21 +67,21 @@ def _driver(server: S3Server, url: str) -> S3Driver:
 
 
 @asynccontextmanager
-async def bare(
+async def bare_driver(
     server: S3Server, proxy: FaultProxy, timeout: Timeout | None = None
 ) -> AsyncIterator[Any]:
-    """The driver as it is: nothing tries again around it."""
-    async with opened(_driver(server, proxy.endpoint_url), timeout=timeout) as driver:
+    """Open the driver alone, without the retries of a store."""
+    async with opened(driver_at(server, proxy.endpoint_url), timeout=timeout) as driver:
         yield driver
 
 
 @asynccontextmanager
-async def stored(
+async def open_store(
     server: S3Server, proxy: FaultProxy, timeout: Timeout | None = None
 ) -> AsyncIterator[Trove]:
     async with Trove(
-        _driver(server, proxy.endpoint_url),
-        retry=QUICK,
+        driver_at(server, proxy.endpoint_url),
+        retry=IMMEDIATE_RETRY,
         timeout=timeout or Timeout(),
         pool=BufferPool(32 * MiB, part_size=8 * MiB),
     ) as store:
@@ -96,7 +96,7 @@ async def put(driver: AsyncDriver, bucket: str, body: bytes = b"body", **options
     await driver.put(bucket, "key", [memoryview(body)], PutOptions(**options))
 
 
-# -- each request is sent once ---------------------------------------------------------------------------
+# -- lost responses --------------------------------------------------------------------------------
 
 REQUESTS: list[tuple[str, Any]] = [
     ("PUT", lambda driver, bucket: driver.put(bucket, "key", [memoryview(BODY)], PutOptions())),
@@ -108,35 +108,35 @@ REQUESTS: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("way", ["reset", "closed"])
+@pytest.mark.parametrize("end", ["reset", "closed"])
 @pytest.mark.parametrize("number", range(len(REQUESTS)))
-async def test_request_whose_answer_is_lost_is_not_sent_again_in_silence(
-    seaweed: S3Server, proxy: FaultProxy, bucket: str, number: int, way: str
+async def test_driver_does_not_resend_a_request_whose_response_is_lost(
+    seaweed: S3Server, proxy: FaultProxy, bucket: str, number: int, end: str
 ) -> None:
     method, request = REQUESTS[number]
-    async with bare(seaweed, proxy) as driver:
-        await driver.head_bucket(bucket)  # a connection that has served before
+    async with bare_driver(seaweed, proxy) as driver:
+        await driver.head_bucket(bucket)  # a reused connection
         proxy.arm(
-            Cut("response head", reset=way == "reset"),
+            Cut("response head", reset=end == "reset"),
             method=method,
             target="*key*" if method != "POST" else "*",
         )
         with pytest.raises(UnavailableError) as caught:
             await request(driver, bucket)
         assert caught.value.retryable
-        for shown in (str(caught.value), repr(caught.value.__cause__)):
-            assert not any(secret in shown for secret in SECRETS)
+        for text in (str(caught.value), repr(caught.value.__cause__)):
+            assert not any(secret in text for secret in SECRETS)
     assert methods(proxy) == ["HEAD", method]
 
 
-async def test_put_whose_answer_is_lost_is_recognised_as_ours(
+async def test_create_whose_response_is_lost_recognises_its_own_write(
     seaweed: S3Server, proxy: FaultProxy, bucket: str
 ) -> None:
-    async with stored(seaweed, proxy) as store:
+    async with open_store(seaweed, proxy) as store:
         proxy.arm(Cut("response head"), method="PUT")
         info = await store.put(bucket, "key", BODY, if_none_match="*")
         assert info.size == len(BODY)
-        # The driver looks whether an object is there, and the store whose it is.
+        # The driver checks that an object exists, then the store checks whose write it is.
         assert methods(proxy) == ["PUT", "PUT", "HEAD", "HEAD"]
         with pytest.raises(ObjectExistsError):
             await store.put(bucket, "key", b"another", if_none_match="*")
@@ -144,10 +144,10 @@ async def test_put_whose_answer_is_lost_is_recognised_as_ours(
 
 
 @pytest.mark.parametrize("byte", [0, 1, 300_000])
-async def test_put_that_breaks_in_its_body_is_sent_again(
+async def test_put_whose_body_breaks_is_retried(
     seaweed: S3Server, proxy: FaultProxy, bucket: str, byte: int
 ) -> None:
-    async with stored(seaweed, proxy) as store:
+    async with open_store(seaweed, proxy) as store:
         proxy.arm(Cut("request body", byte), method="PUT")
         await store.put(bucket, "key", BODY)
         assert await store.read(bucket, "key") == BODY
@@ -155,19 +155,19 @@ async def test_put_that_breaks_in_its_body_is_sent_again(
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-async def test_service_that_is_busy_is_asked_again(
+async def test_busy_service_is_retried(
     seaweed: S3Server, proxy: FaultProxy, bucket: str, status: int
 ) -> None:
-    async with stored(seaweed, proxy) as store:
+    async with open_store(seaweed, proxy) as store:
         proxy.arm(Response(status, body=b"<html>busy</html>"), method="PUT", times=3)
         await store.put(bucket, "key", b"body")
     assert methods(proxy) == ["PUT"] * 4
 
 
-async def test_redirect_to_a_foreign_host_gets_nothing(
+async def test_redirect_to_another_host_is_not_followed(
     seaweed: S3Server, proxy: FaultProxy, bucket: str
 ) -> None:
-    async with FaultProxy(seaweed.endpoint_url) as foreign, stored(seaweed, proxy) as store:
+    async with FaultProxy(seaweed.endpoint_url) as foreign, open_store(seaweed, proxy) as store:
         location = {"Location": f"{foreign.endpoint_url}/{bucket}/key"}
         for status in (301, 302, 307, 308):
             proxy.arm(Response(status, location), method="PUT")
@@ -177,23 +177,23 @@ async def test_redirect_to_a_foreign_host_gets_nothing(
     assert methods(proxy) == ["PUT"] * 4
 
 
-# -- what arrives is what was sent ------------------------------------------------------------------------
+# -- damaged and broken bodies ---------------------------------------------------------------------
 
 
-async def test_body_that_is_changed_on_its_way_there_is_sent_again(
+async def test_put_whose_body_is_corrupted_is_retried(
     seaweed: S3Server, proxy: FaultProxy, bucket: str
 ) -> None:
-    async with stored(seaweed, proxy) as store:
+    async with open_store(seaweed, proxy) as store:
         proxy.arm(Flip("request body", 1000), method="PUT")
         await store.put(bucket, "key", BODY)
         assert await store.read(bucket, "key") == BODY
     assert methods(proxy) == ["PUT", "PUT", "GET"]
 
 
-async def test_body_that_is_changed_on_its_way_here_is_an_error(
+async def test_get_whose_body_is_corrupted_raises(
     seaweed: S3Server, proxy: FaultProxy, bucket: str
 ) -> None:
-    async with stored(seaweed, proxy) as store:
+    async with open_store(seaweed, proxy) as store:
         await store.put(bucket, "key", BODY)
         proxy.arm(Flip("response body", 1000), method="GET")
         with pytest.raises(IntegrityError, match="crc32c"):
@@ -201,24 +201,24 @@ async def test_body_that_is_changed_on_its_way_here_is_an_error(
         assert await store.read(bucket, "key") == BODY
 
 
-@pytest.mark.parametrize("way", ["reset", "closed"])
+@pytest.mark.parametrize("end", ["reset", "closed"])
 @pytest.mark.parametrize("byte", [0, 1, 700_000, len(BODY) - 1])
-async def test_body_that_breaks_goes_on_where_it_broke(
-    seaweed: S3Server, proxy: FaultProxy, bucket: str, byte: int, way: str
+async def test_get_whose_body_breaks_resumes_there(
+    seaweed: S3Server, proxy: FaultProxy, bucket: str, byte: int, end: str
 ) -> None:
-    async with stored(seaweed, proxy) as store:
+    async with open_store(seaweed, proxy) as store:
         info = await store.put(bucket, "key", BODY)
-        proxy.arm(Cut("response body", byte, reset=way == "reset"), method="GET")
+        proxy.arm(Cut("response body", byte, reset=end == "reset"), method="GET")
         assert await store.read(bucket, "key") == BODY
     assert methods(proxy) == ["PUT", "GET", "GET"]
-    again = proxy.requests[-1].headers
-    assert again["if-match"] == f'"{info.etag}"'
+    resumed = proxy.requests[-1].headers
+    assert resumed["if-match"] == f'"{info.etag}"'
 
 
-async def test_body_that_is_short_and_says_so_is_not_taken_for_the_whole(
+async def test_get_with_a_shortened_content_length_raises(
     seaweed: S3Server, proxy: FaultProxy, bucket: str
 ) -> None:
-    async with stored(seaweed, proxy) as store:
+    async with open_store(seaweed, proxy) as store:
         await store.put(bucket, "key", BODY)
         proxy.arm(Shorten(5), method="GET")
         with pytest.raises(IntegrityError):
@@ -226,33 +226,33 @@ async def test_body_that_is_short_and_says_so_is_not_taken_for_the_whole(
 
 
 @pytest.mark.parametrize("garbage", [b"", b"<html>", b"\xff\xfe", b"<ListBucketResult><Cont"])
-async def test_listing_that_is_garbage_is_asked_for_again(
+async def test_malformed_listing_is_retried(
     seaweed: S3Server, proxy: FaultProxy, bucket: str, garbage: bytes
 ) -> None:
-    async with stored(seaweed, proxy) as store:
+    async with open_store(seaweed, proxy) as store:
         await store.put(bucket, "key", b"body")
         proxy.arm(Response(200, body=garbage), method="GET")
         assert [info.key for info in await store.list(bucket).all()] == ["key"]
     assert methods(proxy) == ["PUT", "GET", "GET"]
 
 
-async def test_answer_that_is_no_http_is_asked_for_again(
+async def test_malformed_http_response_is_retried(
     seaweed: S3Server, proxy: FaultProxy, bucket: str
 ) -> None:
-    async with stored(seaweed, proxy) as store:
+    async with open_store(seaweed, proxy) as store:
         proxy.arm(Response(200, {"Content-Length": "nonsense"}), method="HEAD")
         with pytest.raises(ObjectNotFoundError):
             await store.head(bucket, "key")
 
 
-# -- what stands still ------------------------------------------------------------------------------------
+# -- stalls ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("point", ["request head", "response head"])
-async def test_service_that_says_nothing_is_left(
+async def test_put_times_out_when_no_response_arrives(
     seaweed: S3Server, proxy: FaultProxy, bucket: str, point: Any
 ) -> None:
-    async with bare(seaweed, proxy, SHORT) as driver:
+    async with bare_driver(seaweed, proxy, SHORT_TIMEOUT) as driver:
         stall = proxy.arm(Stall(point), method="PUT")
         with pytest.raises(TimedOutError):
             await put(driver, bucket)
@@ -260,35 +260,35 @@ async def test_service_that_says_nothing_is_left(
     assert methods(proxy) == ["PUT"]
 
 
-async def test_service_that_takes_no_more_is_left(
+async def test_put_times_out_when_the_service_stops_reading(
     seaweed: S3Server, proxy: FaultProxy, bucket: str
 ) -> None:
-    body = bytes(64 * MiB)  # more than sockets hold
-    async with bare(seaweed, proxy, Timeout(first_byte=30, idle=0.2)) as driver:
+    body = bytes(64 * MiB)  # more than socket buffers hold
+    async with bare_driver(seaweed, proxy, Timeout(first_byte=30, idle=0.2)) as driver:
         stall = proxy.arm(Stall("request body", 1000), method="PUT")
         with pytest.raises(TimedOutError, match="no more"):
             await driver.put(bucket, "key", [memoryview(body)], PutOptions())
         stall.release()
 
 
-async def test_body_that_stands_still_is_left_and_goes_on(
+async def test_get_whose_body_stalls_resumes_on_another_connection(
     seaweed: S3Server, proxy: FaultProxy, bucket: str
 ) -> None:
-    async with stored(seaweed, proxy, Timeout(first_byte=20, idle=0.2)) as store:
+    async with open_store(seaweed, proxy, Timeout(first_byte=20, idle=0.2)) as store:
         await store.put(bucket, "key", BODY)
         proxy.arm(Stall("response body", 500_000), method="GET")
         assert await store.read(bucket, "key") == BODY
     assert methods(proxy) == ["PUT", "GET", "GET"]
 
 
-# -- cancels ----------------------------------------------------------------------------------------------
+# -- cancels ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("point", ["request head", "request body", "response head"])
-async def test_cancelled_put_holds_nothing(
+async def test_cancelled_put_leaves_no_task_or_connection(
     seaweed: S3Server, proxy: FaultProxy, bucket: str, point: Any
 ) -> None:
-    async with bare(seaweed, proxy) as driver:
+    async with bare_driver(seaweed, proxy) as driver:
         stall = proxy.arm(Stall(point), method="PUT")
         task = OwnedTask(driver.put(bucket, "key", [memoryview(bytes(8 * MiB))], PutOptions()))
         await stall.reached.wait()
@@ -300,10 +300,10 @@ async def test_cancelled_put_holds_nothing(
     assert methods(proxy) == ["PUT"]
 
 
-async def test_cancelled_get_holds_nothing(
+async def test_cancelled_get_leaves_no_connection(
     seaweed: S3Server, proxy: FaultProxy, bucket: str
 ) -> None:
-    async with bare(seaweed, proxy) as driver:
+    async with bare_driver(seaweed, proxy) as driver:
         await put(driver, bucket, BODY)
         stall = proxy.arm(Stall("response body", 100_000), method="GET")
 
@@ -316,7 +316,7 @@ async def test_cancelled_get_holds_nothing(
         await stall.reached.wait()
         await task.aclose()
         stall.release()
-        await proxy.deserted()  # the driver is still open
+        await proxy.deserted()  # while the driver is still open
 
 
 @pytest.mark.parametrize(
@@ -326,28 +326,28 @@ async def test_cancelled_get_holds_nothing(
         ("PUT", "*partNumber=2*", True),
         ("POST", "*uploadId=*", False),
     ],
-    ids=["in the first part", "in a later part", "in the commit"],
+    ids=["first part", "later part", "completion"],
 )
-async def test_cancelled_upload_is_aborted_unless_it_may_be_completed(
+async def test_cancelled_upload_is_aborted_unless_its_completion_was_sent(
     seaweed: S3Server, proxy: FaultProxy, bucket: str, method: str, target: str, *, aborted: bool
 ) -> None:
-    async with bare(seaweed, proxy) as driver:
+    async with bare_driver(seaweed, proxy) as driver:
 
         async def upload() -> None:
-            async with driver.upload(bucket, "key", PutOptions()) as one:
+            async with driver.upload(bucket, "key", PutOptions()) as session:
                 for number in (1, 2):
                     part = Part(
                         number=number, offset=(number - 1) * 5 * MiB, size=5 * MiB, last=number == 2
                     )
-                    await one.send(part, [memoryview(bytes(5 * MiB))])
-                await one.commit({})
+                    await session.send(part, [memoryview(bytes(5 * MiB))])
+                await session.commit({})
 
         stall = proxy.arm(Stall("request head"), method=method, target=target)
         task = OwnedTask(upload())
         await stall.reached.wait()
         await task.aclose()
         stall.release()
-        if not aborted:  # the completion may still get there
+        if not aborted:  # the completion may still arrive
             assert "DELETE" not in methods(proxy)
             return
         assert methods(proxy)[-1] == "DELETE"
@@ -357,10 +357,10 @@ async def test_cancelled_upload_is_aborted_unless_it_may_be_completed(
             await driver.head(bucket, "key")
 
 
-async def test_forgotten_uploads_are_found(
+async def test_gc_uploads_aborts_unfinished_uploads(
     seaweed: S3Server, proxy: FaultProxy, bucket: str
 ) -> None:
-    async with bare(seaweed, proxy) as driver:
+    async with bare_driver(seaweed, proxy) as driver:
         for number in range(3):
             await driver.upload(bucket, f"key{number}", PutOptions()).__aenter__()
         assert await driver.gc_uploads(bucket, older_than=3600) == 0

@@ -1,4 +1,4 @@
-"""What is sent to a Ceph Object Gateway, and what is never asked of it."""
+"""Requests to a Ceph Object Gateway, and the features that the driver does not claim for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, answer, refusal
+from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, error_response, response
 from trove_async.drivers.s3._ceph import cautious_headers, ceph_headers
 from trove_async.drivers.s3._headers import info_from, object_headers
 from trove_async.errors import BucketNotFoundError
@@ -17,102 +17,115 @@ from trove_async.options import CopyOptions, ListOptions, PutOptions
 from trove_async.testing.driver.metadata import METADATA
 
 if TYPE_CHECKING:
-    from tests.drivers.s3.script import FakeResponse
+    from tests.drivers.s3.scripted_transport import FakeResponse
 
-ANONYMOUS = (
+ANONYMOUS_BUCKET_LIST = (
     b'<ListAllMyBucketsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Owner>'
     b"<ID>anonymous</ID><DisplayName></DisplayName></Owner><Buckets></Buckets>"
     b"</ListAllMyBucketsResult>"
 )
-REQUEST_ID = "tx00000ffa230ec63ef0236-006b0b3f1b-1012-default"  # as version 16.2.15 answers
-DENIED = f"<Error><Code>AccessDenied</Code><RequestId>{REQUEST_ID}</RequestId></Error>"
-SWIFT = "tx43a0e5ae1dd14d2dac4d7-005f3e9e1b"
+REQUEST_ID = "tx00000ffa230ec63ef0236-006b0b3f1b-1012-default"  # of version 16.2.15
+DENIED_DOCUMENT = f"<Error><Code>AccessDenied</Code><RequestId>{REQUEST_ID}</RequestId></Error>"
+SWIFT_ID = "tx43a0e5ae1dd14d2dac4d7-005f3e9e1b"
 PER_OPERATION = {"commit_conditions", "copy_conditions", "upload_tags", "copy_tags"}
 
 
-def claimed(driver: Any) -> set[str]:
+def claimed_features(driver: Any) -> set[str]:
     return {name for name in PER_OPERATION if getattr(driver.capabilities, name)}
 
 
 @pytest.mark.parametrize(
-    "introduction",
+    "recognition_response",
     [
-        answer(200, ANONYMOUS, {"x-amz-request-id": REQUEST_ID}),
-        answer(403, DENIED, {"server": "nginx"}),
-        answer(404, b"", {"x-amz-request-id": REQUEST_ID.replace("default", "eu-west-2")}),
+        response(200, ANONYMOUS_BUCKET_LIST, {"x-amz-request-id": REQUEST_ID}),
+        response(403, DENIED_DOCUMENT, {"server": "nginx"}),
+        response(404, b"", {"x-amz-request-id": REQUEST_ID.replace("default", "eu-west-2")}),
     ],
     ids=["anonymous", "request id in the document alone", "another zone"],
 )
 async def test_gateway_is_recognised_by_its_request_ids(
-    play: Any, introduction: FakeResponse
+    scripted_driver: Any, recognition_response: FakeResponse
 ) -> None:
-    _, opening = play(introduction, endpoint_url="http://h:9")
-    async with opening as driver:
-        assert claimed(driver) == set()
+    _, opened_driver = scripted_driver(recognition_response, endpoint_url="http://h:9")
+    async with opened_driver as driver:
+        assert claimed_features(driver) == set()
         assert driver.capabilities.put_if_match
         assert driver.capabilities.put_if_none_match
         assert driver.capabilities.ordered
         assert driver.capabilities.checksums == frozenset()
 
 
-async def test_gateway_may_be_named(play: Any) -> None:
-    _, opening = play(endpoint_url="http://h:9", dialect="ceph")
-    async with opening as driver:
-        assert claimed(driver) == set()
+async def test_gateway_is_selected_by_the_dialect_argument(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(endpoint_url="http://h:9", dialect="ceph")
+    async with opened_driver as driver:
+        assert claimed_features(driver) == set()
 
 
 @pytest.mark.parametrize(
     "headers",
     [
-        {"x-amz-request-id": SWIFT, "x-trans-id": SWIFT},
-        {"x-amz-request-id": SWIFT},
-        {"x-amz-request-id": f"{SWIFT}-1a-x", "x-trans-id": f"{SWIFT}-1a-x"},
+        {"x-amz-request-id": SWIFT_ID, "x-trans-id": SWIFT_ID},
+        {"x-amz-request-id": SWIFT_ID},
+        {"x-amz-request-id": f"{SWIFT_ID}-1a-x", "x-trans-id": f"{SWIFT_ID}-1a-x"},
         {"x-amz-request-id": "TX8D0E2EHFZ1QXGB"},
         {"server": "Ceph Object Gateway (pacific)"},
     ],
     ids=["Swift", "Swift's S3 API", "Swift with a suffix", "Amazon", "Server header alone"],
 )
-async def test_other_services_are_not_taken_for_the_gateway(
-    play: Any, headers: dict[str, str]
+async def test_other_services_are_not_recognised_as_the_gateway(
+    scripted_driver: Any, headers: dict[str, str]
 ) -> None:
-    _, opening = play(answer(403, b"", headers), endpoint_url="http://h:9")
-    async with opening as driver:
-        # What is not recognised is asked for no condition beyond single requests either.
-        assert claimed(driver) == {"upload_tags", "copy_tags"}
+    _, opened_driver = scripted_driver(response(403, b"", headers), endpoint_url="http://h:9")
+    async with opened_driver as driver:
+        # An unrecognised service gets conditions on single requests only, too.
+        assert claimed_features(driver) == {"upload_tags", "copy_tags"}
 
 
-async def test_named_s3_and_amazon_are_asked_for_everything(play: Any) -> None:
+async def test_dialect_s3_and_amazon_claim_every_feature(scripted_driver: Any) -> None:
     for settings in ({"endpoint_url": "http://h:9", "dialect": "s3"}, {}):
-        _, opening = play(**settings)
-        async with opening as driver:
-            assert claimed(driver) == PER_OPERATION
+        _, opened_driver = scripted_driver(**settings)
+        async with opened_driver as driver:
+            assert claimed_features(driver) == PER_OPERATION
 
 
-async def test_version_to_replace_is_named_as_it_stands(play: Any) -> None:
-    stored, refused, deleted = answer(said=FACTS), refusal(412, "PreconditionFailed"), answer(204)
-    clean_up = (refusal(501, "x"), answer(said=FACTS), deleted)
-    trial = (answer(said=FACTS), refused, answer(said=FACTS), *clean_up)
-    script, opening = play(*trial, stored, endpoint_url="http://h:9", dialect="ceph")
-    async with opening as driver:
+async def test_if_match_is_sent_without_quotes(scripted_driver: Any) -> None:
+    stored, rejected, deleted = (
+        response(headers=OBJECT_HEADERS),
+        error_response(412, "PreconditionFailed"),
+        response(204),
+    )
+    clean_up = (error_response(501, "x"), response(headers=OBJECT_HEADERS), deleted)
+    trial = (
+        response(headers=OBJECT_HEADERS),
+        rejected,
+        response(headers=OBJECT_HEADERS),
+        *clean_up,
+    )
+    transport, opened_driver = scripted_driver(
+        *trial, stored, endpoint_url="http://h:9", dialect="ceph"
+    )
+    async with opened_driver as driver:
         await driver.put("bucket", "key", [], PutOptions(if_match="0cc1-7"))
-    asked = [headers.get("if-match") for _, _, headers, _ in script.sent]
-    assert asked == [None, "0" * 32, "e", None, None, None, "0cc1-7"]
+    sent = [request.headers.get("if-match") for request in transport.requests]
+    assert sent == [None, "0" * 32, "e", None, None, None, "0cc1-7"]
 
 
-async def test_version_to_copy_is_pinned_by_the_name_that_the_gateway_knows(play: Any) -> None:
-    copied = answer(200, "<CopyObjectResult><ETag>e</ETag></CopyObjectResult>", FACTS)
-    script, opening = play(copied, endpoint_url="http://h:9", dialect="ceph")
+async def test_copy_sends_if_match_under_the_header_name_of_the_gateway(
+    scripted_driver: Any,
+) -> None:
+    copied = response(200, "<CopyObjectResult><ETag>e</ETag></CopyObjectResult>", OBJECT_HEADERS)
+    transport, opened_driver = scripted_driver(copied, endpoint_url="http://h:9", dialect="ceph")
     source = ObjectInfo(bucket="b", key="k", size=1, etag="pinned", last_modified=MOMENT)
-    async with opening as driver:
+    async with opened_driver as driver:
         options = CopyOptions(source=source, put=PutOptions())
         await driver.copy("bucket", "key", "bucket", "other", options)
-    ((_, _, headers, _),) = script.sent
-    assert headers["x-amz-copy-if-match"] == '"pinned"'
-    assert headers["x-amz-copy-source-if-match"] == '"pinned"'
-    assert "x-amz-copy-if-match" in headers["Authorization"]
+    [request] = transport.requests
+    assert request.headers["x-amz-copy-if-match"] == '"pinned"'
+    assert request.headers["x-amz-copy-source-if-match"] == '"pinned"'
+    assert "x-amz-copy-if-match" in request.headers["Authorization"]
 
 
-MOMENT = info_from({**FACTS}, bucket="b", key="k").last_modified
+MOMENT = info_from({**OBJECT_HEADERS}, bucket="b", key="k").last_modified
 
 
 @pytest.mark.parametrize("rewrite", [ceph_headers, cautious_headers])
@@ -124,19 +137,17 @@ MOMENT = info_from({**FACTS}, bucket="b", key="k").last_modified
         {"a_b": "1", "a-b": "2"},
         {"a_b": "grüß ☃", "c_d": " in and around ", "e_": "=?utf-8?b?eA==?=", "_": ""},
     ],
-    ids=["of the suite", "one", "two that would be one", "values of all kinds"],
+    ids=["of the suite", "one", "two names that become one", "values of all kinds"],
 )
-def test_names_that_the_gateway_would_change_are_kept(
-    rewrite: Any, metadata: dict[str, str]
-) -> None:
+def test_metadata_names_with_underscores_are_kept(rewrite: Any, metadata: dict[str, str]) -> None:
     sent = rewrite(object_headers(PutOptions(metadata=metadata, write_id="id")))
     names = [name for name in sent if name.startswith("x-amz-meta-")]
     assert not any("_" in name for name in names)
-    info = info_from({**FACTS, **sent}, bucket="b", key="k")
+    info = info_from({**OBJECT_HEADERS, **sent}, bucket="b", key="k")
     assert (dict(info.metadata), info.write_id) == (metadata, "id")
 
 
-def test_headers_that_need_no_change_have_none() -> None:
+def test_headers_without_underscores_are_unchanged() -> None:
     headers = object_headers(PutOptions(metadata={"a-b": "1"}, content_type="text/plain"))
     assert ceph_headers(headers) == headers
 
@@ -150,53 +161,63 @@ def listing(content: str) -> str:
     return f"<ListBucketResult><IsTruncated>false</IsTruncated>{content}</ListBucketResult>"
 
 
-async def test_prefix_inside_which_a_listing_starts_is_told(play: Any) -> None:
-    within = listing(
+async def test_prefix_that_contains_the_start_of_a_listing_is_returned(
+    scripted_driver: Any,
+) -> None:
+    first_page = listing(
         "<Contents><Key>b-/z</Key><LastModified>2025-01-01T00:00:00Z</LastModified>"
         "<ETag>&quot;e&quot;</ETag><Size>1</Size></Contents>"
     )
-    script, opening = play(
-        answer(body=within),
-        answer(body=listing(PREFIXES.format("c/"))),
+    transport, opened_driver = scripted_driver(
+        response(body=first_page),
+        response(body=listing(PREFIXES.format("c/"))),
         endpoint_url="http://h:9",
         dialect="ceph",
     )
     options = ListOptions(delimiter="/", start_after="b-/x", limit=10)
-    async with opening as driver:
+    async with opened_driver as driver:
         page = await driver.list_page("data", options)
-        assert [one.key for one in page.entries] == ["b-/"]
+        assert [entry.key for entry in page.entries] == ["b-/"]
         page = await driver.list_page("data", replace(options, token=page.token))
-        assert ([one.key for one in page.entries], page.token) == (["c/"], None)
-    first, second = [parse_qs(urlsplit(url).query) for _, url, _, _ in script.sent]
+        assert ([entry.key for entry in page.entries], page.token) == (["c/"], None)
+    first, second = [parse_qs(urlsplit(request.url).query) for request in transport.requests]
     assert (first["prefix"], first["start-after"]) == (["b-/"], ["b-/x"])
     assert "delimiter" not in first
     assert second["continuation-token"] == ["b-/"]
 
 
-async def test_prefix_that_has_nothing_behind_the_start_is_not_told(play: Any) -> None:
-    _, opening = play(
-        answer(body=listing("")),
-        answer(body=listing(PREFIXES.format("c/"))),
+async def test_prefix_without_keys_after_the_start_is_not_returned(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(
+        response(body=listing("")),
+        response(body=listing(PREFIXES.format("c/"))),
         endpoint_url="http://h:9",
         dialect="ceph",
     )
-    async with opening as driver:
+    async with opened_driver as driver:
         page = await driver.list_page("data", ListOptions(delimiter="/", start_after="b/z"))
-        assert [one.key for one in page.entries] == ["c/"]
+        assert [entry.key for entry in page.entries] == ["c/"]
 
 
 @pytest.mark.parametrize("dialect", ["s3", "ceph"])
-async def test_listing_that_starts_inside_a_prefix_is_in_order(play: Any, dialect: str) -> None:
-    told = answer(body=listing(PREFIXES.format("b-/") + PREFIXES.format("c/")))
-    asked = [answer(body=listing("")), told] if dialect == "ceph" else [told]
-    _, opening = play(*asked, endpoint_url="http://h:9", dialect=dialect)
-    async with opening as driver:
+async def test_listing_that_starts_inside_a_prefix_is_ordered(
+    scripted_driver: Any, dialect: str
+) -> None:
+    page_response = response(body=listing(PREFIXES.format("b-/") + PREFIXES.format("c/")))
+    responses = [page_response]
+    if dialect == "ceph":
+        responses.insert(0, response(body=listing("")))
+    _, opened_driver = scripted_driver(*responses, endpoint_url="http://h:9", dialect=dialect)
+    async with opened_driver as driver:
         page = await driver.list_page("data", ListOptions(delimiter="/", start_after="b-/x"))
-        assert [one.key for one in page.entries] == ["b-/", "c/"]
+        assert [entry.key for entry in page.entries] == ["b-/", "c/"]
 
 
-async def test_bucket_that_is_just_being_deleted_is_none(play: Any) -> None:
-    _, opening = play(refusal(404, "NoSuchKey"), endpoint_url="http://h:9", dialect="ceph")
-    async with opening as driver:
+async def test_delete_of_a_bucket_under_deletion_raises_bucket_not_found(
+    scripted_driver: Any,
+) -> None:
+    _, opened_driver = scripted_driver(
+        error_response(404, "NoSuchKey"), endpoint_url="http://h:9", dialect="ceph"
+    )
+    async with opened_driver as driver:
         with pytest.raises(BucketNotFoundError):
             await driver.delete_bucket("data")

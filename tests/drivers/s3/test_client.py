@@ -1,4 +1,4 @@
-"""What no test server shows: where requests go, regions, clocks and sessions."""
+"""Addressing, regions, clock skew and expired sessions, which no test server can show."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from tests.drivers.s3.script import EMPTY_PAGE, FACTS, SECRET, TOKEN, FakeResponse, answer, refusal
+from tests.drivers.s3.scripted_transport import (
+    EMPTY_PAGE,
+    OBJECT_HEADERS,
+    SECRET,
+    TOKEN,
+    FakeResponse,
+    error_response,
+    response,
+)
 from trove_async._concurrency import task_group
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_room
+from trove_async.drivers.s3 import driver as driver_module
 from trove_async.drivers.s3._credentials import Session
 from trove_async.drivers.s3._sigv4 import Credentials
 from trove_async.errors import (
@@ -32,7 +40,7 @@ if TYPE_CHECKING:
 
     from trove_async._http import Origin
 
-# -- where requests go ---------------------------------------------------------------------------------
+# -- addressing ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -51,160 +59,183 @@ if TYPE_CHECKING:
         ),
     ],
 )
-async def test_bucket_stands_in_the_host_where_it_fits(
-    play: Any, settings: dict[str, Any], bucket: str, url: str
+async def test_bucket_is_part_of_the_host_name_where_possible(
+    scripted_driver: Any, settings: dict[str, Any], bucket: str, url: str
 ) -> None:
-    script, opening = play(answer(said=FACTS), **settings)
-    async with opening as driver:
+    transport, opened_driver = scripted_driver(response(headers=OBJECT_HEADERS), **settings)
+    async with opened_driver as driver:
         await driver.head(bucket, "a b")
-    assert script.asked == [f"HEAD {url}"]
+    assert transport.request_lines == [f"HEAD {url}"]
 
 
 @pytest.mark.parametrize("bucket", ["ab", "b\u00fccher", "a b c", "a/b", "%2F%2F", "-abc", ".abc"])
-async def test_bucket_that_could_not_be_addressed_is_refused_unasked(
-    play: Any, bucket: str
+async def test_invalid_bucket_name_raises_before_any_request(
+    scripted_driver: Any, bucket: str
 ) -> None:
-    _, opening = play()
-    async with opening as driver:
+    _, opened_driver = scripted_driver()
+    async with opened_driver as driver:
         with pytest.raises(InvalidNameError):
             await driver.head(bucket, "key")
 
 
-async def test_every_request_names_the_owner_that_is_expected(play: Any) -> None:
-    script, opening = play(answer(), answer(body=EMPTY_PAGE), expected_bucket_owner="123")
-    async with opening as driver:
+async def test_expected_bucket_owner_is_sent_with_every_request(scripted_driver: Any) -> None:
+    transport, opened_driver = scripted_driver(
+        response(), response(body=EMPTY_PAGE), expected_bucket_owner="123"
+    )
+    async with opened_driver as driver:
         await driver.head_bucket("data")
         await driver.list_page("data", ListOptions())
-    assert all(headers["x-amz-expected-bucket-owner"] == "123" for *_, headers, _ in script.sent)
-    assert all("x-amz-expected-bucket-owner" in sent[2]["Authorization"] for sent in script.sent)
+    assert all(
+        request.headers["x-amz-expected-bucket-owner"] == "123" for request in transport.requests
+    )
+    assert all(
+        "x-amz-expected-bucket-owner" in request.headers["Authorization"]
+        for request in transport.requests
+    )
 
 
-SIGNED = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+HELLO_SHA256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 
 
 @pytest.mark.parametrize(
     ("scheme", "settings", "digest"),
     [
         ("https", {}, "UNSIGNED-PAYLOAD"),
-        ("http", {}, SIGNED),
-        ("https", {"payload_signing": True}, SIGNED),
+        ("http", {}, HELLO_SHA256),
+        ("https", {"payload_signing": True}, HELLO_SHA256),
         ("http", {"payload_signing": False}, "UNSIGNED-PAYLOAD"),
     ],
 )
-async def test_body_is_signed_where_nothing_else_protects_it(
-    play: Any, scheme: str, settings: dict[str, Any], digest: str
+async def test_body_is_signed_over_plain_http(
+    scripted_driver: Any, scheme: str, settings: dict[str, Any], digest: str
 ) -> None:
     url = f"{scheme}://s3.us-east-1.amazonaws.com"
-    script, opening = play(answer(said=FACTS), endpoint_url=url, **settings)
-    async with opening as driver:
+    transport, opened_driver = scripted_driver(
+        response(headers=OBJECT_HEADERS), endpoint_url=url, **settings
+    )
+    async with opened_driver as driver:
         await driver.put("data", "key", [memoryview(b"hello")], PutOptions())
-    assert script.sent[0][2]["x-amz-content-sha256"] == digest
+    assert transport.requests[0].headers["x-amz-content-sha256"] == digest
 
 
-# -- regions -------------------------------------------------------------------------------------------
+# -- regions ---------------------------------------------------------------------------------------
 
-ELSEWHERE = [
-    refusal(
+WRONG_REGION = [
+    error_response(
         301,
         "PermanentRedirect",
         "<Endpoint>evil.example</Endpoint>",
-        said={"x-amz-bucket-region": "eu-west-1"},
+        headers={"x-amz-bucket-region": "eu-west-1"},
     ),
-    refusal(400, "AuthorizationHeaderMalformed", "<Region>eu-west-1</Region>"),
-    refusal(
+    error_response(400, "AuthorizationHeaderMalformed", "<Region>eu-west-1</Region>"),
+    error_response(
         307,
         "TemporaryRedirect",
         location="https://evil.example/",
-        said={"x-amz-bucket-region": "eu-west-1"},
+        headers={"x-amz-bucket-region": "eu-west-1"},
     ),
-    answer(301, said={"x-amz-bucket-region": "eu-west-1"}),
-    answer(400, said={"x-amz-bucket-region": "eu-west-1"}),
+    response(301, headers={"x-amz-bucket-region": "eu-west-1"}),
+    response(400, headers={"x-amz-bucket-region": "eu-west-1"}),
 ]
 
 
-@pytest.mark.parametrize("number", range(len(ELSEWHERE)))
-async def test_bucket_in_another_region_is_found_once(play: Any, number: int) -> None:
-    first = ELSEWHERE[number]
-    told = FakeResponse(first.status, first.headers, first._body)
-    script, opening = play(told, answer(said=FACTS), answer(said=FACTS))
-    async with opening as driver:
+@pytest.mark.parametrize("number", range(len(WRONG_REGION)))
+async def test_region_of_a_bucket_is_learned_once(scripted_driver: Any, number: int) -> None:
+    template = WRONG_REGION[number]
+    redirect = FakeResponse(template.status, template.headers, template._body)
+    transport, opened_driver = scripted_driver(
+        redirect, response(headers=OBJECT_HEADERS), response(headers=OBJECT_HEADERS)
+    )
+    async with opened_driver as driver:
         await driver.head("data", "key")
         await driver.head("data", "key")
-    assert script.asked == [
+    assert transport.request_lines == [
         "HEAD https://data.s3.us-east-1.amazonaws.com/key",
         "HEAD https://data.s3.eu-west-1.amazonaws.com/key",
         "HEAD https://data.s3.eu-west-1.amazonaws.com/key",
     ]
-    assert "/eu-west-1/s3/" in script.sent[1][2]["Authorization"]
+    assert "/eu-west-1/s3/" in transport.requests[1].headers["Authorization"]
 
 
 @pytest.mark.parametrize(
     "region",
     ["evil.example", "evil.example/", "eu-west-1.evil.example#", "us-east-1", "", "\u00e9"],
 )
-async def test_region_that_is_none_leads_nowhere(play: Any, region: str) -> None:
-    script, opening = play(refusal(301, "PermanentRedirect", f"<Region>{region}</Region>"))
-    async with opening as driver:
+async def test_redirect_to_an_invalid_region_is_not_followed(
+    scripted_driver: Any, region: str
+) -> None:
+    transport, opened_driver = scripted_driver(
+        error_response(301, "PermanentRedirect", f"<Region>{region}</Region>")
+    )
+    async with opened_driver as driver:
         with pytest.raises(BackendError, match="region"):
             await driver.put("data", "key", [], PutOptions())
-    assert len(script.sent) == 1
+    assert len(transport.requests) == 1
 
 
-async def test_regions_that_send_one_round_in_circles_end(play: Any) -> None:
-    def sent_to(region: str) -> FakeResponse:
-        return refusal(301, "PermanentRedirect", f"<Region>{region}</Region>")
+async def test_circular_region_redirects_raise(scripted_driver: Any) -> None:
+    def redirect_to(region: str) -> FakeResponse:
+        return error_response(301, "PermanentRedirect", f"<Region>{region}</Region>")
 
-    _, opening = play(sent_to("eu-west-1"), sent_to("us-east-1"))
-    async with opening as driver:
+    _, opened_driver = scripted_driver(redirect_to("eu-west-1"), redirect_to("us-east-1"))
+    async with opened_driver as driver:
         with pytest.raises(BackendError):
             await driver.put("data", "key", [], PutOptions())
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_redirect_of_another_service_is_never_followed(play: Any, status: int) -> None:
-    script, opening = play(
-        answer(status, location="https://evil.example/", said={"x-amz-bucket-region": "eu-west-1"}),
+async def test_redirect_of_a_custom_endpoint_is_not_followed(
+    scripted_driver: Any, status: int
+) -> None:
+    transport, opened_driver = scripted_driver(
+        response(
+            status, location="https://evil.example/", headers={"x-amz-bucket-region": "eu-west-1"}
+        ),
         endpoint_url="https://minio.example",
         dialect="s3",
     )
-    async with opening as driver:
+    async with opened_driver as driver:
         with pytest.raises(BackendError):
             await driver.put("data", "key", [], PutOptions())
-    assert script.asked == ["PUT https://minio.example/data/key"]
+    assert transport.request_lines == ["PUT https://minio.example/data/key"]
 
 
-async def test_dot_segments_are_sent_encoded_and_signed_as_they_are(play: Any) -> None:
-    script, opening = play(answer(said=FACTS), answer(said=FACTS))
-    async with opening as driver:
+async def test_dot_segments_are_sent_percent_encoded(scripted_driver: Any) -> None:
+    transport, opened_driver = scripted_driver(
+        response(headers=OBJECT_HEADERS), response(headers=OBJECT_HEADERS)
+    )
+    async with opened_driver as driver:
         await driver.head("data", "a/../b")
         url = await driver.presign("GET", "data", "a/./b", 60)
         await driver.head("data", "a/x/b")
-    assert script.asked[0].endswith(".com/a/%2E%2E/b")
+    assert transport.request_lines[0].endswith(".com/a/%2E%2E/b")
     assert url.startswith("https://data.s3.us-east-1.amazonaws.com/a/%2E/b?")
 
 
-# -- time ----------------------------------------------------------------------------------------------
+# -- time ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("code", ["RequestTimeTooSkewed", ""])
-async def test_clock_that_is_wrong_is_put_right_once(play: Any, code: str) -> None:
+async def test_clock_skew_is_corrected_once(scripted_driver: Any, code: str) -> None:
     late = formatdate(time.time() + 3600, usegmt=True)
-    told = refusal(403, code, date=late) if code else answer(403, date=late)
-    script, opening = play(told, answer(said=FACTS), answer(said=FACTS))
-    async with opening as driver:
+    rejected = error_response(403, code, date=late) if code else response(403, date=late)
+    transport, opened_driver = scripted_driver(
+        rejected, response(headers=OBJECT_HEADERS), response(headers=OBJECT_HEADERS)
+    )
+    async with opened_driver as driver:
         await driver.head("data", "key")
         await driver.head("data", "key")
-    dates = [headers["x-amz-date"] for *_, headers, _ in script.sent]
+    dates = [request.headers["x-amz-date"] for request in transport.requests]
     assert dates[0] < dates[1] <= dates[2]
     assert abs(int(dates[1][9:11]) - int(dates[0][9:11])) in {1, 23}
 
 
-class Clock:
-    """A service whose clock is an hour ahead, and that refuses nothing until all have asked."""
+class FastClockTransport:
+    """A service whose clock is an hour ahead. It responds once all requests have arrived."""
 
     def __init__(self, requests: int) -> None:
         self.left = requests
-        self.all_asked = anyio.Event()
+        self.all_arrived = anyio.Event()
 
     async def send(
         self,
@@ -219,22 +250,22 @@ class Clock:
         now = datetime.now(UTC) + timedelta(hours=1)
         self.left -= 1
         if not self.left:
-            self.all_asked.set()
-        await self.all_asked.wait()
+            self.all_arrived.set()
+        await self.all_arrived.wait()
         date = format_datetime(now, usegmt=True)
         if abs(now - signed) > timedelta(minutes=15):
-            return answer(403, date=date)
-        return answer(said=FACTS)
+            return response(403, date=date)
+        return response(headers=OBJECT_HEADERS)
 
     async def aclose(self) -> None:
         pass
 
 
-async def test_clock_that_is_wrong_is_put_right_for_every_request_under_way(
+async def test_clock_skew_is_corrected_for_all_requests_in_flight(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    service = Clock(requests=20)
-    monkeypatch.setattr(driver_room, "transport_over", lambda *_, **__: service)
+    service = FastClockTransport(requests=20)
+    monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: service)
     driver = S3Driver(
         region="us-east-1",
         endpoint_url="http://h:9",
@@ -247,38 +278,42 @@ async def test_clock_that_is_wrong_is_put_right_for_every_request_under_way(
             group.start_soon(driver.head, "data", f"key{number}")
 
 
-async def test_clock_that_stays_wrong_is_an_error(play: Any) -> None:
+async def test_clock_skew_that_persists_raises(scripted_driver: Any) -> None:
     late = formatdate(time.time() + 3600, usegmt=True)
-    told = [refusal(403, "RequestTimeTooSkewed", date=late) for _ in range(2)]
-    _, opening = play(*told)
-    async with opening as driver:
+    errors = [error_response(403, "RequestTimeTooSkewed", date=late) for _ in range(2)]
+    _, opened_driver = scripted_driver(*errors)
+    async with opened_driver as driver:
         with pytest.raises(UnauthenticatedError, match="clock"):
             await driver.put("data", "key", [], PutOptions())
 
 
 @pytest.mark.parametrize("date", ["", "yesterday", "now"])
-async def test_denial_teaches_no_time(play: Any, date: str) -> None:
-    _, opening = play(answer(403, date=formatdate(usegmt=True) if date == "now" else date))
-    async with opening as driver:
+async def test_denial_without_clock_skew_does_not_change_the_clock(
+    scripted_driver: Any, date: str
+) -> None:
+    _, opened_driver = scripted_driver(
+        response(403, date=formatdate(usegmt=True) if date == "now" else date)
+    )
+    async with opened_driver as driver:
         with pytest.raises(PermissionDeniedError):
             await driver.head("data", "key")
 
 
-# -- sessions ------------------------------------------------------------------------------------------
+# -- sessions --------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def renewals(monkeypatch: pytest.MonkeyPatch) -> list[Credentials]:
-    """Give the driver a session whose credentials can be renewed; return those that were."""
+    """Give the driver a session with renewable credentials; return the list of renewed ones."""
     stale: list[Credentials] = []
-    held = [Credentials("ONE", SECRET, TOKEN), Credentials("TWO", SECRET, TOKEN)]
+    alternating = [Credentials("ONE", SECRET, TOKEN), Credentials("TWO", SECRET, TOKEN)]
 
     async def credentials(_: Session) -> Credentials:
-        return held[len(stale) % 2]
+        return alternating[len(stale) % 2]
 
     async def renewed(_: Session, old: Credentials) -> Credentials:
         stale.append(old)
-        return held[len(stale) % 2]
+        return alternating[len(stale) % 2]
 
     monkeypatch.setattr(Session, "credentials", credentials)
     monkeypatch.setattr(Session, "renewed", renewed)
@@ -286,46 +321,50 @@ def renewals(monkeypatch: pytest.MonkeyPatch) -> list[Credentials]:
 
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "TokenRefreshRequired", ""])
-async def test_session_that_has_expired_is_renewed_once(
-    play: Any, renewals: list[Credentials], code: str
+async def test_expired_session_is_renewed_once(
+    scripted_driver: Any, renewals: list[Credentials], code: str
 ) -> None:
-    told = refusal(400, code) if code else answer(400)
-    script, opening = play(told, answer(said=FACTS))
-    async with opening as driver:
+    rejected = error_response(400, code) if code else response(400)
+    transport, opened_driver = scripted_driver(rejected, response(headers=OBJECT_HEADERS))
+    async with opened_driver as driver:
         await driver.head("data", "key")
-    assert [one.access_key for one in renewals] == ["ONE"]
-    assert "Credential=TWO/" in script.sent[1][2]["Authorization"]
+    assert [renewed.access_key for renewed in renewals] == ["ONE"]
+    assert "Credential=TWO/" in transport.requests[1].headers["Authorization"]
 
 
-async def test_session_that_cannot_be_renewed_is_an_error(
-    play: Any, renewals: list[Credentials]
+async def test_session_that_expires_again_raises(
+    scripted_driver: Any, renewals: list[Credentials]
 ) -> None:
-    _, opening = play(refusal(400, "ExpiredToken"), refusal(400, "ExpiredToken"))
-    async with opening as driver:
+    _, opened_driver = scripted_driver(
+        error_response(400, "ExpiredToken"), error_response(400, "ExpiredToken")
+    )
+    async with opened_driver as driver:
         with pytest.raises(UnauthenticatedError):
             await driver.put("data", "key", [], PutOptions())
     assert len(renewals) == 1
 
 
-async def test_given_credentials_cannot_be_renewed(play: Any) -> None:
-    script, opening = play(refusal(400, "ExpiredToken"), session_token=TOKEN)
-    async with opening as driver:
+async def test_credentials_passed_as_arguments_are_not_renewed(scripted_driver: Any) -> None:
+    transport, opened_driver = scripted_driver(
+        error_response(400, "ExpiredToken"), session_token=TOKEN
+    )
+    async with opened_driver as driver:
         with pytest.raises(UnauthenticatedError) as caught:
             await driver.put("data", "key", [], PutOptions())
-    assert script.sent[0][2]["x-amz-security-token"] == TOKEN
+    assert transport.requests[0].headers["x-amz-security-token"] == TOKEN
     for shown in (str(caught.value), repr(caught.value), repr(driver._identity)):
         assert SECRET not in shown
         assert TOKEN not in shown
 
 
-# -- what refusals and odd responses tell --------------------------------------------------------------
+# -- error responses and missing sizes -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [400, 403])
-async def test_refusal_without_a_document_says_what_to_look_at(play: Any, status: int) -> None:
-    refused = answer(status, said={"x-amz-bucket-region": "eu-west-9"})
-    _, opening = play(refused, endpoint_url="http://h:9", dialect="s3")
-    async with opening as driver:
+async def test_error_without_a_document_suggests_causes(scripted_driver: Any, status: int) -> None:
+    rejected = response(status, headers={"x-amz-bucket-region": "eu-west-9"})
+    _, opened_driver = scripted_driver(rejected, endpoint_url="http://h:9", dialect="s3")
+    async with opened_driver as driver:
         with pytest.raises((BackendError, PermissionDeniedError)) as caught:
             await driver.head("data", "key")
     for word in ("credentials", "`region`", "clock", "policy", "'eu-west-9'"):
@@ -333,9 +372,11 @@ async def test_refusal_without_a_document_says_what_to_look_at(play: Any, status
 
 
 @pytest.mark.parametrize("bucket", ["Data", "da_ta", "da..ta"])
-async def test_refusal_of_a_bad_bucket_name_says_so(play: Any, bucket: str) -> None:
-    _, opening = play(answer(400), answer(400), dialect="s3")
-    async with opening as driver:
+async def test_error_for_an_invalid_bucket_name_names_the_rule(
+    scripted_driver: Any, bucket: str
+) -> None:
+    _, opened_driver = scripted_driver(response(400), response(400), dialect="s3")
+    async with opened_driver as driver:
         with pytest.raises(InvalidNameError, match="bucket's name"):
             await driver.head(bucket, "key")
         with pytest.raises(InvalidNameError, match="bucket's name"):
@@ -346,12 +387,14 @@ async def test_refusal_of_a_bad_bucket_name_says_so(play: Any, bucket: str) -> N
     ("status", "code"),
     [(501, "NotImplemented"), (400, "InvalidArgument"), (400, "InvalidRequest"), (501, "")],
 )
-async def test_service_without_checksums_is_told_from_others(
-    play: Any, status: int, code: str
+async def test_rejected_checksum_suggests_checksums_false(
+    scripted_driver: Any, status: int, code: str
 ) -> None:
-    told = refusal(status, code) if code else answer(status)
-    _, opening = play(told, refusal(status, code or "InvalidArgument"), dialect="s3")
-    async with opening as driver:
+    rejected = error_response(status, code) if code else response(status)
+    _, opened_driver = scripted_driver(
+        rejected, error_response(status, code or "InvalidArgument"), dialect="s3"
+    )
+    async with opened_driver as driver:
         with pytest.raises(TroveError, match="checksums=False"):
             await driver.put("data", "key", [], PutOptions(checksums={"crc32c": "AAAAAA=="}))
         with pytest.raises(TroveError) as caught:
@@ -359,47 +402,49 @@ async def test_service_without_checksums_is_told_from_others(
     assert "checksums=False" not in str(caught.value)
 
 
-UNSIZED = {name: value for name, value in FACTS.items() if name != "content-length"}
+UNSIZED = {name: value for name, value in OBJECT_HEADERS.items() if name != "content-length"}
 
 
 @pytest.mark.parametrize(
     ("ranged", "size"),
     [
-        (answer(206, b"b", content_range="bytes 0-0/4"), 4),
-        (refusal(416, "InvalidRange"), 0),
-        (answer(200, content_length="0"), 0),
+        (response(206, b"b", content_range="bytes 0-0/4"), 4),
+        (error_response(416, "InvalidRange"), 0),
+        (response(200, content_length="0"), 0),
     ],
 )
-async def test_size_that_no_length_tells_is_asked_for(
-    play: Any, ranged: FakeResponse, size: int
+async def test_missing_content_length_is_replaced_by_a_range_request(
+    scripted_driver: Any, ranged: FakeResponse, size: int
 ) -> None:
-    script, opening = play(answer(200, b"body"[:size], UNSIZED), ranged)
-    async with opening as driver, driver.get("data", "key", GetOptions()) as reader:
+    transport, opened_driver = scripted_driver(response(200, b"body"[:size], UNSIZED), ranged)
+    async with opened_driver as driver, driver.get("data", "key", GetOptions()) as reader:
         assert reader.info.size == size
         assert await reader.read(100) == b"body"[:size]
-    assert script.sent[1][2]["range"] == "bytes=0-0"
-    assert script.sent[1][2]["if-match"] == '"e"'
+    assert transport.requests[1].headers["range"] == "bytes=0-0"
+    assert transport.requests[1].headers["if-match"] == '"e"'
 
 
-async def test_head_without_a_length_asks_for_the_size(play: Any) -> None:
-    ranged = answer(206, b"b", content_range="bytes 0-0/4")
-    _, opening = play(answer(said=UNSIZED), ranged)
-    async with opening as driver:
+async def test_head_without_a_content_length_requests_a_range(scripted_driver: Any) -> None:
+    ranged = response(206, b"b", content_range="bytes 0-0/4")
+    _, opened_driver = scripted_driver(response(headers=UNSIZED), ranged)
+    async with opened_driver as driver:
         assert (await driver.head("data", "key")).size == 4
 
 
-async def test_size_of_another_version_is_not_taken(play: Any) -> None:
+async def test_size_of_a_replaced_object_is_not_used(scripted_driver: Any) -> None:
     unsized = {name: value for name, value in UNSIZED.items() if name != "etag"}
     later = {"last-modified": "Wed, 01 Jan 2025 00:00:01 GMT", "content-range": "bytes 0-0/2"}
-    _, opening = play(answer(200, b"body", unsized), answer(206, b"b", later))
-    async with opening as driver:
+    _, opened_driver = scripted_driver(response(200, b"body", unsized), response(206, b"b", later))
+    async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="replaced"):
             await driver.get("data", "key", GetOptions()).__aenter__()
 
 
-async def test_object_whose_size_nothing_tells_is_an_error(play: Any) -> None:
-    _, opening = play(answer(200, b"body", UNSIZED), answer(200, b"body", UNSIZED))
-    async with opening as driver:
+async def test_get_without_any_size_raises(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(
+        response(200, b"body", UNSIZED), response(200, b"body", UNSIZED)
+    )
+    async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="size"):
             await driver.get("data", "key", GetOptions()).__aenter__()
 
@@ -407,17 +452,17 @@ async def test_object_whose_size_nothing_tells_is_an_error(play: Any) -> None:
 @pytest.mark.parametrize(
     "ranged",
     [
-        answer(200, b"body", UNSIZED),
-        answer(206, b"b", content_range="bytes */*"),
-        refusal(412, "PreconditionFailed"),
+        response(200, b"body", UNSIZED),
+        response(206, b"b", content_range="bytes */*"),
+        error_response(412, "PreconditionFailed"),
     ],
-    ids=["no size", "nonsense", "replaced meanwhile"],
+    ids=["no size", "invalid size", "replaced"],
 )
-async def test_head_whose_size_nothing_tells_may_be_tried_again(
-    play: Any, ranged: FakeResponse
+async def test_head_without_any_size_raises_a_retryable_error(
+    scripted_driver: Any, ranged: FakeResponse
 ) -> None:
-    _, opening = play(answer(said=UNSIZED), ranged)
-    async with opening as driver:
+    _, opened_driver = scripted_driver(response(headers=UNSIZED), ranged)
+    async with opened_driver as driver:
         with pytest.raises(UnavailableError) as caught:
             await driver.head("data", "key")
     assert caught.value.retryable

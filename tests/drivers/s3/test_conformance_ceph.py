@@ -1,7 +1,7 @@
-"""The contract, and what users are promised, against a real Ceph Object Gateway: `make ceph-test`.
+"""The suites for drivers and for stores, against a real Ceph Object Gateway: `make ceph-test`.
 
-Where the gateway deviates from S3 the test is expected to fail, and the reason says why. A test that
-it comes to pass fails the run.
+Where the gateway deviates from S3, a test is expected to fail, for the reason given. A test that
+passes unexpectedly fails the run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from tests.drivers.s3.test_conformance import KeepsVersions, driver_of
+from tests.drivers.s3.test_conformance import EnablesVersioning, driver_of
 from tests.server_quirks import expect_failures
 from trove_async import NotSupportedError, Trove, TroveError
 from trove_async.models import MiB
@@ -29,35 +29,35 @@ pytestmark = [pytest.mark.ceph, pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="session")
 def ceph() -> Iterator[S3Server]:
-    """Run a cluster for all tests of this process. Without one they fail."""
+    """Run a cluster for all tests of this process. The tests fail without one."""
     with servers.ceph() as server:
         yield server
 
 
-class TestCeph(KeepsVersions, DriverSuite):
+class TestCeph(EnablesVersioning, DriverSuite):
     @pytest.fixture
     def driver(self, ceph: S3Server) -> S3Driver:
         return driver_of(ceph)
 
 
-REFERS_TO_NO_CHARACTERS = {
-    "test_odd_key_is_kept_unchanged": "Ceph refers to what XML cannot carry; the SDK cannot read it",
+SDK_CANNOT_PARSE_KEYS = {
+    "test_odd_key_is_kept_unchanged": "Ceph writes characters that XML cannot carry as references; the SDK cannot parse them",
 }
 
 
-LISTS_NO_CHARACTERS = dict.fromkeys(
+SDK_CANNOT_PARSE_LISTINGS = dict.fromkeys(
     (
         "test_listing_applies_prefix_delimiter_and_start_after",
         "test_listing_is_the_same_for_every_page_size",
     ),
-    "Ceph writes what XML cannot carry into prefixes and tokens; the SDK cannot read it",
+    "Ceph writes characters that XML cannot carry into prefixes and tokens; the SDK cannot parse them",
 )
 
 
-@expect_failures(LISTS_NO_CHARACTERS)
-@expect_failures(REFERS_TO_NO_CHARACTERS, where=lambda case: case["key"] in {"bell\a", "\uffff"})
-class TestCephBySdk(KeepsVersions, DriverSuite):
-    """The same driver, with everything sent through aiobotocore."""
+@expect_failures(SDK_CANNOT_PARSE_LISTINGS)
+@expect_failures(SDK_CANNOT_PARSE_KEYS, where=lambda case: case["key"] in {"bell\a", "\uffff"})
+class TestCephBySdk(EnablesVersioning, DriverSuite):
+    """The same driver with all requests sent through aiobotocore."""
 
     @pytest.fixture
     def driver(self, ceph: S3Server) -> S3Driver:
@@ -66,7 +66,7 @@ class TestCephBySdk(KeepsVersions, DriverSuite):
 
 class TestStoreOnCeph(StoreSuite):
     @pytest_asyncio.fixture
-    async def store(  # type: ignore[override]  # a fixture: pytest fills in what it asks for
+    async def store(  # type: ignore[override]  # a fixture: pytest passes its arguments
         self, ceph: S3Server
     ) -> AsyncIterator[Trove]:
         async with Trove(driver_of(ceph)) as store:
@@ -74,10 +74,10 @@ class TestStoreOnCeph(StoreSuite):
 
 
 @pytest.mark.parametrize("plane", ["lean", "sdk"])
-async def test_nothing_is_stored_that_should_be_encrypted_and_is_not(
+async def test_object_that_would_not_be_encrypted_is_not_stored(
     ceph: S3Server, plane: Literal["lean", "sdk"]
 ) -> None:
-    """Over plain http the gateway refuses encryption, except on a copy, where it ignores it."""
+    """Over plain http the gateway refuses encryption. On a copy it ignores it."""
     bucket = f"encryption-{uuid4().hex[:20]}"
     async with Trove(driver_of(ceph)) as plain:
         await plain.create_bucket(bucket)
@@ -91,8 +91,8 @@ async def test_nothing_is_stored_that_should_be_encrypted_and_is_not(
         assert [entry.key for entry in await store.list(bucket).all()] == ["old"]
 
 
-async def test_conditions_are_refused_in_a_bucket_that_keeps_versions(ceph: S3Server) -> None:
-    """There the gateway ignores if_none_match, and finds no version for if_match."""
+async def test_conditions_are_refused_in_a_versioned_bucket(ceph: S3Server) -> None:
+    """In such buckets the gateway ignores if_none_match, and if_match matches no version."""
     bucket = f"conditions-{uuid4().hex[:20]}"
     driver = driver_of(ceph)
     async with Trove(driver) as store:

@@ -1,4 +1,4 @@
-"""Copies, piece by piece, of a service that answers by a script."""
+"""Copies: conditions, metadata, and copies in parts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, answer, now, refusal
+from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, error_response, now, response
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import Trove
 from trove_async.drivers.s3 import S3Driver
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize(
     "key", ["a b", "a%2Fb", "\u00fc", "a+b", "a\\b", "a?versionId=v", "a&b=c", "%"]
 )
-async def test_source_with_characters_that_are_encoded_is_found(
+async def test_copy_source_with_special_characters_is_encoded(
     moto_server: S3Server, plane: str, key: str
 ) -> None:
     driver = driver_of(moto_server, data_plane=plane, dialect="s3")
@@ -39,65 +39,76 @@ async def test_source_with_characters_that_are_encoded_is_found(
         await store.copy("encoded", key, "encoded", "copy")
         copier = Copier(driver._plane, driver._known.exists, largest=1, piece=4)
         options = CopyOptions(source=info, put=PutOptions())
-        await copier.copy("encoded", key, "encoded", "pieces", options)
-        for copy in ("copy", "pieces"):
+        await copier.copy("encoded", key, "encoded", "parts", options)
+        for copy in ("copy", "parts"):
             assert await store.read("encoded", copy) == b"body"
         await store.delete_many("encoded", [key, "copy", "pieces"])
 
 
-async def test_copy_tells_which_condition_failed(play: Any) -> None:
-    refused = [refusal(412, "PreconditionFailed") for _ in range(2)]
-    _, opening = play(
-        refused[0], answer(said=FACTS), refused[1], answer(said={**FACTS, "etag": '"f"'})
+async def test_copy_reports_which_condition_failed(scripted_driver: Any) -> None:
+    failed = [error_response(412, "PreconditionFailed") for _ in range(2)]
+    _, opened_driver = scripted_driver(
+        failed[0],
+        response(headers=OBJECT_HEADERS),
+        failed[1],
+        response(headers={**OBJECT_HEADERS, "etag": '"f"'}),
     )
     source = ObjectInfo(bucket="data", key="from", size=5, etag="e", last_modified=now())
     options = CopyOptions(source=source, put=PutOptions(if_match="x"))
-    async with opening as driver:
+    async with opened_driver as driver:
         for kind in (PreconditionFailedError, ObjectChangedError):
             with pytest.raises(TroveError) as caught:
                 await driver.copy("data", "from", "data", "to", options)
             assert type(caught.value) is kind
 
 
-async def test_copy_of_an_older_version_tells_which_condition_failed(play: Any) -> None:
-    script, opening = play(refusal(412, "PreconditionFailed"), answer(said=FACTS))
+async def test_copy_of_an_older_version_reports_which_condition_failed(
+    scripted_driver: Any,
+) -> None:
+    transport, opened_driver = scripted_driver(
+        error_response(412, "PreconditionFailed"), response(headers=OBJECT_HEADERS)
+    )
     source = ObjectInfo(
         bucket="data", key="from", size=5, etag="e", last_modified=now(), version_id="v1"
     )
     options = CopyOptions(source=source, put=PutOptions(if_none_match="*"))
-    async with opening as driver:
+    async with opened_driver as driver:
         with pytest.raises(ObjectExistsError):
             await driver.copy("data", "from", "data", "to", options)
-    assert script.asked[1].endswith("/from?versionId=v1")
+    assert transport.request_lines[1].endswith("/from?versionId=v1")
 
 
 @pytest.mark.parametrize("largest", [1000, 100])
-async def test_source_of_a_copy_must_belong_to_the_owner_too(play: Any, largest: int) -> None:
+async def test_copy_sends_the_expected_owner_of_the_source(
+    scripted_driver: Any, largest: int
+) -> None:
     upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
     etag = "<ETag>&quot;e&quot;</ETag>"
-    whole = [answer(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
-    pieces = [
-        answer(body=upload),
-        answer(body=f"<CopyPartResult>{etag}</CopyPartResult>"),
-        answer(body=f"<CompleteMultipartUploadResult>{etag}</CompleteMultipartUploadResult>"),
+    whole = [response(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
+    parts = [
+        response(body=upload),
+        response(body=f"<CopyPartResult>{etag}</CopyPartResult>"),
+        response(body=f"<CompleteMultipartUploadResult>{etag}</CompleteMultipartUploadResult>"),
     ]
-    answers = whole if largest == 1000 else pieces
-    script, opening = play(*answers, expected_bucket_owner="123")
+    responses = whole if largest == 1000 else parts
+    transport, opened_driver = scripted_driver(*responses, expected_bucket_owner="123")
     source = ObjectInfo(bucket="theirs", key="from", size=200, etag="e", last_modified=now())
     options = CopyOptions(source=source, put=PutOptions())
-    async with opening as driver:
+    async with opened_driver as driver:
         copier = Copier(driver._plane, driver._known.exists, largest=largest, piece=200)
         await copier.copy("theirs", "from", "data", "to", options)
-    [headers] = [headers for *_, headers, _ in script.sent if "x-amz-copy-source" in headers]
+    [headers] = [
+        request.headers for request in transport.requests if "x-amz-copy-source" in request.headers
+    ]
     assert headers["x-amz-source-expected-bucket-owner"] == "123"
 
 
-async def test_copy_tells_which_bucket_is_missing(play: Any) -> None:
-    missing = [refusal(404, "NoSuchBucket") for _ in range(2)]
-    _, opening = play(missing[0], answer(404), missing[1], answer())
+async def test_copy_reports_which_bucket_is_missing(scripted_driver: Any) -> None:
+    missing = [error_response(404, "NoSuchBucket") for _ in range(2)]
+    _, opened_driver = scripted_driver(missing[0], response(404), missing[1], response())
     source = ObjectInfo(bucket="data", key="from", size=5, etag="e", last_modified=now())
     options = CopyOptions(source=source, put=PutOptions())
-    async with opening as driver:
+    async with opened_driver as driver:
         for bucket in ("target", "data"):
             with pytest.raises(BucketNotFoundError) as caught:
                 await driver.copy("data", "from", "target", "to", options)
@@ -105,9 +116,11 @@ async def test_copy_tells_which_bucket_is_missing(play: Any) -> None:
 
 
 @pytest.mark.parametrize("to", ["to", "from"])
-@pytest.mark.parametrize("in_pieces", [True, False])
-async def test_copy_has_all_that_a_head_tells(play: Any, to: str, *, in_pieces: bool) -> None:
-    told = {
+@pytest.mark.parametrize("in_parts", [True, False])
+async def test_copy_keeps_the_fields_of_the_source(
+    scripted_driver: Any, to: str, *, in_parts: bool
+) -> None:
+    fields = {
         "content-type": "text/plain",
         "cache-control": "max-age=5",
         "content-disposition": "attachment",
@@ -117,59 +130,74 @@ async def test_copy_has_all_that_a_head_tells(play: Any, to: str, *, in_pieces: 
     }
     etag = "<ETag>&quot;e&quot;</ETag>"
     upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
-    whole = [answer(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
-    pieces = [
-        answer(body=upload),
-        answer(body=f"<CopyPartResult>{etag}</CopyPartResult>"),
-        answer(body=f"<CompleteMultipartUploadResult>{etag}</CompleteMultipartUploadResult>"),
+    whole = [response(body=f"<CopyObjectResult>{etag}</CopyObjectResult>")]
+    parts = [
+        response(body=upload),
+        response(body=f"<CopyPartResult>{etag}</CopyPartResult>"),
+        response(body=f"<CompleteMultipartUploadResult>{etag}</CompleteMultipartUploadResult>"),
     ]
-    head = answer(said={**FACTS, **told, "content-length": "200", "x-amz-meta-a": "b"})
-    script, _ = play(head, *(pieces if in_pieces else whole))
+    head = response(
+        headers={**OBJECT_HEADERS, **fields, "content-length": "200", "x-amz-meta-a": "b"}
+    )
+    transport, _ = scripted_driver(head, *(parts if in_parts else whole))
     driver = S3Driver(region="us-east-1", access_key_id="KEYID", secret_access_key="SECRET")
     async with Trove(driver) as store:
-        if in_pieces:
+        if in_parts:
             driver._copier = Copier(driver._plane, driver._known.exists, largest=100, piece=200)
         await store.copy("data", "from", "data", to, metadata={"a": "c"})
-    sent = script.sent[1][2]
-    assert {name: sent.get(name) for name in told} == told
+    sent = transport.requests[1].headers
+    assert {name: sent.get(name) for name in fields} == fields
     assert sent["x-amz-meta-a"] == "c"
 
 
-async def test_large_object_is_copied_in_pieces(play: Any) -> None:
+async def test_large_object_is_copied_in_parts(scripted_driver: Any) -> None:
     upload = (
         b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
     )
-    piece = b"<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
+    part = b"<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
     done = b"<CompleteMultipartUploadResult><ETag>&quot;e-3&quot;</ETag></CompleteMultipartUploadResult>"
-    script, opening = play(
-        answer(body=upload), *[answer(body=piece) for _ in range(3)], answer(body=done)
+    transport, opened_driver = scripted_driver(
+        response(body=upload), *[response(body=part) for _ in range(3)], response(body=done)
     )
     source = ObjectInfo(bucket="data", key="a b", size=250, etag="e", last_modified=now())
-    async with opening as driver:
+    async with opened_driver as driver:
         copier = Copier(driver._plane, driver._known.exists, largest=100, piece=100)
         info = await copier.copy(
             "data", "a b", "data", "to", CopyOptions(source=source, put=PutOptions())
         )
     assert (info.etag, info.size) == ("e-3", 250)
-    assert script.patient == [False, True, True, True, True]  # only to begin with is at once
-    ranges = sorted(headers["x-amz-copy-source-range"] for *_, headers, _ in script.sent[1:4])
+    assert transport.patient == [
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]  # CreateMultipartUpload responds at once, the others may take long
+    ranges = sorted(
+        request.headers["x-amz-copy-source-range"] for request in transport.requests[1:4]
+    )
     assert ranges == ["bytes=0-99", "bytes=100-199", "bytes=200-249"]
-    for *_, headers, _ in script.sent[1:4]:
-        assert headers["x-amz-copy-source"] == "/data/a%20b"
-        assert headers["x-amz-copy-source-if-match"] == '"e"'
+    for request in transport.requests[1:4]:
+        assert request.headers["x-amz-copy-source"] == "/data/a%20b"
+        assert request.headers["x-amz-copy-source-if-match"] == '"e"'
 
 
-async def test_piece_of_a_copy_that_fails_is_copied_again_and_no_other(play: Any) -> None:
+async def test_only_the_failed_part_of_a_copy_is_retried(
+    scripted_driver: Any,
+) -> None:
     upload = "<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
-    piece = "<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
+    part = "<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
     done = "<CompleteMultipartUploadResult><ETag>&quot;e-1&quot;</ETag></CompleteMultipartUploadResult>"
-    script, opening = play(
-        answer(body=upload), refusal(503, "SlowDown"), answer(body=piece), answer(body=done)
+    transport, opened_driver = scripted_driver(
+        response(body=upload),
+        error_response(503, "SlowDown"),
+        response(body=part),
+        response(body=done),
     )
     source = ObjectInfo(bucket="data", key="from", size=101, etag="e", last_modified=now())
-    async with opening as driver:
+    async with opened_driver as driver:
         copier = Copier(driver._plane, driver._known.exists, largest=100, piece=101)
         options = CopyOptions(source=source, put=PutOptions())
         assert (await copier.copy("data", "from", "data", "to", options)).size == 101
-    assert len(script.sent) == 4
-    assert script.asked[1] == script.asked[2]
+    assert len(transport.requests) == 4
+    assert transport.request_lines[1] == transport.request_lines[2]

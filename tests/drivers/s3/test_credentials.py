@@ -1,4 +1,4 @@
-"""Who signs: what was given, what the SDK's chain finds, and when it is asked again."""
+"""Credentials: from arguments, from the SDK's provider chain, and their renewal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import RawTestServer
 
-from trove_async.drivers.s3 import _credentials as room
+from trove_async.drivers.s3 import _credentials as credentials_module
 from trove_async.drivers.s3._credentials import Endpoint, Identity, Session
 from trove_async.drivers.s3._sigv4 import Credentials
 from trove_async.errors import ConfigError, UnauthenticatedError, UnavailableError
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from trove_async.testing.servers import S3Server
 
 
-def identity(**told: str) -> Identity:
-    nothing: dict[str, Any] = dict.fromkeys(
+def identity(**arguments: str) -> Identity:
+    unset: dict[str, Any] = dict.fromkeys(
         (
             "region",
             "endpoint_url",
@@ -33,12 +33,12 @@ def identity(**told: str) -> Identity:
             "role_arn",
         )
     )
-    return Identity(**{**nothing, **told})
+    return Identity(**{**unset, **arguments})
 
 
 @pytest.fixture(autouse=True)
-def nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Hide what this machine knows; return where a profile may be written."""
+def isolated_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Hide the machine's own AWS configuration; return the path of an empty config file."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
@@ -49,11 +49,11 @@ def nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "config"
 
 
-def write(path: Path, text: str) -> None:
+def write_config(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-async def test_given_keys_are_used_as_they_are() -> None:
+async def test_keys_passed_as_arguments_are_used() -> None:
     session = Session(identity(access_key_id="a", secret_access_key="s", session_token="t"))
     held = await session.credentials()
     assert held == Credentials("a", "s", "t")
@@ -67,9 +67,9 @@ async def test_keys_are_found_in_the_environment(monkeypatch: pytest.MonkeyPatch
     assert await Session(identity()).credentials() == Credentials("a", "s")
 
 
-async def test_profile_has_keys_region_and_endpoint(nothing_around: Path) -> None:
-    write(
-        nothing_around,
+async def test_profile_has_keys_region_and_endpoint(isolated_environment: Path) -> None:
+    write_config(
+        isolated_environment,
         "[profile work]\naws_access_key_id = a\naws_secret_access_key = s\n"
         "region = eu-west-1\nendpoint_url = http://localhost:9000\n",
     )
@@ -81,23 +81,23 @@ async def test_profile_has_keys_region_and_endpoint(nothing_around: Path) -> Non
 
 
 @pytest.mark.parametrize("region", ["eu-west-3", ""])
-async def test_region_is_found_in_the_environment_for_an_endpoint_too(
+async def test_region_of_the_environment_applies_to_a_custom_endpoint(
     monkeypatch: pytest.MonkeyPatch, region: str
 ) -> None:
     if region:
         monkeypatch.setenv("AWS_DEFAULT_REGION", region)
-    told = identity(endpoint_url="http://h:9", access_key_id="a", secret_access_key="s")
-    endpoint = await Session(told).endpoint()
+    arguments = identity(endpoint_url="http://h:9", access_key_id="a", secret_access_key="s")
+    endpoint = await Session(arguments).endpoint()
     assert endpoint.region == (region or "us-east-1")
     assert endpoint.origin.url == "http://h:9"
 
 
-async def test_profile_that_is_missing_is_told() -> None:
+async def test_missing_profile_raises_config_error() -> None:
     with pytest.raises(ConfigError, match="nowhere"):
         await Session(identity(profile="nowhere")).endpoint()
 
 
-async def test_no_keys_anywhere_is_told() -> None:
+async def test_missing_credentials_raise_unauthenticated() -> None:
     with pytest.raises(UnauthenticatedError, match="access_key_id"):
         await Session(identity()).credentials()
 
@@ -110,15 +110,15 @@ async def test_no_keys_anywhere_is_told() -> None:
         ("cn-north-1", "https://s3.cn-north-1.amazonaws.com.cn"),
     ],
 )
-async def test_region_has_its_endpoint(region: str | None, url: str) -> None:
-    told = {} if region is None else {"region": region}
-    endpoint = await Session(identity(**told)).endpoint()
+async def test_region_selects_the_endpoint(region: str | None, url: str) -> None:
+    arguments = {} if region is None else {"region": region}
+    endpoint = await Session(identity(**arguments)).endpoint()
     assert endpoint.origin.url == url
     assert endpoint.aws
     assert endpoint.region == region or region is None
 
 
-def test_other_regions_have_endpoints_of_the_same_kind() -> None:
+def test_endpoint_in_another_region_keeps_its_kind() -> None:
     kinds = {
         "https://s3.amazonaws.com": "https://s3.eu-west-1.amazonaws.com",
         "https://s3.us-east-1.amazonaws.com": "https://s3.eu-west-1.amazonaws.com",
@@ -140,7 +140,7 @@ def test_other_regions_have_endpoints_of_the_same_kind() -> None:
         "http://127.0.0.1:9000",
     ],
 )
-def test_other_hosts_are_not_amazon_s(url: str) -> None:
+def test_other_hosts_are_not_amazon(url: str) -> None:
     assert not Endpoint.of(url, "us-east-1").aws
 
 
@@ -156,15 +156,13 @@ def test_other_hosts_are_not_amazon_s(url: str) -> None:
         ("minio.example", "other.example", False),
     ],
 )
-def test_bucket_names_are_of_one_space_within_a_partition(
-    one: str, other: str, *, same: bool
-) -> None:
+def test_bucket_namespace_is_shared_within_a_partition(one: str, other: str, *, same: bool) -> None:
     places = [Endpoint.of(f"https://{host}", "us-east-1").names_in for host in (one, other)]
     assert (places[0] == places[1]) is same
 
 
-class Source:
-    """Credentials of the SDK's: due to be renewed, or ended."""
+class SdkCredentials:
+    """Credentials of the SDK that expire in `left` seconds."""
 
     def __init__(self) -> None:
         self.left = 3600.0
@@ -174,28 +172,28 @@ class Source:
 
 
 @pytest.fixture
-def sdk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Credentials, Source] | Exception]:
-    """Script what the SDK finds, and look at the credentials each time."""
-    script: list[tuple[Credentials, Source] | Exception] = []
+def sdk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Credentials, SdkCredentials] | Exception]:
+    """Script what the SDK's provider chain returns, and let the session check for renewal each time."""
+    script: list[tuple[Credentials, SdkCredentials] | Exception] = []
 
-    async def found(_: object) -> tuple[Credentials, Source]:
-        answer = script.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    async def find(_: object) -> tuple[Credentials, SdkCredentials]:
+        outcome = script.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
-    async def here(work: Any) -> Any:
+    async def run_inline(work: Any) -> Any:
         return await work()
 
-    monkeypatch.setattr(room, "on_sdk", here)
-    monkeypatch.setattr(room, "_found", found)
-    monkeypatch.setattr(room, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(credentials_module, "on_sdk", run_inline)
+    monkeypatch.setattr(credentials_module, "_found", find)
+    monkeypatch.setattr(credentials_module, "_LOOK_SECONDS", 0.0)
     return script
 
 
-async def test_credentials_are_renewed_before_their_end(sdk: list[Any]) -> None:
-    one, two, source = Credentials("1", "s"), Credentials("2", "s"), Source()
-    sdk += [(one, source), (two, Source())]
+async def test_credentials_are_renewed_before_they_expire(sdk: list[Any]) -> None:
+    one, two, source = Credentials("1", "s"), Credentials("2", "s"), SdkCredentials()
+    sdk += [(one, source), (two, SdkCredentials())]
     session = Session(identity())
     assert await session.credentials() is one
     assert await session.credentials() is one
@@ -204,8 +202,8 @@ async def test_credentials_are_renewed_before_their_end(sdk: list[Any]) -> None:
     assert sdk == []
 
 
-async def test_renewal_that_fails_is_tried_again_while_there_is_time(sdk: list[Any]) -> None:
-    one, source = Credentials("1", "s"), Source()
+async def test_failed_renewal_is_retried_until_the_credentials_expire(sdk: list[Any]) -> None:
+    one, source = Credentials("1", "s"), SdkCredentials()
     sdk += [(one, source), UnavailableError("down"), UnavailableError("down")]
     session = Session(identity())
     await session.credentials()
@@ -216,28 +214,32 @@ async def test_renewal_that_fails_is_tried_again_while_there_is_time(sdk: list[A
         await session.credentials()
 
 
-async def test_credentials_that_the_service_refuses_are_renewed_once(sdk: list[Any]) -> None:
+async def test_rejected_credentials_are_renewed_once(sdk: list[Any]) -> None:
     one, two = Credentials("1", "s"), Credentials("2", "s")
-    sdk += [(one, Source()), (two, Source())]
+    sdk += [(one, SdkCredentials()), (two, SdkCredentials())]
     session = Session(identity())
     await session.credentials()
     assert await session.renewed(one) is two
-    assert await session.renewed(one) is two  # another request of the same moment
+    assert await session.renewed(one) is two  # a concurrent request with the same old credentials
     assert sdk == []
 
 
-async def test_role_is_taken_on(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_role_is_assumed(moto_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto_server.endpoint_url)
     role = "arn:aws:iam::123456789012:role/reader"
-    told = identity(access_key_id="a", secret_access_key="s", role_arn=role, region="us-east-1")
-    held = await Session(told).credentials()
-    assert (held.access_key[:4], bool(held.token)) == ("ASIA", True)  # temporary ones' beginning
+    arguments = identity(
+        access_key_id="a", secret_access_key="s", role_arn=role, region="us-east-1"
+    )
+    held = await Session(arguments).credentials()
+    assert (held.access_key[:4], bool(held.token)) == ("ASIA", True)  # the prefix of temporary keys
 
 
-async def test_instance_has_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_credentials_are_read_from_the_instance_metadata(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     end = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
     role = {"AccessKeyId": "ASIA1", "SecretAccessKey": "s", "Token": "t", "Expiration": end}
-    answers = {
+    documents = {
         "PUT /latest/api/token": "of-the-session",
         "GET /latest/meta-data/iam/security-credentials/": "reader",
         "GET /latest/meta-data/iam/security-credentials/reader": json.dumps(
@@ -245,10 +247,10 @@ async def test_instance_has_credentials(monkeypatch: pytest.MonkeyPatch) -> None
         ),
     }
 
-    async def answer(request: web.BaseRequest) -> web.Response:
-        return web.Response(text=answers[f"{request.method} {request.path}"])
+    async def respond(request: web.BaseRequest) -> web.Response:
+        return web.Response(text=documents[f"{request.method} {request.path}"])
 
-    async with RawTestServer(answer) as metadata:
+    async with RawTestServer(respond) as metadata:
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", str(metadata.make_url("/")))
         assert await Session(identity()).credentials() == Credentials("ASIA1", "s", "t")

@@ -1,4 +1,4 @@
-"""What a driver asks of the service for all of its objects: sent on every request that needs it."""
+"""Defaults of a driver for all of its objects: encryption, storage class and requester pays."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.drivers.s3.linking import operation
-from tests.drivers.s3.script import FACTS, answer
+from tests.drivers.s3.proxied_store import operation_name
+from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, response
 from tests.drivers.s3.test_conformance import driver_of
 from tests.fault_proxy import FaultProxy
 from trove_async import ConfigError, NotSupportedError, Trove
@@ -28,28 +28,29 @@ if TYPE_CHECKING:
 
 KEY = bytes(range(32))
 SSE = "x-amz-server-side-encryption"
-CUSTOMER = {
+CUSTOMER_KEY_HEADERS = {
     f"{SSE}-customer-algorithm": "AES256",
     f"{SSE}-customer-key": b64encode(KEY).decode(),
     f"{SSE}-customer-key-md5": b64encode(md5(KEY, usedforsecurity=False).digest()).decode(),
 }
-SOURCE = {
-    name.replace("x-amz-", "x-amz-copy-source-", 1): value for name, value in CUSTOMER.items()
+SOURCE_KEY_HEADERS = {
+    name.replace("x-amz-", "x-amz-copy-source-", 1): value
+    for name, value in CUSTOMER_KEY_HEADERS.items()
 }
-MAKING = {"PutObject", "CopyObject", "CreateMultipartUpload"}
-KEYED = {
+CREATING_OPERATIONS = {"PutObject", "CopyObject", "CreateMultipartUpload"}
+CUSTOMER_KEY_OPERATIONS = {
     "PutObject", "CopyObject", "CreateMultipartUpload", "UploadPart", "UploadPartCopy",
     "CompleteMultipartUpload", "GetObject", "HeadObject",
 }  # fmt: skip
-SOURCED = {"CopyObject", "UploadPartCopy"}
+SOURCE_KEY_OPERATIONS = {"CopyObject", "UploadPartCopy"}
 
 planes = pytest.mark.parametrize("plane", ["lean", "sdk"])
 
 
-async def played(
+async def run_operations(
     moto_server: S3Server, plane: str, **settings: Any
 ) -> list[tuple[str, Mapping[str, str]]]:
-    """Do what can be done with objects; return the API's name and the headers of each request."""
+    """Run all operations on objects; return the API name and the headers of each request."""
     async with FaultProxy(moto_server.endpoint_url) as proxy:
         driver = S3Driver(
             region=moto_server.region,
@@ -69,73 +70,77 @@ async def played(
             options = CopyOptions(source=info, put=PutOptions())
             await driver.copy(bucket, "put", bucket, "copy", options)
             copier = Copier(driver._plane, driver._known.exists, largest=1, piece=4)
-            pieces = CopyOptions(source=info, put=driver._defaults.applied(PutOptions()))
-            await copier.copy(bucket, "put", bucket, "pieces", pieces)
+            part_options = CopyOptions(source=info, put=driver._defaults.applied(PutOptions()))
+            await copier.copy(bucket, "put", bucket, "parts copy", part_options)
             assert await read(backend, bucket, "put") == b"body"
-            for key in ("put", "parts", "copy", "pieces"):
+            for key in ("put", "parts", "copy", "parts copy"):
                 await backend.head(bucket, key)
                 await delete(backend, bucket, key)
             await backend.delete_bucket(bucket)
-        done = [(operation(request), request.headers) for request in proxy.requests]
-    assert {name for name, _ in done} >= KEYED
-    return done
+        requests = [(operation_name(request), request.headers) for request in proxy.requests]
+    assert {name for name, _ in requests} >= CUSTOMER_KEY_OPERATIONS
+    return requests
 
 
 @planes
-async def test_class_and_encryption_are_asked_for_whatever_makes_an_object(
+async def test_storage_class_and_encryption_are_sent_when_an_object_is_created(
     moto_server: S3Server, plane: str
 ) -> None:
-    asked = {
+    expected = {
         "x-amz-storage-class": "STANDARD_IA",
         SSE: "aws:kms",
         f"{SSE}-aws-kms-key-id": "alias/mine",
         f"{SSE}-bucket-key-enabled": "true",
     }
-    done = await played(
+    requests = await run_operations(
         moto_server, plane, storage_class="STANDARD_IA", server_side_encryption="aws:kms",
         kms_key_id="alias/mine", bucket_key_enabled=True,
     )  # fmt: skip
-    for name, headers in done:
-        told = {header: headers[header] for header in asked if header in headers}
-        assert told == (asked if name in MAKING else {}), name
+    for name, headers in requests:
+        sent = {header: headers[header] for header in expected if header in headers}
+        assert sent == (expected if name in CREATING_OPERATIONS else {}), name
 
 
 @planes
-async def test_key_of_the_customers_goes_with_all_that_touches_a_body(
+async def test_customer_key_is_sent_with_every_operation_on_a_body(
     moto_server: S3Server, plane: str
 ) -> None:
-    for name, headers in await played(moto_server, plane, sse_customer_key=KEY):
-        told = {header: headers[header] for header in CUSTOMER if header in headers}
-        assert told == (CUSTOMER if name in KEYED else {}), name
-        told = {header: headers[header] for header in SOURCE if header in headers}
-        assert told == (SOURCE if name in SOURCED else {}), name
+    for name, headers in await run_operations(moto_server, plane, sse_customer_key=KEY):
+        sent = {header: headers[header] for header in CUSTOMER_KEY_HEADERS if header in headers}
+        assert sent == (CUSTOMER_KEY_HEADERS if name in CUSTOMER_KEY_OPERATIONS else {}), name
+        sent = {header: headers[header] for header in SOURCE_KEY_HEADERS if header in headers}
+        assert sent == (SOURCE_KEY_HEADERS if name in SOURCE_KEY_OPERATIONS else {}), name
 
 
-async def test_key_of_the_customers_goes_with_the_request_for_a_size(play: Any) -> None:
-    unsized = {name: value for name, value in FACTS.items() if name != "content-length"}
-    ranged = answer(206, b"b", content_range="bytes 0-0/4")
-    script, opening = play(answer(said=unsized), ranged, sse_customer_key=KEY)
-    async with opening as driver:
+async def test_customer_key_is_sent_with_the_range_request_for_a_size(scripted_driver: Any) -> None:
+    unsized = {name: value for name, value in OBJECT_HEADERS.items() if name != "content-length"}
+    ranged = response(206, b"b", content_range="bytes 0-0/4")
+    transport, opened_driver = scripted_driver(
+        response(headers=unsized), ranged, sse_customer_key=KEY
+    )
+    async with opened_driver as driver:
         assert (await driver.head("data", "key")).size == 4
-    _, _, headers, _ = script.sent[1]
-    assert {name: headers[name] for name in CUSTOMER} == CUSTOMER
+    headers = transport.requests[1].headers
+    assert {name: headers[name] for name in CUSTOMER_KEY_HEADERS} == CUSTOMER_KEY_HEADERS
 
 
 @planes
-async def test_requester_pays_for_every_request(moto_server: S3Server, plane: str) -> None:
-    for name, headers in await played(moto_server, plane, requester_pays=True):
+async def test_requester_pays_is_sent_with_every_request(moto_server: S3Server, plane: str) -> None:
+    for name, headers in await run_operations(moto_server, plane, requester_pays=True):
         assert headers.get("x-amz-request-payer") == "requester", name
 
 
 @planes
-async def test_without_defaults_nothing_is_asked(moto_server: S3Server, plane: str) -> None:
-    for _, headers in await played(moto_server, plane):
+async def test_no_headers_are_sent_without_defaults(moto_server: S3Server, plane: str) -> None:
+    for _, headers in await run_operations(moto_server, plane):
         assert not [name for name in headers if "encryption" in name or "payer" in name]
         assert "x-amz-storage-class" not in headers
 
 
 @planes
-async def test_class_of_a_put_comes_before_the_drivers(moto_server: S3Server, plane: str) -> None:
+async def test_storage_class_of_a_put_overrides_the_default(
+    moto_server: S3Server, plane: str
+) -> None:
     driver = driver_of(moto_server, data_plane=plane, storage_class="STANDARD_IA")
     async with Trove(driver) as store:
         await store.create_bucket("classes", exist_ok=True)
@@ -149,18 +154,18 @@ async def test_class_of_a_put_comes_before_the_drivers(moto_server: S3Server, pl
         await store.delete_many("classes", ["default", "given", "copy"])
 
 
-async def test_service_tells_that_it_encrypts(moto_server: S3Server) -> None:
+async def test_object_is_encrypted(moto_server: S3Server) -> None:
     driver = driver_of(moto_server, server_side_encryption="AES256")
     async with Trove(driver) as store:
         await store.create_bucket("encrypted", exist_ok=True)
         await store.put("encrypted", "key", b"body")
-        told = await (await driver.client).head_object(Bucket="encrypted", Key="key")
-        assert told["ServerSideEncryption"] == "AES256"
+        head = await (await driver.client).head_object(Bucket="encrypted", Key="key")
+        assert head["ServerSideEncryption"] == "AES256"
         await store.delete("encrypted", "key")
 
 
 @pytest.mark.parametrize("settings", [{"sse_customer_key": KEY}, {"requester_pays": True}])
-async def test_urls_that_nobody_could_use_are_refused(
+async def test_presigned_urls_that_would_need_headers_are_refused(
     moto_server: S3Server, settings: dict[str, Any]
 ) -> None:
     async with Trove(driver_of(moto_server, **settings)) as store:
@@ -182,28 +187,28 @@ async def test_urls_that_nobody_could_use_are_refused(
         {"sse_customer_key": KEY, "server_side_encryption": "AES256"},
     ],
 )
-def test_defaults_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
+def test_invalid_defaults_raise_config_error(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         S3Driver(**settings)
     assert "short" not in str(caught.value)
 
 
-def test_key_of_the_customers_is_bytes_and_in_no_repr() -> None:
+def test_customer_key_is_bytes_and_not_in_the_repr() -> None:
     with pytest.raises(TypeError, match="bytes"):
-        S3Driver(sse_customer_key="k" * 32)  # type: ignore[arg-type]  # the point
+        S3Driver(sse_customer_key="k" * 32)  # type: ignore[arg-type]  # it must be refused
     driver = S3Driver(sse_customer_key=KEY)
-    for shown in (repr(driver), repr(driver._defaults)):
-        assert repr(KEY)[2:-1] not in shown
-        assert CUSTOMER[f"{SSE}-customer-key"] not in shown
+    for text in (repr(driver), repr(driver._defaults)):
+        assert repr(KEY)[2:-1] not in text
+        assert CUSTOMER_KEY_HEADERS[f"{SSE}-customer-key"] not in text
 
 
 @pytest.mark.parametrize("endpoint", ["http://minio.example:9000", "http://10.0.0.1"])
-async def test_key_of_the_customers_does_not_leave_this_machine_in_the_clear(
-    play: Any, endpoint: str
+async def test_customer_key_is_not_sent_over_plain_http(
+    scripted_driver: Any, endpoint: str
 ) -> None:
-    _, opening = play(endpoint_url=endpoint, sse_customer_key=KEY, dialect="s3")
+    _, opened_driver = scripted_driver(endpoint_url=endpoint, sse_customer_key=KEY, dialect="s3")
     with pytest.raises(ConfigError, match="https"):
-        async with opening:
+        async with opened_driver:
             pass
 
 
@@ -211,9 +216,9 @@ async def test_key_of_the_customers_does_not_leave_this_machine_in_the_clear(
     "endpoint",
     ["https://minio.example", "http://127.0.0.2:9000", "http://[::1]:9000", "http://localhost"],
 )
-async def test_key_of_the_customers_is_sent_over_https_or_on_this_machine(
-    play: Any, endpoint: str
+async def test_customer_key_is_sent_over_https_or_to_this_machine(
+    scripted_driver: Any, endpoint: str
 ) -> None:
-    _, opening = play(endpoint_url=endpoint, sse_customer_key=KEY, dialect="s3")
-    async with opening as driver:
+    _, opened_driver = scripted_driver(endpoint_url=endpoint, sse_customer_key=KEY, dialect="s3")
+    async with opened_driver as driver:
         assert not driver.capabilities.presign

@@ -1,4 +1,4 @@
-"""How a service is recognised, and what the driver does until it is."""
+"""Recognition of the service, and behaviour until it is recognised."""
 
 from __future__ import annotations
 
@@ -6,35 +6,37 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.s3.script import answer
+from tests.drivers.s3.scripted_transport import response
 from trove_async.drivers.s3._credentials import Endpoint
 from trove_async.drivers.s3._dialects import SEAWEEDFS, UNKNOWN, UNRECOGNISED, Service
 from trove_async.drivers.s3._unusual_keys import Oddity
 from trove_async.errors import UnavailableError
 from trove_async.options import ListOptions
 
-REQUEST_ID = "18EC50252504BF6573C47796"  # made by SeaweedFS 4.48 at the time below
+REQUEST_ID = "18EC50252504BF6573C47796"  # of SeaweedFS 4.48, generated at DATE
 DATE = "Sat, 28 Nov 2026 20:41:11 GMT"
 DENIED = (
     '<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code>'
     "<Message>Access Denied.</Message><Resource>/</Resource>"
     f"<RequestId>{REQUEST_ID}</RequestId></Error>"
 )
-BARE = "<Error><Code>AccessDenied</Code></Error>"
+DENIED_WITHOUT_ID = "<Error><Code>AccessDenied</Code></Error>"
 
 
 @pytest.mark.parametrize(
     ("document", "headers"),
     [
-        (BARE, {"server": "SeaweedFS 8000GB 4.48"}),
-        (BARE, {"server": "nginx/1.2", "x-amz-request-id": REQUEST_ID, "date": DATE}),
+        (DENIED_WITHOUT_ID, {"server": "SeaweedFS 8000GB 4.48"}),
+        (DENIED_WITHOUT_ID, {"server": "nginx/1.2", "x-amz-request-id": REQUEST_ID, "date": DATE}),
         (DENIED, {"server": "nginx/1.2", "date": DATE}),
     ],
     ids=["Server header", "request id behind a proxy", "request id in the document alone"],
 )
-async def test_seaweedfs_is_recognised(play: Any, document: str, headers: dict[str, str]) -> None:
-    _, opening = play(answer(403, document, headers), endpoint_url="http://h:9")
-    async with opening as driver:
+async def test_seaweedfs_is_recognised(
+    scripted_driver: Any, document: str, headers: dict[str, str]
+) -> None:
+    _, opened_driver = scripted_driver(response(403, document, headers), endpoint_url="http://h:9")
+    async with opened_driver as driver:
         assert not driver.capabilities.ordered
         assert driver.capabilities.delete_if_match
 
@@ -53,23 +55,25 @@ async def test_seaweedfs_is_recognised(play: Any, document: str, headers: dict[s
     ],
     ids=["MinIO", "Amazon", "lower case", "another time"],
 )
-async def test_other_services_are_not_taken_for_seaweedfs(
-    play: Any, headers: dict[str, str]
+async def test_other_services_are_not_recognised_as_seaweedfs(
+    scripted_driver: Any, headers: dict[str, str]
 ) -> None:
-    _, opening = play(answer(403, BARE, headers), endpoint_url="http://h:9")
-    async with opening as driver:
+    _, opened_driver = scripted_driver(
+        response(403, DENIED_WITHOUT_ID, headers), endpoint_url="http://h:9"
+    )
+    async with opened_driver as driver:
         assert driver.capabilities.ordered
 
 
-class Flaky:
-    """A transport whose service comes up late."""
+class FlakyTransport:
+    """A transport that returns or raises the given outcomes in order."""
 
     def __init__(self, *outcomes: Any) -> None:
         self.outcomes = list(outcomes)
-        self.asked = 0
+        self.requests = 0
 
     async def send(self, *_: object, **__: object) -> Any:
-        self.asked += 1
+        self.requests += 1
         outcome = self.outcomes.pop(0)
         if isinstance(outcome, Exception):
             raise outcome
@@ -80,45 +84,45 @@ class Flaky:
 
 
 @pytest.mark.parametrize(
-    "first", [UnavailableError("refused"), answer(502, "Bad Gateway", server="nginx")]
+    "first", [UnavailableError("refused"), response(502, "Bad Gateway", server="nginx")]
 )
-async def test_service_that_could_not_respond_is_asked_again(first: Any) -> None:
-    transport = Flaky(first, answer(403, BARE, server="SeaweedFS 8000GB 4.48"))
+async def test_recognition_is_repeated_after_a_failed_response(first: Any) -> None:
+    transport = FlakyTransport(
+        first, response(403, DENIED_WITHOUT_ID, server="SeaweedFS 8000GB 4.48")
+    )
     service = Service("auto", Endpoint.of("http://h:9", "us-east-1"), transport)
     assert not await service.recognise()
     assert service.dialect is UNKNOWN
     assert await service.recognise()
     assert service.dialect is SEAWEEDFS
     assert await service.recognise()
-    assert transport.asked == 2
+    assert transport.requests == 2
 
 
 @pytest.mark.parametrize("call", ["list_page", "version_page"])
-async def test_service_that_could_not_respond_is_asked_again_before_it_lists(
-    play: Any, call: str
-) -> None:
-    script, opening = play(
-        answer(503),
-        answer(403, BARE, server="SeaweedFS 8000GB 4.48"),
-        answer(200),  # whether there is a bucket: no key has a prefix with an empty segment
+async def test_recognition_is_repeated_before_a_listing(scripted_driver: Any, call: str) -> None:
+    transport, opened_driver = scripted_driver(
+        response(503),
+        response(403, DENIED_WITHOUT_ID, server="SeaweedFS 8000GB 4.48"),
+        response(200),  # to the HEAD of the bucket: no key has a prefix with an empty segment
         endpoint_url="http://h:9",
     )
-    async with opening as driver:
+    async with opened_driver as driver:
         page = await getattr(driver, call)("data", ListOptions(prefix="a//"))
     assert not page.entries
-    assert script.asked[-1] == "HEAD http://h:9/data"
+    assert transport.request_lines[-1] == "HEAD http://h:9/data"
 
 
-async def test_service_that_responds_with_a_page_of_its_own_is_recognised_as_none() -> None:
-    transport = Flaky(answer(200, b"<html>welcome</html>"))
+async def test_service_that_returns_a_web_page_is_unrecognised() -> None:
+    transport = FlakyTransport(response(200, b"<html>welcome</html>"))
     service = Service("auto", Endpoint.of("http://h:9", "us-east-1"), transport)
     assert await service.recognise()
     assert service.dialect is UNRECOGNISED
     assert not service.dialect.keeps
 
 
-async def test_amazon_and_a_named_dialect_are_not_asked() -> None:
-    transport = Flaky()
+async def test_amazon_and_a_named_dialect_get_no_recognition_request() -> None:
+    transport = FlakyTransport()
     amazon = Endpoint.of("https://s3.eu-west-1.amazonaws.com", "eu-west-1")
     other = Endpoint.of("http://h:9", "us-east-1")
     for service in (
@@ -128,4 +132,4 @@ async def test_amazon_and_a_named_dialect_are_not_asked() -> None:
     ):
         assert await service.recognise()
         assert all(map(service.dialect.knows, Oddity))
-    assert not transport.asked
+    assert not transport.requests

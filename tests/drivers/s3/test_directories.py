@@ -1,4 +1,4 @@
-"""Listings of a service that walks directories, on a real one and on a model of it."""
+"""Listings of a service that walks directories: SeaweedFS and a model of it."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ DELIMITERS = [None, "/", "%", "+", " ", "-", "/2", "//"]
 AFTER = [None, "a", "a/", "a/1", "a/2", "a-", "b!", "b/2", "c", "z", "z/", "zz", "/a", "a//1"]
 
 
-def wanted(keys: Iterable[str], options: ListOptions) -> list[str]:
-    """The keys and prefixes of a listing, as the contract has it, in bytewise order."""
+def expected_entries(keys: Iterable[str], options: ListOptions) -> list[str]:
+    """Return the keys and prefixes that a listing must contain, in bytewise order."""
     after = options.start_after or ""
-    found = {
+    entries = {
         common_prefix(key, options) or key
         for key in keys
         if key.startswith(options.prefix) and key > after
     }
-    return sorted(one for one in found if one > after)
+    return sorted(entry for entry in entries if entry > after)
 
 
-async def filled(store: Trove, keys: Iterable[str]) -> str:
-    bucket = f"walk-{uuid4().hex[:20]}"
+async def bucket_with(store: Trove, keys: Iterable[str]) -> str:
+    bucket = f"listing-{uuid4().hex[:20]}"
     await store.create_bucket(bucket)
-    # One after the other: SeaweedFS 4.48 loses `z/1` now and then when `z` is put at the same time.
+    # Sequentially: SeaweedFS 4.48 sometimes loses `z/1` when `z` is put concurrently.
     for key in keys:
         await store.put(bucket, key, b"x")
     return bucket
 
 
-async def listed(store: Trove, bucket: str, options: ListOptions) -> list[str]:
+async def list_entries(store: Trove, bucket: str, options: ListOptions) -> list[str]:
     entries = await store.list(
         bucket,
         prefix=options.prefix,
@@ -67,27 +67,27 @@ async def listed(store: Trove, bucket: str, options: ListOptions) -> list[str]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("limit", [1, 2, 1000])
-async def test_every_listing_of_seaweedfs_is_exact(seaweed: S3Server, limit: int) -> None:
+async def test_listings_of_seaweedfs_are_exact(seaweed: S3Server, limit: int) -> None:
     async with Trove(driver_of(seaweed)) as store:
-        bucket = await filled(store, KEYS)
+        bucket = await bucket_with(store, KEYS)
         for prefix, delimiter, after in product(PREFIXES, DELIMITERS, AFTER):
             options = ListOptions(
                 prefix=prefix, delimiter=delimiter, start_after=after, limit=limit
             )
-            found = await listed(store, bucket, options)
-            assert sorted(found) == wanted(KEYS, options), options
+            entries = await list_entries(store, bucket, options)
+            assert sorted(entries) == expected_entries(KEYS, options), options
 
 
-async def test_object_below_the_last_one_of_a_full_page_is_listed(seaweed: S3Server) -> None:
+async def test_key_below_the_last_key_of_a_full_page_is_listed(seaweed: S3Server) -> None:
     keys = [*(f"a{number:03}" for number in range(99)), "z", "z/1", "z/2"]
     async with Trove(driver_of(seaweed)) as store:
-        bucket = await filled(store, keys)
-        assert sorted(await listed(store, bucket, ListOptions(limit=100))) == keys
+        bucket = await bucket_with(store, keys)
+        assert sorted(await list_entries(store, bucket, ListOptions(limit=100))) == keys
 
 
 @pytest.mark.parametrize("prefix", ["", "a//"])
 @pytest.mark.parametrize("after", [None, "z"])
-async def test_listing_of_a_missing_bucket_says_so(
+async def test_listing_of_a_missing_bucket_raises(
     seaweed: S3Server, prefix: str, after: str | None
 ) -> None:
     async with Trove(driver_of(seaweed)) as store:
@@ -101,21 +101,21 @@ MOMENT = datetime(2026, 11, 28, tzinfo=UTC)
 
 
 @dataclass
-class Walk:
-    """SeaweedFS's recursive listing: of paths, segment by segment, with what it loses."""
+class DirectoryListing:
+    """SeaweedFS's recursive listing: ordered by path segments, and with its lost keys."""
 
     keys: Sequence[str]
     requests: int = 0
-    orders: list[str] = field(init=False)
+    ordered_keys: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.orders = sorted(self.keys, key=lambda key: key.split("/"))
+        self.ordered_keys = sorted(self.keys, key=lambda key: key.split("/"))
 
     async def __call__(self, bucket: str, options: ListOptions) -> Page:
         self.requests += 1
         assert options.delimiter is None
         marker = options.token if options.token is not None else options.start_after
-        keys = [key for key in self.orders if key.startswith(options.prefix)]
+        keys = [key for key in self.ordered_keys if key.startswith(options.prefix)]
         if marker is not None:
             assert marker.startswith(options.prefix)
             below = marker.endswith("/")
@@ -127,7 +127,7 @@ class Walk:
             ]
         page, rest = keys[: options.limit], keys[options.limit :]
         if page and all(key.startswith(f"{page[-1]}/") for key in rest):
-            rest = []  # lost
+            rest = []  # SeaweedFS loses keys below the last key of a full page
         entries: list[Entry] = [
             ObjectInfo(bucket=bucket, key=key, size=1, etag="e", last_modified=MOMENT)
             for key in page
@@ -135,61 +135,61 @@ class Walk:
         return Page(entries=entries, token=f"{page[-1]}/" if rest else None)
 
 
-segments = st.text("ab/-%!.é", min_size=1, max_size=7).filter(
+paths = st.text("ab/-%!.é", min_size=1, max_size=7).filter(
     lambda key: not holds_none(key) and not key.endswith("/")
 )
 
 
 @given(
-    keys=st.sets(segments, max_size=12),
+    keys=st.sets(paths, max_size=12),
     prefix=st.one_of(st.just(""), st.text("ab/-", max_size=3)).filter(
         lambda text: not holds_none(text)
     ),
-    after=st.one_of(st.none(), segments, st.text("ab/-\\", max_size=4)),
+    after=st.one_of(st.none(), paths, st.text("ab/-\\", max_size=4)),
     delimiter=st.sampled_from([None, "%", "-", "a", "a/", "/b"]),
     limit=st.integers(1, 5),
 )
-async def test_pages_have_every_key_once(
+async def test_pages_contain_every_key_once(
     keys: set[str], prefix: str, after: str | None, delimiter: str | None, limit: int
 ) -> None:
-    walk = Walk(sorted(keys))
+    listing = DirectoryListing(sorted(keys))
     options = ListOptions(prefix=prefix, delimiter=delimiter, start_after=after, limit=limit)
-    found: list[str] = []
+    keys_listed: list[str] = []
     token: str | None = None
     while True:
         page = await page_of(
-            walk,
+            listing,
             "bucket",
             ListOptions(
                 prefix=prefix, delimiter=delimiter, start_after=after, limit=limit, token=token
             ),
         )
-        found += [entry.key for entry in page.entries if entry.key > (after or "")]
+        keys_listed += [entry.key for entry in page.entries if entry.key > (after or "")]
         token = page.token
         if token is None:
             break
-    assert sorted(found) == wanted(keys, options)
+    assert sorted(keys_listed) == expected_entries(keys, options)
 
 
 @pytest.mark.parametrize(("keys", "requests"), [(25, 3), (20, 3), (9, 1), (0, 1)])
-async def test_listing_costs_a_request_a_page_and_one_if_the_last_is_full(
+async def test_listing_takes_one_request_per_page_and_one_more_after_a_full_last_page(
     keys: int, requests: int
 ) -> None:
-    walk = Walk([f"key{number:02}" for number in range(keys)])
+    listing = DirectoryListing([f"key{number:02}" for number in range(keys)])
     token: str | None = None
-    found = 0
+    count = 0
     while True:
-        page = await page_of(walk, "bucket", ListOptions(limit=10, token=token))
-        found += len(page.entries)
+        page = await page_of(listing, "bucket", ListOptions(limit=10, token=token))
+        count += len(page.entries)
         token = page.token
         if token is None:
             break
-    assert found == keys
-    assert walk.requests == requests
+    assert count == keys
+    assert listing.requests == requests
 
 
-@given(segments, segments)
-def test_marker_lies_before_every_greater_key(after: str, key: str) -> None:
+@given(paths, paths)
+def test_marker_precedes_every_greater_key(after: str, key: str) -> None:
     marker = marker_before(ListOptions(start_after=after))
     if marker is not None and key > after:
         assert marker.endswith("/")
@@ -210,5 +210,7 @@ def test_marker_lies_before_every_greater_key(after: str, key: str) -> None:
         ("a", "/", None),
     ],
 )
-def test_marker_skips_what_it_can(after: str, delimiter: str | None, marker: str | None) -> None:
+def test_marker_skips_as_many_keys_as_possible(
+    after: str, delimiter: str | None, marker: str | None
+) -> None:
     assert marker_before(ListOptions(start_after=after, delimiter=delimiter)) == marker

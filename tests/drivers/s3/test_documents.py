@@ -1,4 +1,4 @@
-"""The small documents, as services write them and as botocore reads and writes them."""
+"""Small XML documents of the S3 API, compared with botocore's parser and serializer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from botocore.serialize import create_serializer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.drivers.s3.listings import NAMESPACE, by_botocore, keys, service
+from tests.drivers.s3.botocore_reference import parse_with_botocore, s3_model
+from tests.drivers.s3.listing_documents import NAMESPACE, keys
 from trove_async.drivers.s3._documents import (
     AnsweredError,
     ErrorDocument,
@@ -39,23 +40,23 @@ from trove_async.models import BucketInfo
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DECLARED = '<?xml version="1.0" encoding="UTF-8"?>\n'
-NOW = "2026-11-24T11:00:50.532Z"
-MOMENT = datetime(2026, 11, 24, 11, 0, 50, 532000, tzinfo=UTC)
+XML_DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>\n'
+TIMESTAMP = "2026-11-24T11:00:50.532Z"
+TIMESTAMP_UTC = datetime(2026, 11, 24, 11, 0, 50, 532000, tzinfo=UTC)
 
 
 def document(root: str, content: str, namespace: str = f' xmlns="{NAMESPACE}"') -> bytes:
-    return f"{DECLARED}<{root}{namespace}>{content}</{root}>".encode()
+    return f"{XML_DECLARATION}<{root}{namespace}>{content}</{root}>".encode()
 
 
 def written_by_botocore(operation: str, **arguments: Any) -> Any:
-    model = service().operation_model(operation)
+    model = s3_model().operation_model(operation)
     request = create_serializer("rest-xml").serialize_to_request(arguments, model)
     return ET.canonicalize(request["body"].decode(), rewrite_prefixes=True)
 
 
-def named(body: bytes) -> list[str | None]:
-    root = ET.fromstring(body)  # noqa: S314 - ours
+def keys_in(body: bytes) -> list[str | None]:
+    root = ET.fromstring(body)  # noqa: S314 - our own document
     return [key.text for key in root.iter(f"{{{NAMESPACE}}}Key")]
 
 
@@ -79,13 +80,13 @@ def test_reads_an_error() -> None:
     )
 
 
-def test_reads_an_error_that_is_wrapped() -> None:
+def test_reads_a_wrapped_error() -> None:
     body = document("ErrorResponse", "<Error><Code>Throttling</Code></Error>")
     assert parse_error(body).code == "Throttling"
 
 
 @pytest.mark.parametrize(
-    ("told", "region"),
+    ("element", "region"),
     [
         ("<Region>eu-west-1</Region>", "eu-west-1"),
         ("<BucketRegion>eu-west-1</BucketRegion>", "eu-west-1"),
@@ -93,12 +94,12 @@ def test_reads_an_error_that_is_wrapped() -> None:
         ("", None),
     ],
 )
-def test_an_error_may_tell_the_region(told: str, region: str | None) -> None:
-    body = document("Error", f"<Code>AuthorizationHeaderMalformed</Code>{told}", namespace="")
+def test_reads_the_region_of_an_error(element: str, region: str | None) -> None:
+    body = document("Error", f"<Code>AuthorizationHeaderMalformed</Code>{element}", namespace="")
     assert parse_error(body).region == region
 
 
-def test_an_error_shows_nothing_of_what_was_signed() -> None:
+def test_error_shows_no_signature() -> None:
     body = document(
         "Error",
         "<Code>SignatureDoesNotMatch</Code><Message>no</Message>"
@@ -111,7 +112,7 @@ def test_an_error_shows_nothing_of_what_was_signed() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"<html/>", b"Bad Gateway", b"<Error>", b"\xff", document("Contents", "")]
 )
-def test_what_is_no_error_is_malformed(body: bytes) -> None:
+def test_document_that_is_no_error_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedResponse):
         parse_error(body)
 
@@ -129,7 +130,7 @@ def test_what_is_no_error_is_malformed(body: bytes) -> None:
         parse_tags,
     ],
 )
-def test_every_reader_tells_an_error_from_a_result_and_both_from_garbage(
+def test_every_parser_distinguishes_errors_results_and_malformed_documents(
     read: Callable[[bytes], object],
 ) -> None:
     with pytest.raises(AnsweredError) as raised:
@@ -140,7 +141,7 @@ def test_every_reader_tells_an_error_from_a_result_and_both_from_garbage(
             read(garbage)
 
 
-def test_reads_the_id_of_an_upload() -> None:
+def test_reads_an_upload_id() -> None:
     content = "<Bucket>b</Bucket><Key>k</Key><UploadId>VXBsb2Fk_id-1</UploadId>"
     assert parse_upload_id(document("InitiateMultipartUploadResult", content)) == "VXBsb2Fk_id-1"
     with pytest.raises(MalformedResponse):
@@ -156,16 +157,20 @@ def test_reads_the_id_of_an_upload() -> None:
     ],
 )
 @pytest.mark.parametrize("quote", ["&#34;", "&quot;", '"', ""])
-def test_reads_what_was_made(read: Callable[[bytes], Stored], root: str, quote: str) -> None:
-    content = f"<LastModified>{NOW}</LastModified><ETag>{quote}9aff-1{quote}</ETag>"
-    assert read(b"\n  " + document(root, content)) == Stored(etag="9aff-1", last_modified=MOMENT)
+def test_reads_etag_and_date_of_a_stored_object(
+    read: Callable[[bytes], Stored], root: str, quote: str
+) -> None:
+    content = f"<LastModified>{TIMESTAMP}</LastModified><ETag>{quote}9aff-1{quote}</ETag>"
+    assert read(b"\n  " + document(root, content)) == Stored(
+        etag="9aff-1", last_modified=TIMESTAMP_UTC
+    )
     assert read(document(root, "<ETag>9aff-1</ETag>", namespace="")) == Stored(etag="9aff-1")
     with pytest.raises(MalformedResponse):
         read(document(root, "<LastModified/>"))
 
 
 @pytest.mark.parametrize(
-    ("told", "checksums"),
+    ("elements", "checksums"),
     [
         ("<ChecksumCRC32C>AAAAAA==</ChecksumCRC32C>", {"crc32c": "AAAAAA=="}),
         ("<ChecksumCRC32C>AAAAAA==-2</ChecksumCRC32C>", {}),
@@ -176,13 +181,13 @@ def test_reads_what_was_made(read: Callable[[bytes], Stored], root: str, quote: 
         ("<ChecksumSHA256>x</ChecksumSHA256><ChecksumType>COMPOSITE</ChecksumType>", {}),
     ],
 )
-def test_reads_only_checksums_of_the_whole(told: str, checksums: dict[str, str]) -> None:
-    body = document("CompleteMultipartUploadResult", f"<ETag>a</ETag>{told}")
+def test_reads_only_full_object_checksums(elements: str, checksums: dict[str, str]) -> None:
+    body = document("CompleteMultipartUploadResult", f"<ETag>a</ETag>{elements}")
     assert parse_completed(body).checksums == checksums
 
 
 @given(st.lists(keys, unique=True), st.lists(keys, unique=True))
-def test_reads_what_became_of_each_key(deleted: list[str], failed: list[str]) -> None:
+def test_reads_the_result_of_each_deleted_key(deleted: list[str], failed: list[str]) -> None:
     body = document(
         "DeleteResult",
         "".join(f"<Deleted><Key>{escape(key)}</Key></Deleted>" for key in deleted)
@@ -191,28 +196,28 @@ def test_reads_what_became_of_each_key(deleted: list[str], failed: list[str]) ->
             for key in failed
         ),
     )
-    theirs = by_botocore("DeleteObjects", body)
+    reference = parse_with_botocore("DeleteObjects", body)
 
-    fates = parse_deleted(body)
+    results = parse_deleted(body)
 
-    assert [item["Key"] for item in theirs.get("Deleted", [])] == deleted
-    assert fates.keys() == {*deleted, *failed}
-    for key, fate in fates.items():
-        assert (fate.code if fate else None) == ("AccessDenied" if key in failed else None)
+    assert [item["Key"] for item in reference.get("Deleted", [])] == deleted
+    assert results.keys() == {*deleted, *failed}
+    for key, error in results.items():
+        assert (error.code if error else None) == ("AccessDenied" if key in failed else None)
 
 
 def test_reads_a_page_of_uploads() -> None:
     content = (
-        f"<Bucket>b</Bucket><Upload><Initiated>{NOW}</Initiated><Key>m+p%2Bu</Key>"
+        f"<Bucket>b</Bucket><Upload><Initiated>{TIMESTAMP}</Initiated><Key>m+p%2Bu</Key>"
         "<UploadId>id1</UploadId><Owner><ID>x</ID></Owner></Upload>"
-        f"<Upload><Key>é</Key><UploadId>id2</UploadId><Initiated>{NOW}</Initiated></Upload>"
+        f"<Upload><Key>é</Key><UploadId>id2</UploadId><Initiated>{TIMESTAMP}</Initiated></Upload>"
     )
     plain = parse_uploads(
         document("ListMultipartUploadsResult", f"{content}<IsTruncated>false</IsTruncated>")
     )
     assert plain.uploads == [
-        OpenUpload(key="m+p%2Bu", upload_id="id1", initiated=MOMENT),
-        OpenUpload(key="é", upload_id="id2", initiated=MOMENT),
+        OpenUpload(key="m+p%2Bu", upload_id="id1", initiated=TIMESTAMP_UTC),
+        OpenUpload(key="é", upload_id="id2", initiated=TIMESTAMP_UTC),
     ]
     assert plain.next_markers is None
     encoded = parse_uploads(
@@ -231,13 +236,13 @@ def test_reads_a_page_of_uploads() -> None:
     "content",
     [
         "<IsTruncated>true</IsTruncated>",
-        f"<Upload><Key>k</Key><Initiated>{NOW}</Initiated></Upload>",
+        f"<Upload><Key>k</Key><Initiated>{TIMESTAMP}</Initiated></Upload>",
         "<Upload><Key>k</Key><UploadId>i</UploadId></Upload>",
         "<Upload><Key>k</Key><UploadId>i</UploadId><Initiated>T99Z</Initiated></Upload>",
-        f"<EncodingType>url</EncodingType><Upload><Key>%FF</Key><Initiated>{NOW}</Initiated></Upload>",
+        f"<EncodingType>url</EncodingType><Upload><Key>%FF</Key><Initiated>{TIMESTAMP}</Initiated></Upload>",
     ],
 )
-def test_refuses_uploads_that_cannot_be_found_again(content: str) -> None:
+def test_incomplete_uploads_are_malformed(content: str) -> None:
     with pytest.raises(MalformedResponse):
         parse_uploads(document("ListMultipartUploadsResult", content))
 
@@ -245,11 +250,11 @@ def test_refuses_uploads_that_cannot_be_found_again(content: str) -> None:
 def test_reads_buckets() -> None:
     content = (
         "<Owner><ID>x</ID></Owner><Buckets>"
-        f"<Bucket><Name>a</Name><CreationDate>{NOW}</CreationDate></Bucket>"
+        f"<Bucket><Name>a</Name><CreationDate>{TIMESTAMP}</CreationDate></Bucket>"
         "<Bucket><Name>b</Name></Bucket></Buckets>"
     )
     page = parse_buckets(document("ListAllMyBucketsResult", content))
-    assert page.buckets == [BucketInfo(name="a", created=MOMENT), BucketInfo(name="b")]
+    assert page.buckets == [BucketInfo(name="a", created=TIMESTAMP_UTC), BucketInfo(name="b")]
     assert page.token is None
     more = f"{content}<ContinuationToken>t+%</ContinuationToken>"
     assert parse_buckets(document("ListAllMyBucketsResult", more)).token == "t+%"
@@ -258,33 +263,33 @@ def test_reads_buckets() -> None:
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
-carried = texts.filter(can_name)
+xml_texts = texts.filter(can_name)
 
 
-@given(st.lists(carried.filter(bool), unique=True, max_size=5))
-def test_keys_to_delete_arrive_as_they_are(wanted: list[str]) -> None:
-    assert named(delete_body(wanted)) == wanted
+@given(st.lists(xml_texts.filter(bool), unique=True, max_size=5))
+def test_keys_to_delete_round_trip(expected: list[str]) -> None:
+    assert keys_in(delete_body(expected)) == expected
 
 
 @pytest.mark.parametrize("key", ["a\x00", "a\x01b", "\x1f", "\x0b", "\ufffe", "a\uffff"])
-def test_keys_that_xml_cannot_carry_are_told_apart_and_refused(key: str) -> None:
+def test_keys_that_xml_cannot_carry_are_refused(key: str) -> None:
     assert not can_name(key)
     with pytest.raises(ValueError, match="cannot carry"):
         delete_body([key])
 
 
 @pytest.mark.parametrize("key", ["a\tb\nc\rd\r\n", "&<>\"']]>", "\x7f\x85", "\ufffd", "\U0010ffff"])
-def test_keys_that_xml_can_carry_are_carried(key: str) -> None:
+def test_keys_that_xml_can_carry_round_trip(key: str) -> None:
     assert can_name(key)
-    assert named(delete_body([key])) == [key]
+    assert keys_in(delete_body([key])) == [key]
 
 
 def test_writes_what_botocore_writes() -> None:
-    wanted = ["a", "b & c", "é"]
-    assert canonical(delete_body(wanted, quiet=True)) == written_by_botocore(
+    expected = ["a", "b & c", "é"]
+    assert canonical(delete_body(expected, quiet=True)) == written_by_botocore(
         "DeleteObjects",
         Bucket="b",
-        Delete={"Objects": [{"Key": key} for key in wanted], "Quiet": True},
+        Delete={"Objects": [{"Key": key} for key in expected], "Quiet": True},
     )
     assert canonical(create_bucket_body("eu-west-1")) == written_by_botocore(
         "CreateBucket",
@@ -312,5 +317,5 @@ def test_writes_what_botocore_writes() -> None:
     )
 
 
-def test_a_bucket_of_us_east_1_is_made_without_a_body() -> None:
+def test_bucket_in_us_east_1_is_created_without_a_body() -> None:
     assert create_bucket_body("us-east-1") == b""

@@ -1,4 +1,4 @@
-"""How keys, query values and etags are written, and read back."""
+"""Encoding of keys, query values and ETags."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def test_encodes_as_botocore_does(text: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["a/b-c._~", "ab09AZ", "", "data/2024/11/part-0.parquet"])
-def test_plain_keys_stay_as_they_are(key: str) -> None:
+def test_plain_keys_are_unchanged(key: str) -> None:
     assert encode_path(key) == key
 
 
-def test_encodes_every_byte_of_what_is_not_plain() -> None:
+def test_encodes_every_byte_of_special_characters() -> None:
     assert encode_path("/a b+c/é\n") == "/a%20b%2Bc/%C3%A9%0A"
     assert encode_value("a/b") == "a%2Fb"
 
@@ -53,24 +53,24 @@ def test_dot_segments_of_a_path_are_encoded(target: str, sent: str) -> None:
     assert sent_target(target) == sent
 
 
-def test_a_query_is_sorted_and_names_a_subresource_alone() -> None:
+def test_query_is_sorted_and_subresources_have_no_equals_sign() -> None:
     assert encode_query({"uploads": "", "prefix": "a/b c"}) == "prefix=a%2Fb%20c&uploads"
     assert encode_query({}) == ""
 
 
 @given(texts)
-def test_decodes_what_every_service_sends(key: str) -> None:
-    aws, moto, all_of_it = quote_plus(key, safe="/"), quote(key, safe="/"), quote(key, safe="")
-    assert decode_value(aws) == decode_value(moto) == decode_value(all_of_it) == key
+def test_decodes_every_style_of_encoding(key: str) -> None:
+    aws, moto, fully_encoded = quote_plus(key, safe="/"), quote(key, safe="/"), quote(key, safe="")
+    assert decode_value(aws) == decode_value(moto) == decode_value(fully_encoded) == key
 
 
-def test_refuses_to_decode_what_is_not_utf8() -> None:
+def test_decoding_invalid_utf8_raises() -> None:
     with pytest.raises(UnicodeDecodeError):
         decode_value("a%FF")
 
 
 @pytest.mark.parametrize(
-    ("answered", "etag", "sent"),
+    ("received", "etag", "sent"),
     [
         ('"abc-2"', "abc-2", '"abc-2"'),
         ("abc", "abc", '"abc"'),
@@ -79,6 +79,6 @@ def test_refuses_to_decode_what_is_not_utf8() -> None:
         ('""', "", '""'),
     ],
 )
-def test_etags_lose_their_quotes_and_get_them_back(answered: str, etag: str, sent: str) -> None:
-    assert bare_etag(answered) == etag
+def test_etag_quotes_are_removed_and_restored(received: str, etag: str, sent: str) -> None:
+    assert bare_etag(received) == etag
     assert quoted_etag(etag) == sent

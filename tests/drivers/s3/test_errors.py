@@ -1,4 +1,4 @@
-"""The one table from the service's answers to our errors, walked."""
+"""The table from the service's error responses to our errors."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ UNKNOWN, FULL, CANNOT = (
 UNMET, RANGE, BROKEN = errors.PreconditionFailedError, errors.RangeError, errors.IntegrityError
 EXISTS, NAME, BACKEND = errors.BucketExistsError, errors.InvalidNameError, errors.BackendError
 
-# What a user of S3 meets, as the S3 API Reference's "Error responses" has it.
-MET = [
+# From the S3 API Reference, "Error responses".
+ERRORS = [
     (404, "NoSuchKey", OBJECT, False),
     (404, "NoSuchVersion", OBJECT, False),
     (404, "NoSuchUpload", OBJECT, False),
@@ -67,7 +67,7 @@ MET = [
     (400, "KeyTooLongError", NAME, False),
     (400, "InvalidBucketName", NAME, False),
     (405, "MethodNotAllowed", CANNOT, False),
-    # Without a body, or with a code that nobody knows, the status tells.
+    # Without a body, or with an unknown code, the status decides.
     (301, "", BACKEND, False),
     (307, "", BACKEND, False),
     (304, "", UNMET, False),
@@ -77,25 +77,25 @@ MET = [
     (404, "", errors.NotFoundError, False),
     (405, "", CANNOT, False),
     (408, "", SLOW, True),
-    (409, "Whatever", BACKEND, False),
+    (409, "UnknownCode", BACKEND, False),
     (412, "", UNMET, False),
     (413, "", CANNOT, False),
     (416, "", RANGE, False),
     (429, "", BUSY, True),
     (500, "", BUSY, True),
-    (500, "Whatever", BUSY, True),
+    (500, "UnknownCode", BUSY, True),
     (501, "", CANNOT, False),
     (502, "", BUSY, True),
     (503, "", BUSY, True),
     (504, "", BUSY, True),
     (507, "", FULL, False),
     (520, "", BUSY, True),
-    (200, "Whatever", BACKEND, False),
+    (200, "UnknownCode", BACKEND, False),
 ]
 
 
-@pytest.mark.parametrize(("status", "code", "kind", "retryable"), MET)
-def test_answers_become_our_errors(
+@pytest.mark.parametrize(("status", "code", "kind", "retryable"), ERRORS)
+def test_error_responses_become_our_errors(
     status: int, code: str, kind: type[TroveError], *, retryable: bool
 ) -> None:
     error = failure(status, code)
@@ -108,25 +108,25 @@ def test_answers_become_our_errors(
     [(400, code, meaning) for code, meaning in CODES.items()]
     + [(status, "", meaning) for status, meaning in STATUSES.items()],
 )
-def test_every_row_says_what_happened_and_what_was_answered(
+def test_message_contains_the_advice_and_the_response(
     status: int, code: str, meaning: Meaning
 ) -> None:
     error = failure(status, code, "A sentence.", bucket="b", key="k")
     assert type(error) is meaning.kind
-    answered = f"{status} {code}".strip()
-    assert error.message == f"{meaning.advice} ({answered}: A sentence.)"
+    received = f"{status} {code}".strip()
+    assert error.message == f"{meaning.advice} ({received}: A sentence.)"
     assert (error.bucket, error.key) == ("b", "k")
     retryable = meaning.kind.retryable if meaning.retryable is None else meaning.retryable
     assert error.retryable is retryable
 
 
 @pytest.mark.parametrize("status", [404, 405])
-def test_a_delete_marker_is_no_object(status: int) -> None:
+def test_delete_marker_raises_object_not_found(status: int) -> None:
     error = failure(status, "MethodNotAllowed", headers={"x-amz-delete-marker": "true"})
     assert type(error) is OBJECT
 
 
-def test_a_region_that_is_told_is_passed_on() -> None:
+def test_region_of_the_response_is_in_the_message() -> None:
     error = failure(301, "PermanentRedirect", headers={"x-amz-bucket-region": "eu-west-1"})
     assert "set `region` to 'eu-west-1'" in error.message
 
@@ -157,9 +157,7 @@ def test_a_region_that_is_told_is_passed_on() -> None:
         ({}, None),
     ],
 )
-def test_the_wait_that_is_asked_for_is_passed_on(
-    headers: dict[str, str], seconds: float | None
-) -> None:
+def test_retry_after_is_parsed(headers: dict[str, str], seconds: float | None) -> None:
     assert failure(503, "SlowDown", headers=headers).retry_after == seconds
     assert failure(403, "AccessDenied", headers=headers).retry_after is None
 
@@ -176,11 +174,11 @@ def test_the_wait_that_is_asked_for_is_passed_on(
         "sent Authorization: Bearer SECRET1",
     ],
 )
-def test_a_message_shows_no_credential(message: str) -> None:
+def test_message_shows_no_credential(message: str) -> None:
     assert "SECRET" not in str(failure(403, "AccessDenied", message))
 
 
-def test_a_message_is_one_line_of_bounded_length() -> None:
+def test_message_is_one_line_of_bounded_length() -> None:
     message = failure(500, "InternalError", "a\nb " * 10_000).message
     assert "a b" in message
     assert "\n" not in message
@@ -188,7 +186,7 @@ def test_a_message_is_one_line_of_bounded_length() -> None:
 
 
 @pytest.mark.parametrize(("status", "meaning"), UNSAID.items())
-def test_refusal_without_a_word_names_what_may_be_wrong(status: int, meaning: Meaning) -> None:
+def test_error_without_a_body_suggests_causes(status: int, meaning: Meaning) -> None:
     error = failure(status, headers={"x-amz-bucket-region": "eu-west-1"})
     assert type(error) is meaning.kind
     assert error.message == f"{meaning.advice}. The bucket is in region 'eu-west-1' ({status})"

@@ -1,4 +1,4 @@
-"""What the network and the service do wrong, and exactly which requests it takes to be right."""
+"""Faults of the network and the service, and exactly which requests the store sends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from tests.drivers.s3.linking import NEVER, boto, linked
+from tests.drivers.s3.proxied_store import NO_RETRY, boto3_client, proxied_store
 from tests.fault_proxy import FaultProxy
 from tests.http_faults import Cut, Flip, Response, Shorten, Stall
 from trove_async import (
@@ -28,7 +28,7 @@ from trove_async.models import KiB, MiB
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from tests.drivers.s3.linking import Link
+    from tests.drivers.s3.proxied_store import ProxiedStore
     from trove_async.testing.servers import S3Server
 
 
@@ -38,9 +38,9 @@ def content(size: int, seed: str) -> bytes:
 
 
 SMALL = content(100 * KiB, "small")
-LARGE = content(12 * MiB, "large")  # of three parts
+LARGE = content(12 * MiB, "large")  # three parts
 
-SOON = Timeout(connect=5, first_byte=0.3, idle=0.3)
+SHORT_TIMEOUT = Timeout(connect=5, first_byte=0.3, idle=0.3)
 
 
 def error(code: str, **fields: str) -> bytes:
@@ -51,53 +51,53 @@ def error(code: str, **fields: str) -> bytes:
 
 @pytest.fixture(scope="module")
 def client(seaweed: S3Server) -> Any:
-    return boto(seaweed)
+    return boto3_client(seaweed)
 
 
 @pytest_asyncio.fixture
-async def link(seaweed: S3Server, client: Any) -> AsyncIterator[Link]:
-    async with linked(seaweed, client) as link:
-        yield link
+async def proxied(seaweed: S3Server, client: Any) -> AsyncIterator[ProxiedStore]:
+    async with proxied_store(seaweed, client) as proxied:
+        yield proxied
 
 
-# -- one operation each, as its user calls it --------------------------------------------------------
+# -- operations of the store, one function each ----------------------------------------------------
 
 
-async def put(link: Link) -> None:
-    await link.store.put(link.bucket, "key", SMALL)
-    assert await link.stored("key") == SMALL
+async def put(proxied: ProxiedStore) -> None:
+    await proxied.store.put(proxied.bucket, "key", SMALL)
+    assert await proxied.stored_body("key") == SMALL
 
 
-async def get(link: Link) -> None:
-    assert await link.store.read(link.bucket, "key") == SMALL
+async def get(proxied: ProxiedStore) -> None:
+    assert await proxied.store.read(proxied.bucket, "key") == SMALL
 
 
-async def head(link: Link) -> None:
-    assert (await link.store.head(link.bucket, "key")).size == len(SMALL)
+async def head(proxied: ProxiedStore) -> None:
+    assert (await proxied.store.head(proxied.bucket, "key")).size == len(SMALL)
 
 
-async def delete(link: Link) -> None:
-    await link.store.delete(link.bucket, "key")
-    assert await link.stored("key") is None
+async def delete(proxied: ProxiedStore) -> None:
+    await proxied.store.delete(proxied.bucket, "key")
+    assert await proxied.stored_body("key") is None
 
 
-async def listing(link: Link) -> None:
-    found = await link.store.list(link.bucket).all()
-    assert [entry.key for entry in found] == ["key"]
+async def listing(proxied: ProxiedStore) -> None:
+    entries = await proxied.store.list(proxied.bucket).all()
+    assert [entry.key for entry in entries] == ["key"]
 
 
-async def copy(link: Link) -> None:
-    await link.store.copy(link.bucket, "key", link.bucket, "copied")
-    assert await link.stored("copied") == SMALL
+async def copy(proxied: ProxiedStore) -> None:
+    await proxied.store.copy(proxied.bucket, "key", proxied.bucket, "copied")
+    assert await proxied.stored_body("copied") == SMALL
 
 
-async def delete_many(link: Link) -> None:
-    await link.store.delete_many(link.bucket, ["key"])
-    assert await link.stored("key") is None
+async def delete_many(proxied: ProxiedStore) -> None:
+    await proxied.store.delete_many(proxied.bucket, ["key"])
+    assert await proxied.stored_body("key") is None
 
 
-Work = tuple["Callable[[Link], Awaitable[None]]", str, str]
-WORKS: dict[str, Work] = {
+Operation = tuple["Callable[[ProxiedStore], Awaitable[None]]", str, str]
+OPERATIONS: dict[str, Operation] = {
     "PutObject": (put, "PUT", "*/key*"),
     "GetObject": (get, "GET", "*/key*"),
     "HeadObject": (head, "HEAD", "*/key*"),
@@ -108,28 +108,30 @@ WORKS: dict[str, Work] = {
 }
 
 
-@pytest.fixture(params=WORKS.keys())
+@pytest.fixture(params=OPERATIONS.keys())
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def struck(link: Link, name: str, fault: Any, times: int = 1) -> None:
-    """Do an operation whose request meets a fault so many times; count only that request's tries."""
-    work, method, target = WORKS[name]
-    await link.place("key", SMALL)
-    link.proxy.arm(fault, method=method, target=target, times=times)
-    await work(link)
-    assert link.counted[name] == times + 1
+async def check_retried(proxied: ProxiedStore, name: str, fault: Any, times: int = 1) -> None:
+    """Run an operation whose request fails `times` times; assert that it is sent once more."""
+    operate, method, target = OPERATIONS[name]
+    await proxied.put_directly("key", SMALL)
+    proxied.proxy.arm(fault, method=method, target=target, times=times)
+    await operate(proxied)
+    assert proxied.operation_counts[name] == times + 1
 
 
-# -- answers that ask to come again -----------------------------------------------------------------
+# -- error responses -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-async def test_three_refusals_and_then_an_answer_take_four_requests(
-    link: Link, name: str, status: int
+async def test_three_errors_and_a_success_take_four_requests(
+    proxied: ProxiedStore, name: str, status: int
 ) -> None:
-    await struck(link, name, Response(status, {"Retry-After": "0"}, error("SlowDown")), times=3)
+    await check_retried(
+        proxied, name, Response(status, {"Retry-After": "0"}, error("SlowDown")), times=3
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,151 +145,157 @@ async def test_three_refusals_and_then_an_answer_take_four_requests(
         (409, "OperationAborted"),
     ],
 )
-async def test_passing_errors_are_tried_again(link: Link, status: int, code: str) -> None:
-    await struck(link, "PutObject", Response(status, body=error(code)))
+async def test_transient_errors_are_retried(proxied: ProxiedStore, status: int, code: str) -> None:
+    await check_retried(proxied, "PutObject", Response(status, body=error(code)))
 
 
-async def test_error_page_of_a_gateway_is_tried_again(link: Link, name: str) -> None:
+async def test_error_page_of_a_gateway_is_retried(proxied: ProxiedStore, name: str) -> None:
     page = Response(502, {"Content-Type": "text/html"}, b"<html><h1>Bad & Gateway</h1></html>")
-    await struck(link, name, page)
+    await check_retried(proxied, name, page)
 
 
-# -- connections that break --------------------------------------------------------------------------
+# -- broken connections ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("end", ["reset", "close"])
-async def test_broken_before_the_server_hears_of_it_takes_two_requests(
-    link: Link, name: str, end: str
+async def test_connection_broken_before_the_request_takes_two_requests(
+    proxied: ProxiedStore, name: str, end: str
 ) -> None:
-    await struck(link, name, Cut("request head", reset=end == "reset"))
+    await check_retried(proxied, name, Cut("request head", reset=end == "reset"))
 
 
 @pytest.mark.parametrize("end", ["reset", "close"])
-async def test_answer_that_is_lost_takes_two_requests(link: Link, name: str, end: str) -> None:
-    await struck(link, name, Cut("response head", reset=end == "reset"))
+async def test_lost_response_takes_two_requests(proxied: ProxiedStore, name: str, end: str) -> None:
+    await check_retried(proxied, name, Cut("response head", reset=end == "reset"))
 
 
-async def test_half_an_answers_head_takes_two_requests(link: Link, name: str) -> None:
-    await struck(link, name, Cut("response head", 30, reset=False))
+async def test_half_a_response_head_takes_two_requests(proxied: ProxiedStore, name: str) -> None:
+    await check_retried(proxied, name, Cut("response head", 30, reset=False))
 
 
 @pytest.mark.parametrize("name", ["PutObject", "DeleteObject"])
-async def test_transport_sends_nothing_again_by_itself(
-    seaweed: S3Server, client: Any, name: str
-) -> None:
-    async with linked(seaweed, client, retry=NEVER) as link:
-        await link.store.exists(link.bucket, "key")  # a connection that may have gone stale
-        work, method, target = WORKS[name]
-        link.proxy.arm(Cut("response head"), method=method, target=target)
+async def test_transport_does_not_retry(seaweed: S3Server, client: Any, name: str) -> None:
+    async with proxied_store(seaweed, client, retry=NO_RETRY) as proxied:
+        await proxied.store.exists(proxied.bucket, "key")  # a reused connection
+        operate, method, target = OPERATIONS[name]
+        proxied.proxy.arm(Cut("response head"), method=method, target=target)
         with pytest.raises(UnavailableError):
-            await work(link)
-        assert link.counted[name] == 1
+            await operate(proxied)
+        assert proxied.operation_counts[name] == 1
 
 
 @pytest.mark.parametrize("at", [1, 50 * KiB, 100 * KiB - 1])
 @pytest.mark.parametrize("end", ["reset", "close"])
-async def test_put_broken_midway_is_sent_again_whole(link: Link, at: int, end: str) -> None:
-    link.proxy.arm(Cut("request body", at, reset=end == "reset"), method="PUT")
-    await put(link)
-    assert link.done == ["PutObject", "PutObject"]
+async def test_put_broken_midway_is_resent_whole(proxied: ProxiedStore, at: int, end: str) -> None:
+    proxied.proxy.arm(Cut("request body", at, reset=end == "reset"), method="PUT")
+    await put(proxied)
+    assert proxied.operations == ["PutObject", "PutObject"]
 
 
 @pytest.mark.parametrize("at", [0, 1, 50 * KiB, 100 * KiB - 1])
 @pytest.mark.parametrize("end", ["reset", "close"])
-async def test_get_broken_midway_goes_on_where_it_broke_with_its_version_pinned(
-    link: Link, at: int, end: str
+async def test_get_broken_midway_resumes_with_if_match(
+    proxied: ProxiedStore, at: int, end: str
 ) -> None:
-    await link.place("key", SMALL)
-    link.proxy.arm(Cut("response body", at, reset=end == "reset"), method="GET")
-    await get(link)
-    assert link.done == ["GetObject", "GetObject"]
-    first, again = link.proxy.requests
+    await proxied.put_directly("key", SMALL)
+    proxied.proxy.arm(Cut("response body", at, reset=end == "reset"), method="GET")
+    await get(proxied)
+    assert proxied.operations == ["GetObject", "GetObject"]
+    first, resumed = proxied.proxy.requests
     assert "range" not in first.headers
-    assert "if-match" in again.headers
-    # A reset may overtake what was sent before it. Then nothing has arrived, and all is asked for.
-    start = int(again.headers.get("range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+    assert "if-match" in resumed.headers
+    # A reset may overtake data. Then nothing has arrived, and the whole body is requested.
+    start = int(resumed.headers.get("range", "bytes=0-").removeprefix("bytes=").split("-")[0])
     assert start <= at
     assert start or not at or end == "reset"
 
 
-async def test_get_never_mixes_two_versions(link: Link) -> None:
-    await link.place("key", SMALL)
-    link.proxy.arm(Cut("response body", 50 * KiB), method="GET")
-    resuming = link.proxy.arm(Stall("request head"), method="GET")
+async def test_get_never_mixes_two_versions(proxied: ProxiedStore) -> None:
+    await proxied.put_directly("key", SMALL)
+    proxied.proxy.arm(Cut("response body", 50 * KiB), method="GET")
+    resuming = proxied.proxy.arm(Stall("request head"), method="GET")
 
     async def replace() -> None:
         await resuming.reached.wait()
-        await link.place("key", content(100 * KiB, "another"))
+        await proxied.put_directly("key", content(100 * KiB, "another"))
         resuming.release()
 
     with pytest.raises(ObjectChangedError):
         async with task_group() as group:
             group.start_soon(replace)
-            await link.store.read(link.bucket, "key")
-    assert link.done == ["GetObject", "GetObject"]
+            await proxied.store.read(proxied.bucket, "key")
+    assert proxied.operations == ["GetObject", "GetObject"]
 
 
-async def test_list_broken_midway_is_asked_again_and_never_ends_early(link: Link) -> None:
+async def test_list_broken_midway_is_retried(
+    proxied: ProxiedStore,
+) -> None:
     for number in range(5):
-        await link.place(f"many/{number}", b"x")
-    link.proxy.arm(Cut("response body", 600, reset=False), target="*list-type*")
-    found = await link.store.list(link.bucket).all()
-    assert [entry.key for entry in found] == [f"many/{number}" for number in range(5)]
-    assert link.done == ["ListObjectsV2", "ListObjectsV2"]
+        await proxied.put_directly(f"many/{number}", b"x")
+    proxied.proxy.arm(Cut("response body", 600, reset=False), target="*list-type*")
+    entries = await proxied.store.list(proxied.bucket).all()
+    assert [entry.key for entry in entries] == [f"many/{number}" for number in range(5)]
+    assert proxied.operations == ["ListObjectsV2", "ListObjectsV2"]
 
 
-# -- our own write, when its answer is lost ----------------------------------------------------------
+# -- lost responses to conditional writes ----------------------------------------------------------
 
 
 CREATED_TWICE = ["PutObject", "PutObject", "HeadObject", "HeadObject"]
-"""The driver of SeaweedFS looks whether it is an object that is there, and the store whose it is."""
+"""The driver for SeaweedFS checks that an object exists, then the store checks whose write it is."""
 
 
-async def test_create_whose_answer_is_lost_knows_its_own_write(link: Link) -> None:
-    link.proxy.arm(Cut("response head"), method="PUT")
-    info = await link.store.put(link.bucket, "key", SMALL, if_none_match="*")
+async def test_create_whose_response_is_lost_recognises_its_own_write(
+    proxied: ProxiedStore,
+) -> None:
+    proxied.proxy.arm(Cut("response head"), method="PUT")
+    info = await proxied.store.put(proxied.bucket, "key", SMALL, if_none_match="*")
     assert info.size == len(SMALL)
-    assert link.done == CREATED_TWICE
+    assert proxied.operations == CREATED_TWICE
 
 
-async def test_create_whose_answer_is_lost_knows_anothers_write(link: Link) -> None:
-    await link.place("key", b"another's")
-    link.proxy.arm(Response(503, {"Retry-After": "0"}), method="PUT")
+async def test_create_that_fails_recognises_another_write(proxied: ProxiedStore) -> None:
+    await proxied.put_directly("key", b"another's")
+    proxied.proxy.arm(Response(503, {"Retry-After": "0"}), method="PUT")
     with pytest.raises(ObjectExistsError):
-        await link.store.put(link.bucket, "key", SMALL, if_none_match="*")
-    assert link.done == CREATED_TWICE
-    assert await link.stored("key") == b"another's"
+        await proxied.store.put(proxied.bucket, "key", SMALL, if_none_match="*")
+    assert proxied.operations == CREATED_TWICE
+    assert await proxied.stored_body("key") == b"another's"
 
 
-async def test_replacing_whose_answer_is_lost_knows_its_own_write(link: Link) -> None:
-    old = await link.store.put(link.bucket, "key", b"old")
-    link.forget()
-    link.proxy.arm(Cut("response head"), method="PUT")
-    await link.store.put(link.bucket, "key", SMALL, if_match=old)
-    assert await link.stored("key") == SMALL
-    assert link.done == ["PutObject", "PutObject", "HeadObject"]
+async def test_replace_whose_response_is_lost_recognises_its_own_write(
+    proxied: ProxiedStore,
+) -> None:
+    old = await proxied.store.put(proxied.bucket, "key", b"old")
+    proxied.clear_requests()
+    proxied.proxy.arm(Cut("response head"), method="PUT")
+    await proxied.store.put(proxied.bucket, "key", SMALL, if_match=old)
+    assert await proxied.stored_body("key") == SMALL
+    assert proxied.operations == ["PutObject", "PutObject", "HeadObject"]
 
 
-async def test_large_create_whose_commit_is_lost_knows_its_own_write(link: Link) -> None:
-    link.proxy.arm(Cut("response head"), method="POST", target="*uploadId*")
-    await link.store.put(link.bucket, "key", LARGE, if_none_match="*")
-    assert await link.stored("key") == LARGE
-    assert link.counted["CompleteMultipartUpload"] == 2
-    assert await link.uploads() == []
+async def test_large_create_whose_completion_response_is_lost_recognises_its_own_write(
+    proxied: ProxiedStore,
+) -> None:
+    proxied.proxy.arm(Cut("response head"), method="POST", target="*uploadId*")
+    await proxied.store.put(proxied.bucket, "key", LARGE, if_none_match="*")
+    assert await proxied.stored_body("key") == LARGE
+    assert proxied.operation_counts["CompleteMultipartUpload"] == 2
+    assert await proxied.unfinished_uploads() == []
 
 
-# -- multipart uploads -------------------------------------------------------------------------------
+# -- multipart uploads -----------------------------------------------------------------------------
 
 
-async def put_large(link: Link) -> None:
-    await link.store.put(link.bucket, "key", LARGE)
-    assert await link.stored("key") == LARGE
-    assert await link.uploads() == []
+async def put_large_object(proxied: ProxiedStore) -> None:
+    await proxied.store.put(proxied.bucket, "key", LARGE)
+    assert await proxied.stored_body("key") == LARGE
+    assert await proxied.unfinished_uploads() == []
 
 
-async def test_large_put_takes_one_request_a_part_and_two_more(link: Link) -> None:
-    await put_large(link)
-    assert link.counted == {
+async def test_large_put_takes_one_request_per_part_and_two_more(proxied: ProxiedStore) -> None:
+    await put_large_object(proxied)
+    assert proxied.operation_counts == {
         "CreateMultipartUpload": 1,
         "UploadPart": 3,
         "CompleteMultipartUpload": 1,
@@ -304,105 +312,109 @@ async def test_large_put_takes_one_request_a_part_and_two_more(link: Link) -> No
     ],
     ids=repr,
 )
-async def test_part_that_fails_is_the_only_one_sent_again(link: Link, fault: Any) -> None:
-    link.proxy.arm(fault, method="PUT", target="*partNumber=2*")
-    await put_large(link)
-    assert link.counted["UploadPart"] == 4
-    assert sum("partNumber=2" in request for request in link.proxy.seen) == 2
+async def test_only_the_failed_part_is_retried(proxied: ProxiedStore, fault: Any) -> None:
+    proxied.proxy.arm(fault, method="PUT", target="*partNumber=2*")
+    await put_large_object(proxied)
+    assert proxied.operation_counts["UploadPart"] == 4
+    assert sum("partNumber=2" in request for request in proxied.proxy.seen) == 2
 
 
 @pytest.mark.parametrize("code", ["InternalError", "SlowDown"])
-async def test_commit_answered_200_with_an_error_is_tried_again(link: Link, code: str) -> None:
-    link.proxy.arm(Response(200, body=error(code)), method="POST", target="*uploadId*")
-    await put_large(link)
-    assert link.counted["CompleteMultipartUpload"] == 2
-
-
-async def test_commit_answered_200_with_an_error_after_it_was_done_is_recognised(
-    link: Link,
+async def test_completion_with_status_200_and_an_error_is_retried(
+    proxied: ProxiedStore, code: str
 ) -> None:
-    answer = Response(200, body=error("InternalError"), served=True)
-    link.proxy.arm(answer, method="POST", target="*uploadId*")
-    await put_large(link)
-    assert link.counted["CompleteMultipartUpload"] == 2
+    proxied.proxy.arm(Response(200, body=error(code)), method="POST", target="*uploadId*")
+    await put_large_object(proxied)
+    assert proxied.operation_counts["CompleteMultipartUpload"] == 2
+
+
+async def test_completion_with_status_200_and_an_error_that_took_effect_is_recognised(
+    proxied: ProxiedStore,
+) -> None:
+    served = Response(200, body=error("InternalError"), served=True)
+    proxied.proxy.arm(served, method="POST", target="*uploadId*")
+    await put_large_object(proxied)
+    assert proxied.operation_counts["CompleteMultipartUpload"] == 2
 
 
 @pytest.mark.parametrize("body", [b"", b"<CompleteMultipartUploadResult>", b"\x00\xff"])
-async def test_commit_answered_with_garbage_is_not_taken_for_done(link: Link, body: bytes) -> None:
-    link.proxy.arm(Response(200, body=body), method="POST", target="*uploadId*")
-    await put_large(link)
-    assert link.counted["CompleteMultipartUpload"] == 2
+async def test_completion_with_a_malformed_response_is_retried(
+    proxied: ProxiedStore, body: bytes
+) -> None:
+    proxied.proxy.arm(Response(200, body=body), method="POST", target="*uploadId*")
+    await put_large_object(proxied)
+    assert proxied.operation_counts["CompleteMultipartUpload"] == 2
 
 
-async def test_upload_that_cannot_be_finished_is_aborted(link: Link) -> None:
-    link.proxy.arm(Response(403, body=error("AccessDenied")), target="*partNumber=2*")
+async def test_upload_that_cannot_be_finished_is_aborted(proxied: ProxiedStore) -> None:
+    proxied.proxy.arm(Response(403, body=error("AccessDenied")), target="*partNumber=2*")
     with pytest.raises(PermissionError):
-        await link.store.put(link.bucket, "key", LARGE)
-    assert link.counted["AbortMultipartUpload"] == 1
-    assert "CompleteMultipartUpload" not in link.done
-    assert await link.uploads() == []
-    assert await link.stored("key") is None
+        await proxied.store.put(proxied.bucket, "key", LARGE)
+    assert proxied.operation_counts["AbortMultipartUpload"] == 1
+    assert "CompleteMultipartUpload" not in proxied.operations
+    assert await proxied.unfinished_uploads() == []
+    assert await proxied.stored_body("key") is None
 
 
-async def test_abort_that_fails_is_tried_again(link: Link) -> None:
-    link.proxy.arm(Response(403, body=error("AccessDenied")), target="*partNumber=2*")
-    link.proxy.arm(Response(503, {"Retry-After": "0"}), method="DELETE")
+async def test_failed_abort_is_retried(proxied: ProxiedStore) -> None:
+    proxied.proxy.arm(Response(403, body=error("AccessDenied")), target="*partNumber=2*")
+    proxied.proxy.arm(Response(503, {"Retry-After": "0"}), method="DELETE")
     with pytest.raises(PermissionError):
-        await link.store.put(link.bucket, "key", LARGE)
-    assert link.counted["AbortMultipartUpload"] == 2
-    assert await link.uploads() == []
+        await proxied.store.put(proxied.bucket, "key", LARGE)
+    assert proxied.operation_counts["AbortMultipartUpload"] == 2
+    assert await proxied.unfinished_uploads() == []
 
 
-async def test_upload_whose_opening_was_lost_is_found_afterwards(link: Link) -> None:
-    link.proxy.arm(Cut("response head"), method="POST", target="*uploads*")
-    await link.store.put(link.bucket, "key", LARGE)
-    assert link.counted["CreateMultipartUpload"] == 2
-    assert await link.uploads() == ["key"]  # whose id nobody was told
-    assert await link.driver.gc_uploads(link.bucket, older_than=3600) == 0
-    assert await link.driver.gc_uploads(link.bucket, older_than=0) == 1
-    assert await link.uploads() == []
-    assert await link.stored("key") == LARGE
+async def test_gc_uploads_aborts_an_upload_whose_id_was_lost(proxied: ProxiedStore) -> None:
+    proxied.proxy.arm(Cut("response head"), method="POST", target="*uploads*")
+    await proxied.store.put(proxied.bucket, "key", LARGE)
+    assert proxied.operation_counts["CreateMultipartUpload"] == 2
+    assert await proxied.unfinished_uploads() == ["key"]  # its id was lost
+    assert await proxied.driver.gc_uploads(proxied.bucket, older_than=3600) == 0
+    assert await proxied.driver.gc_uploads(proxied.bucket, older_than=0) == 1
+    assert await proxied.unfinished_uploads() == []
+    assert await proxied.stored_body("key") == LARGE
 
 
-async def test_copy_answered_200_with_an_error_is_tried_again(link: Link) -> None:
-    await struck(link, "CopyObject", Response(200, body=error("InternalError")))
+async def test_copy_with_status_200_and_an_error_is_retried(proxied: ProxiedStore) -> None:
+    await check_retried(proxied, "CopyObject", Response(200, body=error("InternalError")))
 
 
-# -- bytes that are not what they were ---------------------------------------------------------------
+# -- corrupted bodies ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("at", [0, 50 * KiB, 100 * KiB - 1])
-async def test_flipped_byte_of_a_get_is_an_error_before_its_end(link: Link, at: int) -> None:
-    await link.store.put(link.bucket, "key", SMALL)
-    link.proxy.arm(Flip("response body", at), method="GET", times=None)
+async def test_flipped_byte_of_a_get_raises_before_its_end(proxied: ProxiedStore, at: int) -> None:
+    await proxied.store.put(proxied.bucket, "key", SMALL)
+    proxied.proxy.arm(Flip("response body", at), method="GET", times=None)
     got = b""
     with pytest.raises(IntegrityError):
-        async with link.store.get(link.bucket, "key") as reader:
+        async with proxied.store.get(proxied.bucket, "key") as reader:
             async for chunk in reader:
                 got += chunk
     assert len(got) < len(SMALL)
 
 
-async def test_shortened_body_of_a_get_is_never_its_end(link: Link) -> None:
-    await link.store.put(link.bucket, "key", SMALL)
-    link.proxy.arm(Shorten(1), method="GET", times=None)
+async def test_shortened_body_of_a_get_raises(proxied: ProxiedStore) -> None:
+    await proxied.store.put(proxied.bucket, "key", SMALL)
+    proxied.proxy.arm(Shorten(1), method="GET", times=None)
     with pytest.raises(IntegrityError):
-        await link.store.read(link.bucket, "key")
+        await proxied.store.read(proxied.bucket, "key")
 
 
-async def test_flipped_byte_of_a_put_is_never_stored(link: Link) -> None:
-    link.proxy.arm(Flip("request body", 50 * KiB), method="PUT", times=None)
+async def test_flipped_byte_of_a_put_is_never_stored(proxied: ProxiedStore) -> None:
+    proxied.proxy.arm(Flip("request body", 50 * KiB), method="PUT", times=None)
     with pytest.raises(TroveError):
-        await link.store.put(link.bucket, "key", SMALL)
-    assert await link.stored("key") is None
+        await proxied.store.put(proxied.bucket, "key", SMALL)
+    assert await proxied.stored_body("key") is None
 
 
-async def test_flipped_byte_of_a_part_is_never_stored(link: Link) -> None:
-    link.proxy.arm(Flip("request body", MiB), target="*partNumber=2*", times=None)
+async def test_flipped_byte_of_a_part_is_never_stored(proxied: ProxiedStore) -> None:
+    proxied.proxy.arm(Flip("request body", MiB), target="*partNumber=2*", times=None)
     with pytest.raises(TroveError):
-        await link.store.put(link.bucket, "key", LARGE)
-    assert await link.stored("key") is None
-    assert await link.uploads() == []
+        await proxied.store.put(proxied.bucket, "key", LARGE)
+    assert await proxied.stored_body("key") is None
+    assert await proxied.unfinished_uploads() == []
 
 
 @pytest.mark.parametrize(
@@ -415,110 +427,114 @@ async def test_flipped_byte_of_a_part_is_never_stored(link: Link) -> None:
         b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
     ],
 )
-async def test_garbage_is_never_an_empty_listing(link: Link, body: bytes) -> None:
-    link.proxy.arm(Response(200, body=body), target="*list-type*", times=None)
+async def test_malformed_listing_is_not_an_empty_one(proxied: ProxiedStore, body: bytes) -> None:
+    proxied.proxy.arm(Response(200, body=body), target="*list-type*", times=None)
     with pytest.raises(TroveError):
-        await link.store.list(link.bucket).all()
+        await proxied.store.list(proxied.bucket).all()
 
 
-# -- silence -----------------------------------------------------------------------------------------
+# -- stalls ----------------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def impatient(server: S3Server, client: Any) -> AsyncIterator[Link]:
-    async with linked(server, client, timeout=SOON) as link:
-        yield link
+async def store_with_short_timeout(server: S3Server, client: Any) -> AsyncIterator[ProxiedStore]:
+    async with proxied_store(server, client, timeout=SHORT_TIMEOUT) as proxied:
+        yield proxied
 
 
 @pytest.mark.parametrize("name", ["PutObject", "GetObject", "HeadObject", "ListObjectsV2"])
-async def test_silence_instead_of_an_answer_is_timed_out_and_tried_again(
+async def test_missing_response_times_out_and_is_retried(
     seaweed: S3Server, client: Any, name: str
 ) -> None:
-    async with impatient(seaweed, client) as link:
-        await struck(link, name, Stall("response head"))
+    async with store_with_short_timeout(seaweed, client) as proxied:
+        await check_retried(proxied, name, Stall("response head"))
 
 
-async def test_silence_that_lasts_is_a_timeout(seaweed: S3Server, client: Any) -> None:
-    async with linked(seaweed, client, timeout=SOON, retry=NEVER) as link:
-        link.proxy.arm(Stall("response head"))
+async def test_missing_response_without_retries_raises_timeout(
+    seaweed: S3Server, client: Any
+) -> None:
+    async with proxied_store(seaweed, client, timeout=SHORT_TIMEOUT, retry=NO_RETRY) as proxied:
+        proxied.proxy.arm(Stall("response head"))
         with pytest.raises(TimedOutError):
-            await link.store.put(link.bucket, "key", SMALL)
-        assert link.done == ["PutObject"]
+            await proxied.store.put(proxied.bucket, "key", SMALL)
+        assert proxied.operations == ["PutObject"]
 
 
-async def test_silence_in_a_body_is_timed_out_and_resumed(seaweed: S3Server, client: Any) -> None:
-    async with impatient(seaweed, client) as link:
-        await link.place("key", SMALL)
-        link.proxy.arm(Stall("response body", 50 * KiB), method="GET")
-        await get(link)
-        assert link.done == ["GetObject", "GetObject"]
+async def test_stalled_body_times_out_and_is_resumed(seaweed: S3Server, client: Any) -> None:
+    async with store_with_short_timeout(seaweed, client) as proxied:
+        await proxied.put_directly("key", SMALL)
+        proxied.proxy.arm(Stall("response body", 50 * KiB), method="GET")
+        await get(proxied)
+        assert proxied.operations == ["GetObject", "GetObject"]
 
 
-async def test_puts_never_wait_for_a_continue(link: Link) -> None:
-    await put(link)
-    await put_large(link)
-    assert not any("expect" in request.headers for request in link.proxy.requests)
+async def test_puts_send_no_expect_header(proxied: ProxiedStore) -> None:
+    await put(proxied)
+    await put_large_object(proxied)
+    assert not any("expect" in request.headers for request in proxied.proxy.requests)
 
 
-# -- where requests must not go ----------------------------------------------------------------------
+# -- redirects -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_foreign_host_gets_no_request_and_no_credentials(
-    link: Link, name: str, status: int
+async def test_redirect_to_another_host_is_not_followed(
+    proxied: ProxiedStore, name: str, status: int
 ) -> None:
-    work, method, target = WORKS[name]
-    await link.place("key", SMALL)
+    operate, method, target = OPERATIONS[name]
+    await proxied.put_directly("key", SMALL)
     async with AsyncExitStack() as stack:
         foreign = await stack.enter_async_context(FaultProxy("http://127.0.0.1:1"))
         url = f"{foreign.endpoint_url}/elsewhere"
-        answer = Response(status, {"Location": url}, error("TemporaryRedirect", Endpoint=url))
-        link.proxy.arm(answer, method=method, target=target, times=None)
+        redirect = Response(status, {"Location": url}, error("TemporaryRedirect", Endpoint=url))
+        proxied.proxy.arm(redirect, method=method, target=target, times=None)
         with pytest.raises(TroveError):
-            await work(link)
+            await operate(proxied)
         assert foreign.requests == []
 
 
-# -- clocks and credentials --------------------------------------------------------------------------
+# -- clocks and credentials ------------------------------------------------------------------------
 
 
-async def test_wrong_clock_is_learned_once(link: Link) -> None:
+async def test_clock_skew_is_learned_once(proxied: ProxiedStore) -> None:
     skewed = Response(403, {"Date": "Wed, 01 Jan 2025 00:00:00 GMT"}, error("RequestTimeTooSkewed"))
-    link.proxy.arm(skewed, method="PUT")
-    link.proxy.arm(Response(200, {"ETag": '"0123456789abcdef0123456789abcdef"'}), times=2)
+    proxied.proxy.arm(skewed, method="PUT")
+    proxied.proxy.arm(Response(200, {"ETag": '"0123456789abcdef0123456789abcdef"'}), times=2)
     for _ in range(2):
-        await link.store.put(link.bucket, "key", b"")
-    dates = [request.headers["x-amz-date"][:8] for request in link.proxy.requests]
+        await proxied.store.put(proxied.bucket, "key", b"")
+    dates = [request.headers["x-amz-date"][:8] for request in proxied.proxy.requests]
     assert dates[0] != "20250101"
     assert dates[1:] == ["20250101", "20250101"]
 
 
-async def test_expired_token_that_cannot_be_renewed_is_told_at_once(link: Link) -> None:
-    link.proxy.arm(Response(400, body=error("ExpiredToken")), method="PUT", times=None)
-    with pytest.raises(TroveError) as told:
-        await link.store.put(link.bucket, "key", SMALL)
-    assert not told.value.retryable
-    assert len(link.done) <= 2
+async def test_expired_token_that_cannot_be_renewed_is_not_retried(proxied: ProxiedStore) -> None:
+    proxied.proxy.arm(Response(400, body=error("ExpiredToken")), method="PUT", times=None)
+    with pytest.raises(TroveError) as caught:
+        await proxied.store.put(proxied.bucket, "key", SMALL)
+    assert not caught.value.retryable
+    assert len(proxied.operations) <= 2
 
 
-async def test_second_create_of_a_bucket_says_that_it_exists(
+async def test_second_create_of_a_bucket_raises_bucket_exists(
     moto_server: S3Server,
 ) -> None:
-    async with linked(moto_server, boto(moto_server)) as link:  # answers 200, as us-east-1 does
+    async with proxied_store(
+        moto_server, boto3_client(moto_server)
+    ) as proxied:  # responds 200, as us-east-1 does
         with pytest.raises(BucketExistsError):
-            await link.store.create_bucket(link.bucket)
+            await proxied.store.create_bucket(proxied.bucket)
 
 
-async def test_unread_readers_do_not_block_the_third(seaweed: S3Server, client: Any) -> None:
-    async with linked(seaweed, client, max_connections=2) as link:
-        await link.place("key", LARGE)
+async def test_two_unread_readers_do_not_block_a_third(seaweed: S3Server, client: Any) -> None:
+    async with proxied_store(seaweed, client, max_connections=2) as proxied:
+        await proxied.put_directly("key", LARGE)
         async with (
-            link.store.get(link.bucket, "key") as one,
-            link.store.get(link.bucket, "key") as two,
+            proxied.store.get(proxied.bucket, "key") as first,
+            proxied.store.get(proxied.bucket, "key") as second,
         ):
-            await one.read(KiB)
-            await two.read(KiB)
-            async with link.store.get(link.bucket, "key") as three:
-                assert await three.read() == LARGE
-            assert await one.read() == LARGE[KiB:]
-            assert await two.read() == LARGE[KiB:]
+            await first.read(KiB)
+            await second.read(KiB)
+            async with proxied.store.get(proxied.bucket, "key") as third:
+                assert await third.read() == LARGE
+            assert await first.read() == LARGE[KiB:]
+            assert await second.read() == LARGE[KiB:]

@@ -1,4 +1,4 @@
-"""Services that ignore what they are asked for: found out before the object is stored."""
+"""Probes that detect ignored features before an object is stored."""
 
 from __future__ import annotations
 
@@ -9,8 +9,13 @@ from uuid import uuid4
 
 import pytest
 
-from tests.drivers.s3.linking import boto
-from tests.drivers.s3.script import FACTS, FakeResponse, answer, refusal
+from tests.drivers.s3.proxied_store import boto3_client
+from tests.drivers.s3.scripted_transport import (
+    OBJECT_HEADERS,
+    FakeResponse,
+    error_response,
+    response,
+)
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import BufferPool, Timeout, Trove, _http
 from trove_async.drivers.s3 import _dialects, _trials
@@ -47,16 +52,19 @@ TAGS = {"team": "blue"}
 SSE = "x-amz-server-side-encryption"
 
 
-class Ignoring:
-    """A transport to a service that ignores headers: it does not send them. Moto minds no signature.
+class HeaderDroppingTransport:
+    """A transport that drops headers, to imitate a service that ignores them.
+
+    moto verifies no signature.
 
     Attributes:
-        requests: How many were sent.
-        target: Of the last one.
-        closed: Whether it was closed.
-        hang_at: The number of the request that never gets a response; None: each does.
-        fault: Called with each request's method and target; returns what to respond in place of
-            the service, None for nothing, or waits.
+        requests: The number of requests so far.
+        target: The target of the last request.
+        closed: Whether the transport was closed.
+        hang_at: The number of the request that gets no response; None if every request gets one.
+        hanging: Set when that request hangs.
+        fault: Called with the method and target of each request. It may wait, return a response in
+            place of the service's, or return None.
     """
 
     def __init__(self, inner: Transport, ignores: Callable[[str, Mapping[str, str]], bool]) -> None:
@@ -97,47 +105,51 @@ class Ignoring:
         await self.inner.aclose()
 
 
-def nothing(_name: str, _headers: Mapping[str, str]) -> bool:
+def drop_nothing(_name: str, _headers: Mapping[str, str]) -> bool:
     return False
 
 
 @pytest.fixture
-def ignoring(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Ignoring]]:
-    """Have the driver's service ignore headers; return where its transport will be found."""
+def drop_headers(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[HeaderDroppingTransport]]:
+    """Return a function that makes the service ignore headers; it returns the list of transports."""
 
-    def start(ignores: str | Callable[[str, Mapping[str, str]], bool]) -> list[Ignoring]:
-        made: list[Ignoring] = []
-        judge = (lambda name, _: name == ignores) if isinstance(ignores, str) else ignores
+    def start(
+        ignores: str | Callable[[str, Mapping[str, str]], bool],
+    ) -> list[HeaderDroppingTransport]:
+        transports: list[HeaderDroppingTransport] = []
+        predicate = (lambda name, _: name == ignores) if isinstance(ignores, str) else ignores
 
-        def wrapped(*args: Any, **settings: Any) -> Ignoring:
-            made.append(Ignoring(_http.transport_over(*args, **settings), judge))
-            return made[-1]
+        def make_transport(*args: Any, **settings: Any) -> HeaderDroppingTransport:
+            transports.append(
+                HeaderDroppingTransport(_http.transport_over(*args, **settings), predicate)
+            )
+            return transports[-1]
 
-        monkeypatch.setattr(driver_module, "transport_over", wrapped)
-        return made
+        monkeypatch.setattr(driver_module, "transport_over", make_transport)
+        return transports
 
     return start
 
 
 @pytest.fixture
 def bucket(moto_server: S3Server) -> str:
-    """A bucket of moto's with one object, ``old``."""
+    """A bucket on moto with one object, ``old``."""
     name = f"features-{uuid4().hex[:20]}"
-    client = boto(moto_server)
+    client = boto3_client(moto_server)
     client.create_bucket(Bucket=name)
     client.put_object(Bucket=name, Key="old", Body=b"old")
     return name
 
 
-def stored(server: S3Server, bucket: str) -> dict[str, bytes]:
-    """Return what there is, unfinished uploads included, asked past the driver."""
-    client = boto(server)
-    found = {
+def stored_bodies(server: S3Server, bucket: str) -> dict[str, bytes]:
+    """Return the bodies of all objects by key, with unfinished uploads, bypassing the driver."""
+    client = boto3_client(server)
+    bodies = {
         entry["Key"]: client.get_object(Bucket=bucket, Key=entry["Key"])["Body"].read()
         for entry in client.list_objects_v2(Bucket=bucket).get("Contents", ())
     }
     uploads = client.list_multipart_uploads(Bucket=bucket).get("Uploads", ())
-    return found | {f"upload of {upload['Key']}": b"" for upload in uploads}
+    return bodies | {f"upload of {upload['Key']}": b"" for upload in uploads}
 
 
 def store_of(server: S3Server, **settings: Any) -> Trove:
@@ -172,25 +184,25 @@ WRITES: Mapping[str, Callable[[Trove, str], Any]] = {
         ),
     ],
 )
-async def test_what_the_service_ignores_is_refused_and_nothing_is_stored(  # noqa: PLR0917
+async def test_write_with_an_ignored_feature_is_refused_and_stores_nothing(  # noqa: PLR0917
     moto_server: S3Server,
     bucket: str,
-    ignoring: Any,
+    drop_headers: Any,
     header: str,
     write: str,
     settings: dict[str, Any],
 ) -> None:
-    ignoring(header)
+    drop_headers(header)
     await check_refused(store_of(moto_server, **settings), moto_server, bucket, write)
 
 
 @pytest.mark.parametrize("plane", ["lean", "sdk"])
 @pytest.mark.parametrize("write", ["put", "upload", "copy"])
-async def test_customers_key_that_the_service_ignores_is_refused(
+async def test_ignored_customer_key_is_refused(
     moto_server: S3Server, bucket: str, write: str, plane: str
 ) -> None:
     store = store_of(moto_server, data_plane=plane, sse_customer_key=bytes(range(32)))
-    await check_refused(store, moto_server, bucket, write)  # moto knows no SSE-C
+    await check_refused(store, moto_server, bucket, write)  # moto does not support SSE-C
 
 
 async def check_refused(store: Trove, server: S3Server, bucket: str, write: str) -> None:
@@ -198,77 +210,80 @@ async def check_refused(store: Trove, server: S3Server, bucket: str, write: str)
         for _ in range(2):
             with pytest.raises(NotSupportedError, match="the service does not honour"):
                 await WRITES[write](store, bucket)
-    assert await asyncio.to_thread(stored, server, bucket) == {"old": b"old"}
+    assert await asyncio.to_thread(stored_bodies, server, bucket) == {"old": b"old"}
 
 
-async def test_copy_whose_tags_the_service_ignores_goes_through_here(
-    moto_server: S3Server, bucket: str, ignoring: Any
+async def test_copy_whose_tags_are_ignored_streams_through_the_client(
+    moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
-    ignoring(lambda name, headers: name == "x-amz-tagging" and "x-amz-copy-source" in headers)
+    drop_headers(lambda name, headers: name == "x-amz-tagging" and "x-amz-copy-source" in headers)
     async with store_of(moto_server) as store:
         await store.copy(bucket, "old", bucket, "new", tags=TAGS)
         assert (await store.head(bucket, "new")).tags == TAGS
-    assert await asyncio.to_thread(stored, moto_server, bucket) == {"old": b"old", "new": b"old"}
+    assert await asyncio.to_thread(stored_bodies, moto_server, bucket) == {
+        "old": b"old",
+        "new": b"old",
+    }
 
 
 @pytest.mark.parametrize("plane", ["lean", "sdk"])
 @pytest.mark.parametrize("write", WRITES)
-async def test_what_the_service_honours_is_tried_once_and_leaves_nothing_behind(
-    moto_server: S3Server, bucket: str, ignoring: Any, write: str, plane: str
+async def test_honoured_feature_is_probed_once_and_leaves_nothing_behind(
+    moto_server: S3Server, bucket: str, drop_headers: Any, write: str, plane: str
 ) -> None:
-    made = ignoring(nothing)
+    transports = drop_headers(drop_nothing)
     settings = {} if "tags" in write else {"server_side_encryption": "aws:kms", "kms_key_id": "id"}
     async with store_of(moto_server, data_plane=plane, **settings) as store:
-        asked = []
+        request_counts = []
         for _ in range(2):
-            before = made[0].requests
+            before = transports[0].requests
             if write == "replace":
                 with pytest.raises(PreconditionFailedError):
                     await WRITES[write](store, bucket)
             else:
                 await WRITES[write](store, bucket)
                 await store.delete(bucket, "new")
-            asked.append(made[0].requests - before)
-    assert plane == "sdk" or asked[0] > asked[1]
-    assert await asyncio.to_thread(stored, moto_server, bucket) == {"old": b"old"}
+            request_counts.append(transports[0].requests - before)
+    assert plane == "sdk" or request_counts[0] > request_counts[1]
+    assert await asyncio.to_thread(stored_bodies, moto_server, bucket) == {"old": b"old"}
 
 
-async def test_nothing_is_tried_for_a_plain_put(
-    moto_server: S3Server, bucket: str, ignoring: Any
+async def test_plain_put_is_not_probed(
+    moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
-    made = ignoring(nothing)
+    transports = drop_headers(drop_nothing)
     async with store_of(moto_server) as store:
-        before = made[0].requests
+        before = transports[0].requests
         await store.put(bucket, "new", b"x", metadata={"a": "b"}, content_type="text/plain")
-        assert made[0].requests - before == 1
+        assert transports[0].requests - before == 1
 
 
-async def test_nothing_is_tried_where_the_user_vouches_for_the_service(
-    moto_server: S3Server, bucket: str, ignoring: Any
+async def test_dialect_s3_is_not_probed(
+    moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
-    made = ignoring(nothing)
+    transports = drop_headers(drop_nothing)
     settings = {"server_side_encryption": "AES256", "dialect": "s3"}
     async with store_of(moto_server, **settings) as store:
-        before = made[0].requests
+        before = transports[0].requests
         await store.put(bucket, "new", b"x", tags=TAGS, if_none_match="*")
-        assert made[0].requests - before == 1
+        assert transports[0].requests - before == 1
 
 
-async def test_many_writes_at_once_try_a_feature_once(
-    moto_server: S3Server, bucket: str, ignoring: Any
+async def test_concurrent_writes_probe_a_feature_once(
+    moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
-    made = ignoring(nothing)
+    transports = drop_headers(drop_nothing)
     async with store_of(moto_server) as store:
-        before = made[0].requests
+        before = transports[0].requests
         async with asyncio.TaskGroup() as group:
             for number in range(8):
                 group.create_task(store.put(bucket, f"new/{number}", b"x", tags=TAGS))
-        # A put, a HEAD, a request for the tags, a listing and a delete; then the eight.
-        assert made[0].requests - before == 5 + 8
+        # The probe: PUT, HEAD, GET tags, list versions, DELETE. Then the eight puts.
+        assert transports[0].requests - before == 5 + 8
 
 
-async def test_no_version_is_left_of_what_was_tried(moto_server: S3Server, bucket: str) -> None:
-    client = boto(moto_server)
+async def test_probe_leaves_no_version(moto_server: S3Server, bucket: str) -> None:
+    client = boto3_client(moto_server)
     await asyncio.to_thread(
         client.put_bucket_versioning,
         Bucket=bucket,
@@ -279,7 +294,7 @@ async def test_no_version_is_left_of_what_was_tried(moto_server: S3Server, bucke
         await store.put(bucket, "large", LARGE, tags=TAGS)
         await store.copy(bucket, "old", bucket, "copy", tags=TAGS)
     left = await asyncio.to_thread(client.list_object_versions, Bucket=bucket)
-    assert {one["Key"] for one in left["Versions"]} == {"old", "new", "large", "copy"}
+    assert {version["Key"] for version in left["Versions"]} == {"old", "new", "large", "copy"}
     assert "DeleteMarkers" not in left
 
 
@@ -288,117 +303,117 @@ async def test_no_version_is_left_of_what_was_tried(moto_server: S3Server, bucke
     [
         ("tags of a put", range(1, 5)),
         ("tags of an upload", range(1, 7)),
-        ("tags of a copy", range(2, 9)),  # the store looks at the source before
+        ("tags of a copy", range(2, 9)),  # the store sends a HEAD of the source first
     ],
 )
-async def test_write_that_is_cancelled_while_a_feature_is_tried_leaves_nothing(
-    moto_server: S3Server, bucket: str, ignoring: Any, write: str, requests: range
+async def test_write_cancelled_during_a_probe_leaves_nothing(
+    moto_server: S3Server, bucket: str, drop_headers: Any, write: str, requests: range
 ) -> None:
-    made = ignoring(nothing)
+    transports = drop_headers(drop_nothing)
     loop = asyncio.get_running_loop()
-    litter: set[str] = set()
+    unfinished: set[str] = set()
     for number in requests:
         async with store_of(moto_server) as store:
-            transport = made[-1]
+            transport = transports[-1]
             transport.hang_at = transport.requests + number
-            work = loop.create_task(WRITES[write](store, bucket))
+            write_task = loop.create_task(WRITES[write](store, bucket))
             await transport.hanging.wait()
             assert "trove-probe-" in transport.target
-            work.cancel()
-            await asyncio.wait({work})
-            assert work.cancelled()
-        left = await asyncio.to_thread(stored, moto_server, bucket)
-        litter |= {key for key in left if key.startswith("upload of")}
-        assert left.keys() - litter == {"old"}, number
-    # An upload whose id never arrived is for `gc_uploads`.
-    assert len(litter) <= 1
-    assert not litter or write == "tags of an upload"
+            write_task.cancel()
+            await asyncio.wait({write_task})
+            assert write_task.cancelled()
+        left = await asyncio.to_thread(stored_bodies, moto_server, bucket)
+        unfinished |= {key for key in left if key.startswith("upload of")}
+        assert left.keys() - unfinished == {"old"}, number
+    # `gc_uploads` removes an upload whose id never arrived.
+    assert len(unfinished) <= 1
+    assert not unfinished or write == "tags of an upload"
 
 
-def is_trial(target: str) -> bool:
+def is_probe(target: str) -> bool:
     return "/trove-probe-" in target
 
 
 @pytest.mark.parametrize("key", ["new", "new/"], ids=["tags", "unusual key"])
-async def test_cancel_is_raised_although_the_trial_cannot_be_cleaned_up(
-    moto_server: S3Server, bucket: str, ignoring: Any, monkeypatch: pytest.MonkeyPatch, key: str
+async def test_cancel_is_raised_when_the_cleanup_of_a_probe_hangs(
+    moto_server: S3Server, bucket: str, drop_headers: Any, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     monkeypatch.setattr(_trials, "_CANCELLED_SECONDS", 0.01)
     monkeypatch.setattr(_trials, "_CLEANUP_SECONDS", 0.01)
-    made = ignoring(nothing)
+    transports = drop_headers(drop_nothing)
     stalled = asyncio.Event()
 
     async def stall(method: str, target: str) -> None:
-        if is_trial(target) and method in {"HEAD", "DELETE"}:
+        if is_probe(target) and method in {"HEAD", "DELETE"}:
             stalled.set()
             await asyncio.Event().wait()
 
     async with store_of(moto_server) as store:
-        made[-1].fault = stall
+        transports[-1].fault = stall
         tags = TAGS if key == "new" else None
-        work = asyncio.get_running_loop().create_task(store.put(bucket, key, b"x", tags=tags))
+        put_task = asyncio.get_running_loop().create_task(store.put(bucket, key, b"x", tags=tags))
         await stalled.wait()
-        work.cancel()
-        await asyncio.wait({work})
-        assert work.cancelled()
-        made[-1].fault = None
+        put_task.cancel()
+        await asyncio.wait({put_task})
+        assert put_task.cancelled()
+        transports[-1].fault = None
         assert not await store.exists(bucket, "new")
 
 
-async def test_trial_goes_on_where_the_put_that_waits_for_it_runs_out_of_time(
-    moto_server: S3Server, bucket: str, ignoring: Any
+async def test_probe_has_its_own_timeout(
+    moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
-    made = ignoring(nothing)
+    transports = drop_headers(drop_nothing)
 
     async def slow(_method: str, target: str) -> None:
-        if is_trial(target):
+        if is_probe(target):
             await asyncio.sleep(0.1)
 
     driver = driver_of(moto_server)
     async with Trove(driver, timeout=Timeout(first_byte=0.3)) as store:
-        made[-1].fault = slow
-        await store.put(bucket, "new", b"", tags=TAGS)  # the trial takes 0.4 s
+        transports[-1].fault = slow
+        await store.put(bucket, "new", b"", tags=TAGS)  # the probe takes 0.4 s
         assert (await store.head(bucket, "new")).tags == TAGS
 
 
-async def test_closing_the_store_ends_a_trial_and_deletes_its_objects(
-    moto_server: S3Server, bucket: str, ignoring: Any
+async def test_closing_the_store_cancels_a_probe_and_deletes_its_objects(
+    moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
-    made = ignoring(nothing)
+    transports = drop_headers(drop_nothing)
     looked = asyncio.Event()
 
     async def stall(method: str, target: str) -> None:
-        if is_trial(target) and method == "HEAD":
+        if is_probe(target) and method == "HEAD":
             looked.set()
             await asyncio.Event().wait()
 
     store = await store_of(moto_server).open()
-    made[-1].fault = stall
-    work = asyncio.get_running_loop().create_task(store.put(bucket, "new", b"x", tags=TAGS))
+    transports[-1].fault = stall
+    put_task = asyncio.get_running_loop().create_task(store.put(bucket, "new", b"x", tags=TAGS))
     await looked.wait()
     await store.aclose()
-    await asyncio.wait({work})
-    assert isinstance(work.exception(), ClosedError)
-    assert await asyncio.to_thread(stored, moto_server, bucket) == {"old": b"old"}
+    await asyncio.wait({put_task})
+    assert isinstance(put_task.exception(), ClosedError)
+    assert await asyncio.to_thread(stored_bodies, moto_server, bucket) == {"old": b"old"}
 
 
-async def test_closing_that_is_cancelled_during_a_trial_closes_the_connections(
-    moto_server: S3Server, bucket: str, ignoring: Any
+async def test_cancelled_close_during_a_probe_closes_the_connections(
+    moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
-    made = ignoring(nothing)
+    transports = drop_headers(drop_nothing)
     looked, deleting = asyncio.Event(), asyncio.Event()
 
     async def stall(method: str, target: str) -> None:
-        if is_trial(target) and method == "HEAD":
+        if is_probe(target) and method == "HEAD":
             looked.set()
             await asyncio.Event().wait()
-        if is_trial(target) and method == "DELETE":
+        if is_probe(target) and method == "DELETE":
             deleting.set()
             await asyncio.sleep(0.1)
 
     driver, loop = driver_of(moto_server), asyncio.get_running_loop()
     async with opened(driver):
-        made[-1].fault = stall
+        transports[-1].fault = stall
         put = loop.create_task(driver.put(bucket, "new", [], PutOptions(size=0, tags=TAGS)))
         await looked.wait()
         closing = loop.create_task(driver.aclose())
@@ -407,43 +422,43 @@ async def test_closing_that_is_cancelled_during_a_trial_closes_the_connections(
         await asyncio.wait({closing, put})
         assert closing.cancelled()
         assert isinstance(put.exception(), ClosedError)
-        assert made[-1].closed
+        assert transports[-1].closed
 
 
 @pytest.mark.parametrize("status", [405, 501])
 @pytest.mark.parametrize("write", ["put", "upload", "copy"])
-async def test_look_that_is_refused_proves_nothing(
-    moto_server: S3Server, bucket: str, ignoring: Any, write: str, status: int
+async def test_refused_head_is_no_proof(
+    moto_server: S3Server, bucket: str, drop_headers: Any, write: str, status: int
 ) -> None:
-    made = ignoring("nothing: moto knows no SSE-C")
+    transports = drop_headers("no header: moto does not support SSE-C")
 
     async def refuse(method: str, target: str) -> FakeResponse | None:
-        return answer(status) if is_trial(target) and method == "HEAD" else None
+        return response(status) if is_probe(target) and method == "HEAD" else None
 
     async with store_of(moto_server, sse_customer_key=bytes(32)) as store:
-        made[-1].fault = refuse
+        transports[-1].fault = refuse
         with pytest.raises(NotSupportedError, match="refuses to show whether"):
             await WRITES[write](store, bucket)
-    assert await asyncio.to_thread(stored, moto_server, bucket) == {"old": b"old"}
+    assert await asyncio.to_thread(stored_bodies, moto_server, bucket) == {"old": b"old"}
 
 
-async def test_delete_that_fails_is_sent_again(
-    moto_server: S3Server, bucket: str, ignoring: Any
+async def test_failed_delete_of_a_probe_is_retried(
+    moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
-    made = ignoring(nothing)
+    transports = drop_headers(drop_nothing)
     failed: set[str] = set()
 
     async def fail_once(method: str, target: str) -> FakeResponse | None:
         if method != "DELETE" or target in failed:
             return None
         failed.add(target)
-        return answer(503)
+        return response(503)
 
     async with store_of(moto_server) as store:
-        made[-1].fault = fail_once
+        transports[-1].fault = fail_once
         await store.put(bucket, "new", b"x", tags=TAGS)
     assert failed
-    left = await asyncio.to_thread(stored, moto_server, bucket)
+    left = await asyncio.to_thread(stored_bodies, moto_server, bucket)
     assert left == {"old": b"old", "new": b"x"}
 
 
@@ -451,16 +466,16 @@ async def test_delete_that_fails_is_sent_again(
     ("ignored", "settings"),
     [(SSE, {"server_side_encryption": "AES256"}), ("x-amz-tagging", {})],
 )
-async def test_copy_in_pieces_needs_what_an_upload_needs(
-    moto_server: S3Server, bucket: str, ignoring: Any, ignored: str, settings: dict[str, Any]
+async def test_copy_in_parts_probes_the_features_of_an_upload(
+    moto_server: S3Server, bucket: str, drop_headers: Any, ignored: str, settings: dict[str, Any]
 ) -> None:
     async with store_of(moto_server) as plain:
         await plain.put(bucket, "large", LARGE, tags=TAGS)
 
     def ignores(name: str, headers: Mapping[str, str]) -> bool:
-        return name == ignored and "x-amz-checksum-algorithm" in headers  # of an upload's begin
+        return name == ignored and "x-amz-checksum-algorithm" in headers  # of CreateMultipartUpload
 
-    ignoring(ignores)
+    drop_headers(ignores)
     driver = driver_of(moto_server, **settings)
     pool = BufferPool(max_bytes=40 * MiB, part_size=5 * MiB)
     async with Trove(driver, pool=pool) as store:
@@ -472,17 +487,17 @@ async def test_copy_in_pieces_needs_what_an_upload_needs(
         assert (await store.head(bucket, "large")).tags == TAGS
 
 
-async def test_conditions_are_tried_in_each_bucket_and_anew_when_its_versioning_changes(
-    moto_server: S3Server, bucket: str, ignoring: Any
+async def test_conditions_are_probed_per_bucket_and_again_after_a_change_of_versioning(
+    moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
-    made = ignoring("if-none-match")
+    transports = drop_headers("if-none-match")
     other = f"{bucket}-2"
     driver = driver_of(moto_server)
     async with Trove(driver) as store:
         await store.create_bucket(other)
-        made[-1].ignores = nothing
+        transports[-1].ignores = drop_nothing
         await store.put(bucket, "new", b"x", if_none_match="*")
-        made[-1].ignores = lambda name, _: name == "if-none-match"
+        transports[-1].ignores = lambda name, _: name == "if-none-match"
         with pytest.raises(NotSupportedError):
             await store.put(other, "new", b"x", if_none_match="*")
         await driver.set_versioning(bucket, enabled=True)
@@ -490,41 +505,43 @@ async def test_conditions_are_tried_in_each_bucket_and_anew_when_its_versioning_
             await store.put(bucket, "newer", b"x", if_none_match="*")
 
 
-@pytest.mark.parametrize("how", ["during a trial", "with its response lost", "made anew"])
-async def test_bucket_that_changes_is_tried_anew(
-    moto_server: S3Server, bucket: str, ignoring: Any, how: str
+@pytest.mark.parametrize(
+    "how", ["versioning during a probe", "versioning with a lost response", "recreation"]
+)
+async def test_changed_bucket_is_probed_again(
+    moto_server: S3Server, bucket: str, drop_headers: Any, how: str
 ) -> None:
-    made = ignoring(nothing)
+    transports = drop_headers(drop_nothing)
     driver = driver_of(moto_server)
     name = f"{bucket}-2"
     async with Trove(driver) as store:
         await store.create_bucket(name)
 
         async def change(method: str, target: str) -> FakeResponse | None:
-            if how == "with its response lost" and "?versioning" in target:
+            if how == "versioning with a lost response" and "?versioning" in target:
                 raise UnavailableError("lost")
-            if how == "during a trial" and is_trial(target) and method == "DELETE":
-                made[-1].fault = None
-                made[-1].ignores = lambda header, _: header == "if-none-match"
+            if how == "versioning during a probe" and is_probe(target) and method == "DELETE":
+                transports[-1].fault = None
+                transports[-1].ignores = lambda header, _: header == "if-none-match"
                 await driver.set_versioning(name, enabled=True)
             return None
 
-        made[-1].fault = change
-        if how != "during a trial":
+        transports[-1].fault = change
+        if how != "versioning during a probe":
             await store.put(name, "first", b"x", if_none_match="*")
-            made[-1].ignores = lambda header, _: header == "if-none-match"
-        if how == "with its response lost":
+            transports[-1].ignores = lambda header, _: header == "if-none-match"
+        if how == "versioning with a lost response":
             with pytest.raises(UnavailableError):
                 await driver.set_versioning(name, enabled=True)
-        if how == "made anew":
+        if how == "recreation":
             await store.delete(name, "first")
-            await asyncio.to_thread(boto(moto_server).delete_bucket, Bucket=name)
+            await asyncio.to_thread(boto3_client(moto_server).delete_bucket, Bucket=name)
             await store.create_bucket(name)
         with pytest.raises(NotSupportedError):
             await store.put(name, "new", b"x", if_none_match="*")
 
 
-async def test_driver_whose_trial_failed_is_opened_in_another_loop(
+async def test_driver_whose_probe_failed_opens_in_another_event_loop(
     moto_server: S3Server, bucket: str
 ) -> None:
     driver = driver_of(moto_server)
@@ -548,43 +565,43 @@ async def test_driver_whose_trial_failed_is_opened_in_another_loop(
     await asyncio.to_thread(asyncio.run, write(TAGS))
 
 
-async def test_object_whose_version_may_not_be_deleted_is_hidden(
-    moto_server: S3Server, bucket: str, ignoring: Any
+async def test_probe_object_with_an_undeletable_version_is_hidden(
+    moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
-    made = ignoring(nothing)
+    transports = drop_headers(drop_nothing)
 
     async def deny(method: str, target: str) -> FakeResponse | None:
         locked = method == "DELETE" and "versionId" in target
-        return refusal(403, "AccessDenied") if locked else None
+        return error_response(403, "AccessDenied") if locked else None
 
     driver = driver_of(moto_server)
     async with Trove(driver) as store:
         await driver.set_versioning(bucket, enabled=True)
-        made[-1].fault = deny
+        transports[-1].fault = deny
         await store.put(bucket, "new", b"x", tags=TAGS, if_none_match="*")
         assert [entry.key for entry in await store.list(bucket).all()] == ["new", "old"]
 
 
-async def test_service_whose_puts_replace_no_version_is_found_out(
-    moto_server: S3Server, bucket: str, ignoring: Any
+async def test_service_that_never_meets_if_match_is_detected(
+    moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
-    made = ignoring(nothing)
+    transports = drop_headers(drop_nothing)
     async with store_of(moto_server) as store:
         info = await store.head(bucket, "old")
         sent: list[str] = []
 
         async def never_matches(method: str, target: str) -> FakeResponse | None:
             sent.append(target)
-            # The trial's third put is the one whose condition holds.
-            third = method == "PUT" and is_trial(target) and sent.count(target) == 3
-            return refusal(412, "PreconditionFailed") if third else None
+            # The condition of the third put of the probe is met.
+            third = method == "PUT" and is_probe(target) and sent.count(target) == 3
+            return error_response(412, "PreconditionFailed") if third else None
 
-        made[-1].fault = never_matches
+        transports[-1].fault = never_matches
         with pytest.raises(NotSupportedError, match="the if_match of a put"):
             await store.put(bucket, "old", b"x", if_match=info)
 
 
-async def test_long_key_is_tried_on_a_shorter_one(moto_server: S3Server, bucket: str) -> None:
+async def test_long_key_is_probed_with_a_shorter_one(moto_server: S3Server, bucket: str) -> None:
     for key in ("a/" * 511 + "ab", "é" * 512, f"{'b' * 1000}/{'c' * 23}"):
         async with store_of(moto_server) as store:
             await store.put(bucket, key, b"x", tags=TAGS)
@@ -601,30 +618,30 @@ async def test_long_key_is_tried_on_a_shorter_one(moto_server: S3Server, bucket:
         (f"{'é' * 505}/c", "NAME"),
     ],
 )
-def test_sibling_lies_beside_the_key_where_there_is_room(key: str, expected: str) -> None:
+def test_probe_key_is_beside_the_key_where_it_fits(key: str, expected: str) -> None:
     assert sibling(key, "NAME") == expected
 
 
-async def test_copy_of_which_the_service_refuses_an_option_is_not_made_again(
-    moto_server: S3Server, bucket: str, ignoring: Any
+async def test_copy_with_a_rejected_option_is_not_repeated(
+    moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
-    made = ignoring(nothing)
+    transports = drop_headers(drop_nothing)
 
     async def refuse(_method: str, target: str) -> FakeResponse | None:
-        return refusal(400, "InvalidStorageClass") if target.endswith("/new") else None
+        return error_response(400, "InvalidStorageClass") if target.endswith("/new") else None
 
     async with store_of(moto_server) as store:
-        made[-1].fault = refuse
-        before = made[-1].requests
+        transports[-1].fault = refuse
+        before = transports[-1].requests
         with pytest.raises(NotSupportedError, match="InvalidStorageClass"):
             await store.copy(bucket, "old", bucket, "new", storage_class="BOGUS")
-        assert made[-1].requests - before == 2  # the source's HEAD, and the copy
+        assert transports[-1].requests - before == 2  # the HEAD of the source and the copy
 
 
-async def test_metadata_of_a_version_that_cannot_be_pinned_are_not_changed(
-    moto_server: S3Server, bucket: str, ignoring: Any
+async def test_metadata_change_is_refused_when_the_version_cannot_be_pinned(
+    moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
-    ignoring(
+    drop_headers(
         lambda name, headers: (
             name == "if-match" or (name == "x-amz-tagging" and "x-amz-copy-source" in headers)
         )
@@ -650,64 +667,74 @@ async def test_metadata_of_a_version_that_cannot_be_pinned_are_not_changed(
         ("minio.example", False),
     ],
 )
-def test_amazon_is_not_tried(host: str, is_amazon: bool) -> None:  # noqa: FBT001 - of the test
+def test_amazon_is_recognised_by_its_host(host: str, is_amazon: bool) -> None:  # noqa: FBT001 - a parameter of the test
     endpoint = Endpoint.of(f"https://{host}", "us-east-1")
     service = Service("auto", endpoint, cast("Any", None))
     assert (service.dialect is AMAZON) is is_amazon
 
 
-async def test_denied_trial_says_what_to_set(play: Any) -> None:
-    denied = refusal(403, "AccessDenied")
-    _, opening = play(refusal(403, "AccessDenied"), denied, endpoint_url="http://h:9")
-    async with opening as driver:
+async def test_denied_probe_suggests_the_dialect(scripted_driver: Any) -> None:
+    denied = error_response(403, "AccessDenied")
+    _, opened_driver = scripted_driver(
+        error_response(403, "AccessDenied"), denied, endpoint_url="http://h:9"
+    )
+    async with opened_driver as driver:
         with pytest.raises(PermissionDeniedError, match=r"the tags of a put.*dialect='s3'"):
             await driver.put("data", "key", [], PutOptions(tags=TAGS))
 
 
-def cleaned_up() -> list[FakeResponse]:
-    """A listing of versions that is refused, a HEAD and a delete."""
-    return [refusal(501, "NotImplemented"), answer(said=FACTS), answer(204)]
+def cleanup_responses() -> list[FakeResponse]:
+    """Return the responses to the cleanup: a refused listing of versions, a HEAD and a DELETE."""
+    return [error_response(501, "NotImplemented"), response(headers=OBJECT_HEADERS), response(204)]
 
 
-async def test_refusal_in_a_trial_is_no_proof_and_is_not_remembered(play: Any) -> None:
-    script, opening = play(
-        refusal(403, "AccessDenied"),
-        *(answer(said=FACTS), refusal(501, "NotImplemented"), *cleaned_up()),
-        *(answer(said=FACTS), refusal(412, "PreconditionFailed"), *cleaned_up()),
-        answer(said=FACTS),
+async def test_error_in_a_probe_is_no_proof_and_is_not_cached(scripted_driver: Any) -> None:
+    transport, opened_driver = scripted_driver(
+        error_response(403, "AccessDenied"),
+        *(
+            response(headers=OBJECT_HEADERS),
+            error_response(501, "NotImplemented"),
+            *cleanup_responses(),
+        ),
+        *(
+            response(headers=OBJECT_HEADERS),
+            error_response(412, "PreconditionFailed"),
+            *cleanup_responses(),
+        ),
+        response(headers=OBJECT_HEADERS),
         endpoint_url="http://h:9",
     )
-    async with opening as driver:
+    async with opened_driver as driver:
         with pytest.raises(NotSupportedError, match="501 NotImplemented"):
             await driver.put("data", "key", [], PutOptions(if_none_match="*"))
-        assert not any(request.endswith("/data/key") for request in script.asked)
+        assert not any(request.endswith("/data/key") for request in transport.request_lines)
         await driver.put("data", "key", [], PutOptions(if_none_match="*"))
-    assert script.asked[-1] == "PUT http://h:9/data/key"
+    assert transport.request_lines[-1] == "PUT http://h:9/data/key"
 
 
 @pytest.mark.parametrize("refused", ["part", "completion"])
-async def test_refusal_of_another_request_of_an_upload_is_no_proof(
-    moto_server: S3Server, bucket: str, ignoring: Any, refused: str
+async def test_error_of_another_request_of_an_upload_is_no_proof(
+    moto_server: S3Server, bucket: str, drop_headers: Any, refused: str
 ) -> None:
-    made = ignoring("x-amz-tagging")
+    transports = drop_headers("x-amz-tagging")
 
     async def refuse(method: str, target: str) -> FakeResponse | None:
-        of_part = method == "PUT" and "partNumber" in target
-        of_completion = method == "POST" and "uploadId" in target
-        hit = of_part if refused == "part" else of_completion
-        return refusal(400, "EntityTooSmall") if hit and is_trial(target) else None
+        is_part = method == "PUT" and "partNumber" in target
+        is_completion = method == "POST" and "uploadId" in target
+        matches = is_part if refused == "part" else is_completion
+        return error_response(400, "EntityTooSmall") if matches and is_probe(target) else None
 
     async with store_of(moto_server) as store:
-        made[-1].fault = refuse
+        transports[-1].fault = refuse
         with pytest.raises(NotSupportedError):
             await store.put(bucket, "new", LARGE, tags=TAGS)
-    assert await asyncio.to_thread(stored, moto_server, bucket) == {"old": b"old"}
+    assert await asyncio.to_thread(stored_bodies, moto_server, bucket) == {"old": b"old"}
 
 
-async def test_bucket_inside_another_is_made_where_conditions_are_ignored(
-    moto_server: S3Server, bucket: str, ignoring: Any
+async def test_mapped_bucket_is_created_where_conditions_are_ignored(
+    moto_server: S3Server, bucket: str, drop_headers: Any
 ) -> None:
-    ignoring("if-none-match")
+    drop_headers("if-none-match")
     async with Trove(Mapped(driver_of(moto_server), into=bucket)) as store:
         await store.create_bucket("logical")
         await store.put("logical", "key", b"x")
@@ -721,21 +748,23 @@ async def test_bucket_inside_another_is_made_where_conditions_are_ignored(
         (GetOptions(if_none_match="wanted"), '"wanted"'),
     ],
 )
-async def test_condition_of_a_get_that_the_service_ignores_is_compared_here(
-    play: Any, options: GetOptions, etag: str
+async def test_ignored_condition_of_a_get_is_checked_by_the_driver(
+    scripted_driver: Any, options: GetOptions, etag: str
 ) -> None:
-    found = answer(200, b"body", {**FACTS, "etag": etag, "content-length": "4"})
-    script, opening = play(found, endpoint_url="http://h:9", dialect="s3")
-    async with opening as driver:
+    found_response = response(200, b"body", {**OBJECT_HEADERS, "etag": etag, "content-length": "4"})
+    transport, opened_driver = scripted_driver(
+        found_response, endpoint_url="http://h:9", dialect="s3"
+    )
+    async with opened_driver as driver:
         with pytest.raises(PreconditionFailedError, match="the object is"):
             async with driver.get("data", "key", options):
-                pytest.fail("it was opened")
-    assert script.given[0].closed
+                pytest.fail("the reader was opened")
+    assert transport.sent_responses[0].closed
 
 
 @pytest.mark.parametrize("suspended", [False, True])
 @pytest.mark.parametrize("key", ["new", "a//b"])
-async def test_no_version_and_no_marker_is_left_on_a_real_service(
+async def test_probe_leaves_no_version_and_no_marker_on_seaweedfs(
     seaweed: S3Server, monkeypatch: pytest.MonkeyPatch, key: str, *, suspended: bool
 ) -> None:
     monkeypatch.setattr(_dialects, "_RECOGNISED_BY", ())
@@ -756,7 +785,7 @@ async def test_no_version_and_no_marker_is_left_on_a_real_service(
 
 
 @pytest.mark.parametrize("size", [1, 6 * MiB])
-async def test_seaweedfs_takes_a_directory_for_an_object_to_create(
+async def test_create_over_a_directory_of_seaweedfs_is_refused(
     seaweed: S3Server, size: int
 ) -> None:
     name = f"features-{uuid4().hex[:20]}"
@@ -773,18 +802,20 @@ async def test_seaweedfs_takes_a_directory_for_an_object_to_create(
 
 
 @pytest.mark.parametrize("status", [403, 503])
-async def test_refusal_to_create_stands_where_nothing_shows_what_is_there(
-    play: Any, status: int
+async def test_failed_create_raises_object_exists_when_the_head_fails(
+    scripted_driver: Any, status: int
 ) -> None:
-    refused = refusal(412, "PreconditionFailed")
-    _, opening = play(refused, answer(status), endpoint_url="http://h:9", dialect="seaweedfs")
-    async with opening as driver:
+    rejected = error_response(412, "PreconditionFailed")
+    _, opened_driver = scripted_driver(
+        rejected, response(status), endpoint_url="http://h:9", dialect="seaweedfs"
+    )
+    async with opened_driver as driver:
         with pytest.raises(ObjectExistsError):
             await driver.put("data", "key", [], PutOptions(if_none_match="*"))
 
 
 @pytest.mark.parametrize("write", ["put", "upload", "copy"])
-async def test_seaweedfs_encrypts_or_refuses(seaweed: S3Server, write: str) -> None:
+async def test_seaweedfs_encrypts_or_the_write_is_refused(seaweed: S3Server, write: str) -> None:
     name = f"features-{uuid4().hex[:20]}"
     async with store_of(seaweed) as plain:
         await plain.create_bucket(name)
@@ -795,12 +826,12 @@ async def test_seaweedfs_encrypts_or_refuses(seaweed: S3Server, write: str) -> N
         except NotSupportedError:
             assert [entry.key for entry in await store.list(name).all()] == ["old"]
         else:
-            client = boto(seaweed)
+            client = boto3_client(seaweed)
             head = await asyncio.to_thread(client.head_object, Bucket=name, Key="new")
             assert head["ServerSideEncryption"] == "AES256"
 
 
-# -- pure ------------------------------------------------------------------------------------------
+# -- pure functions --------------------------------------------------------------------------------
 
 
 def test_features_of_a_write() -> None:
@@ -818,14 +849,14 @@ def test_features_of_a_write() -> None:
     }  # fmt: skip
 
 
-def test_what_is_known_of_services() -> None:
+def test_known_features_of_dialects() -> None:
     assert S3.honours == ALL
     assert not UNRECOGNISED.honours | UNRECOGNISED.ignores
-    encryption = {one for one in Feature if "ENCRYPTION" in one.name}
-    # Ceph ignores them in buckets that keep versions.
+    encryption = {feature for feature in Feature if "ENCRYPTION" in feature.name}
+    # Ceph ignores conditions in versioned buckets.
     assert not CEPH.honours & {Feature.IF_MATCH, Feature.IF_NONE_MATCH}
     for dialect in (SEAWEEDFS, CEPH):
-        # Whether it encrypts is a matter of its configuration.
+        # Whether the service encrypts depends on its configuration.
         assert not encryption & (dialect.honours | dialect.ignores)
 
 
@@ -834,7 +865,7 @@ CUSTOMER_KEY = Defaults(sse_customer_key=bytes(32))
 
 
 @pytest.mark.parametrize(
-    ("asked", "said", "met"),
+    ("defaults", "headers", "met"),
     [
         ({"server_side_encryption": "AES256"}, {SSE: "AES256"}, True),
         ({"server_side_encryption": "AES256"}, {}, False),
@@ -855,9 +886,9 @@ CUSTOMER_KEY = Defaults(sse_customer_key=bytes(32))
         ({"sse_customer_key": bytes(range(32))}, CUSTOMER_KEY.keyed, False),
     ],
 )
-def test_encryption_is_compared(
-    asked: dict[str, Any],
-    said: Mapping[str, str],
+def test_encryption_headers_are_compared(
+    defaults: dict[str, Any],
+    headers: Mapping[str, str],
     met: bool,  # noqa: FBT001 - a parameter of the test
 ) -> None:
-    assert Defaults(**asked).are_met(said) is met
+    assert Defaults(**defaults).are_met(headers) is met

@@ -1,4 +1,4 @@
-"""Options as headers, and headers as what is known of an object."""
+"""Conversion of options to headers, and of headers to object info."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.drivers.s3.listings import by_botocore
+from tests.drivers.s3.botocore_reference import parse_with_botocore
 from trove_async.drivers.s3._headers import (
     EXACT,
     META,
@@ -28,7 +28,7 @@ from trove_async.drivers.s3._sdk_parameters import parameters
 from trove_async.models import ObjectInfo
 from trove_async.options import PutOptions
 
-FULL = PutOptions(
+ALL_OPTIONS = PutOptions(
     content_type="text/plain",
     cache_control="max-age=60",
     content_disposition="attachment",
@@ -42,7 +42,7 @@ FULL = PutOptions(
     checksums={"sha256": "c2hh", "crc32c": "AAAAAA==", "md5": "bWQ1"},
     write_id="0011",
 )
-ANSWER = {
+RESPONSE_HEADERS = {
     "etag": '"abc-2"',
     "last-modified": "Tue, 24 Nov 2026 11:00:50 GMT",
     "content-length": "1024",
@@ -55,11 +55,11 @@ names = st.from_regex(r"[a-z0-9!#$%&'*+.^_`|~-]{1,10}", fullmatch=True)
 
 def info(**headers: str) -> ObjectInfo:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return info_from({**ANSWER, **named}, bucket="b", key="k", backend="cold")
+    return info_from({**RESPONSE_HEADERS, **named}, bucket="b", key="k", backend="cold")
 
 
-def test_a_put_says_all_that_its_options_do() -> None:
-    assert put_headers(FULL) == {
+def test_put_headers_contain_every_option() -> None:
+    assert put_headers(ALL_OPTIONS) == {
         "content-type": "text/plain",
         "cache-control": "max-age=60",
         "content-disposition": "attachment",
@@ -78,34 +78,34 @@ def test_a_put_says_all_that_its_options_do() -> None:
     }
 
 
-def test_a_put_without_options_says_only_that_it_has_no_type() -> None:
+def test_put_without_options_sends_the_default_content_type() -> None:
     assert put_headers(PutOptions()) == {"content-type": "binary/octet-stream"}
 
 
-def test_an_upload_is_opened_without_conditions_and_checksums_of_the_whole() -> None:
-    opening = object_headers(FULL)
-    assert put_headers(FULL).keys() - opening.keys() == {
+def test_upload_is_created_without_conditions_and_checksums() -> None:
+    opened_driver = object_headers(ALL_OPTIONS)
+    assert put_headers(ALL_OPTIONS).keys() - opened_driver.keys() == {
         "if-match",
         "x-amz-checksum-crc32c",
         "content-md5",
     }
 
 
-def test_create_only_is_a_star_without_quotes() -> None:
+def test_if_none_match_star_is_not_quoted() -> None:
     assert condition_headers(PutOptions(if_none_match="*")) == {"if-none-match": "*"}
 
 
 @given(st.dictionaries(names, texts, max_size=4))
-def test_metadata_comes_back_as_it_was(metadata: dict[str, str]) -> None:
+def test_metadata_round_trips(metadata: dict[str, str]) -> None:
     sent = object_headers(PutOptions(metadata=metadata, write_id="0011"))
-    kept = {name: value for name, value in sent.items() if name.startswith(META)}
-    told = info_from({**ANSWER, **kept}, bucket="b", key="k")
-    assert dict(told.metadata) == metadata
-    assert told.write_id == "0011"
+    meta_headers = {name: value for name, value in sent.items() if name.startswith(META)}
+    read_info = info_from({**RESPONSE_HEADERS, **meta_headers}, bucket="b", key="k")
+    assert dict(read_info.metadata) == metadata
+    assert read_info.write_id == "0011"
 
 
 @given(st.dictionaries(names, texts, max_size=4))
-def test_metadata_survives_a_service_that_decodes_it_before_it_is_stored(
+def test_metadata_survives_a_service_that_stores_it_decoded(
     metadata: dict[str, str],
 ) -> None:
     stored = {
@@ -119,11 +119,13 @@ def test_metadata_survives_a_service_that_decodes_it_before_it_is_stored(
         else f"=?UTF-8?B?{b64encode(value.encode()).decode()}?="
         for name, value in stored.items()
     }
-    assert dict(info_from({**ANSWER, **returned}, bucket="b", key="k").metadata) == metadata
+    assert (
+        dict(info_from({**RESPONSE_HEADERS, **returned}, bucket="b", key="k").metadata) == metadata
+    )
 
 
 @given(st.dictionaries(names, texts, max_size=4))
-def test_metadata_headers_are_such_that_no_server_changes_them(metadata: dict[str, str]) -> None:
+def test_metadata_headers_are_ascii_without_extra_spaces(metadata: dict[str, str]) -> None:
     for name, value in object_headers(PutOptions(metadata=metadata)).items():
         if name.startswith(META):
             assert value.isascii()
@@ -148,12 +150,12 @@ def test_metadata_headers_are_such_that_no_server_changes_them(metadata: dict[st
         ("", ""),
         ("grüß", "grüß"),
         ("gr\udcc3\udcbc\udcc3\udc9f", "grüß"),
-        ("gr\udcfc\udcdf", "grüß"),  # ISO-8859-1, as transports hand it over
+        ("gr\udcfc\udcdf", "grüß"),  # ISO-8859-1, as transports decode it
         ("=?utf-7?Q?+2AA-?=", "=?utf-7?Q?+2AA-?="),
         (Header("grüß " * 20, "utf-8").encode(linesep=" "), "grüß " * 20),
     ],
 )
-def test_reads_metadata_that_others_wrote(header: str, value: str) -> None:
+def test_reads_metadata_of_other_tools(header: str, value: str) -> None:
     assert info(**{"x-amz-meta-v": header}).metadata == {"v": value}
 
 
@@ -168,20 +170,20 @@ def test_reads_metadata_that_others_wrote(header: str, value: str) -> None:
         "content-language",
     ],
 )
-def test_fields_in_other_charsets_are_text_that_can_be_sent_again(field: str, raw: bytes) -> None:
-    told = info(**{field: raw.decode("utf-8", "surrogateescape")})
+def test_fields_in_other_charsets_can_be_sent_again(field: str, raw: bytes) -> None:
+    read_info = info(**{field: raw.decode("utf-8", "surrogateescape")})
     name = field.replace("-", "_")
-    assert getattr(told, name) == "grüß"
-    sent = object_headers(PutOptions(**{name: getattr(told, name)}))
+    assert getattr(read_info, name) == "grüß"
+    sent = object_headers(PutOptions(**{name: getattr(read_info, name)}))
     assert sent[field].encode() == "grüß".encode()
 
 
 @pytest.mark.parametrize("name", ["a%0D%0Ab", "a%20b", "%C3%BC", "A", ""])
-def test_names_that_we_do_not_write_are_no_metadata(name: str) -> None:
+def test_invalid_names_in_exact_metadata_are_ignored(name: str) -> None:
     assert info(**{"x-amz-meta-trove-exact": f"{name}=v&b=%20"}).metadata == {"b": " "}
 
 
-def test_tells_all_that_an_answer_does() -> None:
+def test_info_contains_every_header() -> None:
     assert info(
         cache_control="max-age=60",
         content_disposition="attachment",
@@ -215,19 +217,19 @@ def test_tells_all_that_an_answer_does() -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "", "Thu, 32 Jan 2026 00:00:00 GMT", "soon", "\xff"])
-def test_expires_that_is_no_date_is_long_ago(value: str) -> None:
+def test_invalid_expires_is_the_epoch(value: str) -> None:
     assert info(expires=value).expires == datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
-def test_expires_of_any_year_comes_back(moment: datetime) -> None:
+def test_expires_round_trips_in_any_year(moment: datetime) -> None:
     moment = moment.replace(microsecond=0)
     sent = object_headers(PutOptions(expires=moment))["expires"]
     assert info(expires=sent).expires == moment
     assert parameters({"expires": sent}) == {"Expires": moment}
 
 
-def test_what_is_not_told_is_none_or_the_standard() -> None:
+def test_missing_headers_are_none_or_the_default() -> None:
     bare = info()
     assert bare.content_type is None
     assert bare.storage_class == "STANDARD"
@@ -238,12 +240,12 @@ def test_what_is_not_told_is_none_or_the_standard() -> None:
     assert bare.write_id is bare.version_id is bare.cache_control is None
 
 
-def test_metadata_that_no_header_can_carry_leaves_it_incomplete() -> None:
+def test_missing_metadata_makes_the_info_incomplete() -> None:
     assert not info(x_amz_missing_meta="1").complete
 
 
 @pytest.mark.parametrize(
-    ("checksum", "kind", "told"),
+    ("checksum", "headers", "expected"),
     [
         ("AAAAAA==", {}, {"crc32c": "AAAAAA=="}),
         ("AAAAAA==", {"x-amz-checksum-type": "FULL_OBJECT"}, {"crc32c": "AAAAAA=="}),
@@ -253,13 +255,13 @@ def test_metadata_that_no_header_can_carry_leaves_it_incomplete() -> None:
         ("AAAAAA==", {"content-range": "bytes 0-1023/1024"}, {"crc32c": "AAAAAA=="}),
     ],
 )
-def test_tells_only_checksums_of_the_whole(
-    checksum: str, kind: dict[str, str], told: dict[str, str]
+def test_info_contains_only_full_object_checksums(
+    checksum: str, headers: dict[str, str], expected: dict[str, str]
 ) -> None:
-    assert info(**{"x-amz-checksum-crc32c": checksum, **kind}).checksums == told
+    assert info(**{"x-amz-checksum-crc32c": checksum, **headers}).checksums == expected
 
 
-def test_the_size_is_that_of_the_object_not_of_the_answer() -> None:
+def test_size_is_that_of_the_object_not_of_the_range() -> None:
     assert info(content_range="bytes 5-14/99", content_length="10").size == 99
     assert content_range({"content-range": "bytes 5-14/99"}) == (5, 15, 99)
     assert content_range({}) is None
@@ -283,28 +285,28 @@ def test_the_size_is_that_of_the_object_not_of_the_answer() -> None:
         {"content-range": "bytes 5-99/99"},
     ],
 )
-def test_refuses_answers_without_a_size_or_a_date(headers: dict[str, str]) -> None:
+def test_response_without_a_valid_size_or_date_is_malformed(headers: dict[str, str]) -> None:
     with pytest.raises(MalformedResponse):
         info(**headers)
 
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 - bounds are naive
-def test_dates_are_read_as_they_were_written(moment: datetime) -> None:
+def test_http_dates_round_trip(moment: datetime) -> None:
     moment = moment.replace(microsecond=0)
     assert http_date(format_datetime(moment, usegmt=True)) == moment
     assert http_date(format_datetime(moment)) == moment
     assert http_date(format_datetime(moment)).tzinfo is UTC
 
 
-def test_a_put_is_known_by_its_options_and_its_answer() -> None:
-    answer = {
+def test_put_info_combines_options_and_response() -> None:
+    response = {
         "date": "Tue, 24 Nov 2026 11:00:50 GMT",
         "etag": '"abc"',
         "x-amz-version-id": "v1",
         "x-amz-checksum-crc32c": "AAAAAA==",
     }
-    told = put_info(answer, bucket="b", key="k", size=3, options=FULL, backend="cold")
-    assert told == ObjectInfo(
+    read_info = put_info(response, bucket="b", key="k", size=3, options=ALL_OPTIONS, backend="cold")
+    assert read_info == ObjectInfo(
         bucket="b",
         key="k",
         size=3,
@@ -315,9 +317,9 @@ def test_a_put_is_known_by_its_options_and_its_answer() -> None:
         content_disposition="attachment",
         content_encoding="gzip",
         content_language="de-CH",
-        expires=FULL.expires,
-        metadata=FULL.metadata,
-        tags=FULL.tags,
+        expires=ALL_OPTIONS.expires,
+        metadata=ALL_OPTIONS.metadata,
+        tags=ALL_OPTIONS.tags,
         storage_class="GLACIER",
         checksums={"crc32c": "AAAAAA=="},
         version_id="v1",
@@ -326,42 +328,42 @@ def test_a_put_is_known_by_its_options_and_its_answer() -> None:
     )
 
 
-def test_a_put_answered_without_a_date_was_now() -> None:
+def test_put_response_without_a_date_uses_the_current_time() -> None:
     before = datetime.now(UTC)
-    told = put_info({"etag": '"abc"'}, bucket="b", key="k", size=3, options=PutOptions())
-    assert before <= told.last_modified <= datetime.now(UTC)
+    read_info = put_info({"etag": '"abc"'}, bucket="b", key="k", size=3, options=PutOptions())
+    assert before <= read_info.last_modified <= datetime.now(UTC)
 
 
-def test_a_put_keeps_nothing_of_the_borrowed_options() -> None:
+def test_put_info_copies_the_metadata() -> None:
     metadata = {"a": "1"}
-    told = put_info({}, bucket="b", key="k", size=3, options=PutOptions(metadata=metadata))
+    read_info = put_info({}, bucket="b", key="k", size=3, options=PutOptions(metadata=metadata))
     metadata["a"] = "2"
-    assert told.metadata == {"a": "1"}
+    assert read_info.metadata == {"a": "1"}
 
 
-def test_reserved_names_are_not_the_users() -> None:
-    told = info(**{META + EXACT: "a=%20", META + "trove-write-id": "0011", META + "b": "c"})
-    assert dict(told.metadata) == {"a": " ", "b": "c"}
+def test_reserved_names_are_not_in_the_metadata() -> None:
+    read_info = info(**{META + EXACT: "a=%20", META + "trove-write-id": "0011", META + "b": "c"})
+    assert dict(read_info.metadata) == {"a": " ", "b": "c"}
 
 
-def test_reserved_metadata_that_others_wrote_does_no_harm() -> None:
-    told = info(**{META + EXACT: "a=%ff&%ff=b&c=%20", META + "b": "c"})
-    assert dict(told.metadata) == {"b": "c", "c": " "}
+def test_invalid_reserved_metadata_is_ignored() -> None:
+    read_info = info(**{META + EXACT: "a=%ff&%ff=b&c=%20", META + "b": "c"})
+    assert dict(read_info.metadata) == {"b": "c", "c": " "}
 
 
 def test_reads_what_botocore_reads() -> None:
-    headers = {**ANSWER, "x-amz-meta-a": "b", "x-amz-version-id": "v1"}
-    theirs = by_botocore("HeadObject", b"", headers=headers)
-    ours = info_from(headers, bucket="b", key="k")
-    assert ours.size == theirs["ContentLength"]
-    assert ours.etag == theirs["ETag"].strip('"')
-    assert ours.last_modified == theirs["LastModified"]
-    assert dict(ours.metadata) == theirs["Metadata"]
-    assert ours.version_id == theirs["VersionId"]
+    headers = {**RESPONSE_HEADERS, "x-amz-meta-a": "b", "x-amz-version-id": "v1"}
+    expected = parse_with_botocore("HeadObject", b"", headers=headers)
+    parsed = info_from(headers, bucket="b", key="k")
+    assert parsed.size == expected["ContentLength"]
+    assert parsed.etag == expected["ETag"].strip('"')
+    assert parsed.last_modified == expected["LastModified"]
+    assert dict(parsed.metadata) == expected["Metadata"]
+    assert parsed.version_id == expected["VersionId"]
 
 
 @pytest.mark.parametrize(
-    ("told", "kept"),
+    ("received", "content_encoding"),
     [
         ("aws-chunked", None),
         ("aws-chunked,gzip", "gzip"),
@@ -370,21 +372,23 @@ def test_reads_what_botocore_reads() -> None:
         ("gzip", "gzip"),
     ],
 )
-def test_encoding_of_the_request_is_none_of_the_content(told: str, kept: str | None) -> None:
-    assert info(content_encoding=told).content_encoding == kept
+def test_aws_chunked_is_removed_from_the_content_encoding(
+    received: str, content_encoding: str | None
+) -> None:
+    assert info(content_encoding=received).content_encoding == content_encoding
 
 
-def test_date_of_the_object_is_taken_from_a_put_that_tells_it() -> None:
-    said = {
+def test_put_info_prefers_last_modified_to_date() -> None:
+    headers = {
         "last-modified": "Sat, 28 Nov 2026 16:00:00 GMT",
         "date": "Sun, 29 Nov 2026 16:00:00 GMT",
     }
-    told = put_info(said, bucket="b", key="k", size=3, options=PutOptions())
-    assert told.last_modified == datetime(2026, 11, 28, 16, tzinfo=UTC)
+    read_info = put_info(headers, bucket="b", key="k", size=3, options=PutOptions())
+    assert read_info.last_modified == datetime(2026, 11, 28, 16, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("zone", ["GMT", "UTC", "+0000", "-0000"])
-def test_http_dates_of_other_servers_are_in_utc(zone: str) -> None:
+def test_http_dates_with_other_zones_are_in_utc(zone: str) -> None:
     date = http_date(f"Sat, 28 Nov 2026 16:00:00 {zone}")
     assert date == datetime(2026, 11, 28, 16, tzinfo=UTC)
     assert date.tzinfo is UTC

@@ -1,4 +1,4 @@
-"""What a driver finds out of a service that it does not recognise, before an unusual key is sent."""
+"""Probes of an unrecognised service before an unusual key is sent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.drivers.s3.script import answer
+from tests.drivers.s3.scripted_transport import response
 from tests.drivers.s3.test_conformance import driver_of
 from trove_async import Trove
 from trove_async.drivers.memory import MemoryDriver
@@ -41,11 +41,11 @@ UNUSUAL = {
 }
 
 
-def kept(key: str) -> str:
+def unchanged(key: str) -> str:
     return key
 
 
-def without(*oddities: Oddity) -> Callable[[str], str]:
+def folding(*oddities: Oddity) -> Callable[[str], str]:
     def stored_as(key: str) -> str:
         for oddity in oddities:
             key = folded(key, oddity)
@@ -54,26 +54,26 @@ def without(*oddities: Oddity) -> Callable[[str], str]:
     return stored_as
 
 
-class Fake:
-    """A service that stores keys under what `stored_as` returns, and notes what was put."""
+class FakeService:
+    """A service that stores a key under ``stored_as(key)`` and records the keys of puts."""
 
-    def __init__(self, stored_as: Callable[[str], str] = kept) -> None:
+    def __init__(self, stored_as: Callable[[str], str] = unchanged) -> None:
         self.stored_as = stored_as
         self.memory = MemoryDriver()
         self.written: list[str] = []
         self.requests = 0
-        self.refusal: Exception | None = None
-        self.says_nothing = False
+        self.error_response: Exception | None = None
+        self.omits_etag = False
 
     async def put_object(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
         self.requests += 1
-        if self.refusal is not None:
-            raise self.refusal
+        if self.error_response is not None:
+            raise self.error_response
         self.written.append(key)
         stored = await self.memory.put(bucket, self.stored_as(key), views, options)
-        if self.says_nothing:
+        if self.omits_etag:
             raise UnconfirmedWriteError(stored.located(key=key))
         return stored.located(key=key)
 
@@ -82,92 +82,92 @@ class Fake:
         return await self.memory.head(bucket, self.stored_as(key))
 
     async def list_versions(self, _bucket: str, _options: ListOptions) -> VersionPage:
-        return VersionPage(entries=())  # an old service that keeps none
+        return VersionPage(entries=())  # as services without versioning do
 
     async def delete_object(self, bucket: str, key: str, _options: DeleteOptions) -> None:
         self.requests += 1
         await self.memory.delete(bucket, self.stored_as(key), DeleteOptions())
 
 
-async def probe_of(fake: Fake) -> KeyProbe:
-    """Return a probe of a fake service, which has a bucket."""
+async def probe_of(fake: FakeService) -> KeyProbe:
+    """Return a probe of a fake service with the bucket ``data``."""
     await fake.memory.create_bucket("data")
     service = Service("s3", Endpoint.of("http://h:9", "us-east-1"), cast("Any", None))
     service.dialect = UNRECOGNISED
     return KeyProbe(service, cast("DataPlane", fake), Trials())
 
 
-async def left(fake: Fake) -> list[str]:
+async def remaining_keys(fake: FakeService) -> list[str]:
     return [entry.key for entry in (await fake.memory.list_page("data", ListOptions())).entries]
 
 
 @pytest.mark.parametrize(("oddity", "key"), UNUSUAL.items())
-async def test_service_that_keeps_a_key_is_found_out_once(oddity: Oddity, key: str) -> None:
-    fake = Fake()
+async def test_service_that_keeps_unusual_keys_is_probed_once(oddity: Oddity, key: str) -> None:
+    fake = FakeService()
     probe = await probe_of(fake)
     dialect = await probe.dialect_for_writing("data", key)
     assert dialect.refuses(key) is None
     assert dialect.keeps == {oddity}
-    asked = fake.requests
+    requests = fake.requests
     await probe.dialect_for_writing("data", key)
     await probe.dialect_for_reading("data", key)
-    assert fake.requests == asked
-    assert not await left(fake)
+    assert fake.requests == requests
+    assert not await remaining_keys(fake)
     assert all(oddities_of(name) == [oddity] for name in fake.written)
 
 
-@pytest.mark.parametrize("stored_as", [kept, without(Oddity.EMPTY)])
-async def test_service_whose_response_to_a_put_has_no_etag_is_found_out(
+@pytest.mark.parametrize("stored_as", [unchanged, folding(Oddity.EMPTY)])
+async def test_probe_works_when_puts_return_no_etag(
     stored_as: Callable[[str], str],
 ) -> None:
-    fake = Fake(stored_as)
-    fake.says_nothing = True
+    fake = FakeService(stored_as)
+    fake.omits_etag = True
     probe = await probe_of(fake)
     dialect = await probe.dialect_for_writing("data", "a//b")
-    assert (Oddity.EMPTY in dialect.keeps) == (stored_as is kept)
-    assert not await left(fake)
+    assert (Oddity.EMPTY in dialect.keeps) == (stored_as is unchanged)
+    assert not await remaining_keys(fake)
 
 
-@pytest.mark.parametrize("there", [True, False])
-async def test_reading_a_key_with_several_oddities_writes_nothing(*, there: bool) -> None:
-    fake = Fake()
+@pytest.mark.parametrize("exists", [True, False])
+async def test_reading_a_key_with_several_oddities_writes_nothing(*, exists: bool) -> None:
+    fake = FakeService()
     probe = await probe_of(fake)
     key = "/d//a\\b/"
-    if there:
+    if exists:
         await fake.memory.put("data", key, [memoryview(b"body")], PutOptions())
     dialect = await probe.dialect_for_reading("data", key)
-    assert dialect.keeps == ({*Oddity} - {Oddity.TRAILING} if there else set())
+    assert dialect.keeps == ({*Oddity} - {Oddity.TRAILING} if exists else set())
     assert dialect.hides(key) is None
     assert not fake.written
 
 
-async def test_reading_a_key_of_which_one_oddity_is_folded_is_found_out() -> None:
-    fake = Fake(without(Oddity.EMPTY))
+async def test_reading_detects_a_folded_oddity() -> None:
+    fake = FakeService(folding(Oddity.EMPTY))
     probe = await probe_of(fake)
     await fake.memory.put("data", "/d/a", [memoryview(b"body")], PutOptions())
     dialect = await probe.dialect_for_reading("data", "/d//a")
     assert dialect.keeps == {Oddity.LEADING}
     assert dialect.folds == {Oddity.EMPTY}
     assert dialect.hides("/d//a")
-    assert await left(fake) == ["/d/a"]
+    assert await remaining_keys(fake) == ["/d/a"]
 
 
 @pytest.mark.parametrize(("oddity", "key"), UNUSUAL.items())
-async def test_service_that_folds_a_key_is_found_out_and_nothing_is_touched(
+async def test_folding_service_is_detected_without_touching_objects(
     oddity: Oddity, key: str
 ) -> None:
-    fake = Fake(without(oddity))
+    fake = FakeService(folding(oddity))
     probe = await probe_of(fake)
     other = folded(key, oddity)
     await fake.memory.put("data", other, [memoryview(b"precious")], PutOptions())
     dialect = await probe.dialect_for_writing("data", key)
     assert dialect.refuses(key)
-    assert await left(fake) == [other]
+    assert await remaining_keys(fake) == [other]
     assert (await fake.memory.head("data", other)).size == 8
 
 
-async def test_service_that_drops_the_body_of_a_key_with_a_trailing_slash_is_found_out() -> None:
-    class Dropping(Fake):
+async def test_service_that_drops_bodies_of_keys_with_a_trailing_slash_is_detected() -> None:
+    class Dropping(FakeService):
         async def put_object(
             self, bucket: str, key: str, _views: Sequence[memoryview], options: PutOptions
         ) -> ObjectInfo:
@@ -176,39 +176,39 @@ async def test_service_that_drops_the_body_of_a_key_with_a_trailing_slash_is_fou
     fake = Dropping()
     probe = await probe_of(fake)
     assert (await probe.dialect_for_writing("data", "a/")).refuses("a/")
-    assert not await left(fake)
+    assert not await remaining_keys(fake)
 
 
-async def test_each_oddity_of_a_key_is_found_out() -> None:
-    fake = Fake(without(Oddity.EMPTY))
+async def test_every_oddity_of_a_key_is_probed() -> None:
+    fake = FakeService(folding(Oddity.EMPTY))
     dialect = await (await probe_of(fake)).dialect_for_writing("data", "/a//b\\c/")
     assert dialect.folds == {Oddity.EMPTY}
     assert dialect.keeps == {Oddity.LEADING, Oddity.TRAILING, Oddity.BACKSLASH}
 
 
-async def test_service_that_refuses_such_keys_by_itself_is_left_to_it() -> None:
-    fake = Fake()
-    fake.refusal = InvalidNameError("the service takes no such name")
+async def test_key_is_allowed_when_the_service_itself_refuses_it() -> None:
+    fake = FakeService()
+    fake.error_response = InvalidNameError("the service takes no such name")
     dialect = await (await probe_of(fake)).dialect_for_writing("data", "a//b")
     assert dialect.refuses("a//b") is None
 
 
-async def test_denied_probe_says_what_to_set() -> None:
-    fake = Fake()
-    fake.refusal = PermissionDeniedError("these credentials may not do so")
+async def test_denied_probe_suggests_the_dialect() -> None:
+    fake = FakeService()
+    fake.error_response = PermissionDeniedError("these credentials may not do so")
     with pytest.raises(PermissionDeniedError, match=r"an empty segment.*dialect='s3'"):
         await (await probe_of(fake)).dialect_for_writing("data", "a//b")
 
 
 @pytest.mark.parametrize("folds", [True, False])
 async def test_reading_a_missing_key_writes_nothing(*, folds: bool) -> None:
-    fake = Fake(without(Oddity.EMPTY) if folds else kept)
+    fake = FakeService(folding(Oddity.EMPTY) if folds else unchanged)
     await (await probe_of(fake)).dialect_for_reading("data", "a//b")
     assert not fake.written
 
 
-async def test_reading_tells_two_objects_from_one_under_two_names() -> None:
-    fake = Fake()
+async def test_reading_distinguishes_two_objects_from_one_with_two_keys() -> None:
+    fake = FakeService()
     probe = await probe_of(fake)
     for key in ("a//b", "a/b"):
         await fake.memory.put("data", key, [memoryview(b"x")], PutOptions(write_id=key))
@@ -216,17 +216,19 @@ async def test_reading_tells_two_objects_from_one_under_two_names() -> None:
     assert dialect.keeps == {Oddity.EMPTY}
     assert not fake.written
 
-    fake = Fake(without(Oddity.EMPTY))
+    fake = FakeService(folding(Oddity.EMPTY))
     probe = await probe_of(fake)
     await fake.memory.put("data", "a/b", [memoryview(b"x")], PutOptions(write_id="w"))
     dialect = await probe.dialect_for_reading("data", "a//b")
     assert dialect.hides("a//b")
-    assert await left(fake) == ["a/b"]
+    assert await remaining_keys(fake) == ["a/b"]
 
 
-async def test_service_that_does_not_respond_is_sent_no_unusual_key(play: Any) -> None:
-    _, opening = play(answer(502), answer(502), endpoint_url="http://h:9")
-    async with opening as driver:
+async def test_unusual_key_is_not_sent_before_the_service_is_recognised(
+    scripted_driver: Any,
+) -> None:
+    _, opened_driver = scripted_driver(response(502), response(502), endpoint_url="http://h:9")
+    async with opened_driver as driver:
         with pytest.raises(UnavailableError, match="dialect"):
             await driver.put("data", "a//b", [], PutOptions())
 
@@ -243,7 +245,7 @@ async def test_service_that_does_not_respond_is_sent_no_unusual_key(play: Any) -
         ("/up//a", Oddity.EMPTY, "NAME//x"),
     ],
 )
-def test_sample_lies_beside_the_key_and_has_one_oddity(
+def test_probe_key_is_beside_the_key_and_has_one_oddity(
     key: str, oddity: Oddity, expected: str
 ) -> None:
     name = sample(key, oddity, "NAME")
@@ -263,12 +265,12 @@ def test_usual_keys_have_no_oddity() -> None:
 
 @pytest.fixture
 def unrecognised(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have no service recognised, as behind a proxy that rewrites all of its headers."""
+    """Disable recognition, as behind a proxy that rewrites all headers."""
     monkeypatch.setattr(_dialects, "_RECOGNISED_BY", ())
 
 
 @pytest.mark.usefixtures("unrecognised")
-async def test_hidden_seaweedfs_loses_nothing_to_unusual_keys(seaweed: S3Server) -> None:
+async def test_unrecognised_seaweedfs_loses_nothing_to_unusual_keys(seaweed: S3Server) -> None:
     bucket = f"probing-{uuid4().hex[:20]}"
     async with Trove(driver_of(seaweed)) as store:
         await store.create_bucket(bucket)
@@ -288,7 +290,9 @@ async def test_hidden_seaweedfs_loses_nothing_to_unusual_keys(seaweed: S3Server)
 
 
 @pytest.mark.usefixtures("unrecognised")
-async def test_hidden_seaweedfs_is_not_read_under_another_name(seaweed: S3Server) -> None:
+async def test_unrecognised_seaweedfs_does_not_return_an_object_for_another_key(
+    seaweed: S3Server,
+) -> None:
     bucket = f"probing-{uuid4().hex[:20]}"
     async with Trove(driver_of(seaweed)) as store:
         await store.create_bucket(bucket)
@@ -301,14 +305,14 @@ async def test_hidden_seaweedfs_is_not_read_under_another_name(seaweed: S3Server
         assert await store.read(bucket, "a/b") == b"first"
 
 
-async def test_directory_object_of_another_tool_is_read_and_deleted(seaweed: S3Server) -> None:
+async def test_directory_object_is_read_and_deleted(seaweed: S3Server) -> None:
     bucket = f"probing-{uuid4().hex[:20]}"
     driver = driver_of(seaweed)
     async with Trove(driver) as store:
         await store.create_bucket(bucket)
         await store.put(bucket, "dir/file", b"x")
         with pytest.raises(ObjectNotFoundError):
-            await store.head(bucket, "dir/")  # it is a directory, and no object
+            await store.head(bucket, "dir/")  # a directory, not an object
         client = await driver.client
         await client.put_object(Bucket=bucket, Key="dir/")
         assert [entry.key for entry in await store.list(bucket).all()] == ["dir/", "dir/file"]
@@ -318,7 +322,7 @@ async def test_directory_object_of_another_tool_is_read_and_deleted(seaweed: S3S
         assert [entry.key for entry in await store.list(bucket).all()] == ["dir/file"]
 
 
-async def test_moto_keeps_unusual_keys_and_is_left_clean(moto_server: S3Server) -> None:
+async def test_moto_keeps_unusual_keys_and_no_probe_object(moto_server: S3Server) -> None:
     bucket = f"probing-{uuid4().hex[:20]}"
     keys = ["a//b", "/a/b", "a\\b", "a/b/", "a/b"]
     async with Trove(driver_of(moto_server)) as store:
@@ -337,7 +341,7 @@ async def test_key_with_a_dot_segment_is_read_and_deleted(moto_server: S3Server,
     async with Trove(driver) as store:
         await store.create_bucket(bucket)
         await store.put(bucket, "b", b"other")
-        await driver.put(bucket, key, [memoryview(b"dots")], PutOptions())  # as another tool does
+        await driver.put(bucket, key, [memoryview(b"dots")], PutOptions())  # as another tool would
         assert {entry.key for entry in await store.list(bucket).all()} == {key, "b"}
         assert await store.read(bucket, key) == b"dots"
         assert (await store.head(bucket, key)).size == 4

@@ -1,4 +1,4 @@
-"""Pages of listings, held against botocore's parser and against pages written for the purpose."""
+"""Parsing of ListObjectsV2 pages, compared with botocore's parser and in handwritten cases."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.drivers.s3.listings import (
+from tests.drivers.s3.botocore_reference import parse_list_with_botocore
+from tests.drivers.s3.listing_documents import (
     AWS,
     MOTO,
     PLAIN,
     PRETTY,
     R2,
     SEAWEEDFS,
-    WRITERS,
-    Writer,
+    STYLES,
+    ListingStyle,
     dates,
     keys,
-    listed_by_botocore,
     objects,
 )
 from trove_async.drivers.s3 import _list_objects
@@ -40,26 +40,26 @@ OBJECT = {
     "StorageClass": "GLACIER",
 }
 
-writers = st.sampled_from(list(WRITERS.values()))
+styles = st.sampled_from(list(STYLES.values()))
 
 
 def parse(body: bytes) -> Page:
     return parse_page(body, bucket="bucket", backend="cold")
 
 
-def thoroughly(body: bytes) -> Page:
+def parse_thoroughly(body: bytes) -> Page:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_list_objects, "_quick", unusual)
+        patch.setattr(_list_objects, "_quick", raise_unusual)
         return parse(body)
 
 
-def unusual(_text: str) -> None:
+def raise_unusual(_text: str) -> None:
     raise _list_objects._UnusualError
 
 
 def outcome(read: object, body: bytes) -> Page | None:
     try:
-        return read(body)  # type: ignore[operator, no-any-return] # parse or thoroughly
+        return read(body)  # type: ignore[operator, no-any-return] # parse or parse_thoroughly
     except MalformedResponse:
         return None
 
@@ -68,55 +68,57 @@ def names(page: Page) -> list[str]:
     return [entry.key for entry in page.entries]
 
 
-@pytest.mark.parametrize("writer", WRITERS.values(), ids=WRITERS)
-def test_reads_an_object_as_every_service_writes_it(writer: Writer) -> None:
-    [entry] = parse(writer.page([OBJECT], [])).entries
+@pytest.mark.parametrize("style", STYLES.values(), ids=STYLES)
+def test_reads_an_object_in_every_style(style: ListingStyle) -> None:
+    [entry] = parse(style.document([OBJECT], [])).entries
     assert entry == ObjectInfo(
         bucket="bucket",
         key="a key",
         size=1048576,
         etag="49f68a5c8493ec2c0bf489821c21fc3b-2",
         last_modified=datetime(2024, 2, 29, 23, 59, 59, 123000, tzinfo=UTC),
-        storage_class="GLACIER" if "StorageClass" in writer.order else None,
+        storage_class="GLACIER" if "StorageClass" in style.order else None,
         backend="cold",
         complete=False,
     )
 
 
-@given(writers, st.lists(objects, max_size=5), st.lists(keys, max_size=3), st.none() | keys)
+@given(styles, st.lists(objects, max_size=5), st.lists(keys, max_size=3), st.none() | keys)
 def test_reads_what_botocore_reads(
-    writer: Writer, items: list[dict[str, str]], prefixes: list[str], token: str | None
+    style: ListingStyle, items: list[dict[str, str]], prefixes: list[str], token: str | None
 ) -> None:
-    token = token and token.replace("\r", "")  # which the writer does not protect
-    body = writer.page(items, prefixes, token or None)
-    their_objects, their_prefixes, their_token = listed_by_botocore(body)
+    token = token and token.replace("\r", "")  # which ListingStyle does not escape
+    body = style.document(items, prefixes, token or None)
+    expected_objects, expected_prefixes, expected_token = parse_list_with_botocore(body)
 
     page = parse(body)
 
-    assert page.token == their_token == (token or None)
-    ours = {entry.key: entry for entry in page.entries if isinstance(entry, ObjectInfo)}
-    assert sorted(names(page)) == sorted([item["Key"] for item in their_objects] + their_prefixes)
-    assert sorted(entry.prefix for entry in page.entries if isinstance(entry, Prefix)) == sorted(
-        their_prefixes
+    assert page.token == expected_token == (token or None)
+    parsed = {entry.key: entry for entry in page.entries if isinstance(entry, ObjectInfo)}
+    assert sorted(names(page)) == sorted(
+        [item["Key"] for item in expected_objects] + expected_prefixes
     )
-    for theirs in {item["Key"]: item for item in their_objects}.values():
-        entry = ours[theirs["Key"]]
-        assert entry.size == theirs["Size"]
-        assert entry.etag == theirs["ETag"].strip('"')
-        assert entry.last_modified == theirs["LastModified"]
-        assert entry.storage_class == (theirs.get("StorageClass") or None)
+    assert sorted(entry.prefix for entry in page.entries if isinstance(entry, Prefix)) == sorted(
+        expected_prefixes
+    )
+    for expected in {item["Key"]: item for item in expected_objects}.values():
+        entry = parsed[expected["Key"]]
+        assert entry.size == expected["Size"]
+        assert entry.etag == expected["ETag"].strip('"')
+        assert entry.last_modified == expected["LastModified"]
+        assert entry.storage_class == (expected.get("StorageClass") or None)
 
 
-@given(writers, st.lists(objects, max_size=5), st.lists(keys, max_size=3), st.none() | keys)
-def test_the_quick_way_reads_what_the_thorough_one_does(
-    writer: Writer, items: list[dict[str, str]], prefixes: list[str], token: str | None
+@given(styles, st.lists(objects, max_size=5), st.lists(keys, max_size=3), st.none() | keys)
+def test_quick_and_thorough_parsers_agree(
+    style: ListingStyle, items: list[dict[str, str]], prefixes: list[str], token: str | None
 ) -> None:
-    body = writer.page(items, prefixes, token)
-    assert parse(body) == thoroughly(body)
+    body = style.document(items, prefixes, token)
+    assert parse(body) == parse_thoroughly(body)
 
 
 spans = st.integers(0, 2000)
-pieces = st.sampled_from(
+fragments = st.sampled_from(
     [
         *["", "<", ">", "&", "&#1;", "&#xD;", "&nbsp;", "\x01", "\r", "]]>", "\ufffe", "é", " "],
         *["<![CDATA[", "<!--", "-->", "<?pi?>", "<!DOCTYPE a>", "</ListBucketResult>"],
@@ -128,34 +130,34 @@ pieces = st.sampled_from(
 
 
 @given(
-    writer=writers,
+    style=styles,
     prefixes=st.lists(keys, max_size=2),
     start=spans,
     length=st.integers(0, 40),
-    piece=pieces,
+    fragment=fragments,
 )
 @example(AWS, ["a/"], 0, 0, "<trove-run/>")
-def test_a_damaged_page_is_never_read_in_two_ways(
-    writer: Writer, prefixes: list[str], start: int, length: int, piece: str
+def test_parsers_agree_on_damaged_pages(
+    style: ListingStyle, prefixes: list[str], start: int, length: int, fragment: str
 ) -> None:
-    whole = writer.page([OBJECT, {**OBJECT, "Key": "b"}], prefixes).decode()
+    whole = style.document([OBJECT, {**OBJECT, "Key": "b"}], prefixes).decode()
     start %= len(whole)
-    damaged = (whole[:start] + piece + whole[start + length :]).encode()
-    assert outcome(parse, damaged) == outcome(thoroughly, damaged)
+    damaged = (whole[:start] + fragment + whole[start + length :]).encode()
+    assert outcome(parse, damaged) == outcome(parse_thoroughly, damaged)
 
 
-@pytest.mark.parametrize("writer", [AWS, SEAWEEDFS, MOTO, R2, PLAIN], ids=lambda _: "")
-def test_usual_pages_are_read_the_quick_way(
-    writer: Writer, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("style", [AWS, SEAWEEDFS, MOTO, R2, PLAIN], ids=lambda _: "")
+def test_usual_pages_are_parsed_quickly(
+    style: ListingStyle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_list_objects, "_thorough", unusual)
+    monkeypatch.setattr(_list_objects, "_thorough", raise_unusual)
     items = [{**OBJECT, "Key": key} for key in ("a", "é & <ü>", "z")]
-    assert names(parse(writer.page(items, ["b/", "y/"]))) == ["a", "b/", "y/", "z", "é & <ü>"]
+    assert names(parse(style.document(items, ["b/", "y/"]))) == ["a", "b/", "y/", "z", "é & <ü>"]
 
 
-def test_objects_and_prefixes_come_in_one_bytewise_order() -> None:
+def test_objects_and_prefixes_are_in_bytewise_order() -> None:
     items = [{**OBJECT, "Key": key} for key in ("a", "b/z", "\uffee", "\U0001f600")]
-    page = parse(AWS.page(items, ["a/", "b/", "é/"]))
+    page = parse(AWS.document(items, ["a/", "b/", "é/"]))
     assert names(page) == ["a", "a/", "b/", "b/z", "é/", "\uffee", "\U0001f600"]
     assert names(page) == sorted(names(page), key=str.encode)
 
@@ -163,34 +165,34 @@ def test_objects_and_prefixes_come_in_one_bytewise_order() -> None:
 @pytest.mark.parametrize(
     "key", ["a b", "a+b", "a%20b", "%", "%zz", "a\x01b", "\x0b", "\uffff", "é"]
 )
-@pytest.mark.parametrize("writer", [AWS, MOTO], ids=["aws", "moto"])
-def test_decodes_keys_however_blanks_are_encoded(writer: Writer, key: str) -> None:
-    assert names(parse(writer.page([{**OBJECT, "Key": key}], [key]))) == [key, key]
+@pytest.mark.parametrize("style", [AWS, MOTO], ids=["aws", "moto"])
+def test_decodes_keys_in_every_encoding_of_spaces(style: ListingStyle, key: str) -> None:
+    assert names(parse(style.document([{**OBJECT, "Key": key}], [key]))) == [key, key]
 
 
-def test_keys_are_left_alone_where_the_answer_says_nothing_of_an_encoding() -> None:
-    assert names(parse(PLAIN.page([{**OBJECT, "Key": "a%20b+c"}], []))) == ["a%20b+c"]
+def test_keys_are_not_decoded_without_an_encoding_type() -> None:
+    assert names(parse(PLAIN.document([{**OBJECT, "Key": "a%20b+c"}], []))) == ["a%20b+c"]
 
 
 @given(keys)
-def test_references_stand_for_their_characters(key: str) -> None:
+def test_character_references_are_resolved(key: str) -> None:
     decimal = "".join(f"&#{ord(char)};" for char in key)
     hexadecimal = "".join(f"&#x{ord(char):X};" for char in key)
     for written in (decimal, hexadecimal, escape(key, {"\r": "&#13;", "'": "&apos;"})):
-        body = PLAIN.page([OBJECT], []).replace(b"a key", written.encode())
+        body = PLAIN.document([OBJECT], []).replace(b"a key", written.encode())
         assert names(parse(body)) == [key]
 
 
 @given(dates)
 def test_dates_are_read_as_utc(date: str) -> None:
-    [entry] = parse(AWS.page([{**OBJECT, "LastModified": date}], [])).entries
+    [entry] = parse(AWS.document([{**OBJECT, "LastModified": date}], [])).entries
     assert isinstance(entry, ObjectInfo)
     assert entry.last_modified == datetime.fromisoformat(date)
     assert entry.last_modified.tzinfo is UTC
 
 
-def test_an_object_without_an_etag_has_none_to_match() -> None:
-    body = AWS.page([OBJECT], []).replace(
+def test_object_without_an_etag_has_none() -> None:
+    body = AWS.document([OBJECT], []).replace(
         b"<ETag>&quot;49f68a5c8493ec2c0bf489821c21fc3b-2&quot;</ETag>", b""
     )
     [entry] = parse(body).entries
@@ -198,23 +200,23 @@ def test_an_object_without_an_etag_has_none_to_match() -> None:
     assert entry.etag is None
 
 
-def test_a_last_page_has_no_token_even_if_the_service_gives_one() -> None:
-    body = AWS.page([OBJECT], [], token="more")
+def test_token_of_the_last_page_is_ignored() -> None:
+    body = AWS.document([OBJECT], [], token="more")
     assert parse(body).token == "more"
     assert parse(body.replace(b"<IsTruncated>true", b"<IsTruncated>false")).token is None
 
 
-def test_a_token_is_never_decoded() -> None:
-    assert parse(AWS.page([], [], token="a%2Fb+c&")).token == "a%2Fb+c&"
+def test_token_is_not_decoded() -> None:
+    assert parse(AWS.document([], [], token="a%2Fb+c&")).token == "a%2Fb+c&"
 
 
-def test_an_empty_page_has_no_entries() -> None:
-    page = parse(PRETTY.page([], []))
+def test_empty_page_has_no_entries() -> None:
+    page = parse(PRETTY.document([], []))
     assert not page.entries
     assert page.token is None
 
 
-WHOLE = AWS.page([OBJECT], ["p/"], token="t")
+WHOLE = AWS.document([OBJECT], ["p/"], token="t")
 
 
 @pytest.mark.parametrize(
@@ -247,13 +249,13 @@ WHOLE = AWS.page([OBJECT], ["p/"], token="t")
         WHOLE.replace(b"<IsTruncated>true", b"<IsTruncated>perhaps"),
     ],
 )
-def test_refuses_what_is_no_page_or_not_all_of_one(body: bytes) -> None:
+def test_malformed_or_truncated_page_raises(body: bytes) -> None:
     assert body != WHOLE
     with pytest.raises(MalformedResponse):
         parse(body)
 
 
-def test_entities_are_never_expanded() -> None:
+def test_entities_are_not_expanded() -> None:
     lol = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
     body = f'<!DOCTYPE a [<!ENTITY l0 "lol">{lol}]><ListBucketResult>&l9;</ListBucketResult>'
     with pytest.raises(MalformedResponse, match="DTD"):
@@ -273,7 +275,7 @@ def test_entities_are_never_expanded() -> None:
     ],
 )
 @pytest.mark.parametrize("gap", ["", "\n  "], ids=["quick", "thorough"])
-def test_dates_of_every_zone_are_read(date: str, gap: str) -> None:
+def test_dates_with_any_offset_are_read(date: str, gap: str) -> None:
     body = (
         f"<ListBucketResult><IsTruncated>false</IsTruncated>{gap}<Contents>{gap}<Key>k</Key>{gap}"
         f"<LastModified>{date}</LastModified><ETag>&quot;x&quot;</ETag><Size>3</Size></Contents>"

@@ -1,4 +1,4 @@
-"""Presigned URLs, sent to a server that checks signatures."""
+"""Presigned URLs against a server that verifies signatures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def store(seaweed: S3Server, request: pytest.FixtureRequest) -> AsyncItera
         await store.delete_bucket("presigned")
 
 
-async def test_put_url_takes_the_content_type_that_it_was_made_for_and_no_other(
+async def test_put_url_accepts_only_its_content_type(
     store: Trove,
 ) -> None:
     url = await store.presign_put("presigned", "dir/a b", content_type="text/plain; charset=utf-8")
@@ -46,7 +46,7 @@ async def test_put_url_takes_the_content_type_that_it_was_made_for_and_no_other(
     assert (await store.head("presigned", "dir/a b")).content_type == right["content-type"]
 
 
-async def test_put_url_of_no_content_type_takes_any(store: Trove) -> None:
+async def test_put_url_without_content_type_accepts_any(store: Trove) -> None:
     url = await store.presign_put("presigned", "key")
     async with httpx.AsyncClient() as client:
         put = await client.put(url, content=b"body", headers={"content-type": "a/b"})
@@ -54,7 +54,7 @@ async def test_put_url_of_no_content_type_takes_any(store: Trove) -> None:
     assert await store.read("presigned", "key") == b"body"
 
 
-async def test_get_url_has_the_response_that_it_was_made_for(store: Trove) -> None:
+async def test_get_url_sets_the_response_headers(store: Trove) -> None:
     await store.put("presigned", "key", b"body", content_type="text/html")
     url = await store.presign_get(
         "presigned",
@@ -72,6 +72,6 @@ async def test_get_url_has_the_response_that_it_was_made_for(store: Trove) -> No
         assert (await client.get(changed)).status_code == 403
 
 
-async def test_get_url_names_a_version(store: Trove) -> None:
+async def test_get_url_contains_the_version_id(store: Trove) -> None:
     url = await store.presign_get("presigned", "key", version_id="a+b/c")
     assert parse_qs(urlsplit(url).query)["versionId"] == ["a+b/c"]

@@ -1,4 +1,4 @@
-"""The SDK follows no redirect: neither where credentials come from nor where requests go."""
+"""Redirects are not followed, neither for credentials nor for requests to the service."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from aiohttp import web
 from aiohttp.test_utils import RawTestServer
 from botocore.utils import ContainerMetadataFetcher
 
-from tests.drivers.s3.test_credentials import identity, nothing_around
+from tests.drivers.s3.test_credentials import identity, isolated_environment
 from trove_async.drivers.s3 import S3Driver
 from trove_async.drivers.s3._credentials import Session
 from trove_async.errors import TroveError, UnavailableError
 from trove_async.options import PutOptions
 from trove_async.testing import opened
 
-pytestmark = pytest.mark.usefixtures("nothing_around")
-__all__ = ["nothing_around"]  # which is a fixture here as well
+pytestmark = pytest.mark.usefixtures("isolated_environment")
+__all__ = ["isolated_environment"]  # imported as a fixture
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,21 +28,26 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def redirecting(status: int) -> AsyncIterator[tuple[str, list[str]]]:
-    """Serve redirects to another host; yield the origin, and what the other host received."""
+async def redirecting_server(status: int) -> AsyncIterator[tuple[str, list[str]]]:
+    """Serve redirects to another host; yield the origin and the requests that the other host received."""
     received: list[str] = []
     end = (datetime.now(UTC) + timedelta(hours=6)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    async def steal(request: web.BaseRequest) -> web.Response:
+    async def record_request(request: web.BaseRequest) -> web.Response:
         received.append(f"{request.method} {request.path} {await request.text()}")
-        stolen = {"AccessKeyId": "EVIL", "SecretAccessKey": "s", "Token": "t", "Expiration": end}
-        return web.Response(text=json.dumps(stolen))
+        credentials = {
+            "AccessKeyId": "EVIL",
+            "SecretAccessKey": "s",
+            "Token": "t",
+            "Expiration": end,
+        }
+        return web.Response(text=json.dumps(credentials))
 
-    async with RawTestServer(steal) as thief:
+    async with RawTestServer(record_request) as other_host:
 
         async def redirect(request: web.BaseRequest) -> web.Response:
             return web.Response(
-                status=status, headers={"location": str(thief.make_url(request.path))}
+                status=status, headers={"location": str(other_host.make_url(request.path))}
             )
 
         async with RawTestServer(redirect) as server:
@@ -50,11 +55,11 @@ async def redirecting(status: int) -> AsyncIterator[tuple[str, list[str]]]:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_container_that_redirects_gives_no_credentials(
+async def test_redirect_of_the_container_endpoint_is_not_followed(
     monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     monkeypatch.setattr(ContainerMetadataFetcher, "SLEEP_TIME", 0)
-    async with redirecting(status) as (origin, received):
+    async with redirecting_server(status) as (origin, received):
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{origin}/creds")
         monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "token-of-the-container")
         with pytest.raises(TroveError):
@@ -63,10 +68,10 @@ async def test_container_that_redirects_gives_no_credentials(
 
 
 @pytest.mark.parametrize("status", [302, 307])
-async def test_instance_that_redirects_gives_no_credentials(
+async def test_redirect_of_the_instance_metadata_is_not_followed(
     monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    async with redirecting(status) as (origin, received):
+    async with redirecting_server(status) as (origin, received):
         monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", origin)
         with pytest.raises(UnavailableError, match="redirects"):
@@ -75,12 +80,12 @@ async def test_instance_that_redirects_gives_no_credentials(
 
 
 @pytest.mark.parametrize("status", [302, 307, 308])
-async def test_role_s_issuer_that_redirects_gives_no_credentials(
+async def test_redirect_of_assume_role_is_not_followed(
     monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    async with redirecting(status) as (origin, received):
+    async with redirecting_server(status) as (origin, received):
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", origin)
-        told = identity(
+        arguments = identity(
             access_key_id="a",
             secret_access_key="s",
             session_token="session-token",
@@ -88,19 +93,19 @@ async def test_role_s_issuer_that_redirects_gives_no_credentials(
             region="us-east-1",
         )
         with pytest.raises(TroveError):
-            await Session(told).credentials()
+            await Session(arguments).credentials()
     assert received == []
 
 
 @pytest.mark.parametrize("status", [307, 308])
-async def test_web_identity_s_issuer_that_redirects_is_sent_no_further(
+async def test_redirect_of_web_identity_is_not_followed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int
 ) -> None:
     (tmp_path / "token").write_text("web-identity")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/reader")
     monkeypatch.setenv("AWS_REGION", "us-east-1")
-    async with redirecting(status) as (origin, received):
+    async with redirecting_server(status) as (origin, received):
         monkeypatch.setenv("AWS_ENDPOINT_URL_STS", origin)
         with pytest.raises(TroveError):
             await Session(identity()).credentials()
@@ -109,8 +114,8 @@ async def test_web_identity_s_issuer_that_redirects_is_sent_no_further(
 
 @pytest.mark.parametrize("plane", ["lean", "sdk"])
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_service_that_redirects_is_sent_no_body_elsewhere(plane: Any, status: int) -> None:
-    async with redirecting(status) as (origin, received):
+async def test_redirect_of_the_service_is_not_followed(plane: Any, status: int) -> None:
+    async with redirecting_server(status) as (origin, received):
         driver = S3Driver(
             endpoint_url=origin,
             region="us-east-1",

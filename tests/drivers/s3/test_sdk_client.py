@@ -1,4 +1,4 @@
-"""The SDK's own client: the way to what is not wrapped."""
+"""The SDK's own client, for operations that the driver does not wrap."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ async def test_client_sets_a_lifecycle_rule(
         await client.put_bucket_lifecycle_configuration(
             Bucket=bucket, LifecycleConfiguration={"Rules": [rule]}
         )
-        told = await client.get_bucket_lifecycle_configuration(Bucket=bucket)
-        assert told["Rules"] == [rule]
+        lifecycle = await client.get_bucket_lifecycle_configuration(Bucket=bucket)
+        assert lifecycle["Rules"] == [rule]
 
 
-async def test_client_tags_an_object_that_is_there_and_head_tells_it(
+async def test_head_returns_tags_that_the_client_put_on_an_existing_object(
     moto_server: S3Server,
 ) -> None:
     bucket = f"control-{uuid4().hex[:20]}"
@@ -58,7 +58,7 @@ async def test_client_tags_an_object_that_is_there_and_head_tells_it(
         assert dict((await driver.head(bucket, "key")).tags) == {"kept": "until 2030"}
 
 
-async def test_client_has_the_endpoint_the_region_and_the_credentials_of_the_driver(
+async def test_client_uses_the_endpoint_region_and_credentials_of_the_driver(
     seaweed: S3Server,
 ) -> None:
     driver = driver_of(seaweed)
@@ -67,34 +67,34 @@ async def test_client_has_the_endpoint_the_region_and_the_credentials_of_the_dri
         assert client is await driver.client
         assert client.meta.endpoint_url == seaweed.endpoint_url
         assert client.meta.region_name == seaweed.region
-        assert "Buckets" in await client.list_buckets()  # SeaweedFS looks at the signature
+        assert "Buckets" in await client.list_buckets()  # SeaweedFS verifies the signature
 
 
-async def test_client_is_there_only_while_the_driver_is_open(moto_server: S3Server) -> None:
+async def test_client_is_available_only_while_the_driver_is_open(moto_server: S3Server) -> None:
     driver = driver_of(moto_server)
     with pytest.raises(ClosedError):
         _ = driver.client
     async with opened(driver):
-        asked = driver.client
+        pending = driver.client
     with pytest.raises(ClosedError):
-        await asked
+        await pending
     with pytest.raises(ClosedError):
         _ = driver.client
 
 
-class Client:
+class FakeClient:
     closed = 0
 
     async def aclose(self) -> None:
         self.closed += 1
 
 
-async def test_client_is_made_once_whoever_asks_first() -> None:
-    made: list[Client] = []
+async def test_concurrent_first_uses_make_one_client() -> None:
+    made: list[FakeClient] = []
 
     async def make() -> SdkClient:
-        made.append(Client())
-        return made[-1]  # type: ignore[return-value]  # nothing else of it is looked at
+        made.append(FakeClient())
+        return made[-1]  # type: ignore[return-value]  # only aclose is used
 
     control = LazySdkClient(make)
     async with task_group() as group:
@@ -105,8 +105,8 @@ async def test_client_is_made_once_whoever_asks_first() -> None:
     assert made[0].closed == 1
 
 
-async def test_client_that_nobody_asked_for_is_never_made() -> None:
+async def test_unused_client_is_never_made() -> None:
     async def make() -> SdkClient:
-        raise AssertionError("nobody asked for it")
+        raise AssertionError("the client is not used")
 
     await LazySdkClient(make).aclose()

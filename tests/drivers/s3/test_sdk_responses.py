@@ -1,4 +1,4 @@
-"""What a service leaves out of its answers, as the SDK hands them over."""
+"""Responses with missing elements, as the SDK returns them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-from tests.drivers.s3.script import now
+from tests.drivers.s3.scripted_transport import now
 from trove_async.drivers.s3._credentials import Endpoint
 from trove_async.drivers.s3._data_plane import UnconfirmedWriteError, UploadId
 from trove_async.drivers.s3._defaults import Defaults
@@ -25,28 +25,28 @@ UPLOAD = UploadId("data", "key", "u")
 
 
 class Client:
-    """Answers every call alike."""
+    """A client that returns the same response to every call."""
 
-    def __init__(self, answer: dict[str, Any]) -> None:
+    def __init__(self, response: dict[str, Any]) -> None:
         self.sdk = MagicMock()
-        self.answer = answer
+        self.response = response
 
     async def call(self, _operation: str, **_: object) -> tuple[dict[str, Any], dict[str, str]]:
-        return self.answer, {}
+        return self.response, {}
 
 
-def plane_of(answer: dict[str, Any]) -> SdkPlane:
+def plane_of(response: dict[str, Any]) -> SdkPlane:
     endpoint = Endpoint.of("http://127.0.0.1:9", "us-east-1")
     service: Any = Service("s3", endpoint, MagicMock())
     assert service.dialect is S3
-    client: Any = Client(answer)
+    client: Any = Client(response)
     return SdkPlane(
         client, endpoint, "default", service, owner=None, checksums=False, defaults=Defaults()
     )
 
 
 @pytest.mark.parametrize(
-    ("answer", "call"),
+    ("response", "call"),
     [
         ({"Contents": [{"Key": "a"}]}, lambda plane: plane.list_objects("data", ListOptions())),
         ({"CommonPrefixes": [{}]}, lambda plane: plane.list_objects("data", ListOptions())),
@@ -61,19 +61,19 @@ def plane_of(answer: dict[str, Any]) -> SdkPlane:
         ({"Buckets": [{"Name": "a"}]}, lambda plane: plane.list_buckets()),
     ],
 )  # fmt: skip
-async def test_answer_without_an_element_is_unavailable(
-    answer: dict[str, Any], call: Callable[[SdkPlane], Awaitable[object]]
+async def test_response_without_a_required_element_raises_unavailable(
+    response: dict[str, Any], call: Callable[[SdkPlane], Awaitable[object]]
 ) -> None:
     with pytest.raises(UnavailableError, match="leaves out"):
-        await call(plane_of(answer))
+        await call(plane_of(response))
 
 
-async def test_copy_without_a_result_says_nothing_of_what_was_stored() -> None:
+async def test_copy_without_a_result_raises_untold_error() -> None:
     options = CopyOptions(source=SOURCE, put=PutOptions())
     with pytest.raises(UnconfirmedWriteError):
         await plane_of({}).copy_object("data", "from", "data", "to", options)
 
 
-async def test_list_of_buckets_that_repeats_its_token_ends() -> None:
+async def test_list_buckets_raises_when_the_token_repeats() -> None:
     with pytest.raises(BackendError, match="again and again"):
         await plane_of({"ContinuationToken": "t"}).list_buckets()

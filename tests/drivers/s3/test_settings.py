@@ -1,4 +1,4 @@
-"""Arguments, and what is found out of a service."""
+"""Validation of the constructor's arguments, and recognition of the service."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.s3.script import EMPTY_PAGE, answer
+from tests.drivers.s3.scripted_transport import EMPTY_PAGE, response
 from trove_async.drivers.s3 import S3Driver
 from trove_async.errors import ClosedError, ConfigError
 from trove_async.options import ListOptions
@@ -37,7 +37,7 @@ from trove_async.testing import opened
         {"parallel_parts": 0},
     ],
 )
-def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> None:
+def test_invalid_settings_raise_config_error(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         S3Driver(**settings)
 
@@ -61,23 +61,25 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any]) -> No
         ("tls", True, "tls must be an ssl.SSLContext, got bool"),
     ],
 )
-def test_settings_of_another_type_are_refused(setting: str, value: Any, message: str) -> None:
+def test_settings_of_the_wrong_type_raise_type_error(
+    setting: str, value: Any, message: str
+) -> None:
     with pytest.raises(TypeError, match=message):
         S3Driver(**{setting: value})
 
 
 @pytest.mark.parametrize("server", ["MinIO", "SeaweedFS 8000GB 4.48"])
-async def test_service_says_what_it_is(play: Any, server: str) -> None:
-    _, opening = play(answer(403, server=server), endpoint_url="http://h:9")
-    async with opening as driver:
+async def test_server_header_selects_capabilities(scripted_driver: Any, server: str) -> None:
+    _, opened_driver = scripted_driver(response(403, server=server), endpoint_url="http://h:9")
+    async with opened_driver as driver:
         assert driver.capabilities.ordered == (server == "MinIO")
         assert driver.capabilities.delete_if_match == (server != "MinIO")
         assert driver.capabilities.private_namespace
 
 
-async def test_driver_that_is_open_is_not_opened_by_another(play: Any) -> None:
-    _, opening = play(answer(200, EMPTY_PAGE))
-    async with opening as driver:
+async def test_open_driver_cannot_be_opened_again(scripted_driver: Any) -> None:
+    _, opened_driver = scripted_driver(response(200, EMPTY_PAGE))
+    async with opened_driver as driver:
         with pytest.raises(ClosedError, match="make one for each"):
             async with opened(driver):
                 pass

@@ -1,4 +1,4 @@
-"""The compact signer, held against botocore's and against AWS's published examples."""
+"""The SigV4 signer, compared with botocore's and with AWS's published examples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # S3 API Reference, "Signature Calculations for the Authorization Header: Transferring Payload in a
-# Single Chunk", and "Authenticating Requests: Using Query Parameters": the examples there.
+# Single Chunk", and "Authenticating Requests: Using Query Parameters", examples.
 PUBLISHED = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 PUBLISHED_HOST = "examplebucket.s3.amazonaws.com"
 PUBLISHED_NOW = datetime(2013, 5, 24, tzinfo=UTC)
@@ -54,7 +54,7 @@ secrets = st.builds(
 moments = st.datetimes(datetime(1970, 1, 2), datetime(2099, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - bounds are naive
 
 
-class Sent(NamedTuple):
+class UnsignedRequest(NamedTuple):
     credentials: Credentials
     method: str
     path: str
@@ -64,26 +64,26 @@ class Sent(NamedTuple):
 
     @property
     def target(self) -> str:
-        return f"{self.path}?{encoded(self.query)}" if self.query else self.path
+        return f"{self.path}?{encode_query(self.query)}" if self.query else self.path
 
 
 requests = st.builds(
-    Sent, secrets, st.sampled_from(["GET", "PUT"]), paths, queries, headers_sent, moments
+    UnsignedRequest, secrets, st.sampled_from(["GET", "PUT"]), paths, queries, headers_sent, moments
 )
 
 
-def encoded(query: Mapping[str, str]) -> str:
+def encode_query(query: Mapping[str, str]) -> str:
     return "&".join(f"{quote(n, safe='-._~')}={quote(v, safe='-._~')}" for n, v in query.items())
 
 
-def by_botocore(
+def sign_with_botocore(
     signing: type[S3SigV4Auth | S3SigV4QueryAuth],
-    sent: Sent,
+    sent: UnsignedRequest,
     request: AWSRequest,
     **settings: int,
 ) -> AWSRequest:
-    who = sent.credentials
-    boto = BotoCredentials(who.access_key, who.secret_key, who.token)
+    keys = sent.credentials
+    boto = BotoCredentials(keys.access_key, keys.secret_key, keys.token)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(botocore.auth, "get_current_datetime", lambda: sent.now)
         signing(boto, "s3", "eu-central-1", **settings).add_auth(request)
@@ -91,13 +91,13 @@ def by_botocore(
 
 
 @given(requests)
-def test_signs_as_botocore_does(sent: Sent) -> None:
+def test_signs_as_botocore_does(sent: UnsignedRequest) -> None:
     request = AWSRequest(
         method=sent.method, url=f"http://example.com:9000{sent.target}", headers=sent.headers
     )
-    theirs = by_botocore(S3SigV4Auth, sent, request).headers
+    expected = sign_with_botocore(S3SigV4Auth, sent, request).headers
 
-    ours = Signer("eu-central-1").sign(
+    signed = Signer("eu-central-1").sign(
         sent.credentials,
         method=sent.method,
         target=sent.target,
@@ -107,18 +107,18 @@ def test_signs_as_botocore_does(sent: Sent) -> None:
         now=sent.now,
     )
 
-    assert ours == {name: theirs[name] for name in ours}
-    assert ("x-amz-security-token" in ours) == ("X-Amz-Security-Token" in theirs)
+    assert signed == {name: expected[name] for name in signed}
+    assert ("x-amz-security-token" in signed) == ("X-Amz-Security-Token" in expected)
 
 
 @given(requests)
-def test_presigns_as_botocore_does(sent: Sent) -> None:
+def test_presigns_as_botocore_does(sent: UnsignedRequest) -> None:
     request = AWSRequest(
         method=sent.method, url=f"https://example.com{sent.target}", headers=sent.headers
     )
-    theirs = urlsplit(by_botocore(S3SigV4QueryAuth, sent, request, expires=77).url)
+    expected = urlsplit(sign_with_botocore(S3SigV4QueryAuth, sent, request, expires=77).url)
 
-    ours = urlsplit(
+    signed = urlsplit(
         Signer("eu-central-1").presign(
             sent.credentials,
             method=sent.method,
@@ -131,12 +131,12 @@ def test_presigns_as_botocore_does(sent: Sent) -> None:
         )
     )
 
-    assert ours[:3] == theirs[:3]
-    asked, expected = (
+    assert signed[:3] == expected[:3]
+    query, expected_query = (
         sorted(parse_qsl(url.query, keep_blank_values=True, strict_parsing=True))
-        for url in (ours, theirs)
+        for url in (signed, expected)
     )
-    assert asked == expected
+    assert query == expected_query
 
 
 @pytest.mark.parametrize(
@@ -226,34 +226,34 @@ def sign(signer: Signer, credentials: Credentials = PUBLISHED, **changes: object
         "payload_hash": UNSIGNED_PAYLOAD,
         "now": PUBLISHED_NOW,
     }
-    return signer.sign(credentials, **{**request, **changes})  # type: ignore[arg-type] # by name
+    return signer.sign(credentials, **{**request, **changes})  # type: ignore[arg-type] # keyword arguments in a dict
 
 
-def test_signs_alike_whatever_was_signed_before() -> None:
-    busy = Signer("us-east-1")
+def test_cached_keys_do_not_change_signatures() -> None:
+    reused = Signer("us-east-1")
     others = Credentials("OTHER", "another/secret", "a-token")
     for step in range(600):
         header = {f"x-amz-meta-{step % 300}": "1"}
         day = PUBLISHED_NOW + timedelta(days=step % 3)
-        who = (PUBLISHED, others)[step % 2]
-        assert sign(busy, who, headers=header, now=day) == sign(
-            Signer("us-east-1"), who, headers=header, now=day
+        credentials = (PUBLISHED, others)[step % 2]
+        assert sign(reused, credentials, headers=header, now=day) == sign(
+            Signer("us-east-1"), credentials, headers=header, now=day
         )
 
 
-def test_a_number_of_seconds_and_a_datetime_are_the_same_moment() -> None:
+def test_timestamp_and_datetime_give_the_same_signature() -> None:
     assert sign(Signer("r"), now=PUBLISHED_NOW.timestamp() + 0.9) == sign(Signer("r"))
     elsewhere = PUBLISHED_NOW.astimezone(tz=None)
     assert sign(Signer("r"), now=elsewhere) == sign(Signer("r"))
 
 
-def test_what_the_signer_adds_overrules_what_the_caller_had() -> None:
+def test_signer_headers_override_those_of_the_request() -> None:
     stale = {"Host": "old", "X-Amz-Date": "old", "x-amz-content-sha256": "old"}
     assert sign(Signer("r"), headers=stale) == sign(Signer("r"))
 
 
 @pytest.mark.parametrize(
-    ("written", "canonical"),
+    ("query", "canonical"),
     [
         ("b=2&a=1", "a=1&b=2"),
         ("a-b=1&a=2", "a=2&a-b=1"),
@@ -265,15 +265,15 @@ def test_what_the_signer_adds_overrules_what_the_caller_had() -> None:
         ("k=a=b", "k=a%3Db"),
     ],
 )
-def test_a_query_is_signed_as_the_service_puts_it(written: str, canonical: str) -> None:
+def test_query_is_signed_in_canonical_form(query: str, canonical: str) -> None:
     signed, expected = (
-        sign(Signer("r"), target=f"/b?{query}")["Authorization"] for query in (written, canonical)
+        sign(Signer("r"), target=f"/b?{text}")["Authorization"] for text in (query, canonical)
     )
     assert signed == expected
 
 
 @pytest.mark.parametrize("expires", [0, -1, MAX_EXPIRES + 1])
-def test_refuses_to_presign_for_no_time_or_too_long(expires: int) -> None:
+def test_presign_rejects_an_invalid_expiry(expires: int) -> None:
     with pytest.raises(ConfigError, match=r"1 to 604800 seconds"):
         Signer("r").presign(
             PUBLISHED,
@@ -287,6 +287,6 @@ def test_refuses_to_presign_for_no_time_or_too_long(expires: int) -> None:
 
 
 def test_credentials_show_no_secret() -> None:
-    shown = repr(Credentials("AKIA", "the-secret", "the-token"))
-    assert "AKIA" in shown
-    assert not re.search(r"the-(secret|token)", shown)
+    text = repr(Credentials("AKIA", "the-secret", "the-token"))
+    assert "AKIA" in text
+    assert not re.search(r"the-(secret|token)", text)

@@ -1,4 +1,4 @@
-"""Random operations on a store over S3, each compared with what a dict would do."""
+"""Random operations on a store over S3, each compared with a dict."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SERVERS = {"moto": "moto_server", "seaweedfs": "seaweed"}
 
 
 @pytest.fixture(params=SERVERS)
-def play(
+def run_on_s3(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., None]:
-    """Return what plays on a store of a local backend and two in one bucket of a real server."""
+    """Return a function that runs the state machine on a local backend and two in one S3 bucket."""
     server: S3Server = request.getfixturevalue(SERVERS[request.param])
 
     async def make_bucket() -> None:
@@ -36,25 +36,25 @@ def play(
 
     asyncio.run(make_bucket())
 
-    def boxed(run: str, name: str) -> Mapped:
-        # What an earlier run left is not seen: each has a prefix of its own.
+    def mapped(run: str, name: str) -> Mapped:
+        # Each run has its own prefix, so that it does not see objects of an earlier run.
         driver = driver_of(server, checksums=request.param != "moto")
         return Mapped(driver, into="machines", prefix=f"{run.strip('/')}/{name}")
 
     def store(run: str) -> Trove:
         hot = LocalDriver(f"{run}/hot", fsync=False)
-        return routed(hot, boxed(run, "cold"), boxed(run, "third"), part_size=5 * MiB)
+        return routed(hot, mapped(run, "cold"), mapped(run, "third"), part_size=5 * MiB)
 
     monkeypatch.setitem(STORES, "s3", store)
     return lambda **limits: run_machine("s3", tmp_path, agree, **limits)
 
 
-@pytest.mark.timeout(240)  # each invariant is some two dozen requests, after every step
-def test_store_over_s3_does_what_a_dict_does(play: Callable[..., None]) -> None:
-    play(max_examples=5, stateful_step_count=15)
+@pytest.mark.timeout(240)  # each step checks invariants with about 24 requests
+def test_store_over_s3_matches_a_dict(run_on_s3: Callable[..., None]) -> None:
+    run_on_s3(max_examples=5, stateful_step_count=15)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_store_over_s3_does_what_a_dict_does_for_long(play: Callable[..., None]) -> None:
-    play(max_examples=200, stateful_step_count=60)
+def test_store_over_s3_matches_a_dict_in_long_runs(run_on_s3: Callable[..., None]) -> None:
+    run_on_s3(max_examples=200, stateful_step_count=60)

@@ -1,4 +1,4 @@
-"""S3 over https, where the signature leaves the bodies to TLS, on either loop."""
+"""S3 over https, where TLS and not the signature protects the bodies, on asyncio and uvloop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Documents as services other than Amazon S3 write them."""
+"""XML documents of services that deviate from Amazon S3."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, answer
+from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, response
 from trove_async.drivers.s3._documents import AnsweredError, parse_upload_id, parse_uploads
 from trove_async.drivers.s3._list_objects import parse_page
 from trove_async.drivers.s3._xml import MalformedResponse, parse
@@ -31,12 +31,12 @@ UPLOAD = (
 @pytest.mark.parametrize(
     "root", ["InitiateMultipartUploadResult", "InitiateMultipartUpload", "CreateUpload"]
 )
-def test_upload_id_is_found_in_a_root_of_any_name(root: str) -> None:
-    # rclone's `serve s3` answers the second.
+def test_upload_id_is_read_from_any_root_element(root: str) -> None:
+    # rclone's `serve s3` returns the second.
     assert parse_upload_id(f"<{root}><UploadId> id </UploadId></{root}>".encode()) == "id"
 
 
-def test_error_and_what_names_no_upload_is_none() -> None:
+def test_error_or_document_without_an_upload_id_raises() -> None:
     with pytest.raises(AnsweredError):
         parse_upload_id(b"<Error><Code>Busy</Code><UploadId>id</UploadId></Error>")
     for document in (b"<html/>", b"<InitiateMultipartUpload><UploadId/></InitiateMultipartUpload>"):
@@ -54,7 +54,7 @@ def test_characters_that_xml_cannot_carry_are_kept(character: str) -> None:
         assert root[0].text == f"x{character}\u00e9&#x1;"
 
 
-def test_line_ends_are_kept_where_they_are_a_keys() -> None:
+def test_line_ends_in_keys_are_kept() -> None:
     assert parse("<a><b>x\ry\tz&#13;\n</b></a>")[0].text == "x\ry\tz\r\n"
 
 
@@ -62,29 +62,29 @@ def test_line_ends_are_kept_where_they_are_a_keys() -> None:
     "text",
     ["<a>\x01", "\x01<a/>", "<a\x01/>", "<a>\x01\U0010fe01</a>", "<a>&#xD800;</a>", "<a>&#0</a>"],
 )
-def test_document_that_is_broken_as_well_is_refused(text: str) -> None:
+def test_malformed_document_with_such_characters_raises(text: str) -> None:
     with pytest.raises(MalformedResponse):
         parse(text)
 
 
-async def test_token_with_a_control_character_leads_to_the_next_page(play: Any) -> None:
-    # As Ceph 16.2 does: it encodes the keys, and not the token.
+async def test_token_with_a_control_character_leads_to_the_next_page(scripted_driver: Any) -> None:
+    # Ceph 16.2 encodes the keys but not the token.
     first = (
         "<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>"
         f"<NextContinuationToken>bell\a</NextContinuationToken>{CONTENTS.format('bell%07')}"
         "</ListBucketResult>"
     )
     second = f"<ListBucketResult><IsTruncated>false</IsTruncated>{CONTENTS.format('c')}</ListBucketResult>"
-    script, opening = play(answer(body=first), answer(body=second))
-    async with opening as driver:
+    transport, opened_driver = scripted_driver(response(body=first), response(body=second))
+    async with opened_driver as driver:
         page = await driver.list_page("data", ListOptions())
-        assert [one.key for one in page.entries] == ["bell\a"]
+        assert [entry.key for entry in page.entries] == ["bell\a"]
         page = await driver.list_page("data", ListOptions(token=page.token))
-        assert [one.key for one in page.entries] == ["c"]
-    assert "continuation-token=bell%07" in script.asked[1]
+        assert [entry.key for entry in page.entries] == ["c"]
+    assert "continuation-token=bell%07" in transport.request_lines[1]
 
 
-# -- keys that are encoded, and not said to be -----------------------------------------------------
+# -- encoded keys without an EncodingType ----------------------------------------------------------
 
 
 def listing(items: str, root: str) -> str:
@@ -97,8 +97,8 @@ ENCODED = ["a%20b", "a%2520b", "a%2Bb", "%C3%A9"]
 
 @pytest.mark.parametrize("kind", ["objects", "versions"])
 @pytest.mark.parametrize("encodes", [True, False])
-async def test_listing_that_does_not_say_whether_it_encodes_is_asked_for_plainly(
-    play: Any, kind: str, *, encodes: bool
+async def test_listing_without_encoding_type_is_requested_again_without_encoding(
+    scripted_driver: Any, kind: str, *, encodes: bool
 ) -> None:
     root, item = {
         "objects": ("ListBucketResult", CONTENTS),
@@ -106,47 +106,51 @@ async def test_listing_that_does_not_say_whether_it_encodes_is_asked_for_plainly
     }[kind]
     first = "".join(item.format(key) for key in (ENCODED if encodes else KEYS))
     plain = "".join(item.format(key) for key in KEYS)
-    script, opening = play(answer(body=listing(first, root)), answer(body=listing(plain, root)))
-    async with opening as driver:
+    transport, opened_driver = scripted_driver(
+        response(body=listing(first, root)), response(body=listing(plain, root))
+    )
+    async with opened_driver as driver:
         if kind == "objects":
             page = await driver.list_page("data", ListOptions())
         else:
             page = await driver.version_page("data", ListOptions())
-        assert [one.key for one in page.entries] == KEYS
-    asked = [parse_qs(urlsplit(url).query) for _, url, _, _ in script.sent]
-    assert ["encoding-type" in query for query in asked] == [True, False]
+        assert [entry.key for entry in page.entries] == KEYS
+    queries = [parse_qs(urlsplit(request.url).query) for request in transport.requests]
+    assert ["encoding-type" in query for query in queries] == [True, False]
 
 
-async def test_listing_whose_keys_are_alike_in_both_is_asked_for_once(play: Any) -> None:
+async def test_listing_whose_keys_need_no_encoding_is_requested_once(scripted_driver: Any) -> None:
     page = listing(CONTENTS.format("plain/\u00e9"), "ListBucketResult")
-    script, opening = play(answer(body=page))
-    async with opening as driver:
+    transport, opened_driver = scripted_driver(response(body=page))
+    async with opened_driver as driver:
         assert (await driver.list_page("data", ListOptions())).entries[0].key == "plain/\u00e9"
-    assert len(script.sent) == 1
+    assert len(transport.requests) == 1
 
 
-async def test_every_forgotten_upload_is_aborted_under_its_own_key(play: Any) -> None:
+async def test_gc_uploads_aborts_uploads_under_their_decoded_keys(scripted_driver: Any) -> None:
     def uploads(keys: list[str]) -> str:
         items = [UPLOAD.format(key, at) for at, key in enumerate(keys)]
         return listing("".join(items), "ListMultipartUploadsResult")
 
-    aborted = [answer(204) for _ in KEYS]
-    script, opening = play(
-        answer(body=uploads(ENCODED), said=FACTS), answer(body=uploads(KEYS), said=FACTS), *aborted
+    aborted = [response(204) for _ in KEYS]
+    transport, opened_driver = scripted_driver(
+        response(body=uploads(ENCODED), headers=OBJECT_HEADERS),
+        response(body=uploads(KEYS), headers=OBJECT_HEADERS),
+        *aborted,
     )
-    async with opening as driver:
+    async with opened_driver as driver:
         assert await driver.gc_uploads("data", older_than=60) == len(KEYS)
-    targets = [url.rpartition(".com/")[2] for _, url, _, _ in script.sent[2:]]
+    targets = [request.url.rpartition(".com/")[2] for request in transport.requests[2:]]
     assert sorted(targets) == sorted(f"{key}?uploadId=id-{at}" for at, key in enumerate(ENCODED))
 
 
-def test_uploads_that_say_that_they_are_encoded_are_clear() -> None:
+def test_uploads_with_encoding_type_are_decoded() -> None:
     encoded = UPLOAD.format("a%20b", 1)
     text = f"<ListMultipartUploadsResult><EncodingType>url</EncodingType>{encoded}</ListMultipartUploadsResult>"
     (upload,) = parse_uploads(text.encode(), asked=True).uploads
     assert upload.key == "a b"
 
 
-def test_page_that_was_not_asked_to_encode_is_clear() -> None:
+def test_page_requested_without_encoding_is_not_decoded() -> None:
     text = listing(CONTENTS.format("a%20b"), "ListBucketResult")
     assert parse_page(text.encode(), bucket="b", backend="").entries[0].key == "a%20b"

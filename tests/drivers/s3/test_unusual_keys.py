@@ -1,4 +1,4 @@
-"""A service that takes several keys for one, and is not known to: nothing is lost by a move."""
+"""Moves on an unrecognised service that stores several keys as one object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("to", ["p//q", "/p/q"])
 @pytest.mark.parametrize("checksums", [True, False])
-async def test_move_of_an_object_onto_itself_under_another_name_keeps_it(
+async def test_move_to_another_key_of_the_same_object_keeps_it(
     seaweed: S3Server, to: str, *, checksums: bool
 ) -> None:
     driver = S3Driver(

@@ -1,4 +1,4 @@
-"""Objects without a strong validator: never two versions joined, and no condition that names none."""
+"""Objects without a strong validator: reads never join two versions, and conditions are refused."""
 
 from __future__ import annotations
 
@@ -6,44 +6,44 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.s3.script import SECRET, FakeResponse, Script, answer
+from tests.drivers.s3.scripted_transport import SECRET, FakeResponse, ScriptedTransport, response
 from tests.fakes import AT_ONCE
 from trove_async import ByteRange, ObjectChangedError, Trove
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_room
+from trove_async.drivers.s3 import driver as driver_module
 from trove_async.drivers.s3._documents import NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NONE: list[Mapping[str, str]] = [{}, {"etag": '""'}, {"etag": 'W/"weak"'}, {"etag": ""}]
-"""What services say that give no strong validator."""
+NO_VALIDATOR: list[Mapping[str, str]] = [{}, {"etag": '""'}, {"etag": 'W/"weak"'}, {"etag": ""}]
+"""Headers of services that return no strong validator."""
 
-IDS = ["no ETag", "empty", "weak", "no value"]
+NO_VALIDATOR_IDS = ["no ETag", "empty quotes", "weak", "empty value"]
 NOON = "Wed, 01 Jan 2025 12:00:00 GMT"
 A_SECOND_LATER = "Wed, 01 Jan 2025 12:00:01 GMT"
 EVENING = "Wed, 01 Jan 2025 20:00:00 GMT"
 
 
 @pytest.fixture
-def play(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Make a store whose S3 answers by a script."""
+def scripted_store(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that makes a store over a transport with scripted responses."""
 
-    def start(*answers: FakeResponse) -> tuple[Script, Trove]:
-        script = Script(*answers)
-        monkeypatch.setattr(driver_room, "transport_over", lambda *_, **__: script)
+    def start(*responses: FakeResponse) -> tuple[ScriptedTransport, Trove]:
+        transport = ScriptedTransport(*responses)
+        monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: transport)
         driver = S3Driver(
             region="us-east-1",
             endpoint_url="https://s3.us-east-1.amazonaws.com",
             access_key_id="KEYID",
             secret_access_key=SECRET,
         )
-        return script, Trove(driver, retry=AT_ONCE)
+        return transport, Trove(driver, retry=AT_ONCE)
 
     return start
 
 
-def body(
+def get_response(
     data: bytes,
     etag: Mapping[str, str],
     *,
@@ -54,27 +54,27 @@ def body(
     date: str = EVENING,
     version: str | None = None,
 ) -> FakeResponse:
-    """Return the answer to a GET of some bytes; fewer than it announces: the connection breaks."""
+    """Return the response to a GET. If `data` is shorter than announced, the connection breaks."""
     end = size if end is None else end
-    said = {**etag, "last-modified": modified, "date": date, "content-length": str(end - start)}
+    headers = {**etag, "last-modified": modified, "date": date, "content-length": str(end - start)}
     if version is not None:
-        said["x-amz-version-id"] = version
+        headers["x-amz-version-id"] = version
     if (start, end) == (0, size):
-        return answer(200, data, said)
-    return answer(206, data, {**said, "content-range": f"bytes {start}-{end - 1}/{size}"})
+        return response(200, data, headers)
+    return response(206, data, {**headers, "content-range": f"bytes {start}-{end - 1}/{size}"})
 
 
-def conditions(script: Script) -> list[dict[str, str]]:
+def conditional_headers(transport: ScriptedTransport) -> list[dict[str, str]]:
     """Return the conditional headers of each request."""
     return [
-        {name: value for name, value in headers.items() if name.startswith("if-")}
-        for *_, headers, _ in script.sent
+        {name: value for name, value in request.headers.items() if name.startswith("if-")}
+        for request in transport.requests
     ]
 
 
-@pytest.mark.parametrize("etag", NONE, ids=IDS)
+@pytest.mark.parametrize("etag", NO_VALIDATOR, ids=NO_VALIDATOR_IDS)
 async def test_object_without_a_strong_validator_has_no_etag(
-    play: Any, etag: Mapping[str, str]
+    scripted_store: Any, etag: Mapping[str, str]
 ) -> None:
     listing = (
         "<ListBucketResult><IsTruncated>false</IsTruncated><Contents><Key>key</Key>"
@@ -87,7 +87,9 @@ async def test_object_without_a_strong_validator_has_no_etag(
         "<Size>10</Size></Version></ListVersionsResult>"
     )
     head = {**etag, "last-modified": NOON, "date": EVENING, "content-length": "10"}
-    _, store = play(answer(said=head), answer(body=listing), answer(body=versions))
+    _, store = scripted_store(
+        response(headers=head), response(body=listing), response(body=versions)
+    )
     async with store:
         info = await store.head("data", "key")
         [entry] = await store.list("data").all()
@@ -95,18 +97,20 @@ async def test_object_without_a_strong_validator_has_no_etag(
     assert info.etag is entry.etag is version.etag is None
 
 
-@pytest.mark.parametrize("etag", NONE, ids=IDS)
-async def test_broken_body_without_a_validator_goes_on_by_its_date(
-    play: Any, etag: Mapping[str, str]
+@pytest.mark.parametrize("etag", NO_VALIDATOR, ids=NO_VALIDATOR_IDS)
+async def test_broken_body_without_a_validator_resumes_by_its_date(
+    scripted_store: Any, etag: Mapping[str, str]
 ) -> None:
-    script, store = play(body(b"01234", etag), body(b"56789", etag, start=5))
+    transport, store = scripted_store(
+        get_response(b"01234", etag), get_response(b"56789", etag, start=5)
+    )
     async with store:
         assert await store.read("data", "key") == b"0123456789"
-    assert conditions(script) == [{}, {}]
-    assert script.sent[1][2]["range"] == "bytes=5-9"
+    assert conditional_headers(transport) == [{}, {}]
+    assert transport.requests[1].headers["range"] == "bytes=5-9"
 
 
-@pytest.mark.parametrize("etag", NONE, ids=IDS)
+@pytest.mark.parametrize("etag", NO_VALIDATOR, ids=NO_VALIDATOR_IDS)
 @pytest.mark.parametrize(
     "second",
     [
@@ -117,64 +121,74 @@ async def test_broken_body_without_a_validator_goes_on_by_its_date(
     ids=["replaced much later", "replaced a second later", "of another size"],
 )
 async def test_broken_body_without_a_validator_never_joins_two_versions(
-    play: Any, etag: Mapping[str, str], second: dict[str, Any]
+    scripted_store: Any, etag: Mapping[str, str], second: dict[str, Any]
 ) -> None:
-    _, store = play(body(b"01234", etag), body(b"56789", etag, start=5, **second))
+    _, store = scripted_store(
+        get_response(b"01234", etag), get_response(b"56789", etag, start=5, **second)
+    )
     async with store:
         with pytest.raises(ObjectChangedError):
             await store.read("data", "key")
 
 
-async def test_broken_body_whose_validator_went_or_came_is_not_resumed(play: Any) -> None:
+async def test_broken_body_whose_validator_appears_or_disappears_is_not_resumed(
+    scripted_store: Any,
+) -> None:
     for first, second in (({"etag": '"a"'}, {}), ({}, {"etag": '"a"'})):
-        _, store = play(body(b"01234", first), body(b"56789", second, start=5))
+        _, store = scripted_store(
+            get_response(b"01234", first), get_response(b"56789", second, start=5)
+        )
         async with store:
             with pytest.raises(ObjectChangedError):
                 await store.read("data", "key")
 
 
-@pytest.mark.parametrize("etag", NONE, ids=IDS)
-async def test_body_that_was_written_in_the_second_of_its_response_is_not_resumed(
-    play: Any, etag: Mapping[str, str]
+@pytest.mark.parametrize("etag", NO_VALIDATOR, ids=NO_VALIDATOR_IDS)
+async def test_body_written_in_the_second_of_the_response_is_not_resumed(
+    scripted_store: Any, etag: Mapping[str, str]
 ) -> None:
-    """Another write in that second would have the same date."""
-    script, store = play(body(b"01234", etag, date=NOON))
+    """Another write in the same second would have the same date."""
+    transport, store = scripted_store(get_response(b"01234", etag, date=NOON))
     async with store, store.get("data", "key") as reader:
         assert await reader.read(5) == b"01234"
         with pytest.raises(ObjectChangedError, match="no strong validator"):
             await reader.read(5)
-    assert len(script.sent) == 1
+    assert len(transport.requests) == 1
 
 
-async def test_version_id_pins_what_has_no_validator(play: Any) -> None:
-    script, store = play(
-        body(b"01234", {}, date=NOON, version="v1"),
-        body(b"56789", {}, date=NOON, version="v1", start=5),
+async def test_version_id_pins_an_object_without_a_validator(scripted_store: Any) -> None:
+    transport, store = scripted_store(
+        get_response(b"01234", {}, date=NOON, version="v1"),
+        get_response(b"56789", {}, date=NOON, version="v1", start=5),
     )
     async with store:
         assert await store.read("data", "key") == b"0123456789"
-    assert script.asked[1].endswith("/key?versionId=v1")
+    assert transport.request_lines[1].endswith("/key?versionId=v1")
 
 
-async def test_version_id_of_unversioned_writes_pins_nothing(play: Any) -> None:
-    _, store = play(body(b"01234", {}, date=NOON, version="null"))
+async def test_null_version_id_pins_nothing(scripted_store: Any) -> None:
+    _, store = scripted_store(get_response(b"01234", {}, date=NOON, version="null"))
     async with store:
         with pytest.raises(ObjectChangedError, match="no strong validator"):
             await store.read("data", "key")
 
 
-@pytest.mark.parametrize("etag", NONE, ids=IDS)
+@pytest.mark.parametrize("etag", NO_VALIDATOR, ids=NO_VALIDATOR_IDS)
 @pytest.mark.parametrize("date", [EVENING, NOON])
-async def test_ranges_of_what_has_no_validator_are_of_one_version_or_refused(
-    play: Any, etag: Mapping[str, str], date: str
+async def test_ranges_without_a_validator_come_from_one_version_or_are_refused(
+    scripted_store: Any, etag: Mapping[str, str], date: str
 ) -> None:
     size = 10 * 1024 * 1024
-    head = answer(said={**etag, "last-modified": NOON, "date": date, "content-length": str(size)})
+    head = response(
+        headers={**etag, "last-modified": NOON, "date": date, "content-length": str(size)}
+    )
     parts = [
-        body(b"01", etag, size=size, start=start, end=start + 2, date=date, modified=modified)
+        get_response(
+            b"01", etag, size=size, start=start, end=start + 2, date=date, modified=modified
+        )
         for start, modified in ((0, NOON), (size - 2, NOON))
     ]
-    script, store = play(head, *(parts if date == EVENING else ()))
+    transport, store = scripted_store(head, *(parts if date == EVENING else ()))
     async with store:
         ranges = [(0, 2), ByteRange.last(2)]
         if date == EVENING:
@@ -182,31 +196,31 @@ async def test_ranges_of_what_has_no_validator_are_of_one_version_or_refused(
         else:
             with pytest.raises(ObjectChangedError, match="no strong validator"):
                 await store.get_ranges("data", "key", ranges)
-    assert not any(conditions(script))
+    assert not any(conditional_headers(transport))
 
 
-async def test_ranges_of_two_versions_are_not_told_as_one(play: Any) -> None:
+async def test_ranges_of_two_versions_raise(scripted_store: Any) -> None:
     size = 10 * 1024 * 1024
-    head = answer(said={"last-modified": NOON, "date": EVENING, "content-length": str(size)})
-    first = body(b"01", {}, size=size, start=5, end=7)
-    second = body(b"01", {}, size=size, start=size - 2, modified=EVENING)
-    _, store = play(head, first, second)
+    head = response(headers={"last-modified": NOON, "date": EVENING, "content-length": str(size)})
+    first = get_response(b"01", {}, size=size, start=5, end=7)
+    second = get_response(b"01", {}, size=size, start=size - 2, modified=EVENING)
+    _, store = scripted_store(head, first, second)
     async with store:
         with pytest.raises(ObjectChangedError):
             await store.get_ranges("data", "key", [(5, 7), ByteRange.last(2)])
-    same_size = body(b"01", {}, size=size, start=5, end=7, modified=NOON, date=NOON)
-    fresh = answer(said={"last-modified": NOON, "date": NOON, "content-length": str(size)})
-    _, store = play(fresh, same_size)
-    async with store:  # one response is of one version
+    same_size = get_response(b"01", {}, size=size, start=5, end=7, modified=NOON, date=NOON)
+    fresh = response(headers={"last-modified": NOON, "date": NOON, "content-length": str(size)})
+    _, store = scripted_store(fresh, same_size)
+    async with store:  # one response comes from one version
         assert await store.get_ranges("data", "key", [(5, 7)]) == [b"01"]
 
 
-@pytest.mark.parametrize("etag", NONE, ids=IDS)
+@pytest.mark.parametrize("etag", NO_VALIDATOR, ids=NO_VALIDATOR_IDS)
 async def test_condition_of_an_object_without_an_etag_is_refused_before_any_request(
-    play: Any, etag: Mapping[str, str]
+    scripted_store: Any, etag: Mapping[str, str]
 ) -> None:
     head = {**etag, "last-modified": NOON, "date": EVENING, "content-length": "10"}
-    script, store = play(answer(said=head))
+    transport, store = scripted_store(response(headers=head))
     async with store:
         info = await store.head("data", "key")
         with pytest.raises(ValueError, match="has no etag"):
@@ -221,32 +235,34 @@ async def test_condition_of_an_object_without_an_etag_is_refused_before_any_requ
             await store.copy("data", "key", "data", "to", if_match=info)
         with pytest.raises(ValueError, match="names one version"):
             await store.delete("data", "key", if_match='W/"weak"')
-    assert len(script.sent) == 1
+    assert len(transport.requests) == 1
 
 
-async def test_copy_of_what_has_no_etag_is_pinned_by_its_date_or_its_version(play: Any) -> None:
+async def test_copy_without_an_etag_is_pinned_by_date_or_version(
+    scripted_store: Any,
+) -> None:
     done = "<CopyObjectResult><ETag>&quot;e&quot;</ETag></CopyObjectResult>"
-    said = {"last-modified": NOON, "date": EVENING, "content-length": "10"}
+    base = {"last-modified": NOON, "date": EVENING, "content-length": "10"}
     for version, headers, place in (
         (None, {"x-amz-copy-source-if-unmodified-since": NOON}, "/data/key"),
         ("v1", {}, "/data/key?versionId=v1"),
         ("null", {"x-amz-copy-source-if-unmodified-since": NOON}, "/data/key?versionId=null"),
     ):
         named = {} if version is None else {"x-amz-version-id": version}
-        script, store = play(answer(said={**said, **named}), answer(body=done))
+        transport, store = scripted_store(response(headers={**base, **named}), response(body=done))
         async with store:
             assert (await store.copy("data", "key", "data", "to")).etag == "e"
         pins = {
             name: value
-            for name, value in script.sent[1][2].items()
+            for name, value in transport.requests[1].headers.items()
             if name.startswith("x-amz-copy-source")
         }
         assert pins == {"x-amz-copy-source": place, **headers}
 
 
-async def test_copied_object_without_an_etag_has_none(play: Any) -> None:
+async def test_copied_object_without_an_etag_has_none(scripted_store: Any) -> None:
     weak = "<CopyObjectResult><ETag>W/&quot;e&quot;</ETag></CopyObjectResult>"
-    facts = {"etag": '"a"', "last-modified": NOON, "date": EVENING, "content-length": "10"}
-    _, store = play(answer(said=facts), answer(body=weak))
+    headers = {"etag": '"a"', "last-modified": NOON, "date": EVENING, "content-length": "10"}
+    _, store = scripted_store(response(headers=headers), response(body=weak))
     async with store:
         assert (await store.copy("data", "key", "data", "to")).etag is None

@@ -1,4 +1,4 @@
-"""A bucket that keeps versions: each is told, read, looked at and deleted by its id."""
+"""Versioned buckets: versions are listed, read and deleted by id."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trove_async.testing.servers import S3Server
 
 
-async def test_versions_are_told_apart(seaweed: S3Server) -> None:
+async def test_versions_are_read_and_deleted_by_id(seaweed: S3Server) -> None:
     bucket = f"versions-{uuid4().hex[:20]}"
     driver = driver_of(seaweed, dialect="seaweedfs")
 
@@ -54,7 +54,7 @@ async def test_versions_are_told_apart(seaweed: S3Server) -> None:
         assert await read(old.version_id) == b"old"
 
 
-AMAZON = """<?xml version="1.0" encoding="UTF-8"?>
+AMAZON_DOCUMENT = """<?xml version="1.0" encoding="UTF-8"?>
 <ListVersionsResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
   <Name>bucket</Name><Prefix>a</Prefix><KeyMarker/><VersionIdMarker/>
   <NextKeyMarker>c%2Bd+e</NextKeyMarker><NextVersionIdMarker>w+/</NextVersionIdMarker>
@@ -71,12 +71,12 @@ AMAZON = """<?xml version="1.0" encoding="UTF-8"?>
 </ListVersionsResult>"""
 
 
-def read_as(text: str) -> VersionPage:
+def parse(text: str) -> VersionPage:
     return parse_versions(text.encode(), bucket="bucket", backend="cold")
 
 
-def test_versions_and_markers_are_read_in_the_order_in_which_they_stand() -> None:
-    page = read_as(AMAZON)
+def test_versions_and_markers_are_read_in_document_order() -> None:
+    page = parse(AMAZON_DOCUMENT)
     newest = page.entries[0]
     assert newest == VersionInfo(
         bucket="bucket",
@@ -89,7 +89,7 @@ def test_versions_and_markers_are_read_in_the_order_in_which_they_stand() -> Non
         latest=True,
         backend="cold",
     )
-    assert [(one.key, one.version_id, one.size, one.deleted) for one in page.entries] == [
+    assert [(entry.key, entry.version_id, entry.size, entry.deleted) for entry in page.entries] == [
         ("a+", "3", 434234, False),
         ("a+", "2", 0, True),
         ("a+", "null", 1, False),
@@ -97,8 +97,8 @@ def test_versions_and_markers_are_read_in_the_order_in_which_they_stand() -> Non
     ]
 
 
-def test_next_page_is_asked_for_by_both_markers() -> None:
-    token = read_as(AMAZON).token
+def test_next_page_is_requested_with_both_markers() -> None:
+    token = parse(AMAZON_DOCUMENT).token
     assert versions_query(ListOptions(prefix="a", start_after="a", token=token, limit=5000)) == {
         "versions": "",
         "max-keys": "1000",
@@ -113,24 +113,24 @@ def test_next_page_is_asked_for_by_both_markers() -> None:
     }
 
 
-def test_markers_that_are_told_apart_are_put_where_they_belong() -> None:
-    def said(kind: str, key: str, version_id: str, second: int, latest: str) -> str:
+def test_markers_listed_after_all_versions_are_sorted_in() -> None:
+    def element(kind: str, key: str, version_id: str, second: int, latest: str) -> str:
         return (
             f"<{kind}><Key>{key}</Key><VersionId>{version_id}</VersionId><IsLatest>{latest}"
             f"</IsLatest><LastModified>2026-01-01T00:00:{second:02}Z</LastModified>"
             f"<Size>1</Size></{kind}>"
         )
 
-    page = read_as(
+    page = parse(
         "<ListVersionsResult>"
-        + said("Version", "a", "3", 3, "false")
-        + said("Version", "a", "1", 1, "false")
-        + said("Version", "b", "1", 1, "true")
-        + said("DeleteMarker", "a", "4", 3, "true")
-        + said("DeleteMarker", "a", "2", 2, "false")
+        + element("Version", "a", "3", 3, "false")
+        + element("Version", "a", "1", 1, "false")
+        + element("Version", "b", "1", 1, "true")
+        + element("DeleteMarker", "a", "4", 3, "true")
+        + element("DeleteMarker", "a", "2", 2, "false")
         + "<IsTruncated>false</IsTruncated></ListVersionsResult>"
     )
-    assert [(one.key, one.version_id) for one in page.entries] == [
+    assert [(entry.key, entry.version_id) for entry in page.entries] == [
         ("a", "4"),
         ("a", "3"),
         ("a", "2"),
@@ -143,22 +143,22 @@ def test_markers_that_are_told_apart_are_put_where_they_belong() -> None:
 @pytest.mark.parametrize(
     "broken",
     [
-        AMAZON.replace("<NextKeyMarker>c%2Bd+e</NextKeyMarker>", ""),
-        AMAZON.replace("<VersionId>2</VersionId>", ""),
-        AMAZON.replace("<Size>1</Size>", "<Size>-1</Size>"),
-        AMAZON.replace("<Key>a%2B</Key>", "<Key></Key>"),
-        AMAZON.replace("<Key>a%2B</Key>", "<Key>%ff</Key>"),
-        AMAZON.replace("17:50:31", "17:50:61"),
-        AMAZON.replace("ListVersionsResult", "ListBucketResult"),
-        AMAZON[:-30],
+        AMAZON_DOCUMENT.replace("<NextKeyMarker>c%2Bd+e</NextKeyMarker>", ""),
+        AMAZON_DOCUMENT.replace("<VersionId>2</VersionId>", ""),
+        AMAZON_DOCUMENT.replace("<Size>1</Size>", "<Size>-1</Size>"),
+        AMAZON_DOCUMENT.replace("<Key>a%2B</Key>", "<Key></Key>"),
+        AMAZON_DOCUMENT.replace("<Key>a%2B</Key>", "<Key>%ff</Key>"),
+        AMAZON_DOCUMENT.replace("17:50:31", "17:50:61"),
+        AMAZON_DOCUMENT.replace("ListVersionsResult", "ListBucketResult"),
+        AMAZON_DOCUMENT[:-30],
     ],
 )
-def test_page_of_versions_that_makes_no_sense_is_refused(broken: str) -> None:
+def test_malformed_page_of_versions_raises(broken: str) -> None:
     with pytest.raises(MalformedResponse):
-        read_as(broken)
+        parse(broken)
 
 
-async def test_page_out_of_all_goes_on_behind_what_was_told_whatever_is_deleted() -> None:
+async def test_page_of_all_continues_after_deletes() -> None:
     def version(key: str, number: int) -> VersionInfo:
         return VersionInfo(
             bucket="b",
@@ -170,35 +170,37 @@ async def test_page_out_of_all_goes_on_behind_what_was_told_whatever_is_deleted(
             latest=False,
         )
 
-    told = [version("b", 1), version("a", 3), version("a", 2), version("a", 1)]
-    asked: list[ListOptions] = []
+    versions = [version("b", 1), version("a", 3), version("a", 2), version("a", 1)]
+    requests: list[ListOptions] = []
 
-    async def ask(_bucket: str, options: ListOptions) -> VersionPage:
-        asked.append(options)
-        return VersionPage(entries=told)
+    async def list_versions(_bucket: str, options: ListOptions) -> VersionPage:
+        requests.append(options)
+        return VersionPage(entries=versions)
 
-    first = await page_of_all(ask, "b", ListOptions(prefix="p", limit=2))
-    assert [one.version_id for one in first.entries] == ["3", "2"]
-    del told[1:3]
-    told.insert(1, version("a", 4))
-    second = await page_of_all(ask, "b", ListOptions(prefix="p", limit=2, token=first.token))
-    assert [(one.key, one.version_id) for one in second.entries] == [("a", "1"), ("b", "1")]
+    first = await page_of_all(list_versions, "b", ListOptions(prefix="p", limit=2))
+    assert [entry.version_id for entry in first.entries] == ["3", "2"]
+    del versions[1:3]
+    versions.insert(1, version("a", 4))
+    second = await page_of_all(
+        list_versions, "b", ListOptions(prefix="p", limit=2, token=first.token)
+    )
+    assert [(entry.key, entry.version_id) for entry in second.entries] == [("a", "1"), ("b", "1")]
     assert second.token is None
-    behind = await page_of_all(ask, "b", ListOptions(start_after="a"))
-    assert [one.key for one in behind.entries] == ["b"]
-    assert {(one.limit, one.token) for one in asked} == {(1000, None)}
+    after_a = await page_of_all(list_versions, "b", ListOptions(start_after="a"))
+    assert [entry.key for entry in after_a.entries] == ["b"]
+    assert {(options.limit, options.token) for options in requests} == {(1000, None)}
 
 
-async def test_more_than_a_service_tells_without_loss_is_refused() -> None:
-    async def ask(_bucket: str, _options: ListOptions) -> VersionPage:
+async def test_more_versions_than_one_complete_listing_raise() -> None:
+    async def list_versions(_bucket: str, _options: ListOptions) -> VersionPage:
         return VersionPage(entries=[], token="more")
 
     with pytest.raises(NotSupportedError, match="longer prefix"):
-        await page_of_all(ask, "b", ListOptions())
+        await page_of_all(list_versions, "b", ListOptions())
 
 
 @pytest.mark.parametrize("data_plane", ["lean", "sdk"])
-async def test_versioning_is_set_and_suspended(
+async def test_versioning_is_enabled_and_suspended(
     moto_server: S3Server, data_plane: Literal["lean", "sdk"]
 ) -> None:
     bucket = f"versions-{uuid4().hex[:20]}"
@@ -209,11 +211,11 @@ async def test_versioning_is_set_and_suspended(
         with pytest.raises(BucketNotFoundError):
             await driver.set_versioning(bucket, enabled=True)
         await driver.create_bucket(bucket)
-        told = []
+        statuses = []
         for enabled in (True, False, True):
             await driver.set_versioning(bucket, enabled=enabled)
             client = await driver.client
-            told.append((await client.get_bucket_versioning(Bucket=bucket))["Status"])
-        assert told == ["Enabled", "Suspended", "Enabled"]
+            statuses.append((await client.get_bucket_versioning(Bucket=bucket))["Status"])
+        assert statuses == ["Enabled", "Suspended", "Enabled"]
     with pytest.raises(ClosedError):
         await driver.set_versioning(bucket, enabled=True)

@@ -1,4 +1,4 @@
-"""Documents that are large, or made to be costly."""
+"""Large XML documents, and documents that are expensive to parse."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.s3.script import EMPTY_PAGE, FakeResponse, answer
+from tests.drivers.s3.scripted_transport import EMPTY_PAGE, FakeResponse, response
 from trove_async.drivers.s3 import _list_objects
 from trove_async.drivers.s3._xml import MalformedResponse, is_large, parse
 from trove_async.errors import PermissionDeniedError
@@ -26,42 +26,42 @@ def page(count: int, filling: int) -> str:
 
 
 @pytest.mark.parametrize(("filling", "large"), [(10, False), (3000, True)])
-async def test_large_page_is_parsed_in_a_thread_and_reads_alike(
-    play: Any, monkeypatch: pytest.MonkeyPatch, filling: int, *, large: bool
+async def test_large_page_is_parsed_in_a_thread(
+    scripted_driver: Any, monkeypatch: pytest.MonkeyPatch, filling: int, *, large: bool
 ) -> None:
     threads: list[threading.Thread] = []
     made = _list_objects._made
 
-    def noted(*args: Any) -> Any:
+    def recording_made(*args: Any) -> Any:
         threads.append(threading.current_thread())
         return made(*args)
 
-    monkeypatch.setattr(_list_objects, "_made", noted)
+    monkeypatch.setattr(_list_objects, "_made", recording_made)
     body = page(500, filling)
     assert is_large(body.encode()) is large
-    _, opening = play(answer(body=body))
-    async with opening as driver:
+    _, opened_driver = scripted_driver(response(body=body))
+    async with opened_driver as driver:
         listed = await driver.list_page("data", ListOptions())
     assert [entry.key[:4] for entry in listed.entries] == [f"{n:04}" for n in range(500)]
     assert (threads[0] is threading.main_thread()) is not large
 
 
-def test_more_tags_than_any_response_has_are_refused() -> None:
+def test_document_with_too_many_tags_is_malformed() -> None:
     text = "<a>" + "<b/>" * 199_000 + "</a>"
     assert len(parse(text)) == 199_000
     with pytest.raises(MalformedResponse, match="200000 tags"):
         parse("<a>" + "<b/>" * 200_000 + "</a>")
 
 
-def test_document_is_parsed_alike_however_it_is_sliced() -> None:
+def test_document_parsed_in_slices_is_read_whole() -> None:
     text = "<a>" + "".join([f"<b c='{'é' * 50}'>&lt;{n}</b>" for n in range(5000)]) + "</a>"
     assert len(text) > 4 * 64 * KiB
     root = parse(text)
     assert [child.text for child in root] == [f"<{n}" for n in range(5000)]
 
 
-class Noted(FakeResponse):
-    """A response that notes how much of it may be read."""
+class LimitRecordingResponse(FakeResponse):
+    """A response that records the limit of its read."""
 
     limit = 0
 
@@ -73,13 +73,16 @@ class Noted(FakeResponse):
 UPLOAD = b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
 
 
-async def test_each_kind_of_document_has_a_limit_of_its_own(play: Any) -> None:
-    page_, upload = Noted(200, {}, EMPTY_PAGE), Noted(200, {}, UPLOAD)
-    refused = Noted(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
-    _, opening = play(page_, upload, refused)
-    async with opening as driver:
+async def test_each_kind_of_document_has_its_own_size_limit(scripted_driver: Any) -> None:
+    page_response, upload = (
+        LimitRecordingResponse(200, {}, EMPTY_PAGE),
+        LimitRecordingResponse(200, {}, UPLOAD),
+    )
+    refused = LimitRecordingResponse(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
+    _, opened_driver = scripted_driver(page_response, upload, refused)
+    async with opened_driver as driver:
         await driver.list_page("data", ListOptions())
         await driver._plane.create_upload("data", "key", PutOptions())
         with pytest.raises(PermissionDeniedError):
             await driver.list_page("data", ListOptions())
-    assert (page_.limit, upload.limit, refused.limit) == (16 * MiB, 256 * KiB, 64 * KiB)
+    assert (page_response.limit, upload.limit, refused.limit) == (16 * MiB, 256 * KiB, 64 * KiB)

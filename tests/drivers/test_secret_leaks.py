@@ -1,4 +1,4 @@
-"""No secret is shown by an error, an event, a log line or a span, whatever fails and how."""
+"""No error, event, log line or span shows a secret, whatever fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from tests.drivers import canaries
+from tests.drivers import secret_canaries as canaries
 from tests.drivers.gcs.keys import service_account
 from trove_async import RetryPolicy, Timeout, Trove
 from trove_async.drivers import GCSDriver, S3Driver, address_from_url
@@ -32,52 +32,52 @@ if TYPE_CHECKING:
     from trove_async import Event
 
 _KEYS = (canaries.SECRET_KEY, canaries.SESSION_TOKEN)
-_CUSTOMER = (canaries.CUSTOMER_KEY, canaries.SENT_CUSTOMER_KEY, *_KEYS)
-KNOWN = {
+_KEYS_WITH_CUSTOMER_KEY = (canaries.CUSTOMER_KEY, canaries.ENCODED_CUSTOMER_KEY, *_KEYS)
+SECRETS_OF = {
     "s3": _KEYS,
     "sdk": _KEYS,
-    "s3 with a key": _CUSTOMER,
-    "sdk with a key": _CUSTOMER,
+    "s3 with a key": _KEYS_WITH_CUSTOMER_KEY,
+    "sdk with a key": _KEYS_WITH_CUSTOMER_KEY,
     "gcs": (canaries.BEARER, canaries.CLIENT_SECRET, canaries.REFRESH_TOKEN),
 }
-"""The secrets that a service, or who listens to it, may quote to each driver."""
+"""The secrets of each driver that a service or a proxy may know and quote."""
 
 LAST_MODIFIED = "Sat, 28 Nov 2026 12:00:00 GMT"
 
 
 def quoting(secrets: Sequence[str]) -> str:
-    return " ".join(f"{one} {quote(one, safe='')}" for one in secrets)
+    return " ".join(f"{secret} {quote(secret, safe='')}" for secret in secrets)
 
 
 def responses(name: str) -> dict[str, tuple[int, dict[str, str], str]]:
-    """Return how a service may respond: a status, headers and a body, each quoting all it knows."""
-    known = KNOWN[name]
-    quotes = quoting(known)
-    error = error_json(known) if name == "gcs" else error_document(known)
+    """Return possible responses of a service: status, headers and body, which quote its secrets."""
+    secrets = SECRETS_OF[name]
+    quotes = quoting(secrets)
+    error = error_json(secrets) if name == "gcs" else error_document(secrets)
     return {
-        "refused": (403, {}, error),
-        "no token": (401, {}, error),
+        "denied": (403, {}, error),
+        "unauthenticated": (401, {}, error),
         "missing": (404, {}, error),
         "conflict": (409, {}, error),
-        "broken": (500, {"retry-after": quotes}, error),
+        "server error": (500, {"retry-after": quotes}, error),
         "redirect": (307, {"location": f"http://127.0.0.1:9/{quote(quotes)}"}, error),
-        "nonsense": (
+        "invalid headers": (
             200,
             {"last-modified": quotes, "etag": f'"{quotes}"', "content-range": quotes},
             "",
         ),
-        "quoting dates": (
+        "invalid dates": (
             200,
             {"last-modified": quotes, "x-goog-generation": "1", "x-goog-hash": quotes},
             "body",
         ),
-        "a range that makes no sense": (
+        "invalid range": (
             206,
             {"content-range": quotes, "last-modified": LAST_MODIFIED, "etag": '"e"'},
             "body",
         ),
-        "a document that makes no sense": (200, {}, f"<{known[0]}>{quotes}"),
-        "fields that make no sense": (
+        "invalid document": (200, {}, f"<{secrets[0]}>{quotes}"),
+        "invalid fields": (
             200,
             {},
             json.dumps({"name": "key", "generation": "1", "size": quotes, "updated": quotes}),
@@ -85,28 +85,28 @@ def responses(name: str) -> dict[str, tuple[int, dict[str, str], str]]:
     }
 
 
-def error_document(known: Sequence[str]) -> str:
-    """Return an error of S3's whose every field quotes something."""
-    return f"<Error><Code>{known[-1]}</Code><Message>{quoting(known)}</Message></Error>"
+def error_document(secrets: Sequence[str]) -> str:
+    """Return an S3 error document that quotes secrets in every field."""
+    return f"<Error><Code>{secrets[-1]}</Code><Message>{quoting(secrets)}</Message></Error>"
 
 
-def error_json(known: Sequence[str]) -> str:
-    """Return an error of GCS's whose every field quotes something."""
-    text = quoting(known)
+def error_json(secrets: Sequence[str]) -> str:
+    """Return a GCS error document that quotes secrets in every field."""
+    text = quoting(secrets)
     return json.dumps(
-        {"error": {"message": text, "errors": [{"reason": known[0], "message": text}]}}
+        {"error": {"message": text, "errors": [{"reason": secrets[0], "message": text}]}}
     )
 
 
 class Service:
-    """A server that responds to everything alike, or never; tokens it gives as an issuer."""
+    """A server that returns one response to all requests, or none; ``POST /token`` gets a token."""
 
     def __init__(self, status: int, headers: dict[str, str], body: str) -> None:
         self.status = status
         self.headers = headers
         self.body = body
         self.hangs = False
-        self.asked = asyncio.Event()
+        self.request_received = asyncio.Event()
         self.released = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -119,7 +119,7 @@ class Service:
                     token = {"access_token": canaries.BEARER, "expires_in": 3600}
                     writer.write(_response(200, {}, json.dumps(token)))
                     continue
-                self.asked.set()
+                self.request_received.set()
                 if self.hangs:
                     await self.released.wait()
                     return
@@ -180,20 +180,21 @@ def gcs(endpoint: str, **options: Any) -> GCSDriver:
 
 DRIVERS = {"s3": s3, "sdk": sdk, "gcs": gcs}
 
-KEYED = {
+DRIVERS_WITH_CUSTOMER_KEY = {
     "s3 with a key": partial(s3, sse_customer_key=canaries.CUSTOMER_KEY.encode()),
     "sdk with a key": partial(sdk, sse_customer_key=canaries.CUSTOMER_KEY.encode()),
 }
-"""Drivers that are given a customer's key, which goes over https only, or nowhere but to this machine."""
+"""Drivers with a customer key, which is sent over https or to this machine only."""
 
-ALL: dict[str, Callable[..., Any]] = {**DRIVERS, **KEYED}
+ALL_DRIVERS: dict[str, Callable[..., Any]] = {**DRIVERS, **DRIVERS_WITH_CUSTOMER_KEY}
 
 
-class Watch:
-    """A store whose events, log lines and spans are kept.
+class RecordedStore:
+    """A store whose errors, events, log lines and spans are recorded.
 
     Attributes:
-        errors: What its operations raised.
+        store: The store.
+        errors: The errors of its operations.
     """
 
     def __init__(self, driver: Any, **timeouts: float) -> None:
@@ -205,15 +206,15 @@ class Watch:
         self._log = io.StringIO()
         self._spans = InMemorySpanExporter()
         self.store.events.subscribe(self._events.append)
-        logger = logging.Logger("canaries", logging.DEBUG)  # noqa: LOG001 - of this test alone
+        logger = logging.Logger("canaries", logging.DEBUG)  # noqa: LOG001 - used by this test only
         logger.addHandler(logging.StreamHandler(self._log))
         log(self.store, logger)
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(self._spans))
         instrument(self.store, tracer_provider=provider)
 
-    async def try_all(self) -> None:
-        """Try every operation; all that fail are looked at."""
+    async def run_all(self) -> None:
+        """Run every operation and record the errors."""
         store = self.store
         calls: list[Callable[[], Awaitable[object]]] = [
             lambda: store.put("bucket", "key", b"body", metadata={"a": "b"}),
@@ -231,9 +232,9 @@ class Watch:
             lambda: store.delete_many("bucket", ["a", "b"]),
         ]
         for call in calls:
-            await self.attempt(call)
+            await self.run(call)
 
-    async def attempt(self, call: Callable[[], Awaitable[object]]) -> None:
+    async def run(self, call: Callable[[], Awaitable[object]]) -> None:
         try:
             await call()
         except (TroveError, ExceptionGroup, asyncio.CancelledError) as error:
@@ -243,69 +244,69 @@ class Watch:
         """Return where a secret is shown."""
         leaks = [leak for error in self.errors for leak in canaries.leaks_of(error)]
         for event in self._events:
-            leaks += [f"event: {one}" for one in canaries.found_in(repr(event))]
+            leaks += [f"event: {secret}" for secret in canaries.canaries_in(repr(event))]
             if event.error is not None:
                 leaks += canaries.leaks_of(event.error)
-        leaks += [f"log: {one}" for one in canaries.found_in(self._log.getvalue())]
+        leaks += [f"log: {secret}" for secret in canaries.canaries_in(self._log.getvalue())]
         for span in self._spans.get_finished_spans():
-            leaks += [f"span: {one}" for one in canaries.found_in(span.to_json())]
-        leaks += [f"repr: {one}" for one in canaries.found_in(repr(vars(self.store)))]
+            leaks += [f"span: {secret}" for secret in canaries.canaries_in(span.to_json())]
+        leaks += [f"repr: {secret}" for secret in canaries.canaries_in(repr(vars(self.store)))]
         return leaks
 
 
 @pytest.mark.parametrize("kind", responses("s3"))
-@pytest.mark.parametrize("name", ALL)
-async def test_response_that_quotes_the_secrets_shows_none(name: str, kind: str) -> None:
+@pytest.mark.parametrize("name", ALL_DRIVERS)
+async def test_response_that_quotes_secrets_shows_none(name: str, kind: str) -> None:
     async with serving(Service(*responses(name)[kind])) as url:
-        watch = Watch(ALL[name](url))
-        async with watch.store:
-            await watch.try_all()
-    assert watch.errors
-    assert watch.leaks() == []
+        recorded = RecordedStore(ALL_DRIVERS[name](url))
+        async with recorded.store:
+            await recorded.run_all()
+    assert recorded.errors
+    assert recorded.leaks() == []
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ALL_DRIVERS)
 async def test_refused_connection_shows_no_secret(name: str, unused_tcp_port: int) -> None:
-    here = f"http://127.0.0.1:{unused_tcp_port}"
+    endpoint = f"http://127.0.0.1:{unused_tcp_port}"
     async with serving(Service(200, {}, "")) as issuer:
-        more = {"issuer": issuer} if name == "gcs" else {}
-        watch = Watch(ALL[name](here, **more))
-        async with watch.store:
-            await watch.try_all()
-    assert watch.errors
-    assert watch.leaks() == []
+        options = {"issuer": issuer} if name == "gcs" else {}
+        recorded = RecordedStore(ALL_DRIVERS[name](endpoint, **options))
+        async with recorded.store:
+            await recorded.run_all()
+    assert recorded.errors
+    assert recorded.leaks() == []
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", ALL_DRIVERS)
 @pytest.mark.parametrize("how", ["cancelled", "timed out"])
 async def test_request_without_a_response_shows_no_secret(name: str, how: str) -> None:
     service = Service(200, {}, "")
     service.hangs = True
     async with serving(service) as url:
         limits = {"first_byte": 0.2, "idle": 0.2} if how == "timed out" else {}
-        watch = Watch(ALL[name](url), **limits)
-        async with watch.store as store:
+        recorded = RecordedStore(ALL_DRIVERS[name](url), **limits)
+        async with recorded.store as store:
             calls: list[Callable[[], Awaitable[object]]] = [
                 lambda: store.put("bucket", "key", b"body"),
                 lambda: store.read("bucket", "key"),
                 lambda: store.head("bucket", "key"),
             ]
             for call in calls:
-                service.asked.clear()
+                service.request_received.clear()
                 async with asyncio.TaskGroup() as group:
-                    task = group.create_task(watch.attempt(call))
+                    task = group.create_task(recorded.run(call))
                     if how == "cancelled":
-                        await service.asked.wait()
+                        await service.request_received.wait()
                         task.cancel()
-    assert len(watch.errors) == 3
-    assert watch.leaks() == []
+    assert len(recorded.errors) == 3
+    assert recorded.leaks() == []
 
 
 @pytest.mark.parametrize("name", DRIVERS)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("status", [407, 502, None])
 @pytest.mark.parametrize("named_by", ["proxy", "environment", "environment, without a scheme"])
-async def test_proxy_that_refuses_shows_no_secret(  # noqa: PLR0917
+async def test_failing_proxy_shows_no_secret(  # noqa: PLR0917
     name: str,
     scheme: str,
     status: int | None,
@@ -313,27 +314,27 @@ async def test_proxy_that_refuses_shows_no_secret(  # noqa: PLR0917
     unused_tcp_port: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    quotes = quoting([*KNOWN[name], canaries.PROXY_USER, canaries.PROXY_PASSWORD])
+    quotes = quoting([*SECRETS_OF[name], canaries.PROXY_USER, canaries.PROXY_PASSWORD])
     proxy = Service(status or 200, {"proxy-authenticate": quotes}, quotes)
-    who = f"{canaries.PROXY_USER}:{canaries.PROXY_PASSWORD}"
-    issuing = Service(200, {}, "")
-    async with serving(proxy) as url, serving(issuing) as issuer:
+    user = f"{canaries.PROXY_USER}:{canaries.PROXY_PASSWORD}"
+    token_service = Service(200, {}, "")
+    async with serving(proxy) as url, serving(token_service) as issuer:
         port = url.rpartition(":")[2] if status else unused_tcp_port
-        more = {"issuer": issuer} if name == "gcs" else {}
+        options = {"issuer": issuer} if name == "gcs" else {}
         if named_by == "proxy":
-            more["proxy"] = f"http://{who}@127.0.0.1:{port}"
+            options["proxy"] = f"http://{user}@127.0.0.1:{port}"
         else:
-            begin = "" if named_by.endswith("without a scheme") else "http://"
-            monkeypatch.setenv(f"{scheme}_proxy", f"{begin}{who}@127.0.0.1:{port}")
-        watch = Watch(DRIVERS[name](f"{scheme}://service.invalid", **more))
-        async with watch.store:
-            await watch.try_all()
-    assert watch.errors
-    assert watch.leaks() == []
+            prefix = "" if named_by.endswith("without a scheme") else "http://"
+            monkeypatch.setenv(f"{scheme}_proxy", f"{prefix}{user}@127.0.0.1:{port}")
+        recorded = RecordedStore(DRIVERS[name](f"{scheme}://service.invalid", **options))
+        async with recorded.store:
+            await recorded.run_all()
+    assert recorded.errors
+    assert recorded.leaks() == []
 
 
 @pytest.mark.parametrize("name", DRIVERS)
-async def test_password_of_the_environments_proxy_is_in_no_message(
+async def test_message_shows_no_password_of_the_environments_proxy(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("https_proxy", f"u:{canaries.PROXY_PASSWORD}@proxy.invalid:3128")
@@ -345,22 +346,22 @@ async def test_password_of_the_environments_proxy_is_in_no_message(
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 500, 307])
-async def test_issuer_that_refuses_shows_no_secret(status: int) -> None:
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def test_failing_issuer_shows_no_secret(status: int) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while await reader.readuntil(b"\r\n\r\n"):
-                quotes = {"location": quoting(KNOWN["gcs"])}
-                writer.write(_response(status, quotes, error_json(KNOWN["gcs"])))
+                quotes = {"location": quoting(SECRETS_OF["gcs"])}
+                writer.write(_response(status, quotes, error_json(SECRETS_OF["gcs"])))
         writer.close()
 
-    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
     issuer = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    watch = Watch(gcs("http://127.0.0.1:9", issuer=issuer))
-    async with watch.store:
-        await watch.try_all()
+    recorded = RecordedStore(gcs("http://127.0.0.1:9", issuer=issuer))
+    async with recorded.store:
+        await recorded.run_all()
     server.close()
-    assert watch.errors
-    assert watch.leaks() == []
+    assert recorded.errors
+    assert recorded.leaks() == []
 
 
 @pytest.mark.parametrize(
@@ -371,7 +372,7 @@ async def test_issuer_that_refuses_shows_no_secret(status: int) -> None:
         "",
     ],
 )
-async def test_private_key_that_is_none_is_told_and_not_shown(key: str) -> None:
+async def test_invalid_private_key_is_reported_and_not_shown(key: str) -> None:
     driver = GCSDriver(credentials={**service_account(), "private_key": key})
     with pytest.raises(TroveError, match="private_key") as caught:
         async with Trove(driver):
@@ -404,7 +405,7 @@ async def test_private_key_that_is_none_is_told_and_not_shown(key: str) -> None:
         ),
     ],
 )
-def test_driver_that_cannot_be_made_shows_no_secret(make: Callable[[], object]) -> None:
+def test_invalid_arguments_show_no_secret(make: Callable[[], object]) -> None:
     with pytest.raises(TroveError) as caught:
         make()
     leaks = canaries.leaks_of(caught.value)
@@ -424,7 +425,7 @@ def test_driver_that_cannot_be_made_shows_no_secret(make: Callable[[], object]) 
         f"nowhere://ID:{canaries.SECRET_KEY}@eu-west-1/bucket",
     ],
 )
-def test_url_that_names_no_driver_shows_no_secret(url: str) -> None:
+def test_invalid_url_shows_no_secret(url: str) -> None:
     with pytest.raises(TroveError) as caught:
         address_from_url(url)
     assert canaries.leaks_of(caught.value) == []
@@ -433,7 +434,7 @@ def test_url_that_names_no_driver_shows_no_secret(url: str) -> None:
 @pytest.mark.parametrize(
     "file", [{"type": "klingon"}, {"no": "type"}, {"type": "service_account", "token_uri": "x"}]
 )
-async def test_credentials_that_cannot_be_read_show_no_secret(file: dict[str, str]) -> None:
+async def test_invalid_credentials_show_no_secret(file: dict[str, str]) -> None:
     driver = GCSDriver(credentials={**file, "client_secret": canaries.CLIENT_SECRET})
     with pytest.raises(TroveError) as caught:
         async with Trove(driver):

@@ -1,4 +1,4 @@
-"""An upload that is completing is not aborted: what it may have become is found out first."""
+"""Multipart uploads are not aborted while their completion may still succeed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, SECRET, FakeResponse, Script, answer, now, refusal
+from tests.drivers.s3.scripted_transport import (
+    OBJECT_HEADERS,
+    SECRET,
+    FakeResponse,
+    ScriptedTransport,
+    error_response,
+    now,
+    response,
+)
 from trove_async import (
     PermissionDeniedError,
     RetryPolicy,
@@ -16,9 +24,9 @@ from trove_async import (
     UnavailableError,
 )
 from trove_async._concurrency import OwnedTask
-from trove_async._resilience import upload as room
+from trove_async._resilience import upload as upload_module
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_room
+from trove_async.drivers.s3 import driver as driver_module
 from trove_async.drivers.s3._copy import Copier
 from trove_async.models import MiB, ObjectInfo
 from trove_async.options import CopyOptions, PutOptions
@@ -29,22 +37,22 @@ if TYPE_CHECKING:
 
     from trove_async._http import Origin, Response
 
-CREATED = answer(
+CREATED = response(
     body="<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
 )
-COMPLETED = (
+COMPLETED_DOCUMENT = (
     "<CompleteMultipartUploadResult><ETag>&quot;e&quot;</ETag></CompleteMultipartUploadResult>"
 )
 SIZE = 6 * MiB
 
 
-class Service(Script):
-    """A service with an upload of two parts. The test sets the response to its completion."""
+class UploadService(ScriptedTransport):
+    """A service with an upload of two parts. The test sets the response to the completion."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.completing, self.go_on = asyncio.Event(), asyncio.Event()
-        self.completion: FakeResponse | Exception = answer(body=COMPLETED)
+        self.completing, self.may_complete = asyncio.Event(), asyncio.Event()
+        self.completion: FakeResponse | Exception = response(body=COMPLETED_DOCUMENT)
         self.head: FakeResponse | None = None
         self.write_id = ""
         self.aborts = self.heads = 0
@@ -61,33 +69,35 @@ class Service(Script):
     ) -> Response:
         if method == "POST" and "uploadId" in target:
             self.completing.set()
-            await self.go_on.wait()
+            await self.may_complete.wait()
             if isinstance(self.completion, Exception):
                 raise self.completion
-            self.answers.append(self.completion)
+            self.responses.append(self.completion)
         elif method == "POST":
             self.write_id = headers.get("x-amz-meta-trove-write-id", "")
-            self.answers.append(answer(body=CREATED._body))
+            self.responses.append(response(body=CREATED._body))
         elif method == "PUT":
             copied = "<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>"
-            self.answers.append(answer(body=copied if "partNumber" in target else b"", etag='"p"'))
+            self.responses.append(
+                response(body=copied if "partNumber" in target else b"", etag='"p"')
+            )
         elif method == "DELETE":
             self.aborts += 1
-            self.answers.append(answer(204))
+            self.responses.append(response(204))
         else:
             self.heads += 1
-            self.answers.append(self.head or answer(404))
+            self.responses.append(self.head or response(404))
         return await super().send(method, origin, target, headers, views, patient=patient)
 
-    def ours(self) -> FakeResponse:
-        """Return the HEAD of the object that was made of the upload."""
-        return answer(said={**FACTS, "x-amz-meta-trove-write-id": self.write_id})
+    def own_object(self) -> FakeResponse:
+        """Return the response to a HEAD of the object that the upload created."""
+        return response(headers={**OBJECT_HEADERS, "x-amz-meta-trove-write-id": self.write_id})
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Service:
-    service = Service()
-    monkeypatch.setattr(driver_room, "transport_over", lambda *_, **__: service)
+def service(monkeypatch: pytest.MonkeyPatch) -> UploadService:
+    service = UploadService()
+    monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: service)
     return service
 
 
@@ -106,8 +116,8 @@ async def body() -> AsyncIterator[bytes]:
         yield bytes(4 * MiB)
 
 
-async def cancelled(service: Service, *, answered: bool = True) -> None:
-    """Put in two parts, cancel it while it completes, and wait until it has ended."""
+async def put_and_cancel(service: UploadService, *, responds: bool = True) -> None:
+    """Put an object in two parts, cancel it during the completion, and wait for its end."""
     async with Trove(driver(), retry=RetryPolicy(attempts=1)) as store:
         put = OwnedTask(store.put("data", "key", body()))
         await service.completing.wait()
@@ -115,97 +125,99 @@ async def cancelled(service: Service, *, answered: bool = True) -> None:
         for _ in range(20):
             await asyncio.sleep(0)
         assert service.aborts == 0
-        if answered:
+        if responds:
             assert not put.done
             put._task.cancel()
-            service.go_on.set()
+            service.may_complete.set()
         with pytest.raises(asyncio.CancelledError):
             await put._task
 
 
-async def test_upload_that_is_completed_after_the_cancel_is_not_aborted(service: Service) -> None:
-    await cancelled(service)
+async def test_upload_that_completes_after_a_cancel_is_not_aborted(service: UploadService) -> None:
+    await put_and_cancel(service)
     assert (service.aborts, service.heads) == (0, 0)
 
 
-async def test_upload_whose_completion_is_refused_after_the_cancel_is_aborted(
-    service: Service,
+async def test_upload_whose_completion_fails_after_a_cancel_is_aborted(
+    service: UploadService,
 ) -> None:
-    service.completion = refusal(403, "AccessDenied")
-    await cancelled(service)
+    service.completion = error_response(403, "AccessDenied")
+    await put_and_cancel(service)
     assert (service.aborts, service.heads) == (1, 0)
 
 
-async def test_upload_whose_completion_is_never_answered_is_not_aborted(
-    service: Service, monkeypatch: pytest.MonkeyPatch
+async def test_upload_whose_completion_gets_no_response_is_not_aborted(
+    service: UploadService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "COMMIT_SECONDS", 0.01)
-    await cancelled(service, answered=False)
+    monkeypatch.setattr(upload_module, "COMMIT_SECONDS", 0.01)
+    await put_and_cancel(service, responds=False)
     assert service.aborts == 0
 
 
-@pytest.mark.parametrize("ours", [True, False])
-async def test_upload_whose_completion_fails_is_aborted_only_if_it_is_no_object(
-    service: Service, *, ours: bool
+@pytest.mark.parametrize("own", [True, False])
+async def test_upload_is_aborted_only_if_the_lost_completion_created_no_object(
+    service: UploadService, *, own: bool
 ) -> None:
     service.completion = UnavailableError("the connection broke")
     async with Trove(driver(), retry=RetryPolicy(attempts=1)) as store:
         put = OwnedTask(store.put("data", "key", body()))
         await service.completing.wait()
-        if ours:
-            service.head = service.ours()
-        service.go_on.set()
+        if own:
+            service.head = service.own_object()
+        service.may_complete.set()
         with pytest.raises(UnavailableError):
             await put.result()
-    assert (service.aborts, service.heads) == (0 if ours else 1, 1)
+    assert (service.aborts, service.heads) == (0 if own else 1, 1)
 
 
-async def test_upload_is_not_aborted_where_it_cannot_be_found_out(service: Service) -> None:
+async def test_upload_is_not_aborted_when_the_head_fails(service: UploadService) -> None:
     service.completion = UnavailableError("the connection broke")
-    service.head = answer(503)
-    service.go_on.set()
+    service.head = response(503)
+    service.may_complete.set()
     async with Trove(driver(), retry=RetryPolicy(attempts=1)) as store:
         with pytest.raises(UnavailableError):
             await store.put("data", "key", body())
     assert service.aborts == 0
 
 
-async def refused_at_last(service: Service, lost: UnavailableError, *, ours: bool = False) -> None:
-    """Commit an upload twice: the first request is not answered, the second one is refused."""
-    service.go_on.set()
-    one = driver()
-    async with opened(one):
+async def complete_twice(
+    service: UploadService, lost: UnavailableError, *, own: bool = False
+) -> None:
+    """Complete an upload twice: the first response is lost, the second is an error."""
+    service.may_complete.set()
+    s3_driver = driver()
+    async with opened(s3_driver):
         with pytest.raises(PermissionDeniedError):
-            async with one.upload("data", "key", PutOptions(write_id="w-1")) as upload:
+            async with s3_driver.upload("data", "key", PutOptions(write_id="w-1")) as upload:
                 service.completion = lost
                 with pytest.raises(UnavailableError):
                     await upload.commit({})
-                service.completion = refusal(403, "AccessDenied")
-                service.head = service.ours() if ours else None
+                service.completion = error_response(403, "AccessDenied")
+                service.head = service.own_object() if own else None
                 await upload.commit({})
 
 
-@pytest.mark.parametrize("ours", [True, False])
-async def test_upload_is_looked_for_if_an_earlier_completion_was_lost(
-    service: Service, *, ours: bool
+@pytest.mark.parametrize("own", [True, False])
+async def test_failed_completion_after_a_lost_one_checks_for_the_object(
+    service: UploadService, *, own: bool
 ) -> None:
-    await refused_at_last(service, UnavailableError("the connection broke"), ours=ours)
-    assert (service.aborts, service.heads) == (0 if ours else 1, 1)
+    await complete_twice(service, UnavailableError("the connection broke"), own=own)
+    assert (service.aborts, service.heads) == (0 if own else 1, 1)
 
 
-async def test_upload_is_not_aborted_while_an_earlier_completion_may_be_under_way(
-    service: Service,
+async def test_upload_is_not_aborted_while_an_earlier_completion_may_be_in_flight(
+    service: UploadService,
 ) -> None:
-    await refused_at_last(service, TimedOutError("no response came"))
+    await complete_twice(service, TimedOutError("no response came"))
     assert service.aborts == 0
 
 
-async def test_copy_in_pieces_that_is_completing_is_not_aborted(service: Service) -> None:
+async def test_copy_in_parts_is_not_aborted_during_its_completion(service: UploadService) -> None:
     source = ObjectInfo(bucket="data", key="from", size=200, etag="e", last_modified=now())
     options = CopyOptions(source=source, put=PutOptions(write_id="w-1"))
-    one = driver()
-    async with opened(one):
-        copier = Copier(one._plane, one._known.exists, largest=100, piece=100)
+    s3_driver = driver()
+    async with opened(s3_driver):
+        copier = Copier(s3_driver._plane, s3_driver._known.exists, largest=100, piece=100)
         copy = OwnedTask(copier.copy("data", "from", "data", "to", options))
         await service.completing.wait()
         copy._task.cancel()
@@ -213,7 +225,7 @@ async def test_copy_in_pieces_that_is_completing_is_not_aborted(service: Service
             await asyncio.sleep(0)
         assert not copy.done
         assert service.aborts == 0
-        service.go_on.set()
+        service.may_complete.set()
         with pytest.raises(asyncio.CancelledError):
             await copy._task
     assert service.aborts == 0

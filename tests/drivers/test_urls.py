@@ -1,3 +1,5 @@
+"""Drivers from URLs: schemes, options, entry points and error messages."""
+
 from __future__ import annotations
 
 import subprocess
@@ -27,7 +29,7 @@ from trove_async.layers import Mapped, driver_from_url
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BAD = [
+INVALID_URLS = [
     ("", "must begin with its scheme"),
     ("/data", "LocalDriver"),
     ("file:/data", "must begin with its scheme"),
@@ -84,9 +86,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("url", "why"), BAD)
-def test_url_that_cannot_be_used_is_refused_in_one_line(url: str, why: str) -> None:
-    with pytest.raises(ConfigError, match=why) as caught:
+@pytest.mark.parametrize(("url", "message"), INVALID_URLS)
+def test_invalid_url_raises_a_one_line_message(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
         driver_from_url(url)
     assert "\n" not in str(caught.value)
 
@@ -109,7 +111,7 @@ def test_url_that_cannot_be_used_is_refused_in_one_line(url: str, why: str) -> N
         "file://KEY:SECRET@[/",
     ],
 )
-def test_no_message_shows_credentials(url: str) -> None:
+def test_message_shows_no_credentials(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         driver_from_url(url)
     error: BaseException | None = caught.value
@@ -120,26 +122,26 @@ def test_no_message_shows_credentials(url: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["0640", "640", "0o640"])
-def test_permissions_of_files_are_options(mode: str) -> None:
+def test_file_permissions_are_options(mode: str) -> None:
     driver = driver_from_url(f"file:///data?file_mode={mode}&dir_mode=0750&threads=2&max_reads=3")
     assert isinstance(driver, LocalDriver)
     assert (driver._settings.file_mode, driver._settings.dir_mode) == (0o640, 0o750)
     assert driver.capabilities.max_reads == 3
 
 
-def test_url_is_text() -> None:
+def test_path_object_is_not_a_url() -> None:
     with pytest.raises(TypeError, match="PosixPath"):
-        driver_from_url(Path("/data"))  # type: ignore[arg-type]  # what is tested
+        driver_from_url(Path("/data"))  # type: ignore[arg-type]  # the wrong type
 
 
 @pytest.mark.parametrize("url", ["mem://", "memory://", "MEM://", "mem:///"])
-def test_memory_urls_make_a_backend_of_their_own(url: str) -> None:
-    made = driver_from_url(url)
-    assert isinstance(made, MemoryDriver)
-    assert driver_from_url(url) is not made
+def test_each_memory_url_makes_its_own_backend(url: str) -> None:
+    driver = driver_from_url(url)
+    assert isinstance(driver, MemoryDriver)
+    assert driver_from_url(url) is not driver
 
 
-def test_parts_of_a_url_are_decoded_and_hidden() -> None:
+def test_parts_of_a_url_are_decoded_and_not_in_the_repr() -> None:
     parts = SplitURL.of("x+y://ho%20st/a%2Fb%3F?c=%26+&d=")
     assert parts == SplitURL(
         scheme="x+y",
@@ -152,7 +154,7 @@ def test_parts_of_a_url_are_decoded_and_hidden() -> None:
     assert repr(parts) == "SplitURL(scheme='x+y')"
 
 
-def test_names_are_imported_when_used() -> None:
+def test_drivers_are_imported_lazily() -> None:
     script = (
         "import sys, trove_async.drivers as d\n"
         "loaded = lambda: {m for m in sys.modules if m.startswith('trove_async.drivers.') and m != 'trove_async.drivers._urls'}\n"
@@ -190,19 +192,19 @@ for use in (lambda: getattr(drivers, {driver!r})(), lambda: Trove({url!r})):
         ("GCSDriver", "gcs://bucket", "aiohttp", "gcs"),
     ],
 )
-def test_driver_without_its_extra_names_it_when_it_is_used(
+def test_missing_extra_is_named_when_the_driver_is_used(
     driver: str, url: str, missing: str, extra: str
 ) -> None:
     script = WITHOUT_EXTRAS.format(driver=driver, url=url, missing=missing)
-    ran = subprocess.run(  # noqa: S603 - our own interpreter
+    completed = subprocess.run(  # noqa: S603 - our own interpreter
         [sys.executable, "-c", script], check=False, capture_output=True, text=True
     )
-    assert (ran.returncode, ran.stderr) == (0, "")
-    why = f"trove_async.drivers.{extra} needs {missing}: pip install 'trove-async[{extra}]'\n"
-    assert ran.stdout == why * 2
+    assert (completed.returncode, completed.stderr) == (0, "")
+    message = f"trove_async.drivers.{extra} needs {missing}: pip install 'trove-async[{extra}]'\n"
+    assert completed.stdout == message * 2
 
 
-def test_names_are_listed_and_others_are_missing() -> None:
+def test_module_lists_its_drivers() -> None:
     assert set(drivers.__all__) <= set(dir(drivers))
     with pytest.raises(AttributeError, match="NoDriver"):
         _ = drivers.NoDriver
@@ -217,7 +219,7 @@ class Plugin:
         return MemoryDriver()
 
 
-def no_driver(_url: str) -> int:
+def make_no_driver(_url: str) -> int:
     return 1
 
 
@@ -253,7 +255,7 @@ def test_entry_point_adds_a_scheme(install: Callable[..., None]) -> None:
 
 
 def test_entry_point_cannot_replace_a_built_in_scheme(install: Callable[..., None]) -> None:
-    install(mem="installed_plugin:no_driver")
+    install(mem="installed_plugin:make_no_driver")
     assert isinstance(driver_from_url("mem://"), MemoryDriver)
 
 
@@ -267,24 +269,24 @@ def test_scheme_that_two_packages_claim_is_refused(install: Callable[..., None])
 
 
 @pytest.mark.parametrize(
-    ("value", "why"),
+    ("value", "message"),
     [
-        ("installed_plugin:no_driver", "must return a driver, got int"),
+        ("installed_plugin:make_no_driver", "must return a driver, got int"),
         ("installed_plugin:not_callable", "must be callable or have a from_url"),
         ("installed_plugin:missing", "cannot be imported"),
         ("no_such_package_at_all:Driver", "cannot be imported"),
     ],
 )
-def test_entry_point_that_makes_no_driver_is_named(
-    install: Callable[..., None], value: str, why: str
+def test_invalid_entry_point_is_named_in_the_message(
+    install: Callable[..., None], value: str, message: str
 ) -> None:
     install(plug=value)
-    with pytest.raises(ConfigError, match=why) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         driver_from_url("plug://")
     assert value in str(caught.value)
 
 
-def test_url_that_names_a_bucket_is_mapped_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_with_a_bucket_maps_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
     inner = MemoryDriver()
     monkeypatch.setitem(
         vars(urls)["_SCHEMES"],
@@ -320,26 +322,26 @@ def test_s3_url_names_a_bucket_or_a_region(
     assert (address.into, address.prefix) == (into, prefix)
 
 
-def test_s3_url_says_all_that_the_driver_takes() -> None:
+def test_s3_url_options_reach_the_driver() -> None:
     options = (
         "endpoint=http%3A%2F%2Flocalhost%3A9000&path_style=true&max_connections=7&profile=p"
         "&role_arn=arn:aws:iam::1:role/r&dialect=s3&expected_bucket_owner=123&payload_signing=false"
     )
     driver = address_from_url(f"s3://KEY:a%2Fb+c%3Ad@us-east-1/?{options}").driver
     assert isinstance(driver, S3Driver)
-    told = driver._identity
-    assert (told.access_key_id, told.secret_access_key) == ("KEY", "a/b+c:d")
-    assert (told.endpoint_url, told.profile) == ("http://localhost:9000", "p")
-    assert told.role_arn == "arn:aws:iam::1:role/r"
+    identity = driver._identity
+    assert (identity.access_key_id, identity.secret_access_key) == ("KEY", "a/b+c:d")
+    assert (identity.endpoint_url, identity.profile) == ("http://localhost:9000", "p")
+    assert identity.role_arn == "arn:aws:iam::1:role/r"
     assert driver.capabilities.max_reads == 7
     assert driver._addressing == "path"
     assert driver._payload_signing is False
-    assert "a/b" not in repr(told)
-    assert "KEY" not in repr(told)
+    assert "a/b" not in repr(identity)
+    assert "KEY" not in repr(identity)
 
 
 @pytest.mark.parametrize("url", ["s3://bucket?", "gcs://bucket?"])
-def test_url_says_by_which_proxy(url: str) -> None:
+def test_proxy_is_an_option(url: str) -> None:
     driver: Any = address_from_url(f"{url}proxy=http%3A%2F%2Fme%3Asecret%40h%3A3128").driver
     assert (driver._proxy_url, driver._trust_env) == ("http://me:secret@h:3128", True)
     driver = address_from_url(f"{url}trust_env=false").driver
@@ -358,26 +360,26 @@ def test_url_says_by_which_proxy(url: str) -> None:
         ("gcs://?project=p", None, ""),
     ],
 )
-def test_gcs_url_names_a_bucket_or_none(url: str, into: str | None, prefix: str) -> None:
+def test_gcs_url_may_name_a_bucket(url: str, into: str | None, prefix: str) -> None:
     address = address_from_url(url)
     assert isinstance(address.driver, GCSDriver)
     assert (address.into, address.prefix) == (into, prefix)
 
 
-def test_gcs_url_says_all_that_the_driver_takes() -> None:
+def test_gcs_url_options_reach_the_driver() -> None:
     options = (
         "credentials=%2Fpath%2Fto%2Fsa.json&project=p&endpoint=http://localhost:4443"
         "&anonymous=false&location=EU&max_connections=7"
     )
     driver = address_from_url(f"gcs://?{options}").driver
     assert isinstance(driver, GCSDriver)
-    told = driver._identity
-    assert (told.credentials.reveal(), told.project) == ("/path/to/sa.json", "p")
+    identity = driver._identity
+    assert (identity.credentials.reveal(), identity.project) == ("/path/to/sa.json", "p")
     assert driver.place("b", "k") == GCSDriver(endpoint_url="http://localhost:4443").place("b", "k")
     assert driver.capabilities.max_reads == 7
     assert driver.capabilities.presign
     assert driver._location == "EU"
-    assert "sa.json" not in repr(told)
+    assert "sa.json" not in repr(identity)
 
 
 def is_directory(path: str) -> bool:
@@ -397,10 +399,10 @@ def is_directory(path: str) -> bool:
         ("local://../here", "../here"),
     ],
 )
-async def test_directories_keep_objects(
+async def test_file_url_stores_in_its_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, root: str
 ) -> None:
-    # By what lands on disk: the driver's own attributes are its own.
+    # Check the directory on disk, not private attributes of the driver.
     from trove_async.testing import opened  # noqa: PLC0415 - with its driver only
 
     work = tmp_path / "work"
@@ -413,27 +415,27 @@ async def test_directories_keep_objects(
     assert is_directory(root.format(root=base))
 
 
-def test_lazy_names_are_the_drivers() -> None:
+def test_lazily_imported_names_are_the_drivers() -> None:
     for name in drivers.__all__:
-        made = getattr(drivers, name)
-        assert made.__name__ == name
-        assert getattr(import_module(made.__module__), name) is made
+        driver = getattr(drivers, name)
+        assert driver.__name__ == name
+        assert getattr(import_module(driver.__module__), name) is driver
 
 
-ELSEWHERE = {
+OUTSIDE_THE_QUERY = {
     "s3": {
         "region",
         "access_key_id",
         "secret_access_key",
-    },  # where it looks like a region's or a user's
+    },  # as the host and the user of the URL
     "gcs": set(),
     "file": {"root"},
     "mem": set(),
 }
-"""Arguments that stand in a URL beside its options."""
-NO_TEXT = {"tls", "sse_customer_key"}
-"""Arguments that are neither text nor a number: contexts, and keys in bytes."""
-CALLED = {"endpoint_url": "endpoint"}
+"""Arguments that are part of a URL outside its query."""
+NOT_IN_URLS = {"tls", "sse_customer_key"}
+"""Arguments that a URL cannot carry: an SSL context and a key in bytes."""
+OPTION_NAMES = {"endpoint_url": "endpoint"}
 VALUES: dict[str, str] = {
     "addressing_style": "path",
     "data_plane": "sdk",
@@ -446,9 +448,9 @@ VALUES: dict[str, str] = {
     "file_mode": "0640",
     "dir_mode": "0750",
 }
-READ_AS = {"7": 7, "0640": 0o640, "0750": 0o750}
-STARTS = {"session_token": "s3://KEY:SECRET@us-east-1/"}
-NEEDS = {
+PARSED_VALUES = {"7": 7, "0640": 0o640, "0750": 0o750}
+URL_STARTS = {"session_token": "s3://KEY:SECRET@us-east-1/"}
+REQUIRED_OPTIONS = {
     "kms_key_id": "&server_side_encryption=aws:kms",
     "bucket_key_enabled": "&server_side_encryption=aws:kms",
 }
@@ -458,29 +460,29 @@ NEEDS = {
     ("scheme", "driver"),
     [("s3", S3Driver), ("gcs", GCSDriver), ("file", LocalDriver), ("mem", MemoryDriver)],
 )
-def test_every_argument_that_is_text_or_a_number_is_an_option_of_urls(
+def test_every_text_or_number_argument_is_a_url_option(
     scheme: str, driver: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = {"file": "file:///data", "mem": "mem://"}.get(scheme, f"{scheme}://bucket")
-    given: dict[str, object] = {}
-    made: Any = vars(driver)["__init__"]
+    received: dict[str, object] = {}
+    init: Any = vars(driver)["__init__"]
 
-    def note(self: object, *args: object, **settings: object) -> None:
-        given.update(settings)
-        made(self, *args, **settings)
+    def recording_init(self: object, *args: object, **settings: object) -> None:
+        received.update(settings)
+        init(self, *args, **settings)
 
     parameters = signature(driver).parameters
-    monkeypatch.setattr(driver, "__init__", note)
-    options = parameters.keys() - ELSEWHERE[scheme] - NO_TEXT
+    monkeypatch.setattr(driver, "__init__", recording_init)
+    options = parameters.keys() - OUTSIDE_THE_QUERY[scheme] - NOT_IN_URLS
     assert len(options) > 1
     for name in sorted(options):
         kind = str(parameters[name].annotation)
         value: object = VALUES.get(name, "7" if "int" in kind else "TEXT")
         if kind.startswith("bool"):
             value = not parameters[name].default
-        given.clear()
-        written = quote(str(value).lower() if isinstance(value, bool) else str(value), safe="")
+        received.clear()
+        text = quote(str(value).lower() if isinstance(value, bool) else str(value), safe="")
         address_from_url(
-            f"{STARTS.get(name, start)}?{CALLED.get(name, name)}={written}{NEEDS.get(name, '')}"
+            f"{URL_STARTS.get(name, start)}?{OPTION_NAMES.get(name, name)}={text}{REQUIRED_OPTIONS.get(name, '')}"
         )
-        assert given[name] == READ_AS.get(str(value), value), name
+        assert received[name] == PARSED_VALUES.get(str(value), value), name

@@ -1,4 +1,4 @@
-"""Secrets that are easy to find, and where they may not be found."""
+"""Canary secrets, and functions that search errors for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROXY_PASSWORD = "canary-proxy-password"
 CLIENT_SECRET = "canary-client-secret-0123456789"
 REFRESH_TOKEN = "canary-refresh-token-0123456789"
 CUSTOMER_KEY = "canary-customer-key-0123456789ab"
-SENT_CUSTOMER_KEY = b64encode(CUSTOMER_KEY.encode()).decode()
+ENCODED_CUSTOMER_KEY = b64encode(CUSTOMER_KEY.encode()).decode()
 
 ALL = (
     SECRET_KEY,
@@ -34,18 +34,18 @@ ALL = (
     CLIENT_SECRET,
     REFRESH_TOKEN,
     CUSTOMER_KEY,
-    SENT_CUSTOMER_KEY,
+    ENCODED_CUSTOMER_KEY,
 )
 
 
-def found_in(text: str) -> list[str]:
-    """Return the secrets that a text has, or the beginnings of."""
-    forms = [(one, form) for one in ALL for form in (one, quote(one, safe=""))]
-    return [one for one, form in forms if form[:16] in text]
+def canaries_in(text: str) -> list[str]:
+    """Return the canaries that occur in a text, at least with their first 16 characters."""
+    forms = [(secret, form) for secret in ALL for form in (secret, quote(secret, safe=""))]
+    return [secret for secret, form in forms if form[:16] in text]
 
 
 def texts_of(value: object, depth: int = 4) -> Iterator[str]:
-    """Yield what an error reporter shows of a variable: strings and containers as they are."""
+    """Yield what an error reporter shows of a variable: its repr, and strings inside containers."""
     yield repr(value)
     if isinstance(value, str):
         yield value[:]
@@ -61,45 +61,45 @@ def texts_of(value: object, depth: int = 4) -> Iterator[str]:
 
 
 def chain_of(error: BaseException) -> list[BaseException]:
-    """Return an exception and all that it is chained to."""
+    """Return an exception with its causes, contexts and grouped exceptions."""
     chain: list[BaseException] = []
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop()
-        if one is None or any(one is known for known in chain):
+    pending: list[BaseException | None] = [error]
+    while pending:
+        link = pending.pop()
+        if link is None or any(link is known for known in chain):
             continue
-        chain.append(one)
-        left += [one.__cause__, one.__context__]
-        if isinstance(one, BaseExceptionGroup):
-            left += one.exceptions
+        chain.append(link)
+        pending += [link.__cause__, link.__context__]
+        if isinstance(link, BaseExceptionGroup):
+            pending += link.exceptions
     return chain
 
 
 def leaks_of(error: BaseException) -> list[str]:
-    """Return where an error shows a secret: its chain, our frames' variables, its pickle."""
+    """Return where an error shows a canary: in its chain, in variables of our frames, in its pickle."""
     leaks: list[str] = []
 
-    def look(where: str, text: str) -> None:
-        leaks.extend(f"{where}: {one[:12]}" for one in found_in(text))
+    def search(where: str, text: str) -> None:
+        leaks.extend(f"{where}: {secret[:12]}" for secret in canaries_in(text))
 
-    for one in chain_of(error):
-        look(f"str of {type(one).__name__}", str(one))
-        look(f"repr of {type(one).__name__}", repr(one))
-        for frame, name, value in variables_of(one):
+    for link in chain_of(error):
+        search(f"str of {type(link).__name__}", str(link))
+        search(f"repr of {type(link).__name__}", repr(link))
+        for frame, name, value in variables_of(link):
             for text in texts_of(value):
-                look(f"{frame}: {name}", text)
+                search(f"{frame}: {name}", text)
     if isinstance(error, trove_async.TroveError):
-        look("pickle", pickle.dumps(error).decode("latin-1"))
+        search("pickle", pickle.dumps(error).decode("latin-1"))
     return leaks
 
 
 def variables_of(error: BaseException) -> Iterator[tuple[str, str, Any]]:
     """Yield the local variables of the package's frames in an exception's traceback."""
-    at = error.__traceback__
-    while at is not None:
-        code = at.tb_frame.f_code
+    traceback = error.__traceback__
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
         if code.co_filename.startswith(PACKAGE):
-            where = f"{Path(code.co_filename).name}:{at.tb_lineno} {code.co_name}"
-            for name, value in list(at.tb_frame.f_locals.items()):
+            where = f"{Path(code.co_filename).name}:{traceback.tb_lineno} {code.co_name}"
+            for name, value in list(traceback.tb_frame.f_locals.items()):
                 yield where, name, value
-        at = at.tb_next
+        traceback = traceback.tb_next

@@ -1,4 +1,4 @@
-"""How drivers are shown: where they store, and no secret."""
+"""The repr of drivers: where they store objects, without secrets."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import pytest
 from trove_async.driver import AsyncDriver
 from trove_async.drivers import GCSDriver, LocalDriver, MemoryDriver, S3Driver
 
-ELSEWHERE = "http://localhost:9000"
+CUSTOM_ENDPOINT = "http://localhost:9000"
 
 
 @pytest.mark.parametrize(
-    ("driver", "shown"),
+    ("driver", "expected"),
     [
         (MemoryDriver(), "<MemoryDriver of 0 buckets>"),
         (LocalDriver("/srv/objects"), "LocalDriver('/srv/objects')"),
         (S3Driver(region="eu-west-1"), "<S3Driver at Amazon S3>"),
         (
-            S3Driver(endpoint_url=ELSEWHERE, access_key_id="id", secret_access_key="secret"),
-            f"<S3Driver at {ELSEWHERE}>",
+            S3Driver(endpoint_url=CUSTOM_ENDPOINT, access_key_id="id", secret_access_key="secret"),
+            f"<S3Driver at {CUSTOM_ENDPOINT}>",
         ),
         (GCSDriver(anonymous=True), "<GCSDriver at https://storage.googleapis.com>"),
-        (GCSDriver(endpoint_url=ELSEWHERE), f"<GCSDriver at {ELSEWHERE}>"),
+        (GCSDriver(endpoint_url=CUSTOM_ENDPOINT), f"<GCSDriver at {CUSTOM_ENDPOINT}>"),
     ],
     ids=str,
 )
-def test_driver_shows_where_it_stores(driver: AsyncDriver, shown: str) -> None:
-    assert repr(driver) == shown
+def test_repr_shows_where_the_driver_stores(driver: AsyncDriver, expected: str) -> None:
+    assert repr(driver) == expected

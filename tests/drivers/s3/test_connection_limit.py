@@ -1,4 +1,4 @@
-"""Requests that wait for a connection behind others that take long."""
+"""Requests that wait for a connection while long requests hold all of them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.drivers.s3.script import FACTS, SECRET, Script, answer
+from tests.drivers.s3.scripted_transport import OBJECT_HEADERS, SECRET, ScriptedTransport, response
 from trove_async import PoolTimeoutError, RetryPolicy, Timeout, Trove
 from trove_async._concurrency import OwnedTask
 from trove_async.drivers.s3 import S3Driver
-from trove_async.drivers.s3 import driver as driver_room
+from trove_async.drivers.s3 import driver as driver_module
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from trove_async._http import Origin, Response
 
 
-class SlowCopies(Script):
-    """A service whose copies do not end; anything else is an object's head."""
+class HangingCopies(ScriptedTransport):
+    """A service that never responds to copies, and returns an object's headers to other requests."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,16 +39,16 @@ class SlowCopies(Script):
         if "x-amz-copy-source" in headers:
             self.copies += 1
             await asyncio.Event().wait()
-        self.answers.append(answer(said={**FACTS, "content-length": "5"}))
+        self.responses.append(response(headers={**OBJECT_HEADERS, "content-length": "5"}))
         return await super().send(method, origin, target, headers, views, patient=patient)
 
 
 @pytest.mark.parametrize("permit", [60.0, 0.05], ids=["in time", "too long"])
-async def test_head_behind_long_copies_waits_in_line_and_is_not_unanswered(
+async def test_head_behind_hanging_copies_waits_for_a_permit_not_for_a_response(
     permit: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = SlowCopies()
-    monkeypatch.setattr(driver_room, "transport_over", lambda *_, **__: service)
+    service = HangingCopies()
+    monkeypatch.setattr(driver_module, "transport_over", lambda *_, **__: service)
     driver = S3Driver(
         region="us-east-1",
         endpoint_url="https://s3.us-east-1.amazonaws.com",
@@ -56,7 +56,7 @@ async def test_head_behind_long_copies_waits_in_line_and_is_not_unanswered(
         secret_access_key=SECRET,
         max_connections=2,
     )
-    timeout = Timeout(first_byte=0.1, idle=60, permit=permit)  # a copy has an idle time more
+    timeout = Timeout(first_byte=0.1, idle=60, permit=permit)  # a copy may take first_byte + idle
     async with Trove(driver, retry=RetryPolicy(attempts=1), timeout=timeout) as store:
         copies = [OwnedTask(store.copy("data", "from", "data", str(n))) for n in range(2)]
         while service.copies < 2:

@@ -1,0 +1,127 @@
+"""A transport that returns scripted responses and records the requests."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from trove_async._http import Origin, Response
+
+
+SECRET = "wJalrXUtnFEMI/K7MDENG"
+TOKEN = "IQoJb3JpZ2luX2VjEXAMPLE"
+EMPTY_PAGE = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+OBJECT_HEADERS = {
+    "etag": '"e"',
+    "last-modified": "Wed, 01 Jan 2025 00:00:00 GMT",
+    "content-length": "0",
+    "date": "Wed, 01 Jan 2025 00:00:00 GMT",
+}
+
+
+class FakeResponse:
+    """A response whose body is in memory."""
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self._body = body
+        self.closed = False
+
+    async def read(self, size: int) -> bytes:
+        data, self._body = self._body[:size], self._body[size:]
+        return data
+
+    async def readinto(self, buffer: memoryview) -> int:
+        data = await self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    async def read_all(self, limit: int) -> bytes:
+        assert len(self._body) <= limit
+        return await self.read(limit)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def response(
+    status: int = 200,
+    body: bytes | str = b"",
+    headers: Mapping[str, str] | None = None,
+    **named: str,
+) -> FakeResponse:
+    """Return a response; ``retry_after="7"`` adds the header ``retry-after: 7``."""
+    more = {name.replace("_", "-"): value for name, value in named.items()}
+    content = body.encode() if isinstance(body, str) else body
+    return FakeResponse(status, {**(headers or {}), **more}, content)
+
+
+def error_response(
+    status: int,
+    code: str,
+    elements: str = "",
+    headers: Mapping[str, str] | None = None,
+    **named: str,
+) -> FakeResponse:
+    """Return a response whose body is an S3 error document, with further elements if given."""
+    document = f"<Error><Code>{code}</Code><Message>m</Message>{elements}</Error>"
+    return response(status, document, headers, **named)
+
+
+class SentRequest(NamedTuple):
+    """A request that was sent over a `ScriptedTransport`."""
+
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class ScriptedTransport:
+    """A transport that returns the given responses in order.
+
+    Attributes:
+        responses: The responses that are left.
+        sent_responses: The responses that were returned.
+        requests: The requests so far.
+        patient: The argument `patient` of each request.
+    """
+
+    def __init__(self, *responses: FakeResponse) -> None:
+        self.responses = list(responses)
+        self.sent_responses: list[FakeResponse] = []
+        self.patient: list[bool] = []
+        self.requests: list[SentRequest] = []
+
+    async def send(
+        self,
+        method: str,
+        origin: Origin,
+        target: str,
+        headers: Mapping[str, str],
+        views: Sequence[memoryview] = (),
+        *,
+        patient: bool = False,
+    ) -> Response:
+        self.patient.append(patient)
+        url = origin.url + target
+        self.requests.append(SentRequest(method, url, dict(headers), b"".join(views)))
+        self.sent_responses.append(self.responses.pop(0))
+        return self.sent_responses[-1]
+
+    async def aclose(self) -> None:
+        assert not self.responses, "the driver sent fewer requests than there are responses"
+        assert all(sent.closed for sent in self.sent_responses), "a response was left open"
+
+    @property
+    def request_lines(self) -> list[str]:
+        """The method and the URL of each request."""
+        return [f"{request.method} {request.url}" for request in self.requests]
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
