@@ -9,16 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trove_async import ObjectInfo
+from trove_async._http_dates import format_http_date
 from trove_async.integrations._conditions import (
     Conditions,
     Verdict,
     entity_tag,
-    http_date,
-    parse_http_date,
 )
 
 WRITTEN = datetime(2024, 2, 29, 12, 30, 45, 678_901, tzinfo=UTC)
-SAME, BEFORE, AFTER = (http_date(WRITTEN + timedelta(seconds=shift)) for shift in (0, -1, 1))
+SAME, BEFORE, AFTER = (format_http_date(WRITTEN + timedelta(seconds=shift)) for shift in (0, -1, 1))
 INFO = ObjectInfo(bucket="b", key="k", size=10, etag="abc", last_modified=WRITTEN)
 
 GO_ON, NOT_MODIFIED, FAILED = Verdict.GO_ON, Verdict.NOT_MODIFIED, Verdict.FAILED
@@ -111,45 +110,6 @@ def test_conditions_on_an_object_that_is_not(headers: dict[str, str], verdict: V
 def test_if_range(value: str, applies: bool) -> None:  # noqa: FBT001 - a column
     assert conditions(if_range=value).range_applies(INFO) is applies
     assert conditions().range_applies(INFO)
-
-
-def test_dates_are_read_in_all_three_formats() -> None:
-    when = datetime(1994, 11, 6, 8, 49, 37, tzinfo=UTC)
-    now = datetime(2024, 1, 1, tzinfo=UTC)
-    for text in (
-        "Sun, 06 Nov 1994 08:49:37 GMT",
-        "Sunday, 06-Nov-94 08:49:37 GMT",
-        "Sun Nov  6 08:49:37 1994",
-    ):
-        assert parse_http_date(text, now) == when
-    assert http_date(when) == "Sun, 06 Nov 1994 08:49:37 GMT"
-    soon = parse_http_date("Sunday, 06-Nov-30 08:49:37 GMT", now)
-    assert soon is not None
-    assert soon.year == 2030
-    assert parse_http_date("Wed, 31 Dec 2016 23:59:60 GMT") is not None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Sun, 06 Nov 1994 08:49:37 CET",
-        "Sun, 6 Nov 1994 08:49:37 GMT",
-        "Sun, 31 Feb 1994 08:49:37 GMT",
-        "Sun, 06 Nov 1994 25:49:37 GMT",
-        "sun, 06 nov 1994 08:49:37 gmt",
-        "Sun, 06 Nov 1994 08:49:37 GMT;",
-        "١٩٩٤",
-        "",
-    ],
-)
-def test_what_is_no_date_is_ignored(text: str) -> None:
-    assert parse_http_date(text) is None
-
-
-@given(st.datetimes(min_value=datetime(1970, 1, 1), max_value=datetime(9999, 1, 1)))  # noqa: DTZ001
-def test_dates_come_back_to_the_second(naive: datetime) -> None:
-    when = naive.replace(tzinfo=UTC)
-    assert parse_http_date(http_date(when)) == when.replace(microsecond=0)
 
 
 @given(st.text(min_size=1), st.text(min_size=1))

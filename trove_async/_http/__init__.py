@@ -7,11 +7,9 @@ for.
 
 from .aiohttp_transport import AiohttpTransport, translated
 from .headers import (
-    content_range,
     expires_of,
     field_text,
-    http_date,
-    imf_date,
+    parse_content_range,
     range_header,
     retry_after,
 )
@@ -32,11 +30,9 @@ __all__ = [
     "Transport",
     "check_proxy",
     "check_tls",
-    "content_range",
     "expires_of",
     "field_text",
-    "http_date",
-    "imf_date",
+    "parse_content_range",
     "proxy_urls",
     "range_header",
     "retry_after",

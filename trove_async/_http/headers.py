@@ -5,58 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import format_datetime, parsedate_to_datetime
-from functools import lru_cache
 from typing import Final
 
+from trove_async._http_dates import parse_service_date
 from trove_async.models import ByteRange
-
-_MONTHS: Final = {
-    name: number
-    for number, name in enumerate(
-        ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"), 1
-    )
-}
-_IMF_DATE = re.compile(
-    r"[A-Z][a-z]{2}, ([0-9]{2}) ([A-Z][a-z]{2}) ([0-9]{4}) ([0-9]{2}):([0-9]{2}):([0-9]{2}) GMT"
-)
-
-
-_LONGEST_DATE: Final = 64
-"""Characters. A date in words, with a comment behind it, has 40."""
-
 
 _WAIT_DIGITS: Final = 9
 """Digits of a Retry-After: thirty years."""
-
-
-@lru_cache(maxsize=64)  # thousands of answers have one Date
-def http_date(text: str) -> datetime:
-    """Return the moment that an HTTP date names, in UTC.
-
-    Raises:
-        ValueError: It names none.
-    """
-    found = _IMF_DATE.fullmatch(text)  # RFC 9110, 5.6.7: what servers write
-    try:
-        if len(text) > _LONGEST_DATE:
-            raise ValueError("no date is so long")  # noqa: TRY301 - told below
-        if found is None:  # what else they may
-            date = parsedate_to_datetime(text)
-            # "-0000" is UTC, too (RFC 5322, 3.3), and would be taken for this machine's zone.
-            return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
-        day, month, year, hour, minute, second = found.groups()
-        return datetime(
-            int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=UTC
-        )
-    except (ValueError, KeyError, OverflowError):
-        raise ValueError(f"date {text[:40]!r}") from None
-
-
-def imf_date(moment: datetime) -> str:
-    """Return an aware UTC datetime in the form that HTTP headers use (RFC 9110, 5.6.7)."""
-    return format_datetime(moment, usegmt=True)
-
 
 _LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -70,7 +25,7 @@ def expires_of(headers: Mapping[str, str]) -> datetime | None:
     if value is None:
         return None
     try:
-        return http_date(value)
+        return parse_service_date(value)
     except ValueError:
         return _LONG_AGO
 
@@ -95,7 +50,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if value.isascii() and value.isdigit():
         return float(value) if len(value) <= _WAIT_DIGITS else float("9" * _WAIT_DIGITS)
     try:
-        wait = http_date(value) - http_date(headers.get("date", ""))
+        wait = parse_service_date(value) - parse_service_date(headers.get("date", ""))
     except ValueError:
         return None
     return max(wait.total_seconds(), 0.0)
@@ -104,7 +59,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
 
 
-def content_range(
+def parse_content_range(
     headers: Mapping[str, str], *, partial: bool = False
 ) -> tuple[int, int, int] | None:
     """Return start, end (exclusive) and the whole size as a partial answer tells them.

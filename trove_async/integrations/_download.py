@@ -28,7 +28,7 @@ from trove_async import (
     UnavailableError,
 )
 
-from ._byteranges import ByterangesFrame, RangeSet, Span, content_range
+from ._byteranges import ByterangesFrame, RangeSet, Span, format_content_range
 from ._conditions import READING, Conditions, Header, Verdict
 from ._headers import Presentation
 from ._pacing import SMALL
@@ -198,7 +198,7 @@ class _Request:
         if spans and reader.range == spans[0]:
             status = 206
             if len(spans) == 1:
-                headers["Content-Range"] = content_range(spans[0], info.size)
+                headers["Content-Range"] = format_content_range(spans[0], info.size)
             else:
                 frame = ByterangesFrame(
                     secrets.token_hex(16), headers["Content-Type"], tuple(spans), info.size

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from trove_async._http import Response, http_date
+from trove_async._http import Response
 from trove_async._http.services import KnownBuckets
+from trove_async._http_dates import parse_service_date
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,
@@ -104,7 +105,9 @@ def _is_older(info: ObjectInfo, answer: Response, options: PutOptions | DeleteOp
     assert options.in_doubt_since is not None  # noqa: S101 - asked for those only
     passed = asyncio.get_running_loop().time() - options.in_doubt_since
     try:
-        now = http_date(answer.headers.get("date", ""))  # to the second, and never too late
+        now = parse_service_date(
+            answer.headers.get("date", "")
+        )  # to the second, and never too late
     except ValueError:
         return False
     return info.last_modified < now - timedelta(seconds=passed)

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeGuard
 
-from trove_async._http import content_range, http_date
+from trove_async._http import parse_content_range
+from trove_async._http_dates import parse_service_date
 from trove_async.errors import PreconditionFailedError, UnavailableError
 from trove_async.models import BucketInfo, ObjectInfo
 from trove_async.options import PutOptions
@@ -265,7 +266,7 @@ def info_from(
             key=key,
             size=number(size or "") if part is None else part[2],
             etag=generation,
-            last_modified=_UNTOLD if modified is None else http_date(modified),
+            last_modified=_UNTOLD if modified is None else parse_service_date(modified),
             content_type=headers.get("content-type"),
             metadata=metadata,
             storage_class=headers.get("x-goog-storage-class"),
@@ -295,7 +296,7 @@ def part_in(headers: Mapping[str, str], *, partial: bool) -> tuple[int, int, int
         ValueError: It is a part, and does not say which.
     """
     try:
-        return content_range(headers, partial=partial)
+        return parse_content_range(headers, partial=partial)
     except ValueError:
         if partial:
             raise

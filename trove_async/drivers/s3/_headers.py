@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Final
 
 from trove_async import _http
+from trove_async._http_dates import format_http_date, parse_service_date
 from trove_async.models import ObjectInfo
 from trove_async.options import PutOptions
 
@@ -80,7 +81,7 @@ def object_headers(options: PutOptions) -> dict[str, str]:
     if options.content_language is not None:
         headers["content-language"] = options.content_language
     if options.expires is not None:
-        headers["expires"] = _http.imf_date(options.expires)
+        headers["expires"] = format_http_date(options.expires)
     if options.storage_class is not None:
         headers["x-amz-storage-class"] = options.storage_class
     if options.metadata:
@@ -311,7 +312,7 @@ def content_range(
         MalformedResponse: There is a Content-Range that tells no such thing, or none with a 206.
     """
     try:
-        return _http.content_range(headers, partial=status == HTTPStatus.PARTIAL_CONTENT)
+        return _http.parse_content_range(headers, partial=status == HTTPStatus.PARTIAL_CONTENT)
     except ValueError as error:
         raise MalformedResponse(str(error)) from None
 
@@ -357,7 +358,7 @@ def answered_at(headers: Mapping[str, str]) -> datetime:
 def _as_of(headers: Mapping[str, str]) -> datetime | None:
     """Return when the service sent a response by its own clock, None where it does not say."""
     try:
-        return _http.http_date(headers.get("date", ""))
+        return parse_service_date(headers.get("date", ""))
     except ValueError:
         return None
 
@@ -369,7 +370,7 @@ def http_date(text: str) -> datetime:
         MalformedResponse: It names none.
     """
     try:
-        return _http.http_date(text)
+        return parse_service_date(text)
     except ValueError as error:
         raise MalformedResponse(str(error)) from None
 

@@ -6,7 +6,7 @@ import re
 from base64 import b64encode
 from hashlib import md5
 
-from trove_async._http import imf_date
+from trove_async._http_dates import format_http_date
 from trove_async.errors import InvalidNameError
 from trove_async.models import ObjectInfo
 from trove_async.options import PresignOptions
@@ -40,7 +40,7 @@ def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
         headers["x-amz-copy-source-if-match"] = quoted_etag(source.etag)
     elif source.version_id in {None, NO_VERSION}:
         # S3 API Reference, "CopyObject": the other condition that a later version fails.
-        headers["x-amz-copy-source-if-unmodified-since"] = imf_date(source.last_modified)
+        headers["x-amz-copy-source-if-unmodified-since"] = format_http_date(source.last_modified)
     if owner is not None:
         headers["x-amz-source-expected-bucket-owner"] = owner
     return headers
