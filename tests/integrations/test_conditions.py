@@ -20,7 +20,7 @@ WRITTEN = datetime(2024, 2, 29, 12, 30, 45, 678_901, tzinfo=UTC)
 SAME, BEFORE, AFTER = (format_http_date(WRITTEN + timedelta(seconds=shift)) for shift in (0, -1, 1))
 INFO = ObjectInfo(bucket="b", key="k", size=10, etag="abc", last_modified=WRITTEN)
 
-GO_ON, NOT_MODIFIED, FAILED = Verdict.GO_ON, Verdict.NOT_MODIFIED, Verdict.FAILED
+PROCEED, NOT_MODIFIED, FAILED = Verdict.PROCEED, Verdict.NOT_MODIFIED, Verdict.FAILED
 
 
 def conditions(**headers: str) -> Conditions:
@@ -29,11 +29,11 @@ def conditions(**headers: str) -> Conditions:
 
 # Each line: the request's headers, and what a GET and what a PUT of the object come to.
 TABLE: list[tuple[dict[str, str], Verdict, Verdict]] = [
-    ({}, GO_ON, GO_ON),
-    ({"if_match": '"abc"'}, GO_ON, GO_ON),
-    ({"if_match": "*"}, GO_ON, GO_ON),
-    ({"if_match": '"x", "abc"'}, GO_ON, GO_ON),
-    ({"if_match": ',, "x",,"abc" , '}, GO_ON, GO_ON),
+    ({}, PROCEED, PROCEED),
+    ({"if_match": '"abc"'}, PROCEED, PROCEED),
+    ({"if_match": "*"}, PROCEED, PROCEED),
+    ({"if_match": '"x", "abc"'}, PROCEED, PROCEED),
+    ({"if_match": ',, "x",,"abc" , '}, PROCEED, PROCEED),
     ({"if_match": '"x"'}, FAILED, FAILED),
     ({"if_match": 'W/"abc"'}, FAILED, FAILED),  # a weak tag never matches strongly
     ({"if_match": "abc"}, FAILED, FAILED),  # malformed names nothing
@@ -43,26 +43,26 @@ TABLE: list[tuple[dict[str, str], Verdict, Verdict]] = [
     ({"if_none_match": 'W/"abc"'}, NOT_MODIFIED, FAILED),
     ({"if_none_match": '"x", W/"abc"'}, NOT_MODIFIED, FAILED),
     ({"if_none_match": "*"}, NOT_MODIFIED, FAILED),
-    ({"if_none_match": '"x"'}, GO_ON, GO_ON),
-    ({"if_none_match": '"ab,c", "y"'}, GO_ON, GO_ON),
-    ({"if_modified_since": SAME}, NOT_MODIFIED, GO_ON),
-    ({"if_modified_since": AFTER}, NOT_MODIFIED, GO_ON),
-    ({"if_modified_since": BEFORE}, GO_ON, GO_ON),
-    ({"if_modified_since": "yesterday"}, GO_ON, GO_ON),
-    ({"if_modified_since": f"{SAME}, {SAME}"}, GO_ON, GO_ON),  # more than one member
-    ({"if_unmodified_since": SAME}, GO_ON, GO_ON),
-    ({"if_unmodified_since": AFTER}, GO_ON, GO_ON),
+    ({"if_none_match": '"x"'}, PROCEED, PROCEED),
+    ({"if_none_match": '"ab,c", "y"'}, PROCEED, PROCEED),
+    ({"if_modified_since": SAME}, NOT_MODIFIED, PROCEED),
+    ({"if_modified_since": AFTER}, NOT_MODIFIED, PROCEED),
+    ({"if_modified_since": BEFORE}, PROCEED, PROCEED),
+    ({"if_modified_since": "yesterday"}, PROCEED, PROCEED),
+    ({"if_modified_since": f"{SAME}, {SAME}"}, PROCEED, PROCEED),  # more than one member
+    ({"if_unmodified_since": SAME}, PROCEED, PROCEED),
+    ({"if_unmodified_since": AFTER}, PROCEED, PROCEED),
     ({"if_unmodified_since": BEFORE}, FAILED, FAILED),
-    ({"if_unmodified_since": "1708"}, GO_ON, GO_ON),
+    ({"if_unmodified_since": "1708"}, PROCEED, PROCEED),
     # RFC 9110, section 13.2.2: which of two counts
-    ({"if_match": '"abc"', "if_unmodified_since": BEFORE}, GO_ON, GO_ON),
+    ({"if_match": '"abc"', "if_unmodified_since": BEFORE}, PROCEED, PROCEED),
     ({"if_match": '"x"', "if_unmodified_since": AFTER}, FAILED, FAILED),
-    ({"if_none_match": '"x"', "if_modified_since": AFTER}, GO_ON, GO_ON),
+    ({"if_none_match": '"x"', "if_modified_since": AFTER}, PROCEED, PROCEED),
     ({"if_none_match": '"abc"', "if_modified_since": BEFORE}, NOT_MODIFIED, FAILED),
     ({"if_match": '"x"', "if_none_match": '"abc"'}, FAILED, FAILED),
     ({"if_match": '"abc"', "if_none_match": '"abc"'}, NOT_MODIFIED, FAILED),
     ({"if_unmodified_since": BEFORE, "if_none_match": '"abc"'}, FAILED, FAILED),
-    ({"if_unmodified_since": SAME, "if_modified_since": SAME}, NOT_MODIFIED, GO_ON),
+    ({"if_unmodified_since": SAME, "if_modified_since": SAME}, NOT_MODIFIED, PROCEED),
 ]
 
 
@@ -81,10 +81,10 @@ def test_conditions_on_an_object_that_is_there(
     [
         ({"if_match": "*"}, FAILED),
         ({"if_match": '"abc"'}, FAILED),
-        ({"if_none_match": "*"}, GO_ON),
-        ({"if_none_match": '"abc"'}, GO_ON),
-        ({"if_unmodified_since": BEFORE}, GO_ON),
-        ({}, GO_ON),
+        ({"if_none_match": "*"}, PROCEED),
+        ({"if_none_match": '"abc"'}, PROCEED),
+        ({"if_unmodified_since": BEFORE}, PROCEED),
+        ({}, PROCEED),
     ],
     ids=str,
 )
@@ -119,7 +119,7 @@ def test_entity_tags_are_well_formed_and_differ_where_etags_do(one: str, other: 
     tags = [entity_tag(etag) for etag in (one, other)]
     for tag, etag in zip(tags, (one, other), strict=True):
         info = ObjectInfo(bucket="b", key="k", size=1, etag=etag, last_modified=WRITTEN)
-        assert conditions(if_match=tag).verdict("GET", info) is GO_ON
+        assert conditions(if_match=tag).verdict("GET", info) is PROCEED
         assert tag.isascii()
         assert not tag.startswith("W/")
     if {one, other} & set(tags):
@@ -133,13 +133,13 @@ def test_entity_tags_are_well_formed_and_differ_where_etags_do(one: str, other: 
     [
         ({"if_match": '"abc"'}, FAILED, FAILED),
         ({"if_match": '""'}, FAILED, FAILED),
-        ({"if_match": "*"}, GO_ON, GO_ON),
-        ({"if_none_match": '"abc"'}, GO_ON, GO_ON),
-        ({"if_none_match": '""'}, GO_ON, GO_ON),
-        ({"if_none_match": 'W/""'}, GO_ON, GO_ON),
+        ({"if_match": "*"}, PROCEED, PROCEED),
+        ({"if_none_match": '"abc"'}, PROCEED, PROCEED),
+        ({"if_none_match": '""'}, PROCEED, PROCEED),
+        ({"if_none_match": 'W/""'}, PROCEED, PROCEED),
         ({"if_none_match": "*"}, NOT_MODIFIED, FAILED),
-        ({"if_none_match": '""', "if_modified_since": SAME}, GO_ON, GO_ON),
-        ({"if_modified_since": SAME}, NOT_MODIFIED, GO_ON),
+        ({"if_none_match": '""', "if_modified_since": SAME}, PROCEED, PROCEED),
+        ({"if_modified_since": SAME}, NOT_MODIFIED, PROCEED),
     ],
     ids=str,
 )

@@ -31,7 +31,7 @@ _SEPARATOR = re.compile(r"[ \t]*(?:,[ \t]*|$)")
 class Verdict(Enum):
     """What the conditions of a request come to."""
 
-    GO_ON = "perform the method"
+    PROCEED = "perform the method"
     NOT_MODIFIED = "304"
     FAILED = "412"
 
@@ -103,7 +103,7 @@ class Conditions:
             limit = parse_http_date(self.if_modified_since)
             if limit is not None and _second(info) <= limit:
                 return Verdict.NOT_MODIFIED
-        return Verdict.GO_ON
+        return Verdict.PROCEED
 
     def range_applies(self, info: ObjectInfo) -> bool:
         """Tell whether If-Range lets a Range count: step 5, and section 13.1.5.

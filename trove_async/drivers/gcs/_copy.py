@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from trove_async._http.services import KnownBuckets, conditioned
+from trove_async._http.services import BucketExistenceCache, map_condition_errors
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,
@@ -48,7 +48,7 @@ class Copier:
     def __init__(
         self,
         client: Client,
-        known: KnownBuckets,
+        known: BucketExistenceCache,
         head: Head,
         doubts: Doubts,
         backend: str,
@@ -90,7 +90,7 @@ class Copier:
                 if isinstance(settled, ObjectInfo):
                     return settled
                 condition = f"&{encode_query(settled)[1:]}"
-            with replaced_meanwhile() if condition else conditioned(options.put):
+            with replaced_meanwhile() if condition else map_condition_errors(options.put):
                 try:
                     said = await self._rewritten(path, condition, resource, options.put.write_id)
                 except PreconditionFailedError as error:

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from trove_async._http import Opened, Response, range_header
-from trove_async._http.services import KnownBuckets
+from trove_async._http import GetResult, Response, range_header
+from trove_async._http.services import BucketExistenceCache
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,
@@ -40,7 +40,13 @@ class Bodies:
     """
 
     def __init__(
-        self, client: Client, known: KnownBuckets, head: Head, *, xml: bool | None, backend: str
+        self,
+        client: Client,
+        known: BucketExistenceCache,
+        head: Head,
+        *,
+        xml: bool | None,
+        backend: str,
     ) -> None:
         self._client = client
         self._known = known
@@ -48,7 +54,7 @@ class Bodies:
         self._xml = xml
         self._backend = backend
 
-    async def open(self, bucket: str, key: str, options: GetOptions) -> Opened:
+    async def open(self, bucket: str, key: str, options: GetOptions) -> GetResult:
         """Open a body; the caller closes it."""
         if options.if_none_match is not None:
             # Not by a header: XML knows none for generations.
@@ -71,7 +77,7 @@ class Bodies:
         except BaseException:
             answer.close()
             raise
-        return Opened(info, (0, info.size) if part is None else part[:2], answer)
+        return GetResult(info, (0, info.size) if part is None else part[:2], answer)
 
     async def _ask(self, bucket: str, key: str, options: GetOptions) -> tuple[Response, bool]:
         """Ask for a body; return its answer, and whether the headers tell the object's metadata.

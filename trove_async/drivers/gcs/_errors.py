@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from xml.sax.saxutils import unescape
 
 from trove_async._http import retry_after
-from trove_async._http.services import Meaning
+from trove_async._http.services import ErrorMapping
 from trove_async.errors import (
     BackendError,
     BucketNotFoundError,
@@ -38,28 +38,30 @@ class ConflictError(BackendError):
     """A 409: of a bucket, it exists already or has objects; the driver knows what it asked for."""
 
 
-_BUSY = Meaning(UnavailableError, "the service asks to slow down", undone=True)
-_FAILED = Meaning(UnavailableError, "the service failed")
-_SLOW = Meaning(TimedOutError, "the service waited too long for the request", undone=True)
-_DENIED = Meaning(PermissionDeniedError, "these credentials may not do so: check the IAM roles")
-_CLOSED = Meaning(PermissionDeniedError, "the service refuses this account or project")
-_UNKNOWN = Meaning(UnauthenticatedError, "the service does not accept the credentials")
-_UNMET = Meaning(PreconditionFailedError, "the object is not in the state that was asked for")
-_NO_RANGE = Meaning(RangeError, "the object has no such bytes")
-_NO_OBJECT = Meaning(ObjectNotFoundError, "no such object")
-_NO_BUCKET = Meaning(BucketNotFoundError, "no such bucket: create_bucket makes it")
-_NOTHING = Meaning(NotFoundError, "no such object, or no such bucket")
-_CONFLICT = Meaning(ConflictError, "it conflicts with what is there")
+_BUSY = ErrorMapping(UnavailableError, "the service asks to slow down", no_effect=True)
+_FAILED = ErrorMapping(UnavailableError, "the service failed")
+_SLOW = ErrorMapping(TimedOutError, "the service waited too long for the request", no_effect=True)
+_DENIED = ErrorMapping(
+    PermissionDeniedError, "these credentials may not do so: check the IAM roles"
+)
+_CLOSED = ErrorMapping(PermissionDeniedError, "the service refuses this account or project")
+_UNKNOWN = ErrorMapping(UnauthenticatedError, "the service does not accept the credentials")
+_UNMET = ErrorMapping(PreconditionFailedError, "the object is not in the state that was asked for")
+_NO_RANGE = ErrorMapping(RangeError, "the object has no such bytes")
+_NO_OBJECT = ErrorMapping(ObjectNotFoundError, "no such object")
+_NO_BUCKET = ErrorMapping(BucketNotFoundError, "no such bucket: create_bucket makes it")
+_NOTHING = ErrorMapping(NotFoundError, "no such object, or no such bucket")
+_CONFLICT = ErrorMapping(ConflictError, "it conflicts with what is there")
 # Sent again, as the checksum was made of the very memory that was sent: it broke on the way.
-_BROKEN = Meaning(IntegrityError, "the body that arrived is not the body that was sent", True)  # noqa: FBT003 - named in the tuple
-_FULL = Meaning(StorageFullError, "the quota is used up")
-_MISNAMED = Meaning(InvalidNameError, "the service takes no such name")
-_TOO_MUCH = Meaning(NotSupportedError, "it is more than the service takes")
-_CANNOT = Meaning(NotSupportedError, "the service cannot do so")
-_REFUSED = Meaning(BackendError, "the service refuses the request")
-_BILLED = Meaning(PermissionDeniedError, "the bucket's reader pays, or its owner has not paid")
+_BROKEN = ErrorMapping(IntegrityError, "the body that arrived is not the body that was sent", True)  # noqa: FBT003 - named in the tuple
+_FULL = ErrorMapping(StorageFullError, "the quota is used up")
+_MISNAMED = ErrorMapping(InvalidNameError, "the service takes no such name")
+_TOO_MUCH = ErrorMapping(NotSupportedError, "it is more than the service takes")
+_CANNOT = ErrorMapping(NotSupportedError, "the service cannot do so")
+_REFUSED = ErrorMapping(BackendError, "the service refuses the request")
+_BILLED = ErrorMapping(PermissionDeniedError, "the bucket's reader pays, or its owner has not paid")
 
-REASONS: Final[dict[str, Meaning]] = {
+REASONS: Final[dict[str, ErrorMapping]] = {
     # JSON's
     "rateLimitExceeded": _BUSY,
     "userRateLimitExceeded": _BUSY,
@@ -67,7 +69,9 @@ REASONS: Final[dict[str, Meaning]] = {
     "internalError": _FAILED,
     "badGateway": _FAILED,
     "gatewayTimeout": _FAILED,
-    "uploadBrokenConnection": Meaning(UnavailableError, "the service did not get the whole body"),
+    "uploadBrokenConnection": ErrorMapping(
+        UnavailableError, "the service did not get the whole body"
+    ),
     "requestTimeout": _SLOW,
     "authError": _UNKNOWN,
     "required": _REFUSED,
@@ -111,7 +115,7 @@ REASONS: Final[dict[str, Meaning]] = {
     "BadDigest": _BROKEN,
 }
 
-STATUSES: Final[dict[int, Meaning]] = {
+STATUSES: Final[dict[int, ErrorMapping]] = {
     304: _UNMET,
     401: _UNKNOWN,
     403: _DENIED,
@@ -171,11 +175,11 @@ class Refused(NamedTuple):
             retryable=meaning.retryable,
             retry_after=retry_after(self.headers) if passing else None,
         )
-        if meaning.undone:
+        if meaning.no_effect:
             error.maybe_done = False
         return error
 
-    def _meaning(self) -> Meaning:
+    def _meaning(self) -> ErrorMapping:
         meaning = REASONS.get(self.reason) or STATUSES.get(self.status)
         if meaning is not None:
             return meaning

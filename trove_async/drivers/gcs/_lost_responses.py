@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from trove_async._http import Response
-from trove_async._http.services import KnownBuckets
+from trove_async._http.services import BucketExistenceCache
 from trove_async._http_dates import parse_service_date
 from trove_async.errors import (
     BucketNotFoundError,
@@ -49,7 +49,7 @@ class Doubts:
         backend: For `ObjectInfo.backend`.
     """
 
-    def __init__(self, client: Client, known: KnownBuckets, backend: str) -> None:
+    def __init__(self, client: Client, known: BucketExistenceCache, backend: str) -> None:
         self._client = client
         self._known = known
         self._backend = backend
@@ -124,7 +124,7 @@ def replaced_meanwhile() -> Iterator[None]:
         raise UnavailableError("another wrote the object in that very moment") from error
 
 
-async def found(known: KnownBuckets, bucket: str, key: str, work: Awaitable[T]) -> T:
+async def found(known: BucketExistenceCache, bucket: str, key: str, work: Awaitable[T]) -> T:
     """Return what `work` returns; a 404 is the object's or the bucket's, which is then asked."""
     try:
         return await work

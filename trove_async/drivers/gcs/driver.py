@@ -20,7 +20,7 @@ from trove_async._http import (
     proxy_urls,
     transport_over,
 )
-from trove_async._http.services import KnownBuckets, conditioned
+from trove_async._http.services import BucketExistenceCache, map_condition_errors
 from trove_async._secrets import Redactor, Secret
 from trove_async._settings import check_counts, check_switches, check_texts
 from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
@@ -257,7 +257,7 @@ class GCSDriver:
         )
         client = Client(self._transport, self._origin, self._credentials, self._redactor)
         buckets = Buckets(client, self._location, self._bucket_storage_class)
-        known = KnownBuckets(buckets.head)
+        known = BucketExistenceCache(buckets.head)
         doubts = Doubts(client, known, self._backend)
         self._open = _Open(
             client=client,
@@ -316,7 +316,7 @@ class GCSDriver:
         headers = {"content-type": content_type}
         try:
             if options.conditional:
-                with conditioned(options):
+                with map_condition_errors(options):
                     target += _more(await self._precondition(bucket, options))
                     said = await self._client.ask("POST", target, headers, body)
             elif options.in_doubt_since is not None:
@@ -369,7 +369,7 @@ class GCSDriver:
                 with replaced_meanwhile():
                     await self._delete(bucket, key, query)
                 return
-            with conditioned(options):
+            with map_condition_errors(options):
                 if options.if_match is not None:
                     query["ifGenerationMatch"] = generation_of(options.if_match)
                 await self._delete(bucket, key, query)
@@ -557,7 +557,7 @@ class _Open(NamedTuple):
 
     client: Client
     buckets: Buckets
-    known: KnownBuckets
+    known: BucketExistenceCache
     doubts: Doubts
     bodies: Bodies
     deleter: Deleter

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from trove_async._checksums import CRC32C, crc32c_text, hash_crc32c
 from trove_async._concurrency import for_each, in_thread
-from trove_async._http import Opened, Response, Transport, range_header
+from trove_async._http import GetResult, Response, Transport, range_header
 from trove_async.driver import PartSource
 from trove_async.errors import (
     ObjectNotFoundError,
@@ -156,7 +156,7 @@ class LeanPlane:
             raise UntoldError(info)
         return info
 
-    async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
+    async def get_object(self, bucket: str, key: str, options: GetOptions) -> GetResult:
         """Open an object's body; the caller closes it."""
         headers = dict(self._asking)
         if options.range is not None:
@@ -180,7 +180,7 @@ class LeanPlane:
         except BaseException:
             answer.close()
             raise
-        return Opened(info, (0, info.size) if part is None else part[:2], answer)
+        return GetResult(info, (0, info.size) if part is None else part[:2], answer)
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
         """Return an object's facts, tags included."""

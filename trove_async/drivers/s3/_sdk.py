@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from trove_async._checksums import CRC32C, crc32c_of
 from trove_async._concurrency import for_each
-from trove_async._http import Opened, range_header
+from trove_async._http import GetResult, range_header
 from trove_async.driver import PartSource
 from trove_async.errors import NotSupportedError, ObjectNotFoundError, TroveError
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, Prefix
@@ -130,7 +130,7 @@ class SdkPlane:
             raise UntoldError(info)
         return info
 
-    async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
+    async def get_object(self, bucket: str, key: str, options: GetOptions) -> GetResult:
         """Open an object's body; the caller closes it."""
         asked = dict(self._asking)
         if options.range is not None:
@@ -155,7 +155,7 @@ class SdkPlane:
         except BaseException:
             body.close()
             raise
-        return Opened(info, (0, info.size) if part is None else part[:2], body)
+        return GetResult(info, (0, info.size) if part is None else part[:2], body)
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
         """Return an object's facts, tags included."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from trove_async._concurrency import in_thread
 from trove_async._http import (
-    Opened,
+    GetResult,
     Reader,
     Transport,
     check_proxy,
@@ -21,7 +21,7 @@ from trove_async._http import (
     proxy_urls,
     transport_over,
 )
-from trove_async._http.services import KnownBuckets, conditioned
+from trove_async._http.services import BucketExistenceCache, map_condition_errors
 from trove_async._secrets import Redactor, Secret
 from trove_async._settings import check_counts, check_switches
 from trove_async.driver import CannotCopyError, Capabilities, DriverContext, DriverReader, Upload
@@ -230,7 +230,7 @@ class S3Driver:
         self._open: Plane | None = None
         self._transport: Transport | None = None
         self._control: ControlPlane | None = None
-        self._known = KnownBuckets(self._head_bucket)
+        self._known = BucketExistenceCache(self._head_bucket)
         self._trials = Trials()  # anew whenever the driver is opened
         self._redactor = Redactor()
         self._redactor.add(*self._defaults.secrets)
@@ -368,7 +368,7 @@ class S3Driver:
         plane, self._open = self._open, None
         control, self._control = self._control, None
         transport, self._transport = self._transport, None
-        self._known = KnownBuckets(self._head_bucket)
+        self._known = BucketExistenceCache(self._head_bucket)
         async with AsyncExitStack() as closing:  # the last one first, each whatever the others do
             for one in (transport, plane, control):
                 if one is not None:
@@ -425,7 +425,7 @@ class S3Driver:
         try:
             if not options.conditional:
                 return await self._plane.put_object(bucket, key, views, options)
-            with conditioned(options):
+            with map_condition_errors(options):
                 return await self._plane.put_object(bucket, key, views, options)
         except UntoldError as untold:
             return await settled(self._plane, untold.info)
@@ -440,7 +440,7 @@ class S3Driver:
         """Open an object's body. See `AsyncDriver.get`."""
         return Reader(self._get, bucket, key, options)
 
-    async def _get(self, bucket: str, key: str, options: GetOptions) -> Opened:
+    async def _get(self, bucket: str, key: str, options: GetOptions) -> GetResult:
         if self._is_doubtful(key):
             await self._check_held(bucket, key)
         opened = await self._plane.get_object(bucket, key, options)
@@ -467,7 +467,7 @@ class S3Driver:
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. See `AsyncDriver.delete`."""
-        with conditioned(options):
+        with map_condition_errors(options):
             try:
                 if self._is_doubtful(key):
                     await self._check_held(bucket, key, deletes=True)
