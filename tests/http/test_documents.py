@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trove_async._http import Origin
-from trove_async._http.transport import all_of
+from trove_async._http.transport import read_all_of
 from trove_async.errors import IntegrityError
 from trove_async.models import KiB
 
@@ -36,7 +36,7 @@ class Pieces:
         raise AssertionError(f"documents are read as bytes, not into {buffer}")
 
     async def read_all(self, limit: int) -> bytes:
-        return await all_of(self, limit, 30.0, ORIGIN)
+        return await read_all_of(self, limit, 30.0, ORIGIN)
 
     def close(self) -> None:
         pass

@@ -233,7 +233,7 @@ async def test_success_in_mid_body_is_none(make: Callable[..., Transport]) -> No
 
     async with serving(handler) as server:
         views = [memoryview(bytes(64 * MiB))]  # more than sockets hold
-        with pytest.raises(UnavailableError, match="before it had all"):
+        with pytest.raises(UnavailableError, match="before it received the whole"):
             await transport.send("PUT", server.origin, "/", {}, views)
 
 

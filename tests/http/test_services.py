@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trove_async._http.services import KnownBuckets, conditioned
+from trove_async._http.services import BucketExistenceCache, map_condition_errors
 from trove_async.errors import (
     BucketNotFoundError,
     ObjectChangedError,
@@ -30,7 +30,7 @@ class Service:
 
 async def test_bucket_that_was_there_a_moment_ago_is_not_asked_for_again() -> None:
     service = Service()
-    known = KnownBuckets(service.ask)
+    known = BucketExistenceCache(service.ask)
     assert [await known.exists("bucket") for _ in range(3)] == [True] * 3
     assert service.asked == 1
     known.forget("bucket")
@@ -46,7 +46,7 @@ async def test_bucket_that_is_deleted_while_it_is_asked_for_is_asked_for_again()
         asked.append(bucket)
         known.forget(bucket)
 
-    known = KnownBuckets(ask)
+    known = BucketExistenceCache(ask)
     assert [await known.exists("bucket") for _ in range(2)] == [True] * 2
     assert asked == ["bucket"] * 2
 
@@ -54,12 +54,12 @@ async def test_bucket_that_is_deleted_while_it_is_asked_for_is_asked_for_again()
 async def test_bucket_that_one_may_not_look_at_is_taken_to_be_there() -> None:
     service = Service()
     service.error = PermissionDeniedError("no")
-    assert await KnownBuckets(service.ask).exists("bucket")
+    assert await BucketExistenceCache(service.ask).exists("bucket")
 
 
 async def test_service_that_cannot_say_says_nothing_of_the_bucket() -> None:
     service = Service()
-    known = KnownBuckets(service.ask)
+    known = BucketExistenceCache(service.ask)
     service.error = UnavailableError("no")
     with pytest.raises(UnavailableError):
         await known.exists("bucket")
@@ -82,6 +82,6 @@ async def test_service_that_cannot_say_says_nothing_of_the_bucket() -> None:
 def test_refused_condition_is_what_was_asked_for(
     options: PutOptions | DeleteOptions, answered: type[Exception], raised: type[Exception]
 ) -> None:
-    with pytest.raises(raised) as caught, conditioned(options):
+    with pytest.raises(raised) as caught, map_condition_errors(options):
         raise answered("no")
     assert type(caught.value) is raised

@@ -22,9 +22,9 @@ async def test_connection_is_closed_when_it_was_not_needed_for_long() -> None:
     async with serving(handler) as server:
         (await transport.send("GET", server.origin, "/", {})).close()
         (connection,) = transport._connections
-        connection.look(asyncio.get_running_loop().time() + 59)
+        connection.check_timeouts(asyncio.get_running_loop().time() + 59)
         assert connection.fresh
-        connection.look(asyncio.get_running_loop().time() + 61)
+        connection.check_timeouts(asyncio.get_running_loop().time() + 61)
         await left.wait()
         assert not transport._connections
     await transport.aclose()

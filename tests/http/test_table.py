@@ -5,7 +5,7 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from trove_async._http import Origin, translated
+from trove_async._http import Origin, translate_error
 from trove_async._http.aiohttp_transport import _FAILURES, system_error
 from trove_async.errors import ConfigError, TimedOutError, TroveError, UnavailableError
 
@@ -67,7 +67,7 @@ def test_no_failure_is_hidden_behind_another() -> None:
 def test_failures_of_the_network_may_be_tried_again(
     error: Exception, ours: type[TroveError]
 ) -> None:
-    made = translated(error)
+    made = translate_error(error)
     assert type(made) is ours
     assert made.retryable
 
@@ -77,4 +77,4 @@ def test_password_of_a_proxy_is_not_shown_behind_an_error() -> None:
 
 
 def test_what_is_not_aiohttp_s_is_left_alone() -> None:
-    assert translated(ZeroDivisionError()) is None
+    assert translate_error(ZeroDivisionError()) is None

@@ -13,7 +13,7 @@ from trove_async.integrations._byteranges import (
     PART_OVERHEAD,
     ByterangesFrame,
     RangeSet,
-    content_range,
+    format_content_range,
 )
 
 WHOLE, UNSATISFIABLE = "whole", "416"
@@ -167,7 +167,7 @@ def test_frame_is_what_mail_parsers_read() -> None:
     message = message_from_bytes(b"Content-Type: " + frame.media_type.encode() + b"\r\n" + sent)
     parts = [part for part in message.walk() if part is not message]
     assert [part["Content-Range"] for part in parts] == [
-        content_range(span, len(body)) for span in frame.spans
+        format_content_range(span, len(body)) for span in frame.spans
     ]
     assert [part.get_payload(decode=True) for part in parts] == [
         body[slice(*span)] for span in frame.spans

@@ -11,8 +11,9 @@ import pytest
 from tests.fakes import content
 from tests.integrations.services import CLIENTS, FRAMEWORKS, parsed, raw, request, serving
 from trove_async import Trove
+from trove_async._http_dates import format_http_date
 from trove_async.drivers import LocalDriver, MemoryDriver
-from trove_async.integrations._conditions import entity_tag, http_date
+from trove_async.integrations._conditions import entity_tag
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,8 +36,10 @@ Row: TypeAlias = tuple[str, str, dict[str, str], int, dict[str, str | None], Bod
 def rows(info: ObjectInfo) -> list[Row]:
     """Return method, key, request headers; status, answer headers, body (or the spans of several)."""
     tag = entity_tag(str(info.etag))
-    at = http_date(info.last_modified)
-    before, after = (http_date(info.last_modified + timedelta(seconds=shift)) for shift in (-1, 1))
+    at = format_http_date(info.last_modified)
+    before, after = (
+        format_http_date(info.last_modified + timedelta(seconds=shift)) for shift in (-1, 1)
+    )
     whole = {
         "etag": tag,
         "last-modified": at,

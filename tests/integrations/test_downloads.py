@@ -29,7 +29,7 @@ from trove_async import PreconditionFailedError, Trove, UnavailableError
 from trove_async.drivers.memory import MemoryDriver
 from trove_async.integrations import aiohttp as on_aiohttp
 from trove_async.integrations._conditions import entity_tag
-from trove_async.integrations._download import serve
+from trove_async.integrations._download import serve_object
 from trove_async.integrations._headers import Presentation
 from trove_async.integrations.starlette import object_response, store_upload
 from trove_async.models import MiB
@@ -65,7 +65,7 @@ async def store(fake: Fake) -> AsyncIterator[Trove]:
 
 async def answer(store: Trove, method: str = "GET", **headers: str) -> ServerResponse:
     """Ask the core, without a framework."""
-    return await serve(
+    return await serve_object(
         store,
         "files",
         "o",

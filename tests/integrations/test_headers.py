@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trove_async import ObjectInfo
-from trove_async.integrations._conditions import parse_http_date
+from trove_async._http_dates import parse_http_date
 from trove_async.integrations._headers import Presentation, content_disposition, media_type
 
 

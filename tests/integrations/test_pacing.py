@@ -7,7 +7,7 @@ def sizes(pace: Pace, count: int, seconds: float) -> list[int]:
     found = []
     for _ in range(count):
         found.append(pace.size)
-        pace.taken(pace.size, seconds)
+        pace.record(pace.size, seconds)
     return found
 
 

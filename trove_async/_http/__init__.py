@@ -1,45 +1,51 @@
-"""The transport seam that the HTTP drivers share, the two transports, and reading an object over one.
+"""HTTP for the drivers: transports, header fields, and the reader of an object.
 
-No redirect is followed, no cookie kept, no body decompressed, no request sent twice: whoever sends
-decides about all of that. A body goes out as the views that it is in, and comes in as it is asked
-for.
+A transport follows no redirect, stores no cookie, decompresses no body and sends each request once:
+the drivers decide about all of that. Request bodies are sent as views, without joining them;
+response bodies are received on demand.
+
+`transport`         the `Transport` and `Response` protocols, and origins
+`socket_transport`  HTTP/1.1 on asyncio's sockets; `connection`: one connection and its response;
+                    `http11`: heads and framing, without I/O
+`aiohttp_transport` the same protocol over aiohttp, which supports proxies
+`proxies`           proxies from the settings or the environment, and the choice of a transport
+`connect_errors`    the error for a failed connection: host, port, reason and remedy
+`headers`           Content-Range, Range, Expires, Retry-After
+`object_reader`     the reader of one object's body
+`services`          error mappings, conditions and bucket lookups of the S3 and GCS drivers
 """
 
-from .aiohttp_transport import AiohttpTransport, translated
+from .aiohttp_transport import AiohttpTransport, translate_error
 from .headers import (
-    content_range,
     expires_of,
     field_text,
-    http_date,
-    imf_date,
+    parse_content_range,
     range_header,
     retry_after,
 )
-from .object_reader import Opened, Reader
+from .object_reader import GetResult, Reader
 from .proxies import check_proxy, check_tls, proxy_urls, transport_over
 from .socket_transport import SocketTransport
-from .transport import WINDOW, Origin, Response, Streamed, Transport
+from .transport import WINDOW, Origin, Response, StreamedBody, Transport
 
 __all__ = [
     "WINDOW",
     "AiohttpTransport",
-    "Opened",
+    "GetResult",
     "Origin",
     "Reader",
     "Response",
     "SocketTransport",
-    "Streamed",
+    "StreamedBody",
     "Transport",
     "check_proxy",
     "check_tls",
-    "content_range",
     "expires_of",
     "field_text",
-    "http_date",
-    "imf_date",
+    "parse_content_range",
     "proxy_urls",
     "range_header",
     "retry_after",
-    "translated",
+    "translate_error",
     "transport_over",
 ]

@@ -25,15 +25,15 @@ from trove_async.errors import (
 )
 from trove_async.models import Timeout
 
+from .connect_errors import connect_error
 from .headers import field_text
 from .http11 import MOST_INTERIM, early_success, no_http
-from .transport import WINDOW, all_of, size_of
-from .unreachable import unreachable
+from .transport import WINDOW, read_all_of, size_of
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
 
-    from .transport import Origin, Response, Streamed
+    from .transport import Origin, Response, StreamedBody
 
 _HEADERS: Final = 4096
 """Headers that an answer may have: 8 KiB of metadata in names of one letter are so many."""
@@ -85,7 +85,7 @@ class AiohttpTransport:
         origin: Origin,
         target: str,
         headers: Mapping[str, str],
-        views: Sequence[memoryview] | Streamed = (),
+        views: Sequence[memoryview] | StreamedBody = (),
         *,
         patient: bool = False,
     ) -> Response:
@@ -213,7 +213,7 @@ class _Body(aiohttp.Payload):
         failure: What a body raised that was read meanwhile.
     """
 
-    def __init__(self, views: Sequence[memoryview] | Streamed, idle: float) -> None:
+    def __init__(self, views: Sequence[memoryview] | StreamedBody, idle: float) -> None:
         super().__init__(views, content_type="application/octet-stream")
         self._size = size_of(views)
         self._views = views
@@ -265,7 +265,7 @@ class _Body(aiohttp.Payload):
             for at in range(0, len(view), WINDOW):
                 yield view[at : at + WINDOW]
 
-    async def _read(self, body: Streamed) -> AsyncGenerator[memoryview | bytes]:
+    async def _read(self, body: StreamedBody) -> AsyncGenerator[memoryview | bytes]:
         try:
             async with body.pieces() as pieces:
                 async for view in pieces:
@@ -343,7 +343,7 @@ class _AiohttpResponse:
 
     async def read_all(self, limit: int) -> bytes:
         """Return what is left. See `Response.read_all`."""
-        return await all_of(self, limit, self._grace, self._origin)
+        return await read_all_of(self, limit, self._grace, self._origin)
 
     async def _next(self) -> bytes:
         if self._at == len(self._rest):
@@ -409,7 +409,7 @@ _FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], bool, str], ...]
 )
 
 
-def translated(error: BaseException, address: str = "the server") -> TroveError | None:
+def translate_error(error: BaseException, address: str = "the server") -> TroveError | None:
     """Return what a failure of aiohttp's is here; None: it is none of its.
 
     For an SDK that lets such failures through.
@@ -419,15 +419,15 @@ def translated(error: BaseException, address: str = "the server") -> TroveError 
         address: Host and port of the server.
     """
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return unreachable(error.certificate_error, f"{error.host}:{error.port}")
+        return connect_error(error.certificate_error, f"{error.host}:{error.port}")
     if isinstance(error, aiohttp.ClientConnectorError):
         proxy = isinstance(error, aiohttp.ClientProxyConnectionError)
         named = f"{'the proxy ' if proxy else ''}{_bracketed(error.host)}:{error.port}"
         if isinstance(error, aiohttp.ClientConnectorDNSError):
-            return unreachable(gaierror(error.errno or 0, error.strerror), named)
-        return unreachable(error.os_error, named)
+            return connect_error(gaierror(error.errno or 0, error.strerror), named)
+        return connect_error(error.os_error, named)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return unreachable(TimeoutError(), address)
+        return connect_error(TimeoutError(), address)
     for kind, ours, retryable, message in _FAILURES:
         if isinstance(error, kind):
             return ours(f"{address} cannot be used: {message}", retryable=retryable)
@@ -440,7 +440,7 @@ def _failure(error: BaseException, address: str, body: _Body | None = None) -> E
         return body.failure
     if isinstance(error, TroveError):
         return error.with_traceback(None)  # raised in `_once`, and come through aiohttp's frames
-    failure = translated(error, address)
+    failure = translate_error(error, address)
     if failure is not None:
         failure.__cause__ = system_error(error)
     return failure

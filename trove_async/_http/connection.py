@@ -27,10 +27,10 @@ from .http11 import (
     parse_head,
     parse_number,
 )
-from .transport import all_of
+from .transport import read_all_of
 
 if TYPE_CHECKING:
-    from .transport import Origin, Streamed
+    from .transport import Origin, StreamedBody
 
 _WINDOW: Final = 72 * KiB
 """Bytes that a connection receives into memory of its own: heads, and small bodies, one of 64 KiB
@@ -59,7 +59,7 @@ _INTERIM: Final = b"HTTP/1.1 1"
 _BODILESS: Final = frozenset((204, 304))  # RFC 9110, 6.4.1
 
 
-class Home(Protocol):
+class ConnectionPool(Protocol):
     """Where connections wait for their next request."""
 
     def put_back(self, connection: Connection) -> None:
@@ -80,11 +80,15 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, home: Home, origin: Origin, loop: asyncio.AbstractEventLoop, timeout: Timeout
+        self,
+        pool: ConnectionPool,
+        origin: Origin,
+        loop: asyncio.AbstractEventLoop,
+        timeout: Timeout,
     ) -> None:
         self.origin = origin
         self.timeout = timeout
-        self._home = home
+        self._pool = pool
         self._loop = loop
         self._window = bytearray(_WINDOW)
         self._view = memoryview(self._window)
@@ -153,7 +157,7 @@ class Connection(asyncio.BufferedProtocol):
         error = UnavailableError(f"the connection to {self.origin.address} {how}")
         error.__cause__ = exc
         self._fail(error)
-        self._home.forget(self)
+        self._pool.forget(self)
         _wake(self._gone)
 
     def pause_writing(self) -> None:
@@ -177,12 +181,12 @@ class Connection(asyncio.BufferedProtocol):
         self._fail(UnavailableError("the connection was given up"))
         self._transport.abort()
 
-    def end(self) -> asyncio.Future[None]:
+    def terminate(self) -> asyncio.Future[None]:
         """Break it off; return what is done when the socket is closed."""
         self.abort()
         return self._gone
 
-    def look(self, now: float) -> None:
+    def check_timeouts(self, now: float) -> None:
         """Fail what waits for too long."""
         since = now - self._active
         if not self._busy:
@@ -200,13 +204,13 @@ class Connection(asyncio.BufferedProtocol):
                 self._fail(TimedOutError(f"{self.origin.address} {what} for {limit:g} s"))
                 self.abort()
 
-    def done(self, *, reusable: bool) -> None:
+    def release(self, *, reusable: bool) -> None:
         """Take it back from an answer that nobody reads any more."""
         self._busy = False
         self._active = self._loop.time()
         if reusable and self._sent and self.fresh and not self._transport.get_write_buffer_size():
             self._listen()  # for its end
-            self._home.put_back(self)
+            self._pool.put_back(self)
         else:
             self.abort()
 
@@ -240,7 +244,7 @@ class Connection(asyncio.BufferedProtocol):
         self._interim = 0
         self._active = self._loop.time()
 
-    async def send_streamed(self, head: Secret[bytes], body: Streamed) -> None:
+    async def send_streamed(self, head: Secret[bytes], body: StreamedBody) -> None:
         """Send a request whose body is read meanwhile, to its end or until the server answers."""
         self._begin(patient=False)
         self._transport.write(head.reveal())
@@ -282,7 +286,7 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- receiving -------------------------------------------------------------------------------------
 
-    async def answer(self, method: str) -> SocketResponse:
+    async def read_head(self, method: str) -> SocketResponse:
         """Return the answer once its head is there."""
         if not self._sent:  # it began early: its head has the time that it has after a request
             self._active = self._loop.time()
@@ -357,17 +361,17 @@ class Connection(asyncio.BufferedProtocol):
             self._paused = False
             self._transport.resume_reading()
 
-    def arrived(self) -> int:
-        """Return how many bytes there are to `take`."""
+    def available(self) -> int:
+        """Return how many bytes there are to `read_nowait`."""
         return self._end - self._start
 
-    def take(self, size: int) -> bytes:
+    def read_nowait(self, size: int) -> bytes:
         """Return the next `size` bytes, which have arrived."""
         piece = bytes(self._view[self._start : self._start + size])
         self._advance(size)
         return piece
 
-    def take_into(self, buffer: memoryview) -> int:
+    def readinto_nowait(self, buffer: memoryview) -> int:
         """Fill `buffer` with what has arrived; return how many bytes."""
         count = min(len(buffer), self._end - self._start)
         buffer[:count] = self._view[self._start : self._start + count]
@@ -444,15 +448,15 @@ class SocketResponse:
         connection = self._open()
         if not await self._more(connection):
             return b""
-        while not connection.arrived():
+        while not connection.available():
             if self._left is None and connection.closed:
                 return b""
             await self._arrival(connection)
-        count = min(size, connection.arrived())
+        count = min(size, connection.available())
         if self._left is not None:
             count = min(count, self._left)
             self._left -= count
-        return connection.take(count)
+        return connection.read_nowait(count)
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill `buffer` with what comes soon. See `Response.readinto`."""
@@ -464,7 +468,7 @@ class SocketResponse:
             buffer[: len(piece)] = piece
             return len(piece)
         room = buffer[: self._left]
-        count = connection.take_into(room)
+        count = connection.readinto_nowait(room)
         if count < len(room):
             count += await self._received_into(connection, room[count:], wait=not count)
         self._left -= count
@@ -474,13 +478,13 @@ class SocketResponse:
         """Return what is left. See `Response.read_all`."""
         connection = self._open()
         grace = math.inf if connection.patient else connection.timeout.idle
-        return await all_of(self, limit, grace, connection.origin)
+        return await read_all_of(self, limit, grace, connection.origin)
 
     def close(self) -> None:
         """Give the connection back, or close it. See `Response.close`."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.done(reusable=self._keep and self._left == 0 and self._way != CHUNKED)
+            connection.release(reusable=self._keep and self._left == 0 and self._way != CHUNKED)
 
     async def _more(self, connection: Connection) -> bool:
         """Tell whether the body goes on, having read what stands between two chunks."""

@@ -1,4 +1,4 @@
-"""One get over HTTP: its context manager and its reader."""
+"""The reader of one object over HTTP."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from trove_async.errors import BackendError, ClosedError, IntegrityError, Unavai
 from trove_async.models import ObjectInfo
 from trove_async.options import GetOptions
 
-_OF_NOTHING: Final = "AAAAAA=="
+_EMPTY_CRC32C: Final = "AAAAAA=="
 """The CRC-32C of no bytes, in base64."""
 
 
 class Body(Protocol):
-    """The bytes of an answer. See `Response`."""
+    """The body of a response. See `Response`."""
 
     async def read(self, size: int) -> bytes:
         """Return the next 1 to `size` bytes, ``b""`` at the end."""
@@ -26,17 +26,17 @@ class Body(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the connection. Idempotent."""
+        """Release the connection. Idempotent."""
         ...
 
 
-class Opened(NamedTuple):
-    """An object whose body has begun.
+class GetResult(NamedTuple):
+    """The response to a get: its head has arrived, its body has not been read.
 
     Attributes:
-        info: The object; its size is the whole object's.
-        range: What of it the body is: ``(start, end)``.
-        body: The bytes.
+        info: The object. Its size is that of the whole object.
+        range: The bytes of the object in the body: ``(start, end)``.
+        body: The body.
     """
 
     info: ObjectInfo
@@ -44,27 +44,27 @@ class Opened(NamedTuple):
     body: Body
 
 
-Ask: TypeAlias = "Callable[[str, str, GetOptions], Awaitable[Opened]]"
-"""Asks for an object: bucket, key, and which bytes of which version."""
+SendGet: TypeAlias = "Callable[[str, str, GetOptions], Awaitable[GetResult]]"
+"""Sends a get for a bucket and a key; the options choose the bytes and the version."""
 
 
 class Reader:
-    """A DriverReader over an answer's body.
+    """A DriverReader over the body of a response.
 
     Args:
-        ask: Asks for the object.
+        send_get: Sends the request.
         bucket: The bucket.
         key: The key.
-        options: Which bytes of which version.
+        options: The bytes and the version.
     """
 
-    __slots__ = ("_ask", "_body", "_bucket", "_key", "_left", "_options", "info", "range")
+    __slots__ = ("_body", "_bucket", "_key", "_left", "_options", "_send_get", "info", "range")
 
     info: ObjectInfo
     range: tuple[int, int]
 
-    def __init__(self, ask: Ask, bucket: str, key: str, options: GetOptions) -> None:
-        self._ask = ask
+    def __init__(self, send_get: SendGet, bucket: str, key: str, options: GetOptions) -> None:
+        self._send_get = send_get
         self._bucket = bucket
         self._key = key
         self._options = options
@@ -72,7 +72,7 @@ class Reader:
         self._left = 0
 
     async def __aenter__(self) -> Self:
-        self.info, self.range, body = await self._ask(self._bucket, self._key, self._options)
+        self.info, self.range, body = await self._send_get(self._bucket, self._key, self._options)
         try:
             self._check()
         except BaseException:
@@ -83,17 +83,17 @@ class Reader:
         return self
 
     def _check(self) -> None:
-        """Raise if the service sends other bytes than were asked for; nobody asked for those."""
-        asked, size = self._options.range, self.info.size
-        wanted = (0, size) if asked is None else asked.resolve(size)
+        """Raise if the service sends a different range than the requested one."""
+        requested, size = self._options.range, self.info.size
+        wanted = (0, size) if requested is None else requested.resolve(size)
         if self.range != wanted:
             raise BackendError(
-                f"bytes {wanted} were asked for, and the service sends bytes {self.range}"
+                f"bytes {wanted} were asked for, but the service sent bytes {self.range}"
             )
-        # The engine compares a checksum with the last byte: here there is none.
-        if not size and self.info.checksums.get("crc32c", _OF_NOTHING) != _OF_NOTHING:
+        # The engine verifies a checksum with the last byte: an empty body has none.
+        if not size and self.info.checksums.get("crc32c", _EMPTY_CRC32C) != _EMPTY_CRC32C:
             raise IntegrityError(
-                "the body is empty, and its recorded crc32c is not that of nothing"
+                "the body is empty, but its recorded crc32c is not that of an empty body"
             )
 
     async def __aexit__(

@@ -20,7 +20,7 @@ from .aiohttp_transport import AiohttpTransport
 from .socket_transport import SocketTransport
 
 if TYPE_CHECKING:
-    from .transport import Origin, Response, Streamed, Transport
+    from .transport import Origin, Response, StreamedBody, Transport
 
 _SCHEMES: Final = frozenset({"http", "https"})
 
@@ -141,7 +141,7 @@ class RoutedTransport:
         origin: Origin,
         target: str,
         headers: Mapping[str, str],
-        views: Sequence[memoryview] | Streamed = (),
+        views: Sequence[memoryview] | StreamedBody = (),
         *,
         patient: bool = False,
     ) -> Response:

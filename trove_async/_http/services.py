@@ -1,4 +1,4 @@
-"""What drivers of remote services have in common, whatever the service's language."""
+"""Helpers shared by the S3 and GCS drivers."""
 
 from __future__ import annotations
 
@@ -19,110 +19,116 @@ from trove_async.errors import (
 )
 from trove_async.options import DeleteOptions, PutOptions
 
-_KNOWN_SECONDS: Final = 60.0
-"""How long a bucket that was there is taken to be there still, when an object is not."""
+_CACHE_SECONDS: Final = 60.0
+"""How long a bucket that exists is assumed to exist."""
 
 
-_NAMED_SECONDS: Final = 2.0
-"""How long a call that was cancelled waits for the name of what it may have made."""
+_NAME_SECONDS: Final = 2.0
+"""How long a cancelled call waits for the name of the resource that it may have created."""
 
 T = TypeVar("T")
 
 
-class Meaning(NamedTuple):
-    """What an answer means.
+class ErrorMapping(NamedTuple):
+    """The error that a service's error response is mapped to.
 
     Attributes:
-        kind: Our error.
-        advice: What happened and, where the user can mend it, how.
-        retryable: Where it differs from what the kind says.
-        undone: Whether it says that nothing was done, where what the kind says is in doubt.
+        kind: The class of the error.
+        advice: The cause and, where the user can fix it, the remedy.
+        retryable: Overrides the default of the class; None: the default.
+        no_effect: Whether the request certainly had no effect, although the class leaves that open.
     """
 
     kind: type[TroveError]
     advice: str
     retryable: bool | None = None
-    undone: bool = False
+    no_effect: bool = False
 
 
 @contextmanager
-def conditioned(options: PutOptions | DeleteOptions) -> Iterator[None]:
-    """Raise what the contract says of a condition for what the service answers.
+def map_condition_errors(options: PutOptions | DeleteOptions) -> Iterator[None]:
+    """Convert a service's errors about a condition to those of the driver contract.
 
-    A version that is to be replaced, and is not there at all, is a 404 for AWS (S3 User Guide,
-    "How to prevent object overwrites with conditional writes") and a 412 for others.
+    If `if_match` names a version and the object does not exist, AWS responds with 404 (S3 User
+    Guide, "How to prevent object overwrites with conditional writes") and others with 412.
     """
     try:
         yield
     except ObjectChangedError:
-        raise  # a source's, which is no condition of the options
+        raise  # about the source of a copy: not a condition of the options
     except PreconditionFailedError as error:
         if getattr(options, "if_none_match", None) is None:
             raise
-        raise ObjectExistsError("if_none_match: there is an object of that key") from error
+        raise ObjectExistsError("if_none_match: the object exists") from error
     except ObjectNotFoundError as error:
         if options.if_match is None:
             raise
-        raise PreconditionFailedError("if_match: there is no such object") from error
+        raise PreconditionFailedError("if_match: the object does not exist") from error
 
 
-class KnownBuckets:
-    """Tells whether what is missing is an object or its bucket, where the service does not say.
+class BucketExistenceCache:
+    """Checks whether buckets exist, to tell a missing object from a missing bucket.
+
+    Some responses do not distinguish the two.
 
     Args:
-        ask: Raises BucketNotFoundError unless there is such a bucket.
+        head_bucket: Raises BucketNotFoundError if the bucket does not exist.
     """
 
-    __slots__ = ("_ask", "_forgotten", "_known")
+    __slots__ = ("_expirations", "_forget_count", "_head_bucket")
 
-    def __init__(self, ask: Callable[[str], Awaitable[object]]) -> None:
-        self._ask = ask
-        self._known: dict[str, float] = {}
-        self._forgotten = 0
+    def __init__(self, head_bucket: Callable[[str], Awaitable[object]]) -> None:
+        self._head_bucket = head_bucket
+        self._expirations: dict[str, float] = {}
+        self._forget_count = 0
 
     async def exists(self, bucket: str) -> bool:
-        """Tell whether there is a bucket, from memory if it was there a moment ago.
+        """Return whether a bucket exists, from the cache if it existed a moment ago.
 
-        One that these credentials may not look at is taken to be there.
+        A bucket that these credentials may not head is assumed to exist.
         """
         now = asyncio.get_running_loop().time()
-        if self._known.get(bucket, 0.0) > now:
+        if self._expirations.get(bucket, 0.0) > now:
             return True
-        forgotten = self._forgotten
+        forget_count = self._forget_count
         try:
-            await self._ask(bucket)
+            await self._head_bucket(bucket)
         except BucketNotFoundError:
             return False
         except PermissionDeniedError:
             pass
-        if forgotten == self._forgotten:  # else it may have been deleted meanwhile
-            self._known[bucket] = now + _KNOWN_SECONDS
+        if forget_count == self._forget_count:  # otherwise it may have been deleted meanwhile
+            self._expirations[bucket] = now + _CACHE_SECONDS
         return True
 
     def forget(self, bucket: str) -> None:
-        """Ask anew: the bucket is to be deleted, or was."""
-        self._forgotten += 1
-        self._known.pop(bucket, None)
+        """Drop a bucket from the cache, before and after it is deleted."""
+        self._forget_count += 1
+        self._expirations.pop(bucket, None)
 
 
-async def made(work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, Any, object]]) -> T:
-    """Return what a service makes; after a cancel, have it undone as soon as it has a name.
+async def create_or_undo(
+    work: Coroutine[Any, Any, T], undo: Callable[[T], Coroutine[Any, Any, object]]
+) -> T:
+    """Create a resource in a service and return it; after a cancel, undo the creation.
 
-    A request that is broken off may be carried out all the same, and what nobody knows the name of
-    nobody can undo.
+    A service may carry out a request whose connection breaks, and a resource can only be removed by
+    its name. So a cancelled call waits for the response, for up to two seconds, then undoes it.
     """
-    making = OwnedTask(work)
+    creation = OwnedTask(work)
     try:
-        return await making.result()
+        return await creation.result()
     except asyncio.CancelledError:
         with suppress(TroveError):
-            await run_cleanup(_undone(making, undo))
+            await run_cleanup(_undo_created(creation, undo))
         raise
 
 
-async def _undone(making: OwnedTask[T], undo: Callable[[T], Coroutine[Any, Any, object]]) -> None:
+async def _undo_created(
+    creation: OwnedTask[T], undo: Callable[[T], Coroutine[Any, Any, object]]
+) -> None:
     try:
-        named = await within(_NAMED_SECONDS, "no name came", making.result())
+        created = await within(_NAME_SECONDS, "the service did not respond", creation.result())
     finally:
-        await making.aclose()
-    await undo(named)
+        await creation.aclose()
+    await undo(created)

@@ -13,14 +13,14 @@ from trove_async._secrets import Secret
 from trove_async.errors import UnavailableError
 from trove_async.models import Timeout
 
+from .connect_errors import connect_error
 from .connection import IDLE, Connection
 from .http11 import request_head
 from .transport import size_of
-from .unreachable import unreachable
 
 if TYPE_CHECKING:
     from .connection import SocketResponse
-    from .transport import Origin, Streamed
+    from .transport import Origin, StreamedBody
 
 _EYEBALLS: Final[dict[str, Any]] = {"happy_eyeballs_delay": 0.25}  # RFC 8305, 5
 
@@ -49,7 +49,7 @@ class SocketTransport:
         origin: Origin,
         target: str,
         headers: Mapping[str, str],
-        views: Sequence[memoryview] | Streamed = (),
+        views: Sequence[memoryview] | StreamedBody = (),
         *,
         patient: bool = False,
     ) -> SocketResponse:
@@ -64,7 +64,7 @@ class SocketTransport:
                 await connection.send(head, views, size, patient=patient)
             else:
                 await connection.send_streamed(head, views)
-            return await connection.answer(method)
+            return await connection.read_head(method)
         except BaseException:
             connection.abort()
             raise
@@ -76,7 +76,7 @@ class SocketTransport:
             self._sweep.cancel()
         for opening in list(self._opening):
             await opening.aclose()
-        ending = [connection.end() for connection in self._connections]
+        ending = [connection.terminate() for connection in self._connections]
         if ending:
             await asyncio.wait(ending)
 
@@ -140,7 +140,7 @@ class SocketTransport:
                     **_EYEBALLS if several else {},
                 )
         except (OSError, UnicodeError) as error:  # TimeoutError and SSLError are OSErrors
-            raise unreachable(error, origin.address) from error
+            raise connect_error(error, origin.address) from error
         self._connections.add(connection)
         if self._closed:
             connection.abort()
@@ -160,7 +160,7 @@ class SocketTransport:
         self._sweep = None
         now = loop.time()
         for connection in list(self._connections):
-            connection.look(now)
+            connection.check_timeouts(now)
         if self._connections:
             self._sweep = loop.call_later(self._every, self._look, loop)
 

@@ -120,7 +120,7 @@ class Response(Protocol):
         ...
 
 
-class Streamed(Protocol):
+class StreamedBody(Protocol):
     """A request's body that is read while it is sent."""
 
     @property
@@ -145,7 +145,7 @@ class Transport(Protocol):
         origin: Origin,
         target: str,
         headers: Mapping[str, str],
-        views: Sequence[memoryview] | Streamed = (),
+        views: Sequence[memoryview] | StreamedBody = (),
         *,
         patient: bool = False,
     ) -> Response:
@@ -175,12 +175,12 @@ class Transport(Protocol):
         ...
 
 
-def size_of(body: Sequence[memoryview] | Streamed) -> int:
+def size_of(body: Sequence[memoryview] | StreamedBody) -> int:
     """Return the bytes of a request's body."""
     return sum(map(len, body)) if isinstance(body, Sequence) else body.size
 
 
-async def all_of(answer: Response, limit: int, grace: float, origin: Origin) -> bytes:
+async def read_all_of(answer: Response, limit: int, grace: float, origin: Origin) -> bytes:
     """Return what is left of an answer's body: how a transport does `Response.read_all`.
 
     Args:

@@ -105,7 +105,7 @@ def _number(digits: str) -> int:
     return int(digits or "0") if len(digits) <= _DIGITS else _HUGE
 
 
-def content_range(span: Span, size: int) -> str:
+def format_content_range(span: Span, size: int) -> str:
     """Return the Content-Range of a span."""
     return f"bytes {span[0]}-{span[1] - 1}/{size}"
 
@@ -142,7 +142,7 @@ class ByterangesFrame:
         return (
             f"\r\n--{self.boundary}\r\n"
             f"Content-Type: {self.content_type}\r\n"
-            f"Content-Range: {content_range(span, self.size)}\r\n\r\n"
+            f"Content-Range: {format_content_range(span, self.size)}\r\n\r\n"
         ).encode("latin-1")
 
     @property

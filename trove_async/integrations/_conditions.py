@@ -15,6 +15,7 @@ from typing import TypeAlias
 from urllib.parse import quote
 
 from trove_async import ObjectInfo
+from trove_async._http_dates import parse_http_date
 
 Header: TypeAlias = "Callable[[str], str | None]"
 """Returns a request's header by its lower-case name: its lines joined by commas, None: no line."""
@@ -26,30 +27,11 @@ _ENTITY_TAG = re.compile(r'(W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _ETAGC = "".join(map(chr, range(0x21, 0x7F))).replace('"', "").replace("%", "")
 _SEPARATOR = re.compile(r"[ \t]*(?:,[ \t]*|$)")
 
-_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_TIME = r"(?P<h>[0-9]{2}):(?P<m>[0-9]{2}):(?P<s>[0-9]{2})"
-_MONTH = f"(?P<month>{'|'.join(_MONTHS)})"
-_HTTP_DATES = [  # RFC 9110, section 5.6.7, in its order: IMF-fixdate, rfc850-date, asctime-date
-    re.compile(
-        rf"(?:{'|'.join(_DAYS)}), (?P<day>[0-9]{{2}}) {_MONTH} (?P<year>[0-9]{{4}}) {_TIME} GMT"
-    ),
-    re.compile(
-        r"(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day,"
-        rf" (?P<day>[0-9]{{2}})-{_MONTH}-(?P<year>[0-9]{{2}}) {_TIME} GMT"
-    ),
-    re.compile(
-        rf"(?:{'|'.join(_DAYS)}) {_MONTH} (?P<day>[0-9 ][0-9]) {_TIME} (?P<year>[0-9]{{4}})"
-    ),
-]
-_CENTURY = 100
-_FUTURE_YEARS = 50  # RFC 9110, section 5.6.7: a two-digit year further ahead is in the past
-
 
 class Verdict(Enum):
     """What the conditions of a request come to."""
 
-    GO_ON = "perform the method"
+    PROCEED = "perform the method"
     NOT_MODIFIED = "304"
     FAILED = "412"
 
@@ -63,47 +45,6 @@ def entity_tag(etag: str) -> str:
     if _ENTITY_TAG.fullmatch(etag) and etag.isascii() and not etag.startswith("W/"):
         return etag
     return f'"{quote(etag, safe=_ETAGC)}"'
-
-
-def http_date(when: datetime) -> str:
-    """Return a date as HTTP writes it, to the second below."""
-    utc = when.astimezone(UTC)
-    return (
-        f"{_DAYS[utc.weekday()]}, {utc.day:02} {_MONTHS[utc.month - 1]} {utc.year:04}"
-        f" {utc.hour:02}:{utc.minute:02}:{utc.second:02} GMT"
-    )
-
-
-def parse_http_date(text: str, now: datetime | None = None) -> datetime | None:
-    """Return the date that a header names, None if it is none in any of the three formats.
-
-    Args:
-        text: The header's value.
-        now: What two-digit years are reckoned from; None: today.
-    """
-    for form in _HTTP_DATES:
-        found = form.fullmatch(text.strip(" \t"))
-        if found is None:
-            continue
-        year = int(found["year"])
-        if year < _CENTURY and len(found["year"]) == 2:  # noqa: PLR2004 - two digits
-            this = (now or datetime.now(UTC)).year
-            year += this - this % _CENTURY
-            if year > this + _FUTURE_YEARS:
-                year -= _CENTURY
-        try:
-            return datetime(
-                year,
-                _MONTHS.index(found["month"]) + 1,
-                int(found["day"]),
-                int(found["h"]),
-                int(found["m"]),
-                min(int(found["s"]), 59),  # a leap second is in the grammar, not in datetime
-                tzinfo=UTC,
-            )
-        except ValueError:
-            return None
-    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +103,7 @@ class Conditions:
             limit = parse_http_date(self.if_modified_since)
             if limit is not None and _second(info) <= limit:
                 return Verdict.NOT_MODIFIED
-        return Verdict.GO_ON
+        return Verdict.PROCEED
 
     def range_applies(self, info: ObjectInfo) -> bool:
         """Tell whether If-Range lets a Range count: step 5, and section 13.1.5.

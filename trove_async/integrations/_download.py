@@ -28,7 +28,7 @@ from trove_async import (
     UnavailableError,
 )
 
-from ._byteranges import ByterangesFrame, RangeSet, Span, content_range
+from ._byteranges import ByterangesFrame, RangeSet, Span, format_content_range
 from ._conditions import READING, Conditions, Header, Verdict
 from ._headers import Presentation
 from ._pacing import SMALL
@@ -44,7 +44,7 @@ _TRIES = 5
 """How often an object may be replaced between being judged and being opened."""
 
 
-async def serve(
+async def serve_object(
     store: Trove,
     bucket: str,
     key: str,
@@ -54,7 +54,7 @@ async def serve(
     presentation: Presentation,
     redirect: Redirect,
 ) -> ServerResponse:
-    """ServerResponse a GET or HEAD request for an object; see `Verbs.object_response`.
+    """Answer a GET or HEAD request for an object; see `Endpoints.object_response`.
 
     Raises:
         ObjectNotFoundError: There is no such object. Other errors of the store likewise.
@@ -130,7 +130,7 @@ class _Request:
         return await self._judged(reader.info, reader)
 
     async def _judged(self, info: ObjectInfo, reader: ObjectReader | None) -> ServerResponse:
-        """ServerResponse by what the object is; `reader` is open on it, and is used or closed."""
+        """Respond to by what the object is; `reader` is open on it, and is used or closed."""
         try:
             verdict = self._conditions.verdict(self._method, info)
             if verdict is Verdict.FAILED:
@@ -198,7 +198,7 @@ class _Request:
         if spans and reader.range == spans[0]:
             status = 206
             if len(spans) == 1:
-                headers["Content-Range"] = content_range(spans[0], info.size)
+                headers["Content-Range"] = format_content_range(spans[0], info.size)
             else:
                 frame = ByterangesFrame(
                     secrets.token_hex(16), headers["Content-Type"], tuple(spans), info.size

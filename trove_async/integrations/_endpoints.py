@@ -1,7 +1,6 @@
-"""The two verbs of every framework, said once: `object_response` and `store_upload`.
+"""`object_response` and `store_upload`, independent of the web framework.
 
-A framework's room makes a `Verbs` of how it reads a request and how it sends an answer, and its two
-functions are that one's methods.
+The module of each framework creates one `Endpoints` and exports its two methods as functions.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from typing import Generic, TypeVar, Unpack
 
 from trove_async import Trove
 
-from ._download import Redirect, serve
+from ._download import Redirect, serve_object
 from ._headers import Presentation
 from ._response import ServerResponse
-from ._upload import MIN_RATE, Limits, PutFields, Sent, Taken, take
+from ._upload import MIN_RATE, Limits, PutFields, ServerRequest, UploadResult, store_body
 
 RequestT = TypeVar("RequestT")
 ObjectResponseT = TypeVar("ObjectResponseT")
@@ -23,18 +22,18 @@ UploadResponseT = TypeVar("UploadResponseT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verbs(Generic[RequestT, ObjectResponseT, UploadResponseT]):
-    """What a service says to a store, in the words of one framework.
+class Endpoints(Generic[RequestT, ObjectResponseT, UploadResponseT]):
+    """Downloads and uploads for one framework.
 
     Attributes:
-        sent: Reads a request.
-        serving: Makes the response to one for an object.
-        taken: Makes the response to one that brought an object.
+        read_request: Converts the framework's request.
+        make_object_response: Creates the framework's response to a download.
+        make_upload_response: Creates the framework's response to an upload.
     """
 
-    sent: Callable[[RequestT], Sent]
-    serving: Callable[[ServerResponse, RequestT], ObjectResponseT]
-    taken: Callable[[Taken, RequestT], UploadResponseT]
+    read_request: Callable[[RequestT], ServerRequest]
+    make_object_response: Callable[[ServerResponse, RequestT], ObjectResponseT]
+    make_upload_response: Callable[[UploadResult, RequestT], UploadResponseT]
 
     async def object_response(
         self,
@@ -48,43 +47,43 @@ class Verbs(Generic[RequestT, ObjectResponseT, UploadResponseT]):
         redirect: Redirect = "never",
         trusted: bool = False,
     ) -> ObjectResponseT:
-        """ServerResponse a GET or HEAD request with an object: conditions, ranges and all, by RFC 9110.
+        """Answer a GET or HEAD request with an object: conditions and ranges follow RFC 9110.
 
-        The object is opened here, so that what goes wrong can still be answered otherwise; it is
-        sent when the response is. Return the response, or `ObjectResponse.aclose` it.
+        The object is opened here, so that an error can still become an error response. Its body is
+        sent with the response. Return the response, or close it with `ObjectResponse.aclose`.
 
         Args:
-            store: Where from.
-            bucket: Its bucket.
-            key: Its key; whatever a client makes of it, it is a key of that bucket and nothing else.
+            store: The store to read from.
+            bucket: The bucket.
+            key: The key. It may come from the client: it never reaches outside the bucket.
             request: The request.
-            download_name: Offer it as a download of this name, which may be in any script.
-            cache_control: In place of the object's own. If neither says anything: ``private``.
-            redirect: ``"presign"`` sends a GET on to a presigned URL of the backend, good for five
-                minutes, where it has such; what is said here of headers then does not hold.
-            trusted: Serve every type as what it is, in your origin: only for objects of your own.
+            download_name: Offer the object as a download with this file name, in any script.
+            cache_control: The Cache-Control header; None: the object's own, or else ``private``.
+            redirect: ``"presign"`` redirects a GET to a presigned URL of the backend, valid for
+                five minutes, if the backend can presign. The backend then chooses the headers.
+            trusted: Serve every type unchanged, in your origin: only for objects of your own.
                 Otherwise browsers show images (no SVG), audio, video, PDF, JSON and plain text;
-                all other types are downloads, a malformed Content-Type is
-                ``application/octet-stream``, and a Content-Security-Policy with ``sandbox`` keeps
-                scripts from running.
+                all other types are downloads, a malformed Content-Type is sent as
+                ``application/octet-stream``, and a Content-Security-Policy with ``sandbox``
+                prevents scripts from running.
 
         Raises:
-            ObjectNotFoundError: There is no such object. Other errors of the store likewise.
-            ValueError: No header can carry `cache_control`.
+            ObjectNotFoundError: The object does not exist. Other errors of the store pass as well.
+            ValueError: `cache_control` cannot be sent in a header.
         """
-        sent = self.sent(request)
-        answer = await serve(
+        server_request = self.read_request(request)
+        response = await serve_object(
             store,
             bucket,
             key,
-            sent.method,
-            sent.header,
+            server_request.method,
+            server_request.header,
             presentation=Presentation(
                 download_name=download_name, cache_control=cache_control, trusted=trusted
             ),
             redirect=redirect,
         )
-        return self.serving(answer, request)
+        return self.make_object_response(response, request)
 
     async def store_upload(
         self,
@@ -99,37 +98,39 @@ class Verbs(Generic[RequestT, ObjectResponseT, UploadResponseT]):
         location: str | None = None,
         **fields: Unpack[PutFields],
     ) -> UploadResponseT:
-        """Store the body of a request: a raw one, or the file of a multipart/form-data one.
+        """Store the body of a request: a raw body, or the file of a multipart/form-data form.
 
-        It is streamed at the pace of the slower side. A client that leaves, or breaks a limit,
-        cancels the put, and nothing is left behind. ``If-Match``, ``If-None-Match`` and
-        ``If-Unmodified-Since`` are honoured atomically, or refused where the backend cannot
-        (`NotSupportedError`, a 501).
+        The body is streamed at the pace of the slower side. If the client disconnects or exceeds
+        a limit, the put is cancelled and nothing is stored. ``If-Match``, ``If-None-Match`` and
+        ``If-Unmodified-Since`` are applied atomically; a backend that cannot do so raises
+        NotSupportedError (a 501).
 
         Args:
-            store: Where to.
+            store: The store to write to.
             bucket: The bucket.
             key: The key.
-            request: The request; nothing has read its body yet.
-            max_size: Bytes of the object, enforced while it is read; None: any number.
-            min_rate: The least rate at which a client must send, in bytes a second, or None for no
-                limit. A client that falls behind by twenty seconds gets a 408. Time that the
-                backend takes does not count.
-            field: The form field that has the file; None: whichever has a file name. Fields that are
-                no files, of up to 64 KiB together, are in `UploadResponse.form`.
-            location: The object's URL; None: the request's own path.
-            **fields: Of the object, as to `Trove.put`: ``content_type`` (else the client's), …
+            request: The request. Its body must not have been read.
+            max_size: The most bytes of the object, enforced while the body is read; None: no limit.
+            min_rate: The least rate at which the client must send, in bytes per second; None: no
+                limit. A client that falls behind by twenty seconds gets a 408. Time spent waiting
+                for the backend does not count.
+            field: The name of the form field with the file; None: the field with a file name. The
+                other fields, up to 64 KiB in total, are in `UploadResponse.form`.
+            location: The URL of the object; None: the path of the request.
+            **fields: Arguments of `Trove.put`: ``content_type`` (default: the client's), …
 
         Returns:
             201 with Location and ETag; else 400, 408, 412 or 413 as problem details. A body that
-            is not what its Content-MD5 or Content-Digest says is a 400, and is not stored.
+            does not match its Content-MD5 or Content-Digest gets a 400 and is not stored.
 
         Raises:
             TroveError: The store failed.
         """
-        sent = self.sent(request)
+        server_request = self.read_request(request)
         if location is not None:
-            sent = replace(sent, location=location)
+            server_request = replace(server_request, location=location)
         limits = Limits(max_size=max_size, min_rate=min_rate)
-        taken = await take(store, bucket, key, sent, limits=limits, field=field, fields=fields)
-        return self.taken(taken, request)
+        result = await store_body(
+            store, bucket, key, server_request, limits=limits, field=field, fields=fields
+        )
+        return self.make_upload_response(result, request)

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 from trove_async import ObjectInfo
+from trove_async._http_dates import format_http_date
 
-from ._conditions import entity_tag, http_date
+from ._conditions import entity_tag
 from ._parameters import file_name, parse_media_type
 
 OCTETS = "application/octet-stream"
@@ -92,7 +93,7 @@ class Presentation:
         fields = {
             **self.validators(info),
             # Section 8.8.2.1: never later than Date; a backend's clock may be ahead of ours.
-            "Last-Modified": http_date(min(info.last_modified, datetime.now(UTC))),
+            "Last-Modified": format_http_date(min(info.last_modified, datetime.now(UTC))),
             "Accept-Ranges": "bytes",
             "Content-Type": kind,
             "X-Content-Type-Options": "nosniff",
@@ -125,7 +126,7 @@ class Presentation:
         cache = self.cache_control or info.cache_control or "private"
         fields["Cache-Control"] = cache if _sendable(cache) else "no-store"
         if self.cache_control is None and info.expires is not None:
-            fields["Expires"] = http_date(info.expires)
+            fields["Expires"] = format_http_date(info.expires)
         return fields
 
 

@@ -39,7 +39,7 @@ async def open_store(
         yield made
 
 
-def names_of(buckets: Iterable[str]) -> tuple[str, ...]:
+def bucket_names(buckets: Iterable[str]) -> tuple[str, ...]:
     """Return the names, which may be iterated over again each time that the app starts.
 
     Raises:

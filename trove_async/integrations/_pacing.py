@@ -32,6 +32,6 @@ class Pace:
         """The bytes to pull next."""
         return LARGE if self._prompt_bytes >= PROVEN else SMALL
 
-    def taken(self, size: int, seconds: float) -> None:
+    def record(self, size: int, seconds: float) -> None:
         """Note that a piece was taken, and how long we waited for that."""
         self._prompt_bytes = self._prompt_bytes + size if seconds <= PROMPT else 0

@@ -58,4 +58,4 @@ async def paced_chunks(reader: ObjectReader) -> AsyncGenerator[bytes]:
     while chunk := await reader.read(pace.size):
         given = clock()
         yield chunk
-        pace.taken(len(chunk), clock() - given)
+        pace.record(len(chunk), clock() - given)

@@ -49,7 +49,7 @@ _HASHED_AT_ONCE = 256 * 1024
 _URL = "%/:?#[]@!$&'()*+,;=~"  # RFC 3986, section 2: what a URL holds beside letters and digits
 
 
-class Disconnected(Exception):  # noqa: N818 - what has happened, as the frameworks call it
+class ClientDisconnectedError(Exception):
     """The client has left before its request was whole."""
 
 
@@ -84,13 +84,13 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sent:
+class ServerRequest:
     """The request, as its framework has it.
 
     Attributes:
         method: Its method.
         header: Its headers.
-        chunks: Its body; raises `Disconnected` if that ends early.
+        chunks: Its body; raises `ClientDisconnectedError` if that ends early.
         location: Where the object is to be found afterwards.
         decoded: Whether the framework has undone a Content-Encoding.
     """
@@ -103,7 +103,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class UploadResult:
     """What became of a request.
 
     Attributes:
@@ -112,12 +112,12 @@ class Taken:
         form: The form's other fields, if it was: names and values, in order.
     """
 
-    answer: ServerResponse
+    response: ServerResponse
     info: ObjectInfo | None = None
     form: Sequence[tuple[str, str]] = ()
 
 
-class _Refused(Exception):  # noqa: N818 - not an error: an answer
+class _RejectionError(Exception):
     """The body is not taken, and this is to be said of it."""
 
     def __init__(self, status: int, detail: str) -> None:
@@ -126,17 +126,17 @@ class _Refused(Exception):  # noqa: N818 - not an error: an answer
         self.detail = detail
 
 
-async def take(
+async def store_body(
     store: Trove,
     bucket: str,
     key: str,
-    sent: Sent,
+    sent: ServerRequest,
     *,
     limits: Limits,
     field: str | None,
     fields: PutFields,
-) -> Taken:
-    """Store the body of a request; see `Verbs.store_upload`.
+) -> UploadResult:
+    """Store the body of a request; see `Endpoints.store_upload`.
 
     Raises:
         TroveError: The store failed.
@@ -145,11 +145,11 @@ async def take(
     async with aclosing(sent.chunks):
         try:
             info = await upload.put(store, bucket, key)
-        except _Refused as refused:
+        except _RejectionError as refused:
             return upload.refusal(refused.status, refused.detail)
         except (FormError, DigestError) as error:
             return upload.refusal(400, str(error))
-        except Disconnected:
+        except ClientDisconnectedError:
             _logger.debug("the client left in the middle of an upload of %r", f"{bucket}/{key}")
             return upload.refusal(400, "The request ended early.")  # to nobody
         except (ObjectExistsError, PreconditionFailedError):
@@ -166,11 +166,11 @@ async def take(
         info.etag and not sent.decoded
     ):  # RFC 9110, section 9.3.4: only for what is stored as it was sent
         headers["ETag"] = entity_tag(info.etag)
-    answer = ServerResponse(status=201, headers=headers, content=content)
-    return Taken(answer=answer, info=info, form=upload.form)
+    response = ServerResponse(status=201, headers=headers, content=content)
+    return UploadResult(response=response, info=info, form=upload.form)
 
 
-def _length(sent: Sent) -> int | None:
+def _length(sent: ServerRequest) -> int | None:
     """Return how many bytes will come, if that is known."""
     length = sent.header("content-length")
     if length is None or not length.isdecimal() or sent.decoded:
@@ -183,7 +183,9 @@ def _length(sent: Sent) -> int | None:
 class _Upload:
     """One request that brings an object."""
 
-    def __init__(self, sent: Sent, limits: Limits, field: str | None, fields: PutFields) -> None:
+    def __init__(
+        self, sent: ServerRequest, limits: Limits, field: str | None, fields: PutFields
+    ) -> None:
         self._sent = sent
         self._limits = limits
         self._fields = fields
@@ -202,11 +204,11 @@ class _Upload:
         header = self._sent.header
         if header("content-range") is not None:
             # RFC 9110, section 14.5: a part must not be taken for the whole
-            raise _Refused(400, "A part of an object cannot be uploaded.")
+            raise _RejectionError(400, "A part of an object cannot be uploaded.")
         digests = Digests(header)
         if digests:
             if self._sent.decoded:
-                raise _Refused(400, "The digest of an encoded body cannot be checked.")
+                raise _RejectionError(400, "The digest of an encoded body cannot be checked.")
             self._digests = digests
         if self._kind is not None and essence(self._kind) == "multipart/form-data":
             self._form = FormFile(self._kind, self._field)
@@ -246,9 +248,9 @@ class _Upload:
         """What came in a form beside its file."""
         return () if self._form is None else tuple(self._form.fields)
 
-    def refusal(self, status: int, detail: str) -> Taken:
+    def refusal(self, status: int, detail: str) -> UploadResult:
         """Return the answer that says so, and ends the connection if more of the body may come."""
-        return Taken(answer=problem(status, detail, close=not self._ended))
+        return UploadResult(response=problem(status, detail, close=not self._ended))
 
     async def _pins(self, store: Trove, bucket: str, key: str) -> tuple[str | None, str | None]:
         """Judge the request's conditions by what is there; return what pins it for the put."""
@@ -259,14 +261,14 @@ class _Upload:
             there = await store.exists(bucket, key)  # before a body is sent in vain
             info = None
             if there:
-                raise _Refused(412, PROBLEMS[PreconditionFailedError].detail)
+                raise _RejectionError(412, PROBLEMS[PreconditionFailedError].detail)
         else:
             try:
                 info = await store.head(bucket, key)
             except NotFoundError:
                 info = None
         if conditions.verdict("PUT", info) is Verdict.FAILED:
-            raise _Refused(412, PROBLEMS[PreconditionFailedError].detail)
+            raise _RejectionError(412, PROBLEMS[PreconditionFailedError].detail)
         if info is not None:
             if not info.etag:
                 raise NotSupportedError("the object has no etag to make the upload conditional on")
@@ -308,7 +310,7 @@ class _Upload:
         except TimeoutError:
             if not patience.expired():
                 raise
-            raise _Refused(408, "The request came too slowly.") from None
+            raise _RejectionError(408, "The request came too slowly.") from None
         # What we were waited for ourselves counts for nobody.
         self._credit = min(self._credit - (clock() - started) + len(chunk) / rate, GRACE)
         return chunk
@@ -318,8 +320,8 @@ class _Upload:
         if self._limits.max_size is not None and self._size > self._limits.max_size:
             raise self._too_large()
 
-    def _too_large(self) -> _Refused:
-        return _Refused(413, f"An object may have {self._limits.max_size} bytes.")
+    def _too_large(self) -> _RejectionError:
+        return _RejectionError(413, f"An object may have {self._limits.max_size} bytes.")
 
     # -- forms -----------------------------------------------------------------------------------------
 
@@ -347,5 +349,5 @@ class _Upload:
         pieces = form.feed(chunk)
         self._count(sum(map(len, pieces)))
         if form.other > FORM_OVERHEAD or form.held > FORM_FIELDS:
-            raise _Refused(413, "The form has too much beside its file.")
+            raise _RejectionError(413, "The form has too much beside its file.")
         return pieces

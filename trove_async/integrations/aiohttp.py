@@ -39,11 +39,11 @@ from aiohttp.abc import AbstractStreamWriter
 from trove_async import Trove, TroveError
 from trove_async._concurrency import shielded, task_group
 
-from ._endpoints import Verbs
-from ._lifespan import names_of, open_store
+from ._endpoints import Endpoints
+from ._lifespan import bucket_names, open_store
 from ._problem_details import problem_of
 from ._response import BodyStream, ServerResponse
-from ._upload import Disconnected, Sent, Taken
+from ._upload import ClientDisconnectedError, ServerRequest, UploadResult
 
 _DECODED = frozenset(
     {"gzip", "deflate", "br"} | ({"zstd"} if hasattr(compression_utils, "HAS_ZSTD") else set())
@@ -60,11 +60,11 @@ STORE = web.AppKey("trove_async", Trove)
 class ObjectResponse(web.StreamResponse):
     """What `object_response` returns: a response that pulls its body as the client takes it."""
 
-    def __init__(self, answer: ServerResponse) -> None:
-        super().__init__(status=answer.status, headers=dict(answer.headers))
-        self._content = answer.content
-        self._stream = answer.stream
-        if answer.close:
+    def __init__(self, response: ServerResponse) -> None:
+        super().__init__(status=response.status, headers=dict(response.headers))
+        self._content = response.content
+        self._stream = response.stream
+        if response.close:
             self.force_close()
 
     async def aclose(self) -> None:
@@ -106,18 +106,18 @@ class UploadResponse(ObjectResponse):
         form: Where it came in a form, the names and values of the other fields, in order.
     """
 
-    def __init__(self, taken: Taken) -> None:
-        super().__init__(taken.answer)
-        self.info = taken.info
-        self.form = taken.form
+    def __init__(self, result: UploadResult) -> None:
+        super().__init__(result.response)
+        self.info = result.info
+        self.form = result.form
 
 
-def _sent(request: web.Request) -> Sent:
+def _read_request(request: web.Request) -> ServerRequest:
     def header(name: str) -> str | None:
         lines = request.headers.getall(name, None)
         return None if lines is None else ", ".join(lines)
 
-    return Sent(
+    return ServerRequest(
         method=request.method,
         header=header,
         chunks=_body(request),
@@ -144,16 +144,16 @@ async def _body(request: web.Request) -> AsyncGenerator[bytes]:
         async for chunk in request.content.iter_any():
             yield chunk
     except (ConnectionError, ClientPayloadError, web.RequestPayloadError) as error:
-        raise Disconnected from error
+        raise ClientDisconnectedError from error
 
 
-_verbs = Verbs(
-    sent=_sent,
-    serving=lambda answer, _: ObjectResponse(answer),
-    taken=lambda taken, _: UploadResponse(taken),
+_endpoints = Endpoints(
+    read_request=_read_request,
+    make_object_response=lambda response, _: ObjectResponse(response),
+    make_upload_response=lambda result, _: UploadResponse(result),
 )
-object_response = _verbs.object_response
-store_upload = _verbs.store_upload
+object_response = _endpoints.object_response
+store_upload = _endpoints.store_upload
 
 
 def error_response(error: TroveError) -> web.StreamResponse:
@@ -165,7 +165,7 @@ def error_response(error: TroveError) -> web.StreamResponse:
 async def error_middleware(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """ServerResponse requests that a store's error ends: ``web.Application(middlewares=[…])``."""
+    """Respond to requests that a store's error ends: ``web.Application(middlewares=[…])``."""
     try:
         return await handler(request)
     except TroveError as error:
@@ -188,7 +188,7 @@ def cleanup_ctx(
         TypeError: `buckets` is a single name; when the app starts: the function returned no store.
         ClosedError: When the app starts: the store was opened before.
     """
-    names = names_of(buckets)
+    names = bucket_names(buckets)
 
     async def life(app: web.Application) -> AsyncIterator[None]:
         async with open_store(store, names, "cleanup_ctx") as opened:

@@ -44,11 +44,11 @@ from starlette.types import Message, Receive, Scope, Send
 from trove_async import Trove, TroveError
 from trove_async._concurrency import shielded, task_group
 
-from ._endpoints import Verbs
-from ._lifespan import names_of, open_store
+from ._endpoints import Endpoints
+from ._lifespan import bucket_names, open_store
 from ._problem_details import problem_of
 from ._response import ServerResponse
-from ._upload import Disconnected, Sent, Taken
+from ._upload import ClientDisconnectedError, ServerRequest, UploadResult
 
 _STATE = "trove"
 
@@ -59,12 +59,12 @@ LINGER = 5.0
 class ObjectResponse(Response):
     """What `object_response` returns: a response that pulls its body as the client takes it."""
 
-    def __init__(self, answer: ServerResponse, request: Request | None = None) -> None:
-        super().__init__(answer.content or None, answer.status, dict(answer.headers))
-        self._refused = request if answer.close else None
+    def __init__(self, response: ServerResponse, request: Request | None = None) -> None:
+        super().__init__(response.content or None, response.status, dict(response.headers))
+        self._refused = request if response.close else None
         if self._refused is not None and self._refused.scope["http_version"].startswith("1"):
             self.headers["Connection"] = "close"
-        self._stream = answer.stream
+        self._stream = response.stream
 
     async def aclose(self) -> None:
         """Give the object back, sent or not. Idempotent."""
@@ -151,18 +151,18 @@ class UploadResponse(ObjectResponse):
         form: Where it came in a form, the names and values of the other fields, in order.
     """
 
-    def __init__(self, taken: Taken, request: Request) -> None:
-        super().__init__(taken.answer, request)
-        self.info = taken.info
-        self.form = taken.form
+    def __init__(self, result: UploadResult, request: Request) -> None:
+        super().__init__(result.response, request)
+        self.info = result.info
+        self.form = result.form
 
 
-def _sent(request: Request) -> Sent:
+def _read_request(request: Request) -> ServerRequest:
     def header(name: str) -> str | None:
         lines = request.headers.getlist(name)
         return ", ".join(lines) if lines else None
 
-    return Sent(
+    return ServerRequest(
         method=request.method,
         header=header,
         chunks=_body(request),
@@ -176,12 +176,16 @@ async def _body(request: Request) -> AsyncGenerator[bytes]:
             async for chunk in stream:
                 yield chunk
     except ClientDisconnect as error:
-        raise Disconnected from error
+        raise ClientDisconnectedError from error
 
 
-_verbs = Verbs(sent=_sent, serving=ObjectResponse, taken=UploadResponse)
-object_response = _verbs.object_response
-store_upload = _verbs.store_upload
+_endpoints = Endpoints(
+    read_request=_read_request,
+    make_object_response=ObjectResponse,
+    make_upload_response=UploadResponse,
+)
+object_response = _endpoints.object_response
+store_upload = _endpoints.store_upload
 
 
 def error_response(error: TroveError) -> Response:
@@ -190,7 +194,7 @@ def error_response(error: TroveError) -> Response:
 
 
 async def error_handler(request: Request, error: Exception) -> Response:
-    """ServerResponse a request that a store's error ended: ``app.add_exception_handler(TroveError, …)``."""
+    """Respond to a request that a store's error ended: ``app.add_exception_handler(TroveError, …)``."""
     del request
     return error_response(cast("TroveError", error))
 
@@ -212,7 +216,7 @@ def lifespan(
         TypeError: `buckets` is a single name; when the app starts: the function returned no store.
         ClosedError: When the app starts: the store was opened before.
     """
-    names = names_of(buckets)
+    names = bucket_names(buckets)
 
     @asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[dict[str, Trove]]:

@@ -10,7 +10,7 @@ from trove_async import errors
 from trove_async.drivers.s3._errors import CODES, STATUSES, UNSAID, failure
 
 if TYPE_CHECKING:
-    from trove_async._http.services import Meaning
+    from trove_async._http.services import ErrorMapping
     from trove_async.errors import TroveError
 
 OBJECT, BUCKET = errors.ObjectNotFoundError, errors.BucketNotFoundError
@@ -109,7 +109,7 @@ def test_error_responses_become_our_errors(
     + [(status, "", meaning) for status, meaning in STATUSES.items()],
 )
 def test_message_contains_the_advice_and_the_response(
-    status: int, code: str, meaning: Meaning
+    status: int, code: str, meaning: ErrorMapping
 ) -> None:
     error = failure(status, code, "A sentence.", bucket="b", key="k")
     assert type(error) is meaning.kind
@@ -186,7 +186,7 @@ def test_message_is_one_line_of_bounded_length() -> None:
 
 
 @pytest.mark.parametrize(("status", "meaning"), UNSAID.items())
-def test_error_without_a_body_suggests_causes(status: int, meaning: Meaning) -> None:
+def test_error_without_a_body_suggests_causes(status: int, meaning: ErrorMapping) -> None:
     error = failure(status, headers={"x-amz-bucket-region": "eu-west-1"})
     assert type(error) is meaning.kind
     assert error.message == f"{meaning.advice}. The bucket is in region 'eu-west-1' ({status})"

@@ -16,12 +16,12 @@ from trove_async.drivers.s3._headers import (
     EXACT,
     META,
     condition_headers,
-    content_range,
-    http_date,
     info_from,
     object_headers,
     put_headers,
     put_info,
+    read_content_range,
+    read_date,
 )
 from trove_async.drivers.s3._list_objects import MalformedResponse
 from trove_async.drivers.s3._sdk_parameters import parameters
@@ -262,9 +262,9 @@ def test_info_contains_only_full_object_checksums(
 
 
 def test_size_is_that_of_the_object_not_of_the_range() -> None:
-    assert info(content_range="bytes 5-14/99", content_length="10").size == 99
-    assert content_range({"content-range": "bytes 5-14/99"}) == (5, 15, 99)
-    assert content_range({}) is None
+    assert info(read_content_range="bytes 5-14/99", content_length="10").size == 99
+    assert read_content_range({"content-range": "bytes 5-14/99"}) == (5, 15, 99)
+    assert read_content_range({}) is None
 
 
 @pytest.mark.parametrize(
@@ -293,9 +293,9 @@ def test_response_without_a_valid_size_or_date_is_malformed(headers: dict[str, s
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 - bounds are naive
 def test_http_dates_round_trip(moment: datetime) -> None:
     moment = moment.replace(microsecond=0)
-    assert http_date(format_datetime(moment, usegmt=True)) == moment
-    assert http_date(format_datetime(moment)) == moment
-    assert http_date(format_datetime(moment)).tzinfo is UTC
+    assert read_date(format_datetime(moment, usegmt=True)) == moment
+    assert read_date(format_datetime(moment)) == moment
+    assert read_date(format_datetime(moment)).tzinfo is UTC
 
 
 def test_put_info_combines_options_and_response() -> None:
@@ -389,6 +389,6 @@ def test_put_info_prefers_last_modified_to_date() -> None:
 
 @pytest.mark.parametrize("zone", ["GMT", "UTC", "+0000", "-0000"])
 def test_http_dates_with_other_zones_are_in_utc(zone: str) -> None:
-    date = http_date(f"Sat, 28 Nov 2026 16:00:00 {zone}")
+    date = read_date(f"Sat, 28 Nov 2026 16:00:00 {zone}")
     assert date == datetime(2026, 11, 28, 16, tzinfo=UTC)
     assert date.tzinfo is UTC

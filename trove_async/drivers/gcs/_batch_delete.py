@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from trove_async._concurrency import for_each
-from trove_async._http.services import KnownBuckets
+from trove_async._http.services import BucketExistenceCache
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,
@@ -56,7 +56,7 @@ class Deleter:
         delete: Deletes one object.
     """
 
-    def __init__(self, client: Client, known: KnownBuckets, delete: Delete) -> None:
+    def __init__(self, client: Client, known: BucketExistenceCache, delete: Delete) -> None:
         self._client = client
         self._known = known
         self._delete = delete

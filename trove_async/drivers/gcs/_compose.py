@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from trove_async._checksums import combine_crc32c
 from trove_async._concurrency import for_each, shielded
-from trove_async._http.services import conditioned
+from trove_async._http.services import map_condition_errors
 from trove_async.errors import (
     IntegrityError,
     NotFoundError,
@@ -77,7 +77,7 @@ class Composer:
         options = self._defaults.apply(options)
         query = {"fields": FIELDS, **precondition(options), **self._defaults.create_query}
         target = f"{object_path(bucket, key)}/compose{encode_query(query)}"
-        with conditioned(options):
+        with map_condition_errors(options):
             try:
                 document = await self._client.request(
                     "POST", target, JSON, [_body(sources, options)]

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from trove_async._http.services import KnownBuckets, conditioned
+from trove_async._http.services import BucketExistenceCache, map_condition_errors
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,
@@ -54,7 +54,7 @@ class Copier:
     def __init__(
         self,
         client: Client,
-        known: KnownBuckets,
+        known: BucketExistenceCache,
         head: Head,
         lost_responses: LostResponses,
         backend: str,
@@ -96,7 +96,7 @@ class Copier:
                 if isinstance(outcome, ObjectInfo):
                     return outcome
                 condition = f"&{encode_query(outcome)[1:]}"
-            with retry_if_replaced() if condition else conditioned(options.put):
+            with retry_if_replaced() if condition else map_condition_errors(options.put):
                 try:
                     document = await self._rewrite(path, condition, resource, options.put.write_id)
                 except PreconditionFailedError as error:

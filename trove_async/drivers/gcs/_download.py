@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from trove_async._http import Opened, Response, range_header
-from trove_async._http.services import KnownBuckets
+from trove_async._http import GetResult, Response, range_header
+from trove_async._http.services import BucketExistenceCache
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,
@@ -40,7 +40,13 @@ class Downloader:
     """
 
     def __init__(
-        self, client: Client, known: KnownBuckets, head: Head, *, xml: bool | None, backend: str
+        self,
+        client: Client,
+        known: BucketExistenceCache,
+        head: Head,
+        *,
+        xml: bool | None,
+        backend: str,
     ) -> None:
         self._client = client
         self._known = known
@@ -48,7 +54,7 @@ class Downloader:
         self._xml = xml
         self._backend = backend
 
-    async def open(self, bucket: str, key: str, options: GetOptions) -> Opened:
+    async def open(self, bucket: str, key: str, options: GetOptions) -> GetResult:
         """Open a body; the caller closes it."""
         if options.if_none_match is not None:
             # The XML API has no header for this condition on a generation.
@@ -73,7 +79,7 @@ class Downloader:
         except BaseException:
             response.close()
             raise
-        return Opened(info, (0, info.size) if part is None else part[:2], response)
+        return GetResult(info, (0, info.size) if part is None else part[:2], response)
 
     async def _request(self, bucket: str, key: str, options: GetOptions) -> tuple[Response, bool]:
         """Request a body; return the response and whether its headers carry the metadata.

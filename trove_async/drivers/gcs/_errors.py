@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from xml.sax.saxutils import unescape
 
 from trove_async._http import retry_after
-from trove_async._http.services import Meaning
+from trove_async._http.services import ErrorMapping
 from trove_async.errors import (
     BackendError,
     BucketNotFoundError,
@@ -38,31 +38,33 @@ class ConflictError(BackendError):
     """A 409. A bucket already exists, or is not empty; the caller knows which it requested."""
 
 
-_BUSY = Meaning(UnavailableError, "the service asks to slow down", undone=True)
-_FAILED = Meaning(UnavailableError, "the service had an internal error")
-_SLOW = Meaning(TimedOutError, "the service waited too long for the request", undone=True)
-_DENIED = Meaning(PermissionDeniedError, "the credentials lack the permission: check the IAM roles")
-_CLOSED = Meaning(PermissionDeniedError, "the service refuses this account or project")
-_UNKNOWN = Meaning(UnauthenticatedError, "the service does not accept the credentials")
-_UNMET = Meaning(PreconditionFailedError, "the object does not meet the condition")
-_NO_RANGE = Meaning(RangeError, "the range starts past the end of the object")
-_NO_OBJECT = Meaning(ObjectNotFoundError, "no such object")
-_NO_BUCKET = Meaning(BucketNotFoundError, "no such bucket: create_bucket creates it")
-_NOTHING = Meaning(NotFoundError, "no such object, or no such bucket")
-_CONFLICT = Meaning(ConflictError, "the request conflicts with the current state")
+_BUSY = ErrorMapping(UnavailableError, "the service asks to slow down", no_effect=True)
+_FAILED = ErrorMapping(UnavailableError, "the service had an internal error")
+_SLOW = ErrorMapping(TimedOutError, "the service waited too long for the request", no_effect=True)
+_DENIED = ErrorMapping(
+    PermissionDeniedError, "the credentials lack the permission: check the IAM roles"
+)
+_CLOSED = ErrorMapping(PermissionDeniedError, "the service refuses this account or project")
+_UNKNOWN = ErrorMapping(UnauthenticatedError, "the service does not accept the credentials")
+_UNMET = ErrorMapping(PreconditionFailedError, "the object does not meet the condition")
+_NO_RANGE = ErrorMapping(RangeError, "the range starts past the end of the object")
+_NO_OBJECT = ErrorMapping(ObjectNotFoundError, "no such object")
+_NO_BUCKET = ErrorMapping(BucketNotFoundError, "no such bucket: create_bucket creates it")
+_NOTHING = ErrorMapping(NotFoundError, "no such object, or no such bucket")
+_CONFLICT = ErrorMapping(ConflictError, "the request conflicts with the current state")
 # Retryable: the checksum was computed from the memory that was sent, so the body broke in transit.
-_BROKEN = Meaning(IntegrityError, "the body that arrived is not the body that was sent", True)  # noqa: FBT003 - `retryable` of the tuple
-_FULL = Meaning(StorageFullError, "the quota is exhausted")
-_MISNAMED = Meaning(InvalidNameError, "the service does not accept this name")
-_TOO_MUCH = Meaning(NotSupportedError, "the request is larger than the service accepts")
-_CANNOT = Meaning(NotSupportedError, "the service does not support this request")
-_REFUSED = Meaning(BackendError, "the service refuses the request")
-_BILLED = Meaning(
+_BROKEN = ErrorMapping(IntegrityError, "the body that arrived is not the body that was sent", True)  # noqa: FBT003 - `retryable` of the tuple
+_FULL = ErrorMapping(StorageFullError, "the quota is exhausted")
+_MISNAMED = ErrorMapping(InvalidNameError, "the service does not accept this name")
+_TOO_MUCH = ErrorMapping(NotSupportedError, "the request is larger than the service accepts")
+_CANNOT = ErrorMapping(NotSupportedError, "the service does not support this request")
+_REFUSED = ErrorMapping(BackendError, "the service refuses the request")
+_BILLED = ErrorMapping(
     PermissionDeniedError,
     "the bucket needs a billing project, or its billing account is not active",
 )
 
-REASONS: Final[dict[str, Meaning]] = {
+REASONS: Final[dict[str, ErrorMapping]] = {
     # JSON API
     "rateLimitExceeded": _BUSY,
     "userRateLimitExceeded": _BUSY,
@@ -70,7 +72,9 @@ REASONS: Final[dict[str, Meaning]] = {
     "internalError": _FAILED,
     "badGateway": _FAILED,
     "gatewayTimeout": _FAILED,
-    "uploadBrokenConnection": Meaning(UnavailableError, "the service did not get the whole body"),
+    "uploadBrokenConnection": ErrorMapping(
+        UnavailableError, "the service did not get the whole body"
+    ),
     "requestTimeout": _SLOW,
     "authError": _UNKNOWN,
     "required": _REFUSED,
@@ -114,7 +118,7 @@ REASONS: Final[dict[str, Meaning]] = {
     "BadDigest": _BROKEN,
 }
 
-STATUSES: Final[dict[int, Meaning]] = {
+STATUSES: Final[dict[int, ErrorMapping]] = {
     304: _UNMET,
     401: _UNKNOWN,
     403: _DENIED,
@@ -175,11 +179,11 @@ class ErrorResponse(NamedTuple):
             retryable=meaning.retryable,
             retry_after=retry_after(self.headers) if passing else None,
         )
-        if meaning.undone:
+        if meaning.no_effect:
             error.maybe_done = False
         return error
 
-    def _meaning(self) -> Meaning:
+    def _meaning(self) -> ErrorMapping:
         meaning = REASONS.get(self.reason) or STATUSES.get(self.status)
         if meaning is not None:
             return meaning

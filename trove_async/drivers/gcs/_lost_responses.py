@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
-from trove_async._http import Response, http_date
-from trove_async._http.services import KnownBuckets
+from trove_async._http import Response
+from trove_async._http.services import BucketExistenceCache
+from trove_async._http_dates import parse_service_date
 from trove_async.errors import (
     BucketNotFoundError,
     NotFoundError,
@@ -49,7 +50,7 @@ class LostResponses:
         backend: For `ObjectInfo.backend`.
     """
 
-    def __init__(self, client: Client, known: KnownBuckets, backend: str) -> None:
+    def __init__(self, client: Client, known: BucketExistenceCache, backend: str) -> None:
         self._client = client
         self._known = known
         self._backend = backend
@@ -117,7 +118,7 @@ def _is_older(info: ObjectInfo, response: Response, options: PutOptions | Delete
     assert options.in_doubt_since is not None  # noqa: S101 - called for retries only
     passed = asyncio.get_running_loop().time() - options.in_doubt_since
     try:
-        now = http_date(response.headers.get("date", ""))  # in whole seconds, rounded down
+        now = parse_service_date(response.headers.get("date", ""))  # in whole seconds, rounded down
     except ValueError:
         return False
     return info.last_modified < now - timedelta(seconds=passed)
@@ -134,7 +135,9 @@ def retry_if_replaced() -> Iterator[None]:
         raise UnavailableError("another client wrote the object at the same time") from error
 
 
-async def resolve_not_found(known: KnownBuckets, bucket: str, key: str, work: Awaitable[T]) -> T:
+async def resolve_not_found(
+    known: BucketExistenceCache, bucket: str, key: str, work: Awaitable[T]
+) -> T:
     """Await `work`; on a bare 404, find out whether the object or the bucket is missing."""
     try:
         return await work

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeGuard
 
-from trove_async._http import content_range, http_date
+from trove_async._http import parse_content_range
+from trove_async._http_dates import parse_service_date
 from trove_async.errors import PreconditionFailedError, UnavailableError
 from trove_async.models import BucketInfo, ObjectInfo
 from trove_async.options import PutOptions
@@ -268,7 +269,7 @@ def info_from_headers(
             key=key,
             size=parse_number(size or "") if part is None else part[2],
             etag=generation,
-            last_modified=_UNKNOWN_DATE if modified is None else http_date(modified),
+            last_modified=_UNKNOWN_DATE if modified is None else parse_service_date(modified),
             content_type=headers.get("content-type"),
             metadata=metadata,
             storage_class=headers.get("x-goog-storage-class"),
@@ -298,7 +299,7 @@ def content_part(headers: Mapping[str, str], *, partial: bool) -> tuple[int, int
         ValueError: A partial response has no valid Content-Range.
     """
     try:
-        return content_range(headers, partial=partial)
+        return parse_content_range(headers, partial=partial)
     except ValueError:
         if partial:
             raise

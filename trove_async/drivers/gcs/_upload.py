@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 from trove_async._checksums import compare_announced, crc32c_text, hash_crc32c
 from trove_async._concurrency import run_cleanup
 from trove_async._http import Response
-from trove_async._http.services import conditioned, made
+from trove_async._http.services import create_or_undo, map_condition_errors
 from trove_async.errors import (
     BackendError,
     BucketNotFoundError,
@@ -76,7 +76,7 @@ class ResumableUpload:
         self._info: ObjectInfo | None = None
 
     async def __aenter__(self) -> Self:
-        self._target = await made(self._start_session(), self._cancel_session)
+        self._target = await create_or_undo(self._start_session(), self._cancel_session)
         return self
 
     async def _start_session(self) -> str:
@@ -85,7 +85,7 @@ class ResumableUpload:
         resource = encode_resource(self._options, self._key)
         headers = {**JSON, "x-upload-content-type": self._type["content-type"]}
         target = upload_path(self._bucket) + encode_query(query)
-        with conditioned(self._options):
+        with map_condition_errors(self._options):
             try:
                 response = await self._client.send("POST", target, headers, [memoryview(resource)])
             except NotFoundError as error:
@@ -131,7 +131,7 @@ class ResumableUpload:
         if self._info is None:
             crc = crc32c_text(self._crc)
             compare_announced({**self._options.checksums, **checksums}, crc)
-            with conditioned(self._options):
+            with map_condition_errors(self._options):
                 document = await self._finish(f"crc32c={crc}")
             self._info = info_from_resource(document, bucket=self._bucket, backend=self._backend)
         return self._info

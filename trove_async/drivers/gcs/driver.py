@@ -20,7 +20,7 @@ from trove_async._http import (
     proxy_urls,
     transport_over,
 )
-from trove_async._http.services import KnownBuckets, conditioned
+from trove_async._http.services import BucketExistenceCache, map_condition_errors
 from trove_async._secrets import Redactor, Secret
 from trove_async._settings import check_counts, check_switches, check_texts
 from trove_async.driver import Capabilities, DriverContext, DriverReader, Upload
@@ -223,7 +223,7 @@ class GCSDriver:
         )
         client = Client(self._transport, self._origin, self._credentials, self._redactor)
         buckets = Buckets(client, self._location, self._bucket_storage_class)
-        known = KnownBuckets(buckets.head)
+        known = BucketExistenceCache(buckets.head)
         lost_responses = LostResponses(client, known, self._backend)
         self._components = _Components(
             client=client,
@@ -282,7 +282,7 @@ class GCSDriver:
         headers = {"content-type": content_type}
         try:
             if options.conditional:
-                with conditioned(options):
+                with map_condition_errors(options):
                     target += append_query(await self._precondition(bucket, options))
                     document = await self._client.request("POST", target, headers, body)
             elif options.in_doubt_since is not None:
@@ -341,7 +341,7 @@ class GCSDriver:
                 with retry_if_replaced():
                     await self._delete(bucket, key, query)
                 return
-            with conditioned(options):
+            with map_condition_errors(options):
                 if options.if_match is not None:
                     query["ifGenerationMatch"] = require_generation(options.if_match)
                 await self._delete(bucket, key, query)
@@ -547,7 +547,7 @@ class _Components(NamedTuple):
 
     client: Client
     buckets: Buckets
-    known: KnownBuckets
+    known: BucketExistenceCache
     lost_responses: LostResponses
     downloader: Downloader
     deleter: Deleter

@@ -14,7 +14,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from trove_async._concurrency import in_thread
-from trove_async._http import WINDOW, Origin, Response, Transport, http_date
+from trove_async._http import WINDOW, Origin, Response, Transport
+from trove_async._http_dates import parse_service_date
 from trove_async._secrets import Secret
 from trove_async.driver import PartSource
 from trove_async.errors import (
@@ -337,7 +338,7 @@ class Client:
         time as this one, may have taught it since this one was signed.
         """
         try:
-            service = http_date(date or "").timestamp()
+            service = parse_service_date(date or "").timestamp()
         except ValueError:
             return False
         if abs(service - signed_at) < _TOLERATED:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from trove_async._concurrency import CLEANUP_SECONDS, await_outcome, for_each
-from trove_async._http.services import conditioned
+from trove_async._http.services import map_condition_errors
 from trove_async._version_identity import is_same
 from trove_async.errors import (
     BucketNotFoundError,
@@ -92,7 +92,7 @@ class Copier:
                 raise ObjectChangedError(
                     "the source is another version by now", bucket=src_bucket, key=src_key
                 ) from error
-            with conditioned(options.put):
+            with map_condition_errors(options.put):
                 raise
 
     async def _is_changed(self, source: ObjectInfo) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from trove_async._http import Opened
+from trove_async._http import GetResult
 from trove_async.driver import PartSource
 from trove_async.errors import NotFoundError, UnavailableError
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
@@ -65,7 +65,7 @@ class DataPlane(Protocol):
         """
         ...
 
-    async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
+    async def get_object(self, bucket: str, key: str, options: GetOptions) -> GetResult:
         """Open an object's body; the caller closes it."""
         ...
 

@@ -11,7 +11,8 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from trove_async._concurrency import within
-from trove_async._http import Transport, http_date
+from trove_async._http import Transport
+from trove_async._http_dates import parse_service_date
 from trove_async.errors import IntegrityError, TroveError
 
 from ._ceph import cautious_headers, ceph_headers
@@ -215,7 +216,7 @@ def _is_seaweedfs(said: Introduction) -> bool:
     if found is None:
         return False
     try:
-        now = http_date(said.headers.get("date", ""))
+        now = parse_service_date(said.headers.get("date", ""))
     except ValueError:
         now = datetime.now(UTC)
     return abs(int(found[1], 16) / 1e9 - now.timestamp()) < _DAY

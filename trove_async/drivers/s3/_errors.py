@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from trove_async._http import retry_after
-from trove_async._http.services import Meaning
+from trove_async._http.services import ErrorMapping
 from trove_async.errors import (
     BackendError,
     BucketExistsError,
@@ -33,49 +33,55 @@ from trove_async.errors import (
     UnavailableError,
 )
 
-_BUSY = Meaning(UnavailableError, "the service asks to slow down")
-_FAILED = Meaning(UnavailableError, "the service failed")
-_RACED = Meaning(UnavailableError, "another request for the same name is under way")
-_SLOW = Meaning(TimedOutError, "the service waited too long for the request")
-_DENIED = Meaning(PermissionDeniedError, "these credentials may not do so: check the policies")
-_CLOSED = Meaning(PermissionDeniedError, "the service refuses this account")
-_UNKNOWN = Meaning(UnauthenticatedError, "the service does not know the access key")
-_UNPROVED = Meaning(
+_BUSY = ErrorMapping(UnavailableError, "the service asks to slow down")
+_FAILED = ErrorMapping(UnavailableError, "the service failed")
+_RACED = ErrorMapping(UnavailableError, "another request for the same name is under way")
+_SLOW = ErrorMapping(TimedOutError, "the service waited too long for the request")
+_DENIED = ErrorMapping(PermissionDeniedError, "these credentials may not do so: check the policies")
+_CLOSED = ErrorMapping(PermissionDeniedError, "the service refuses this account")
+_UNKNOWN = ErrorMapping(UnauthenticatedError, "the service does not know the access key")
+_UNPROVED = ErrorMapping(
     UnauthenticatedError, "the signature is not right: check the secret key and the region"
 )
-_EXPIRED = Meaning(UnauthenticatedError, "the session's token has expired, or is no token")
+_EXPIRED = ErrorMapping(UnauthenticatedError, "the session's token has expired, or is no token")
 _UNSAID = (
     "the service refuses without a reason, as in every response to HEAD: check the credentials,"
     " `region`, this machine's clock and the bucket's policy"
 )
-_SKEWED = Meaning(UnauthenticatedError, "this machine's clock and the service's differ too much")
-_UNSIGNED = Meaning(UnauthenticatedError, "the service wants a signature")
-_ELSEWHERE = Meaning(BackendError, "the bucket is in another region: set `region`")
+_SKEWED = ErrorMapping(
+    UnauthenticatedError, "this machine's clock and the service's differ too much"
+)
+_UNSIGNED = ErrorMapping(UnauthenticatedError, "the service wants a signature")
+_ELSEWHERE = ErrorMapping(BackendError, "the bucket is in another region: set `region`")
 # Sent again, as the checksum was made of the very memory that was sent: it broke on the way.
-_BROKEN = Meaning(
+_BROKEN = ErrorMapping(
     IntegrityError, "the body that arrived is not the body that was sent", retryable=True
 )
-_FULL = Meaning(StorageFullError, "the quota is used up")
-_MISNAMED = Meaning(InvalidNameError, "the service takes no such name")
-_TOO_MUCH = Meaning(NotSupportedError, "it is more than the service takes")
-_CANNOT = Meaning(NotSupportedError, "the service cannot do so")
-_ARCHIVED = Meaning(BackendError, "the object is archived: restore it first")
-_REFUSED = Meaning(BackendError, "the service refuses the request")
-_UNMET = Meaning(PreconditionFailedError, "the object is not in the state that was asked for")
-_NO_RANGE = Meaning(RangeError, "the object has no such bytes")
-_NO_OBJECT = Meaning(ObjectNotFoundError, "no such object")
-_NO_BUCKET = Meaning(BucketNotFoundError, "no such bucket: create_bucket makes it")
-_NOTHING = Meaning(NotFoundError, "no such object, or no such bucket")
-_TAKEN = Meaning(BucketExistsError, "the bucket exists")
+_FULL = ErrorMapping(StorageFullError, "the quota is used up")
+_MISNAMED = ErrorMapping(InvalidNameError, "the service takes no such name")
+_TOO_MUCH = ErrorMapping(NotSupportedError, "it is more than the service takes")
+_CANNOT = ErrorMapping(NotSupportedError, "the service cannot do so")
+_ARCHIVED = ErrorMapping(BackendError, "the object is archived: restore it first")
+_REFUSED = ErrorMapping(BackendError, "the service refuses the request")
+_UNMET = ErrorMapping(PreconditionFailedError, "the object is not in the state that was asked for")
+_NO_RANGE = ErrorMapping(RangeError, "the object has no such bytes")
+_NO_OBJECT = ErrorMapping(ObjectNotFoundError, "no such object")
+_NO_BUCKET = ErrorMapping(BucketNotFoundError, "no such bucket: create_bucket makes it")
+_NOTHING = ErrorMapping(NotFoundError, "no such object, or no such bucket")
+_TAKEN = ErrorMapping(BucketExistsError, "the bucket exists")
 
-CODES: Final[dict[str, Meaning]] = {
+CODES: Final[dict[str, ErrorMapping]] = {
     "NoSuchKey": _NO_OBJECT,
-    "NoSuchVersion": Meaning(ObjectNotFoundError, "no such version of the object"),
-    "NoSuchUpload": Meaning(ObjectNotFoundError, "the upload is complete, aborted, or never was"),
+    "NoSuchVersion": ErrorMapping(ObjectNotFoundError, "no such version of the object"),
+    "NoSuchUpload": ErrorMapping(
+        ObjectNotFoundError, "the upload is complete, aborted, or never was"
+    ),
     "NoSuchBucket": _NO_BUCKET,
     "BucketAlreadyExists": _TAKEN,
     "BucketAlreadyOwnedByYou": _TAKEN,
-    "BucketNotEmpty": Meaning(BucketNotEmptyError, "the bucket has objects, or versions of some"),
+    "BucketNotEmpty": ErrorMapping(
+        BucketNotEmptyError, "the bucket has objects, or versions of some"
+    ),
     "PreconditionFailed": _UNMET,
     "NotModified": _UNMET,
     "ConditionalRequestConflict": _RACED,
@@ -101,7 +107,9 @@ CODES: Final[dict[str, Meaning]] = {
     "AuthorizationHeaderMalformed": _ELSEWHERE,
     "IllegalLocationConstraintException": _ELSEWHERE,
     "IncorrectEndpoint": _ELSEWHERE,
-    "InvalidLocationConstraint": Meaning(BackendError, "there is no such region: set `region`"),
+    "InvalidLocationConstraint": ErrorMapping(
+        BackendError, "there is no such region: set `region`"
+    ),
     "SlowDown": _BUSY,
     "SlowDownRead": _BUSY,
     "SlowDownWrite": _BUSY,
@@ -125,9 +133,9 @@ CODES: Final[dict[str, Meaning]] = {
     "XMinioServerNotInitialized": _FAILED,
     "RequestTimeout": _SLOW,
     "RequestTimeoutException": _SLOW,
-    "IncompleteBody": Meaning(UnavailableError, "the service did not receive the whole body"),
+    "IncompleteBody": ErrorMapping(UnavailableError, "the service did not receive the whole body"),
     "BadDigest": _BROKEN,
-    "InvalidDigest": Meaning(IntegrityError, "the checksum announced is no checksum"),
+    "InvalidDigest": ErrorMapping(IntegrityError, "the checksum announced is no checksum"),
     "XAmzContentChecksumMismatch": _BROKEN,
     "XAmzContentSHA256Mismatch": _BROKEN,
     "InvalidBucketName": _MISNAMED,
@@ -136,28 +144,30 @@ CODES: Final[dict[str, Meaning]] = {
     "KeyTooLongError": _MISNAMED,
     "XMinioInvalidObjectName": _MISNAMED,
     "EntityTooLarge": _TOO_MUCH,
-    "EntityTooSmall": Meaning(NotSupportedError, "a part but the last is less than is allowed"),
+    "EntityTooSmall": ErrorMapping(
+        NotSupportedError, "a part but the last is less than is allowed"
+    ),
     "MaxMessageLengthExceeded": _TOO_MUCH,
     "MetadataTooLarge": _TOO_MUCH,
     "RequestHeaderSectionTooLarge": _TOO_MUCH,
-    "InvalidStorageClass": Meaning(NotSupportedError, "the service has no such storage class"),
-    "InvalidTag": Meaning(NotSupportedError, "the service takes no such tag"),
+    "InvalidStorageClass": ErrorMapping(NotSupportedError, "the service has no such storage class"),
+    "InvalidTag": ErrorMapping(NotSupportedError, "the service takes no such tag"),
     "MethodNotAllowed": _CANNOT,
     "NotImplemented": _CANNOT,
     "QuotaExceeded": _FULL,
     "XMinioAdminBucketQuotaExceeded": _FULL,
-    "XMinioStorageFull": Meaning(StorageFullError, "the service has no room left"),
-    "TooManyBuckets": Meaning(StorageFullError, "the account may have no more buckets"),
+    "XMinioStorageFull": ErrorMapping(StorageFullError, "the service has no room left"),
+    "TooManyBuckets": ErrorMapping(StorageFullError, "the account may have no more buckets"),
     "InvalidObjectState": _ARCHIVED,
     "ObjectNotInActiveTierError": _ARCHIVED,
-    "InvalidPart": Meaning(BackendError, "the service lost a part, or was sent it anew"),
+    "InvalidPart": ErrorMapping(BackendError, "the service lost a part, or was sent it anew"),
     "InvalidPartOrder": _REFUSED,
     "InvalidArgument": _REFUSED,
     "InvalidRequest": _REFUSED,
     "MalformedXML": _REFUSED,
 }
 
-STATUSES: Final[dict[int, Meaning]] = {
+STATUSES: Final[dict[int, ErrorMapping]] = {
     301: _ELSEWHERE,
     302: _ELSEWHERE,
     303: _ELSEWHERE,
@@ -178,9 +188,9 @@ STATUSES: Final[dict[int, Meaning]] = {
     507: _FULL,
 }
 
-UNSAID: Final[dict[int, Meaning]] = {
-    400: Meaning(BackendError, _UNSAID),
-    403: Meaning(PermissionDeniedError, _UNSAID),
+UNSAID: Final[dict[int, ErrorMapping]] = {
+    400: ErrorMapping(BackendError, _UNSAID),
+    403: ErrorMapping(PermissionDeniedError, _UNSAID),
 }
 """What a response without a document may mean: several things that the user can look at."""
 
@@ -239,7 +249,7 @@ def failure(
     )
 
 
-def _meaning(status: int, code: str, headers: Mapping[str, str], *, unsaid: bool) -> Meaning:
+def _meaning(status: int, code: str, headers: Mapping[str, str], *, unsaid: bool) -> ErrorMapping:
     if headers.get("x-amz-delete-marker") == "true" and status in {404, 405}:
         return _NO_OBJECT  # S3 User Guide, "Working with delete markers"
     meaning = CODES.get(code)

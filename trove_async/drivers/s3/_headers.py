@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Final
 
 from trove_async import _http
+from trove_async._http_dates import format_http_date, parse_service_date
 from trove_async.models import ObjectInfo
 from trove_async.options import PutOptions
 
@@ -88,7 +89,7 @@ def object_headers(options: PutOptions) -> dict[str, str]:
     if options.content_language is not None:
         headers["content-language"] = options.content_language
     if options.expires is not None:
-        headers["expires"] = _http.imf_date(options.expires)
+        headers["expires"] = format_http_date(options.expires)
     if options.storage_class is not None:
         headers["x-amz-storage-class"] = options.storage_class
     if options.metadata:
@@ -137,7 +138,7 @@ def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
         headers["x-amz-copy-source-if-match"] = quoted_etag(source.etag)
     elif source.version_id in {None, NO_VERSION}:
         # S3 API Reference, "CopyObject": the other condition that a later version fails.
-        headers["x-amz-copy-source-if-unmodified-since"] = _http.imf_date(source.last_modified)
+        headers["x-amz-copy-source-if-unmodified-since"] = format_http_date(source.last_modified)
     if owner is not None:
         headers["x-amz-source-expected-bucket-owner"] = owner
     return headers
@@ -209,7 +210,7 @@ def info_from(
         key=key,
         size=size,
         etag=etag,
-        last_modified=http_date(get("last-modified", "")),
+        last_modified=read_date(get("last-modified", "")),
         content_type=None if content_type == NO_TYPE else content_type,
         metadata=metadata,
         tags=tags,
@@ -331,7 +332,7 @@ def has_size(headers: Mapping[str, str]) -> bool:
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
 
-def content_range(
+def read_content_range(
     headers: Mapping[str, str], status: int = HTTPStatus.OK
 ) -> tuple[int, int, int] | None:
     """Return start, end (exclusive) and the object's size as a partial answer tells them.
@@ -340,7 +341,7 @@ def content_range(
         MalformedResponse: There is a Content-Range that tells no such thing, or none with a 206.
     """
     try:
-        return _http.content_range(headers, partial=status == HTTPStatus.PARTIAL_CONTENT)
+        return _http.parse_content_range(headers, partial=status == HTTPStatus.PARTIAL_CONTENT)
     except ValueError as error:
         raise MalformedResponse(str(error)) from None
 
@@ -350,7 +351,7 @@ def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
 
     S3 tells a part's checksum where a range happens to be a part.
     """
-    part = content_range(headers)
+    part = read_content_range(headers)
     if part is not None:
         start, end, size = part
         return size, end - start == size
@@ -369,7 +370,7 @@ def _stored_at(headers: Mapping[str, str]) -> datetime:
         date = headers.get(name)
         if date is not None:
             with suppress(MalformedResponse):
-                return http_date(date)
+                return read_date(date)
     return datetime.now(UTC)
 
 
@@ -380,25 +381,25 @@ def response_time(headers: Mapping[str, str]) -> datetime:
         MalformedResponse: Its date is none.
     """
     date = headers.get("date")
-    return datetime.now(UTC) if date is None else http_date(date)
+    return datetime.now(UTC) if date is None else read_date(date)
 
 
 def _as_of(headers: Mapping[str, str]) -> datetime | None:
     """Return when the service sent a response by its own clock, None where it does not say."""
     try:
-        return _http.http_date(headers.get("date", ""))
+        return parse_service_date(headers.get("date", ""))
     except ValueError:
         return None
 
 
-def http_date(text: str) -> datetime:
+def read_date(text: str) -> datetime:
     """Return the moment that an HTTP date names, in UTC.
 
     Raises:
         MalformedResponse: It names none.
     """
     try:
-        return _http.http_date(text)
+        return parse_service_date(text)
     except ValueError as error:
         raise MalformedResponse(str(error)) from None
 

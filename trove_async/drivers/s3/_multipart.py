@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar
 import anyio
 
 from trove_async._concurrency import for_each, run_cleanup
-from trove_async._http.services import conditioned, made
+from trove_async._http.services import create_or_undo, map_condition_errors
 from trove_async.driver import PartSource
 from trove_async.errors import (
     IntegrityError,
@@ -90,7 +90,7 @@ class PartedUpload:
 
     async def __aenter__(self) -> Self:
         creating = self._plane.create_upload(self._bucket, self._key, self._options)
-        self._upload = await made(creating, self._abort)
+        self._upload = await create_or_undo(creating, self._abort)
         return self
 
     async def __aexit__(
@@ -174,7 +174,7 @@ class PartedUpload:
 
     async def _complete(self, parts: Sequence[SentPart], options: PutOptions) -> ObjectInfo:
         try:
-            with conditioned(options):
+            with map_condition_errors(options):
                 return await self._plane.complete_upload(self.id, parts, options)
         except ObjectExistsError as error:
             if self._directories:

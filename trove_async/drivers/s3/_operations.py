@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from trove_async._concurrency import for_each
-from trove_async._http import Opened, range_header
+from trove_async._http import GetResult, range_header
 from trove_async.errors import (
     ObjectNotFoundError,
     PreconditionFailedError,
@@ -44,12 +44,12 @@ from ._encoding import encode_query, quoted_etag, strong_etag
 from ._errors import failure
 from ._headers import (
     condition_headers,
-    content_range,
     has_size,
     info_from,
     object_headers,
     put_headers,
     put_info,
+    read_content_range,
     source_headers,
 )
 from ._http_multipart import HttpMultipart
@@ -109,7 +109,7 @@ class HttpPlane(HttpMultipart):
             raise UnconfirmedWriteError(info)
         return info
 
-    async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
+    async def get_object(self, bucket: str, key: str, options: GetOptions) -> GetResult:
         """Open an object's body; the caller closes it."""
         headers = dict(self._asking)
         if options.range is not None:
@@ -126,14 +126,14 @@ class HttpPlane(HttpMultipart):
             if not has_size(said):
                 said = await self._sized(said, bucket, key, options.version_id)
             info = info_from(said, bucket=bucket, key=key, backend=self._backend)
-            part = content_range(said, response.status)
+            part = read_content_range(said, response.status)
         except MalformedResponse as error:
             response.close()
             raise malformed(error) from error
         except BaseException:
             response.close()
             raise
-        return Opened(info, (0, info.size) if part is None else part[:2], response)
+        return GetResult(info, (0, info.size) if part is None else part[:2], response)
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
         """Return an object's facts, including its tags."""
@@ -183,7 +183,7 @@ class HttpPlane(HttpMultipart):
         dates = {said.get("last-modified"), response.headers.get("last-modified")} - {None}
         if etag is None and len(dates) > 1:
             raise MalformedResponse("the object was replaced while its size was asked for")
-        part = content_range(response.headers, response.status)
+        part = read_content_range(response.headers, response.status)
         if part is None:
             if has_size(response.headers):  # all of it was sent: some do so where it is empty
                 return {**said, "content-length": response.headers["content-length"]}

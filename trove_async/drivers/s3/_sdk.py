@@ -12,7 +12,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from trove_async._concurrency import for_each
-from trove_async._http import Opened, range_header
+from trove_async._http import GetResult, range_header
 from trove_async.errors import ObjectNotFoundError, TroveError
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, Prefix
 from trove_async.options import (
@@ -33,11 +33,11 @@ from ._encoding import quoted_etag, strong_etag
 from ._errors import failure
 from ._headers import (
     condition_headers,
-    content_range,
     info_from,
     object_headers,
     put_headers,
     put_info,
+    read_content_range,
 )
 from ._requests import presigned_headers, presigned_query
 from ._sdk_client import SdkBody, edge
@@ -94,7 +94,7 @@ class SdkPlane(SdkMultipart):
             raise UnconfirmedWriteError(info)
         return info
 
-    async def get_object(self, bucket: str, key: str, options: GetOptions) -> Opened:
+    async def get_object(self, bucket: str, key: str, options: GetOptions) -> GetResult:
         """Open an object's body; the caller closes it."""
         asked = dict(self._asking)
         if options.range is not None:
@@ -115,11 +115,11 @@ class SdkPlane(SdkMultipart):
         try:
             with edge():
                 info = info_from(said, bucket=bucket, key=key, backend=self._backend)
-                part = content_range(said, response["ResponseMetadata"]["HTTPStatusCode"])
+                part = read_content_range(said, response["ResponseMetadata"]["HTTPStatusCode"])
         except BaseException:
             body.close()
             raise
-        return Opened(info, (0, info.size) if part is None else part[:2], body)
+        return GetResult(info, (0, info.size) if part is None else part[:2], body)
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
         """Return an object's facts, including its tags."""

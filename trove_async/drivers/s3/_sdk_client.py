@@ -14,7 +14,7 @@ from botocore import exceptions
 from botocore.credentials import CredentialProvider
 from botocore.parsers import ResponseParserError
 
-from trove_async._http import WINDOW, translated
+from trove_async._http import WINDOW, translate_error
 from trove_async._secrets import Secret, disarmed
 from trove_async.errors import (
     BackendError,
@@ -70,7 +70,7 @@ def edge() -> Iterator[None]:
             if isinstance(error, kind):
                 told = " ".join(str(error).split())[:_SHOWN]
                 raise ours(f"{message}: {told}") from disarmed(error)
-        let_through = translated(error)
+        let_through = translate_error(error)
         if let_through is None:
             raise
         raise let_through from disarmed(error)

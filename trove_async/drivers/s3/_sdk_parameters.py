@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from trove_async._http import http_date
+from trove_async._http_dates import parse_service_date
 from trove_async.models import ObjectInfo
 
 from ._data_plane import UploadId
@@ -42,7 +42,7 @@ _PARAMETERS: Final = {
 
 
 _VALUES: Final[Mapping[str, Callable[[str], object]]] = {
-    "expires": http_date,  # of a date in text the SDK would have to guess the form
+    "expires": parse_service_date,  # of a date in text the SDK would have to guess the form
     "x-amz-server-side-encryption-bucket-key-enabled": "true".__eq__,
 }
 """What it wants in place of text."""

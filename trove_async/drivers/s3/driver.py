@@ -9,8 +9,8 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from trove_async._http import Opened, Reader, Transport, check_proxy, proxy_urls, transport_over
-from trove_async._http.services import KnownBuckets, conditioned
+from trove_async._http import GetResult, Reader, Transport, check_proxy, proxy_urls, transport_over
+from trove_async._http.services import BucketExistenceCache, map_condition_errors
 from trove_async._secrets import Redactor, Secret
 from trove_async.driver import CannotCopyError, Capabilities, DriverContext, DriverReader, Upload
 from trove_async.errors import (
@@ -203,7 +203,7 @@ class S3Driver:
         self._open: DataPlane | None = None
         self._transport: Transport | None = None
         self._lazy_sdk: LazySdkClient | None = None
-        self._known = KnownBuckets(self._head_bucket)
+        self._known = BucketExistenceCache(self._head_bucket)
         self._write_checks: WriteChecks | None = None  # replaced whenever the driver is opened
         self._redactor = Redactor()
         self._redactor.add(*self._defaults.secrets)
@@ -307,7 +307,7 @@ class S3Driver:
         plane, self._open = self._open, None
         sdk, self._lazy_sdk = self._lazy_sdk, None
         transport, self._transport = self._transport, None
-        self._known = KnownBuckets(self._head_bucket)
+        self._known = BucketExistenceCache(self._head_bucket)
         async with AsyncExitStack() as closing:  # in reverse order, each even if another fails
             for one in (transport, plane, sdk):
                 if one is not None:
@@ -366,7 +366,7 @@ class S3Driver:
         try:
             if not options.conditional:
                 return await self._plane.put_object(bucket, key, views, options)
-            with conditioned(options):
+            with map_condition_errors(options):
                 return await self._plane.put_object(bucket, key, views, options)
         except UnconfirmedWriteError as unconfirmed:
             return await confirm_stored(self._plane, unconfirmed.info)
@@ -381,7 +381,7 @@ class S3Driver:
         """Open an object's body. See `AsyncDriver.get`."""
         return Reader(self._get, bucket, key, options)
 
-    async def _get(self, bucket: str, key: str, options: GetOptions) -> Opened:
+    async def _get(self, bucket: str, key: str, options: GetOptions) -> GetResult:
         checks = self._checks
         if checks.is_doubtful(key):
             await checks.check_held(bucket, key)
@@ -409,7 +409,7 @@ class S3Driver:
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete the object. See `AsyncDriver.delete`."""
         checks = self._checks
-        with conditioned(options):
+        with map_condition_errors(options):
             try:
                 if checks.is_doubtful(key):
                     await checks.check_held(bucket, key, deletes=True)

@@ -1,4 +1,4 @@
-"""What a failed connection is here: an error that names host, port, reason and remedy."""
+"""Errors for connections that could not be opened: host, port, reason and remedy."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ import ssl
 from trove_async.errors import ConfigError, TimedOutError, TroveError, UnavailableError
 
 
-def unreachable(error: BaseException, address: str) -> TroveError:
-    """Return our error for a connection that could not be made.
+def connect_error(error: BaseException, address: str) -> TroveError:
+    """Return the error for a connection that could not be opened.
 
     Args:
-        error: The failure, as the socket, the resolver or TLS raised it.
-        address: Host and port, as the message names them.
+        error: The exception of the socket, the resolver or TLS.
+        address: Host and port, for the message.
     """
-    tried = f"cannot connect to {address}"
+    prefix = f"cannot connect to {address}"
     if isinstance(error, ssl.CertificateError):
         return ConfigError(
-            f"{tried}: its certificate is not trusted ({_reason(error)}); "
+            f"{prefix}: its certificate is not trusted ({_reason(error)}); "
             "pass an SSL context that trusts its issuer as `tls`"
         )
     if isinstance(error, ssl.SSLError):
         return UnavailableError(
-            f"{tried}: the TLS handshake failed ({_reason(error)}); "
+            f"{prefix}: the TLS handshake failed ({_reason(error)}); "
             "check that the endpoint's port speaks HTTPS"
         )
     if isinstance(error, TimeoutError):
         return TimedOutError(
-            f"{tried}: no connection in time; check the endpoint and the firewalls on the way"
+            f"{prefix}: the connection timed out; check the endpoint and the firewalls on the way"
         )
     if isinstance(error, (socket.gaierror, UnicodeError)):
         advice = f"the host name does not resolve ({_reason(error)}); check the endpoint's name"
-    elif _is(error, errno.ECONNREFUSED):
+    elif _has_errno(error, errno.ECONNREFUSED):
         advice = "connection refused; check the port, and that the service is running"
-    elif _is(error, errno.ECONNRESET):
+    elif _has_errno(error, errno.ECONNRESET):
         advice = "the connection was reset; check that the endpoint's port speaks its scheme"
     else:
         advice = f"{_reason(error)}; check the endpoint and the network"
-    return UnavailableError(f"{tried}: {advice}")
+    return UnavailableError(f"{prefix}: {advice}")
 
 
-def _is(error: BaseException, code: int) -> bool:
-    """Return whether a connection failed for one reason, of several addresses one of them."""
+def _has_errno(error: BaseException, code: int) -> bool:
+    """Return whether a connection failed with `code`, for at least one of its addresses."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno == code
     return f"[Errno {code}]" in str(error)  # asyncio joins the texts of several failures

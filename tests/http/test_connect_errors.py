@@ -11,7 +11,7 @@ import pytest
 
 from tests.http.peers import Peer, answering, serving
 from trove_async._http import Origin
-from trove_async._http.unreachable import unreachable
+from trove_async._http.connect_errors import connect_error
 from trove_async.errors import ConfigError, TimedOutError, TroveError, UnavailableError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ async def test_connection_that_breaks_names_host_and_port(transport: Transport) 
 @pytest.mark.parametrize(
     ("error", "kind", "said"),
     [
-        (TimeoutError(), TimedOutError, "no connection in time"),
+        (TimeoutError(), TimedOutError, "the connection timed"),
         (ConnectionRefusedError(errno.ECONNREFUSED, "x"), UnavailableError, "refused"),
         (OSError("Multiple exceptions: [Errno 111] a, [Errno 111] b"), UnavailableError, "refused"),
         (ConnectionResetError(errno.ECONNRESET, "x"), UnavailableError, "was reset"),
@@ -92,7 +92,7 @@ async def test_connection_that_breaks_names_host_and_port(transport: Transport) 
 def test_each_failure_is_told_with_its_reason(
     error: Exception, kind: type[TroveError], said: str
 ) -> None:
-    made = unreachable(error, "host:443")
+    made = connect_error(error, "host:443")
     assert type(made) is kind
     assert str(made).startswith("cannot connect to host:443: ")
     assert said in str(made)
