@@ -262,7 +262,7 @@ def test_info_contains_only_full_object_checksums(
 
 
 def test_size_is_that_of_the_object_not_of_the_range() -> None:
-    assert info(read_content_range="bytes 5-14/99", content_length="10").size == 99
+    assert info(content_range="bytes 5-14/99", content_length="10").size == 99
     assert read_content_range({"content-range": "bytes 5-14/99"}) == (5, 15, 99)
     assert read_content_range({}) is None
 
