@@ -75,7 +75,7 @@ INVALID_URLS = [
     ("s3://bucket?color=red", "unknown option 'color'"),
     ("gcs:///prefix", "it names no bucket"),
     ("gs://bucket?anonymous=yes", "anonymous must be true or false"),
-    ("gcs://bucket?anonymous=true&credentials=/x", "anonymous sends no credentials"),
+    ("gcs://bucket?anonymous=true&credentials=/x", "anonymous and credentials exclude each other"),
     ("gcs://bucket?max_connections=few", "max_connections must be a number above 0"),
     ("gcs://bucket?endpoint=ftp://host", "an endpoint is"),
     ("gcs://bucket?region=EU", "unknown option 'region'"),

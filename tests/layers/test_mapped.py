@@ -632,19 +632,19 @@ async def test_missing_bucket_is_said_to_be_logical_and_where(
     await inside.create_bucket("other")  # so that the physical one exists
     with pytest.raises(BucketNotFoundError) as caught:
         await call(inside, bucket)
-    assert "buckets are logical ones, inside the bucket 'acme'" in str(caught.value)
+    assert "inside the physical bucket 'acme'" in str(caught.value)
     assert f"'{bucket}" in str(caught.value)
 
 
 async def test_bucket_that_exists_is_said_to_be_logical_and_where(inside: Trove) -> None:
     await inside.create_bucket("data")
-    with pytest.raises(BucketExistsError, match="inside the bucket 'acme'"):
+    with pytest.raises(BucketExistsError, match="inside the physical bucket 'acme'"):
         await inside.create_bucket("data")
 
 
 async def test_missing_physical_bucket_is_named() -> None:
     async with Trove(Mapped(PublicCloud(), into="acme")) as store:
-        with pytest.raises(BucketNotFoundError, match="inside the bucket 'acme'"):
+        with pytest.raises(BucketNotFoundError, match="inside the physical bucket 'acme'"):
             await store.put("data", "key", b"body")
         with pytest.raises(BucketNotFoundError, match="'acme' that buckets are mapped into does"):
             await store.create_bucket("data")
