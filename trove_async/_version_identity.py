@@ -19,7 +19,7 @@ from typing import Final
 from .driver import Capabilities
 from .models import ObjectInfo
 
-_REUSED: Final = "null"
+NULL_VERSION_ID: Final = "null"
 """The version id of all objects written while a bucket does not keep versions (S3 User Guide, "Adding
 objects to versioning-suspended buckets"). It does not identify a version."""
 
@@ -58,7 +58,7 @@ def can_pin(info: ObjectInfo, can: Capabilities) -> bool:
 
 
 def _names_version(info: ObjectInfo) -> bool:
-    return info.version_id is not None and info.version_id != _REUSED
+    return info.version_id is not None and info.version_id != NULL_VERSION_ID
 
 
 def _is_dated(info: ObjectInfo) -> bool:

@@ -16,8 +16,8 @@ from ._engine.bulk_delete import Deletion
 from ._engine.health import health
 from ._engine.listing import ObjectIterator, VersionIterator
 from ._engine.media_types import type_of
-from ._engine.operations import Objects, OpenBody
-from ._engine.runtime import Core
+from ._engine.operations import OpenBody, Operations
+from ._engine.runtime import Runtime
 from ._engine.sources import BodySource, source_of
 from ._engine.upload import Progress
 from .bucket import Bucket
@@ -78,14 +78,14 @@ class Trove:
         timeout: Timeout | None = None,
         create_missing_buckets: CreateMissing = "auto",
     ) -> None:
-        backends = validation.store_backends(backends)
-        validation.store_options(pool, retry, timeout, create_missing_buckets)
+        backends = validation.checked_backends(backends)
+        validation.check_store_options(pool, retry, timeout, create_missing_buckets)
         drivers = {
             name: _driver_of(name, given) if isinstance(given, str) else given
             for name, given in {DEFAULT: default, **backends}.items()
         }
         router = Router(routes, route_functions, backends=tuple(drivers), default=DEFAULT)
-        self._core = Core(
+        self._core = Runtime(
             drivers,
             router=router,
             pool=pool or BufferPool(),
@@ -94,7 +94,7 @@ class Trove:
             create_missing=create_missing_buckets,
         )
         self._routing: Router | Pinned = router
-        self._objects = Objects(self._core, router)
+        self._objects = Operations(self._core, router)
 
     def __repr__(self) -> str:
         if not hasattr(self, "_core"):
@@ -180,7 +180,7 @@ class Trove:
         self._core.check_backend(name)
         handle = copy(self)  # includes attributes of subclasses
         handle._routing = routing = Pinned(name)  # noqa: SLF001 - of this class
-        handle._objects = Objects(self._core, routing)  # noqa: SLF001 - likewise
+        handle._objects = Operations(self._core, routing)  # noqa: SLF001 - likewise
         return handle
 
     # -- objects -----------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ class Trove:
             TypeError: The body is a str, or the response of an HTTP client. The message names what
                 to pass instead.
         """
-        validation.progress(progress)
+        validation.check_progress(progress)
         _names.check(bucket, key)
         options = validation.put_options(
             size=size,
@@ -275,9 +275,9 @@ class Trove:
             if_match=if_match,
             write_id=self._core.new_write_id(),
         )
-        guessed = content_type is None
+        type_guessed = content_type is None
         return await self._objects.put(
-            bucket, key, source_of(body), options, progress, guessed=guessed
+            bucket, key, source_of(body), options, progress, type_guessed=type_guessed
         )
 
     def get(
@@ -313,7 +313,7 @@ class Trove:
             PreconditionFailedError: A condition does not hold.
             NotSupportedError: The backend cannot honour an option.
         """
-        validation.progress(progress)
+        validation.check_progress(progress)
         _names.check_address(bucket, key)
         options = validation.get_options(
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
@@ -358,7 +358,7 @@ class Trove:
         options = validation.get_options(
             range=range, version_id=version_id, if_match=if_match, if_none_match=if_none_match
         )
-        validation.read_limit(limit)
+        validation.check_read_limit(limit)
         return await self._objects.read(bucket, key, options, limit)
 
     async def get_ranges(
@@ -510,8 +510,8 @@ class Trove:
                 exactly, for example a name that is not an HTTP token. Nothing was stored.
             Otherwise as `put`.
         """
-        validation.progress(progress)
-        changes = validation.changes(
+        validation.check_progress(progress)
+        changes = validation.copy_overrides(
             metadata=metadata,
             tags=tags,
             content_type=content_type,
@@ -569,8 +569,8 @@ class Trove:
             destination both exist: the source was replaced, it is the destination under another
             name, or the copy could not be verified.
         """
-        validation.progress(progress)
-        changes = validation.changes(
+        validation.check_progress(progress)
+        changes = validation.copy_overrides(
             metadata=metadata,
             tags=tags,
             content_type=content_type,

@@ -371,24 +371,24 @@ async def test_get_whose_progress_raises_never_shortens_what_is_stored(
 
 def test_body_that_is_dropped_is_forgotten() -> None:
     gc.collect()
-    before = len(consumed._marks)
+    before = len(consumed._records)
     body = Reader()
-    consumed.note(body, whole=False)
-    consumed.note(body, whole=True)
-    assert len(consumed._marks) == before + 1
+    consumed.record(body, whole=False)
+    consumed.record(body, whole=True)
+    assert len(consumed._records) == before + 1
     with pytest.raises(BodyConsumedError):
         consumed.check(body, empty=True)
     consumed.check(body, empty=False)
     del body
     gc.collect()
-    assert len(consumed._marks) == before
+    assert len(consumed._records) == before
 
 
 def test_last_bodies_that_take_no_weak_references_are_remembered() -> None:
     bodies = [iter([b"x"]) for _ in range(consumed._HELD + 1)]
     for body in bodies:
-        consumed.note(body, whole=True)
-        consumed.note(body, whole=False)
+        consumed.record(body, whole=True)
+        consumed.record(body, whole=False)
     for body in bodies[1:]:
         with pytest.raises(BodyConsumedError):
             consumed.check(body, empty=False)

@@ -261,7 +261,7 @@ async def test_info_in_hand_is_a_condition() -> None:
 def test_metadata_names_are_put_in_lower_case() -> None:
     assert checks.put_options(metadata={"Colour": "Blue"}).metadata == {"colour": "Blue"}
     assert checks.put_options().metadata == {}
-    changes = checks.changes(metadata={"Colour": "Blue"}, write_id="w")
+    changes = checks.copy_overrides(metadata={"Colour": "Blue"}, write_id="w")
     assert changes.put.metadata == {"colour": "Blue"}
 
 

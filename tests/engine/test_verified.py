@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from trove_async import IntegrityError, ObjectInfo
-from trove_async._engine.verified import Verified
+from trove_async._engine.verified import VerifiedBody
 from trove_async.models import KiB
 
 BODY = hashlib.shake_128(b"verified").digest(600 * KiB)
@@ -47,7 +47,7 @@ class Reader:
         return data
 
 
-async def read_all(body: Verified, size: int) -> bytes:
+async def read_all(body: VerifiedBody, size: int) -> bytes:
     pieces = []
     while piece := await body.read(size):
         pieces.append(piece)
@@ -57,25 +57,25 @@ async def read_all(body: Verified, size: int) -> bytes:
 @pytest.mark.parametrize("size", [1000, 256 * KiB, 300 * KiB, 700 * KiB])
 @pytest.mark.parametrize("kind", CHECKSUMS)
 async def test_body_is_compared_with_any_kind_that_is_recorded(kind: str, size: int) -> None:
-    assert await read_all(Verified(Reader(kind)), size) == BODY
+    assert await read_all(VerifiedBody(Reader(kind)), size) == BODY
     spoiled = BODY[:-1] + bytes([BODY[-1] ^ 1])
     with pytest.raises(IntegrityError, match=f"recorded {kind}"):
-        await read_all(Verified(Reader(kind, body=spoiled)), size)
+        await read_all(VerifiedBody(Reader(kind, body=spoiled)), size)
 
 
 async def test_kinds_that_are_wanted_are_computed_of_the_whole_body_only() -> None:
-    body = Verified(Reader(), {"sha256", "md5", "unknown"})
+    body = VerifiedBody(Reader(), {"sha256", "md5", "unknown"})
     assert await read_all(body, 100_000) == BODY
     assert body.checksums == {kind: CHECKSUMS[kind] for kind in ("sha256", "md5")}
     reader = Reader("md5")
     reader.range = (0, 10)
-    part = Verified(reader, {"sha256"})
+    part = VerifiedBody(reader, {"sha256"})
     assert await read_all(part, 100) == BODY[:10]
     assert part.checksums == {}
 
 
 async def test_read_that_is_cancelled_while_it_is_hashed_loses_nothing() -> None:
-    body = Verified(Reader("sha256"))
+    body = VerifiedBody(Reader("sha256"))
     first = await body.read(1000)
     reading = asyncio.get_running_loop().create_task(body.read(300 * KiB))
     await asyncio.sleep(0)  # it has received its bytes, and waits for the thread
@@ -88,9 +88,9 @@ async def test_read_that_is_cancelled_while_it_is_hashed_loses_nothing() -> None
 async def test_object_is_compared_with_one_recorded_kind_however_many_there_are() -> None:
     reader = Reader(*CHECKSUMS)
     reader.info = replace(reader.info, checksums={**CHECKSUMS, "sha256": "wrong"})
-    assert await read_all(Verified(reader), 1000) == BODY
+    assert await read_all(VerifiedBody(reader), 1000) == BODY
     with pytest.raises(IntegrityError, match="sha256"):
-        await read_all(Verified(_again(reader), {"sha256"}), 1000)
+        await read_all(VerifiedBody(_again(reader), {"sha256"}), 1000)
 
 
 def _again(reader: Reader) -> Reader:

@@ -23,7 +23,7 @@ from trove_async import (
     UnavailableError,
 )
 from trove_async._concurrency import OwnedTask
-from trove_async._engine.verified import Verified
+from trove_async._engine.verified import VerifiedBody
 from trove_async._resilience import download
 from trove_async.models import MiB
 
@@ -309,7 +309,7 @@ async def test_chunk_longer_than_requested_is_refused() -> None:
         reader = TooLong()
         reader.info = await store.put("bucket", "key", b"body")
         with pytest.raises(IntegrityError):
-            await Verified(reader).read(10)
+            await VerifiedBody(reader).read(10)
 
 
 async def test_range_is_not_verified_against_the_checksum() -> None:

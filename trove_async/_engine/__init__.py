@@ -1,25 +1,28 @@
-"""What a store does once its arguments are checked: everything that holds for every driver alike.
+"""The engine: implements the store's operations on top of the driver contract.
+
+It is the same for every driver. `Trove` checks its arguments and delegates to it.
 
 Operations
 `operations`        one method for each public operation
-`runtime`           what the handles of one store share; `backends`: its drivers, open
-`validation`        whether options make sense, and whether a backend can honour them
+`runtime`           the state that all handles of one store share; `backends`: its open drivers
+`validation`        checks of options, by themselves and against a backend's capabilities
 `health`            pings
 
 Writing
 `sources`           any body as a source of bytes; `chunks`, `file_sources`, `body_file` and
-                    `client_responses`: the kinds of bodies; `consumed`: bodies that were read before
-`intake`            a source on its way into an upload: counted, hashed, held to its size
-`upload`            one put; `parts` and `streamed_parts`: how its body is cut
-`media_types`       the media type that a key suggests
+                    `client_responses`: the kinds of bodies; `consumed`: records bodies already read
+`intake`            counts and hashes a body and checks its size on the way into an upload
+`upload`            one put; `parts` and `streamed_parts`: how a body is split into parts
+`media_types`       guesses a media type from a key
 
 Reading
-`verified`          a body compared with its checksums while it is read
+`verified`          compares a body with its checksums while it is read
 `ranges`            many ranges of one version
 
 Many objects
-`listing`           the listings of all backends, merged; `page_stream`: one backend's; `cursors`
-`copy`, `move`      between any two places
-`bulk_delete`       many keys, on whichever backends they are
-`buckets`           a bucket on all its backends
+`listing`           merges the listings of all backends; `page_stream`: the pages of one backend;
+                    `cursors`: positions in a listing as text
+`copy`, `move`      between any two locations
+`bulk_delete`       many keys, on any number of backends
+`buckets`           one logical bucket on many backends
 """

@@ -1,4 +1,4 @@
-"""The backends of one store: each distinct driver opened once, closed once, whoever shares it."""
+"""The backends of one store. Each distinct driver is opened once and closed once."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from trove_async.models import Timeout
 from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy
 
-SPILL_LANES = 1
-"""Spilled parts that one backend sends at once: while sent they are resident, outside the pool."""
+SPILL_PERMITS = 1
+"""Spilled parts that one backend sends at once. A part being sent is in memory outside the pool."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendInfo:
-    """What is known of one backend of a store.
+    """A description of one backend of a store.
 
     Attributes:
-        name: Its name in the store.
+        name: The backend's name in the store.
         service: The driver's name for the service: ``"s3"``, ``"gcs"``, ``"local"``, ``"memory"``.
-        capabilities: What it can honour.
+        capabilities: The features that the backend supports.
     """
 
     name: str
@@ -37,28 +37,28 @@ class BackendInfo:
 
 
 class Backend:
-    """One named backend, open: the driver as the engine uses it."""
+    """One open backend: its name, its driver and the driver's capabilities."""
 
-    __slots__ = ("capabilities", "driver", "name", "spill_lanes", "tasks")
+    __slots__ = ("capabilities", "driver", "name", "spill_permits", "tasks")
 
     def __init__(self, name: str, driver: AsyncDriver, tasks: OwnedTasks) -> None:
         self.name = name
         self.driver = driver
         self.tasks = tasks
         self.capabilities: Capabilities = driver.capabilities
-        self.spill_lanes = anyio.Semaphore(SPILL_LANES)
+        self.spill_permits = anyio.Semaphore(SPILL_PERMITS)
 
 
 class Backends:
-    """All backends of a store, in the order in which they were named; the default comes first.
+    """All backends of a store, in the order in which the user named them, the default first.
 
     Args:
-        drivers: The drivers by their backends' names, as the user gave them.
-        pool: Handed down to the drivers.
-        events: Likewise.
-        timeout: Likewise.
-        retry: For the leaves.
-        deadlines: Likewise.
+        drivers: The user's drivers by backend name.
+        pool: Passed to every driver.
+        events: Passed to every driver.
+        timeout: Passed to every driver.
+        retry: The retry policy of every leaf driver.
+        deadlines: The deadlines of every leaf driver.
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class Backends:
         return self._backends[name]
 
     def info(self, name: str) -> BackendInfo:
-        """Return what users are shown of a backend, open or not."""
+        """Return the public description of a backend, which may be open or not."""
         backend = self._backends.get(name)
         driver = self._drivers[name] if backend is None else backend.driver
         return BackendInfo(name=name, service=driver.name, capabilities=driver.capabilities)
 
     async def open(self) -> None:
-        """Open every driver; if one cannot be, close those that were and raise."""
+        """Open every driver. If one fails to open, close the open ones and raise."""
         try:
             for name, driver in self._drivers.items():
                 try:
@@ -102,15 +102,15 @@ class Backends:
                     raise
                 self._backends[name] = Backend(name, attached, self._tasks)
         except BaseException:
-            with shielded(), suppress(Exception):  # why it could not be opened is what matters
+            with shielded(), suppress(Exception):  # the error of opening is the one to raise
                 await self.aclose()
             raise
 
     async def aclose(self) -> None:
-        """Close each distinct driver once, all of them, the last opened first.
+        """Close every distinct driver once, in reverse order of opening.
 
         Raises:
-            ExceptionGroup: Of every failure, if there were several; a single one comes as itself.
+            ExceptionGroup: Several drivers failed to close. A single error is raised as it is.
         """
         await self._tasks.aclose()
         failures: list[Exception] = []
@@ -118,20 +118,20 @@ class Backends:
             driver = self._opened[-1]
             try:
                 await driver.aclose()
-            except Exception as error:  # noqa: BLE001 - every driver is closed, every failure told
+            except Exception as error:  # noqa: BLE001 - close every driver, report every error
                 failures.append(error)
-            # Only now: after a cancel a second call closes it again, then the rest.
+            # Removed only after it is closed: after a cancel, a second call retries it, then goes on.
             if self._opened and self._opened[-1] is driver:
                 self._opened.pop()
         if len(failures) == 1:
             raise failures[0]
         if failures:
-            raise ExceptionGroup("several drivers could not be closed", failures)
+            raise ExceptionGroup("several drivers failed to close", failures)
 
     async def _attach(self, name: str, driver: AsyncDriver) -> AsyncDriver:
-        known = self._attached.get(id(driver))
-        if known is not None:
-            return known
+        attached = self._attached.get(id(driver))
+        if attached is not None:
+            return attached
         context = DriverContext(
             backend=name,
             pool=self._pool,
@@ -142,21 +142,21 @@ class Backends:
         try:
             await driver.open(context)
         except ClosedError:
-            raise  # it is another store's, which goes on using it
+            raise  # the driver is open in another store: do not close it there
         except BaseException as error:
             if isinstance(error, TroveError) and isinstance(driver, Redacting):
                 driver.redact(error)
-            with shielded(), suppress(Exception):  # likewise
+            with shielded(), suppress(Exception):  # the error of opening is the one to raise
                 await driver.aclose()
             raise
-        settled = (
+        attached = (
             driver
             if isinstance(driver, Layer)
             else ResilientDriver(
                 driver, context, self._retry, tasks=self._tasks, deadlines=self._deadlines
             )
         )
-        # Inner drivers come before the layers made of them, so closing in reverse is safe.
-        self._opened.append(settled)
-        self._attached[id(driver)] = settled
-        return settled
+        # Inner drivers are opened before the layers around them, so closing in reverse is safe.
+        self._opened.append(attached)
+        self._attached[id(driver)] = attached
+        return attached

@@ -1,4 +1,4 @@
-"""A file that a body is, read at any place and as often as need be: the same file every time."""
+"""Reads a file that is a put's body at any offset, any number of times, and detects changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trove_async.errors import IntegrityError
 
 
 class _Mark(NamedTuple):
-    """What changes when somebody writes to a file. Its name does not count: it is open."""
+    """The attributes that change when a file is written. Its name is not one: the file is open."""
 
     device: int
     inode: int
@@ -20,17 +20,16 @@ class _Mark(NamedTuple):
 
 
 class BodyFile:
-    """A regular file from some place on, as it was at first.
+    """A regular file from an offset to its end, unchanged since this object was made.
 
-    Its methods block. Those of several threads do not disturb one another, nor the position of
-    whoever else reads it: none is used.
+    Methods block and are thread-safe. They neither use nor move the file's position.
 
     Args:
-        descriptor: The open file; it stays its opener's to close.
-        start: Where the body begins.
+        descriptor: The open file. The caller closes it.
+        start: The offset at which the body begins.
 
     Attributes:
-        size: The body's bytes.
+        size: The size of the body.
     """
 
     def __init__(self, descriptor: int, start: int = 0) -> None:
@@ -40,34 +39,36 @@ class BodyFile:
         self.size = max(0, self._mark.size - start)
 
     def read(self, offset: int, view: memoryview) -> None:
-        """Fill `view` with the bytes from `offset` on.
+        """Fill `view` with the bytes that start at `offset`.
 
         Raises:
-            IntegrityError: The file is no longer what it was when this began.
-            OSError: It cannot be read.
+            IntegrityError: The file has changed since this object was made.
+            OSError: The file cannot be read.
         """
         while view:
             count = os.preadv(self._descriptor, [view], self._start + offset)
             if not count:
                 break
             view, offset = view[count:], offset + count
-        # Looked at after the reading, so that a write in between shows, except one through a
-        # mapping, which marks the file later: that, the checksum of the next pass finds.
+        # Checked after the read, to detect a write in between. A write through a mapping may
+        # update the timestamp later; the checksum of the next pass detects that one.
         if view or _mark_of(self._descriptor) != self._mark:
             raise changed()
 
 
 def changed() -> IntegrityError:
-    """Return the error for a file that is not what it was."""
-    return IntegrityError("the file was changed while it was being sent: nothing of it was stored")
+    """Return the error for a file that changed during a put."""
+    return IntegrityError(
+        "the file changed while it was being sent; nothing was stored: put it again"
+    )
 
 
 def descriptor_of(file: BinaryIO) -> int | None:
-    """Return a descriptor of a user's open file, to be closed; None: it is no such file.
+    """Return a duplicate descriptor of a user's open file, or None if it is not a plain file.
 
-    Only of a regular file in Python's own classes: any other is code of its user's, and what it
-    reads may be another thing than its descriptor's bytes. The file is left at its end, as one is
-    that was read.
+    Only regular files opened with Python's own classes qualify: a subclass or wrapper may return
+    other bytes than its descriptor. The file is left at its end, as after a read. The caller closes
+    the descriptor.
     """
     raw = file.raw if isinstance(file, (io.BufferedReader, io.BufferedRandom)) else file
     known = type(file) in {io.FileIO, io.BufferedReader, io.BufferedRandom}
@@ -75,7 +76,7 @@ def descriptor_of(file: BinaryIO) -> int | None:
         return None
     if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
         return None
-    file.seek(0, os.SEEK_END)  # which also writes out what a file held back that is written to
+    file.seek(0, os.SEEK_END)  # also flushes a file that is open for writing
     return os.dup(raw.fileno())
 
 

@@ -1,4 +1,4 @@
-"""Buckets over many backends: one logical name, a bucket of that name on each backend that needs it."""
+"""Logical buckets: one name, and a bucket of that name on each backend that needs it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ T = TypeVar("T")
 CreateMissing: TypeAlias = bool | Literal["auto"]
 
 _ANY_KEY = "-"
-"""Two buckets are one, physically, if a key has the same place in both."""
+"""Any key. Two buckets are physically the same if this key has the same place in both."""
 
 
 class Buckets:
     """The buckets that one handle of a store sees.
 
     Args:
-        backends: The backends in question, the default (or the pinned one) first.
-        create_missing: Whether a put makes a bucket that only its backend lacks; ``"auto"``: where
-            bucket names are the backend's own.
+        backends: The backends of the handle, the default (or the pinned one) first.
+        create_missing: Whether a put creates a bucket that exists on the default backend only.
+            ``"auto"``: only where bucket names are private to the backend.
     """
 
     def __init__(self, backends: Sequence[Backend], create_missing: CreateMissing) -> None:
@@ -44,8 +44,8 @@ class Buckets:
     async def create(
         self, bucket: str, *, exist_ok: bool, on: Iterable[str] | Literal["all"] | None
     ) -> None:
-        """Make the bucket on the first backend, or on those named, one after the other."""
-        made: list[str] = []
+        """Create the bucket on the first backend, or on the named ones, one after the other."""
+        created: list[str] = []
         for backend in _distinct(self._chosen(on), bucket):
             try:
                 await backend.driver.create_bucket(bucket)
@@ -53,12 +53,12 @@ class Buckets:
                 if exist_ok and isinstance(error, BucketExistsError):
                     continue
                 if isinstance(error, BucketExistsError):
-                    error.message = "the bucket exists: pass exist_ok=True where that is as well"
-                if made:
-                    error.message += f" (it was made on {', '.join(made)})"
+                    error.message = "the bucket already exists: pass exist_ok=True to accept that"
+                if created:
+                    error.message += f" (it was created on {', '.join(created)})"
                 error.located(backend=backend.name, bucket=bucket)
                 raise
-            made.append(repr(backend.name))
+            created.append(repr(backend.name))
 
     def _chosen(self, on: Iterable[str] | Literal["all"] | None) -> Sequence[Backend]:
         if on is None:
@@ -68,16 +68,18 @@ class Buckets:
         known = {backend.name: backend for backend in self._backends}
         wanted = [on] if isinstance(on, str) else list(on)
         if not wanted:
-            raise ValueError("backends names no backend: omit it to make the bucket on the default")
+            raise ValueError(
+                "backends must name at least one backend: omit it to create the bucket on the default"
+            )
         for name in wanted:
             if name not in known:
                 raise BackendNotFoundError(
-                    f"no backend {name!r} here: there are {', '.join(map(repr, known))}"
+                    f"no backend {name!r} here: choose one of {', '.join(map(repr, known))}"
                 )
         return [known[name] for name in wanted]
 
     async def delete(self, bucket: str) -> None:
-        """Delete the empty bucket wherever it is, once it is known to be empty everywhere."""
+        """Delete the bucket on every backend, after checking that it is empty on all of them."""
         missing = BucketNotFoundError(
             "no backend has such a bucket", operation="delete_bucket", bucket=bucket
         )
@@ -91,45 +93,45 @@ class Buckets:
                 holders.append(backend)
         if not holders:
             raise missing
-        gone: list[str] = []
+        deleted: list[str] = []
         for backend in holders:
             try:
                 await backend.driver.delete_bucket(bucket)
             except BucketNotFoundError:
-                continue  # somebody else has deleted it meanwhile: just as well
+                continue  # deleted concurrently: the result is the same
             except TroveError as error:
-                if gone:
-                    error.message += f" (it is deleted on {', '.join(gone)} already)"
+                if deleted:
+                    error.message += f" (it is already deleted on {', '.join(deleted)})"
                 error.located(backend=backend.name, bucket=bucket)
                 raise
-            gone.append(repr(backend.name))
+            deleted.append(repr(backend.name))
 
     async def list(self) -> Sequence[BucketInfo]:
         """Return the union of all backends' buckets, sorted by name."""
-        answers: dict[str, Sequence[BucketInfo]] = {}
+        found: dict[str, Sequence[BucketInfo]] = {}
 
-        async def ask(backend: Backend) -> None:
-            answers[backend.name] = await backend.driver.list_buckets()
+        async def request(backend: Backend) -> None:
+            found[backend.name] = await backend.driver.list_buckets()
 
         async with task_group() as group:
             for backend in self._backends:
-                group.start_soon(ask, backend)
-        united: dict[str, BucketInfo] = {}
+                group.start_soon(request, backend)
+        merged: dict[str, BucketInfo] = {}
         for backend in self._backends:
-            for info in answers[backend.name]:
-                known = united.get(info.name, info)
-                united[info.name] = BucketInfo(
+            for info in found[backend.name]:
+                known = merged.get(info.name, info)
+                merged[info.name] = BucketInfo(
                     name=info.name,
                     created=known.created or info.created,
                     backends=(*known.backends, backend.name),
                 )
-        return [united[name] for name in sorted(united)]
+        return [merged[name] for name in sorted(merged)]
 
     async def exists_anywhere(self, bucket: str) -> bool:
-        """Tell whether any of the backends has the bucket.
+        """Return whether any backend has the bucket.
 
         Raises:
-            TroveError: One could not be asked, and no other has it.
+            TroveError: A backend failed, and no other one has the bucket.
         """
         failure: TroveError | None = None
         for backend in self._backends:
@@ -142,11 +144,12 @@ class Buckets:
             raise failure
         return False
 
-    async def found(self, bucket: str, key: str, work: Callable[[], Awaitable[T]]) -> T:
-        """Do what needs an object to exist; tell a missing object from a missing bucket.
+    async def distinguish_missing(
+        self, bucket: str, key: str, work: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Run `work`; raise ObjectNotFoundError if only this backend's bucket is missing.
 
-        A bucket exists if any backend has it: one that is made on a backend at its first put is not
-        missing there before that.
+        A logical bucket exists if any backend has it: the first put creates it on the others.
         """
         try:
             return await work()
@@ -158,10 +161,10 @@ class Buckets:
             ) from error
 
     async def make_missing(self, backend: Backend, bucket: str, error: BucketNotFoundError) -> None:
-        """Make the bucket that a put found missing on `backend`, or raise with what to do.
+        """Create the bucket that a put found missing on `backend`, or raise with advice.
 
-        It is made where the default backend has one of that name, which is how the user said that
-        the logical bucket exists, and where making it cannot take a name from the whole world.
+        It is created only if the default backend has a bucket of that name, which shows that the
+        user created the logical bucket, and, with ``"auto"``, only where bucket names are private.
         """
         error.located(backend=backend.name, bucket=bucket)
         default = self._backends[0]
@@ -186,11 +189,11 @@ class Buckets:
         try:
             await backend.driver.create_bucket(bucket)
         except BucketExistsError:
-            return  # another put made it meanwhile: just as well
+            return  # created by a concurrent put: the result is the same
 
 
 def _distinct(backends: Iterable[Backend], bucket: str) -> Sequence[Backend]:
-    """Return the backends without those to which the bucket is one that another has already."""
+    """Return the backends on which the bucket is physically distinct."""
     known: dict[Hashable, Backend] = {}
     for backend in backends:
         known.setdefault(backend.driver.place(bucket, _ANY_KEY), backend)

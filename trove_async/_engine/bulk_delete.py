@@ -1,4 +1,4 @@
-"""Many deletions: grouped by backend, in bulk where the backend can, told key by key."""
+"""Deletes many objects: grouped by backend, in bulk where supported, with one result per key."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from trove_async.options import DeleteOptions
 from .backends import Backend
 
 _BATCH = 1000
-"""Keys taken at a time; the most that S3 deletes in one request (API Reference, DeleteObjects)."""
+"""Keys taken at a time: the maximum of one S3 request (API Reference, DeleteObjects)."""
 
 _LIMIT = 16
-"""Deletions under way at once, on a backend that takes one key a request."""
+"""Concurrent requests on a backend that deletes one key per request."""
 
 
 class Run(Protocol):
-    """Does a piece of work as one operation of the store's: usable, told, its errors located."""
+    """Runs work as one operation of the store. See `Runtime.run`."""
 
     def __call__(
         self, work: Callable[[], Awaitable[Sequence[DeleteResult]]], /
@@ -48,10 +48,10 @@ class Run(Protocol):
 
 
 class Deletion:
-    """The deletion of many objects: iterate it for a result a key, or await it to raise failures.
+    """The deletion of many objects. Iterate it for one result per key, or await it to raise errors.
 
-    Either way it starts then, and can be done once. Keys are taken, and deleted, a thousand at a
-    time; a cancel leaves those that were not reached.
+    The deletion starts then, and runs only once. Keys are taken and deleted a thousand at a time.
+    A cancel leaves the keys that were not reached.
 
     Example:
         >>> async with Trove(MemoryDriver()) as store:
@@ -70,10 +70,10 @@ class Deletion:
         bucket_exists: Callable[[str], Awaitable[bool]],
         run: Run,
     ) -> None:
-        self._started = True  # nothing to warn of if what follows raises
+        self._started = True  # do not warn if the constructor raises
         if isinstance(keys, str | bytes) or not isinstance(keys, Iterable | AsyncIterable):
             raise TypeError(
-                f"keys is an iterable of keys, [key] for a single one, not {type(keys).__name__}"
+                f"keys must be an iterable of keys, got {type(keys).__name__}: pass [key] for a single one"
             )
         self._bucket = bucket
         self._keys = keys
@@ -101,11 +101,11 @@ class Deletion:
 
     def _start(self) -> None:
         if self._started:
-            raise BodyConsumedError("these deletions were done before: call delete_many again")
+            raise BodyConsumedError("this deletion has already started: call delete_many again")
         self._started = True
 
     async def _all(self) -> None:
-        # One request's failure is the error of all its keys: it is raised once.
+        # All keys of a failed bulk request share one error: raise it once.
         failures: dict[int, Exception] = {}
         async with aclosing(self._results()) as results:
             async for result in results:
@@ -123,14 +123,14 @@ class Deletion:
                     yield result
 
     async def _delete(self, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Delete one batch; return the results in the order of the keys."""
+        """Delete one batch and return the results in the order of the keys."""
         errors: dict[str, Exception | None] = {}
         groups: dict[str, tuple[Backend, list[str]]] = {}
         for key in dict.fromkeys(keys):
             try:
                 backend = await self._resolve(key)
             except InvalidNameError as error:
-                errors[key] = self._told(error, None, key)
+                errors[key] = self._located(error, None, key)
             else:
                 groups.setdefault(backend.name, (backend, []))[1].append(key)
         async with task_group() as group:
@@ -143,40 +143,44 @@ class Deletion:
     ) -> None:
         size = backend.capabilities.bulk_delete
 
-        async def in_bulk(chunk: Sequence[str]) -> None:
+        async def delete_in_bulk(chunk: Sequence[str]) -> None:
             driver = cast("BulkDeleting", backend.driver)
-            silent = BackendError("the backend did not tell what became of the object")
-            found: dict[str, Exception | None] = dict.fromkeys(chunk, silent)
+            unreported = BackendError(
+                "the service reported no result for this object: delete it again"
+            )
+            results_by_key: dict[str, Exception | None] = dict.fromkeys(chunk, unreported)
             try:
                 results = await driver.delete_many(self._bucket, chunk)
             except TroveError as error:
                 failure = await self._missing_or(error, backend)
                 errors.update((key, failure) for key in chunk)
                 return
-            found.update((result.key, result.error) for result in results)
-            errors.update((key, self._told(found[key], backend, key)) for key in chunk)
+            results_by_key.update((result.key, result.error) for result in results)
+            errors.update((key, self._located(results_by_key[key], backend, key)) for key in chunk)
 
-        async def single(key: str) -> None:
+        async def delete_one(key: str) -> None:
             try:
                 await backend.driver.delete(self._bucket, key, DeleteOptions())
             except TroveError as error:
-                errors[key] = self._told(await self._missing_or(error, backend), backend, key)
+                errors[key] = self._located(await self._missing_or(error, backend), backend, key)
             else:
                 errors[key] = None
 
         if size:
             for start in range(0, len(keys), size):
-                await in_bulk(keys[start : start + size])
+                await delete_in_bulk(keys[start : start + size])
         else:
-            await for_each(keys, single, limit=_LIMIT)
+            await for_each(keys, delete_one, limit=_LIMIT)
 
     async def _missing_or(self, error: TroveError, backend: Backend) -> TroveError | None:
-        """Return the error; None where only this backend's bucket is missing, so the object is."""
+        """Return the error, or None if only this backend lacks the bucket: the object is gone then."""
         if isinstance(error, BucketNotFoundError) and await self._bucket_exists(self._bucket):
             return None
         return error.located(operation="delete_many", backend=backend.name, bucket=self._bucket)
 
-    def _told(self, error: Exception | None, backend: Backend | None, key: str) -> Exception | None:
+    def _located(
+        self, error: Exception | None, backend: Backend | None, key: str
+    ) -> Exception | None:
         if isinstance(error, TroveError):
             name = None if backend is None else backend.name
             error.located(operation="delete_many", backend=name, bucket=self._bucket, key=key)
@@ -187,8 +191,8 @@ async def _batches(
     keys: Iterable[str] | AsyncIterable[str],
 ) -> AsyncGenerator[Sequence[str], None]:
     batch: list[str] = []
-    async with aclosing(_as_async(keys)) as given:
-        async for key in given:
+    async with aclosing(_as_async(keys)) as iterator:
+        async for key in iterator:
             batch.append(key)
             if len(batch) == _BATCH:
                 yield batch
@@ -201,14 +205,14 @@ async def _as_async(
     keys: Iterable[str] | AsyncIterable[str],
 ) -> AsyncGenerator[str, None]:
     if isinstance(keys, AsyncIterable):
-        given = aiter(keys)
+        iterator = aiter(keys)
         try:
-            async for key in given:
+            async for key in iterator:
                 yield key
         finally:
-            # A generator that was begun here is closed here, as a body's is.
-            if isinstance(given, AsyncGenerator):
-                await given.aclose()
+            # A generator that is started here is closed here, as for bodies.
+            if isinstance(iterator, AsyncGenerator):
+                await iterator.aclose()
     else:
         for key in keys:
             yield key

@@ -1,4 +1,4 @@
-"""Bodies that come in chunks: async iterables, and iterables that run in a thread."""
+"""Sources for bodies that arrive in chunks: async iterables, and iterables read in a thread."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from trove_async.errors import BodyConsumedError
 from . import consumed
 
 _END = object()
-_NOTHING = memoryview(b"")
+_EMPTY = memoryview(b"")
 
 
-class Chunks:
-    """An async iterable of chunks of any size.
+class ChunkSource:
+    """A source that reads an async iterable of chunks of any size.
 
     Args:
-        chunks: The body.
-        size: All its bytes, where known.
-        body: What its user gave, if that can be read only once.
+        chunks: The chunks of the body.
+        size: The size of the body, if known.
+        body: The user's object, if it can be read only once.
 
     Raises:
-        BodyConsumedError: An earlier put that failed has read some of it.
+        BodyConsumedError: A failed put has read part of the body.
     """
 
     memory: memoryview | None = None
@@ -44,12 +44,12 @@ class Chunks:
             consumed.check(body, empty=False)
         self.size = size
         self._body = body
-        self._pulled = 0
-        self._home: int | None = None  # where a body that can be sought in was found
+        self._pulled_bytes = 0
+        self._start: int | None = None  # the position at which a seekable body was passed
         self._chunks: AsyncIterator[BytesLike] | None = aiter(chunks)
-        # What was not taken yet of the last chunk. Let go of as soon as it is empty: a view of a
-        # bytearray keeps its owner from resizing it.
-        self._pending = _NOTHING
+        # The rest of the last chunk. Released as soon as it is empty: a view of a bytearray keeps
+        # the user from resizing it.
+        self._pending = _EMPTY
 
     async def ready(self) -> bool:
         while not self._pending:
@@ -59,24 +59,24 @@ class Chunks:
                 chunk = await anext(self._chunks)
             except StopAsyncIteration:
                 self._chunks = None
-                self._note_end()
+                self._record_end()
                 return False
             self._pending = view_of_chunk(chunk)
-            self._pulled += len(self._pending)
+            self._pulled_bytes += len(self._pending)
         return True
 
     async def take(self, limit: int) -> BytesLike:
         if not self._pending and not await self.ready():
             return b""
-        return self._next(limit)
+        return self._take_pending(limit)
 
     async def fill(self, views: Sequence[memoryview]) -> int:
         if not self._pending and not await self.ready():
             return 0
-        # What has arrived goes in; the next chunk is waited for only by the next call.
+        # Copy what has arrived. Only the next call waits for the next chunk.
         filled = 0
         for view in views:
-            piece = self._next(len(view))
+            piece = self._take_pending(len(view))
             view[: len(piece)] = piece
             filled += len(piece)
             if not self._pending:
@@ -84,49 +84,49 @@ class Chunks:
         return filled
 
     async def aclose(self) -> None:
-        self._pending = _NOTHING
+        self._pending = _EMPTY
         chunks, self._chunks = self._chunks, None
         close = getattr(chunks, "aclose", None)
         if close is not None:
             await close()
 
-    async def undo(self) -> None:
-        if self._body is not None and self._pulled:
-            consumed.note(self._body, self._position, whole=False)
+    async def rewind(self) -> None:
+        if self._body is not None and self._pulled_bytes:
+            consumed.record(self._body, self._position, whole=False)
 
-    def _next(self, limit: int) -> memoryview:
+    def _take_pending(self, limit: int) -> memoryview:
         pending = self._pending
         if len(pending) <= limit:
-            self._pending = _NOTHING
+            self._pending = _EMPTY
             return pending
         self._pending = pending[limit:]
         return pending[:limit]
 
     @property
     def _position(self) -> int | None:
-        """Where the body stands by now, if it has a position."""
-        return None if self._home is None else self._home + self._pulled
+        """The current position of the body, or None if it is not seekable."""
+        return None if self._start is None else self._start + self._pulled_bytes
 
-    def _note_end(self) -> None:
+    def _record_end(self) -> None:
         if self._body is None:
             return
-        if self._pulled:
-            consumed.note(self._body, self._position, whole=True)
+        if self._pulled_bytes:
+            consumed.record(self._body, self._position, whole=True)
         else:
             consumed.check(self._body, self._position, empty=True)
 
 
-class Blocking(Chunks):
-    """An iterator or a file of a user's: it may read, wait or compute, so it runs in a thread.
+class BlockingChunkSource(ChunkSource):
+    """A source that reads a user's iterator or file in a thread, as user code may block.
 
-    It may also block for ever. So it has a thread of its own, that of others' bodies or of our own
-    file calls is never the one it blocks, and a cancel does not wait for it: what it returns then
-    is dropped.
+    It may block forever. So each source has a thread of its own, and cannot starve other bodies or
+    the library's file calls. A cancel does not wait for the thread; a chunk that arrives later is
+    dropped.
 
     Args:
-        chunks: The body.
-        size: All its bytes, where known.
-        body: What its user gave, if that can be read only once.
+        chunks: The chunks of the body.
+        size: The size of the body, if known.
+        body: The user's object, if it can be read only once.
     """
 
     def __init__(
@@ -136,10 +136,10 @@ class Blocking(Chunks):
         self._iterator = chunks
 
     async def _from_thread(self) -> AsyncIterator[BytesLike]:
-        own = anyio.CapacityLimiter(1)
+        limiter = anyio.CapacityLimiter(1)
         while True:
             chunk = await anyio.to_thread.run_sync(
-                next, self._iterator, _END, abandon_on_cancel=True, limiter=own
+                next, self._iterator, _END, abandon_on_cancel=True, limiter=limiter
             )
             if chunk is _END:
                 return
@@ -148,44 +148,48 @@ class Blocking(Chunks):
     async def aclose(self) -> None:
         await super().aclose()
         if inspect.isgenerator(self._iterator):
-            with suppress(ValueError):  # it still runs, in the thread that was left to itself
+            with suppress(ValueError):  # it is still running in the abandoned thread
                 await anyio.to_thread.run_sync(self._iterator.close)
 
 
-def of_async_iterable(body: AsyncIterable[BytesLike]) -> Chunks:
-    """Make a source of an async iterable.
+def source_of_async_iterable(body: AsyncIterable[BytesLike]) -> ChunkSource:
+    """Return a source that reads an async iterable.
 
     Raises:
-        BodyConsumedError: It is a generator that has ended, or is being iterated, or an iterator
-            that a failed put has begun.
+        BodyConsumedError: The body is a generator that has ended or is being iterated, or an
+            iterator that a failed put has started to read.
     """
     if inspect.isasyncgen(body):
         _check_generator(ended=body.ag_frame is None, running=body.ag_running)
     chunks = aiter(body)
-    return Chunks(chunks, body=body if chunks is body else None)
+    return ChunkSource(chunks, body=body if chunks is body else None)
 
 
-def of_iterable(body: Iterable[BytesLike]) -> Chunks:
-    """Make a source of an iterable, whose code runs in a thread.
+def source_of_iterable(body: Iterable[BytesLike]) -> ChunkSource:
+    """Return a source that reads an iterable in a thread.
 
     Raises:
-        BodyConsumedError: As `of_async_iterable`.
+        BodyConsumedError: As for `source_of_async_iterable`.
     """
     if isinstance(body, (list, tuple)):
-        return Chunks(_inline(body))
+        return ChunkSource(_iterate_inline(body))
     if inspect.isgenerator(body):
         _check_generator(ended=body.gi_frame is None, running=body.gi_running)
     chunks = iter(body)
-    return Blocking(chunks, body=body if chunks is body else None)
+    return BlockingChunkSource(chunks, body=body if chunks is body else None)
 
 
 def _check_generator(*, ended: bool, running: bool) -> None:
     if ended:
-        raise BodyConsumedError("this generator has ended, or was closed: call its function again")
+        raise BodyConsumedError(
+            "the body must be a fresh generator, this one has ended or was closed: call its function again"
+        )
     if running:
-        raise BodyConsumedError("this generator is being iterated already: call its function again")
+        raise BodyConsumedError(
+            "the body must be a fresh generator, this one is being iterated: call its function again"
+        )
 
 
-async def _inline(chunks: Iterable[BytesLike]) -> AsyncIterator[BytesLike]:
+async def _iterate_inline(chunks: Iterable[BytesLike]) -> AsyncIterator[BytesLike]:
     for chunk in chunks:
         yield chunk

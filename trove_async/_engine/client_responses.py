@@ -1,8 +1,8 @@
-"""Recognises HTTP clients' responses and parts given as a body, and names what to pass instead.
+"""Detects HTTP clients' responses passed as a body, and names what to pass instead.
 
-They look like files or iterables, and are not: their `read` takes no size, or returns nothing because
-the body was read already, or they iterate over 128 bytes at a time. Their libraries are not imported:
-classes are recognised by name.
+These objects look like files or iterables but do not work as a body: `read` takes no size, or returns
+nothing because the body was already read, or iteration yields 128 bytes at a time. Classes are
+recognised by name, so that no library is imported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _ITERATED: Final = (
 _STREAMED: Final = (
     "response.stream(1024 * 1024) of a response made with preload_content=False, or response.data"
 )
-_INSTEAD: Final = {
+_ALTERNATIVES: Final = {
     ("httpx", "Response"): "response.aiter_bytes() of a streamed response, or response.content",
     ("aiohttp", "ClientResponse"): "response.content, its stream",
     ("aiohttp", "BodyPartReader"): (
@@ -34,22 +34,22 @@ _INSTEAD: Final = {
     ("starlette", "Request"): "request.stream()",
     ("fastapi", "Request"): "request.stream()",
 }
-"""By package and name of a class, or of one that it inherits from."""
+"""What to pass instead, by package and name of a class or of one of its bases."""
 
 
 def refuse_response(body: object) -> None:
     """Raise if the body is a response of an HTTP client, a request, or one of their parts.
 
     Raises:
-        TypeError: It is one; the message names what to pass instead.
+        TypeError: It is one. The message names what to pass instead.
     """
     kind = type(body)
     for base in kind.__mro__:
         package = base.__module__.partition(".")[0]
-        instead = _INSTEAD.get((package, base.__name__))
+        instead = _ALTERNATIVES.get((package, base.__name__))
         if instead is not None:
-            raise TypeError(f"a body is not {package}'s {kind.__name__}: pass {instead}")
+            raise TypeError(f"a body must not be {package}'s {kind.__name__}: pass {instead}")
     if hasattr(body, "aiter_bytes"):  # httpx's relatives
         raise TypeError(
-            f"a body is not a {kind.__name__}: pass what its aiter_bytes() returns, or its content"
+            f"a body must not be a {kind.__name__}: pass its aiter_bytes(), or its content"
         )

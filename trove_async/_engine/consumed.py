@@ -1,7 +1,7 @@
-"""Remembers which bodies a put has read, so that no later put takes what is left for the whole.
+"""Records which bodies a put has read, so that a later put never stores only the rest of one.
 
-A body that can be read once looks empty when it was read to its end, and is shorter when a put failed
-midway. Neither shows on an iterator, a pipe or a file: only having read it tells.
+A single-use body looks empty after a put has read it, and is shorter after a put that failed midway. An
+iterator, a pipe or a file does not show this, so it is recorded here.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Final, NamedTuple, cast
 from trove_async.errors import BodyConsumedError
 
 _HELD: Final = 16
-"""Bodies that are kept alive to be remembered: iterators of Python's own, such as `map` and `zip`,
-take no weak references. A program that puts one again does so at once, most often."""
+"""Bodies kept alive to be recorded: some built-in iterators, such as `map` and `zip`, support no weak
+references. A few suffice: a program that puts such a body again mostly does so at once."""
 
 
 class _Reference(weakref.ref[object]):
-    """A body, which this does not keep alive, and its id."""
+    """A weak reference to a body, and its id."""
 
     __slots__ = ("number",)
 
@@ -26,7 +26,7 @@ class _Reference(weakref.ref[object]):
 
 
 class _Holder:
-    """A body that takes no weak references, kept alive."""
+    """A strong reference to a body that supports no weak references."""
 
     __slots__ = ("_body",)
 
@@ -37,13 +37,13 @@ class _Holder:
         return self._body
 
 
-class _Mark(NamedTuple):
-    """How a put has left a body.
+class _Record(NamedTuple):
+    """The state in which a put left a body.
 
     Attributes:
-        body: Returns the body; None: it is gone.
-        position: Where it stood then; None: it has no position.
-        whole: Whether it was read to its end.
+        body: Returns the body, or None once it is garbage-collected.
+        position: The position of the body, or None if it is not seekable.
+        whole: Whether the put read the body to its end.
     """
 
     body: Callable[[], object | None]
@@ -51,71 +51,70 @@ class _Mark(NamedTuple):
     whole: bool
 
 
-_marks: dict[int, _Mark] = {}
-"""By the body's id: bodies need not be hashable. A mark goes when its body does."""
+_records: dict[int, _Record] = {}
+"""By the id of the body, which need not be hashable. A record is dropped with its body."""
 
 _held: dict[int, None] = {}
-"""The ids of the bodies that are kept alive, the oldest first."""
+"""The ids of the bodies kept alive, oldest first."""
 
 
-def note(body: object, position: int | None = None, *, whole: bool) -> None:
-    """Note that a put has read from a body.
+def record(body: object, position: int | None = None, *, whole: bool) -> None:
+    """Record that a put has read from a body.
 
-    Of those that take no weak references the last few are remembered, and kept alive.
+    Of the bodies that support no weak references, only the last few are recorded and kept alive.
 
     Args:
-        body: What its user gave.
-        position: Where it stands now, if it has a position.
+        body: The user's object.
+        position: Its current position, or None if it is not seekable.
         whole: Whether it was read to its end.
     """
     try:
         reference = _Reference(body, _forget)
     except TypeError:
-        _hold(body, position, whole=whole)
+        _record_held(body, position, whole=whole)
         return
     reference.number = id(body)
-    _marks[reference.number] = _Mark(reference, position, whole)
+    _records[reference.number] = _Record(reference, position, whole)
 
 
-def _hold(body: object, position: int | None, *, whole: bool) -> None:
+def _record_held(body: object, position: int | None, *, whole: bool) -> None:
     number = id(body)
     _held.pop(number, None)
     _held[number] = None
-    _marks[number] = _Mark(_Holder(body), position, whole)
+    _records[number] = _Record(_Holder(body), position, whole)
     while len(_held) > _HELD:
         oldest = next(iter(_held))
         _held.pop(oldest, None)  # another thread may have done so
-        _marks.pop(oldest, None)
+        _records.pop(oldest, None)
 
 
 def _forget(reference: weakref.ref[object]) -> None:
     number = cast("_Reference", reference).number
-    mark = _marks.get(number)
-    if mark is not None and mark.body is reference:
-        del _marks[number]
+    record_ = _records.get(number)
+    if record_ is not None and record_.body is reference:
+        del _records[number]
 
 
 def check(body: object, position: int | None = None, *, empty: bool) -> None:
-    """Raise if an earlier put has read from the body, and it stands where that put left it.
+    """Raise if an earlier put has read from the body and left it at this position.
 
     Args:
-        body: What its user gave.
-        position: Where it stands, if it has a position.
-        empty: Whether it is known to have no more bytes.
+        body: The user's object.
+        position: Its current position, or None if it is not seekable.
+        empty: Whether the body is known to have no bytes left.
 
     Raises:
-        BodyConsumedError: A put that failed has read some of it; or a put has read all of it, and
-            there is nothing more.
+        BodyConsumedError: A failed put has read part of the body; or a put has read all of it, and
+            no bytes are left.
     """
-    mark = _marks.get(id(body))
-    if mark is None or mark.body() is not body or mark.position != position:
+    record_ = _records.get(id(body))
+    if record_ is None or record_.body() is not body or record_.position != position:
         return
-    if not mark.whole:
+    if not record_.whole:
         raise BodyConsumedError(
-            "a put that failed has read some of this body: what is left is not the whole, make the"
-            " body anew"
+            "the body must be complete, but a failed put has read some of this body: create a new one"
         )
     if empty:
         raise BodyConsumedError(
-            "an earlier put has read this body to its end: seek back, or make it anew"
+            "the body has no bytes left, an earlier put has read it to its end: seek back, or create a new one"
         )

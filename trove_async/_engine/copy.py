@@ -34,11 +34,11 @@ from .backends import Backend
 from .media_types import type_of
 from .sources import source_of
 from .upload import Progress, Put
-from .verified import Verified
+from .verified import VerifiedBody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class Location:
     """An object's address: a backend, and the names by which it knows the object.
 
     Attributes:
@@ -50,14 +50,14 @@ class Place:
     key: str
     version_id: str | None = None
 
-    def is_same(self, other: Place) -> bool:
+    def is_same(self, other: Location) -> bool:
         """Tell whether both are one object, physically."""
         mine = self.backend.driver.place(self.bucket, self.key)
         return mine == other.backend.driver.place(other.bucket, other.key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changes:
+class CopyOverrides:
     """What the destination gets that the source does not have.
 
     None keeps what the source has, an empty value (``""``, ``{}``) removes it.
@@ -104,7 +104,7 @@ storage class is not among them: the destination's backend has its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Copied:
+class CopyResult:
     """A copy that was made, and what is known of it.
 
     Attributes:
@@ -122,23 +122,23 @@ class Copied:
 
 
 async def copy(
-    source: Place,
-    target: Place,
-    changes: Changes,
+    source: Location,
+    target: Location,
+    overrides: CopyOverrides,
     *,
-    look: Callable[[Place], Awaitable[ObjectInfo]],
+    look: Callable[[Location], Awaitable[ObjectInfo]],
     check: Callable[[PutOptions], None],
     carry: Callable[[PutOptions], PutOptions],
     put: Callable[[PutOptions], Put],
     missing: Callable[[BucketNotFoundError], Awaitable[None]],
     progress: Progress | None,
-) -> Copied:
+) -> CopyResult:
     """Copy one version of the source.
 
     Args:
         source: What to copy.
         target: Where to.
-        changes: What to change on the way.
+        overrides: What to change on the way.
         look: Heads an object that has to be there.
         check: Refuses what the target's backend cannot honour, before anything is written.
         carry: Returns what is carried over as a put takes it, or refuses it.
@@ -147,23 +147,23 @@ async def copy(
         progress: The user's callback.
     """
     with located(target):
-        check(changes.put)
+        check(overrides.put)
     onto_itself = source.is_same(target)
     if onto_itself:
         # One object under two names: its own backend can change it alone.
         source = replace(target, version_id=source.version_id)
     with located(source):
         info = await look(source)
-    checksums, write_id = info.checksums, changes.put.write_id
+    checksums, write_id = info.checksums, overrides.put.write_id
     with located(target):
-        options = _options(source, target, info, changes)
+        options = _options(source, target, info, overrides)
         copied: ObjectInfo | None = None
-        if onto_itself and changes.none and source.version_id is None:
-            _check_conditions(info, changes)
+        if onto_itself and overrides.none and source.version_id is None:
+            _check_conditions(info, overrides)
             copied = info
         elif _is_left_to_server(source, target, info, options):
             # What the service keeps already it takes back as it is, whatever it is.
-            check(options if changes.metadata is not None else replace(options, metadata={}))
+            check(options if overrides.metadata is not None else replace(options, metadata={}))
             with suppress(CannotCopyError):
                 copied = await _on_server(source, target, info, options, missing)
         if copied is None:
@@ -172,21 +172,23 @@ async def copy(
             if onto_itself:
                 options = _pinned_to_itself(source, info, options)
             kinds = target.backend.capabilities.checksums
-            with _pinned(source, pinned=options.if_match != changes.put.if_match):
+            with _pinned(source, pinned=options.if_match != overrides.put.if_match):
                 copied, checksums = await _through_here(source, target, info, put(options), kinds)
             progress = None  # it was told by the put
     if progress is not None:
         progress(info.stored_size, info.stored_size)  # nothing is left to do but to tell
-    return Copied(source=info, stored=copied, checksums=checksums, write_id=write_id)
+    return CopyResult(source=info, stored=copied, checksums=checksums, write_id=write_id)
 
 
-def _options(source: Place, target: Place, info: ObjectInfo, changes: Changes) -> PutOptions:
+def _options(
+    source: Location, target: Location, info: ObjectInfo, overrides: CopyOverrides
+) -> PutOptions:
     """Return the options that put the source's content at the target."""
     can = target.backend.capabilities
-    options = changes.applied_to(info)
+    options = overrides.applied_to(info)
     if (
         not can.headers
-        and changes.content_type is None
+        and overrides.content_type is None
         and info.content_type == type_of(target.key)
     ):
         options = replace(options, content_type=None)  # a put would guess it, and leave it out
@@ -195,7 +197,9 @@ def _options(source: Place, target: Place, info: ObjectInfo, changes: Changes) -
     return options
 
 
-def _is_left_to_server(source: Place, target: Place, info: ObjectInfo, options: PutOptions) -> bool:
+def _is_left_to_server(
+    source: Location, target: Location, info: ObjectInfo, options: PutOptions
+) -> bool:
     """Tell whether the service can copy, be told which version, and honour all options."""
     can = target.backend.capabilities
     return (
@@ -209,7 +213,10 @@ def _is_left_to_server(source: Place, target: Place, info: ObjectInfo, options: 
 
 
 def _carried(
-    source: Place, info: ObjectInfo, options: PutOptions, carry: Callable[[PutOptions], PutOptions]
+    source: Location,
+    info: ObjectInfo,
+    options: PutOptions,
+    carry: Callable[[PutOptions], PutOptions],
 ) -> PutOptions:
     try:
         return carry(options)
@@ -222,8 +229,8 @@ def _carried(
 
 
 async def _on_server(
-    source: Place,
-    target: Place,
+    source: Location,
+    target: Location,
     info: ObjectInfo,
     options: PutOptions,
     missing: Callable[[BucketNotFoundError], Awaitable[None]],
@@ -247,7 +254,9 @@ async def _on_server(
     return copied
 
 
-async def _discard(source: Place, target: Place, info: ObjectInfo, copied: ObjectInfo) -> None:
+async def _discard(
+    source: Location, target: Location, info: ObjectInfo, copied: ObjectInfo
+) -> None:
     """Delete a copy that went wrong, unless it may be all that is left of its source.
 
     The service may have stored it over its source, if it takes both names for one.
@@ -262,7 +271,7 @@ async def _discard(source: Place, target: Place, info: ObjectInfo, copied: Objec
 
 
 async def _through_here(
-    source: Place, target: Place, info: ObjectInfo, put: Put, kinds: Collection[str]
+    source: Location, target: Location, info: ObjectInfo, put: Put, kinds: Collection[str]
 ) -> tuple[ObjectInfo, Mapping[str, str]]:
     """Copy the body; return what was stored, and the checksums of the bytes in the given kinds."""
     can = source.backend.capabilities
@@ -278,9 +287,9 @@ async def _through_here(
             raise _source_changed(source) from error
         if not (is_same(info, reader.info) or _is_alike(info, reader.info)):
             raise _source_changed(source)
-        # Verified against the source's checksum on its way out, against the target's on its
+        # VerifiedBody against the source's checksum on its way out, against the target's on its
         # way in: the last bytes are sent only if the whole was right.
-        body = Verified(reader, {CRC32C, *kinds})
+        body = VerifiedBody(reader, {CRC32C, *kinds})
         stored = await put.run(source_of(body))
     checksums = body.checksums
     try:
@@ -301,7 +310,7 @@ def _is_alike(info: ObjectInfo, opened: ObjectInfo) -> bool:
     return not can_prove(info) and replace(info, tags={}) == replace(opened, tags={})
 
 
-def _pinned_to_itself(source: Place, info: ObjectInfo, options: PutOptions) -> PutOptions:
+def _pinned_to_itself(source: Location, info: ObjectInfo, options: PutOptions) -> PutOptions:
     """Return options that put an object's own body back over no version but the one that was read."""
     latest = source.version_id is None
     if latest and source.backend.capabilities.put_if_match and not options.conditional:
@@ -310,7 +319,7 @@ def _pinned_to_itself(source: Place, info: ObjectInfo, options: PutOptions) -> P
 
 
 @contextmanager
-def _pinned(source: Place, *, pinned: bool) -> Iterator[None]:
+def _pinned(source: Location, *, pinned: bool) -> Iterator[None]:
     """Explain what the service answers to a condition that the user has not given."""
     try:
         yield
@@ -328,7 +337,7 @@ def _pinned(source: Place, *, pinned: bool) -> Iterator[None]:
 
 
 @contextmanager
-def located(place: Place) -> Iterator[None]:
+def located(place: Location) -> Iterator[None]:
     """Say in an error which of the two objects it concerns, if it does not say so itself."""
     try:
         yield
@@ -337,16 +346,16 @@ def located(place: Place) -> Iterator[None]:
         raise
 
 
-def _check_conditions(info: ObjectInfo, changes: Changes) -> None:
-    if changes.put.if_none_match is not None:
+def _check_conditions(info: ObjectInfo, overrides: CopyOverrides) -> None:
+    if overrides.put.if_none_match is not None:
         raise ObjectExistsError("the object exists", bucket=info.bucket, key=info.key)
-    if changes.put.if_match not in {None, info.etag}:
+    if overrides.put.if_match not in {None, info.etag}:
         raise PreconditionFailedError(
             "the object is another version", bucket=info.bucket, key=info.key
         )
 
 
-def _source_changed(source: Place) -> ObjectChangedError:
+def _source_changed(source: Location) -> ObjectChangedError:
     return ObjectChangedError(
         "the source was replaced or deleted while it was being copied: nothing was stored",
         operation="copy",

@@ -60,7 +60,7 @@ class Position:
         )
 
 
-def encoded(at: Position, facts: Facts) -> str:
+def encode(at: Position, facts: Facts) -> str:
     """Return the position as a cursor: letters, digits, ``-`` and ``_``."""
     content = [
         _fingerprint(facts),
@@ -76,13 +76,13 @@ def encoded(at: Position, facts: Facts) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def decoded(cursor: str, facts: Facts) -> Position:
+def decode(cursor: str, facts: Facts) -> Position:
     """Return the position that a cursor tells.
 
     Raises:
         CursorError: It is no cursor, or one of a listing with other facts.
     """
-    content = _content(cursor)
+    content = _parse(cursor)
     if content is None:
         raise CursorError("this is no cursor of a listing: pass what ObjectIterator.cursor was")
     fingerprint, start_after, stage, key, rank, before, token, limit = content
@@ -113,7 +113,7 @@ def decoded(cursor: str, facts: Facts) -> Position:
     )
 
 
-def _content(cursor: str) -> list[object] | None:
+def _parse(cursor: str) -> list[object] | None:
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         content = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))

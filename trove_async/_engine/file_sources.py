@@ -21,22 +21,22 @@ from trove_async.models import KiB
 
 from . import consumed
 from .body_file import BodyFile, descriptor_of
-from .chunks import Blocking, Chunks
+from .chunks import BlockingChunkSource, ChunkSource
 
-_TAKE = 256 * KiB
+_READ_SIZE = 256 * KiB
 """Bytes of a piece where the choice is ours: above it a thread hop's cost no longer shows."""
 
-TAKE_ASYNC = 4 * _TAKE
+ASYNC_READ_SIZE = 4 * _READ_SIZE
 """Bytes asked for at a time from what is read on the event loop, and gives what it has."""
 
 _IOV_MAX = 1024  # Linux, include/uapi/linux/uio.h: UIO_MAXIOV
 
 
-class FileSource(Blocking):
+class FileSource(BlockingChunkSource):
     """A file that its user opened: pulled as an iterator is, unless it may be read past its user.
 
     Args:
-        file: The file. Where it can be sought in, a put that fails leaves it where it was found.
+        file: The file. Where it can be sought in, a put that fails seeks it back to where it was.
 
     Raises:
         BodyConsumedError: An earlier put has left it at its end, where it still is.
@@ -48,12 +48,12 @@ class FileSource(Blocking):
         # read1 gives what a pipe has; read would wait until it has as much as was asked for.
         self._read = file.read1 if isinstance(file, io.BufferedReader) else file.read
         self._file = file
-        self._home = start
-        self._looked = start is not None
+        self._start = start
+        self._position_known = start is not None
         if start is not None:
             consumed.check(file, start, empty=not size)
         self._reading = threading.Lock()
-        self._begun = self._given_up = False
+        self._started = self._abandoned = False
         self._descriptor: int | None = None
 
     async def file(self) -> BodyFile | None:
@@ -61,10 +61,10 @@ class FileSource(Blocking):
         self._descriptor = descriptor_of(self._file)
         if self._descriptor is None:
             return None
-        body = BodyFile(self._descriptor, self._home or 0)
-        self._begun = True
-        self._pulled = body.size  # it was left at its end
-        consumed.note(self._file, self._position, whole=True)
+        body = BodyFile(self._descriptor, self._start or 0)
+        self._started = True
+        self._pulled_bytes = body.size  # it was left at its end
+        consumed.record(self._file, self._position, whole=True)
         return body
 
     async def aclose(self) -> None:
@@ -73,54 +73,54 @@ class FileSource(Blocking):
             os.close(descriptor)
         await super().aclose()
 
-    async def undo(self) -> None:
-        self._given_up = True
-        if not self._begun:
+    async def rewind(self) -> None:
+        self._abandoned = True
+        if not self._started:
             return  # and a thread that begins only now reads nothing
-        if self._looked and self._home is None:
-            await super().undo()
+        if self._position_known and self._start is None:
+            await super().rewind()
         else:
             # However often the put is cancelled. A thread that was left to itself may still read.
             await run_cleanup(self._seek_back(), 2 * CLEANUP_SECONDS)
 
     def _piece(self) -> bytes:
         """Read the next piece, in a thread."""
-        self._begun = True
+        self._started = True
         with self._reading:
-            if self._given_up:
+            if self._abandoned:
                 return b""
             try:
-                self._look()
-                return self._read(_TAKE)
+                self._check_position()
+                return self._read(_READ_SIZE)
             finally:
-                if self._given_up:  # meanwhile, and perhaps too long ago for `_return_home`
-                    self._seek_home()
+                if self._abandoned:  # meanwhile, and perhaps too long ago for `_return_to_start`
+                    self._seek_to_start()
 
-    def _look(self) -> None:
-        if self._looked:
+    def _check_position(self) -> None:
+        if self._position_known:
             return
-        self._looked = True
-        self._home = _position_of(self._file)
-        if self._home is not None:
-            consumed.check(self._file, self._home, empty=False)
+        self._position_known = True
+        self._start = _position_of(self._file)
+        if self._start is not None:
+            consumed.check(self._file, self._start, empty=False)
 
     async def _seek_back(self) -> None:
-        await anyio.to_thread.run_sync(self._return_home, limiter=anyio.CapacityLimiter(1))
+        await anyio.to_thread.run_sync(self._return_to_start, limiter=anyio.CapacityLimiter(1))
 
-    def _return_home(self) -> None:
+    def _return_to_start(self) -> None:
         if self._reading.acquire(timeout=CLEANUP_SECONDS):
             try:
-                self._seek_home()
+                self._seek_to_start()
             finally:
                 self._reading.release()
 
-    def _seek_home(self) -> None:
-        if self._home is None:
+    def _seek_to_start(self) -> None:
+        if self._start is None:
             return
         try:
-            self._file.seek(self._home)
+            self._file.seek(self._start)
         except Exception:  # noqa: BLE001 - why the put failed is what its user is to hear
-            consumed.note(self._file, _position_of(self._file), whole=False)
+            consumed.record(self._file, _position_of(self._file), whole=False)
 
 
 @runtime_checkable
@@ -132,11 +132,11 @@ class AsyncReadable(Protocol):
         ...
 
 
-class AsyncFileSource(Chunks):
+class AsyncFileSource(ChunkSource):
     """An async reader, which may be a file: of aiofiles, of anyio, an UploadFile.
 
     Args:
-        reader: The reader. Where it can be sought in, a put that fails leaves it where it was found.
+        reader: The reader. Where it can be sought in, a put that fails seeks it back to where it was.
     """
 
     def __init__(self, reader: AsyncReadable) -> None:
@@ -144,25 +144,25 @@ class AsyncFileSource(Chunks):
         super().__init__(self._read_all(), body=reader)
 
     async def _read_all(self) -> AsyncIterator[BytesLike]:
-        self._home = await _async_position_of(self._reader)
-        if self._home is not None:
-            consumed.check(self._reader, self._home, empty=False)
+        self._start = await _async_position_of(self._reader)
+        if self._start is not None:
+            consumed.check(self._reader, self._start, empty=False)
         # Only no bytes are the end: None, which a file that would block returns, must not pass for
         # it.
-        while view_of_chunk(chunk := await self._reader.read(TAKE_ASYNC)):
+        while view_of_chunk(chunk := await self._reader.read(ASYNC_READ_SIZE)):
             yield chunk
 
-    async def undo(self) -> None:
-        if self._home is None:
-            await super().undo()
+    async def rewind(self) -> None:
+        if self._start is None:
+            await super().rewind()
             return
         try:
-            await run_cleanup(self._seek_back(self._home))
+            await run_cleanup(self._seek_back(self._start))
         except Exception:  # noqa: BLE001 - why the put failed is what its user is to hear
-            consumed.note(self._reader, await _async_position_of(self._reader), whole=False)
+            consumed.record(self._reader, await _async_position_of(self._reader), whole=False)
 
-    async def _seek_back(self, home: int) -> None:
-        await _awaited(cast("Any", self._reader).seek(home))
+    async def _seek_back(self, start: int) -> None:
+        await _awaited(cast("Any", self._reader).seek(start))
 
 
 class PathSource:
@@ -174,7 +174,7 @@ class PathSource:
         self._path = path
         self._file: io.FileIO | None = None
         self._at = 0
-        self._stream: Chunks | None = None
+        self._stream: ChunkSource | None = None
         self.size: int | None = None
 
     async def file(self) -> BodyFile | None:
@@ -184,13 +184,13 @@ class PathSource:
 
     async def _open(self) -> io.FileIO:
         if self._file is None:
-            self._file = file = await _opened(self._path)
+            self._file = file = await _open_path(self._path)
             status = os.fstat(file.fileno())
             # What says that it has no bytes may have some all the same: a FIFO, or /proc's files.
             self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
             if not self.size:
                 self.size = None
-                self._stream = Blocking(iter(lambda: file.read(_TAKE), b""))
+                self._stream = BlockingChunkSource(iter(lambda: file.read(_READ_SIZE), b""))
         return self._file
 
     async def ready(self) -> bool:
@@ -225,7 +225,7 @@ class PathSource:
         if file is not None:
             await in_thread(file.close)
 
-    async def undo(self) -> None:
+    async def rewind(self) -> None:
         pass  # it is opened anew for each put
 
 
@@ -278,18 +278,18 @@ async def _awaited(value: Any) -> Any:  # noqa: ANN401 - a user's code returned 
     return await value if inspect.isawaitable(value) else value
 
 
-async def _opened(path: os.PathLike[str]) -> io.FileIO:
+async def _open_path(path: os.PathLike[str]) -> io.FileIO:
     """Open a file in a thread that a cancel leaves to itself: a FIFO may never have a writer."""
     lock = threading.Lock()
     abandoned = False
-    found: io.FileIO | None = None
+    opened: io.FileIO | None = None
 
     def open_it() -> None:
-        nonlocal found
+        nonlocal opened
         file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed by the source
         with lock:
             if not abandoned:
-                found = file
+                opened = file
                 return
         file.close()
 
@@ -297,11 +297,11 @@ async def _opened(path: os.PathLike[str]) -> io.FileIO:
         await anyio.to_thread.run_sync(
             open_it, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
         )
-        assert found is not None  # noqa: S101 - or it would have raised
+        assert opened is not None  # noqa: S101 - or it would have raised
     except BaseException:
         with lock:
             abandoned = True
-        if found is not None:
-            found.close()
+        if opened is not None:
+            opened.close()
         raise
-    return found
+    return opened

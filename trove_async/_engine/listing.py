@@ -18,8 +18,8 @@ from trove_async.models import Listed, ObjectInfo, Prefix, VersionInfo
 from trove_async.options import ListOptions
 
 from .backends import Backend
-from .cursors import Facts, Position, decoded, encoded
-from .page_stream import Ask, Stream, key_of, objects
+from .cursors import Facts, Position, decode, encode
+from .page_stream import PageStream, RequestPage, key_of, request_objects
 
 E = TypeVar("E", bound=Listed)
 
@@ -30,7 +30,7 @@ _DETAILED = 4 * _LOOKUPS
 """Objects completed before the first of them is handed out."""
 
 
-class Sees(Protocol):
+class IsVisible(Protocol):
     """Tells whether a key of the listing's bucket is reached on the backend of that name."""
 
     def __call__(self, key: str, backend: str, /) -> bool | Awaitable[bool]:
@@ -54,7 +54,7 @@ class Query:
         bucket: The bucket.
         options: Prefix, delimiter, where to start, and the size of a page.
         backends: Those that may hold a key in question.
-        sees: Which keys to show of which backend; None: all of them.
+        is_visible: Which keys to show of which backend; None: all of them.
         rules: What a cursor's fingerprint has to hold of the routes.
         details: Whether to complete each object by a head.
         exists: Asked whether the bucket exists at all, where all `backends` lack it.
@@ -65,17 +65,17 @@ class Query:
     bucket: str
     options: ListOptions
     backends: Sequence[Backend]
-    sees: Sees | None
+    is_visible: IsVisible | None
     rules: str
     details: bool
     exists: Callable[[], Awaitable[bool]]
     cursor: str | None
-    ask: Ask = objects
+    request_page: RequestPage = request_objects
 
     @property
     def repeats(self) -> bool:
         """Whether one key may come from several backends."""
-        return self.sees is None and len(self.backends) > 1
+        return self.is_visible is None and len(self.backends) > 1
 
     def position(self) -> Position:
         """Return where the listing starts.
@@ -87,7 +87,7 @@ class Query:
         start_after = (self.options.start_after or "").partition("\0")[0]
         if self.cursor is None:
             return Position(start_after=start_after, key=start_after, limit=self.options.limit)
-        return decoded(self.cursor, self.facts)
+        return decode(self.cursor, self.facts)
 
     @property
     def facts(self) -> Facts:
@@ -95,7 +95,7 @@ class Query:
         options = self.options
         names = [backend.name for backend in self.backends]
         ordered = [backend.capabilities.ordered for backend in self.backends]
-        shadowed = self.sees is None
+        shadowed = self.is_visible is None
         return (
             self.bucket,
             options.prefix,
@@ -274,7 +274,7 @@ class _Listing:
         # have been left out by now.
         self._behind: Position | None = self._at
         self._before = self._at.key if self._at.rank is None else self._at.before or ""
-        self._streams: list[Stream] | None = None
+        self._streams: list[PageStream] | None = None
         self._raw: Sequence[Listed] = ()  # arrived, and not judged yet
         self._told: set[str] = set()  # prefixes that a later stage, or another backend, may repeat
         self._found_bucket = False
@@ -317,12 +317,12 @@ class _Listing:
         if self._streams is None:
             stage = self._stages[self._at.stage]
             self._streams = [
-                Stream(
+                PageStream(
                     one,
                     self._query.bucket,
                     self._start(one),
                     self._query.options.limit,
-                    self._query.ask,
+                    self._query.request_page,
                 )
                 for one in stage
             ]
@@ -341,11 +341,11 @@ class _Listing:
             (stream,) = streams
             if not stream.ordered:
                 self._at = replace(self._at, token=stream.token, limit=stream.limit)
-            return stream.taken()
+            return stream.take()
         frontier = min(
             (stream.entries[-1].key for stream in streams if not stream.ended), default=None
         )
-        together = [entry for stream in streams for entry in stream.taken(frontier)]
+        together = [entry for stream in streams for entry in stream.take(frontier)]
         together.sort(key=key_of)  # runs that are sorted already: the sort merges them
         return together
 
@@ -395,20 +395,20 @@ class _Listing:
 
     async def _seen(self, entries: Sequence[Listed]) -> list[bool]:
         shows = [True] * len(entries)
-        sees = self._query.sees
-        if sees is None:
+        is_visible = self._query.is_visible
+        if is_visible is None:
             return shows
         remaining = iter(enumerate(entries))
 
         async def ask(item: tuple[int, Listed]) -> None:
             at, entry = item
             if not isinstance(entry, Prefix):
-                seen = sees(entry.key, entry.backend)
+                seen = is_visible(entry.key, entry.backend)
                 shows[at] = seen if isinstance(seen, bool) else await seen
 
         for at, entry in remaining:
             if not isinstance(entry, Prefix):
-                seen = sees(entry.key, entry.backend)
+                seen = is_visible(entry.key, entry.backend)
                 if isinstance(seen, bool):
                     shows[at] = seen
                     continue
@@ -479,4 +479,4 @@ class _Listing:
         if self._query.repeats and isinstance(last, ObjectInfo):
             others = (one.key for one in reversed(batch.entries[:taken]) if one.key != last.key)
             at = replace(at, rank=self._ranks[last.backend], before=next(others, batch.before))
-        return encoded(at, self._query.facts)
+        return encode(at, self._query.facts)

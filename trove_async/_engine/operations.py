@@ -25,24 +25,24 @@ from . import validation
 from .backends import Backend, BackendInfo
 from .buckets import Buckets
 from .bulk_delete import Deletion
-from .copy import Changes, Copied, Place, copy
+from .copy import CopyOverrides, CopyResult, Location, copy
 from .listing import ObjectIterator, Query, VersionIterator
 from .move import remove_source
-from .page_stream import Ask, objects, versions
+from .page_stream import RequestPage, request_objects, request_versions
 from .ranges import get_ranges
-from .runtime import Core
+from .runtime import Runtime
 from .sources import Source
 from .upload import Progress, Put
-from .verified import Verified
+from .verified import VerifiedBody
 
 T = TypeVar("T")
 
-_REUSED = "null"
+NULL_VERSION_ID = "null"
 """The id of whatever is written while a bucket keeps no versions: S3 User Guide, "Adding objects to
 versioning-suspended buckets". It names no single version."""
 
 
-class Address(NamedTuple):
+class ObjectAddress(NamedTuple):
     """An object's names as users know them.
 
     Attributes:
@@ -71,51 +71,53 @@ class OpenBody(NamedTuple):
     """
 
     context: AbstractAsyncContextManager[DriverReader]
-    body: Verified
+    body: VerifiedBody
     info: ObjectInfo
     check_usable: Callable[[], None]
     emit: Callable[[str, int], None] | None
 
 
-class Objects:
-    """The objects that one handle sees.
+class Operations:
+    """The objects that one handle is_visible.
 
     Args:
-        core: What all handles of the store share.
+        runtime: What all handles of the store share.
         routing: Which backend a key belongs to, for this handle.
     """
 
-    def __init__(self, core: Core, routing: Router | Pinned) -> None:
-        self._core = core
+    def __init__(self, runtime: Runtime, routing: Router | Pinned) -> None:
+        self._runtime = runtime
         self._routing = routing
 
     @property
     def backends(self) -> Sequence[Backend]:
         """The backends that the handle reaches, the default or the pinned one first."""
         if isinstance(self._routing, Pinned):
-            return [self._core.backends[self._routing.backend]]
-        return [self._core.backends[name] for name in self._core.names]
+            return [self._runtime.backends[self._routing.backend]]
+        return [self._runtime.backends[name] for name in self._runtime.names]
 
     def address(
         self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None
-    ) -> Address:
+    ) -> ObjectAddress:
         """Check the names of an object that may exist by themselves, and pack them."""
         _names.check_address(bucket, key)
         _names.check_header("version_id", version_id)
         if backend is not None:
-            self._core.check_backend(backend)
-        return Address(bucket, key, backend, version_id)
+            self._runtime.check_backend(backend)
+        return ObjectAddress(bucket, key, backend, version_id)
 
     @property
     def described(self) -> Sequence[BackendInfo]:
         """The same backends as users see them, whether the store is open or not."""
-        names = (self._routing.backend,) if isinstance(self._routing, Pinned) else self._core.names
-        return [self._core.backends.info(name) for name in names]
+        names = (
+            (self._routing.backend,) if isinstance(self._routing, Pinned) else self._runtime.names
+        )
+        return [self._runtime.backends.info(name) for name in names]
 
     @property
     def buckets(self) -> Buckets:
         """The buckets on them."""
-        return Buckets(self.backends, self._core.create_missing)
+        return Buckets(self.backends, self._runtime.create_missing)
 
     async def put(
         self,
@@ -125,26 +127,26 @@ class Objects:
         options: PutOptions,
         progress: Progress | None,
         *,
-        guessed: bool = False,
+        type_guessed: bool = False,
     ) -> ObjectInfo:
-        """Store a body; `guessed`: its type was not asked for, and may be left out."""
+        """Store a body; `type_guessed`: its type was not asked for, and may be left out."""
 
         async def work() -> ObjectInfo:
             backend = await self._resolve(bucket, key)
-            untyped = guessed and not backend.capabilities.headers
+            untyped = type_guessed and not backend.capabilities.headers
             asked = replace(options, content_type=None) if untyped else options
             validation.check_put(backend, key, asked)
-            put = self._put(Place(backend=backend, bucket=bucket, key=key), asked, progress)
+            put = self._put(Location(backend=backend, bucket=bucket, key=key), asked, progress)
             return (await put.run(source)).located(backend=backend.name)
 
         try:
-            return await self._core.run("put", bucket, key, work)
+            return await self._runtime.run("put", bucket, key, work)
         except BaseException:
             try:
                 with shielded():  # one that was refused has not even been begun
                     await source.aclose()
             finally:
-                await source.undo()
+                await source.rewind()
             raise
 
     async def open(
@@ -156,10 +158,10 @@ class Objects:
             backend = await self._resolve(bucket, key)
             validation.check_get(backend, options)
             context = backend.driver.get(bucket, key, options)
-            told = self._core.told_body("get", bucket, key)
-            body = Verified(await context.__aenter__())
+            emit = self._runtime.body_event_emitter("get", bucket, key)
+            body = VerifiedBody(await context.__aenter__())
             info = body.info.located(backend=backend.name)
-            return make(OpenBody(context, body, info, self._core.check_usable, told))
+            return make(OpenBody(context, body, info, self._runtime.check_usable, emit))
 
         return await self._reading("get", bucket, key, work)
 
@@ -169,9 +171,9 @@ class Objects:
         async def work() -> bytes:
             backend = await self._resolve(bucket, key)
             validation.check_get(backend, options)
-            told = self._core.told_body("read", bucket, key)
+            emit = self._runtime.body_event_emitter("read", bucket, key)
             async with backend.driver.get(bucket, key, options) as reader:
-                body = Verified(reader)
+                body = VerifiedBody(reader)
                 if limit is not None and body.remaining > limit:
                     raise RangeError(
                         f"there are {body.remaining} bytes, more than the limit of {limit}:"
@@ -183,8 +185,8 @@ class Objects:
                     while body.remaining:
                         pieces.append(await body.read(MiB))
                     data = b"".join(pieces)
-                if told is not None:
-                    told(backend.name, len(data))
+                if emit is not None:
+                    emit(backend.name, len(data))
                 return data
 
         return await self._reading("read", bucket, key, work)
@@ -200,10 +202,10 @@ class Objects:
                 raise NotSupportedError(
                     f"{backend.driver.name} cannot read a range", backend=backend.name
                 )
-            told = self._core.told_body("get_ranges", bucket, key)
+            emit = self._runtime.body_event_emitter("get_ranges", bucket, key)
             found = await get_ranges(backend, bucket, key, ranges)
-            if told is not None:
-                told(backend.name, sum(map(len, found)))
+            if emit is not None:
+                emit(backend.name, sum(map(len, found)))
             return found
 
         return await self._reading("get_ranges", bucket, key, work)
@@ -236,11 +238,11 @@ class Objects:
                         "if_match: no object is there", backend=backend.name
                     ) from error
 
-        await self._core.run("delete", bucket, key, work)
+        await self._runtime.run("delete", bucket, key, work)
 
     def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
         """Prepare to delete many objects."""
-        self._core.check_usable()
+        self._runtime.check_usable()
 
         async def resolve(key: str) -> Backend:
             _names.check_addressed_key(bucket, key)
@@ -251,14 +253,14 @@ class Objects:
             keys,
             resolve,
             self.buckets.exists_anywhere,
-            lambda work: self._core.run("delete_many", bucket, None, work),
+            lambda work: self._runtime.run("delete_many", bucket, None, work),
         )
 
     async def copy(
         self,
-        source: Address,
-        target: Address,
-        changes: Changes,
+        source: ObjectAddress,
+        target: ObjectAddress,
+        overrides: CopyOverrides,
         progress: Progress | None,
     ) -> ObjectInfo:
         """Copy one version of an object."""
@@ -267,16 +269,16 @@ class Objects:
             start, end = await self._place(*source), await self._place(*target)
             if start.version_id is not None and start.is_same(end):
                 start = await self._unless_latest(start)
-            copied = await self._copied(start, end, changes, progress)
+            copied = await self._copy(start, end, overrides, progress)
             return copied.stored.located(backend=end.backend.name)
 
-        return await self._core.run("copy", source.bucket, source.key, work)
+        return await self._runtime.run("copy", source.bucket, source.key, work)
 
     async def move(
         self,
-        source: Address,
-        target: Address,
-        changes: Changes,
+        source: ObjectAddress,
+        target: ObjectAddress,
+        overrides: CopyOverrides,
         progress: Progress | None,
     ) -> ObjectInfo:
         """Copy one version of an object, then delete that version."""
@@ -285,14 +287,14 @@ class Objects:
             start, end = await self._place(*source), await self._place(*target)
             if start.version_id is not None and start.is_same(end):
                 start = await self._unless_latest(start)
-            copied = await self._copied(start, end, changes, progress)
-            if start.version_id == _REUSED:
+            copied = await self._copy(start, end, overrides, progress)
+            if start.version_id == NULL_VERSION_ID:
                 start = replace(start, version_id=None)  # the copy may have got the same id
             if start.version_id is not None or not start.is_same(end):
                 await remove_source(start, end, copied)
             return copied.stored.located(backend=end.backend.name)
 
-        return await self._core.run("move", source.bucket, source.key, work)
+        return await self._runtime.run("move", source.bucket, source.key, work)
 
     def list(
         self,
@@ -308,7 +310,7 @@ class Objects:
             lambda: self.query(
                 bucket, options, cursor=cursor, details=details, include_shadowed=include_shadowed
             ),
-            lambda work: self._core.run("list", bucket, None, work),
+            lambda work: self._runtime.run("list", bucket, None, work),
             page_size=options.limit,
             cursor=cursor,
         )
@@ -317,7 +319,7 @@ class Objects:
         """Prepare a listing of versions."""
         return VersionIterator(
             lambda: self.version_query(bucket, options),
-            lambda work: self._core.run("list_versions", bucket, None, work),
+            lambda work: self._runtime.run("list_versions", bucket, None, work),
             page_size=options.limit,
         )
 
@@ -329,28 +331,33 @@ class Objects:
         cursor: str | None,
         details: bool,
         include_shadowed: bool,
-        ask: Ask = objects,
+        request_page: RequestPage = request_objects,
     ) -> Query:
         """Decide which backends a listing asks, and what it shows of them."""
         names = await self._routing.reaches(bucket, options.prefix)
         if include_shadowed and not isinstance(self._routing, Pinned):
-            names = self._core.names
+            names = self._runtime.names
         return Query(
             bucket=bucket,
             options=options,
-            backends=[self._core.backends[name] for name in names],
-            sees=None if include_shadowed or len(names) == 1 else self._sees(bucket),
+            backends=[self._runtime.backends[name] for name in names],
+            is_visible=None if include_shadowed or len(names) == 1 else self._is_visible(bucket),
             rules=self._routing.fingerprint,
             details=details,
             exists=lambda: self.buckets.exists_anywhere(bucket),
             cursor=cursor,
-            ask=ask,
+            request_page=request_page,
         )
 
     async def version_query(self, bucket: str, options: ListOptions) -> Query:
         """Decide the same of a listing of versions, which every backend that is asked must keep."""
         query = await self.query(
-            bucket, options, cursor=None, details=False, include_shadowed=False, ask=versions
+            bucket,
+            options,
+            cursor=None,
+            details=False,
+            include_shadowed=False,
+            request_page=request_versions,
         )
         for backend in query.backends:
             others = () if isinstance(self._routing, Pinned) else self.backends
@@ -372,7 +379,7 @@ class Objects:
             driver = cast("Presigning", backend.driver)
             return await driver.presign(method, bucket, key, expires, options)
 
-        return await self._core.run("presign", bucket, key, work)
+        return await self._runtime.run("presign", bucket, key, work)
 
     # -- buckets ---------------------------------------------------------------------------------------
 
@@ -384,11 +391,11 @@ class Objects:
         async def work() -> None:
             await self.buckets.create(name, exist_ok=exist_ok, on=on)
 
-        await self._core.run("create_bucket", name, None, work)
+        await self._runtime.run("create_bucket", name, None, work)
 
     async def delete_bucket(self, name: str) -> None:
         """Delete a bucket wherever it is."""
-        await self._core.run("delete_bucket", name, None, lambda: self.buckets.delete(name))
+        await self._runtime.run("delete_bucket", name, None, lambda: self.buckets.delete(name))
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the buckets."""
@@ -396,7 +403,7 @@ class Objects:
         async def work() -> Sequence[BucketInfo]:
             return await self.buckets.list()
 
-        return await self._core.run("list_buckets", None, None, work)
+        return await self._runtime.run("list_buckets", None, None, work)
 
     # -- between the handle and the engine -------------------------------------------------------------
 
@@ -404,23 +411,23 @@ class Objects:
         name = self._routing.resolve(bucket, key)
         if not isinstance(name, str):
             name = await name
-        backend = self._core.backends[name]
+        backend = self._runtime.backends[name]
         if "." in key:
             validation.check_addressable(backend, key)
         return backend
 
     async def _place(
         self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None
-    ) -> Place:
+    ) -> Location:
         if backend is None:
             found = await self._resolve(bucket, key)
         else:
-            found = self._core.backends[backend]
+            found = self._runtime.backends[backend]
             validation.check_addressable(found, key)
         validation.check_version(found, version_id)
-        return Place(backend=found, bucket=bucket, key=key, version_id=version_id)
+        return Location(backend=found, bucket=bucket, key=key, version_id=version_id)
 
-    async def _unless_latest(self, source: Place) -> Place:
+    async def _unless_latest(self, source: Location) -> Location:
         """Return the source without its version's id if the latest version has it.
 
         A version that is copied onto its own key is restored, unless it is the latest already.
@@ -433,38 +440,42 @@ class Objects:
             replace(source, version_id=None) if current.version_id == source.version_id else source
         )
 
-    def _sees(self, bucket: str) -> Callable[[str, str], bool | Awaitable[bool]]:
+    def _is_visible(self, bucket: str) -> Callable[[str, str], bool | Awaitable[bool]]:
         resolve = self._routing.resolve
 
-        def sees(key: str, backend: str) -> bool | Awaitable[bool]:
+        def is_visible(key: str, backend: str) -> bool | Awaitable[bool]:
             name = resolve(bucket, key)
             return name == backend if isinstance(name, str) else later(name, backend)
 
         async def later(name: Awaitable[str], backend: str) -> bool:
             return await name == backend
 
-        return sees
+        return is_visible
 
-    def _put(self, target: Place, options: PutOptions, progress: Progress | None) -> Put:
+    def _put(self, target: Location, options: PutOptions, progress: Progress | None) -> Put:
         return Put(
             target.backend,
             target.bucket,
             target.key,
             options,
-            pool=self._core.pool,
-            events=self._core.events,
+            pool=self._runtime.pool,
+            events=self._runtime.events,
             progress=progress,
             missing=lambda error: self.buckets.make_missing(target.backend, target.bucket, error),
         )
 
-    async def _copied(
-        self, source: Place, target: Place, changes: Changes, progress: Progress | None
-    ) -> Copied:
+    async def _copy(
+        self,
+        source: Location,
+        target: Location,
+        overrides: CopyOverrides,
+        progress: Progress | None,
+    ) -> CopyResult:
         return await copy(
             source,
             target,
-            changes,
-            look=self._looked,
+            overrides,
+            look=self._head,
             check=lambda options: validation.check_put(target.backend, target.key, options),
             carry=validation.carried_over,
             put=lambda options: self._put(target, options, progress),
@@ -476,11 +487,13 @@ class Objects:
         self, operation: str, bucket: str, key: str, work: Callable[[], Awaitable[T]]
     ) -> T:
         """Run an operation that needs an object to exist."""
-        return await self._core.run(
-            operation, bucket, key, lambda: self.buckets.found(bucket, key, work)
+        return await self._runtime.run(
+            operation, bucket, key, lambda: self.buckets.distinguish_missing(bucket, key, work)
         )
 
-    async def _looked(self, place: Place) -> ObjectInfo:
+    async def _head(self, place: Location) -> ObjectInfo:
         bucket, key = place.bucket, place.key
         driver, version_id = place.backend.driver, place.version_id
-        return await self.buckets.found(bucket, key, lambda: driver.head(bucket, key, version_id))
+        return await self.buckets.distinguish_missing(
+            bucket, key, lambda: driver.head(bucket, key, version_id)
+        )

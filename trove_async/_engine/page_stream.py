@@ -22,7 +22,7 @@ key_of = attrgetter("key")
 """What entries are ordered by: the order of code points is the bytewise order of UTF-8."""
 
 
-class Ask(Protocol):
+class RequestPage(Protocol):
     """Asks a driver for a page: of objects, or of their versions."""
 
     def __call__(
@@ -32,21 +32,21 @@ class Ask(Protocol):
         ...
 
 
-def objects(
+def request_objects(
     driver: AsyncDriver, bucket: str, options: ListOptions
 ) -> Coroutine[Any, Any, Page | VersionPage]:
-    """Ask for a page of objects."""
+    """RequestPage for a page of objects."""
     return driver.list_page(bucket, options)
 
 
-def versions(
+def request_versions(
     driver: AsyncDriver, bucket: str, options: ListOptions
 ) -> Coroutine[Any, Any, Page | VersionPage]:
-    """Ask for a page of versions."""
+    """RequestPage for a page of versions."""
     return cast("Versioned", driver).version_page(bucket, options)
 
 
-class Stream:
+class PageStream:
     """One backend's pages; the next one is fetched ahead once the first was consumed.
 
     Args:
@@ -66,9 +66,14 @@ class Stream:
     """
 
     def __init__(
-        self, backend: Backend, bucket: str, options: ListOptions, page_size: int, ask: Ask
+        self,
+        backend: Backend,
+        bucket: str,
+        options: ListOptions,
+        page_size: int,
+        request_page: RequestPage,
     ) -> None:
-        self._ask = ask
+        self._request_page = request_page
         self._backend = backend
         self._bucket = bucket
         self._options: ListOptions | None = options
@@ -118,13 +123,13 @@ class Stream:
         self._options = replace(options, token=page.token, limit=self._page_size)
         if not first:
             self._ahead = self._backend.tasks.start(
-                self._ask(self._backend.driver, self._bucket, self._options)
+                self._request_page(self._backend.driver, self._bucket, self._options)
             )
 
     async def _page(self, options: ListOptions) -> Page | VersionPage:
         ahead = self._ahead
         if ahead is None:
-            return await self._ask(self._backend.driver, self._bucket, options)
+            return await self._request_page(self._backend.driver, self._bucket, options)
         try:
             return await ahead.result()
         finally:
@@ -157,7 +162,7 @@ class Stream:
                 repeated = [entry.key]
         return fresh
 
-    def taken(self, frontier: str | None = None) -> Sequence[Listed]:
+    def take(self, frontier: str | None = None) -> Sequence[Listed]:
         """Take the entries up to and with the key `frontier`; None: all."""
         if frontier is None:
             taken, self.entries = self.entries, ()

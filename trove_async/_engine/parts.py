@@ -56,7 +56,7 @@ def half_of(pool: BufferPool) -> int:
     return pool.max_bytes // 2
 
 
-class Filled:
+class HeldPart:
     """A part on its way: its bytes in a lease, in a spill file, or in the user's own memory."""
 
     def __init__(
@@ -66,27 +66,27 @@ class Filled:
         *,
         lease: Lease | None = None,
         spill: SpillFile | None = None,
-        lanes: AbstractAsyncContextManager[object] | None = None,
+        permits: AbstractAsyncContextManager[object] | None = None,
     ) -> None:
         self.part = part
         self._views = views
         self._lease = lease
         self._spill = spill
-        self._lanes = lanes
+        self._permits = permits
 
-    async def send(self, upload: Upload, moved: Moved) -> None:
-        """Send it. See `Ready.send`."""
+    async def send(self, upload: Upload, report_sent: ReportSent) -> None:
+        """Send it. See `SendablePart.send`."""
         async with self.loaded() as views:
             await upload.send(self.part, views)
-        moved(self.part.size)
+        report_sent(self.part.size)
 
     @asynccontextmanager
     async def loaded(self) -> AsyncIterator[Sequence[memoryview]]:
-        """Give its bytes; those of a spill file only while one of the backend's lanes is free."""
-        if self._spill is None or self._lanes is None:
+        """Give its bytes; those of a spill file only while one of the backend's permits is free."""
+        if self._spill is None or self._permits is None:
             yield self._views
         else:
-            async with self._lanes:
+            async with self._permits:
                 yield [await self._spill.view()]
 
     async def __aenter__(self) -> Self:
@@ -109,19 +109,19 @@ class Filled:
             await self._spill.aclose()
 
 
-async def room_for(size: int, pool: BufferPool, told: Told) -> Lease | SpillFile:
-    """Take memory, or else room in a file; tell if it had to be waited for."""
+async def reserve_buffer(size: int, pool: BufferPool, emit: EmitPutEvent) -> Lease | SpillFile:
+    """Take memory, or else buffer in a file; tell if it had to be waited for."""
     lease = pool.try_lease(size)
     if lease is not None:
         return lease
     clock = asyncio.get_running_loop().time
     started = clock()
-    room = await pool.lease_or_spill(size)
-    told("wait", size, clock() - started)
-    return room
+    buffer = await pool.lease_or_spill(size)
+    emit("wait", size, clock() - started)
+    return buffer
 
 
-class Told(Protocol):
+class EmitPutEvent(Protocol):
     """Takes what there is to tell of a put."""
 
     def __call__(
@@ -129,19 +129,19 @@ class Told(Protocol):
     ) -> None: ...
 
 
-class Moved(Protocol):
-    """Is told of bytes that have been sent, each once."""
+class ReportSent(Protocol):
+    """Is emit of bytes that have been sent, each once."""
 
     def __call__(self, size: int, /) -> None: ...
 
 
-class Ready(Protocol):
+class SendablePart(Protocol):
     """A part that can be sent, and what it holds until it is left."""
 
     part: Part
 
-    async def send(self, upload: Upload, moved: Moved) -> None:
-        """Send it, telling `moved` of its bytes."""
+    async def send(self, upload: Upload, report_sent: ReportSent) -> None:
+        """Send it, telling `report_sent` of its bytes."""
         ...
 
     async def __aenter__(self) -> Self: ...
@@ -166,7 +166,7 @@ class Parts(Protocol):
         """Of all bytes so far."""
         ...
 
-    async def next(self) -> Ready | None:
+    async def next(self) -> SendablePart | None:
         """Return the next part, ready, or None after the last. Called by one task at a time."""
         ...
 
@@ -184,7 +184,7 @@ class MemoryParts:
     def checksums(self) -> Mapping[str, str]:
         return {CRC32C: self._crc.digest()}
 
-    async def next(self) -> Filled | None:
+    async def next(self) -> HeldPart | None:
         view = self._memory[self._at : self._at + self._size]
         if not view:
             return None
@@ -196,10 +196,10 @@ class MemoryParts:
             last=self._at + len(view) == len(self._memory),
         )
         self._at += len(view)
-        return Filled(part, [view])
+        return HeldPart(part, [view])
 
 
-class StreamParts:
+class BufferedParts:
     """Parts of a body that is pulled: each filled in leased memory, or else in a spill file."""
 
     def __init__(
@@ -208,13 +208,13 @@ class StreamParts:
         size: int,
         pool: BufferPool,
         backend: Backend,
-        told: Told,
+        emit: EmitPutEvent,
     ) -> None:
         self._intake = intake
         self._size = size
         self._pool = pool
         self._backend = backend
-        self._told = told
+        self._emit = emit
         self._number = 0
         self._last = False
 
@@ -222,7 +222,7 @@ class StreamParts:
     def checksums(self) -> Mapping[str, str]:
         return self._intake.checksums
 
-    async def next(self) -> Filled | None:
+    async def next(self) -> HeldPart | None:
         # The first byte is waited for before any memory is: a source that is silent holds nothing.
         if self._last or not await self._intake.ready():
             self._last = True
@@ -236,32 +236,32 @@ class StreamParts:
                 f"the body is larger than {offset} bytes, {self._number - 1} parts of {self._size}"
                 " bytes: give put its size, so that larger parts are planned, or a path"
             )
-        room = await room_for(wanted, self._pool, self._told)
-        if isinstance(room, SpillFile):
-            return await self._in_file(room, offset, wanted)
+        buffer = await reserve_buffer(wanted, self._pool, self._emit)
+        if isinstance(buffer, SpillFile):
+            return await self._in_file(buffer, offset, wanted)
         try:
-            rest = take(room.views, wanted)
+            rest = take(buffer.views, wanted)
             while rest and (count := await self._intake.fill(rest)):
                 rest = drop(rest, count)
             part = await self._part(offset)
-            room.shrink(part.size)
+            buffer.shrink(part.size)
         except BaseException:
-            room.release()
+            buffer.release()
             raise
-        return Filled(part, take(room.views, part.size), lease=room)
+        return HeldPart(part, take(buffer.views, part.size), lease=buffer)
 
-    async def _in_file(self, spill: SpillFile, offset: int, wanted: int) -> Filled:
+    async def _in_file(self, spill: SpillFile, offset: int, wanted: int) -> HeldPart:
         try:
-            while (room := wanted - spill.written) and (
-                piece := await self._intake.take(min(room, SPILL_PIECE))
+            while (buffer := wanted - spill.written) and (
+                piece := await self._intake.take(min(buffer, SPILL_PIECE))
             ):
                 await spill.write(piece)
             part = await self._part(offset)
-            self._told("spill", part.size)
+            self._emit("spill", part.size)
         except BaseException:
             await spill.aclose()
             raise
-        return Filled(part, (), spill=spill, lanes=self._backend.spill_lanes)
+        return HeldPart(part, (), spill=spill, permits=self._backend.spill_permits)
 
     async def _part(self, offset: int) -> Part:
         taken, whole = self._intake.taken, self._intake.size

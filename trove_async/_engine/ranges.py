@@ -12,7 +12,7 @@ from trove_async.models import ByteRange, KiB, MiB, ObjectInfo
 from trove_async.options import GetOptions
 
 from .backends import Backend
-from .verified import Verified
+from .verified import VerifiedBody
 
 Span: TypeAlias = tuple[int, int]
 
@@ -62,7 +62,7 @@ async def get_ranges(
             same = is_same(info, reader.info)
             if not (same or (alone and _may_be_same(info, reader.info))):
                 raise PreconditionFailedError("another version")
-            body = Verified(reader)
+            body = VerifiedBody(reader)
             pieces: list[bytes] = []
             while body.remaining:
                 pieces.append(await body.read(MiB))

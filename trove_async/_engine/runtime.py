@@ -25,7 +25,7 @@ from .buckets import CreateMissing
 T = TypeVar("T")
 
 
-class Core:
+class Runtime:
     """One store's drivers, rules, memory and state.
 
     Args:
@@ -172,7 +172,9 @@ class Core:
             error.located(bucket=bucket, key=key)
             raise
 
-    def told_body(self, operation: str, bucket: str, key: str) -> Callable[[str, int], None] | None:
+    def body_event_emitter(
+        self, operation: str, bucket: str, key: str
+    ) -> Callable[[str, int], None] | None:
         """Return what tells, once, that a body was read: its backend, and how many bytes.
 
         It belongs to the operation under way now, wherever it ends. None: nobody listens.

@@ -18,9 +18,9 @@ from trove_async._views import BytesLike, byte_view
 
 from . import consumed
 from .body_file import BodyFile
-from .chunks import of_async_iterable, of_iterable
+from .chunks import source_of_async_iterable, source_of_iterable
 from .client_responses import refuse_response
-from .file_sources import TAKE_ASYNC, AsyncFileSource, AsyncReadable, FileSource, PathSource
+from .file_sources import ASYNC_READ_SIZE, AsyncFileSource, AsyncReadable, FileSource, PathSource
 
 BodySource: TypeAlias = (
     BytesLike
@@ -61,7 +61,7 @@ class Source(Protocol):
         """Close what the source itself opened, or began to iterate. Idempotent."""
         ...
 
-    async def undo(self) -> None:
+    async def rewind(self) -> None:
         """After a put that failed: leave a body that can be sought in where it was found.
 
         Of any other that was read from, remember that it is no longer whole. Called after `aclose`;
@@ -92,36 +92,40 @@ def source_of(body: BodySource) -> Source:
         ClosedError: It is a reader of a store, and closed.
     """
     if isinstance(body, (bytes, bytearray, memoryview)):
-        return _Memory(memoryview(body))
+        return _MemorySource(memoryview(body))
     if type(body) is io.BytesIO:
-        return _BytesIO(body)
+        return _BytesIOSource(body)
     if isinstance(body, str):
         raise TypeError("a body is bytes, not str: put(..., text.encode()), or a pathlib.Path")
     if isinstance(body, os.PathLike):
         return PathSource(body)
-    if isinstance(body, _OwnReader):
+    if isinstance(body, _TroveReader):
         body._check_body()  # noqa: SLF001 - a reader of ours
     refuse_response(body)
     read: Callable[..., Any] | None = getattr(body, "read", None)
     if inspect.iscoroutinefunction(read):
-        return _reader_of(cast("AsyncReadable", body))
+        return _source_of_reader(cast("AsyncReadable", body))
     if isinstance(body, AsyncIterable):
-        return _Opening(body) if isinstance(body, Opening) else of_async_iterable(body)
-    return _of_other(body) if read is None else _of_file(cast("BinaryIO", body))
+        return (
+            _OpeningSource(body)
+            if isinstance(body, OpeningBody)
+            else source_of_async_iterable(body)
+        )
+    return _source_of_other(body) if read is None else _source_of_file(cast("BinaryIO", body))
 
 
-def _of_other(body: object) -> Source:
+def _source_of_other(body: object) -> Source:
     with suppress(TypeError):
-        return _Memory(memoryview(body))  # type: ignore[arg-type]  # whether it is one, we ask
+        return _MemorySource(memoryview(body))  # type: ignore[arg-type]  # whether it is one, we ask
     if isinstance(body, Iterable):
-        return of_iterable(body)
+        return source_of_iterable(body)
     raise TypeError(
         "a body is bytes, a path, a binary file, a reader or an iterable of bytes,"
         f" not {type(body).__name__}"
     )
 
 
-def _of_file(file: BinaryIO) -> Source:
+def _source_of_file(file: BinaryIO) -> Source:
     if isinstance(file, io.TextIOBase):
         raise TypeError("a body is bytes: open the file in binary mode ('rb')")
     if not isinstance(file, io.IOBase):
@@ -142,7 +146,7 @@ def _check_takes_size(reader: AsyncReadable | BinaryIO) -> None:
         ) from error
 
 
-class _Memory:
+class _MemorySource:
     """Bytes that are all there: parts of them are views, and nothing is copied."""
 
     __slots__ = ("_at", "memory", "size")
@@ -169,11 +173,11 @@ class _Memory:
     async def aclose(self) -> None:
         pass
 
-    async def undo(self) -> None:
+    async def rewind(self) -> None:
         pass
 
 
-class _BytesIO(_Memory):
+class _BytesIOSource(_MemorySource):
     """The rest of a file in memory, which it shares. It is left at its end, as any file is."""
 
     __slots__ = ("_file", "_home")
@@ -186,14 +190,14 @@ class _BytesIO(_Memory):
         super().__init__(rest)
         end = file.seek(0, os.SEEK_END)
         if rest:
-            consumed.note(file, end, whole=True)
+            consumed.record(file, end, whole=True)
 
-    async def undo(self) -> None:
+    async def rewind(self) -> None:
         if not self._file.closed:
             self._file.seek(self._home)
 
 
-class _StoreReader:
+class _StoreReaderSource:
     """A reader of a store: it knows how much is left, so nothing is read before there is room."""
 
     memory: memoryview | None = None
@@ -208,10 +212,10 @@ class _StoreReader:
         return self._reader.remaining > 0
 
     async def take(self, limit: int) -> BytesLike:
-        data = await self._reader.read(min(limit, TAKE_ASYNC))
+        data = await self._reader.read(min(limit, ASYNC_READ_SIZE))
         self._taken += len(data)
         if not self._reader.remaining:
-            consumed.note(self._reader, whole=True)
+            consumed.record(self._reader, whole=True)
         return data
 
     async def fill(self, views: Sequence[memoryview]) -> int:
@@ -222,13 +226,13 @@ class _StoreReader:
     async def aclose(self) -> None:
         pass  # the reader is its user's to close
 
-    async def undo(self) -> None:
+    async def rewind(self) -> None:
         if not self._taken:
             return
-        if isinstance(self._reader, _OwnReader):
+        if isinstance(self._reader, _TroveReader):
             self._reader._tear()  # noqa: SLF001 - a reader of ours
         else:
-            consumed.note(self._reader, whole=False)
+            consumed.record(self._reader, whole=False)
 
 
 @runtime_checkable
@@ -246,7 +250,7 @@ class SizedReader(Protocol):
 
 
 @runtime_checkable
-class _OwnReader(Protocol):
+class _TroveReader(Protocol):
     """What `Trove.get` gives, which knows itself whether it can still be a body."""
 
     def _check_body(self) -> None:
@@ -258,15 +262,15 @@ class _OwnReader(Protocol):
         ...
 
 
-def _reader_of(reader: AsyncReadable) -> Source:
+def _source_of_reader(reader: AsyncReadable) -> Source:
     if isinstance(reader, SizedReader) and isinstance(reader.remaining, int):
-        return _StoreReader(reader)
+        return _StoreReaderSource(reader)
     _check_takes_size(reader)
     return AsyncFileSource(reader)
 
 
 @runtime_checkable
-class Opening(Protocol):
+class OpeningBody(Protocol):
     """A body that is opened by entering it, and can also be awaited: what `Trove.get` returns."""
 
     def __await__(self) -> Generator[Any, Any, AsyncReadable]: ...
@@ -276,14 +280,14 @@ class Opening(Protocol):
     async def __aexit__(self, *about: object) -> bool | None: ...
 
 
-class _Opening:
+class _OpeningSource:
     """A get that has not been sent: opened when asked for, so that its size is known."""
 
     memory: memoryview | None = None
     size: int | None = None
 
-    def __init__(self, body: Opening) -> None:
-        self._opening: Opening | None = body
+    def __init__(self, body: OpeningBody) -> None:
+        self._opening: OpeningBody | None = body
         self._source: Source | None = None
 
     async def ready(self) -> bool:
@@ -298,7 +302,7 @@ class _Opening:
     async def _opened(self) -> Source:
         if self._source is None:
             assert self._opening is not None  # noqa: S101 - it is asked before it is closed
-            self._source = _reader_of(await self._opening.__aenter__())
+            self._source = _source_of_reader(await self._opening.__aenter__())
             self.size = self._source.size
         return self._source
 
@@ -308,5 +312,5 @@ class _Opening:
         if opening is not None:
             await opening.__aexit__(None, None, None)
 
-    async def undo(self) -> None:
+    async def rewind(self) -> None:
         pass  # it is closed, and opens only once

@@ -29,7 +29,7 @@ from trove_async.pool import SLOT, BufferPool, Lease, SpillFile
 
 from .backends import Backend
 from .body_file import BodyFile, changed
-from .parts import Moved, Told, half_of, room_for
+from .parts import EmitPutEvent, ReportSent, half_of, reserve_buffer
 
 _WINDOW = 2 * SLOT
 """Bytes of a window: one half is read ahead while the other is sent."""
@@ -43,17 +43,17 @@ class StreamedParts:
         size: Bytes of a part.
         pool: What the windows are leased from.
         backend: Where they go.
-        told: Whom to tell.
+        emit: Whom to tell.
     """
 
     def __init__(
-        self, file: BodyFile, size: int, pool: BufferPool, backend: Backend, told: Told
+        self, file: BodyFile, size: int, pool: BufferPool, backend: Backend, emit: EmitPutEvent
     ) -> None:
         self._file = file
         self._size = size
         self._pool = pool
         self._backend = backend
-        self._told = told
+        self._emit = emit
         self._window = min(_WINDOW, half_of(pool) // SLOT * SLOT)
         self._at = 0
         self._crc = Crc32c()
@@ -72,8 +72,8 @@ class StreamedParts:
             size=size,
             last=self._at + size == self._file.size,
         )
-        room = await room_for(self._window, self._pool, self._told)
-        ready = StreamedPart(part, self._file, room, self._backend)
+        buffer = await reserve_buffer(self._window, self._pool, self._emit)
+        ready = StreamedPart(part, self._file, buffer, self._backend)
         try:
             await ready.open(self._crc)
         except BaseException:
@@ -89,42 +89,42 @@ class StreamedPart:
     Args:
         part: Which.
         file: Where it lies.
-        room: The window.
+        buffer: The window.
         backend: Where it goes.
     """
 
     def __init__(
-        self, part: Part, file: BodyFile, room: Lease | SpillFile, backend: Backend
+        self, part: Part, file: BodyFile, buffer: Lease | SpillFile, backend: Backend
     ) -> None:
         self.part = part
         self.size = part.size
         self._file = file
-        self._room: Lease | SpillFile | None = room
+        self._buffer: Lease | SpillFile | None = buffer
         self._backend = backend
         self._halves: list[memoryview] = []
         self._sum: str | None = None
         self._digests: dict[str, str] = {}
         self._sent = 0
-        self._moved: Moved = lambda size: None  # noqa: ARG005 - nobody listens yet
+        self._report_sent: ReportSent = lambda size: None  # noqa: ARG005 - nobody listens yet
         self._passes = 0
         self._reading: asyncio.Future[memoryview] | None = None
 
     async def open(self, whole: Crc32c) -> None:
         """Read it for the first time, going on with the sum of the whole body."""
-        if isinstance(self._room, SpillFile):
-            memory = [await self._room.window()]
+        if isinstance(self._buffer, SpillFile):
+            memory = [await self._buffer.window()]
         else:
-            memory = list(self._room.views) if self._room is not None else []
+            memory = list(self._buffer.views) if self._buffer is not None else []
         half = sum(map(len, memory)) // 2
         self._halves = [view[at : at + half] for view in memory for at in range(0, len(view), half)]
         await self._read_all(whole.update)
 
-    async def send(self, upload: Upload, moved: Moved) -> None:
-        """Send it. See `Ready.send`."""
-        self._moved = moved
+    async def send(self, upload: Upload, report_sent: ReportSent) -> None:
+        """Send it. See `SendablePart.send`."""
+        self._report_sent = report_sent
         stream = cast("StreamedUpload", upload).send_stream
-        if isinstance(self._room, SpillFile):
-            async with self._backend.spill_lanes:
+        if isinstance(self._buffer, SpillFile):
+            async with self._backend.spill_permits:
                 await stream(self.part, self)
         else:
             await stream(self.part, self)
@@ -165,7 +165,7 @@ class StreamedPart:
     def _count(self, sent: int) -> None:
         if sent > self._sent:  # else it was sent before, and counted
             moved, self._sent = sent - self._sent, sent
-            self._moved(moved)
+            self._report_sent(moved)
 
     async def _read_all(self, update: Callable[[memoryview], object]) -> None:
         async with aclosing(self._pass(update)) as pieces:
@@ -191,36 +191,36 @@ class StreamedPart:
             self._reading = loop.run_in_executor(None, read, at, half[: self.size - at])
             return self._reading
 
-        mine = await self._next_pass()
-        self._check_current(mine)
+        this_pass = await self._next_pass()
+        self._check_current(this_pass)
         at, ahead = 0, begin(0)
         try:
             while at < self.size:
                 view = await wait_until_done(ahead)
-                self._check_current(mine)
+                self._check_current(this_pass)
                 at += len(view)
                 if at < self.size:
                     ahead = begin(at)
                 else:
                     self._compare(crc.digest())
                 yield view
-                self._check_current(mine)
+                self._check_current(this_pass)
         finally:
-            with suppress(Exception):  # what it raised was told, or is of no use any more
+            with suppress(Exception):  # what it raised was emit, or is of no use any more
                 await wait_until_done(ahead)
 
-    def _check_current(self, mine: int) -> None:
-        if self._passes != mine:
+    def _check_current(self, this_pass: int) -> None:
+        if self._passes != this_pass:
             raise ClosedError("this part is no longer sent, or is sent anew")
 
     async def _next_pass(self) -> int:
         """End the pass before: a transport that gave its request up may not have left it yet."""
         self._passes += 1
-        mine = self._passes
+        this_pass = self._passes
         if self._reading is not None:
             with suppress(Exception):
                 await wait_until_done(self._reading)
-        return mine
+        return this_pass
 
     def _compare(self, found: str) -> None:
         if self._sum is None:
@@ -243,12 +243,12 @@ class StreamedPart:
 
     async def aclose(self) -> None:
         """Give the window back, once nothing is read into it any more. Idempotent."""
-        room, self._room = self._room, None
+        buffer, self._buffer = self._buffer, None
         try:
             await self._next_pass()
         finally:
             self._halves = []
-            if isinstance(room, SpillFile):
-                await room.aclose()
-            elif room is not None:
-                room.release()
+            if isinstance(buffer, SpillFile):
+                await buffer.aclose()
+            elif buffer is not None:
+                buffer.release()

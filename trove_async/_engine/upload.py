@@ -23,7 +23,16 @@ from trove_async.pool import BufferPool
 
 from .backends import Backend
 from .intake import Intake
-from .parts import SPILL_PIECE, Filled, MemoryParts, Parts, Ready, StreamParts, half_of, part_size
+from .parts import (
+    SPILL_PIECE,
+    BufferedParts,
+    HeldPart,
+    MemoryParts,
+    Parts,
+    SendablePart,
+    half_of,
+    part_size,
+)
 from .sources import Source
 from .streamed_parts import StreamedParts
 
@@ -73,21 +82,21 @@ class Put:
         self._progress = progress
         self._missing = missing
         self._done = 0
-        self._capabilities = _honouring(backend.capabilities, options)
+        self._capabilities = _effective_capabilities(backend.capabilities, options)
 
     async def run(self, source: Source) -> ObjectInfo:
         """Store the body; nothing of it is visible, or held here, unless this returns."""
         if source.memory is not None:
-            return await self._of_memory(source.memory)
+            return await self._put_memory(source.memory)
         try:
-            return await self._of_stream(Intake(source, self._options.size))
+            return await self._put_stream(Intake(source, self._options.size))
         finally:
             with shielded():
                 await source.aclose()
 
     # -- bodies in memory: never copied, never pooled -------------------------------------------------
 
-    async def _of_memory(self, memory: memoryview) -> ObjectInfo:
+    async def _put_memory(self, memory: memoryview) -> ObjectInfo:
         size, promised = len(memory), self._options.size
         if promised is not None and promised != size:
             raise IntegrityError(f"the body has {size} bytes, not {promised} as promised")
@@ -96,48 +105,48 @@ class Put:
             self._check_fits_put(size)
         part = part_size(size, capabilities, self._pool)
         if size <= min(part, capabilities.max_put) or not capabilities.upload:
-            return await self._at_once([memory] if size else [], size)
-        return await self._in_parts(MemoryParts(memory, part), size)
+            return await self._send_whole([memory] if size else [], size)
+        return await self._send_parts(MemoryParts(memory, part), size)
 
     # -- bodies that are pulled ------------------------------------------------------------------------
 
-    async def _of_stream(self, intake: Intake) -> ObjectInfo:
+    async def _put_stream(self, intake: Intake) -> ObjectInfo:
         # A size that was promised lets a missing bucket, or a backend too small, show before any
         # byte is pulled; otherwise the first byte is waited for, while nothing is held.
         if not intake.size and not await intake.ready():
-            return await self._at_once([], 0)
+            return await self._send_whole([], 0)
         capabilities, size = self._capabilities, intake.size
         if size is not None and not capabilities.upload:
             self._check_fits_put(size)
         part = part_size(size, capabilities, self._pool)
         if min(part, size or part) > half_of(self._pool):
-            return await self._in_streamed_parts(intake, part)
+            return await self._put_streamed_parts(intake, part)
         once = min(part, capabilities.max_put)
-        parts = StreamParts(intake, part, self._pool, self._backend, self._told)
+        parts = BufferedParts(intake, part, self._pool, self._backend, self._emit)
         if size is not None and size > once and capabilities.upload:
-            return await self._in_parts(parts, size)
+            return await self._send_parts(parts, size)
         first = await parts.next()
         assert first is not None  # noqa: S101 - there is a byte, or next has raised
         if first.part.last and first.part.size <= once:
             async with first, first.loaded() as views:
-                return await self._at_once(views, first.part.size, intake.checksums)
+                return await self._send_whole(views, first.part.size, intake.checksums)
         if capabilities.upload:
-            return await self._in_parts(parts, size, first)
-        return await self._from_file(intake, first)
+            return await self._send_parts(parts, size, first)
+        return await self._put_spilled(intake, first)
 
-    async def _in_streamed_parts(self, intake: Intake, part: int) -> ObjectInfo:
+    async def _put_streamed_parts(self, intake: Intake, part: int) -> ObjectInfo:
         """Send parts that are too large to be held, read from the body's file while they are sent."""
         capabilities = self._capabilities
         streams = capabilities.upload and capabilities.streamed_parts
         file = await intake.file() if streams else None
         if file is None:
-            raise self._unheld(
+            raise self._parts_too_large(
                 part, instead="a path or a file opened by open()" if streams else None
             )
-        parts = StreamedParts(file, part, self._pool, self._backend, self._told)
-        return await self._in_parts(parts, file.size)
+        parts = StreamedParts(file, part, self._pool, self._backend, self._emit)
+        return await self._send_parts(parts, file.size)
 
-    def _unheld(self, part: int, instead: str | None) -> NotSupportedError:
+    def _parts_too_large(self, part: int, instead: str | None) -> NotSupportedError:
         capabilities, half = self._capabilities, half_of(self._pool)
         held = half // capabilities.part_multiple * capabilities.part_multiple
         most = held * capabilities.max_parts if held >= capabilities.min_part else half
@@ -150,12 +159,12 @@ class Put:
             key=self._key,
         )
 
-    async def _from_file(self, intake: Intake, first: Filled) -> ObjectInfo:
+    async def _put_spilled(self, intake: Intake, first: HeldPart) -> ObjectInfo:
         """Send a large body to a driver that takes no parts: all of it, from a file's pages."""
         async with first:
             spill = self._pool.try_spill(first.part.size)
             if spill is None:
-                raise self._too_large()
+                raise self._exceeds_spill()
             async with spill:
                 async with first.loaded() as views:
                     for view in views:
@@ -165,16 +174,16 @@ class Put:
                     piece = await intake.take(SPILL_PIECE)
                     self._check_fits_put(spill.written + len(piece))
                     if not spill.try_extend(len(piece)):
-                        raise self._too_large()
+                        raise self._exceeds_spill()
                     await spill.write(piece)
-                self._told("spill", spill.written)
-                async with self._backend.spill_lanes:
+                self._emit("spill", spill.written)
+                async with self._backend.spill_permits:
                     views = [await spill.view()]
-                    return await self._at_once(views, spill.written, intake.checksums)
+                    return await self._send_whole(views, spill.written, intake.checksums)
 
-    def _too_large(self) -> NotSupportedError:
+    def _exceeds_spill(self) -> NotSupportedError:
         return NotSupportedError(
-            f"backend {self._backend.name!r} {self._why_at_once()}, and the body fits no spill file:"
+            f"backend {self._backend.name!r} {self._why_send_whole()}, and the body fits no spill file:"
             " raise the pool's spill_max_bytes",
             bucket=self._bucket,
             key=self._key,
@@ -184,11 +193,11 @@ class Put:
         most = self._capabilities.max_put
         if size > most:
             raise NotSupportedError(
-                f"backend {self._backend.name!r} {self._why_at_once()}, and one request stores at"
+                f"backend {self._backend.name!r} {self._why_send_whole()}, and one request stores at"
                 f" most {most} bytes, not {size}"
             )
 
-    def _why_at_once(self) -> str:
+    def _why_send_whole(self) -> str:
         if not self._backend.capabilities.upload:
             return "takes no parts"
         if self._options.conditional and not self._backend.capabilities.commit_conditions:
@@ -197,7 +206,7 @@ class Put:
 
     # -- sending ---------------------------------------------------------------------------------------
 
-    async def _at_once(
+    async def _send_whole(
         self,
         views: Sequence[memoryview],
         size: int,
@@ -210,13 +219,13 @@ class Put:
         options = self._options.of_body(size, checksums)
         driver = self._backend.driver
         info = await self._with_bucket(lambda: driver.put(self._bucket, self._key, views, options))
-        info = await self._verified(info, size, checksums)
-        self._told("part", size)
+        info = await self._check_stored(info, size, checksums)
+        self._emit("part", size)
         self._report(size, size)
         return info
 
-    async def _in_parts(
-        self, parts: Parts, size: int | None, first: Filled | None = None
+    async def _send_parts(
+        self, parts: Parts, size: int | None, first: HeldPart | None = None
     ) -> ObjectInfo:
         driver = cast("Uploading", self._backend.driver)
         options = replace(self._options, size=size)
@@ -229,27 +238,27 @@ class Put:
             await self._send_all(upload, parts, size, first)
             compare(self._options.checksums, parts.checksums, "the body is not what was announced")
             info = await upload.commit(parts.checksums)
-        return await self._verified(info, self._done, parts.checksums)
+        return await self._check_stored(info, self._done, parts.checksums)
 
     async def _send_all(
-        self, upload: Upload, parts: Parts, size: int | None, first: Filled | None
+        self, upload: Upload, parts: Parts, size: int | None, first: HeldPart | None
     ) -> None:
         # The body is pulled by the task that called put, and by no other: what a user's generator
         # keeps open between its chunks, a timeout or a task group, may belong to one task only.
         # While parts are under way, one more is filled: it waits here for its turn to be sent.
-        lanes = asyncio.Semaphore(self._backend.capabilities.parallel_parts)
+        send_permits = asyncio.Semaphore(self._backend.capabilities.parallel_parts)
 
-        async def send(ready: Ready) -> None:
+        async def send(ready: SendablePart) -> None:
             async with ready:
                 await ready.send(upload, lambda moved: self._report(moved, size))
-                self._told("part", ready.part.size)
-            lanes.release()  # after a failure nothing more is to be sent
+                self._emit("part", ready.part.size)
+            send_permits.release()  # after a failure nothing more is to be sent
 
         async with task_group() as group:
             ready = first or await parts.next()
             while ready is not None:
                 try:
-                    await lanes.acquire()
+                    await send_permits.acquire()
                 except BaseException:
                     await ready.aclose()
                     raise
@@ -263,7 +272,7 @@ class Put:
             await self._missing(error)
         return await request()
 
-    async def _verified(
+    async def _check_stored(
         self, info: ObjectInfo, size: int, checksums: Mapping[str, str]
     ) -> ObjectInfo:
         try:
@@ -285,7 +294,7 @@ class Put:
         if self._progress is not None:
             self._progress(self._done, total)
 
-    def _told(
+    def _emit(
         self, kind: Literal["part", "spill", "wait"], size: int, duration: float = 0.0
     ) -> None:
         if self._events:
@@ -301,7 +310,7 @@ class Put:
             self._events.emit(event)
 
 
-def _honouring(capabilities: Capabilities, options: PutOptions) -> Capabilities:
+def _effective_capabilities(capabilities: Capabilities, options: PutOptions) -> Capabilities:
     """Return the capabilities without uploads in parts if these would drop one of the options."""
     conditions = capabilities.commit_conditions or not options.conditional
     if conditions and (capabilities.upload_tags or not options.tags):

@@ -18,10 +18,10 @@ from trove_async.retry import RetryPolicy
 from trove_async.router import DEFAULT
 
 from .backends import Backend
-from .copy import Changes
+from .copy import CopyOverrides
 
 
-def store_backends(
+def checked_backends(
     backends: Mapping[str, AsyncDriver | str] | None,
 ) -> Mapping[str, AsyncDriver | str]:
     """Check the names of a store's backends.
@@ -46,7 +46,7 @@ def store_backends(
     return backends
 
 
-def store_options(
+def check_store_options(
     pool: BufferPool | None,
     retry: RetryPolicy | None,
     timeout: Timeout | None,
@@ -71,7 +71,7 @@ def store_options(
         )
 
 
-def progress(callback: object) -> None:
+def check_progress(callback: object) -> None:
     """Check a callback while nothing is stored yet."""
     if callback is None:
         return
@@ -151,7 +151,7 @@ def _whole_seconds(name: str, moment: datetime) -> datetime:
         raise ValueError(f"{name} must be in the years 1 to 9999 of UTC, got {moment}") from None
 
 
-def changes(
+def copy_overrides(
     *,
     metadata: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
@@ -165,7 +165,7 @@ def changes(
     if_match: str | ObjectInfo | None = None,
     if_none_match: str | None = None,
     write_id: str,
-) -> Changes:
+) -> CopyOverrides:
     """Check the options of a copy by themselves, and pack them."""
     put = put_options(
         metadata=metadata,
@@ -181,7 +181,7 @@ def changes(
         if_none_match=if_none_match,
         write_id=write_id,
     )
-    return Changes(
+    return CopyOverrides(
         metadata=metadata,
         tags=tags,
         content_type=content_type,
@@ -313,7 +313,7 @@ def check_put(backend: Backend, key: str, options: PutOptions) -> None:
     can = backend.capabilities
     for option, capability, what in _PUT_NEEDS:
         if not getattr(can, capability) and getattr(options, option) not in (None, {}):
-            raise _refused(backend, what)
+            raise _not_supported(backend, what)
     if options.metadata:
         size = sum(len(name) + len(value.encode()) for name, value in options.metadata.items())
         if size > can.max_metadata_bytes:
@@ -357,7 +357,7 @@ def get_options(
     )
 
 
-def read_limit(limit: int | None) -> None:
+def check_read_limit(limit: int | None) -> None:
     """Check how many bytes a read may return."""
     if limit is None:
         return
@@ -370,17 +370,17 @@ def read_limit(limit: int | None) -> None:
 def check_version(backend: Backend, version_id: str | None) -> None:
     """Refuse the id of a version on a backend that has none."""
     if version_id is not None and not backend.capabilities.versions:
-        raise _refused(backend, "read a version by its id")
+        raise _not_supported(backend, "read a version by its id")
 
 
 def check_get(backend: Backend, options: GetOptions) -> None:
     """Refuse what the backend would have to ignore."""
     can = backend.capabilities
     if options.range is not None and not can.ranges:
-        raise _refused(backend, "read a range")
+        raise _not_supported(backend, "read a range")
     conditional = options.if_match is not None or options.if_none_match is not None
     if conditional and not can.get_conditions:
-        raise _refused(backend, "read on a condition (if_match, if_none_match)")
+        raise _not_supported(backend, "read on a condition (if_match, if_none_match)")
     check_version(backend, options.version_id)
 
 
@@ -429,15 +429,15 @@ def check_delete(backend: Backend, options: DeleteOptions) -> None:
     """Refuse what the backend would have to ignore."""
     can = backend.capabilities
     if options.if_match is not None and not can.delete_if_match:
-        raise _refused(backend, "delete one version only (if_match)")
+        raise _not_supported(backend, "delete one version only (if_match)")
     if options.version_id is not None and not can.versions:
-        raise _refused(backend, "delete a version by its id")
+        raise _not_supported(backend, "delete a version by its id")
 
 
 def check_versions(backend: Backend, others: Sequence[Backend]) -> None:
     """Refuse to list the versions of a backend that keeps none; say which of the others does."""
     if not backend.capabilities.versions:
-        error = _refused(backend, "list versions")
+        error = _not_supported(backend, "list versions")
         able = next((one.name for one in others if one.capabilities.versions), None)
         if able is not None:
             error.message += f": store.backend({able!r}).list_versions asks only one that can"
@@ -477,7 +477,7 @@ def list_options(
     return ListOptions(prefix=prefix, delimiter=delimiter, start_after=start_after, limit=page_size)
 
 
-def _refused(backend: Backend, what: str) -> NotSupportedError:
+def _not_supported(backend: Backend, what: str) -> NotSupportedError:
     return NotSupportedError(
         f"{backend.driver.name} cannot {what}; nothing was done", backend=backend.name
     )

@@ -40,7 +40,7 @@ class _Crc32:
         return self._value.to_bytes(4, "big")
 
 
-_SLOW: Final[Mapping[str, Callable[[], _Hash]]] = {
+_HASHES: Final[Mapping[str, Callable[[], _Hash]]] = {
     "crc32": _Crc32,
     "md5": partial(hashlib.md5, usedforsecurity=False),
     "sha1": partial(hashlib.sha1, usedforsecurity=False),
@@ -49,7 +49,7 @@ _SLOW: Final[Mapping[str, Callable[[], _Hash]]] = {
 """The kinds of checksum that can be computed here beside CRC-32C, the cheapest first."""
 
 
-class Verified:
+class VerifiedBody:
     """A body whose last chunk is handed out only once all of it was right.
 
     The whole of an object is checked against its recorded CRC-32C or, without that, the cheapest
@@ -60,7 +60,7 @@ class Verified:
         kinds: Kinds of checksum that are wanted of the whole object as well, for `checksums`.
     """
 
-    __slots__ = ("_crc", "_kept", "_position", "_reader", "_slow", "info", "range")
+    __slots__ = ("_crc", "_hashes", "_pending", "_position", "_reader", "info", "range")
 
     def __init__(self, reader: DriverReader, kinds: Collection[str] = ()) -> None:
         self._reader = reader
@@ -68,8 +68,8 @@ class Verified:
         self.range = reader.range
         self._position = self.range[0]
         self._crc: Crc32c | None = None
-        self._slow: dict[str, _Hash] | None = None
-        self._kept = b""  # hashed, and not handed out: the read that received it was cancelled
+        self._hashes: dict[str, _Hash] | None = None
+        self._pending = b""  # hashed, and not handed out: the read that received it was cancelled
         recorded = self.info.checksums
         if not (recorded or kinds) or self.range != (0, self.info.stored_size):
             return
@@ -78,8 +78,8 @@ class Verified:
         if kinds or CRC32C not in recorded:
             wanted = set(kinds)
             if CRC32C not in recorded:
-                wanted.update([kind for kind in _SLOW if kind in recorded][:1])
-            self._slow = {kind: make() for kind, make in _SLOW.items() if kind in wanted}
+                wanted.update([kind for kind in _HASHES if kind in recorded][:1])
+            self._hashes = {kind: make() for kind, make in _HASHES.items() if kind in wanted}
 
     @property
     def remaining(self) -> int:
@@ -90,7 +90,7 @@ class Verified:
     def checksums(self) -> Mapping[str, str]:
         """The checksums of the bytes so far, by kind: of the whole object only."""
         told = {} if self._crc is None else {CRC32C: self._crc.digest()}
-        for kind, running in (self._slow or {}).items():
+        for kind, running in (self._hashes or {}).items():
             told[kind] = b64encode(running.digest()).decode("ascii")
         return told
 
@@ -103,15 +103,15 @@ class Verified:
         if not self.remaining:
             return b""
         size = min(size, self.remaining)
-        data = await self._reader.read(size) if not self._kept else b""
-        if not (self._kept or 0 < len(data) <= size):
+        data = await self._reader.read(size) if not self._pending else b""
+        if not (self._pending or 0 < len(data) <= size):
             what = "has more bytes than it was to have" if data else "ended early"
-            raise self._broken(f"the body {what}, {self.remaining} bytes before its end")
+            raise self._integrity_error(f"the body {what}, {self.remaining} bytes before its end")
         if self._crc is not None:
             self._crc.update(data)
-        if self._slow:
+        if self._hashes:
             data = await self._hashed(data, size)
-        if len(data) == self.remaining and (self._crc is not None or self._slow):
+        if len(data) == self.remaining and (self._crc is not None or self._hashes):
             self._compare()
         self._position += len(data)
         return data
@@ -120,25 +120,25 @@ class Verified:
         """Hash what was received, in a thread if that takes long; return what is to be handed out."""
         if len(data) > _INLINE_HASH:
             # A cancel is raised once the thread has ended: the next read hands this out, unhashed.
-            self._kept = data
+            self._pending = data
             await in_thread(self._update, data)
         elif data:
             self._update(data)
             return data
-        data, self._kept = self._kept[:size], self._kept[size:]
+        data, self._pending = self._pending[:size], self._pending[size:]
         return data
 
     def _update(self, data: bytes) -> None:
-        for running in (self._slow or {}).values():
+        for running in (self._hashes or {}).values():
             running.update(data)
 
     def _compare(self) -> None:
         recorded = self.info.checksums
         for kind, checksum in self.checksums.items():
             if recorded.get(kind, checksum) != checksum:
-                raise self._broken(f"the bytes do not have the recorded {kind}")
+                raise self._integrity_error(f"the bytes do not have the recorded {kind}")
 
-    def _broken(self, message: str) -> IntegrityError:
+    def _integrity_error(self, message: str) -> IntegrityError:
         info = self.info
         return IntegrityError(
             message, operation="get", backend=info.backend, bucket=info.bucket, key=info.key
