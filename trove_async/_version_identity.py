@@ -16,7 +16,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from .driver import Capabilities
 from .models import ObjectInfo
 
 NULL_VERSION_ID: Final = "null"
@@ -51,10 +50,15 @@ def can_prove(info: ObjectInfo) -> bool:
     return info.etag is not None or _names_version(info) or _is_dated(info)
 
 
-def can_pin(info: ObjectInfo, can: Capabilities) -> bool:
-    """Return whether a request can be restricted to this version."""
-    by_etag = can.get_conditions and info.etag is not None
-    return by_etag or (can.versions and _names_version(info))
+def can_pin(info: ObjectInfo, *, get_conditions: bool, versions: bool) -> bool:
+    """Return whether a request can be restricted to this version.
+
+    Args:
+        info: The facts of the version.
+        get_conditions: Whether the backend has conditions for a get (`Capabilities.get_conditions`).
+        versions: Whether it reads a version by its id (`Capabilities.versions`).
+    """
+    return (get_conditions and info.etag is not None) or (versions and _names_version(info))
 
 
 def _names_version(info: ObjectInfo) -> bool:

@@ -343,7 +343,9 @@ class ResumingReader:
     @property
     def _can_pin(self) -> bool:
         can = self._calls.capabilities
-        return can.ranges and can_pin(self.info, can)
+        return can.ranges and can_pin(
+            self.info, get_conditions=can.get_conditions, versions=can.versions
+        )
 
     @property
     def _resumable(self) -> bool:
