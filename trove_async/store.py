@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, overload
 
 from . import _names
 from ._engine import validation
-from ._engine.backends import BackendInfo
+from ._engine.backends import BackendInfo, driver_of
 from ._engine.buckets import CreateMissing
 from ._engine.bulk_delete import Deletion
 from ._engine.health import health
@@ -22,9 +22,8 @@ from ._engine.sources import BodySource, source_of
 from ._engine.upload import Progress
 from .bucket import Bucket
 from .driver import AsyncDriver
-from .errors import ObjectNotFoundError, TroveError
+from .errors import ObjectNotFoundError
 from .events import Events
-from .layers import driver_from_url
 from .models import BucketInfo, ByteRange, Health, ObjectInfo, Prefix, RouteDecision, Timeout
 from .pool import BufferPool
 from .reader import ObjectReader, OpeningReader
@@ -81,7 +80,7 @@ class Trove:
         backends = validation.checked_backends(backends)
         validation.check_store_options(pool, retry, timeout, create_missing_buckets)
         drivers = {
-            name: _driver_of(name, given) if isinstance(given, str) else given
+            name: driver_of(name, given) if isinstance(given, str) else given
             for name, given in {DEFAULT: default, **backends}.items()
         }
         router = Router(routes, route_functions, backends=tuple(drivers), default=DEFAULT)
@@ -801,16 +800,3 @@ class Trove:
         return await health(
             self._objects.backends, self._core.deadlines, self._core.timeout.first_byte
         )
-
-
-def _driver_of(name: str, url: str) -> AsyncDriver:
-    """Return a driver for a backend's URL.
-
-    Raises:
-        ConfigError: As `driver_from_url`. The error names the backend.
-    """
-    try:
-        return driver_from_url(url)
-    except TroveError as error:
-        error.located(backend=name)
-        raise

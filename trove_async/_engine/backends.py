@@ -13,6 +13,7 @@ from trove_async._resilience.driver import ResilientDriver
 from trove_async.driver import AsyncDriver, Capabilities, DriverContext, Layer, Redacting
 from trove_async.errors import ClosedError, TroveError
 from trove_async.events import Events
+from trove_async.layers import driver_from_url
 from trove_async.models import Timeout
 from trove_async.pool import BufferPool
 from trove_async.retry import RetryPolicy
@@ -160,3 +161,16 @@ class Backends:
         self._opened.append(attached)
         self._attached[id(driver)] = attached
         return attached
+
+
+def driver_of(name: str, url: str) -> AsyncDriver:
+    """Return a driver for a backend's URL.
+
+    Raises:
+        ConfigError: As `driver_from_url`. The error names the backend.
+    """
+    try:
+        return driver_from_url(url)
+    except TroveError as error:
+        error.located(backend=name)
+        raise
