@@ -27,7 +27,7 @@ LACKING = {"openat2", "ofd_locks", "xattrs", "folding"}
 
 
 class BucketClient:
-    """An open driver and its bucket ``b``, with short forms of the calls."""
+    """An open driver and its bucket ``b``, with short forms of its methods."""
 
     def __init__(self, driver: LocalDriver, root: Path) -> None:
         self.driver = driver
@@ -62,7 +62,7 @@ class BucketClient:
         return [entry.key for entry in await self.entries(**options)]
 
     def own_files(self) -> list[str]:
-        """Return the files of the driver's own area that are neither locks nor objects."""
+        """Return the paths of files in the driver's area that are neither locks nor objects."""
         area = self.root / ".trove"
         return sorted(
             str(path.relative_to(area))
@@ -109,13 +109,13 @@ async def client(tmp_path: Path) -> AsyncIterator[BucketClient]:
 
 @pytest.fixture
 def open_client() -> Callable[..., AbstractAsyncContextManager[BucketClient]]:
-    """Open a client on a given root: ``async with open_client(path, …) as client``."""
+    """Return a function that opens a client: ``async with open_client(root, …) as client``."""
     return client_at
 
 
 @pytest.fixture
 def open_driver() -> Callable[..., AbstractAsyncContextManager[LocalDriver]]:
-    """Open a driver and nothing else."""
+    """Return a function that opens a driver without a bucket."""
     return opened
 
 
@@ -131,12 +131,12 @@ WITHOUT: list[dict[str, bool]] = [
 
 @pytest.fixture(params=WITHOUT, ids=lambda without: next(iter(without), "all"))
 async def any_client(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[BucketClient]:
-    """The same driver with all that the system has, and with each thing missing in turn."""
+    """Open a client with every feature of the system, and with each feature missing in turn."""
     async with client_at(tmp_path / "root", **request.param) as it:
         yield it
 
 
 @pytest.fixture
 def open_files() -> Callable[[], int]:
-    """Count the open files of this process."""
+    """Return a function that counts the open files of this process."""
     return lambda: len(list(Path("/proc/self/fd").iterdir()))

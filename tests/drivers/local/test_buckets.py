@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("folding", [False, True])
-async def test_buckets_named_like_the_area_are_kept_apart(
+async def test_buckets_named_like_the_area_are_separate_from_it(
     tmp_path: Path, open_driver: Open, *, folding: bool
 ) -> None:
     names = [".trove", ".trove2", "%", "%.trove", "%=x", "B", "b", "=x", "\u00e9"]
@@ -42,12 +42,12 @@ async def test_buckets_named_like_the_area_are_kept_apart(
         assert list(await driver.list_buckets()) == []
 
 
-async def test_second_create_is_refused(client: BucketClient) -> None:
+async def test_existing_bucket_cannot_be_created_again(client: BucketClient) -> None:
     with pytest.raises(BucketExistsError):
         await client.driver.create_bucket("b")
 
 
-async def test_file_in_place_of_a_bucket_is_no_bucket(client: BucketClient) -> None:
+async def test_file_is_not_a_bucket(client: BucketClient) -> None:
     (client.root / "file").write_bytes(b"")
     with pytest.raises(BucketExistsError):
         await client.driver.create_bucket("file")
@@ -64,7 +64,7 @@ async def test_bucket_with_an_object_is_not_deleted(client: BucketClient, key: s
     assert await client.read(key) == b"x"
 
 
-async def test_empty_directories_do_not_keep_a_bucket(any_client: BucketClient) -> None:
+async def test_bucket_with_only_empty_directories_can_be_deleted(any_client: BucketClient) -> None:
     (any_client.bucket / "x/y/z").mkdir(parents=True)
     (any_client.root / ".trove/overflow/b/x").mkdir(parents=True)
     assert await any_client.keys() == []
@@ -72,7 +72,7 @@ async def test_empty_directories_do_not_keep_a_bucket(any_client: BucketClient) 
     assert not any_client.bucket.exists()
 
 
-async def test_what_is_no_object_keeps_a_bucket(client: BucketClient) -> None:
+async def test_bucket_with_files_that_are_not_objects_is_not_deleted(client: BucketClient) -> None:
     (client.bucket / "x").mkdir()
     (client.bucket / "x/link").symlink_to("/etc/passwd")
     with pytest.raises(BucketNotEmptyError, match="not objects"):
@@ -89,7 +89,7 @@ async def test_overflow_of_a_removed_bucket_does_not_come_back(client: BucketCli
 
 
 @pytest.mark.parametrize("key", ["k", "d/k", "dir/"])
-async def test_missing_bucket_is_told_by_every_call(client: BucketClient, key: str) -> None:
+async def test_every_call_raises_if_the_bucket_is_missing(client: BucketClient, key: str) -> None:
     driver = client.driver
     info = await client.put("k", b"x")
     calls: list[Callable[[], Awaitable[object]]] = [
@@ -112,6 +112,6 @@ async def test_missing_bucket_is_told_by_every_call(client: BucketClient, key: s
     assert not (client.root / "no").exists()
 
 
-async def test_own_area_is_no_bucket(client: BucketClient) -> None:
+async def test_own_area_is_not_a_bucket(client: BucketClient) -> None:
     with pytest.raises(BucketNotFoundError):
         await client.driver.head_bucket(".trove")

@@ -1,4 +1,4 @@
-"""After a cancel nothing of a call is left: no file, no descriptor, no thread that still works."""
+"""A cancelled call leaves no file, no open descriptor and no running thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Gate:
-    """A call of the system that waits in its thread until it is let go on."""
+    """A system call that blocks its thread until the gate is opened."""
 
     def __init__(self, real: Callable[..., object]) -> None:
         self.real = real
@@ -44,7 +44,7 @@ class Gate:
 
 
 async def _cancel_at(gate: Gate, work: Callable[[], Awaitable[object]], times: int = 1) -> None:
-    """Cancel `work` while its thread stands at the gate, and then let the thread go on."""
+    """Cancel `work` while its thread is blocked at the gate, then open the gate."""
 
     async def run() -> None:
         await work()
@@ -66,7 +66,7 @@ async def _cancel_at(gate: Gate, work: Callable[[], Awaitable[object]], times: i
 
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("call", ["pwritev", "utime", "setxattr"])
-async def test_put_cancelled_before_it_takes_its_place_leaves_the_old_object(
+async def test_put_cancelled_before_its_rename_leaves_the_old_object(
     client: BucketClient,
     monkeypatch: pytest.MonkeyPatch,
     open_files: Callable[[], int],
@@ -90,7 +90,7 @@ async def test_put_cancelled_before_it_takes_its_place_leaves_the_old_object(
     assert not (client.bucket / "e").exists()
 
 
-async def test_put_cancelled_while_it_waits_for_its_lock_gives_up(
+async def test_put_cancelled_while_waiting_for_its_lock_leaves_nothing(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = client.driver._root
@@ -102,7 +102,7 @@ async def test_put_cancelled_while_it_waits_for_its_lock_gives_up(
     assert (await client.keys(), client.own_files()) == ([], [])
 
 
-async def test_part_cancelled_midway_has_ended_when_it_says_so(
+async def test_cancelled_part_waits_for_its_thread(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
 ) -> None:
     before = open_files()
@@ -115,7 +115,7 @@ async def test_part_cancelled_midway_has_ended_when_it_says_so(
     assert (await client.keys(), client.own_files(), open_files()) == ([], [], before)
 
 
-async def test_upload_cancelled_as_it_opens_leaves_nothing(
+async def test_upload_cancelled_while_opening_leaves_nothing(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
 ) -> None:
     before = open_files()
@@ -126,7 +126,7 @@ async def test_upload_cancelled_as_it_opens_leaves_nothing(
     assert (client.own_files(), open_files()) == ([], before)
 
 
-async def test_upload_cancelled_in_its_commit_leaves_nothing(
+async def test_upload_cancelled_during_its_commit_leaves_nothing(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
 ) -> None:
     before = open_files()
@@ -139,7 +139,7 @@ async def test_upload_cancelled_in_its_commit_leaves_nothing(
 
 
 @pytest.mark.parametrize("size", [10, 1024 * 1024])
-async def test_get_cancelled_as_it_opens_closes_its_file(
+async def test_get_cancelled_while_opening_closes_its_file(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int], size: int
 ) -> None:
     await client.put("dir/", bytes(size))
@@ -151,7 +151,7 @@ async def test_get_cancelled_as_it_opens_closes_its_file(
     assert open_files() == before
 
 
-async def test_read_cancelled_midway_has_ended_when_it_says_so(
+async def test_cancelled_read_waits_for_its_thread(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
 ) -> None:
     await client.put("big", bytes(1024 * 1024))
@@ -172,7 +172,7 @@ async def test_read_cancelled_midway_has_ended_when_it_says_so(
     assert open_files() == before
 
 
-async def test_copy_and_listing_cancelled_midway_stop(
+async def test_cancelled_copy_and_listing_leave_nothing(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch, open_files: Callable[[], int]
 ) -> None:
     source = await client.put("d/k", bytes(100))
@@ -189,7 +189,7 @@ async def test_copy_and_listing_cancelled_midway_stop(
     assert (await client.keys(), client.own_files(), open_files()) == (["d/k"], [], before)
 
 
-async def test_delete_cancelled_before_it_begins_deletes_nothing(
+async def test_delete_cancelled_before_its_unlink_deletes_nothing(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await client.put("k", b"x")
@@ -200,7 +200,7 @@ async def test_delete_cancelled_before_it_begins_deletes_nothing(
     assert await client.read("k") == b"x"
 
 
-async def test_work_that_has_not_begun_is_taken_back() -> None:
+async def test_cancelled_work_that_has_not_started_never_runs() -> None:
     threads = Threads(1)
     gate = Gate(lambda: None)
     begun = threading.Event()
@@ -217,7 +217,7 @@ async def test_work_that_has_not_begun_is_taken_back() -> None:
     assert not begun.is_set()
 
 
-async def test_result_that_nobody_takes_is_undone() -> None:
+async def test_result_of_cancelled_work_is_undone() -> None:
     threads = Threads(1)
     undone: list[str] = []
     gate = Gate(lambda: "result")
@@ -226,7 +226,7 @@ async def test_result_that_nobody_takes_is_undone() -> None:
     await threads.aclose()
 
 
-async def test_error_that_nobody_takes_is_dropped() -> None:
+async def test_error_of_cancelled_work_is_dropped() -> None:
     def fail() -> None:
         raise OSError
 
@@ -237,7 +237,7 @@ async def test_error_that_nobody_takes_is_dropped() -> None:
     await threads.aclose()
 
 
-def test_stop_is_heard_at_the_next_check() -> None:
+def test_check_raises_after_a_cancel_was_requested() -> None:
     stop = CancelFlag()
     stop.check()
     stop.requested = True

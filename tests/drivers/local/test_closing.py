@@ -1,4 +1,4 @@
-"""A driver that is closed under its calls: they end first, and what they held is let go."""
+"""Closing a driver waits for its calls in flight and releases what they hold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("fsync", [True, False])
-async def test_call_under_way_ends_before_the_root_is_let_go(
+async def test_close_waits_for_calls_in_flight(
     tmp_path: Path,
     open_client: Callable[..., AbstractAsyncContextManager[BucketClient]],
     monkeypatch: pytest.MonkeyPatch,

@@ -1,4 +1,4 @@
-"""Nothing outside the root is read or touched, whatever others do to the directories meanwhile."""
+"""The driver never leaves its root, even while another process replaces directories by links."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def confined(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Confine
     os.close(fd)
 
 
-def test_opens_what_is_inside(confined: ConfinedDirectory) -> None:
+def test_file_inside_the_root_is_opened(confined: ConfinedDirectory) -> None:
     fd = confined.open("d/f", READ)
     assert os.read(fd, 10) == b"inside"
     os.close(fd)
@@ -57,7 +57,7 @@ def test_links_are_never_followed(confined: ConfinedDirectory, path: str) -> Non
     assert confined.open_cached(path) < 0
 
 
-def test_make_never_goes_through_a_link(
+def test_open_or_create_never_follows_a_link(
     confined: ConfinedDirectory, tmp_path: Path, open_files: Callable[[], int]
 ) -> None:
     before = open_files()
@@ -70,14 +70,14 @@ def test_make_never_goes_through_a_link(
     assert [path.name for path in (tmp_path / "outside").iterdir()] == ["f"]
 
 
-def test_make_tells_what_was_there(confined: ConfinedDirectory) -> None:
+def test_open_or_create_returns_how_many_directories_existed(confined: ConfinedDirectory) -> None:
     for there in [1, 4]:
         fd, count = confined.open_or_create("d/x/y/z", 0o700, existing=1)
         os.close(fd)
         assert count == there
 
 
-def test_other_errors_are_told(
+def test_exists_raises_other_errors(
     confined: ConfinedDirectory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> int:
@@ -89,7 +89,7 @@ def test_other_errors_are_told(
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.EPERM, errno.EINVAL])
-def test_walks_where_the_kernel_refuses(
+def test_walk_is_used_if_the_kernel_refuses_openat2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     def refuse(*_: object) -> int:
@@ -105,7 +105,7 @@ def test_walks_where_the_kernel_refuses(
     os.close(fd)
 
 
-def test_path_that_cannot_be_looked_up_now_is_given_up(
+def test_lookup_gives_up_after_repeated_eagain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fd = os.open(tmp_path, DIRECTORY)
@@ -125,7 +125,7 @@ def test_path_that_cannot_be_looked_up_now_is_given_up(
 
 
 class Swapping:
-    """Swaps a directory with a link to the outside and back, as fast as it can, in a thread."""
+    """A thread that keeps exchanging a directory with a link to the outside."""
 
     def __init__(self, inside: Path, outside: Path) -> None:
         self.link = inside.with_name("link")
@@ -150,7 +150,7 @@ class Swapping:
             self._swap()
 
     def _swap(self) -> None:
-        # In one step, so that the driver never finds the name free and makes a directory there.
+        # Atomic: otherwise the driver could find the name free and create a directory there.
         at_cwd, exchange = -100, 2  # linux/fcntl.h, linux/fs.h: AT_FDCWD, RENAME_EXCHANGE
         inside, link = self._names
         assert ctypes.CDLL(None).renameat2(at_cwd, inside, at_cwd, link, exchange) == 0
@@ -159,7 +159,7 @@ class Swapping:
 
 @pytest.mark.parametrize("openat2", [True, False])
 @pytest.mark.parametrize("level", ["bucket", "directory"])
-async def test_directory_swapped_for_a_link_leads_nowhere(
+async def test_directory_swapped_for_a_link_is_never_followed(
     tmp_path: Path, open_client: OpenClient, level: str, *, openat2: bool
 ) -> None:
     outside = tmp_path / "outside"

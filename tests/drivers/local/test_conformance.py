@@ -1,4 +1,4 @@
-"""The contract, kept by the driver with all that the system has, and with each thing missing."""
+"""The driver passes the conformance suite with and without the features of the system."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TestDurable(DriverSuite):
 
 
 class TestPortable(DriverSuite):
-    """As on a system that has none of what Linux has, on a file system that folds names."""
+    """A system without the features of Linux, and a file system that folds names."""
 
     @pytest.fixture
     def driver(self, tmp_path: Path) -> LocalDriver:

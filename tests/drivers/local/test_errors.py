@@ -1,4 +1,4 @@
-"""The table from errno to our errors, and that nothing is left behind after any of them."""
+"""Each errno maps to an error of ours, and a failed call leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Failing:
-    """A call of the system that fails from the n-th time on."""
+    """A system call that succeeds `after` times and then always fails."""
 
     def __init__(self, real: Callable[..., object], code: int, after: int = 0) -> None:
         self.real = real
@@ -39,7 +39,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("code", [*ERRORS, errno.EPROTO], ids=errno.errorcode.get)
-def test_table(code: int) -> None:
+def test_each_errno_maps_to_its_error(code: int) -> None:
     kind = ERRORS.get(code, (BackendError,))[0]
     error = translate_error(OSError(code, "x"), "b", "k")
     assert type(error) is kind
@@ -100,7 +100,7 @@ async def test_failed_sidecar_leaves_nothing(
         )
 
 
-async def test_failed_rename_forgets_the_sidecar(
+async def test_failed_rename_removes_the_sidecar(
     tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_client(tmp_path, xattrs=False) as client:
@@ -110,7 +110,7 @@ async def test_failed_rename_forgets_the_sidecar(
         assert client.own_files() == []
 
 
-async def test_xattr_that_fails_for_another_reason_is_told(
+async def test_unexpected_xattr_error_raises_and_leaves_nothing(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "setxattr", Failing(os.setxattr, errno.EIO))
@@ -121,7 +121,7 @@ async def test_xattr_that_fails_for_another_reason_is_told(
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EMFILE, errno.EIO])
 @pytest.mark.parametrize("call", ["open", "fstat"])
-async def test_failed_reads_are_told_and_close_what_they_opened(  # noqa: PLR0917 - as above
+async def test_failed_reads_raise_and_close_their_files(  # noqa: PLR0917 - as above
     tmp_path: Path,
     open_client: OpenClient,
     monkeypatch: pytest.MonkeyPatch,
@@ -150,7 +150,9 @@ async def test_failed_reads_are_told_and_close_what_they_opened(  # noqa: PLR091
         assert await client.keys() == ["d/k"]
 
 
-async def test_failed_stream_is_told(client: BucketClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_read_of_a_stream_raises(
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await client.put("big", bytes(1024 * 1024))
     real = FileExecutor.submit
     failing = Failing(os.read, errno.EIO)
@@ -162,7 +164,9 @@ async def test_failed_stream_is_told(client: BucketClient, monkeypatch: pytest.M
             assert caught.value.key == "big"
 
 
-async def test_failed_delete_is_told(client: BucketClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_delete_raises_and_keeps_the_object(
+    client: BucketClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await client.put("k", b"x")
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", Failing(os.unlink, errno.EROFS))
@@ -171,7 +175,7 @@ async def test_failed_delete_is_told(client: BucketClient, monkeypatch: pytest.M
     assert await client.read("k") == b"x"
 
 
-async def test_failed_part_may_be_sent_again(
+async def test_failed_part_can_be_sent_again(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with client.driver.upload("b", "k", PutOptions()) as upload:
@@ -185,7 +189,7 @@ async def test_failed_part_may_be_sent_again(
     assert await client.read("k") == b"abc"
 
 
-async def test_failed_clearing_keeps_the_new_record(
+async def test_failed_removal_of_the_overflow_copy_keeps_the_new_record(
     tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_client(tmp_path, xattrs=False) as client:
@@ -208,7 +212,7 @@ async def test_failed_clearing_keeps_the_new_record(
         assert (await client.driver.head("b", "a/b")).metadata == {"a": "b"}
 
 
-async def test_open_that_fails_midway_lets_go_of_everything(
+async def test_failed_open_closes_all_files(
     tmp_path: Path,
     open_client: OpenClient,
     monkeypatch: pytest.MonkeyPatch,
@@ -225,14 +229,14 @@ async def test_open_that_fails_midway_lets_go_of_everything(
                     async with open_client(tmp_path):
                         pass
                 except TroveError as error:
-                    assert isinstance(error, BackendError)  # noqa: PT017 - it may succeed, too
+                    assert isinstance(error, BackendError)  # noqa: PT017 - it may also succeed
             assert open_files() == before, (call, after)
     async with open_client(tmp_path) as client:
         await client.put("k", b"x")
     assert list((tmp_path / ".trove/staging").iterdir()) == []
 
 
-async def test_directory_that_vanishes_for_ever_is_unavailable(
+async def test_directory_that_keeps_vanishing_raises_unavailable(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "rename", Failing(os.rename, errno.ENOENT))

@@ -1,4 +1,4 @@
-"""What other tools put into the root, and do to it."""
+"""Files that other tools create and change in the root."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_change_in_place_makes_the_file_foreign(any_client: BucketClient) 
         await any_client.put("f", b"", if_match=before.etag)
 
 
-async def test_listing_tells_the_etag_that_head_tells(any_client: BucketClient) -> None:
+async def test_listing_and_head_return_the_same_etag(any_client: BucketClient) -> None:
     await any_client.put("ours", b"1")
     (any_client.bucket / "theirs").write_bytes(b"2")
     for entry in await any_client.objects():
@@ -55,7 +55,7 @@ async def test_listing_tells_the_etag_that_head_tells(any_client: BucketClient) 
         assert (entry.complete, info.complete) == (False, True)
 
 
-async def test_what_is_no_file_is_no_object(any_client: BucketClient) -> None:
+async def test_only_regular_files_are_objects(any_client: BucketClient) -> None:
     bucket = any_client.bucket
     outside = any_client.root.parent / "outside"
     outside.mkdir()
@@ -94,7 +94,7 @@ async def test_foreign_path_longer_than_a_key_is_not_listed(client: BucketClient
     assert await client.keys() == ["/".join(["d" * 250] * 3) + "/ok"]
 
 
-async def test_time_out_of_range_is_told_as_the_nearest(client: BucketClient) -> None:
+async def test_time_out_of_range_is_reported_as_the_nearest(client: BucketClient) -> None:
     (client.bucket / "f").write_bytes(b"")
     os.utime(client.bucket / "f", ns=(0, 2**62 * 2 - 1))
     info = await client.driver.head("b", "f")
@@ -102,7 +102,7 @@ async def test_time_out_of_range_is_told_as_the_nearest(client: BucketClient) ->
     assert [entry.key for entry in await client.entries()] == ["f"]
 
 
-async def test_file_cut_short_while_it_is_read_is_unavailable(client: BucketClient) -> None:
+async def test_file_truncated_during_a_read_raises_unavailable(client: BucketClient) -> None:
     await client.put("big", bytes(1024 * 1024))
     async with client.driver.get("b", "big", GetOptions()) as reader:
         await reader.read(1000)
@@ -112,7 +112,7 @@ async def test_file_cut_short_while_it_is_read_is_unavailable(client: BucketClie
             await reader.read(1000)
 
 
-async def test_file_written_into_while_it_is_read_is_unavailable(client: BucketClient) -> None:
+async def test_file_modified_during_a_read_raises_unavailable(client: BucketClient) -> None:
     await client.put("big", bytes(1024 * 1024))
     async with client.driver.get("b", "big", GetOptions(range=ByteRange(0, 500_000))) as reader:
         await reader.read(1000)

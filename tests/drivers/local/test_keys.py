@@ -1,4 +1,4 @@
-"""Keys that a file system cannot hold as they are, beside those it can."""
+"""Keys that cannot be file paths, together with keys that can."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ async def test_plain_key_is_a_plain_file(client: BucketClient) -> None:
     assert (client.bucket / "logs/2024/app.log").read_bytes() == b"line"
 
 
-async def test_deep_keys_leave_no_directories(client: BucketClient) -> None:
+async def test_delete_of_a_deep_key_leaves_no_directories(client: BucketClient) -> None:
     key = "/".join("d" * 300)
     await client.put(key, b"deep")
     assert await client.keys() == [key]
@@ -93,7 +93,7 @@ async def test_key_in_the_overflow_stays_there_while_it_exists(client: BucketCli
     assert (client.bucket / "a/b").read_bytes() == b"plain"
 
 
-async def test_overflow_is_found_where_every_directory_has_two_links(
+async def test_overflow_is_found_if_link_counts_do_not_show_subdirectories(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await client.put("a", b"file")
@@ -102,14 +102,16 @@ async def test_overflow_is_found_where_every_directory_has_two_links(
     assert root is not None
     monkeypatch.setattr(root, "is_local", False)
     links = (client.root / ".trove" / "overflow").stat().st_nlink
-    monkeypatch.setattr(_root, "_NO_SUBDIRECTORIES", links)  # as if it told nothing
+    monkeypatch.setattr(_root, "_NO_SUBDIRECTORIES", links)  # as if link counts were constant
     with pytest.raises(ObjectExistsError):
         await client.put("a/b", b"once more", if_none_match="*")
     await client.driver.delete("b", "a/b", DeleteOptions())
     assert await client.keys() == ["a"]
 
 
-async def test_file_of_another_tool_wins_over_the_overflow(client: BucketClient) -> None:
+async def test_file_of_another_tool_takes_precedence_over_the_overflow(
+    client: BucketClient,
+) -> None:
     await client.put("a", b"file")
     await client.put("a/b", b"hidden")
     await client.driver.delete("b", "a", DeleteOptions())
@@ -122,7 +124,7 @@ async def test_file_of_another_tool_wins_over_the_overflow(client: BucketClient)
     assert list((client.root / ".trove" / "overflow").rglob("*.o")) == []
 
 
-async def test_delete_removes_both_places(client: BucketClient) -> None:
+async def test_delete_removes_the_file_and_the_overflow(client: BucketClient) -> None:
     await client.put("a", b"file")
     await client.put("a/b", b"hidden")
     await client.driver.delete("b", "a", DeleteOptions())
@@ -134,7 +136,7 @@ async def test_delete_removes_both_places(client: BucketClient) -> None:
         await client.read("a/b")
 
 
-async def test_places_are_paths(client: BucketClient) -> None:
+async def test_place_returns_the_path_of_the_file(client: BucketClient) -> None:
     driver, top = client.driver, client.root.resolve()
     assert driver.place("b", "x/y") == ("file", f"{top}/b/x/y")
     assert driver.place("b", "x//y") == ("file", f"{top}/.trove/overflow/b/x%2f%2fy.o")

@@ -1,4 +1,4 @@
-"""Keys and paths: reversible, in order, and never two keys on one path."""
+"""The mapping of keys to paths: reversible, in key order, and one path for each key."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def _decoded(path: str) -> str:
 
 
 @given(st.binary(max_size=200))
-def test_unescape_undoes_escape(data: bytes) -> None:
+def test_unescape_reverses_escape(data: bytes) -> None:
     assert unescape(escape(data)) == data
 
 
 @given(st.text(max_size=20))
-def test_unescape_takes_only_what_escape_makes(name: str) -> None:
+def test_unescape_accepts_only_escaped_names(name: str) -> None:
     data = unescape(name)
     assert data is None or escape(data) == name
 
 
 @given(keys)
-def test_overflow_path_tells_the_key(key: str) -> None:
+def test_overflow_path_decodes_to_the_key(key: str) -> None:
     path = Layout().locate("b", key).overflow
     assert path.startswith(f"{OVERFLOW}/b/")
     assert _decoded(path) == key
@@ -53,7 +53,7 @@ def test_overflow_path_is_safe_from_folding(key: str) -> None:
 
 
 @given(st.lists(keys, max_size=10))
-def test_overflow_pieces_sort_as_keys_do(some: list[str]) -> None:
+def test_overflow_pieces_sort_like_keys(some: list[str]) -> None:
     def pieces(key: str) -> list[bytes]:
         data = key.encode()
         return [data[at : at + PIECE] for at in range(0, len(data), PIECE)]
@@ -70,7 +70,7 @@ def test_no_overflow_path_is_a_directory_of_another(key: str) -> None:
 
 @pytest.mark.parametrize("folding", [False, True])
 @given(bucket=buckets)
-def test_bucket_directory_tells_the_bucket(bucket: str, *, folding: bool) -> None:
+def test_bucket_directory_decodes_to_the_bucket(bucket: str, *, folding: bool) -> None:
     layout = Layout(folding=folding)
     directory = layout.directory(bucket)
     assert layout.bucket(directory) == bucket
@@ -81,7 +81,7 @@ def test_bucket_directory_tells_the_bucket(bucket: str, *, folding: bool) -> Non
 
 
 @pytest.mark.parametrize("name", ["%", "%a", "%=%2", "%=%ff", "%=a", "\udcff", "%=A"])
-def test_directory_that_no_bucket_has_is_nobodys(name: str) -> None:
+def test_other_directory_names_are_not_buckets(name: str) -> None:
     assert Layout().bucket(name) is None
 
 

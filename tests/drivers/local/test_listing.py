@@ -1,4 +1,4 @@
-"""Listings against sorted(), page by page, and what they remember of directories."""
+"""Listings, compared with sorted keys page by page, and the directory snapshots they keep."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _expected(some: set[str], options: ListOptions) -> list[str]:
     start_after=st.none() | keys,
     limit=st.integers(1, 13),
 )
-async def test_pages_are_the_sorted_keys(  # noqa: PLR0917 - what hypothesis gives
+async def test_pages_are_the_sorted_keys(  # noqa: PLR0917 - arguments from hypothesis
     tmp_path: Path,
     open_client: OpenClient,
     some: set[str],
@@ -102,7 +102,7 @@ async def test_pages_are_the_sorted_keys(  # noqa: PLR0917 - what hypothesis giv
         assert list(client.bucket.iterdir()) == []
 
 
-async def test_prefixes_and_objects_come_in_order(any_client: BucketClient) -> None:
+async def test_prefixes_and_objects_are_listed_in_order(any_client: BucketClient) -> None:
     for key in ["a.b", "a/b", "a/c", "a0", "a", "b/", "c//d"]:
         await any_client.put(key)
     entries = await any_client.entries(delimiter="/", limit=2)
@@ -116,7 +116,7 @@ async def test_prefixes_and_objects_come_in_order(any_client: BucketClient) -> N
     ]
 
 
-async def test_listing_while_directories_come_and_go(client: BucketClient) -> None:
+async def test_listing_continues_while_directories_change(client: BucketClient) -> None:
     for number in range(20):
         await client.put(f"d{number:02}/k")
     page = await client.driver.list_page("b", ListOptions(limit=5))
@@ -127,11 +127,11 @@ async def test_listing_while_directories_come_and_go(client: BucketClient) -> No
     assert [entry.key for entry in rest.entries] == ["d10"] + [f"d{n}/k" for n in range(15, 20)]
 
 
-async def test_remembered_directory_is_read_again_when_it_changes(client: BucketClient) -> None:
+async def test_changed_directory_is_read_again(client: BucketClient) -> None:
     await client.put("d/a")
     await client.put("d/c")
     directory = client.bucket / "d"
-    # Its times are old enough to be believed only if the clock has moved on since: set them back.
+    # A directory that changed recently is not kept: set its times back.
     past = time.time_ns() - 10**10
     os.utime(directory, ns=(past, past))
     snapshots = client.driver._root.snapshots  # type: ignore[union-attr]
@@ -149,7 +149,7 @@ def _status(*, ino: int, mtime_ns: int) -> os.stat_result:
     )
 
 
-def test_snapshots_are_bounded_and_forget_the_oldest() -> None:
+def test_snapshots_are_bounded_and_the_oldest_is_dropped() -> None:
     snapshots = Snapshots(tick=0, limit=10)
     old = [_status(ino=number, mtime_ns=1) for number in range(4)]
     for status in old[:3]:
@@ -163,14 +163,14 @@ def test_snapshots_are_bounded_and_forget_the_oldest() -> None:
     assert snapshots.get("plain", old[2]) == ["a"]
 
 
-def test_directory_that_just_changed_is_not_remembered() -> None:
+def test_recently_changed_directory_is_not_kept() -> None:
     snapshots = Snapshots(tick=10**9)
     young = _status(ino=1, mtime_ns=time.time_ns())
     snapshots.add("plain", young, ["a"])
     assert snapshots.get("plain", young) is None
 
 
-async def test_names_in_the_overflow_that_are_no_keys_are_left_out(client: BucketClient) -> None:
+async def test_overflow_names_that_encode_no_key_are_skipped(client: BucketClient) -> None:
     await client.put("dir/")
     top = client.root / ".trove/overflow/b"
     for name in ["X.o", "a", "%ff.o", ".o", "%zz.o", "a" * 65 + ".o", "%41.tmp"]:

@@ -1,4 +1,4 @@
-"""What is known of an object beside its bytes, in its file or beside it."""
+"""Metadata records, in the extended attributes of a file or in a sidecar beside it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _status(*, mtime_ns: int = 1, size: int = 2, ino: int = 3) -> os.stat_result
 
 
 @given(records, st.none() | st.tuples(texts, texts))
-def test_decode_undoes_encode(record: Metadata, owner: tuple[str, str] | None) -> None:
+def test_decode_reverses_encode(record: Metadata, owner: tuple[str, str] | None) -> None:
     status = _status()
     raw = record.encode(status, owner)
     assert decode(raw, status) == (record, owner)
@@ -68,12 +68,12 @@ def test_decode_undoes_encode(record: Metadata, owner: tuple[str, str] | None) -
 
 
 @pytest.mark.parametrize("status", [_status(mtime_ns=2), _status(size=3)])
-def test_record_of_another_state_is_not_believed(status: os.stat_result) -> None:
+def test_record_of_another_file_state_is_ignored(status: os.stat_result) -> None:
     assert decode(Metadata(fields={"content_type": "a/b"}).encode(_status()), status) is None
 
 
 @given(st.binary(max_size=80))
-def test_garbage_is_no_record(raw: bytes) -> None:
+def test_garbage_is_decoded_without_an_error(raw: bytes) -> None:
     decode(raw, _status())
     decode_owner(raw)
     head = struct.pack("<BBBqQI", 1, 1, len(raw) % 7, 1, 2, 0)
@@ -87,12 +87,12 @@ def test_usual_record_fits_an_inode() -> None:
     assert len(raw) <= 60
 
 
-def test_times_beyond_a_datetime_are_the_nearest() -> None:
+def test_time_out_of_range_becomes_the_nearest_datetime() -> None:
     assert modified_at(1e20).year == 9999
     assert modified_at(-1e20).year == 1
 
 
-async def test_everything_that_put_was_told_comes_back(any_client: BucketClient) -> None:
+async def test_head_returns_every_option_of_the_put(any_client: BucketClient) -> None:
     said = {
         "content_type": "text/plain",
         "metadata": {"a": "ä"},
@@ -112,7 +112,9 @@ async def test_everything_that_put_was_told_comes_back(any_client: BucketClient)
     assert head.checksums == {"crc32c": b64encode(crc32c(b"body").to_bytes(4)).decode()}
 
 
-async def test_record_too_large_for_an_attribute_is_kept_beside(any_client: BucketClient) -> None:
+async def test_record_too_large_for_an_attribute_is_kept_in_a_sidecar(
+    any_client: BucketClient,
+) -> None:
     await any_client.put("k", b"1", metadata=BIG)
     assert (await any_client.driver.head("b", "k")).metadata == BIG
     await any_client.put("k", b"2", metadata={**BIG, "more": "x"})
@@ -124,7 +126,7 @@ async def test_record_too_large_for_an_attribute_is_kept_beside(any_client: Buck
     assert any_client.own_files() == []
 
 
-async def test_sidecar_that_is_lost_or_spoilt_leaves_the_bytes(
+async def test_body_is_readable_if_its_sidecar_is_lost_or_corrupt(
     tmp_path: Path, open_client: OpenClient
 ) -> None:
     async with open_client(tmp_path, xattrs=False) as client:
@@ -138,7 +140,7 @@ async def test_sidecar_that_is_lost_or_spoilt_leaves_the_bytes(
 
 
 @pytest.mark.parametrize("then", ["replaced", "deleted"])
-async def test_sidecar_that_went_with_its_file_is_not_missed(
+async def test_concurrent_replace_or_delete_of_a_sidecar_is_noticed(
     tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
     async with (
@@ -149,7 +151,7 @@ async def test_sidecar_that_went_with_its_file_is_not_missed(
         read, loop = Sidecars.read, asyncio.get_running_loop()
 
         def late(*arguments: Any) -> Metadata:
-            """Let the other driver act when the file is open and its record is not read yet."""
+            """Run the other driver's call after the file is opened, before its record is read."""
             monkeypatch.setattr(Sidecars, "read", read)
             act = (
                 other.put("k", b"new", metadata={"a": "new"})
@@ -168,7 +170,7 @@ async def test_sidecar_that_went_with_its_file_is_not_missed(
             assert (await reader.read(10), reader.info.metadata) == (b"new", {"a": "new"})
 
 
-async def test_sidecar_stays_with_its_file_through_a_backup(
+async def test_backup_keeps_the_sidecar_of_each_file(
     tmp_path: Path, open_client: OpenClient
 ) -> None:
     async with open_client(tmp_path / "root", xattrs=False) as client:
@@ -178,7 +180,7 @@ async def test_sidecar_stays_with_its_file_through_a_backup(
         assert (await client.driver.head("b", "k")).metadata == {"a": "b"}
 
 
-async def test_copy_by_another_tool_leaves_the_sidecar_to_its_original(
+async def test_copy_by_another_tool_does_not_share_the_sidecar(
     tmp_path: Path, open_client: OpenClient
 ) -> None:
     async with open_client(tmp_path, xattrs=False) as client:
@@ -190,7 +192,7 @@ async def test_copy_by_another_tool_leaves_the_sidecar_to_its_original(
         assert (await client.driver.head("b", "k")).metadata == {"a": "b"}
 
 
-async def test_files_of_one_moment_have_a_sidecar_each(
+async def test_files_with_equal_times_have_separate_sidecars(
     tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moments = iter([1_000_000_000, 1_000_000_000, 1_000_000_001])
@@ -203,7 +205,7 @@ async def test_files_of_one_moment_have_a_sidecar_each(
             assert (await client.driver.head("b", key)).metadata == {"a": number}
 
 
-async def test_sidecars_without_their_file_are_swept(
+async def test_sidecars_without_their_file_are_removed(
     tmp_path: Path, open_client: OpenClient
 ) -> None:
     async with open_client(tmp_path, xattrs=False) as client:
@@ -224,14 +226,14 @@ async def test_sidecars_without_their_file_are_swept(
             assert (await client.driver.head("b", key)).metadata == {"k": key}
 
 
-async def test_body_that_is_not_its_checksum_is_refused(client: BucketClient) -> None:
+async def test_body_with_a_wrong_checksum_is_refused(client: BucketClient) -> None:
     with pytest.raises(IntegrityError):
         await client.put("k", b"body", checksums={"crc32c": "AAAAAA=="})
     assert await client.keys() == []
     assert client.own_files() == []
 
 
-async def test_copy_carries_the_checksum_and_takes_the_new_metadata(
+async def test_copy_keeps_the_checksum_and_has_the_new_metadata(
     any_client: BucketClient,
 ) -> None:
     source = await any_client.put("k", b"body", metadata={"a": "b"})

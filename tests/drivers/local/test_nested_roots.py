@@ -1,4 +1,4 @@
-"""One root inside another: each driver's own area is nobody's object."""
+"""One root inside another: the area of a driver never appears as objects."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def test_outer_root_shows_the_objects_of_an_inner_one_and_not_its_area(
+async def test_outer_root_lists_the_objects_of_an_inner_root_but_not_its_area(
     tmp_path: Path,
 ) -> None:
     inner = LocalDriver(tmp_path / "a", fsync=False)
@@ -28,7 +28,7 @@ async def test_outer_root_shows_the_objects_of_an_inner_one_and_not_its_area(
         assert await nested.read("b", "k/x") == b"in the overflow"
 
 
-async def test_key_with_a_segment_like_the_area_is_an_object_as_any(tmp_path: Path) -> None:
+async def test_key_with_the_name_of_the_area_is_an_ordinary_object(tmp_path: Path) -> None:
     async with Trove(LocalDriver(tmp_path, fsync=False)) as store:
         await store.create_bucket("b")
         for key in (".trove", ".trove/locks", "a/.trove/x", "a/.trove2"):

@@ -1,4 +1,4 @@
-"""Many processes on one root, and what is left of one that was killed."""
+"""Concurrent processes on one root, and the root after a process was killed."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     OpenClient = Callable[..., AbstractAsyncContextManager[BucketClient]]
 
 WORKER = Path(__file__).with_name("worker.py")
-pytestmark = pytest.mark.timeout(180)  # dozens of interpreters are started, on whatever machine
+pytestmark = pytest.mark.timeout(180)  # starts dozens of interpreters, also on slow machines
 
 LOCKS = pytest.mark.parametrize("ofd_locks", [True, False], ids=["ofd", "flock"])
 
 
 async def run_workload(name: str, root: Path, *before: str, **arguments: Any) -> Any:
-    """Run one run_workload in a process of its own, and return what it says."""
+    """Run one workload of `worker.py` in a new process. Return its result."""
     process = await asyncio.create_subprocess_exec(
         *before,
         sys.executable,
@@ -45,7 +45,7 @@ async def run_workload(name: str, root: Path, *before: str, **arguments: Any) ->
     try:
         out, error = await process.communicate()
     finally:
-        if process.returncode is None:  # another run_workload failed
+        if process.returncode is None:  # another workload failed
             process.kill()
             await process.communicate()
     assert process.returncode == 0, error.decode()
@@ -61,7 +61,7 @@ async def run_workloads(workloads: list[tuple[str, Path, dict[str, Any]]]) -> li
 
 
 @LOCKS
-async def test_one_of_many_processes_creates_a_key(
+async def test_only_one_of_many_processes_creates_a_key(
     client: BucketClient, *, ofd_locks: bool
 ) -> None:
     keys = ["k", "d/k", "dir/", "d", "k/under"] * 4
@@ -70,7 +70,7 @@ async def test_one_of_many_processes_creates_a_key(
     assert sorted(key for one in won for key in one) == sorted(set(keys))
 
 
-async def test_one_of_many_tasks_creates_a_key(client: BucketClient) -> None:
+async def test_only_one_of_many_tasks_creates_a_key(client: BucketClient) -> None:
     async def create(number: int) -> int:
         await client.put("k", str(number).encode(), if_none_match="*")
         return number
@@ -103,7 +103,7 @@ async def test_compare_and_swap_loses_no_increment(
 
 
 @pytest.mark.parametrize("xattrs", [True, False])
-async def test_keys_in_one_anothers_way_stay_whole(
+async def test_concurrent_puts_of_conflicting_paths_leave_whole_objects(
     tmp_path: Path, open_client: OpenClient, *, xattrs: bool
 ) -> None:
     async with open_client(tmp_path) as client:
@@ -121,7 +121,9 @@ async def test_keys_in_one_anothers_way_stay_whole(
                 assert reader.info.key == key
 
 
-async def test_key_that_exists_is_never_missed(tmp_path: Path, open_client: OpenClient) -> None:
+async def test_existing_key_is_always_found_and_listed(
+    tmp_path: Path, open_client: OpenClient
+) -> None:
     async with open_client(tmp_path) as client:
         await client.put("p", b"a file where others need a directory")
     await run_workloads(
@@ -138,7 +140,7 @@ async def test_bucket_with_an_acknowledged_put_is_not_deleted(client: BucketClie
     assert all(results)
 
 
-async def test_second_driver_leaves_the_first_ones_files(
+async def test_second_driver_keeps_the_staged_files_of_the_first(
     tmp_path: Path, open_client: OpenClient
 ) -> None:
     async with (
@@ -153,7 +155,9 @@ async def test_second_driver_leaves_the_first_ones_files(
         assert await client.read("k") == b"x"
 
 
-async def test_litter_of_the_dead_is_swept(tmp_path: Path, open_client: OpenClient) -> None:
+async def test_staged_files_of_dead_processes_are_removed(
+    tmp_path: Path, open_client: OpenClient
+) -> None:
     async with open_client(tmp_path):
         pass
     staging = tmp_path / ".trove/staging"
@@ -183,7 +187,9 @@ async def test_kill_at_any_moment_leaves_old_or_new(tmp_path: Path, settings: An
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("settings", SETTINGS, ids=["plain", "sidecars", "durable"])
 @pytest.mark.parametrize("seed", range(2, 6))
-async def test_thousands_of_kills(tmp_path: Path, settings: Any, seed: int) -> None:
+async def test_thousands_of_kills_leave_old_or_new(
+    tmp_path: Path, settings: Any, seed: int
+) -> None:
     await run_workload("kill", tmp_path, kills=1000, seed=seed, settings=settings)
 
 

@@ -1,4 +1,4 @@
-"""A root where this process may not write: mounted read-only, or another user's."""
+"""A root without write permission: mounted read-only, or owned by another user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(trove_async.__file__).parent.parent
 
-# What the child process does with the root; it prints what it found.
+# The program of the child process. It reads the root, attempts to write, and prints its findings.
 LOOK = """
 import asyncio, os, sys, tempfile
 import trove_async
@@ -99,7 +99,7 @@ b'plain'
 
 
 def tree(root: Path) -> list[tuple[str, int]]:
-    """Return every path below the root, with the time of its last change."""
+    """Return every path below the root and the time of its last change."""
     return sorted((str(path), path.lstat().st_ctime_ns) for path in root.rglob("*"))
 
 
@@ -124,8 +124,8 @@ async def fill(root: Path, open_client: OpenClient, *, xattrs: bool) -> None:
 
 
 def in_read_only_mount(*command: str) -> str:
-    """Run a program that sees ``$ROOT``, its first argument after the script, mounted read-only."""
-    # As root, a mount namespace is enough; others need a user namespace as well.
+    """Run a program with a root mounted read-only: the first argument, then the program's own."""
+    # Root needs only a mount namespace; other users need a user namespace as well.
     unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     mount = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
     return run(*unshare, "sh", "-c", mount, "sh", *command)
@@ -144,7 +144,7 @@ async def test_root_that_is_mounted_read_only_can_be_read(
 
 
 async def test_foreign_files_of_a_read_only_root_can_be_read(tmp_path: Path) -> None:
-    """The driver has never been there, and has no area of its own."""
+    """The driver has never opened this root, so it has no area there."""
     bucket = tmp_path / "root" / "b"
     bucket.mkdir(parents=True)
     (bucket / "Note.txt").write_bytes(b"text")
@@ -171,7 +171,7 @@ async def test_root_of_another_user_can_be_read(
     with reachable(root):
         if os.geteuid() == 0:
             assert run(sys.executable, "-c", LOOK, str(root), "65534", str(xattrs)) == SEEN
-        else:  # the owner's own permissions do as well
+        else:  # remove the owner's write permission instead
             directories = [root, *(path for path in root.rglob("*") if path.is_dir())]
             for path in directories:
                 path.chmod(0o555)
@@ -186,7 +186,7 @@ async def test_root_of_another_user_can_be_read(
 
 @contextmanager
 def reachable(path: Path) -> Iterator[None]:
-    """Let other users through to a path, which pytest keeps to this one."""
+    """Let other users reach a path: pytest makes its directories private to this user."""
     opened = [(above, above.stat().st_mode) for above in path.parents]
     closed = [(above, mode) for above, mode in opened if not mode & stat.S_IXOTH]
     for above, mode in closed:
@@ -201,7 +201,7 @@ def reachable(path: Path) -> Iterator[None]:
 async def test_area_that_cannot_be_read_is_an_error(
     tmp_path: Path, open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Objects in it would be missing otherwise."""
+    """Without the error, the objects in the area would be missing."""
     root = tmp_path / "root"
     await fill(root, open_client, xattrs=True)
     real = os.open
@@ -221,7 +221,7 @@ async def test_area_that_cannot_be_read_is_an_error(
 async def test_files_in_a_setgid_directory_get_its_group(
     tmp_path: Path, open_client: OpenClient, *, fsync: bool
 ) -> None:
-    groups = os.getgroups() if os.geteuid() else [54_321]  # root may give files to any
+    groups = os.getgroups() if os.geteuid() else [54_321]  # root may give files to any group
     other = next(group for group in groups if group != os.getegid())
     root = tmp_path / "root"
     async with open_client(root, fsync=fsync, file_mode=0o640, dir_mode=0o750) as client:
@@ -238,6 +238,8 @@ async def test_files_in_a_setgid_directory_get_its_group(
         assert (await client.driver.head("b", "plain")).metadata == {"by": "me"}
 
 
-async def test_files_outside_of_one_keep_the_process_group(client: BucketClient) -> None:
+async def test_files_outside_a_setgid_directory_get_the_group_of_the_process(
+    client: BucketClient,
+) -> None:
     await client.put("plain", b"x")
     assert (client.bucket / "plain").stat().st_gid == os.getegid()

@@ -1,4 +1,4 @@
-"""A stream finds its next piece read; what was read ahead is given up for who waits, and read again."""
+"""Readers read ahead into free memory, give it up for waiting leases, and then read again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BODY = os.urandom(5 * MiB)
 
 @asynccontextmanager
 async def streaming(root: Path, pool: BufferPool) -> AsyncIterator[DriverReader]:
-    """Open a body of which two mebibytes were read, in a mebibyte each."""
+    """Open a reader, and read 2 MiB of it in two reads."""
     async with opened(LocalDriver(root), pool=pool) as driver:
         await driver.create_bucket("b")
         await driver.put("b", "k", [memoryview(BODY)], PutOptions())
@@ -46,14 +46,14 @@ async def rest_of(reader: DriverReader, size: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [MiB, 1000, 3 * MiB])
-async def test_stream_goes_on_in_pieces_of_any_size(tmp_path: Path, size: int) -> None:
+async def test_read_ahead_serves_reads_of_any_size(tmp_path: Path, size: int) -> None:
     pool = BufferPool(4 * MiB)
     async with streaming(tmp_path, pool) as reader:
         assert pool.statistics().leased == MiB
         assert await rest_of(reader, size) == BODY[2 * MiB :]
 
 
-async def test_who_waits_for_memory_gets_it_and_the_stream_reads_again(tmp_path: Path) -> None:
+async def test_waiting_lease_gets_the_memory_and_the_reader_reads_again(tmp_path: Path) -> None:
     pool = BufferPool(2 * MiB, 1 * MiB)
     async with streaming(tmp_path, pool) as reader:
         async with asyncio.timeout(10):
@@ -72,7 +72,7 @@ async def test_without_free_memory_nothing_is_read_ahead(tmp_path: Path) -> None
                 assert await rest_of(reader, MiB) == BODY
 
 
-async def test_failure_of_reading_ahead_is_told_by_the_read_that_wants_it(
+async def test_failed_read_ahead_raises_in_the_read_that_needs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = FileExecutor.submit

@@ -1,4 +1,4 @@
-"""Threads and their lane: brief work neither waits for ever nor keeps other work waiting so."""
+"""Threads and their lane: brief work and other work never starve each other."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def serving(count: int) -> AsyncIterator[Threads]:
 
 
 async def turns(count: int = 20) -> None:
-    """Let the loop turn: it looks at the lane each time, where `_LANE_POLL` is 0."""
+    """Run the event loop `count` times. It checks the lane each time if `_LANE_POLL` is 0."""
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -42,7 +42,7 @@ async def test_all_brief_work_is_done(count: int) -> None:
     assert sorted(done) == list(range(100))
 
 
-async def test_failure_of_brief_work_is_its_callers_and_no_others() -> None:
+async def test_failure_of_brief_work_reaches_only_its_caller() -> None:
     async with serving(2) as threads, asyncio.TaskGroup() as group:
         good = [group.create_task(threads.run(lambda: 1, brief=True)) for _ in range(3)]
         with pytest.raises(ZeroDivisionError):
@@ -50,7 +50,7 @@ async def test_failure_of_brief_work_is_its_callers_and_no_others() -> None:
         assert [await one for one in good] == [1, 1, 1]
 
 
-async def test_lane_whose_thread_waits_is_helped() -> None:
+async def test_brief_work_runs_although_a_thread_of_the_lane_is_blocked() -> None:
     let_go = threading.Event()
     async with serving(3) as threads, asyncio.TaskGroup() as group:
         waits = group.create_task(threads.run(lambda: let_go.wait(10), brief=True))
@@ -59,7 +59,7 @@ async def test_lane_whose_thread_waits_is_helped() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-async def test_lane_that_stands_still_leaves_a_thread_to_others(
+async def test_blocked_lane_leaves_a_thread_for_other_work(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_threads, "_LANE_POLL", 0)
@@ -74,7 +74,7 @@ async def test_lane_that_stands_still_leaves_a_thread_to_others(
         assert all([await one for one in waits])
 
 
-async def test_lane_that_is_never_empty_leaves_the_only_thread_to_others() -> None:
+async def test_lane_that_is_never_empty_leaves_the_only_thread_to_other_work() -> None:
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     async with serving(1) as threads, asyncio.TaskGroup() as group:
@@ -82,7 +82,7 @@ async def test_lane_that_is_never_empty_leaves_the_only_thread_to_others() -> No
         def follow(queued: threading.Event) -> None:
             if not over.is_set():
                 group.create_task(threads.run(work, brief=True))
-            loop.call_soon(queued.set)  # by then the task has begun
+            loop.call_soon(queued.set)  # the task has started by then
 
         def work() -> None:
             queued = threading.Event()
@@ -95,7 +95,7 @@ async def test_lane_that_is_never_empty_leaves_the_only_thread_to_others() -> No
         over.set()
 
 
-async def test_brief_work_that_has_not_begun_is_taken_back() -> None:
+async def test_cancelled_brief_work_that_has_not_started_never_runs() -> None:
     reached, let_go = threading.Event(), threading.Event()
     done: list[str] = []
 
@@ -116,7 +116,7 @@ async def test_brief_work_that_has_not_begun_is_taken_back() -> None:
     assert not done
 
 
-async def test_closing_does_what_was_asked_for_before_and_only_then_the_last() -> None:
+async def test_close_runs_queued_work_before_the_last_function() -> None:
     order: list[str] = []
     reached, let_go = threading.Event(), threading.Event()
 
@@ -141,7 +141,7 @@ async def test_closing_does_what_was_asked_for_before_and_only_then_the_last() -
         await threads.run(lambda: None, brief=True)
 
 
-async def test_closing_that_is_cancelled_has_ended_the_threads() -> None:
+async def test_cancelled_close_ends_the_threads() -> None:
     reached, let_go = threading.Event(), threading.Event()
 
     def work() -> None:

@@ -42,7 +42,7 @@ MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize("size", [0, 1, 4096, 256 * 1024, 256 * 1024 + 1, 3 * MIB])
-async def test_body_comes_back(any_client: BucketClient, size: int) -> None:
+async def test_get_returns_the_body_that_was_put(any_client: BucketClient, size: int) -> None:
     body = os.urandom(size)
     await any_client.put("k", body)
     assert await any_client.read("k") == body
@@ -56,7 +56,7 @@ async def test_body_comes_back(any_client: BucketClient, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1000, MIB])
-async def test_ranges(any_client: BucketClient, size: int) -> None:
+async def test_range_returns_the_same_bytes_as_a_slice(any_client: BucketClient, size: int) -> None:
     body = os.urandom(size)
     await any_client.put("k", body)
     for span in [ByteRange(10, 20), ByteRange(0), ByteRange(size - 5, size + 5), ByteRange.last(7)]:
@@ -68,7 +68,7 @@ async def test_ranges(any_client: BucketClient, size: int) -> None:
             await any_client.read(key, range=ByteRange(size))
 
 
-async def test_many_views_are_one_body(client: BucketClient) -> None:
+async def test_many_views_are_joined_into_one_body(client: BucketClient) -> None:
     pieces = [os.urandom(1 + number % 7) for number in range(3000)]
     big = [os.urandom(3 * MIB) for _ in range(3)]
     views = [memoryview(piece) for piece in pieces + big]
@@ -76,7 +76,7 @@ async def test_many_views_are_one_body(client: BucketClient) -> None:
     assert await client.read("k") == b"".join(pieces + big)
 
 
-async def test_short_writes_are_finished(
+async def test_short_writes_are_continued(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.pwritev
@@ -86,7 +86,9 @@ async def test_short_writes_are_finished(
 
 
 @pytest.mark.parametrize("key", ["k", "d/k", "dir/"])
-async def test_conditions(any_client: BucketClient, key: str) -> None:
+async def test_conditions_of_put_get_and_delete_are_checked(
+    any_client: BucketClient, key: str
+) -> None:
     driver = any_client.driver
     with pytest.raises(PreconditionFailedError):
         await any_client.put(key, b"0", if_match="x")
@@ -113,7 +115,7 @@ async def test_conditions(any_client: BucketClient, key: str) -> None:
     assert any_client.own_files() == []
 
 
-async def test_create_only_beside_a_foreign_file_made_just_then(
+async def test_create_fails_if_a_foreign_file_appears_at_the_last_moment(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.link
@@ -129,7 +131,7 @@ async def test_create_only_beside_a_foreign_file_made_just_then(
     assert client.own_files() == []
 
 
-async def test_create_only_where_there_are_no_links(
+async def test_create_works_without_hard_links(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
@@ -144,7 +146,7 @@ def _part(number: int, offset: int, size: int) -> Part:
     return Part(number=number, offset=offset, size=size, last=False)
 
 
-async def test_upload_takes_parts_in_any_order_and_again(any_client: BucketClient) -> None:
+async def test_upload_accepts_parts_in_any_order_and_repeated(any_client: BucketClient) -> None:
     body = os.urandom(3 * MIB)
     whole = b64encode(crc32c(body).to_bytes(4)).decode()
     options = PutOptions(content_type="a/b", size=len(body), write_id="w")
@@ -176,13 +178,13 @@ async def test_upload_left_without_commit_leaves_nothing(
         await upload.commit({})
 
 
-async def test_upload_of_nothing_is_an_empty_object(client: BucketClient) -> None:
+async def test_upload_without_parts_creates_an_empty_object(client: BucketClient) -> None:
     async with client.driver.upload("b", "k", PutOptions()) as upload:
         await upload.commit({})
     assert await client.read("k") == b""
 
 
-async def test_upload_with_a_gap_or_another_size_is_refused(client: BucketClient) -> None:
+async def test_upload_with_a_gap_or_a_wrong_size_is_refused(client: BucketClient) -> None:
     async with client.driver.upload("b", "k", PutOptions(size=7)) as upload:
         with pytest.raises(IntegrityError):
             await upload.send(_part(1, 0, 4), [memoryview(b"abc")])
@@ -197,7 +199,7 @@ async def test_upload_with_a_gap_or_another_size_is_refused(client: BucketClient
 
 
 @pytest.mark.parametrize("missing", ["nothing", "clone", "copy_file_range", "both"])
-async def test_copies_by_every_way(
+async def test_copy_works_with_each_copy_method_missing(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     def refuse(*_: object) -> int:
@@ -215,7 +217,7 @@ async def test_copies_by_every_way(
     assert await client.read("l") == body
 
 
-async def test_copy_is_pinned_to_its_source(client: BucketClient) -> None:
+async def test_copy_checks_its_source_version_and_its_conditions(client: BucketClient) -> None:
     old = await client.put("k", b"old")
     new = await client.put("k", b"new")
     for target in ["l", "k"]:
@@ -236,7 +238,7 @@ async def test_copy_is_pinned_to_its_source(client: BucketClient) -> None:
     assert client.own_files() == []
 
 
-async def test_copy_onto_itself_gives_way_to_a_faster_put(
+async def test_copy_onto_itself_fails_if_the_object_changes_during_the_copy(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = await client.put("k", b"old")
@@ -254,7 +256,7 @@ async def test_copy_onto_itself_gives_way_to_a_faster_put(
     assert await client.read("k") == b"faster"
 
 
-async def test_copy_of_a_source_cut_short_is_refused(
+async def test_copy_fails_if_the_source_is_truncated(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = await client.put("k", bytes(5000))
@@ -264,7 +266,7 @@ async def test_copy_of_a_source_cut_short_is_refused(
     assert (await client.keys(), client.own_files()) == (["k"], [])
 
 
-async def test_many_deletes_tell_of_each(
+async def test_delete_many_reports_each_key(
     client: BucketClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for key in ["a", "b/c", "dir/", "stuck"]:
@@ -288,7 +290,7 @@ async def test_many_deletes_tell_of_each(
     assert await client.keys() == ["stuck"]
 
 
-async def test_versions_are_refused(client: BucketClient) -> None:
+async def test_version_id_is_not_supported(client: BucketClient) -> None:
     await client.put("k")
     with pytest.raises(NotSupportedError):
         await client.driver.head("b", "k", "v1")
@@ -298,7 +300,7 @@ async def test_versions_are_refused(client: BucketClient) -> None:
         await client.driver.delete("b", "k", DeleteOptions(version_id="v1"))
 
 
-async def test_ping_tells_that_the_root_is_gone(client: BucketClient) -> None:
+async def test_ping_fails_if_the_root_was_removed(client: BucketClient) -> None:
     await client.driver.ping()
     moved = client.root.with_name("moved")
     client.root.rename(moved)
@@ -307,7 +309,7 @@ async def test_ping_tells_that_the_root_is_gone(client: BucketClient) -> None:
     moved.rename(client.root)
 
 
-async def test_closed_driver_says_so(tmp_path: Path, open_client: OpenClient) -> None:
+async def test_closed_driver_raises_closed_error(tmp_path: Path, open_client: OpenClient) -> None:
     never = LocalDriver(tmp_path)
     with pytest.raises(ClosedError):
         await never.ping()
@@ -323,7 +325,7 @@ async def test_closed_driver_says_so(tmp_path: Path, open_client: OpenClient) ->
     assert client.own_files() == []
 
 
-async def test_reader_of_a_closed_driver_lets_its_file_go(
+async def test_reader_of_a_closed_driver_closes_its_file(
     tmp_path: Path, open_client: OpenClient, open_files: Callable[[], int]
 ) -> None:
     before = open_files()
@@ -337,14 +339,12 @@ async def test_reader_of_a_closed_driver_lets_its_file_go(
     assert open_files() == before
 
 
-async def test_driver_opens_once(client: BucketClient) -> None:
+async def test_driver_cannot_be_opened_twice(client: BucketClient) -> None:
     with pytest.raises(ClosedError):
         await client.driver.open(DriverContext.__new__(DriverContext))
 
 
-async def test_root_that_can_never_be_is_a_config_error(
-    tmp_path: Path, open_client: OpenClient
-) -> None:
+async def test_unusable_root_is_a_config_error(tmp_path: Path, open_client: OpenClient) -> None:
     (tmp_path / "file").write_bytes(b"")
     for root, settings in [("file", {}), ("file/x", {}), ("no", {"mkdir": False})]:
         with pytest.raises(ConfigError, match=r"is not a directory|does not exist"):
@@ -352,7 +352,7 @@ async def test_root_that_can_never_be_is_a_config_error(
                 pass
 
 
-async def test_root_may_be_reached_by_a_link(tmp_path: Path, open_client: OpenClient) -> None:
+async def test_root_can_be_a_symlink(tmp_path: Path, open_client: OpenClient) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     async with open_client(tmp_path / "link") as one, open_client(tmp_path / "real") as other:
@@ -367,11 +367,11 @@ async def test_root_may_be_reached_by_a_link(tmp_path: Path, open_client: OpenCl
     "settings",
     [{"threads": 0}, {"max_reads": 0}, {"file_mode": 0o444}, {"dir_mode": 0o600}, {"root": ""}],
 )
-def test_nonsense_is_refused_when_it_is_said(settings: dict[str, object]) -> None:
+def test_invalid_settings_are_refused_by_the_constructor(settings: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         LocalDriver(**({"root": "/x"} | settings))  # type: ignore[arg-type] # of many types
     with pytest.raises(TypeError):
-        LocalDriver(b"/x")  # type: ignore[arg-type] # what the test is about
+        LocalDriver(b"/x")  # type: ignore[arg-type] # the point of the test
 
 
 @pytest.mark.parametrize(
@@ -385,12 +385,14 @@ def test_nonsense_is_refused_when_it_is_said(settings: dict[str, object]) -> Non
         ("mkdir", 0, "a bool, got int"),
     ],
 )
-def test_settings_of_another_type_are_refused(setting: str, value: Any, kind: str) -> None:
+def test_settings_of_a_wrong_type_are_refused(setting: str, value: Any, kind: str) -> None:
     with pytest.raises(TypeError, match=f"{setting} must be {kind}"):
         LocalDriver("objects", **{setting: value})
 
 
-async def test_modes_are_those_asked_for(tmp_path: Path, open_client: OpenClient) -> None:
+async def test_files_and_directories_have_the_configured_modes(
+    tmp_path: Path, open_client: OpenClient
+) -> None:
     mask = os.umask(0)
     try:
         async with open_client(tmp_path, file_mode=0o640, dir_mode=0o750) as client:

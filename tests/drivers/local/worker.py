@@ -62,14 +62,14 @@ async def read(driver: LocalDriver, key: str) -> bytes:
 
 
 def version(number: int, seed: int) -> bytes:
-    """Return a body that tells by itself whether it is whole."""
+    """Return a body that contains its number and its size, so that a torn body is detected."""
     rng = random.Random(seed)
     size = rng.choice([0, 1, 10, 5000, 300_000])
     return b"%d:%d:" % (number, size) + bytes([number % 256]) * size
 
 
 def number_of(body: bytes) -> int:
-    """Return which version a body is; it must be a whole one."""
+    """Return the number of a body. Assert that the body is complete."""
     number, size, rest = body.split(b":", 2)
     assert rest == bytes([int(number) % 256]) * int(size), (
         "a body of two versions, or of half of one"
@@ -82,7 +82,7 @@ def metadata_of(number: int) -> dict[str, str]:
 
 
 async def create(driver: LocalDriver, keys: list[str]) -> list[str]:
-    """Try to be the one who creates each key."""
+    """Attempt to create each key. Return the keys that this process created."""
     won = []
     for key in keys:
         try:
@@ -96,8 +96,7 @@ async def create(driver: LocalDriver, keys: list[str]) -> list[str]:
 
 
 async def count(driver: LocalDriver, key: str, times: int) -> int:
-    """Count a number up so many times, by compare and swap; return how often somebody else was
-    faster."""
+    """Increment a number by compare-and-swap, `times` times. Return how many attempts lost."""
     lost = 0
     while times:
         info = await driver.head("b", key)
@@ -114,7 +113,7 @@ async def count(driver: LocalDriver, key: str, times: int) -> int:
 
 
 async def conflict(driver: LocalDriver, seed: int, rounds: int) -> int:
-    """Put and delete keys of which one is in the other's way; look that what is read is whole."""
+    """Put, delete and read keys that conflict as paths. Assert that each body read is complete."""
     rng = random.Random(seed)
     for number in range(rounds):
         key = rng.choice(KEYS)
@@ -139,7 +138,7 @@ async def conflict(driver: LocalDriver, seed: int, rounds: int) -> int:
 
 
 async def stay(driver: LocalDriver, key: str, rounds: int) -> int:
-    """Replace a key that always exists, and read it: it must never be missed."""
+    """Replace a key that always exists. Assert that each read and each listing finds it."""
     for number in range(rounds):
         await driver.put("b", key, [memoryview(version(number, number))], PutOptions())
         number_of(await read(driver, key))
@@ -149,7 +148,7 @@ async def stay(driver: LocalDriver, key: str, rounds: int) -> int:
 
 
 async def rebucket(driver: LocalDriver, rounds: int) -> int:
-    """Delete and make the bucket of keys that others put: an acknowledged put must stay."""
+    """Delete and create the bucket that others put into. Return the number of deletions."""
     deleted = 0
     for _ in range(rounds):
         try:
@@ -163,7 +162,7 @@ async def rebucket(driver: LocalDriver, rounds: int) -> int:
 
 
 async def lodge(driver: LocalDriver, key: str, rounds: int) -> int:
-    """Put into a bucket that is deleted when empty, and look that what was put is there."""
+    """Put into a bucket that is deleted while empty. Assert that each acknowledged put exists."""
     stored = 0
     for _ in range(rounds):
         try:
@@ -179,7 +178,7 @@ async def lodge(driver: LocalDriver, key: str, rounds: int) -> int:
 
 
 async def put_for_ever(driver: LocalDriver, key: str, start: int, tell: int) -> None:
-    """Put one version after the other, telling before and after each, until killed."""
+    """Put one version after the other until killed. Report each before and after its put."""
     number = start
     while True:
         number += 1
@@ -191,7 +190,7 @@ async def put_for_ever(driver: LocalDriver, key: str, start: int, tell: int) -> 
 
 
 async def check_after_kill(root: str, key: str, old: int, told: str, settings: Settings) -> int:
-    """Open the root as the next process does, and look what the killed one left of its key."""
+    """Open the root after a kill. Assert that the key has a whole version, old or new."""
     begun = [int(word) for word in told.split() if not word.endswith("!")]
     ended = [int(word[:-1]) for word in told.split() if word.endswith("!")]
     least = max(ended, default=old)
@@ -217,7 +216,7 @@ async def check_after_kill(root: str, key: str, old: int, told: str, settings: S
 
 
 def kill(root: str, kills: int, seed: int, settings: Settings) -> int:
-    """Fork a process that puts, kill it at a random moment, look what is left; so many times."""
+    """Fork a process that puts, kill it at a random moment and check the root, `kills` times."""
     rng = random.Random(seed)
     numbers = dict.fromkeys(KEYS, 0)
     for _ in range(kills):
@@ -229,7 +228,7 @@ def kill(root: str, kills: int, seed: int, settings: Settings) -> int:
             child = _put_in_child(root, key, numbers[key], tell, settings)
             asyncio.run(child)
         os.close(tell)
-        os.read(told, 1)  # it is open, and about to put
+        os.read(told, 1)  # the driver is open and about to put
         time.sleep(rng.random() * 0.02)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
@@ -257,7 +256,7 @@ async def prepare(root: str, settings: Settings) -> None:
 
 
 async def put_once(root: str, settings: Settings) -> None:
-    """Put version 1 of every key, and of a new one: to be killed at each system call in turn."""
+    """Put version 1 of every key and of a new one. A test kills it at each system call."""
     driver = local(root, settings)
     await driver.open(context())
     views = [memoryview(version(1, 4))]
@@ -269,7 +268,7 @@ async def put_once(root: str, settings: Settings) -> None:
 
 
 async def check_once(root: str, settings: Settings) -> None:
-    """Look that every key is version 0 or 1."""
+    """Assert that every key is version 0 or 1."""
     for key in KEYS:
         await check_after_kill(root, key, 0, "1", settings)
 
