@@ -44,7 +44,7 @@ def test_every_example_is_tested() -> None:
 
 
 @pytest.mark.parametrize("script", OUTPUT.keys() - {"hot_cold_archive.py"})
-def test_example_runs_and_prints_its_point(script: str) -> None:
+def test_example_runs_and_prints_the_expected_lines(script: str) -> None:
     output = run(script)
     for line in OUTPUT[script]:
         assert line in output

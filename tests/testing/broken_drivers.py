@@ -1,4 +1,4 @@
-"""Drivers with one bug each, of kinds that real drivers had or easily have."""
+"""Drivers with one bug each. Real drivers had such bugs, or could easily have them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of `Faulty`: it passes the driver suite, and each fault does what it says."""
+"""Tests of `Faulty`: it passes the driver suite, and each fault has its documented effect."""
 
 from __future__ import annotations
 

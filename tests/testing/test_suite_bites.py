@@ -1,6 +1,6 @@
 """The conformance suites find bugs: each broken driver fails the named test of a suite.
 
-The sound memory driver passes the same tests, so that a test which fails for everything is noticed.
+The memory driver, which has no bug, passes the same tests: a test that always fails is noticed.
 """
 
 from __future__ import annotations
