@@ -1,9 +1,9 @@
-"""The fault world of the tests: a backend in memory that can be stopped, broken and watched.
+"""A backend in memory that fails, hangs and returns wrong data on demand, and logs its steps.
 
-`Fake` is `trove_async.testing.Faulty` around memory, so faults have the public vocabulary: a call
-fails or hangs, a body is cut, shortened or flipped. Beside that it counts *steps*: each call is one
+`Fake` is `trove_async.testing.Faulty` around memory, so its faults are those of the public API: a
+call fails or hangs, a body is cut, shortened or flipped. It also counts *steps*: each call is one
 step before its work (``put``) and one after it (``put.done``). A test can hang at the n-th step and
-cancel there, which is how every await of a transfer is reached in turn.
+cancel there, and so reach every await of a transfer in turn.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class _Memory(MemoryDriver):
 
 
 class Fake(Faulty, _Memory):
-    """Memory that fails, hangs and lies on demand.
+    """A memory driver with faults on demand, which logs its steps.
 
     Args:
         parallel_parts: See `MemoryDriver`.
@@ -145,7 +145,7 @@ class Fake(Faulty, _Memory):
 
     Attributes:
         steps: All steps so far.
-        hang_at: The index of the step that hangs for ever.
+        hang_at: The index of the step that hangs until it is cancelled. An exit hangs for 20 ms.
         reached: Set when that step is reached.
         calls_under_way: Calls that are at a step now.
         before: Functions by step, called and awaited at that step.
@@ -238,15 +238,15 @@ class Fake(Faulty, _Memory):
         self.calls.append(call)
 
     async def step(self, name: str, call: DriverCall | None = None) -> None:
-        """Pass a step: hang, run what the test wants at this step, or fail."""
+        """Pass a step: hang, call the function of `before`, or fail."""
         self.steps.append(name)
         self.calls_under_way += 1
         try:
             if len(self.steps) - 1 == self.hang_at:
                 self.reached.set()
                 self._never = self._never or asyncio.get_running_loop().create_future()
-                # The store awaits an exit under a shield, so an exit that hangs for ever would
-                # only be left at the shield's deadline.
+                # The store awaits an exit under a shield, so an exit that hangs would end
+                # only at the shield's deadline.
                 timeout = 0.02 if name.endswith(".exit") else None
                 await asyncio.wait([self._never], timeout=timeout)
             if name in self.before:
@@ -503,6 +503,3 @@ async def prepare_calls(store: Trove, fake: Fake) -> None:
     await store.put("bucket", "key", b"body")
     await store.create_bucket("empty")
     fake.steps.clear()
-
-
-# The names of before, until every test uses the ones above.

@@ -43,7 +43,7 @@ class Stall:
     _released: asyncio.Event = field(default_factory=asyncio.Event, init=False, repr=False)
 
     def release(self) -> None:
-        """Continue to forward."""
+        """Resume forwarding."""
         self._released.set()
 
     async def wait(self) -> None:

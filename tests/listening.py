@@ -20,7 +20,7 @@ async def listening(
     *,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
-    """Run a server whose port is yielded.
+    """Run a server and yield its port.
 
     An exception from `serve`, for example a failed assert, is raised at the end of the block.
 
@@ -62,7 +62,7 @@ async def listening(
 
 @asynccontextmanager
 async def behind_tls(url: str, context: ssl.SSLContext) -> AsyncIterator[str]:
-    """Relay https connections to the server at `url`; the https URL is yielded."""
+    """Relay https connections to the server at `url`, and yield the https URL."""
     upstream = urlsplit(url)
 
     async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -27,7 +27,7 @@ def expect_failures(
 
     Args:
         reasons: The deviation of the server by test name.
-        where: Return whether a case of the test is expected to fail, given its parameters.
+        where: Returns whether a case of the test is expected to fail, given its parameters.
         always: Fail if such a case passes. False is for deviations that occur only sometimes.
     """
 

@@ -54,7 +54,7 @@ def annotated() -> Iterator[tuple[str, Any]]:
 
 
 def annotated_in_class(name: str, cls: type) -> Iterator[tuple[str, Any]]:
-    # Only its own annotations: inherited ones of another package are not ours to resolve.
+    # Own annotations only: those inherited from another package may not resolve here.
     own = {"__annotations__": vars(cls).get("__annotations__", {}), "__module__": cls.__module__}
     yield name, type(cls.__name__, (), own)
     for attribute, value in vars(cls).items():

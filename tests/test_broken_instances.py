@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def classes() -> Iterator[type]:
-    """Yield the classes with a `__repr__` of their own."""
+    """Yield the classes that define `__repr__`."""
     for found in pkgutil.walk_packages(trove_async.__path__, "trove_async."):
         if found.name.endswith("__main__"):
             continue

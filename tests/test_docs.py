@@ -1,4 +1,4 @@
-"""The examples in the README and in docstrings run, and the documents name what exists."""
+"""The examples in the README and in docstrings run, and the paths in documents exist."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_last_bytes_are_what_a_slice_selects(size: int, count: int) -> None:
         assert body[first:last] == body[-count:]
 
 
-def test_range_of_a_range_is_itself() -> None:
+def test_of_returns_a_range_unchanged() -> None:
     one = ByteRange(1, 2)
     assert ByteRange.of(one) is one
     assert one.suffix is None
@@ -186,12 +186,12 @@ def test_located_changes_only_names() -> None:
     assert INFO.located() == INFO
 
 
-def test_prefix_sorts_by_itself() -> None:
+def test_key_of_a_prefix_is_the_prefix() -> None:
     assert Prefix(bucket="b", prefix="a/").key == "a/"
     assert BucketInfo(name="b").backends == ()
 
 
-def test_put_options_know_whether_a_put_is_conditional() -> None:
+def test_put_options_report_whether_a_put_is_conditional() -> None:
     assert not PutOptions().conditional
     assert PutOptions(if_match="e").conditional
     assert PutOptions(if_none_match="*").conditional

@@ -43,7 +43,7 @@ def leased(pool: BufferPool) -> int:
         (8 * MiB, -MiB),
     ],
 )
-def test_sizes_that_do_not_fit_together_are_refused(max_bytes: int, part_size: int | None) -> None:
+def test_inconsistent_sizes_are_refused(max_bytes: int, part_size: int | None) -> None:
     with pytest.raises(ConfigError):
         BufferPool(max_bytes, part_size)
 
@@ -65,7 +65,7 @@ def test_part_is_8_mib_or_half_of_a_small_pool(max_bytes: int, part_size: int) -
         ({"deadline": None}, "deadline must be a number of seconds"),
     ],
 )
-def test_settings_of_another_type_are_refused(settings_: dict[str, Any], message: str) -> None:
+def test_settings_of_a_wrong_type_are_refused(settings_: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         BufferPool(**settings_)
 
@@ -266,7 +266,7 @@ async def test_revocable_leases_use_at_most_half_of_the_pool() -> None:
     assert RevocableLease(pool, 3 * MiB).lease is None
 
 
-async def test_lease_that_refuses_to_be_revoked_is_tried_again() -> None:
+async def test_lease_that_refused_to_be_revoked_is_revoked_later() -> None:
     pool = BufferPool(2 * MiB)
     revocable, lease = RevocableLease(pool), pool.try_lease(MiB)
     assert lease is not None

@@ -33,7 +33,7 @@ def test_policy_out_of_range_is_refused(policy: dict[str, Any]) -> None:
         {"budget": "1"},
     ],
 )
-def test_policy_of_another_type_is_refused(policy: dict[str, Any]) -> None:
+def test_policy_of_a_wrong_type_is_refused(policy: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=f"{next(iter(policy))} must be an? (int|number)"):
         RetryPolicy(**policy)
 

@@ -163,7 +163,7 @@ async def test_each_distinct_driver_is_opened_and_closed_once() -> None:
 
 
 class Unclosable(CallLog):
-    """A driver whose close raises an error with a message of its own."""
+    """A driver whose close raises an error with the given message."""
 
     def __init__(self, words: str) -> None:
         super().__init__()
