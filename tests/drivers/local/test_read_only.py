@@ -124,7 +124,7 @@ async def fill(root: Path, open_client: OpenClient, *, xattrs: bool) -> None:
 
 
 def in_read_only_mount(*command: str) -> str:
-    """Run a program with a root mounted read-only: the first argument, then the program's own."""
+    """Run a command that sees a root, the argument before the command, mounted read-only."""
     # Root needs only a mount namespace; other users need a user namespace as well.
     unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
     mount = 'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"'
