@@ -1,4 +1,4 @@
-"""The driver never leaves its root, even while another process replaces directories by links."""
+"""The driver never leaves its root, even while another thread replaces directories by links."""
 
 from __future__ import annotations
 
