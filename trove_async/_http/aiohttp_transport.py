@@ -1,4 +1,4 @@
-"""The transport over aiohttp: it knows proxies, and is the oracle of the one over sockets."""
+"""A `Transport` over aiohttp. It supports proxies; tests compare the socket transport with it."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from .transport import Origin, Response, StreamedBody
 
 _HEADERS: Final = 4096
-"""Headers that an answer may have: 8 KiB of metadata in names of one letter are so many."""
+"""Maximum headers of a response: 8 KiB of metadata with one-letter names need this many."""
 
-# Releases of aiohttp that lack the parameter have no limit; the others' own is 128.
+# Releases of aiohttp without the parameter have no limit; the others default to 128.
 _LIMITS: Final[dict[str, Any]] = (
     {"max_headers": _HEADERS}
     if "max_headers" in inspect.signature(aiohttp.ClientSession).parameters
@@ -50,12 +50,12 @@ class AiohttpTransport:
     """A `Transport` over aiohttp.
 
     Args:
-        timeout: Its connect, first_byte and idle are kept.
-        tls: Whom to trust; None: whom this system does.
-        proxy: The URL of a proxy to send everything through.
+        timeout: The timeouts; `connect`, `first_byte` and `idle` apply here.
+        tls: The TLS context; None uses the certificates that the system trusts.
+        proxy: The URL of a proxy for all requests.
 
-    There is no limit of connections here: who holds an answer holds one, so that a limit below
-    the callers' own would let two unread answers stop the third call for ever.
+    The transport does not limit connections. An open response holds a connection, so with a limit
+    lower than that of the callers, unread responses would block the next call forever.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class AiohttpTransport:
         body = _Body(views, self._idle) if views else None
         url = yarl.URL(origin.url + target, encoded=True)
         sending = self._respond(method, url, headers, body, patient=patient)
-        del headers  # a traceback that is recorded with its variables would show the credentials
+        del headers  # a traceback recorded with locals would show the credentials
         try:
             response = await sending
         except BaseException as error:
@@ -104,8 +104,8 @@ class AiohttpTransport:
                 raise
         else:
             return self._answer(response, body, origin, patient=patient)
-        # Outside `except`: aiohttp's errors hold the request's headers and a proxy's password, and
-        # the one that is being handled would become the context.
+        # Raise outside `except`: the handled error would become the context, and aiohttp's errors
+        # hold the headers of the request and the password of a proxy.
         raise failure
 
     def _answer(
@@ -139,7 +139,7 @@ class AiohttpTransport:
     ) -> aiohttp.ClientResponse:
         """Return the response once its head is complete.
 
-        The head has a deadline of its own: `sock_read` begins anew with each byte that arrives.
+        The head needs a separate deadline, because `sock_read` restarts with each byte.
         """
         async with asyncio.timeout(None) as deadline:
             if body is not None and not patient:
@@ -155,7 +155,7 @@ class AiohttpTransport:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
                     total=None,
-                    connect=self._connect,  # all of it, a proxy's response included
+                    connect=self._connect,  # includes the response of a proxy
                     sock_connect=self._connect,
                     sock_read=None if patient else self._first_byte,
                 ),
@@ -174,32 +174,32 @@ class AiohttpTransport:
 async def _once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Send a request once: aiohttp sends it again after what is raised here untranslated."""
+    """Send a request once: aiohttp would resend it after these errors if they were untranslated."""
     try:
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         failure = _failure(error, f"{request.url.host}:{request.url.port}")
-        assert failure is not None  # noqa: S101 - both are in the table
+        assert failure is not None  # noqa: S101 - the table has both
     raise failure
 
 
 class _Response(aiohttp.ClientResponse):
-    """A response that few interim responses may come before."""
+    """A response with a limit on the interim responses before it."""
 
     async def start(self, connection: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
-        """Read the head. aiohttp skips interim responses without a limit."""
+        """Read the head. aiohttp itself skips any number of interim responses."""
         protocol = connection.protocol
         assert protocol is not None  # noqa: S101 - a new connection has one
         read, seen = protocol.read, 0
 
-        async def counted() -> Any:  # noqa: ANN401 - what aiohttp has read
+        async def counted() -> Any:  # noqa: ANN401 - aiohttp's message
             nonlocal seen
             seen += 1
             if seen > MOST_INTERIM + 1:
                 raise no_http(f"more than {MOST_INTERIM} interim responses")
             return await read()
 
-        protocol.read = counted  # type: ignore[method-assign] # `start` asks for one head after the other
+        protocol.read = counted  # type: ignore[method-assign] # `start` calls it once per head
         try:
             return await super().start(connection)
         finally:
@@ -207,10 +207,11 @@ class _Response(aiohttp.ClientResponse):
 
 
 class _Body(aiohttp.Payload):
-    """A request's body: views, handed to the socket one after the other and never joined.
+    """A request body whose views are written to the socket one by one, never joined.
 
     Attributes:
-        failure: What a body raised that was read meanwhile.
+        failure: The error that a streamed body raised.
+        written: Whether the whole body has been written.
     """
 
     def __init__(self, views: Sequence[memoryview] | StreamedBody, idle: float) -> None:
@@ -225,7 +226,7 @@ class _Body(aiohttp.Payload):
         self.written = False
 
     def limits(self, deadline: asyncio.Timeout | None, first_byte: float) -> None:
-        """Set the deadline that begins when the body has been written; None: there is none."""
+        """Set the deadline that starts when the body has been written, or None to remove it."""
         self._deadline, self._first_byte = deadline, first_byte
 
     def _ended(self) -> None:
@@ -235,14 +236,14 @@ class _Body(aiohttp.Payload):
             self._deadline.reschedule(now + self._first_byte)
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        """Return the body as text: part of what a payload has to offer."""
+        """Return the body as text, as the interface of a payload requires."""
         if not isinstance(self._views, Sequence):
             raise TypeError("this body is read only to be sent")
         return b"".join(self._views).decode(encoding, errors)
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        """Write the body, waiting whenever the socket takes no more, but not for ever."""
-        self._transport = writer.transport  # now: once it fails, aiohttp lets go of it
+        """Write the body. Each wait for the socket is limited by the idle timeout."""
+        self._transport = writer.transport  # taken here, because aiohttp drops it on a failure
         views = self._views
         if isinstance(views, Sequence) and len(views) == 1 and len(views[0]) <= WINDOW:
             await writer.write(views[0])
@@ -256,7 +257,7 @@ class _Body(aiohttp.Payload):
                     await writer.write(piece)
                     progress.reschedule(clock() + self._idle)
                     left -= len(piece)
-                    if not left:  # and not behind the last piece's end: it is answered by then
+                    if not left:  # not after the loop: the response may have come by then
                         await writer.drain()
                         self._ended()
 
@@ -270,17 +271,17 @@ class _Body(aiohttp.Payload):
             async with body.pieces() as pieces:
                 async for view in pieces:
                     for at in range(0, len(view), WINDOW):
-                        # A copy: what a socket has not taken, newer Pythons keep views of.
+                        # A copy: newer Python versions keep views of what a socket has not taken.
                         yield bytes(view[at : at + WINDOW])
-        except Exception as error:  # which aiohttp would take for the connection's
+        except Exception as error:  # aiohttp would take it for an error of the connection
             self.failure = error
             raise
 
     def abort(self) -> None:
-        """Break the connection off unless all of the body has left this process.
+        """Abort the connection unless the socket has taken the whole body.
 
-        Closing it would not do: what a socket has not taken yet is still sent before it is closed,
-        and newer Pythons keep views of it rather than copies.
+        A close is not enough: it first sends what the socket has not taken yet, and newer Python
+        versions keep views of that, not copies.
         """
         transport = self._transport
         if transport is not None and not (self.written and transport.get_write_buffer_size() == 0):
@@ -288,7 +289,7 @@ class _Body(aiohttp.Payload):
 
 
 class _AiohttpResponse:
-    """An `Response` from aiohttp."""
+    """A `Response` over a response of aiohttp."""
 
     __slots__ = (
         "_at",
@@ -318,22 +319,22 @@ class _AiohttpResponse:
         self._origin = origin
         self._content = response.content
         self._body = body
-        self._rest = b""  # of what was received at a time; read up to `_at`
+        self._rest = b""  # the last received bytes, consumed up to `_at`
         self._at = 0
         self.status = response.status
         self.headers: Mapping[str, str] = _readable(response.headers)
 
     async def read(self, size: int) -> bytes:
-        """Return the next bytes: what was received at a time, not copied. See `Response.read`."""
+        """Return the next received bytes, without a copy if all fit. See `Response.read`."""
         data = await self._next()
         piece = data[self._at : self._at + size]
         self._at += len(piece)
         return piece
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with what there is, or else the first that comes. See `Response.readinto`."""
+        """Fill `buffer` with received bytes, or the first to arrive. See `Response.readinto`."""
         filled = 0
-        # More is not waited for: a body that is slow would seem to stand still.
+        # Do not wait for more once there is something: a slow body would seem to stall.
         while filled < len(buffer) and (data := self._there() if filled else await self._next()):
             count = min(len(data) - self._at, len(buffer) - filled)
             buffer[filled : filled + count] = memoryview(data)[self._at : self._at + count]
@@ -342,7 +343,7 @@ class _AiohttpResponse:
         return filled
 
     async def read_all(self, limit: int) -> bytes:
-        """Return what is left. See `Response.read_all`."""
+        """Return the rest of the body. See `Response.read_all`."""
         return await read_all_of(self, limit, self._grace, self._origin)
 
     async def _next(self) -> bytes:
@@ -352,15 +353,15 @@ class _AiohttpResponse:
 
     def _there(self) -> bytes:
         if self._at == len(self._rest):
-            broken = self._content.exception() is not None  # which the next read tells
+            broken = self._content.exception() is not None  # the next read raises it
             self._rest, self._at = b"" if broken else self._content.read_nowait(WINDOW), 0
         return self._rest
 
     async def _received(self) -> bytes:
         content = self._content
         try:
-            # Not `read(n)`, which copies, and lets as much as it is asked for pile up unread.
-            # Chunk sizes and trailers are bytes as well, to `sock_read`, and may never end.
+            # `read(n)` would copy, and would let up to n unread bytes accumulate. The timeout is
+            # needed because chunk sizes and trailers, which may never end, restart `sock_read`.
             async with asyncio.timeout(self._idle):
                 data, _ = await content.readchunk()
                 while not data and not content.at_eof():
@@ -374,7 +375,7 @@ class _AiohttpResponse:
         raise failure  # outside `except`, as in `send`
 
     def close(self) -> None:
-        """Give the connection back, or close it. See `Response.close`."""
+        """Return the connection to the pool, or close it. See `Response.close`."""
         if self._body is not None:
             self._body.abort()
             self._body = None
@@ -382,7 +383,7 @@ class _AiohttpResponse:
 
 
 def _readable(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
-    """Return headers as `parse_head` reads them: aiohttp keeps bytes that are not UTF-8."""
+    """Return headers decoded as `parse_head` does: aiohttp keeps bytes that are not UTF-8."""
     if all(map(str.isascii, headers.values())):
         return headers
     readable = CIMultiDict(
@@ -394,7 +395,8 @@ def _readable(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
 
 
 _FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], bool, str], ...]] = (
-    # The first that fits; whether another attempt may help. Failed connections are not among them.
+    # (aiohttp's error, ours, retryable, message); the first match counts. `translate_error` handles
+    # failures to connect before it reads this table.
     (aiohttp.ServerFingerprintMismatch, ConfigError, False, "its certificate is another one"),
     (aiohttp.ServerTimeoutError, TimedOutError, True, "nothing arrived in time"),
     (aiohttp.ClientHttpProxyError, UnavailableError, True, "the proxy refused"),
@@ -410,12 +412,12 @@ _FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], bool, str], ...]
 
 
 def translate_error(error: BaseException, address: str = "the server") -> TroveError | None:
-    """Return what a failure of aiohttp's is here; None: it is none of its.
+    """Return the `TroveError` for an error of aiohttp, or None for any other error.
 
-    For an SDK that lets such failures through.
+    Drivers also use it for SDKs that let errors of aiohttp through.
 
     Args:
-        error: The failure.
+        error: The error.
         address: Host and port of the server.
     """
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
@@ -435,11 +437,11 @@ def translate_error(error: BaseException, address: str = "the server") -> TroveE
 
 
 def _failure(error: BaseException, address: str, body: _Body | None = None) -> Exception | None:
-    """Return what to raise for a failed request, outside `except`; None: the error itself."""
+    """Return the error to raise, outside `except`, for a failed request; None: the error itself."""
     if body is not None and body.failure is not None and isinstance(error, Exception):
         return body.failure
     if isinstance(error, TroveError):
-        return error.with_traceback(None)  # raised in `_once`, and come through aiohttp's frames
+        return error.with_traceback(None)  # raised in `_once`; its traceback has aiohttp's frames
     failure = translate_error(error, address)
     if failure is not None:
         failure.__cause__ = system_error(error)
@@ -447,9 +449,10 @@ def _failure(error: BaseException, address: str, body: _Body | None = None) -> E
 
 
 def system_error(error: BaseException) -> BaseException | None:
-    """Return the system's error behind one of aiohttp's, without its traceback.
+    """Return the system error that caused an error of aiohttp, without its traceback.
 
-    Never aiohttp's own: it holds the request's headers and a proxy's password, and shows them.
+    The error of aiohttp is never returned: it holds and shows the headers of the request and the
+    password of a proxy.
     """
     if isinstance(error, aiohttp.ClientConnectorError):
         error = error.os_error

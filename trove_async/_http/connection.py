@@ -1,9 +1,9 @@
-"""One connection, and the answer that it is at.
+"""One HTTP/1.1 connection and the response it is carrying.
 
-It receives into a window of its own, made once, or straight into the memory of whoever reads a
-large body. It carries one request at a time, and waits for the next one only if the answer before
-was read to its end and its request sent to its end. What the server closes meanwhile is noticed as
-it happens.
+A connection receives into a window that is allocated once, or directly into the buffer of the
+reader of a large body. It carries one request at a time. It is reused only if the request was sent
+and the response was read to the end. A close by the server is noticed immediately, also while the
+connection is idle.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ if TYPE_CHECKING:
     from .transport import Origin, StreamedBody
 
 _WINDOW: Final = 72 * KiB
-"""Bytes that a connection receives into memory of its own: heads, and small bodies, one of 64 KiB
-with its head among them. What is larger is best received straight into the memory of whoever reads it."""
+"""Size of the window of a connection, in bytes. It holds heads and small bodies: one of 64 KiB
+together with its head fits. Larger bodies are received directly into the buffer of the reader."""
 
 _PIECE: Final = 64 * KiB
-"""Bytes that are handed to a socket at a time: what it does not take at once, a loop may copy."""
+"""Bytes handed to a socket at a time. The event loop may copy what the socket does not take."""
 
 _SOON: Final = 0.05
-"""Seconds that what has arrived of a large body waits at the most for the rest of a buffer."""
+"""Maximum seconds that received bytes of a large body wait for the rest of a buffer."""
 
 _JOINED: Final = 64 * KiB
-"""Bytes of a body up to which it is copied behind its head: that takes less than a second call."""
+"""Bodies of up to this many bytes are joined to the head: a copy is cheaper than a second write."""
 
 IDLE: Final = 60.0
-"""Seconds that a connection waits for its next request: less than what lies on the way forgets it in."""
+"""Seconds that a connection may be idle; devices on the network path drop it later than that."""
 
 _LINE: Final = 4 * KiB
-"""Bytes of a line between the chunks of a body."""
+"""Maximum bytes of a line between the chunks of a body."""
 
 _TRAILERS: Final = 16 * KiB
-"""Bytes of all trailers of a body: the library uses none of them."""
+"""Maximum bytes of all trailers of a body. The library ignores trailers."""
 
 _INTERIM: Final = b"HTTP/1.1 1"
 
@@ -60,22 +60,22 @@ _BODILESS: Final = frozenset((204, 304))  # RFC 9110, 6.4.1
 
 
 class ConnectionPool(Protocol):
-    """Where connections wait for their next request."""
+    """Holds the idle connections."""
 
     def put_back(self, connection: Connection) -> None:
-        """Keep a connection for the next request to where it leads."""
+        """Keep a connection for the next request to its origin."""
 
     def forget(self, connection: Connection) -> None:
-        """Note that a connection is closed."""
+        """Remove a closed connection."""
 
 
 class Connection(asyncio.BufferedProtocol):
-    """One connection, and what of the current answer has arrived.
+    """One connection and the bytes that it has received of the current response.
 
     Attributes:
-        origin: Where it leads.
-        timeout: Its first_byte and idle are kept.
-        closed: Whether the server closed it, having sent all that it wanted to.
+        origin: The origin that it is connected to.
+        timeout: The timeouts; `first_byte` and `idle` apply here.
+        closed: Whether the server closed the connection in an orderly way.
         patient: Whether only the caller limits how long the response may take.
     """
 
@@ -92,34 +92,34 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = loop
         self._window = bytearray(_WINDOW)
         self._view = memoryview(self._window)
-        self._start = self._end = 0  # what of the window has not been read
-        self._target: memoryview | None = None  # received into instead of the window
+        self._start = self._end = 0  # the unread part of the window
+        self._target: memoryview | None = None  # a reader's buffer, used instead of the window
         self._filled = 0
         self._hurried = False
         self._paused = False
-        self._full = False  # of what the socket has not taken yet
+        self._full = False  # the write buffer holds bytes that the socket has not taken
         self._ended: TroveError | None = None
         self.closed = False
         self._busy = False
-        self._began = False  # to answer
+        self._began = False  # bytes of the response have arrived
         self._sent = True
         self.patient = False
-        self._interim = 0  # responses that came before the response to the current request
-        # What `look` measures from: the last progress. While a head, or a line of the framing, is
-        # awaited, arriving bytes are no progress: one byte at a time it would never end.
+        self._interim = 0  # interim responses to the current request
+        # The time of the last progress, from which `check_timeouts` measures. Bytes of a head or
+        # of a framing line are no progress: one byte at a time, they would never time out.
         self._active = loop.time()
-        self._in_body = False  # and arriving bytes are progress
-        self._in_line = False  # of a body's framing
+        self._in_body = False  # arriving bytes are progress
+        self._in_line = False  # in a line of the body's framing
         self._arrival: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None] = loop.create_future()
 
-    # -- what asyncio calls ----------------------------------------------------------------------------
+    # -- callbacks of asyncio --------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # though uvloop's is none by name
-        # Nothing piles up: the next piece is written once the socket has taken the last. TLS is full
-        # from its limit on rather than beyond it: at none at all it would be full for ever.
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is not a subclass
+        # Nothing accumulates: the next piece is written once the socket has taken the last one.
+        # A TLS transport pauses writing at its limit, not above it: at 0 it would never resume.
         self._transport.set_write_buffer_limits(high=1 if self.origin.scheme == "https" else 0)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -134,12 +134,12 @@ class Connection(asyncio.BufferedProtocol):
         elif not self._began:
             self._began = True
             if self.patient and self._sent:
-                self._active = self._loop.time()  # the head has to be complete `first_byte` later
+                self._active = self._loop.time()  # the rest of the head has `first_byte` seconds
         if self._target is not None:
             self._filled += nbytes
             if self._filled < len(self._target) and not self._hurried:
                 return
-            self._target = None  # what comes next is not for it
+            self._target = None  # the next bytes go to the window
         else:
             self._end += nbytes
             if self._end == _WINDOW:
@@ -168,32 +168,32 @@ class Connection(asyncio.BufferedProtocol):
         self._full = False
         _wake(self._room)
 
-    # -- its life --------------------------------------------------------------------------------------
+    # -- lifecycle -------------------------------------------------------------------------------------
 
     @property
     def fresh(self) -> bool:
-        """Whether it can carry a request: it is open, and nobody said anything unasked."""
+        """Whether it can carry a request: it is open and has received no unsolicited bytes."""
         return self._ended is None and self._end == 0
 
     def abort(self) -> None:
-        """Break it off: nothing is read from or written to anybody's memory any more."""
+        """Close the connection at once. It no longer reads from or writes to buffers of callers."""
         self._target = None
         self._fail(UnavailableError("the connection was given up"))
         self._transport.abort()
 
     def terminate(self) -> asyncio.Future[None]:
-        """Break it off; return what is done when the socket is closed."""
+        """Close the connection at once; return a future that is done when the socket is closed."""
         self.abort()
         return self._gone
 
     def check_timeouts(self, now: float) -> None:
-        """Fail what waits for too long."""
+        """Fail a wait that exceeds its timeout; close the connection if it is idle for too long."""
         since = now - self._active
         if not self._busy:
             if since > IDLE:
                 self.abort()
         elif self.patient and self._sent and not self._began:
-            return  # whoever waits for the answer knows how long
+            return  # the caller limits how long the response may take
         elif self._arrival is not None or self._room is not None:
             limit, what = self.timeout.idle, "sent nothing more of its response"
             if self._room is not None:
@@ -205,11 +205,11 @@ class Connection(asyncio.BufferedProtocol):
                 self.abort()
 
     def release(self, *, reusable: bool) -> None:
-        """Take it back from an answer that nobody reads any more."""
+        """End the use of the connection by a response: pool it, or close it."""
         self._busy = False
         self._active = self._loop.time()
         if reusable and self._sent and self.fresh and not self._transport.get_write_buffer_size():
-            self._listen()  # for its end
+            self._listen()  # notices when the server closes it
             self._pool.put_back(self)
         else:
             self.abort()
@@ -224,7 +224,7 @@ class Connection(asyncio.BufferedProtocol):
     async def send(
         self, head: Secret[bytes], views: Sequence[memoryview], size: int, *, patient: bool
     ) -> None:
-        """Send a request, to its end or until the server answers."""
+        """Send a request until its end or until the server responds."""
         self._begin(patient=patient)
         if size <= _JOINED:
             self._transport.write(b"".join((head.reveal(), *views)) if size else head.reveal())
@@ -232,7 +232,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(head.reveal())
             for piece in _pieces(views):
                 if not await self._has_room():
-                    return  # an answer that does not wait for the body is a refusal
+                    return  # a response that precedes the end of the body is a refusal
                 self._transport.write(piece)
         self._sent = True
         self._active = self._loop.time()
@@ -245,34 +245,34 @@ class Connection(asyncio.BufferedProtocol):
         self._active = self._loop.time()
 
     async def send_streamed(self, head: Secret[bytes], body: StreamedBody) -> None:
-        """Send a request whose body is read meanwhile, to its end or until the server answers."""
+        """Send a request whose body is read as it is sent, to its end or until a response."""
         self._begin(patient=False)
         self._transport.write(head.reveal())
         async with body.pieces() as pieces:
             async for view in pieces:
-                self._active = self._loop.time()  # what reading took is not the server's doing
+                self._active = self._loop.time()  # the time spent reading the body does not count
                 for piece in _pieces((view,)):
                     if not await self._has_room():
                         return
                     self._transport.write(piece)
                 await self._has_room()
                 if self._full:
-                    return  # it is answered already, and a loop may keep the view
+                    return  # the server has responded; the event loop may still hold the view
         self._sent = True
         self._active = self._loop.time()
 
     async def _has_room(self) -> bool:
-        """Wait until the socket has taken what it was given; False: no more is to be sent."""
+        """Wait until the socket has taken all bytes; return whether to send more."""
         while self._full and not self._answers() and self._ended is None:
             await self._for_room()
         return not self._answers() and self._ended is None
 
     def _answers(self) -> bool:
-        """Tell whether the answer has begun; what may come before it (RFC 9110, 15.2) is dropped."""
+        """Return whether the response has begun; drop interim responses (RFC 9110, 15.2)."""
         while self._began and self._window.startswith(_INTERIM, self._start, self._end):
             at = self._window.find(b"\r\n\r\n", self._start, self._end)
             if at < 0:
-                return False  # it is under way
+                return False  # the interim response is incomplete
             self._advance(at + 4 - self._start)
             self._pass_interim()
         return self._began
@@ -287,12 +287,12 @@ class Connection(asyncio.BufferedProtocol):
     # -- receiving -------------------------------------------------------------------------------------
 
     async def read_head(self, method: str) -> SocketResponse:
-        """Return the answer once its head is there."""
-        if not self._sent:  # it began early: its head has the time that it has after a request
+        """Return the response once its head has arrived."""
+        if not self._sent:  # an early response: its head has the usual time from here on
             self._active = self._loop.time()
         while True:
             status, version, headers = parse_head(await self._up_to(b"\r\n\r\n", _WINDOW))
-            if status >= 200:  # noqa: PLR2004 - RFC 9110, 15.2: those below come before the answer
+            if status >= 200:  # noqa: PLR2004 - RFC 9110, 15.2: lower ones are interim
                 break
             self._pass_interim()
         self._in_body = True
@@ -311,7 +311,7 @@ class Connection(asyncio.BufferedProtocol):
         self._began = self._end > 0
 
     async def _up_to(self, mark: bytes, limit: int) -> bytes:
-        """Return what comes before the next `mark`, and go on behind it."""
+        """Return the bytes before the next `mark`, and consume them and the mark."""
         searched = self._start
         while (at := self._window.find(mark, searched, self._end)) < 0:
             searched = max(self._start, self._end - len(mark) + 1)
@@ -326,11 +326,11 @@ class Connection(asyncio.BufferedProtocol):
         return found
 
     async def line(self, limit: int = _LINE, *, more: bool = False) -> bytes:
-        """Return the next line, which has to be complete within the idle timeout.
+        """Return the next line, which must be complete within the idle timeout.
 
         Args:
-            limit: Bytes that it may have.
-            more: Whether that time began with the line before.
+            limit: Maximum bytes of the line.
+            more: Whether the timeout started with an earlier line.
         """
         if not more:
             self._active = self._loop.time()
@@ -340,10 +340,11 @@ class Connection(asyncio.BufferedProtocol):
         return line
 
     async def arrival(self) -> None:
-        """Wait until more has arrived.
+        """Wait until more bytes have arrived.
 
         Raises:
-            UnavailableError: Nothing more will. TimedOutError: nothing did for too long.
+            UnavailableError: The connection is closed.
+            TimedOutError: No bytes arrived within the timeout.
         """
         if self._ended is not None:
             raise self._ended
@@ -362,28 +363,28 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def available(self) -> int:
-        """Return how many bytes there are to `read_nowait`."""
+        """Return how many bytes `read_nowait` can return."""
         return self._end - self._start
 
     def read_nowait(self, size: int) -> bytes:
-        """Return the next `size` bytes, which have arrived."""
+        """Return the next `size` bytes, which must have arrived."""
         piece = bytes(self._view[self._start : self._start + size])
         self._advance(size)
         return piece
 
     def readinto_nowait(self, buffer: memoryview) -> int:
-        """Fill `buffer` with what has arrived; return how many bytes."""
+        """Copy bytes that have arrived into `buffer`; return their number."""
         count = min(len(buffer), self._end - self._start)
         buffer[:count] = self._view[self._start : self._start + count]
         self._advance(count)
         return count
 
     async def receive_into(self, buffer: memoryview, *, wait: bool) -> int:
-        """Fill `buffer` from the socket, with what comes soon; return how many bytes.
+        """Fill `buffer` from the socket with the bytes that arrive soon; return their number.
 
         Args:
-            buffer: Memory to fill.
-            wait: Whether to wait on if nothing comes soon.
+            buffer: The buffer to fill.
+            wait: Whether to keep waiting for the first byte if none arrives soon.
         """
         self._target, self._filled, self._hurried = buffer, 0, False
         soon = self._loop.call_later(_SOON, self._hurry, wait)
@@ -396,7 +397,7 @@ class Connection(asyncio.BufferedProtocol):
             self._target = None
 
     def _hurry(self, wait: bool) -> None:  # noqa: FBT001 - a timer's argument
-        """Let what fills a buffer go with what it has, or with the first that comes."""
+        """Make `receive_into` return with the bytes it has, or with the first that arrive."""
         self._hurried = True
         if self._filled or not wait:
             self._target = None
@@ -414,14 +415,14 @@ class Connection(asyncio.BufferedProtocol):
 
 
 class SocketResponse:
-    """An `Response`, whose body is read from its connection.
+    """A `Response` whose body is read from a `Connection`.
 
     Args:
-        connection: Whose turn it is.
+        connection: The connection that carries the response.
         status: The status code.
         headers: The headers.
-        length: Bytes of the body; -1: it comes in chunks; None: it ends with the connection.
-        keep: Whether another request may follow.
+        length: Bytes of the body; -1 if it is chunked, None if it ends with the connection.
+        keep: Whether another request may follow on the connection.
     """
 
     __slots__ = ("_connection", "_inside", "_keep", "_left", "_way", "headers", "status")
@@ -439,12 +440,12 @@ class SocketResponse:
         self.headers: Mapping[str, str] = headers
         self._connection: Connection | None = connection
         self._way = length
-        self._left = 0 if length == CHUNKED else length  # of the body, or of a chunk
-        self._inside = False  # of the chunks: one has been read, and its end not yet
+        self._left = 0 if length == CHUNKED else length  # bytes left of the body or of the chunk
+        self._inside = False  # a chunk was read, but not yet the line break after it
         self._keep = keep and length is not None
 
     async def read(self, size: int) -> bytes:
-        """Return the next bytes that there are. See `Response.read`."""
+        """Return the next bytes. See `Response.read`."""
         connection = self._open()
         if not await self._more(connection):
             return b""
@@ -459,7 +460,7 @@ class SocketResponse:
         return connection.read_nowait(count)
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with what comes soon. See `Response.readinto`."""
+        """Fill `buffer` with the bytes that arrive soon. See `Response.readinto`."""
         connection = self._open()
         if not await self._more(connection):
             return 0
@@ -475,22 +476,22 @@ class SocketResponse:
         return count
 
     async def read_all(self, limit: int) -> bytes:
-        """Return what is left. See `Response.read_all`."""
+        """Return the rest of the body. See `Response.read_all`."""
         connection = self._open()
         grace = math.inf if connection.patient else connection.timeout.idle
         return await read_all_of(self, limit, grace, connection.origin)
 
     def close(self) -> None:
-        """Give the connection back, or close it. See `Response.close`."""
+        """Return the connection to the pool, or close it. See `Response.close`."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.release(reusable=self._keep and self._left == 0 and self._way != CHUNKED)
 
     async def _more(self, connection: Connection) -> bool:
-        """Tell whether the body goes on, having read what stands between two chunks."""
+        """Read the framing between two chunks, if any; return whether the body continues."""
         if self._left != 0 or self._way != CHUNKED:
             return self._left != 0
-        keep, self._keep = self._keep, False  # unless all goes well
+        keep, self._keep = self._keep, False  # restored when the framing has been read
         if self._inside and await connection.line():
             raise no_http("a chunk of its is longer than it says")
         size, _, _ = (await connection.line()).partition(b";")
@@ -520,16 +521,16 @@ class SocketResponse:
 
     async def _received_into(self, connection: Connection, room: memoryview, *, wait: bool) -> int:
         if not wait and len(room) < _WINDOW:
-            return 0  # a little more is not worth the wait
+            return 0  # waiting for a few more bytes does not pay
         try:
             count = await connection.receive_into(room, wait=wait)
-        except BaseException:  # what had arrived is lost
+        except BaseException:  # the bytes received so far are lost
             self._keep = False
             connection.abort()
             raise
         if not count and wait:
             self._keep = False
-            await connection.arrival()  # which says why
+            await connection.arrival()  # raises the reason
         return count
 
     def _open(self) -> Connection:

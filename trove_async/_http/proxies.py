@@ -1,4 +1,4 @@
-"""Which way requests go: straight, or through a proxy that the caller or the environment names."""
+"""Choice of a transport: direct, or through a proxy from an argument or the environment."""
 
 from __future__ import annotations
 
@@ -26,31 +26,32 @@ _SCHEMES: Final = frozenset({"http", "https"})
 
 
 def check_proxy(url: str, named_by: str = "proxy") -> str:
-    """Return the URL of an HTTP proxy.
+    """Return the URL of an HTTP proxy if it is valid.
 
     Args:
         url: ``http://[user:password@]host[:port]``, or ``https://…``.
-        named_by: The setting that it comes from, for the message.
+        named_by: The name of the setting, for the message.
 
     Raises:
-        ConfigError: It is none. The message does not show it: it may hold a password.
+        ConfigError: The URL is not one of an HTTP proxy. The message omits the URL, which may hold
+            a password.
     """
     scheme = _scheme_of(url)
     if scheme not in _SCHEMES:
         shown = f", not {scheme}://" if scheme.isalnum() else ""
-        del url  # a password, which a recorded traceback would show
+        del url  # it may hold a password, which a recorded traceback would show
         raise ConfigError(f"{named_by} must be http://host[:port] or https://host[:port]{shown}")
     return url
 
 
 def check_tls(tls: object) -> None:
-    """Raise TypeError for what is neither an SSL context nor None."""
+    """Raise TypeError unless `tls` is an SSL context or None."""
     if tls is not None and not isinstance(tls, ssl.SSLContext):
         raise TypeError(f"tls must be an ssl.SSLContext, got {type(tls).__name__}")
 
 
 def _scheme_of(url: str) -> str:
-    """Return the scheme of a proxy's URL; an empty one if it is unusable."""
+    """Return the scheme of a proxy URL, or an empty one if the URL is unusable."""
     try:
         parts = yarl.URL(url)
         usable = bool(parts.host) and parts.port is not None and url.isascii()
@@ -60,15 +61,15 @@ def _scheme_of(url: str) -> str:
 
 
 class Proxies:
-    """The proxies that an environment names: HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
+    """The proxies of an environment: HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
 
-    They are read as Python's own tools and the SDKs do: names in lower case come first, and
-    NO_PROXY lists host names (which cover their subdomains), ``host:port``, or ``*``. Addresses and
-    networks (``10.0.0.0/8``) are understood as well.
+    They are read as the Python standard library and the SDKs read them: lower-case names take
+    precedence, and NO_PROXY lists host names (which cover their subdomains), ``host:port``, or
+    ``*``. Addresses and networks (``10.0.0.0/8``) are supported as well.
 
     Args:
-        named: The proxies by scheme, and under ``"no"`` the hosts that need none; None: those of
-            the process's environment.
+        named: The proxies by scheme, and under ``"no"`` the hosts without a proxy; None reads the
+            environment of the process.
     """
 
     def __init__(self, named: Mapping[str, str] | None = None) -> None:
@@ -78,10 +79,10 @@ class Proxies:
         return not _SCHEMES.isdisjoint(self._named)
 
     def way_to(self, origin: Origin) -> str | None:
-        """Return the URL of the proxy for an origin; None: there is none.
+        """Return the URL of the proxy for an origin, or None to connect directly.
 
         Raises:
-            ConfigError: The environment names a proxy that is no HTTP proxy.
+            ConfigError: The URL in the environment is not one of an HTTP proxy.
         """
         url = self._named.get(origin.scheme)
         if not url or self._needs_none(origin):
@@ -108,24 +109,24 @@ class Proxies:
 
 
 def _absolute(url: str) -> str:
-    """Return the URL of a proxy, whose scheme an environment may leave out."""
+    """Return a proxy URL with a scheme, which is optional in the environment."""
     return url if "://" in url else f"http://{url}"
 
 
 def _covers(entry: str, address: object) -> bool:
     try:
         return address in ip_network(entry, strict=False)
-    except ValueError:  # a name
+    except ValueError:  # a host name
         return False
 
 
 class RoutedTransport:
-    """A `Transport` that sends each request through the proxy that its origin needs, or straight.
+    """A `Transport` that sends each request through the proxy for its origin, or directly.
 
     Args:
         timeout: See `SocketTransport`.
         proxies: The proxies.
-        tls: Whom to trust; None: whom this system does.
+        tls: The TLS context; None uses the certificates that the system trusts.
     """
 
     def __init__(self, timeout: Timeout, proxies: Proxies, *, tls: ssl.SSLContext | None) -> None:
@@ -148,7 +149,7 @@ class RoutedTransport:
         """Send a request. See `Transport.send`."""
         way = self._ways.get(origin) or self._way_to(origin)
         sending = way.send(method, origin, target, headers, views, patient=patient)
-        del headers  # a traceback that is recorded with its variables would show the credentials
+        del headers  # a traceback recorded with locals would show the credentials
         return await sending
 
     async def aclose(self) -> None:
@@ -176,13 +177,13 @@ def proxy_urls(proxy: str | None, *, trust_env: bool) -> Sequence[str]:
 def transport_over(
     timeout: Timeout, *, tls: ssl.SSLContext | None, proxy: str | None, trust_env: bool = True
 ) -> Transport:
-    """Return what sends requests: over sockets of our own, or, through a proxy, by aiohttp.
+    """Return a transport: over sockets, or over aiohttp where requests go through a proxy.
 
     Args:
         timeout: See `SocketTransport`.
-        tls: Whom to trust; None: whom this system does.
-        proxy: The URL of a proxy to send everything through.
-        trust_env: Whether the environment may name proxies, where `proxy` is None.
+        tls: The TLS context; None uses the certificates that the system trusts.
+        proxy: The URL of a proxy for all requests.
+        trust_env: Whether to use the proxies of the environment if `proxy` is None.
     """
     if proxy is not None:
         return AiohttpTransport(timeout, tls=tls, proxy=proxy)

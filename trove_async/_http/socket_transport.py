@@ -1,4 +1,7 @@
-"""HTTP/1.1 (RFC 9112) on asyncio's buffered protocols: a `Transport` for a third of aiohttp's cost."""
+"""A `Transport` for HTTP/1.1 (RFC 9112) on asyncio's buffered protocols.
+
+Its cost is a third of aiohttp's.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +29,11 @@ _EYEBALLS: Final[dict[str, Any]] = {"happy_eyeballs_delay": 0.25}  # RFC 8305, 5
 
 
 class SocketTransport:
-    """A `Transport` over sockets of its own.
+    """A `Transport` over plain asyncio sockets.
 
     Args:
-        timeout: Its connect, first_byte and idle are kept.
-        tls: Whom to trust; None: whom this system does.
+        timeout: The timeouts; `connect`, `first_byte` and `idle` apply here.
+        tls: The TLS context; None uses the certificates that the system trusts.
     """
 
     def __init__(self, timeout: Timeout, *, tls: ssl.SSLContext | None = None) -> None:
@@ -55,7 +58,7 @@ class SocketTransport:
     ) -> SocketResponse:
         """Send a request. See `Transport.send`."""
         size = size_of(views)
-        # Neither stays in a variable: a traceback that is recorded with them shows the credentials.
+        # Keep neither in a local variable: a traceback recorded with locals would show credentials.
         head = Secret(request_head(method, origin, target, headers, size))
         del headers
         connection = self._waiting(origin) or await self._connect(origin)
@@ -81,14 +84,14 @@ class SocketTransport:
             await asyncio.wait(ending)
 
     def put_back(self, connection: Connection) -> None:
-        """Keep a connection for the next request to where it leads."""
+        """Keep a connection for the next request to its origin."""
         if self._closed:
             connection.abort()
         else:
             self._idle.setdefault(connection.origin, []).append(connection)
 
     def forget(self, connection: Connection) -> None:
-        """Note that a connection is closed."""
+        """Remove a closed connection."""
         self._connections.discard(connection)
         idle = self._idle.get(connection.origin)
         if idle and connection in idle:
@@ -97,14 +100,14 @@ class SocketTransport:
     def _waiting(self, origin: Origin) -> Connection | None:
         idle = self._idle.get(origin)
         while idle:
-            connection = idle.pop()  # the last one used: those that are too many grow old
+            connection = idle.pop()  # the most recently used; surplus connections become idle
             if connection.fresh:
                 return connection
             connection.abort()
         return None
 
     async def _connect(self, origin: Origin) -> Connection:
-        """Return a new connection. After a cancel it comes about all the same, for the next."""
+        """Return a new connection. After a cancel it is still opened, for the next request."""
         if self._closed:
             raise UnavailableError("the connections are closed", retryable=False)
         opening = OwnedTask(self._open(origin))
@@ -126,8 +129,7 @@ class SocketTransport:
         secure = origin.scheme == "https"
         tls = (self._tls or await self._trust()) if secure else None
         host = origin.host.strip("[]")
-        # The addresses of a name are tried side by side (RFC 8305), where the loop can: uvloop
-        # cannot.
+        # Connect to the addresses of a name concurrently (RFC 8305); uvloop does not support it.
         several = isinstance(loop, asyncio.BaseEventLoop) and not _is_address(host)
         try:
             async with asyncio.timeout(self._timeout.connect):
@@ -150,13 +152,13 @@ class SocketTransport:
         return connection
 
     async def _trust(self) -> ssl.SSLContext:
-        # Reading the certificates of a system takes some milliseconds.
+        # Loading the system's certificates takes some milliseconds.
         loop = asyncio.get_running_loop()
         self._tls = await loop.run_in_executor(None, ssl.create_default_context)
         return self._tls
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Fail those that wait in vain, and close those that were not needed for long."""
+        """Check the timeouts of all connections, and schedule the next check."""
         self._sweep = None
         now = loop.time()
         for connection in list(self._connections):

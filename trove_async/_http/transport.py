@@ -1,4 +1,4 @@
-"""The seam: one request out, one answer in, nothing else."""
+"""Interface between the drivers and the HTTP transports: send one request, return one response."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from trove_async.errors import ConfigError, IntegrityError, TimedOutError
 from trove_async.models import KiB
 
 WINDOW: Final = 256 * KiB
-"""Bytes that are received, or handed to a socket, at a time: an answer's body holds twice as much."""
+"""Bytes received, or handed to a socket, at a time. A response body holds twice as much."""
 
 LEAST_RATE: Final = 16 * KiB
-"""Bytes a second that a document (a page of a listing, an error, a token) comes with at least."""
+"""Minimum rate, in bytes per second, of a document: a page of a listing, an error or a token."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where requests go: a scheme, a host and a port.
+    """A scheme, a host and a port.
 
     Attributes:
         scheme: ``"http"`` or ``"https"``.
-        host: A name, or an address (an IPv6 one in brackets).
-        port: Its port.
-        authority: The Host header's value: the port is in it unless it is the scheme's own.
+        host: A name or an address; an IPv6 address is in brackets.
+        port: The port.
+        authority: The value of the Host header. It omits the scheme's default port.
         address: Host and port, for messages.
-        url: The origin as a URL, without a slash at its end.
+        url: The origin as a URL, without a trailing slash.
     """
 
     scheme: str
@@ -51,11 +51,11 @@ class Origin:
 
     @classmethod
     def of(cls, url: str) -> Origin:
-        """Return the origin that a URL names, and nothing but an origin.
+        """Return the origin of a URL that has no other components.
 
         Raises:
-            ConfigError: It has another scheme, no host, or more than an origin.
-            TypeError: It is no str.
+            ConfigError: The URL has another scheme, no host, or more components than an origin.
+            TypeError: The URL is not a str.
         """
         if not isinstance(url, str):
             raise TypeError(f"an endpoint must be a str, got {type(url).__name__}")
@@ -68,76 +68,79 @@ class Origin:
             if parts.path not in {"", "/"} or parts.query_string or parts.fragment or parts.user:
                 scheme = ""
         if scheme not in _PORTS or not host or port is None:
-            # The URL is not shown: it may hold what somebody took for a place for credentials.
+            # The message omits the URL, which may contain credentials by mistake.
             raise ConfigError("an endpoint is http://host[:port] or https://host[:port]")
         return cls(scheme, host, port)
 
     def within(self, label: str) -> Origin:
-        """Return the origin one label below this host: ``bucket.host``."""
+        """Return the origin of a subdomain of this host: ``label.host``."""
         return Origin(self.scheme, f"{label}.{self.host}", self.port)
 
 
 class Response(Protocol):
-    """What a server answered, from the moment that its head has arrived. Read by one task at a time.
+    """A response whose head has arrived. One task at a time may read it.
 
     Attributes:
         status: The status code.
-        headers: The headers, by their names in lower case.
+        headers: The headers, keyed by lower-case name.
     """
 
     status: int
     headers: Mapping[str, str]
 
     async def read(self, size: int) -> bytes:
-        """Return the next 1 to `size` bytes of the body, ``b""`` at its end.
+        """Return the next 1 to `size` bytes of the body, or ``b""`` at its end.
 
         Raises:
-            UnavailableError: The body broke off. TimedOutError: nothing of it came for too long.
+            UnavailableError: The connection closed before the end of the body.
+            TimedOutError: No bytes arrived within the timeout.
         """
         ...
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with the next bytes, as many as come soon; return how many, 0 at the end.
+        """Fill `buffer` with the bytes that arrive soon; return their number, 0 at the end.
 
-        When it returns or raises, a cancel included, nothing writes to `buffer` any more.
+        After it returns or raises, also on a cancel, nothing writes to `buffer`.
         """
         ...
 
     async def read_all(self, limit: int) -> bytes:
-        """Return what is left of a body that is to be small.
+        """Return the rest of a body that is expected to be small.
 
         Raises:
-            IntegrityError: There are more than `limit` bytes.
-            TimedOutError: They come more slowly than `LEAST_RATE`, `Timeout.idle` aside.
+            IntegrityError: The body has more than `limit` bytes.
+            TimedOutError: The body arrives more slowly than `LEAST_RATE`, after a grace period of
+                `Timeout.idle`.
         """
         ...
 
     def close(self) -> None:
-        """Give the connection back, or close it if the body is not at its end. Idempotent.
+        """Return the connection to the pool, or close it if the body was not read to its end.
 
-        After it, nothing reads the request's views any more.
+        Idempotent. Afterwards nothing reads the views of the request.
         """
         ...
 
 
 class StreamedBody(Protocol):
-    """A request's body that is read while it is sent."""
+    """A request body that is read while it is sent."""
 
     @property
     def size(self) -> int:
-        """Its bytes; never none."""
+        """The size of the body in bytes, at least 1."""
         ...
 
     def pieces(self) -> AbstractAsyncContextManager[AsyncIterator[memoryview]]:
-        """Open it, from its start: once a request. What it raises comes out as it is.
+        """Open the body from its start; called once per request. Its errors propagate unchanged.
 
-        A piece keeps its bytes until the next one is asked for, and the last one as views do.
+        A piece stays valid until the next one is requested, and the last one as long as the views
+        of a request do.
         """
         ...
 
 
 class Transport(Protocol):
-    """Sends requests, each once, over connections that it keeps."""
+    """Sends each request once, over pooled connections."""
 
     async def send(
         self,
@@ -149,24 +152,25 @@ class Transport(Protocol):
         *,
         patient: bool = False,
     ) -> Response:
-        """Send a request; return the answer once its head has arrived.
+        """Send a request; return the response once its head has arrived.
 
-        If it raises, a cancel included, no view is read any more and no connection is held;
-        otherwise that is so after `Response.close`.
+        If this raises, also on a cancel, nothing reads the views and no connection is held.
+        Otherwise the same holds after `Response.close`.
 
         Args:
-            method: In upper case.
-            origin: Where to.
-            target: Path and query, encoded: sent as they are.
-            headers: All that is sent but Host and Content-Length.
+            method: The method, in upper case.
+            origin: The origin to send the request to.
+            target: Encoded path and query, sent unchanged.
+            headers: All headers except Host and Content-Length.
             views: The body.
-            patient: Whether the answer may begin as late as the caller waits for it: what was sent
-                takes the server long, and no `Timeout.first_byte` counts. Nor does `LEAST_RATE`
-                then: servers send blanks while they work.
+            patient: Whether only the caller limits how long the response may take, for requests
+                that keep the server busy for long. `Timeout.first_byte` does not apply, and
+                neither does `LEAST_RATE`, because servers send whitespace while they work.
 
         Raises:
-            UnavailableError: No connection, or it broke before the answer. TimedOutError: no
-                progress for too long. ConfigError: the server's certificate is not trusted.
+            UnavailableError: No connection could be made, or it broke before the response.
+            TimedOutError: There was no progress within a timeout.
+            ConfigError: The certificate of the server is not trusted.
         """
         ...
 
@@ -176,33 +180,33 @@ class Transport(Protocol):
 
 
 def size_of(body: Sequence[memoryview] | StreamedBody) -> int:
-    """Return the bytes of a request's body."""
+    """Return the size of a request body in bytes."""
     return sum(map(len, body)) if isinstance(body, Sequence) else body.size
 
 
 async def read_all_of(answer: Response, limit: int, grace: float, origin: Origin) -> bytes:
-    """Return what is left of an answer's body: how a transport does `Response.read_all`.
+    """Return the rest of a response body. Transports implement `Response.read_all` with it.
 
     Args:
-        answer: What to read.
-        limit: The most bytes that it may have.
-        grace: Seconds that the body may take beyond those that `LEAST_RATE` allows for its bytes.
-        origin: For the message.
+        answer: The response to read.
+        limit: Maximum number of bytes.
+        grace: Seconds allowed in addition to the time that `LEAST_RATE` allows for the bytes.
+        origin: The origin, for the message.
     """
     first = await answer.read(WINDOW)
     piece = await answer.read(WINDOW) if first else first
     if not piece and len(first) <= limit:
-        return first  # nearly all are: nothing is copied, and no clock is read
+        return first  # the common case: no copy, and no reading of the clock
     clock = asyncio.get_running_loop().time
     began = clock()
-    body = bytearray(first)  # one buffer: a hostile server's chunks have one byte each
+    body = bytearray(first)  # one buffer, because a hostile server may send chunks of one byte
     while True:
         body += piece
         if len(body) > limit:
             raise IntegrityError(f"the answer has more than {limit} bytes")
         if not piece:
             return bytes(body)
-        # Each read ends within the idle timeout, so this is looked at often enough.
+        # Each read ends within the idle timeout, so this check runs often enough.
         if clock() - began > grace + len(body) / LEAST_RATE:
             raise TimedOutError(
                 f"{origin.address} sends its response too slowly: "

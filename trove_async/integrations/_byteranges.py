@@ -1,8 +1,7 @@
-"""Range requests, decided: RFC 9110, section 14. Values in, spans out; no I/O.
+"""Evaluation of range requests (RFC 9110, section 14). No I/O.
 
-A request for several ranges is answered with disjoint spans, however they overlap, so no request can
-make more bytes than the object has; one for very many is answered with the whole, as section 14.2
-allows.
+Several ranges become disjoint spans, even if they overlap, so a response never repeats bytes of the
+object. A request for very many ranges gets the whole object, as section 14.2 allows.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from typing import TypeAlias
 from trove_async import ByteRange
 
 MAX_RANGES = 32
-"""Ranges of one request that are looked at: PDF viewers ask for a dozen, attacks for hundreds."""
+"""Maximum ranges of one request: PDF viewers request a dozen, attacks hundreds."""
 
 PART_OVERHEAD = 80
-"""Bytes between two parts of a multipart answer; spans nearer than that are sent as one (14.2)."""
+"""Bytes between two parts of a multipart response. Spans closer than that are merged (14.2)."""
 
 Span: TypeAlias = tuple[int, int]
-"""``[start, end)``, absolute."""
+"""Absolute positions ``[start, end)``."""
 
 _INT_RANGE = re.compile(r"([0-9]+)-([0-9]*)")
 _SUFFIX_RANGE = re.compile(r"-([0-9]+)")
@@ -30,18 +29,19 @@ _DIGITS = 18
 
 @dataclass(frozen=True, slots=True)
 class RangeSet:
-    """The ranges that a request asks for, in its order: at least one, each ``(first, last)``.
+    """The ranges of a request, in its order: at least one, each ``(first, last)``.
 
-    ``(first, None)`` is open, ``(None, n)`` are the last n bytes.
+    ``(first, None)`` has no end, ``(None, n)`` are the last n bytes.
     """
 
     ranges: tuple[tuple[int | None, int | None], ...]
 
     @classmethod
     def parse(cls, header: str | None) -> RangeSet | None:
-        """Return what a Range header asks for; None: it is to be ignored, or there is none.
+        """Return the ranges of a Range header, or None if it is absent or ignored.
 
-        Ignored are other units than bytes, what is malformed, and more than `MAX_RANGES`.
+        A header is ignored if it is malformed, if its unit is not bytes, or if it has more than
+        `MAX_RANGES` ranges.
         """
         unit, equals, listed = (header or "").partition("=")
         if unit.strip(" \t").lower() != "bytes" or not equals:
@@ -64,7 +64,7 @@ class RangeSet:
 
     @property
     def only(self) -> ByteRange | None:
-        """The one range, if there is one and it may select something: what to ask a backend for."""
+        """The range to request from a backend, if there is only one and it is not empty."""
         if len(self.ranges) > 1:
             return None
         first, last = self.ranges[0]
@@ -75,11 +75,11 @@ class RangeSet:
     def spans(self, size: int) -> list[Span] | None:
         """Return the spans to send of an object of `size` bytes.
 
-        Overlapping ones, and near ones, are sent as one; the order is the request's.
+        Spans that overlap or are close to each other are merged. The order is that of the request.
 
         Returns:
-            At least one span; none: unsatisfiable (416); None: the whole, as of an empty object
-            that has no span to name.
+            The spans; an empty list if the ranges are unsatisfiable (416); None to send the whole
+            object, which is empty and has no span.
         """
         if not size and any(first is None and last for first, last in self.ranges):
             return None
@@ -100,7 +100,7 @@ class RangeSet:
 
 
 def _number(digits: str) -> int:
-    """Return a number, or one as good that no object is as long as: digits may be endless."""
+    """Return a number, capped at one that exceeds any object: there may be any number of digits."""
     digits = digits.lstrip("0")
     return int(digits or "0") if len(digits) <= _DIGITS else _HUGE
 
@@ -112,13 +112,13 @@ def format_content_range(span: Span, size: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ByterangesFrame:
-    """What stands around the spans of a multipart/byteranges body (section 14.6).
+    """The framing of a multipart/byteranges body (RFC 9110, section 14.6).
 
     Args:
-        boundary: A token that does not occur in the object: random.
-        content_type: The object's.
-        spans: What is sent, in order.
-        size: The object's bytes.
+        boundary: A random token, which does not occur in the object.
+        content_type: The Content-Type of the object.
+        spans: The spans to send, in order.
+        size: The size of the object in bytes.
     """
 
     boundary: str
@@ -128,17 +128,17 @@ class ByterangesFrame:
 
     @property
     def media_type(self) -> str:
-        """The answer's Content-Type."""
+        """The Content-Type of the response."""
         return f"multipart/byteranges; boundary={self.boundary}"
 
     @property
     def length(self) -> int:
-        """The answer's Content-Length."""
+        """The Content-Length of the response."""
         heads = sum(len(self.head(span)) for span in self.spans)
         return heads + sum(end - start for start, end in self.spans) + len(self.tail)
 
     def head(self, span: Span) -> bytes:
-        """Return what comes before a span."""
+        """Return the delimiter and the part headers before a span."""
         return (
             f"\r\n--{self.boundary}\r\n"
             f"Content-Type: {self.content_type}\r\n"
@@ -147,5 +147,5 @@ class ByterangesFrame:
 
     @property
     def tail(self) -> bytes:
-        """What comes after the last."""
+        """The closing delimiter after the last span."""
         return f"\r\n--{self.boundary}--\r\n".encode("latin-1")

@@ -1,7 +1,7 @@
-"""Conditional requests, decided: RFC 9110, section 13. Values in, a verdict out; no I/O.
+"""Evaluation of conditional requests (RFC 9110, section 13). No I/O.
 
-A representation is what the store tells of an object; its entity tag on the wire is made from the
-driver's opaque etag by `entity_tag`, and requests are compared with that, never taken apart.
+The conditions are evaluated against an `ObjectInfo`. `entity_tag` makes the entity tag on the wire
+from the driver's opaque etag. The tags of requests are compared with that; they are never decoded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trove_async import ObjectInfo
 from trove_async._http_dates import parse_http_date
 
 Header: TypeAlias = "Callable[[str], str | None]"
-"""Returns a request's header by its lower-case name: its lines joined by commas, None: no line."""
+"""Returns a header by its lower-case name, with its lines joined by commas, or None if absent."""
 
 READING = frozenset({"GET", "HEAD"})
 
@@ -29,7 +29,7 @@ _SEPARATOR = re.compile(r"[ \t]*(?:,[ \t]*|$)")
 
 
 class Verdict(Enum):
-    """What the conditions of a request come to."""
+    """The result of evaluating the conditions of a request."""
 
     PROCEED = "perform the method"
     NOT_MODIFIED = "304"
@@ -39,8 +39,8 @@ class Verdict(Enum):
 def entity_tag(etag: str) -> str:
     """Return a driver's strong validator as a strong entity tag.
 
-    One that is written as an entity tag already is taken as it is; in others, what an entity tag may
-    not hold is percent-encoded, so that two etags never become one.
+    An etag that already is an entity tag is returned unchanged. In others, characters that an
+    entity tag may not hold are percent-encoded, so that different etags stay different.
     """
     if _ENTITY_TAG.fullmatch(etag) and etag.isascii() and not etag.startswith("W/"):
         return etag
@@ -49,7 +49,7 @@ def entity_tag(etag: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """The conditional headers of one request, None where it has none."""
+    """The conditional headers of one request; None for a header that is absent."""
 
     if_match: str | None
     if_none_match: str | None
@@ -59,7 +59,7 @@ class Conditions:
 
     @classmethod
     def of(cls, header: Header) -> Conditions:
-        """Take them from a request."""
+        """Return the conditions of a request."""
         return cls(
             if_match=header("if-match"),
             if_none_match=header("if-none-match"),
@@ -70,7 +70,7 @@ class Conditions:
 
     @property
     def on_writing(self) -> bool:
-        """Whether a PUT or POST depends on what is there."""
+        """Whether a PUT or POST depends on the existing object."""
         return not (
             self.if_match is None
             and self.if_none_match is None
@@ -79,15 +79,15 @@ class Conditions:
 
     @property
     def revalidate(self) -> bool:
-        """Whether the client has a copy, so that the likely answer has no body."""
+        """Whether the client has a copy, so that the response is likely to have no body."""
         return not (self.if_none_match is None and self.if_modified_since is None)
 
     def verdict(self, method: str, info: ObjectInfo | None) -> Verdict:
-        """Decide, in the order of RFC 9110, section 13.2.2, steps 1 to 4.
+        """Evaluate the conditions in the order of RFC 9110, section 13.2.2, steps 1 to 4.
 
         Args:
-            method: The request's method.
-            info: The object that is there; None: there is none.
+            method: The method of the request.
+            info: The existing object, or None.
         """
         if self.if_match is not None:
             if not _lists(self.if_match, info, weak=False):
@@ -106,10 +106,11 @@ class Conditions:
         return Verdict.PROCEED
 
     def range_applies(self, info: ObjectInfo) -> bool:
-        """Tell whether If-Range lets a Range count: step 5, and section 13.1.5.
+        """Return whether If-Range permits the Range (RFC 9110, 13.2.2, step 5, and 13.1.5).
 
-        A weak tag never does. A date does if it is the Last-Modified that we sent: a client may use
-        one only if it got it at least a second later (section 8.8.2.2), and has no entity tag.
+        A weak tag never does. A date does if it equals the Last-Modified of the object: a client
+        may use a date only if it got it at least a second later (section 8.8.2.2) and has no
+        entity tag.
         """
         if self.if_range is None:
             return True
@@ -124,13 +125,13 @@ def _second(info: ObjectInfo) -> datetime:
 
 
 def _lists(header: str, info: ObjectInfo | None, *, weak: bool) -> bool:
-    """Tell whether a list of entity tags, or ``*``, names what is there (section 8.8.3.2)."""
+    """Return whether a list of entity tags, or ``*``, matches the object (section 8.8.3.2)."""
     if info is None:
         return False
     if header.strip(" \t") == "*":
         return True
     if not info.etag:
-        return False  # no tag can name an object without one
+        return False  # no tag matches an object without an etag
     ours = entity_tag(info.etag)
     return any(
         tag == ours or (weak and tag.removeprefix("W/") == ours) for tag in _entity_tags(header)
@@ -138,7 +139,7 @@ def _lists(header: str, info: ObjectInfo | None, *, weak: bool) -> bool:
 
 
 def _entity_tags(header: str) -> list[str]:
-    """Return the tags of a list up to where it is malformed: what follows names nothing."""
+    """Return the tags of a list; ignore the rest of the list from the first malformed one."""
     tags = []
     position = len(header) - len(header.lstrip(" \t,"))
     while tag := _ENTITY_TAG.match(header, position):

@@ -1,4 +1,4 @@
-"""The digests that a client sends with a body: Content-MD5 and Content-Digest. No I/O."""
+"""Verification of a request body by its Content-MD5 and Content-Digest headers. No I/O."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _ALGORITHMS: Mapping[str, Callable[[], _Hash]] = {
 
 
 class DigestError(Exception):
-    """A digest is malformed, or not that of the body."""
+    """A digest is malformed or does not match the body."""
 
 
 class Digests:
-    """The digests of one body. Content-Digest may name algorithms that are unknown here.
+    """The expected digests of one body. Unknown algorithms in a Content-Digest are ignored.
 
     Args:
-        header: The request's headers.
+        header: A function that returns a header of the request.
 
     Raises:
         DigestError: A digest is malformed.
@@ -74,10 +74,10 @@ class Digests:
             computed.update(data)
 
     def check(self) -> None:
-        """Compare, once the body has ended.
+        """Compare the digests at the end of the body.
 
         Raises:
-            DigestError: A digest is not that of the body.
+            DigestError: A digest does not match the body.
         """
         for field, computed, expected in self._expected:
             if computed.digest() != expected:

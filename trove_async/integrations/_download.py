@@ -1,12 +1,12 @@
-"""Objects out: a GET or HEAD request becomes one answer, for whichever framework.
+"""Downloads: the response to a GET or HEAD request for an object, independent of the framework.
 
-The usual request costs the backend one request: the object is opened as asked, and the conditions are
-judged by what was opened. A client that has a copy is answered from a head, and what is sent after
-one is pinned to the version that was judged.
+Most requests cost one request to the backend: the object is opened as requested, and the
+conditions are evaluated against the open object. If the client has a copy, the conditions are
+evaluated against a head, and a body sent after it is pinned to that version.
 
-**Memory.** A download holds one piece of its body here, and as much in its socket's buffer: 512 KiB
-for a client that is slow, or stalls, and 2 MiB for one that was fast until now (`_pace`). Nothing is
-pulled from the backend before the client has taken what came before.
+**Memory.** A download holds one piece of its body here, and as much in the buffer of its socket:
+512 KiB for a client that is slow or stalls, and 2 MiB for one that has been fast so far
+(`_pacing`). The next piece is read from the backend only when the client has taken the one before.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from ._response import BodyStream, ServerResponse, paced_chunks
 Redirect: TypeAlias = Literal["never", "presign"]
 
 PRESIGNED_SECONDS = 300.0
-"""How long the target of a redirect is good: a download must only begin in that time."""
+"""Validity of the target of a redirect, in seconds. A download must start within that time."""
 
 _TRIES = 5
-"""How often an object may be replaced between being judged and being opened."""
+"""Maximum attempts, for an object that is replaced between its evaluation and its opening."""
 
 
 async def serve_object(
@@ -54,10 +54,11 @@ async def serve_object(
     presentation: Presentation,
     redirect: Redirect,
 ) -> ServerResponse:
-    """Answer a GET or HEAD request for an object; see `Endpoints.object_response`.
+    """Respond to a GET or HEAD request for an object; see `Endpoints.object_response`.
 
     Raises:
-        ObjectNotFoundError: There is no such object. Other errors of the store likewise.
+        ObjectNotFoundError: The object does not exist.
+        TroveError: The store failed.
     """
     if method not in READING:
         return problem(405, "Objects are read with GET or HEAD.", {"Allow": "GET, HEAD"})
@@ -65,7 +66,7 @@ async def serve_object(
         try:
             url = await store.presign_get(bucket, key, expires=PRESIGNED_SECONDS)
         except NotSupportedError:
-            pass  # it is served from here, then
+            pass  # serve it directly
         else:
             return ServerResponse(
                 status=307,
@@ -76,12 +77,12 @@ async def serve_object(
         try:
             return await request.answer()
         except PreconditionFailedError:
-            continue  # replaced between our judging it and our opening it: judge the new one
+            continue  # replaced between its evaluation and its opening: evaluate the new one
     raise UnavailableError("the object is replaced too often to be read", bucket=bucket, key=key)
 
 
 def _is_same(one: ObjectInfo, other: ObjectInfo) -> bool:
-    """Return whether both describe the same version, as far as the backend lets us see."""
+    """Return whether both describe the same version, as far as the backend reports it."""
     if one.etag or other.etag:
         return one.etag == other.etag
     return (one.version_id, one.last_modified, one.size) == (
@@ -109,15 +110,15 @@ class _Request:
         self._key = key
         self._method = method
         self._conditions = Conditions.of(header)
-        # Section 14.2: GET alone has ranges.
+        # RFC 9110, section 14.2: only GET has ranges.
         self._ranges = RangeSet.parse(header("range")) if method == "GET" else None
         self._presentation = presentation
 
     async def answer(self) -> ServerResponse:
-        """Judge the object as it is now, and answer.
+        """Evaluate the conditions against the current object, and return the response.
 
         Raises:
-            PreconditionFailedError: It was replaced after it was judged.
+            PreconditionFailedError: The object was replaced after the evaluation.
         """
         only = None if self._ranges is None else self._ranges.only
         several = self._ranges is not None and only is None
@@ -130,8 +131,14 @@ class _Request:
         return await self._judged(reader.info, reader)
 
     async def _judged(self, info: ObjectInfo, reader: ObjectReader | None) -> ServerResponse:
-        """Respond to by what the object is; `reader` is open on it, and is used or closed."""
+        """Return the response for the object that `info` describes.
+
+        Args:
+            info: The object.
+            reader: An open reader of the object, which is either used or closed; None: no reader.
+        """
         try:
+            # 1. Evaluate the conditions and the ranges.
             verdict = self._conditions.verdict(self._method, info)
             if verdict is Verdict.FAILED:
                 return problem(412, PROBLEMS[PreconditionFailedError].detail)
@@ -143,11 +150,13 @@ class _Request:
                 if not spans and spans is not None:
                     unsatisfied = {"Content-Range": f"bytes */{info.size}"}
                     return problem(416, PROBLEMS[RangeError].detail, unsatisfied)
+            # 2. A HEAD ends here.
             headers = self._presentation.of(info)
             if self._method == "HEAD":
                 return ServerResponse(
                     status=200, headers={**headers, "Content-Length": str(info.size)}
                 )
+            # 3. Send the body, from a new reader if the open one has another range.
             first = spans[0] if spans else (0, info.size)
             if reader is None or reader.range != first:
                 if reader is not None:
@@ -161,12 +170,12 @@ class _Request:
                 await reader.aclose()
 
     async def _open(self, range: ByteRange | None, pin: ObjectInfo | None) -> ObjectReader:
-        """Open the object, or a range of it; the whole where the backend has no ranges.
+        """Open the object or a range of it; the whole if the backend has no ranges.
 
         Raises:
-            PreconditionFailedError: It is another version than the one to pin.
+            PreconditionFailedError: The object is not the version that `pin` describes.
         """
-        # An object without an etag cannot be pinned beforehand: it is compared once it is open.
+        # An object without an etag cannot be pinned by a condition: compare it once it is open.
         ways = [(range, pin if pin is not None and pin.etag else None)]
         if ways[0][1] is not None:
             ways.append((range, None))
@@ -212,7 +221,7 @@ class _Request:
         return ServerResponse(status=status, headers=headers, stream=BodyStream(reader, pull))
 
     async def _parts(self, frame: ByterangesFrame, first: ObjectReader) -> AsyncGenerator[bytes]:
-        """Yield a multipart body, one span after the other, all of the version of the first."""
+        """Yield a multipart body. All spans come from the version of the first reader."""
         for number, span in enumerate(frame.spans):
             yield frame.head(span)
             reader = await self._open(ByteRange(*span), first.info) if number else first

@@ -1,8 +1,8 @@
-"""The header fields of a response that carries an object; no I/O.
+"""Response headers for an object. No I/O.
 
-Objects are often uploads of strangers. Unless the service trusts them, a response makes sure that no
-browser runs them in the service's origin: only types that hold no script are shown, all others are
-downloads, and every response is sandboxed.
+Objects often come from untrusted uploaders. Unless the service trusts them, the headers keep
+browsers from running objects in the service's origin: only types that cannot hold a script are
+shown inline, all others are downloads, and every response is sandboxed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OCTETS = "application/octet-stream"
 _INLINE = frozenset(
     {
         "application/json",
-        "application/pdf",  # in a viewer of the browser's own, where the sandbox holds as well
+        "application/pdf",  # shown in the browser's viewer, where the sandbox applies as well
         "image/apng",
         "image/avif",
         "image/bmp",
@@ -41,38 +41,39 @@ _INLINE = frozenset(
         "text/plain",
     }
 )
-"""Types that browsers show without running anything. Audio and video are shown too."""
+"""Types that browsers show without running scripts. Audio and video are shown as well."""
 
-_PLAYED = re.compile(r"(?:audio|video)/[^+]+")  # a browser runs the scripts of any ...+xml
+_PLAYED = re.compile(r"(?:audio|video)/[^+]+")  # no "+": browsers run scripts in any ...+xml
 
 _SCRIPT = re.compile(
     r"(?:text|application)/(?:x-)?(?:javascript|ecmascript|jscript|livescript)[0-9.]*"
 )
-"""WHATWG MIME Sniffing, "JavaScript MIME type": nosniff keeps a script from running as another."""
+"""WHATWG MIME Sniffing, "JavaScript MIME type". With nosniff, scripts of other types do not run."""
 
 _SANDBOX = "default-src 'none'; sandbox"
-"""Content Security Policy, "sandbox": no scripts, forms or plugins, and an origin of its own. It has
-no effect on a page that embeds the object."""
+"""Content Security Policy, "sandbox": no scripts, forms or plugins, and a unique origin. It does
+not affect a page that embeds the object."""
 
 _MEDIA_SANDBOX = "default-src 'none'; media-src 'self'; sandbox allow-same-origin"
-"""The same for audio and video. The document in which Chromium plays a file loads it a second time,
-which fails from another origin. Scripts stay forbidden."""
+"""The policy for audio and video. Chromium plays a file in a document that loads it a second time,
+which fails from another origin. Scripts are still forbidden."""
 
 _TYPES = mimetypes.MimeTypes()
-"""Python's own table, the same on every system."""
+"""Python's built-in table, which is the same on every system."""
 
-_ATTR_CHAR = "!#$&+-.^_`|~"  # RFC 8187, section 3.2.1, beside letters and digits
+_ATTR_CHAR = "!#$&+-.^_`|~"  # RFC 8187, section 3.2.1: besides letters and digits
 _UNSAFE = re.compile(r"[^\x20-\x7e]|[\"\\%]")  # RFC 6266, appendix D
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Presentation:
-    """How a service shows its objects.
+    """How a service serves its objects.
 
     Attributes:
-        download_name: Offer them as downloads of this name.
-        cache_control: Sent in place of their own; None: their own, or ``private``.
-        trusted: Serve every type as what it is, and without a sandbox.
+        download_name: Serve an object as a download of this name.
+        cache_control: The Cache-Control of the response; None uses that of the object, or
+            ``private``.
+        trusted: Serve every object with its own type and without a sandbox.
     """
 
     download_name: str | None = None
@@ -84,7 +85,7 @@ class Presentation:
             raise ValueError(f"cache_control must be printable ASCII, got {self.cache_control!r}")
 
     def of(self, info: ObjectInfo) -> dict[str, str]:
-        """Return the fields that describe an object: those of a 200, a 206 and a HEAD response."""
+        """Return the headers of an object in a 200, a 206 or a HEAD response."""
         kind = media_type(info)
         name = parse_media_type(kind)
         inline = self.trusted or (name is not None and is_inline(name))
@@ -92,7 +93,7 @@ class Presentation:
             kind = OCTETS
         fields = {
             **self.validators(info),
-            # Section 8.8.2.1: never later than Date; a backend's clock may be ahead of ours.
+            # RFC 9110, section 8.8.2.1: never later than Date. A backend's clock may be ahead.
             "Last-Modified": format_http_date(min(info.last_modified, datetime.now(UTC))),
             "Accept-Ranges": "bytes",
             "Content-Type": kind,
@@ -111,7 +112,7 @@ class Presentation:
         return fields
 
     def _disposition(self, info: ObjectInfo, *, inline: bool) -> str | None:
-        """Return the Content-Disposition; an attachment, whatever is stored, if not `inline`."""
+        """Return the Content-Disposition. It is an attachment unless `inline` is set."""
         if self.download_name is not None:
             return content_disposition(self.download_name)
         stored = info.content_disposition or ""
@@ -120,9 +121,9 @@ class Presentation:
         return content_disposition(file_name(stored) or info.key)
 
     def validators(self, info: ObjectInfo) -> dict[str, str]:
-        """Return the fields of a 304: those that a cache needs (RFC 9110, section 15.4.5)."""
+        """Return the headers that a cache needs, as in a 304 (RFC 9110, section 15.4.5)."""
         fields = {"ETag": entity_tag(info.etag)} if info.etag else {}
-        # What only this client may see must not come to another from a shared cache.
+        # A shared cache must not serve a private object to another client.
         cache = self.cache_control or info.cache_control or "private"
         fields["Cache-Control"] = cache if _sendable(cache) else "no-store"
         if self.cache_control is None and info.expires is not None:
@@ -131,7 +132,10 @@ class Presentation:
 
 
 def media_type(info: ObjectInfo) -> str:
-    """Return the object's type, or one by its name, or octets: also for a type that cannot be sent."""
+    """Return the object's type, or a type guessed from its key.
+
+    Without either, and for a type that cannot be sent, return ``application/octet-stream``.
+    """
     if info.content_type:
         return info.content_type.strip(" \t") if _sendable(info.content_type) else OCTETS
     kind, encoding = _TYPES.guess_type(info.key.rpartition("/")[2])
@@ -139,16 +143,20 @@ def media_type(info: ObjectInfo) -> str:
 
 
 def accepted_type(said: str | None) -> str | None:
-    """Return the type to store for an uploader's Content-Type: octets if that is malformed."""
+    """Return the type to store for an uploader's Content-Type.
+
+    It is ``application/octet-stream`` if the Content-Type is malformed, and None if there is none.
+    """
     if not said:
         return None
     return OCTETS if parse_media_type(said) is None else said
 
 
 def _sendable(value: str) -> bool:
-    """Return whether every server sends it alike, as RFC 9110, section 5.5, advises.
+    """Return whether all servers send the value alike, as RFC 9110, section 5.5, advises.
 
-    Of other characters, some send Latin-1 and some UTF-8; of control characters, some nothing at all.
+    For non-ASCII characters, some send Latin-1 and some UTF-8. For control characters, some send
+    nothing.
     """
     return value.isascii() and value.replace("\t", " ").isprintable()
 
@@ -159,15 +167,15 @@ def essence(kind: str) -> str:
 
 
 def is_inline(name: str) -> bool:
-    """Return whether a browser may show objects of this type: it has no scripts to run."""
+    """Return whether a browser may show objects of this type: it runs no scripts in them."""
     return name in _INLINE or _PLAYED.fullmatch(name) is not None
 
 
 def content_disposition(name: str) -> str:
-    """Return the field that offers a download of this name (RFC 6266, RFC 8187).
+    """Return the Content-Disposition for a download of this name (RFC 6266, RFC 8187).
 
-    A name that is plain ASCII is sent as it is. Others get a fallback beside the exact one, without
-    what old browsers unescape, and neither has a path.
+    A plain ASCII name is sent unchanged. Other names are sent encoded, with an ASCII fallback that
+    omits the characters that old browsers unescape. Neither name contains a path.
     """
     name = re.sub(r"[\x00-\x1f\x7f]", "_", re.split(r"[/\\]", name)[-1]) or "download"
     plain = _UNSAFE.sub("_", name)

@@ -13,12 +13,12 @@ from trove_async.errors import ClosedError
 async def open_store(
     store: Trove | Callable[[], Trove], buckets: Iterable[str], hook: str
 ) -> AsyncIterator[Trove]:
-    """Open a store, or the one that a factory makes, and create the buckets that are missing.
+    """Open a store, or the one that a factory returns, and create missing buckets.
 
     Args:
         store: The store or the factory.
         buckets: Names of buckets.
-        hook: What the user called, for messages.
+        hook: The name of the function that the user called, for messages.
 
     Raises:
         ClosedError: The store was opened before.
@@ -40,10 +40,10 @@ async def open_store(
 
 
 def bucket_names(buckets: Iterable[str]) -> tuple[str, ...]:
-    """Return the names, which may be iterated over again each time that the app starts.
+    """Return the names as a tuple, which can be iterated over at every start of the app.
 
     Raises:
-        TypeError: It is a single name.
+        TypeError: `buckets` is a single name.
     """
     if isinstance(buckets, str):
         raise TypeError(f"buckets must be names, such as [{buckets!r}], got a str")

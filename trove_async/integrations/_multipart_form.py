@@ -1,7 +1,7 @@
-"""The one file of a multipart/form-data body, as a stream, and the fields beside it: RFC 7578.
+"""Parser for a multipart/form-data body (RFC 7578) with one file, which it streams. No I/O.
 
-`FormFile` is fed with bytes and gives back the file's: it does no I/O and holds no more than the
-other fields, and the header lines that it is in the middle of.
+`FormFile` takes the bytes of the form and returns those of the file. It holds only the other fields
+and the current header lines.
 """
 
 from __future__ import annotations
@@ -19,35 +19,36 @@ if TYPE_CHECKING:
 
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""RFC 9110, section 5.5: what no field's value holds. The parser lets it through, servers do not."""
+"""Bytes that no header value may hold (RFC 9110, section 5.5). The parser accepts them, servers do
+not."""
 
 _FIELD = 128
-"""Bytes that a field takes beside its name and its value: a tuple of two strings."""
+"""Memory of a field in bytes, besides its name and its value: a tuple of two strings."""
 
 
 class FormError(Exception):
-    """The body is no form, or not one with exactly one file where we look for it."""
+    """The body is not a form, or the form does not have exactly one file in the expected field."""
 
 
 class FormFile:
-    """Finds the file of a form.
+    """Extracts the file from a form.
 
     Args:
-        content_type: The request's, which names the boundary.
-        field: The name of the file's field; None: whichever has a file name.
+        content_type: The Content-Type of the request, which contains the boundary.
+        field: The name of the file's field; None for the field that has a file name.
 
     Attributes:
-        found: Whether the file has begun, and its type is known.
-        complete: Whether the form has ended as it should.
-        content_type: The file's type, as the client says.
-        other: Bytes of the form that were not the file's.
-        fields: The fields that are no files, as far as they have come: names and values, in order.
-        held: Bytes that they take, about.
+        found: Whether the file has started and its type is known.
+        complete: Whether the closing boundary has arrived.
+        content_type: The type of the file that the client sent.
+        other: Bytes of the form that do not belong to the file.
+        fields: Names and values of the other fields that have arrived, in order.
+        held: Approximate memory of `fields` in bytes.
     """
 
     def __init__(self, content_type: str, field: str | None) -> None:
         boundary = None
-        if content_type.isascii():  # RFC 2046, section 5.1.1; nor can others be looked at
+        if content_type.isascii():  # RFC 2046, section 5.1.1; the parser fails on other characters
             boundary = parse_options_header(content_type)[1].get(b"boundary")
         if not boundary:
             raise FormError("The form names no boundary.")
@@ -80,10 +81,10 @@ class FormFile:
         self.other = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the file's bytes in the next ones of the form.
+        """Parse the next bytes of the form; return the bytes of the file among them.
 
         Raises:
-            FormError: They cannot be the next ones, or begin a second file.
+            FormError: The form is malformed or has a second file.
         """
         self.other += len(data)
         try:
@@ -114,11 +115,11 @@ class FormFile:
         self._part_name = said.get(b"name", b"").decode(errors="replace")
         name = said.get(b"filename")
         if name is None:
-            # RFC 7578, section 4.2, forbids filename*, and some clients send nothing else.
+            # RFC 7578, section 4.2, forbids filename*, but some clients send only that.
             extended = file_name(disposition.decode("latin-1"))
             name = None if extended is None else extended.encode()
         if name == b"":
-            self._here = False  # nothing was chosen: HTML, "constructing the entry list"
+            self._here = False  # no file was selected: HTML, "constructing the entry list"
         elif self._field is None:
             self._here = name is not None
         else:

@@ -1,6 +1,6 @@
-"""Header fields of the form ``value; name=value``: Content-Type and Content-Disposition. No I/O.
+"""Parser for headers of the form ``value; name=value``: Content-Type, Content-Disposition. No I/O.
 
-Uploaders control these values, so the patterns never backtrack: each repeat is possessive.
+Uploaders control these values, so the patterns never backtrack: each repetition is possessive.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def parse_media_type(field: str) -> str | None:
 
 
 def file_name(field: str) -> str | None:
-    """Return the file name in a Content-Disposition, None if there is none or it is malformed.
+    """Return the file name in a Content-Disposition, or None if it is absent or malformed.
 
     A ``filename*`` (RFC 8187) takes precedence over a ``filename``, unless it cannot be decoded.
     """

@@ -1,7 +1,7 @@
-"""What goes wrong, as HTTP says it: one table from the store's errors to statuses.
+"""Error responses: one table from the store's errors to HTTP statuses.
 
-Bodies are problem details (RFC 9457). They say what kind of thing happened and nothing of backends,
-names or services: the log has that.
+Bodies are problem details (RFC 9457). They contain the kind of the error, but no backends, names or
+services; those are logged.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ._response import ServerResponse
 _logger = logging.getLogger("trove_async.integrations")
 
 RETRY_AFTER = 1
-"""Seconds of a Retry-After where the service named none."""
+"""Minimum Retry-After in seconds, also used if the service sent none."""
 
 _SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """How one class of errors is told."""
+    """The status and the detail of the response for one class of errors."""
 
     status: int
     detail: str
@@ -63,14 +63,14 @@ PROBLEMS: Mapping[type[TroveError], Problem] = {
     errors.TimedOutError: Problem(504, "The object store did not answer in time."),
     errors.PoolTimeoutError: Problem(503, "The service is busy."),
 }
-"""Every class of `trove_async.errors`. A backend that throttles this service is a 503, never a 429:
-it is not the client who asks too often."""
+"""Covers every class of `trove_async.errors`. A backend that throttles this service is a 503, not a
+429, because the client is not the cause."""
 
 
 def problem(
     status: int, detail: str, headers: Mapping[str, str] | None = None, *, close: bool = False
 ) -> ServerResponse:
-    """Return a problem's answer; `close`: see `ServerResponse`."""
+    """Return a problem details response. For `close`, see `ServerResponse`."""
     phrase = HTTPStatus(status).phrase
     content = json.dumps(
         {"type": "about:blank", "title": phrase, "status": status, "detail": detail}
@@ -90,7 +90,7 @@ def problem(
 
 
 def problem_of(error: TroveError) -> ServerResponse:
-    """Return the answer that tells a client of a store's error; what the client is not told is logged."""
+    """Return the response for an error of the store. Log the error if its status is 5xx."""
     found = next(PROBLEMS[cls] for cls in type(error).__mro__ if cls in PROBLEMS)
     if found.status >= _SERVER_ERROR:
         _logger.warning("answered with %d: %s", found.status, error, exc_info=error)

@@ -1,4 +1,4 @@
-"""A response that belongs to no framework yet."""
+"""Responses and body streams, independent of the framework."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ._pacing import Pace
 
 
 class BodyStream:
-    """A body to be pulled once. `aclose` it, pulled or not.
+    """A body that is read once. Call `aclose` whether or not it was read.
 
     Args:
-        reader: What is open of it.
-        pull: Yields its bytes, from that reader.
+        reader: An open reader.
+        pull: Yields the body from that reader.
     """
 
     def __init__(
@@ -29,21 +29,21 @@ class BodyStream:
         return self._chunks
 
     async def aclose(self) -> None:
-        """Give everything back. Idempotent."""
+        """Close the body and its reader. Idempotent."""
         await self._chunks.aclose()
         await self._reader.aclose()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerResponse:
-    """A response that knows no framework yet.
+    """A response, independent of the framework.
 
     Attributes:
-        status: Its status code.
-        headers: Its fields; Content-Length is among them wherever there may be a body.
-        content: A body that is at hand.
-        stream: One that is to be pulled, and closed whether it was pulled or not.
-        close: Whether the connection ends with it: the request's body was not read to its end.
+        status: The status code.
+        headers: The headers. They include Content-Length if the response may have a body.
+        content: A body in memory.
+        stream: A streamed body. Close it whether or not it was read.
+        close: Whether to close the connection, because the request body was not read to its end.
     """
 
     status: int

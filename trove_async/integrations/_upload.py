@@ -1,8 +1,8 @@
-"""Uploads in: the body of a request becomes an object, for whichever framework.
+"""Uploads: store the body of a request as an object, independent of the framework.
 
-The body is pulled as the store takes it, so that a client is slowed down to the backend's pace, and
-whatever ends it early (its client leaving, a limit, a broken form) ends the put, which leaves nothing
-behind.
+The body is read only as fast as the store takes it, which slows the client down to the backend's
+pace. If the body ends early (the client disconnects, a limit is exceeded, the form is malformed),
+the put fails and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from ._response import ServerResponse
 _logger = logging.getLogger("trove_async.integrations")
 
 FORM_OVERHEAD = 1024 * 1024
-"""Bytes that a form may have beside its file."""
+"""Maximum bytes of a form in addition to its file."""
 
 FORM_FIELDS = 64 * 1024
-"""Bytes of them that may be its other fields' values, which are held until the answer."""
+"""Maximum bytes of the other fields of a form, which are held until the response."""
 
 MIN_RATE = 500.0
-"""Bytes a second that a client must send. Apache HTTP Server, mod_reqtimeout: ``body=20,MinRate=500``
-by default. Any use of a network is faster; a client that holds connections open is slower."""
+"""Minimum rate of a client, in bytes per second: the default of Apache HTTP Server (mod_reqtimeout,
+``body=20,MinRate=500``). Real networks are faster; clients that hold connections open are not."""
 
 GRACE = 20.0
-"""Seconds that a client may fall behind `Limits.min_rate`, from the same default: any connection
-stalls now and then."""
+"""Seconds that a client may fall behind `Limits.min_rate`, from the same default, because any
+connection stalls now and then."""
 
 _HASHED_AT_ONCE = 256 * 1024
-"""Bytes that are hashed on the event loop: a thread costs more than hashing fewer."""
+"""Maximum bytes hashed on the event loop. Below that, a thread costs more than the hashing."""
 
-_URL = "%/:?#[]@!$&'()*+,;=~"  # RFC 3986, section 2: what a URL holds beside letters and digits
+_URL = "%/:?#[]@!$&'()*+,;=~"  # RFC 3986, section 2: URL characters besides letters and digits
 
 
 class ClientDisconnectedError(Exception):
-    """The client has left before its request was whole."""
+    """The client disconnected before the end of its request."""
 
 
 class PutFields(TypedDict, total=False):
-    """What an upload's service may say of the object, as to `Trove.put`."""
+    """Properties of the object that a service may set, as for `Trove.put`."""
 
     content_type: str | None
     metadata: Mapping[str, str] | None
@@ -66,11 +66,12 @@ class PutFields(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a client may ask of us.
+    """Limits of an upload.
 
     Attributes:
-        max_size: Bytes of an object; None: any number.
-        min_rate: Bytes a second at which it must send, while we wait for it; None: none.
+        max_size: Maximum bytes of the object; None for no limit.
+        min_rate: Minimum bytes per second, counted while the server waits for the client; None for
+            no limit.
     """
 
     max_size: int | None
@@ -85,14 +86,14 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerRequest:
-    """The request, as its framework has it.
+    """A request of any framework.
 
     Attributes:
-        method: Its method.
-        header: Its headers.
-        chunks: Its body; raises `ClientDisconnectedError` if that ends early.
-        location: Where the object is to be found afterwards.
-        decoded: Whether the framework has undone a Content-Encoding.
+        method: The method.
+        header: A function that returns a header.
+        chunks: The body; raises `ClientDisconnectedError` if it ends early.
+        location: The path at which the object is available afterwards.
+        decoded: Whether the framework has decoded a Content-Encoding.
     """
 
     method: str
@@ -104,12 +105,12 @@ class ServerRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadResult:
-    """What became of a request.
+    """The outcome of an upload.
 
     Attributes:
-        answer: The answer.
+        response: The response.
         info: The object, if it was stored.
-        form: The form's other fields, if it was: names and values, in order.
+        form: Names and values of the form's other fields, in order, if the object was stored.
     """
 
     response: ServerResponse
@@ -118,7 +119,7 @@ class UploadResult:
 
 
 class _RejectionError(Exception):
-    """The body is not taken, and this is to be said of it."""
+    """The upload is rejected; holds the status and the detail of the response."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -151,7 +152,7 @@ async def store_body(
             return upload.refusal(400, str(error))
         except ClientDisconnectedError:
             _logger.debug("the client left in the middle of an upload of %r", f"{bucket}/{key}")
-            return upload.refusal(400, "The request ended early.")  # to nobody
+            return upload.refusal(400, "The request ended early.")  # the client will not see it
         except (ObjectExistsError, PreconditionFailedError):
             return upload.refusal(412, PROBLEMS[PreconditionFailedError].detail)
     content = json.dumps({"key": info.key, "size": info.size, "etag": info.etag}).encode()
@@ -164,24 +165,24 @@ async def store_body(
     }
     if (
         info.etag and not sent.decoded
-    ):  # RFC 9110, section 9.3.4: only for what is stored as it was sent
+    ):  # RFC 9110, section 9.3.4: only if the body is stored unchanged
         headers["ETag"] = entity_tag(info.etag)
     response = ServerResponse(status=201, headers=headers, content=content)
     return UploadResult(response=response, info=info, form=upload.form)
 
 
 def _length(sent: ServerRequest) -> int | None:
-    """Return how many bytes will come, if that is known."""
+    """Return the size of the body in bytes, or None if it is unknown."""
     length = sent.header("content-length")
     if length is None or not length.isdecimal() or sent.decoded:
         return None
     if sent.header("transfer-encoding") is not None:
-        return None  # RFC 9112, section 6.3: that counts, whatever a length says beside it
+        return None  # RFC 9112, section 6.3: Transfer-Encoding overrides Content-Length
     return int(length)
 
 
 class _Upload:
-    """One request that brings an object."""
+    """One upload request."""
 
     def __init__(
         self, sent: ServerRequest, limits: Limits, field: str | None, fields: PutFields
@@ -200,10 +201,17 @@ class _Upload:
         self._digests: Digests | None = None
 
     async def put(self, store: Trove, bucket: str, key: str) -> ObjectInfo:
-        """Store it, or say why not before more is read than must be."""
+        """Store the body. Reject the request as early as possible, before reading the body.
+
+        Raises:
+            _RejectionError: The request is not accepted.
+            FormError: The form is malformed, or does not have exactly one file.
+            DigestError: A digest is malformed, or does not match the body.
+        """
         header = self._sent.header
+        # 1. Check the headers.
         if header("content-range") is not None:
-            # RFC 9110, section 14.5: a part must not be taken for the whole
+            # RFC 9110, section 14.5: a part must not be stored as the whole object.
             raise _RejectionError(400, "A part of an object cannot be uploaded.")
         digests = Digests(header)
         if digests:
@@ -216,7 +224,9 @@ class _Upload:
         beside = 0 if self._form is None else FORM_OVERHEAD
         if most is not None and self._length is not None and self._length > most + beside:
             raise self._too_large()
+        # 2. Evaluate the conditions.
         pins = await self._pins(store, bucket, key)
+        # 3. Read the body, or the file of the form, and store it.
         fields: PutFields = {**self._fields}
         chunks = self._received()
         async with aclosing(chunks):
@@ -229,7 +239,7 @@ class _Upload:
                 first = await self._first_of(self._form, chunks)
                 body, kind = self._file(self._form, first, chunks), self._form.content_type
             if fields.get("content_type") is None:
-                # A backend may serve the object itself (a presigned URL), without our care.
+                # A backend may serve the object itself (a presigned URL), without our checks.
                 fields["content_type"] = accepted_type(kind)
             async with aclosing(body):
                 return await store.put(
@@ -245,20 +255,20 @@ class _Upload:
 
     @property
     def form(self) -> Sequence[tuple[str, str]]:
-        """What came in a form beside its file."""
+        """The fields of the form besides its file."""
         return () if self._form is None else tuple(self._form.fields)
 
     def refusal(self, status: int, detail: str) -> UploadResult:
-        """Return the answer that says so, and ends the connection if more of the body may come."""
+        """Return a problem response. It closes the connection unless the whole body was read."""
         return UploadResult(response=problem(status, detail, close=not self._ended))
 
     async def _pins(self, store: Trove, bucket: str, key: str) -> tuple[str | None, str | None]:
-        """Judge the request's conditions by what is there; return what pins it for the put."""
+        """Evaluate the request's conditions; return `if_match` and `if_none_match` for the put."""
         conditions = Conditions.of(self._sent.header)
         if not conditions.on_writing:
             return None, None
         if conditions.if_none_match == "*" and conditions.if_match is None:
-            there = await store.exists(bucket, key)  # before a body is sent in vain
+            there = await store.exists(bucket, key)  # fail before the client sends the body
             info = None
             if there:
                 raise _RejectionError(412, PROBLEMS[PreconditionFailedError].detail)
@@ -275,10 +285,10 @@ class _Upload:
             return info.etag, None
         return None, None if conditions.if_none_match is None else "*"
 
-    # -- the body, as it comes -------------------------------------------------------------------------
+    # -- the body --------------------------------------------------------------------------------------
 
     async def _received(self) -> AsyncGenerator[bytes]:
-        """Yield what the client sends, as long as it keeps to the limits."""
+        """Yield the body of the request, and enforce the limits."""
         while True:
             try:
                 chunk = await self._next()
@@ -311,7 +321,7 @@ class _Upload:
             if not patience.expired():
                 raise
             raise _RejectionError(408, "The request came too slowly.") from None
-        # What we were waited for ourselves counts for nobody.
+        # Only the time spent waiting for the client counts, not the time that the store takes.
         self._credit = min(self._credit - (clock() - started) + len(chunk) / rate, GRACE)
         return chunk
 
@@ -326,7 +336,7 @@ class _Upload:
     # -- forms -----------------------------------------------------------------------------------------
 
     async def _first_of(self, form: FormFile, chunks: AsyncGenerator[bytes]) -> list[bytes]:
-        """Read to the beginning of the file, and return what came of it by then."""
+        """Read to the start of the file; return the bytes of it that have arrived."""
         async for chunk in chunks:
             pieces = self._fed(form, chunk)
             if form.found:
@@ -336,7 +346,10 @@ class _Upload:
     async def _file(
         self, form: FormFile, pieces: list[bytes], chunks: AsyncGenerator[bytes]
     ) -> AsyncGenerator[bytes]:
-        """Yield the file. It ends with the form: there may be a second one, or no proper end."""
+        """Yield the file.
+
+        It reads on to the end of the form, which may have a second file or be incomplete.
+        """
         for piece in pieces:
             yield piece
         async for chunk in chunks:

@@ -1,6 +1,6 @@
-"""Objects in aiohttp.web: downloads, uploads, errors, and the store's life.
+"""Integration for aiohttp.web: downloads, uploads, error responses and a cleanup context.
 
-Use it so::
+Example::
 
     app = web.Application(middlewares=[error_middleware])
     app.cleanup_ctx.append(cleanup_ctx(store, buckets=["files"]))
@@ -14,10 +14,12 @@ Use it so::
         key = request.match_info["key"]
         return await store_upload(get_store(request), "files", key, request, max_size=100_000_000)
 
-Memory: a download holds at most 512 KiB here for a client that is slow, or stalls, and 2 MiB for one
-that is fast; uploads are held in the store's pool, and a form's other fields (up to 64 KiB) beside it.
-A body in a Content-Encoding that aiohttp undoes is stored decoded, others with their encoding. The
-app's ``client_max_size`` has no part in uploads.
+Memory: a download holds at most 512 KiB for a client that is slow or stalls, and 2 MiB for a fast
+one. Uploads use the store's buffer pool. The other fields of a form (up to 64 KiB) are held in
+addition.
+
+A body whose Content-Encoding aiohttp decodes is stored decoded; other bodies are stored with their
+encoding. The app's ``client_max_size`` does not apply to uploads.
 """
 
 from __future__ import annotations
@@ -48,17 +50,17 @@ from ._upload import ClientDisconnectedError, ServerRequest, UploadResult
 _DECODED = frozenset(
     {"gzip", "deflate", "br"} | ({"zstd"} if hasattr(compression_utils, "HAS_ZSTD") else set())
 )
-"""Content-Encodings that aiohttp undoes; bodies in others it hands over as they are."""
+"""Content-Encodings that aiohttp decodes; it passes on other bodies unchanged."""
 
 WATCH = 1.0
-"""Seconds between two looks at whether a client is still there: aiohttp tells only who writes to it."""
+"""Seconds between two checks for a disconnect, which aiohttp otherwise reports only on a write."""
 
 STORE = web.AppKey("trove_async", Trove)
-"""Where `cleanup_ctx` puts the store, and `get_store` finds it."""
+"""The key of the app under which `cleanup_ctx` keeps the store for `get_store`."""
 
 
 class ObjectResponse(web.StreamResponse):
-    """What `object_response` returns: a response that pulls its body as the client takes it."""
+    """The response of `object_response`. It reads its body only as fast as the client does."""
 
     def __init__(self, response: ServerResponse) -> None:
         super().__init__(status=response.status, headers=dict(response.headers))
@@ -68,12 +70,12 @@ class ObjectResponse(web.StreamResponse):
             self.force_close()
 
     async def aclose(self) -> None:
-        """Give the object back, sent or not. Idempotent."""
+        """Close the object, whether or not it was sent. Idempotent."""
         if self._stream is not None:
             await self._stream.aclose()
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Send the response; stop if the client leaves."""
+        """Send the response; stop if the client disconnects."""
         if self.prepared:
             return await super().prepare(request)
         try:
@@ -99,11 +101,11 @@ class ObjectResponse(web.StreamResponse):
 
 
 class UploadResponse(ObjectResponse):
-    """What `store_upload` returns.
+    """The response of `store_upload`.
 
     Attributes:
-        info: The object as stored, None where it was not.
-        form: Where it came in a form, the names and values of the other fields, in order.
+        info: The stored object, or None if it was not stored.
+        form: The names and values of the other fields, in order, if the upload was a form.
     """
 
     def __init__(self, result: UploadResult) -> None:
@@ -127,12 +129,12 @@ def _read_request(request: web.Request) -> ServerRequest:
 
 
 async def _left(request: web.BaseRequest) -> None:
-    """Wait until the client has left.
+    """Wait until the client has disconnected.
 
     Raises:
-        ConnectionResetError: It has, as a write would say it.
+        ConnectionResetError: The client has disconnected. A write raises the same error.
     """
-    while (  # noqa: ASYNC110 - there is no event: aiohttp tells nobody
+    while (  # noqa: ASYNC110 - aiohttp has no event for a disconnect
         transport := request.transport
     ) is not None and not transport.is_closing():
         await asyncio.sleep(WATCH)
@@ -157,7 +159,7 @@ store_upload = _endpoints.store_upload
 
 
 def error_response(error: TroveError) -> web.StreamResponse:
-    """Return the response that tells a client of a store's error, as problem details (RFC 9457)."""
+    """Return the response for an error of the store, as problem details (RFC 9457)."""
     return ObjectResponse(problem_of(error))
 
 
@@ -165,7 +167,7 @@ def error_response(error: TroveError) -> web.StreamResponse:
 async def error_middleware(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Respond to requests that a store's error ends: ``web.Application(middlewares=[…])``."""
+    """Handle errors of the store: ``web.Application(middlewares=[error_middleware])``."""
     try:
         return await handler(request)
     except TroveError as error:
@@ -180,12 +182,13 @@ def cleanup_ctx(
     Append it: ``app.cleanup_ctx.append(…)``. `get_store` returns the open store.
 
     Args:
-        store: The store, or a function that makes it. A store opens once: where apps are made more
-            than once, as in tests, pass a function.
-        buckets: Buckets to create where they are missing.
+        store: The store, or a function that makes it. A store opens only once: if apps are made
+            more than once, as in tests, pass a function.
+        buckets: Buckets to create if they are missing.
 
     Raises:
-        TypeError: `buckets` is a single name; when the app starts: the function returned no store.
+        TypeError: `buckets` is a single name. When the app starts: the function returned an object
+            that is not a store.
         ClosedError: When the app starts: the store was opened before.
     """
     names = bucket_names(buckets)
@@ -199,7 +202,7 @@ def cleanup_ctx(
 
 
 def get_store(request: web.Request) -> Trove:
-    """Return the store of the app's `cleanup_ctx`, or of an app that this one is mounted in.
+    """Return the store of the app's `cleanup_ctx`, or of an app that mounts this one.
 
     Raises:
         RuntimeError: The app has no store, because its `cleanup_ctx` has not run.

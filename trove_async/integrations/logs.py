@@ -1,7 +1,7 @@
-"""Plain logging of what a store does, under ``trove_async``.
+"""Logging of a store's operations with the standard library, under ``trove_async``.
 
-Nothing is logged until `log` is called, and nothing is printed until the program sets logging up: the
-library's root logger has a NullHandler.
+Nothing is logged until `log` is called. Nothing is printed until the program configures logging,
+because the library's root logger has a NullHandler.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def log(store: Trove, logger: logging.Logger | None = None) -> Callable[[], None]:
-    """Log a store's operations; return what ends that.
+    """Log a store's operations; return a function that stops it.
 
-    Operations are DEBUG, failed ones INFO (their callers hear of them), a failed attempt that may be
-    tried again, and what was waited for or spilled to disk for want of memory, WARNING.
+    The levels are DEBUG for operations, INFO for failed ones (the caller gets the error), and
+    WARNING for failed attempts that may be retried and for waits and spills to disk for lack of
+    memory.
 
     Args:
-        store: The store. Its handles, `Trove.backend`, are included.
-        logger: Where to; None: ``trove_async.store``.
+        store: The store. Its handles (`Trove.backend`) are included.
+        logger: The logger; None uses ``trove_async.store``.
     """
     out = logger or logging.getLogger("trove_async.store")
 
@@ -60,5 +61,5 @@ def _told(event: Event) -> str:
     line = " ".join(word for word in words if word)
     if event.error is not None:
         line = f"{line}: {type(event.error).__name__}: {event.error}"
-    # Keys are often a client's choice: none may begin a line of its own in the log.
+    # Clients often choose the keys; a key must not be able to start a new line in the log.
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], line)

@@ -1,26 +1,26 @@
-"""OpenTelemetry: a span for every operation of a store, and metrics of what it moves.
+"""OpenTelemetry: a span for every operation of a store, and metrics of operations and bodies.
 
-Use it so::
+Example::
 
     stop = instrument(store)
 
-Spans are the caller's children, and the parents of what an instrumented SDK does below. They are
-named ``trove put`` and so on, and carry the bucket, the key and the backend that the router chose;
-failed attempts, waits and spills are their events. All of it hangs on `Trove.events`: a store that is
-not instrumented pays nothing.
+A span is a child of the caller's span, and the parent of the spans of an instrumented SDK. Spans
+are named after the operation (``trove put``). They carry the bucket, the key and the backend that
+the router chose. Failed attempts, waits and spills are span events. The module listens to
+`Trove.events`, so a store that is not instrumented has no overhead.
 
-============================  =========  ====================================================
+============================  ==========  ====================================================
 metric                        unit
-============================  =========  ====================================================
-trove.operation.duration      s          of each operation; of a get, until its body is open
-trove.body.duration           s          from a body's opening to its closing
-trove.io                      By         of bodies, by direction and backend
-trove.retries                 {attempt}  attempts after the first
-trove.pool.limit              By         the store's memory, of its `BufferPool`
-trove.pool.leased             By
-trove.pool.waiting            {transfer}
-trove.pool.spilled            By         parts that wait on disk
-============================  =========  ====================================================
+============================  ==========  ====================================================
+trove.operation.duration      s           each operation; a get until its body is open
+trove.body.duration           s           from opening a body to closing it
+trove.io                      By          bytes of bodies, by direction and backend
+trove.retries                 {attempt}   attempts after the first
+trove.pool.limit              By          limit of the store's `BufferPool`
+trove.pool.leased             By          leased bytes
+trove.pool.waiting            {transfer}  transfers that wait for memory
+trove.pool.spilled            By          parts that wait on disk
+============================  ==========  ====================================================
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def instrument(
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
 ) -> Callable[[], None]:
-    """Trace and measure a store, open or not; return what ends that.
+    """Trace and measure a store, open or not; return a function that stops it.
 
     Args:
-        store: The store. Its handles, `Trove.backend`, are included.
-        tracer_provider: Where spans go; None: the global one.
-        meter_provider: Where metrics go; None: the global one.
+        store: The store. Its handles (`Trove.backend`) are included.
+        tracer_provider: The provider of the tracer; None uses the global one.
+        meter_provider: The provider of the meter; None uses the global one.
     """
     listener = _Listener(
         trace.get_tracer("trove_async", __version__, tracer_provider),
@@ -76,7 +76,7 @@ def instrument(
 
 
 class _Running:
-    """The span of one operation, while it runs."""
+    """The span of one operation in flight."""
 
     def __init__(self, span: Span, token: Token[Context]) -> None:
         self.span = span
@@ -85,7 +85,7 @@ class _Running:
 
 
 class _Listener:
-    """Makes spans and metrics of a store's events."""
+    """Turns the events of a store into spans and metrics."""
 
     def __init__(self, tracer: Tracer, meter: Meter, pool: BufferPool) -> None:
         self._tracer = tracer
@@ -108,10 +108,10 @@ class _Listener:
             )
 
     def stop(self, leave: Callable[[], None]) -> None:
-        """End what has not ended, observe nothing any more, and leave.
+        """End open spans and stop observing; unsubscribe when no operation is in flight.
 
-        Operations under way are listened to until they end: each has made its span its task's
-        current one, which nobody but itself can undo.
+        Events of operations in flight are still handled: the span of each is the current span of
+        its task, and only that task can detach it.
         """
         if self._leave is not None:
             return
@@ -123,7 +123,7 @@ class _Listener:
             leave()
 
     def __call__(self, event: Event) -> None:
-        """Take note of one event."""
+        """Handle one event."""
         if self._leave is not None:
             self._stopped(event, self._leave)
         elif event.kind == "start":
@@ -154,7 +154,7 @@ class _Listener:
             attributes["error.type"] = type(event.error).__name__
         self._operations.record(event.duration, attributes)
         if running is None:
-            return  # it began before anybody listened
+            return  # the operation started before the subscription
         context.detach(running.token)
         span = running.span
         span.set_attributes(attributes)

@@ -1,6 +1,6 @@
-"""Objects in FastAPI and Starlette: downloads, uploads, errors, and the store's life.
+"""Integration for FastAPI and Starlette: downloads, uploads, error responses and a lifespan.
 
-Use it so::
+Example::
 
     app = FastAPI(lifespan=lifespan(store, buckets=["files"]))
     app.add_exception_handler(TroveError, error_handler)
@@ -14,8 +14,9 @@ Use it so::
     async def upload(key: str, request: Request, store: Annotated[Trove, Depends(get_store)]):
         return await store_upload(store, "files", key, request, max_size=100_000_000)
 
-Memory: a download holds at most 512 KiB here for a client that is slow, or stalls, and 2 MiB for one
-that is fast; uploads are held in the store's pool, and a form's other fields (up to 64 KiB) beside it.
+Memory: a download holds at most 512 KiB for a client that is slow or stalls, and 2 MiB for a fast
+one. Uploads use the store's buffer pool. The other fields of a form (up to 64 KiB) are held in
+addition.
 """
 
 from __future__ import annotations
@@ -53,11 +54,11 @@ from ._upload import ClientDisconnectedError, ServerRequest, UploadResult
 _STATE = "trove"
 
 LINGER = 5.0
-"""Seconds in which a client that was refused may send on: see `ObjectResponse`."""
+"""Seconds for which the body of a refused request is still read: see `ObjectResponse`."""
 
 
 class ObjectResponse(Response):
-    """What `object_response` returns: a response that pulls its body as the client takes it."""
+    """The response of `object_response`. It reads its body only as fast as the client does."""
 
     def __init__(self, response: ServerResponse, request: Request | None = None) -> None:
         super().__init__(response.content or None, response.status, dict(response.headers))
@@ -67,12 +68,12 @@ class ObjectResponse(Response):
         self._stream = response.stream
 
     async def aclose(self) -> None:
-        """Give the object back, sent or not. Idempotent."""
+        """Close the object, whether or not it was sent. Idempotent."""
         if self._stream is not None:
             await self._stream.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the response; stop at once if the client leaves."""
+        """Send the response; stop at once if the client disconnects."""
         if self._refused is not None:
             await self._refuse(self._refused, send)
         elif self._stream is not None:
@@ -100,15 +101,15 @@ class ObjectResponse(Response):
                 await self.aclose()
 
     async def _refuse(self, request: Request, send: Send) -> None:
-        """Send an answer to a request whose body was not read, and take what comes of it for a while.
+        """Respond to a request whose body was not read, then read and discard the body for a while.
 
-        A server that closes a connection on bytes that it has not read resets it, and the client may
-        lose the answer (RFC 9112, section 9.6).
+        A server that closes a connection with unread bytes resets it, and the client may lose the
+        response (RFC 9112, section 9.6).
         """
         body = {"type": "http.response.body", "body": self.body, "more_body": True}
         if not (await _delivered(send, self._start) and await _delivered(send, body)):
             return
-        # RuntimeError: of starlette, where the body had come to its end already.
+        # starlette raises RuntimeError if the body was already read to its end.
         with suppress(TimeoutError, ClientDisconnect, RuntimeError):
             async with asyncio.timeout(LINGER), aclosing(request.stream()) as stream:
                 async for _ in stream:
@@ -124,7 +125,7 @@ class ObjectResponse(Response):
         }
 
     async def _send(self, send: Send) -> None:
-        assert self._stream is not None  # noqa: S101 - asked by the caller
+        assert self._stream is not None  # noqa: S101 - checked by the caller
         if not await _delivered(send, self._start):
             return
         async for chunk in self._stream:
@@ -135,7 +136,10 @@ class ObjectResponse(Response):
 
 
 async def _delivered(send: Send, message: Message) -> bool:
-    """Send a message; False: the client has left, as servers since ASGI HTTP 2.4 say it."""
+    """Send a message; return False if the client has disconnected.
+
+    Servers raise OSError then, since version 2.4 of the ASGI HTTP specification.
+    """
     try:
         await send(message)
     except OSError:
@@ -144,11 +148,11 @@ async def _delivered(send: Send, message: Message) -> bool:
 
 
 class UploadResponse(ObjectResponse):
-    """What `store_upload` returns.
+    """The response of `store_upload`.
 
     Attributes:
-        info: The object as stored, None where it was not.
-        form: Where it came in a form, the names and values of the other fields, in order.
+        info: The stored object, or None if it was not stored.
+        form: The names and values of the other fields, in order, if the upload was a form.
     """
 
     def __init__(self, result: UploadResult, request: Request) -> None:
@@ -189,12 +193,12 @@ store_upload = _endpoints.store_upload
 
 
 def error_response(error: TroveError) -> Response:
-    """Return the response that tells a client of a store's error, as problem details (RFC 9457)."""
+    """Return the response for an error of the store, as problem details (RFC 9457)."""
     return ObjectResponse(problem_of(error))
 
 
 async def error_handler(request: Request, error: Exception) -> Response:
-    """Respond to a request that a store's error ended: ``app.add_exception_handler(TroveError, …)``."""
+    """Handle errors of the store: ``app.add_exception_handler(TroveError, error_handler)``."""
     del request
     return error_response(cast("TroveError", error))
 
@@ -205,15 +209,16 @@ def lifespan(
     """Return a lifespan that opens the store when the app starts and closes it when the app stops.
 
     `get_store` returns the open store. Starlette runs the lifespan of the outermost app only, so
-    an app that mounts others needs it, and they do not.
+    pass it to that app and not to mounted ones.
 
     Args:
-        store: The store, or a function that makes it. A store opens once: an app that starts more
-            than once, as in tests, needs a function.
-        buckets: Buckets to create where they are missing.
+        store: The store, or a function that makes it. A store opens only once: an app that starts
+            more than once, as in tests, needs a function.
+        buckets: Buckets to create if they are missing.
 
     Raises:
-        TypeError: `buckets` is a single name; when the app starts: the function returned no store.
+        TypeError: `buckets` is a single name. When the app starts: the function returned an object
+            that is not a store.
         ClosedError: When the app starts: the store was opened before.
     """
     names = bucket_names(buckets)
@@ -225,7 +230,7 @@ def lifespan(
             try:
                 yield {_STATE: opened}
             finally:
-                # Otherwise a request without a lifespan finds a closed store.
+                # Otherwise a request without a lifespan would find a closed store.
                 del app.state.trove
 
     return life
@@ -237,7 +242,7 @@ def get_store(connection: HTTPConnection) -> Trove:
     Raises:
         RuntimeError: The app has no store, because its lifespan has not run.
     """
-    # A mounted app sees the outer one's lifespan in the request, not in its own state.
+    # For a mounted app, the outer lifespan's state is in the request, not in the app's own state.
     found = getattr(connection.state, _STATE, None) or getattr(connection.app.state, _STATE, None)
     if found is None:
         raise RuntimeError(
