@@ -145,7 +145,7 @@ async def test_custom_time_of_missing_object_raises() -> None:
         await driver.set_custom_time("bucket", "a/key", NOON)
 
 
-async def test_answer_that_makes_no_sense_is_a_passing_failure() -> None:
+async def test_malformed_custom_time_is_unavailable() -> None:
     cloud = Cloud()
     async with in_cloud(cloud) as driver:
         cloud.patch("bucket", "a/key", {"customTime": "noon"}, {})
