@@ -45,7 +45,7 @@ async def endless(
             await peer.request()
         else:
             await peer.reader.read(10)
-            peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # a socket's has it
+            peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # sockets have it
         try:
             await peer.say(first)
             while not peer.writer.transport.is_closing():

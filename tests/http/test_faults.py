@@ -141,7 +141,7 @@ async def test_stalled_body_times_out(transport: Transport) -> None:
 async def test_server_that_stops_reading_times_out(transport: Transport) -> None:
     async def handler(peer: Peer) -> None:
         await peer.reader.read(10)
-        peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # a socket's has it
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # sockets have it
         await asyncio.Event().wait()
 
     async with serving(handler) as server:
@@ -204,10 +204,10 @@ async def test_cancel_closes_connection(transport: Transport, point: str) -> Non
         try:
             if point == "in the request":
                 await peer.reader.read(10)
-                peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # a socket's has it
+                peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # sockets have it
                 reached.set()
                 await asyncio.sleep(0.05)
-                peer.writer.transport.resume_reading()  # type: ignore[attr-defined] # likewise
+                peer.writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
             else:
                 await peer.request()
                 if point == "in the body":

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.uvloop
 
 
-async def test_request_arrives_as_it_was_sent(transport: Transport) -> None:
+async def test_request_arrives_unchanged(transport: Transport) -> None:
     seen: list[tuple[list[str], bytes]] = []
 
     async def handler(peer: Peer) -> None:

@@ -1,3 +1,5 @@
+"""Range headers and multipart/byteranges bodies, compared with RFC 9110."""
+
 from __future__ import annotations
 
 import re

@@ -1,3 +1,5 @@
+"""Conditional requests, evaluated by RFC 9110, section 13."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -335,7 +335,7 @@ async def test_trusted_page_is_sent_inline(framework: str) -> None:
             assert "content-disposition" not in got.headers
 
 
-# -- disconnecting and slow clients --------------------------------------------------------------------
+# -- disconnecting and slow clients ----------------------------------------------------------------
 
 
 @both

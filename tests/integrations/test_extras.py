@@ -1,3 +1,5 @@
+"""Imports of integrations without their extras."""
+
 from __future__ import annotations
 
 import subprocess
@@ -25,7 +27,7 @@ except ModuleNotFoundError as error:
         ("otel", "opentelemetry", "otel"),
     ],
 )
-def test_missing_extra_is_named(room: str, missing: str, extra: str) -> None:
+def test_missing_extra_is_named_in_error(room: str, missing: str, extra: str) -> None:
     ran = subprocess.run(  # noqa: S603 - our own words
         [sys.executable, "-c", PROGRAM.format(missing=missing, room=room)],
         capture_output=True,

@@ -1,3 +1,5 @@
+"""Response headers of objects."""
+
 from __future__ import annotations
 
 import re
@@ -163,7 +165,7 @@ def test_audio_and_video_are_sent_inline(kind: str) -> None:
     shown = Presentation().of(info(content_type=kind))
     assert shown["Content-Type"] == kind
     sandbox = shown["Content-Security-Policy"].split("; ")[-1].split()
-    assert sandbox == ["sandbox", "allow-same-origin"]  # and no scripts
+    assert sandbox == ["sandbox", "allow-same-origin"]  # without allow-scripts
     assert "Content-Disposition" not in shown
 
 

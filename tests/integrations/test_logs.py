@@ -1,3 +1,5 @@
+"""Log records of operations."""
+
 from __future__ import annotations
 
 import logging

@@ -1,3 +1,5 @@
+"""Spans, events and metrics of the OpenTelemetry integration."""
+
 from __future__ import annotations
 
 import asyncio

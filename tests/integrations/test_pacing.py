@@ -1,3 +1,5 @@
+"""Sizes of the pieces that are sent to fast and slow clients."""
+
 from __future__ import annotations
 
 from trove_async.integrations._pacing import LARGE, PROMPT, PROVEN, SMALL, Pace

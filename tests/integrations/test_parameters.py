@@ -1,3 +1,5 @@
+"""Parsing of media types and file names."""
+
 from __future__ import annotations
 
 import time

@@ -1,3 +1,5 @@
+"""Problem documents for errors, and the lifetime of stores in apps."""
+
 from __future__ import annotations
 
 import json
@@ -138,7 +140,7 @@ async def test_errors_become_problem_responses(framework: str) -> None:
             assert got.status == 400
 
 
-# -- the lifetime of the store -------------------------------------------------------------------------
+# -- the lifetime of the store ---------------------------------------------------------------------
 
 
 Store = Annotated[Trove, Depends(on_starlette.get_store)]

@@ -72,7 +72,7 @@ NOTE = 'Content-Disposition: form-data; name="note"'
 
 @pytest.mark.parametrize("client", CLIENTS)
 @both
-async def test_raw_body_becomes_an_object(framework: str, client: str, store: Trove) -> None:
+async def test_raw_body_is_stored(framework: str, client: str, store: Trove) -> None:
     async with serving(framework, store) as service:
         for body in (BODY, b"small", b""):
             got = await CLIENTS[client](
@@ -191,7 +191,7 @@ async def test_encoding_not_decoded_by_frameworks_is_stored(
     assert await store.read("files", "o") == BODY
 
 
-# -- forms ---------------------------------------------------------------------------------------------
+# -- forms -----------------------------------------------------------------------------------------
 
 
 @both
@@ -317,7 +317,7 @@ async def test_form_without_valid_boundary_is_rejected(
     assert await keys(store) == []
 
 
-# -- limits --------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------
 
 
 def chunked(*pieces: bytes) -> bytes:
@@ -467,7 +467,7 @@ async def test_content_range_is_rejected(framework: str, store: Trove) -> None:
     assert await keys(store) == []
 
 
-# -- digests -------------------------------------------------------------------------------------------
+# -- digests ---------------------------------------------------------------------------------------
 
 
 def md5(body: bytes) -> str:
@@ -541,7 +541,7 @@ async def test_digest_of_decoded_body_is_rejected(store: Trove) -> None:
     assert await keys(store) == []
 
 
-# -- types and names -----------------------------------------------------------------------------------
+# -- types and names -------------------------------------------------------------------------------
 
 
 @both
@@ -571,7 +571,7 @@ async def test_part_with_only_extended_file_name_is_the_file(framework: str, sto
     assert await store.read("files", "o") == b"x"
 
 
-# -- conditions ----------------------------------------------------------------------------------------
+# -- conditions ------------------------------------------------------------------------------------
 
 
 @both
@@ -614,7 +614,7 @@ async def test_condition_that_fails_during_the_body_returns_412(
     assert await store.read("files", "o") == b"theirs"
 
 
-# -- clients that leave --------------------------------------------------------------------------------
+# -- disconnecting clients -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "form"])

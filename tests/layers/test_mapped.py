@@ -1,3 +1,5 @@
+"""The layer `Mapped`: the driver suite, translated names and errors."""
+
 from __future__ import annotations
 
 from dataclasses import replace

@@ -100,7 +100,7 @@ async def test_delete_many_without_batches_reports_each_key(
         await driver.delete_many("missing", ["a"])
 
 
-# -- metadata ----------------------------------------------------------------------------------------
+# -- metadata --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ async def stream(body: bytes) -> AsyncIterator[bytes]:
         yield body[at : at + 100_000]
 
 
-# -- public operations -------------------------------------------------------------------------------
+# -- public operations -----------------------------------------------------------------------------
 
 
 async def put(link: Link) -> None:
@@ -136,7 +136,7 @@ async def test_permanent_fault_raises(operate: Callable[[Link], Awaitable[None]]
         assert len(link.proxy.requests) == 1
 
 
-# -- batches with failed parts -------------------------------------------------------------------------
+# -- batches with failed parts ---------------------------------------------------------------------
 
 PARTLY = (
     b"--x\r\nContent-ID: <response-delete+0>\r\n\r\nHTTP/1.1 %d Busy\r\n\r\n{}\r\n"
@@ -175,7 +175,7 @@ async def test_batch_key_is_not_retried_without_retries() -> None:
         assert link.done == ["POST batch"]
 
 
-# -- lost responses to writes --------------------------------------------------------------------------
+# -- lost responses to writes ----------------------------------------------------------------------
 
 
 async def test_lost_response_to_create_only_put_is_recognized_as_own_write(link: Link) -> None:
@@ -216,7 +216,7 @@ async def test_inaccessible_bucket_is_not_taken_for_own_after_lost_response(
         await link.store.create_bucket(link.bucket)
 
 
-# -- uploads -------------------------------------------------------------------------------------------
+# -- uploads ---------------------------------------------------------------------------------------
 
 
 async def test_upload_sends_each_byte_once(link: Link) -> None:
@@ -265,7 +265,7 @@ async def test_upload_from_failing_source_leaves_no_session(link: Link) -> None:
     assert link.done[-1] == "DELETE resumable"
 
 
-# -- bodies --------------------------------------------------------------------------------------------
+# -- bodies ----------------------------------------------------------------------------------------
 
 
 async def test_body_corrupted_in_upload_is_sent_again(link: Link) -> None:
@@ -304,7 +304,7 @@ async def test_download_does_not_resume_on_replaced_object(link: Link) -> None:
             await reader.read()
 
 
-async def test_object_is_read_as_it_is_stored(link: Link) -> None:
+async def test_gzip_object_is_read_without_decompression(link: Link) -> None:
     packed = gzip.compress(SMALL)
     await link.store.put(link.bucket, "key", packed, content_encoding="gzip")
     async with link.store.get(link.bucket, "key") as reader:
@@ -313,7 +313,7 @@ async def test_object_is_read_as_it_is_stored(link: Link) -> None:
     assert await link.store.read(link.bucket, "key", range=(1, 9)) == packed[1:9]
 
 
-async def test_metadata_may_have_many_names(link: Link) -> None:
+async def test_metadata_with_many_names_is_read(link: Link) -> None:
     metadata = {f"{n:x}": "v" for n in range(1500)}
     await link.store.put(link.bucket, "key", SMALL, metadata=metadata)
     async with link.store.get(link.bucket, "key") as reader:
@@ -321,7 +321,7 @@ async def test_metadata_may_have_many_names(link: Link) -> None:
         assert await reader.read() == SMALL
 
 
-# -- copies --------------------------------------------------------------------------------------------
+# -- copies ----------------------------------------------------------------------------------------
 
 
 async def test_interrupted_copy_resumes_with_its_token(link: Link) -> None:
@@ -334,7 +334,7 @@ async def test_interrupted_copy_resumes_with_its_token(link: Link) -> None:
     assert ["rewriteToken" in one.query for one in rewrites] == [False, True, True, True]
 
 
-# -- cancels -------------------------------------------------------------------------------------------
+# -- cancels ---------------------------------------------------------------------------------------
 
 
 async def cancelled(link: Link, stall: Stall, work: Coroutine[Any, Any, object]) -> None:

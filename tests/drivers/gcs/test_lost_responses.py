@@ -131,7 +131,7 @@ async def test_own_earlier_write_does_not_block_retry(link: Link, write: Write) 
     assert link.stored("key") == (b"ours" if write is put else None)
 
 
-async def test_failed_condition_on_retry_is_checked_again(link: Link) -> None:
+async def test_retry_checks_again_after_412(link: Link) -> None:
     link.proxy.arm(Response(503), method="POST")
     link.proxy.arm(Response(412), method="POST")
     await put(link)

@@ -58,7 +58,7 @@ HEADERS = {
 def test_resource_round_trips_options(
     metadata: dict[str, str], headers: dict[str, str], write_id: str | None
 ) -> None:
-    options = PutOptions(metadata=metadata, write_id=write_id, **headers)  # type: ignore[arg-type]  # by name
+    options = PutOptions(metadata=metadata, write_id=write_id, **headers)  # type: ignore[arg-type]  # str options
     said = json.loads(encode_resource(options, "key"))
     info = info_from_resource({**RESOURCE, **said}, bucket="b", backend="x")
     assert info.metadata == metadata
