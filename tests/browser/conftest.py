@@ -1,4 +1,4 @@
-"""What drives a browser comes with the extra `browser`, which only `make browser-test` installs."""
+"""Collection of the browser tests. Only `make browser-test` installs the extra `browser`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ if TYPE_CHECKING:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Import the tests of this folder only where they were asked for."""
+    """Skip this folder unless pytest is run with `-m browser`."""
     del collection_path
     return None if config.getoption("markexpr") == "browser" else True

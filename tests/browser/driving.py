@@ -1,4 +1,4 @@
-"""A headless Chromium, and a service in a thread for it to visit."""
+"""A headless Chromium, and a service in a thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import uvicorn
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-import trove_async.drivers.local  # noqa: F401 - before the loop is guarded: it looks at the os module once
+import trove_async.drivers.local  # noqa: F401 - it inspects os once, before the loop is guarded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def serving(app: ASGIApp) -> Iterator[str]:
-    """Run an app in a thread; yield its address."""
+    """Run an app in a thread; yield its URL."""
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, args=([listener],))
@@ -39,12 +39,12 @@ def serving(app: ASGIApp) -> Iterator[str]:
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[WebDriver]:
-    """Run a browser."""
+    """Run Chromium; yield its driver."""
     options = webdriver.ChromeOptions()
     options.binary_location = program("chromium")
     for switch in (
         "--headless=new",
-        "--no-sandbox",  # as root, as in a container, it does not start otherwise
+        "--no-sandbox",  # required to start as root, as in a container
         "--disable-dev-shm-usage",
         "--autoplay-policy=no-user-gesture-required",
         "--mute-audio",

@@ -1,4 +1,4 @@
-"""The media page of examples/, in a headless Chromium that is driven as a person would."""
+"""The media page of examples/ in a headless Chromium."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NAME = "Töne #1.wav"
 
 
 class Log:
-    """An ASGI app around another, that keeps what was asked and answered."""
+    """ASGI middleware that records requests and response statuses."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -48,13 +48,13 @@ class Log:
         await self._app(scope, receive, noting if scope["type"] == "http" else send)
 
     def ranges(self) -> list[str]:
-        """Return what was asked for of the object, and answered with a part."""
+        """Return the Range headers of requests for the object with a 206 response."""
         return [given for _, path, given, status in self.seen if status == 206 and NAME in path]
 
 
 @contextmanager
 def running() -> Iterator[tuple[str, Log]]:
-    """Run the example in a thread; yield its address, and its log."""
+    """Run the example in a thread; yield its URL and its log."""
     spec = importlib.util.spec_from_file_location(
         "fastapi_service", EXAMPLES / "fastapi_service.py"
     )
@@ -82,7 +82,7 @@ def browser(tmp_path: Path) -> Iterator[WebDriver]:
 
 @pytest.fixture
 def sound(tmp_path: Path) -> Path:
-    """Return ten minutes of a tone, more than a browser fetches ahead."""
+    """Return a file with ten minutes of a tone, more than a browser buffers ahead."""
     path = tmp_path / NAME
     tone = bytes(abs(at % 100 - 50) * 5 for at in range(RATE))
     with wave.open(str(path), "wb") as file:
@@ -94,7 +94,7 @@ def sound(tmp_path: Path) -> Path:
     return path
 
 
-def test_person_uploads_a_file_and_plays_it(
+def test_uploaded_file_can_be_played(
     service: tuple[str, Log], browser: WebDriver, sound: Path
 ) -> None:
     address, log = service
@@ -123,12 +123,12 @@ def test_person_uploads_a_file_and_plays_it(
     assert ("PUT", f"/files/{NAME}", "", 201) in log.seen
 
     browser.find_element(By.CSS_SELECTOR, "#files button").click()
-    until("player.currentTime > 0.2")  # it plays
+    until("player.currentTime > 0.2")  # playback has started
     assert browser.execute_script("return player.duration") == pytest.approx(SECONDS, abs=1)
 
     before = len(log.ranges())
     browser.execute_script("player.currentTime = 500")
-    until("!player.seeking && player.currentTime > 500.2")  # and plays on from there
+    until("!player.seeking && player.currentTime > 500.2")  # playback continues from there
     asked = log.ranges()[before:]
     assert any(int(given.removeprefix("bytes=").split("-")[0]) > 400 * RATE for given in asked), (
         asked
@@ -136,7 +136,7 @@ def test_person_uploads_a_file_and_plays_it(
     assert browser.execute_script("return player.error") is None
 
 
-def test_person_is_told_what_goes_wrong(
+def test_upload_error_is_shown(
     service: tuple[str, Log], browser: WebDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules["fastapi_service"], "MAX_SIZE", 3)

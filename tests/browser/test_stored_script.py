@@ -1,4 +1,4 @@
-"""Uploads that carry a script, in a headless Chromium: none may run in the service's origin."""
+"""Uploaded scripts in a headless Chromium: none may run in the origin of the service."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 
-# Only a script in the service's own origin can set its cookie. It is set before the page has loaded.
+# Only a script in the origin of the service can set its cookie. It does so before the page loads.
 HTML = b"<!DOCTYPE html><p>page</p><script>document.cookie = 'ran=1; path=/'</script>"
 SVG = (
     b"<svg xmlns='http://www.w3.org/2000/svg'><script>document.cookie = 'ran=1; path=/'</script>"
@@ -44,7 +44,7 @@ XHTML = HTML.replace(b"<!DOCTYPE html><p>", b"<p xmlns='http://www.w3.org/1999/x
 MULTIPART = b"--x\r\nContent-Type: text/html\r\n\r\n" + HTML + b"\r\n--x--\r\n"
 BODIES = [HTML, SVG, XHTML, MULTIPART]
 
-RUN_UNLESS_GUARDED = [  # by this browser, as is
+RUN_UNLESS_GUARDED = [  # this browser runs these without our headers
     ("text/html", HTML),
     ("text/plain,text/html", HTML),
     ("text/plain;,text/html", HTML),
@@ -116,12 +116,12 @@ async def upload(request: Request) -> Response:
 
 
 async def empty(request: Request) -> Response:
-    """Return a page that frames what it is asked to."""
+    """Return a page with the requested HTML as its body."""
     return HTMLResponse(f"<!DOCTYPE html><body>{request.query_params.get('body', '')}")
 
 
 async def stored(request: Request) -> Response:
-    """Store an object with exactly the content type that the client sent, as another program may."""
+    """Store an object with the unmodified content type of the client, as another program may."""
     await get_store(request).put(
         "files",
         request.path_params["key"],
@@ -155,16 +155,16 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
 
 
 def ran(browser: WebDriver, address: str, target: str) -> bool:
-    """Open a page, and tell whether a script in it ran in the service's origin."""
+    """Open a page and return whether a script in it ran in the origin of the service."""
     browser.get(address)
     browser.delete_all_cookies()
     browser.get(target)
-    browser.get(address)  # a download leaves the page before it, whose cookies these are as well
+    browser.get(address)  # a download leaves the previous page open, so reload one of this origin
     return bool(browser.get_cookies())
 
 
 def post(url: str, kind: str, body: bytes) -> None:
-    """Upload a file in a form, its part of this type."""
+    """Upload a file in a form whose part has this content type."""
     head = f'Content-Disposition: form-data; name="f"; filename="x"\r\nContent-Type: {kind}\r\n\r\n'
     form = b"--edge\r\n" + head.encode() + body + b"\r\n--edge--\r\n"
     headers = {"Content-Type": "multipart/form-data; boundary=edge"}
@@ -172,10 +172,10 @@ def post(url: str, kind: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(("kind", "body"), RUN_UNLESS_GUARDED)
-def test_browser_would_run_it_from_a_service_that_trusts_it(
+def test_script_of_trusted_object_runs(
     address: str, browser: WebDriver, kind: str, body: bytes
 ) -> None:
-    """Without this, the tests below could not fail."""
+    """Prove that the tests below can fail."""
     assert httpx.put(f"{address}o", content=body, headers={"Content-Type": kind}).is_success
     assert ran(browser, address, f"{address}trusted/o")
 
@@ -203,7 +203,7 @@ def test_uploaded_script_does_not_run(
     assert not ran(browser, address, f"{address}x/form")
 
 
-def test_what_is_shown_is_still_shown(address: str, browser: WebDriver) -> None:
+def test_passive_content_is_displayed(address: str, browser: WebDriver) -> None:
     for name, (kind, body) in SHOWN.items():
         headers = {"Content-Type": kind}
         assert httpx.put(f"{address}x/{name}", content=body, headers=headers).status_code == 201
@@ -214,7 +214,7 @@ def test_what_is_shown_is_still_shown(address: str, browser: WebDriver) -> None:
     browser.get(f"{address}x/a.txt")
     assert browser.execute_script("return document.body.innerText") == HTML.decode()
     browser.get(f"{address}x/a.wav")
-    browser.execute_script("document.querySelector('video').play()")  # as a person would
+    browser.execute_script("document.querySelector('video').play()")  # as a user would
     wait.until(
         lambda one: one.execute_script("return document.querySelector('video').currentTime > 0")
     )

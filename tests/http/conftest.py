@@ -1,4 +1,4 @@
-"""Transports, which both pass the same."""
+"""Transport fixtures, parametrized over both implementations."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ async def transport(make: Callable[..., Transport]) -> Transport:
 
 @pytest.fixture
 async def impatient(make: Callable[..., Transport]) -> Transport:
-    """Return a transport whose limits strike soon: for servers that never go on."""
+    """Return a transport with short timeouts, for servers that stall."""
     return make(QUICK)

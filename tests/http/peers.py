@@ -1,4 +1,4 @@
-"""A server that does what a test says, and the transports that talk to it."""
+"""A scripted HTTP server and the transports under test."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ PATIENT = Timeout(connect=10, first_byte=10, idle=10)
 
 
 class Peer:
-    """The server's side of one connection."""
+    """The server side of one connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
     async def request(self, *, body: bool = True) -> tuple[list[str], bytes]:
-        """Return the lines of the next request's head, and its body."""
+        """Return the head lines and the body of the next request."""
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
         lines = head.split("\r\n")[:-2]
         sizes = [line for line in lines if line.lower().startswith("content-length:")]
@@ -38,7 +38,7 @@ class Peer:
         return lines, await self.reader.readexactly(size)
 
     async def say(self, *pieces: bytes) -> None:
-        """Send pieces, each in a packet of its own."""
+        """Send each piece in a separate packet."""
         for piece in pieces:
             self.writer.write(piece)
             await self.writer.drain()
@@ -49,7 +49,7 @@ class Peer:
 
 
 class Server:
-    """A server that does what a test says, connection by connection."""
+    """A running server: its origin and the number of connections it has accepted."""
 
     def __init__(self) -> None:
         self.connections = 0

@@ -1,4 +1,4 @@
-"""Connections that cannot be made: where to, why, and what to do about it."""
+"""Errors for connections that cannot be opened: they name the host, the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ async def test_refused_connection_names_host_and_port(transport: Transport) -> N
     assert f"127.0.0.1:{origin.port}: connection refused; check" in str(error)
 
 
-async def test_name_without_an_address_is_told_as_such(transport: Transport) -> None:
+async def test_unresolvable_host_is_reported(transport: Transport) -> None:
     error = await failure(transport, Origin("https", "no-such-host.invalid", 443))
     assert type(error) is UnavailableError
     assert "no-such-host.invalid:443: the host name does not resolve (" in str(error)
 
 
-async def test_certificate_that_is_not_trusted_is_told_with_the_reason(
+async def test_untrusted_certificate_is_reported_with_reason(
     transport: Transport, tls: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     async with serving(answering(), tls[0]) as server:
@@ -52,7 +52,7 @@ async def test_certificate_that_is_not_trusted_is_told_with_the_reason(
         assert "`tls`" in str(error)
 
 
-async def test_port_that_speaks_no_tls_is_told_as_such(transport: Transport) -> None:
+async def test_port_without_tls_is_reported(transport: Transport) -> None:
     async def handler(peer: Peer) -> None:
         await peer.reader.read(100)
         await peer.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -64,7 +64,7 @@ async def test_port_that_speaks_no_tls_is_told_as_such(transport: Transport) -> 
         assert "TLS" in str(error)
 
 
-async def test_connection_that_breaks_names_host_and_port(transport: Transport) -> None:
+async def test_broken_connection_names_host_and_port(transport: Transport) -> None:
     async def handler(peer: Peer) -> None:
         await peer.request()
         peer.reset()
@@ -89,7 +89,7 @@ async def test_connection_that_breaks_names_host_and_port(transport: Transport) 
     ],
     ids=lambda value: getattr(value, "__name__", None) or str(value)[:20],
 )
-def test_each_failure_is_told_with_its_reason(
+def test_each_connect_error_states_its_reason(
     error: Exception, kind: type[TroveError], said: str
 ) -> None:
     made = connect_error(error, "host:443")

@@ -1,4 +1,4 @@
-"""Documents in one piece, whatever they are cut into."""
+"""`read_all_of`: it joins a body, however it is split, up to a limit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ORIGIN = Origin("http", "service", 80)
 
 
 class Pieces:
-    """A response whose body comes in pieces."""
+    """A response whose body arrives in pieces of a fixed size."""
 
     status = 200
 
@@ -44,7 +44,7 @@ class Pieces:
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4 * KiB])
 @pytest.mark.parametrize("cut", [1, 2, 4 * KiB])
-async def test_document_is_whole_up_to_its_limit(size: int, cut: int) -> None:
+async def test_document_is_complete_up_to_limit(size: int, cut: int) -> None:
     body = bytes(range(256)) * 16
     assert await Pieces(body[:size], cut).read_all(size) == body[:size]
     if size:
@@ -52,7 +52,7 @@ async def test_document_is_whole_up_to_its_limit(size: int, cut: int) -> None:
             await Pieces(body[:size], cut).read_all(size - 1)
 
 
-async def test_document_in_tiny_pieces_takes_no_more_memory_than_its_bytes() -> None:
+async def test_document_in_tiny_pieces_uses_bounded_memory() -> None:
     size = 128 * KiB
     pieces = Pieces(b"ab" * (size // 2), 2)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Responses that never end, over either transport: each byte arrives in time, and the whole never."""
+"""Endless responses, over both transports: each byte is in time, but the response never completes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FINE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 PAUSE = 0.01
-"""Seconds between two pieces: a twentieth of the limit. More of it only ends the response earlier."""
+"""Seconds between two pieces: a twentieth of the limit. A longer pause ends the response sooner."""
 
 
 @asynccontextmanager
 async def endless(
     first: bytes, piece: bytes, *, pause: float = PAUSE, reads: bool = True, fine: bytes = FINE
 ) -> AsyncIterator[tuple[Server, asyncio.Event]]:
-    """Serve a response without an end on the first connection, and a fine one on the others."""
+    """Serve an endless response on the first connection and a complete one on all others."""
     left = asyncio.Event()
 
     async def handler(peer: Peer) -> None:
@@ -45,7 +45,7 @@ async def endless(
             await peer.request()
         else:
             await peer.reader.read(10)
-            peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # a socket's has it
+            peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # sockets have it
         try:
             await peer.say(first)
             while not peer.writer.transport.is_closing():
@@ -69,7 +69,7 @@ async def ends(
     method: str = "GET",
     views: tuple[memoryview, ...] = (),
 ) -> str:
-    """Assert that the response ends with an error, gives its connection up, and harms no other."""
+    """Assert that the response fails, closes its connection and leaves the next request working."""
     async with asyncio.timeout(30):
         with pytest.raises(error) as caught:
             await body_of(await impatient.send(method, server.origin, "/", {}, views))
@@ -96,15 +96,13 @@ async def test_head_that_never_ends_times_out(impatient: Transport, kind: str, m
 
 
 @pytest.mark.parametrize("pause", [0, PAUSE], ids=["at once", "one by one"])
-async def test_interim_responses_without_end_are_refused(
-    impatient: Transport, pause: float
-) -> None:
+async def test_endless_interim_responses_are_rejected(impatient: Transport, pause: float) -> None:
     piece = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     async with endless(b"", piece, pause=pause) as (server, left):
         await ends(impatient, server, left, UnavailableError)
 
 
-async def test_interim_responses_do_not_make_up_for_a_body_that_is_not_taken(
+async def test_interim_responses_do_not_extend_stalled_upload(
     impatient: Transport,
 ) -> None:
     piece = b"HTTP/1.1 102 Processing\r\n\r\n"
@@ -113,7 +111,7 @@ async def test_interim_responses_do_not_make_up_for_a_body_that_is_not_taken(
         await ends(impatient, server, left, UnavailableError, method="PUT", views=body)
 
 
-async def test_twenty_interim_responses_are_none_too_many(impatient: Transport) -> None:
+async def test_twenty_interim_responses_are_accepted(impatient: Transport) -> None:
     async def handler(peer: Peer) -> None:
         while True:
             await peer.request()
@@ -135,7 +133,7 @@ FRAMES = {
 
 @pytest.mark.parametrize("kind", FRAMES)
 @pytest.mark.parametrize("pause", [0, PAUSE], ids=["at once", "one by one"])
-async def test_frame_of_a_body_that_never_ends_is_no_progress(
+async def test_endless_body_framing_is_rejected(
     impatient: Transport, kind: str, pause: float
 ) -> None:
     first, piece = FRAMES[kind]
@@ -151,7 +149,7 @@ DOCUMENTS = {
 
 
 @pytest.mark.parametrize("kind", DOCUMENTS)
-async def test_document_that_comes_too_slowly_times_out(impatient: Transport, kind: str) -> None:
+async def test_slow_document_times_out(impatient: Transport, kind: str) -> None:
     async with endless(*DOCUMENTS[kind]) as (server, left):
         await ends(impatient, server, left, TimedOutError)
 
@@ -160,7 +158,7 @@ FACTS = b'{"name": "k", "size": "5", "generation": "1", "updated": "2020-01-01T0
 
 
 @pytest.mark.parametrize("kind", ["head", "document"])
-async def test_store_goes_on_after_a_response_without_end(kind: str) -> None:
+async def test_store_works_after_endless_response(kind: str) -> None:
     first = HEADS["headers"] if kind == "head" else DOCUMENTS["length"]
     fine = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(FACTS), FACTS)
     async with endless(*first, fine=fine) as (server, left):
@@ -175,14 +173,14 @@ async def test_store_goes_on_after_a_response_without_end(kind: str) -> None:
             while size is None:
                 try:
                     size = (await store.head("bucket", "k")).size
-                except PoolTimeoutError:  # its one permit has not come back
+                except PoolTimeoutError:  # the failed request kept the only permit
                     raise
                 except TimedOutError:  # on a busy machine
                     continue
             assert size == 5
 
 
-async def test_body_that_is_not_read_as_a_document_may_be_slow(impatient: Transport) -> None:
+async def test_streamed_body_may_be_slow(impatient: Transport) -> None:
     async with endless(*DOCUMENTS["length"]) as (server, _):
         answer = await impatient.send("GET", server.origin, "/", {})
         loop = asyncio.get_running_loop()

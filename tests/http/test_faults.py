@@ -1,4 +1,4 @@
-"""Servers and connections that fail, over either transport."""
+"""Failing servers and connections, over both transports."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.uvloop
 
 
-async def test_connection_closed_after_an_answer_that_filled_its_window_is_not_used_again(
+async def test_connection_closed_after_full_receive_window_is_not_reused(
     transport: Transport,
 ) -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
-    size = 64 * KiB - len(head % 10_000)  # as much as a connection receives unread, to the byte
+    size = 64 * KiB - len(head % 10_000)  # exactly what a connection buffers before it is read
     said, gone = asyncio.Event(), asyncio.Event()
 
     async def handler(peer: Peer) -> None:
@@ -46,7 +46,7 @@ async def test_connection_closed_after_an_answer_that_filled_its_window_is_not_u
     assert server.connections == 2
 
 
-async def test_buffer_is_not_waited_full_for(transport: Transport) -> None:
+async def test_readinto_returns_before_buffer_is_full(transport: Transport) -> None:
     async def handler(peer: Peer) -> None:
         await peer.request()
         await peer.say(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"x" * 400)
@@ -71,7 +71,7 @@ HALF: dict[str, tuple[bytes, ...]] = {
 
 @pytest.mark.parametrize("kind", HALF)
 @pytest.mark.parametrize("end", ["close", "reset"])
-async def test_answer_that_never_comes_about_is_unavailable(
+async def test_incomplete_or_invalid_response_is_unavailable(
     transport: Transport, kind: str, end: str
 ) -> None:
     async def handler(peer: Peer) -> None:
@@ -84,13 +84,13 @@ async def test_answer_that_never_comes_about_is_unavailable(
         with pytest.raises(UnavailableError) as caught:
             await transport.send("PUT", server.origin, "/", {}, [memoryview(b"body")])
     assert caught.value.retryable
-    assert server.connections == 1  # no request is sent twice
+    assert server.connections == 1  # the request is not sent twice
 
 
 @pytest.mark.parametrize("kind", BROKEN)
 @pytest.mark.parametrize("end", ["close", "reset"])
 @pytest.mark.parametrize("into", [False, True])
-async def test_body_that_breaks_off_is_no_end(
+async def test_truncated_body_raises(
     transport: Transport, kind: str, end: str, *, into: bool
 ) -> None:
     async def handler(peer: Peer) -> None:
@@ -114,7 +114,7 @@ async def test_body_that_breaks_off_is_no_end(
     assert server.connections == 1
 
 
-async def test_silence_times_out(transport: Transport) -> None:
+async def test_missing_response_times_out(transport: Transport) -> None:
     async def handler(peer: Peer) -> None:
         await peer.request()
         await peer.reader.read()
@@ -124,7 +124,7 @@ async def test_silence_times_out(transport: Transport) -> None:
             await transport.send("GET", server.origin, "/", {})
 
 
-async def test_silence_in_mid_body_times_out(transport: Transport) -> None:
+async def test_stalled_body_times_out(transport: Transport) -> None:
     async def handler(peer: Peer) -> None:
         await peer.request()
         await peer.say(BROKEN["length"])
@@ -138,10 +138,10 @@ async def test_silence_in_mid_body_times_out(transport: Transport) -> None:
         answer.close()
 
 
-async def test_server_that_takes_no_more_times_out(transport: Transport) -> None:
+async def test_server_that_stops_reading_times_out(transport: Transport) -> None:
     async def handler(peer: Peer) -> None:
         await peer.reader.read(10)
-        peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # a socket's has it
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # sockets have it
         await asyncio.Event().wait()
 
     async with serving(handler) as server:
@@ -160,7 +160,7 @@ async def test_slow_consumer_is_not_timed_out(transport: Transport) -> None:
         assert got == BODY
 
 
-async def test_nobody_there_is_unavailable(transport: Transport) -> None:
+async def test_refused_connection_is_unavailable(transport: Transport) -> None:
     async with serving(answering()) as server:
         origin = server.origin
     with pytest.raises(UnavailableError) as caught:
@@ -168,7 +168,7 @@ async def test_nobody_there_is_unavailable(transport: Transport) -> None:
     assert caught.value.retryable
 
 
-async def test_connection_closed_by_the_server_meanwhile_is_not_used(transport: Transport) -> None:
+async def test_connection_closed_by_server_while_idle_is_not_reused(transport: Transport) -> None:
     gone = asyncio.Event()
 
     async def handler(peer: Peer) -> None:
@@ -188,7 +188,7 @@ async def test_connection_closed_by_the_server_meanwhile_is_not_used(transport: 
             assert server.connections == number + 1
 
 
-async def test_unasked_answer_spoils_its_connection(make: Callable[..., Transport]) -> None:
+async def test_unsolicited_response_is_not_used(make: Callable[..., Transport]) -> None:
     transport = make()
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
     async with serving(answering(answer + b"ok" + answer + b"no")) as server:
@@ -197,17 +197,17 @@ async def test_unasked_answer_spoils_its_connection(make: Callable[..., Transpor
 
 
 @pytest.mark.parametrize("point", ["before the answer", "in the request", "in the body"])
-async def test_cancel_leaves_no_connection(transport: Transport, point: str) -> None:
+async def test_cancel_closes_connection(transport: Transport, point: str) -> None:
     reached, left = asyncio.Event(), asyncio.Event()
 
     async def handler(peer: Peer) -> None:
         try:
             if point == "in the request":
                 await peer.reader.read(10)
-                peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # a socket's has it
+                peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # sockets have it
                 reached.set()
                 await asyncio.sleep(0.05)
-                peer.writer.transport.resume_reading()  # type: ignore[attr-defined] # likewise
+                peer.writer.transport.resume_reading()  # type: ignore[attr-defined] # as above
             else:
                 await peer.request()
                 if point == "in the body":

@@ -1,4 +1,4 @@
-"""Heads that are made to break what reads them, over either transport."""
+"""Malicious response heads, over both transports."""
 
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ HEADS = {
 
 
 @pytest.mark.parametrize("kind", HEADS)
-async def test_head_that_is_no_http_is_refused(transport: Transport, kind: str) -> None:
+async def test_invalid_head_is_rejected(transport: Transport, kind: str) -> None:
     async with serving(answering(b"HTTP/1.1 200 OK\r\n" + HEADS[kind] + b"\r\n\r\n")) as server:
         with pytest.raises(UnavailableError):
             await body_of(await transport.send("GET", server.origin, "/", {}))
 
 
-async def test_bare_line_feed_is_no_part_of_a_value(transport: Transport) -> None:
+async def test_bare_line_feed_is_not_part_of_header_value(transport: Transport) -> None:
     head = b"HTTP/1.1 200 OK\r\nx-a: b\nc: d\r\nContent-Length: 0\r\n\r\n"
     async with serving(answering(head)) as server:
-        # RFC 9112, 2.2: a recipient may take it for the end of a line, or refuse it.
+        # RFC 9112, 2.2: a recipient may treat it as a line end or reject the message.
         with suppress(UnavailableError):
             answer = await transport.send("GET", server.origin, "/", {})
             answer.close()
             assert answer.headers["x-a"] == "b"
 
 
-async def test_size_of_a_chunk_has_an_end(transport: Transport) -> None:
+async def test_excessive_chunk_size_is_rejected(transport: Transport) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with serving(answering(head + b"f" * 400 + b"\r\nx\r\n0\r\n\r\n")) as server:
         with pytest.raises(UnavailableError):
             await body_of(await transport.send("GET", server.origin, "/", {}))
 
 
-async def test_values_that_are_no_text_can_be_shown_and_sent(transport: Transport) -> None:
+async def test_undecodable_header_values_can_be_encoded(transport: Transport) -> None:
     head = b'HTTP/1.1 200 OK\r\nETag: "\xff"\r\nx-amz-version-id: \xff\r\nContent-Length: 0\r\n\r\n'
     async with serving(answering(head)) as server:
         answer = await transport.send("GET", server.origin, "/", {})
         answer.close()
     assert answer.headers["x-amz-version-id"].encode()
-    assert "etag" not in answer.headers  # it could not be sent back as it came
+    assert "etag" not in answer.headers  # it could not be sent back unchanged
 
 
 @pytest.mark.parametrize(("target", "value"), [("/a\nb", "c"), ("/a", "b\r\nc: d"), ("/a", "b\rc")])
-def test_request_that_would_say_more_than_it_should_is_refused(target: str, value: str) -> None:
+def test_request_with_line_breaks_is_rejected(target: str, value: str) -> None:
     with pytest.raises(InvalidNameError):
         request_head("GET", Origin("http", "h", 80), target, {"x-a": value}, 0)
 
@@ -79,7 +79,5 @@ def test_request_that_would_say_more_than_it_should_is_refused(target: str, valu
         ("x" * 50_000, None),
     ],
 )
-def test_wait_that_a_server_asks_for_is_a_number_of_seconds(
-    value: str, seconds: float | None
-) -> None:
+def test_retry_after_is_parsed_as_seconds(value: str, seconds: float | None) -> None:
     assert retry_after({"retry-after": value}) == seconds

@@ -1,4 +1,4 @@
-"""Proxies, given or named by the environment."""
+"""Proxies from an argument or from the environment."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://host", "10.0.0.0/8", "http://plain:1"),
     ],
 )
-def test_environment_names_the_way(url: str, no: str, way: str | None) -> None:
+def test_environment_selects_proxy(url: str, no: str, way: str | None) -> None:
     proxies = Proxies({"http": "http://plain:1", "https": "http://secure:2", "no": no})
     assert proxies.way_to(Origin.of(url)) == way
 
 
-def test_proxy_of_the_environment_may_lack_its_scheme() -> None:
+def test_environment_proxy_without_scheme_uses_http() -> None:
     assert Proxies({"http": "proxy:3128"}).way_to(AWAY) == "http://proxy:3128"
 
 
@@ -66,24 +66,24 @@ PROXIES = ["socks5://me:SECRET@h:1", "h:1", "http://", "http://me:SECRET@h:x", "
 
 
 @pytest.mark.parametrize("url", PROXIES)
-def test_what_is_no_http_proxy_is_refused_when_the_driver_is_made(url: str) -> None:
+def test_driver_rejects_invalid_proxy_url(url: str) -> None:
     for make in (GCSDriver, S3Driver):
         with pytest.raises(ConfigError, match="proxy must be") as caught:
             make(proxy=url)
         assert "SECRET" not in str(caught.value)
 
 
-def test_what_the_environment_names_is_checked_as_well() -> None:
+def test_environment_proxy_is_validated() -> None:
     with pytest.raises(ConfigError, match=r"HTTP_PROXY must be .* not socks5://") as caught:
         Proxies({"http": "socks5://me:SECRET@h:1"}).way_to(AWAY)
     assert "SECRET" not in str(caught.value)
 
 
-def test_proxy_may_have_a_password() -> None:
+def test_proxy_url_may_contain_password() -> None:
     assert check_proxy("http://me:secret@h:1") == "http://me:secret@h:1"
 
 
-async def test_without_a_proxy_the_sockets_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_socket_transport_is_used_without_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     transport = transport_over(QUICK, tls=None, proxy=None)
     assert isinstance(transport, SocketTransport)
     await transport.aclose()
@@ -94,9 +94,7 @@ async def test_without_a_proxy_the_sockets_are_ours(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy"])
-async def test_request_goes_where_the_environment_says(
-    monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+async def test_request_uses_environment_proxy(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     heads: list[list[str]] = []
 
     async def handler(peer: Peer) -> None:
@@ -118,7 +116,7 @@ async def test_request_goes_where_the_environment_says(
     assert [proof in head for head in heads] == [True, False]
 
 
-async def test_https_is_tunnelled_and_a_refusal_names_no_password(
+async def test_https_uses_connect_and_refusal_hides_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     heads: list[list[str]] = []
@@ -138,7 +136,7 @@ async def test_https_is_tunnelled_and_a_refusal_names_no_password(
     assert "SECRET" not in str(caught.value)
 
 
-async def test_proxy_that_does_not_answer_times_out() -> None:
+async def test_unresponsive_proxy_times_out() -> None:
     async def handler(peer: Peer) -> None:
         await peer.request()
         await peer.reader.read()
@@ -153,7 +151,7 @@ async def test_proxy_that_does_not_answer_times_out() -> None:
         await transport.aclose()
 
 
-async def test_proxy_that_is_not_there_is_named() -> None:
+async def test_unreachable_proxy_is_named_in_error() -> None:
     async with serving(lambda _: asyncio.sleep(0)) as server:
         port = server.origin.port
     transport = transport_over(QUICK, tls=None, proxy=f"http://me:SECRET@127.0.0.1:{port}")
@@ -163,11 +161,11 @@ async def test_proxy_that_is_not_there_is_named() -> None:
     assert "SECRET" not in str(got.value)
 
 
-async def test_store_goes_through_the_proxy_of_the_environment(
+async def test_gcs_uses_environment_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with cloud_serving(Cloud()) as url:
-        # There is no such host, but the proxy, being the service itself, knows what is meant.
+        # The host does not exist. The proxy is the service itself and handles the request.
         monkeypatch.setenv("HTTP_PROXY", url)
         driver = GCSDriver(endpoint_url="http://storage.invalid")
         async with opened(driver):
@@ -180,9 +178,7 @@ async def test_store_goes_through_the_proxy_of_the_environment(
 
 
 @pytest.mark.parametrize("trusts", [True, False])
-async def test_s3_goes_through_the_proxy_of_the_environment(
-    monkeypatch: pytest.MonkeyPatch, *, trusts: bool
-) -> None:
+async def test_s3_uses_environment_proxy(monkeypatch: pytest.MonkeyPatch, *, trusts: bool) -> None:
     asked: list[str] = []
 
     async def handler(peer: Peer) -> None:
@@ -211,7 +207,9 @@ async def test_s3_goes_through_the_proxy_of_the_environment(
 
 @pytest.mark.parametrize("trusts", [True, False])
 @pytest.mark.parametrize("more", [{}, {"config": AioConfig(read_timeout=5)}])
-async def test_sdk_finds_credentials_by_the_same_way(*, trusts: bool, more: dict[str, Any]) -> None:
+async def test_sdk_credential_lookup_follows_trust_env(
+    *, trusts: bool, more: dict[str, Any]
+) -> None:
     keys = {"aws_access_key_id": "a", "aws_secret_access_key": "s"}
 
     async def proxies() -> object:

@@ -1,4 +1,4 @@
-"""Requests, as they arrive, over either transport."""
+"""Requests as the server receives them, over both transports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.uvloop
 
 
-async def test_request_arrives_as_it_was_sent(transport: Transport) -> None:
+async def test_request_arrives_unchanged(transport: Transport) -> None:
     seen: list[tuple[list[str], bytes]] = []
 
     async def handler(peer: Peer) -> None:
@@ -73,7 +73,7 @@ async def test_large_body_arrives_whole(transport: Transport) -> None:
 
 
 class Window:
-    """A body that is read through one window: what was sent is overwritten with the next piece."""
+    """A streamed body with one reused buffer: each piece overwrites the previous one."""
 
     def __init__(self, size: int, *, fails: Exception | None = None) -> None:
         self.size = size
@@ -103,7 +103,7 @@ class Window:
             raise self._fails
 
 
-async def test_body_that_is_read_meanwhile_arrives_whole(transport: Transport) -> None:
+async def test_streamed_body_arrives_whole(transport: Transport) -> None:
     seen: list[tuple[list[str], bytes]] = []
 
     async def handler(peer: Peer) -> None:
@@ -124,7 +124,7 @@ async def test_body_that_is_read_meanwhile_arrives_whole(transport: Transport) -
         assert f"content-length: {body.size}" in [line.lower() for line in lines]
 
 
-async def test_body_that_cannot_be_read_on_ends_its_request(transport: Transport) -> None:
+async def test_error_in_streamed_body_fails_request(transport: Transport) -> None:
     async with serving(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")) as server:
         for error in (IntegrityError("it has changed"), OSError(5, "it broke")):
             body = Window(3 * MiB, fails=error)
@@ -138,7 +138,7 @@ async def test_body_that_cannot_be_read_on_ends_its_request(transport: Transport
     assert server.connections == 3
 
 
-async def test_refusal_leaves_a_body_that_is_read_meanwhile(transport: Transport) -> None:
+async def test_early_error_response_closes_streamed_body(transport: Transport) -> None:
     async def handler(peer: Peer) -> None:
         await peer.request(body=False)
         await peer.say(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
@@ -152,7 +152,7 @@ async def test_refusal_leaves_a_body_that_is_read_meanwhile(transport: Transport
             await asyncio.sleep(0)
 
 
-async def test_cancel_leaves_a_body_that_is_read_meanwhile(transport: Transport) -> None:
+async def test_cancel_closes_streamed_body(transport: Transport) -> None:
     async def handler(peer: Peer) -> None:
         await peer.request(body=False)
         arrived.set()
@@ -168,7 +168,7 @@ async def test_cancel_leaves_a_body_that_is_read_meanwhile(transport: Transport)
             await asyncio.sleep(0)
 
 
-async def test_server_that_takes_no_more_of_a_body_that_is_read_is_given_up(
+async def test_stalled_streamed_upload_times_out(
     impatient: Transport,
 ) -> None:
     async def handler(peer: Peer) -> None:
@@ -184,7 +184,7 @@ async def test_server_that_takes_no_more_of_a_body_that_is_read_is_given_up(
 
 @pytest.mark.parametrize("make", TRANSPORTS.values(), ids=TRANSPORTS)
 @pytest.mark.parametrize("size", [100, 64 * KiB, 64 * KiB + 1, 5 * MiB + 1])
-async def test_bodies_of_any_size_go_out_and_come_in_over_tls(
+async def test_bodies_of_any_size_round_trip_over_tls(
     make: Callable[..., Transport], size: int, tls: tuple[ssl.SSLContext, ssl.SSLContext]
 ) -> None:
     body = (bytes(range(251)) * (size // 251 + 1))[:size]
@@ -207,7 +207,7 @@ async def test_bodies_of_any_size_go_out_and_come_in_over_tls(
         await transport.aclose()
 
 
-async def test_refusal_in_mid_body_is_told_and_its_connection_not_used_again(
+async def test_early_error_response_is_returned_and_connection_not_reused(
     transport: Transport,
 ) -> None:
     async def handler(peer: Peer) -> None:
@@ -223,7 +223,7 @@ async def test_refusal_in_mid_body_is_told_and_its_connection_not_used_again(
     assert server.connections == 2
 
 
-async def test_success_in_mid_body_is_none(make: Callable[..., Transport]) -> None:
+async def test_success_before_whole_body_raises(make: Callable[..., Transport]) -> None:
     transport = make(PATIENT)
 
     async def handler(peer: Peer) -> None:
@@ -244,7 +244,7 @@ async def test_success_in_mid_body_is_none(make: Callable[..., Transport]) -> No
         (b"HTTP/1.1 103 Early Hints\r\nLi", b"nk: x\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n"),
     ],
 )
-async def test_body_goes_on_though_the_server_says_something_before_its_answer(
+async def test_upload_continues_after_interim_responses(
     make: Callable[..., Transport], interim: tuple[bytes, ...]
 ) -> None:
     transport = make(PATIENT)
@@ -264,7 +264,7 @@ async def test_body_goes_on_though_the_server_says_something_before_its_answer(
     assert seen == [body]
 
 
-async def test_patient_request_is_answered_as_late_as_its_caller_waits(
+async def test_patient_request_has_no_first_byte_timeout(
     impatient: Transport,
 ) -> None:
     async def handler(peer: Peer) -> None:
@@ -281,7 +281,7 @@ async def test_patient_request_is_answered_as_late_as_its_caller_waits(
     assert server.connections == 1
 
 
-async def test_body_of_an_answer_to_a_patient_request_may_not_stand_still(
+async def test_stalled_response_body_of_patient_request_times_out(
     impatient: Transport,
 ) -> None:
     async def handler(peer: Peer) -> None:
@@ -295,7 +295,7 @@ async def test_body_of_an_answer_to_a_patient_request_may_not_stand_still(
             await body_of(answer)
 
 
-async def test_header_with_a_line_of_its_own_is_not_sent(transport: Transport) -> None:
+async def test_header_with_line_break_is_not_sent(transport: Transport) -> None:
     async with serving(answering(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
         with pytest.raises(ValueError, match=r"(?i)newline|CR or LF|header"):
             await transport.send("GET", server.origin, "/", {"x-a": "1\r\nx-b: 2"})

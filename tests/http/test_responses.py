@@ -1,4 +1,4 @@
-"""Answers, however they are framed and cut, over either transport."""
+"""Responses with every framing and split, over both transports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.uvloop
 
 @pytest.mark.parametrize("kind", ANSWERS)
 @pytest.mark.parametrize("size", [1, 100, 10_000])
-async def test_body_is_read_whatever_its_form(transport: Transport, kind: str, size: int) -> None:
+async def test_body_is_read_with_every_framing(transport: Transport, kind: str, size: int) -> None:
     async with serving(answering(*ANSWERS[kind])) as server:
         for _ in range(2):
             answer = await transport.send("GET", server.origin, "/", {})
@@ -39,7 +39,7 @@ async def test_body_is_read_whatever_its_form(transport: Transport, kind: str, s
     assert server.connections == 1
 
 
-async def test_body_that_ends_with_the_connection_is_whole(transport: Transport) -> None:
+async def test_body_ended_by_connection_close_is_complete(transport: Transport) -> None:
     async def handler(peer: Peer) -> None:
         await peer.request()
         await peer.say(b"HTTP/1.1 200 OK\r\n\r\n", BODY, BODY)
@@ -57,7 +57,7 @@ async def test_body_that_ends_with_the_connection_is_whole(transport: Transport)
     assert server.connections == 2
 
 
-async def test_answer_to_head_has_no_body(transport: Transport) -> None:
+async def test_response_to_head_has_no_body(transport: Transport) -> None:
     async with serving(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")) as server:
         for _ in range(2):
             answer = await transport.send("HEAD", server.origin, "/", {})
@@ -66,7 +66,7 @@ async def test_answer_to_head_has_no_body(transport: Transport) -> None:
     assert server.connections == 1
 
 
-async def test_large_body_streams_without_piling_up(transport: Transport) -> None:
+async def test_large_body_is_streamed_in_bounded_pieces(transport: Transport) -> None:
     size = 8 * MiB
     body = bytes(range(256)) * (size // 256)
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size
@@ -88,7 +88,7 @@ async def test_large_body_streams_without_piling_up(transport: Transport) -> Non
     assert server.connections == 1
 
 
-async def test_more_than_the_limit_is_no_small_answer(transport: Transport) -> None:
+async def test_read_all_raises_when_body_exceeds_limit(transport: Transport) -> None:
     async with serving(answering(ANSWERS["length"][0])) as server:
         answer = await transport.send("GET", server.origin, "/", {})
         with pytest.raises(IntegrityError):
@@ -96,7 +96,7 @@ async def test_more_than_the_limit_is_no_small_answer(transport: Transport) -> N
         answer.close()
 
 
-async def test_body_that_is_not_read_to_its_end_costs_its_connection(transport: Transport) -> None:
+async def test_connection_with_unread_body_is_not_reused(transport: Transport) -> None:
     async def handler(peer: Peer) -> None:
         await peer.request()
         await peer.say(BROKEN["length"])
@@ -112,9 +112,7 @@ async def test_body_that_is_not_read_to_its_end_costs_its_connection(transport: 
 
 
 @pytest.mark.parametrize("said", [b"Connection: close\r\n", b"connection: Keep-Alive, Close\r\n"])
-async def test_connection_that_is_to_be_closed_is_not_used_again(
-    transport: Transport, said: bytes
-) -> None:
+async def test_connection_close_header_prevents_reuse(transport: Transport, said: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\n" + said + b"Content-Length: 2\r\n\r\nok"
     async with serving(answering(head)) as server:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""What drivers of remote services share."""
+"""Helpers shared by the S3 and GCS drivers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Service:
             raise self.error
 
 
-async def test_bucket_that_was_there_a_moment_ago_is_not_asked_for_again() -> None:
+async def test_existing_bucket_is_cached_until_forgotten() -> None:
     service = Service()
     known = BucketExistenceCache(service.ask)
     assert [await known.exists("bucket") for _ in range(3)] == [True] * 3
@@ -39,7 +39,7 @@ async def test_bucket_that_was_there_a_moment_ago_is_not_asked_for_again() -> No
     assert service.asked == 3
 
 
-async def test_bucket_that_is_deleted_while_it_is_asked_for_is_asked_for_again() -> None:
+async def test_bucket_forgotten_during_check_is_not_cached() -> None:
     asked = []
 
     async def ask(bucket: str) -> None:
@@ -51,13 +51,13 @@ async def test_bucket_that_is_deleted_while_it_is_asked_for_is_asked_for_again()
     assert asked == ["bucket"] * 2
 
 
-async def test_bucket_that_one_may_not_look_at_is_taken_to_be_there() -> None:
+async def test_bucket_without_read_permission_is_assumed_to_exist() -> None:
     service = Service()
     service.error = PermissionDeniedError("no")
     assert await BucketExistenceCache(service.ask).exists("bucket")
 
 
-async def test_service_that_cannot_say_says_nothing_of_the_bucket() -> None:
+async def test_unavailable_service_raises_and_is_not_cached() -> None:
     service = Service()
     known = BucketExistenceCache(service.ask)
     service.error = UnavailableError("no")
@@ -79,7 +79,7 @@ async def test_service_that_cannot_say_says_nothing_of_the_bucket() -> None:
         (PutOptions(if_match="1"), BucketNotFoundError, BucketNotFoundError),
     ],
 )
-def test_refused_condition_is_what_was_asked_for(
+def test_failed_condition_maps_to_requested_error(
     options: PutOptions | DeleteOptions, answered: type[Exception], raised: type[Exception]
 ) -> None:
     with pytest.raises(raised) as caught, map_condition_errors(options):

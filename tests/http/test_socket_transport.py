@@ -1,4 +1,4 @@
-"""What only the transport of our own does."""
+"""Behaviour specific to `SocketTransport`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trove_async._http import SocketTransport
 pytestmark = pytest.mark.uvloop
 
 
-async def test_connection_is_closed_when_it_was_not_needed_for_long() -> None:
+async def test_idle_connection_is_closed_after_a_minute() -> None:
     transport = SocketTransport(QUICK)
     left = asyncio.Event()
     handler = answering(b"HTTP/1.1 204 No Content\r\n\r\n", left=left)
@@ -32,7 +32,7 @@ async def test_connection_is_closed_when_it_was_not_needed_for_long() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.data())
-def test_head_is_found_wherever_it_is_cut(data: st.DataObject) -> None:
+def test_head_is_parsed_at_every_split(data: st.DataObject) -> None:
     value = "v" * data.draw(st.integers(min_value=0, max_value=5000))
     raw = f"HTTP/1.1 200 OK\r\nx-a: {value}\r\nContent-Length: 1\r\n\r\nb".encode()
     cuts = sorted(data.draw(st.sets(st.integers(1, len(raw) - 1), max_size=5)))
@@ -49,7 +49,7 @@ def test_head_is_found_wherever_it_is_cut(data: st.DataObject) -> None:
     asyncio.run(play())
 
 
-async def test_connection_that_a_cancel_came_before_serves_the_next_request() -> None:
+async def test_connection_opened_by_cancelled_request_is_reused() -> None:
     transport = SocketTransport(QUICK)
     async with serving(answering(b"HTTP/1.1 204 No Content\r\n\r\n")) as server:
         task = OwnedTask(transport.send("GET", server.origin, "/", {}))

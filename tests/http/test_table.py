@@ -1,4 +1,4 @@
-"""The transport's own: origins, and what aiohttp's failures are here. The rest the drivers' tests show."""
+"""Origins, and the table from aiohttp errors to ours. The drivers' tests cover the rest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trove_async.errors import ConfigError, TimedOutError, TroveError, Unavailab
         ("http://[::1]:80", "[::1]"),
     ],
 )
-def test_origin_names_a_port_that_is_not_its_scheme_s(url: str, authority: str) -> None:
+def test_authority_omits_default_port(url: str, authority: str) -> None:
     assert Origin.of(url).authority == authority
 
 
@@ -39,13 +39,13 @@ def test_origin_names_a_port_that_is_not_its_scheme_s(url: str, authority: str) 
         "http://h:x",
     ],
 )
-def test_more_or_less_than_an_origin_is_refused(url: str) -> None:
+def test_url_that_is_not_an_origin_is_rejected(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Origin.of(url)
     assert "u:p" not in str(caught.value)
 
 
-def test_no_failure_is_hidden_behind_another() -> None:
+def test_error_table_lists_subclasses_before_base_classes() -> None:
     kinds = [kind for kind, *_ in _FAILURES]
     for number, kind in enumerate(kinds):
         assert not any(issubclass(kind, earlier) for earlier in kinds[:number]), kind
@@ -64,17 +64,15 @@ def test_no_failure_is_hidden_behind_another() -> None:
     ],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
-def test_failures_of_the_network_may_be_tried_again(
-    error: Exception, ours: type[TroveError]
-) -> None:
+def test_network_errors_are_retryable(error: Exception, ours: type[TroveError]) -> None:
     made = translate_error(error)
     assert type(made) is ours
     assert made.retryable
 
 
-def test_password_of_a_proxy_is_not_shown_behind_an_error() -> None:
+def test_proxy_password_is_not_in_cause() -> None:
     assert system_error(aiohttp.InvalidURL("http://user:secret@")) is None
 
 
-def test_what_is_not_aiohttp_s_is_left_alone() -> None:
+def test_foreign_error_is_not_translated() -> None:
     assert translate_error(ZeroDivisionError()) is None

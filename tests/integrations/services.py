@@ -1,4 +1,4 @@
-"""The same small service in both frameworks, over real sockets, and clients to ask it."""
+"""The same small service in both frameworks, over real sockets, and clients for it."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ Headers = list[tuple[str, str]]
 
 @dataclass(kw_only=True)
 class Service:
-    """A running service: GET, HEAD, PUT and POST of ``/files/KEY``, in the bucket ``files``.
+    """A running service: GET, HEAD, PUT and POST of ``/files/KEY`` in the bucket ``files``.
 
     Attributes:
-        store: Its store.
-        port: Where it listens, on 127.0.0.1.
-        downloads: Options of object_response.
-        uploads: Options of store_upload.
-        uploaded: What it returned.
+        store: The store of the service.
+        port: The port on 127.0.0.1.
+        downloads: Options for `object_response`.
+        uploads: Options for `store_upload`.
+        uploaded: Responses that `store_upload` returned.
     """
 
     store: Trove
@@ -115,7 +115,7 @@ async def _aiohttp(service: Service) -> AsyncIterator[int]:
 @asynccontextmanager
 async def running_aiohttp(app: web.Application) -> AsyncIterator[int]:
     """Run an aiohttp app; yield its port."""
-    # A client that was refused is listened to for a while, lest it miss the answer: aiohttp's part.
+    # aiohttp keeps reading after a rejection for this time, so that the client gets the response.
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1, lingering_time=1)
     await runner.setup()
     try:
@@ -136,14 +136,14 @@ class Answered:
 
 
 async def ask_httpx(url: str, method: str, headers: Headers, body: bytes | None) -> Answered:
-    # No TLS here, and its certificates take 100 ms to load.
+    # The service has no TLS, and loading certificates takes 100 ms.
     async with httpx.AsyncClient(verify=False) as client:  # noqa: S501
         got = await client.request(method, url, headers=headers, content=body)
         return Answered(got.status_code, dict(got.headers), got.content)
 
 
 async def ask_aiohttp(url: str, method: str, headers: Headers, body: bytes | None) -> Answered:
-    data = None if body is None else io.BytesIO(body)  # it warns of large bytes
+    data = None if body is None else io.BytesIO(body)  # aiohttp warns about large bytes
     async with (
         aiohttp.ClientSession(auto_decompress=False) as client,
         client.request(method, url, headers=headers, data=data, allow_redirects=False) as got,
@@ -177,7 +177,7 @@ async def curl(*arguments: str, stdin: bytes | None = None) -> bytes:
 
 
 def parsed(raw: bytes, method: str = "GET") -> Answered:
-    """Read a whole response that ended with its connection, or after its length."""
+    """Parse a complete response, delimited by its length or by the end of the connection."""
     head, _, body = raw.partition(b"\r\n\r\n")
     while head.split(b" ", 2)[1] == b"100":
         head, _, body = body.partition(b"\r\n\r\n")
@@ -196,7 +196,7 @@ CLIENTS: dict[str, Ask] = {"httpx": ask_httpx, "aiohttp": ask_aiohttp, "curl": a
 
 
 async def raw(port: int, *pieces: bytes) -> bytes:
-    """Send bytes as they are, and return all that comes back until the connection is closed."""
+    """Send raw bytes and return everything received until the connection closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         for piece in pieces:
@@ -209,6 +209,6 @@ async def raw(port: int, *pieces: bytes) -> bytes:
 
 
 def request(method: str, target: str, headers: Sequence[str] = (), body: bytes = b"") -> bytes:
-    """Return a request's bytes; the connection is closed after it."""
+    """Return the bytes of a request that asks to close the connection."""
     lines = [f"{method} {target} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]
     return "\r\n".join(lines).encode("latin-1") + body

@@ -1,3 +1,5 @@
+"""Range headers and multipart/byteranges bodies, compared with RFC 9110."""
+
 from __future__ import annotations
 
 import re
@@ -75,16 +77,16 @@ def answered(header: str | None, size: int) -> list[tuple[int, int]] | str:
         ("", WHOLE),
     ],
 )
-def test_ranges_of_a_thousand_bytes(
+def test_ranges_of_object_of_1000_bytes(
     header: str | None, expected: list[tuple[int, int]] | str
 ) -> None:
     assert answered(header, 1000) == expected
 
 
-def test_ranges_of_an_empty_object() -> None:
+def test_ranges_of_empty_object() -> None:
     assert answered("bytes=0-", 0) == UNSATISFIABLE
     assert answered("bytes=-0", 0) == UNSATISFIABLE
-    assert answered("bytes=-5", 0) == WHOLE  # satisfiable, and there is no Content-Range for it
+    assert answered("bytes=-5", 0) == WHOLE  # satisfiable, but no Content-Range can express it
 
 
 specs = st.one_of(
@@ -96,7 +98,7 @@ specs = st.one_of(
 
 
 def model(header: str, size: int) -> set[int] | None:
-    """Return the bytes asked for, one by one, as the grammar of RFC 9110, section 14.1 reads."""
+    """Return the offset of each requested byte, by the grammar of RFC 9110, section 14.1."""
     listed = re.fullmatch(r"bytes=([0-9\-, \t]*)", header)
     if listed is None:
         return None
@@ -120,7 +122,7 @@ def model(header: str, size: int) -> set[int] | None:
 
 
 @given(st.lists(specs, min_size=0, max_size=6), st.integers(1, 350))
-def test_ranges_select_what_a_model_selects(listed: list[str], size: int) -> None:
+def test_ranges_agree_with_model(listed: list[str], size: int) -> None:
     header = f"bytes={','.join(listed)}"
     wanted, found = model(header, size), answered(header, size)
     if wanted is None:
@@ -132,7 +134,7 @@ def test_ranges_select_what_a_model_selects(listed: list[str], size: int) -> Non
         covered = [at for start, end in found for at in range(start, end)]
         assert len(covered) == len(set(covered))  # no byte twice
         assert wanted <= set(covered)
-        for at in set(covered) - wanted:  # only what lies in a small gap is sent unasked
+        for at in set(covered) - wanted:  # only small gaps are sent unrequested
             assert any(at - near in wanted for near in range(1, PART_OVERHEAD + 1))
             assert any(at + near in wanted for near in range(1, PART_OVERHEAD + 1))
         starts = sorted(found)
@@ -141,7 +143,7 @@ def test_ranges_select_what_a_model_selects(listed: list[str], size: int) -> Non
 
 
 @given(st.text(max_size=200), st.integers(0, 300))
-def test_no_header_is_too_odd(header: str, size: int) -> None:
+def test_any_header_gives_spans_within_the_object(header: str, size: int) -> None:
     found = answered(header, size)
     if isinstance(found, list):
         assert all(0 <= start < end <= size for start, end in found)
@@ -149,7 +151,7 @@ def test_no_header_is_too_odd(header: str, size: int) -> None:
 
 
 @given(st.integers(0, 500), st.one_of(st.none(), st.integers(0, 500)), st.integers(1, 400))
-def test_what_a_backend_is_asked_for_is_what_is_sent(
+def test_requested_backend_range_equals_sent_span(
     first: int, length: int | None, size: int
 ) -> None:
     asked = RangeSet.parse(f"bytes={first}-{'' if length is None else first + length}")
@@ -159,7 +161,7 @@ def test_what_a_backend_is_asked_for_is_what_is_sent(
         assert [asked.only.resolve(size)] == spans
 
 
-def test_frame_is_what_mail_parsers_read() -> None:
+def test_multipart_frame_is_readable_by_mail_parser() -> None:
     body = bytes(range(256)) * 4
     frame = ByterangesFrame("xyzzy", "image/png", ((200, 210), (0, 10)), len(body))
     sent = b"".join(frame.head(span) + body[slice(*span)] for span in frame.spans) + frame.tail

@@ -1,3 +1,5 @@
+"""Conditional requests, evaluated by RFC 9110, section 13."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -27,7 +29,7 @@ def conditions(**headers: str) -> Conditions:
     return Conditions.of(lambda name: headers.get(name.replace("-", "_")))
 
 
-# Each line: the request's headers, and what a GET and what a PUT of the object come to.
+# Each row: request headers, verdict for a GET, verdict for a PUT.
 TABLE: list[tuple[dict[str, str], Verdict, Verdict]] = [
     ({}, PROCEED, PROCEED),
     ({"if_match": '"abc"'}, PROCEED, PROCEED),
@@ -36,7 +38,7 @@ TABLE: list[tuple[dict[str, str], Verdict, Verdict]] = [
     ({"if_match": ',, "x",,"abc" , '}, PROCEED, PROCEED),
     ({"if_match": '"x"'}, FAILED, FAILED),
     ({"if_match": 'W/"abc"'}, FAILED, FAILED),  # a weak tag never matches strongly
-    ({"if_match": "abc"}, FAILED, FAILED),  # malformed names nothing
+    ({"if_match": "abc"}, FAILED, FAILED),  # a malformed tag matches nothing
     ({"if_match": '"x" "abc"'}, FAILED, FAILED),
     ({"if_match": ""}, FAILED, FAILED),
     ({"if_none_match": '"abc"'}, NOT_MODIFIED, FAILED),
@@ -54,7 +56,7 @@ TABLE: list[tuple[dict[str, str], Verdict, Verdict]] = [
     ({"if_unmodified_since": AFTER}, PROCEED, PROCEED),
     ({"if_unmodified_since": BEFORE}, FAILED, FAILED),
     ({"if_unmodified_since": "1708"}, PROCEED, PROCEED),
-    # RFC 9110, section 13.2.2: which of two counts
+    # RFC 9110, section 13.2.2: precedence
     ({"if_match": '"abc"', "if_unmodified_since": BEFORE}, PROCEED, PROCEED),
     ({"if_match": '"x"', "if_unmodified_since": AFTER}, FAILED, FAILED),
     ({"if_none_match": '"x"', "if_modified_since": AFTER}, PROCEED, PROCEED),
@@ -67,7 +69,7 @@ TABLE: list[tuple[dict[str, str], Verdict, Verdict]] = [
 
 
 @pytest.mark.parametrize(("headers", "reading", "writing"), TABLE, ids=str)
-def test_conditions_on_an_object_that_is_there(
+def test_conditions_on_existing_object(
     headers: dict[str, str], reading: Verdict, writing: Verdict
 ) -> None:
     asked = conditions(**headers)
@@ -88,7 +90,7 @@ def test_conditions_on_an_object_that_is_there(
     ],
     ids=str,
 )
-def test_conditions_on_an_object_that_is_not(headers: dict[str, str], verdict: Verdict) -> None:
+def test_conditions_on_missing_object(headers: dict[str, str], verdict: Verdict) -> None:
     assert conditions(**headers).verdict("PUT", None) is verdict
 
 
@@ -103,17 +105,17 @@ def test_conditions_on_an_object_that_is_not(headers: dict[str, str], verdict: V
         ("*", False),
         (SAME, True),
         (BEFORE, False),
-        (AFTER, False),  # it is compared for equality, not for order
+        (AFTER, False),  # dates are compared for equality, not for order
         ("", False),
     ],
 )
-def test_if_range(value: str, applies: bool) -> None:  # noqa: FBT001 - a column
+def test_if_range_requires_exact_match(value: str, applies: bool) -> None:  # noqa: FBT001 - a column
     assert conditions(if_range=value).range_applies(INFO) is applies
     assert conditions().range_applies(INFO)
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
-def test_entity_tags_are_well_formed_and_differ_where_etags_do(one: str, other: str) -> None:
+def test_entity_tags_are_well_formed_and_unique(one: str, other: str) -> None:
     if any("\ud800" <= letter <= "\udfff" for letter in one + other):
         return
     tags = [entity_tag(etag) for etag in (one, other)]
@@ -123,7 +125,7 @@ def test_entity_tags_are_well_formed_and_differ_where_etags_do(one: str, other: 
         assert tag.isascii()
         assert not tag.startswith("W/")
     if {one, other} & set(tags):
-        return  # a driver's etags either all come as entity tags, or none does
+        return  # the ETags of a driver are either all entity tags, or none is
     assert (tags[0] == tags[1]) is (one == other)
 
 
@@ -143,7 +145,7 @@ def test_entity_tags_are_well_formed_and_differ_where_etags_do(one: str, other: 
     ],
     ids=str,
 )
-def test_no_tag_names_an_object_without_one(
+def test_object_without_etag_matches_no_tag(
     etag: Any, headers: dict[str, str], reading: Verdict, writing: Verdict
 ) -> None:
     bare = replace(INFO, etag=etag)
@@ -153,7 +155,7 @@ def test_no_tag_names_an_object_without_one(
 
 
 @pytest.mark.parametrize("etag", [None, ""])
-def test_range_of_an_object_without_a_tag_applies_by_date_alone(etag: Any) -> None:
+def test_if_range_of_object_without_etag_uses_date_only(etag: Any) -> None:
     bare = replace(INFO, etag=etag)
     assert conditions(if_range=SAME).range_applies(bare)
     for value in ('""', '"abc"', 'W/""', BEFORE, AFTER):

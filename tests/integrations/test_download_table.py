@@ -1,4 +1,4 @@
-"""Requests for objects, and what they are answered with, in both frameworks and by three clients."""
+"""A table of download requests and their responses, in both frameworks and with three clients."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ LARGE = content(700_001)  # more than one chunk
 ABSENT = None
 
 Body: TypeAlias = "bytes | list[tuple[int, int]] | EllipsisType"
-"""What is sent; the spans of several parts; a problem."""
+"""A body, the spans of a multipart body, or `...` for a problem document."""
 
 Row: TypeAlias = tuple[str, str, dict[str, str], int, dict[str, str | None], Body]
 
 
 def rows(info: ObjectInfo) -> list[Row]:
-    """Return method, key, request headers; status, answer headers, body (or the spans of several)."""
+    """Return rows of method, key, request headers, status, response headers and body."""
     tag = entity_tag(str(info.etag))
     at = format_http_date(info.last_modified)
     before, after = (
@@ -175,7 +175,7 @@ OUTSIDE = [
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_no_request_reads_outside_its_bucket(framework: str, tmp_path: Path) -> None:
+async def test_request_cannot_read_outside_its_bucket(framework: str, tmp_path: Path) -> None:
     async with Trove(LocalDriver(tmp_path)) as store:
         await filled(store)
         async with serving(framework, store) as service:
@@ -234,12 +234,12 @@ def check_parts(got: Answered, spans: list[tuple[int, int]]) -> None:
 
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_every_request_is_answered_as_the_rfc_says(framework: str, client: str) -> None:
+async def test_every_response_follows_the_rfc(framework: str, client: str) -> None:
     await go_through_table(MemoryDriver(), framework, client)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
-async def test_every_request_is_answered_alike_from_disk(framework: str, tmp_path: Path) -> None:
+async def test_local_driver_gives_the_same_responses(framework: str, tmp_path: Path) -> None:
     await go_through_table(LocalDriver(tmp_path), framework, "httpx")
 
 

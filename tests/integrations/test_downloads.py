@@ -1,4 +1,4 @@
-"""Downloads while things happen: replaced objects, weak backends, clients that leave or linger."""
+"""Downloads of replaced objects, from limited backends, to slow or disconnecting clients."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def store(fake: Fake) -> AsyncIterator[Trove]:
 
 
 async def answer(store: Trove, method: str = "GET", **headers: str) -> ServerResponse:
-    """Ask the core, without a framework."""
+    """Send a request to the core, without a framework."""
     return await serve_object(
         store,
         "files",
@@ -84,7 +84,7 @@ async def body_of(answer: ServerResponse) -> bytes:
 
 
 def asked(fake: Fake) -> list[str]:
-    """Return the requests that the backend got."""
+    """Return the requests that the backend received."""
     return [step for step in fake.steps if step in {"get", "head"}]
 
 
@@ -103,7 +103,7 @@ def asked(fake: Fake) -> list[str]:
     ],
     ids=str,
 )
-async def test_backend_is_asked_no_more_than_needed(
+async def test_backend_gets_the_minimum_of_requests(
     store: Trove, fake: Fake, headers: dict[str, str], requests: list[str]
 ) -> None:
     tag = entity_tag(str((await store.head("files", "o")).etag))
@@ -113,7 +113,7 @@ async def test_backend_is_asked_no_more_than_needed(
     assert asked(fake) == requests
 
 
-async def test_only_the_range_is_fetched() -> None:
+async def test_only_the_requested_range_is_fetched() -> None:
     fetched = []
 
     class Watched(Fake):
@@ -136,7 +136,7 @@ async def test_only_the_range_is_fetched() -> None:
     ]
 
 
-async def test_object_replaced_between_judgement_and_opening_is_judged_anew(
+async def test_object_replaced_after_condition_check_is_checked_again(
     store: Trove, fake: Fake
 ) -> None:
     info = await store.head("files", "o")
@@ -147,12 +147,12 @@ async def test_object_replaced_between_judgement_and_opening_is_judged_anew(
 
     fake.before["get"] = replace
     got = await answer(store, if_none_match='"x"', range="bytes=1000-1009")
-    assert got.status == 416  # of the new one, of which no byte was mixed with the old one
+    assert got.status == 416  # for the new object; no bytes of the old one are mixed in
     assert got.headers["Content-Range"] == "bytes */7"
     assert entity_tag(str(info.etag)) != (await answer(store, "HEAD")).headers["ETag"]
 
 
-async def test_object_that_never_stands_still_is_unavailable(store: Trove, fake: Fake) -> None:
+async def test_object_replaced_on_every_attempt_is_unavailable(store: Trove, fake: Fake) -> None:
     async def replace() -> None:
         await store.put("files", "o", BODY)
 
@@ -163,7 +163,7 @@ async def test_object_that_never_stands_still_is_unavailable(store: Trove, fake:
 
 @pytest.mark.parametrize("lacking", ["ranges", "get_conditions"])
 @both
-async def test_backend_that_can_little_serves_what_it_can(framework: str, lacking: str) -> None:
+async def test_backend_without_ranges_or_conditions_is_served(framework: str, lacking: str) -> None:
     async with store_of(Fake(**{lacking: False})) as store:
         await store.create_bucket("files")
         info = await store.put("files", "o", BODY)
@@ -185,7 +185,7 @@ async def test_backend_that_can_little_serves_what_it_can(framework: str, lackin
                 assert got.headers["etag"] == tag
 
 
-async def test_version_is_checked_where_a_backend_cannot_pin_it() -> None:
+async def test_version_is_checked_if_backend_cannot_pin_it() -> None:
     fake = Fake(get_conditions=False)
     async with store_of(fake) as store:
         await store.create_bucket("files")
@@ -204,14 +204,14 @@ async def test_version_is_checked_where_a_backend_cannot_pin_it() -> None:
 @pytest.mark.parametrize(
     ("range", "status", "content_range", "body"),
     [
-        ("bytes=3-9", 206, "bytes 3-6/7", b"ther"),  # what there was of it comes back shorter
+        ("bytes=3-9", 206, "bytes 3-6/7", b"ther"),  # clipped at the new end
         ("bytes=-9", 206, "bytes 0-6/7", b"another"),
         ("bytes=100-109", 416, "bytes */7", None),
         ("bytes=0-1,100-109", 206, "bytes 0-1/7", b"an"),
     ],
 )
 @pytest.mark.parametrize("pinned", [True, False])
-async def test_range_of_an_object_that_became_shorter_is_the_new_ones(
+async def test_range_of_shrunken_object_applies_to_the_new_object(
     pinned: bool,  # noqa: FBT001 - a parameter
     range: str,
     status: int,
@@ -235,8 +235,8 @@ async def test_range_of_an_object_that_became_shorter_is_the_new_ones(
         assert_idle(store, fake)
 
 
-async def test_parts_of_two_versions_never_make_one_answer() -> None:
-    # The backend cannot pin a version, and the second part is of another, and shorter.
+async def test_parts_of_two_versions_are_never_mixed() -> None:
+    # The backend cannot pin a version; the second part comes from another, shorter version.
     fake = Fake(get_conditions=False)
     async with store_of(fake) as store:
         await store.create_bucket("files")
@@ -250,7 +250,7 @@ async def test_parts_of_two_versions_never_make_one_answer() -> None:
 
 
 @both
-async def test_response_says_what_the_service_wants(framework: str, store: Trove) -> None:
+async def test_response_uses_options_of_the_service(framework: str, store: Trove) -> None:
     options = {"download_name": "Übersicht.pdf", "cache_control": "private"}
     async with serving(framework, store, downloads=options) as service:
         for name, ask in CLIENTS.items():
@@ -262,7 +262,7 @@ async def test_response_says_what_the_service_wants(framework: str, store: Trove
 
 
 class Presigning(MemoryDriver):
-    """Memory whose objects can be had elsewhere."""
+    """A memory driver with presigned URLs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -276,7 +276,7 @@ class Presigning(MemoryDriver):
 
 
 @both
-async def test_redirect_sends_a_get_to_the_backend_that_has_presigned_urls(framework: str) -> None:
+async def test_redirect_sends_get_to_presigned_url(framework: str) -> None:
     for driver, status in ((Presigning(), 307), (MemoryDriver(), 200)):
         async with Trove(driver) as store:
             await store.create_bucket("files")
@@ -291,7 +291,7 @@ async def test_redirect_sends_a_get_to_the_backend_that_has_presigned_urls(frame
 
 
 @both
-async def test_object_whose_headers_cannot_be_sent_is_served(framework: str, store: Trove) -> None:
+async def test_object_with_unsendable_headers_is_served(framework: str, store: Trove) -> None:
     said = 'attachment; filename="日本.txt"'
     await store.put("files", "o", BODY, content_type="a/b; c=\x01", content_disposition=said)
     async with serving(framework, store) as service:
@@ -303,7 +303,7 @@ async def test_object_whose_headers_cannot_be_sent_is_served(framework: str, sto
     )
 
 
-async def test_background_tasks_run_after_any_answer(store: Trove) -> None:
+async def test_background_tasks_run_after_any_response(store: Trove) -> None:
     await store.put("files", "small", b"x")
     done: list[str] = []
 
@@ -325,7 +325,7 @@ async def test_background_tasks_run_after_any_answer(store: Trove) -> None:
 
 
 @both
-async def test_trusted_pages_are_pages(framework: str) -> None:
+async def test_trusted_page_is_sent_inline(framework: str) -> None:
     async with Trove(MemoryDriver()) as store:
         await store.create_bucket("files")
         await store.put("files", "p.html", b"<p>")
@@ -335,11 +335,11 @@ async def test_trusted_pages_are_pages(framework: str) -> None:
             assert "content-disposition" not in got.headers
 
 
-# -- clients that leave or linger ----------------------------------------------------------------------
+# -- disconnecting and slow clients ----------------------------------------------------------------
 
 
 @both
-async def test_client_that_leaves_in_the_middle_gives_the_object_back(
+async def test_disconnect_midway_closes_the_reader(
     framework: str, store: Trove, fake: Fake
 ) -> None:
     given_back = asyncio.Event()
@@ -348,7 +348,7 @@ async def test_client_that_leaves_in_the_middle_gives_the_object_back(
         given_back.set()
 
     fake.before["get.exit"] = leaving
-    await store.put("files", "o", content(64 * MiB))  # more than sockets swallow
+    await store.put("files", "o", content(64 * MiB))  # more than socket buffers hold
     async with serving(framework, store) as service:
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         writer.write(request("GET", "/files/o"))
@@ -360,7 +360,7 @@ async def test_client_that_leaves_in_the_middle_gives_the_object_back(
 
 
 @both
-async def test_client_that_leaves_stops_a_read_that_hangs(
+async def test_disconnect_cancels_a_hanging_read(
     framework: str, store: Trove, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(on_aiohttp, "WATCH", 0.01)
@@ -379,9 +379,7 @@ async def test_client_that_leaves_stops_a_read_that_hangs(
         await given_back.wait()
 
 
-async def test_server_that_says_so_when_the_client_has_left_is_heard(
-    store: Trove, fake: Fake
-) -> None:
+async def test_send_error_after_disconnect_closes_the_reader(store: Trove, fake: Fake) -> None:
     sent: list[str] = []
 
     async def send(message: Message) -> None:
@@ -402,7 +400,7 @@ async def test_server_that_says_so_when_the_client_has_left_is_heard(
 
 
 @both
-async def test_body_that_breaks_is_cut_off_and_never_ended(
+async def test_failed_body_is_cut_off_without_a_regular_end(
     framework: str, store: Trove, fake: Fake
 ) -> None:
     async def break_later() -> None:
@@ -417,13 +415,13 @@ async def test_body_that_breaks_is_cut_off_and_never_ended(
         assert 0 < len(body) < len(BODY)
         assert BODY.startswith(body)
         got = parsed(await raw(service.port, request("HEAD", "/files/o")), "HEAD")
-        assert got.status == 200  # the service goes on
+        assert got.status == 200  # the service still works
 
 
 @both
-async def test_slow_clients_hold_up_nobody(framework: str, store: Trove, fake: Fake) -> None:
+async def test_slow_clients_do_not_block_others(framework: str, store: Trove, fake: Fake) -> None:
     count = 200
-    await store.put("files", "large", content(64 * MiB))  # more than sockets swallow
+    await store.put("files", "large", content(64 * MiB))  # more than socket buffers hold
     begun = asyncio.Event()
 
     async def reading() -> None:
@@ -444,4 +442,4 @@ async def test_slow_clients_hold_up_nobody(framework: str, store: Trove, fake: F
         await begun.wait()
         got = await ask_httpx(service.url("o"), "GET", [], None)
         assert got.body == BODY
-        assert fake.open_readers == count  # none has been read to its end for a client that stalls
+        assert fake.open_readers == count  # no object was read to its end for a stalled client

@@ -1,3 +1,5 @@
+"""Imports of integrations without their extras."""
+
 from __future__ import annotations
 
 import subprocess
@@ -25,7 +27,7 @@ except ModuleNotFoundError as error:
         ("otel", "opentelemetry", "otel"),
     ],
 )
-def test_missing_extra_is_named(room: str, missing: str, extra: str) -> None:
+def test_missing_extra_is_named_in_error(room: str, missing: str, extra: str) -> None:
     ran = subprocess.run(  # noqa: S603 - our own words
         [sys.executable, "-c", PROGRAM.format(missing=missing, room=room)],
         capture_output=True,
@@ -36,7 +38,7 @@ def test_missing_extra_is_named(room: str, missing: str, extra: str) -> None:
     assert f"pip install 'trove-async[{extra}]'" in ran.stdout
 
 
-def test_no_room_needs_anothers_extra() -> None:
+def test_logs_integration_imports_no_extra() -> None:
     names = ("starlette", "fastapi", "aiohttp", "opentelemetry", "python_multipart")
     asks = f"print([name for name in {names} if name in sys.modules])"
     ran = subprocess.run(  # noqa: S603 - our own words

@@ -1,3 +1,5 @@
+"""Response headers of objects."""
+
 from __future__ import annotations
 
 import re
@@ -27,7 +29,7 @@ def info(key: str = "k", **facts: Any) -> ObjectInfo:
     )
 
 
-def test_object_is_described_in_full() -> None:
+def test_all_object_headers_are_sent() -> None:
     shown = Presentation().of(
         info(
             content_type="image/png",
@@ -53,7 +55,7 @@ def test_object_is_described_in_full() -> None:
     }
 
 
-def test_object_from_the_future_is_of_now() -> None:
+def test_future_last_modified_is_capped_at_now() -> None:
     written = datetime.now(UTC) + timedelta(days=400)
     early = ObjectInfo(bucket="b", key="k", size=3, etag="e", last_modified=written)
     shown = parse_http_date(Presentation().of(early)["Last-Modified"])
@@ -69,7 +71,7 @@ def test_object_without_an_etag_has_no_etag_field(etag: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["日本", "é", "a\x01b", "a\x7f"])
-def test_what_no_server_can_send_is_not_sent(text: str) -> None:
+def test_unsendable_header_values_are_replaced(text: str) -> None:
     facts = (
         "content_type", "content_disposition", "cache_control", "content_encoding",
         "content_language",
@@ -84,11 +86,11 @@ def test_what_no_server_can_send_is_not_sent(text: str) -> None:
         Presentation(cache_control=text)
 
 
-def test_service_says_it_otherwise() -> None:
+def test_options_of_the_service_override_stored_headers() -> None:
     given = Presentation(download_name="a.png", cache_control="no-cache")
     expires = datetime(2024, 1, 3, tzinfo=UTC)
     shown = given.of(info(content_type="image/png", cache_control="max-age=5", expires=expires))
-    assert "Expires" not in shown  # which would say something else than the service does
+    assert "Expires" not in shown  # it would contradict the cache_control of the service
     assert shown["Content-Disposition"] == 'attachment; filename="a.png"'
     assert shown["Cache-Control"] == given.validators(info())["Cache-Control"] == "no-cache"
 
@@ -132,7 +134,7 @@ SANDBOX = "default-src 'none'; sandbox"
 
 @pytest.mark.parametrize("kind", ACTIVE + SCRIPTS + MALFORMED)
 @pytest.mark.parametrize("stored", ["inline", "inline; filename=x.html", "nonsense,", "", None])
-def test_what_a_browser_might_run_is_a_download(kind: str, stored: str | None) -> None:
+def test_active_content_is_sent_as_attachment(kind: str, stored: str | None) -> None:
     shown = Presentation().of(info("dir/page.x", content_type=kind, content_disposition=stored))
     name = "x.html" if stored and "x.html" in stored else "page.x"
     assert shown["Content-Disposition"] == f'attachment; filename="{name}"'
@@ -142,7 +144,7 @@ def test_what_a_browser_might_run_is_a_download(kind: str, stored: str | None) -
 
 
 @pytest.mark.parametrize("kind", [*ACTIVE, *SCRIPTS, *MALFORMED])
-def test_object_that_is_trusted_is_what_it_is(kind: str) -> None:
+def test_trusted_object_keeps_its_content_type(kind: str) -> None:
     shown = Presentation(trusted=True).of(info(content_type=kind))
     assert shown["Content-Type"] == kind
     assert shown["X-Content-Type-Options"] == "nosniff"
@@ -151,7 +153,7 @@ def test_object_that_is_trusted_is_what_it_is(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["image/png", "text/plain", "Text/Plain; charset=utf-8;",
                                   "application/json", "application/pdf"])  # fmt: skip
-def test_passive_content_is_shown(kind: str) -> None:
+def test_passive_content_is_sent_inline(kind: str) -> None:
     shown = Presentation().of(info(content_type=kind))
     assert shown["Content-Type"] == kind
     assert shown["Content-Security-Policy"] == SANDBOX
@@ -159,15 +161,15 @@ def test_passive_content_is_shown(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["audio/mpeg", 'video/mp4; codecs="avc1.42E01E, mp4a.40.2"'])
-def test_audio_and_video_are_played(kind: str) -> None:
+def test_audio_and_video_are_sent_inline(kind: str) -> None:
     shown = Presentation().of(info(content_type=kind))
     assert shown["Content-Type"] == kind
     sandbox = shown["Content-Security-Policy"].split("; ")[-1].split()
-    assert sandbox == ["sandbox", "allow-same-origin"]  # and no scripts
+    assert sandbox == ["sandbox", "allow-same-origin"]  # without allow-scripts
     assert "Content-Disposition" not in shown
 
 
-def test_stored_name_is_kept_for_a_download() -> None:
+def test_stored_file_name_is_kept_in_attachment() -> None:
     said = "attachment; filename=\"a b.zip\"; filename*=UTF-8''%E2%82%AC.zip"
     shown = Presentation().of(info(content_type="application/zip", content_disposition=said))
     assert shown["Content-Disposition"] == (
@@ -176,7 +178,7 @@ def test_stored_name_is_kept_for_a_download() -> None:
 
 
 @pytest.mark.parametrize("whose", ["object", "service", None])
-def test_response_is_private_unless_it_is_said_otherwise(whose: str | None) -> None:
+def test_response_is_private_by_default(whose: str | None) -> None:
     given = Presentation(cache_control="public, max-age=1" if whose == "service" else None)
     obj = info(cache_control="public, max-age=1" if whose == "object" else None)
     expected = "private" if whose is None else "public, max-age=1"
@@ -195,7 +197,7 @@ def test_response_is_private_unless_it_is_said_otherwise(whose: str | None) -> N
         ("data:text/html,x", "application/octet-stream"),
     ],
 )
-def test_type_that_nobody_gave_is_in_the_name(key: str, kind: str) -> None:
+def test_missing_content_type_is_guessed_from_the_key(key: str, kind: str) -> None:
     assert media_type(info(key)) == kind
     assert media_type(info(key, content_type="x/y")) == "x/y"
 
@@ -218,12 +220,12 @@ def test_type_that_nobody_gave_is_in_the_name(key: str, kind: str) -> None:
         ("dir/", 'attachment; filename="download"'),
     ],
 )
-def test_download_names(name: str, field: str) -> None:
+def test_download_name_is_encoded_in_content_disposition(name: str, field: str) -> None:
     assert content_disposition(name) == field
 
 
 @given(st.text(min_size=1, max_size=40))
-def test_any_name_makes_one_safe_field_that_says_it(name: str) -> None:
+def test_any_name_gives_a_safe_content_disposition(name: str) -> None:
     field = content_disposition(name)
     assert re.fullmatch(r"[\x20-\x7e]+", field)
     message = Message()

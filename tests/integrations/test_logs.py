@@ -1,3 +1,5 @@
+"""Log records of operations."""
+
 from __future__ import annotations
 
 import logging
@@ -9,7 +11,7 @@ from trove_async import ObjectNotFoundError, UnavailableError
 from trove_async.integrations.logs import log
 
 
-async def test_operations_are_logged_at_their_levels(caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_operation_is_logged_at_its_level(caplog: pytest.LogCaptureFixture) -> None:
     fake = Fake()
     caplog.set_level(logging.DEBUG, "trove_async")
     async with store_of(fake) as store:
@@ -34,7 +36,7 @@ async def test_operations_are_logged_at_their_levels(caplog: pytest.LogCaptureFi
     assert "ObjectNotFoundError" in told[2][1]
 
 
-async def test_no_key_begins_a_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+async def test_line_breaks_in_keys_are_escaped(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "trove_async")
     async with store_of(Fake()) as store:
         log(store)
@@ -47,7 +49,7 @@ async def test_no_key_begins_a_line_of_its_own(caplog: pytest.LogCaptureFixture)
     assert len(head.splitlines()) == 1
 
 
-async def test_logger_is_the_programs_choice(caplog: pytest.LogCaptureFixture) -> None:
+async def test_logger_can_be_chosen(caplog: pytest.LogCaptureFixture) -> None:
     async with store_of(Fake()) as store:
         log(store, logging.getLogger("mine"))
         with caplog.at_level(logging.DEBUG, "mine"):

@@ -1,3 +1,5 @@
+"""Spans, events and metrics of the OpenTelemetry integration."""
+
 from __future__ import annotations
 
 import asyncio
@@ -25,7 +27,10 @@ if TYPE_CHECKING:
 
 
 class Scene:
-    """A store over two fakes, ``b/…`` on the second, and what is exported of it."""
+    """An instrumented store over two fakes, and its exported telemetry.
+
+    Keys that begin with ``b/`` are routed to the second fake.
+    """
 
     def __init__(self, store: Trove, fakes: tuple[Fake, Fake]) -> None:
         self.store = store
@@ -87,7 +92,7 @@ async def test_operation_is_a_span_with_its_routed_backend(scene: Scene) -> None
     assert span.status.is_unset
 
 
-async def test_what_happens_below_is_in_the_span(scene: Scene) -> None:
+async def test_spans_of_the_sdk_are_children(scene: Scene) -> None:
     tracer = scene.tracing.get_tracer("sdk")
 
     async def requesting() -> None:
@@ -112,12 +117,12 @@ async def test_retries_are_events_and_are_counted(scene: Scene) -> None:
         ("attempt failed", 2),
     ]
     assert "still busy" in str((span.events[1].attributes or {})["error.message"])
-    assert span.status.is_unset  # it went well in the end
+    assert span.status.is_unset  # the last attempt succeeded
     by = {"trove.operation": "put", "trove.backend": "default"}
     assert scene.metrics()["trove.retries"] == [(by, 2)]
 
 
-async def test_failure_is_told_and_a_cancel_is_none(scene: Scene) -> None:
+async def test_failure_sets_error_status_and_cancel_does_not(scene: Scene) -> None:
     with pytest.raises(ObjectNotFoundError):
         await scene.store.head("bucket", "key")
     reached = scene.fakes[0].hang("put")
@@ -161,7 +166,7 @@ async def test_copy_names_both_backends(scene: Scene) -> None:
     assert (span.attributes or {})["trove.backends"] == ("default", "b")
 
 
-async def test_pool_is_observed(scene: Scene) -> None:
+async def test_pool_metrics_are_exported(scene: Scene) -> None:
     with await scene.store.pool.lease(MiB):
         found = scene.metrics()
     assert {name: found[name][0][1] for name in found if name.startswith("trove.pool.")} == {
@@ -172,7 +177,7 @@ async def test_pool_is_observed(scene: Scene) -> None:
     }
 
 
-async def test_want_of_memory_is_told_in_the_span(scene: Scene) -> None:
+async def test_spill_is_a_span_event(scene: Scene) -> None:
     async def body() -> AsyncIterator[bytes]:
         yield content(MiB)
 
@@ -183,7 +188,7 @@ async def test_want_of_memory_is_told_in_the_span(scene: Scene) -> None:
     assert (spilled.attributes or {})["trove.size"] == MiB
 
 
-async def test_stopping_ends_what_is_under_way(scene: Scene) -> None:
+async def test_stop_ends_open_spans(scene: Scene) -> None:
     reached = scene.fakes[0].hang("put")
     left: list[trace.Span] = []
 
@@ -198,7 +203,7 @@ async def test_stopping_ends_what_is_under_way(scene: Scene) -> None:
         await reached.wait()
         scene.stop()
         assert [span.name for span in scene.spans()] == ["trove put"]
-        assert not await scene.store.exists("bucket", "key")  # what begins now is not told
+        assert not await scene.store.exists("bucket", "key")  # starts no span
         task.cancel()
     assert len(scene.spans()) == 1
     assert left == [trace.INVALID_SPAN]
@@ -219,7 +224,7 @@ async def test_concurrent_operations_keep_their_own_spans(scene: Scene) -> None:
         assert span.parent is None
 
 
-async def test_store_that_is_no_longer_instrumented_tells_nothing(scene: Scene) -> None:
+async def test_stopped_instrumentation_exports_nothing(scene: Scene) -> None:
     scene.stop()
     await scene.store.put("bucket", "key", b"body")
     assert scene.spans() == []
@@ -229,7 +234,7 @@ async def test_store_that_is_no_longer_instrumented_tells_nothing(scene: Scene) 
     )
 
 
-async def test_instrumenting_in_the_middle_of_an_operation_is_harmless(scene: Scene) -> None:
+async def test_instrumenting_during_an_operation_is_harmless(scene: Scene) -> None:
     scene.stop()
     reached = scene.fakes[0].hang("put")
     async with asyncio.TaskGroup() as group:
@@ -241,7 +246,7 @@ async def test_instrumenting_in_the_middle_of_an_operation_is_harmless(scene: Sc
     assert scene.spans() == []
 
 
-async def test_events_of_one_operation_share_its_number(scene: Scene) -> None:
+async def test_events_of_one_operation_share_its_id(scene: Scene) -> None:
     told: list[Event] = []
     scene.store.events.subscribe(told.append)
     await scene.store.put("bucket", "key", content(3 * MiB))

@@ -1,3 +1,5 @@
+"""Sizes of the pieces that are sent to fast and slow clients."""
+
 from __future__ import annotations
 
 from trove_async.integrations._pacing import LARGE, PROMPT, PROVEN, SMALL, Pace
@@ -11,16 +13,16 @@ def sizes(pace: Pace, count: int, seconds: float) -> list[int]:
     return found
 
 
-def test_client_that_takes_all_at_once_gets_large_pieces_once_it_is_proven() -> None:
+def test_fast_client_gets_large_pieces_once_proven() -> None:
     small = PROVEN // SMALL
     assert sizes(Pace(), small + 2, 0.0) == [SMALL] * small + [LARGE] * 2
 
 
-def test_slow_client_gets_small_pieces_for_ever() -> None:
+def test_slow_client_always_gets_small_pieces() -> None:
     assert set(sizes(Pace(), 1000, PROMPT * 1.01)) == {SMALL}
 
 
-def test_client_that_slows_down_has_to_prove_itself_again() -> None:
+def test_client_that_slows_down_falls_back_to_small_pieces() -> None:
     pace = Pace()
     sizes(pace, 100, PROMPT)
     assert sizes(pace, 2, PROMPT * 2) == [LARGE, SMALL]

@@ -1,3 +1,5 @@
+"""Parsing of media types and file names."""
+
 from __future__ import annotations
 
 import time
@@ -14,7 +16,7 @@ GAP = st.text(" \t", max_size=2)
 
 
 @given(TOKEN, TOKEN, st.dictionaries(TOKEN.map(str.lower), TOKEN | QUOTED), GAP)
-def test_well_formed_media_types_are_known(
+def test_well_formed_media_types_are_parsed(
     kind: str, subtype: str, parameters: dict[str, str], gap: str
 ) -> None:
     end = "".join(f"{gap};{gap}{name}={value}" for name, value in parameters.items())
@@ -25,8 +27,8 @@ def test_well_formed_media_types_are_known(
 
 
 @given(st.text(',;="\\/ ab', max_size=12))
-def test_a_list_of_media_types_is_never_one(rest: str) -> None:
-    """However it begins, no value with a second type outside of quotes is well formed."""
+def test_list_of_media_types_is_malformed(rest: str) -> None:
+    """A value with a second type outside quotes is malformed, whatever its beginning."""
     assert parse_media_type(f"text/plain{rest},text/html") is None
 
 
@@ -47,7 +49,7 @@ def test_a_list_of_media_types_is_never_one(rest: str) -> None:
         ("", None),
     ],
 )
-def test_file_names(field: str, name: str | None) -> None:
+def test_file_name_is_read_from_content_disposition(field: str, name: str | None) -> None:
     assert file_name(field) == name
 
 
@@ -64,8 +66,8 @@ def test_file_names(field: str, name: str | None) -> None:
     ],
     ids=range(7),
 )
-def test_work_is_linear_in_what_an_uploader_sends(field: str) -> None:
+def test_parsing_takes_linear_time(field: str) -> None:
     started = time.thread_time()
     assert parse_media_type(field) is None
     assert file_name(field.replace("/", "")) is None
-    assert time.thread_time() - started < 0.25  # CPU, not the clock: about 10 ms
+    assert time.thread_time() - started < 0.25  # CPU time, not wall time: about 10 ms

@@ -1,3 +1,5 @@
+"""Problem documents for errors, and the lifetime of stores in apps."""
+
 from __future__ import annotations
 
 import json
@@ -64,7 +66,7 @@ STATUSES = {
 }
 
 
-def test_every_error_is_in_the_table() -> None:
+def test_every_error_has_a_status() -> None:
     assert PROBLEMS.keys() == set(ERRORS)
     told = {status: set[str]() for status in STATUSES}
     for cls in ERRORS:
@@ -72,7 +74,7 @@ def test_every_error_is_in_the_table() -> None:
     assert told == STATUSES
 
 
-async def test_cursor_of_no_listing_is_the_clients_mistake() -> None:
+async def test_invalid_cursor_is_a_client_error() -> None:
     async with store_of(Fake()) as store:
         for number in range(2):
             await store.put("bucket", f"{number}", b"")
@@ -85,7 +87,7 @@ async def test_cursor_of_no_listing_is_the_clients_mistake() -> None:
 
 
 @pytest.mark.parametrize("cls", ERRORS)
-def test_problem_tells_what_and_nothing_of_where(
+def test_problem_describes_the_error_without_names(
     cls: type[TroveError], caplog: pytest.LogCaptureFixture
 ) -> None:
     error = cls("at 10.0.0.7", backend="cold", bucket="accounts", key="secret", retry_after=2.2)
@@ -102,11 +104,11 @@ def test_problem_tells_what_and_nothing_of_where(
         assert secret not in answer.content
     assert ("Retry-After" in answer.headers) is (answer.status == 503)
     assert answer.headers.get("Retry-After", "3") == "3"
-    # What the client is not told, the log has; what was the client's own doing is no news.
+    # The log has the details that the client does not get. Client errors are not logged.
     assert ("10.0.0.7" in caplog.text) is (answer.status >= 500)
 
 
-def test_error_of_another_library_is_told_as_its_base() -> None:
+def test_unlisted_subclass_has_the_problem_of_its_base() -> None:
     class TapeError(UnavailableError):
         pass
 
@@ -115,7 +117,7 @@ def test_error_of_another_library_is_told_as_its_base() -> None:
 
 
 @both
-async def test_errors_are_answered_over_the_wire(framework: str) -> None:
+async def test_errors_become_problem_responses(framework: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.create_bucket("files")
@@ -138,13 +140,13 @@ async def test_errors_are_answered_over_the_wire(framework: str) -> None:
             assert got.status == 400
 
 
-# -- the store's life ----------------------------------------------------------------------------------
+# -- the lifetime of the store ---------------------------------------------------------------------
 
 
 Store = Annotated[Trove, Depends(on_starlette.get_store)]
 
 
-async def test_fastapi_service_in_a_few_lines() -> None:
+async def test_fastapi_service_opens_and_closes_its_store() -> None:
     store = Trove(MemoryDriver())
     app = FastAPI(lifespan=on_starlette.lifespan(store))
     app.add_exception_handler(TroveError, on_starlette.error_handler)
@@ -167,7 +169,7 @@ async def test_fastapi_service_in_a_few_lines() -> None:
         await store.head("files", "a")
 
 
-async def test_store_is_found_from_a_mounted_app_and_opened_anew_by_a_factory() -> None:
+async def test_mounted_app_finds_store_and_factory_reopens_it() -> None:
     made = []
 
     def make() -> Trove:
@@ -213,10 +215,10 @@ async def test_aiohttp_app_opens_and_closes_its_store() -> None:
 
 
 @both
-async def test_app_makes_its_buckets_and_starts_twice_with_a_factory(
+async def test_app_creates_its_buckets_and_restarts_with_a_factory(
     framework: str, tmp_path: Path
 ) -> None:
-    """On the second start the bucket is there already."""
+    """On the second start the bucket already exists."""
     for _ in range(2):
         async with app_running(framework, lambda: Trove(LocalDriver(tmp_path)), ["files"]) as port:
             got = await ask_httpx(f"http://127.0.0.1:{port}/", "GET", [], None)
@@ -252,14 +254,14 @@ async def app_running(framework: str, store: Any, buckets: Sequence[str]) -> Asy
 
 @pytest.fixture
 def client_of(recwarn: pytest.WarningsRecorder) -> Callable[[Starlette], Any]:
-    """Return Starlette's TestClient, which in newer versions would rather have another httpx."""
+    """Return Starlette's TestClient without its import warnings: newer versions prefer another httpx."""
     module = import_module("starlette.testclient")
     recwarn.clear()
     client: Callable[[Starlette], Any] = module.TestClient
     return client
 
 
-def test_client_may_start_an_app_twice_but_must_start_it(
+def test_app_may_start_twice_and_must_be_started(
     client_of: Callable[[Starlette], Any],
 ) -> None:
     app = starlette_app(lambda: Trove(MemoryDriver()), ["files"])
@@ -270,7 +272,7 @@ def test_client_may_start_an_app_twice_but_must_start_it(
             client_of(app).get("/")
 
 
-def test_mounted_app_with_a_lifespan_of_its_own_says_that_it_has_not_run(
+def test_lifespan_of_mounted_app_that_has_not_run_is_reported(
     client_of: Callable[[Starlette], Any],
 ) -> None:
     outer = Starlette(routes=[Mount("/in", starlette_app(Trove(MemoryDriver()), ["files"]))])
@@ -279,7 +281,7 @@ def test_mounted_app_with_a_lifespan_of_its_own_says_that_it_has_not_run(
 
 
 @pytest.mark.parametrize("state", ["open", "closed"])
-async def test_store_that_was_opened_before_says_to_pass_a_function(state: str) -> None:
+async def test_store_opened_before_raises_and_suggests_a_function(state: str) -> None:
     store = await Trove(MemoryDriver()).__aenter__()
     if state == "closed":
         await store.aclose()
@@ -294,7 +296,7 @@ async def test_store_that_was_opened_before_says_to_pass_a_function(state: str) 
 
 
 @both
-async def test_wrong_arguments_are_told(framework: str) -> None:
+async def test_wrong_arguments_raise_type_error(framework: str) -> None:
     async def make() -> Trove:
         return Trove(MemoryDriver())
 
@@ -317,7 +319,7 @@ async def test_wrong_arguments_are_told(framework: str) -> None:
             hook(Trove(MemoryDriver()), buckets="files")
 
 
-async def test_app_without_a_store_says_so() -> None:
+async def test_app_without_store_raises() -> None:
     with pytest.raises(RuntimeError, match="lifespan"):
         on_starlette.get_store(Request({"type": "http", "app": Starlette(), "state": {}}))
     app = web.Application()
@@ -333,7 +335,7 @@ async def test_app_without_a_store_says_so() -> None:
 
 
 @both
-async def test_response_that_is_never_sent_can_be_closed(framework: str) -> None:
+async def test_unsent_response_can_be_closed(framework: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.create_bucket("files")

@@ -1,4 +1,4 @@
-"""Uploads into both frameworks: raw and as forms, within limits, under conditions, cut off."""
+"""Uploads through both frameworks: raw bodies and forms, limits, conditions, disconnects."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def keys(store: Trove) -> list[str]:
 
 
 def form(*parts: tuple[str, bytes], end: bytes = b"--") -> bytes:
-    """Return a form of parts, each its header lines and its content."""
+    """Return a multipart form; each part is a pair of header lines and content."""
     pieces = [b"--frontier\r\n%s\r\n\r\n%s\r\n" % (head.encode(), body) for head, body in parts]
     return b"".join(pieces) + b"--frontier" + end + b"\r\n"
 
@@ -72,7 +72,7 @@ NOTE = 'Content-Disposition: form-data; name="note"'
 
 @pytest.mark.parametrize("client", CLIENTS)
 @both
-async def test_raw_body_becomes_an_object(framework: str, client: str, store: Trove) -> None:
+async def test_raw_body_is_stored(framework: str, client: str, store: Trove) -> None:
     async with serving(framework, store) as service:
         for body in (BODY, b"small", b""):
             got = await CLIENTS[client](
@@ -92,9 +92,9 @@ async def test_raw_body_becomes_an_object(framework: str, client: str, store: Tr
 
 
 @both
-async def test_curl_uploads_as_people_use_it(framework: str, store: Trove, tmp_path: Path) -> None:
+async def test_curl_uploads_raw_and_as_form(framework: str, store: Trove, tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
-    path.write_bytes(BODY)  # long enough for curl to expect 100-continue
+    path.write_bytes(BODY)  # long enough that curl sends Expect: 100-continue
     async with serving(framework, store) as service:
         out = await curl("--include", "--upload-file", str(path), service.url("a"))
         assert parsed(out).status == 201
@@ -115,8 +115,8 @@ async def test_body_of_unknown_length_is_streamed(framework: str, store: Trove) 
     assert await store.read("files", "o") == BODY
 
 
-async def test_length_beside_a_transfer_encoding_counts_for_nothing(store: Trove) -> None:
-    # aiohttp's server refuses such a request, h11 goes by its chunks.
+async def test_content_length_beside_transfer_encoding_is_ignored(store: Trove) -> None:
+    # The aiohttp server rejects such a request; h11 ignores Content-Length.
     for promised in (2, 5000):
         lines = [f"Content-Length: {promised}", "Transfer-Encoding: chunked"]
         sent = request("PUT", "/files/o", lines, b"5\r\nhello\r\n0\r\n\r\n")
@@ -126,7 +126,9 @@ async def test_length_beside_a_transfer_encoding_counts_for_nothing(store: Trove
 
 
 @both
-async def test_length_is_the_puts_size(framework: str, fake: Fake, store: Trove) -> None:
+async def test_content_length_of_raw_body_is_the_put_size(
+    framework: str, fake: Fake, store: Trove
+) -> None:
     promised = []
 
     class Watching(Trove):
@@ -143,7 +145,7 @@ async def test_length_is_the_puts_size(framework: str, fake: Fake, store: Trove)
 
 
 @both
-async def test_what_the_service_says_of_the_object_counts(framework: str, store: Trove) -> None:
+async def test_options_of_the_service_override_the_client(framework: str, store: Trove) -> None:
     said = {
         "max_size": None,
         "content_type": "text/plain",
@@ -162,11 +164,11 @@ async def test_what_the_service_says_of_the_object_counts(framework: str, store:
     )
 
 
-async def test_encoded_body_is_stored_as_the_framework_hands_it_over(store: Trove) -> None:
+async def test_encoded_body_is_stored_as_the_framework_delivers_it(store: Trove) -> None:
     packed = gzip.compress(BODY)
     for framework, body, encoding, tagged in (
         ("starlette", packed, "gzip", True),
-        ("aiohttp", BODY, None, False),  # which decodes it
+        ("aiohttp", BODY, None, False),  # aiohttp decodes the body
     ):
         async with serving(framework, store) as service:
             got = await ask_httpx(service.url("o"), "PUT", [("Content-Encoding", "gzip")], packed)
@@ -178,7 +180,7 @@ async def test_encoded_body_is_stored_as_the_framework_hands_it_over(store: Trov
 
 @pytest.mark.parametrize("encoding", ["compress", "gzip, br", "x-mine"])
 @both
-async def test_encoding_that_no_framework_undoes_is_kept_with_the_object(
+async def test_encoding_not_decoded_by_frameworks_is_stored(
     framework: str, encoding: str, store: Trove
 ) -> None:
     async with serving(framework, store) as service:
@@ -189,11 +191,11 @@ async def test_encoding_that_no_framework_undoes_is_kept_with_the_object(
     assert await store.read("files", "o") == BODY
 
 
-# -- forms ---------------------------------------------------------------------------------------------
+# -- forms -----------------------------------------------------------------------------------------
 
 
 @both
-async def test_form_of_a_browser_brings_its_file(framework: str, store: Trove) -> None:
+async def test_file_of_browser_form_is_stored(framework: str, store: Trove) -> None:
     sent = form((NOTE, b"hello"), (FILE, BODY), (NOTE, b"again"))
     async with serving(framework, store) as service:
         for ask in (ask_httpx, ask_aiohttp):
@@ -204,7 +206,7 @@ async def test_form_of_a_browser_brings_its_file(framework: str, store: Trove) -
 
 
 @both
-async def test_file_is_found_by_its_field(framework: str, store: Trove) -> None:
+async def test_file_is_selected_by_field_name(framework: str, store: Trove) -> None:
     other = FILE.replace("file", "other")
     sent = form((other, b"other"), (NOTE, b"note"))
     async with serving(framework, store, uploads={"max_size": 4, "field": "note"}) as service:
@@ -215,7 +217,7 @@ async def test_file_is_found_by_its_field(framework: str, store: Trove) -> None:
 
 
 @both
-async def test_other_fields_of_a_form_are_given_back(framework: str, store: Trove) -> None:
+async def test_other_form_fields_are_returned(framework: str, store: Trove) -> None:
     odd = 'Content-Disposition: form-data; name="\u00fc"'
     sent = form((NOTE, b"before"), (EMPTY, b""), (FILE, b"x"), (NOTE, b"a\r\n\xff"), (odd, b""))
     head = request("POST", "/files/o", [": ".join(FORM), f"Content-Length: {len(sent)}"])
@@ -232,7 +234,7 @@ async def test_other_fields_of_a_form_are_given_back(framework: str, store: Trov
 
 @pytest.mark.parametrize("fields", [[(NOTE, b"x" * 65_536)], [(NOTE, b"")] * 600])
 @both
-async def test_other_fields_of_a_form_are_few(
+async def test_too_many_or_too_large_form_fields_are_rejected(
     framework: str, fields: list[tuple[str, bytes]], store: Trove
 ) -> None:
     async with serving(framework, store) as service:
@@ -244,7 +246,7 @@ async def test_other_fields_of_a_form_are_few(
 
 @pytest.mark.parametrize("field", [None, "file"])
 @both
-async def test_input_without_a_chosen_file_is_read_past(
+async def test_file_input_without_file_is_skipped(
     framework: str, field: str | None, store: Trove
 ) -> None:
     uploads = {"max_size": None, "field": field}
@@ -258,7 +260,7 @@ async def test_input_without_a_chosen_file_is_read_past(
 
 
 @both
-async def test_form_in_any_pieces_is_the_same(framework: str, store: Trove) -> None:
+async def test_form_is_parsed_at_every_split(framework: str, store: Trove) -> None:
     file = b"\r\n--frontie\r\n--frontier-\r\n" + content(3000) + b"\r\n-"
     sent = form((NOTE, b"x"), (FILE, file))
     head = request("POST", "/files/o", [": ".join(FORM), f"Content-Length: {len(sent)}"])
@@ -284,7 +286,7 @@ WRONG_FORMS: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize("wrong", WRONG_FORMS)
 @both
-async def test_wrong_form_stores_nothing(framework: str, wrong: str, store: Trove) -> None:
+async def test_malformed_form_stores_nothing(framework: str, wrong: str, store: Trove) -> None:
     body, detail = WRONG_FORMS[wrong]
     async with serving(framework, store) as service:
         got = await ask_httpx(service.url("o"), "POST", [FORM], body)
@@ -304,7 +306,7 @@ async def test_wrong_form_stores_nothing(framework: str, wrong: str, store: Trov
     ],
 )
 @both
-async def test_form_without_a_proper_boundary_is_refused(
+async def test_form_without_valid_boundary_is_rejected(
     framework: str, kind: str, store: Trove
 ) -> None:
     sent = request("POST", "/files/o", ["Content-Length: 1"], b"x")
@@ -315,7 +317,7 @@ async def test_form_without_a_proper_boundary_is_refused(
     assert await keys(store) == []
 
 
-# -- limits --------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------
 
 
 def chunked(*pieces: bytes) -> bytes:
@@ -338,10 +340,10 @@ async def test_size_limit_is_exact(framework: str, store: Trove) -> None:
 
 
 @both
-async def test_refusal_reaches_a_client_that_sends_all_before_it_listens(
+async def test_rejection_reaches_client_that_sends_everything_before_reading(
     framework: str, store: Trove
 ) -> None:
-    # It is refused by its length, or by its first bytes; its last ones are then still on their way.
+    # The rejection follows from the length or the first bytes, while the rest is still in flight.
     async with serving(framework, store, uploads={"max_size": 1000}) as service:
         body = content(16 * MiB)
         got = await ask_httpx(service.url("o"), "PUT", [], body)
@@ -352,7 +354,7 @@ async def test_refusal_reaches_a_client_that_sends_all_before_it_listens(
 
 
 @both
-async def test_connection_goes_on_after_a_body_that_was_read(framework: str, store: Trove) -> None:
+async def test_connection_is_reused_after_body_was_read(framework: str, store: Trove) -> None:
     wrong = request("POST", "/files/o", [": ".join(FORM), "Content-Length: 0"])
     wrong = wrong.replace(b"Connection: close\r\n", b"")
     async with serving(framework, store) as service:
@@ -362,10 +364,10 @@ async def test_connection_goes_on_after_a_body_that_was_read(framework: str, sto
 
 
 @both
-async def test_too_large_body_is_refused_before_it_is_sent(
+async def test_too_large_announced_body_is_rejected_before_it_is_sent(
     framework: str, store: Trove, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The body never comes: what is announced is enough. The client waits for our end to close.
+    # The body is never sent: the announced length is enough. The client waits for our close.
     monkeypatch.setattr(on_starlette, "LINGER", 0.05)
     sent = request("PUT", "/files/o", ["Content-Length: 1001", "Expect: 100-continue"])
     async with serving(framework, store, uploads={"max_size": 1000}) as service:
@@ -376,10 +378,10 @@ async def test_too_large_body_is_refused_before_it_is_sent(
 
 
 @both
-async def test_too_large_body_is_refused_while_it_comes(
+async def test_too_large_chunked_body_is_rejected_while_received(
     framework: str, fake: Fake, store: Trove
 ) -> None:
-    # The client goes on for ever: it is answered once it is past the limit, and cut off.
+    # The client never stops sending: past the limit it gets a response and is disconnected.
     async with serving(framework, store, uploads={"max_size": 2 * MiB}) as service:
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         writer.write(request("PUT", "/files/o", ["Transfer-Encoding: chunked"]))
@@ -399,7 +401,7 @@ async def test_too_large_body_is_refused_while_it_comes(
 
 
 @both
-async def test_form_may_not_hide_a_flood_beside_its_file(framework: str, store: Trove) -> None:
+async def test_form_overhead_is_limited(framework: str, store: Trove) -> None:
     flood = b"x" * (_upload.FORM_OVERHEAD + 1)
     async with serving(framework, store, uploads={"max_size": None}) as service:
         for parts in (((NOTE, flood), (FILE, b"x")), ((FILE, b"x"), (NOTE, flood))):
@@ -409,7 +411,7 @@ async def test_form_may_not_hide_a_flood_beside_its_file(framework: str, store: 
 
 
 @both
-async def test_client_below_the_least_rate_is_dropped(
+async def test_client_below_min_rate_is_disconnected(
     framework: str, store: Trove, fake: Fake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_upload, "GRACE", 0.05)
@@ -418,14 +420,14 @@ async def test_client_below_the_least_rate_is_dropped(
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         writer.write(sent)
         assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
-        # A fast one goes on at the same time, whatever the backend's own pace.
+        # A fast client is unaffected at the same time, whatever the speed of the backend.
         assert (await ask_httpx(service.url("p"), "PUT", [], BODY)).status == 201
         writer.close()
     assert await keys(store) == ["p"]
     assert fake.open_uploads == 0
 
 
-def test_clients_are_limited_unless_it_is_said_otherwise() -> None:
+def test_min_rate_has_a_default() -> None:
     limits = _upload.Limits(max_size=None)
     assert limits.min_rate is not None
     assert limits.min_rate <= 1000
@@ -435,7 +437,7 @@ def test_clients_are_limited_unless_it_is_said_otherwise() -> None:
 
 
 @both
-async def test_client_that_stalls_is_dropped_by_default(
+async def test_stalled_client_is_disconnected_by_default(
     framework: str, store: Trove, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_upload, "GRACE", 0.05)
@@ -448,7 +450,7 @@ async def test_client_that_stalls_is_dropped_by_default(
     assert await keys(store) == []
 
 
-def test_limits_make_sense() -> None:
+def test_invalid_limits_are_rejected() -> None:
     with pytest.raises(ValueError, match="max_size"):
         _upload.Limits(max_size=-1)
     with pytest.raises(ValueError, match="min_rate"):
@@ -456,7 +458,7 @@ def test_limits_make_sense() -> None:
 
 
 @both
-async def test_part_of_an_object_is_not_taken_for_the_whole(framework: str, store: Trove) -> None:
+async def test_content_range_is_rejected(framework: str, store: Trove) -> None:
     async with serving(framework, store) as service:
         got = await ask_httpx(
             service.url("o"), "PUT", [("Content-Range", "bytes 0-3/1000")], b"part"
@@ -465,7 +467,7 @@ async def test_part_of_an_object_is_not_taken_for_the_whole(framework: str, stor
     assert await keys(store) == []
 
 
-# -- digests -------------------------------------------------------------------------------------------
+# -- digests ---------------------------------------------------------------------------------------
 
 
 def md5(body: bytes) -> str:
@@ -479,7 +481,9 @@ def sha(body: bytes, name: str = "sha-256") -> str:
 
 @both
 @pytest.mark.parametrize("body", [b"", b"small", BODY], ids=len)
-async def test_body_is_compared_with_its_digests(framework: str, body: bytes, store: Trove) -> None:
+async def test_body_is_verified_against_its_digests(
+    framework: str, body: bytes, store: Trove
+) -> None:
     other = body + b"x"
     right = [
         ("Content-MD5", md5(body)),
@@ -518,7 +522,7 @@ async def ask_raw(service: Any, body: bytes, *fields: tuple[str, str]) -> Answer
 
 
 @both
-async def test_digest_of_a_form_is_that_of_the_whole_body(framework: str, store: Trove) -> None:
+async def test_digest_of_form_covers_the_whole_body(framework: str, store: Trove) -> None:
     body = form((FILE, BODY), (NOTE, b"n"))
     async with serving(framework, store) as service:
         fields = [FORM, ("Content-Digest", sha(BODY))]
@@ -528,7 +532,7 @@ async def test_digest_of_a_form_is_that_of_the_whole_body(framework: str, store:
         assert (await ask_httpx(service.url("o"), "POST", fields, body)).status == 201
 
 
-async def test_digest_of_a_body_that_was_decoded_is_refused(store: Trove) -> None:
+async def test_digest_of_decoded_body_is_rejected(store: Trove) -> None:
     packed = gzip.compress(b"text")
     fields = [("Content-Encoding", "gzip"), ("Content-MD5", md5(packed))]
     async with serving("aiohttp", store) as service:
@@ -537,11 +541,13 @@ async def test_digest_of_a_body_that_was_decoded_is_refused(store: Trove) -> Non
     assert await keys(store) == []
 
 
-# -- types and names -----------------------------------------------------------------------------------
+# -- types and names -------------------------------------------------------------------------------
 
 
 @both
-async def test_malformed_type_is_stored_as_octets(framework: str, store: Trove) -> None:
+async def test_malformed_content_type_is_stored_as_octet_stream(
+    framework: str, store: Trove
+) -> None:
     async with serving(framework, store) as service:
         for kind in ("text/plain;,text/html", "image/png;a=b,image/svg+xml", "nonsense"):
             await ask_httpx(service.url("raw"), "PUT", [("Content-Type", kind)], b"x")
@@ -553,9 +559,7 @@ async def test_malformed_type_is_stored_as_octets(framework: str, store: Trove) 
 
 
 @both
-async def test_part_with_an_extended_file_name_only_is_the_file(
-    framework: str, store: Trove
-) -> None:
+async def test_part_with_only_extended_file_name_is_the_file(framework: str, store: Trove) -> None:
     part = "Content-Disposition: form-data; name=file; filename*=UTF-8''%e2%82%ac.png"
     async with serving(framework, store) as service:
         got = await ask_httpx(service.url("o"), "POST", [FORM], form((NOTE, b"n"), (part, b"x")))
@@ -567,11 +571,11 @@ async def test_part_with_an_extended_file_name_only_is_the_file(
     assert await store.read("files", "o") == b"x"
 
 
-# -- conditions ----------------------------------------------------------------------------------------
+# -- conditions ------------------------------------------------------------------------------------
 
 
 @both
-async def test_conditions_on_writing(framework: str, store: Trove) -> None:
+async def test_upload_honours_conditions(framework: str, store: Trove) -> None:
     async with serving(framework, store) as service:
 
         async def put(body: bytes, **headers: str) -> Answered:
@@ -595,14 +599,14 @@ async def test_conditions_on_writing(framework: str, store: Trove) -> None:
 
 @pytest.mark.parametrize("header", ["If-None-Match: *", 'If-None-Match: "x"'])
 @both
-async def test_condition_that_ceases_to_hold_while_the_body_comes_is_412(
+async def test_condition_that_fails_during_the_body_returns_412(
     framework: str, header: str, store: Trove
 ) -> None:
     async with serving(framework, store) as service:
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         head = request("PUT", "/files/o", ["Content-Length: 4", header, "Expect: 100-continue"])
         writer.write(head)
-        assert (await reader.readline()).startswith(b"HTTP/1.1 100 ")  # it was judged
+        assert (await reader.readline()).startswith(b"HTTP/1.1 100 ")  # the condition was checked
         await store.put("files", "o", b"theirs")
         writer.write(b"mine")
         assert b" 412 " in await reader.read()
@@ -610,12 +614,12 @@ async def test_condition_that_ceases_to_hold_while_the_body_comes_is_412(
     assert await store.read("files", "o") == b"theirs"
 
 
-# -- clients that leave --------------------------------------------------------------------------------
+# -- disconnecting clients -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("framing", ["length", "chunked", "form"])
 @both
-async def test_client_that_leaves_midway_leaves_nothing_behind(
+async def test_disconnect_midway_leaves_no_object(
     framework: str, framing: str, store: Trove, fake: Fake
 ) -> None:
     begun, undone = asyncio.Event(), asyncio.Event()
@@ -651,7 +655,7 @@ async def test_client_that_leaves_midway_leaves_nothing_behind(
 
 
 @both
-async def test_backend_that_hangs_stops_the_client_from_sending(
+async def test_hanging_backend_applies_backpressure(
     framework: str, store: Trove, fake: Fake
 ) -> None:
     hanging = fake.hang("send")
@@ -659,7 +663,7 @@ async def test_backend_that_hangs_stops_the_client_from_sending(
         _, writer = await asyncio.open_connection("127.0.0.1", service.port)
         writer.write(request("PUT", "/files/o", ["Content-Length: 67108864"], content(64 * MiB)))
         await hanging.wait()
-        # The pool is two slots here: what the client has sent cannot all have been taken.
+        # The pool has two slots here, too few for everything the client has sent.
         assert writer.transport.get_write_buffer_size() > 0
         assert store.pool.statistics().leased <= 2 * MiB
         writer.transport.abort()
@@ -667,8 +671,8 @@ async def test_backend_that_hangs_stops_the_client_from_sending(
 
 
 @both
-async def test_slow_uploads_hold_up_no_fast_one(framework: str, store: Trove) -> None:
-    # More of them than the pool has parts; each has sent a little of much.
+async def test_slow_uploads_do_not_block_fast_ones(framework: str, store: Trove) -> None:
+    # More uploads than the pool has parts; each has sent a small piece of a large body.
     head = request("PUT", "/files/slow", [f"Content-Length: {8 * MiB}"], content(100_000))
     async with serving(framework, store) as service:
         writers = []

@@ -1,3 +1,5 @@
+"""The layer `Mapped`: the driver suite, translated names and errors."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -86,7 +88,7 @@ async def keys(driver: AsyncDriver, bucket: str) -> list[str]:
 
 
 class PublicCloud(MemoryDriver):
-    """Memory whose buckets' names are global, without optional calls."""
+    """A memory driver with a global bucket namespace and without optional operations."""
 
     claims: dict[str, Any] = {  # noqa: RUF012 - constant
         "private_namespace": False,
@@ -105,7 +107,7 @@ def names_of(error: TroveError) -> tuple[str | None, str | None]:
     return error.bucket, error.key
 
 
-async def test_objects_lie_below_prefix_and_bucket() -> None:
+async def test_object_is_stored_below_prefix_and_bucket() -> None:
     inner = MemoryDriver()
     async with opened(Mapped(inner, into="all", prefix="p")) as layer:
         await layer.create_bucket("data")
@@ -124,7 +126,7 @@ def names_of_info(info: ObjectInfo) -> tuple[str, str]:
     return info.bucket, info.key
 
 
-async def test_renamed_bucket_is_the_physical_one() -> None:
+async def test_renamed_bucket_maps_to_physical_bucket() -> None:
     inner = MemoryDriver()
     async with opened(Mapped(inner, buckets={"a": "b", "b": "a"})) as layer:
         await layer.create_bucket("a")
@@ -137,7 +139,7 @@ async def test_renamed_bucket_is_the_physical_one() -> None:
         assert layer.place("a", "key") == inner.place("b", "key")
 
 
-async def test_unlisted_bucket_does_not_exist_and_cannot_be_made() -> None:
+async def test_unlisted_bucket_does_not_exist_and_cannot_be_created() -> None:
     inner = MemoryDriver()
     await inner.create_bucket("b")
     async with opened(Mapped(inner, buckets={"a": "b"})) as layer:
@@ -158,7 +160,7 @@ async def test_unlisted_bucket_does_not_exist_and_cannot_be_made() -> None:
         assert layer.place("b", "key") not in {layer.place("a", "key"), inner.place("b", "key")}
 
 
-async def test_bucket_marker_is_no_object() -> None:
+async def test_bucket_marker_is_not_listed() -> None:
     inner = MemoryDriver()
     async with opened(Mapped(inner, into="all")) as layer:
         await layer.create_bucket("data")
@@ -194,7 +196,7 @@ async def test_listing_is_translated_both_ways() -> None:
         assert [info.name for info in await layer.list_buckets()] == ["dat", "data", "data2"]
 
 
-async def test_many_buckets_are_listed_page_by_page_in_order_of_names() -> None:
+async def test_many_buckets_are_listed_over_pages_in_name_order() -> None:
     class ShortPages(MemoryDriver):
         async def list_page(self, bucket: str, options: ListOptions) -> Page:
             return await super().list_page(bucket, replace(options, limit=min(options.limit, 2)))
@@ -210,7 +212,7 @@ async def test_many_buckets_are_listed_page_by_page_in_order_of_names() -> None:
         assert await layer.list_buckets() == [BucketInfo(name=name) for name in names]
 
 
-async def test_folder_that_others_filled_is_a_bucket() -> None:
+async def test_existing_folder_is_a_bucket() -> None:
     inner = MemoryDriver()
     await inner.create_bucket("all")
     await put(inner, "all", "data/a/b")
@@ -225,7 +227,7 @@ async def test_folder_that_others_filled_is_a_bucket() -> None:
         assert names_of(caught.value) == ("data", None)
 
 
-async def test_nothing_is_stored_in_a_missing_bucket() -> None:
+async def test_put_into_missing_bucket_stores_nothing() -> None:
     inner = MemoryDriver()
     await inner.create_bucket("all")
     async with opened(Mapped(inner, into="all")) as layer:
@@ -235,7 +237,7 @@ async def test_nothing_is_stored_in_a_missing_bucket() -> None:
         assert await keys(inner, "all") == []
 
 
-async def test_deleted_bucket_is_missing_at_once() -> None:
+async def test_deleted_bucket_is_missing_immediately() -> None:
     async with opened(Mapped(MemoryDriver(), into="all")) as layer:
         await layer.create_bucket("data")
         await put(layer, "data", "key")
@@ -259,7 +261,7 @@ async def test_put_during_delete_bucket_keeps_the_bucket() -> None:
         assert await keys(layer, "data") == ["late"]
 
 
-async def test_create_races_are_told_as_existing() -> None:
+async def test_create_race_raises_bucket_exists() -> None:
     class Racing(MemoryDriver):
         async def create_bucket(self, bucket: str) -> None:
             await super().create_bucket(bucket)
@@ -279,7 +281,7 @@ async def test_create_races_are_told_as_existing() -> None:
         assert names_of(caught.value) == ("twice", None)
 
 
-async def test_global_namespace_is_never_taken_from() -> None:
+async def test_physical_bucket_is_not_created_in_global_namespace() -> None:
     inner = PublicCloud()
     async with opened(Mapped(inner, into="all")) as layer:
         with pytest.raises(BucketNotFoundError, match=r"'all'.*create it first") as caught:
@@ -293,7 +295,7 @@ async def test_global_namespace_is_never_taken_from() -> None:
         assert layer.capabilities.private_namespace
 
 
-async def test_what_the_inner_driver_lacks_is_refused() -> None:
+async def test_operation_missing_in_inner_driver_is_not_supported() -> None:
     async with opened(Mapped(PublicCloud(), buckets={"a": "b"})) as layer:
         assert isinstance(layer, Mapped)
         await layer.create_bucket("a")
@@ -308,7 +310,7 @@ async def test_what_the_inner_driver_lacks_is_refused() -> None:
             await layer.presign("GET", "a", "key", 60, PresignOptions())
 
 
-async def test_presigned_url_is_of_the_physical_object() -> None:
+async def test_presigned_url_names_the_physical_object() -> None:
     class Signing(PublicCloud):
         claims = {"presign": True}  # noqa: RUF012 - constant
 
@@ -324,7 +326,7 @@ async def test_presigned_url_is_of_the_physical_object() -> None:
 
 
 class Failing(MemoryDriver):
-    """Some calls fail, telling the names that they were given."""
+    """A memory driver where some calls fail with errors that carry physical names."""
 
     def __init__(self, bucket: str | None = None, key: str | None = None) -> None:
         super().__init__()
@@ -351,7 +353,7 @@ class Failing(MemoryDriver):
     ],
     ids=["into", "buckets"],
 )
-async def test_errors_tell_the_logical_names(
+async def test_errors_carry_logical_names(
     make: Callable[[AsyncDriver], Mapped],
 ) -> None:
     async with opened(make(Failing())) as layer:
@@ -370,7 +372,7 @@ async def test_errors_tell_the_logical_names(
         assert [type(result.error) for result in results[1:]] == [OSError, type(None)]
 
 
-async def test_errors_of_copies_tell_the_side_that_failed() -> None:
+async def test_copy_error_names_the_side_that_failed() -> None:
     async with opened(Mapped(MemoryDriver(), buckets={"a": "b", "b": "a"})) as layer:
         assert isinstance(layer, Mapped)
         for bucket in ("a", "b"):
@@ -394,7 +396,7 @@ async def test_errors_of_copies_tell_the_side_that_failed() -> None:
 
 
 @pytest.mark.parametrize(("bucket", "key"), [("elsewhere", "data/k"), ("all", "k")])
-async def test_errors_about_something_else_are_left_alone(bucket: str, key: str) -> None:
+async def test_error_about_other_object_is_unchanged(bucket: str, key: str) -> None:
     async with opened(Mapped(Failing(bucket, key), into="all")) as layer:
         await layer.create_bucket("data")
         with pytest.raises(UnavailableError) as caught:
@@ -402,7 +404,7 @@ async def test_errors_about_something_else_are_left_alone(bucket: str, key: str)
         assert names_of(caught.value) == (bucket, key)
 
 
-async def test_error_that_tells_no_bucket_gets_the_logical_key() -> None:
+async def test_error_without_bucket_keeps_the_logical_key() -> None:
     class Silent(MemoryDriver):
         async def head(self, _bucket: str, key: str, _version_id: str | None = None) -> ObjectInfo:
             raise UnavailableError("no", key=key)
@@ -414,7 +416,7 @@ async def test_error_that_tells_no_bucket_gets_the_logical_key() -> None:
         assert names_of(caught.value) == (None, "k")
 
 
-async def test_missing_object_and_missing_bucket_are_told_apart() -> None:
+async def test_missing_object_and_missing_bucket_are_distinguished() -> None:
     inner = MemoryDriver()
     await inner.create_bucket("all")
     async with opened(Mapped(inner, into="all")) as layer:
@@ -429,7 +431,7 @@ async def test_missing_object_and_missing_bucket_are_told_apart() -> None:
                     pass
 
 
-async def test_reader_and_upload_tell_the_logical_names() -> None:
+async def test_reader_and_upload_carry_logical_names() -> None:
     async with opened(Mapped(MemoryDriver(), into="all")) as layer:
         assert isinstance(layer, Mapped)
         await layer.create_bucket("data")
@@ -450,7 +452,7 @@ async def test_reader_and_upload_tell_the_logical_names() -> None:
         assert names_of(caught.value) == ("data", "key")
 
 
-async def test_reader_without_readinto_stays_without() -> None:
+async def test_reader_without_readinto_is_not_given_one() -> None:
     class Plain:
         def __init__(self, below: AbstractAsyncContextManager[DriverReader]) -> None:
             self.below = below
@@ -480,7 +482,7 @@ async def test_reader_without_readinto_stays_without() -> None:
             assert await reader.read(9) == b"body"
 
 
-async def test_keys_are_shorter_by_what_comes_before_them() -> None:
+async def test_key_limit_is_reduced_by_prefix_and_bucket() -> None:
     inner = MemoryDriver()
     async with opened(Mapped(inner, into="all", prefix="pp")) as layer:
         longest = layer.capabilities.max_key_bytes
@@ -491,7 +493,7 @@ async def test_keys_are_shorter_by_what_comes_before_them() -> None:
         assert max(len(key) for key in await keys(inner, "all")) == 1024
 
 
-async def test_layer_is_used_while_it_is_open() -> None:
+async def test_closed_layer_raises_and_can_be_reopened() -> None:
     layer = Mapped(MemoryDriver(), into="all")
     assert layer.capabilities.private_namespace
     with pytest.raises(ClosedError):
@@ -504,7 +506,7 @@ async def test_layer_is_used_while_it_is_open() -> None:
         await put(layer, "data", "key")
 
 
-async def test_inner_driver_is_used_as_attach_returns_it() -> None:
+async def test_inner_driver_is_the_one_attach_returns() -> None:
     given, settled = MemoryDriver(), MemoryDriver()
 
     class Handing(Mapped):
@@ -522,7 +524,7 @@ async def test_inner_driver_is_used_as_attach_returns_it() -> None:
         assert await given.list_buckets() == []
 
 
-async def test_more_buckets_than_are_remembered() -> None:
+async def test_more_buckets_than_the_cache_holds() -> None:
     async with opened(Mapped(MemoryDriver(), into="all")) as layer:
         for number in range(1030):
             await layer.create_bucket(f"b{number}")
@@ -543,19 +545,19 @@ async def test_more_buckets_than_are_remembered() -> None:
         ({"into": "x", "prefix": "a/../b"}, "segment"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], why: str) -> None:
+def test_invalid_settings_are_rejected(settings: dict[str, Any], why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         Mapped(MemoryDriver(), **settings)
 
 
-def test_prefix_that_leaves_no_room_is_refused() -> None:
+def test_prefix_that_leaves_no_room_for_keys_is_rejected() -> None:
     layer = Mapped(MemoryDriver(), into="x", prefix="p" * 801)
     with pytest.raises(ConfigError, match="no room"):
         _ = layer.capabilities
 
 
 class Paths(MemoryDriver):
-    """Memory that keeps keys as paths of files: it holds none that ends in a slash."""
+    """A memory driver that, like a file system, rejects keys that end in a slash."""
 
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
@@ -572,7 +574,7 @@ class Paths(MemoryDriver):
             raise InvalidNameError("the service cannot hold this key", key=key)
 
 
-async def test_bucket_is_marked_beside_the_folders_where_none_can_be() -> None:
+async def test_bucket_marker_is_stored_apart_if_driver_rejects_folder_keys() -> None:
     inner = Paths()
     async with opened(Mapped(inner, into="all", prefix="p")) as layer:
         await layer.create_bucket("empty")
@@ -597,12 +599,12 @@ async def test_bucket_is_marked_beside_the_folders_where_none_can_be() -> None:
             await layer.create_bucket(".trove")
 
 
-# -- what errors say of a logical bucket -----------------------------------------------------------
+# -- errors about a logical bucket -----------------------------------------------------------------
 
 
 @pytest.fixture
 async def inside() -> AsyncIterator[Trove]:
-    # As a URL that names a bucket, `s3://acme`, does it.
+    # The same mapping as a URL with a bucket, such as `s3://acme`.
     async with Trove(
         Mapped(MemoryDriver(), into="acme"),
         backends={"cold": Mapped(MemoryDriver(), buckets={"data": "acme-cold"})},
@@ -626,17 +628,17 @@ async def inside() -> AsyncIterator[Trove]:
     ],
     ids=["put", "upload", "read", "head", "delete", "delete_many", "list", "copy", "delete_bucket"],
 )
-async def test_missing_bucket_is_said_to_be_logical_and_where(
+async def test_missing_bucket_error_names_physical_bucket(
     inside: Trove, call: Callable[[Trove, str], Awaitable[object]], bucket: str
 ) -> None:
-    await inside.create_bucket("other")  # so that the physical one exists
+    await inside.create_bucket("other")  # creates the physical bucket
     with pytest.raises(BucketNotFoundError) as caught:
         await call(inside, bucket)
     assert "inside the physical bucket 'acme'" in str(caught.value)
     assert f"'{bucket}" in str(caught.value)
 
 
-async def test_bucket_that_exists_is_said_to_be_logical_and_where(inside: Trove) -> None:
+async def test_existing_bucket_error_names_physical_bucket(inside: Trove) -> None:
     await inside.create_bucket("data")
     with pytest.raises(BucketExistsError, match="inside the physical bucket 'acme'"):
         await inside.create_bucket("data")
@@ -650,7 +652,7 @@ async def test_missing_physical_bucket_is_named() -> None:
             await store.create_bucket("data")
 
 
-async def test_missing_object_says_nothing_of_the_physical_bucket(inside: Trove) -> None:
+async def test_missing_object_error_hides_physical_bucket(inside: Trove) -> None:
     await inside.create_bucket("data")
     with pytest.raises(ObjectNotFoundError) as caught:
         await inside.head("data", "key")
@@ -658,7 +660,7 @@ async def test_missing_object_says_nothing_of_the_physical_bucket(inside: Trove)
     assert caught.value.bucket == "data"
 
 
-async def test_bucket_with_a_physical_name_of_its_own_is_inside_none(inside: Trove) -> None:
+async def test_renamed_bucket_error_has_no_containing_bucket(inside: Trove) -> None:
     with pytest.raises(BucketNotFoundError) as caught:
         await inside.backend("cold").put("data", "key", b"body")
     assert caught.value.inside is None

@@ -1,4 +1,4 @@
-"""Versions through `Mapped`, both kinds: under the names that the caller knows."""
+"""Versions through both kinds of `Mapped`, under logical names."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class TestRenamedBuckets(DriverVersions):
         self.inner.keeping.add(self.buckets[bucket])
 
 
-async def test_bucket_that_was_deleted_shows_no_versions_that_are_left_of_it() -> None:
+async def test_deleted_bucket_lists_no_remaining_versions() -> None:
     inner = VersionedMemory()
     inner.keeping.add("all")
     async with opened(Mapped(inner, into="all")) as layer:
@@ -62,7 +62,7 @@ async def test_bucket_that_was_deleted_shows_no_versions_that_are_left_of_it() -
         ]
 
 
-async def test_what_the_inner_driver_does_not_keep_is_refused() -> None:
+async def test_inner_driver_without_versions_is_not_supported() -> None:
     async with opened(Mapped(MemoryDriver(), into="all")) as layer:
         assert isinstance(layer, Mapped)
         with pytest.raises(NotSupportedError):

@@ -61,11 +61,11 @@ class Stored:
             "timeCreated": self.updated,
             "crc32c": crc_of(self.body),
             "md5Hash": b64encode(digest).decode(),
-            "etag": "CP" + secrets.token_hex(4),  # that of the JSON API: the driver must not use it
+            "etag": "CP" + secrets.token_hex(4),  # the driver must not use the JSON API's ETag
         }
         if self.deleted is not None:
             said["timeDeleted"] = self.deleted
-        if self.components:  # "Composite objects": it has no MD5
+        if self.components:  # Cloud Storage, "Composite objects": they have no MD5
             del said["md5Hash"]
             said["componentCount"] = self.components
         return said
@@ -104,9 +104,9 @@ class Cloud:
         xml: Whether the XML API is available.
         tokens: The valid access tokens. None: requests need no token.
         dates: Whether responses with bodies have a Last-Modified.
-        tells_zero: Whether responses include the size of an empty object.
+        tells_zero: Whether resources of empty objects include their size.
         batches: Whether the service accepts batch requests.
-        normalises: Whether the server resolves segments of dots in a path, even encoded ones.
+        normalises: Whether the server resolves dot segments in paths, even encoded ones.
     """
 
     def __init__(self) -> None:
@@ -184,7 +184,7 @@ class Cloud:
         return made
 
     def delete(self, bucket: str, name: str, query: Mapping[str, str]) -> None:
-        """Delete the live object, which a versioned bucket keeps, or one version permanently."""
+        """Delete the live object (a versioned bucket retains it) or, permanently, one version."""
         held = self.object(bucket, name, query)
         if "generation" not in query:
             self._retire(bucket, name)
@@ -269,7 +269,7 @@ class Cloud:
     # -- listings ----------------------------------------------------------------------------------
 
     def list(self, bucket: str, query: Mapping[str, str]) -> dict[str, Any]:
-        """Return a page of objects and prefixes, at most maxResults of both together."""
+        """Return a page of at most maxResults objects and prefixes together."""
         if query.get("versions") == "true":
             return self._versions(bucket, query)
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
@@ -294,7 +294,7 @@ class Cloud:
         return answer
 
     def _versions(self, bucket: str, query: Mapping[str, str]) -> dict[str, Any]:
-        """Return a page of versions by name, then by generation."""
+        """Return a page of versions, ordered by name and generation."""
         prefix, start = query.get("prefix", ""), query.get("startOffset", "")
         most = min(int(query.get("maxResults", "1000")), 1000)
         every = [*self.bucket(bucket).values()]

@@ -258,7 +258,7 @@ class CloudServer:
     # -- bodies out --------------------------------------------------------------------------------
 
     async def read(self, request: web.Request, bucket: str, name: str) -> web.StreamResponse:
-        """Response as the XML API does."""
+        """Respond as the XML API does."""
         if not self.cloud.xml:
             return web.Response(status=404, text="Not Found")
         wanted = dict(request.query)
@@ -278,7 +278,7 @@ class CloudServer:
 
 
 def without_zeros(said: Any) -> Any:
-    """Return a document as servers write it that omit fields of 0."""
+    """Return a document without sizes of zero, as some servers omit them."""
     if isinstance(said, dict):
         kept = {name: value for name, value in said.items() if (name, value) != ("size", "0")}
         return {name: without_zeros(value) for name, value in kept.items()}
@@ -305,7 +305,7 @@ def _media(request: web.Request, held: Stored, said: Mapping[str, Any]) -> web.S
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
         body = body[start:end]
     for name, value in said.get("metadata", {}).items():
-        # What a header cannot carry is lost in it.
+        # A header loses characters that it cannot carry.
         headers.add(f"X-Goog-Meta-{name}", value.encode("ascii", "replace").decode().strip())
     headers["X-Goog-Generation"] = said["generation"]
     headers["X-Goog-Metageneration"] = said["metageneration"]
@@ -353,7 +353,7 @@ def _parts(content_type: str, body: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def selected(answer: Any, fields: str) -> Any:
-    """Return of an answer what the fields name: ``a,b(c,d)``."""
+    """Return the part of a response that a `fields` parameter selects: ``a,b(c,d)``."""
     if isinstance(answer, list):
         return [selected(one, fields) for one in answer]
     wanted = {}

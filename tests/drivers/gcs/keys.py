@@ -18,7 +18,7 @@ def _key() -> str:
 
 
 def service_account(token_uri: str = "https://oauth2.googleapis.com/token") -> dict[str, str]:
-    """Return the content of the key file of the service account."""
+    """Return the content of the service account's key file."""
     return {
         "type": "service_account",
         "project_id": "told-by-the-key",

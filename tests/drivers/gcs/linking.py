@@ -66,7 +66,7 @@ class Link:
 async def linked(
     *, retry: RetryPolicy = AT_ONCE, timeout: Timeout | None = None
 ) -> AsyncIterator[Link]:
-    """Open a store behind a fault proxy, with parts of 1 MiB; check on exit that nothing is left."""
+    """Open a store behind a fault proxy, with parts of 1 MiB; on exit, check for leaks."""
     cloud = Cloud()
     cloud.create_bucket(BUCKET)
     async with serving(cloud) as url, FaultProxy(url) as proxy:
@@ -78,5 +78,5 @@ async def linked(
             assert_idle(store)
         await proxy.deserted()
     others = asyncio.all_tasks() - {asyncio.current_task()}
-    left = [task for task in others if "RequestHandler" not in repr(task)]  # the server's own
+    left = [task for task in others if "RequestHandler" not in repr(task)]  # tasks of the server
     assert not left, left

@@ -1,4 +1,4 @@
-"""Objects made of others on the service's side."""
+"""Server-side composition of objects."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def in_cloud(cloud: Cloud) -> AsyncIterator[GCSDriver]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 32])
-async def test_object_is_the_sources_one_after_the_other(count: int) -> None:
+async def test_compose_concatenates_its_sources(count: int) -> None:
     bodies = [content(1000 * number, str(number)) for number in range(count)]
     whole = b"".join(bodies)
     async with in_cloud(Cloud()) as driver:
@@ -65,7 +65,7 @@ async def test_object_is_the_sources_one_after_the_other(count: int) -> None:
         assert await read(driver, "bucket", "part-0") == bodies[0]
 
 
-async def test_object_grows_by_being_composed_of_itself() -> None:
+async def test_object_can_be_composed_onto_itself() -> None:
     async with in_cloud(Cloud()) as driver:
         for key in ("log", "more"):
             await write(driver, "bucket", key, key.encode())
@@ -73,7 +73,7 @@ async def test_object_grows_by_being_composed_of_itself() -> None:
         assert await read(driver, "bucket", "log") == b"logmoremore"
 
 
-async def test_conditions_are_those_of_a_put() -> None:
+async def test_compose_honours_conditions() -> None:
     async with in_cloud(Cloud()) as driver:
         for key in ("a", "there"):
             await write(driver, "bucket", key, key.encode())
@@ -88,7 +88,7 @@ async def test_conditions_are_those_of_a_put() -> None:
         assert await read(driver, "bucket", "there") == await read(driver, "bucket", "new") == b"a"
 
 
-async def test_what_cannot_be_is_refused_with_nothing_made() -> None:
+async def test_invalid_compose_raises_and_creates_nothing() -> None:
     async with in_cloud(Cloud()) as driver:
         await write(driver, "bucket", "a", b"a")
         for sources in ([], ["a"] * 33, "a"):
@@ -112,7 +112,7 @@ async def test_what_cannot_be_is_refused_with_nothing_made() -> None:
 
 
 class Changing(Cloud):
-    """Just before it composes, somebody changes a source."""
+    """A cloud where another client replaces or deletes a source just before a compose."""
 
     def __init__(self, *, gone: bool) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class Changing(Cloud):
 
 
 @pytest.mark.parametrize("gone", [False, True])
-async def test_source_that_is_changed_meanwhile_makes_nothing(gone: bool) -> None:  # noqa: FBT001 - a parameter
+async def test_concurrently_changed_source_raises_and_creates_nothing(gone: bool) -> None:  # noqa: FBT001 - a parameter
     async with in_cloud(Changing(gone=gone)) as driver:
         for key in ("a", "b"):
             await write(driver, "bucket", key, key.encode())
@@ -140,7 +140,7 @@ async def test_source_that_is_changed_meanwhile_makes_nothing(gone: bool) -> Non
 
 
 class Spoiling(Cloud):
-    """What it composes is not what the sources are."""
+    """A cloud that composes a body that differs from the sources."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class Spoiling(Cloud):
 
 
 @pytest.mark.parametrize("body", [b"aB", b"ab!"])
-async def test_object_that_is_not_what_its_sources_are_is_removed(body: bytes) -> None:
+async def test_composed_object_that_differs_from_sources_is_removed(body: bytes) -> None:
     async with in_cloud(Spoiling(body)) as driver:
         for key in ("a", "b"):
             await write(driver, "bucket", key, key.encode())
@@ -168,7 +168,7 @@ async def test_object_that_is_not_what_its_sources_are_is_removed(body: bytes) -
 
 
 class Bare(Stored):
-    """An object whose CRC-32C is not told."""
+    """An object whose resource has no CRC-32C."""
 
     def resource(self, bucket: str) -> dict[str, Any]:
         said = super().resource(bucket)
@@ -177,7 +177,7 @@ class Bare(Stored):
 
 
 class Unsummed(Spoiling):
-    """It does not tell the CRC-32C of one of the sources, either."""
+    """A spoiling cloud that also omits the CRC-32C of one source."""
 
     def object(self, bucket: str, name: str, query: Mapping[str, str]) -> Stored:
         held = super().object(bucket, name, query)
@@ -186,7 +186,7 @@ class Unsummed(Spoiling):
         return Bare(held.name, held.body, held.generation, held.updated, held.said)
 
 
-async def test_checksum_is_compared_only_where_that_of_every_source_is_known() -> None:
+async def test_checksum_is_verified_only_if_every_source_has_one() -> None:
     async with in_cloud(Unsummed(b"aB")) as driver:
         for key in ("a", "b"):
             await write(driver, "bucket", key, key.encode())
@@ -196,7 +196,7 @@ async def test_checksum_is_compared_only_where_that_of_every_source_is_known() -
             await driver.compose("bucket", ["a", "b"], "all", promised)
 
 
-def test_cloud_itself_refuses_more_than_it_composes() -> None:
+def test_in_memory_cloud_rejects_wrong_number_of_sources() -> None:
     cloud = Cloud()
     cloud.create_bucket("bucket")
     for count in (0, 33):

@@ -1,4 +1,4 @@
-"""The contract, and what users are promised, against servers that speak Cloud Storage's API."""
+"""The driver and store suites against servers with the Cloud Storage API."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNHOLDABLE = frozenset({"new\nline", "carriage\rreturn"})
 
 
 class KeepsVersions:
-    """How the suite is told what makes a bucket of GCS keep versions."""
+    """Enables versioning of a bucket for the suite."""
 
     async def keep_versions(self, backend: AsyncDriver, bucket: str) -> None:
         assert isinstance(backend, GCSDriver)
@@ -34,23 +34,23 @@ class KeepsVersions:
 
 
 class TestCloud(KeepsVersions, DriverSuite):
-    """Against what follows Google's documentation: all of it."""
+    """A server that follows Google's documentation in full."""
 
     refused_keys = UNHOLDABLE
 
     @pytest_asyncio.fixture
-    async def driver(self) -> AsyncIterator[GCSDriver]:  # type: ignore[override]  # one that is served meanwhile
+    async def driver(self) -> AsyncIterator[GCSDriver]:  # type: ignore[override]  # yields from a server
         async with serving(Cloud()) as url:
             yield GCSDriver(endpoint_url=url)
 
 
 class TestCloudWithoutXML(KeepsVersions, DriverSuite):
-    """As an emulator that is not found under the name that it gives itself."""
+    """A server without the XML API, as an emulator that is reached under another host name."""
 
     refused_keys = UNHOLDABLE
 
     @pytest_asyncio.fixture
-    async def driver(self) -> AsyncIterator[GCSDriver]:  # type: ignore[override]  # one that is served meanwhile
+    async def driver(self) -> AsyncIterator[GCSDriver]:  # type: ignore[override]  # yields from a server
         cloud = Cloud()
         cloud.xml = False
         async with serving(cloud) as url:
@@ -58,12 +58,12 @@ class TestCloudWithoutXML(KeepsVersions, DriverSuite):
 
 
 class TestCrampedCloud(KeepsVersions, DriverSuite):
-    """Sessions that keep a chunk at a time, and rewrites that take a request for each 100 KiB."""
+    """Sessions persist one chunk per request; rewrites take a request for each 100 KiB."""
 
     refused_keys = UNHOLDABLE
 
     @pytest_asyncio.fixture
-    async def driver(self) -> AsyncIterator[GCSDriver]:  # type: ignore[override]  # one that is served meanwhile
+    async def driver(self) -> AsyncIterator[GCSDriver]:  # type: ignore[override]  # yields from a server
         cloud = Cloud()
         cloud.keeps_at_most = 256 * 1024
         cloud.rewrites_at_most = 100 * 1024
@@ -110,7 +110,7 @@ EMULATOR_MANGLES = {
 
 @expect_failures(
     {"test_body_that_does_not_match_its_checksum_is_refused": "it compares no checksums of a put"},
-    where=lambda case: case["way"] == "put",  # those of an upload are compared here
+    where=lambda case: case["way"] == "put",  # the driver compares those of an upload
 )
 @expect_failures({**EMULATOR_IGNORES, **EMULATOR_MANGLES, **EMULATOR_KEEPS})
 @expect_failures(EMULATOR_LOSES_ITS_PLACE, where=lambda case: case["limit"] == 1)
@@ -119,15 +119,15 @@ class TestEmulator(KeepsVersions, DriverSuite):
     refused_keys = UNHOLDABLE
 
     @pytest_asyncio.fixture
-    async def driver(  # type: ignore[override]  # likewise
+    async def driver(  # type: ignore[override]  # as above
         self, fake_gcs: GCSServer, request: pytest.FixtureRequest
     ) -> AsyncIterator[GCSDriver]:
         url, project = fake_gcs.endpoint_url, fake_gcs.project
         if not hasattr(DriverRanges, request.function.__name__):
             yield GCSDriver(endpoint_url=url, project=project)
             return
-        # It closes a connection without a word after a range that selects nothing: what is then
-        # sent over it may break, and here nobody tries again. The proxy connects for each request.
+        # The emulator silently closes a connection after a range that selects nothing. The next
+        # request on it may fail, and the suite does not retry. The proxy reconnects per request.
         async with FaultProxy(url) as proxy:
             yield GCSDriver(endpoint_url=proxy.endpoint_url, project=project)
 
@@ -163,7 +163,7 @@ class TestStoreOnEmulator(StoreSuite):
     refused_keys = UNHOLDABLE
 
     @pytest_asyncio.fixture
-    async def store(  # type: ignore[override]  # it needs a server
+    async def store(  # type: ignore[override]  # depends on a server fixture
         self, fake_gcs: GCSServer
     ) -> AsyncIterator[Trove]:
         async with Trove(GCSDriver(endpoint_url=fake_gcs.endpoint_url)) as store:

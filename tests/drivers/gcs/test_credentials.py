@@ -1,4 +1,4 @@
-"""Tokens: fetched on demand, renewed before they expire, and renewed once if rejected."""
+"""Access tokens: fetched on demand, renewed before they expire and once after a rejection."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Issuer:
-    """Gives out tokens that are good at a cloud."""
+    """Issues tokens that are valid for a cloud."""
 
     def __init__(self, cloud: Cloud) -> None:
         self.cloud = cloud
@@ -67,7 +67,7 @@ async def issuing(issuer: Issuer) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def guarded(cloud: Cloud) -> AsyncIterator[tuple[GCSDriver, Issuer]]:
-    """Open a driver on a cloud that wants tokens."""
+    """Open a driver on a cloud that requires tokens."""
     issuer = Issuer(cloud)
     async with issuing(issuer) as token_uri, serving(cloud) as url:
         driver = GCSDriver(
@@ -79,7 +79,7 @@ async def guarded(cloud: Cloud) -> AsyncIterator[tuple[GCSDriver, Issuer]]:
             yield driver, issuer
 
 
-async def test_one_token_does_for_many_requests() -> None:
+async def test_token_is_shared_by_many_requests() -> None:
     async with guarded(Cloud()) as (driver, issuer):
         assert issuer.given == 0
         async with task_group() as group:
@@ -91,11 +91,11 @@ async def test_one_token_does_for_many_requests() -> None:
         assert issuer.given == 1
 
 
-async def test_token_that_is_refused_is_renewed_once() -> None:
+async def test_rejected_token_is_renewed_once() -> None:
     async with guarded(Cloud()) as (driver, issuer):
         await driver.create_bucket("bucket")
         assert issuer.cloud.tokens is not None
-        issuer.cloud.tokens.clear()  # its user was taken a role away, and given it again
+        issuer.cloud.tokens.clear()  # as if a role was revoked and granted again
         await driver.put("bucket", "key", [memoryview(b"body")], PutOptions())
         assert issuer.given == 2
         issuer.cloud.tokens = {"nobody's"}
@@ -105,9 +105,9 @@ async def test_token_that_is_refused_is_renewed_once() -> None:
         assert not caught.value.retryable
 
 
-async def test_token_near_its_end_is_used_while_no_other_can_be_had() -> None:
+async def test_expiring_token_is_used_while_renewal_fails() -> None:
     async with guarded(Cloud()) as (driver, issuer):
-        issuer.seconds = 31  # to be renewed at half of it, good for one second
+        issuer.seconds = 31  # due for renewal after half of it, usable for one second
         await driver.create_bucket("bucket")
         credentials = driver._credentials
         assert credentials is not None
@@ -121,7 +121,7 @@ async def test_token_near_its_end_is_used_while_no_other_can_be_had() -> None:
         assert caught.value.retryable
 
 
-async def test_refused_credentials_are_told_without_them() -> None:
+async def test_error_about_rejected_credentials_hides_them() -> None:
     async with guarded(Cloud()) as (driver, issuer):
         issuer.status = 401
         with pytest.raises(UnauthenticatedError) as caught:
@@ -143,14 +143,14 @@ async def test_refused_credentials_are_told_without_them() -> None:
         "text",
     ],
 )
-async def test_response_of_an_issuer_that_makes_no_sense_is_told(response: object) -> None:
+async def test_malformed_token_response_raises(response: object) -> None:
     async with guarded(Cloud()) as (driver, issuer):
         issuer.response = response
         with pytest.raises(UnauthenticatedError, match="malformed"):
             await driver.list_buckets()
 
 
-async def test_credentials_come_from_a_file(tmp_path: Path) -> None:
+async def test_credentials_are_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key.json"
     file.write_text(json.dumps(service_account()))
     for credentials in (file, str(file)):
@@ -161,7 +161,7 @@ async def test_credentials_come_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "{}", '{"type": "klingon", "x": "SECRET"}'])
-async def test_file_that_is_none_of_googles_is_refused(tmp_path: Path, text: str) -> None:
+async def test_invalid_credentials_file_is_rejected(tmp_path: Path, text: str) -> None:
     file = tmp_path / "key.json"
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
@@ -173,7 +173,7 @@ async def test_file_that_is_none_of_googles_is_refused(tmp_path: Path, text: str
             pass
 
 
-def test_emulator_of_the_environment_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_emulator_is_found_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("http://localhost:4443", "localhost:4443", "http://localhost:4443/"):
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", value)
         driver = GCSDriver()
@@ -209,7 +209,7 @@ def elliptic() -> str:
     ],
     ids=["text", "no base64", "a number", "a list", "elliptic"],
 )
-async def test_key_that_signs_nothing_is_refused_when_the_store_opens(key: object) -> None:
+async def test_unusable_private_key_is_rejected_on_open(key: object) -> None:
     driver = GCSDriver(credentials={**service_account(), "private_key": key})
     with pytest.raises(ConfigError, match="private_key") as caught:
         async with opened(driver):
@@ -219,14 +219,14 @@ async def test_key_that_signs_nothing_is_refused_when_the_store_opens(key: objec
     assert caught.value.__context__ is None
 
 
-async def test_no_project_is_said_where_there_is_one_to_be_said() -> None:
+async def test_missing_project_raises_config_error() -> None:
     async with opened(GCSDriver(anonymous=True)) as driver:
         with pytest.raises(ConfigError, match="project"):
             await driver.list_buckets()
 
 
 class Machine:
-    """One of Google's machines: what it tells of itself, and who signs for it."""
+    """The metadata server of a Google VM, and its signing service."""
 
     async def serve(self, request: web.Request) -> web.Response:
         if request.path == "/sign/vm@project.example":
@@ -243,7 +243,7 @@ class Machine:
 
 @pytest_asyncio.fixture
 async def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """Run on one of Google's machines."""
+    """Simulate a Google VM."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", Machine().serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -261,7 +261,7 @@ async def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 @pytest.mark.usefixtures("machine")
-async def test_on_googles_machines_nothing_has_to_be_given() -> None:
+async def test_google_vm_needs_no_credentials() -> None:
     cloud = Cloud()
     cloud.tokens = {"vm-token"}
     async with serving(cloud) as url:

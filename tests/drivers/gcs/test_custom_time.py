@@ -67,7 +67,7 @@ async def test_custom_time_never_moves_back() -> None:
         assert custom_time(cloud) == NOON
 
 
-async def test_custom_time_of_one_version_only() -> None:
+async def test_custom_time_honours_if_match() -> None:
     cloud = Cloud()
     async with in_cloud(cloud) as driver:
         info = await driver.head("bucket", "a/key")
@@ -80,7 +80,7 @@ async def test_custom_time_of_one_version_only() -> None:
 
 
 @pytest.mark.parametrize("to", ["copy", "a/key"])
-async def test_copy_has_the_custom_time_of_its_source(to: str) -> None:
+async def test_copy_keeps_custom_time_of_source(to: str) -> None:
     cloud = Cloud()
     async with serving(cloud) as url, Trove(GCSDriver(endpoint_url=url)) as store:
         await store.create_bucket("bucket")
@@ -93,7 +93,7 @@ async def test_copy_has_the_custom_time_of_its_source(to: str) -> None:
         assert cloud.buckets["bucket"]["moved"].said["customTime"] == "2026-06-01T12:00:00.5Z"
 
 
-async def test_copy_of_what_has_no_custom_time_has_none() -> None:
+async def test_copy_of_object_without_custom_time_has_none() -> None:
     cloud = Cloud()
     async with in_cloud(cloud) as driver:
         source = await driver.head("bucket", "a/key")
@@ -108,7 +108,7 @@ async def test_copy_of_what_has_no_custom_time_has_none() -> None:
 
 
 class Racing(Cloud):
-    """Just before it patches an object, somebody else does, or replaces it."""
+    """A cloud where another client changes or replaces an object just before a patch."""
 
     def __init__(self, *, replaces: bool) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Racing(Cloud):
 
 
 @pytest.mark.parametrize("replaces", [True, False])
-async def test_object_that_is_changed_meanwhile_is_left_alone(replaces: bool) -> None:  # noqa: FBT001 - a parameter
+async def test_concurrently_changed_object_is_left_unchanged(replaces: bool) -> None:  # noqa: FBT001 - a parameter
     cloud = Racing(replaces=replaces)
     async with in_cloud(cloud) as driver:
         with pytest.raises(ObjectChangedError, match="nothing was changed"):
@@ -133,7 +133,7 @@ async def test_object_that_is_changed_meanwhile_is_left_alone(replaces: bool) ->
         assert custom_time(cloud) is None
 
 
-async def test_what_is_not_there_has_no_custom_time() -> None:
+async def test_custom_time_of_missing_object_raises() -> None:
     async with in_cloud(Cloud()) as driver:
         with pytest.raises(ObjectNotFoundError):
             await driver.set_custom_time("bucket", "none", NOON)
@@ -145,7 +145,7 @@ async def test_what_is_not_there_has_no_custom_time() -> None:
         await driver.set_custom_time("bucket", "a/key", NOON)
 
 
-async def test_answer_that_makes_no_sense_is_a_passing_failure() -> None:
+async def test_malformed_custom_time_is_unavailable() -> None:
     cloud = Cloud()
     async with in_cloud(cloud) as driver:
         cloud.patch("bucket", "a/key", {"customTime": "noon"}, {})
@@ -153,7 +153,7 @@ async def test_answer_that_makes_no_sense_is_a_passing_failure() -> None:
             await driver.set_custom_time("bucket", "a/key", NOON)
 
 
-def test_cloud_itself_moves_no_custom_time_back() -> None:
+def test_in_memory_cloud_rejects_earlier_custom_time() -> None:
     cloud = Cloud()
     cloud.create_bucket("bucket")
     cloud.insert("bucket", {"name": "key"}, b"", {})
@@ -162,7 +162,7 @@ def test_cloud_itself_moves_no_custom_time_back() -> None:
         cloud.patch("bucket", "key", {"customTime": "2026-01-01T00:00:00Z"}, {})
 
 
-async def test_emulator_keeps_a_custom_time(fake_gcs: GCSServer) -> None:
+async def test_emulator_stores_custom_time(fake_gcs: GCSServer) -> None:
     async with opened(driver := GCSDriver(endpoint_url=fake_gcs.endpoint_url)):
         await driver.create_bucket("custom-times")
         await write(driver, "custom-times", "a/key")

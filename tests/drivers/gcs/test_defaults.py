@@ -22,7 +22,7 @@ KEY = "projects/p/locations/eu/keyRings/r/cryptoKeys/k"
 
 
 async def played(**settings: Any) -> tuple[dict[str, Request], dict[str, str | None]]:
-    """Make objects in every way; return what was asked for each, and their classes by key."""
+    """Create objects in every way; return the requests by kind and the storage classes by key."""
     async with serving(Cloud()) as url, FaultProxy(url) as proxy:
         driver = GCSDriver(endpoint_url=proxy.endpoint_url, **settings)
         async with opened(driver) as backend:
@@ -48,7 +48,7 @@ async def played(**settings: Any) -> tuple[dict[str, Request], dict[str, str | N
     return asked, classes
 
 
-async def test_class_is_that_of_the_put_or_else_the_drivers() -> None:
+async def test_storage_class_of_put_overrides_the_driver_default() -> None:
     _, classes = await played(storage_class="COLDLINE")
     assert classes == {
         **dict.fromkeys(("put", "parts", "copy", "composed"), "COLDLINE"),
@@ -56,14 +56,14 @@ async def test_class_is_that_of_the_put_or_else_the_drivers() -> None:
     }
 
 
-async def test_key_is_asked_for_whatever_makes_an_object() -> None:
+async def test_kms_key_is_sent_with_every_write() -> None:
     asked, _ = await played(kms_key_name=KEY)
     for name, request in asked.items():
         parameter = "destinationKmsKeyName" if name == "rewriteTo" else "kmsKeyName"
         assert request.query[parameter] == KEY, name
 
 
-async def test_without_defaults_nothing_is_asked() -> None:
+async def test_nothing_is_sent_without_defaults() -> None:
     asked, classes = await played()
     for request in asked.values():
         assert not [name for name in request.query if "kms" in name.lower()]
@@ -72,7 +72,7 @@ async def test_without_defaults_nothing_is_asked() -> None:
 
 @pytest.mark.parametrize("name", ["storage_class", "kms_key_name"])
 @pytest.mark.parametrize("value", ["", "a b", "a\n", "gr\u00fcn"])
-def test_defaults_that_make_no_sense_are_refused(name: str, value: str) -> None:
+def test_invalid_defaults_are_rejected(name: str, value: str) -> None:
     given: dict[str, Any] = {name: value}
     with pytest.raises(ConfigError, match=name):
         GCSDriver(**given)

@@ -57,10 +57,10 @@ async def opened_info(driver: GCSDriver, key: str) -> ObjectInfo:
         return reader.info
 
 
-# -- what is left out ------------------------------------------------------------------------------
+# -- omitted fields and operations -----------------------------------------------------------------
 
 
-async def test_body_without_a_date_has_the_date_of_its_resource(cloud: Cloud, store: Trove) -> None:
+async def test_date_missing_from_body_is_taken_from_resource(cloud: Cloud, store: Trove) -> None:
     cloud.dates = False
     placed(cloud, "key", b"body")
     assert await store.read("bucket", "key") == b"body"
@@ -69,7 +69,7 @@ async def test_body_without_a_date_has_the_date_of_its_resource(cloud: Cloud, st
         assert obj.info.last_modified == (await store.head("bucket", "key")).last_modified
 
 
-async def test_empty_object_whose_size_is_omitted_is_empty(cloud: Cloud, store: Trove) -> None:
+async def test_omitted_size_is_zero(cloud: Cloud, store: Trove) -> None:
     cloud.tells_zero = False
     assert (await store.put("bucket", "empty", b"")).size == 0
     await store.put("bucket", "full", b"body")
@@ -80,16 +80,16 @@ async def test_empty_object_whose_size_is_omitted_is_empty(cloud: Cloud, store: 
     assert (await store.copy("bucket", "empty", "bucket", "other")).size == 0
 
 
-async def test_service_without_batches_deletes_one_by_one(cloud: Cloud, store: Trove) -> None:
+async def test_delete_many_without_batches_deletes_one_by_one(cloud: Cloud, store: Trove) -> None:
     cloud.batches = False
-    for _ in range(2):  # the second time, it is known
+    for _ in range(2):  # the second time, the driver knows that there are no batches
         for key in ("a", "b", "c"):
             placed(cloud, key, b"body")
         await store.delete_many("bucket", ["a", "b", "missing"])
         assert list(cloud.buckets["bucket"]) == ["c"]
 
 
-async def test_service_without_batches_tells_what_could_not_be_deleted(
+async def test_delete_many_without_batches_reports_each_key(
     cloud: Cloud, driver: GCSDriver
 ) -> None:
     cloud.batches = False
@@ -100,7 +100,7 @@ async def test_service_without_batches_tells_what_could_not_be_deleted(
         await driver.delete_many("missing", ["a"])
 
 
-# -- metadata ----------------------------------------------------------------------------------------
+# -- metadata --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ async def test_service_without_batches_tells_what_could_not_be_deleted(
         ({"list": "a, b, c"}, {"list": "a, b, c"}),
     ],
 )
-async def test_names_of_metadata_are_alike_in_head_get_and_list(
+async def test_metadata_names_agree_in_head_get_and_list(
     cloud: Cloud, driver: GCSDriver, stored: dict[str, str], told: dict[str, str]
 ) -> None:
     placed(cloud, "key", b"body", stored)
@@ -122,7 +122,7 @@ async def test_names_of_metadata_are_alike_in_head_get_and_list(
     assert [one.metadata for one in page.entries if isinstance(one, ObjectInfo)] == [told]
 
 
-async def test_metadata_of_our_own_costs_no_second_request(
+async def test_own_metadata_needs_no_second_request(
     cloud: Cloud, driver: GCSDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = PutOptions(metadata={"list": "a, b"}, write_id="1")
@@ -141,7 +141,7 @@ async def test_metadata_of_our_own_costs_no_second_request(
 
 
 @pytest.mark.parametrize("key", ODD)
-async def test_key_with_segments_of_dots_is_listed_read_and_deleted(
+async def test_key_with_dot_segments_is_listed_read_and_deleted(
     cloud: Cloud, driver: GCSDriver, key: str
 ) -> None:
     placed(cloud, key, b"body")
@@ -159,7 +159,9 @@ async def test_key_with_segments_of_dots_is_listed_read_and_deleted(
 
 
 @pytest.mark.parametrize("key", [".", ".."])
-async def test_key_of_dots_never_names_a_bucket(cloud: Cloud, driver: GCSDriver, key: str) -> None:
+async def test_key_of_dots_does_not_address_the_bucket(
+    cloud: Cloud, driver: GCSDriver, key: str
+) -> None:
     cloud.normalises = True
     with pytest.raises(ObjectNotFoundError):
         await driver.head("bucket", key)
@@ -171,7 +173,7 @@ async def test_key_of_dots_never_names_a_bucket(cloud: Cloud, driver: GCSDriver,
 
 
 @pytest.mark.parametrize("key", ODD)
-async def test_key_with_segments_of_dots_gets_no_url(key: str) -> None:
+async def test_presign_of_key_with_dot_segments_is_not_supported(key: str) -> None:
     driver = GCSDriver(credentials=service_account())
     async with opened(driver):
         with pytest.raises(NotSupportedError, match="dots"):

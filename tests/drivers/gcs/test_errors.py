@@ -30,7 +30,7 @@ def told(reason: str, message: str = "m", status: int = 400) -> bytes:
 
 
 @pytest.mark.parametrize("reason", REASONS)
-def test_every_reason_is_told_in_json_and_in_xml(reason: str) -> None:
+def test_every_reason_is_mapped_from_json_and_xml(reason: str) -> None:
     meaning = REASONS[reason]
     xml = f"<?xml version='1.0'?><Error><Code>{reason}</Code><Message>a &lt; b</Message></Error>"
     for body in (told(reason, "a < b"), xml.encode()):
@@ -44,7 +44,7 @@ def test_every_reason_is_told_in_json_and_in_xml(reason: str) -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b'{"error": 1}', b"[]", b"\xff", b"null"])
 @pytest.mark.parametrize("status", STATUSES)
-def test_every_status_is_told_without_a_document(status: int, body: bytes) -> None:
+def test_every_status_is_mapped_without_a_document(status: int, body: bytes) -> None:
     assert type(parse_error(status, {}, body).error()) is STATUSES[status].kind
 
 
@@ -67,7 +67,7 @@ def test_every_status_is_told_without_a_document(status: int, body: bytes) -> No
         (599, UnavailableError, True),
     ],
 )
-def test_what_another_try_may_mend_is_what_google_says(
+def test_retryable_statuses_follow_google_documentation(
     status: int, kind: type[TroveError], *, retryable: bool
 ) -> None:
     error = parse_error(status, {}, b"").error()
@@ -83,7 +83,7 @@ def test_what_another_try_may_mend_is_what_google_says(
         (404, "NoSuchBucket", BucketNotFoundError),
     ],
 )
-def test_reason_says_more_than_the_status(status: int, reason: str, kind: type) -> None:
+def test_reason_takes_precedence_over_status(status: int, reason: str, kind: type) -> None:
     assert type(parse_error(status, {}, told(reason)).error()) is kind
 
 
@@ -94,13 +94,13 @@ def test_reason_says_more_than_the_status(status: int, reason: str, kind: type) 
         "Provided MD5 hash does not match calculated MD5 hash.",
     ],
 )
-def test_body_that_broke_on_its_way_is_sent_again(message: str) -> None:
+def test_checksum_mismatch_is_retryable(message: str) -> None:
     error = parse_error(400, {}, told("invalid", message)).error()
     assert isinstance(error, IntegrityError)
     assert error.retryable
 
 
-def test_service_says_how_long_to_wait() -> None:
+def test_retry_after_is_parsed() -> None:
     dates = {
         "retry-after": "Wed, 21 Oct 2015 07:28:07 GMT",
         "date": "Wed, 21 Oct 2015 07:28:00 GMT",
@@ -111,7 +111,7 @@ def test_service_says_how_long_to_wait() -> None:
     assert parse_error(429, {"retry-after": "soon"}, b"").error().retry_after is None
 
 
-def test_no_secret_is_told_and_no_novel() -> None:
+def test_error_message_is_short_and_without_secrets() -> None:
     message = "Signature=SECRET1 bad, access_token: SECRET2, Bearer SECRET3 " + "x" * 5000
     text = str(parse_error(401, {}, told("authError", message)).error())
     assert "SECRET" not in text

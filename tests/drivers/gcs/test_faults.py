@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from tests.http_faults import Fault
 
 SMALL = hashlib.shake_128(b"small").digest(100 * KiB)
-LARGE = hashlib.shake_128(b"large").digest(3 * MiB - 7)  # of three parts
+LARGE = hashlib.shake_128(b"large").digest(3 * MiB - 7)  # three parts
 
 
 @pytest_asyncio.fixture
@@ -44,7 +44,7 @@ async def stream(body: bytes) -> AsyncIterator[bytes]:
         yield body[at : at + 100_000]
 
 
-# -- one operation each, as its user calls it --------------------------------------------------------
+# -- public operations -----------------------------------------------------------------------------
 
 
 async def put(link: Link) -> None:
@@ -120,7 +120,7 @@ BREAKS: dict[str, Callable[[], Fault]] = {
 
 @pytest.mark.parametrize("fault", BREAKS)
 @pytest.mark.parametrize("operate", OPERATIONS)
-async def test_what_breaks_once_is_mended(
+async def test_operation_recovers_from_one_fault(
     link: Link, operate: Callable[[Link], Awaitable[None]], fault: str
 ) -> None:
     link.proxy.arm(BREAKS[fault]())
@@ -128,7 +128,7 @@ async def test_what_breaks_once_is_mended(
 
 
 @pytest.mark.parametrize("operate", [put, get, head, delete, listing, copy])
-async def test_what_breaks_always_is_told(operate: Callable[[Link], Awaitable[None]]) -> None:
+async def test_permanent_fault_raises(operate: Callable[[Link], Awaitable[None]]) -> None:
     async with linked(retry=NEVER) as link:
         link.proxy.arm(Response(503, body=b'{"error": {"message": "no"}}'), times=None)
         with pytest.raises(UnavailableError, match="no"):
@@ -136,7 +136,7 @@ async def test_what_breaks_always_is_told(operate: Callable[[Link], Awaitable[No
         assert len(link.proxy.requests) == 1
 
 
-# -- batches whose parts fail --------------------------------------------------------------------------
+# -- batches with failed parts ---------------------------------------------------------------------
 
 PARTLY = (
     b"--x\r\nContent-ID: <response-delete+0>\r\n\r\nHTTP/1.1 %d Busy\r\n\r\n{}\r\n"
@@ -146,9 +146,7 @@ BATCH = {"Content-Type": "multipart/mixed; boundary=x"}
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-async def test_key_of_a_batch_that_fails_in_passing_is_deleted_after_all(
-    link: Link, status: int
-) -> None:
+async def test_retryable_failure_in_batch_is_retried_alone(link: Link, status: int) -> None:
     link.place("key", SMALL)
     link.proxy.arm(Response(200, BATCH, PARTLY % status), method="POST")
     await link.store.delete_many(link.bucket, ["key", "none"])
@@ -157,7 +155,7 @@ async def test_key_of_a_batch_that_fails_in_passing_is_deleted_after_all(
     assert deleted == [f"/storage/v1/b/{link.bucket}/o/key"]
 
 
-async def test_key_of_a_batch_that_goes_on_failing_is_told(link: Link) -> None:
+async def test_repeated_failure_of_one_batch_key_is_reported(link: Link) -> None:
     link.place("key", SMALL)
     link.proxy.arm(Response(200, BATCH, PARTLY % 503), method="POST")
     link.proxy.arm(Response(503), method="DELETE", times=None)
@@ -169,7 +167,7 @@ async def test_key_of_a_batch_that_goes_on_failing_is_told(link: Link) -> None:
     assert link.stored("key") == SMALL
 
 
-async def test_key_of_a_batch_is_tried_once_where_nothing_is_tried_again() -> None:
+async def test_batch_key_is_not_retried_without_retries() -> None:
     async with linked(retry=NEVER) as link:
         link.proxy.arm(Response(200, BATCH, PARTLY % 503), method="POST")
         with pytest.raises(UnavailableError):
@@ -177,10 +175,10 @@ async def test_key_of_a_batch_is_tried_once_where_nothing_is_tried_again() -> No
         assert link.done == ["POST batch"]
 
 
-# -- writes whose answers are lost ---------------------------------------------------------------------
+# -- lost responses to writes ----------------------------------------------------------------------
 
 
-async def test_lost_answer_to_a_create_only_put_is_known_for_our_own(link: Link) -> None:
+async def test_lost_response_to_create_only_put_is_recognized_as_own_write(link: Link) -> None:
     link.proxy.arm(Cut("response head"), method="POST")
     info = await link.store.put(link.bucket, "key", SMALL, if_none_match="*")
     assert link.stored("key") == SMALL
@@ -188,7 +186,7 @@ async def test_lost_answer_to_a_create_only_put_is_known_for_our_own(link: Link)
     assert link.done == ["POST multipart", "POST multipart", "GET storage"]
 
 
-async def test_anothers_object_is_not_taken_for_ours(link: Link) -> None:
+async def test_object_of_another_client_is_not_taken_for_own_write(link: Link) -> None:
     link.proxy.arm(Response(503), method="POST")
     link.place("key", b"theirs")
     with pytest.raises(ObjectExistsError):
@@ -196,7 +194,7 @@ async def test_anothers_object_is_not_taken_for_ours(link: Link) -> None:
     assert link.stored("key") == b"theirs"
 
 
-async def test_lost_answer_to_a_commit_is_asked_for(link: Link) -> None:
+async def test_lost_response_to_commit_is_queried(link: Link) -> None:
     link.proxy.arm(Cut("response head"), method="PUT", skip=3)
     info = await link.store.put(link.bucket, "key", stream(LARGE), if_none_match="*")
     assert link.stored("key") == LARGE
@@ -204,12 +202,12 @@ async def test_lost_answer_to_a_commit_is_asked_for(link: Link) -> None:
     assert link.ranges[-1] == "bytes */*"
 
 
-async def test_second_bucket_of_a_name_is_refused(link: Link) -> None:
+async def test_existing_bucket_is_not_created_again(link: Link) -> None:
     with pytest.raises(BucketExistsError):
         await link.store.create_bucket(link.bucket)
 
 
-async def test_bucket_of_somebody_else_is_not_taken_for_ours_after_a_lost_answer(
+async def test_inaccessible_bucket_is_not_taken_for_own_after_lost_response(
     link: Link,
 ) -> None:
     link.proxy.arm(Response(503), method="POST")
@@ -218,7 +216,7 @@ async def test_bucket_of_somebody_else_is_not_taken_for_ours_after_a_lost_answer
         await link.store.create_bucket(link.bucket)
 
 
-# -- uploads -------------------------------------------------------------------------------------------
+# -- uploads ---------------------------------------------------------------------------------------
 
 
 async def test_upload_sends_each_byte_once(link: Link) -> None:
@@ -231,14 +229,14 @@ async def test_upload_sends_each_byte_once(link: Link) -> None:
     ]
 
 
-async def test_upload_that_breaks_goes_on_where_the_service_is(link: Link) -> None:
+async def test_interrupted_upload_resumes_at_persisted_offset(link: Link) -> None:
     link.proxy.arm(Cut("request body", 600 * KiB), method="PUT", skip=1)
     await upload(link)
     assert link.ranges[2] == "bytes */*"
     assert link.ranges[3] in {"bytes 1572864-2097151/*", "bytes 1048576-2097151/*"}
 
 
-async def test_upload_goes_on_where_the_service_kept_less(link: Link) -> None:
+async def test_upload_resends_bytes_that_were_not_persisted(link: Link) -> None:
     link.cloud.keeps_at_most = 512 * KiB
     await upload(link)
     assert link.ranges[:3] == [
@@ -248,14 +246,14 @@ async def test_upload_goes_on_where_the_service_kept_less(link: Link) -> None:
     ]
 
 
-async def test_upload_whose_session_is_gone_is_told(link: Link) -> None:
+async def test_upload_with_lost_session_raises(link: Link) -> None:
     link.proxy.arm(Response(410), method="PUT", skip=1, times=None)
     with pytest.raises(Exception, match="session does not exist"):
         await link.store.put(link.bucket, "key", stream(LARGE))
     assert link.stored("key") is None
 
 
-async def test_upload_of_a_source_that_breaks_leaves_no_session(link: Link) -> None:
+async def test_upload_from_failing_source_leaves_no_session(link: Link) -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield LARGE
         raise ZeroDivisionError
@@ -267,16 +265,16 @@ async def test_upload_of_a_source_that_breaks_leaves_no_session(link: Link) -> N
     assert link.done[-1] == "DELETE resumable"
 
 
-# -- bodies --------------------------------------------------------------------------------------------
+# -- bodies ----------------------------------------------------------------------------------------
 
 
-async def test_body_that_breaks_on_its_way_there_is_sent_again(link: Link) -> None:
+async def test_body_corrupted_in_upload_is_sent_again(link: Link) -> None:
     link.proxy.arm(Flip("request body", 50_000), method="POST")
     await put(link)
     assert link.done == ["POST multipart"] * 2
 
 
-async def test_body_that_breaks_on_its_way_back_is_not_handed_out(link: Link) -> None:
+async def test_body_corrupted_in_download_raises(link: Link) -> None:
     link.place("key", SMALL)
     link.proxy.arm(Flip("response body", 50_000), method="GET", times=None)
     with pytest.raises(IntegrityError):
@@ -284,7 +282,7 @@ async def test_body_that_breaks_on_its_way_back_is_not_handed_out(link: Link) ->
 
 
 @pytest.mark.parametrize("fault", [Cut("response body", 50_000), Shorten(1)], ids=["cut", "short"])
-async def test_body_that_ends_early_goes_on_at_its_offset(fault: Fault) -> None:
+async def test_truncated_download_resumes_at_its_offset(fault: Fault) -> None:
     async with linked() as link:
         link.place("key", SMALL)
         link.proxy.arm(fault, method="GET")
@@ -296,7 +294,7 @@ async def test_body_that_ends_early_goes_on_at_its_offset(fault: Fault) -> None:
         assert "generation" in pinned.query or "x-goog-if-generation-match" in pinned.headers
 
 
-async def test_replaced_object_is_not_gone_on_with(link: Link) -> None:
+async def test_download_does_not_resume_on_replaced_object(link: Link) -> None:
     link.place("key", LARGE)
     link.proxy.arm(Cut("response body", 2 * MiB), method="GET")
     async with link.store.get(link.bucket, "key") as reader:
@@ -306,7 +304,7 @@ async def test_replaced_object_is_not_gone_on_with(link: Link) -> None:
             await reader.read()
 
 
-async def test_object_is_read_as_it_is_stored(link: Link) -> None:
+async def test_gzip_object_is_read_without_decompression(link: Link) -> None:
     packed = gzip.compress(SMALL)
     await link.store.put(link.bucket, "key", packed, content_encoding="gzip")
     async with link.store.get(link.bucket, "key") as reader:
@@ -315,7 +313,7 @@ async def test_object_is_read_as_it_is_stored(link: Link) -> None:
     assert await link.store.read(link.bucket, "key", range=(1, 9)) == packed[1:9]
 
 
-async def test_metadata_may_have_many_names(link: Link) -> None:
+async def test_metadata_with_many_names_is_read(link: Link) -> None:
     metadata = {f"{n:x}": "v" for n in range(1500)}
     await link.store.put(link.bucket, "key", SMALL, metadata=metadata)
     async with link.store.get(link.bucket, "key") as reader:
@@ -323,10 +321,10 @@ async def test_metadata_may_have_many_names(link: Link) -> None:
         assert await reader.read() == SMALL
 
 
-# -- copies --------------------------------------------------------------------------------------------
+# -- copies ----------------------------------------------------------------------------------------
 
 
-async def test_copy_that_breaks_goes_on_where_it_was(link: Link) -> None:
+async def test_interrupted_copy_resumes_with_its_token(link: Link) -> None:
     link.cloud.rewrites_at_most = MiB
     link.place("key", LARGE)
     link.proxy.arm(Cut("request head", 0), method="POST", skip=1)
@@ -336,7 +334,7 @@ async def test_copy_that_breaks_goes_on_where_it_was(link: Link) -> None:
     assert ["rewriteToken" in one.query for one in rewrites] == [False, True, True, True]
 
 
-# -- cancels -------------------------------------------------------------------------------------------
+# -- cancels ---------------------------------------------------------------------------------------
 
 
 async def cancelled(link: Link, stall: Stall, work: Coroutine[Any, Any, object]) -> None:
@@ -360,13 +358,13 @@ async def test_cancelled_upload_leaves_no_session_and_the_old_object(
     await cancelled(link, stall, link.store.put(link.bucket, "key", stream(LARGE)))
     committed = (skip, at) == (4, "response head")
     assert link.stored("key") == (LARGE if committed else b"old")
-    if skip and not committed:  # else nobody was told its name: the service forgets it
+    if skip and not committed:  # at skip 0 the client has no session URI to cancel
         assert link.cloud.sessions == {}
 
 
 @pytest.mark.parametrize("at", ["request head", "response head"])
 @pytest.mark.parametrize("operate", OPERATIONS)
-async def test_cancelled_operation_holds_nothing(
+async def test_cancelled_operation_leaves_nothing_behind(
     link: Link, operate: Callable[[Link], Coroutine[Any, Any, None]], at: Any
 ) -> None:
     stall = link.proxy.arm(Stall(at))

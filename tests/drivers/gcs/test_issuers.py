@@ -1,4 +1,4 @@
-"""Credentials are sent only to Google's hosts and the origins that the user trusts."""
+"""Credentials go only to Google's hosts and to origins that the user trusts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GOOD = "https://oauth2.googleapis.com/token"
 
 
 class Thief:
-    """A host that issuers redirect to; it keeps what it is sent."""
+    """A host that issuers redirect to; it records all requests."""
 
     def __init__(self) -> None:
         self.received: list[tuple[str, bytes, dict[str, str]]] = []
@@ -41,7 +41,7 @@ class Thief:
 
 @asynccontextmanager
 async def listening(handler: Any) -> AsyncIterator[str]:
-    """Serve every request by a handler; yield the origin."""
+    """Serve every request with a handler; yield the origin."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -55,7 +55,7 @@ async def listening(handler: Any) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def redirecting(status: int, thief: Thief) -> AsyncIterator[str]:
-    """Serve redirects to a thief; yield the origin of the server that sends them."""
+    """Serve redirects to a thief; yield the origin of the redirecting server."""
     async with listening(thief.serve) as elsewhere:
 
         async def redirect(_: web.Request) -> web.Response:
@@ -77,9 +77,7 @@ def authorized_user(token_uri: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("kind", [service_account, authorized_user])
-async def test_redirecting_issuer_is_refused_and_sends_the_secret_nowhere(
-    status: int, kind: Any
-) -> None:
+async def test_redirect_of_issuer_is_rejected_and_leaks_no_secret(status: int, kind: Any) -> None:
     thief = Thief()
     async with redirecting(status, thief) as issuer:
         driver = GCSDriver(
@@ -94,7 +92,7 @@ async def test_redirecting_issuer_is_refused_and_sends_the_secret_nowhere(
     assert thief.received == []
 
 
-async def test_redirecting_metadata_server_is_refused(
+async def test_redirect_of_metadata_server_is_rejected(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
@@ -112,7 +110,7 @@ async def test_redirecting_metadata_server_is_refused(
     assert thief.received == []
 
 
-async def test_redirecting_signer_is_refused_and_the_token_goes_nowhere(
+async def test_redirect_of_signer_is_rejected_and_leaks_no_token(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
@@ -147,7 +145,7 @@ async def test_redirecting_signer_is_refused_and_the_token_goes_nowhere(
         "https://oauth2.googleapis.com:443/token",
     ],
 )
-async def test_googles_issuers_are_trusted(url: str) -> None:
+async def test_google_issuers_are_trusted(url: str) -> None:
     async with opened(GCSDriver(credentials=service_account(url))):
         pass
 
@@ -172,7 +170,7 @@ async def test_googles_issuers_are_trusted(url: str) -> None:
         "",
     ],
 )
-async def test_foreign_issuer_is_refused_when_the_driver_opens(url: str) -> None:
+async def test_foreign_issuer_is_rejected_on_open(url: str) -> None:
     with pytest.raises(ConfigError, match="token_uri") as caught:
         async with opened(GCSDriver(credentials=service_account(url))):
             pass
@@ -216,7 +214,7 @@ async def test_every_kind_of_credentials_is_checked(name: str, said: dict[str, A
             pass
 
 
-async def test_credentials_of_the_environment_are_checked(
+async def test_credentials_from_environment_are_checked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     file = tmp_path / "key.json"
@@ -227,7 +225,7 @@ async def test_credentials_of_the_environment_are_checked(
             pass
 
 
-async def test_named_origin_is_trusted_with_its_scheme_and_port_only() -> None:
+async def test_token_origin_is_trusted_with_its_scheme_and_port_only() -> None:
     credentials = service_account("https://issuer.example:8443/token")
     for origins in ("https://issuer.example:8443", ["https://issuer.example:8443"]):
         async with opened(GCSDriver(credentials=credentials, token_origins=origins)):

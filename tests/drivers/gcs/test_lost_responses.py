@@ -59,7 +59,7 @@ LOST: dict[str, Callable[[], Fault]] = {
 
 
 def after_a_failure(link: Link, act: Callable[[], object]) -> None:
-    """Let somebody act between a try that failed and the next one."""
+    """Call `act` after each failed attempt, before the next one."""
 
     def told(event: Event) -> None:
         if event.kind == "attempt" and event.error is not None:
@@ -76,7 +76,7 @@ def conditions(link: Link, method: str) -> list[str | None]:
 
 @pytest.mark.parametrize("fault", LOST)
 @pytest.mark.parametrize("write", METHODS)
-async def test_what_another_wrote_since_is_left_alone(link: Link, write: Write, fault: str) -> None:
+async def test_later_write_of_another_client_is_kept(link: Link, write: Write, fault: str) -> None:
     link.proxy.arm(LOST[fault](), method=METHODS[write])
     after_a_failure(link, lambda: link.place("key", THEIRS, old=False))
     with pytest.raises(UnavailableError, match="outcome of this write is unknown"):
@@ -85,7 +85,7 @@ async def test_what_another_wrote_since_is_left_alone(link: Link, write: Write, 
 
 
 @pytest.mark.parametrize("write", [put, copy])
-async def test_own_write_is_known_and_not_made_twice(link: Link, write: Write) -> None:
+async def test_own_write_is_recognized_and_not_repeated(link: Link, write: Write) -> None:
     link.proxy.arm(Cut("response head"), method="POST")
     await write(link)
     assert link.stored("key") == b"ours"
@@ -93,7 +93,7 @@ async def test_own_write_is_known_and_not_made_twice(link: Link, write: Write) -
 
 
 @pytest.mark.parametrize("write", [put, copy])
-async def test_version_that_was_there_before_is_the_one_replaced(link: Link, write: Write) -> None:
+async def test_retry_replaces_only_the_earlier_version(link: Link, write: Write) -> None:
     there = link.place("key", b"old")
     link.proxy.arm(Response(503), method="POST")
     await write(link)
@@ -102,7 +102,7 @@ async def test_version_that_was_there_before_is_the_one_replaced(link: Link, wri
 
 
 @pytest.mark.parametrize("write", [delete, delete_many])
-async def test_version_that_was_there_before_is_the_one_deleted(link: Link, write: Write) -> None:
+async def test_retry_deletes_only_the_earlier_version(link: Link, write: Write) -> None:
     there = link.place("key", b"old")
     link.proxy.arm(Response(503), method=METHODS[write])
     await write(link)
@@ -110,13 +110,13 @@ async def test_version_that_was_there_before_is_the_one_deleted(link: Link, writ
     assert conditions(link, "DELETE")[-1] == str(there)
 
 
-async def test_new_object_is_made_only_while_there_is_none(link: Link) -> None:
+async def test_retry_of_new_object_requires_absence(link: Link) -> None:
     link.proxy.arm(Response(503), method="POST")
     await link.store.put(link.bucket, "new", b"ours")
     assert conditions(link, "POST") == [None, "0"]
 
 
-async def test_write_that_was_refused_is_tried_again_whatever_is_there(link: Link) -> None:
+async def test_rejected_write_is_retried_unconditionally(link: Link) -> None:
     link.proxy.arm(Response(429, {"Retry-After": "0"}), method="POST")
     after_a_failure(link, lambda: link.place("key", THEIRS, old=False))
     await put(link)
@@ -124,14 +124,14 @@ async def test_write_that_was_refused_is_tried_again_whatever_is_there(link: Lin
 
 
 @pytest.mark.parametrize("write", [put, delete])
-async def test_own_earlier_write_is_no_others(link: Link, write: Write) -> None:
+async def test_own_earlier_write_does_not_block_retry(link: Link, write: Write) -> None:
     await link.store.put(link.bucket, "key", b"of a moment ago")
     link.proxy.arm(Response(503), method=METHODS[write])
     await write(link)
     assert link.stored("key") == (b"ours" if write is put else None)
 
 
-async def test_object_that_is_replaced_while_it_is_looked_at_is_looked_at_again(link: Link) -> None:
+async def test_retry_checks_again_after_412(link: Link) -> None:
     link.proxy.arm(Response(503), method="POST")
     link.proxy.arm(Response(412), method="POST")
     await put(link)
@@ -139,7 +139,7 @@ async def test_object_that_is_replaced_while_it_is_looked_at_is_looked_at_again(
     assert len(conditions(link, "POST")) == 3
 
 
-async def test_who_may_not_look_makes_only_what_is_not_there(link: Link) -> None:
+async def test_retry_without_read_permission_only_creates(link: Link) -> None:
     link.proxy.arm(Response(503), method="POST")
     link.proxy.arm(Response(403), method="GET", times=None)
     await link.store.put(link.bucket, "new", b"ours")
@@ -151,7 +151,7 @@ async def test_who_may_not_look_makes_only_what_is_not_there(link: Link) -> None
 
 
 @pytest.mark.parametrize(("one", "other"), [("a-9", "a-a"), ("a-f", "a-10")])
-def test_writes_of_one_store_have_an_order(one: str, other: str) -> None:
+def test_writes_of_one_store_are_ordered(one: str, other: str) -> None:
     assert is_earlier(one, other)
     assert not is_earlier(other, one)
 
@@ -159,5 +159,5 @@ def test_writes_of_one_store_have_an_order(one: str, other: str) -> None:
 @pytest.mark.parametrize(
     ("one", "other"), [("a-1", "a-1"), ("a-1", "b-2"), (None, "a-1"), ("a-1", None), ("1", "2")]
 )
-def test_writes_of_two_stores_have_none(one: str | None, other: str | None) -> None:
+def test_writes_of_different_stores_are_not_ordered(one: str | None, other: str | None) -> None:
     assert not is_earlier(one, other)

@@ -1,4 +1,4 @@
-"""Multipart bodies of uploads and batches, parsed as a server does."""
+"""Multipart bodies of uploads and batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trove_async.models import KiB
 
 
 @given(body=st.binary(max_size=300), cut=st.integers(1, 50))
-def test_parts_come_out_as_they_went_in(body: bytes, cut: int) -> None:
+def test_multipart_body_round_trips(body: bytes, cut: int) -> None:
     views = [memoryview(body)[at : at + cut] for at in range(0, len(body), cut)]
     content_type, sent = encode_related(b'{"name": "key"}', "text/plain; x=y", views)
     said, media = _parts(content_type, b"".join(sent))
@@ -33,17 +33,17 @@ def test_large_body_is_not_copied() -> None:
     assert len(head) + len(tail) < 400
 
 
-def test_boundary_is_another_each_time() -> None:
+def test_boundary_is_unique() -> None:
     assert len({encode_related(b"{}", "text/plain", [])[0] for _ in range(100)}) == 100
 
 
 @pytest.mark.parametrize("mark", ["\r", "\n", "\0", "\r\n"])
-def test_type_that_would_break_its_header_is_refused(mark: str) -> None:
+def test_content_type_with_line_break_is_rejected(mark: str) -> None:
     with pytest.raises(InvalidNameError):
         encode_related(b"{}", f"text/plain{mark}X-Evil: 1", [])
 
 
-def test_batch_is_a_request_a_part() -> None:
+def test_batch_has_one_part_per_request() -> None:
     content_type, body = _batch_delete.encode_batch("bucket", ["a/b", "gr\u00fc\u00df %"])
     message = message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
     parts = message.get_payload()
@@ -70,7 +70,7 @@ ANSWER = (
 )
 
 
-def test_answers_of_a_batch_are_told_apart_by_their_numbers() -> None:
+def test_batch_responses_are_matched_by_content_id() -> None:
     results = _batch_delete.parse_results(
         "multipart/mixed; boundary=x", ANSWER, ["a", "b", "c", "d"]
     )
@@ -81,6 +81,6 @@ def test_answers_of_a_batch_are_told_apart_by_their_numbers() -> None:
     assert "lacks this key" in str(results[3].error)
 
 
-def test_answer_without_parts_makes_no_sense() -> None:
+def test_batch_response_without_parts_is_malformed() -> None:
     with pytest.raises(UnavailableError):
         _batch_delete.parse_results("application/json", b"{}", ["a"])

@@ -95,7 +95,7 @@ NONSENSE: list[tuple[Callable[[Trove], Awaitable[None]], bytes]] = [
 
 
 @pytest.mark.parametrize(("operate", "body"), NONSENSE)
-async def test_answer_that_makes_no_sense_is_told_as_such(
+async def test_malformed_response_is_unavailable(
     operate: Callable[[Trove], Awaitable[None]], body: bytes
 ) -> None:
     headers = {"content-type": "multipart/mixed; boundary=x"}
@@ -117,21 +117,21 @@ async def test_answer_that_makes_no_sense_is_told_as_such(
         "http://h/\x7f",
     ],
 )
-async def test_session_whose_address_is_no_url_is_refused(location: str) -> None:
+async def test_session_with_invalid_location_is_rejected(location: str) -> None:
     async with linked(retry=NEVER) as link:
         link.proxy.arm(Response(200, {"Location": location}))
         with pytest.raises(UnavailableError, match="Location"):
             await link.store.put(link.bucket, "key", three_pieces())
 
 
-async def test_error_that_is_no_document_goes_by_its_status() -> None:
+async def test_unparsable_error_body_falls_back_to_status() -> None:
     async with linked(retry=NEVER) as link:
         link.proxy.arm(Response(503, body=b'{"a":' * 100_000))
         with pytest.raises(UnavailableError, match="503"):
             await head(link.store)
 
 
-async def test_bytes_that_were_not_sent_are_not_taken_for_stored() -> None:
+async def test_persisted_size_beyond_sent_bytes_is_rejected() -> None:
     async with linked() as link:
         link.proxy.arm(Response(308, {"Range": f"bytes=0-{2 * MiB - 1}"}), method="PUT")
         with pytest.raises(
@@ -141,7 +141,7 @@ async def test_bytes_that_were_not_sent_are_not_taken_for_stored() -> None:
         assert link.stored("key") is None
 
 
-async def test_body_that_is_not_as_long_as_the_object_is_not_handed_out() -> None:
+async def test_body_longer_than_object_is_rejected() -> None:
     headers = {
         "x-goog-generation": "5",
         "last-modified": "Wed, 01 Jan 2020 00:00:00 GMT",
@@ -154,7 +154,7 @@ async def test_body_that_is_not_as_long_as_the_object_is_not_handed_out() -> Non
             await link.store.read(link.bucket, "key")
 
 
-async def test_part_that_does_not_say_which_is_not_handed_out() -> None:
+async def test_partial_response_without_content_range_is_rejected() -> None:
     headers = {
         "x-goog-generation": "5",
         "last-modified": "Wed, 01 Jan 2020 00:00:00 GMT",
@@ -166,7 +166,7 @@ async def test_part_that_does_not_say_which_is_not_handed_out() -> None:
             await link.store.read(link.bucket, "key", range=(0, 5))
 
 
-async def test_name_of_a_session_is_not_told() -> None:
+async def test_session_id_is_not_in_error_message() -> None:
     async with linked(retry=NEVER) as link:
         said = {"error": {"message": "no session at https://x/o?upload_id=SECRET&more"}}
         link.proxy.arm(Response(400, body=json.dumps(said).encode()))

@@ -55,10 +55,10 @@ HEADERS = {
     ),
     write_id=st.none() | names,
 )  # fmt: skip
-def test_resource_tells_what_the_options_say(
+def test_resource_round_trips_options(
     metadata: dict[str, str], headers: dict[str, str], write_id: str | None
 ) -> None:
-    options = PutOptions(metadata=metadata, write_id=write_id, **headers)  # type: ignore[arg-type]  # by name
+    options = PutOptions(metadata=metadata, write_id=write_id, **headers)  # type: ignore[arg-type]  # str options
     said = json.loads(encode_resource(options, "key"))
     info = info_from_resource({**RESOURCE, **said}, bucket="b", backend="x")
     assert info.metadata == metadata
@@ -74,7 +74,7 @@ def test_resource_tells_what_the_options_say(
 
 
 @given(metadata=st.dictionaries(names, texts, max_size=3))
-def test_headers_are_exact_or_say_that_they_are_not(metadata: dict[str, str]) -> None:
+def test_inexact_metadata_headers_are_detected(metadata: dict[str, str]) -> None:
     said = json.loads(encode_resource(PutOptions(metadata=metadata)))
     carried = CIMultiDict(HEADERS)
     for name, value in said.get("metadata", {}).items():
@@ -90,7 +90,7 @@ def test_headers_are_exact_or_say_that_they_are_not(metadata: dict[str, str]) ->
         )  # fmt: skip
 
 
-def test_headers_tell_both_checksums_however_they_are_told() -> None:
+def test_both_checksums_are_read_from_joined_or_separate_headers() -> None:
     crc, md5 = "yZRlqg==", "XUFAKrxLKna5cZ2REBfFkg=="
     for hashes in ([f"crc32c={crc}, md5={md5}"], [f"crc32c={crc}", f"md5={md5}"]):
         headers = CIMultiDict(HEADERS)
@@ -101,7 +101,7 @@ def test_headers_tell_both_checksums_however_they_are_told() -> None:
 
 
 @pytest.mark.parametrize("value", ["private, max-age=0", "public, max-age=3600"])
-def test_cache_control_of_objects_that_have_none_is_none(value: str) -> None:
+def test_default_cache_control_is_none(value: str) -> None:
     info, _ = info_from_headers(
         CIMultiDict({**HEADERS, "Cache-Control": value}), bucket="b", key="key", backend="x"
     )
@@ -109,7 +109,7 @@ def test_cache_control_of_objects_that_have_none_is_none(value: str) -> None:
 
 
 @pytest.mark.parametrize("missing", RESOURCE)
-def test_resource_without_what_every_object_has_makes_no_sense(missing: str) -> None:
+def test_resource_without_required_field_is_malformed(missing: str) -> None:
     said = {name: value for name, value in RESOURCE.items() if name != missing}
     with pytest.raises(UnavailableError):
         info_from_resource(said, bucket="b", backend="x")
@@ -124,14 +124,14 @@ def test_resource_without_what_every_object_has_makes_no_sense(missing: str) -> 
         {"Content-Range": "bytes 5-2/1"},
     ],
 )
-def test_headers_that_make_no_sense_are_told(change: dict[str, str | None]) -> None:
+def test_malformed_headers_raise(change: dict[str, str | None]) -> None:
     headers = {name: value for name, value in {**HEADERS, **change}.items() if value is not None}
     partial = "Content-Range" in change
     with pytest.raises(UnavailableError):
         info_from_headers(CIMultiDict(headers), bucket="b", key="key", backend="x", partial=partial)
 
 
-def test_headers_of_two_names_that_differ_in_case_are_not_exact() -> None:
+def test_metadata_headers_that_differ_in_case_are_not_exact() -> None:
     headers = CIMultiDict(HEADERS)
     headers.add("X-Goog-Meta-Key", "1")
     assert info_from_headers(headers, bucket="b", key="key", backend="x")[1]
@@ -141,7 +141,7 @@ def test_headers_of_two_names_that_differ_in_case_are_not_exact() -> None:
     assert not info_from_headers(joined, bucket="b", key="key", backend="x")[1]
 
 
-def test_size_that_is_omitted_is_that_of_nothing_if_the_checksum_is() -> None:
+def test_missing_size_is_zero_if_checksum_is_of_empty_body() -> None:
     said = {name: value for name, value in RESOURCE.items() if name != "size"}
     assert info_from_resource({**said, "crc32c": "AAAAAA=="}, bucket="b", backend="x").size == 0
     with pytest.raises(UnavailableError):
@@ -149,18 +149,18 @@ def test_size_that_is_omitted_is_that_of_nothing_if_the_checksum_is() -> None:
 
 
 @pytest.mark.parametrize("value", [5, None, ["x"], {}])
-def test_metadata_that_is_no_text_makes_no_sense(value: object) -> None:
+def test_metadata_value_that_is_not_a_string_is_malformed(value: object) -> None:
     with pytest.raises(UnavailableError):
         info_from_resource({**RESOURCE, "metadata": {"name": value}}, bucket="b", backend="x")
 
 
-def test_names_of_metadata_are_in_lower_case_unless_two_differ_by_it_only() -> None:
+def test_metadata_names_are_lower_case_unless_they_collide() -> None:
     said = {**RESOURCE, "metadata": {"My-Key": "1", "KEY": "2", "key": "3", "Größe": "4"}}
     info = info_from_resource(said, bucket="b", backend="x")
     assert info.metadata == {"my-key": "1", "KEY": "2", "key": "3", "größe": "4"}
 
 
-def test_content_range_of_a_whole_body_may_make_no_sense() -> None:
+def test_content_range_of_whole_body_is_ignored() -> None:
     headers = CIMultiDict({**HEADERS, "Content-Range": "bytes 0--1/0"})
     info, _ = info_from_headers(headers, bucket="b", key="key", backend="x", partial=False)
     assert info.size == 5
@@ -175,9 +175,9 @@ def test_headers_without_a_date_are_not_exact() -> None:
     assert info_from_headers(CIMultiDict(HEADERS), bucket="b", key="key", backend="x")[1]
 
 
-def test_etag_is_a_generation_or_nothing_has_it() -> None:
+def test_etag_that_is_not_a_generation_matches_nothing() -> None:
     assert require_generation("17") == "17"
-    # Zero would be taken for "there is no object".
+    # Generation 0 means that there is no object.
     for etag in ("0", "00", "017", "-1", "", "abc", "1.5", "\u0661", "1" * 20, "CP+6q4"):
         with pytest.raises(PreconditionFailedError):
             require_generation(etag)
@@ -186,8 +186,8 @@ def test_etag_is_a_generation_or_nothing_has_it() -> None:
     assert precondition(PutOptions()) == {}
 
 
-def test_metadata_that_utf_8_cannot_hold_goes_back_as_it_came() -> None:
-    """JSON can tell a lone surrogate, so another tool can have kept one; a rewrite carries it over."""
+def test_metadata_with_lone_surrogate_is_preserved() -> None:
+    """JSON can carry a lone surrogate, so another tool may store one. A rewrite preserves it."""
     metadata = {"My Key": "\ud800"}
     assert json.loads(encode_resource(PutOptions(metadata=metadata)))["metadata"] == {
         **metadata,

@@ -1,4 +1,4 @@
-"""The arithmetic of resumable sessions."""
+"""Offsets and ranges of resumable sessions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trove_async.errors import UnavailableError
 
 
 @given(pieces=st.lists(st.binary(min_size=1, max_size=9), max_size=9), data=st.data())
-def test_cut_is_a_slice_of_the_whole(pieces: list[bytes], data: st.DataObject) -> None:
+def test_cut_returns_a_slice_of_the_whole(pieces: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(pieces)
     start = data.draw(st.integers(0, len(whole)))
     end = data.draw(st.integers(start, len(whole)))
@@ -21,17 +21,17 @@ def test_cut_is_a_slice_of_the_whole(pieces: list[bytes], data: st.DataObject) -
 
 
 @given(st.integers(1, 1 << 45))
-def test_a_byte_at_least_is_held_back_and_the_rest_is_whole_chunks(size: int) -> None:
+def test_at_least_one_byte_is_held_back_and_rest_is_whole_chunks(size: int) -> None:
     back = held_back(size)
     assert 1 <= back <= QUANTUM
     assert (size - back) % QUANTUM == 0
 
 
-def test_nothing_is_held_back_of_nothing() -> None:
+def test_nothing_is_held_back_from_empty_body() -> None:
     assert held_back(0) == 0
 
 
-def test_ranges_are_written_as_the_documentation_has_them() -> None:
+def test_ranges_are_formatted_as_documented() -> None:
     assert chunk_range(0, 524_288) == "bytes 0-524287/*"
     assert chunk_range(524_288, 2_000_000, 2_000_000) == "bytes 524288-1999999/2000000"
     assert chunk_range(5, 5, 5) == "bytes */5"
@@ -40,6 +40,6 @@ def test_ranges_are_written_as_the_documentation_has_them() -> None:
 
 
 @pytest.mark.parametrize("told", ["", "bytes=1-2", "bytes=0-", "0-42", "bytes=0--1"])
-def test_range_that_makes_no_sense_is_told(told: str) -> None:
+def test_malformed_range_is_unavailable(told: str) -> None:
     with pytest.raises(UnavailableError):
         persisted_size({"range": told})

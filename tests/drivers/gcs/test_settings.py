@@ -13,7 +13,7 @@ from trove_async.errors import ClosedError, ConfigError
 from trove_async.testing import opened
 
 
-async def test_bucket_is_made_where_and_as_it_was_told() -> None:
+async def test_bucket_is_created_with_project_location_and_class() -> None:
     cloud = Cloud()
     async with serving(cloud) as url:
         driver = GCSDriver(
@@ -29,14 +29,14 @@ async def test_bucket_is_made_where_and_as_it_was_told() -> None:
     }
 
 
-async def test_bucket_is_as_the_service_chooses_unless_told() -> None:
+async def test_bucket_is_created_with_service_defaults() -> None:
     cloud = Cloud()
     async with serving(cloud) as url, opened(GCSDriver(endpoint_url=url)) as driver:
         await driver.create_bucket("bucket")
     assert cloud.settings["bucket"].keys() == {"project", "name"}
 
 
-async def test_driver_that_is_open_is_not_opened_by_another() -> None:
+async def test_open_driver_cannot_be_opened_again() -> None:
     async with serving(Cloud()) as url, opened(GCSDriver(endpoint_url=url)) as driver:
         with pytest.raises(ClosedError, match="make one for each"):
             async with opened(driver):
@@ -63,28 +63,28 @@ async def test_driver_that_is_open_is_not_opened_by_another() -> None:
         ("tls", True, "tls must be an ssl.SSLContext, got bool"),
     ],
 )
-def test_settings_of_another_type_are_refused(setting: str, value: Any, message: str) -> None:
+def test_settings_of_wrong_type_are_rejected(setting: str, value: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         GCSDriver(**{setting: value})
 
 
-def test_settings_that_make_no_sense_are_refused() -> None:
+def test_invalid_settings_are_rejected() -> None:
     with pytest.raises(ConfigError, match="max_connections must be at least 1, got 0"):
         GCSDriver(max_connections=0)
     with pytest.raises(ConfigError, match="credentials must not be empty: leave them out"):
-        GCSDriver(credentials="")  # of an environment variable that is not set, say
+        GCSDriver(credentials="")  # for example from an unset environment variable
 
 
-async def test_everything_goes_through_the_proxy() -> None:
+async def test_all_requests_use_the_proxy() -> None:
     cloud = Cloud()
     async with serving(cloud) as url:
-        # There is no such host, but the proxy, being the service itself, knows what is meant.
+        # The host does not exist. The proxy is the service itself and handles the request.
         driver = GCSDriver(endpoint_url="http://storage.invalid", proxy=url)
         async with opened(driver):
             await driver.create_bucket("bucket")
             assert [info.name for info in await driver.list_buckets()] == ["bucket"]
 
 
-async def test_so_many_readers_and_writes_are_allowed_as_it_was_told() -> None:
+async def test_max_connections_limits_reads_and_writes() -> None:
     claimed = GCSDriver(endpoint_url="http://storage.invalid", max_connections=3).capabilities
     assert (claimed.max_reads, claimed.max_writes) == (3, 3)

@@ -1,4 +1,4 @@
-"""Signed URLs, compared with those of the SDK."""
+"""Signed URLs, compared with the SDK's."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def signed_at(url: str) -> float:
 
 @settings(max_examples=30, deadline=None)
 @given(method=st.sampled_from(["GET", "PUT"]), key=keys, expires=st.integers(1, 604_800))
-def test_url_is_the_one_that_the_sdk_signs(method: str, key: str, expires: int) -> None:
+def test_url_equals_that_of_the_sdk(method: str, key: str, expires: int) -> None:
     url = theirs(method, key, expires)
     origin = Origin.of(GOOGLE)
     mine = build_url(
@@ -54,7 +54,7 @@ def test_url_is_the_one_that_the_sdk_signs(method: str, key: str, expires: int) 
 @pytest.mark.parametrize(
     "endpoint", ["http://localhost:4443", "https://gcs.example", "https://gcs.example:8443"]
 )
-async def test_url_holds_for_the_endpoint_that_the_driver_was_given(
+async def test_url_uses_endpoint_of_the_driver(
     endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driver = GCSDriver(endpoint_url=endpoint, credentials=service_account())
@@ -79,7 +79,7 @@ async def test_url_holds_for_the_endpoint_that_the_driver_was_given(
     assert again.with_signature(signature) == url
 
 
-async def test_url_is_good_for_seven_days_at_the_most() -> None:
+async def test_url_expires_within_seven_days() -> None:
     driver = GCSDriver(credentials=service_account())
     async with opened(driver):
         assert "X-Goog-Expires=604800&" in await driver.presign("GET", "bucket", "key", 604_800)
@@ -90,7 +90,7 @@ async def test_url_is_good_for_seven_days_at_the_most() -> None:
             await driver.presign("GET", "bucket", "a\nb", 60)
 
 
-async def test_who_has_no_key_signs_nothing() -> None:
+async def test_presign_without_private_key_is_not_supported() -> None:
     user = {"type": "authorized_user", "client_id": "i", "client_secret": "s", "refresh_token": "r"}
     for driver in (GCSDriver(anonymous=True), GCSDriver(credentials=user)):
         async with opened(driver):
@@ -106,9 +106,9 @@ FIXED = PresignOptions(
 )
 
 
-def test_what_a_url_fixes_is_signed_as_the_documentation_says() -> None:
-    # Cloud Storage documentation, "Canonical requests": the query sorted by name, headers in lower
-    # case, sorted, and named once more below.
+def test_presign_options_are_signed_as_documented() -> None:
+    # Cloud Storage documentation, "Canonical requests": the query is sorted by name; headers are
+    # in lower case, sorted, and followed by the list of their names.
     mine = build_url(
         "GET", Origin.of(GOOGLE), "bucket", "a b", email="e", expires=60, now=0.0, options=FIXED
     )
@@ -126,7 +126,7 @@ def test_what_a_url_fixes_is_signed_as_the_documentation_says() -> None:
     assert mine.to_sign.endswith(f"\n{sha256(canonical.encode()).hexdigest()}")
 
 
-def test_content_type_that_a_request_must_have_is_a_signed_header() -> None:
+def test_required_content_type_is_a_signed_header() -> None:
     mine = build_url(
         "PUT", Origin.of(GOOGLE), "bucket", "key", email="e", expires=60, now=0.0,
         options=PresignOptions(content_type="text/plain"),

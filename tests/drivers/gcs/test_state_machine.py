@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Hosted:
-    """A cloud in a thread: the machine's loop runs only while it is asked something."""
+    """A cloud in a thread, because the loop of the state machine runs only during its steps."""
 
     def __init__(self) -> None:
         self.cloud = Cloud()
@@ -56,7 +56,7 @@ def hosted() -> Iterator[Hosted]:
     hosted.close()
 
 
-def test_store_over_gcs_does_what_a_dict_does(
+def test_store_over_gcs_behaves_like_a_dict(
     hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hosted.cloud.rewrites_at_most = 1 << 20

@@ -24,7 +24,7 @@ async def put(driver: GCSDriver, key: str, body: bytes = b"body") -> str:
     return info.version_id
 
 
-async def test_deleted_object_has_versions_and_none_that_is_latest() -> None:
+async def test_deleted_object_has_no_latest_version() -> None:
     async with serving(Cloud()) as url, opened(driver := GCSDriver(endpoint_url=url)):
         await driver.create_bucket("bucket")
         await driver.set_versioning("bucket", enabled=True)
@@ -38,7 +38,7 @@ async def test_deleted_object_has_versions_and_none_that_is_latest() -> None:
             assert await reader.read(10) == b"old"
 
 
-async def test_versions_that_were_kept_stay_when_no_more_are() -> None:
+async def test_existing_versions_remain_after_versioning_is_disabled() -> None:
     async with serving(Cloud()) as url, opened(driver := GCSDriver(endpoint_url=url)):
         await driver.create_bucket("bucket")
         await driver.set_versioning("bucket", enabled=True)
@@ -50,7 +50,7 @@ async def test_versions_that_were_kept_stay_when_no_more_are() -> None:
         assert second not in {first, third}
 
 
-async def test_versioning_of_a_missing_bucket_or_a_closed_driver_is_refused() -> None:
+async def test_set_versioning_raises_for_missing_bucket_and_closed_driver() -> None:
     async with serving(Cloud()) as url:
         driver = GCSDriver(endpoint_url=url)
         with pytest.raises(ClosedError):
@@ -64,7 +64,7 @@ async def test_versioning_of_a_missing_bucket_or_a_closed_driver_is_refused() ->
 
 
 class Answers:
-    """A client that tells versions, oldest first, in pages of at most so many."""
+    """A client that returns versions, oldest first, in pages of at most `most`."""
 
     def __init__(self, most: int, **versions: int) -> None:
         self.most = most
@@ -93,7 +93,7 @@ async def pages(client: Answers, limit: int, **options: Any) -> list[list[str]]:
     token = None
     while True:
         page = await version_page(
-            client,  # type: ignore[arg-type]  # a Client so far as it is used
+            client,  # type: ignore[arg-type]  # implements the part of Client that is used
             "bucket",
             ListOptions(limit=limit, token=token, **options),
             "gcs",
@@ -105,7 +105,7 @@ async def pages(client: Answers, limit: int, **options: Any) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 1000])
-async def test_pages_end_where_keys_do(most: int) -> None:
+async def test_pages_do_not_split_keys(most: int) -> None:
     whole = ["a1", "b3", "b2", "b1", "c2", "c1", "d1"]
     for limit in range(1, 9):
         found = await pages(Answers(most, a=1, b=3, c=2, d=1), limit)
@@ -115,7 +115,7 @@ async def test_pages_end_where_keys_do(most: int) -> None:
             assert page
 
 
-async def test_many_versions_of_one_key_come_together() -> None:
+async def test_many_versions_of_one_key_are_on_one_page() -> None:
     client = Answers(1000, a=2500, b=1)
     found = await pages(client, 1000)
     assert [len(page) for page in found] == [2500, 1]
@@ -123,7 +123,7 @@ async def test_many_versions_of_one_key_come_together() -> None:
     assert await pages(Answers(2, a=5), 1000, start_after="a") == [[]]
 
 
-async def test_page_that_leads_to_itself_is_a_failure_and_no_loop() -> None:
+async def test_page_that_repeats_itself_raises() -> None:
     class Circle(Answers):
         async def page(self, target: str) -> dict[str, Any]:
             return {
@@ -135,11 +135,11 @@ async def test_page_that_leads_to_itself_is_a_failure_and_no_loop() -> None:
         await pages(Circle(1, a=2), 1)
 
 
-async def test_answer_that_makes_no_sense_is_a_passing_failure() -> None:
+async def test_malformed_version_page_is_unavailable() -> None:
     class Nonsense:
         async def page(self, _target: str) -> dict[str, Any]:
             return {"items": [{"name": "key", "generation": "one"}]}
 
-    client: Client = Nonsense()  # type: ignore[assignment]  # likewise
+    client: Client = Nonsense()  # type: ignore[assignment]  # as above
     with pytest.raises(UnavailableError, match="is malformed"):
         await version_page(client, "bucket", ListOptions(), "gcs")
