@@ -70,7 +70,7 @@ class SdkPlane(SdkMultipart):
         """Close all connections."""
         await self._client.aclose()
 
-    # -- objects ---------------------------------------------------------------------------------------
+    # -- objects -----------------------------------------------------------------------------------
 
     async def put_object(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
@@ -278,7 +278,7 @@ class SdkPlane(SdkMultipart):
         }
         return await self._client.presign(operation, expires, Bucket=bucket, Key=key, **fixed)
 
-    # -- buckets ---------------------------------------------------------------------------------------
+    # -- buckets -----------------------------------------------------------------------------------
 
     async def create_bucket(self, bucket: str) -> None:
         """Create a bucket in the endpoint's region."""
