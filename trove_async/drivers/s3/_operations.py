@@ -165,6 +165,7 @@ class HttpPlane(HttpMultipart):
         The response to a range request has the size. To read the same version, the request has the
         ETag as its condition. Without a strong ETag, the two dates are compared.
         """
+        # 1. Request one byte of the same version.
         headers = {"range": "bytes=0-0", **self._keyed}
         etag = strong_etag(said.get("etag"))
         if etag is not None:
@@ -174,12 +175,13 @@ class HttpPlane(HttpMultipart):
                 "GET", bucket, key, query=_version(version_id), headers=headers
             )
         except RangeError:
-            return {**said, "content-length": "0"}
+            return {**said, "content-length": "0"}  # an empty object has no byte to return
         except PreconditionFailedError as error:
             raise UnavailableError(
                 "the object was replaced while its size was asked for"
             ) from error
         response.close()
+        # 2. Compare the versions, and read the size.
         dates = {said.get("last-modified"), response.headers.get("last-modified")} - {None}
         if etag is None and len(dates) > 1:
             raise MalformedResponse("the object was replaced while its size was asked for")
@@ -306,8 +308,8 @@ class HttpPlane(HttpMultipart):
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
-        # Some services send nothing until the copy is done. The engine scales the deadline with the
-        # size, so the request itself waits patiently.
+        # Some services send nothing until the copy is done. `patient` leaves the time limit to the
+        # resilience layer, which scales it with the size.
         response = await self._client.send(
             "PUT", bucket, key, headers=self._service.dialect.spoken(headers), patient=True
         )
