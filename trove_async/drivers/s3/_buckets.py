@@ -1,4 +1,4 @@
-"""Operations on buckets that take more than one request, or another error."""
+"""Bucket operations that need several requests, or a more specific error."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ async def create(plane: DataPlane, bucket: str) -> None:
 async def missing_thing(
     error: NotFoundError, bucket: str, exists: Callable[[str], Awaitable[bool]]
 ) -> NotFoundError:
-    """Return an error that names what is missing, the object or the bucket.
+    """Return an ObjectNotFoundError or a BucketNotFoundError in place of a NotFoundError.
 
-    The response to a HEAD has no document, so it does not tell them apart.
+    The response to a HEAD has no document, so it does not distinguish the two.
     """
     if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
         return error

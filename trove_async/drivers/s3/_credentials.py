@@ -1,7 +1,7 @@
-"""Who signs, for which region and where to: what the SDK's session knows, asked as seldom as can be.
+"""Resolve the endpoint, the region and the credentials through the SDK, and cache them.
 
-The SDK reads files, imports modules and may call other services to find that out, so it does so in
-a worker thread, on an event loop of its own. Where everything was given, it is not even imported.
+The SDK reads files, imports modules and may call other services for this. It therefore runs in a
+worker thread, on its own event loop. If every setting is explicit, the SDK is not imported.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_REGION: Final = "us-east-1"
-"""What requests are signed for where nobody says: the SDKs' own choice for S3."""
+"""The region if none is configured, as in the SDKs."""
 
 _LOOK_SECONDS: Final = 60.0
-"""How often temporary credentials are asked whether they are to be renewed: the SDK renews them
-fifteen minutes before their end."""
+"""Seconds between two checks of whether temporary credentials need renewal. The SDK renews them
+fifteen minutes before they expire."""
 
 # Endpoints of the SDK's partitions: s3.eu-west-1.amazonaws.com, s3-fips.dualstack.us-gov-west-1.…
 _AWS = re.compile(
@@ -39,29 +39,29 @@ _AWS = re.compile(
 )
 
 _AMAZONS = re.compile(r"(?!.*s3express).*\.(?:amazonaws\.com(?:\.cn)?|api\.aws)").fullmatch
-"""Other hosts of Amazon S3: of a VPC, an access point, acceleration. Directory buckets (S3 Express)
-deviate from it: they list in no order."""
+"""Other hosts of Amazon S3: VPC endpoints, access points and transfer acceleration. Directory
+buckets (S3 Express) are excluded, because they list in no order."""
 
 _SENDABLE = re.compile(r"[!-~]+").fullmatch
-"""What a word in a header may have."""
+"""Matches a value that a header can carry: no blanks, control characters or non-ASCII text."""
 
 _REGION = re.compile(r"[A-Za-z0-9._-]+").fullmatch
-"""A region is a label of Amazon's host names; other services choose their own words."""
+"""Matches a region. Amazon's regions are host name labels; other services choose other names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """The credentials and the place that the driver was given; None: as the SDK finds it.
+    """The driver's settings of credentials and endpoint. The SDK resolves those that are None.
 
     Attributes:
         region: The region.
-        endpoint_url: Where the service is.
+        endpoint_url: The URL of the service.
         access_key_id: The access key's id.
-        secret_access_key: Its secret.
-        session_token: Its token, if it is temporary.
+        secret_access_key: The access key's secret.
+        session_token: The session token of a temporary access key.
         profile: A section of the SDK's configuration files.
-        role_arn: A role to take on.
-        trust_env: Whether the environment's proxies are heeded.
+        role_arn: The role to assume.
+        trust_env: Whether to use the environment's proxies.
     """
 
     region: str | None
@@ -74,13 +74,13 @@ class Identity:
     trust_env: bool = True
 
     def check(self) -> None:
-        """Check what was given.
+        """Validate the settings.
 
-        Not while it is made: the arguments would be in the traceback.
+        The constructor does not, because its arguments would appear in the traceback.
 
         Raises:
-            ConfigError: The settings do not go together, or one can have no such value.
-            TypeError: One is no str.
+            ConfigError: The settings contradict each other, or a value is invalid.
+            TypeError: A setting is not a str.
         """
         for name in ("access_key_id", "secret_access_key", "session_token"):
             if not isinstance(getattr(self, name), (str, type(None))):  # no local holds a secret
@@ -101,12 +101,12 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a service is.
+    """The address of a service.
 
     Attributes:
-        origin: Its address.
-        region: The region that it is in.
-        aws: Whether it is Amazon's own, in which each region has an address.
+        origin: The scheme, host and port.
+        region: The region of the service.
+        aws: Whether it is a regional endpoint of Amazon S3.
     """
 
     origin: Origin
@@ -121,15 +121,15 @@ class Endpoint:
 
     @property
     def is_amazon_s3(self) -> bool:
-        """Whether the service is Amazon S3, at the endpoint of a region or at another one."""
+        """Whether the service is Amazon S3, at a regional endpoint or another host."""
         return self.aws or _AMAZONS(self.origin.host) is not None
 
     @property
     def names_in(self) -> Hashable:
-        """Return the space of bucket names: on Amazon a partition, elsewhere the service itself.
+        """The namespace of bucket names: a partition on Amazon, the service itself elsewhere.
 
-        S3 User Guide, "General purpose bucket naming rules": names are unique within a partition. Each
-        partition has a domain of its own, but for GovCloud.
+        S3 User Guide, "General purpose bucket naming rules": names are unique within a partition.
+        Each partition has a separate domain, except GovCloud.
         """
         found = _AWS.fullmatch(self.origin.host)
         if found is None:
@@ -146,19 +146,19 @@ class Endpoint:
 
 
 class _Source(Protocol):
-    """Credentials as the SDK holds them, so far as we look at them."""
+    """The part of the SDK's refreshable credentials that this module uses."""
 
     def refresh_needed(self, refresh_in: float | None = None) -> bool:
-        """Tell whether they end soon, or within so many seconds."""
+        """Return whether they expire soon, or within `refresh_in` seconds."""
         ...
 
 
 class Session:
-    """Fetches and caches what an identity is asked for.
+    """Resolves the endpoint of an identity, and fetches, caches and renews its credentials.
 
     Args:
-        identity: The credentials and the place that the driver was given.
-        redactor: Is told every secret that requests are signed with.
+        identity: The driver's settings of credentials and endpoint.
+        redactor: Receives every secret that signs requests.
     """
 
     def __init__(self, identity: Identity, redactor: Redactor | None = None) -> None:
@@ -171,10 +171,10 @@ class Session:
         self._look_at = 0.0
 
     async def endpoint(self) -> Endpoint:
-        """Return where the service is.
+        """Return the service's endpoint.
 
         Raises:
-            ConfigError: The profile, the region or the endpoint is none.
+            ConfigError: The profile, the region or the endpoint is invalid.
         """
         told = self._identity
         if told.endpoint_url and told.region and told.profile is None:
@@ -183,11 +183,13 @@ class Session:
         return Endpoint.of(url, region)
 
     async def credentials(self) -> Credentials:
-        """Return what to sign with; from memory, but for the moments when they are renewed.
+        """Return the credentials: the cached ones, unless they need renewal.
+
+        While one caller renews them, the others receive the old ones.
 
         Raises:
-            UnauthenticatedError: There are none.
-            UnavailableError: They could not be fetched.
+            UnauthenticatedError: No credentials were found.
+            UnavailableError: Fetching the credentials failed.
         """
         now = asyncio.get_running_loop().time()
         held = self._credentials
@@ -200,7 +202,10 @@ class Session:
             return self._credentials
 
     async def renewed(self, stale: Credentials) -> Credentials | None:
-        """Return others than those that the service takes no more; None: there are none."""
+        """Return new credentials in place of those that the service rejected.
+
+        Return None if no others are available.
+        """
         async with self._lock:
             if self._credentials is stale:
                 if self._source is None:
@@ -209,7 +214,7 @@ class Session:
             return self._credentials if self._credentials != stale else None
 
     def redact(self, error: TroveError) -> None:
-        """Remove the secrets from an error: services quote requests."""
+        """Remove the secrets from an error, because services quote requests in their messages."""
         self._redactor.redact(error)
 
     async def _look(self, now: float) -> None:
@@ -217,7 +222,7 @@ class Session:
             try:
                 await self._load()
             except TroveError:
-                # There is a quarter of an hour left to try again.
+                # The old credentials are valid for up to fifteen minutes. A later call retries.
                 if self._credentials is None or (
                     self._source is not None and self._source.refresh_needed(0)
                 ):
@@ -238,9 +243,10 @@ class Session:
 
 
 async def on_sdk(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Return what a call of the SDK's returns, made in a worker thread.
+    """Run a coroutine of the SDK in a worker thread and return its result.
 
-    A cancel leaves the thread to its end: it holds nothing of ours.
+    After a cancel, the thread runs to its end in the background. It holds no resource of this
+    library.
     """
     return await asyncio.get_running_loop().run_in_executor(None, _run, work)
 
@@ -268,7 +274,7 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     except (exceptions.BotoCoreError, exceptions.ClientError) as error:
         cause = error
         failure = UnavailableError(f"the SDK found no credentials: {error}")
-    except Exception as error:  # noqa: BLE001 - whatever a parser of the SDK's makes of a response
+    except Exception as error:  # noqa: BLE001 - the SDK's parsers may raise anything
         cause = error
         failure = UnavailableError(f"the SDK found no credentials: {type(error).__name__} in it")
     raise failure from disarmed(cause)
@@ -281,7 +287,7 @@ def _sdk(told: Identity) -> AioSession:
 
 
 async def _resolved(told: Identity) -> tuple[str, str]:
-    # Any credentials do here: that there are none shows when they are needed.
+    # Placeholder credentials suffice here. Missing ones raise later, when a request needs them.
     async with _sdk(told).create_client(
         "s3",
         region_name=told.region,
@@ -291,7 +297,7 @@ async def _resolved(told: Identity) -> tuple[str, str]:
     ) as client:
         region: str = client.meta.region_name or DEFAULT_REGION
         url: str = client.meta.endpoint_url
-    # What the SDK calls the global region is us-east-1 by its old name.
+    # "aws-global" is the SDK's older name of us-east-1.
     return DEFAULT_REGION if region == "aws-global" else region, url
 
 

@@ -1,8 +1,7 @@
 """The data plane protocol: one method for each S3 operation that the driver uses.
 
-There are two implementations: `HttpPlane` signs and sends requests itself, and `SdkPlane` sends them
-through aiobotocore. Both translate the service's errors. The driver interprets them for buckets,
-conditions and uploads.
+`HttpPlane` signs and sends requests itself. `SdkPlane` sends them through aiobotocore. Both
+translate the service's errors. The driver interprets them for buckets, conditions and uploads.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class UnconfirmedWriteError(Exception):
-    """A request stored an object, but the response does not describe it.
+    """Raised when a write succeeds but its response has no ETag.
 
     Either the service omits the ETag, or a captive portal responded in its place. `confirm_stored`
     distinguishes the two.
@@ -53,7 +52,7 @@ class UploadId(NamedTuple):
 
 
 class DataPlane(Protocol):
-    """One way to send S3's operations."""
+    """Sends S3 operations and returns their parsed responses."""
 
     async def put_object(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
@@ -61,7 +60,8 @@ class DataPlane(Protocol):
         """Store an object in one request.
 
         Raises:
-            UnconfirmedWriteError: Nothing says what was stored. So do `copy_object` and `complete_upload`.
+            UnconfirmedWriteError: The response does not describe the object. `copy_object` and
+                `complete_upload` raise it too.
         """
         ...
 
@@ -70,7 +70,11 @@ class DataPlane(Protocol):
         ...
 
     async def head_object(self, bucket: str, key: str, version_id: str | None) -> ObjectInfo:
-        """Return an object's facts, its tags included. An error may not say what is missing."""
+        """Return an object's facts, including its tags.
+
+        Raises:
+            NotFoundError: The object or its bucket is missing. The error may not distinguish them.
+        """
         ...
 
     async def encryption(self, bucket: str, key: str) -> Mapping[str, str]:
@@ -110,17 +114,24 @@ class DataPlane(Protocol):
     async def upload_part(
         self, upload: UploadId, number: int, views: Sequence[memoryview]
     ) -> SentPart:
-        """Store a part."""
+        """Upload one part."""
         ...
 
     async def stream_part(self, upload: UploadId, number: int, source: PartSource) -> SentPart:
-        """Store a part while it is read."""
+        """Upload one part while reading it from its source."""
         ...
 
     async def copy_part(
         self, upload: UploadId, number: int, source: ObjectInfo, span: tuple[int, int]
     ) -> SentPart:
-        """Copy a range of an object into a part. The object must still be that version."""
+        """Copy a range of one version of an object into a part.
+
+        Args:
+            upload: The upload that the part belongs to.
+            number: The part's number.
+            source: The version to copy. The request fails if the object has changed since.
+            span: The range's start and its exclusive end.
+        """
         ...
 
     async def complete_upload(
@@ -128,7 +139,10 @@ class DataPlane(Protocol):
     ) -> ObjectInfo:
         """Assemble the object from its parts.
 
-        `options` are those that the upload began with, and the checksums and size of it all.
+        Args:
+            upload: The upload.
+            parts: All parts of the object.
+            options: The options of `create_upload`, with the whole object's checksums and size.
         """
         ...
 
@@ -143,11 +157,11 @@ class DataPlane(Protocol):
     async def presign(
         self, method: str, bucket: str, key: str, expires: int, options: PresignOptions
     ) -> str:
-        """Return a URL that carries a signature."""
+        """Return a presigned URL."""
         ...
 
     async def create_bucket(self, bucket: str) -> None:
-        """Create a bucket. A bucket that you already own may raise no error."""
+        """Create a bucket. Some regions raise no error for a bucket that you already own."""
         ...
 
     async def delete_bucket(self, bucket: str) -> None:
@@ -168,14 +182,14 @@ class DataPlane(Protocol):
 
 
 async def confirm_stored(plane: DataPlane, info: ObjectInfo) -> ObjectInfo:
-    """Return the facts of a stored object that the response did not describe.
+    """Return the facts of an object whose write response did not describe it.
 
     Args:
-        plane: Sends the HEAD.
+        plane: Sends the HEAD request.
         info: The object's facts according to the request.
 
     Raises:
-        UnavailableError: The object does not exist, or is another write's.
+        UnavailableError: The object does not exist, or another write stored it.
     """
     try:
         found = await plane.head_object(info.bucket, info.key, info.version_id)

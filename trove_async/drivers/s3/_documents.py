@@ -1,8 +1,8 @@
-"""The small documents: what the service answers beside listings, and what it is sent.
+"""Parse S3's response documents, except object listings, and build its request documents.
 
-An answer of 200 may hold an error: S3 begins to answer CompleteMultipartUpload, CopyObject and
-UploadPartCopy before it knows how they end (S3 API Reference, each one's description). All readers
-here raise `AnsweredError` for it.
+A 200 response may contain an error: S3 begins its response to CompleteMultipartUpload, CopyObject
+and UploadPartCopy before it knows their outcome (S3 API Reference, each operation's description).
+All parsers of results raise `AnsweredError` for it.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ CHECKSUM_ELEMENTS: Final[Mapping[str, str]] = MappingProxyType(
         "sha1": "ChecksumSHA1",
     }
 )
-"""Our names of checksums and S3's elements for them."""
+"""S3's element name of each checksum algorithm."""
 
-# -- what is answered ------------------------------------------------------------------------------
+# -- responses -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorDocument:
-    """An error as the service tells it.
+    """A parsed error document.
 
     Attributes:
-        code: S3's word for it, such as ``NoSuchKey``.
-        message: Its sentence for people.
-        fields: What else it tells, by element. Some of it repeats what was signed, and with what:
-            it is to be looked at, never to be shown.
+        code: The error code, such as ``NoSuchKey``.
+        message: The message for people.
+        fields: The other elements, by name. Some repeat the signed request and its access key, so
+            they must never be shown.
     """
 
     code: str
@@ -67,40 +67,40 @@ class ErrorDocument:
 
     @property
     def region(self) -> str | None:
-        """Where the bucket is, if the error says that it is elsewhere."""
+        """The bucket's region, if the request went to the wrong one."""
         return self.fields.get("Region") or self.fields.get("BucketRegion") or None
 
 
 class UnclearError(Exception):
-    """A listing that was to encode its keys does not say whether it does, and it matters."""
+    """Raised when a listing does not declare whether its keys are encoded, and the keys differ."""
 
 
 def check_clear(keys: Iterable[str]) -> None:
-    """Raise UnclearError if one of the keys could be encoded or not."""
+    """Raise UnclearError if decoding would change one of the keys."""
     if any("%" in key or "+" in key for key in keys):
         raise UnclearError
 
 
 class AnsweredError(Exception):
-    """The document read for a result is an error.
+    """Raised when a response that should hold a result holds an error document.
 
     Args:
-        answer: What it says.
+        answer: The error document.
     """
 
     def __init__(self, answer: ErrorDocument) -> None:
-        super().__init__(answer.code)  # its sentence may quote the request
+        super().__init__(answer.code)  # not the message, which may quote the request
         self.answer = answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """What is told of an object, or a part, that was put together or copied.
+    """The result of a completion or a copy: an object or a part.
 
     Attributes:
-        etag: As in `ObjectInfo.etag`.
-        last_modified: Where it is told.
-        checksums: Of the whole content, as in `ObjectInfo.checksums`.
+        etag: The ETag without its quotes.
+        last_modified: The date, if the response has one.
+        checksums: Checksums of the whole content, as in `ObjectInfo.checksums`.
     """
 
     etag: str
@@ -119,12 +119,12 @@ class OpenUpload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UploadsPage:
-    """Some of a bucket's open uploads, and where the next page begins.
+    """A page of a bucket's open uploads.
 
     Attributes:
-        uploads: In order of keys.
+        uploads: The uploads, ordered by key.
         next_markers: ``key-marker`` and ``upload-id-marker`` of the next page, if there is one.
-        now: When the service answered, where it says so.
+        now: The date of the response, or the local time if it has none.
     """
 
     uploads: Sequence[OpenUpload]
@@ -134,20 +134,21 @@ class UploadsPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketsPage:
-    """Some of the owner's buckets, and the ``continuation-token`` of the next page, if any."""
+    """A page of the owner's buckets, and the ``continuation-token`` of the next page, if any."""
 
     buckets: Sequence[BucketInfo]
     token: str | None = None
 
 
 def parse_error(body: bytes) -> ErrorDocument:
-    """Return the error that an answer is.
+    """Parse an error document.
 
     Raises:
-        MalformedResponse: It is no error of S3's: empty (as to HEAD), or another server's page.
+        MalformedResponse: The body is not an S3 error: it is empty (after a HEAD), or comes from
+            another server.
     """
     root = _document(body)
-    if name(root) == "ErrorResponse":  # how STS and IAM, and services built upon them, wrap it
+    if name(root) == "ErrorResponse":  # the wrapper of STS, IAM and services built on them
         root = next(children(root, "Error"), root)
     if name(root) != "Error":
         raise MalformedResponse(f"no error, but <{name(root)[:40]}>")
@@ -155,11 +156,11 @@ def parse_error(body: bytes) -> ErrorDocument:
 
 
 def parse_upload_id(body: bytes) -> str:
-    """Return the id of the upload that CreateMultipartUpload opened."""
+    """Parse the upload id from the response to CreateMultipartUpload."""
     root = _document(body)
     if name(root) == "Error":
         raise AnsweredError(_error(root))
-    # rclone calls it <InitiateMultipartUpload>. What has an UploadId is such an answer.
+    # The root's name is not checked: rclone sends <InitiateMultipartUpload>. An UploadId suffices.
     upload_id = facts(root).get("UploadId", "").strip()
     if not upload_id:
         raise MalformedResponse(f"an upload without its id, in <{name(root)[:40]}>")
@@ -167,25 +168,25 @@ def parse_upload_id(body: bytes) -> str:
 
 
 def parse_completed(body: bytes) -> Stored:
-    """Return what CompleteMultipartUpload made."""
+    """Parse the response to CompleteMultipartUpload."""
     return _stored(result_of(body, "CompleteMultipartUploadResult"))
 
 
 def parse_copied(body: bytes) -> Stored:
-    """Return what CopyObject made."""
+    """Parse the response to CopyObject."""
     return _stored(result_of(body, "CopyObjectResult"))
 
 
 def parse_part_copied(body: bytes) -> Stored:
-    """Return what UploadPartCopy made."""
+    """Parse the response to UploadPartCopy."""
     return _stored(result_of(body, "CopyPartResult"))
 
 
 def parse_deleted(body: bytes) -> Mapping[str, ErrorDocument | None]:
-    """Return what became of each key of a DeleteObjects: an error, or None where it is gone.
+    """Parse the response to DeleteObjects: an error for each key, or None if it was deleted.
 
-    A key that the answer does not name, or not as it was sent (there are services that do not
-    protect a line end), is missing: nothing is known of it.
+    A key that the response omits or alters is missing, and its outcome is unknown. Some services
+    alter line ends, because they do not escape them.
     """
     root = result_of(body, "DeleteResult")
     fates: dict[str, ErrorDocument | None] = {}
@@ -197,14 +198,15 @@ def parse_deleted(body: bytes) -> Mapping[str, ErrorDocument | None]:
 
 
 def parse_uploads(body: bytes, *, asked: bool = False) -> UploadsPage:
-    """Return a page of ListMultipartUploads, its keys decoded if the answer encodes them.
+    """Parse a page of ListMultipartUploads. Keys are decoded if the response declares an encoding.
 
     Args:
-        body: The answer.
-        asked: Whether encoded keys were asked for.
+        body: The response body.
+        asked: Whether the request asked for encoded keys.
 
     Raises:
-        UnclearError: They were, and the answer does not say whether it encodes them.
+        UnclearError: The request asked for encoded keys, the response declares no encoding, and
+            the keys are ambiguous.
     """
     root = result_of(body, "ListMultipartUploadsResult")
     page = facts(root)
@@ -231,7 +233,7 @@ def parse_uploads(body: bytes, *, asked: bool = False) -> UploadsPage:
 
 
 def parse_buckets(body: bytes) -> BucketsPage:
-    """Return a page of ListBuckets."""
+    """Parse a page of ListBuckets."""
     root = result_of(body, "ListAllMyBucketsResult")
     buckets = []
     for bucket in (bucket for all_ in children(root, "Buckets") for bucket in all_):
@@ -245,23 +247,23 @@ def parse_buckets(body: bytes) -> BucketsPage:
 
 
 def parse_tags(body: bytes) -> Mapping[str, str]:
-    """Return the tags that GetObjectTagging tells."""
+    """Parse the response to GetObjectTagging."""
     root = result_of(body, "Tagging")
     tags = (facts(tag) for tag_set in children(root, "TagSet") for tag in children(tag_set, "Tag"))
     return {tag.get("Key", ""): tag.get("Value", "") for tag in tags}
 
 
 def _document(body: bytes) -> Element:
-    # While it works S3 sends blanks, that the connection may not be taken for dead.
+    # S3 sends blanks while an operation runs, to keep the connection alive.
     return parse(decode(body).lstrip())
 
 
 def result_of(body: bytes, *wanted: str) -> Element:
-    """Return the root of a document that is one of those wanted.
+    """Return the root of a document, if its name is one of those wanted.
 
     Raises:
-        AnsweredError: It is an error.
-        MalformedResponse: It is neither.
+        AnsweredError: The document is an error.
+        MalformedResponse: The document is neither.
     """
     root = _document(body)
     if name(root) == "Error":
@@ -296,7 +298,7 @@ def _stored(root: Element) -> Stored:
 
 
 def key_of(text: str, *, encoded: bool) -> str:
-    """Return a key that an answer tells, encoded or not."""
+    """Return a key of a response, decoded if it is encoded."""
     try:
         return decode_value(text) if encoded else text
     except UnicodeDecodeError:
@@ -307,7 +309,7 @@ _IS_DATE = re.compile(DATE).fullmatch
 
 
 def date_of(text: str) -> datetime:
-    """Return a time that an answer tells."""
+    """Parse a date in a response document."""
     try:
         if _IS_DATE(text.strip()):
             return moment(text.strip())
@@ -316,17 +318,17 @@ def date_of(text: str) -> datetime:
     raise MalformedResponse(f"date {text[:40]!r}")
 
 
-# -- what is sent ----------------------------------------------------------------------------------
+# -- requests --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentPart:
-    """A part as the completion names it.
+    """An uploaded part, as CompleteMultipartUpload lists it.
 
     Attributes:
-        number: From 1 on.
-        etag: As the service answered it.
-        checksums: Its own, by algorithm, as it was sent with them.
+        number: The part's number, from 1.
+        etag: The ETag from the service's response.
+        checksums: The part's checksums, by algorithm.
     """
 
     number: int
@@ -335,7 +337,7 @@ class SentPart:
 
 
 def can_name(key: str) -> bool:
-    """Tell whether `delete_body` can name a key; others are deleted by a request each."""
+    """Return whether `delete_body` can name a key. Other keys take one request each."""
     return carries(key)
 
 
@@ -343,15 +345,15 @@ def delete_body(keys: Iterable[str], *, quiet: bool = False) -> bytes:
     """Return the body of DeleteObjects.
 
     Args:
-        keys: At most 1,000 (S3 API Reference, "DeleteObjects"), all of which it `can_name`.
-        quiet: Whether only failures are to be answered.
+        keys: At most 1,000 keys (S3 API Reference, "DeleteObjects"). `can_name` holds for each.
+        quiet: Whether the response lists only failures.
     """
     objects = "".join([f"<Object><Key>{_carried(key)}</Key></Object>" for key in keys])
     return _body("Delete", objects + ("<Quiet>true</Quiet>" if quiet else ""))
 
 
 def complete_body(parts: Iterable[SentPart]) -> bytes:
-    """Return the body of CompleteMultipartUpload; the parts are put in order."""
+    """Return the body of CompleteMultipartUpload, with the parts sorted by number."""
     return _body(
         "CompleteMultipartUpload",
         "".join(
@@ -365,7 +367,10 @@ def complete_body(parts: Iterable[SentPart]) -> bytes:
 
 
 def create_bucket_body(region: str) -> bytes:
-    """Return the body of CreateBucket: none for us-east-1, which S3 does not take for a location."""
+    """Return the body of CreateBucket.
+
+    It is empty for us-east-1, which S3 rejects as a location.
+    """
     if region == "us-east-1":
         return b""
     location = f"<LocationConstraint>{_carried(region)}</LocationConstraint>"

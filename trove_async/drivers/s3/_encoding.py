@@ -1,9 +1,8 @@
-"""How keys, query values and etags are written on their way to the service and back.
+"""Encode and decode keys, query values and ETags.
 
-``encoding-type=url`` asks a listing for percent-encoded keys, as XML 1.0 cannot carry all that a key
-may hold. It should always be asked for: without it SeaweedFS tells a U+FFFD for a control character,
-and moto and AWS answer with what is no XML. Services disagree on the encoding; all of these are
-read alike:
+``encoding-type=url`` requests a listing with percent-encoded keys, because XML 1.0 cannot contain
+every character of a key. Always request it. Without it SeaweedFS returns U+FFFD for a control
+character, and AWS and moto return invalid XML. Services encode differently:
 
 ==============================  ========  ========  ================================================
 service                         blank     ``+``     else
@@ -13,7 +12,7 @@ SeaweedFS 4.48 (as seen)        ``+``     ``%2B``   ``/`` kept, the token not en
 moto 5.2 (as seen)              ``%20``   ``%2B``   ``/`` kept
 ==============================  ========  ========  ================================================
 
-So a ``+`` is a blank in all of them, and no key of theirs is ambiguous.
+A ``+`` is a blank in all of them, so one decoder reads them all without ambiguity.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from urllib.parse import quote, unquote_plus
 from trove_async.errors import InvalidNameError
 
 UNRESERVED: Final = "-._~"
-"""What stays as it is, with letters and digits. RFC 3986, 2.3; S3 API Reference, "Signature
-Calculations for the Authorization Header": UriEncode."""
+"""Characters that are not encoded, besides letters and digits. RFC 3986, 2.3; S3 API Reference,
+"Signature Calculations for the Authorization Header": UriEncode."""
 
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9\-._~/]*+").fullmatch
 _ETAG = re.compile(r"[!#-~][ !#-~]*+").fullmatch
@@ -35,7 +34,7 @@ _PLAIN_VALUE = re.compile(r"[A-Za-z0-9\-._~]*+").fullmatch
 
 
 def encode_path(key: str) -> str:
-    """Return a key as a request's path has it: every byte of UTF-8 encoded but the plain ones."""
+    """Percent-encode a key for a request's path. Slashes and unreserved characters are kept."""
     return key if _PLAIN_PATH(key) else quote(key, safe="/" + UNRESERVED)
 
 
@@ -43,12 +42,12 @@ _DOTS = re.compile(r"(?<=/)\.{1,2}(?=/|$)")
 
 
 def sent_target(target: str) -> str:
-    """Return a request's target as it is sent: without ``.`` and ``..`` segments.
+    """Return a request's target with the dots of ``.`` and ``..`` segments encoded.
 
-    A proxy or server may resolve these (RFC 3986, 5.2.4), which would be another key. A dot that is
-    encoded means the same, and the signature is that of the target with dots: services decode a
-    path before they encode it for the signature (S3 API Reference, "Signature Calculations for the
-    Authorization Header": UriEncode).
+    A proxy or server may resolve these segments (RFC 3986, 5.2.4), which selects another key. An
+    encoded dot is equivalent. The signature covers the target with plain dots, because services
+    decode a path before they encode it for the signature (S3 API Reference, "Signature Calculations
+    for the Authorization Header": UriEncode).
     """
     if "/." not in target:
         return target
@@ -61,25 +60,25 @@ def _encoded_dots(found: re.Match[str]) -> str:
 
 
 def encode_value(text: str) -> str:
-    """Return a name or value as a query has it: as a path, but for the slash."""
+    """Percent-encode a name or value of a query. Slashes are encoded too."""
     return text if _PLAIN_VALUE(text) else quote(text, safe=UNRESERVED)
 
 
 def encode_query(values: Mapping[str, str]) -> str:
-    """Return the query, without its ``?``: sorted, as it is signed.
+    """Return an encoded query without its ``?``, sorted as the signature requires.
 
     Args:
-        values: By name; an empty value is written as the name alone, as S3 does its subresources.
+        values: The values by name. An empty value yields the name alone, as for S3's subresources.
     """
     pairs = sorted((encode_value(name), encode_value(value)) for name, value in values.items())
     return "&".join([f"{name}={value}" if value else name for name, value in pairs])
 
 
 def decode_value(text: str) -> str:
-    """Return what an answer of ``encoding-type=url`` stands for.
+    """Decode a key or prefix in a response to ``encoding-type=url``.
 
     Raises:
-        UnicodeDecodeError: It is not UTF-8.
+        UnicodeDecodeError: The decoded bytes are not UTF-8.
     """
     if "%" in text or "+" in text:
         return unquote_plus(text, errors="strict")
@@ -87,9 +86,9 @@ def decode_value(text: str) -> str:
 
 
 def bare_etag(text: str) -> str:
-    """Return an etag without its quotes, which some services leave out.
+    """Return an ETag without its quotes, which some services omit.
 
-    A weak one keeps them, and its mark.
+    A weak ETag is returned unchanged.
     """
     if len(text) > 1 and text[0] == text[-1] == '"':
         return text[1:-1]
@@ -97,11 +96,11 @@ def bare_etag(text: str) -> str:
 
 
 def strong_etag(text: str | None) -> str | None:
-    """Return an ETag field as `ObjectInfo.etag` has it: None where it is no strong validator.
+    """Return an ETag field's value for `ObjectInfo.etag`: None unless it is a strong validator.
 
-    A weak one (RFC 9110, 8.8.3) may stay when the content changes, and an empty one is the same for
-    every object: in a condition either would let one version pass for another. One that a request
-    may not be able to repeat as it is, byte for byte, is none either.
+    A weak ETag (RFC 9110, 8.8.3) may stay the same when the content changes, and an empty one is
+    the same for every object. As a condition, either would match a different version. The result is
+    also None for an ETag that a request may be unable to repeat byte for byte.
     """
     if text is None:
         return None
@@ -110,7 +109,7 @@ def strong_etag(text: str | None) -> str | None:
 
 
 def quoted_etag(etag: str) -> str:
-    """Return an etag as a request has it (RFC 9110, 8.8.3)."""
+    """Return an ETag for a request header: in quotes, unless it is weak (RFC 9110, 8.8.3)."""
     return etag if etag.startswith("W/") else f'"{etag}"'
 
 
@@ -120,7 +119,7 @@ purpose bucket naming rules"."""
 
 
 def check_bucket(name: str) -> None:
-    """Raise InvalidNameError for an invalid bucket name: services mangle some of them."""
+    """Raise InvalidNameError for an invalid bucket name. Services mangle some of them."""
     if not _BUCKET_NAME(name):
         raise InvalidNameError(
             "a bucket's name is 3 to 255 letters, digits, dots, hyphens and underscores"

@@ -1,8 +1,8 @@
-"""Which of our errors an answer is: the driver's one table, applied at its edge.
+"""The table that maps S3's error responses to errors of this library.
 
-Codes are those of the S3 API Reference, "Error responses", and those by which other services
-(MinIO's begin with XMinio) and the throttling in front of Amazon's say the same. An answer without a
-code that is known, a HEAD's for one, goes by its status.
+The codes are those of the S3 API Reference, "Error responses", and equivalent codes of other
+services (MinIO's begin with XMinio) and of the throttling in front of Amazon's. The status decides
+if the response has no known code, for example after a HEAD.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _SKEWED = ErrorMapping(
 )
 _UNSIGNED = ErrorMapping(UnauthenticatedError, "the service wants a signature")
 _ELSEWHERE = ErrorMapping(BackendError, "the bucket is in another region: set `region`")
-# Sent again, as the checksum was made of the very memory that was sent: it broke on the way.
+# Retryable: the checksum was computed from the memory that was sent, so the body broke in transit.
 _BROKEN = ErrorMapping(
     IntegrityError, "the body that arrived is not the body that was sent", retryable=True
 )
@@ -192,17 +192,17 @@ UNSAID: Final[dict[int, ErrorMapping]] = {
     400: ErrorMapping(BackendError, _UNSAID),
     403: ErrorMapping(PermissionDeniedError, _UNSAID),
 }
-"""What a response without a document may mean: several things that the user can look at."""
+"""Meanings of a response without a document. It has several possible causes."""
 
 _SERVER_ERROR: Final = 500
 _SHOWN: Final = 300
-"""Characters of the service's sentence that are shown."""
+"""Characters of the service's message that an error shows."""
 
 _READ: Final = 4096
-"""Characters of it that are looked at."""
+"""Characters of the service's message that are searched for secrets."""
 
-# Services quote the request in their sentences: whatever stands behind these names is left out.
-# Each repeat before a value is bounded: the time to match must not grow with the text's square.
+# Services quote the request in their messages, so the values of these names are removed.
+# Each repeat before a value is bounded. Otherwise the time to match is quadratic in the text.
 _SECRET = re.compile(
     r"(?is)(authorization\W{0,3}[=:]).*"
     r"|((?:signature|credential|security.?token|secret\w{0,32}|access_?key\w{0,32})"
@@ -219,17 +219,18 @@ def failure(
     bucket: str | None = None,
     key: str | None = None,
 ) -> TroveError:
-    """Return our error for an answer, to be raised.
+    """Return the error for a response.
 
-    A 404 that does not say what is missing is a NotFoundError: the driver asks for the bucket.
+    A 404 that does not distinguish a missing object from a missing bucket is a NotFoundError. The
+    driver then checks whether the bucket exists.
 
     Args:
-        status: The answer's; 200 where an error came in the body.
-        code: S3's word for it, where there was a body to tell.
-        message: The service's sentence.
-        headers: The answer's, by name in lower case or in a mapping that minds no case.
-        bucket: Whose it was.
-        key: Of which object.
+        status: The status of the response. It is 200 if the error is in the body of a success.
+        code: S3's error code, if the response has a document.
+        message: The service's message.
+        headers: The response headers: lower-case names, or a case-insensitive mapping.
+        bucket: The bucket of the request.
+        key: The key of the request.
     """
     told = headers or {}
     unsaid = not code and not message

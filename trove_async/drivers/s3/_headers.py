@@ -1,11 +1,11 @@
-"""What is said of an object in headers: `PutOptions` on the way out, `ObjectInfo` on the way back.
+"""Object headers: convert `PutOptions` to request headers and response headers to `ObjectInfo`.
 
-User metadata travels as ``x-amz-meta-*``. A value that is not ASCII is encoded as S3 itself does it
-(RFC 2047; S3 User Guide, "Working with object metadata", user-defined metadata). Those documents
-say that S3 decodes such values before it stores them, and returns as they are those that then are
-ASCII: so an ASCII value that a header would change (blanks at its ends, for one), or that looks
-encoded, cannot be protected in that way. It is kept, percent-encoded, with others of its kind in one
-reserved name, `EXACT`.
+User metadata is sent as ``x-amz-meta-*``. A value that is not ASCII is encoded as S3 encodes it
+(RFC 2047; S3 User Guide, "Working with object metadata", user-defined metadata). According to the
+guide, S3 decodes such values before it stores them, and returns the decoded text if that is ASCII.
+The encoding therefore cannot protect an ASCII value that looks encoded, or that a header would
+change (for example blanks at its ends). Such values are percent-encoded and stored together under
+one reserved name, `EXACT`.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from ._xml import MalformedResponse
 META: Final = "x-amz-meta-"
 WRITE_ID: Final = "trove-write-id"
 EXACT: Final = "trove-exact"
-"""Reserved metadata (`trove_async._names.RESERVED_METADATA`): the write's id, and what headers
-would change."""
+"""Reserved metadata names (`trove_async._names.RESERVED_METADATA`): the write's id, and the values
+that a header would change."""
 
 NO_TYPE: Final = "binary/octet-stream"
-"""What S3 calls the type of an object that was given none (S3 API Reference, "PutObject"). It is
-sent in so many words, as others guess one, and read as none."""
+"""The default content type of S3 (S3 API Reference, "PutObject"). It is sent explicitly, because
+other services guess a type. In a response it means that the object has no type."""
 
 STANDARD: Final = "STANDARD"
-"""The class of which S3 says nothing. S3 API Reference, "HeadObject": x-amz-storage-class."""
+"""The storage class that S3 omits. S3 API Reference, "HeadObject": x-amz-storage-class."""
 
 CHECKSUMS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -59,14 +59,19 @@ CHECKSUMS: Final[Mapping[str, str]] = MappingProxyType(
         "sha1": "x-amz-checksum-sha1",
     }
 )
-"""Our names of checksums and S3's headers for them, the one to send first: it takes only one."""
+"""S3's header of each checksum algorithm, in order of preference: a request may send only one."""
 
 
-# -- out -------------------------------------------------------------------------------------------
+# -- requests --------------------------------------------------------------------------------------
 
 
 def put_headers(options: PutOptions, *, summed: bool = True) -> dict[str, str]:
-    """Return the headers of a request that makes an object of its body, `summed` its checksums too."""
+    """Return the headers of a PUT request.
+
+    Args:
+        options: The options of the put.
+        summed: Whether to include the checksums.
+    """
     headers = object_headers(options)
     if summed and options.checksums:
         headers.update(checksum_headers(options.checksums))
@@ -76,7 +81,7 @@ def put_headers(options: PutOptions, *, summed: bool = True) -> dict[str, str]:
 
 
 def object_headers(options: PutOptions) -> dict[str, str]:
-    """Return the headers that say what is kept with an object: of puts, uploads and copies."""
+    """Return the headers of the data stored with an object, for puts, uploads and copies."""
     headers = {"content-type": options.content_type or NO_TYPE}
     if options.write_id is not None:
         headers[META + WRITE_ID] = options.write_id
@@ -102,7 +107,7 @@ def object_headers(options: PutOptions) -> dict[str, str]:
 
 
 def condition_headers(options: PutOptions) -> dict[str, str]:
-    """Return the headers on which a put or the completion of an upload may be refused."""
+    """Return the precondition headers of a put or of the completion of an upload."""
     headers = {}
     if options.if_match is not None:
         headers["if-match"] = quoted_etag(options.if_match)
@@ -112,7 +117,7 @@ def condition_headers(options: PutOptions) -> dict[str, str]:
 
 
 def checksum_headers(checksums: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers by which the service compares a body: the best one, and MD5 if known."""
+    """Return the headers that let the service verify a body: one checksum, and MD5 if known."""
     headers = {}
     for algorithm, header in CHECKSUMS.items():
         if algorithm in checksums:
@@ -124,7 +129,7 @@ def checksum_headers(checksums: Mapping[str, str]) -> dict[str, str]:
 
 
 NO_VERSION = "null"
-"""The version id of what was written while the bucket kept no versions, whichever content that is.
+"""The version id of every object written without versioning. It does not identify one content.
 S3 User Guide, "Adding objects to versioning-suspended buckets"."""
 
 
@@ -137,7 +142,7 @@ def source_headers(source: ObjectInfo, owner: str | None) -> dict[str, str]:
     if source.etag is not None:
         headers["x-amz-copy-source-if-match"] = quoted_etag(source.etag)
     elif source.version_id in {None, NO_VERSION}:
-        # S3 API Reference, "CopyObject": the other condition that a later version fails.
+        # S3 API Reference, "CopyObject": without an ETag, this condition excludes a later version.
         headers["x-amz-copy-source-if-unmodified-since"] = format_http_date(source.last_modified)
     if owner is not None:
         headers["x-amz-source-expected-bucket-owner"] = owner
@@ -161,11 +166,11 @@ def _add_metadata(headers: dict[str, str], metadata: Mapping[str, str]) -> None:
 
 
 def exactly(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
-    """Return headers of user metadata with some of them kept in `EXACT` instead, name and value.
+    """Return the headers with some metadata headers moved to `EXACT`, name and value.
 
     Args:
-        headers: As `object_headers` writes them.
-        names: The headers to move, each of user metadata.
+        headers: The result of `object_headers`.
+        names: The headers to move. Each must be a user metadata header.
     """
     kept = {name: value for name, value in headers.items() if name not in names}
     exact = [kept[META + EXACT]] if META + EXACT in kept else []
@@ -177,7 +182,7 @@ def exactly(headers: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
     return kept
 
 
-# -- back ------------------------------------------------------------------------------------------
+# -- responses -------------------------------------------------------------------------------------
 
 
 def info_from(
@@ -188,14 +193,14 @@ def info_from(
     backend: str = "",
     tags: Mapping[str, str] | None = None,
 ) -> ObjectInfo:
-    """Return what the answer to a HEAD or GET, of a range as well, tells of the object.
+    """Return the object's facts from the response to a HEAD, a GET or a range request.
 
     Args:
-        headers: By name in lower case, or in a mapping that minds no case.
-        bucket: For `ObjectInfo.bucket`.
-        key: For `ObjectInfo.key`.
-        backend: For `ObjectInfo.backend`.
-        tags: Which S3 tells in an answer of their own.
+        headers: The response headers: lower-case names, or a case-insensitive mapping.
+        bucket: The value of `ObjectInfo.bucket`.
+        key: The value of `ObjectInfo.key`.
+        backend: The value of `ObjectInfo.backend`.
+        tags: The object's tags, which S3 returns in a separate response.
 
     Raises:
         MalformedResponse: A size or a date is missing.
@@ -230,10 +235,10 @@ def info_from(
 
 
 def _content_encoding(value: str | None) -> str | None:
-    """Return the content's encoding, without that of the request that stored it.
+    """Return a Content-Encoding without ``aws-chunked``, the encoding of the stored request.
 
-    S3 removes ``aws-chunked`` (S3 API Reference, "Transferring Payload in Multiple Chunks"); other
-    services store it, and hand out content that is not encoded so.
+    S3 removes it (S3 API Reference, "Transferring Payload in Multiple Chunks"). Other services
+    store it, although they return the content without that encoding.
     """
     if value is None or "aws-chunked" not in value.lower():
         return value
@@ -247,11 +252,11 @@ def _text(headers: Mapping[str, str], name: str) -> str | None:
 
 
 def stored_etag(headers: Mapping[str, str]) -> str:
-    """Return the etag of what a PUT stored, as in `ObjectInfo.etag`.
+    """Return the ETag in the response to a PUT, without its quotes.
 
     Raises:
-        MalformedResponse: There is none: a success, but no S3's (S3 API Reference, "PutObject"). A
-            portal in front of the network says so, for one.
+        MalformedResponse: There is no ETag. S3 always sends one (S3 API Reference, "PutObject").
+            The response may come from another server, for example a captive portal.
     """
     etag = bare_etag(headers.get("etag", ""))
     if not etag:
@@ -268,17 +273,17 @@ def put_info(
     options: PutOptions,
     backend: str = "",
 ) -> ObjectInfo:
-    """Return what is known of an object after the answer to the PUT of all of it.
+    """Return the facts of an object from the response to the PUT of the whole object.
 
-    Its date is the response's own unless the service tells the object's, which S3 does not.
+    S3 does not send the object's date in this response. Without it, the date is the response's own.
 
     Args:
         headers: As for `info_from`.
-        bucket: For `ObjectInfo.bucket`.
-        key: For `ObjectInfo.key`.
-        size: The body's bytes.
-        options: What the PUT said.
-        backend: For `ObjectInfo.backend`.
+        bucket: The value of `ObjectInfo.bucket`.
+        key: The value of `ObjectInfo.key`.
+        size: The size of the body in bytes.
+        options: The options of the PUT.
+        backend: The value of `ObjectInfo.backend`.
     """
     return ObjectInfo(
         bucket=bucket,
@@ -303,7 +308,7 @@ def put_info(
 
 
 def checksums_from(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the checksums of the whole content that an answer tells."""
+    """Return the checksums of the whole content from the headers of a response."""
     kind = headers.get("x-amz-checksum-type")
     return {
         algorithm: value
@@ -313,18 +318,18 @@ def checksums_from(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_whole(checksum: str, kind: str | None) -> bool:
-    """Return whether a checksum is the whole content's, not one of its parts' checksums.
+    """Return whether a checksum covers the whole content.
 
-    S3 User Guide, "Checking object integrity": the latter is COMPOSITE, and ends with ``-`` and
-    the number of parts.
+    Otherwise it is a checksum of the parts' checksums. S3 User Guide, "Checking object integrity":
+    its type is COMPOSITE, and it ends with ``-`` and the number of parts.
     """
     return "-" not in checksum and kind in {None, "FULL_OBJECT"}
 
 
 def has_size(headers: Mapping[str, str]) -> bool:
-    """Return whether a response to a HEAD or GET tells the object's size.
+    """Return whether the response to a HEAD or GET has the object's size.
 
-    A proxy that sends a body in chunks tells none (RFC 9112, 6.2).
+    A proxy that sends a chunked body omits it (RFC 9112, 6.2).
     """
     return "content-length" in headers or "content-range" in headers
 
@@ -335,10 +340,10 @@ _LENGTH = re.compile(r"[0-9]{1,19}")
 def read_content_range(
     headers: Mapping[str, str], status: int = HTTPStatus.OK
 ) -> tuple[int, int, int] | None:
-    """Return start, end (exclusive) and the object's size as a partial answer tells them.
+    """Return the start, the exclusive end and the object's size from a Content-Range, if any.
 
     Raises:
-        MalformedResponse: There is a Content-Range that tells no such thing, or none with a 206.
+        MalformedResponse: The Content-Range is invalid, or a 206 response has none.
     """
     try:
         return _http.parse_content_range(headers, partial=status == HTTPStatus.PARTIAL_CONTENT)
@@ -347,9 +352,9 @@ def read_content_range(
 
 
 def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
-    """Return the object's size, and whether the answer is of all of it.
+    """Return the object's size, and whether the response covers the whole object.
 
-    S3 tells a part's checksum where a range happens to be a part.
+    For a range that is exactly one part, S3 returns that part's checksum.
     """
     part = read_content_range(headers)
     if part is not None:
@@ -362,9 +367,9 @@ def _size(headers: Mapping[str, str]) -> tuple[int, bool]:
 
 
 def _stored_at(headers: Mapping[str, str]) -> datetime:
-    """Return when an object was stored, as the response to its PUT tells it, or about when.
+    """Return the time of a PUT from its response, or the local time.
 
-    A date that makes no sense is no failure: the object is stored.
+    An invalid date is ignored, because the object is stored.
     """
     for name in ("last-modified", "date"):
         date = headers.get(name)
@@ -375,17 +380,17 @@ def _stored_at(headers: Mapping[str, str]) -> datetime:
 
 
 def response_time(headers: Mapping[str, str]) -> datetime:
-    """Return when the service answered by its own clock, or by ours where it does not say.
+    """Return a response's date, or the local time if it has none.
 
     Raises:
-        MalformedResponse: Its date is none.
+        MalformedResponse: The date is invalid.
     """
     date = headers.get("date")
     return datetime.now(UTC) if date is None else read_date(date)
 
 
 def _as_of(headers: Mapping[str, str]) -> datetime | None:
-    """Return when the service sent a response by its own clock, None where it does not say."""
+    """Return a response's date by the service's clock, or None if it has no valid date."""
     try:
         return parse_service_date(headers.get("date", ""))
     except ValueError:
@@ -393,10 +398,10 @@ def _as_of(headers: Mapping[str, str]) -> datetime | None:
 
 
 def read_date(text: str) -> datetime:
-    """Return the moment that an HTTP date names, in UTC.
+    """Parse an HTTP date. The result is in UTC.
 
     Raises:
-        MalformedResponse: It names none.
+        MalformedResponse: The date is invalid.
     """
     try:
         return parse_service_date(text)
@@ -405,7 +410,7 @@ def read_date(text: str) -> datetime:
 
 
 def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
-    """Return the user's metadata, and the write's id."""
+    """Return the user metadata and the id of the write."""
     metadata = {}
     for header, value in headers.items():
         if header[0] in "xX" and (name := header.lower()).startswith(META):
@@ -417,7 +422,7 @@ def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
     exact = metadata.pop(EXACT, "")
     for pair in exact.split("&") if exact else ():
         name, _, value = pair.partition("=")
-        with suppress(UnicodeDecodeError):  # we did not write it
+        with suppress(UnicodeDecodeError):  # another program wrote the pair
             name, value = decode_value(name), decode_value(value)
             if _NAME(name):
                 metadata[name] = value
@@ -425,14 +430,14 @@ def _metadata(headers: Mapping[str, str]) -> tuple[dict[str, str], str | None]:
 
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]++").fullmatch
-"""What we write as the name of metadata: a token (RFC 9110, 5.6.2) in lower case."""
+"""A metadata name as this library writes it: a lower-case token (RFC 9110, 5.6.2)."""
 
 _WORD = re.compile(r"=\?([^?\s]+)\?([BbQq])\?([^?\s]*)\?=")
-_BETWEEN_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")  # RFC 2047, 6.2: not part of the text
+_BETWEEN_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")  # not part of the text (RFC 2047, 6.2)
 
 
 def _decoded(value: str) -> str:
-    """Return a foreign value as it was meant; as it is, where it is not encoded well."""
+    """Decode a metadata value. Return it unchanged if its encoding is invalid."""
     if not value.isascii():
         return _http.field_text(value)
     try:
@@ -448,5 +453,5 @@ def _word(found: re.Match[str]) -> str:
     else:
         raw = decodestring(text.replace("_", " "), header=True)
     text = raw.decode(charset.partition("*")[0])  # RFC 2231, 5: a language may follow
-    text.encode()  # some charsets have surrogates, which nothing can carry
+    text.encode()  # raises for lone surrogates, which some charsets produce
     return text

@@ -45,17 +45,17 @@ Listing = TypeVar("Listing", Page, VersionPage, UploadsPage)
 
 
 class HttpMultipart:
-    """The multipart uploads of `HttpPlane`, and the listing request that both halves send.
+    """The multipart uploads of `HttpPlane`, and the listing request that it also uses.
 
     Args:
-        client: Signs and sends.
-        transport: What it sends over; closed with the plane.
-        backend: For `ObjectInfo.backend`.
-        region: Where new buckets are made.
-        service: The service, for how it deviates.
-        owner: The account that the source of a copy must belong to.
-        checksums: Whether bodies are sent with a CRC-32C.
-        defaults: What is asked of the service for all objects.
+        client: Signs and sends requests.
+        transport: The client's transport. The plane closes it.
+        backend: The value of `ObjectInfo.backend`.
+        region: The region of new buckets.
+        service: The service and its deviations from S3.
+        owner: The account that must own the source of a copy.
+        checksums: Whether to send a CRC-32C with each body.
+        defaults: Settings that apply to every object, such as encryption.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class HttpMultipart:
         self._region = region
         self._service = service
         self._checksums = checksums
-        # The service tells checksums only if it is asked to.
+        # The service returns checksums only on request.
         self._asking = {"x-amz-checksum-mode": "ENABLED"} if checksums else {}
         self._asking |= self._keyed
 
@@ -92,7 +92,7 @@ class HttpMultipart:
         headers = object_headers(options) | self._made_with
         if self._checksums:
             # S3 User Guide, "Checking object integrity", full object checksum types: the service
-            # puts the parts' checksums together, and compares the whole's.
+            # combines the parts' checksums and compares the result with that of the whole object.
             headers["x-amz-checksum-algorithm"] = "CRC32C"
             headers["x-amz-checksum-type"] = "FULL_OBJECT"
         response = await self._client.send(
@@ -107,14 +107,14 @@ class HttpMultipart:
     async def upload_part(
         self, upload: UploadId, number: int, views: Sequence[memoryview]
     ) -> SentPart:
-        """Store a part."""
+        """Upload one part."""
         checksums: dict[str, str] = {}
         if self._checksums:
             checksums[CRC32C] = crc32c_text(await hash_crc32c(views))
         return await self._send_part(upload, number, views, checksums)
 
     async def stream_part(self, upload: UploadId, number: int, source: PartSource) -> SentPart:
-        """Store a part while it is read."""
+        """Upload one part while reading it from its source."""
         checksums = dict(source.checksums) if self._checksums else {}
         return await self._send_part(upload, number, source, checksums)
 
@@ -209,10 +209,10 @@ class HttpMultipart:
     async def _listed(
         self, bucket: str, query: Mapping[str, str], parse: Callable[..., Listing]
     ) -> Listing:
-        """Return a page of a listing, with keys as they are.
+        """Return a page of a listing, with decoded keys.
 
-        Encoded keys are asked for. Some services encode them without saying so, and some do not
-        encode them: an answer that leaves it open is asked for again, not encoded.
+        The request asks for encoded keys. Some services ignore that, and some encode keys without
+        declaring it. If the response is ambiguous, a second request asks for unencoded keys.
         """
         encoded = encode_query({**query, "encoding-type": "url"})
         response = await self._client.send("GET", bucket, query=encoded, headers={})

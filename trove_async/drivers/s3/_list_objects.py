@@ -1,10 +1,10 @@
-"""One page of ListObjectsV2, from its bytes to entries, in a few microseconds a key.
+"""Parse a page of ListObjectsV2 in a few microseconds per key.
 
-Nearly all pages are one run of ``<Contents>`` of one shape. A regular expression, made for the order
-of elements that the page's first one has, reads the run; it must match all of it without a gap, else
-the page is read as a whole by expat. What stands around the run goes through expat in either case.
-So the quick way accepts only what the thorough one does, and reads it alike (a test holds them
-against each other).
+Nearly every page is one run of ``<Contents>`` elements of the same shape. The quick parser builds a
+regular expression for the element order of the first one, and applies it to the run. If it does not
+match the run without a gap, the thorough parser reads the whole page with expat. Expat reads the
+rest of the document in both cases. The quick parser therefore accepts only pages that the thorough
+one accepts, with the same result (a test compares them).
 """
 
 from __future__ import annotations
@@ -47,7 +47,14 @@ _FIELDS: Final = ("Key", "LastModified", "ETag", "Size", "StorageClass")
 
 
 class _Listing(NamedTuple):
-    """A page as it is written: of each object anything, then its `_FIELDS`; names still encoded."""
+    """A page before its values are converted.
+
+    Attributes:
+        objects: One row per object: an unused value, then the texts of `_FIELDS`.
+        prefixes: The common prefixes.
+        encoded: Whether the keys and prefixes are percent-encoded.
+        token: The token of the next page.
+    """
 
     objects: Iterable[tuple[str, ...]]
     prefixes: Sequence[str]
@@ -56,23 +63,25 @@ class _Listing(NamedTuple):
 
 
 def parse_page(body: bytes, *, bucket: str, backend: str, asked: bool = False) -> Page:
-    """Return the entries, objects and prefixes in one bytewise order, and the next page's token.
+    """Parse a page into entries, with objects and prefixes sorted bytewise, and the next token.
 
-    Keys are decoded if the answer says that they are encoded (``EncodingType``), the token never.
+    Keys are decoded if the response declares an encoding (``EncodingType``). The token never is.
 
     Args:
-        body: The answer.
-        bucket: For `ObjectInfo.bucket`.
-        backend: For `ObjectInfo.backend`.
-        asked: Whether encoded keys were asked for.
+        body: The response body.
+        bucket: The value of `ObjectInfo.bucket`.
+        backend: The value of `ObjectInfo.backend`.
+        asked: Whether the request asked for encoded keys.
 
     Raises:
-        MalformedResponse: The answer is no such page, or not all of it.
-        UnclearError: They were, and the answer does not say whether it encodes them.
+        MalformedResponse: The body is not a page, or is incomplete.
+        UnclearError: The request asked for encoded keys, the response declares no encoding, and
+            the keys are ambiguous.
     """
     text = decode(body)
     try:
-        # A large page is parsed in a thread, slice by slice: a regular expression holds the GIL.
+        # A large page is parsed in a thread. A regular expression would hold the GIL for the whole
+        # page, and expat is fed in slices.
         listing = _thorough(text) if is_large(body) else _quick(text)
     except _UnusualError:
         listing = _thorough(text)
@@ -80,7 +89,7 @@ def parse_page(body: bytes, *, bucket: str, backend: str, asked: bool = False) -
         check_clear([*(key for _, key, *_ in listing.objects), *listing.prefixes])
     try:
         return _made(listing, bucket, backend)
-    except ValueError as error:  # no such day, or a key that is not UTF-8
+    except ValueError as error:  # an impossible date, or a key that is not UTF-8
         raise MalformedResponse(f"a listing that makes no sense: {error}") from error
 
 
@@ -95,7 +104,7 @@ def _made(listing: _Listing, bucket: str, backend: str) -> Page:
             backend=backend,
             find=_found,
             raw=(
-                # Nearly every service writes a "Z", and a call a key counts.
+                # Nearly every service writes a "Z", which saves one call per key.
                 utc(last_modified) if last_modified[-1] == "Z" else moment(last_modified),
                 etag,
                 storage_class,
@@ -107,7 +116,7 @@ def _made(listing: _Listing, bucket: str, backend: str) -> Page:
         for prefix in listing.prefixes:
             decoded = decode_value(prefix) if encoded else prefix
             entries.append(Prefix(bucket=bucket, prefix=decoded, backend=backend))
-        entries.sort(key=attrgetter("key"))  # the order of code points is that of UTF-8
+        entries.sort(key=attrgetter("key"))  # code points sort as their UTF-8 bytes do
     return Page(entries=entries, token=listing.token)
 
 
@@ -173,7 +182,7 @@ def _listing(
 
 # -- quick -----------------------------------------------------------------------------------------
 
-_TEXT: Final = r"[^<\x00-\x1f\ufffe\uffff]"  # expat takes tabs and line ends, or refuses the rest
+_TEXT: Final = r"[^<\x00-\x1f\ufffe\uffff]"  # left to expat: it may reject these characters
 _ASCII: Final = r"[^<&\"\x00-\x1f\x7f-\U0010ffff]"
 _QUOTE: Final = r"(?:\"|&quot;|&#34;)"
 _CAPTURED: Final = {
@@ -183,7 +192,7 @@ _CAPTURED: Final = {
     "Size": rf"<Size>({_SIZE})</Size>",
     "StorageClass": r"(?:<StorageClass>([A-Z0-9_]*+)</StorageClass>)?+",
 }
-# What else an object may have between those: S3 API Reference, "Object"; Type is Ceph's.
+# Other elements of an object. S3 API Reference, "Object"; Ceph adds Type.
 _PERSON: Final = rf"(?:<ID>{_ASCII}*+</ID>|<DisplayName>{_ASCII}*+</DisplayName>)*+"
 _OTHERS: Final = (
     r"(?:<ChecksumAlgorithm>[A-Z0-9]*+</ChecksumAlgorithm>|<ChecksumType>[A-Z_]*+</ChecksumType>"
@@ -195,27 +204,30 @@ _REFERENCE = re.compile(r"&(?:(amp|lt|gt|quot|apos)|#([0-9]{1,7})|#x([0-9A-Fa-f]
 _NAMED: Final = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
 _RUN: Final = "trove-run"
-"""The element that stands for a run where it was cut out of the document."""
+"""The element that replaces a run in the rest of the document."""
 
 
 _RUNS: Final = {"Contents", "CommonPrefixes"}
 
 
 class _UnusualError(Exception):
-    """The page has another shape than most, or is malformed: the thorough way is to tell."""
+    """Raised when a page has an unusual shape or is malformed. The thorough parser reads it."""
 
 
 def _quick(text: str) -> _Listing:
     if "]]" in text and "]]>" in text:
-        raise _UnusualError  # which expat refuses
+        raise _UnusualError  # expat rejects it
+    # 1. Cut both runs out of the document.
     rest, objects = _cut(text, "Contents", _objects_pattern)
     rest, prefixes = _cut(rest, "CommonPrefixes", _prefixes_pattern)
     if "<!" in rest or rest.find("<?", 1) > 0:
-        raise _UnusualError  # in a comment or CDATA, what looks like a run is none
+        raise _UnusualError  # the apparent run may be in a comment or CDATA
+    # 2. Parse the rest with expat. It must contain each run once, and no further object or prefix.
     root = _root(rest)
     left = [name(child) for child in root]
     if left.count(_RUN) != bool(objects) + bool(prefixes) or not _RUNS.isdisjoint(left):
         raise _UnusualError
+    # 3. Expand character references in the names.
     if any("&" in row[1] for row in objects):
         objects = [(row[0], _unescaped(row[1]), *row[2:]) for row in objects]
     return _listing(objects, [_unescaped(prefix) for _, prefix in prefixes], root)
@@ -227,8 +239,8 @@ def _cut(
     """Cut the run of an element's repetitions out of the document, if there is one.
 
     Returns:
-        The document, with `_RUN` in the run's place; and of each repetition all of it, and then
-        what the pattern captures, in the order of `_FIELDS`.
+        The document with `_RUN` in place of the run, and one row per repetition: its whole text,
+        then the captured texts in the order of `_FIELDS`.
     """
     start = text.find(f"<{element}>")
     if start < 0:
@@ -253,14 +265,14 @@ def _prefixes_pattern(first: str) -> tuple[_Order, re.Pattern[str]]:  # noqa: AR
 def _objects_pattern(first: str) -> tuple[_Order, re.Pattern[str]]:
     order = tuple([field for field in _ELEMENT.findall(first) if field in _CAPTURED])
     if "StorageClass" not in order:
-        order += ("StorageClass",)  # which is optional
+        order += ("StorageClass",)  # optional in the document
     if sorted(order) != sorted(_FIELDS):
         raise _UnusualError
     return order, _compiled(order)
 
 
 @cache
-def _compiled(order: _Order) -> re.Pattern[str]:  # there are 120 orders, and services have four
+def _compiled(order: _Order) -> re.Pattern[str]:  # 120 orders are possible, services use four
     fields = _OTHERS.join([_CAPTURED[field] for field in order])
     return re.compile(f"(<Contents>{_OTHERS}{fields}{_OTHERS}</Contents>)")
 
@@ -285,12 +297,15 @@ def _referred(reference: re.Match[str]) -> str:
 
 
 def check_order(page: Page | VersionPage, options: ListOptions) -> None:
-    """Raise if the service does not list in the order that merged listings rely on."""
+    """Raise BackendError if the service does not list in bytewise order.
+
+    Merged listings rely on that order.
+    """
     keys = list(map(_key_of, page.entries))
     start = options.start_after
     if start is not None and options.token is None and keys:
         first = page.entries[0]
-        # A listing may start inside a common prefix, which is less than where it starts.
+        # A listing may start inside a common prefix, which sorts before `start_after`.
         if not (isinstance(first, Prefix) and start.startswith(first.prefix)):
             keys.insert(0, start)
     if any(map(gt, keys, islice(keys, 1, None))):

@@ -69,24 +69,24 @@ if TYPE_CHECKING:
 
 
 _SINGLES: Final = 8
-"""Deletions at a time of keys that no document can name."""
+"""Concurrent requests that delete keys which an XML document cannot contain."""
 
 
 class HttpPlane(HttpMultipart):
     """The data plane that signs and sends its own requests.
 
     Args:
-        client: Signs and sends.
-        transport: What it sends over; closed with the plane.
-        backend: For `ObjectInfo.backend`.
-        region: Where new buckets are made.
-        service: The service, for how it deviates.
-        owner: The account that the source of a copy must belong to.
-        checksums: Whether bodies are sent with a CRC-32C.
-        defaults: What is asked of the service for all objects.
+        client: Signs and sends requests.
+        transport: The client's transport. The plane closes it.
+        backend: The value of `ObjectInfo.backend`.
+        region: The region of new buckets.
+        service: The service and its deviations from S3.
+        owner: The account that must own the source of a copy.
+        checksums: Whether to send a CRC-32C with each body.
+        defaults: Settings that apply to every object, such as encryption.
     """
 
-    # -- objects ---------------------------------------------------------------------------------------
+    # -- objects -----------------------------------------------------------------------------------
 
     async def put_object(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
@@ -140,7 +140,7 @@ class HttpPlane(HttpMultipart):
         response = await self._client.send(
             "HEAD", bucket, key, query=_version(version_id), headers=self._asking
         )
-        response.close()  # all of it is there; the tags may take long, or fail
+        response.close()  # first, to free the connection: fetching the tags may be slow, or fail
         tagged = response.headers.get("x-amz-tagging-count", "0") != "0"
         tags = await self._tags(bucket, key, version_id) if tagged else None
         said = response.headers
@@ -160,11 +160,12 @@ class HttpPlane(HttpMultipart):
     async def _sized(
         self, said: Mapping[str, str], bucket: str, key: str, version_id: str | None
     ) -> Mapping[str, str]:
-        """Return a response's headers with the object's size, which the response does not tell.
+        """Return a response's headers, with the object's size added as Content-Length.
 
-        The response to a range does, and is of the same version: its ETag is a condition, or else
-        its date is compared.
+        The response to a range request has the size. To read the same version, the request has the
+        ETag as its condition. Without a strong ETag, the two dates are compared.
         """
+        # 1. Request one byte of the same version.
         headers = {"range": "bytes=0-0", **self._keyed}
         etag = strong_etag(said.get("etag"))
         if etag is not None:
@@ -174,18 +175,19 @@ class HttpPlane(HttpMultipart):
                 "GET", bucket, key, query=_version(version_id), headers=headers
             )
         except RangeError:
-            return {**said, "content-length": "0"}
+            return {**said, "content-length": "0"}  # an empty object has no byte to return
         except PreconditionFailedError as error:
             raise UnavailableError(
                 "the object was replaced while its size was asked for"
             ) from error
         response.close()
+        # 2. Compare the versions, and read the size.
         dates = {said.get("last-modified"), response.headers.get("last-modified")} - {None}
         if etag is None and len(dates) > 1:
             raise MalformedResponse("the object was replaced while its size was asked for")
         part = read_content_range(response.headers, response.status)
         if part is None:
-            if has_size(response.headers):  # all of it was sent: some do so where it is empty
+            if has_size(response.headers):  # some services ignore the range of an empty object
                 return {**said, "content-length": response.headers["content-length"]}
             raise MalformedResponse("nothing tells the object's size")
         return {**said, "content-length": str(part[2])}
@@ -210,7 +212,10 @@ class HttpPlane(HttpMultipart):
         response.close()
 
     async def delete_objects(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Delete up to 1,000 objects: those that no document can name, one by one."""
+        """Delete up to 1,000 objects.
+
+        Keys that an XML document cannot contain take one request each.
+        """
         named = [key for key in keys if can_name(key)]
         fates = await self._delete_named(bucket, named) if named else {}
 
@@ -303,7 +308,8 @@ class HttpPlane(HttpMultipart):
             "x-amz-metadata-directive": "REPLACE",
             "x-amz-tagging-directive": "REPLACE",
         }
-        # Not every service begins to answer while it works, and Leaf grants it time by the size.
+        # Some services send nothing until the copy is done. `patient` leaves the time limit to the
+        # resilience layer, which scales it with the size.
         response = await self._client.send(
             "PUT", bucket, key, headers=self._service.dialect.spoken(headers), patient=True
         )
@@ -320,10 +326,10 @@ class HttpPlane(HttpMultipart):
     async def presign(
         self, method: str, bucket: str, key: str, expires: int, options: PresignOptions
     ) -> str:
-        """Return a URL that carries a signature."""
+        """Return a presigned URL."""
         return await self._client.presign(method, bucket, key, expires, options)
 
-    # -- buckets ---------------------------------------------------------------------------------------
+    # -- buckets -----------------------------------------------------------------------------------
 
     async def create_bucket(self, bucket: str) -> None:
         """Create a bucket in the endpoint's region."""
@@ -343,7 +349,7 @@ class HttpPlane(HttpMultipart):
         self._client.forget(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return a bucket's facts, its name only."""
+        """Return a bucket's facts. Only the name is known."""
         response = await self._client.send("HEAD", bucket, headers={})
         response.close()
         return BucketInfo(name=bucket)
@@ -376,7 +382,7 @@ def make_http_plane(
     payload_signing: bool | None,
     defaults: Defaults,
 ) -> HttpPlane:
-    """Return a data plane over a transport. The arguments are those of `S3Driver`."""
+    """Return a data plane that uses a transport. The arguments are those of `S3Driver`."""
     headers = {"accept-encoding": "identity", "user-agent": "trove-async"} | defaults.always
     if owner is not None:
         headers["x-amz-expected-bucket-owner"] = owner

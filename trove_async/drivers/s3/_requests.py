@@ -9,10 +9,10 @@ from trove_async.options import PresignOptions
 
 
 def document_headers(body: bytes) -> dict[str, str]:
-    """Return the headers of a document that must come with a checksum."""
+    """Return the headers of a request document that requires a checksum."""
     return {
         "content-type": "application/xml",
-        # One of several is required; older services know this one only.
+        # One of several checksums is required. Older services support only this one.
         "content-md5": b64encode(md5(body, usedforsecurity=False).digest()).decode(),
     }
 
@@ -25,7 +25,7 @@ _PRESIGNED_QUERY = {
 
 
 def presigned_query(options: PresignOptions) -> dict[str, str]:
-    """Return what a presigned URL fixes of the response. S3 API Reference, "GetObject"."""
+    """Return the query fields of a presigned URL. S3 API Reference, "GetObject"."""
     return {
         theirs: value
         for ours, theirs in _PRESIGNED_QUERY.items()
@@ -34,5 +34,5 @@ def presigned_query(options: PresignOptions) -> dict[str, str]:
 
 
 def presigned_headers(options: PresignOptions) -> dict[str, str]:
-    """Return the headers that a request to a presigned URL must have."""
+    """Return the headers that a request to a presigned URL must send."""
     return {} if options.content_type is None else {"content-type": options.content_type}

@@ -1,6 +1,7 @@
-"""S3's operations through aiobotocore: for services that want its ways, and to hold ours against it.
+"""The aiobotocore data plane: requests for objects and buckets.
 
-It costs ten times as much, copies each body once, and renews no session within a request.
+It serves services that need the SDK's behaviour, and is a reference for the HTTP data plane. It
+costs ten times as much CPU, copies each body once, and does not renew credentials within a request.
 """
 
 from __future__ import annotations
@@ -57,20 +58,20 @@ class SdkPlane(SdkMultipart):
     """The data plane that sends through aiobotocore.
 
     Args:
-        client: The SDK's, open; it is closed with the plane.
-        endpoint: Where to.
+        client: The SDK's client, open. The plane closes it.
+        endpoint: The service's endpoint.
         backend: The backend's name.
-        service: The service, for how it deviates.
-        owner: The account that buckets must belong to.
-        checksums: Whether bodies are sent with a CRC-32C.
-        defaults: What is asked of the service for all objects.
+        service: The service and its deviations from S3.
+        owner: The account that must own the buckets.
+        checksums: Whether to send a CRC-32C with each body.
+        defaults: Settings that apply to every object, such as encryption.
     """
 
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
 
-    # -- objects ---------------------------------------------------------------------------------------
+    # -- objects -----------------------------------------------------------------------------------
 
     async def put_object(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
@@ -153,7 +154,10 @@ class SdkPlane(SdkMultipart):
         )
 
     async def delete_objects(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
-        """Delete up to 1,000 objects: those that no document can name, one by one."""
+        """Delete up to 1,000 objects.
+
+        Keys that an XML document cannot contain take one request each.
+        """
         fates: dict[str, TroveError | None] = {}
         named = [key for key in keys if can_name(key)]
         if named:
@@ -270,7 +274,7 @@ class SdkPlane(SdkMultipart):
     async def presign(
         self, method: str, bucket: str, key: str, expires: int, options: PresignOptions
     ) -> str:
-        """Return a URL that carries a signature."""
+        """Return a presigned URL."""
         operation = f"{method.lower()}_object"
         fixed = {
             PRESIGNED[name]: value
@@ -278,7 +282,7 @@ class SdkPlane(SdkMultipart):
         }
         return await self._client.presign(operation, expires, Bucket=bucket, Key=key, **fixed)
 
-    # -- buckets ---------------------------------------------------------------------------------------
+    # -- buckets -----------------------------------------------------------------------------------
 
     async def create_bucket(self, bucket: str) -> None:
         """Create a bucket in the endpoint's region."""
@@ -295,7 +299,7 @@ class SdkPlane(SdkMultipart):
         await self._call("delete_bucket", Bucket=bucket, **self._owned)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
-        """Return a bucket's facts, its name only."""
+        """Return a bucket's facts. Only the name is known."""
         await self._call("head_bucket", Bucket=bucket, **self._owned)
         return BucketInfo(name=bucket)
 

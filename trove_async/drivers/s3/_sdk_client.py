@@ -1,4 +1,4 @@
-"""The SDK's client: made of our session's credentials, its calls and its failures in our terms."""
+"""aiobotocore's client: uses the driver's credentials, and translates the SDK's errors."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     from aiobotocore.session import AioSession
 
 _RENEWED: Final = timedelta(minutes=20)
-"""How long the SDK takes our session's credentials for good: it asks again a quarter before."""
+"""Lifetime of the credentials that the SDK receives. It fetches them again fifteen minutes before
+they expire."""
 
 _FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], str], ...]] = (
-    # The first that fits.
+    # The first match applies.
     (exceptions.ConnectTimeoutError, TimedOutError, "no connection came about in time"),
     (exceptions.ReadTimeoutError, TimedOutError, "nothing arrived in time"),
     (exceptions.ParamValidationError, NotSupportedError, "the SDK cannot say so"),
@@ -48,23 +49,26 @@ _FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], str], ...]] = (
     (exceptions.HTTPClientError, UnavailableError, "the connection broke"),
     (exceptions.BotoCoreError, BackendError, "the SDK failed"),
     (MalformedResponse, UnavailableError, "the service's answer makes no sense"),
-    (ValueError, UnavailableError, "the service's answer makes no sense"),  # a date, say
-    (KeyError, UnavailableError, "the service's answer leaves out"),  # an element
+    (ValueError, UnavailableError, "the service's answer makes no sense"),  # a bad date
+    (KeyError, UnavailableError, "the service's answer leaves out"),  # a missing element
 )
 
 _SHOWN: Final = 300
-"""Characters of the SDK's sentence that are shown: it may quote the service."""
+"""Characters of the SDK's message that an error shows. It may quote the service."""
 
 
 @contextmanager
 def edge() -> Iterator[None]:
-    """Raise our error for the SDK's, chained to it without its traceback: its frames hold requests."""
+    """Translate the SDK's errors.
+
+    The SDK's error is chained without its traceback, because its frames hold requests.
+    """
     try:
         yield
     except exceptions.ClientError as error:
         raise _refused(error.response) from disarmed(error)
     except TroveError:
-        raise  # its credentials are ours
+        raise  # already translated: the error comes from the driver's session
     except Exception as error:
         for kind, ours, message in _FAILURES:
             if isinstance(error, kind):
@@ -81,14 +85,14 @@ def _refused(answer: Mapping[str, Any]) -> TroveError:
     code = str(told.get("Code", ""))
     return failure(
         about.get("HTTPStatusCode", HTTPStatus.OK),
-        "" if code.isdigit() else code,  # the SDK's stand-in where no document tells
+        "" if code.isdigit() else code,  # without a document, the SDK sets the status as code
         str(told.get("Message", "")),
         about.get("HTTPHeaders", {}),
     )
 
 
 class _Ours(CredentialProvider):  # type: ignore[misc]  # the SDK has no types
-    """A provider of the SDK's chain that has what our session has."""
+    """A credential provider for the SDK's chain that returns the driver's credentials."""
 
     METHOD = CANONICAL_NAME = "custom-trove"
 
@@ -97,7 +101,7 @@ class _Ours(CredentialProvider):  # type: ignore[misc]  # the SDK has no types
         self._session = session
 
     async def load(self) -> object:
-        """Return credentials that ask our session again and again."""
+        """Return credentials that the SDK refreshes from the driver's session."""
         return AioDeferredRefreshableCredentials(self._metadata, method=self.METHOD)
 
     async def _metadata(self) -> dict[str, str | None]:
@@ -114,15 +118,15 @@ class SdkClient:
     """aiobotocore's client of one endpoint.
 
     Args:
-        identity: Of the configuration, the profile.
-        session: Who signs.
-        endpoint: Where to.
-        timeout: Its connect, first_byte and idle are kept.
-        addressing: Whether a bucket stands in the path or in the host's name.
-        connections: How many there may be.
-        proxies: The URLs of proxies, by scheme; None: those of the environment.
-        headers: Sent with each request.
-        hidden: The values of secret headers, which `call` is told stand-ins for.
+        identity: Supplies the profile and `trust_env`.
+        session: Supplies the credentials.
+        endpoint: The service's endpoint.
+        timeout: Supplies the connect, first_byte and idle timeouts.
+        addressing: Whether the bucket is in the path or in the host name.
+        connections: The limit of each kind of request: readers, writers and the others.
+        proxies: The proxies' URLs, by scheme; None for those of the environment.
+        headers: Headers of every request.
+        hidden: The values of secret headers. `call` receives placeholders and inserts the values.
     """
 
     def __init__(
@@ -149,7 +153,7 @@ class SdkClient:
             signature_version="s3v4",
             retries={"total_max_attempts": 1},
             max_pool_connections=3
-            * connections,  # readers, writers and the others have their limits
+            * connections,  # one limit each for readers, writers and the others
             connect_timeout=timeout.connect,
             read_timeout=max(timeout.first_byte, timeout.idle),
             request_checksum_calculation="when_required",
@@ -159,7 +163,10 @@ class SdkClient:
         )
 
     async def open(self) -> None:
-        """Make the client: what it reads for that is read in a worker thread."""
+        """Create the client.
+
+        A worker thread loads the SDK's data files first, so that the loop is not blocked.
+        """
         session = await on_sdk(self._warmed)
         session.get_component("credential_provider").insert_before("env", _Ours(self._session))
         with edge():
@@ -190,7 +197,7 @@ class SdkClient:
 
     @property
     def sdk(self) -> Any:  # noqa: ANN401 - the SDK has no types
-        """The client itself."""
+        """The SDK's client object."""
         return self._client
 
     async def aclose(self) -> None:
@@ -202,7 +209,7 @@ class SdkClient:
         operation: str,
         **parameters: Any,  # noqa: ANN401 - the SDK has no types
     ) -> tuple[Any, Mapping[str, str]]:
-        """Return what an operation answers, and the answer's headers."""
+        """Run an operation; return its parsed response and the response's headers."""
         if "Bucket" in parameters:
             check_bucket(parameters["Bucket"])
         if self._hidden is not None:
@@ -210,12 +217,12 @@ class SdkClient:
             parameters.update((name, values()[name]) for name in values() if name in parameters)
         with edge():
             sending = getattr(self._client, operation)(**parameters)
-            del parameters  # a customer's key, which a recorded traceback would show
+            del parameters  # a recorded traceback would show the customer's key
             answer = await sending
         return answer, answer["ResponseMetadata"]["HTTPHeaders"]
 
     async def presign(self, operation: str, seconds: int, **parameters: str) -> str:
-        """Return a URL that carries a signature of an operation."""
+        """Return a presigned URL for an operation."""
         check_bucket(parameters["Bucket"])
         with edge():
             url: str = await self._client.generate_presigned_url(
@@ -225,12 +232,12 @@ class SdkClient:
 
 
 def _expect_nothing(request: Any, **_: object) -> None:  # noqa: ANN401 - the SDK has no types
-    """Do not ask before a body is sent: aiohttp would wait for the answer without a limit."""
+    """Remove ``Expect: 100-continue``: aiohttp would wait for the response without a timeout."""
     del request.headers["Expect"]
 
 
 class SdkBody:
-    """A body of the SDK's."""
+    """Reads a response body of the SDK and translates its errors."""
 
     def __init__(self, body: Any) -> None:  # noqa: ANN401 - the SDK has no types
         self._body = body
@@ -238,16 +245,16 @@ class SdkBody:
     async def read(self, size: int) -> bytes:
         """Return the next 1 to `size` bytes, ``b""`` at the end."""
         with edge():
-            # More would let as much pile up unread.
+            # A larger read would let aiohttp buffer as many unread bytes.
             data: bytes = await self._body.read(min(size, WINDOW))
         return data
 
     async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with the next bytes; return how many."""
+        """Read into `buffer`; return the number of bytes, 0 at the end."""
         data = await self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
-        """Let go of the connection. Idempotent."""
+        """Close the body and release its connection. Idempotent."""
         self._body.close()

@@ -1,4 +1,4 @@
-"""The aiobotocore data plane: the client, and requests for multipart uploads."""
+"""The aiobotocore data plane: its state, and requests for multipart uploads."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class SdkMultipart:
     """The multipart uploads of `SdkPlane`.
 
     Args:
-        client: The SDK's, open; it is closed with the plane.
-        endpoint: Where to.
+        client: The SDK's client, open. `SdkPlane` closes it.
+        endpoint: The service's endpoint.
         backend: The backend's name.
-        service: The service, for how it deviates.
-        owner: The account that buckets must belong to.
-        checksums: Whether bodies are sent with a CRC-32C.
-        defaults: What is asked of the service for all objects.
+        service: The service and its deviations from S3.
+        owner: The account that must own the buckets.
+        checksums: Whether to send a CRC-32C with each body.
+        defaults: Settings that apply to every object, such as encryption.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class SdkMultipart:
     async def upload_part(
         self, upload: UploadId, number: int, views: Sequence[memoryview]
     ) -> SentPart:
-        """Store a part."""
+        """Upload one part."""
         checksums = {CRC32C: crc32c_of(views)} if self._checksums else {}
         response, _ = await self._call(
             "upload_part",
@@ -109,7 +109,10 @@ class SdkMultipart:
         return SentPart(number=number, etag=etag, checksums=checksums)
 
     async def stream_part(self, upload: UploadId, number: int, source: PartSource) -> SentPart:
-        """Refuse: this plane sends bodies that are held, and the driver claims no more."""
+        """Raise NotSupportedError: this plane sends only buffered bodies.
+
+        The driver's capabilities exclude streamed parts accordingly.
+        """
         del upload, number, source
         raise NotSupportedError("parts are read while they are sent by data_plane='lean' only")
 
@@ -197,7 +200,11 @@ class SdkMultipart:
         size: int,
         options: PutOptions,
     ) -> ObjectInfo:
-        """Return what is known of an object that the service has put together."""
+        """Return the facts of an object after its completion or copy.
+
+        Raises:
+            UnconfirmedWriteError: The response has no ETag.
+        """
         info = put_info(
             said,
             bucket=upload.bucket,
@@ -220,5 +227,5 @@ class SdkMultipart:
 def _keep_document(
     response_dict: Mapping[str, Any], customized_response_dict: dict[str, Any], **_: object
 ) -> None:
-    """Keep the raw document: the SDK's parser loses the order of versions and delete markers."""
+    """Keep the raw document, because the SDK's parser loses the order of versions and markers."""
     customized_response_dict[DOCUMENT] = response_dict["body"]

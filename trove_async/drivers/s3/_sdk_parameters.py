@@ -1,4 +1,4 @@
-"""What the SDK calls what S3's headers and elements say."""
+"""Convert headers, checksums and identifiers to parameters of the SDK's operations."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _PARAMETERS: Final = {
     "x-amz-source-expected-bucket-owner": "ExpectedSourceBucketOwner",
     **{f"x-amz-checksum-{name}": element for name, element in CHECKSUM_ELEMENTS.items()},
 }
-"""What the SDK calls the headers that we send."""
+"""The SDK's parameter for each header that the driver sends."""
 
 
 _VALUES: Final[Mapping[str, Callable[[str], object]]] = {
-    "expires": parse_service_date,  # of a date in text the SDK would have to guess the form
+    "expires": parse_service_date,  # the SDK would have to guess the format of text
     "x-amz-server-side-encryption-bucket-key-enabled": "true".__eq__,
 }
-"""What it wants in place of text."""
+"""Conversions of header values that the SDK does not take as text."""
 
 PRESIGNED: Final = {
     "versionId": "VersionId",
@@ -53,11 +53,11 @@ PRESIGNED: Final = {
     "response-content-disposition": "ResponseContentDisposition",
     "content-type": "ContentType",
 }
-"""What the SDK calls what a presigned URL may fix."""
+"""The SDK's parameter for each query field and header that a presigned URL may fix."""
 
 
 def parameters(headers: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the SDK calls what the headers say."""
+    """Return the SDK's parameters for headers."""
     said: dict[str, Any] = {}
     metadata: dict[str, str] = {}
     for name, value in headers.items():
@@ -71,12 +71,12 @@ def parameters(headers: Mapping[str, str]) -> dict[str, Any]:
 
 
 def elements(checksums: Mapping[str, str]) -> dict[str, str]:
-    """Return what the SDK calls checksums."""
+    """Return the SDK's parameters for checksums."""
     return {CHECKSUM_ELEMENTS[name]: value for name, value in checksums.items()}
 
 
 def whole_checksums(told: Mapping[str, Any]) -> dict[str, str]:
-    """Return the checksums that an answer tells of a whole object."""
+    """Return the checksums of the whole content from a parsed response."""
     kind = told.get("ChecksumType")
     return {
         name: told[element]
@@ -86,19 +86,19 @@ def whole_checksums(told: Mapping[str, Any]) -> dict[str, str]:
 
 
 def version(version_id: str | None) -> dict[str, str]:
-    """Return what names one version, or nothing."""
+    """Return the parameters that select a version; none for the current one."""
     return {} if version_id is None else {"VersionId": version_id}
 
 
 def copy_parameters(source: ObjectInfo, owner: str | None) -> dict[str, Any]:
-    """Return what names one version of a copy's source, and whose it is to be.
+    """Return the parameters that select one version of a copy's source, and its expected owner.
 
-    The SDK encodes the source's name itself, also where it is encoded already.
+    The source's name is passed unencoded, because the SDK always encodes it.
     """
     place = {"Bucket": source.bucket, "Key": source.key, **version(source.version_id)}
     return {**parameters(source_headers(source, owner)), "CopySource": place}
 
 
 def upload_parameters(upload: UploadId) -> dict[str, str]:
-    """Return what names an upload."""
+    """Return the parameters that identify an upload."""
     return {"Bucket": upload.bucket, "Key": upload.key, "UploadId": upload.id}

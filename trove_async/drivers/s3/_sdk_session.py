@@ -1,9 +1,9 @@
-"""The SDK's session, made to follow no redirect.
+"""An aiobotocore session that follows no redirects.
 
-aiobotocore leaves redirects to aiohttp, which follows them: a request for credentials, with a
-session's token or a role's web identity in it, would go wherever a response says. botocore itself
-follows none. Here a redirect fails the request, but for S3's own, which names a bucket's region: the
-SDK knows the address there by itself.
+aiobotocore leaves redirects to aiohttp, which follows them. A response could then send a request
+for credentials, with its session token or web identity, to any host. botocore itself follows none.
+Here a redirect fails the request. The exception is S3's redirect with a bucket's region: the SDK
+derives the address from the region.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
 
 class RedirectedError(Exception):
-    """The server redirects; the SDK raises its own error for it."""
+    """Raised for a redirect. The SDK converts it to one of its errors."""
 
 
 class _Unfollowing:
-    """aiohttp's session, as the SDK uses it.
+    """An aiohttp session that follows no redirects, with the one method that the SDK calls.
 
     Args:
-        session: The session.
+        session: The session to send through.
     """
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
     async def request(self, *args: Any, **options: Any) -> aiohttp.ClientResponse:  # noqa: ANN401 - passed on
-        """Send a request; return its response.
+        """Send a request and return its response.
 
         Raises:
-            RedirectedError: It is a redirect that names no bucket's region. Asked for the region by
-                the SDK, such a server would redirect again, without an end.
+            RedirectedError: The response is a redirect without a bucket's region. The SDK would ask
+                such a server for the region, and be redirected again without end.
         """
         sending = self._session.request(*args, **{**options, "allow_redirects": False})
-        del args, options  # a traceback that is recorded with its variables would show credentials
+        del args, options  # a traceback recorded with its variables would show credentials
         response = await sending
         if response.status in _REDIRECTS and "x-amz-bucket-region" not in response.headers:
             response.close()
@@ -52,17 +52,17 @@ class _Unfollowing:
 
 
 def _unfollow(http: Any) -> None:  # noqa: ANN401 - the SDK has no types
-    """Make an HTTP session of the SDK's follow no redirect."""
-    followed = http._get_session  # noqa: SLF001 - the SDK offers no other place
+    """Make one of the SDK's HTTP sessions follow no redirects."""
+    followed = http._get_session  # noqa: SLF001 - the SDK has no public hook
 
     async def unfollowing(*args: object) -> _Unfollowing:
         return _Unfollowing(await followed(*args))
 
-    http._get_session = unfollowing  # noqa: SLF001 - likewise
+    http._get_session = unfollowing  # noqa: SLF001 - see above
 
 
 class _HTTPSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no types
-    """The HTTP session of every client that our session makes."""
+    """The HTTP session of every client of `_Session`."""
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)
@@ -70,10 +70,10 @@ class _HTTPSession(AIOHTTPSession):  # type: ignore[misc]  # the SDK has no type
 
 
 class _Session(AioSession):  # type: ignore[misc]  # the SDK has no types
-    """A session whose clients, those that providers make for themselves included, follow nothing.
+    """A session whose clients follow no redirects, including the clients of credential providers.
 
     Attributes:
-        trust_env: Whether they heed the environment's proxies.
+        trust_env: Whether the clients use the environment's proxies.
     """
 
     trust_env = True
@@ -83,26 +83,26 @@ class _Session(AioSession):  # type: ignore[misc]  # the SDK has no types
         *args: object,
         config: Any = None,  # noqa: ANN401 - the SDK has no types
         **options: object,
-    ) -> Any:  # noqa: ANN401 - likewise
+    ) -> Any:  # noqa: ANN401 - the SDK has no types
         """Return the SDK's context manager of a client."""
         merged = AioConfig(http_session_cls=_HTTPSession, proxies=None if self.trust_env else {})
         if config is not None:
             merged = merged.merge(config)
-            merged.http_session_cls = _HTTPSession  # which early releases lose while merging
+            merged.http_session_cls = _HTTPSession  # early releases lose it in the merge
         return super().create_client(*args, config=merged, **options)
 
 
 def sdk_session(profile: str | None, *, trust_env: bool = True) -> AioSession:
-    """Return a session of the SDK's that follows no redirect.
+    """Return an SDK session that follows no redirects.
 
     Args:
-        profile: A section of the SDK's configuration files; None: as the SDK chooses.
-        trust_env: Whether its clients heed the environment's proxies, where they are given none.
+        profile: A section of the SDK's configuration files; None for the SDK's choice.
+        trust_env: Whether clients without explicit proxies use the environment's.
     """
     session = _Session(profile=profile)
     session.trust_env = trust_env
     for provider in session.get_component("credential_provider").providers:
-        # The instance's metadata and the container's are asked without a client.
+        # The providers of instance and container credentials send requests without a client.
         for name in ("_role_fetcher", "_fetcher"):
             http = getattr(getattr(provider, name, None), "_session", None)
             if isinstance(http, AIOHTTPSession):

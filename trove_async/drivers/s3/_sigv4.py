@@ -1,7 +1,7 @@
-"""AWS Signature Version 4, as S3 wants it: one request signed in the time that its hashes take.
+"""AWS Signature Version 4 for S3, in little more time than the hashes take.
 
-S3 API Reference, "Authenticating Requests (AWS Signature Version 4)". S3 differs from the other
-services: a path is signed as it is sent, neither normalised nor encoded a second time.
+S3 API Reference, "Authenticating Requests (AWS Signature Version 4)". S3 differs from other AWS
+services: the path is signed as it is sent, neither normalised nor encoded a second time.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 ALGORITHM: Final = "AWS4-HMAC-SHA256"
 
 UNSIGNED_PAYLOAD: Final = "UNSIGNED-PAYLOAD"
-"""The payload hash of a body that TLS and a checksum protect. S3 API Reference, "Signature
+"""The payload hash for a body that TLS and a checksum protect. S3 API Reference, "Signature
 Calculations for the Authorization Header: Transferring Payload in a Single Chunk"."""
 
 EMPTY_SHA256: Final = sha256(b"").hexdigest()
 
 MAX_EXPIRES: Final = 604_800
-"""Seconds that a presigned URL may live. S3 API Reference, "Authenticating Requests: Using Query
-Parameters": X-Amz-Expires."""
+"""Maximum lifetime of a presigned URL in seconds. S3 API Reference, "Authenticating Requests: Using
+Query Parameters": X-Amz-Expires."""
 
 _UNSIGNED = frozenset(
     {
@@ -55,20 +55,20 @@ _UNSIGNED = frozenset(
         "x-amzn-trace-id",
     }
 )
-"""What a proxy may change on the way, or the transport adds: signed, it would only break things."""
+"""Headers that a proxy may change or the transport adds. Signing them would break the signature."""
 
 _LAYOUTS = 256
-"""Sets of header names that are remembered: a driver sends a few dozen, but users name metadata."""
+"""Limit of cached layouts. A driver uses a few dozen, but users choose the names of metadata."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who signs.
+    """An access key, with its session token if it is temporary.
 
     Attributes:
-        access_key: The access key's id, which every request and presigned URL shows.
-        secret_key: What proves it.
-        token: The session's token, where the credentials are temporary.
+        access_key: The access key's id, which is visible in every request and presigned URL.
+        secret_key: The secret that derives the signing key.
+        token: The session token of temporary credentials.
     """
 
     access_key: str
@@ -77,12 +77,12 @@ class Credentials:
 
 
 class _Layout(NamedTuple):
-    """How requests with one set of headers are signed.
+    """The canonical request's layout for one set of header names.
 
     Attributes:
-        template: The canonical request, with ``%s`` for what differs.
-        pick: Puts a request's parts and values into the template's order.
-        signed: The names signed, as the signature lists them.
+        template: The canonical request, with ``%s`` for each variable value.
+        pick: Arranges a request's values in the order of the template.
+        signed: The value of SignedHeaders.
     """
 
     template: str
@@ -94,7 +94,7 @@ class _Layout(NamedTuple):
 class _DayKey:
     """The signing key of one secret and one day, as HMAC's two hash states (RFC 2104, 2).
 
-    Copying the two costs half of what making an HMAC of the key costs.
+    Copying the states costs half as much as creating an HMAC from the key.
     """
 
     secret: str = field(repr=False)
@@ -105,14 +105,14 @@ class _DayKey:
 
 
 class Signer:
-    """Signs requests to one region's service.
+    """Signs requests to a service in one region.
 
-    It remembers the day's signing key, the second's timestamp, and the order of the headers of
-    requests like those before.
+    It caches the day's signing key, the current second's timestamp, and a layout for each set of
+    header names.
 
     Args:
-        region: The region as the service calls it; part of what is signed.
-        service: ``"s3"``, or what an odd service wants to be called.
+        region: The service's name of the region. It is part of the signature.
+        service: The service name in the signature: ``"s3"``, except for unusual services.
     """
 
     __slots__ = ("_clock", "_key", "_layouts", "_region", "_service")
@@ -126,7 +126,7 @@ class Signer:
 
     @property
     def region(self) -> str:
-        """The region that it signs for."""
+        """The region in the signature."""
         return self._region
 
     def sign(
@@ -143,13 +143,13 @@ class Signer:
         """Return the headers that authorise a request.
 
         Args:
-            credentials: Who signs.
-            method: In upper case.
-            target: The path, percent-encoded as it is sent, and ``?query`` if there is one.
-            host: The Host header as it is sent: the port is in it unless it is the scheme's own.
-            headers: What else is sent; all of it is signed but what a proxy may change.
+            credentials: The credentials to sign with.
+            method: The method, in upper case.
+            target: The percent-encoded path, and ``?query`` if there is one.
+            host: The Host header of the request, with the port unless it is the scheme's default.
+            headers: The other headers. All are signed, except those that a proxy may change.
             payload_hash: The body's SHA-256 in lower-case hex, or `UNSIGNED_PAYLOAD`.
-            now: Aware, or seconds since the epoch: the service's time, not this machine's.
+            now: The service's time, not this machine's: an aware datetime, or seconds since 1970.
         """
         stamp = self._stamp(now)
         token = credentials.token
@@ -197,18 +197,18 @@ class Signer:
     ) -> Headers:
         """Return all headers of an authorised request; see `sign`.
 
-        Pass them on rather than keep them in a local variable: they hold the credentials.
+        Do not keep the result in a local variable, because it contains the credentials.
 
         Args:
             credentials: As for `sign`.
-            method: Likewise.
-            target: Likewise.
-            host: Likewise.
-            common: Sent with every request.
-            headers: Sent with this one, instead of those of the same name.
-            hidden: The values of secret headers: they take the place of those of the same name.
+            method: As for `sign`.
+            target: As for `sign`.
+            host: As for `sign`.
+            common: The headers of every request.
+            headers: The headers of this request. They override `common`.
+            hidden: The values of secret headers. They replace the placeholders of the same name.
             payload_hash: As for `sign`.
-            now: Likewise.
+            now: As for `sign`.
         """
         sent = Headers(common)
         sent.update(headers)
@@ -239,17 +239,17 @@ class Signer:
         now: datetime | float,
         headers: Mapping[str, str] | None = None,
     ) -> str:
-        """Return a URL that lets whoever has it send one kind of request.
+        """Return a presigned URL, which authorises any holder to send one kind of request.
 
         Args:
-            credentials: Who signs. A session's end is the end of the URL too.
-            method: In upper case.
+            credentials: The credentials to sign with. The URL ends with them if they are temporary.
+            method: The method, in upper case.
             target: As for `sign`.
             host: As for `sign`.
-            scheme: ``"https"`` or ``"http"``; not signed.
+            scheme: ``"https"`` or ``"http"``. It is not signed.
             expires: Seconds from `now`, 1 to 604,800 (seven days).
             now: As for `sign`.
-            headers: What the request must then carry, with these very values.
+            headers: Headers that the request must have, with exactly these values.
 
         Raises:
             ConfigError: `expires` is out of range.
@@ -258,12 +258,14 @@ class Signer:
             raise ConfigError(
                 f"a presigned URL expires after 1 to {MAX_EXPIRES} seconds, not {expires}"
             )
+        # 1. Collect the signed headers.
         stamp = self._stamp(now)
         key = self._day_key(credentials.secret_key, stamp[:8])
         values = {name.lower(): " ".join(value.split()) for name, value in (headers or {}).items()}
         values["host"] = host
         names = sorted(values.keys() - _UNSIGNED)
         signed = ";".join(names)
+        # 2. Add the signature's fields to the query.
         fields = {
             "X-Amz-Algorithm": ALGORITHM,
             "X-Amz-Credential": f"{credentials.access_key}/{key.scope}",
@@ -276,13 +278,14 @@ class Signer:
         path, _, asked = target.partition("?")
         added = "&".join(f"{name}={encode_value(value)}" for name, value in fields.items())
         query = _canonical_query(f"{asked}&{added}" if asked else added)
+        # 3. Sign the canonical request.
         lines = "".join(f"{name}:{values[name]}\n" for name in names)
         canonical = f"{method}\n{path}\n{query}\n{lines}\n{signed}\n{UNSIGNED_PAYLOAD}"
         signature = _signature(key, stamp, canonical)
         return f"{scheme}://{host}{sent_target(path)}?{query}&X-Amz-Signature={signature}"
 
     def _learn(self, shape: tuple[object, ...]) -> _Layout:
-        """Work out, and remember, the layout for requests of this shape (see `sign`)."""
+        """Build and cache the layout for a request's shape (see `sign`)."""
         own = ["host", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token"]
         places = {name: 4 + index for index, name in enumerate(own[: 4 if shape[0] else 3])}
         for index, name in enumerate(shape[1:]):
@@ -291,7 +294,7 @@ class Signer:
                 places[lowered] = 8 + index
         names = sorted(places)
         signed = ";".join(names)
-        # A header's name may hold a "%" (RFC 9110, 5.6.2).
+        # A header's name may contain a "%" (RFC 9110, 5.6.2).
         escaped = [name.replace("%", "%%") for name in names]
         lines = "".join(f"{name}:%s\n" for name in escaped)
         template = f"%s\n%s\n%s\n{lines}\n{';'.join(escaped)}\n%s"
@@ -336,7 +339,7 @@ def _signature(key: _DayKey, stamp: str, canonical: str) -> str:
 
 
 def _canonical_query(query: str) -> str:
-    """Return the query as the service puts it: each name and value encoded in one way, sorted."""
+    """Return the canonical query: sorted, with each name and value encoded as UriEncode does."""
     pairs = []
     for pair in query.split("&"):
         if pair:

@@ -1,7 +1,7 @@
-"""Versions of objects: the one document that tells them, and what makes a bucket keep them.
+"""List object versions, and set a bucket's versioning.
 
-S3 API Reference, "ListObjectVersions": versions and delete markers stand among one another, by key,
-of one key the latest first. Not so in all services: moto tells all markers after all versions.
+S3 API Reference, "ListObjectVersions": versions and delete markers are sorted together by key, the
+latest of a key first. Some services deviate: moto lists all markers after all versions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Ask: TypeAlias = Callable[[str, ListOptions], Awaitable[VersionPage]]
 _VERSION: Final = "Version"
 _MARKER: Final = "DeleteMarker"
 _MOST: Final = 1000
-"""Entries of a page. S3 API Reference, "ListObjectVersions": max-keys."""
+"""Maximum entries of a page. S3 API Reference, "ListObjectVersions": max-keys."""
 
 _IS_SIZE = re.compile(r"[0-9]{1,19}").fullmatch
 
@@ -49,7 +49,10 @@ def versions_query(options: ListOptions) -> dict[str, str]:
 
 
 def markers(options: ListOptions) -> tuple[str | None, str | None]:
-    """Return the key, and its version, behind which the page begins; without that, the whole key."""
+    """Return the key and the version id after which the page begins.
+
+    Without a version id, the page begins after all versions of the key.
+    """
     if options.token is None:
         return options.start_after, None
     key, version_id = json.loads(options.token)
@@ -57,18 +60,19 @@ def markers(options: ListOptions) -> tuple[str | None, str | None]:
 
 
 def parse_versions(body: bytes, *, bucket: str, backend: str, asked: bool = False) -> VersionPage:
-    """Return a page of ListObjectVersions, its keys decoded if the answer encodes them.
+    """Parse a page of ListObjectVersions. Keys are decoded if the response declares an encoding.
 
     Args:
-        body: The answer.
-        bucket: For `VersionInfo.bucket`.
-        backend: For `VersionInfo.backend`.
-        asked: Whether encoded keys were asked for.
+        body: The response body.
+        bucket: The value of `VersionInfo.bucket`.
+        backend: The value of `VersionInfo.backend`.
+        asked: Whether the request asked for encoded keys.
 
     Raises:
-        UnclearError: They were, and the answer does not say whether it encodes them.
-        AnsweredError: It is an error.
-        MalformedResponse: It is no such page, or not all of it.
+        UnclearError: The request asked for encoded keys, the response declares no encoding, and
+            the keys are ambiguous.
+        AnsweredError: The document is an error.
+        MalformedResponse: The body is not a page, or is incomplete.
     """
     root = result_of(body, "ListVersionsResult")
     page = facts(root)
@@ -81,7 +85,7 @@ def parse_versions(body: bytes, *, bucket: str, backend: str, asked: bool = Fals
         for item in told
     ]
     kinds = [one.deleted for one in entries]
-    if kinds == sorted(kinds) and any(kinds):  # apart, where the one above says among one another
+    if kinds == sorted(kinds) and any(kinds):  # the markers follow the versions, as in moto
         entries.sort(key=_place)
     if page.get("IsTruncated", "").strip() != "true":
         return VersionPage(entries=entries)
@@ -119,23 +123,24 @@ def _place(version: VersionInfo) -> tuple[str, bool, float]:
 
 
 async def page_behind_markers(ask: Ask, bucket: str, options: ListOptions) -> VersionPage:
-    """Return a page of a service that goes on behind a marker, also when that version is gone.
+    """Return a page from a service that continues after a marker, even if that version is gone.
 
-    Services may begin with the key of `ListOptions.start_after`: it is left out here.
+    The page excludes the key of `ListOptions.start_after`, with which some services begin.
     """
     page = await ask(bucket, options)
     return replace(page, entries=_behind(page.entries, options.start_after))
 
 
 async def page_of_whole_keys(ask: Ask, bucket: str, options: ListOptions) -> VersionPage:
-    """Return a page that ends where a key does, or has all versions of one.
+    """Return a page that ends after a key's last version, or that holds all versions of one key.
 
-    A marker that names a version would be lost with it: Ceph 16.2 then skips the rest of the key.
+    Its token therefore needs no version id. Ceph 16.2 skips the rest of a key if the version of a
+    marker is gone.
     """
     after, _ = markers(options)
     if options.start_after is not None:
         after = max(after or "", options.start_after)
-    # One more than is wanted shows whether the last key's versions are all there.
+    # One entry beyond the limit shows whether the last key's versions are complete.
     limit = min(options.limit + 1, _MOST)
     asked = ListOptions(prefix=options.prefix, start_after=after, limit=limit)
     told: list[VersionInfo] = []
@@ -147,7 +152,7 @@ async def page_of_whole_keys(ask: Ask, bucket: str, options: ListOptions) -> Ver
             break
         cycle.check(page.token, empty=not page.entries)
         asked = replace(asked, token=page.token)
-    told.sort(key=_key_of)  # stable: the newest of a key stays the first
+    told.sort(key=_key_of)  # stable: the newest version of a key stays first
     cut, following = whole_keys(told, options.limit, ended=page.token is None)
     token = None if following is None else json.dumps([cut[-1].key, None])
     return VersionPage(entries=cut, token=token)
@@ -158,13 +163,14 @@ def _behind(versions: Sequence[VersionInfo], after: str | None) -> Sequence[Vers
 
 
 async def page_of_all(ask: Ask, bucket: str, options: ListOptions) -> VersionPage:
-    """Return a page, cut here out of all versions, of a service that loses some between its own.
+    """Return a page from a service that loses versions between pages.
 
-    SeaweedFS 4.48 fills a page as it walks its directories, and begins the next behind the page's
-    greatest key: of ``a/b`` and ``a``, told in that order on two pages, the second is never told.
+    The page is cut from one request for all versions. SeaweedFS 4.48 fills a page in the order of
+    its directories, and begins the next after the page's greatest key. If ``a/b`` ends a page and
+    ``a`` would begin the next, ``a`` is never listed.
 
     Raises:
-        NotSupportedError: There are more than it tells at once.
+        NotSupportedError: The versions exceed one page of the service.
     """
     all_ = await ask(bucket, ListOptions(prefix=options.prefix, limit=_MOST))
     if all_.token is not None:
@@ -173,7 +179,8 @@ async def page_of_all(ask: Ask, bucket: str, options: ListOptions) -> VersionPag
         )
     entries = sorted(all_.entries, key=_key_of)
     if options.token is not None:
-        # How many of the key's oldest are left: that stays right as others are put and deleted.
+        # The token counts the key's oldest versions still to list. The count stays right when other
+        # versions are added or deleted.
         key, left = json.loads(options.token)
         of_key = [one for one in entries if one.key == key]
         entries = of_key[len(of_key) - left :] + [one for one in entries if one.key > key]
@@ -191,7 +198,7 @@ _key_of = attrgetter("key")
 
 
 def versioning_body(*, enabled: bool) -> bytes:
-    """Return the body of PutBucketVersioning: what keeps versions once can only be suspended."""
+    """Return the body of PutBucketVersioning. Versioning can be suspended, but not disabled."""
     status = "Enabled" if enabled else "Suspended"
     return (
         f'<VersioningConfiguration xmlns="{NAMESPACE}"><Status>{status}</Status>'
