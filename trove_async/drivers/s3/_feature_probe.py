@@ -88,7 +88,7 @@ class FeatureProbe:
             )
 
     def forget(self, bucket: str) -> None:
-        """Discard the outcomes of a bucket whose versioning changed or that was created or deleted."""
+        """Discard the outcomes of a bucket that was created, deleted or changed its versioning."""
         for feature in Feature:
             self._honours.pop((bucket, feature), None)
             self._trying.discard((bucket, feature))
@@ -136,7 +136,7 @@ class FeatureProbe:
         async with TrialObjects(self._plane, bucket) as trial:
             name = trial_name() if flat else sibling(key, trial_name())
             honours = await self._is_honoured(trial, bucket, name, feature)
-            # Record it before the objects are deleted: that may take longer than the write's deadline.
+            # Record it before the deletion of the objects, which may outlast the write.
             self._note(bucket, feature, honours=honours)
 
     async def _is_honoured(

@@ -1,8 +1,9 @@
 """Keys that some services store under another name or without the body. Does no I/O.
 
-MinIO and SeaweedFS drop empty segments, so ``a//b`` is the same object as ``a/b``. A put to one
-replaces the other, and a move from one to the other deletes the object. SeaweedFS treats a backslash
-as a slash. It stores an object whose key ends in a slash as a directory, without the body.
+MinIO and SeaweedFS drop empty segments, so ``a//b`` and ``a/b`` are the same object. A put to one
+replaces the other, and a move from one to the other deletes the object. SeaweedFS treats a
+backslash as a slash and stores an object whose key ends in a slash as a directory, without its
+body.
 """
 
 from __future__ import annotations
