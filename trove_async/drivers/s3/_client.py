@@ -160,6 +160,7 @@ class Client:
         payload_hash = await self._payload_hash(views)
         learnt: set[str] = set()
         while True:
+            # 1. Sign and send the request.
             signer, origin, path = self._address(bucket)
             target = path + encode_path(key) if key is not None else path[:-1] or "/"
             if query:
@@ -186,6 +187,7 @@ class Client:
             )
             if response.status < HTTPStatus.MULTIPLE_CHOICES:
                 return response
+            # 2. Correct the clock, the credentials or the region, and repeat; or raise the refusal.
             refused = await self.refused(response)
             lesson = await self._learn(
                 refused, bucket, _Signed(signer, credentials, signed_at), learnt

@@ -111,10 +111,12 @@ async def page_of(ask: Ask, bucket: str, options: ListOptions) -> Page:
         bucket: The bucket.
         options: What to list. `holds_none` must be false for its prefix.
     """
+    # 1. Return the common prefix that had no room on the page before.
     at, after = _Place.of(options.token), options.start_after
     if at.due is not None:
         entry = Prefix(bucket=bucket, prefix=at.due)
         return Page(entries=[entry], token=None if at.ends else at.path)
+    # 2. Request a page. This module folds keys if the delimiter is not a slash.
     folds = options.delimiter is not None and options.delimiter != _SLASH
     request = replace(
         options, delimiter=None if folds else options.delimiter, token=at.path, start_after=None
@@ -126,6 +128,7 @@ async def page_of(ask: Ask, bucket: str, options: ListOptions) -> Page:
             return Page(entries=[])
         request = replace(request, start_after=marker_before(options))
     entries, path = await _entries(ask, bucket, request)
+    # 3. Remove what has no room, and what is not after `start_after`. Fold the rest.
     due = _due(entries) if len(entries) > request.limit else None
     if due is not None:
         entries = [one for one in entries if one.key != due]
@@ -134,6 +137,7 @@ async def page_of(ask: Ask, bucket: str, options: ListOptions) -> Page:
     told = None
     if folds:
         entries, told = _folded(entries, options, at.told)
+    # 4. Encode the place where the next page begins.
     if path is None and due is None:
         return Page(entries=entries)
     return Page(entries=entries, token=_Place(path, told, due, path is None).token)

@@ -310,7 +310,7 @@ class S3Driver:
         sdk, self._lazy_sdk = self._lazy_sdk, None
         transport, self._transport = self._transport, None
         self._known = BucketExistenceCache(self._head_bucket)
-        async with AsyncExitStack() as closing:  # closes each, even if another fails
+        async with AsyncExitStack() as closing:  # in reverse order, each even if another fails
             for one in (transport, plane, sdk):
                 if one is not None:
                     closing.push_async_callback(one.aclose)
@@ -319,7 +319,7 @@ class S3Driver:
 
     @property
     def client(self) -> Awaitable[Any]:
-        """The AWS SDK's client, open: ``client = await driver.client``.
+        """An open client of the AWS SDK: ``client = await driver.client``.
 
         Use it for operations that the driver does not wrap: lifecycle rules, bucket policies, the
         tags of an existing object, encryption defaults, … It is aiobotocore's S3 client with this
@@ -347,7 +347,7 @@ class S3Driver:
         return self._write_checks
 
     async def ping(self) -> None:
-        """List the buckets. PermissionDeniedError also shows that the service responds."""
+        """List the buckets. PermissionDeniedError is ignored: it proves the service is up."""
         with suppress(PermissionDeniedError):
             await self.list_buckets()
 
@@ -510,7 +510,7 @@ class S3Driver:
 
         Raises:
             ValueError: `older_than` is negative.
-            BucketNotFoundError: There is no such bucket.
+            BucketNotFoundError: The bucket does not exist.
             UnavailableError: The service failed. Uploads already aborted stay aborted. Call again
                 for the rest.
         """
@@ -531,13 +531,13 @@ class S3Driver:
             enabled: Whether the bucket keeps new versions.
 
         Raises:
-            BucketNotFoundError: There is no such bucket.
+            BucketNotFoundError: The bucket does not exist.
             PermissionDeniedError: The credentials do not permit it.
             ClosedError: The driver is not open.
         """
         try:
             await self._plane.set_versioning(bucket, enabled=enabled)
-        finally:  # after a lost response, too
+        finally:  # the change may have happened even if the response was lost
             self._forget(bucket)
 
     async def create_bucket(self, bucket: str) -> None:
