@@ -1,4 +1,4 @@
-"""What the driver can honour: by the service, the way that requests are sent, and the driver's settings."""
+"""The driver's capabilities, derived from the service, the data plane and the settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_OBJECT: Final = 5 * TiB
 """S3 User Guide, "Amazon S3 multipart upload limits"."""
 
 _BULK: Final = 1000
-"""Keys of one DeleteObjects. S3 API Reference, "DeleteObjects"."""
+"""Maximum keys of one DeleteObjects. S3 API Reference, "DeleteObjects"."""
 
 
 def capabilities_of(
@@ -35,16 +35,17 @@ def capabilities_of(
     parallel_parts: int,
     connections: int,
 ) -> Capabilities:
-    """Return what a driver claims.
+    """Return the capabilities of a driver.
 
     Args:
-        endpoint: Where the service is.
-        dialect: How it deviates from Amazon's.
-        defaults: What is asked of it for all objects.
-        lean: Whether objects are sent by requests of our own, rather than by the SDK.
-        checksums: Whether bodies are sent with a CRC-32C.
-        parallel_parts: Parts and ranges of one object that may be under way at once.
-        connections: Readers that may be open at once, writes likewise, and as many other requests.
+        endpoint: The endpoint of the service.
+        dialect: How the service deviates from Amazon S3.
+        defaults: The settings that apply to all objects.
+        lean: Whether the driver sends requests itself rather than with the SDK.
+        checksums: Whether the driver sends a CRC-32C with each body.
+        parallel_parts: The maximum number of parts and of ranges of one object in flight.
+        connections: The maximum number of open readers. The same limit applies separately to
+            writes and to other requests.
     """
     return Capabilities(
         put_if_none_match=True,
@@ -71,17 +72,17 @@ def capabilities_of(
         streamed_parts=lean,
         max_put=_MAX_PART,
         max_object=_MAX_OBJECT,
-        # The SDK sends no header of Ceph's own, and without it a copy pins no version.
+        # The SDK does not send Ceph's own headers, and without them a copy pins no version.
         server_copy=lean or dialect.headers is None,
         max_copy=_MAX_OBJECT if dialect.part_conditions else MAX_COPY,
         bulk_delete=_BULK,
-        # A holder of a URL would have to have the customer's key, or to pay by a header.
+        # Requests with the URL would also need the customer's key or the Requester Pays header.
         presign=defaults.sse_customer_key is None and not defaults.requester_pays,
         versions=True,
         ordered=dialect.ordered,
         exact_keys=endpoint.aws,
         private_namespace=not endpoint.aws,
-        # The SDK sends a path with its dots, which a proxy may resolve to another key.
+        # The SDK sends the dots of a path unencoded, and a proxy may resolve them to another key.
         dot_segments=dialect.dot_segments and lean,
         max_reads=connections,
         max_writes=connections,

@@ -1,11 +1,11 @@
 """How requests to a Ceph Object Gateway (RGW) deviate from those to Amazon S3.
 
-Seen on version 16.2.15, and harmless where a later version behaves as Amazon S3 does:
+Observed on version 16.2.15. The workarounds are harmless on a version that behaves as Amazon S3:
 
-- ``If-Match`` on a PUT is compared with the ETag as it stands, so a quoted one never matches.
-- CopyObject ignores ``x-amz-copy-source-if-match``, and honours ``x-amz-copy-if-match``.
+- ``If-Match`` on a PUT is compared verbatim with the unquoted ETag, so a quoted one never matches.
+- CopyObject ignores ``x-amz-copy-source-if-match`` and honours ``x-amz-copy-if-match``.
 - ``_`` in the name of user metadata is stored as ``-``.
-- A listing with a delimiter that is to start inside a common prefix skips all of that prefix.
+- A listing with a delimiter that starts inside a common prefix skips all of that prefix.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SOURCE_TOO: Final = "x-amz-copy-if-match"
 
 
 def ceph_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Return a write's headers as the gateway honours them."""
+    """Return the headers of a write, rewritten for the gateway."""
     spoken = dict(cautious_headers(headers))
     if "if-match" in spoken:
         spoken["if-match"] = bare_etag(spoken["if-match"])
@@ -34,9 +34,9 @@ def ceph_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def cautious_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Return a write's headers so that Amazon S3 and the gateway honour them alike.
+    """Return the headers of a write so that both Amazon S3 and the gateway honour them.
 
-    A metadata name that the gateway would change is kept where names are values (`EXACT`).
+    Metadata whose name the gateway would change is stored in the value of the `EXACT` header.
     """
     spoken = dict(headers)
     if _SOURCE in spoken:
@@ -48,10 +48,10 @@ def cautious_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
 async def page_from_within(
     ask: Callable[[str, ListOptions], Awaitable[Page]], bucket: str, options: ListOptions
 ) -> Page:
-    """Return a page that begins with the common prefix inside which the listing is to start.
+    """Return a page of a listing that may start inside a common prefix.
 
-    That prefix is a page of its own if it has a key behind the start; its token is where the
-    gateway goes on, behind all of the prefix.
+    If that prefix has a key after the start, the page contains only the prefix. Its token makes the
+    gateway continue after all keys of the prefix.
     """
     start = options.start_after
     if options.token is None and start is not None and start.startswith(options.prefix):

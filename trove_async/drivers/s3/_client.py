@@ -1,7 +1,7 @@
-"""One signed request to the service, and what a refused one teaches: the time, the region, the keys.
+"""Signs and sends requests, and corrects the clock, the region or the credentials after a refusal.
 
-What is learnt mends the request, which is then sent again at once, each lesson once a request. All
-else that goes wrong is raised, for the one loop above that tries again.
+A corrected request is sent again at once. Each correction is made at most once per request. All
+other failures are raised for the retry loop above.
 """
 
 from __future__ import annotations
@@ -57,26 +57,26 @@ _UNKNOWN_HEADER_STATUSES: Final = frozenset({400, 501})
 _UNKNOWN_HEADER_CODES: Final = frozenset(
     {"", "InvalidArgument", "InvalidRequest", "NotImplemented", "UnsupportedHeader"}
 )
-"""How a service refuses a header that it does not know."""
+"""Error codes with which services refuse an unknown header."""
 
 _TOLERATED: Final = 600.0
-"""Seconds of skew below which no service minds: S3 refuses from 900 on (S3 API Reference, "Error
-responses": RequestTimeTooSkewed)."""
+"""Seconds of clock skew that every service accepts. S3 refuses requests from 900 seconds on (S3 API
+Reference, "Error responses": RequestTimeTooSkewed)."""
 
 _ERROR_BYTES: Final = 64 * KiB
-"""More than any error's document has."""
+"""Maximum size of an error document that is read. Services send less."""
 
 _DNS_SAFE = re.compile(r"(?!.*\.\.)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]").fullmatch
-"""What fits into a host's name. S3 User Guide, "General purpose bucket naming rules"."""
+"""Matches names that fit into a host name. S3 User Guide, "General purpose bucket naming rules"."""
 
 _REGION = re.compile(r"[a-z0-9-]{1,64}").fullmatch
 
 _BUCKETS: Final = 1024
-"""Buckets whose addresses are remembered."""
+"""Maximum number of buckets whose addresses are cached."""
 
 
 class Refused(NamedTuple):
-    """An answer that is an error, read."""
+    """An error response that has been read."""
 
     status: int
     code: str
@@ -85,7 +85,7 @@ class Refused(NamedTuple):
     headers: Mapping[str, str]
 
     def error(self) -> TroveError:
-        """Return it as one of ours."""
+        """Return the corresponding TroveError."""
         return failure(self.status, self.code, self.message, self.headers)
 
 
@@ -101,12 +101,12 @@ class Client:
     """Sends signed requests.
 
     Args:
-        transport: How.
-        session: Who signs.
-        endpoint: Where to.
-        addressing: Whether a bucket stands in the path or in the host's name.
-        headers: Sent with each request.
-        hidden: The values of headers that are secrets, which `send` is told a stand-in for.
+        transport: Sends the requests.
+        session: Provides the credentials.
+        endpoint: The endpoint of the service.
+        addressing: Whether a bucket is in the path or in the host name.
+        headers: The headers of every request.
+        hidden: The values of secret headers. `send` receives placeholders for them.
         signs_payload: Whether bodies are hashed and signed.
     """
 
@@ -143,23 +143,24 @@ class Client:
         views: Sequence[memoryview] | PartSource = (),
         patient: bool = False,
     ) -> Response:
-        """Send a request; return its answer, which is a success. The caller closes it.
+        """Send a request and return its successful response. The caller closes the response.
 
         Args:
-            method: In upper case.
-            bucket: None: the service itself.
-            key: None: the bucket itself.
-            query: Encoded, without the ``?``.
-            headers: All but what every request has.
-            views: The body, or where it is read while it is sent.
-            patient: Whether only the caller limits how long the answer may take.
+            method: The method, in upper case.
+            bucket: The bucket. None for the service itself.
+            key: The key. None for the bucket itself.
+            query: The encoded query, without the ``?``.
+            headers: The headers, except those that every request has.
+            views: The body, or a source to read while sending.
+            patient: Whether only the caller limits the time to the response.
 
         Raises:
-            TroveError: As the service's refusal says.
+            TroveError: The service refused the request.
         """
         payload_hash = await self._payload_hash(views)
         learnt: set[str] = set()
         while True:
+            # 1. Sign and send the request.
             signer, origin, path = self._address(bucket)
             target = path + encode_path(key) if key is not None else path[:-1] or "/"
             if query:
@@ -186,6 +187,7 @@ class Client:
             )
             if response.status < HTTPStatus.MULTIPLE_CHOICES:
                 return response
+            # 2. Correct the clock, the credentials or the region, and repeat; or raise the refusal.
             refused = await self.refused(response)
             lesson = await self._learn(
                 refused, bucket, _Signed(signer, credentials, signed_at), learnt
@@ -199,7 +201,7 @@ class Client:
     def _error(
         self, refused: Refused, bucket: str | None, headers: Mapping[str, str]
     ) -> TroveError:
-        """Return our error, with what the request tells of its cause."""
+        """Return the error for a refusal, with a hint if the request shows the likely cause."""
         unsaid = not refused.code and refused.status == HTTPStatus.BAD_REQUEST
         if unsaid and bucket is not None and not _DNS_SAFE(bucket):
             return InvalidNameError(
@@ -216,11 +218,11 @@ class Client:
         return error
 
     async def refused(self, response: Response) -> Refused:
-        """Read an answer that is an error, and let go of it."""
+        """Read and close an error response."""
         try:
             body = await response.read_all(_ERROR_BYTES)
         except (UnavailableError, IntegrityError):
-            body = b""  # what its head says is enough
+            body = b""  # the status and the headers suffice
         finally:
             response.close()
         code = message = ""
@@ -242,7 +244,7 @@ class Client:
         expires: int,
         options: PresignOptions,
     ) -> str:
-        """Return a URL that lets whoever has it send one kind of request, for `expires` seconds."""
+        """Return a URL that permits its holder one kind of request for `expires` seconds."""
         query = encode_query(presigned_query(options))
         signer, origin, path = self._address(bucket)
         target = path + encode_path(key)
@@ -258,13 +260,13 @@ class Client:
         )
 
     def forget(self, bucket: str) -> None:
-        """Forget where a bucket is: it is to be deleted, or to be made anew somewhere else."""
+        """Discard the cached address of a bucket that is deleted or may be created elsewhere."""
         self._addresses.pop(bucket, None)
 
-    # -- where to ------------------------------------------------------------------------------------
+    # -- addresses ---------------------------------------------------------------------------------
 
     def _address(self, bucket: str | None) -> tuple[Signer, Origin, str]:
-        """Return who signs requests to a bucket, where they go, and how their paths begin."""
+        """Return the signer, the origin and the beginning of the path for requests to a bucket."""
         found = self._addresses.get(bucket or "")
         return found or self._place(bucket, self._endpoint)
 
@@ -287,11 +289,11 @@ class Client:
     def _in_host(self, bucket: str, endpoint: Endpoint) -> bool:
         if self._addressing != "auto":
             return self._addressing == "virtual"
-        # A certificate for *.s3.amazonaws.com does not hold for a name of two labels.
+        # A certificate for *.s3.amazonaws.com does not cover a bucket name with a dot.
         dotted = endpoint.origin.scheme == "https" and "." in bucket
         return endpoint.aws and not dotted and _DNS_SAFE(bucket) is not None
 
-    # -- what a refusal teaches ------------------------------------------------------------------------
+    # -- corrections after a refusal ---------------------------------------------------------------
 
     async def _learn(
         self,
@@ -300,9 +302,9 @@ class Client:
         signed: _Signed,
         learnt: Collection[str],
     ) -> str | None:
-        """Return what was learnt that mends the request, and was not before; None: nothing."""
+        """Apply a correction not made before and return its name, or None if there is none."""
         code, status = refused.code, refused.status
-        unsaid = not code  # an answer to HEAD has no document
+        unsaid = not code  # a response to HEAD has no document
         if (
             "time" not in learnt
             and (code in _SKEWED or (unsaid and status == HTTPStatus.FORBIDDEN))
@@ -315,8 +317,8 @@ class Client:
             and await self._session.renewed(signed.credentials) is not None
         ):
             return "credentials"
-        # Only Amazon's endpoint, in the region named, ever sees our signature: what a redirect names
-        # otherwise may be anybody's.
+        # Send the signature to Amazon's endpoint in the named region only: a host that a redirect
+        # names is not trusted.
         region = refused.region
         if (
             "region" not in learnt
@@ -332,10 +334,10 @@ class Client:
         return None
 
     def _learn_time(self, date: str | None, signed_at: float) -> bool:
-        """Take over the service's clock; return whether the request was signed at another time.
+        """Adopt the service's clock and return whether it differs from the time of signing.
 
-        It is not compared with the skew that is known by now: another request, refused at the same
-        time as this one, may have taught it since this one was signed.
+        The comparison does not use the current skew: a concurrent refused request may have
+        corrected the skew since this one was signed.
         """
         try:
             service = parse_service_date(date or "").timestamp()
@@ -346,11 +348,11 @@ class Client:
         self._skew = service - time.time()
         return True
 
-    # -- bodies ----------------------------------------------------------------------------------------
+    # -- bodies ------------------------------------------------------------------------------------
 
     async def _payload_hash(self, views: Sequence[memoryview] | PartSource) -> str:
         if not self._signs_payload:
-            return UNSIGNED_PAYLOAD  # its checksum is compared, and TLS, if any, protects it
+            return UNSIGNED_PAYLOAD  # the checksum and TLS, if any, protect the body
         if not isinstance(views, Sequence):
             return await views.digest("sha256")
         if not views:

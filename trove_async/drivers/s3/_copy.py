@@ -1,4 +1,4 @@
-"""Copies that the service makes: in one request, or piece by piece where that is too much for one."""
+"""Server-side copies: in one request, or in pieces if the object is too large for one."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from ._data_plane import DataPlane
 
 MAX_COPY: Final = 5 * GiB
-"""Bytes that one CopyObject takes. S3 API Reference, "CopyObject"."""
+"""Maximum bytes of one CopyObject. S3 API Reference, "CopyObject"."""
 
 _PIECE: Final = 512 * MiB
-"""Bytes of a piece: a service copies one at the pace of tens of MB/s, and answers at its end."""
+"""Bytes of a piece. A service copies at tens of MB/s and responds when it has finished."""
 
 _PIECES_AT_ONCE: Final = 8
 _MOST_PIECES: Final = 10_000
@@ -41,9 +41,9 @@ class Copier:
 
     Args:
         plane: Sends the requests.
-        exists: Tells whether there is a bucket.
-        largest: Bytes from which an object is copied in pieces.
-        piece: Bytes of one.
+        exists: Returns whether a bucket exists.
+        largest: Maximum bytes of an object that is copied in one request.
+        piece: Bytes of a piece.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Copier:
         self._piece = piece
 
     def takes_pieces(self, source: ObjectInfo) -> bool:
-        """Return whether a copy is made as an upload, whose parts are pieces of the source."""
+        """Return whether to copy with a multipart upload, whose parts are pieces of the source."""
         return source.stored_size > self._largest
 
     async def copy(
@@ -75,12 +75,12 @@ class Copier:
         except UnconfirmedWriteError as unconfirmed:
             return await confirm_stored(self._plane, unconfirmed.info)
         except BucketNotFoundError as error:
-            # The service does not tell which of the two is missing.
+            # The response does not name the missing bucket.
             error.bucket = src_bucket if await self._exists(bucket) else bucket
             error.key = src_key if error.bucket == src_bucket else key
             raise
         except UnavailableError as error:
-            # SeaweedFS answers 500 where the destination's bucket is missing.
+            # SeaweedFS responds with 500 if the destination's bucket is missing.
             if await self._exists(bucket):
                 raise
             raise BucketNotFoundError(error.message, bucket=bucket, key=key) from error
@@ -96,7 +96,7 @@ class Copier:
                 raise
 
     async def _is_changed(self, source: ObjectInfo) -> bool:
-        """Return whether it was the source's condition that did not hold, or the destination's."""
+        """Return whether the source has changed, so that its condition failed."""
         try:
             info = await self._plane.head_object(source.bucket, source.key, source.version_id)
         except NotFoundError:
@@ -113,7 +113,7 @@ class Copier:
 
             async def copy(numbered: tuple[int, tuple[int, int]]) -> None:
                 number, span = numbered
-                # A failure of one would have all the others copied again.
+                # A retry of the whole copy would copy all other pieces again.
                 sent = await patiently(
                     lambda: self._plane.copy_part(upload.id, number, source, span)
                 )

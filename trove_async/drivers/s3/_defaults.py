@@ -1,7 +1,7 @@
-"""What a driver asks of the service for all of its objects: their class, encryption, and who pays.
+"""Settings that a driver applies to all objects: storage class, encryption and Requester Pays.
 
-S3 User Guide, "Protecting data with server-side encryption" and "Using Requester Pays general purpose
-buckets". Headers that the service wants on some requests only are worked out once, here.
+S3 User Guide, "Protecting data with server-side encryption" and "Using Requester Pays general
+purpose buckets". The properties return the headers for each kind of request.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 _SSE: Final = "x-amz-server-side-encryption"
 _KEY_ID: Final = f"{_SSE}-aws-kms-key-id"
 _UNSEEN: Final = frozenset({f"{_SSE}-customer-key", f"{_SSE}-bucket-key-enabled"})
-"""What nothing is concluded from: the customer's key is never sent back, and a bucket key only saves
-requests."""
+"""Headers that `are_met` does not compare: the service never returns the customer's key, and a
+bucket key only saves requests."""
 _ARN = re.compile("[:/]").split
 _SSE_SOURCE: Final = "x-amz-copy-source-server-side-encryption"
 _ENCRYPTIONS: Final = ("AES256", "aws:kms", "aws:kms:dsse")
-"""S3 API Reference, PutObject. Some services ignore another value, and encrypt nothing."""
+"""S3 API Reference, PutObject. Some services ignore other values and do not encrypt."""
 _STAND_IN: Final = "[hidden]"
 _CUSTOMER_KEY_BYTES: Final = 32
 """AES-256. S3 User Guide, "Using server-side encryption with customer-provided keys (SSE-C)"."""
 
 
 _ACCOUNT = re.compile(r"[A-Za-z0-9_-]+").fullmatch
-"""Amazon's have twelve digits; other services have names of their own."""
+"""Matches an account's id. Amazon's have twelve digits. Other services use names."""
 
 
 def check_owner(account: str | None) -> None:
-    """Raise ConfigError for what can be no account's id, TypeError for what is no str."""
+    """Raise ConfigError if `account` cannot be an account's id, TypeError if it is not a str."""
     check_texts(expected_bucket_owner=account)
     if account is not None and not _ACCOUNT(account):
         raise ConfigError("expected_bucket_owner is an account's id, of digits and letters")
@@ -53,11 +53,11 @@ class Defaults:
     """The defaults of one driver.
 
     Attributes:
-        storage_class: For objects whose put chooses none.
+        storage_class: The storage class of objects whose put sets none.
         server_side_encryption: ``"AES256"``, ``"aws:kms"``, ``"aws:kms:dsse"``, …
-        kms_key_id: Which key of the key management service.
-        bucket_key_enabled: Whether a bucket key saves requests to that service.
-        sse_customer_key: A key of the caller's own, which the service uses and forgets.
+        kms_key_id: The key of the key management service.
+        bucket_key_enabled: Whether to use a bucket key, which saves requests to that service.
+        sse_customer_key: A customer-provided key, which the service does not store.
         requester_pays: Whether these credentials' account pays for requests.
     """
 
@@ -69,13 +69,13 @@ class Defaults:
     requester_pays: bool = False
 
     def check(self) -> None:
-        """Check what was given.
+        """Check the settings.
 
-        Not while it is made: the customer's key would be in the traceback.
+        The constructor does not check them, because its traceback would contain the customer's key.
 
         Raises:
-            ConfigError: They do not go together.
-            TypeError: One is of another type.
+            ConfigError: A setting is invalid, or two contradict each other.
+            TypeError: A setting has the wrong type.
         """
         check_switches(
             bucket_key_enabled=self.bucket_key_enabled, requester_pays=self.requester_pays
@@ -107,12 +107,12 @@ class Defaults:
             raise ConfigError("sse_customer_key and server_side_encryption exclude each other")
 
     def checked(self, endpoint: Endpoint) -> Endpoint:
-        """Return the endpoint, if no customer's key would travel in the clear to another machine.
+        """Return the endpoint unchanged if it is safe to send the customer's key to it.
 
-        Amazon refuses it over plain http. What does not leave this machine may be tested so.
+        Amazon refuses the key over plain http. Loopback addresses are allowed for tests.
 
         Raises:
-            ConfigError: It would.
+            ConfigError: The key would be sent to another machine without encryption.
         """
         origin = endpoint.origin
         if self.sse_customer_key is not None and origin.scheme != "https":
@@ -125,16 +125,16 @@ class Defaults:
         return endpoint
 
     def applied(self, options: PutOptions) -> PutOptions:
-        """Return the options of a put, with the default class where they choose none."""
+        """Return the options of a put with the default storage class if they set none."""
         if self.storage_class is None or options.storage_class is not None:
             return options
         return replace(options, storage_class=self.storage_class)
 
     def are_met(self, headers: Mapping[str, str]) -> bool:
-        """Return whether an object is encrypted as was asked for.
+        """Return whether an object is encrypted as requested.
 
         Args:
-            headers: Those that the service sends with the object.
+            headers: The headers of the service's response for the object.
         """
         return all(
             self._names_key(headers.get(name, ""))
@@ -145,10 +145,10 @@ class Defaults:
         )
 
     def _names_key(self, told: str) -> bool:
-        """Return whether a service names the key that was asked for, perhaps in another form."""
+        """Return whether a response names the requested key, in any form."""
         asked = self.kms_key_id or ""
         if "alias/" in asked:
-            return bool(told)  # what an alias stands for is not known
+            return bool(told)  # the key behind an alias is unknown
         return _ARN(told)[-1] == _ARN(asked)[-1]
 
     @property
@@ -158,7 +158,7 @@ class Defaults:
 
     @property
     def made(self) -> dict[str, str]:
-        """The headers of requests that make an object, or begin its upload."""
+        """The headers of requests that create an object or a multipart upload."""
         headers = dict(self.keyed)
         if self.server_side_encryption is not None:
             headers[_SSE] = self.server_side_encryption
@@ -170,9 +170,9 @@ class Defaults:
 
     @property
     def keyed(self) -> dict[str, str]:
-        """The headers of requests that read or write the bytes of an object, or its facts.
+        """The headers of requests that read or write an object's body or metadata.
 
-        A customer's key is not among their values: `hidden` has it.
+        They contain a placeholder for the customer's key, which is in `hidden`.
         """
         return self._customer_key(_SSE)
 
@@ -183,9 +183,9 @@ class Defaults:
 
     @property
     def hidden(self) -> Secret[Mapping[str, str]] | None:
-        """The customer's key by the names of the headers that stand-ins are in; None: there is none.
+        """The customer's key by the names of its headers, or None if no key is set.
 
-        It is put in their place where a request is signed, so that no variable holds it meanwhile.
+        The signer replaces the placeholders with it, so that no other variable holds the key.
         """
         if self.sse_customer_key is None:
             return None
@@ -194,7 +194,7 @@ class Defaults:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """The customer's key as a service may quote it: as it is sent, as it is, and in hex."""
+        """The forms in which a service may quote the customer's key: base64, raw and hex."""
         key = self.sse_customer_key
         return () if key is None else (b64encode(key).decode(), key.decode("latin-1"), key.hex())
 

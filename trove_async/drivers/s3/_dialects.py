@@ -1,4 +1,4 @@
-"""How S3-compatible services deviate from Amazon S3, as data, and how to recognise them."""
+"""How S3-compatible services deviate from AWS, and how to detect them."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 DialectName = Literal["auto", "s3", "seaweedfs", "ceph"]
 
 _ASK_SECONDS: Final = 3.0
-"""How long a service may take to respond to the request that it is recognised by."""
+"""Timeout of the request that recognises the service."""
 
 _DOCUMENT: Final = 64 * 1024
-"""Bytes of that response that are read. The error document of every known service is under 1 KiB."""
+"""Maximum bytes read of its response. The error document of every known service is under 1 KiB."""
 
 _MAX_SEGMENT: Final = 255
-"""Bytes of a key's segment that SeaweedFS accepts: it stores a segment as a file name."""
+"""Maximum bytes of a key's segment on SeaweedFS, which stores a segment as a file name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,24 +43,25 @@ class Dialect:
     """How a service deviates from Amazon S3.
 
     Attributes:
-        ordered: It lists keys in bytewise order.
-        delete_if_match: It honours a condition on a delete.
-        directories: It stores keys as paths of files, and lists one directory after the other.
-        dot_segments: It can address keys with ``.`` and ``..`` segments.
-        keeps: What may be unusual about a key that it keeps as it is.
-        folds: What may be unusual about a key that it stores under another name, or without its
-            body. The driver refuses to write it. What is neither kept nor folded is not known, and
-            `KeyProbe` finds out.
-        commit_conditions: It honours conditions on the completion of an upload.
-        copy_conditions: It honours conditions on the destination of a copy.
-        honours: What it honours of the features that some services ignore.
-        ignores: What it ignores of them. The driver refuses to ask it. What is neither honoured nor
-            ignored is not known, and `FeatureProbe` finds out.
-        part_conditions: It honours the condition on the source of a part that is copied.
-        checksums: It keeps the checksums that it is sent.
-        version_markers: A listing of versions goes on correctly behind a version that is gone.
-        starts_within: A listing that starts inside a common prefix tells that prefix.
-        headers: Rewrites the headers of a request that stores something.
+        ordered: Whether it lists keys in bytewise order.
+        delete_if_match: Whether it honours a condition on a delete.
+        directories: Whether it stores keys as file paths and lists one directory after another.
+        dot_segments: Whether it can address keys with ``.`` and ``..`` segments.
+        keeps: The oddities of keys that it stores unchanged.
+        folds: The oddities of keys that it stores under another name or without the body. The
+            driver refuses to write such a key. An oddity in neither set is unknown; `KeyProbe`
+            tests it.
+        commit_conditions: Whether it honours conditions on the completion of an upload.
+        copy_conditions: Whether it honours conditions on the destination of a copy.
+        honours: The features that it honours, of those that some services ignore.
+        ignores: The features that it ignores. The driver refuses to use them. A feature in neither
+            set is unknown; `FeatureProbe` tests it.
+        part_conditions: Whether it honours the condition on the source of a copied part.
+        checksums: Whether it stores the checksums that it receives.
+        version_markers: Whether a listing of versions continues correctly after a version that has
+            been deleted.
+        starts_within: Whether a listing that starts inside a common prefix includes that prefix.
+        headers: Rewrites the headers of a write.
     """
 
     ordered: bool
@@ -80,11 +81,11 @@ class Dialect:
     headers: Callable[[Mapping[str, str]], Mapping[str, str]] | None = None
 
     def spoken(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """Return the headers of a request that stores something, as the service understands them."""
+        """Return the headers of a write, rewritten for the service."""
         return headers if self.headers is None else self.headers(headers)
 
     def knows(self, oddity: Oddity) -> bool:
-        """Return whether it is known what the service does with such a key."""
+        """Return whether the service is known to keep or to fold such a key."""
         return oddity in self.keeps or oddity in self.folds
 
     def refuses(self, key: str) -> str | None:
@@ -96,7 +97,7 @@ class Dialect:
         return self._too_long(key)
 
     def hides(self, key: str) -> str | None:
-        """Return why there is no object of that very key, or None if there may be one."""
+        """Return why no object can have exactly this key, or None if one may."""
         if self.folds and not is_usual(key):
             for oddity in oddities_of(key):
                 if oddity in self.folds and oddity is not Oddity.TRAILING:
@@ -137,7 +138,8 @@ CEPH: Final = Dialect(
     delete_if_match=False,
     commit_conditions=False,
     copy_conditions=False,
-    honours=frozenset({Feature.PUT_TAGS}),  # conditions not in buckets that keep versions
+    # CONDITIONS are missing because it honours them in unversioned buckets only.
+    honours=frozenset({Feature.PUT_TAGS}),
     ignores=_TAGS - {Feature.PUT_TAGS},
     part_conditions=False,
     checksums=False,
@@ -155,8 +157,8 @@ UNRECOGNISED: Final = Dialect(
     copy_conditions=False,
     version_markers=False,
 )
-"""A service that responded and is none of the known ones. Several ignore conditions on anything but
-a PUT, so none are sent there."""
+"""A service that responded and is not a known one. Several such services ignore conditions on
+anything but a PUT, so the driver sends no others."""
 UNKNOWN: Final = Dialect(
     ordered=False,
     delete_if_match=False,
@@ -170,7 +172,7 @@ UNKNOWN: Final = Dialect(
     version_markers=False,
     headers=cautious_headers,
 )
-"""A service that has not responded yet. It claims the least."""
+"""A service that has not responded yet. The driver claims as little as possible."""
 
 _NAMED: Final[dict[DialectName, Dialect]] = {
     "s3": S3,
@@ -183,10 +185,10 @@ _NAMED: Final[dict[DialectName, Dialect]] = {
 
 
 class Introduction(NamedTuple):
-    """The response to an unsigned ``GET /``, by which a service is recognised.
+    """The response to an unsigned ``GET /``, which identifies a service.
 
     Attributes:
-        headers: By name in lower case.
+        headers: The headers, by lower-case name.
         error: The error document, if the body is one.
     """
 
@@ -195,7 +197,7 @@ class Introduction(NamedTuple):
 
     @property
     def request_id(self) -> str:
-        """The request's id, from the header or the document: a proxy seldom rewrites both."""
+        """The request id, from the header or the document. A proxy seldom rewrites both."""
         told = self.error.fields if self.error is not None else {}
         return self.headers.get("x-amz-request-id") or told.get("RequestId", "")
 
@@ -208,7 +210,7 @@ def _is_seaweedfs(said: Introduction) -> bool:
     """Recognise SeaweedFS by its Server header, or by its request ids.
 
     A request id is the service's clock in nanoseconds and a random number, both in hexadecimal
-    (version 4.48, as seen). No other known service writes ids of 24 digits that begin with the time.
+    (observed on version 4.48). No other known service uses 24-digit ids that begin with the time.
     """
     if said.headers.get("server", "").startswith("SeaweedFS"):
         return True
@@ -228,9 +230,9 @@ _CEPH_ID = re.compile(r"tx[0-9a-f]{21}-[0-9a-f]{10}-[0-9a-f]+-.+").fullmatch
 def _is_ceph(said: Introduction) -> bool:
     """Recognise Ceph's gateway by its request ids.
 
-    They are a number, the time, the gateway's instance and its zone, all but the last in
-    hexadecimal (rgw_common, as seen from version 16.2). OpenStack Swift's ids begin alike and have
-    no instance.
+    An id is a number, the time, the gateway's instance and its zone, all but the last in
+    hexadecimal (rgw_common, observed from version 16.2). OpenStack Swift's ids begin the same way
+    and have no instance.
     """
     return _CEPH_ID(said.request_id) is not None and "x-trans-id" not in said.headers
 
@@ -239,19 +241,19 @@ _RECOGNISED_BY: Final[tuple[tuple[Callable[[Introduction], bool], Dialect], ...]
     (_is_seaweedfs, SEAWEEDFS),
     (_is_ceph, CEPH),
 )
-"""The first one that returns True decides."""
+"""The dialect of the first predicate that returns True applies."""
 
 
 class Service:
-    """The service at an endpoint, and the dialect that it speaks.
+    """The service at an endpoint, and its dialect.
 
     Args:
         name: The dialect, or ``"auto"`` to recognise it.
-        endpoint: Where the service is.
-        transport: Sends the request by which it is recognised.
+        endpoint: The endpoint of the service.
+        transport: Sends the request that recognises the service.
 
     Attributes:
-        dialect: What is known by now.
+        dialect: The dialect as far as it is known.
     """
 
     def __init__(self, name: DialectName, endpoint: Endpoint, transport: Transport) -> None:
@@ -264,11 +266,11 @@ class Service:
             self.dialect = _NAMED.get(name, UNKNOWN)
 
     async def recognise(self) -> bool:
-        """Find out the dialect, with one unsigned request unless it is known.
+        """Detect the dialect with one unsigned request, unless it is known.
 
         Returns:
-            Whether it is known now. A service that does not respond, or only says that it cannot
-            serve, stays `UNKNOWN`, and the next call asks again.
+            Whether it is known now. A service that does not respond, or responds with a 5xx
+            status, stays `UNKNOWN`, and the next call sends the request again.
         """
         if self.dialect is not UNKNOWN:
             return True
@@ -286,7 +288,7 @@ class Service:
         response = await self._transport.send("GET", self._endpoint.origin, "/", {})
         try:
             if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-                return None  # a proxy whose service is not up yet, perhaps
+                return None  # possibly from a proxy whose service is not up yet
             body = await response.read_all(_DOCUMENT)
         except IntegrityError:
             body = b""  # longer than any error document

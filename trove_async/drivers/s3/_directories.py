@@ -1,20 +1,19 @@
-"""How to list, and create in, a service that stores keys as paths of files: SeaweedFS.
+"""Listings and creates in a service that stores keys as file paths: SeaweedFS.
 
-Such a service walks its directories. It sorts by one segment after another (``a``, ``a/b``, ``a-b``),
-so an object comes directly before the objects below it. A page's token is the path at which the
-next page goes on, and so is ``start-after``. It deviates from Amazon's in these ways (SeaweedFS 4.48,
-as seen):
+Such a service walks its directories. It sorts keys segment by segment (``a``, ``a/b``, ``a-b``), so
+an object directly precedes the objects below it. A page's token is the path at which the next page
+continues, and so is ``start-after``. The deviations from Amazon S3, observed on SeaweedFS 4.48:
 
-- The objects below the last object of a full page are lost if nothing else follows that object: the
-  page says that it is the last one.
-- A listing after ``a/b`` leaves out ``a/b/c``. One after ``a/b/`` has it.
-- Empty segments of a prefix are dropped, so the page has keys that do not begin with the prefix.
-- With a delimiter that is not a slash, tokens repeat.
-- A token has U+FFFD for what XML cannot carry.
-- A put that is only to create an object is refused where there is a directory of its name.
+- If the last object of a full page has objects below it and nothing else follows, they are lost:
+  the page is marked as the last one.
+- A listing after ``a/b`` omits ``a/b/c``. A listing after ``a/b/`` includes it.
+- Empty segments of a prefix are dropped, so a page has keys that do not begin with the prefix.
+- With a delimiter other than a slash, tokens repeat.
+- A token has U+FFFD in place of characters that XML cannot represent.
+- A put with ``If-None-Match: *`` is refused if a directory has the object's name.
 
-This module asks for pages in the ways that work, one request a page. There is one request more
-for a full page that claims to be the last one.
+This module requests pages in the ways that work, with one request per page, and a second one for a
+full page that is marked as the last.
 """
 
 from __future__ import annotations
@@ -40,11 +39,11 @@ _SLASH: Final = "/"
 _REPLACED: Final = "\ufffd"
 
 _NOT_IN_KEYS = re.compile(r"^/|//|\\").search
-"""What no key of such a service has; at its end a slash stands in prefixes."""
+"""Finds what no key of such a service contains. A prefix may end in a slash."""
 
 _OUT_OF_STEP = re.compile(r"[\x00-.\\]|^/|(?<=/)/").search
-"""Where bytewise order and the service's order differ: at a character less than a slash, because the
-service lists ``b/2`` before ``b-1``; and at what no key has."""
+"""Finds where bytewise order and the service's order may differ: at a character less than a slash,
+because the service lists ``b/2`` before ``b-1``, and at what no key contains."""
 
 
 def holds_none(prefix: str) -> bool:
@@ -53,15 +52,15 @@ def holds_none(prefix: str) -> bool:
 
 
 def marker_before(options: ListOptions) -> str | None:
-    """Return a path after which the service lists every key that is greater than `start_after`.
+    """Return a path after which the service lists every key greater than `start_after`.
 
-    Keys that are not greater may follow it as well: they are for the caller to leave out.
+    Keys that are not greater may follow it as well. The caller must skip them.
 
     Args:
-        options: Its `start_after`, which begins with its prefix, and its delimiter.
+        options: What to list. Its `start_after` begins with its prefix.
 
     Returns:
-        The path, or None if the listing has to begin at its start.
+        The path, or None if the listing must begin at its start.
     """
     after = options.start_after or ""
     found = _OUT_OF_STEP(after)
@@ -75,13 +74,13 @@ def marker_before(options: ListOptions) -> str | None:
 
 
 class _Place(NamedTuple):
-    """Where a page begins.
+    """The place where a page begins.
 
     Attributes:
-        path: The service's token, or one of the same kind; None at the start of the listing.
-        told: The last common prefix that was folded here, and may go on after `path`.
-        due: A common prefix that comes before `path` and had no room on the page before.
-        ends: Whether nothing comes after `due`.
+        path: The service's token or an equivalent path. None at the start of the listing.
+        told: The last common prefix folded by this module. More of its keys may follow `path`.
+        due: A common prefix before `path` for which the previous page had no room.
+        ends: Whether nothing follows `due`.
     """
 
     path: str | None
@@ -91,7 +90,7 @@ class _Place(NamedTuple):
 
     @classmethod
     def of(cls, token: str | None) -> _Place:
-        """Return the place of a page's token. A path never begins with a slash."""
+        """Return the place that a token encodes. A path never begins with a slash."""
         if token is None or not token.startswith(_SLASH):
             return cls(token)
         return cls(*json.loads(token[1:]))
@@ -105,28 +104,31 @@ class _Place(NamedTuple):
 
 
 async def page_of(ask: Ask, bucket: str, options: ListOptions) -> Page:
-    """Return one page: it may have fewer entries than there are, and none with a token.
+    """Return one page. A page with a token may be short or empty.
 
     Args:
         ask: Requests a page from the service.
         bucket: The bucket.
-        options: What to list. No `holds_none` prefix.
+        options: What to list. `holds_none` must be false for its prefix.
     """
+    # 1. Return the common prefix that had no room on the page before.
     at, after = _Place.of(options.token), options.start_after
     if at.due is not None:
         entry = Prefix(bucket=bucket, prefix=at.due)
         return Page(entries=[entry], token=None if at.ends else at.path)
+    # 2. Request a page. This module folds keys if the delimiter is not a slash.
     folds = options.delimiter is not None and options.delimiter != _SLASH
     request = replace(
         options, delimiter=None if folds else options.delimiter, token=at.path, start_after=None
     )
     if at.path is None and after is not None:
         if after > options.prefix and not after.startswith(options.prefix):
-            # All keys that begin with the prefix are less. This only finds out if there is a bucket.
+            # All keys with the prefix are less. The request only checks that the bucket exists.
             await ask(bucket, replace(request, limit=1))
             return Page(entries=[])
         request = replace(request, start_after=marker_before(options))
     entries, path = await _entries(ask, bucket, request)
+    # 3. Remove what has no room, and what is not after `start_after`. Fold the rest.
     due = _due(entries) if len(entries) > request.limit else None
     if due is not None:
         entries = [one for one in entries if one.key != due]
@@ -135,6 +137,7 @@ async def page_of(ask: Ask, bucket: str, options: ListOptions) -> Page:
     told = None
     if folds:
         entries, told = _folded(entries, options, at.told)
+    # 4. Encode the place where the next page begins.
     if path is None and due is None:
         return Page(entries=entries)
     return Page(entries=entries, token=_Place(path, told, due, path is None).token)
@@ -143,7 +146,7 @@ async def page_of(ask: Ask, bucket: str, options: ListOptions) -> Page:
 async def _entries(
     ask: Ask, bucket: str, request: ListOptions
 ) -> tuple[Sequence[Entry], str | None]:
-    """Return a page of the service's, and the path after which the next one goes on, if any does."""
+    """Return the entries of a page of the service, and the path of the next page or None."""
     page = await ask(bucket, request)
     entries, path = page.entries, page.token
     if path is None and request.delimiter is None and len(entries) >= request.limit:
@@ -158,31 +161,31 @@ async def _entries(
 def _due(entries: Sequence[Entry]) -> str | None:
     """Return the common prefix for which a page has no room.
 
-    An object that has others below it comes with their common prefix, even as the page's last.
+    The service lists an object together with the common prefix below it, even at the page's end.
     """
     prefixes = [one for one in entries if isinstance(one, Prefix)]
     return max(prefixes, key=_path_of).prefix if prefixes else None
 
 
 def _path_below(entries: Sequence[Entry]) -> str:
-    """Return the path after which the service lists what follows a page, below its last object too."""
+    """Return a path whose listing continues after a page, including below its last object."""
     return f"{_SLASH.join(max(map(_path_of, entries)))}{_SLASH}"
 
 
 def _path_of(entry: Entry) -> list[str]:
-    """Return what the service sorts by."""
+    """Return the sort key of the service."""
     return entry.key.rstrip(_SLASH).split(_SLASH)
 
 
 def _folded(
     entries: Sequence[Entry], options: ListOptions, told: str | None
 ) -> tuple[Sequence[Entry], str | None]:
-    """Replace keys with the delimiter by their common prefixes, each of which is told once.
+    """Replace keys that contain the delimiter by their common prefixes, each returned once.
 
-    All keys that begin alike come one after the other, so the last prefix is all that counts.
+    Keys with the same prefix are adjacent, so only the last prefix has to be remembered.
 
     Returns:
-        The entries, and the last prefix that was told by now.
+        The entries, and the last prefix returned.
     """
     folded: list[Entry] = []
     for entry in entries:
@@ -198,11 +201,11 @@ def _folded(
 async def check_object_exists(
     plane: DataPlane, refusal: ObjectExistsError, bucket: str, key: str
 ) -> None:
-    """Raise NotSupportedError if a create was refused because of a directory, not of an object.
+    """Raise NotSupportedError if a directory, not an object, caused the refusal of a create.
 
     Args:
         plane: Sends a HEAD.
-        refusal: How the create was refused.
+        refusal: The error of the refused create.
         bucket: The bucket.
         key: The key.
     """

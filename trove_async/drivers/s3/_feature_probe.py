@@ -1,9 +1,9 @@
-"""Finds out whether a service honours a feature before the driver relies on it.
+"""Tests whether a service honours a feature before the driver relies on it.
 
-Several S3-compatible services accept a header that they do not know and store the object without what
-it asks for: with no tags, over an object that a condition should protect, or not encrypted. The first
-write to a bucket that needs a feature costs some requests, the following ones none. Each bucket is
-tried by itself: Ceph 16.2 honours conditions only in buckets that keep no versions.
+Several S3-compatible services accept an unknown header and ignore it: they store the object without
+its tags, replace an object that a condition should protect, or do not encrypt. The first write to a
+bucket that needs a feature costs some requests, and later ones none. Each bucket is tested
+separately: Ceph 16.2 honours conditions only in buckets that keep no versions.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
 
 _TAGS: Final = {"trove-probe": "1"}
 _NO_ETAG: Final = "0" * 32
-"""The ETag of no object: no body is known whose MD5 is zero."""
+"""An ETag that no object has: no body with an MD5 of zero is known."""
 
 _WAY: Final = {feature: way for kind in (TAGS, ENCRYPTION) for way, feature in kind.items()}
 
 _REMEMBERED: Final = 4096
-"""Features of buckets that are remembered."""
+"""Maximum number of cached outcomes, one per bucket and feature."""
 
 
 class FeatureProbe:
-    """Finds out, and remembers, which features a service honours in a bucket.
+    """Tests and caches which features a service honours in a bucket.
 
     Args:
         service: The service.
         plane: Sends the requests.
-        defaults: The encryption that the driver asks for.
-        trials: The driver's.
+        defaults: The driver's defaults, for their encryption.
+        trials: The driver's trials.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class FeatureProbe:
     async def check(self, bucket: str, key: str, features: Collection[Feature]) -> None:
         """Raise unless the service honours the features.
 
-        What is not known is tried on objects of one byte beside the key, which are deleted again if
-        these credentials may delete.
+        An unknown feature is tested with one-byte objects next to the key. They are deleted if the
+        credentials permit it.
 
         Raises:
-            NotSupportedError: The service ignores one of them, or does not show what it did.
-            PermissionDeniedError: These credentials may not put or read those objects.
-            BucketNotFoundError: There is no such bucket.
+            NotSupportedError: The service ignores one of them, or does not reveal the outcome.
+            PermissionDeniedError: The credentials do not permit putting or reading those objects.
+            BucketNotFoundError: The bucket does not exist.
             UnavailableError: The service does not respond.
         """
         for feature in features:
@@ -88,7 +88,7 @@ class FeatureProbe:
             )
 
     def forget(self, bucket: str) -> None:
-        """Try a bucket anew: it is to keep versions, or no more, or is another one by now."""
+        """Discard the outcomes of a bucket that was created, deleted or changed its versioning."""
         for feature in Feature:
             self._honours.pop((bucket, feature), None)
             self._trying.discard((bucket, feature))
@@ -103,11 +103,11 @@ class FeatureProbe:
             finally:
                 self._trying.discard(what)
 
-        while what not in self._honours:  # or the bucket was forgotten during the trial
+        while what not in self._honours:  # repeats if the bucket was forgotten during the trial
             await self._trials.learn_once(what, lambda: what in self._honours, learn)
 
     def _note(self, bucket: str, feature: Feature, *, honours: bool) -> None:
-        """Remember the outcome of a trial, unless the bucket was forgotten since it began."""
+        """Cache the outcome of a trial, unless the bucket was forgotten since it began."""
         if (bucket, feature) in self._trying:
             if len(self._honours) >= _REMEMBERED:
                 self._honours.clear()
@@ -131,12 +131,12 @@ class FeatureProbe:
             ) from error
 
     async def _try(self, bucket: str, key: str, feature: Feature) -> None:
-        # SeaweedFS keeps the directories of what is deleted.
+        # SeaweedFS keeps the directories of deleted objects.
         flat = self._service.dialect.directories
         async with TrialObjects(self._plane, bucket) as trial:
             name = trial_name() if flat else sibling(key, trial_name())
             honours = await self._is_honoured(trial, bucket, name, feature)
-            # Before what was stored is deleted, which may take longer than the write has time.
+            # Record it before the deletion of the objects, which may outlast the write.
             self._note(bucket, feature, honours=honours)
 
     async def _is_honoured(
@@ -153,7 +153,7 @@ class FeatureProbe:
         return (await self._plane.head_object(bucket, key, None)).tags == _TAGS
 
     async def _compares(self, trial: TrialObjects, bucket: str, key: str) -> bool:
-        """Return whether a put replaces the version that it names, and no other one."""
+        """Return whether a put replaces the version that it names, and no other."""
         info = await trial.put(key, PutOptions(size=1))
         if info.etag is None:
             info = await self._plane.head_object(bucket, key, None)
@@ -162,7 +162,7 @@ class FeatureProbe:
         return not await _is_refused(trial, key, PutOptions(size=1, if_match=info.etag))
 
     async def _make(self, trial: TrialObjects, bucket: str, key: str, feature: Feature) -> None:
-        """Make an object with the feature."""
+        """Store an object with the feature."""
         way = _WAY[feature]
         options = PutOptions(size=1, tags=_TAGS if feature is TAGS[way] else {})
         if way == "put":
@@ -176,7 +176,7 @@ class FeatureProbe:
 
 
 async def _is_refused(trial: TrialObjects, key: str, options: PutOptions) -> bool:
-    """Return whether a put over an object of the trial is refused."""
+    """Return whether the service refuses to overwrite an object of the trial."""
     try:
         await trial.put(key, options)
     except PreconditionFailedError:

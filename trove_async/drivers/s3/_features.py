@@ -1,4 +1,4 @@
-"""What a service may ignore without an error. Pure."""
+"""Features that some services ignore without an error. Does no I/O."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Final, Literal
 from trove_async.options import PutOptions
 
 WriteKind = Literal["put", "upload", "copy"]
-"""How an object is made: in one request, in parts, or by a copy on the service's side."""
+"""How an object is written: in one request, in parts, or by a server-side copy."""
 
 
 class Feature(Enum):
-    """What a service may ignore without an error. The value is a phrase for messages."""
+    """A feature that some services ignore without an error. The value is a phrase for messages."""
 
     IF_NONE_MATCH = "the if_none_match of a put"
     IF_MATCH = "the if_match of a put"
@@ -41,15 +41,15 @@ ENCRYPTION: Final[dict[WriteKind, Feature]] = {
 
 
 def features_of(way: WriteKind, options: PutOptions, *, encrypts: bool) -> frozenset[Feature]:
-    """Return what a service has to honour, so that an object is made as it should be.
+    """Return the features that a write relies on.
 
-    Conditions of uploads and copies are not included. `Dialect` has the services that honour them,
-    and the driver sends them to no other.
+    The result does not include conditions of uploads and copies. The driver sends them only to
+    services whose `Dialect` honours them.
 
     Args:
-        way: How the object is made.
-        options: What is asked for.
-        encrypts: Whether the driver asks for encryption.
+        way: How the object is written.
+        options: The options of the write.
+        encrypts: Whether the driver requests encryption.
     """
     found = set()
     if way == "put" and options.if_none_match is not None:

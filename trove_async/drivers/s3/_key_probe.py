@@ -1,7 +1,7 @@
-"""Finds out what a service does with unusual keys before the driver sends it one.
+"""Tests how a service treats unusual keys before the driver sends it one.
 
-A service that is not recognised may be anything, MinIO or a SeaweedFS behind a proxy for example. So
-the first unusual key of a kind costs some requests, and the following ones none.
+An unrecognised service may be MinIO, or SeaweedFS behind a proxy. The first unusual key of a kind
+costs some requests, and later ones none.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 async def recognised(service: Service) -> Dialect:
-    """Return the dialect of a service, which is asked what it is if it has not said so yet.
+    """Return the dialect of a service, after recognising it if necessary.
 
     Raises:
-        UnavailableError: It does not respond.
+        UnavailableError: The service does not respond.
     """
     if not await service.recognise():
         raise UnavailableError(
@@ -42,12 +42,12 @@ async def recognised(service: Service) -> Dialect:
 
 
 class KeyProbe:
-    """Finds out what a service does with unusual keys, and notes it in the service's dialect.
+    """Tests how a service treats unusual keys and records the outcome in its dialect.
 
     Args:
         service: The service.
         plane: Sends the requests.
-        trials: The driver's.
+        trials: The driver's trials.
     """
 
     def __init__(self, service: Service, plane: DataPlane, trials: Trials) -> None:
@@ -56,13 +56,13 @@ class KeyProbe:
         self._trials = trials
 
     async def dialect_for_writing(self, bucket: str, key: str) -> Dialect:
-        """Return the dialect, which knows what becomes of the key if it is written or deleted.
+        """Return a dialect that knows every oddity of a key to write or delete.
 
-        What is not known is tried on an object of one byte, which is deleted again if these
-        credentials may delete.
+        An unknown oddity is tested with a one-byte object. The object is deleted if the credentials
+        permit it.
 
         Raises:
-            PermissionDeniedError: These credentials may not put or read that object.
+            PermissionDeniedError: The credentials do not permit putting or reading that object.
             UnavailableError: The service does not respond.
         """
         dialect = await recognised(self._service)
@@ -72,12 +72,12 @@ class KeyProbe:
         return dialect
 
     async def dialect_for_reading(self, bucket: str, key: str) -> Dialect:
-        """Return the dialect, which knows whether the key names another key's object.
+        """Return a dialect that knows whether the key addresses another key's object.
 
-        Nothing is written if two objects that exist prove it, or no such object exists.
+        Nothing is written if the key has no object, or if existing objects prove the outcome.
         """
         dialect = await recognised(self._service)
-        # What a trailing slash names is never another object.
+        # A key with a trailing slash never addresses another key's object.
         unknown = [
             oddity
             for oddity in oddities_of(key)
@@ -89,7 +89,7 @@ class KeyProbe:
         for oddity in unknown:
             # A service that folds the oddity has one object under both names.
             other = await self._seen(bucket, folded(key, oddity))
-            # The second look proves that nothing was replaced or deleted between the two.
+            # The second HEAD proves that the object was not replaced or deleted in between.
             if seen != other and seen == await self._seen(bucket, key):
                 dialect = self._learn(oddity, keeps=True)
             else:
@@ -97,15 +97,16 @@ class KeyProbe:
         return dialect
 
     async def has_exactly(self, bucket: str, key: str) -> bool:
-        """Return whether there is an object of exactly this key, of those that end in a slash.
+        """Return whether an object has exactly this key, which ends in a slash.
 
-        SeaweedFS reads every directory as if it were one. Its listing has only those that were put.
+        SeaweedFS responds to a GET of any directory as if it were an object. Its listings contain
+        only the keys that were put.
         """
         page = await self._plane.list_objects(bucket, ListOptions(prefix=key, limit=1))
         return any(entry.key == key for entry in page.entries)
 
     async def _seen(self, bucket: str, key: str) -> tuple[object, ...] | None:
-        """Return what tells an object from others; None: there is none."""
+        """Return what identifies the object, or None if there is none."""
         try:
             info = await self._plane.head_object(bucket, key, None)
         except NotFoundError:
@@ -129,7 +130,7 @@ class KeyProbe:
             try:
                 await trial.put(name, PutOptions(size=1))
             except (InvalidNameError, NotSupportedError):
-                return True  # it refuses such keys by itself, so none gets another name
+                return True  # it refuses such keys, so it never renames one
             if await self._kept(bucket, name, oddity):
                 return True
             trial.doubt(folded(name, oddity))

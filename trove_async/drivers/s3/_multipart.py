@@ -1,4 +1,4 @@
-"""Uploads in parts: a driver's upload, and what becomes of those that nobody ended."""
+"""Multipart uploads, and the cleanup of unfinished ones."""
 
 from __future__ import annotations
 
@@ -37,36 +37,36 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ABORTS = 8
-"""Forgotten uploads that are aborted at a time."""
+"""Maximum number of concurrent aborts of unfinished uploads."""
 
 PAUSES = (0.1, 1.0)
-"""Seconds before one of several requests of a call, or of its undoing, is tried again."""
+"""Seconds before each retry of one request of a call or of its rollback."""
 
 _TICK = timedelta(seconds=1)
-"""What an HTTP date may be behind: it has no fractions (RFC 9110, 5.6.7)."""
+"""Resolution of an HTTP date, which has no fractions of a second (RFC 9110, 5.6.7)."""
 
 
 async def patiently(request: Callable[[], Awaitable[T]]) -> T:
-    """Send a request a few times if need be, which nobody above would send again by itself."""
+    """Send a request with a few retries, for requests that the caller cannot retry alone."""
     for pause in PAUSES:
         try:
             return await request()
         except UnavailableError as error:
-            if not error.retryable:  # the store was closed meanwhile
+            if not error.retryable:  # the store was closed
                 raise
             await anyio.sleep(max(pause, error.retry_after or 0))
     return await request()
 
 
 class PartedUpload:
-    """One upload: its context manager and itself.
+    """One multipart upload, which is its own context manager.
 
     Args:
         plane: Sends the requests.
         bucket: The bucket.
         key: The key.
-        options: What the object is to get.
-        directories: Whether the service takes a directory for an object that must not exist.
+        options: The options of the object.
+        directories: Whether the service refuses to create an object where a directory has its name.
     """
 
     def __init__(
@@ -102,10 +102,10 @@ class PartedUpload:
         upload, self._upload = self._upload, None
         if upload is None or self._info is not None:
             return
-        # A completion that was not answered may still succeed at any moment, and some services then
-        # lose the object if its upload is aborted (Swift deletes the segments): that is litter.
+        # A completion without a response may still succeed. Some services lose the object if its
+        # upload is aborted then (Swift deletes the segments), so its parts stay as litter.
         if self._completion != "under way":
-            with suppress(TroveError):  # what is left is for `gc_uploads`
+            with suppress(TroveError):  # `gc_uploads` aborts what is left
                 await run_cleanup(self._let_go(upload))
 
     async def _let_go(self, upload: UploadId) -> None:
@@ -113,9 +113,9 @@ class PartedUpload:
             await self._abort(upload)
 
     async def _is_unmade(self) -> bool:
-        """Return whether a completion whose answer was lost surely made no object."""
+        """Return whether a completion whose response was lost certainly made no object."""
         if self._options.write_id is None:
-            return False  # an object of this key may be this one
+            return False  # an object with this key may be this one
         try:
             info = await self._plane.head_object(self._bucket, self._key, None)
         except NotFoundError:
@@ -127,7 +127,7 @@ class PartedUpload:
 
     @property
     def id(self) -> UploadId:
-        """The service's name of it."""
+        """The service's id of the upload."""
         assert self._upload is not None  # noqa: S101 - entered, and not left
         return self._upload
 
@@ -137,15 +137,15 @@ class PartedUpload:
         self.add(part.size, sent)
 
     async def send_stream(self, part: Part, source: PartSource) -> None:
-        """Store one part while it is read. See `StreamedUpload.send_stream`."""
+        """Store one part while reading it. See `StreamedUpload.send_stream`."""
         self.add(part.size, await self._plane.stream_part(self.id, part.number, source))
 
     def add(self, size: int, sent: SentPart) -> None:
-        """Note a part that the service has."""
+        """Record a part that the service has stored."""
         self._sent[sent.number] = size, sent
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
-        """Make the object. See `Upload.commit`."""
+        """Complete the upload. See `Upload.commit`."""
         if self._info is not None:
             return self._info
         if sorted(self._sent) != list(range(1, len(self._sent) + 1)):
@@ -161,12 +161,12 @@ class PartedUpload:
             self._info = await self._complete(parts, options)
         except UnconfirmedWriteError as unconfirmed:
             if before != "under way":
-                self._completion = "lost"  # until the object is seen
+                self._completion = "lost"  # until a HEAD shows the object
             self._info = await confirm_stored(self._plane, unconfirmed.info)
         except TimedOutError:
             raise
         except TroveError as error:
-            # What this attempt is told says nothing of an earlier one that was not answered.
+            # This response does not show the outcome of an earlier attempt without a response.
             if before != "under way":
                 self._completion = "lost" if error.maybe_done or before == "lost" else "none"
             raise
@@ -183,7 +183,7 @@ class PartedUpload:
 
 
 async def abort_forgotten(plane: DataPlane, bucket: str, older_than: float) -> int:
-    """Abort the uploads that began so many seconds ago and that nobody ended; return how many."""
+    """Abort unfinished uploads older than `older_than` seconds and return their number."""
     aborted = 0
     after: tuple[str, str] | None = None
     before: datetime | None = None
@@ -191,13 +191,13 @@ async def abort_forgotten(plane: DataPlane, bucket: str, older_than: float) -> i
 
     async def abort(upload: OpenUpload) -> None:
         nonlocal aborted
-        with suppress(ObjectNotFoundError):  # somebody ended it meanwhile
+        with suppress(ObjectNotFoundError):  # it has ended since
             await plane.abort_upload(UploadId(bucket, upload.key, upload.upload_id))
             aborted += 1
 
     while True:
         page = await plane.list_uploads(bucket, after)
-        # By the service's clock, which tells when they began: this machine's may be hours ahead.
+        # Use the service's clock, as `initiated` does: this machine's may be hours ahead.
         before = before or page.now + _TICK - timedelta(seconds=older_than)
         await for_each(
             [upload for upload in page.uploads if upload.initiated < before], abort, limit=ABORTS

@@ -1,4 +1,4 @@
-"""Trials: one-byte objects with which the driver tests a feature before it relies on it."""
+"""Trials: tests of a service's behaviour with one-byte objects."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 BODY: Final = memoryview(b"x")
 
 _CANCELLED_SECONDS: Final = 5.0
-"""How long a cancelled write waits for its trial. A service that responds takes less, and a write that
-was cancelled by its own deadline need not try again."""
+"""How long a cancelled write waits for its trial. A responsive service takes less, and the retry of
+a write that reached its deadline then finds the outcome known."""
 
 _CLEANUP_SECONDS: Final = 5.0
-"""How long a write waits for the deletion of its trial's objects."""
+"""Timeout of the deletion of a trial's objects."""
 
 _LISTING_SECONDS: Final = 2.0
-"""How much of that time the listing of its versions may take."""
+"""Timeout of the listing of their versions, within `_CLEANUP_SECONDS`."""
 
 _DELETES: Final = 4
 
 
 def trial_name() -> str:
-    """Return the last segment of a key that no other object has."""
+    """Return a unique last segment for the key of a trial object."""
     return f"trove-probe-{token_hex(8)}"
 
 
 def denied(question: str, error: PermissionDeniedError) -> PermissionDeniedError:
-    """Return the error for credentials that may not make the objects of a trial.
+    """Return the error for credentials that do not permit a trial.
 
     Args:
-        question: What is tried: what the service might do.
-        error: How it refused.
+        question: The behaviour being tested, a phrase in the third person.
+        error: The service's refusal.
     """
     return PermissionDeniedError(
         f"it is not known whether the service {question}, and an object to try it on was refused. If it"
@@ -54,7 +54,7 @@ def denied(question: str, error: PermissionDeniedError) -> PermissionDeniedError
 
 
 class Trials:
-    """The trials of one open driver. Writes that need to learn the same thing share one trial."""
+    """The trials of one open driver. Concurrent writes that need the same trial share it."""
 
     def __init__(self) -> None:
         self._locks: dict[Hashable, asyncio.Lock] = {}
@@ -67,17 +67,18 @@ class Trials:
         is_known: Callable[[], bool],
         learn: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
-        """Learn something unless it is known.
+        """Run a trial unless its outcome is known.
 
-        A cancel ends the trial if it takes long, and is raised once its objects are deleted.
+        After a cancel the trial may run for a few more seconds before it is cancelled as well. The
+        cancellation is raised once the trial's objects are deleted.
 
         Args:
-            what: Names it.
-            is_known: Returns whether it is known by now.
-            learn: Tries it. An error leaves it unknown.
+            what: The identity of the trial.
+            is_known: Returns whether the outcome is known.
+            learn: Runs the trial. If it raises, the outcome stays unknown.
 
         Raises:
-            ClosedError: The driver was closed meanwhile.
+            ClosedError: The driver was closed.
         """
         lock = self._locks.setdefault(what, asyncio.Lock())
         try:
@@ -88,24 +89,24 @@ class Trials:
                     await await_outcome(self._tried(learn), _CANCELLED_SECONDS)
         finally:
             if self._locks.get(what) is lock and not lock.locked():
-                del self._locks[what]  # those that wait for it have it
+                del self._locks[what]  # waiters hold a reference to it
 
     async def _tried(self, learn: Callable[[], Coroutine[Any, Any, None]]) -> None:
         with self._in_flight.track():
             await learn()
 
     async def end(self) -> None:
-        """Cancel the trials that are under way, and wait until their objects are deleted."""
+        """Cancel the trials in flight and wait until their objects are deleted."""
         self._ended = True
         await self._in_flight.cancel_all()
 
 
 class TrialObjects:
-    """Objects that something is tried on. Leaving deletes them, each version of them.
+    """The objects of a trial. Exiting the context deletes every version of them.
 
     Args:
         plane: Sends the requests.
-        bucket: Where they are made.
+        bucket: The bucket to create them in.
     """
 
     def __init__(self, plane: DataPlane, bucket: str) -> None:
@@ -123,11 +124,11 @@ class TrialObjects:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with suppress(TroveError):  # what cannot be deleted is a byte of litter
+        with suppress(TroveError):  # a leftover object is one byte
             await run_cleanup(self._delete_all(), _CLEANUP_SECONDS)
 
     def doubt(self, key: str) -> None:
-        """Have the key deleted as well: it is not known what is stored there."""
+        """Delete this key as well on exit. What is stored there is unknown."""
         self._doubtful.add(key)
 
     async def put(self, key: str, options: PutOptions) -> ObjectInfo:
@@ -135,7 +136,7 @@ class TrialObjects:
         return await self._made(key, self._plane.put_object(self._bucket, key, [BODY], options))
 
     async def upload(self, key: str, options: PutOptions) -> ObjectInfo:
-        """Store an object in parts."""
+        """Store an object with a multipart upload."""
         return await self._made(key, self._uploaded(key, options))
 
     async def copy(self, source: ObjectInfo, key: str, options: PutOptions) -> ObjectInfo:
@@ -168,7 +169,7 @@ class TrialObjects:
         named = {stored for stored in self._stored if stored[1] is not None}
         unnamed = {key for key, version_id in self._stored if version_id is None}
         await for_each(named, self._delete, limit=_DELETES)
-        # First those that a service may have stored another one under.
+        # Doubtful keys first: the service may have stored another key's object under one of them.
         await for_each(self._doubtful, self._delete_versions, limit=_DELETES)
         await for_each(unnamed - self._doubtful, self._delete_versions, limit=_DELETES)
 
@@ -179,13 +180,13 @@ class TrialObjects:
             await patiently(lambda: self._plane.delete_object(self._bucket, key, options))
         except TroveError:
             if version_id is not None:
-                await self._delete((key, None))  # which at least hides it
+                await self._delete((key, None))  # a delete marker at least hides it
 
     async def _delete_versions(self, key: str) -> None:
-        """Delete whatever versions there are of a key.
+        """Delete all versions of a key.
 
-        A bucket whose versioning is suspended has one that is called ``null``, and is not named in
-        the response to its put. Deleted without that name it leaves a marker.
+        In a bucket with suspended versioning, the version id is ``null`` and is missing from the
+        response to the put. A delete without the id would leave a delete marker.
         """
         try:
             listing = self._plane.list_versions(self._bucket, ListOptions(prefix=key))

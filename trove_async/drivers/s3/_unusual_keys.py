@@ -1,8 +1,9 @@
-"""Keys that some services store under another name, or without their body. Pure.
+"""Keys that some services store under another name or without the body. Does no I/O.
 
-MinIO and SeaweedFS drop empty segments, so that ``a//b`` is ``a/b``: a put replaces another object,
-and a move deletes its source, which is its destination. SeaweedFS takes a backslash for a slash and
-stores an object whose key ends in a slash as a directory, without its body.
+MinIO and SeaweedFS drop empty segments, so ``a//b`` and ``a/b`` are the same object. A put to one
+replaces the other, and a move from one to the other deletes the object. SeaweedFS treats a
+backslash as a slash and stores an object whose key ends in a slash as a directory, without its
+body.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from enum import Enum
 from trove_async._names import MAX_KEY_BYTES
 
 _ROOM = MAX_KEY_BYTES - 16
-"""Bytes of a key to try something on: what is tried may add some."""
+"""Maximum bytes of a sibling key. The margin is for the suffixes that trials append."""
 
 _SLASHES = re.compile(r"(?<=[^/])//+")
 
 
 class Oddity(Enum):
-    """What is unusual about a key. The value is a phrase for messages."""
+    """An unusual feature of a key. The value is a phrase for messages."""
 
     LEADING = "a leading slash"
     EMPTY = "an empty segment"
@@ -31,12 +32,12 @@ ALL: frozenset[Oddity] = frozenset(Oddity)
 
 
 def is_usual(key: str) -> bool:
-    """Return whether every known service stores the key as it is."""
+    """Return whether every known service stores the key unchanged."""
     return not ("//" in key or "\\" in key or key.startswith("/") or key.endswith("/"))
 
 
 def oddities_of(key: str) -> list[Oddity]:
-    """Return what is unusual about a key."""
+    """Return the oddities of a key."""
     found = []
     if key.startswith("/"):
         found.append(Oddity.LEADING)
@@ -50,7 +51,7 @@ def oddities_of(key: str) -> list[Oddity]:
 
 
 def folded(key: str, oddity: Oddity) -> str:
-    """Return the key under which a service that folds the oddity stores a key that has it."""
+    """Return the name under which a service that folds the oddity stores the key."""
     if oddity is Oddity.LEADING:
         return key.lstrip("/")
     if oddity is Oddity.TRAILING:
@@ -61,18 +62,18 @@ def folded(key: str, oddity: Oddity) -> str:
 
 
 def sample(key: str, oddity: Oddity, name: str) -> str:
-    """Return a key that has the oddity alone, beside a key that has it, for an object to try it on.
+    """Return a key with only this oddity, for a trial object.
 
-    Beside it, because credentials may be limited to a prefix.
+    It is next to `key`, because credentials may be limited to a prefix.
 
     Args:
         key: A key with the oddity.
-        oddity: Which one.
-        name: A name that no other object has.
+        oddity: The oddity.
+        name: A unique name.
     """
     if oddity is Oddity.LEADING:
         return f"/{name}"
-    # Up to the first oddity of any kind.
+    # Take the key up to its first oddity of any kind.
     usual = sibling(re.split(r"^/|//|\\|/$", key, maxsplit=1)[0], name)
     if oddity is Oddity.TRAILING:
         return f"{usual}/"
@@ -80,9 +81,9 @@ def sample(key: str, oddity: Oddity, name: str) -> str:
 
 
 def sibling(key: str, name: str) -> str:
-    """Return a key that differs from another one in its last segment.
+    """Return the key with its last segment replaced by `name`.
 
-    It is nearer to the root where it would be too long there.
+    If the result would be too long, it is placed in a directory closer to the root.
     """
     directory = key[: key.rfind("/") + 1]
     while len(directory.encode()) + len(name) > _ROOM:

@@ -1,4 +1,4 @@
-"""The S3 driver: the driver contract, built from S3's operations."""
+"""The S3 driver: implements the driver contract with S3's operations."""
 
 from __future__ import annotations
 
@@ -58,66 +58,68 @@ if TYPE_CHECKING:
     from ._sdk_client import SdkClient
 
 _AMAZON: Final = "https://s3.us-east-1.amazonaws.com"
-"""The endpoint until `open` has looked it up."""
+"""The default endpoint. `open` replaces it with the configured one."""
 
 
 class S3Driver:
     """A backend in Amazon S3 or an S3-compatible service.
 
-    Missing settings are looked up as the AWS SDKs do: in the environment, the profile, and the
+    Missing settings are looked up as in the AWS SDKs: in the environment, the profile, and the
     metadata of the container or instance. Temporary credentials are renewed before they expire.
 
     Args:
-        region: The region; us-east-1 if it is configured nowhere.
-        endpoint_url: The service's URL, if it is not Amazon's: ``https://minio.example:9000``.
+        region: The region. us-east-1 if none is configured.
+        endpoint_url: The URL of a service other than Amazon's, ``https://minio.example:9000``.
         access_key_id: The access key id.
         secret_access_key: The secret access key.
         session_token: The session token of temporary credentials.
         profile: A profile in the SDK's configuration files.
         role_arn: A role to assume with these credentials.
-        addressing_style: ``"path"``: the bucket is in the URL's path. ``"virtual"``: in its
-            host name. ``"auto"``: in the host name on Amazon S3, if it is valid there.
-        expected_bucket_owner: The account that must own every bucket. For another owner's
-            bucket, PermissionDeniedError is raised.
-        max_connections: The maximum number of open readers, of concurrent writes, and of
-            other concurrent requests, each.
+        addressing_style: ``"path"`` puts the bucket in the URL's path, ``"virtual"`` in its host
+            name. ``"auto"`` uses the host name on Amazon S3 if the bucket's name is valid there.
+        expected_bucket_owner: The account that must own every bucket. A bucket of another owner
+            raises PermissionDeniedError.
+        max_connections: The maximum number of open readers. The same limit applies separately to
+            concurrent writes and to other concurrent requests.
         parallel_parts: The maximum number of parts of one upload in flight.
-        checksums: Whether to send a CRC-32C with each body, for the service to store. False for
-            services that refuse it; a body is then compared by size only, and in transit by TLS or
-            its signature.
-        payload_signing: Whether a body's SHA-256 is signed, at half a second or more of CPU a GiB.
-            None: only over plain http. False there: the CRC-32C shows what breaks on the way, and
-            nothing shows what somebody on the way has changed together with it.
+        checksums: Whether to send a CRC-32C with each body for the service to store. Pass False
+            for services that refuse it. Only the size of a body is then compared; TLS or the
+            signature protects it in transit.
+        payload_signing: Whether to sign the SHA-256 of each body, which costs at least half a
+            second of CPU per GiB. None signs over plain http only. With False over plain http, the
+            CRC-32C detects corruption in transit but not tampering, because an attacker can change
+            both the body and the CRC-32C.
         dialect: How the service deviates from Amazon S3. ``"s3"``: it lists in order, keeps every
-            key, and honours conditions, tags and encryption everywhere. ``"seaweedfs"``: it lists in
-            another order and cannot hold all keys. ``"ceph"``: it drops conditions and tags of
-            uploads in parts and of copies, and conditions in buckets that keep versions. ``"auto"``:
-            the service is recognised when the driver is opened. One that does not respond then is
-            asked again when it matters; its listings are in no order. One that is not recognised is
-            expected to list in order, and conditions are sent to it with puts in one request only.
+            key, and honours conditions, tags and encryption everywhere. ``"seaweedfs"``: it lists
+            in another order and cannot hold all keys. ``"ceph"``: it drops conditions and tags of
+            multipart uploads and of copies, and conditions in buckets that keep versions.
+            ``"auto"``: the driver recognises the service when it is opened. If the service does
+            not respond then, the driver repeats the request when it needs the dialect, and claims
+            no order for its listings. A service that is not recognised is expected to list in
+            order, and receives conditions with puts in one request only.
             With every value but ``"s3"``, and on every service but Amazon's, the driver tests what
-            the service may ignore, once for each bucket, before it first relies on it: conditions of
-            a put, tags, encryption and unusual keys (an empty segment, a leading or trailing slash,
-            a backslash). It writes an object of one byte, ``trove-probe-…``, next to the key if it
-            can, and deletes it.
+            the service may ignore, once per bucket, before it first relies on it: conditions of a
+            put, tags, encryption and unusual keys (an empty segment, a leading or trailing slash,
+            a backslash). It writes a one-byte object, ``trove-probe-…``, next to the key if
+            possible, and deletes it.
         tls: The TLS context, for a service with a private certificate authority.
         proxy: The URL of an HTTP proxy for all requests.
         trust_env: Whether to use HTTPS_PROXY, HTTP_PROXY and NO_PROXY if `proxy` is None.
-        data_plane: ``"lean"``: requests are signed and sent by this driver. ``"sdk"``: by
+        data_plane: ``"lean"`` signs and sends requests in this driver. ``"sdk"`` uses
             aiobotocore, at ten times the cost.
-        storage_class: The storage class of puts and copies that do not choose one. By
-            default, the service's.
-        server_side_encryption: How the service encrypts what is stored: ``"AES256"``, ``"aws:kms"``
-            or ``"aws:kms:dsse"``. The bucket's default where it is not given. If a service other than
-            Amazon's ignores it, a write raises NotSupportedError and stores nothing. With
-            ``dialect="s3"`` that is not tested.
+        storage_class: The storage class of puts and copies that do not set one. The service's
+            default if None.
+        server_side_encryption: How the service encrypts objects: ``"AES256"``, ``"aws:kms"`` or
+            ``"aws:kms:dsse"``. The bucket's default if None. If a service other than Amazon's
+            ignores it, a write raises NotSupportedError and stores nothing. With ``dialect="s3"``
+            the driver does not test this.
         kms_key_id: The key to use with ``"aws:kms"``: its id or ARN.
-        bucket_key_enabled: Whether a bucket key saves requests to the key service.
-        sse_customer_key: A key of your own, 32 bytes (SSE-C). The service encrypts and decrypts with
-            it and does not keep it. If you lose it, the objects are lost. It is sent with each
-            request, so plain http is refused but to this machine, and there are no presigned URLs.
-        requester_pays: Whether you pay for requests to buckets whose owner does not. There are no
-            presigned URLs then.
+        bucket_key_enabled: Whether to use a bucket key, which saves requests to the key service.
+        sse_customer_key: Your own 32-byte key (SSE-C). The service encrypts and decrypts with it
+            and does not store it. If you lose it, the objects are lost. Each request carries it,
+            so plain http is allowed to this machine only, and URLs cannot be presigned.
+        requester_pays: Whether you pay for requests to Requester Pays buckets. URLs cannot be
+            presigned then.
 
     Raises:
         ConfigError: The arguments contradict each other.
@@ -204,7 +206,7 @@ class S3Driver:
         self._transport: Transport | None = None
         self._lazy_sdk: LazySdkClient | None = None
         self._known = BucketExistenceCache(self._head_bucket)
-        self._write_checks: WriteChecks | None = None  # replaced whenever the driver is opened
+        self._write_checks: WriteChecks | None = None  # replaced by each `open`
         self._redactor = Redactor()
         self._redactor.add(*self._defaults.secrets)
 
@@ -219,7 +221,7 @@ class S3Driver:
     def __repr__(self) -> str:
         if not hasattr(self, "_endpoint"):
             return "<S3Driver, not initialised>"  # its constructor raised
-        endpoint = self._endpoint  # Amazon's is known once the driver is open
+        endpoint = self._endpoint  # final once the driver is open
         return f"<S3Driver at {'Amazon S3' if endpoint.aws else endpoint.origin.url}>"
 
     @property
@@ -229,7 +231,7 @@ class S3Driver:
 
     @property
     def capabilities(self) -> Capabilities:
-        """The driver's capabilities. Those that depend on the endpoint are known once it is open."""
+        """The driver's capabilities. Some depend on the endpoint and are known once it is open."""
         return self._capabilities
 
     @property
@@ -317,13 +319,13 @@ class S3Driver:
 
     @property
     def client(self) -> Awaitable[Any]:
-        """The AWS SDK's own client, open: ``client = await driver.client``.
+        """An open client of the AWS SDK: ``client = await driver.client``.
 
-        The way to all that is not wrapped here: lifecycle rules, bucket policies, the tags of an
-        object that is there, encryption defaults, … It is aiobotocore's S3 client, with this
-        driver's endpoint, region and credentials, made when it is first asked for and closed with
-        the driver. Its calls raise the SDK's errors, are not tried again, and know nothing of
-        `expected_bucket_owner` or of `tls` (it heeds AWS_CA_BUNDLE).
+        Use it for operations that the driver does not wrap: lifecycle rules, bucket policies, the
+        tags of an existing object, encryption defaults, … It is aiobotocore's S3 client with this
+        driver's endpoint, region and credentials. It is created on first use and closed with the
+        driver. Its calls raise the SDK's errors, are not retried, and ignore
+        `expected_bucket_owner` and `tls` (set AWS_CA_BUNDLE instead).
 
         Raises:
             ClosedError: The driver is not open.
@@ -345,7 +347,7 @@ class S3Driver:
         return self._write_checks
 
     async def ping(self) -> None:
-        """List the buckets. A refusal also shows that the service responds."""
+        """List the buckets. PermissionDeniedError is ignored: it proves the service is up."""
         with suppress(PermissionDeniedError):
             await self.list_buckets()
 
@@ -353,7 +355,7 @@ class S3Driver:
         """Return the physical location of an object."""
         return ("s3", self._endpoint.names_in, bucket, key)
 
-    # -- objects ---------------------------------------------------------------------------------------
+    # -- objects -----------------------------------------------------------------------------------
 
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
@@ -448,7 +450,7 @@ class S3Driver:
     def upload(
         self, bucket: str, key: str, options: PutOptions
     ) -> AbstractAsyncContextManager[Upload]:
-        """Open an upload in parts. See `Uploading.upload`."""
+        """Open a multipart upload. See `Uploading.upload`."""
         upload = PartedUpload(
             self._plane,
             bucket,
@@ -464,7 +466,7 @@ class S3Driver:
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
-        """Copy on the service's side. See `Copying.copy`."""
+        """Copy an object within the service. See `Copying.copy`."""
         options = replace(options, put=self._defaults.applied(options.put))
         checks = self._checks
         if checks.is_doubtful(dst_key):
@@ -496,46 +498,46 @@ class S3Driver:
         return await self._plane.presign(method, bucket, key, math.ceil(expires), options)
 
     async def gc_uploads(self, bucket: str, *, older_than: float) -> int:
-        """Abort the bucket's multipart uploads that were never completed; return how many.
+        """Abort the bucket's unfinished multipart uploads and return their number.
 
-        An upload whose process died costs storage until then. Only its age tells it from one in
-        progress.
+        The parts of an upload whose process died cost storage until it is aborted. Only its age
+        distinguishes it from an upload in progress.
 
         Args:
             bucket: The bucket.
-            older_than: The age in seconds from which an upload is aborted. It must exceed the
+            older_than: The minimum age in seconds of the uploads to abort. It must exceed the
                 duration of any upload.
 
         Raises:
             ValueError: `older_than` is negative.
-            BucketNotFoundError: There is no such bucket.
-            UnavailableError: The service failed. Uploads already aborted stay aborted; call again for
-                the rest.
+            BucketNotFoundError: The bucket does not exist.
+            UnavailableError: The service failed. Uploads already aborted stay aborted. Call again
+                for the rest.
         """
         if not older_than >= 0:
             raise ValueError(f"older_than must be a number of seconds, 0 or more, got {older_than}")
         return await abort_forgotten(self._plane, bucket, older_than)
 
-    # -- buckets ---------------------------------------------------------------------------------------
+    # -- buckets -----------------------------------------------------------------------------------
 
     async def set_versioning(self, bucket: str, enabled: bool) -> None:  # noqa: FBT001 - the verb's
         """Enable or suspend the versioning of a bucket.
 
-        Existing versions stay until they are deleted by their id. Versioning can be suspended, but
-        never removed. S3 User Guide, "Using versioning in S3 buckets".
+        Existing versions stay until they are deleted by id. Versioning can be suspended but never
+        removed. S3 User Guide, "Using versioning in S3 buckets".
 
         Args:
             bucket: An existing bucket.
-            enabled: Whether new versions are kept.
+            enabled: Whether the bucket keeps new versions.
 
         Raises:
-            BucketNotFoundError: There is no such bucket.
+            BucketNotFoundError: The bucket does not exist.
             PermissionDeniedError: The credentials do not permit it.
             ClosedError: The driver is not open.
         """
         try:
             await self._plane.set_versioning(bucket, enabled=enabled)
-        finally:  # the response may have been lost
+        finally:  # the change may have happened even if the response was lost
             self._forget(bucket)
 
     async def create_bucket(self, bucket: str) -> None:
@@ -554,7 +556,7 @@ class S3Driver:
             self._forget(bucket)
 
     def _forget(self, bucket: str) -> None:
-        """Forget what is known of a bucket that has, or may have, changed."""
+        """Discard what is cached about a bucket that may have changed."""
         self._known.forget(bucket)
         if self._open is not None:
             self._checks.forget(bucket)
