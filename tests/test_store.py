@@ -210,7 +210,7 @@ def test_unknown_reserved_and_wrong_backends_are_refused() -> None:
         single_attempt_store().backend("gold")
     with pytest.raises(ConfigError, match="choose another name"):
         Trove(CallLog(), backends={"default": CallLog()})
-    with pytest.raises(TypeError, match="'cold' is a driver or a URL, not int"):
+    with pytest.raises(TypeError, match="'cold' must be a driver or a URL, got int"):
         Trove(CallLog(), backends={"cold": 5})  # type: ignore[dict-item]  # that is the point
 
 
@@ -256,7 +256,7 @@ async def test_total_timeout_ends_an_operation() -> None:
     driver.before["head"] = driver.before["list_page"] = asyncio.Event().wait
     async with single_attempt_store(driver, timeout=Timeout(total=0.02)) as store:
         for act in (store.head("data", "key"), store.list("data").all()):
-            with pytest.raises(TimedOutError, match=r"not done within 0\.02 s") as caught:
+            with pytest.raises(TimedOutError, match=r"did not finish within 0\.02 s") as caught:
                 await act
             assert caught.value.bucket == "data"
 
@@ -296,21 +296,21 @@ REMEDIES: list[tuple[Callable[[Trove], Any], type[Exception], str]] = [
     (lambda _: single_attempt_store(routes=[("a[", "default")]), PatternError, "["),
     (lambda store: store.backend("gold"), BackendNotFoundError, "there are 'default'"),
     (lambda store: store.put("data", "key", "text"), TypeError, ".encode()"),  # type: ignore[arg-type]  # the point
-    (lambda store: store.read("data", "key", limit="3"), TypeError, "limit is an int"),  # type: ignore[arg-type]  # the point
-    (lambda store: store.read("data", "key", limit=-1), ValueError, "limit is not negative"),
+    (lambda store: store.read("data", "key", limit="3"), TypeError, "limit must be an int"),  # type: ignore[arg-type]  # the point
+    (lambda store: store.read("data", "key", limit=-1), ValueError, "limit must not be negative"),
     (lambda store: store.presign_get("data", "key", expires="1"), TypeError, "number of seconds"),  # type: ignore[arg-type]  # the point
     (lambda store: store.put("data", "key", 5), TypeError, "bytes, a path"),  # type: ignore[arg-type]  # the point
     (lambda store: store.read("data", "key", range=(5, 5)), RangeError, "the end is exclusive"),
     (lambda store: store.read("data", "key", range=(-5, None)), RangeError, "ByteRange.last(n)"),
     (lambda store: store.read("data", "key", range=(9, None)), RangeError, "has 3 bytes"),
-    (lambda store: store.read("data", "key", limit=2), RangeError, "stream them with get"),
+    (lambda store: store.read("data", "key", limit=2), RangeError, "stream it with get"),
     (lambda store: store.put("data", "", b""), InvalidNameError, "must not be empty"),
     (lambda store: store.put("none", "key", b""), BucketNotFoundError,
      "await store.create_bucket('none') first"),
-    (lambda store: store.read("none", "key"), BucketNotFoundError, "create_bucket makes it"),
-    (lambda store: store.list("none").all(), BucketNotFoundError, "create_bucket makes it"),
+    (lambda store: store.read("none", "key"), BucketNotFoundError, "create it with create_bucket"),
+    (lambda store: store.list("none").all(), BucketNotFoundError, "create it with create_bucket"),
     (lambda store: store.delete_many("data", "key"), TypeError, "[key]"),
-    (lambda store: store.list("data", delimiter=""), ValueError, "None: no delimiter"),
+    (lambda store: store.list("data", delimiter=""), ValueError, "None for no delimiter"),
     (lambda store: store.list("data", cursor="x").all(), CursorError, "ObjectIterator.cursor"),
 ]  # fmt: skip
 
@@ -346,15 +346,15 @@ def test_repr_has_names_and_no_secrets() -> None:
 
 
 WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
-    ({"backends": [CallLog()]}, TypeError, "backends maps names"),
-    ({"backends": {1: CallLog()}}, TypeError, "a backend's name is a str, not int"),
-    ({"backends": {"": CallLog()}}, ConfigError, "name is empty"),
-    ({"backends": {"b": CallLog}}, TypeError, r"is a class: make one, CallLog\(…\)"),
+    ({"backends": [CallLog()]}, TypeError, "backends must map names"),
+    ({"backends": {1: CallLog()}}, TypeError, "a backend's name must be a str, got int"),
+    ({"backends": {"": CallLog()}}, ConfigError, "name must not be empty"),
+    ({"backends": {"b": CallLog}}, TypeError, r"got a class: pass CallLog\(…\)"),
     ({"route_functions": print}, TypeError, r"pass \[function\]"),
     ({"routes": "*.log"}, TypeError, r"pass \[route\]"),
-    ({"pool": 5}, TypeError, "pool is a BufferPool, not int"),
-    ({"retry": 5}, TypeError, "retry is a RetryPolicy, not int"),
-    ({"timeout": 5}, TypeError, "timeout is a Timeout, not int"),
+    ({"pool": 5}, TypeError, "pool must be a BufferPool, got int"),
+    ({"retry": 5}, TypeError, "retry must be a RetryPolicy, got int"),
+    ({"timeout": 5}, TypeError, "timeout must be a Timeout, got int"),
     ({"create_missing_buckets": "always"}, ConfigError, 'True, False or "auto"'),
 ]
 
@@ -371,7 +371,7 @@ async def test_progress_that_is_not_callable_is_refused_before_any_io() -> None:
     async with Trove(CallLog()) as store:
         await store.create_bucket("data")
         wrong: Any = 5
-        with pytest.raises(TypeError, match="progress is called with"):
+        with pytest.raises(TypeError, match="progress must be callable with"):
             await store.put("data", "key", b"", progress=wrong)
         assert not await store.exists("data", "key")
 

@@ -197,7 +197,7 @@ async def test_what_are_no_keys_is_refused(keys: object) -> None:
     async with single_attempt_store() as store:
         with pytest.raises(TypeError, match="iterable of keys"):
             store.delete_many("data", keys)  # type: ignore[arg-type]  # that is the point
-        with pytest.raises(TypeError, match="a key is a str"):
+        with pytest.raises(TypeError, match="a key must be a str"):
             await store.delete_many("data", [5])  # type: ignore[list-item]  # likewise
 
 

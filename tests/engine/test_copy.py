@@ -180,7 +180,7 @@ async def test_move_deletes_only_the_version_that_it_copied(*, conditional: bool
             await replaced(default, "key", b"second")
 
         cold.before["put"] = replace_it
-        with pytest.raises(ObjectChangedError, match="what was copied is at the destination"):
+        with pytest.raises(ObjectChangedError, match="the copy is at the destination"):
             await store.move("data", "key", "data", "to.cold")
         assert await store.read("data", "key") == b"second"
         assert await store.read("data", "to.cold") == b"first"

@@ -238,7 +238,7 @@ async def test_bucket_that_all_lack_is_not_found() -> None:
         listing = store.list("data")
         with pytest.raises(BucketNotFoundError):
             await listing.all()
-        with pytest.raises(BucketNotFoundError, match="no backend has such a bucket") as caught:
+        with pytest.raises(BucketNotFoundError, match="no backend has this bucket") as caught:
             await anext(listing)
         assert (caught.value.operation, caught.value.bucket) == ("list", "data")
 
@@ -600,16 +600,16 @@ async def test_stage_without_order_is_asked_only_once_it_is_its_turn() -> None:
     [
         ({"page_size": 0}, ValueError, "at least 1"),
         ({"page_size": 1.5}, TypeError, "an int"),
-        ({"delimiter": ""}, ValueError, "None: no delimiter"),
-        ({"delimiter": 5}, TypeError, "a delimiter is a str"),
+        ({"delimiter": ""}, ValueError, "None for no delimiter"),
+        ({"delimiter": 5}, TypeError, "a delimiter must be a str"),
         ({"delimiter": "\ud800"}, InvalidNameError, "UTF-8"),
-        ({"prefix": b"a"}, TypeError, "a prefix is a str"),
+        ({"prefix": b"a"}, TypeError, "a prefix must be a str"),
         ({"prefix": "a\0"}, InvalidNameError, "NUL"),
         ({"prefix": "\ud800"}, InvalidNameError, "UTF-8"),
-        ({"start_after": 7}, TypeError, "start_after is a str"),
+        ({"start_after": 7}, TypeError, "start_after must be a str"),
         ({"start_after": "\ud800"}, InvalidNameError, "UTF-8"),
-        ({"cursor": 7}, TypeError, "a cursor is a str"),
-        ({"cursor": "x", "start_after": "y"}, ValueError, "a cursor says where to start"),
+        ({"cursor": 7}, TypeError, "a cursor must be a str"),
+        ({"cursor": "x", "start_after": "y"}, ValueError, "exclude each other"),
     ],
 )
 def test_impossible_arguments_are_refused_at_once(

@@ -158,7 +158,7 @@ def test_largest_objects_are_planned_in_parts_that_can_be_sent(
 async def test_stream_longer_than_all_parts_says_what_to_do() -> None:
     fake = Fake(max_parts=3)
     async with store_of(fake) as store:
-        with pytest.raises(NotSupportedError, match="give put its size"):
+        with pytest.raises(NotSupportedError, match="pass its size to put"):
             await store.put("bucket", "key", stream(BODY))
         assert not await store.exists("bucket", "key")
         assert_idle(store, fake)

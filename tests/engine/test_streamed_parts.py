@@ -312,7 +312,7 @@ async def test_file_of_another_size_than_promised_is_no_object(path: Path, off: 
     async with store_of(fake) as store:
         with path.open("rb") as file:
             for body in (path, file):
-                with pytest.raises(IntegrityError, match="as promised"):
+                with pytest.raises(IntegrityError, match="as declared"):
                     await store.put("bucket", "key", body, size=len(BODY) + off)
         assert fake.count("upload") == 0
         assert_idle(store, fake)
@@ -403,7 +403,7 @@ async def test_backend_that_streams_no_parts_refuses_up_front(path: Path, lackin
 async def test_part_that_is_larger_than_the_backends_largest_is_refused(path: Path) -> None:
     fake = Streaming(max_part=2 * MiB)
     async with store_of(fake) as store:
-        with pytest.raises(NotSupportedError, match="do not fit 3 parts"):
+        with pytest.raises(NotSupportedError, match="must fit 3 parts"):
             await store.put("bucket", "key", path)
         assert_idle(store, fake)
 

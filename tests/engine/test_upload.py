@@ -209,7 +209,7 @@ async def test_body_that_is_not_what_was_announced_is_not_sent(body: bytes) -> N
             progress=None,
             missing=missing,
         )
-        with pytest.raises(IntegrityError, match="announced"):
+        with pytest.raises(IntegrityError, match="declared checksum"):
             await put.run(source_of(body))
         assert fake.count("put") == fake.count("commit") == 0
         assert_idle(store, fake)

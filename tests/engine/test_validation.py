@@ -45,7 +45,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], st
      lambda store: store.put("data", "key", b"", content_language="x"), "content_language"),
     ({"expires": False}, lambda store: store.put("data", "key", b"", expires=MOMENT), "expires"),
     ({"max_metadata_bytes": 4},
-     lambda store: store.put("data", "key", b"", metadata={"abc": "é"}), "has 5 bytes"),
+     lambda store: store.put("data", "key", b"", metadata={"abc": "é"}), "at most 4 bytes, got 5"),
     ({"ranges": False}, lambda store: opened_get(store, range=(0, 1)), "range"),
     ({"ranges": False}, lambda store: store.read("data", "key", range=(0, 1)), "range"),
     ({"get_conditions": False}, lambda store: opened_get(store, if_match="e"), "condition"),
@@ -89,11 +89,11 @@ async def test_key_longer_than_the_backend_takes_is_refused_before_any_io() -> N
 
 
 IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], str]] = [
-    (lambda store: store.put("data", "key", b"", size=-1), ValueError, "body's bytes"),
-    (lambda store: store.put("data", "key", b"", size=1.0), TypeError, "an int, not float"),  # type: ignore[arg-type]  # the point, as below
-    (lambda store: store.put("data", "key", b"", if_none_match="e"), ValueError, "create only"),
+    (lambda store: store.put("data", "key", b"", size=-1), ValueError, "must not be negative"),
+    (lambda store: store.put("data", "key", b"", size=1.0), TypeError, "must be an int, got float"),  # type: ignore[arg-type]  # the point, as below
+    (lambda store: store.put("data", "key", b"", if_none_match="e"), ValueError, "never replaces"),
     (lambda store: store.put("data", "key", b"", if_none_match="*", if_match="e"),
-     ValueError, "not both"),
+     ValueError, "exclude each other"),
     (lambda store: store.put("data", "key", b"", if_match="*"), ValueError, "one version"),
     (lambda store: store.put("data", "key", b"", if_match=""), ValueError, "one version"),
     (lambda store: store.put("data", "key", b"", if_match=5), TypeError, "etag must be a str"),  # type: ignore[arg-type]
@@ -115,9 +115,9 @@ IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], st
     (lambda store: store.put("data", "key", b"", storage_class="\n"),
      InvalidNameError, "storage_class"),
     (lambda store: store.put("data", "key", b"", metadata={"a": 5}), TypeError, "metadata 'a'"),  # type: ignore[dict-item]
-    (lambda store: store.put("data", "key", b"", metadata=[("a", "b")]), TypeError, "maps names"),  # type: ignore[arg-type]
+    (lambda store: store.put("data", "key", b"", metadata=[("a", "b")]), TypeError, "must map names"),  # type: ignore[arg-type]
     (lambda store: store.put("data", "key", b"", metadata={"A": "1", "a": "2"}),
-     InvalidNameError, "case only"),
+     InvalidNameError, "more than case"),
     (lambda store: store.put("data", "key", b"", metadata={"trove-x": "1"}),
      InvalidNameError, "reserved"),
     (lambda store: store.put("data", "key", b"", tags={"a": None}), TypeError, "a tag must be a str"),  # type: ignore[dict-item]

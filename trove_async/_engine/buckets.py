@@ -74,7 +74,7 @@ class Buckets:
         for name in wanted:
             if name not in known:
                 raise BackendNotFoundError(
-                    f"no backend {name!r} here: choose one of {', '.join(map(repr, known))}"
+                    f"no backend {name!r} here: there are {', '.join(map(repr, known))}"
                 )
         return [known[name] for name in wanted]
 

@@ -1,7 +1,7 @@
-"""Copies within a backend and between two: one pinned version, verified.
+"""Copies one pinned version of an object within a backend or between two, and verifies the copy.
 
-Everything is decided by physical places, not by names: two backends, or two buckets of a mapped one,
-may be the same place under two names.
+Locations are compared as physical places (`AsyncDriver.place`), not by name: two backends, or two
+buckets of a `Mapped` layer, may be one place under two names.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from .verified import VerifiedBody
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Location:
-    """An object's address: a backend, and the names by which it knows the object.
+    """The location of an object: a backend, and the object's names on it.
 
     Attributes:
-        version_id: One version of the object; None: the latest.
+        version_id: A version of the object. None: the latest.
     """
 
     backend: Backend
@@ -51,20 +51,20 @@ class Location:
     version_id: str | None = None
 
     def is_same(self, other: Location) -> bool:
-        """Tell whether both are one object, physically."""
-        mine = self.backend.driver.place(self.bucket, self.key)
-        return mine == other.backend.driver.place(other.bucket, other.key)
+        """Return whether both are physically the same object."""
+        place = self.backend.driver.place(self.bucket, self.key)
+        return place == other.backend.driver.place(other.bucket, other.key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyOverrides:
-    """What the destination gets that the source does not have.
+    """The options in which the destination differs from the source.
 
-    None keeps what the source has, an empty value (``""``, ``{}``) removes it.
+    None keeps the source's value, an empty value (``""``, ``{}``) removes it.
 
     Attributes:
-        put: The same as put takes it, without what is kept or removed, with the conditions and the
-            write_id: what can be refused before the source is looked at.
+        put: The options as a put takes them, with the conditions and the write_id but without kept
+            and removed values. They can be checked before the source is headed.
     """
 
     metadata: Mapping[str, str] | None = None
@@ -78,14 +78,14 @@ class CopyOverrides:
     put: PutOptions
 
     def applied_to(self, source: ObjectInfo) -> PutOptions:
-        """Return the options that put the source's content at the destination."""
+        """Return the put options of the destination."""
         put = self.put
         kept = {name: getattr(source, name) for name in _KEPT if getattr(self, name) is None}
         return replace(put, size=source.stored_size, checksums=source.checksums, **kept)
 
     @property
     def none(self) -> bool:
-        """Whether the destination is to be just what the source is."""
+        """Whether the destination is to be equal to the source."""
         return self.put.storage_class is None and all(getattr(self, name) is None for name in _KEPT)
 
 
@@ -99,20 +99,20 @@ _KEPT = (
     "content_language",
     "expires",
 )
-"""What a copy takes from its source unless it was given: options of a put and facts of an object. The
-storage class is not among them: the destination's backend has its own."""
+"""The facts that a copy keeps from its source by default: put options that are also object facts. The
+storage class is not one of them: the destination's backend has classes of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyResult:
-    """A copy that was made, and what is known of it.
+    """The result of a copy.
 
     Attributes:
         source: The version that was copied.
-        stored: The destination, as its backend answered. What it repeats of the request (on S3 the
-            size and the write's id) proves nothing.
-        checksums: Of the bytes that were copied, by kind.
-        write_id: The id that the destination was written with.
+        stored: The destination as its backend reported it. Values that only repeat the request (on
+            S3 the size and the write_id) prove nothing.
+        checksums: The checksums of the copied bytes, by kind.
+        write_id: The write_id of the destination.
     """
 
     source: ObjectInfo
@@ -126,57 +126,63 @@ async def copy(
     target: Location,
     overrides: CopyOverrides,
     *,
-    look: Callable[[Location], Awaitable[ObjectInfo]],
+    head: Callable[[Location], Awaitable[ObjectInfo]],
     check: Callable[[PutOptions], None],
-    carry: Callable[[PutOptions], PutOptions],
+    normalize: Callable[[PutOptions], PutOptions],
     put: Callable[[PutOptions], Put],
-    missing: Callable[[BucketNotFoundError], Awaitable[None]],
+    create_bucket: Callable[[BucketNotFoundError], Awaitable[None]],
     progress: Progress | None,
 ) -> CopyResult:
     """Copy one version of the source.
 
     Args:
-        source: What to copy.
-        target: Where to.
-        overrides: What to change on the way.
-        look: Heads an object that has to be there.
-        check: Refuses what the target's backend cannot honour, before anything is written.
-        carry: Returns what is carried over as a put takes it, or refuses it.
-        put: Begins a put at the target.
-        missing: Makes the target's missing bucket, or raises.
+        source: The location of the source.
+        target: The location of the copy.
+        overrides: The options that differ from the source.
+        head: Heads an object, and raises if it does not exist.
+        check: Raises if the target's backend does not support an option.
+        normalize: Checks and normalizes the options kept from the source.
+        put: Returns a put to the target.
+        create_bucket: Creates the target's missing bucket, or raises.
         progress: The user's callback.
     """
+    # 1. Refuse the user's options before any request.
     with located(target):
         check(overrides.put)
+    # 2. Head the source.
     onto_itself = source.is_same(target)
     if onto_itself:
-        # One object under two names: its own backend can change it alone.
+        # One object under two names: use the target's, so that one backend does everything.
         source = replace(target, version_id=source.version_id)
     with located(source):
-        info = await look(source)
+        info = await head(source)
     checksums, write_id = info.checksums, overrides.put.write_id
+    # 3. Copy: nothing to do, or on the server, or through this process.
     with located(target):
         options = _options(source, target, info, overrides)
         copied: ObjectInfo | None = None
         if onto_itself and overrides.none and source.version_id is None:
             _check_conditions(info, overrides)
             copied = info
-        elif _is_left_to_server(source, target, info, options):
-            # What the service keeps already it takes back as it is, whatever it is.
+        elif _can_copy_on_server(source, target, info, options):
+            # Metadata kept by the service itself needs no check, even if a put would refuse it.
             check(options if overrides.metadata is not None else replace(options, metadata={}))
             with suppress(CannotCopyError):
-                copied = await _on_server(source, target, info, options, missing)
+                copied = await _copy_on_server(source, target, info, options, create_bucket)
         if copied is None:
-            options = _carried(source, info, options, carry)
+            options = _normalized(source, info, options, normalize)
             check(options)
             if onto_itself:
                 options = _pinned_to_itself(source, info, options)
             kinds = target.backend.capabilities.checksums
             with _pinned(source, pinned=options.if_match != overrides.put.if_match):
-                copied, checksums = await _through_here(source, target, info, put(options), kinds)
-            progress = None  # it was told by the put
+                copied, checksums = await _copy_through_client(
+                    source, target, info, put(options), kinds
+                )
+            progress = None  # the put has reported it
+    # 4. Report the progress that no put has reported.
     if progress is not None:
-        progress(info.stored_size, info.stored_size)  # nothing is left to do but to tell
+        progress(info.stored_size, info.stored_size)
     return CopyResult(source=info, stored=copied, checksums=checksums, write_id=write_id)
 
 
@@ -191,16 +197,18 @@ def _options(
         and overrides.content_type is None
         and info.content_type == type_of(target.key)
     ):
-        options = replace(options, content_type=None)  # a put would guess it, and leave it out
+        options = replace(
+            options, content_type=None
+        )  # a put would guess the same type, and drop it
     if can.storage_class and options.storage_class is None and source.is_same(target):
         options = replace(options, storage_class=info.storage_class)
     return options
 
 
-def _is_left_to_server(
+def _can_copy_on_server(
     source: Location, target: Location, info: ObjectInfo, options: PutOptions
 ) -> bool:
-    """Tell whether the service can copy, be told which version, and honour all options."""
+    """Return whether the service can copy this version with all options."""
     can = target.backend.capabilities
     return (
         source.backend.driver is target.backend.driver
@@ -212,28 +220,28 @@ def _is_left_to_server(
     )
 
 
-def _carried(
+def _normalized(
     source: Location,
     info: ObjectInfo,
     options: PutOptions,
-    carry: Callable[[PutOptions], PutOptions],
+    normalize: Callable[[PutOptions], PutOptions],
 ) -> PutOptions:
     try:
-        return carry(options)
+        return normalize(options)
     except InvalidNameError as error:
         raise InvalidNameError(
-            f"{error.message}: what is kept with {info.bucket}/{info.key} on backend"
-            f" {source.backend.name!r} cannot be carried over as it is, and nothing was stored;"
-            " give the copy its own"
+            f"{error.message}: it comes from {info.bucket}/{info.key} on backend"
+            f" {source.backend.name!r} and cannot be copied; nothing was stored:"
+            " pass a value for the copy"
         ) from error
 
 
-async def _on_server(
+async def _copy_on_server(
     source: Location,
     target: Location,
     info: ObjectInfo,
     options: PutOptions,
-    missing: Callable[[BucketNotFoundError], Awaitable[None]],
+    create_bucket: Callable[[BucketNotFoundError], Awaitable[None]],
 ) -> ObjectInfo:
     driver = cast("Copying", source.backend.driver)
     request = CopyOptions(source=info, put=options, version_id=source.version_id)
@@ -243,7 +251,7 @@ async def _on_server(
     except BucketNotFoundError as error:
         if error.bucket == source.bucket != target.bucket:
             raise _source_changed(source) from error
-        await missing(error)
+        await create_bucket(error)
         copied = await driver.copy(*names, request)
     try:
         compare_stored(info.checksums, info.stored_size, copied)
@@ -257,9 +265,9 @@ async def _on_server(
 async def _discard(
     source: Location, target: Location, info: ObjectInfo, copied: ObjectInfo
 ) -> None:
-    """Delete a copy that went wrong, unless it may be all that is left of its source.
+    """Delete a corrupt copy, unless it may have replaced its source.
 
-    The service may have stored it over its source, if it takes both names for one.
+    A service that treats both names as one object has stored the copy over its source.
     """
     conditional = target.backend.capabilities.delete_if_match and copied.etag is not None
     if not conditional or source.is_same(target):
@@ -270,10 +278,10 @@ async def _discard(
         await target.backend.driver.delete(target.bucket, target.key, options)
 
 
-async def _through_here(
+async def _copy_through_client(
     source: Location, target: Location, info: ObjectInfo, put: Put, kinds: Collection[str]
 ) -> tuple[ObjectInfo, Mapping[str, str]]:
-    """Copy the body; return what was stored, and the checksums of the bytes in the given kinds."""
+    """Copy the body through this process; return the stored object and the body's checksums."""
     can = source.backend.capabilities
     pin = info.etag if can.get_conditions else None
     version_id = source.version_id or (info.version_id if can.versions and pin is None else None)
@@ -293,7 +301,7 @@ async def _through_here(
         stored = await put.run(source_of(body))
     checksums = body.checksums
     try:
-        compare(checksums, stored.checksums, "what was stored is not what was read")
+        compare(checksums, stored.checksums, "the stored bytes differ from those that were read")
     except IntegrityError:
         with shielded(), suppress(TroveError):
             await _discard(source, target, info, stored)
@@ -302,16 +310,16 @@ async def _through_here(
 
 
 def _is_alike(info: ObjectInfo, opened: ObjectInfo) -> bool:
-    """Tell whether an object that nothing pins was opened with the facts that are carried over.
+    """Return whether an object that cannot be pinned was opened with the same facts.
 
-    Body and facts are then of one response; which version it is of does not matter. Tags come in
-    a response of their own, so they are not compared.
+    The body and the facts then describe the same state; which version it is does not matter. Tags
+    come in another response, so they are not compared.
     """
     return not can_prove(info) and replace(info, tags={}) == replace(opened, tags={})
 
 
 def _pinned_to_itself(source: Location, info: ObjectInfo, options: PutOptions) -> PutOptions:
-    """Return options that put an object's own body back over no version but the one that was read."""
+    """Return options that replace only the version that was read with its own body."""
     latest = source.version_id is None
     if latest and source.backend.capabilities.put_if_match and not options.conditional:
         return replace(options, if_match=info.etag)
@@ -320,7 +328,7 @@ def _pinned_to_itself(source: Location, info: ObjectInfo, options: PutOptions) -
 
 @contextmanager
 def _pinned(source: Location, *, pinned: bool) -> Iterator[None]:
-    """Explain what the service answers to a condition that the user has not given."""
+    """Translate errors about a condition that the copy has added itself."""
     try:
         yield
     except PreconditionFailedError as error:
@@ -330,34 +338,34 @@ def _pinned(source: Location, *, pinned: bool) -> Iterator[None]:
     except NotSupportedError as error:
         if pinned:
             raise NotSupportedError(
-                "the object cannot be put back over none but the version that was read, so nothing was"
-                f" changed ({error.message})"
+                "the backend cannot replace only the version that was read, so nothing was changed"
+                f" ({error.message})"
             ) from error
         raise
 
 
 @contextmanager
-def located(place: Location) -> Iterator[None]:
-    """Say in an error which of the two objects it concerns, if it does not say so itself."""
+def located(location: Location) -> Iterator[None]:
+    """Add the location to an error that has none."""
     try:
         yield
     except TroveError as error:
-        error.located(backend=place.backend.name, bucket=place.bucket, key=place.key)
+        error.located(backend=location.backend.name, bucket=location.bucket, key=location.key)
         raise
 
 
 def _check_conditions(info: ObjectInfo, overrides: CopyOverrides) -> None:
     if overrides.put.if_none_match is not None:
-        raise ObjectExistsError("the object exists", bucket=info.bucket, key=info.key)
+        raise ObjectExistsError("the object already exists", bucket=info.bucket, key=info.key)
     if overrides.put.if_match not in {None, info.etag}:
         raise PreconditionFailedError(
-            "the object is another version", bucket=info.bucket, key=info.key
+            "the object has another version than if_match", bucket=info.bucket, key=info.key
         )
 
 
 def _source_changed(source: Location) -> ObjectChangedError:
     return ObjectChangedError(
-        "the source was replaced or deleted while it was being copied: nothing was stored",
+        "the source was replaced or deleted while it was copied; nothing was stored: copy it again",
         operation="copy",
         backend=source.backend.name,
         bucket=source.bucket,

@@ -1,4 +1,4 @@
-"""Where a listing stands, as a text that survives the process: what a cursor holds, and its check."""
+"""Positions in a listing, encoded as cursors: text that outlives the process."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from trove_async.errors import CursorError
 from trove_async.models import Listed
 
 Facts: TypeAlias = tuple[object, ...]
-"""What two listings must share to share a cursor; anything that JSON can write."""
+"""The facts that must be equal in two listings for a cursor to fit both, as JSON values."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Behind which entry a listing stands.
+    """The position of a listing after its last returned entry.
 
     Attributes:
-        start_after: Where the whole listing started: what is not greater is not shown at all.
-        stage: 0 is the merged, ordered backends, if there are any; then each other one by itself.
-        key: The key, or common prefix, of that entry; `start_after` before the first.
-        rank: Its backend's place among those asked, where the next entry may have the same key
-            (`include_shadowed`); None: all entries of that key are behind.
-        before: Then also the greatest key shown before `key`: other backends start after that.
-        token: Where the page that it is on begins, of a backend that lists without order.
-        limit: How long that page was to be: fetched anew it must be no shorter.
+        start_after: The start of the whole listing: only greater entries are shown.
+        stage: The stage. The ordered backends, merged, are the first stage, if there are any. Every
+            unordered backend is a stage of its own.
+        key: The key or common prefix of the last entry, or `start_after` before the first one.
+        rank: The index of the entry's backend, if the next entry may have the same key
+            (`include_shadowed`). None: all entries of the key were returned.
+        before: With `rank`, the greatest key shown before `key`: other backends start after it.
+        token: The token of the entry's page, if the backend is unordered.
+        limit: The requested length of that page. It is requested again with the same length.
     """
 
     start_after: str = ""
@@ -39,22 +40,22 @@ class Position:
     limit: int = 1000
 
     def start_of(self, rank: int) -> str:
-        """Return the key after which the backend of that rank has to go on, in order."""
+        """Return the key after which the ordered backend of that rank resumes."""
         return self.key if self.rank is None or rank <= self.rank else self.before or ""
 
     def precedes(self, entry: Listed, rank: int) -> bool:
-        """Tell whether an entry of the backend of that rank is yet to come, in order."""
+        """Return whether the position is before an entry of the ordered backend of that rank."""
         if entry.key == self.key:
             return self.rank is not None and rank > self.rank
         return entry.key > self.key
 
     @property
     def token_of_entry(self) -> bool:
-        """Whether there was an entry at all, on the page of `token`."""
+        """Whether the position is after an entry on the page of `token`."""
         return self.key != self.start_after
 
     def next_stage(self, limit: int) -> Position:
-        """Return the start of the stage after this one."""
+        """Return the position at the start of the next stage."""
         return Position(
             start_after=self.start_after, stage=self.stage + 1, key=self.start_after, limit=limit
         )
@@ -77,19 +78,21 @@ def encode(at: Position, facts: Facts) -> str:
 
 
 def decode(cursor: str, facts: Facts) -> Position:
-    """Return the position that a cursor tells.
+    """Return the position that a cursor encodes.
 
     Raises:
-        CursorError: It is no cursor, or one of a listing with other facts.
+        CursorError: The cursor is malformed, or belongs to a listing with other facts.
     """
     content = _parse(cursor)
     if content is None:
-        raise CursorError("this is no cursor of a listing: pass what ObjectIterator.cursor was")
+        raise CursorError(
+            "cursor must be a cursor of a listing: pass a value of ObjectIterator.cursor"
+        )
     fingerprint, start_after, stage, key, rank, before, token, limit = content
     if fingerprint != _fingerprint(facts):
         raise CursorError(
-            "this cursor belongs to another listing: bucket, prefix, delimiter, backends and"
-            " routes must be those that it came from"
+            "this cursor belongs to another listing: pass it with the same bucket, prefix,"
+            " delimiter, backends and routes"
         )
     if not (
         _is_text(start_after)
@@ -101,7 +104,9 @@ def decode(cursor: str, facts: Facts) -> Position:
         and _is_count(limit)
         and limit > 0
     ):
-        raise CursorError("this cursor was tampered with: pass what ObjectIterator.cursor was")
+        raise CursorError(
+            "this cursor was modified: pass an unchanged value of ObjectIterator.cursor"
+        )
     return Position(
         start_after=start_after,
         stage=stage,

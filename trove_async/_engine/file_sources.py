@@ -1,4 +1,4 @@
-"""Bodies that are files: opened by their user, blocking or async, or given by their path."""
+"""Sources for files: opened by the user, blocking or async, or named by a path."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from .body_file import BodyFile, descriptor_of
 from .chunks import BlockingChunkSource, ChunkSource
 
 _READ_SIZE = 256 * KiB
-"""Bytes of a piece where the choice is ours: above it a thread hop's cost no longer shows."""
+"""Bytes of one read of a blocking file. Above this the cost of a thread hop no longer shows."""
 
 ASYNC_READ_SIZE = 4 * _READ_SIZE
-"""Bytes asked for at a time from what is read on the event loop, and gives what it has."""
+"""Bytes requested per read of an async reader, which may return fewer."""
 
 _IOV_MAX = 1024  # Linux, include/uapi/linux/uio.h: UIO_MAXIOV
 
 
 class FileSource(BlockingChunkSource):
-    """A file that its user opened: pulled as an iterator is, unless it may be read past its user.
+    """A binary file opened by the user, read in a thread, or through its descriptor if it is plain.
 
     Args:
-        file: The file. Where it can be sought in, a put that fails seeks it back to where it was.
+        file: The file. A put that fails leaves a seekable file at its original position.
 
     Raises:
-        BodyConsumedError: An earlier put has left it at its end, where it still is.
+        BodyConsumedError: An earlier put has read the file to its end, where it still is.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         start, size = _extent(file)
         super().__init__(iter(self._piece, b""), size, body=file)
-        # read1 gives what a pipe has; read would wait until it has as much as was asked for.
+        # read1 returns what a pipe has; read would wait for the full size.
         self._read = file.read1 if isinstance(file, io.BufferedReader) else file.read
         self._file = file
         self._start = start
@@ -57,13 +57,13 @@ class FileSource(BlockingChunkSource):
         self._descriptor: int | None = None
 
     async def file(self) -> BodyFile | None:
-        """Return what its user opened, by a descriptor of our own. See `Replayable.file`."""
+        """Return the user's file through a duplicate descriptor. See `Replayable.file`."""
         self._descriptor = descriptor_of(self._file)
         if self._descriptor is None:
             return None
         body = BodyFile(self._descriptor, self._start or 0)
         self._started = True
-        self._pulled_bytes = body.size  # it was left at its end
+        self._pulled_bytes = body.size  # descriptor_of has moved it to its end
         consumed.record(self._file, self._position, whole=True)
         return body
 
@@ -76,11 +76,11 @@ class FileSource(BlockingChunkSource):
     async def rewind(self) -> None:
         self._abandoned = True
         if not self._started:
-            return  # and a thread that begins only now reads nothing
+            return  # a thread that starts only now reads nothing
         if self._position_known and self._start is None:
             await super().rewind()
         else:
-            # However often the put is cancelled. A thread that was left to itself may still read.
+            # Runs to its end even if the put is cancelled again. An abandoned thread may still read.
             await run_cleanup(self._seek_back(), 2 * CLEANUP_SECONDS)
 
     def _piece(self) -> bytes:
@@ -93,7 +93,7 @@ class FileSource(BlockingChunkSource):
                 self._check_position()
                 return self._read(_READ_SIZE)
             finally:
-                if self._abandoned:  # meanwhile, and perhaps too long ago for `_return_to_start`
+                if self._abandoned:  # during the read; `_return_to_start` may have timed out
                     self._seek_to_start()
 
     def _check_position(self) -> None:
@@ -119,13 +119,13 @@ class FileSource(BlockingChunkSource):
             return
         try:
             self._file.seek(self._start)
-        except Exception:  # noqa: BLE001 - why the put failed is what its user is to hear
+        except Exception:  # noqa: BLE001 - the error of the put is the one to raise
             consumed.record(self._file, _position_of(self._file), whole=False)
 
 
 @runtime_checkable
 class AsyncReadable(Protocol):
-    """Anything with ``async read(n)``: an asyncio.StreamReader, an aiofiles handle, a reader."""
+    """An object with ``async read(n)``, such as an asyncio.StreamReader or an aiofiles handle."""
 
     async def read(self, n: int, /) -> bytes:
         """Return 1 to `n` bytes, ``b""`` at the end."""
@@ -133,10 +133,10 @@ class AsyncReadable(Protocol):
 
 
 class AsyncFileSource(ChunkSource):
-    """An async reader, which may be a file: of aiofiles, of anyio, an UploadFile.
+    """An async reader, which may be a file of aiofiles or anyio, or an UploadFile.
 
     Args:
-        reader: The reader. Where it can be sought in, a put that fails seeks it back to where it was.
+        reader: The reader. A put that fails leaves a seekable reader at its original position.
     """
 
     def __init__(self, reader: AsyncReadable) -> None:
@@ -147,8 +147,8 @@ class AsyncFileSource(ChunkSource):
         self._start = await _async_position_of(self._reader)
         if self._start is not None:
             consumed.check(self._reader, self._start, empty=False)
-        # Only no bytes are the end: None, which a file that would block returns, must not pass for
-        # it.
+        # Only b"" is the end. view_of_chunk rejects None, which a non-blocking file returns when it
+        # has no data yet.
         while view_of_chunk(chunk := await self._reader.read(ASYNC_READ_SIZE)):
             yield chunk
 
@@ -158,7 +158,7 @@ class AsyncFileSource(ChunkSource):
             return
         try:
             await run_cleanup(self._seek_back(self._start))
-        except Exception:  # noqa: BLE001 - why the put failed is what its user is to hear
+        except Exception:  # noqa: BLE001 - the error of the put is the one to raise
             consumed.record(self._reader, await _async_position_of(self._reader), whole=False)
 
     async def _seek_back(self, start: int) -> None:
@@ -166,7 +166,7 @@ class AsyncFileSource(ChunkSource):
 
 
 class PathSource:
-    """A file by its path: opened when asked for, read straight into the pool's memory."""
+    """A file named by a path: opened on first use, and read straight into the pool's memory."""
 
     memory: memoryview | None = None
 
@@ -178,7 +178,7 @@ class PathSource:
         self.size: int | None = None
 
     async def file(self) -> BodyFile | None:
-        """Return the file that is there. See `Replayable.file`."""
+        """Return the file, if it is a regular one with bytes. See `Replayable.file`."""
         file = await self._open()
         return BodyFile(file.fileno()) if self._stream is None else None
 
@@ -186,7 +186,7 @@ class PathSource:
         if self._file is None:
             self._file = file = await _open_path(self._path)
             status = os.fstat(file.fileno())
-            # What says that it has no bytes may have some all the same: a FIFO, or /proc's files.
+            # A FIFO or a file in /proc reports no size and may still have bytes.
             self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
             if not self.size:
                 self.size = None
@@ -214,7 +214,7 @@ class PathSource:
         rest = take(views, self.size - self._at)[:_IOV_MAX]
         count = await in_thread(os.readv, self._file.fileno(), rest)
         if not count:
-            self.size = self._at  # it was cut short meanwhile: it ends here
+            self.size = self._at  # truncated by another process: it ends here
         self._at += count
         return count
 
@@ -226,24 +226,26 @@ class PathSource:
             await in_thread(file.close)
 
     async def rewind(self) -> None:
-        pass  # it is opened anew for each put
+        pass  # each put opens the file itself
 
 
 def _extent(file: BinaryIO) -> tuple[int | None, int | None]:
-    """Return a file's position, and how many bytes are left from there, where that can be known."""
+    """Return a file's position and the number of bytes left, each None if unknown."""
     if not isinstance(file, (io.FileIO, io.BufferedReader, io.BufferedRandom)):
-        return None, _announced(file)  # one that decompresses would read all of it to find its end
+        return None, _declared_length(
+            file
+        )  # a decompressing file would read everything to find its end
     try:
         at = file.tell()
         end = file.seek(0, os.SEEK_END)
         file.seek(at)
     except (OSError, ValueError):
-        return None, None  # a pipe, a socket
+        return None, None  # a pipe or a socket
     return at, max(0, end - at)
 
 
-def _announced(file: BinaryIO) -> int | None:
-    """Return how many bytes a response of urllib is to have: it reports a broken one as ended."""
+def _declared_length(file: BinaryIO) -> int | None:
+    """Return the declared length of a urllib response, which reports a broken body as ended."""
     if type(file).__module__ != "http.client":
         return None
     length = getattr(file, "length", None)
@@ -251,7 +253,7 @@ def _announced(file: BinaryIO) -> int | None:
 
 
 def _position_of(file: BinaryIO) -> int | None:
-    """Return where a file stands, if it can be sought in. Its user's code: for a thread."""
+    """Return the position of a file if it is seekable. Runs user code, so call it in a thread."""
     with suppress(Exception):
         seekable = getattr(file, "seekable", None)
         if hasattr(file, "seek") and (seekable is None or seekable()):
@@ -261,10 +263,10 @@ def _position_of(file: BinaryIO) -> int | None:
 
 
 async def _async_position_of(reader: object) -> int | None:
-    """Return where an async reader stands, if it can be sought in."""
+    """Return the position of an async reader if it is seekable."""
     if not hasattr(reader, "seek"):
         return None
-    # An UploadFile cannot tell, but the file in it can.
+    # An UploadFile has no tell, but its file has.
     for holder in (reader, getattr(reader, "file", None)):
         tell = getattr(holder, "tell", None)
         if tell is not None:
@@ -274,12 +276,12 @@ async def _async_position_of(reader: object) -> int | None:
     return None
 
 
-async def _awaited(value: Any) -> Any:  # noqa: ANN401 - a user's code returned it
+async def _awaited(value: Any) -> Any:  # noqa: ANN401 - returned by user code
     return await value if inspect.isawaitable(value) else value
 
 
 async def _open_path(path: os.PathLike[str]) -> io.FileIO:
-    """Open a file in a thread that a cancel leaves to itself: a FIFO may never have a writer."""
+    """Open a file in a thread that a cancel abandons: a FIFO may never get a writer."""
     lock = threading.Lock()
     abandoned = False
     opened: io.FileIO | None = None
@@ -297,7 +299,7 @@ async def _open_path(path: os.PathLike[str]) -> io.FileIO:
         await anyio.to_thread.run_sync(
             open_it, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)
         )
-        assert opened is not None  # noqa: S101 - or it would have raised
+        assert opened is not None  # noqa: S101 - set by open_it, or it raised
     except BaseException:
         with lock:
             abandoned = True

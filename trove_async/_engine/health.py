@@ -1,4 +1,4 @@
-"""Whether the backends respond."""
+"""Pings of all backends."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from .backends import Backend
 async def health(
     backends: Sequence[Backend], deadlines: Deadlines, seconds: float
 ) -> Mapping[str, Health]:
-    """Ping every backend, all at once; return how each responded, in their order.
+    """Ping all backends concurrently and return their results in order.
 
     Args:
-        backends: The backends, open.
-        deadlines: The store's.
-        seconds: How long each may take.
+        backends: The open backends.
+        deadlines: The store's deadlines.
+        seconds: The time limit of each ping.
     """
-    found: dict[str, Health] = {}
+    results: dict[str, Health] = {}
 
-    async def ask(backend: Backend) -> None:
+    async def ping(backend: Backend) -> None:
         clock = asyncio.get_running_loop().time
         started, error = clock(), None
         try:
-            await deadlines.within(seconds, "no answer", backend.driver.ping())
-        except Exception as failure:  # noqa: BLE001 - whatever it is, it is the answer
+            await deadlines.within(seconds, "no response", backend.driver.ping())
+        except Exception as failure:  # noqa: BLE001 - any error is the result of the ping
             error = failure
-        found[backend.name] = Health(ok=error is None, latency=clock() - started, error=error)
+        results[backend.name] = Health(ok=error is None, latency=clock() - started, error=error)
 
     async with task_group() as group:
         for backend in backends:
-            group.start_soon(ask, backend)
-    return {backend.name: found[backend.name] for backend in backends}
+            group.start_soon(ping, backend)
+    return {backend.name: results[backend.name] for backend in backends}

@@ -1,8 +1,8 @@
-"""Listings over backends: pages become objects, merged in key order, each key where it is routed.
+"""Merges the listings of several backends in key order, showing each key where it is routed.
 
-Backends that list in order are merged; those that do not follow one after the other. Between pages
-nothing is held but the entries that arrived and were not asked for yet. Whatever fails or is
-cancelled here loses none of them: the next call goes on where the one before stood.
+Ordered backends are merged. Unordered ones follow, one after the other. Between pages a listing holds
+only entries that have arrived and were not returned yet. After an error or a cancel no entry is lost:
+the next call resumes at the same position.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from .page_stream import PageStream, RequestPage, key_of, request_objects
 E = TypeVar("E", bound=Listed)
 
 _LOOKUPS = 16
-"""Requests for single entries (details, prefixes) and answers of async routes waited for at once."""
+"""Concurrent lookups of single entries: heads, prefixes, and async route functions."""
 
 _DETAILED = 4 * _LOOKUPS
-"""Objects completed before the first of them is handed out."""
+"""Objects whose details are loaded before the first of them is returned."""
 
 
 class IsVisible(Protocol):
-    """Tells whether a key of the listing's bucket is reached on the backend of that name."""
+    """Decides whether `Trove.get` reaches a key of the bucket on the named backend."""
 
     def __call__(self, key: str, backend: str, /) -> bool | Awaitable[bool]:
-        """Response at once where that is possible."""
+        """Return the result, or an awaitable of it if a route function is async."""
         ...
 
 
 class Run(Protocol):
-    """Does a piece of work as one operation of the store's: usable, told, its errors located."""
+    """Runs work as one operation of the store. See `Runtime.run`."""
 
     def __call__(self, work: Callable[[], Awaitable[bool]], /) -> Awaitable[bool]:
         """Return what `work` returns."""
@@ -48,18 +48,18 @@ class Run(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """What is listed, and on which backends.
+    """The arguments of one listing, and the backends to list.
 
     Attributes:
         bucket: The bucket.
-        options: Prefix, delimiter, where to start, and the size of a page.
-        backends: Those that may hold a key in question.
-        is_visible: Which keys to show of which backend; None: all of them.
-        rules: What a cursor's fingerprint has to hold of the routes.
-        details: Whether to complete each object by a head.
-        exists: Asked whether the bucket exists at all, where all `backends` lack it.
-        cursor: Where to go on.
-        ask: For pages of what.
+        options: Prefix, delimiter, start, and page size.
+        backends: The backends that may have a matching key.
+        is_visible: Decides which keys of which backend to show. None: all.
+        rules: The fingerprint of the routes, part of a cursor's fingerprint.
+        details: Whether to head each object whose facts are incomplete.
+        exists: Returns whether the bucket exists, called when all `backends` lack it.
+        cursor: The position at which to resume, or None.
+        request_page: Requests a page of objects or of versions.
     """
 
     bucket: str
@@ -81,9 +81,9 @@ class Query:
         """Return where the listing starts.
 
         Raises:
-            CursorError: The cursor is none, or belongs to another listing.
+            CursorError: The cursor is malformed, or belongs to another listing.
         """
-        # No key holds a NUL, so what follows the first one in `start_after` decides nothing.
+        # No key contains NUL, so `start_after` matters only up to its first NUL.
         start_after = (self.options.start_after or "").partition("\0")[0]
         if self.cursor is None:
             return Position(start_after=start_after, key=start_after, limit=self.options.limit)
@@ -91,7 +91,7 @@ class Query:
 
     @property
     def facts(self) -> Facts:
-        """Everything that two listings must share to share a cursor."""
+        """The facts that must be equal in two listings for a cursor to fit both."""
         options = self.options
         names = [backend.name for backend in self.backends]
         ordered = [backend.capabilities.ordered for backend in self.backends]
@@ -109,12 +109,12 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Entries that came together, and what a cursor inside them needs.
+    """Entries that arrived together, with the state that a cursor among them needs.
 
     Attributes:
-        entries: At least one.
-        before: The last key that was shown before them.
-        at: The page that they are from, where the backend lists without order.
+        entries: At least one entry.
+        before: The last key shown before them.
+        at: The position, with the token of the page if the backend is unordered.
     """
 
     entries: Sequence[Listed]
@@ -123,11 +123,10 @@ class _Batch:
 
 
 class _Entries(Generic[E]):
-    """The entries of one listing, in the order in which they come.
+    """An iterator over the entries of one listing.
 
-    One iterator goes through its listing once. It holds no connection between pages, and may be
-    dropped at any point. After an error or a cancel nothing is lost: ask it again, and it goes on
-    behind the last entry that it returned.
+    It can be iterated once. It holds no connection between pages, and may be dropped at any point.
+    After an error or a cancel, the next call resumes after the last entry returned.
     """
 
     def __init__(self, query: Callable[[], Awaitable[Query]], run: Run, *, page_size: int) -> None:
@@ -135,8 +134,8 @@ class _Entries(Generic[E]):
         self._run = run
         self._page_size = page_size
         self._listing: _Listing | None = None
-        self._arrived: deque[_Batch] = deque()
-        self._entries: Sequence[E] = ()  # of the first of them, of which `_taken` were returned
+        self._batches: deque[_Batch] = deque()
+        self._entries: Sequence[E] = ()  # of the first batch; `_taken` of them were returned
         self._taken = 0
         self._ended = False
 
@@ -148,9 +147,9 @@ class _Entries(Generic[E]):
 
         Raises:
             BucketNotFoundError: No backend has the bucket.
-            TroveError: A backend failed; the listing has not ended.
+            TroveError: A backend failed. The listing has not ended and can be resumed.
         """
-        while self._taken == len(self._entries) and not self._turn():
+        while self._taken == len(self._entries) and not self._next_batch():
             if self._ended:
                 raise StopAsyncIteration
             await self._fetch()
@@ -159,22 +158,22 @@ class _Entries(Generic[E]):
         return entry
 
     async def pages(self) -> AsyncIterator[Sequence[E]]:
-        """Go through the listing by pages of ``page_size`` entries; only the last may be smaller."""
+        """Iterate over pages of ``page_size`` entries. Only the last page may be smaller."""
         while page := await self._next(self._page_size):
             yield page
 
     async def all(self) -> Sequence[E]:
-        """Return the rest of the listing at once."""
+        """Return all remaining entries."""
         return await self._next(None)
 
     @property
     def ordered(self) -> bool | None:
-        """Whether entries come in bytewise order of UTF-8 keys; None before the first page."""
+        """Whether entries are in bytewise order of UTF-8 keys. None before the first page."""
         return None if self._listing is None else self._listing.ordered
 
     async def _next(self, count: int | None) -> Sequence[E]:
-        # Nothing counts as returned before all of it is there.
-        while not self._ended and (count is None or self._waiting < count):
+        # Load everything first: a failure on the way must not lose entries.
+        while not self._ended and (count is None or self._buffered_count < count):
             await self._fetch()
         taken: list[E] = []
         while count is None or len(taken) < count:
@@ -182,47 +181,47 @@ class _Entries(Generic[E]):
             piece = self._entries[self._taken : left]
             self._taken += len(piece)
             taken += piece
-            if not piece and not self._turn():
+            if not piece and not self._next_batch():
                 break
         return taken
 
     @property
-    def _waiting(self) -> int:
-        """How many entries have arrived, and were not returned."""
-        return sum(len(batch.entries) for batch in self._arrived) - self._taken
+    def _buffered_count(self) -> int:
+        """The number of entries that have arrived and were not returned."""
+        return sum(len(batch.entries) for batch in self._batches) - self._taken
 
-    def _turn(self) -> bool:
-        """Go on to the next batch, the first one's entries being returned, if it has arrived."""
+    def _next_batch(self) -> bool:
+        """Drop the first batch, which was returned, and use the next. Return False if there is none."""
         if self._entries:
-            if len(self._arrived) == 1:
+            if len(self._batches) == 1:
                 return False
-            self._arrived.popleft()
-        elif not self._arrived:
+            self._batches.popleft()
+        elif not self._batches:
             return False
-        # Prefixes come only where a delimiter was given, as E says.
-        self._entries, self._taken = cast("Sequence[E]", self._arrived[0].entries), 0
+        # E includes Prefix only if there is a delimiter: `Trove.list` is typed so.
+        self._entries, self._taken = cast("Sequence[E]", self._batches[0].entries), 0
         return True
 
     async def _fetch(self) -> None:
-        self._ended = not await self._run(self._fetched)
+        self._ended = not await self._run(self._load_batch)
 
-    async def _fetched(self) -> bool:
-        """Have the next entries arrive; False at the end."""
+    async def _load_batch(self) -> bool:
+        """Load the next batch. Return False at the end."""
         if self._listing is None:
             self._listing = _Listing(await self._query())
         batch = await self._listing.next()
         if batch is None:
             return False
-        self._arrived.append(batch)
+        self._batches.append(batch)
         return True
 
 
 class ObjectIterator(_Entries[E]):
-    """The objects of a bucket: ``async for`` one by one, `pages`, or `all` at once.
+    """Iterates over the objects of a bucket: use ``async for``, `pages` or `all`.
 
-    One iterator goes through its listing once. It holds no connection between pages, and may be
-    dropped at any point; `cursor` is where to go on, in this process or another. After an error or
-    a cancel nothing is lost: ask it again, and it goes on behind the last entry that it returned.
+    It can be iterated once. It holds no connection between pages, and may be dropped at any point.
+    `cursor` resumes the listing in this process or another. After an error or a cancel, the next
+    call resumes after the last entry returned.
     """
 
     def __init__(
@@ -234,75 +233,77 @@ class ObjectIterator(_Entries[E]):
         cursor: str | None,
     ) -> None:
         super().__init__(query, run, page_size=page_size)
-        self._given_cursor = cursor
+        self._initial_cursor = cursor
 
     @property
     def cursor(self) -> str | None:
-        """Where the listing stands: behind the last entry returned.
+        """The position after the last entry returned.
 
-        Passed to `Trove.list` with the same arguments, but for ``start_after``, which it holds, it
-        goes on from there: exactly, where every backend lists in order; elsewhere objects changed
-        meanwhile may be missed or come twice.
+        Pass it to `Trove.list` with the same arguments, except ``start_after``, which it includes,
+        to resume the listing. If every backend is ordered, it resumes exactly. Otherwise objects that
+        changed in between may be missed or repeated.
 
-        None once the listing has ended: after the last page that is smaller than ``page_size``,
-        `all`, or the end of ``async for``. Before the first entry it is the cursor that
-        `Trove.list` was given, else None.
+        It is None once the listing has ended: after a last page smaller than ``page_size``, after
+        `all`, or after the end of ``async for``. Before the first entry it is the cursor passed to
+        `Trove.list`, or None.
         """
-        if self._ended and not self._waiting:
+        if self._ended and not self._buffered_count:
             return None
         if self._listing is None or not self._taken:
-            return self._given_cursor
-        return self._listing.cursor(self._arrived[0], self._taken)
+            return self._initial_cursor
+        return self._listing.cursor(self._batches[0], self._taken)
 
 
 class VersionIterator(_Entries[VersionInfo]):
-    """The versions of a bucket's objects: ``async for`` one by one, `pages`, or `all` at once."""
+    """Iterates over the versions of a bucket's objects: use ``async for``, `pages` or `all`."""
 
 
 class _Listing:
-    """The batches of one listing, stage by stage: first the ordered backends, merged."""
+    """Produces the batches of one listing in stages: first all ordered backends merged, then each other."""
 
     def __init__(self, query: Query) -> None:
         self._query = query
-        ordered = [one for one in query.backends if one.capabilities.ordered]
-        others = [one for one in query.backends if not one.capabilities.ordered]
+        ordered = [backend for backend in query.backends if backend.capabilities.ordered]
+        others = [backend for backend in query.backends if not backend.capabilities.ordered]
         self.ordered = not others
-        self._stages = [group for group in [ordered, *([one] for one in others)] if group]
-        self._ranks = {one.name: rank for rank, one in enumerate(query.backends)}
-        self._at = query.position()
-        # The entries up to here were returned before; None: none of this stage were, or all such
-        # have been left out by now.
-        self._behind: Position | None = self._at
-        self._before = self._at.key if self._at.rank is None else self._at.before or ""
+        self._stages = [group for group in [ordered, *([backend] for backend in others)] if group]
+        self._ranks = {backend.name: rank for rank, backend in enumerate(query.backends)}
+        self._position = query.position()
+        # Entries up to this position were returned before the cursor and are skipped. None: this
+        # stage has none, or all of them have been skipped.
+        self._resume_after: Position | None = self._position
+        self._before = (
+            self._position.key if self._position.rank is None else self._position.before or ""
+        )
         self._streams: list[PageStream] | None = None
-        self._raw: Sequence[Listed] = ()  # arrived, and not judged yet
-        self._told: set[str] = set()  # prefixes that a later stage, or another backend, may repeat
+        self._pending: Sequence[Listed] = ()  # arrived, not filtered yet
+        self._shown_prefixes: set[str] = set()  # a later stage or another backend may repeat them
         self._found_bucket = False
-        self._inside: str | None = None  # the bucket that a missing one would be kept in
+        self._inside: str | None = None  # the physical bucket of a missing logical one
 
     async def next(self) -> _Batch | None:
         """Return the next entries, or None at the end."""
-        while self._at.stage < len(self._stages):
-            if not self._raw:
+        while self._position.stage < len(self._stages):
+            if not self._pending:
                 merged = await self._merged()
                 if merged is None:
                     self._next_stage()
                     continue
-                self._raw = self._fresh(merged)
-            piece = self._raw[:_DETAILED] if self._query.details else self._raw
+                self._pending = self._after_start(merged)
+            piece = self._pending[:_DETAILED] if self._query.details else self._pending
             shown = await self._shown(piece)
             if self._query.details:
-                shown = await self._completed(shown)
-            # From here on nothing is awaited: what was cancelled or failed above is done again.
-            self._raw = self._raw[len(piece) :]
-            self._tell(shown)
+                shown = await self._with_details(shown)
+            # No await from here on: after a cancel or an error above, the piece is processed again.
+            self._pending = self._pending[len(piece) :]
+            self._remember_prefixes(shown)
             if shown:
-                batch = _Batch(shown, self._before, self._at)
+                batch = _Batch(shown, self._before, self._position)
                 self._before = shown[-1].key
                 return batch
         if not self._found_bucket and not await self._query.exists():
             error = BucketNotFoundError(
-                "no backend has such a bucket: create_bucket makes it",
+                "no backend has this bucket: create it with create_bucket",
                 operation="list",
                 bucket=self._query.bucket,
             )
@@ -310,21 +311,21 @@ class _Listing:
             raise error
         return None
 
-    # -- what the backends have ------------------------------------------------------------------
+    # -- entries of the backends ------------------------------------------------------------------
 
     async def _merged(self) -> Sequence[Listed] | None:
-        """Return what the stage's backends have up to the first key that is not known to all."""
+        """Return the stage's next entries up to the lowest last key of its unfinished backends."""
         if self._streams is None:
-            stage = self._stages[self._at.stage]
+            stage = self._stages[self._position.stage]
             self._streams = [
                 PageStream(
-                    one,
+                    backend,
                     self._query.bucket,
-                    self._start(one),
+                    self._start_options(backend),
                     self._query.options.limit,
                     self._query.request_page,
                 )
-                for one in stage
+                for backend in stage
             ]
         streams = self._streams
         async with task_group() as group:
@@ -340,90 +341,96 @@ class _Listing:
         if len(streams) == 1:
             (stream,) = streams
             if not stream.ordered:
-                self._at = replace(self._at, token=stream.token, limit=stream.limit)
+                self._position = replace(self._position, token=stream.token, limit=stream.limit)
             return stream.take()
         frontier = min(
             (stream.entries[-1].key for stream in streams if not stream.ended), default=None
         )
-        together = [entry for stream in streams for entry in stream.take(frontier)]
-        together.sort(key=key_of)  # runs that are sorted already: the sort merges them
-        return together
+        merged = [entry for stream in streams for entry in stream.take(frontier)]
+        merged.sort(key=key_of)  # timsort merges sorted runs in linear time
+        return merged
 
-    def _start(self, backend: Backend) -> ListOptions:
-        options, at = self._query.options, self._at
+    def _start_options(self, backend: Backend) -> ListOptions:
+        options, at = self._query.options, self._position
         if backend.capabilities.ordered:
             start_after = at.start_of(self._ranks[backend.name])
             return replace(options, start_after=start_after or None)
         return replace(options, start_after=at.start_after or None, token=at.token, limit=at.limit)
 
     def _next_stage(self) -> None:
-        self._at = self._at.next_stage(self._query.options.limit)
-        self._behind = None
+        self._position = self._position.next_stage(self._query.options.limit)
+        self._resume_after = None
         self._streams = None
 
-    def _fresh(self, entries: Sequence[Listed]) -> Sequence[Listed]:
-        """Leave out what is not behind where the listing starts: common prefixes may begin it."""
-        behind = self._behind
-        if self._stages[self._at.stage][0].capabilities.ordered:
-            if behind is None:
+    def _after_start(self, entries: Sequence[Listed]) -> Sequence[Listed]:
+        """Drop entries that are not after the start, such as a common prefix of the start itself."""
+        resume_after = self._resume_after
+        if self._stages[self._position.stage][0].capabilities.ordered:
+            if resume_after is None:
                 return entries
-            fresh = [one for one in entries if behind.precedes(one, self._ranks[one.backend])]
-            if fresh:
-                self._behind = None
-            return fresh
-        if behind is not None and behind.token_of_entry:
-            # The page that the cursor stood in, fetched anew: on behind its entry, if that is there.
-            first = next((at for at, one in enumerate(entries, 1) if one.key == behind.key), 0)
+            remaining = [
+                entry
+                for entry in entries
+                if resume_after.precedes(entry, self._ranks[entry.backend])
+            ]
+            if remaining:
+                self._resume_after = None
+            return remaining
+        if resume_after is not None and resume_after.token_of_entry:
+            # The cursor's page is fetched again: skip up to its entry, if that still exists.
+            first = next(
+                (at for at, entry in enumerate(entries, 1) if entry.key == resume_after.key), 0
+            )
             entries = entries[first:]
-        self._behind = None
-        return [one for one in entries if one.key > self._at.start_after]
+        self._resume_after = None
+        return [entry for entry in entries if entry.key > self._position.start_after]
 
-    # -- what of it is shown ---------------------------------------------------------------------
+    # -- filtering -----------------------------------------------------------------------------------
 
     async def _shown(self, entries: Sequence[Listed]) -> Sequence[Listed]:
-        """Leave out what another backend answers for, and prefixes that were told before."""
+        """Drop keys that are routed to another backend, and prefixes that were already shown."""
         if len(self._query.backends) == 1:
             return entries
-        shows = await self._seen(entries)
-        told = set(self._told)
+        shows = await self._visibility(entries)
+        shown_prefixes = set(self._shown_prefixes)
         for at, entry in enumerate(entries):
             if isinstance(entry, Prefix):
-                shows[at] = entry.prefix not in told
-                told.add(entry.prefix)
-        await self._leave_out_forgotten(entries, shows)
+                shows[at] = entry.prefix not in shown_prefixes
+                shown_prefixes.add(entry.prefix)
+        await self._hide_earlier_prefixes(entries, shows)
         return [entry for entry, shown in zip(entries, shows, strict=True) if shown]
 
-    async def _seen(self, entries: Sequence[Listed]) -> list[bool]:
+    async def _visibility(self, entries: Sequence[Listed]) -> list[bool]:
         shows = [True] * len(entries)
         is_visible = self._query.is_visible
         if is_visible is None:
             return shows
         remaining = iter(enumerate(entries))
 
-        async def ask(item: tuple[int, Listed]) -> None:
+        async def decide(item: tuple[int, Listed]) -> None:
             at, entry = item
             if not isinstance(entry, Prefix):
-                seen = is_visible(entry.key, entry.backend)
-                shows[at] = seen if isinstance(seen, bool) else await seen
+                visible = is_visible(entry.key, entry.backend)
+                shows[at] = visible if isinstance(visible, bool) else await visible
 
         for at, entry in remaining:
             if not isinstance(entry, Prefix):
-                seen = is_visible(entry.key, entry.backend)
-                if isinstance(seen, bool):
-                    shows[at] = seen
+                visible = is_visible(entry.key, entry.backend)
+                if isinstance(visible, bool):
+                    shows[at] = visible
                     continue
-                # Somebody has to be waited for, so from here on for several at once.
-                shows[at] = await seen
-                await for_each(remaining, ask, limit=_LOOKUPS)
+                # A route function is async: from here on, await several concurrently.
+                shows[at] = await visible
+                await for_each(remaining, decide, limit=_LOOKUPS)
         return shows
 
-    async def _leave_out_forgotten(self, entries: Sequence[Listed], shows: list[bool]) -> None:
-        """Leave out the prefixes that were told before the cursor, in a stage before this one."""
-        if self._query.cursor is None or not self._at.stage:
+    async def _hide_earlier_prefixes(self, entries: Sequence[Listed], shows: list[bool]) -> None:
+        """Hide prefixes that an earlier stage has shown before the cursor."""
+        if self._query.cursor is None or not self._position.stage:
             return
-        earlier = [one for stage in self._stages[: self._at.stage] for one in stage]
+        earlier = [backend for stage in self._stages[: self._position.stage] for backend in stage]
 
-        async def ask(item: tuple[int, str]) -> None:
+        async def look_up(item: tuple[int, str]) -> None:
             at, prefix = item
             options = ListOptions(prefix=prefix, limit=1)
             for backend in earlier:
@@ -435,32 +442,32 @@ class _Listing:
                     shows[at] = False
                     return
 
-        doubtful = [
+        unsure = [
             (at, entry.prefix)
             for at, entry in enumerate(entries)
             if isinstance(entry, Prefix) and shows[at]
         ]
-        await for_each(doubtful, ask, limit=_LOOKUPS)
+        await for_each(unsure, look_up, limit=_LOOKUPS)
 
-    def _tell(self, shown: Sequence[Listed]) -> None:
+    def _remember_prefixes(self, shown: Sequence[Listed]) -> None:
         prefixes = [entry.prefix for entry in shown if isinstance(entry, Prefix)]
         if self.ordered:  # repetitions are neighbours
-            self._told = set(prefixes[-1:]) or self._told
+            self._shown_prefixes = set(prefixes[-1:]) or self._shown_prefixes
         elif len(self._stages) > 1:
-            self._told.update(prefixes)
+            self._shown_prefixes.update(prefixes)
 
-    async def _completed(self, entries: Sequence[Listed]) -> Sequence[Listed]:
+    async def _with_details(self, entries: Sequence[Listed]) -> Sequence[Listed]:
         by_name = {backend.name: backend for backend in self._query.backends}
         completed: list[Listed | None] = list(entries)
 
         async def complete(item: tuple[int, ObjectInfo]) -> None:
             at, info = item
             try:
-                found = await by_name[info.backend].driver.head(info.bucket, info.key)
+                head = await by_name[info.backend].driver.head(info.bucket, info.key)
             except ObjectNotFoundError:
-                completed[at] = None  # it went after it was listed
+                completed[at] = None  # deleted after it was listed
             else:
-                completed[at] = found.located(backend=info.backend)
+                completed[at] = head.located(backend=info.backend)
 
         incomplete = [
             (at, entry)
@@ -473,10 +480,12 @@ class _Listing:
     # -- cursors ---------------------------------------------------------------------------------
 
     def cursor(self, batch: _Batch, taken: int) -> str:
-        """Return the cursor behind the first `taken` entries of the batch, one or more."""
+        """Return the cursor after the first `taken` entries of the batch, one or more."""
         last = batch.entries[taken - 1]
         at = replace(batch.at, key=last.key, rank=None, before=None)
         if self._query.repeats and isinstance(last, ObjectInfo):
-            others = (one.key for one in reversed(batch.entries[:taken]) if one.key != last.key)
+            others = (
+                entry.key for entry in reversed(batch.entries[:taken]) if entry.key != last.key
+            )
             at = replace(at, rank=self._ranks[last.backend], before=next(others, batch.before))
         return encode(at, self._query.facts)

@@ -1,4 +1,4 @@
-"""The media type that a key's name suggests."""
+"""Guesses a media type from the extension of a key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import mimetypes
 from typing import Final
 
 _TYPES: Final = mimetypes.MimeTypes().types_map[True]
-"""Python's own table: a new object does not know what the machine's files would add."""
+"""Python's built-in table, without the additions from the machine's files."""
 
 _COMPRESSED: Final = {
     ".bz2": "application/x-bzip2",
@@ -16,14 +16,14 @@ _COMPRESSED: Final = {
     ".br": None,
     ".zst": "application/zstd",
 }
-"""What is compressed is stored as such: a ``.csv.gz`` that claimed to be text with a content encoding
-would be unpacked by HTTP clients on the way."""
+"""Types of compressed files. A ``.csv.gz`` stored as text with a content encoding would be decompressed
+by HTTP clients."""
 
 
 def type_of(key: str) -> str | None:
-    """Return the media type that a key's extension stands for, None if it stands for none."""
+    """Return the media type of a key's extension, or None if it is unknown."""
     dot = key.rfind(".")
-    if dot <= key.rfind("/") + 1:  # none, or a hidden file's name
+    if dot <= key.rfind("/") + 1:  # no extension, or a hidden file
         return None
     extension = key[dot:].lower()
     return _COMPRESSED[extension] if extension in _COMPRESSED else _TYPES.get(extension)

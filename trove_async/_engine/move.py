@@ -1,21 +1,21 @@
-"""The second half of a move: delete the source, once nothing can be lost by it.
+"""The second half of a move: deletes the source once it is safe.
 
-Three things are shown first, and what a response has shown already is not asked again:
+Three conditions are proved first. A request is sent only if earlier responses do not prove them:
 
-1. *The destination holds what was copy.* A checksum in the response to the copy proves it, or, for
-   a copy within one service, the etag that source and copy share. Otherwise the destination is headed:
-   its size, and its checksum or the id of our write, have to be right.
-2. *The destination is not the source under another name.* Services fold keys (``a//b`` and ``a/b``),
-   and two drivers may reach one service by two addresses. The source is headed: had the copy been
-   written over it, it would show the id of our write. Within one bucket of a service whose keys are
-   exact (`Capabilities.exact_keys`) this is not asked.
-3. *The source is still the version that was copy.* The deletion is conditional where the backend
-   can; otherwise the source is headed, and a version that is put between that and the deletion is
-   deleted unseen: the window is one request long.
+1. *The destination has the copied bytes.* A checksum in the response to the copy proves it, or, within
+   one service, an etag that source and copy share. Otherwise the destination is headed, and its size
+   and its checksum or write_id are compared.
+2. *The destination is not the source under another name.* Some services fold keys (``a//b`` and
+   ``a/b``), and two drivers may reach one service by two addresses. The source is headed: if the copy
+   has replaced it, it has the write_id of the copy. Within one bucket of a service with exact keys
+   (`Capabilities.exact_keys`) no request is needed.
+3. *The source is still the version that was copied.* The deletion is conditional if the backend
+   supports that. Otherwise the source is headed. A version that is put between the head and the
+   deletion is lost: the window is one request long.
 
-So a move costs no request more on Amazon S3 and Google Cloud Storage within a bucket or between the two,
-one more elsewhere, and two where a service reports no checksums or an object has no id of ours. When
-something cannot be shown, both objects stay.
+A move therefore takes no extra request within a bucket of Amazon S3 or Google Cloud Storage or between
+the two services, one elsewhere, and two where a service reports no checksums or the source has no
+write_id. If a condition cannot be proved, both objects stay.
 """
 
 from __future__ import annotations
@@ -32,29 +32,31 @@ from trove_async.options import DeleteOptions
 from .copy import CopyResult, Location, located
 
 _TICK: Final = timedelta(seconds=1)
-"""How far two drivers' dates of one object may be apart: HTTP dates are whole seconds."""
+"""The most that two drivers' dates of one object can differ: HTTP dates are whole seconds."""
 
 
 async def remove_source(source: Location, target: Location, copy: CopyResult) -> None:
-    """Delete the version that was copied, and no other; one that has gone meanwhile is no error.
+    """Delete the copied version of the source, and no other. It is no error if it is gone.
 
     Args:
-        source: Where it was copied from.
-        target: Where it was copied to: another place, by its name.
+        source: The location of the source.
+        target: The location of the copy, which differs from the source's by name.
         copy: The result of the copy.
 
     Raises:
-        ObjectChangedError: The source is another version by now, the destination is not what was
-            copied or is the source itself, or one of these cannot be excluded. Both stay.
-        IntegrityError: The destination has other bytes. Both stay.
+        ObjectChangedError: The source is another version, the destination is not the copy, or it is
+            the source itself, or one of these cannot be excluded. Both objects stay.
+        IntegrityError: The destination has other bytes. Both objects stay.
     """
+    # 1. Prove that the destination has the copied bytes.
     there = None
     if not _is_proved(source, target, copy):
         with located(target):
-            there = await _looked_at(target, copy)
+            there = await _head_copy(target, copy)
     if source.version_id is not None:
         await _delete_version(source, copy)
         return
+    # 2. and 3. Head the source, unless a conditional deletion on a distinct object is enough.
     with located(source):
         conditional = source.backend.capabilities.delete_if_match and copy.source.etag is not None
         if not (conditional and _is_elsewhere(source, target)):
@@ -68,10 +70,10 @@ async def remove_source(source: Location, target: Location, copy: CopyResult) ->
 
 
 async def _delete_version(source: Location, copy: CopyResult) -> None:
-    """Delete a version by its id: a copy that was written over its key is another version."""
+    """Delete a version by its id. A copy written over its key would be another version."""
     with located(source):
         if copy.stored.version_id == source.version_id:
-            raise _unproven("the copy has the id of the version that it was made of")
+            raise _unproven("the copy has the same version id as its source")
         options = DeleteOptions(version_id=source.version_id)
         await source.backend.driver.delete(source.bucket, source.key, options)
 
@@ -90,49 +92,49 @@ async def _delete(
 
 
 async def _current(source: Location) -> ObjectInfo | None:
-    """Return what is at the source by now, None if that is nothing."""
+    """Return the current object at the source, or None if there is none."""
     try:
         return await source.backend.driver.head(source.bucket, source.key)
     except NotFoundError:
         return None
 
 
-# -- 1. what is at the destination -----------------------------------------------------------------
+# -- 1. the destination has the copied bytes -------------------------------------------------------
 
 
 def _is_proved(source: Location, target: Location, copy: CopyResult) -> bool:
-    """Tell whether the response to the copy shows that it stored what was copy."""
+    """Return whether the response to the copy proves that the copied bytes were stored."""
     stored = copy.stored
     if copy.checksums.keys() & stored.checksums.keys():
-        return True  # they were compared
+        return True  # `copy` has compared them
     one_service = source.backend.driver is target.backend.driver
     return one_service and stored.etag is not None and stored.etag == copy.source.etag
 
 
-async def _looked_at(target: Location, copy: CopyResult) -> ObjectInfo:
-    """Return what is at the destination, if that is what was copy."""
+async def _head_copy(target: Location, copy: CopyResult) -> ObjectInfo:
+    """Return the object at the destination, after proving that it is the copy."""
     try:
         there = await target.backend.driver.head(target.bucket, target.key)
     except NotFoundError as error:
-        raise _unproven("nothing is at the destination") from error
+        raise _unproven("the destination has no object") from error
     if there.write_id not in {None, copy.write_id}:
-        raise _unproven("another object is at the destination by now")
+        raise _unproven("the destination was replaced by another object")
     compare_stored(copy.checksums, copy.source.stored_size, there)
     if copy.checksums.keys() & there.checksums.keys() or there.write_id == copy.write_id:
         return there
     etag = copy.stored.etag
     if target.backend.capabilities.metadata or etag is None or etag != there.etag:
-        raise _unproven("nothing proves that the destination holds what was copied")
+        raise _unproven("the service gives no proof that the destination has the copied bytes")
     return there
 
 
-# -- 2. whether it is another object ---------------------------------------------------------------
+# -- 2. the destination is not the source under another name --------------------------------------
 
 
 def _is_elsewhere(source: Location, target: Location) -> bool:
-    """Tell whether the two cannot be one object, by all that is known of their services.
+    """Return whether the two cannot be one object, judging by their services.
 
-    Names of buckets may have aliases (S3's access points), so exact keys say nothing of two buckets.
+    Buckets may have aliases (S3 access points), so exact keys prove nothing across two buckets.
     """
     one, other = source.backend, target.backend
     if not (one.capabilities.exact_keys and other.capabilities.exact_keys):
@@ -149,32 +151,32 @@ async def _check_apart(
     current: ObjectInfo,
     there: ObjectInfo | None,
 ) -> None:
-    """Raise if the source, as it is by now, may be what was written as the destination."""
+    """Raise if the current object at the source may be the copy itself."""
     if current.write_id is not None:
-        return  # it is of another write: ours would have replaced its id
+        return  # of another write: the copy would have replaced its write_id
     if there is None:
         with located(target):
-            there = await _looked_at(target, copy)
+            there = await _head_copy(target, copy)
     if there.write_id == copy.write_id:
-        return  # the service keeps ids, and the source has none
+        return  # the service keeps write_ids, and the source has none
     one_service = source.backend.driver is target.backend.driver
     if one_service and current.etag != there.etag:
         return
     if abs(current.last_modified - there.last_modified) < _TICK:
-        raise _unproven("nothing proves that the destination is not the source under another name")
+        raise _unproven("the destination may be the source under another name")
 
 
-# -- 3. which version the source is ----------------------------------------------------------------
+# -- 3. the source is the copied version ----------------------------------------------------------
 
 
 def _check_version(
     source: Location, target: Location, copy: CopyResult, current: ObjectInfo
 ) -> None:
-    """Raise if the source is no longer the version that was copy."""
+    """Raise if the source is no longer the version that was copied."""
     if current.write_id == copy.write_id:
         raise ObjectChangedError(
-            f"the service takes {target.key!r} and {source.key!r} for one object: the copy was"
-            " written over its source, and nothing was deleted"
+            f"the service stores {target.key!r} and {source.key!r} as one object: the copy has"
+            " replaced its source, and nothing was deleted"
         )
     if not is_same(copy.source, current):
         raise _replaced()
@@ -182,10 +184,10 @@ def _check_version(
 
 def _replaced() -> ObjectChangedError:
     return ObjectChangedError(
-        "the source was replaced while it was being moved, or nothing proves that it was not: what"
-        " was copied is at the destination, and the source is where it was"
+        "the source was replaced during the move, or the service gives no proof that it was not:"
+        " the copy is at the destination, and the source was not deleted"
     )
 
 
 def _unproven(why: str) -> ObjectChangedError:
-    return ObjectChangedError(f"{why}: nothing was deleted, and the source is where it was")
+    return ObjectChangedError(f"{why}: the source was not deleted; compare the two objects")

@@ -1,4 +1,4 @@
-"""What a handle does with objects once its user's arguments were checked: find the backend, and act."""
+"""One method for each public operation: resolve the backend, check its capabilities, and act."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ versioning-suspended buckets". It names no single version."""
 
 
 class ObjectAddress(NamedTuple):
-    """An object's names as users know them.
+    """The address of an object as users pass it.
 
     Attributes:
-        bucket: Its bucket.
-        key: Its key.
-        backend: The name of its backend; None: the router decides.
-        version_id: One version of it; None: the latest.
+        bucket: The bucket.
+        key: The key.
+        backend: The name of the backend. None: the router decides.
+        version_id: A version of the object. None: the latest.
     """
 
     bucket: str
@@ -59,15 +59,15 @@ class ObjectAddress(NamedTuple):
 
 
 class OpenBody(NamedTuple):
-    """A body that is open, and what its reader needs.
+    """An open body and the functions that its reader needs.
 
     Attributes:
-        context: The driver's reader; leaving it closes the connection.
-        body: The bytes, verified while they are read.
-        info: The version that the bytes belong to.
-        check_usable: Raises ClosedError where the store cannot be used.
-        emit: Emits the event of a body that was read, given its backend and the bytes; None where
-            nothing listens.
+        context: The driver's context manager. Leaving it closes the connection.
+        body: The body, verified while it is read.
+        info: The version that the body belongs to.
+        check_usable: Raises ClosedError if the store is not open.
+        emit: Emits the event of a body that was read, from the backend's name and the number of
+            bytes. None without listeners.
     """
 
     context: AbstractAsyncContextManager[DriverReader]
@@ -78,11 +78,11 @@ class OpenBody(NamedTuple):
 
 
 class Operations:
-    """The objects that one handle is_visible.
+    """The operations of one handle.
 
     Args:
-        runtime: What all handles of the store share.
-        routing: Which backend a key belongs to, for this handle.
+        runtime: The state that all handles of the store share.
+        routing: Resolves keys to backends: the store's router, or the pinned backend.
     """
 
     def __init__(self, runtime: Runtime, routing: Router | Pinned) -> None:
@@ -91,7 +91,7 @@ class Operations:
 
     @property
     def backends(self) -> Sequence[Backend]:
-        """The backends that the handle reaches, the default or the pinned one first."""
+        """The backends of the handle: all, the default first, or the pinned one."""
         if isinstance(self._routing, Pinned):
             return [self._runtime.backends[self._routing.backend]]
         return [self._runtime.backends[name] for name in self._runtime.names]
@@ -99,7 +99,7 @@ class Operations:
     def address(
         self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None
     ) -> ObjectAddress:
-        """Check the names of an object that may exist by themselves, and pack them."""
+        """Check the names of an object that may exist, and return its address."""
         _names.check_address(bucket, key)
         _names.check_header("version_id", version_id)
         if backend is not None:
@@ -108,7 +108,7 @@ class Operations:
 
     @property
     def described(self) -> Sequence[BackendInfo]:
-        """The same backends as users see them, whether the store is open or not."""
+        """The public descriptions of `backends`. The store need not be open."""
         names = (
             (self._routing.backend,) if isinstance(self._routing, Pinned) else self._runtime.names
         )
@@ -116,7 +116,7 @@ class Operations:
 
     @property
     def buckets(self) -> Buckets:
-        """The buckets on them."""
+        """The buckets of the handle."""
         return Buckets(self.backends, self._runtime.create_missing)
 
     async def put(
@@ -129,21 +129,26 @@ class Operations:
         *,
         type_guessed: bool = False,
     ) -> ObjectInfo:
-        """Store a body; `type_guessed`: its type was not asked for, and may be left out."""
+        """Store a body.
+
+        With `type_guessed` the content type is dropped if the backend cannot keep one.
+        """
 
         async def work() -> ObjectInfo:
             backend = await self._resolve(bucket, key)
-            untyped = type_guessed and not backend.capabilities.headers
-            asked = replace(options, content_type=None) if untyped else options
-            validation.check_put(backend, key, asked)
-            put = self._put(Location(backend=backend, bucket=bucket, key=key), asked, progress)
+            drops_type = type_guessed and not backend.capabilities.headers
+            options_here = replace(options, content_type=None) if drops_type else options
+            validation.check_put(backend, key, options_here)
+            put = self._put(
+                Location(backend=backend, bucket=bucket, key=key), options_here, progress
+            )
             return (await put.run(source)).located(backend=backend.name)
 
         try:
             return await self._runtime.run("put", bucket, key, work)
         except BaseException:
             try:
-                with shielded():  # one that was refused has not even been begun
+                with shielded():  # also closes a source that was never started
                     await source.aclose()
             finally:
                 await source.rewind()
@@ -152,7 +157,7 @@ class Operations:
     async def open(
         self, bucket: str, key: str, options: GetOptions, make: Callable[[OpenBody], T]
     ) -> T:
-        """Open a body; return what `make` makes of it, which closes it."""
+        """Open a body and return a reader made by `make`. The reader closes the body."""
 
         async def work() -> T:
             backend = await self._resolve(bucket, key)
@@ -163,10 +168,10 @@ class Operations:
             info = body.info.located(backend=backend.name)
             return make(OpenBody(context, body, info, self._runtime.check_usable, emit))
 
-        return await self._reading("get", bucket, key, work)
+        return await self._run_on_object("get", bucket, key, work)
 
     async def read(self, bucket: str, key: str, options: GetOptions, limit: int | None) -> bytes:
-        """Return a body, of at most `limit` bytes."""
+        """Return a body of at most `limit` bytes."""
 
         async def work() -> bytes:
             backend = await self._resolve(bucket, key)
@@ -176,8 +181,8 @@ class Operations:
                 body = VerifiedBody(reader)
                 if limit is not None and body.remaining > limit:
                     raise RangeError(
-                        f"there are {body.remaining} bytes, more than the limit of {limit}:"
-                        " stream them with get"
+                        f"the body must have at most {limit} bytes (limit), got {body.remaining}:"
+                        " stream it with get"
                     )
                 data = await body.read(MiB)
                 if body.remaining:
@@ -189,7 +194,7 @@ class Operations:
                     emit(backend.name, len(data))
                 return data
 
-        return await self._reading("read", bucket, key, work)
+        return await self._run_on_object("read", bucket, key, work)
 
     async def get_ranges(
         self, bucket: str, key: str, ranges: Sequence[ByteRange]
@@ -200,18 +205,19 @@ class Operations:
             backend = await self._resolve(bucket, key)
             if not backend.capabilities.ranges:
                 raise NotSupportedError(
-                    f"{backend.driver.name} cannot read a range", backend=backend.name
+                    f"{backend.driver.name} cannot read a range: read the whole object",
+                    backend=backend.name,
                 )
             emit = self._runtime.body_event_emitter("get_ranges", bucket, key)
-            found = await get_ranges(backend, bucket, key, ranges)
+            pieces = await get_ranges(backend, bucket, key, ranges)
             if emit is not None:
-                emit(backend.name, sum(map(len, found)))
-            return found
+                emit(backend.name, sum(map(len, pieces)))
+            return pieces
 
-        return await self._reading("get_ranges", bucket, key, work)
+        return await self._run_on_object("get_ranges", bucket, key, work)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        """Return what is known of an object."""
+        """Return the facts of an object."""
 
         async def work() -> ObjectInfo:
             backend = await self._resolve(bucket, key)
@@ -219,7 +225,7 @@ class Operations:
             info = await backend.driver.head(bucket, key, version_id)
             return info.located(backend=backend.name)
 
-        return await self._reading("head", bucket, key, work)
+        return await self._run_on_object("head", bucket, key, work)
 
     async def delete(self, bucket: str, key: str, options: DeleteOptions) -> None:
         """Delete an object."""
@@ -232,16 +238,16 @@ class Operations:
             except BucketNotFoundError as error:
                 if not await self.buckets.exists_anywhere(bucket):
                     raise
-                # The bucket exists, and this backend has had no object of it yet.
+                # The bucket exists elsewhere; this backend has no object of it yet.
                 if options.if_match is not None:
                     raise PreconditionFailedError(
-                        "if_match: no object is there", backend=backend.name
+                        "the object does not exist, so if_match does not hold", backend=backend.name
                     ) from error
 
         await self._runtime.run("delete", bucket, key, work)
 
     def delete_many(self, bucket: str, keys: Iterable[str] | AsyncIterable[str]) -> Deletion:
-        """Prepare to delete many objects."""
+        """Return a deletion of many objects, which has not started."""
         self._runtime.check_usable()
 
         async def resolve(key: str) -> Backend:
@@ -266,11 +272,14 @@ class Operations:
         """Copy one version of an object."""
 
         async def work() -> ObjectInfo:
-            start, end = await self._place(*source), await self._place(*target)
-            if start.version_id is not None and start.is_same(end):
-                start = await self._unless_latest(start)
-            copied = await self._copy(start, end, overrides, progress)
-            return copied.stored.located(backend=end.backend.name)
+            source_location, target_location = (
+                await self._location(*source),
+                await self._location(*target),
+            )
+            if source_location.version_id is not None and source_location.is_same(target_location):
+                source_location = await self._unless_latest(source_location)
+            copied = await self._copy(source_location, target_location, overrides, progress)
+            return copied.stored.located(backend=target_location.backend.name)
 
         return await self._runtime.run("copy", source.bucket, source.key, work)
 
@@ -284,15 +293,22 @@ class Operations:
         """Copy one version of an object, then delete that version."""
 
         async def work() -> ObjectInfo:
-            start, end = await self._place(*source), await self._place(*target)
-            if start.version_id is not None and start.is_same(end):
-                start = await self._unless_latest(start)
-            copied = await self._copy(start, end, overrides, progress)
-            if start.version_id == NULL_VERSION_ID:
-                start = replace(start, version_id=None)  # the copy may have got the same id
-            if start.version_id is not None or not start.is_same(end):
-                await remove_source(start, end, copied)
-            return copied.stored.located(backend=end.backend.name)
+            source_location, target_location = (
+                await self._location(*source),
+                await self._location(*target),
+            )
+            if source_location.version_id is not None and source_location.is_same(target_location):
+                source_location = await self._unless_latest(source_location)
+            copied = await self._copy(source_location, target_location, overrides, progress)
+            if source_location.version_id == NULL_VERSION_ID:
+                source_location = replace(
+                    source_location, version_id=None
+                )  # the copy may have the same id
+            if source_location.version_id is not None or not source_location.is_same(
+                target_location
+            ):
+                await remove_source(source_location, target_location, copied)
+            return copied.stored.located(backend=target_location.backend.name)
 
         return await self._runtime.run("move", source.bucket, source.key, work)
 
@@ -305,7 +321,7 @@ class Operations:
         details: bool,
         include_shadowed: bool,
     ) -> ObjectIterator[Any]:
-        """Prepare a listing of objects."""
+        """Return a listing of objects, which has not started."""
         return ObjectIterator(
             lambda: self.query(
                 bucket, options, cursor=cursor, details=details, include_shadowed=include_shadowed
@@ -316,7 +332,7 @@ class Operations:
         )
 
     def list_versions(self, bucket: str, options: ListOptions) -> VersionIterator:
-        """Prepare a listing of versions."""
+        """Return a listing of versions, which has not started."""
         return VersionIterator(
             lambda: self.version_query(bucket, options),
             lambda work: self._runtime.run("list_versions", bucket, None, work),
@@ -333,7 +349,7 @@ class Operations:
         include_shadowed: bool,
         request_page: RequestPage = request_objects,
     ) -> Query:
-        """Decide which backends a listing asks, and what it shows of them."""
+        """Choose the backends to list and the keys to show, and return the query."""
         names = await self._routing.reaches(bucket, options.prefix)
         if include_shadowed and not isinstance(self._routing, Pinned):
             names = self._runtime.names
@@ -350,7 +366,7 @@ class Operations:
         )
 
     async def version_query(self, bucket: str, options: ListOptions) -> Query:
-        """Decide the same of a listing of versions, which every backend that is asked must keep."""
+        """Return the query of a listing of versions. All its backends must keep versions."""
         query = await self.query(
             bucket,
             options,
@@ -373,7 +389,8 @@ class Operations:
             backend = await self._resolve(bucket, key)
             if not backend.capabilities.presign:
                 raise NotSupportedError(
-                    f"{backend.driver.name} has no presigned URLs", backend=backend.name
+                    f"{backend.driver.name} has no presigned URLs: use get and put",
+                    backend=backend.name,
                 )
             validation.check_version(backend, options.version_id)
             driver = cast("Presigning", backend.driver)
@@ -386,7 +403,7 @@ class Operations:
     async def create_bucket(
         self, name: str, *, exist_ok: bool, on: Iterable[str] | Literal["all"] | None
     ) -> None:
-        """Make a bucket."""
+        """Create a bucket."""
 
         async def work() -> None:
             await self.buckets.create(name, exist_ok=exist_ok, on=on)
@@ -394,18 +411,18 @@ class Operations:
         await self._runtime.run("create_bucket", name, None, work)
 
     async def delete_bucket(self, name: str) -> None:
-        """Delete a bucket wherever it is."""
+        """Delete a bucket on all backends."""
         await self._runtime.run("delete_bucket", name, None, lambda: self.buckets.delete(name))
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
-        """Return the buckets."""
+        """Return the buckets of all backends."""
 
         async def work() -> Sequence[BucketInfo]:
             return await self.buckets.list()
 
         return await self._runtime.run("list_buckets", None, None, work)
 
-    # -- between the handle and the engine -------------------------------------------------------------
+    # -- helpers ---------------------------------------------------------------------------------------
 
     async def _resolve(self, bucket: str, key: str) -> Backend:
         name = self._routing.resolve(bucket, key)
@@ -416,26 +433,26 @@ class Operations:
             validation.check_addressable(backend, key)
         return backend
 
-    async def _place(
+    async def _location(
         self, bucket: str, key: str, backend: str | None = None, version_id: str | None = None
     ) -> Location:
         if backend is None:
-            found = await self._resolve(bucket, key)
+            resolved = await self._resolve(bucket, key)
         else:
-            found = self._runtime.backends[backend]
-            validation.check_addressable(found, key)
-        validation.check_version(found, version_id)
-        return Location(backend=found, bucket=bucket, key=key, version_id=version_id)
+            resolved = self._runtime.backends[backend]
+            validation.check_addressable(resolved, key)
+        validation.check_version(resolved, version_id)
+        return Location(backend=resolved, bucket=bucket, key=key, version_id=version_id)
 
     async def _unless_latest(self, source: Location) -> Location:
-        """Return the source without its version's id if the latest version has it.
+        """Return the source, without its version id if that is the latest version's.
 
-        A version that is copied onto its own key is restored, unless it is the latest already.
+        Copying an older version onto its own key restores it. Copying the latest one is a no-op.
         """
         try:
             current = await source.backend.driver.head(source.bucket, source.key)
         except ObjectNotFoundError:
-            return source  # it was deleted, and only its older versions are there
+            return source  # deleted: only older versions exist
         return (
             replace(source, version_id=None) if current.version_id == source.version_id else source
         )
@@ -445,9 +462,9 @@ class Operations:
 
         def is_visible(key: str, backend: str) -> bool | Awaitable[bool]:
             name = resolve(bucket, key)
-            return name == backend if isinstance(name, str) else later(name, backend)
+            return name == backend if isinstance(name, str) else resolved_later(name, backend)
 
-        async def later(name: Awaitable[str], backend: str) -> bool:
+        async def resolved_later(name: Awaitable[str], backend: str) -> bool:
             return await name == backend
 
         return is_visible
@@ -475,15 +492,17 @@ class Operations:
             source,
             target,
             overrides,
-            look=self._head,
+            head=self._head,
             check=lambda options: validation.check_put(target.backend, target.key, options),
-            carry=validation.carried_over,
+            normalize=validation.carried_over,
             put=lambda options: self._put(target, options, progress),
-            missing=lambda error: self.buckets.make_missing(target.backend, target.bucket, error),
+            create_bucket=lambda error: self.buckets.make_missing(
+                target.backend, target.bucket, error
+            ),
             progress=progress,
         )
 
-    async def _reading(
+    async def _run_on_object(
         self, operation: str, bucket: str, key: str, work: Callable[[], Awaitable[T]]
     ) -> T:
         """Run an operation that needs an object to exist."""
@@ -491,9 +510,9 @@ class Operations:
             operation, bucket, key, lambda: self.buckets.distinguish_missing(bucket, key, work)
         )
 
-    async def _head(self, place: Location) -> ObjectInfo:
-        bucket, key = place.bucket, place.key
-        driver, version_id = place.backend.driver, place.version_id
+    async def _head(self, location: Location) -> ObjectInfo:
+        bucket, key = location.bucket, location.key
+        driver, version_id = location.backend.driver, location.version_id
         return await self.buckets.distinguish_missing(
             bucket, key, lambda: driver.head(bucket, key, version_id)
         )

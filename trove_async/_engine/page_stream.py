@@ -1,4 +1,4 @@
-"""One backend's pages, as a listing takes them: named, and the next one on its way."""
+"""The pages of one backend's listing, with one page prefetched."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ from trove_async.paging import TokenCycle
 from .backends import Backend
 
 key_of = attrgetter("key")
-"""What entries are ordered by: the order of code points is the bytewise order of UTF-8."""
+"""The sort key of entries. The order of code points is the bytewise order of UTF-8."""
 
 
 class RequestPage(Protocol):
-    """Asks a driver for a page: of objects, or of their versions."""
+    """Requests a page of objects or of versions from a driver."""
 
     def __call__(
         self, driver: AsyncDriver, bucket: str, options: ListOptions, /
     ) -> Coroutine[Any, Any, Page | VersionPage]:
-        """Return the call."""
+        """Return the coroutine of the request."""
         ...
 
 
 def request_objects(
     driver: AsyncDriver, bucket: str, options: ListOptions
 ) -> Coroutine[Any, Any, Page | VersionPage]:
-    """RequestPage for a page of objects."""
+    """Request a page of objects."""
     return driver.list_page(bucket, options)
 
 
 def request_versions(
     driver: AsyncDriver, bucket: str, options: ListOptions
 ) -> Coroutine[Any, Any, Page | VersionPage]:
-    """RequestPage for a page of versions."""
+    """Request a page of versions."""
     return cast("Versioned", driver).version_page(bucket, options)
 
 
 class PageStream:
-    """One backend's pages; the next one is fetched ahead once the first was consumed.
+    """The pages of one backend. Each page is prefetched once the first page has been consumed.
 
     Args:
-        backend: Whose.
-        bucket: What is listed.
-        options: Of the first page.
-        page_size: Of the others.
-        ask: For pages of what.
+        backend: The backend.
+        bucket: The bucket to list.
+        options: The options of the first page.
+        page_size: The size of all later pages.
+        request_page: Requests a page of objects or of versions.
 
     Attributes:
-        ordered: Whether they come in order.
-        entries: What arrived and was not taken.
-        token: Where the page of `entries` begins.
-        limit: How long that page was to be.
+        ordered: Whether entries are in key order.
+        entries: The entries that have arrived and were not taken.
+        token: The token of the page of `entries`.
+        limit: The requested length of that page.
         exists: Whether the backend has the bucket.
-        missing: What it said if it has not.
+        missing: The error, if the backend lacks the bucket.
     """
 
     def __init__(
@@ -85,16 +85,16 @@ class PageStream:
         self.limit = options.limit
         self.exists = False
         self._cycle = TokenCycle(options.token)
-        self._last: str | None = None  # the key that the pages have come to, in order
+        self._last: str | None = None  # the last key of the pages so far
         self.missing: BucketNotFoundError | None = None
 
     @property
     def ended(self) -> bool:
-        """Whether nothing comes after `entries`."""
+        """Whether `entries` are the last ones."""
         return self._options is None
 
     async def advance(self) -> None:
-        """Fetch pages until there are entries, or the end."""
+        """Fetch pages until one has entries, or until the end."""
         while not self.entries and self._options is not None:
             await self._fetch(self._options)
 
@@ -103,17 +103,17 @@ class PageStream:
             page = await self._page(options)
         except BucketNotFoundError as error:
             if self.exists:
-                raise  # it was deleted meanwhile: that is no end of a listing
+                raise  # the bucket was deleted: do not let the listing end early
             self._options, self.missing = None, error
             return
-        entries = self._in_order(page.entries) if self.ordered else page.entries
+        entries = self._checked_order(page.entries) if self.ordered else page.entries
         self._cycle.check(page.token, empty=not page.entries)
         if entries:
             self._last = entries[-1].key
         first, self.exists = not self.exists, True
         self.token, self.limit = options.token, options.limit
         name = self._backend.name
-        # A driver that knows its backend's name (`DriverContext.backend`) saves us a copy of each.
+        # A driver that sets `DriverContext.backend` itself saves a copy of each entry.
         self.entries = [
             entry if entry.backend == name else _named(entry, name) for entry in entries
         ]
@@ -133,14 +133,14 @@ class PageStream:
         try:
             return await ahead.result()
         finally:
-            if ahead.done:  # else we were cancelled, and the next call waits for it
+            if ahead.done:  # else this call was cancelled, and the next one waits for it
                 self._ahead = None
 
-    def _in_order(self, entries: Sequence[Listed]) -> Sequence[Listed]:
-        """Return the entries, each key once: merging relies on their order.
+    def _checked_order(self, entries: Sequence[Listed]) -> Sequence[Listed]:
+        """Check the order of the entries, which merging relies on, and drop repeated keys.
 
         Raises:
-            BackendError: They are not in the order that the backend claims.
+            BackendError: The entries are not in key order.
         """
         keys = [entry.key for entry in entries]
         if self._last is not None:
@@ -149,11 +149,11 @@ class PageStream:
             return entries
         if any(map(gt, keys, islice(keys, 1, None))):
             raise BackendError(
-                "the listing is not in bytewise order of keys, as the driver claims it to be, so that"
+                "the listing must be in bytewise order of keys, as the driver declares, but is not:"
                 " it can be neither merged nor resumed"
             )
         if isinstance(entries[0], VersionInfo):
-            return entries  # of which a key has many
+            return entries  # a key has many versions
         repeated = keys[: len(keys) - len(entries)]
         fresh: list[Listed] = []
         for entry in entries:
@@ -163,7 +163,7 @@ class PageStream:
         return fresh
 
     def take(self, frontier: str | None = None) -> Sequence[Listed]:
-        """Take the entries up to and with the key `frontier`; None: all."""
+        """Remove and return the entries up to and including the key `frontier`, or all."""
         if frontier is None:
             taken, self.entries = self.entries, ()
             return taken

@@ -1,4 +1,4 @@
-"""A body cut into parts: how large they are, and where their bytes are until they are sent."""
+"""Splits a body into parts, and holds each part's bytes until it is sent."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from .backends import Backend
 from .intake import Intake
 
 SPILL_PIECE = 64 * KiB
-"""Bytes pulled at a time on their way to a file: one thread hop each."""
+"""Bytes pulled at a time into a spill file. Each piece costs one thread hop."""
 
 
 def part_size(size: int | None, capabilities: Capabilities, pool: BufferPool) -> int:
-    """Return the bytes of a part: the pool's, unless the backend or the size asks otherwise.
+    """Return the part size: the pool's, unless the backend or the body needs another.
 
     Args:
-        size: The whole body's bytes, where known.
+        size: The size of the body, if known.
         capabilities: The backend's limits.
-        pool: Whose part_size is wanted.
+        pool: The pool, with the preferred part size.
 
     Raises:
-        NotSupportedError: No number of parts holds that many bytes.
+        NotSupportedError: The backend cannot store a body of that size.
     """
     if size is not None and size > capabilities.max_object:
         raise NotSupportedError(
-            f"the backend stores at most {capabilities.max_object} bytes in an object, not {size}"
+            f"an object on this backend must have at most {capabilities.max_object} bytes, got {size}"
         )
     needed = 0 if size is None else -(-size // capabilities.max_parts)
     multiple = capabilities.part_multiple
@@ -45,19 +45,19 @@ def part_size(size: int | None, capabilities: Capabilities, pool: BufferPool) ->
     part = max(wanted, -(-least // multiple) * multiple)
     if part > capabilities.max_part:
         raise NotSupportedError(
-            f"{size} bytes do not fit {capabilities.max_parts} parts of"
-            f" {capabilities.max_part} bytes"
+            f"an object on this backend must fit {capabilities.max_parts} parts of"
+            f" {capabilities.max_part} bytes, got {size} bytes"
         )
     return part
 
 
 def half_of(pool: BufferPool) -> int:
-    """Return the most bytes of a part that is held: two of them always fit the pool."""
+    """Return the largest size of a held part, so that two of them always fit the pool."""
     return pool.max_bytes // 2
 
 
 class HeldPart:
-    """A part on its way: its bytes in a lease, in a spill file, or in the user's own memory."""
+    """A part whose bytes are held in a lease, in a spill file, or in the user's memory."""
 
     def __init__(
         self,
@@ -75,14 +75,14 @@ class HeldPart:
         self._permits = permits
 
     async def send(self, upload: Upload, report_sent: ReportSent) -> None:
-        """Send it. See `SendablePart.send`."""
+        """Send the part. See `SendablePart.send`."""
         async with self.loaded() as views:
             await upload.send(self.part, views)
         report_sent(self.part.size)
 
     @asynccontextmanager
     async def loaded(self) -> AsyncIterator[Sequence[memoryview]]:
-        """Give its bytes; those of a spill file only while one of the backend's permits is free."""
+        """Enter with the part's bytes. A spill file is read into memory under a permit of the backend."""
         if self._spill is None or self._permits is None:
             yield self._views
         else:
@@ -101,7 +101,7 @@ class HeldPart:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Give the memory, or the file, back. Idempotent."""
+        """Release the memory or the file. Idempotent."""
         self._views = ()
         if self._lease is not None:
             self._lease.release()
@@ -110,7 +110,7 @@ class HeldPart:
 
 
 async def reserve_buffer(size: int, pool: BufferPool, emit: EmitPutEvent) -> Lease | SpillFile:
-    """Take memory, or else buffer in a file; tell if it had to be waited for."""
+    """Lease memory, or else a spill file. Emit an event if that had to wait."""
     lease = pool.try_lease(size)
     if lease is not None:
         return lease
@@ -122,7 +122,7 @@ async def reserve_buffer(size: int, pool: BufferPool, emit: EmitPutEvent) -> Lea
 
 
 class EmitPutEvent(Protocol):
-    """Takes what there is to tell of a put."""
+    """Emits an event of a put."""
 
     def __call__(
         self, kind: Literal["part", "spill", "wait"], size: int, duration: float = 0.0
@@ -130,18 +130,18 @@ class EmitPutEvent(Protocol):
 
 
 class ReportSent(Protocol):
-    """Is emit of bytes that have been sent, each once."""
+    """Reports the number of bytes that have been sent, each byte once."""
 
     def __call__(self, size: int, /) -> None: ...
 
 
 class SendablePart(Protocol):
-    """A part that can be sent, and what it holds until it is left."""
+    """A part that is ready to be sent. Leaving it releases its resources."""
 
     part: Part
 
     async def send(self, upload: Upload, report_sent: ReportSent) -> None:
-        """Send it, telling `report_sent` of its bytes."""
+        """Send the part and report its bytes."""
         ...
 
     async def __aenter__(self) -> Self: ...
@@ -154,25 +154,25 @@ class SendablePart(Protocol):
     ) -> None: ...
 
     async def aclose(self) -> None:
-        """Give back what it holds. Idempotent."""
+        """Release the part's resources. Idempotent."""
         ...
 
 
 class Parts(Protocol):
-    """A body cut into parts."""
+    """The parts of a body, in order."""
 
     @property
     def checksums(self) -> Mapping[str, str]:
-        """Of all bytes so far."""
+        """The checksums of all bytes so far, by kind."""
         ...
 
     async def next(self) -> SendablePart | None:
-        """Return the next part, ready, or None after the last. Called by one task at a time."""
+        """Return the next part, or None after the last. Called by one task at a time."""
         ...
 
 
 class MemoryParts:
-    """Parts of a body that is in memory: views of it."""
+    """The parts of a body in memory, as views of it."""
 
     def __init__(self, memory: memoryview, size: int) -> None:
         self._memory = memory
@@ -200,7 +200,7 @@ class MemoryParts:
 
 
 class BufferedParts:
-    """Parts of a body that is pulled: each filled in leased memory, or else in a spill file."""
+    """The parts of a pulled body, each buffered in leased memory or in a spill file."""
 
     def __init__(
         self,
@@ -223,52 +223,56 @@ class BufferedParts:
         return self._intake.checksums
 
     async def next(self) -> HeldPart | None:
-        # The first byte is waited for before any memory is: a source that is silent holds nothing.
+        # 1. Wait for the first byte before memory is leased: an idle source holds none.
         if self._last or not await self._intake.ready():
             self._last = True
             return None
+        # 2. Plan the part.
         offset = self._intake.taken
         whole = self._intake.size
         wanted = self._size if whole is None else min(self._size, whole - offset)
         self._number += 1
         if self._number > self._backend.capabilities.max_parts:
             raise NotSupportedError(
-                f"the body is larger than {offset} bytes, {self._number - 1} parts of {self._size}"
-                " bytes: give put its size, so that larger parts are planned, or a path"
+                f"the body must fit {self._number - 1} parts of {self._size} bytes, got more than"
+                f" {offset} bytes: pass its size to put, so that larger parts are planned, or a path"
             )
+        # 3. Lease memory, fill it, and return what is not needed.
         buffer = await reserve_buffer(wanted, self._pool, self._emit)
         if isinstance(buffer, SpillFile):
-            return await self._in_file(buffer, offset, wanted)
+            return await self._spill(buffer, offset, wanted)
         try:
             rest = take(buffer.views, wanted)
             while rest and (count := await self._intake.fill(rest)):
                 rest = drop(rest, count)
-            part = await self._part(offset)
+            part = await self._describe_part(offset)
             buffer.shrink(part.size)
         except BaseException:
             buffer.release()
             raise
         return HeldPart(part, take(buffer.views, part.size), lease=buffer)
 
-    async def _in_file(self, spill: SpillFile, offset: int, wanted: int) -> HeldPart:
+    async def _spill(self, spill: SpillFile, offset: int, wanted: int) -> HeldPart:
         try:
             while (buffer := wanted - spill.written) and (
                 piece := await self._intake.take(min(buffer, SPILL_PIECE))
             ):
                 await spill.write(piece)
-            part = await self._part(offset)
+            part = await self._describe_part(offset)
             self._emit("spill", part.size)
         except BaseException:
             await spill.aclose()
             raise
         return HeldPart(part, (), spill=spill, permits=self._backend.spill_permits)
 
-    async def _part(self, offset: int) -> Part:
+    async def _describe_part(self, offset: int) -> Part:
         taken, whole = self._intake.taken, self._intake.size
         if whole is None or taken >= whole or taken - offset < self._size:
-            # Is that all? An end too early or too late shows here, before anything is committed.
+            # Check for the end here: a body of the wrong size fails before anything is committed.
             self._last = not await self._intake.ready()
         most = self._backend.capabilities.max_object
         if taken > most:
-            raise NotSupportedError(f"the backend stores at most {most} bytes in an object")
+            raise NotSupportedError(
+                f"an object on this backend must have at most {most} bytes, got more"
+            )
         return Part(number=self._number, offset=offset, size=taken - offset, last=self._last)

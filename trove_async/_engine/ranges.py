@@ -1,4 +1,4 @@
-"""Many ranges of one object: neighbours fetched together, all of one version."""
+"""Reads many ranges of one version of an object, joining neighbours into one request."""
 
 from __future__ import annotations
 
@@ -17,50 +17,52 @@ from .verified import VerifiedBody
 Span: TypeAlias = tuple[int, int]
 
 _GAP = 64 * KiB
-"""Bytes that are cheaper to fetch in vain than to ask for around: a request's cost at 10 MB/s."""
+"""Ranges closer than this are joined: at 10 MB/s the gap costs less than another request."""
 
 _LIMIT = 8
-"""Requests under way at once for one call."""
+"""Concurrent requests of one call."""
 
 _LARGEST = 8 * MiB
-"""A request grows no further than this for neighbours' sake, so that others run beside it."""
+"""The largest joined request. Larger ones would run less in parallel."""
 
 
 async def get_ranges(
     backend: Backend, bucket: str, key: str, ranges: Sequence[ByteRange]
 ) -> Sequence[bytes]:
-    """Return the bytes of each range, in the order asked.
+    """Return the bytes of each range, in the order of `ranges`.
 
     Raises:
-        RangeError: One of them selects nothing; nothing is returned.
-        ObjectChangedError: The object was replaced, or deleted, between two of the requests, or
-            nothing could prove that it was not.
+        RangeError: A range selects no bytes.
+        ObjectChangedError: The object was replaced or deleted between two requests, or the service
+            gives no proof that it was not.
     """
     if not ranges:
         return []
+    # 1. Resolve the ranges against the current version, and join neighbours.
     info = await backend.driver.head(bucket, key)
-    spans = [one.resolve(info.stored_size) for one in ranges]
+    spans = [byte_range.resolve(info.stored_size) for byte_range in ranges]
     requests = coalesced(spans)
-    found: dict[Span, bytes] = {}
-    can, alone = backend.capabilities, len(requests) == 1
+    data_by_span: dict[Span, bytes] = {}
+    # 2. Pin that version; several requests need a proof that they read the same one.
+    can, is_single = backend.capabilities, len(requests) == 1
     pin = info.etag if can.get_conditions else None
     version_id = info.version_id if can.versions and pin is None else None
-    if not (alone or can_prove(info)):
+    if not (is_single or can_prove(info)):
         raise _changed(
             backend,
             bucket,
             key,
-            "the ranges need several requests, and the service gives no strong validator that"
-            " proves them to be of one version: read the whole object, or try again in a second",
+            "the ranges need several requests, and the service gives no strong validator to prove"
+            " that they are of one version: read the whole object, or retry in a second",
         )
 
     async def fetch(request: tuple[Span, Sequence[Span]]) -> None:
         (start, end), wanted = request
         options = GetOptions(range=ByteRange(start, end), if_match=pin, version_id=version_id)
         async with backend.driver.get(bucket, key, options) as reader:
-            # One response is of one version, if it is the one that the ranges were resolved for.
+            # A single response is of one version: it only has to match the resolved size.
             same = is_same(info, reader.info)
-            if not (same or (alone and _may_be_same(info, reader.info))):
+            if not (same or (is_single and _may_be_same(info, reader.info))):
                 raise PreconditionFailedError("another version")
             body = VerifiedBody(reader)
             pieces: list[bytes] = []
@@ -68,15 +70,16 @@ async def get_ranges(
                 pieces.append(await body.read(MiB))
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         for first, last in wanted:
-            found[first, last] = data[first - start : last - start]
+            data_by_span[first, last] = data[first - start : last - start]
 
+    # 3. Fetch, and return the bytes in the order of the ranges.
     try:
         await for_each(requests, fetch, limit=_LIMIT)
     except (PreconditionFailedError, ObjectNotFoundError) as error:
         known = isinstance(error, ObjectChangedError)
-        message = "the object was replaced or deleted between two of the ranges"
+        message = "the object was replaced or deleted while its ranges were read: read them again"
         raise _changed(backend, bucket, key, error.message if known else message) from error
-    return [found[span] for span in spans]
+    return [data_by_span[span] for span in spans]
 
 
 def _may_be_same(first: ObjectInfo, later: ObjectInfo) -> bool:
@@ -90,14 +93,14 @@ def _changed(backend: Backend, bucket: str, key: str, message: str) -> ObjectCha
 
 
 def coalesced(spans: Iterable[Span]) -> Sequence[tuple[Span, Sequence[Span]]]:
-    """Return the fewest sensible spans that cover all of `spans`, each with those that it covers."""
+    """Join near spans; return each joined span with the spans that it covers."""
     joined: list[tuple[Span, list[Span]]] = []
     for span in sorted(set(spans)):
         start, end = span
         if joined:
             (first, last), covered = joined[-1]
-            near = start <= last + _GAP and max(end, last) - first <= _LARGEST
-            if near or end <= last:
+            is_near = start <= last + _GAP and max(end, last) - first <= _LARGEST
+            if is_near or end <= last:
                 covered.append(span)
                 joined[-1] = (first, max(end, last)), covered
                 continue

@@ -1,4 +1,4 @@
-"""What all handles of one store share, and what every operation begins and ends with."""
+"""The state that all handles of one store share, and the frame around every operation."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ T = TypeVar("T")
 
 
 class Runtime:
-    """One store's drivers, rules, memory and state.
+    """The drivers, router, memory and state of one store.
 
     Args:
-        drivers: By their backends' names, the default first.
-        router: The rules of the routed handle.
-        pool: The memory.
-        retry: For every leaf driver.
-        timeout: For every operation.
-        create_missing: See `Trove`.
+        drivers: The drivers by backend name, the default first.
+        router: The routes of the store.
+        pool: The memory that all transfers share.
+        retry: The retry policy of every leaf driver.
+        timeout: The timeouts of every operation.
+        create_missing: Whether a put creates missing buckets. See `Trove`.
     """
 
     def __init__(
@@ -49,10 +49,12 @@ class Runtime:
     ) -> None:
         for name, driver in drivers.items():
             if isinstance(driver, type):
-                raise TypeError(f"backend {name!r} is a class: make one, {driver.__name__}(…)")
+                raise TypeError(
+                    f"backend {name!r} must be a driver, got a class: pass {driver.__name__}(…)"
+                )
             if not isinstance(driver, AsyncDriver):
                 raise TypeError(
-                    f"backend {name!r} is a driver or a URL, not {type(driver).__name__}"
+                    f"backend {name!r} must be a driver or a URL, got {type(driver).__name__}"
                 )
         self.names = tuple(drivers)
         self.router = router
@@ -71,19 +73,19 @@ class Runtime:
         )
         self._writes = count()
         self._writer = ""
-        self._home: tuple[int, asyncio.AbstractEventLoop] | None = None
+        self._owner: tuple[int, asyncio.AbstractEventLoop] | None = None
         self._closed = False
 
     async def open(self) -> None:
         """Open every driver, in this event loop and process.
 
         Raises:
-            ClosedError: The store was opened before: make a new one.
-            ConfigError: A driver's settings, or the pool's, cannot work.
+            ClosedError: The store was opened before.
+            ConfigError: The settings of a driver or of the pool are not valid.
         """
-        if self._home is not None or self._closed:
-            raise ClosedError("a store is opened once: make a new Trove")
-        self._home = os.getpid(), asyncio.get_running_loop()
+        if self._owner is not None or self._closed:
+            raise ClosedError("a store can be opened once: make a new Trove")
+        self._owner = os.getpid(), asyncio.get_running_loop()
         self._writer = secrets.token_hex(8)
         try:
             await self.pool.check_spill_dir()
@@ -93,41 +95,41 @@ class Runtime:
             raise
 
     async def aclose(self) -> None:
-        """Close every driver once. Idempotent; after a cancel, a second call goes on."""
-        if self._home is not None:
-            self._check_home()  # first: whoever may not close it leaves it open for its owner
+        """Close every driver once. Idempotent. After a cancel, a second call continues."""
+        if self._owner is not None:
+            self._check_owner()  # first: in the wrong loop or process the store stays open
         self._closed = True
-        if self._home is not None:
+        if self._owner is not None:
             try:
                 await self.backends.aclose()
             finally:
                 self.deadlines.close()
 
     def new_write_id(self) -> str:
-        """Return an id that no other write has, of this store or another (`models.is_earlier`)."""
+        """Return a unique id for a write. Ids of one store are ordered (`models.is_earlier`)."""
         return f"{self._writer}-{next(self._writes):x}"
 
     def check_backend(self, name: str) -> None:
-        """Raise BackendNotFoundError if there is no backend of this name."""
+        """Raise BackendNotFoundError if the store has no backend of this name."""
         if name not in self.names:
             known = ", ".join(map(repr, self.names))
             raise BackendNotFoundError(f"no backend {name!r} in this store: there are {known}")
 
     def check_usable(self) -> None:
-        """Raise ClosedError, with what to do, if the store may not be used here and now."""
+        """Raise ClosedError if the store is not open, or is used in another loop or process."""
         if self._closed:
             raise ClosedError("this store is closed: make a new Trove")
-        if self._home is None:
+        if self._owner is None:
             raise ClosedError(
                 "this store is not open yet: use it inside `async with Trove(…)`, or `await store.open()`"
             )
-        self._check_home()
+        self._check_owner()
 
-    def _check_home(self) -> None:
-        assert self._home is not None  # noqa: S101 - asked only once it was opened
-        if self._home[0] != os.getpid():
+    def _check_owner(self) -> None:
+        assert self._owner is not None  # noqa: S101 - called only after open
+        if self._owner[0] != os.getpid():
             raise ClosedError("this store was opened before a fork: open a Trove in each process")
-        if self._home[1] is not asyncio.get_running_loop():
+        if self._owner[1] is not asyncio.get_running_loop():
             raise ClosedError(
                 "this store belongs to another event loop: open a Trove in each loop that uses one"
             )
@@ -135,15 +137,19 @@ class Runtime:
     async def run(
         self, operation: str, bucket: str | None, key: str | None, work: Callable[[], Awaitable[T]]
     ) -> T:
-        """Do one operation of a user's: usable, within the deadline, told, its errors located."""
+        """Run one public operation.
+
+        Checks that the store is open, applies the deadline, emits an event, and adds the operation,
+        bucket and key to errors.
+        """
         self.check_usable()
         if not self.events:
-            return await self._located(operation, bucket, key, work)
+            return await self._run_in_context(operation, bucket, key, work)
         started = asyncio.get_running_loop().time()
         outer = self.events.start(operation, bucket, key)
         failure: BaseException | None = None
         try:
-            return await self._located(operation, bucket, key, work)
+            return await self._run_in_context(operation, bucket, key, work)
         except BaseException as error:
             failure = error
             raise
@@ -158,14 +164,14 @@ class Runtime:
             )
             self.events.end(event, outer)
 
-    async def _located(
+    async def _run_in_context(
         self, operation: str, bucket: str | None, key: str | None, work: Callable[[], Awaitable[T]]
     ) -> T:
         try:
             if self.timeout.total is None:
                 return await work()
             return await self.deadlines.within(
-                self.timeout.total, f"{operation} was not done", work()
+                self.timeout.total, f"{operation} did not finish", work()
             )
         except TroveError as error:
             error.operation = operation
@@ -175,16 +181,17 @@ class Runtime:
     def body_event_emitter(
         self, operation: str, bucket: str, key: str
     ) -> Callable[[str, int], None] | None:
-        """Return what tells, once, that a body was read: its backend, and how many bytes.
+        """Return a function that emits the event of a body that was read, or None without listeners.
 
-        It belongs to the operation under way now, wherever it ends. None: nobody listens.
+        Call it once, with the backend and the number of bytes. The event belongs to the current
+        operation, even if the body is read after that has returned.
         """
         if not self.events:
             return None
         clock = asyncio.get_running_loop().time
-        started, here = clock(), Event(kind="body", operation=operation, bucket=bucket, key=key)
+        started, event = clock(), Event(kind="body", operation=operation, bucket=bucket, key=key)
 
-        def told(backend: str, size: int) -> None:
-            self.events.emit(replace(here, backend=backend, size=size, duration=clock() - started))
+        def emit(backend: str, size: int) -> None:
+            self.events.emit(replace(event, backend=backend, size=size, duration=clock() - started))
 
-        return told
+        return emit

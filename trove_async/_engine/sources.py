@@ -1,7 +1,6 @@
-"""What a user may give as a body, made one thing: a `Source` that the upload engine pulls from.
+"""Turns every kind of body into a `Source` that the upload pulls from.
 
-A source never reads ahead of what it was asked for, so what it holds back is at most one chunk that
-its user made.
+A source never reads ahead. It buffers at most one chunk, which the user made.
 """
 
 from __future__ import annotations
@@ -36,71 +35,71 @@ class Source(Protocol):
     """A body that is read once, from its start."""
 
     size: int | None
-    """All its bytes, where known; asked for only after `ready`."""
+    """The size of the body, if known. Valid after `ready`."""
 
     memory: memoryview | None
-    """The whole body, where it is in memory already: then nothing is pulled."""
+    """The whole body, if it is in memory. It is not pulled then."""
 
     async def ready(self) -> bool:
-        """Wait until there is a byte to take; False at the end. Leases no memory.
+        """Wait for a byte to take. Return False at the end. Leases no memory.
 
         Raises:
-            BodyConsumedError: There is none, and an earlier put has read the body to its end.
+            BodyConsumedError: No byte is left, and an earlier put has read the body to its end.
         """
         ...
 
     async def take(self, limit: int) -> BytesLike:
-        """Return the next 1 to `limit` bytes, ``b""`` at the end."""
+        """Return the next 1 to `limit` bytes, or ``b""`` at the end."""
         ...
 
     async def fill(self, views: Sequence[memoryview]) -> int:
-        """Fill some of `views` from the start; return how many bytes, 0 at the end."""
+        """Fill `views` from the start, in part or in full. Return the number of bytes, 0 at the end."""
         ...
 
     async def aclose(self) -> None:
-        """Close what the source itself opened, or began to iterate. Idempotent."""
+        """Close what the source itself has opened or started to iterate. Idempotent."""
         ...
 
     async def rewind(self) -> None:
-        """After a put that failed: leave a body that can be sought in where it was found.
+        """Seek a seekable body back to its original position, after a put that failed.
 
-        Of any other that was read from, remember that it is no longer whole. Called after `aclose`;
-        never raises anything but a cancel, and that once all is done.
+        Record any other body that was read from as incomplete. Called after `aclose`. Raises nothing
+        but a cancel, and that only when it is done.
         """
         ...
 
 
 @runtime_checkable
 class Replayable(Protocol):
-    """A Source that may be a file of the system's, which can be read at any place, and again."""
+    """A source that may be a plain file, which can be read at any offset and repeatedly."""
 
     async def file(self) -> BodyFile | None:
-        """Return all of the file, open until `aclose`, if nothing was taken; None: it is none.
+        """Return the file, open until `aclose`, or None if the source is not a plain file.
 
-        Nothing is pulled, and no code of the user's is called.
+        Call it before anything is taken. It runs no user code.
         """
         ...
 
 
 def source_of(body: BodySource) -> Source:
-    """Make a source of whatever a user gave, without any I/O.
+    """Return a source for any kind of body, without I/O.
 
     Raises:
-        TypeError: It is not a body; for a str, or a response of an HTTP client, the message names
-            what to pass instead.
-        BodyConsumedError: It was read before.
-        ClosedError: It is a reader of a store, and closed.
+        TypeError: The object is not a body. For a str or a response of an HTTP client, the message
+            names what to pass instead.
+        BodyConsumedError: The body has been read before.
+        ClosedError: The body is a closed reader of a store.
     """
     if isinstance(body, (bytes, bytearray, memoryview)):
         return _MemorySource(memoryview(body))
     if type(body) is io.BytesIO:
         return _BytesIOSource(body)
     if isinstance(body, str):
-        raise TypeError("a body is bytes, not str: put(..., text.encode()), or a pathlib.Path")
+        raise TypeError("a body must be bytes, got str: pass text.encode(), or a pathlib.Path")
     if isinstance(body, os.PathLike):
         return PathSource(body)
     if isinstance(body, _TroveReader):
-        body._check_body()  # noqa: SLF001 - a reader of ours
+        body._check_body()  # noqa: SLF001 - a reader of this library
     refuse_response(body)
     read: Callable[..., Any] | None = getattr(body, "read", None)
     if inspect.iscoroutinefunction(read):
@@ -116,38 +115,38 @@ def source_of(body: BodySource) -> Source:
 
 def _source_of_other(body: object) -> Source:
     with suppress(TypeError):
-        return _MemorySource(memoryview(body))  # type: ignore[arg-type]  # whether it is one, we ask
+        return _MemorySource(memoryview(body))  # type: ignore[arg-type]  # raises TypeError unless it has a buffer
     if isinstance(body, Iterable):
         return source_of_iterable(body)
     raise TypeError(
-        "a body is bytes, a path, a binary file, a reader or an iterable of bytes,"
-        f" not {type(body).__name__}"
+        "a body must be bytes, a path, a binary file, a reader or an iterable of bytes,"
+        f" got {type(body).__name__}"
     )
 
 
 def _source_of_file(file: BinaryIO) -> Source:
     if isinstance(file, io.TextIOBase):
-        raise TypeError("a body is bytes: open the file in binary mode ('rb')")
+        raise TypeError("a body must be bytes, got a text file: open it in binary mode ('rb')")
     if not isinstance(file, io.IOBase):
         _check_takes_size(file)
     return FileSource(file)
 
 
 def _check_takes_size(reader: AsyncReadable | BinaryIO) -> None:
-    """Raise TypeError if `read` takes no number of bytes: it is then no reader's."""
+    """Raise TypeError if `read` takes no size: the object is not a reader."""
     try:
         signature(reader.read).bind(1)
     except ValueError:
-        pass  # built in, or in C: there is none to look at
+        pass  # implemented in C, without a signature
     except TypeError as error:
         raise TypeError(
-            f"a body's read takes a number of bytes, and that of {type(reader).__name__} does not:"
+            f"a body's read must take a number of bytes, {type(reader).__name__}.read does not:"
             " pass its stream, or an iterable of its chunks"
         ) from error
 
 
 class _MemorySource:
-    """Bytes that are all there: parts of them are views, and nothing is copied."""
+    """A body in memory. Parts are views of it, without a copy."""
 
     __slots__ = ("_at", "memory", "size")
 
@@ -160,7 +159,7 @@ class _MemorySource:
         return self._at < (self.size or 0)
 
     async def take(self, limit: int) -> BytesLike:
-        assert self.memory is not None  # noqa: S101 - as made above
+        assert self.memory is not None  # noqa: S101 - set in __init__
         piece = self.memory[self._at : self._at + limit]
         self._at += len(piece)
         return piece
@@ -178,15 +177,15 @@ class _MemorySource:
 
 
 class _BytesIOSource(_MemorySource):
-    """The rest of a file in memory, which it shares. It is left at its end, as any file is."""
+    """The rest of an io.BytesIO. Like any file it is left at its end."""
 
-    __slots__ = ("_file", "_home")
+    __slots__ = ("_file", "_start")
 
     def __init__(self, file: io.BytesIO) -> None:
         self._file = file
-        self._home = file.tell()
-        rest = memoryview(file.getvalue())[self._home :]
-        consumed.check(file, self._home, empty=not rest)
+        self._start = file.tell()
+        rest = memoryview(file.getvalue())[self._start :]
+        consumed.check(file, self._start, empty=not rest)
         super().__init__(rest)
         end = file.seek(0, os.SEEK_END)
         if rest:
@@ -194,11 +193,11 @@ class _BytesIOSource(_MemorySource):
 
     async def rewind(self) -> None:
         if not self._file.closed:
-            self._file.seek(self._home)
+            self._file.seek(self._start)
 
 
 class _StoreReaderSource:
-    """A reader of a store: it knows how much is left, so nothing is read before there is room."""
+    """A reader of a store. Its remaining size is known, so nothing is read before memory is leased."""
 
     memory: memoryview | None = None
 
@@ -224,24 +223,24 @@ class _StoreReaderSource:
         return len(data)
 
     async def aclose(self) -> None:
-        pass  # the reader is its user's to close
+        pass  # the user closes the reader
 
     async def rewind(self) -> None:
         if not self._taken:
             return
         if isinstance(self._reader, _TroveReader):
-            self._reader._tear()  # noqa: SLF001 - a reader of ours
+            self._reader._tear()  # noqa: SLF001 - a reader of this library
         else:
             consumed.record(self._reader, whole=False)
 
 
 @runtime_checkable
 class SizedReader(Protocol):
-    """What a store's own readers look like."""
+    """A reader that knows its remaining size, as a store's readers do."""
 
     @property
     def remaining(self) -> int:
-        """Bytes that were not read yet."""
+        """The number of bytes not read yet."""
         ...
 
     async def read(self, n: int, /) -> bytes:
@@ -251,14 +250,14 @@ class SizedReader(Protocol):
 
 @runtime_checkable
 class _TroveReader(Protocol):
-    """What `Trove.get` gives, which knows itself whether it can still be a body."""
+    """The reader of `Trove.get`, which checks itself whether it can still be a body."""
 
     def _check_body(self) -> None:
-        """Raise ClosedError or BodyConsumedError if it cannot."""
+        """Raise ClosedError or BodyConsumedError if it cannot be a body."""
         ...
 
     def _tear(self) -> None:
-        """Note that some of it was read for what did not come to be."""
+        """Record that a failed put has read part of it."""
         ...
 
 
@@ -271,7 +270,7 @@ def _source_of_reader(reader: AsyncReadable) -> Source:
 
 @runtime_checkable
 class OpeningBody(Protocol):
-    """A body that is opened by entering it, and can also be awaited: what `Trove.get` returns."""
+    """A body that is opened by entering or awaiting it, as `Trove.get` returns."""
 
     def __await__(self) -> Generator[Any, Any, AsyncReadable]: ...
 
@@ -281,7 +280,7 @@ class OpeningBody(Protocol):
 
 
 class _OpeningSource:
-    """A get that has not been sent: opened when asked for, so that its size is known."""
+    """A get that was not sent yet. It is opened by `ready`, which sets its size."""
 
     memory: memoryview | None = None
     size: int | None = None
@@ -301,16 +300,16 @@ class _OpeningSource:
 
     async def _opened(self) -> Source:
         if self._source is None:
-            assert self._opening is not None  # noqa: S101 - it is asked before it is closed
+            assert self._opening is not None  # noqa: S101 - not called after aclose
             self._source = _source_of_reader(await self._opening.__aenter__())
             self.size = self._source.size
         return self._source
 
     async def aclose(self) -> None:
         opening, self._opening = self._opening, None
-        # One that was never opened is closed too, so that nobody is warned of it.
+        # Also close one that was never opened, to prevent its warning.
         if opening is not None:
             await opening.__aexit__(None, None, None)
 
     async def rewind(self) -> None:
-        pass  # it is closed, and opens only once
+        pass  # it is closed, and cannot be opened again

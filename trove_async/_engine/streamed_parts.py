@@ -1,14 +1,14 @@
-"""Parts that are too large to be held: read from their file while they are sent, through a window.
+"""Sends parts that are too large to be held, by reading their file through a small window.
 
-Each is read at least twice. The first pass sums it: its checksum goes out ahead of it, as that of a
-part that is held does, so that any service takes it and refuses what arrives spoilt. Every later
-pass (what signs a body over plain HTTP makes one, every retry makes one) must find the same sum
-before it gives the last bytes, or the part breaks off there: what two passes saw never mixes. (A
-checksum behind the body would save the pass, and not the comparison; and not every service that
-speaks S3 knows trailers. What was just read is most often still in the page cache.)
+Each part is read at least twice. The first pass computes its checksum, which is sent ahead of the
+part, as for a held part, so that every service can verify it. Every later pass (one to sign a body
+over plain HTTP, one for each retry) must compute the same checksum before it yields the last bytes.
+Otherwise the request is broken off, so the bytes of two passes never mix. A trailing checksum would
+save a pass but not the comparison, and not every S3-compatible service supports trailers. On a
+later pass the bytes are mostly still in the page cache.
 
-A window is leased before a write permit is waited for, and by nobody who fills another, as the
-memory of a part that is held is.
+As for held parts, a window is leased before a write permit is requested, and never by a task that
+is filling another window.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from .body_file import BodyFile, changed
 from .parts import EmitPutEvent, ReportSent, half_of, reserve_buffer
 
 _WINDOW = 2 * SLOT
-"""Bytes of a window: one half is read ahead while the other is sent."""
+"""The size of a window. One half is read ahead while the other is sent."""
 
 
 class StreamedParts:
-    """Parts of a file, none of them held.
+    """The parts of a file, none of them held in memory.
 
     Args:
         file: The body, of one byte or more.
-        size: Bytes of a part.
-        pool: What the windows are leased from.
-        backend: Where they go.
-        emit: Whom to tell.
+        size: The size of a part.
+        pool: The pool that windows are leased from.
+        backend: The destination.
+        emit: Emits the events of the put.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class StreamedParts:
 
 
 class StreamedPart:
-    """One part and the window that it is read through: a `PartSource`, and what sends itself.
+    """One part and the window that it is read through: a `PartSource` and a `SendablePart`.
 
     Args:
-        part: Which.
-        file: Where it lies.
-        buffer: The window.
-        backend: Where it goes.
+        part: The part.
+        file: The body.
+        buffer: The memory of the window.
+        backend: The destination.
     """
 
     def __init__(
@@ -102,15 +102,15 @@ class StreamedPart:
         self._buffer: Lease | SpillFile | None = buffer
         self._backend = backend
         self._halves: list[memoryview] = []
-        self._sum: str | None = None
+        self._checksum: str | None = None
         self._digests: dict[str, str] = {}
         self._sent = 0
-        self._report_sent: ReportSent = lambda size: None  # noqa: ARG005 - nobody listens yet
+        self._report_sent: ReportSent = lambda size: None  # noqa: ARG005 - replaced by `send`
         self._passes = 0
         self._reading: asyncio.Future[memoryview] | None = None
 
     async def open(self, whole: Crc32c) -> None:
-        """Read it for the first time, going on with the sum of the whole body."""
+        """Read the part for the first time, and update the checksum of the whole body."""
         if isinstance(self._buffer, SpillFile):
             memory = [await self._buffer.window()]
         else:
@@ -120,7 +120,7 @@ class StreamedPart:
         await self._read_all(whole.update)
 
     async def send(self, upload: Upload, report_sent: ReportSent) -> None:
-        """Send it. See `SendablePart.send`."""
+        """Send the part. See `SendablePart.send`."""
         self._report_sent = report_sent
         stream = cast("StreamedUpload", upload).send_stream
         if isinstance(self._buffer, SpillFile):
@@ -130,15 +130,15 @@ class StreamedPart:
             await stream(self.part, self)
         self._count(self.size)
 
-    # -- what its driver sees --------------------------------------------------------------------------
+    # -- PartSource, for the driver --------------------------------------------------------------------
 
     @property
     def checksums(self) -> Mapping[str, str]:
-        """Its checksum. See `PartSource.checksums`."""
-        return {} if self._sum is None else {CRC32C: self._sum}
+        """The checksum of the part. See `PartSource.checksums`."""
+        return {} if self._checksum is None else {CRC32C: self._checksum}
 
     async def digest(self, algorithm: str) -> str:
-        """Return its hash. See `PartSource.digest`."""
+        """Return a hash of the part. See `PartSource.digest`."""
         if algorithm not in self._digests:
             running = new_hash(algorithm, usedforsecurity=False)
             await self._read_all(running.update)
@@ -147,7 +147,7 @@ class StreamedPart:
 
     @asynccontextmanager
     async def pieces(self) -> AsyncIterator[AsyncIterator[memoryview]]:
-        """Open it to be sent. See `PartSource.pieces`."""
+        """Open the part to be sent. See `PartSource.pieces`."""
         async with aclosing(self._counted()) as pieces:
             yield pieces
 
@@ -157,15 +157,15 @@ class StreamedPart:
         sent = 0
         async with aclosing(self._pass()) as pieces:
             async for piece in pieces:
-                self._count(sent)  # all before it: this one was asked for
+                self._count(sent)  # the pieces before this one are sent
                 yield piece
                 sent += len(piece)
             self._count(sent)
 
     def _count(self, sent: int) -> None:
-        if sent > self._sent:  # else it was sent before, and counted
-            moved, self._sent = sent - self._sent, sent
-            self._report_sent(moved)
+        if sent > self._sent:  # else a retry sends bytes that were already counted
+            size, self._sent = sent - self._sent, sent
+            self._report_sent(size)
 
     async def _read_all(self, update: Callable[[memoryview], object]) -> None:
         async with aclosing(self._pass(update)) as pieces:
@@ -175,7 +175,7 @@ class StreamedPart:
     async def _pass(
         self, update: Callable[[memoryview], object] | None = None
     ) -> AsyncGenerator[memoryview]:
-        """Read it once, a piece ahead of whoever takes them; `update` gets each in the thread."""
+        """Read the part once, one piece ahead of the consumer. `update` is called in the thread."""
         crc = Crc32c()
         loop = asyncio.get_running_loop()
 
@@ -186,35 +186,35 @@ class StreamedPart:
                 update(view)
             return view
 
-        def begin(at: int) -> asyncio.Future[memoryview]:
+        def start_read(at: int) -> asyncio.Future[memoryview]:
             half = self._halves[at // len(self._halves[0]) % 2]
             self._reading = loop.run_in_executor(None, read, at, half[: self.size - at])
             return self._reading
 
         this_pass = await self._next_pass()
         self._check_current(this_pass)
-        at, ahead = 0, begin(0)
+        at, ahead = 0, start_read(0)
         try:
             while at < self.size:
                 view = await wait_until_done(ahead)
                 self._check_current(this_pass)
                 at += len(view)
                 if at < self.size:
-                    ahead = begin(at)
+                    ahead = start_read(at)
                 else:
                     self._compare(crc.digest())
                 yield view
                 self._check_current(this_pass)
         finally:
-            with suppress(Exception):  # what it raised was emit, or is of no use any more
+            with suppress(Exception):  # already raised, or no longer of interest
                 await wait_until_done(ahead)
 
     def _check_current(self, this_pass: int) -> None:
         if self._passes != this_pass:
-            raise ClosedError("this part is no longer sent, or is sent anew")
+            raise ClosedError("this pass over the part has ended: a retry has started another one")
 
     async def _next_pass(self) -> int:
-        """End the pass before: a transport that gave its request up may not have left it yet."""
+        """End the previous pass, which an abandoned request may still be reading."""
         self._passes += 1
         this_pass = self._passes
         if self._reading is not None:
@@ -222,13 +222,13 @@ class StreamedPart:
                 await wait_until_done(self._reading)
         return this_pass
 
-    def _compare(self, found: str) -> None:
-        if self._sum is None:
-            self._sum = found
-        elif found != self._sum:
+    def _compare(self, checksum: str) -> None:
+        if self._checksum is None:
+            self._checksum = checksum
+        elif checksum != self._checksum:
             raise changed()
 
-    # -- its window ------------------------------------------------------------------------------------
+    # -- the window ------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         return self
@@ -242,7 +242,7 @@ class StreamedPart:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Give the window back, once nothing is read into it any more. Idempotent."""
+        """Release the window once no read into it is running. Idempotent."""
         buffer, self._buffer = self._buffer, None
         try:
             await self._next_pass()

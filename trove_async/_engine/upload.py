@@ -1,7 +1,7 @@
-"""The transfer engine, upwards: a body becomes one request, or parts sent side by side.
+"""Stores one body: in one request, or as parts sent in parallel.
 
-What is sent is always filled memory (or a file's pages), so a request can be repeated, no permit is
-held while a user's source is pulled, and no memory while there is nothing to put into it.
+A request always sends filled memory or a file's pages. So it can be retried, no permit is held while
+the user's source is pulled, and no memory is held while the source is idle.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """A user's callback: bytes done, and bytes in all where that is known."""
+    """A user's callback for progress: bytes transferred, and the total if it is known."""
 
     def __call__(self, done: int, total: int | None, /) -> None:
-        """Take note; called on the event loop."""
+        """Receive the progress. Called on the event loop."""
         ...
 
 
 class Put:
-    """One put, from the user's body to the object as stored.
+    """One put, from the source of the body to the stored object.
 
     Args:
-        backend: Where to.
-        bucket: A bucket, which may be missing.
+        backend: The destination.
+        bucket: The bucket, which may be missing.
         key: The key.
-        options: What the user said, complete but for the checksums.
-        pool: The memory to use.
-        events: Whom to tell.
+        options: The options, complete except for the checksums.
+        pool: The memory for parts.
+        events: The events of the store.
         progress: The user's callback.
-        missing: Called with the BucketNotFoundError of a missing bucket: makes it, or raises.
+        missing: Called with the error of a missing bucket. It creates the bucket, or raises.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Put:
         self._capabilities = _effective_capabilities(backend.capabilities, options)
 
     async def run(self, source: Source) -> ObjectInfo:
-        """Store the body; nothing of it is visible, or held here, unless this returns."""
+        """Store the body. After an error or a cancel no object is visible and nothing is held."""
         if source.memory is not None:
             return await self._put_memory(source.memory)
         try:
@@ -97,9 +97,11 @@ class Put:
     # -- bodies in memory: never copied, never pooled -------------------------------------------------
 
     async def _put_memory(self, memory: memoryview) -> ObjectInfo:
-        size, promised = len(memory), self._options.size
-        if promised is not None and promised != size:
-            raise IntegrityError(f"the body has {size} bytes, not {promised} as promised")
+        size, declared = len(memory), self._options.size
+        if declared is not None and declared != size:
+            raise IntegrityError(
+                f"the body must have {declared} bytes as declared, got {size}: pass the right size, or none"
+            )
         capabilities = self._capabilities
         if not capabilities.upload:
             self._check_fits_put(size)
@@ -111,10 +113,11 @@ class Put:
     # -- bodies that are pulled ------------------------------------------------------------------------
 
     async def _put_stream(self, intake: Intake) -> ObjectInfo:
-        # A size that was promised lets a missing bucket, or a backend too small, show before any
-        # byte is pulled; otherwise the first byte is waited for, while nothing is held.
+        # 1. With a declared size, a missing bucket or an object too large is detected before any
+        # byte is pulled. Otherwise wait for the first byte, while nothing is held.
         if not intake.size and not await intake.ready():
             return await self._send_whole([], 0)
+        # 2. Choose the part size. Parts larger than half of the pool are read from their file.
         capabilities, size = self._capabilities, intake.size
         if size is not None and not capabilities.upload:
             self._check_fits_put(size)
@@ -125,8 +128,9 @@ class Put:
         parts = BufferedParts(intake, part, self._pool, self._backend, self._emit)
         if size is not None and size > once and capabilities.upload:
             return await self._send_parts(parts, size)
+        # 3. Buffer the first part: if it is the whole body, one request stores it.
         first = await parts.next()
-        assert first is not None  # noqa: S101 - there is a byte, or next has raised
+        assert first is not None  # noqa: S101 - `ready` has found a byte
         if first.part.last and first.part.size <= once:
             async with first, first.loaded() as views:
                 return await self._send_whole(views, first.part.size, intake.checksums)
@@ -135,32 +139,32 @@ class Put:
         return await self._put_spilled(intake, first)
 
     async def _put_streamed_parts(self, intake: Intake, part: int) -> ObjectInfo:
-        """Send parts that are too large to be held, read from the body's file while they are sent."""
+        """Send parts that are too large to be held, reading the body's file while they are sent."""
         capabilities = self._capabilities
         streams = capabilities.upload and capabilities.streamed_parts
         file = await intake.file() if streams else None
         if file is None:
             raise self._parts_too_large(
-                part, instead="a path or a file opened by open()" if streams else None
+                part, alternative="a path or a file opened by open()" if streams else None
             )
         parts = StreamedParts(file, part, self._pool, self._backend, self._emit)
         return await self._send_parts(parts, file.size)
 
-    def _parts_too_large(self, part: int, instead: str | None) -> NotSupportedError:
+    def _parts_too_large(self, part: int, alternative: str | None) -> NotSupportedError:
         capabilities, half = self._capabilities, half_of(self._pool)
         held = half // capabilities.part_multiple * capabilities.part_multiple
-        most = held * capabilities.max_parts if held >= capabilities.min_part else half
-        advice = f"give {instead}, or" if instead else "give"
+        max_size = held * capabilities.max_parts if held >= capabilities.min_part else half
+        advice = f"give {alternative}, or" if alternative else "give"
         return NotSupportedError(
-            f"parts of {part} bytes are needed for this body, more than half of the pool, through"
-            f" which at most {min(most, capabilities.max_object)} bytes can be sent: {advice} the"
+            f"this body needs parts of {part} bytes, which must fit half of the pool; with this pool"
+            f" at most {min(max_size, capabilities.max_object)} bytes can be sent: {advice} the"
             f" store a BufferPool(max_bytes={2 * -(-part // MiB) * MiB}) or more",
             bucket=self._bucket,
             key=self._key,
         )
 
     async def _put_spilled(self, intake: Intake, first: HeldPart) -> ObjectInfo:
-        """Send a large body to a driver that takes no parts: all of it, from a file's pages."""
+        """Send a large body in one request, from a spill file, to a driver without multipart uploads."""
         async with first:
             spill = self._pool.try_spill(first.part.size)
             if spill is None:
@@ -183,26 +187,26 @@ class Put:
 
     def _exceeds_spill(self) -> NotSupportedError:
         return NotSupportedError(
-            f"backend {self._backend.name!r} {self._why_send_whole()}, and the body fits no spill file:"
+            f"backend {self._backend.name!r} {self._why_send_whole()}, and the spill file is full:"
             " raise the pool's spill_max_bytes",
             bucket=self._bucket,
             key=self._key,
         )
 
     def _check_fits_put(self, size: int) -> None:
-        most = self._capabilities.max_put
-        if size > most:
+        max_size = self._capabilities.max_put
+        if size > max_size:
             raise NotSupportedError(
-                f"backend {self._backend.name!r} {self._why_send_whole()}, and one request stores at"
-                f" most {most} bytes, not {size}"
+                f"backend {self._backend.name!r} {self._why_send_whole()}, so the body must have at"
+                f" most {max_size} bytes, got {size}"
             )
 
     def _why_send_whole(self) -> str:
         if not self._backend.capabilities.upload:
-            return "takes no parts"
+            return "has no multipart uploads"
         if self._options.conditional and not self._backend.capabilities.commit_conditions:
-            return "honours if_match and if_none_match only where a body is sent in one request"
-        return "keeps tags only where a body is sent in one request"
+            return "supports if_match and if_none_match only in a put of one request"
+        return "supports tags only in a put of one request"
 
     # -- sending ---------------------------------------------------------------------------------------
 
@@ -215,7 +219,7 @@ class Put:
         self._check_fits_put(size)
         if checksums is None:
             checksums = {CRC32C: crc32c_text(await hash_crc32c(views))}
-        compare(self._options.checksums, checksums, "the body is not what was announced")
+        compare(self._options.checksums, checksums, "the body differs from its declared checksum")
         options = self._options.of_body(size, checksums)
         driver = self._backend.driver
         info = await self._with_bucket(lambda: driver.put(self._bucket, self._key, views, options))
@@ -236,34 +240,38 @@ class Put:
                 lambda: stack.enter_async_context(driver.upload(self._bucket, self._key, options))
             )
             await self._send_all(upload, parts, size, first)
-            compare(self._options.checksums, parts.checksums, "the body is not what was announced")
+            compare(
+                self._options.checksums,
+                parts.checksums,
+                "the body differs from its declared checksum",
+            )
             info = await upload.commit(parts.checksums)
         return await self._check_stored(info, self._done, parts.checksums)
 
     async def _send_all(
         self, upload: Upload, parts: Parts, size: int | None, first: HeldPart | None
     ) -> None:
-        # The body is pulled by the task that called put, and by no other: what a user's generator
-        # keeps open between its chunks, a timeout or a task group, may belong to one task only.
-        # While parts are under way, one more is filled: it waits here for its turn to be sent.
+        # Only the task that called put pulls the body: a user's generator may hold a timeout or a
+        # task group open between chunks, and those belong to one task. While parts are in flight,
+        # one more is filled and waits here for a permit.
         send_permits = asyncio.Semaphore(self._backend.capabilities.parallel_parts)
 
-        async def send(ready: SendablePart) -> None:
-            async with ready:
-                await ready.send(upload, lambda moved: self._report(moved, size))
-                self._emit("part", ready.part.size)
-            send_permits.release()  # after a failure nothing more is to be sent
+        async def send(part: SendablePart) -> None:
+            async with part:
+                await part.send(upload, lambda sent: self._report(sent, size))
+                self._emit("part", part.part.size)
+            send_permits.release()  # not after a failure: nothing more may be sent then
 
         async with task_group() as group:
-            ready = first or await parts.next()
-            while ready is not None:
+            part = first or await parts.next()
+            while part is not None:
                 try:
                     await send_permits.acquire()
                 except BaseException:
-                    await ready.aclose()
+                    await part.aclose()
                     raise
-                group.start_soon(send, ready)
-                ready = await parts.next()
+                group.start_soon(send, part)
+                part = await parts.next()
 
     async def _with_bucket(self, request: Callable[[], Awaitable[T]]) -> T:
         try:
@@ -282,7 +290,7 @@ class Put:
                 operation="put", backend=self._backend.name, bucket=self._bucket, key=self._key
             )
             if self._backend.capabilities.delete_if_match and info.etag is not None:
-                with shielded(), suppress(TroveError):  # what is there is ours, and wrong
+                with shielded(), suppress(TroveError):  # the stored object is ours, and corrupt
                     await self._backend.driver.delete(
                         self._bucket, self._key, DeleteOptions(if_match=info.etag)
                     )
@@ -311,9 +319,9 @@ class Put:
 
 
 def _effective_capabilities(capabilities: Capabilities, options: PutOptions) -> Capabilities:
-    """Return the capabilities without uploads in parts if these would drop one of the options."""
+    """Return the capabilities, without multipart uploads if these would drop an option."""
     conditions = capabilities.commit_conditions or not options.conditional
     if conditions and (capabilities.upload_tags or not options.tags):
         return capabilities
-    # The limits of a part are none of a body that is sent in one request.
+    # The limits of parts do not apply to a put of one request.
     return replace(capabilities, upload=False, min_part=1, part_multiple=1)

@@ -1,4 +1,4 @@
-"""What is refused before any I/O, and what a user's arguments become on their way to a driver."""
+"""Checks a user's arguments before any I/O, and packs them into the options of the driver contract."""
 
 from __future__ import annotations
 
@@ -27,22 +27,26 @@ def checked_backends(
     """Check the names of a store's backends.
 
     Raises:
-        TypeError: They are no names of drivers.
-        ConfigError: One is empty, or taken.
+        TypeError: The mapping or a name has the wrong type.
+        ConfigError: A name is empty or reserved.
     """
     if backends is None:
         return {}
     if not isinstance(backends, Mapping):
         raise TypeError(
-            f"backends maps names to drivers or URLs, {type(backends).__name__} does not"
+            f"backends must map names to drivers or URLs, got {type(backends).__name__}"
         )
     for name in backends:
         if not isinstance(name, str):
-            raise TypeError(f"a backend's name is a str, not {type(name).__name__}")
+            raise TypeError(f"a backend's name must be a str, got {type(name).__name__}")
         if not name:
-            raise ConfigError("a backend's name is empty, which routes take for no answer")
+            raise ConfigError(
+                "a backend's name must not be empty: a route function returns '' to pass"
+            )
         if name == DEFAULT:
-            raise ConfigError(f"{DEFAULT!r} names the store's first argument: choose another name")
+            raise ConfigError(
+                f"{DEFAULT!r} is reserved for the default backend: choose another name"
+            )
     return backends
 
 
@@ -52,34 +56,34 @@ def check_store_options(
     timeout: Timeout | None,
     create_missing: object,
 ) -> None:
-    """Check what a store is made with, here rather than at its first use.
+    """Check a store's options when it is made rather than at first use.
 
     Raises:
-        TypeError: A value of another type.
-        ConfigError: `create_missing` is none of its three.
+        TypeError: A value has the wrong type.
+        ConfigError: `create_missing` is not one of its three values.
     """
-    for name, value, wanted in (
+    for name, value, expected in (
         ("pool", pool, BufferPool),
         ("retry", retry, RetryPolicy),
         ("timeout", timeout, Timeout),
     ):
-        if value is not None and not isinstance(value, wanted):
-            raise TypeError(f"{name} is a {wanted.__name__}, not {type(value).__name__}")
+        if value is not None and not isinstance(value, expected):
+            raise TypeError(f"{name} must be a {expected.__name__}, got {type(value).__name__}")
     if not (isinstance(create_missing, bool) or create_missing == "auto"):
         raise ConfigError(
-            f'create_missing_buckets is True, False or "auto", not {create_missing!r}'
+            f'create_missing_buckets must be True, False or "auto", got {create_missing!r}'
         )
 
 
 def check_progress(callback: object) -> None:
-    """Check a callback while nothing is stored yet."""
+    """Check a progress callback before anything is stored."""
     if callback is None:
         return
     if inspect.iscoroutinefunction(callback):
-        raise TypeError("progress is called, not awaited: give a plain function")
+        raise TypeError("progress must be a plain function, got a coroutine function")
     if not callable(callback):
         raise TypeError(
-            f"progress is called with (done, total), which {type(callback).__name__} cannot be"
+            f"progress must be callable with (done, total), got {type(callback).__name__}"
         )
 
 
@@ -99,23 +103,25 @@ def put_options(
     if_match: str | ObjectInfo | None = None,
     write_id: str | None = None,
 ) -> PutOptions:
-    """Check a put's options by themselves, and pack them.
+    """Check the options of a put and pack them.
 
     Raises:
-        InvalidNameError: A value that no header can carry, or a metadata name of our own.
-        ValueError: A negative size, an ``if_none_match`` other than ``"*"``, or `expires` is a
-            naive datetime.
+        InvalidNameError: A value cannot be a header, or a metadata name is reserved.
+        ValueError: The size is negative, ``if_none_match`` is not ``"*"``, or `expires` is a naive
+            datetime.
     """
     if size is not None:
         if not isinstance(size, int):
-            raise TypeError(f"size is the body's bytes, an int, not {type(size).__name__}")
+            raise TypeError(f"size must be an int, got {type(size).__name__}")
         if size < 0:
-            raise ValueError(f"size is the body's bytes, not {size}")
+            raise ValueError(f"size must not be negative, got {size}")
     if if_none_match is not None:
         if if_none_match != "*":
-            raise ValueError('if_none_match of a put is "*": create only, never replace')
+            raise ValueError('if_none_match of a put must be "*", which creates and never replaces')
         if if_match is not None:
-            raise ValueError("if_match replaces a version, if_none_match creates: not both")
+            raise ValueError(
+                "if_match and if_none_match exclude each other: the first replaces, the second creates"
+            )
     _names.check_header("content_type", content_type)
     _names.check_header("cache_control", cache_control)
     _names.check_header("content_disposition", content_disposition)
@@ -140,7 +146,7 @@ def put_options(
 
 
 def _whole_seconds(name: str, moment: datetime) -> datetime:
-    """Return a moment in UTC without its fraction of a second: all that an HTTP date can hold."""
+    """Return a time in UTC in whole seconds, the resolution of HTTP dates."""
     if not isinstance(moment, datetime):
         raise TypeError(f"{name} must be a datetime, got {type(moment).__name__}")
     if moment.utcoffset() is None:
@@ -166,7 +172,7 @@ def copy_overrides(
     if_none_match: str | None = None,
     write_id: str,
 ) -> CopyOverrides:
-    """Check the options of a copy by themselves, and pack them."""
+    """Check the options of a copy and pack them."""
     put = put_options(
         metadata=metadata,
         tags=tags,
@@ -195,7 +201,7 @@ def copy_overrides(
 
 
 def checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
-    """Check user metadata, and put its names in lower case, as HTTP services do."""
+    """Check user metadata and lower-case its names, as HTTP services do."""
     metadata = _checked_mapping("metadata", metadata)
     if not metadata:
         return {}
@@ -207,25 +213,26 @@ def checked_metadata(metadata: Mapping[str, str]) -> Mapping[str, str]:
             other = seen.setdefault(name.lower(), name)
             if other != name:
                 raise InvalidNameError(
-                    f"metadata names {other!r} and {name!r} differ by case only, which HTTP does"
-                    " not keep"
+                    f"metadata names must differ by more than case, got {other!r} and {name!r}:"
+                    " HTTP does not keep the case"
                 )
     return lowered
 
 
 def carried_over(options: PutOptions) -> PutOptions:
-    """Check what a copy takes from its source as if a user had given it to put.
+    """Check the values that a copy takes from its source like those of a put.
 
-    Services keep what others refuse: Cloud Storage takes any text for the name of metadata.
+    A service may keep values that another one refuses: Cloud Storage allows any text as a metadata
+    name.
 
     Args:
-        options: What the destination is to have.
+        options: The options of the destination.
 
     Returns:
-        The same, with the names of metadata in lower case.
+        The options with metadata names in lower case.
 
     Raises:
-        InvalidNameError: A name or a value that no header can carry, or a name of our own.
+        InvalidNameError: A name or a value cannot be a header, or a name is reserved.
     """
     for name in _HEADERS:
         _names.check_header(name, getattr(options, name))
@@ -246,18 +253,19 @@ def _checked_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
 
 def _checked_mapping(what: str, mapping: Mapping[str, str]) -> Mapping[str, str]:
     if not isinstance(mapping, Mapping):
-        raise TypeError(f"{what} maps names to values, {type(mapping).__name__} does not")
+        raise TypeError(f"{what} must map names to values, got {type(mapping).__name__}")
     return mapping
 
 
 def etag_of(condition: str | ObjectInfo | None) -> str | None:
-    """Return the etag that a user named, or had in hand.
+    """Return the etag of a condition: an etag or an ObjectInfo.
 
     Raises:
-        TypeError: It is neither an etag nor an ObjectInfo.
-        InvalidNameError: No header can carry it.
-        ValueError: It names no version: ``"*"`` means something else on every service, a weak etag
-            may stay when the content changes, and some services give none.
+        TypeError: The condition is neither.
+        InvalidNameError: The etag cannot be a header.
+        ValueError: The etag does not identify a version. ``"*"`` has a different meaning on every
+            service, a weak etag may stay the same when the content changes, and some objects have
+            no etag.
     """
     if condition is None:
         return None
@@ -265,15 +273,17 @@ def etag_of(condition: str | ObjectInfo | None) -> str | None:
         etag = condition.etag
         if etag is None:
             raise ValueError(
-                f"object {condition.key!r} has no etag to make a condition of: its service gives no"
-                " strong validator"
+                f"a condition needs an etag, but object {condition.key!r} has none: its service gives"
+                " no strong validator"
             )
     else:
         etag = condition
     _names.check_text("an etag", etag)
     _names.check_header("an etag", etag)
     if etag in {"", "*"} or etag.startswith("W/"):
-        raise ValueError(f"an etag names one version, {etag!r} does not: use ObjectInfo.etag")
+        raise ValueError(
+            f"an etag must identify one version, got {etag!r}: pass an ObjectInfo.etag"
+        )
     return etag
 
 
@@ -284,7 +294,7 @@ _HEADERS = (
     "content_encoding",
     "content_language",
 )
-"""What is kept with an object as a header's value, word by word."""
+"""The options that are stored as the value of an HTTP header."""
 
 _PUT_NEEDS = (
     ("if_none_match", "put_if_none_match", "create only (if_none_match)"),
@@ -299,15 +309,15 @@ _PUT_NEEDS = (
     ("content_language", "headers", "keep content_language"),
     ("expires", "expires", "keep expires"),
 )
-"""What options a backend may lack: the option, the capability, and what it is in words."""
+"""The options that a backend may not support: the option, its capability, and a description."""
 
 
 def check_put(backend: Backend, key: str, options: PutOptions) -> None:
-    """Refuse what the backend would have to drop.
+    """Raise if the backend would have to drop an option of a put.
 
     Raises:
-        NotSupportedError: It cannot honour one of the options.
-        InvalidNameError: The key is longer than it takes.
+        NotSupportedError: The backend does not support an option.
+        InvalidNameError: The key is too long for the backend.
     """
     check_key_length(backend, key)
     can = backend.capabilities
@@ -318,25 +328,28 @@ def check_put(backend: Backend, key: str, options: PutOptions) -> None:
         size = sum(len(name) + len(value.encode()) for name, value in options.metadata.items())
         if size > can.max_metadata_bytes:
             raise NotSupportedError(
-                f"the metadata has {size} bytes, and the backend keeps {can.max_metadata_bytes}",
+                f"metadata on this backend must have at most {can.max_metadata_bytes} bytes, got {size}",
                 backend=backend.name,
             )
 
 
 def check_addressable(backend: Backend, key: str) -> None:
-    """Refuse a key that the backend's protocol resolves to another one, or to no object at all."""
+    """Raise if the backend's protocol would resolve the key to another one."""
     if not backend.capabilities.dot_segments and _names.has_dot_segment(key):
         raise InvalidNameError(
-            "a key may have no '.' or '..' segment on this backend", key=key, backend=backend.name
+            "a key on this backend must not have a '.' or '..' segment",
+            key=key,
+            backend=backend.name,
         )
 
 
 def check_key_length(backend: Backend, key: str) -> None:
-    """Refuse a key that is longer than the backend takes, though others take it."""
-    most = backend.capabilities.max_key_bytes
-    if most < _names.MAX_KEY_BYTES and len(key.encode()) > most:
+    """Raise if the key is too long for this backend."""
+    max_bytes = backend.capabilities.max_key_bytes
+    if max_bytes < _names.MAX_KEY_BYTES and len(key.encode()) > max_bytes:
         raise InvalidNameError(
-            f"a key may have {most} bytes of UTF-8 on this backend", backend=backend.name
+            f"a key on this backend must have at most {max_bytes} bytes of UTF-8",
+            backend=backend.name,
         )
 
 
@@ -347,7 +360,7 @@ def get_options(
     if_match: str | ObjectInfo | None,
     if_none_match: str | ObjectInfo | None,
 ) -> GetOptions:
-    """Check a get's options by themselves, and pack them."""
+    """Check the options of a get and pack them."""
     _names.check_header("version_id", version_id)
     return GetOptions(
         range=None if range is None else ByteRange.of(range),
@@ -358,23 +371,23 @@ def get_options(
 
 
 def check_read_limit(limit: int | None) -> None:
-    """Check how many bytes a read may return."""
+    """Check the limit of a read."""
     if limit is None:
         return
     if not isinstance(limit, int):
-        raise TypeError(f"limit is an int, of bytes, not {type(limit).__name__}")
+        raise TypeError(f"limit must be an int, got {type(limit).__name__}")
     if limit < 0:
-        raise ValueError(f"limit is not negative, {limit} is")
+        raise ValueError(f"limit must not be negative, got {limit}")
 
 
 def check_version(backend: Backend, version_id: str | None) -> None:
-    """Refuse the id of a version on a backend that has none."""
+    """Raise NotSupportedError for a version id on a backend without versions."""
     if version_id is not None and not backend.capabilities.versions:
         raise _not_supported(backend, "read a version by its id")
 
 
 def check_get(backend: Backend, options: GetOptions) -> None:
-    """Refuse what the backend would have to ignore."""
+    """Raise NotSupportedError if the backend would have to ignore an option."""
     can = backend.capabilities
     if options.range is not None and not can.ranges:
         raise _not_supported(backend, "read a range")
@@ -395,16 +408,16 @@ def presign_options(
     response_content_disposition: str | None = None,
     content_type: str | None = None,
 ) -> PresignOptions:
-    """Check the options of a signed URL by themselves, and pack them.
+    """Check the options of a presigned URL and pack them.
 
     Raises:
-        InvalidNameError: A value that no header can carry.
+        InvalidNameError: A value cannot be a header.
         ValueError: `expires` is not between 1 second and 7 days.
     """
     if not isinstance(expires, (int, float)):
-        raise TypeError(f"expires is a number of seconds, not {type(expires).__name__}")
+        raise TypeError(f"expires must be a number of seconds, got {type(expires).__name__}")
     if not 1 <= expires <= _MAX_EXPIRES:
-        raise ValueError(f"expires is 1 to {_MAX_EXPIRES:.0f} seconds, not {expires}")
+        raise ValueError(f"expires must be 1 to {_MAX_EXPIRES:.0f} seconds, got {expires}")
     _names.check_header("version_id", version_id)
     _names.check_header("response_content_type", response_content_type)
     _names.check_header("response_content_disposition", response_content_disposition)
@@ -420,13 +433,13 @@ def presign_options(
 def delete_options(
     *, version_id: str | None, if_match: str | ObjectInfo | None, write_id: str
 ) -> DeleteOptions:
-    """Check a delete's options by themselves, and pack them."""
+    """Check the options of a delete and pack them."""
     _names.check_header("version_id", version_id)
     return DeleteOptions(version_id=version_id, if_match=etag_of(if_match), write_id=write_id)
 
 
 def check_delete(backend: Backend, options: DeleteOptions) -> None:
-    """Refuse what the backend would have to ignore."""
+    """Raise NotSupportedError if the backend would have to ignore an option."""
     can = backend.capabilities
     if options.if_match is not None and not can.delete_if_match:
         raise _not_supported(backend, "delete one version only (if_match)")
@@ -435,12 +448,12 @@ def check_delete(backend: Backend, options: DeleteOptions) -> None:
 
 
 def check_versions(backend: Backend, others: Sequence[Backend]) -> None:
-    """Refuse to list the versions of a backend that keeps none; say which of the others does."""
+    """Raise NotSupportedError if the backend has no versions, and name another one that has."""
     if not backend.capabilities.versions:
         error = _not_supported(backend, "list versions")
-        able = next((one.name for one in others if one.capabilities.versions), None)
-        if able is not None:
-            error.message += f": store.backend({able!r}).list_versions asks only one that can"
+        other = next((backend.name for backend in others if backend.capabilities.versions), None)
+        if other is not None:
+            error.message += f": use store.backend({other!r}).list_versions"
         raise error
 
 
@@ -452,28 +465,33 @@ def list_options(
     cursor: str | None,
     page_size: int,
 ) -> ListOptions:
-    """Check a listing's options by themselves, and pack all but the cursor.
+    """Check the options of a listing, and pack all of them but the cursor.
 
     Raises:
-        InvalidNameError: No key can begin, or be divided, so.
-        ValueError: A page of no entries, an empty delimiter, or two places to start.
+        InvalidNameError: The prefix, delimiter or start cannot be part of a key.
+        ValueError: `page_size` is less than 1, the delimiter is empty, or both `start_after` and
+            `cursor` are given.
     """
     _names.check_prefix(prefix)
     if delimiter is not None:
         _names.check_text("a delimiter", delimiter)
         if not delimiter:
-            raise ValueError("a delimiter has at least one character; None: no delimiter")
+            raise ValueError(
+                "a delimiter must have at least one character: pass None for no delimiter"
+            )
     if start_after is not None:
         _names.check_text("start_after", start_after)
     if cursor is not None:
         if not isinstance(cursor, str):
-            raise TypeError(f"a cursor is a str, not {type(cursor).__name__}")
+            raise TypeError(f"a cursor must be a str, got {type(cursor).__name__}")
         if start_after is not None:
-            raise ValueError("a cursor says where to start: give no start_after beside it")
+            raise ValueError(
+                "cursor and start_after exclude each other: a cursor includes the start"
+            )
     if not isinstance(page_size, int):
-        raise TypeError(f"page_size is an int, not {type(page_size).__name__}")
+        raise TypeError(f"page_size must be an int, got {type(page_size).__name__}")
     if page_size < 1:
-        raise ValueError(f"page_size is at least 1, not {page_size}")
+        raise ValueError(f"page_size must be at least 1, got {page_size}")
     return ListOptions(prefix=prefix, delimiter=delimiter, start_after=start_after, limit=page_size)
 
 

@@ -1,4 +1,4 @@
-"""A body that is compared with the checksums that its object was stored with, while it is read."""
+"""Verifies a body against its object's recorded checksums while it is read."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from trove_async.errors import IntegrityError
 from trove_async.models import KiB
 
 _INLINE_HASH: Final = 256 * KiB
-"""Bytes that are hashed on the loop by one of the slow kinds: as long as a thread hop takes."""
+"""The most bytes hashed on the event loop. Hashing more takes longer than a thread hop (200 µs)."""
 
 
 class _Hash(Protocol):
-    """A running hash, as hashlib has it."""
+    """A running hash with the interface of hashlib."""
 
     def update(self, data: bytes, /) -> None: ...
 
@@ -28,7 +28,7 @@ class _Hash(Protocol):
 
 
 class _Crc32:
-    """A running CRC-32 (ISO 3309), as S3's x-amz-checksum-crc32 has it."""
+    """A running CRC-32 (ISO 3309), as in S3's x-amz-checksum-crc32."""
 
     def __init__(self) -> None:
         self._value = 0
@@ -46,18 +46,18 @@ _HASHES: Final[Mapping[str, Callable[[], _Hash]]] = {
     "sha1": partial(hashlib.sha1, usedforsecurity=False),
     "sha256": hashlib.sha256,
 }
-"""The kinds of checksum that can be computed here beside CRC-32C, the cheapest first."""
+"""The supported kinds of checksum besides CRC-32C, cheapest first."""
 
 
 class VerifiedBody:
-    """A body whose last chunk is handed out only once all of it was right.
+    """A body whose last chunk is returned only after the body is verified.
 
-    The whole of an object is checked against its recorded CRC-32C or, without that, the cheapest
-    recorded checksum that can be computed here. Every body is checked against its length.
+    A whole object is verified against its recorded CRC-32C or, without one, the cheapest recorded
+    checksum that is supported. Every body is verified against its length.
 
     Args:
-        reader: An open body, from its start.
-        kinds: Kinds of checksum that are wanted of the whole object as well, for `checksums`.
+        reader: An open body, at its start.
+        kinds: More kinds of checksum to compute of a whole object, for `checksums`.
     """
 
     __slots__ = ("_crc", "_hashes", "_pending", "_position", "_reader", "info", "range")
@@ -69,44 +69,46 @@ class VerifiedBody:
         self._position = self.range[0]
         self._crc: Crc32c | None = None
         self._hashes: dict[str, _Hash] | None = None
-        self._pending = b""  # hashed, and not handed out: the read that received it was cancelled
+        self._pending = b""  # hashed but not returned: its read was cancelled
         recorded = self.info.checksums
         if not (recorded or kinds) or self.range != (0, self.info.stored_size):
             return
         if CRC32C in recorded or CRC32C in kinds:
             self._crc = Crc32c()
         if kinds or CRC32C not in recorded:
-            wanted = set(kinds)
+            needed = set(kinds)
             if CRC32C not in recorded:
-                wanted.update([kind for kind in _HASHES if kind in recorded][:1])
-            self._hashes = {kind: make() for kind, make in _HASHES.items() if kind in wanted}
+                needed.update([kind for kind in _HASHES if kind in recorded][:1])
+            self._hashes = {kind: make() for kind, make in _HASHES.items() if kind in needed}
 
     @property
     def remaining(self) -> int:
-        """Bytes not handed out yet."""
+        """The number of bytes not returned yet."""
         return self.range[1] - self._position
 
     @property
     def checksums(self) -> Mapping[str, str]:
-        """The checksums of the bytes so far, by kind: of the whole object only."""
-        told = {} if self._crc is None else {CRC32C: self._crc.digest()}
+        """The checksums of the bytes so far, by kind. Empty unless a whole object is read."""
+        checksums = {} if self._crc is None else {CRC32C: self._crc.digest()}
         for kind, running in (self._hashes or {}).items():
-            told[kind] = b64encode(running.digest()).decode("ascii")
-        return told
+            checksums[kind] = b64encode(running.digest()).decode("ascii")
+        return checksums
 
     async def read(self, size: int) -> bytes:
-        """Return the next 1 to `size` bytes, ``b""`` at the end.
+        """Return the next 1 to `size` bytes, or ``b""`` at the end.
 
         Raises:
-            IntegrityError: The bytes are not those that were stored.
+            IntegrityError: The bytes differ from those that were stored.
         """
         if not self.remaining:
             return b""
         size = min(size, self.remaining)
         data = await self._reader.read(size) if not self._pending else b""
         if not (self._pending or 0 < len(data) <= size):
-            what = "has more bytes than it was to have" if data else "ended early"
-            raise self._integrity_error(f"the body {what}, {self.remaining} bytes before its end")
+            what = "has too many bytes" if data else "ended early"
+            raise self._integrity_error(
+                f"the body {what}: {self.remaining} bytes were left; read it again"
+            )
         if self._crc is not None:
             self._crc.update(data)
         if self._hashes:
@@ -117,9 +119,9 @@ class VerifiedBody:
         return data
 
     async def _hashed(self, data: bytes, size: int) -> bytes:
-        """Hash what was received, in a thread if that takes long; return what is to be handed out."""
+        """Hash the received bytes, in a thread if there are many; return the bytes to hand out."""
         if len(data) > _INLINE_HASH:
-            # A cancel is raised once the thread has ended: the next read hands this out, unhashed.
+            # A cancel is raised after the thread ends: the next read returns the data without hashing.
             self._pending = data
             await in_thread(self._update, data)
         elif data:
@@ -136,7 +138,9 @@ class VerifiedBody:
         recorded = self.info.checksums
         for kind, checksum in self.checksums.items():
             if recorded.get(kind, checksum) != checksum:
-                raise self._integrity_error(f"the bytes do not have the recorded {kind}")
+                raise self._integrity_error(
+                    f"the {kind} of the body differs from the recorded one: read it again"
+                )
 
     def _integrity_error(self, message: str) -> IntegrityError:
         info = self.info
