@@ -190,5 +190,5 @@ async def test_what_is_like_a_response_is_refused_by_what_it_has() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await refused(store, fake, Relative(), r"aiter_bytes\(\)")
-        await refused(store, fake, Whole(), "that of Whole does not")
-        await refused(store, fake, WholeAsync(), "that of WholeAsync does not")
+        await refused(store, fake, Whole(), "Whole.read does not")
+        await refused(store, fake, WholeAsync(), "WholeAsync.read does not")

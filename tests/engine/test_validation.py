@@ -45,7 +45,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], st
      lambda store: store.put("data", "key", b"", content_language="x"), "content_language"),
     ({"expires": False}, lambda store: store.put("data", "key", b"", expires=MOMENT), "expires"),
     ({"max_metadata_bytes": 4},
-     lambda store: store.put("data", "key", b"", metadata={"abc": "é"}), "has 5 bytes"),
+     lambda store: store.put("data", "key", b"", metadata={"abc": "é"}), "at most 4 bytes, got 5"),
     ({"ranges": False}, lambda store: opened_get(store, range=(0, 1)), "range"),
     ({"ranges": False}, lambda store: store.read("data", "key", range=(0, 1)), "range"),
     ({"get_conditions": False}, lambda store: opened_get(store, if_match="e"), "condition"),
