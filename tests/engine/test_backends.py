@@ -1,4 +1,4 @@
-"""Drivers are opened and closed once each, whatever happens meanwhile."""
+"""Every driver is opened and closed once, also after errors and cancels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from trove_async.driver import DriverContext
 
 
-class Door(Fake):
-    """Steps as it opens and closes."""
+class SlowDriver(Fake):
+    """A driver whose open and close take several steps of the loop."""
 
     async def open(self, context: DriverContext) -> None:
         await self.step("open")
@@ -27,7 +27,7 @@ class Door(Fake):
         await super().aclose()
 
 
-async def opened(*doors: Door) -> Trove:
+async def opened(*doors: SlowDriver) -> Trove:
     default, *more = doors
     store = Trove(default, backends={str(number): door for number, door in enumerate(more)})
     return await store.__aenter__()
@@ -35,7 +35,7 @@ async def opened(*doors: Door) -> Trove:
 
 async def test_last_opened_is_closed_first() -> None:
     order: list[int] = []
-    doors = [Door() for _ in range(3)]
+    doors = [SlowDriver() for _ in range(3)]
     for number, door in enumerate(doors):
 
         async def note(number: int = number) -> None:
@@ -46,8 +46,8 @@ async def test_last_opened_is_closed_first() -> None:
     assert order == [2, 1, 0]
 
 
-async def test_close_that_is_cancelled_is_gone_on_with_by_a_second_one() -> None:
-    first, second = Door(), Door()
+async def test_second_close_continues_after_a_cancelled_one() -> None:
+    first, second = SlowDriver(), SlowDriver()
     store = await opened(first, second)
     reached = second.hang("aclose")
     closing = OwnedTask(store.aclose())
@@ -61,8 +61,8 @@ async def test_close_that_is_cancelled_is_gone_on_with_by_a_second_one() -> None
     assert first.count("aclose") == 1
 
 
-async def test_two_closes_at_once_close_everything() -> None:
-    doors = [Door() for _ in range(3)]
+async def test_two_concurrent_closes_close_everything() -> None:
+    doors = [SlowDriver() for _ in range(3)]
     for door in doors:
         door.before["aclose"] = lambda: asyncio.sleep(0)
     store = await opened(*doors)
@@ -72,8 +72,8 @@ async def test_two_closes_at_once_close_everything() -> None:
     assert all(door.count("aclose") for door in doors)
 
 
-async def test_why_it_could_not_be_opened_is_told_though_closing_fails_too() -> None:
-    good, bad = Door(), Door()
+async def test_error_of_opening_is_raised_even_if_closing_fails() -> None:
+    good, bad = SlowDriver(), SlowDriver()
     bad.fail("open", PermissionError("why"))
     bad.fail("aclose", OSError("and this"))
     good.fail("aclose", OSError("and that"))
@@ -82,8 +82,8 @@ async def test_why_it_could_not_be_opened_is_told_though_closing_fails_too() -> 
     assert (good.count("aclose"), bad.count("aclose")) == (1, 1)
 
 
-async def test_open_that_is_cancelled_closes_what_was_opened() -> None:
-    good, slow = Door(), Door()
+async def test_cancelled_open_closes_the_opened_drivers() -> None:
+    good, slow = SlowDriver(), SlowDriver()
     reached = slow.hang("open")
     opening = OwnedTask(opened(good, slow))
     await reached.wait()
@@ -91,8 +91,8 @@ async def test_open_that_is_cancelled_closes_what_was_opened() -> None:
     assert (good.count("aclose"), slow.count("aclose")) == (1, 1)
 
 
-async def test_several_failures_to_close_come_as_a_group() -> None:
-    doors = [Door() for _ in range(3)]
+async def test_several_close_failures_are_raised_as_a_group() -> None:
+    doors = [SlowDriver() for _ in range(3)]
     store = await opened(*doors)
     doors[0].fail("aclose", OSError("one"))
     doors[2].fail("aclose", KeyError("two"))

@@ -21,7 +21,7 @@ ROUTES = [("*.cold", "cold")]
 # -- create ----------------------------------------------------------------------------------------
 
 
-async def test_create_makes_the_bucket_on_the_default_backend_only() -> None:
+async def test_create_creates_the_bucket_on_the_default_backend_only() -> None:
     default, cold = CallLog(), CallLog()
     async with single_attempt_store(default, backends={"cold": cold}) as store:
         await store.create_bucket("data")
@@ -50,7 +50,7 @@ async def test_create_on_named_backends() -> None:
         }
 
 
-async def test_create_on_no_or_unknown_backends_makes_nothing() -> None:
+async def test_create_on_no_or_unknown_backends_creates_nothing() -> None:
     async with single_attempt_store(backends={"cold": CallLog()}) as store:
         with pytest.raises(BackendNotFoundError, match="there are 'default', 'cold'"):
             await store.create_bucket("data", backends=["cold", "nowhere"])
@@ -59,7 +59,7 @@ async def test_create_on_no_or_unknown_backends_makes_nothing() -> None:
         assert await store.list_buckets() == []
 
 
-async def test_create_that_fails_midway_tells_where_it_was_made() -> None:
+async def test_create_that_fails_midway_names_the_backends_done() -> None:
     cold = CallLog()
     cold.fail("create_bucket", UnavailableError("broken"))
     async with single_attempt_store(backends={"cold": cold}) as store:
@@ -68,7 +68,7 @@ async def test_create_that_fails_midway_tells_where_it_was_made() -> None:
         assert caught.value.backend == "cold"
 
 
-async def test_create_everywhere_goes_on_where_it_exists() -> None:
+async def test_create_on_all_with_exist_ok_skips_existing_buckets() -> None:
     default, cold = CallLog(), CallLog()
     await fill(default, "data")
     async with single_attempt_store(default, backends={"cold": cold}) as store:
@@ -89,7 +89,7 @@ async def test_one_place_under_two_names_is_created_and_deleted_once() -> None:
         assert await store.list_buckets() == []
 
 
-# -- made by the first put --------------------------------------------------------------------------
+# -- created by the first put ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ async def test_one_place_under_two_names_is_created_and_deleted_once() -> None:
     ],
 )
 @pytest.mark.parametrize("size", [0, 5, 10_000_000], ids=["empty", "small", "in parts"])
-async def test_put_makes_a_bucket_that_the_default_has(
+async def test_put_creates_a_bucket_that_the_default_has(
     *, create_missing: bool | str, private: bool, made: bool, size: int
 ) -> None:
     cold = CallLog(private_namespace=private)
@@ -128,7 +128,9 @@ async def test_put_makes_a_bucket_that_the_default_has(
 
 
 @pytest.mark.parametrize("create_missing", ["auto", True])
-async def test_put_makes_no_bucket_that_the_default_lacks(*, create_missing: bool | str) -> None:
+async def test_put_does_not_create_a_bucket_that_the_default_lacks(
+    *, create_missing: bool | str
+) -> None:
     default, cold = CallLog(), CallLog()
     async with single_attempt_store(
         default, backends={"cold": cold}, routes=ROUTES, create_missing_buckets=create_missing
@@ -141,7 +143,7 @@ async def test_put_makes_no_bucket_that_the_default_lacks(*, create_missing: boo
         assert (await store.put("data", "a.cold", b"")).backend == "cold"
 
 
-async def test_two_puts_that_make_the_bucket_at_once_both_go_on() -> None:
+async def test_concurrent_puts_that_create_the_bucket_both_succeed() -> None:
     cold = CallLog()
 
     async def another_was_faster() -> None:
@@ -155,7 +157,7 @@ async def test_two_puts_that_make_the_bucket_at_once_both_go_on() -> None:
         assert await store.exists("data", "a.cold")
 
 
-async def test_pinned_handle_makes_no_bucket() -> None:
+async def test_pinned_handle_creates_no_bucket() -> None:
     cold = CallLog()
     async with single_attempt_store(backends={"cold": cold}) as store:
         await store.create_bucket("data")
@@ -167,7 +169,7 @@ async def test_pinned_handle_makes_no_bucket() -> None:
 # -- objects of a bucket that their backend lacks ------------------------------------------------------
 
 
-async def test_object_of_a_bucket_not_made_on_its_backend_is_a_missing_object() -> None:
+async def test_object_is_missing_if_only_its_backend_lacks_the_bucket() -> None:
     default, cold = CallLog(), CallLog()
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data")
@@ -193,7 +195,7 @@ async def test_object_of_a_bucket_not_made_on_its_backend_is_a_missing_object() 
         ]  # fmt: skip
 
 
-async def test_object_of_a_bucket_that_all_lack_has_no_bucket() -> None:
+async def test_bucket_is_missing_if_all_backends_lack_it() -> None:
     async with single_attempt_store(backends={"cold": CallLog()}, routes=ROUTES) as store:
         for key in ("a", "a.cold"):
             with pytest.raises(BucketNotFoundError):
@@ -206,7 +208,7 @@ async def test_object_of_a_bucket_that_all_lack_has_no_bucket() -> None:
                 await store.delete_many("data", [key])
 
 
-async def test_backend_that_is_down_does_not_hide_that_another_has_the_bucket() -> None:
+async def test_bucket_is_found_while_another_backend_is_down() -> None:
     default, cold, third = CallLog(), CallLog(), CallLog()
     await fill(third, "data")
     default.fail("head_bucket", UnavailableError("down"))
@@ -237,7 +239,7 @@ async def test_delete_checks_every_backend_before_it_deletes() -> None:
             await store.delete_bucket("data")
 
 
-async def test_delete_does_nothing_if_a_backend_cannot_be_asked() -> None:
+async def test_delete_does_nothing_if_a_backend_is_down() -> None:
     default, cold = CallLog(), CallLog()
     await fill(default, "data")
     cold.fail("list_page", UnavailableError("down"))
@@ -247,7 +249,7 @@ async def test_delete_does_nothing_if_a_backend_cannot_be_asked() -> None:
         assert "delete_bucket" not in default.calls
 
 
-async def test_delete_that_fails_midway_tells_where_the_bucket_went() -> None:
+async def test_delete_that_fails_midway_names_the_backends_done() -> None:
     default, cold, third = CallLog(), CallLog(), CallLog()
     for driver in (default, cold, third):
         await fill(driver, "data")
@@ -263,7 +265,7 @@ async def test_delete_that_fails_midway_tells_where_the_bucket_went() -> None:
         await store.delete_bucket("data")
 
 
-async def test_bucket_that_somebody_else_deletes_meanwhile_is_deleted() -> None:
+async def test_concurrently_deleted_bucket_counts_as_deleted() -> None:
     default, cold = CallLog(), CallLog()
     await fill(default, "data")
     await fill(cold, "data")
@@ -298,11 +300,11 @@ async def test_list_is_the_sorted_union() -> None:
     await fill(cold, "a")
     await fill(cold, "b")
     async with single_attempt_store(default, backends={"cold": cold}) as store:
-        found = await store.list_buckets()
-        assert [(info.name, info.backends) for info in found] == [
+        buckets = await store.list_buckets()
+        assert [(info.name, info.backends) for info in buckets] == [
             ("a", ("cold",)), ("b", ("default", "cold")), ("c", ("default",)),
         ]  # fmt: skip
-        assert all(info.created is not None for info in found)
+        assert all(info.created is not None for info in buckets)
 
 
 async def test_list_raises_if_a_backend_fails() -> None:

@@ -23,7 +23,7 @@ KEYS = ["a", "b.cold", "c", "d.cold"]
 
 
 @pytest.mark.parametrize("bulk", [0, 1, 3, 1000])
-async def test_every_key_is_deleted_where_it_is_routed_and_told_in_order(bulk: int) -> None:
+async def test_every_key_is_deleted_where_it_is_routed_and_reported_in_order(bulk: int) -> None:
     default, cold = CallLog(bulk_delete=bulk), CallLog()
     await fill(default, "data", "a", "c", "kept", "b.cold")
     await fill(cold, "data", "b.cold", "d.cold", "a")
@@ -36,7 +36,7 @@ async def test_every_key_is_deleted_where_it_is_routed_and_told_in_order(bulk: i
     assert "head_bucket" not in default.calls
 
 
-async def test_keys_may_come_asynchronously_and_without_end() -> None:
+async def test_keys_may_be_an_endless_async_iterable() -> None:
     default = CallLog()
     await fill(default, "data", "0", "1500")
     closed = False
@@ -80,7 +80,7 @@ async def test_keys_are_taken_a_thousand_at_a_time() -> None:
         assert len([result async for result in deletion]) == 2499
 
 
-async def test_single_deletions_run_a_few_at_a_time() -> None:
+async def test_single_deletions_have_limited_concurrency() -> None:
     default = CallLog(bulk_delete=0)
     await fill(default, "data")
     running = most = 0
@@ -99,8 +99,8 @@ async def test_single_deletions_run_a_few_at_a_time() -> None:
     assert 4 < most <= 16
 
 
-class Choosy(CallLog):
-    """Cannot delete keys with an ``x``, and forgets to answer for those with a ``?``."""
+class PartlyFailing(CallLog):
+    """Fails to delete keys with an ``x``, and reports no result for keys with a ``?``."""
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         results = await super().delete_many(bucket, [key for key in keys if "x" not in key])
@@ -114,8 +114,8 @@ class Choosy(CallLog):
         ]
 
 
-async def test_failures_are_told_by_key_and_the_others_go() -> None:
-    default = Choosy()
+async def test_failures_are_reported_per_key_and_other_keys_are_deleted() -> None:
+    default = PartlyFailing()
     await fill(default, "data", "a", "x")
     async with single_attempt_store(default) as store:
         results = {
@@ -151,7 +151,7 @@ async def test_failing_backend_fails_its_keys_only(bulk: int) -> None:
             await store.delete_many("data", KEYS)
 
 
-async def test_bucket_that_all_lack_is_the_error_of_every_key() -> None:
+async def test_missing_bucket_is_the_error_of_every_key() -> None:
     for bulk in (0, 1000):
         async with single_attempt_store(CallLog(bulk_delete=bulk)) as store:
             results = [result async for result in store.delete_many("nowhere", ["a", "b"])]
@@ -159,22 +159,22 @@ async def test_bucket_that_all_lack_is_the_error_of_every_key() -> None:
             assert await store.delete_many("nowhere", []) is None  # type: ignore[func-returns-value]  # awaited
 
 
-async def test_error_of_a_route_function_surfaces_and_nothing_is_deleted() -> None:
+async def test_route_function_error_is_raised_and_nothing_is_deleted() -> None:
     default = CallLog()
     await fill(default, "data", "a", "b")
 
-    def answer(_bucket: str, key: str) -> str:
+    def route(_bucket: str, key: str) -> str:
         if key == "b":
             raise LookupError(key)
         return ""
 
-    async with single_attempt_store(default, route_functions=[answer]) as store:
+    async with single_attempt_store(default, route_functions=[route]) as store:
         with pytest.raises(LookupError):
             await store.delete_many("data", ["a", "b"])
     assert default.holds("data") == ["a", "b"]
 
 
-async def test_deletion_is_done_once() -> None:
+async def test_deletion_cannot_be_started_twice() -> None:
     default = CallLog()
     await fill(default, "data", "a")
     async with single_attempt_store(default) as store:
@@ -193,7 +193,7 @@ async def test_deletion_that_was_never_started_warns() -> None:
 
 
 @pytest.mark.parametrize("keys", ["key", b"key", None, 5])
-async def test_what_are_no_keys_is_refused(keys: object) -> None:
+async def test_invalid_keys_argument_is_refused(keys: object) -> None:
     async with single_attempt_store() as store:
         with pytest.raises(TypeError, match="iterable of keys"):
             store.delete_many("data", keys)  # type: ignore[arg-type]  # that is the point
@@ -201,7 +201,7 @@ async def test_what_are_no_keys_is_refused(keys: object) -> None:
             await store.delete_many("data", [5])  # type: ignore[list-item]  # likewise
 
 
-async def test_store_closed_in_the_middle_is_told() -> None:
+async def test_store_closed_midway_raises() -> None:
     default = CallLog()
     await fill(default, "data")
     async with single_attempt_store(default) as store:

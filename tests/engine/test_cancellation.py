@@ -1,4 +1,4 @@
-"""The engine against a backend that hangs at each await, and a cancel at each step of the loop."""
+"""Cancels every operation at each await of the backend, and at each step of the loop."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def delete_two(store: Trove) -> None:
     await store.delete_many("bucket", ["key", "b/key"])
 
 
-# By name: what runs, and the object that it would make (None: it makes none).
+# By name: the operation, and the object that it would create (None: no object).
 CALLS: dict[str, tuple[Callable[[Trove], Awaitable[object]], bytes | None]] = {
     "put at once": (lambda store: store.put("bucket", "key", SMALL), SMALL),
     "put in parts": (lambda store: store.put("bucket", "key", NEW), NEW),
@@ -117,7 +117,7 @@ FAKES: dict[str, Callable[[], Fake]] = {
 
 
 EVERY = 64
-"""Steps of the loop up to which each is tried: beyond, only threads are waited for."""
+"""The number of steps of the loop to cancel at. Later steps only wait for threads."""
 
 COMBINATIONS = [
     pytest.param(call, kind, id=f"{call}, {kind}")
@@ -128,7 +128,7 @@ COMBINATIONS = [
 
 
 class Scene:
-    """A store before a call, and what must hold once the call was cancelled."""
+    """A store before a call, and the checks after the call was cancelled."""
 
     def __init__(self, call: str, store: Trove, fakes: tuple[Fake, Fake]) -> None:
         self._run, self.makes = CALLS[call]
@@ -143,7 +143,7 @@ class Scene:
         await self._run(self.store)
 
     async def prepare(self) -> None:
-        # Straight into memory: no step of the fake's is passed, none is counted.
+        # Written directly into memory, so that the fake counts no step.
         for fake in self.fakes:
             fake.hang_at = None
         for key, body in OBJECTS.items():
@@ -155,7 +155,7 @@ class Scene:
         self.before = asyncio.all_tasks()
 
     async def check(self, *, finished: bool) -> None:
-        for _ in range(50):  # what parking and revoking left to the store's own tasks
+        for _ in range(50):  # tasks of the store that park and revoke readers
             if not asyncio.all_tasks() - self.before:
                 break
             await asyncio.sleep(0)

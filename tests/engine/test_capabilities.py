@@ -1,4 +1,4 @@
-"""Options that a backend honours in one operation and would drop in another."""
+"""Options that a backend supports in one kind of request but not in another."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def pulled(body: bytes) -> AsyncIterator[bytes]:
 
 @pytest.mark.parametrize("way", ["memory", "stream", "file"])
 @pytest.mark.parametrize("option", ["if_none_match", "if_match", "tags"])
-async def test_body_of_parts_goes_in_one_request_where_parts_would_drop_an_option(
+async def test_large_body_is_put_in_one_request_if_parts_would_drop_an_option(
     way: str, option: str, tmp_path: Path
 ) -> None:
     driver = CallLog(commit_conditions=False, upload_tags=False)
@@ -65,7 +65,7 @@ async def test_body_beyond_one_request_is_refused_before_any_of_it_is_read() -> 
     driver = CallLog(commit_conditions=False, upload_tags=False, max_put=2 * MiB)
     async with store_on(driver) as store:
         await store.create_bucket("data")
-        begun = driver.calls.copy()
+        calls_before = driver.calls.copy()
 
         async def body() -> AsyncIterator[bytes]:
             raise AssertionError
@@ -77,10 +77,10 @@ async def test_body_beyond_one_request_is_refused_before_any_of_it_is_read() -> 
                 await store.put("data", "key", body(), size=len(BODY), **options)
             with pytest.raises(NotSupportedError, match="only in a put of one request"):
                 await store.put("data", "key", BODY, **options)
-        assert driver.calls == begun
+        assert driver.calls == calls_before
 
 
-async def test_stream_that_fits_no_spill_file_is_refused_and_nothing_is_stored() -> None:
+async def test_stream_larger_than_the_spill_budget_is_refused() -> None:
     driver = CallLog(commit_conditions=False)
     async with store_on(driver, spill_max_bytes=2 * MiB) as store:
         await store.create_bucket("data")
@@ -91,7 +91,7 @@ async def test_stream_that_fits_no_spill_file_is_refused_and_nothing_is_stored()
 
 
 @pytest.mark.parametrize("option", ["if_none_match", "tags", "size"])
-async def test_copy_passes_through_the_store_where_the_service_would_drop_an_option(
+async def test_copy_goes_through_the_client_if_the_service_would_drop_an_option(
     option: str,
 ) -> None:
     driver = CallLog(copy_conditions=False, copy_tags=False, max_copy=2 * MiB)
@@ -111,7 +111,7 @@ async def test_copy_passes_through_the_store_where_the_service_would_drop_an_opt
         assert "copy" in driver.calls
 
 
-async def test_object_that_is_put_while_its_metadata_is_rewritten_is_not_lost() -> None:
+async def test_put_during_a_metadata_rewrite_is_not_lost() -> None:
     driver = CallLog(copy_tags=False)
     async with store_on(driver) as store:
         await store.create_bucket("data")
@@ -127,7 +127,7 @@ async def test_object_that_is_put_while_its_metadata_is_rewritten_is_not_lost() 
         assert await store.read("data", "key") == b"new"
 
 
-async def test_condition_of_a_rewrite_is_the_users_own() -> None:
+async def test_rewrite_uses_the_users_condition() -> None:
     driver = CallLog(copy_conditions=False)
     async with store_on(driver) as store:
         await store.create_bucket("data")

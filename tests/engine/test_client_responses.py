@@ -1,4 +1,4 @@
-"""Responses of HTTP clients, and what frameworks hand over, given as a body."""
+"""Responses of HTTP clients and objects of web frameworks, passed as a body."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def body(_: web.Request) -> web.Response:
 
 
 async def sent(handler: Any, data: Any) -> None:
-    """Send a request to a service that has this handler."""
+    """Send a request to a service with this handler."""
     async with (
         serving(handler) as url,
         aiohttp.ClientSession() as session,
@@ -167,28 +167,28 @@ async def test_request_of_starlette_is_refused_and_its_stream_is_a_body() -> Non
 
 
 async def test_subclass_of_a_response_is_refused_too() -> None:
-    class Mine(httpx.Response):
+    class OwnResponse(httpx.Response):
         pass
 
     fake = Fake()
     async with store_of(fake) as store:
-        await refused(store, fake, Mine(200, content=BODY), "httpx's Mine")
+        await refused(store, fake, OwnResponse(200, content=BODY), "httpx's OwnResponse")
 
 
-async def test_what_is_like_a_response_is_refused_by_what_it_has() -> None:
-    class Relative:
+async def test_response_like_object_is_refused_by_its_methods() -> None:
+    class ResponseLike:
         def aiter_bytes(self) -> None: ...
 
-    class Whole:
+    class ReadWithoutSize:
         def read(self) -> bytes:
             return BODY
 
-    class WholeAsync:
+    class AsyncReadWithoutSize:
         async def read(self, *, decode: bool = False) -> bytes:
             return BODY if decode else b""
 
     fake = Fake()
     async with store_of(fake) as store:
-        await refused(store, fake, Relative(), r"aiter_bytes\(\)")
-        await refused(store, fake, Whole(), "Whole.read does not")
-        await refused(store, fake, WholeAsync(), "WholeAsync.read does not")
+        await refused(store, fake, ResponseLike(), r"aiter_bytes\(\)")
+        await refused(store, fake, ReadWithoutSize(), "ReadWithoutSize.read does not")
+        await refused(store, fake, AsyncReadWithoutSize(), "AsyncReadWithoutSize.read does not")

@@ -1,4 +1,4 @@
-"""A put that is cancelled while its commit is under way: the commit ends first, then all is decided."""
+"""A put cancelled during its commit waits for the commit before it raises."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 OLD = b"old"
 
 
-class Held:
-    """A commit that waits where it was told to, until it is released."""
+class HeldCommit:
+    """A driver whose commit waits at a given point until it is released."""
 
     def __init__(self, fake: Fake, step: str) -> None:
         self.reached, self.go_on = asyncio.Event(), asyncio.Event()
@@ -45,8 +45,8 @@ def step(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def begun(store: Trove, held: Held) -> asyncio.Task[object]:
-    """Begin a put, and return it when its commit is under way."""
+async def begun(store: Trove, held: HeldCommit) -> asyncio.Task[object]:
+    """Start a put, and return its task once the commit is in flight."""
     put = OwnedTask(store.put("bucket", "key", chunks()))
     await held.reached.wait()
     return put._task
@@ -61,7 +61,7 @@ async def test_put_cancelled_in_its_commit_is_stored_and_still_cancelled(step: s
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", OLD)
-        held = Held(fake, step)
+        held = HeldCommit(fake, step)
         put = await begun(store, held)
         for _ in range(3):
             put.cancel()
@@ -75,10 +75,10 @@ async def test_put_cancelled_in_its_commit_is_stored_and_still_cancelled(step: s
         assert_idle(store, fake)
 
 
-async def test_put_in_a_cancelled_scope_is_stored_too(step: str) -> None:
+async def test_put_in_a_cancelled_scope_is_stored(step: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        held = Held(fake, step)
+        held = HeldCommit(fake, step)
         with anyio.CancelScope() as scope:
             loop = asyncio.get_running_loop()
 
@@ -95,10 +95,10 @@ async def test_put_in_a_cancelled_scope_is_stored_too(step: str) -> None:
         assert_idle(store, fake)
 
 
-async def test_put_whose_total_time_is_over_in_its_commit_is_stored(step: str) -> None:
+async def test_put_that_times_out_in_its_commit_is_stored(step: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        held = Held(fake, step)
+        held = HeldCommit(fake, step)
         store._core.timeout = Timeout(total=0.05)
         put = await begun(store, held)
         while not put.cancelling():
@@ -116,7 +116,7 @@ async def test_put_whose_total_time_is_over_in_its_commit_is_stored(step: str) -
 async def test_put_whose_store_closes_in_its_commit_is_stored(step: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        held = Held(fake, step)
+        held = HeldCommit(fake, step)
         put = await begun(store, held)
         closing = OwnedTask(store.aclose())
         await steps()
@@ -129,13 +129,13 @@ async def test_put_whose_store_closes_in_its_commit_is_stored(step: str) -> None
 
 
 @pytest.mark.parametrize("error", [PermissionDeniedError("no"), UnavailableError("not now")])
-async def test_put_cancelled_in_a_commit_that_fails_is_undone_and_not_tried_again(
+async def test_put_cancelled_in_a_failing_commit_is_aborted_and_not_retried(
     error: Exception,
 ) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", OLD)
-        held = Held(fake, "commit")
+        held = HeldCommit(fake, "commit")
         held.error = error
         put = await begun(store, held)
         put.cancel()
@@ -148,14 +148,14 @@ async def test_put_cancelled_in_a_commit_that_fails_is_undone_and_not_tried_agai
         assert_idle(store, fake)
 
 
-async def test_put_cancelled_in_a_commit_that_never_ends_is_given_up(
+async def test_put_cancelled_in_a_hanging_commit_is_abandoned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(room, "COMMIT_SECONDS", 0.01)
     fake = Fake()
     async with store_of(fake) as store:
         await store.put("bucket", "key", OLD)
-        put = await begun(store, Held(fake, "commit"))
+        put = await begun(store, HeldCommit(fake, "commit"))
         put.cancel()
         with pytest.raises(asyncio.CancelledError):
             await put

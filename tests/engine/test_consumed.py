@@ -1,4 +1,4 @@
-"""A body that was read before is not stored again as an empty or a shortened object."""
+"""A body that was read before is never stored as an empty or a shortened object."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def flowing() -> AsyncIterator[bytes]:
 
 
 class Chunks:
-    """An iterator that is no generator."""
+    """An iterator that is not a generator."""
 
     def __init__(self) -> None:
         self._chunks = cut()
@@ -47,7 +47,7 @@ class Chunks:
 
 
 class AsyncChunks:
-    """An async iterator that is no generator, and cannot be hashed."""
+    """An async iterator that is not a generator and not hashable."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -67,7 +67,7 @@ class AsyncChunks:
 
 
 class Reader:
-    """An async reader that cannot be sought in."""
+    """An async reader that is not seekable."""
 
     def __init__(self) -> None:
         self._file = io.BytesIO(BODY)
@@ -76,8 +76,8 @@ class Reader:
         return self._file.read(n)
 
 
-class Sized(Reader):
-    """One that looks like a store's: a blob of another library's."""
+class SizedReader(Reader):
+    """A reader with `remaining`, like a store's, but of another library."""
 
     @property
     def remaining(self) -> int:
@@ -104,7 +104,7 @@ ONCE: dict[str, Callable[[], Any]] = {
     "iterator of a list": lambda: iter(list(cut())),
     "map": lambda: map(bytes, cut()),
     "async reader": Reader,
-    "reader that tells its size": Sized,
+    "reader that tells its size": SizedReader,
     "StreamReader": stream_reader,
     "file that only reads": OnlyRead,
     "BytesIO": lambda: io.BytesIO(BODY),
@@ -112,7 +112,7 @@ ONCE: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("kind", ONCE)
-async def test_body_that_a_put_has_read_to_its_end_is_refused(kind: str) -> None:
+async def test_body_already_read_by_a_put_is_refused(kind: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         body = ONCE[kind]()
@@ -129,7 +129,7 @@ async def test_body_that_a_put_has_read_to_its_end_is_refused(kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ONCE if kind != "BytesIO"])
-async def test_body_that_a_failed_put_has_begun_is_refused(kind: str) -> None:
+async def test_body_partly_read_by_a_failed_put_is_refused(kind: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         body = ONCE[kind]()
@@ -143,7 +143,7 @@ async def test_body_that_a_failed_put_has_begun_is_refused(kind: str) -> None:
         assert not await store.exists("bucket", "key")
 
 
-async def test_file_that_a_put_has_left_at_its_end_is_refused_until_it_is_sought(
+async def test_file_left_at_its_end_by_a_put_is_refused_until_it_is_seeked(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "body"
@@ -165,7 +165,7 @@ async def test_file_that_a_put_has_left_at_its_end_is_refused_until_it_is_sought
             assert await store.read("bucket", "again") == BODY[7:]
 
 
-async def test_file_that_its_user_has_read_to_its_end_is_an_empty_body(tmp_path: Path) -> None:
+async def test_file_read_to_its_end_by_the_user_is_an_empty_body(tmp_path: Path) -> None:
     path = tmp_path / "body"
     path.write_bytes(BODY)
     async with store_of(Fake()) as store:
@@ -177,7 +177,7 @@ async def test_file_that_its_user_has_read_to_its_end_is_an_empty_body(tmp_path:
         assert (await store.put("bucket", "key", memory)).size == 0
 
 
-async def test_file_that_was_written_to_since_is_stored_from_there(tmp_path: Path) -> None:
+async def test_file_appended_to_after_a_put_stores_the_new_bytes(tmp_path: Path) -> None:
     async with store_of(Fake()) as store:
         with (tmp_path / "log").open("w+b") as log:
             log.write(b"first")
@@ -202,13 +202,13 @@ async def test_empty_body_may_be_put_twice() -> None:
                 assert (await store.put("bucket", key, body)).size == 0
 
 
-async def test_iterable_that_begins_anew_may_be_put_twice() -> None:
-    class Anew:
+async def test_reiterable_body_may_be_put_twice() -> None:
+    class Reiterable:
         def __aiter__(self) -> AsyncIterator[bytes]:
             return flowing()
 
     async with store_of(Fake()) as store:
-        for body in ([BODY], (BODY,), Anew()):
+        for body in ([BODY], (BODY,), Reiterable()):
             for key in ("1", "2"):
                 await store.put("bucket", key, body)
                 assert await store.read("bucket", key) == BODY
@@ -281,7 +281,7 @@ async def test_reader_that_is_closed_is_refused_before_any_request(other: Trove)
         assert fake.steps == []
 
 
-async def test_get_that_was_opened_is_refused_before_any_request(other: Trove) -> None:
+async def test_already_opened_get_is_refused_before_any_request(other: Trove) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         get = other.get("bucket", "key")
@@ -296,7 +296,7 @@ async def test_get_that_was_opened_is_refused_before_any_request(other: Trove) -
         assert fake.steps == []
 
 
-async def test_reader_that_was_read_in_part_is_stored_from_there(other: Trove) -> None:
+async def test_partly_read_reader_stores_the_rest(other: Trove) -> None:
     async with store_of(Fake()) as store, other.get("bucket", "key") as reader:
         assert await reader.read(10) == BODY[:10]
         await store.put("bucket", "key", reader)
@@ -311,7 +311,7 @@ async def test_reader_of_an_empty_object_is_an_empty_body(other: Trove) -> None:
         assert (await store.put("bucket", "key", reader)).size == 0
 
 
-async def test_reader_that_a_failed_put_has_begun_is_refused(other: Trove) -> None:
+async def test_reader_partly_read_by_a_failed_put_is_refused(other: Trove) -> None:
     fake = Fake()
     async with store_of(fake) as store, other.get("bucket", "key") as reader:
         fake.fail("send", PermissionError("no"))
@@ -324,7 +324,7 @@ async def test_reader_that_a_failed_put_has_begun_is_refused(other: Trove) -> No
         assert not await store.exists("bucket", "key")
 
 
-async def test_reader_of_a_put_that_was_refused_is_still_whole(other: Trove) -> None:
+async def test_refused_put_leaves_its_reader_unread(other: Trove) -> None:
     fake = Fake()
     async with store_of(fake) as store, other.get("bucket", "key") as reader:
         fake.fail("upload", PermissionError("no"))
@@ -335,7 +335,7 @@ async def test_reader_of_a_put_that_was_refused_is_still_whole(other: Trove) -> 
 
 
 @pytest.mark.parametrize("after", [0, 1])
-async def test_get_whose_progress_raises_never_shortens_what_is_stored(
+async def test_raising_progress_of_a_get_body_never_stores_a_short_object(
     other: Trove, after: int
 ) -> None:
     calls = 0
@@ -354,7 +354,7 @@ async def test_get_whose_progress_raises_never_shortens_what_is_stored(
                 with pytest.raises(BodyConsumedError):
                     await store.put("bucket", "key", reader)
                 assert not await store.exists("bucket", "key")
-            else:  # nothing was taken of it yet
+            else:  # nothing was read from it yet
                 await store.put("bucket", "key", reader)
                 assert await store.read("bucket", "key") == BODY
         calls = 0
@@ -366,10 +366,10 @@ async def test_get_whose_progress_raises_never_shortens_what_is_stored(
         assert not await store.exists("bucket", "new")
 
 
-# -- what is remembered --------------------------------------------------------------------------------
+# -- records ---------------------------------------------------------------------------------------
 
 
-def test_body_that_is_dropped_is_forgotten() -> None:
+def test_record_is_dropped_with_its_body() -> None:
     gc.collect()
     before = len(consumed._records)
     body = Reader()
@@ -384,7 +384,7 @@ def test_body_that_is_dropped_is_forgotten() -> None:
     assert len(consumed._records) == before
 
 
-def test_last_bodies_that_take_no_weak_references_are_remembered() -> None:
+def test_last_bodies_without_weak_references_are_recorded() -> None:
     bodies = [iter([b"x"]) for _ in range(consumed._HELD + 1)]
     for body in bodies:
         consumed.record(body, whole=True)

@@ -74,10 +74,10 @@ async def test_copy_has_the_bytes_the_facts_and_the_progress(
     places: tuple[Trove, str, CallLog, CallLog], body: bytes
 ) -> None:
     store, key, _, end = places
-    told: list[tuple[int, int | None]] = []
+    reports: list[tuple[int, int | None]] = []
     original = await store.put("data", "key", body, **FACTS)
     copied = await store.copy(
-        "data", "key", "data", key, progress=lambda done, total: told.append((done, total))
+        "data", "key", "data", key, progress=lambda done, total: reports.append((done, total))
     )
     assert await store.read("data", key) == body
     assert await store.read("data", "key") == body
@@ -85,7 +85,7 @@ async def test_copy_has_the_bytes_the_facts_and_the_progress(
     assert {name: getattr(copied, name) for name in FACTS} == FACTS
     assert (copied.key, copied.checksums) == (key, original.checksums)
     assert copied.backend == ("cold" if key.endswith("cold") else "default")
-    assert told[-1] == (len(body), len(body))
+    assert reports[-1] == (len(body), len(body))
     assert ("copy" in end.calls) is (end.capabilities.server_copy and key == "copy")
 
 
@@ -100,7 +100,7 @@ async def test_move_leaves_the_object_only_at_its_destination(
     assert not await store.exists("data", "key")
 
 
-async def test_metadata_and_class_are_replaced_where_given(
+async def test_given_metadata_and_storage_class_replace_the_sources(
     places: tuple[Trove, str, CallLog, CallLog],
 ) -> None:
     store, key, _, _ = places
@@ -114,7 +114,7 @@ async def test_metadata_and_class_are_replaced_where_given(
     assert (bare.metadata, bare.storage_class) == ({}, None)
 
 
-async def test_conditions_are_those_of_the_destination(
+async def test_conditions_apply_to_the_destination(
     places: tuple[Trove, str, CallLog, CallLog],
 ) -> None:
     store, key, _, _ = places
@@ -131,7 +131,7 @@ async def test_conditions_are_those_of_the_destination(
     assert (await store.copy("data", "key", "data", key, if_match=there)).etag != there.etag
 
 
-async def test_source_replaced_in_the_middle_leaves_the_target_untouched(
+async def test_source_replaced_midway_leaves_the_target_untouched(
     places: tuple[Trove, str, CallLog, CallLog],
 ) -> None:
     store, key, start, end = places
@@ -152,7 +152,7 @@ async def test_source_replaced_in_the_middle_leaves_the_target_untouched(
     assert await store.read("data", "key") == b"another"
 
 
-async def test_source_deleted_in_the_middle_is_a_change(
+async def test_source_deleted_midway_raises_object_changed(
     places: tuple[Trove, str, CallLog, CallLog],
 ) -> None:
     store, key, start, _ = places
@@ -187,7 +187,7 @@ async def test_move_deletes_only_the_version_that_it_copied(*, conditional: bool
 
 
 @pytest.mark.parametrize("conditional", [True, False])
-async def test_source_that_went_after_it_was_copied_is_moved(*, conditional: bool) -> None:
+async def test_source_deleted_after_the_copy_counts_as_moved(*, conditional: bool) -> None:
     default, cold = CallLog(delete_if_match=conditional), CallLog()
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
@@ -205,7 +205,7 @@ async def test_source_that_went_after_it_was_copied_is_moved(*, conditional: boo
 
 
 class Corrupting(CallLog):
-    """Stores a changed body, and says so, or not."""
+    """Stores a corrupted body, and reports its checksum or not."""
 
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
@@ -334,17 +334,17 @@ async def test_conditions_hold_for_an_object_onto_itself(
 
 async def test_same_names_on_two_backends_are_two_places() -> None:
     default, cold = CallLog(), CallLog()
-    answers: list[str] = []
+    routed_to: list[str] = []
 
     def by_turn(_bucket: str, _key: str) -> str:
-        return answers.pop(0) if answers else ""
+        return routed_to.pop(0) if routed_to else ""
 
     async with single_attempt_store(
         default, backends={"cold": cold}, route_functions=[by_turn]
     ) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "x", b"body")
-        answers += ["default", "cold"]
+        routed_to += ["default", "cold"]
         moved = await store.move("data", "x", "data", "x")
     assert moved.backend == "cold"
     assert default.holds("data") == []
@@ -363,7 +363,7 @@ async def test_same_names_on_two_backends_are_two_places() -> None:
         ("put_if_match", {"if_match": "etag"}),
     ],
 )
-async def test_what_the_target_cannot_honour_is_refused_before_any_call(
+async def test_option_unsupported_by_the_target_is_refused_before_any_call(
     capability: str, options: dict[str, Any]
 ) -> None:
     default, cold = CallLog(), CallLog(**{capability: False})
@@ -379,7 +379,7 @@ async def test_what_the_target_cannot_honour_is_refused_before_any_call(
 
 
 @pytest.mark.parametrize("capability", ["metadata", "tags", "headers", "expires"])
-async def test_facts_that_the_target_would_drop_are_refused_before_it_is_touched(
+async def test_facts_unsupported_by_the_target_are_refused_before_any_write(
     capability: str,
 ) -> None:
     default, cold = CallLog(), CallLog(**{capability: False})
@@ -410,18 +410,18 @@ ODD: list[tuple[dict[str, Any], str]] = [
     ({"content_encoding": "\0"}, "content_encoding"),
     ({"tags": {"a\n": "v"}}, "tag"),
 ]
-"""What another tool has kept with an object, and what an error names."""
+"""Facts that another tool has stored with an object, and the text expected in the error."""
 
 
 def keep(driver: MemoryDriver, key: str, facts: dict[str, Any]) -> None:
-    """Have other facts kept with an object, past all checks."""
+    """Replace the stored facts of an object, bypassing all checks."""
     objects = driver._buckets["data"].objects
     objects[key] = objects[key]._replace(info=replace(objects[key].info, **facts))
 
 
 @pytest.mark.parametrize(("facts", "named"), ODD)
 @pytest.mark.parametrize("server_copy", [True, False])
-async def test_what_no_header_can_carry_is_refused_before_any_byte(
+async def test_source_facts_that_are_no_valid_headers_are_refused_before_any_byte(
     facts: dict[str, Any], named: str, *, server_copy: bool
 ) -> None:
     default, cold = CallLog(server_copy=server_copy), CallLog()
@@ -441,7 +441,7 @@ async def test_what_no_header_can_carry_is_refused_before_any_byte(
 
 
 @pytest.mark.parametrize("facts", [facts for facts, _ in ODD])
-async def test_copy_within_a_service_keeps_what_it_kept_whatever_it_is(
+async def test_server_copy_keeps_metadata_that_a_put_would_refuse(
     facts: dict[str, Any],
 ) -> None:
     driver = CallLog()
@@ -456,7 +456,7 @@ async def test_copy_within_a_service_keeps_what_it_kept_whatever_it_is(
         assert {name: getattr(moved, name) for name in facts} == facts
 
 
-async def test_metadata_of_ones_own_replaces_what_cannot_be_carried_over() -> None:
+async def test_given_metadata_replaces_invalid_source_metadata() -> None:
     default, cold = CallLog(), CallLog()
     await fill(default, "data", "key")
     await fill(cold, "data")
@@ -469,7 +469,7 @@ async def test_metadata_of_ones_own_replaces_what_cannot_be_carried_over() -> No
 @pytest.mark.parametrize(
     "metadata", [{"a": "größe"}, {"a": " v "}, {"a": "=?UTF-8?B?w4Q=?="}, {"A-b": "v\t"}]
 )
-async def test_what_can_be_encoded_is_carried_over(metadata: dict[str, str]) -> None:
+async def test_encodable_facts_are_copied(metadata: dict[str, str]) -> None:
     default, cold = CallLog(), CallLog()
     await fill(default, "data", "key")
     await fill(cold, "data")
@@ -479,7 +479,7 @@ async def test_what_can_be_encoded_is_carried_over(metadata: dict[str, str]) -> 
     assert copied.metadata == {name.lower(): value for name, value in metadata.items()}
 
 
-async def test_more_metadata_than_a_put_may_have_is_copied_within_its_service() -> None:
+async def test_metadata_larger_than_a_put_allows_is_copied_on_the_server() -> None:
     driver = CallLog(max_metadata_bytes=10)
     await fill(driver, "data", "key")
     keep(driver, "key", {"metadata": {"a": "v" * 100}})
@@ -503,7 +503,7 @@ async def test_missing_source_is_named(operation: str) -> None:
 
 
 @pytest.mark.parametrize("target", ["to", "to.cold"])
-async def test_missing_bucket_of_the_target_is_told_as_such_or_made(target: str) -> None:
+async def test_missing_target_bucket_is_created_or_reported(target: str) -> None:
     default, cold = CallLog(), CallLog(private_namespace=False)
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data")
@@ -520,7 +520,7 @@ async def test_missing_bucket_of_the_target_is_told_as_such_or_made(target: str)
         assert (await store.move("data", "key", "data", "to.cold")).backend == "cold"
 
 
-async def test_server_copy_makes_the_missing_bucket_under_a_second_name() -> None:
+async def test_server_copy_creates_the_missing_bucket_under_a_second_name() -> None:
     driver = CallLog()
     await fill(driver, "data", "key")
 
@@ -550,7 +550,7 @@ async def test_failing_server_copy_does_not_touch_the_source() -> None:
         assert await store.read("data", "key") == b"key"
 
 
-async def test_cancelled_move_leaves_the_object_somewhere_whole() -> None:
+async def test_cancelled_move_leaves_a_whole_object() -> None:
     steps = 0
     while True:
         default, cold = CallLog(), CallLog()
@@ -578,7 +578,7 @@ async def test_cancelled_move_leaves_the_object_somewhere_whole() -> None:
         steps += 1
 
 
-async def test_server_copy_makes_the_bucket_that_only_its_backend_lacks() -> None:
+async def test_server_copy_creates_the_bucket_that_only_its_backend_lacks() -> None:
     default, cold = CallLog(), CallLog()
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
@@ -590,7 +590,7 @@ async def test_server_copy_makes_the_bucket_that_only_its_backend_lacks() -> Non
         assert await store.read("other", "b.cold") == b"body"
 
 
-async def test_server_copy_whose_source_bucket_went_makes_no_bucket() -> None:
+async def test_server_copy_from_a_deleted_bucket_creates_no_bucket() -> None:
     driver = CallLog()
     await fill(driver, "data", "key")
     await fill(driver, "other")
@@ -606,7 +606,7 @@ async def test_server_copy_whose_source_bucket_went_makes_no_bucket() -> None:
         assert [info.name for info in await store.list_buckets()] == ["other"]
 
 
-async def test_source_without_conditions_is_compared_by_what_is_read() -> None:
+async def test_source_without_conditions_is_compared_with_the_opened_version() -> None:
     default, cold = CallLog(get_conditions=False, delete_if_match=False), CallLog()
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")

@@ -1,4 +1,4 @@
-"""What copies and moves are told beside their names: what the copy is to have, and of which version."""
+"""Options of copies and moves: the facts of the copy, and the version of the source."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def place(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Trove, st
         yield store, "key" if request.param == "onto itself" else "copy"
 
 
-async def test_copy_keeps_what_the_source_has(place: tuple[Trove, str]) -> None:
+async def test_copy_keeps_the_facts_of_the_source(place: tuple[Trove, str]) -> None:
     store, key = place
     await store.put("data", "key", b"body", **FACTS)
     copied = await store.copy("data", "key", "data", key)
@@ -65,7 +65,7 @@ async def test_copy_keeps_what_the_source_has(place: tuple[Trove, str]) -> None:
 
 
 @pytest.mark.parametrize("name", FACTS)
-async def test_copy_has_what_is_given_and_the_rest_of_the_source(
+async def test_copy_has_the_given_options_and_otherwise_the_sources(
     place: tuple[Trove, str], name: str
 ) -> None:
     store, key = place
@@ -76,16 +76,18 @@ async def test_copy_has_what_is_given_and_the_rest_of_the_source(
 
 
 @pytest.mark.parametrize("name", FACTS)
-async def test_empty_value_leaves_the_copy_without(place: tuple[Trove, str], name: str) -> None:
+async def test_empty_value_removes_the_fact_from_the_copy(
+    place: tuple[Trove, str], name: str
+) -> None:
     store, key = place
     await store.put("data", "key", b"body", **FACTS)
     empty = NONE.get(name, "")
     await store.copy("data", "key", "data", key, **{name: empty})
-    told = facts_of(await store.head("data", key))
-    assert told == {**FACTS, name: NONE.get(name)}
+    facts = facts_of(await store.head("data", key))
+    assert facts == {**FACTS, name: NONE.get(name)}
 
 
-async def test_move_has_what_is_given() -> None:
+async def test_move_has_the_given_options() -> None:
     async with single_attempt_store(CallLog()) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"body", **FACTS)
@@ -103,7 +105,7 @@ async def test_move_has_what_is_given() -> None:
         ("expires", {"expires": OTHERS["expires"]}),
     ],
 )
-async def test_what_the_destination_cannot_keep_is_refused_before_the_source_is_read(
+async def test_option_unsupported_by_the_destination_is_refused_before_the_source_is_read(
     lacks: str, given: dict[str, Any]
 ) -> None:
     source, target = CallLog(), CallLog(**{lacks: False})
@@ -119,7 +121,7 @@ async def test_what_the_destination_cannot_keep_is_refused_before_the_source_is_
         assert source.calls == target.calls == []
 
 
-async def test_type_that_a_put_would_guess_is_left_out_where_no_type_is_kept() -> None:
+async def test_guessable_type_is_dropped_if_the_destination_keeps_none() -> None:
     target = CallLog(headers=False)
     async with single_attempt_store(
         CallLog(), backends={"cold": target}, routes=[("cold/*", "cold")]
@@ -136,7 +138,7 @@ async def test_type_that_a_put_would_guess_is_left_out_where_no_type_is_kept() -
         assert await store.exists("data", "page.html")
 
 
-async def test_what_the_source_has_and_the_destination_cannot_keep_is_refused_or_left_out() -> None:
+async def test_source_fact_unsupported_by_the_destination_is_refused_unless_removed() -> None:
     target = CallLog(expires=False)
     async with single_attempt_store(
         CallLog(), backends={"cold": target}, routes=[("*.cold", "cold")]
@@ -150,7 +152,7 @@ async def test_what_the_source_has_and_the_destination_cannot_keep_is_refused_or
         assert facts_of(copied) == {**FACTS, "expires": None}
 
 
-async def test_source_is_read_from_the_backend_that_is_named() -> None:
+async def test_source_is_read_from_the_named_backend() -> None:
     cold = CallLog()
     async with single_attempt_store(CallLog(), backends={"cold": cold}) as store:
         await store.create_bucket("data", backends="all")
@@ -164,7 +166,7 @@ async def test_source_is_read_from_the_backend_that_is_named() -> None:
         assert cold.holds("data") == []
 
 
-async def test_source_backend_that_is_not_there_is_refused_before_any_io() -> None:
+async def test_unknown_source_backend_is_refused_before_any_io() -> None:
     driver = CallLog()
     async with single_attempt_store(driver) as store:
         for act in (store.copy, store.move):
@@ -178,7 +180,7 @@ async def test_source_backend_that_is_not_there_is_refused_before_any_io() -> No
 
 
 @pytest.mark.parametrize("key", ["../other/key", "a/../../other/key", "./key", ".."])
-async def test_source_that_the_named_backend_would_resolve_to_another_is_refused(
+async def test_source_key_that_the_named_backend_cannot_address_is_refused(
     tmp_path: Path, key: str
 ) -> None:
     local = LocalDriver(tmp_path)
@@ -214,7 +216,7 @@ async def test_given_version_is_copied(versioned: Trove) -> None:
     assert copied.metadata == {"is": "old"}
 
 
-async def test_version_that_is_not_there_is_not_copied(versioned: Trove) -> None:
+async def test_missing_version_is_not_copied(versioned: Trove) -> None:
     await versioned.put("data", "key", b"new")
     with pytest.raises(ObjectNotFoundError):
         await versioned.copy("data", "key", "data", "copy", source_version_id="none")
@@ -255,14 +257,14 @@ async def test_move_of_a_version_onto_its_key_leaves_it_as_the_latest(versioned:
     old = await versioned.put("data", "key", b"old")
     new = await versioned.put("data", "key", b"new")
     version_id = old.version_id
-    for _ in range(2):  # the second time it is the latest already
+    for _ in range(2):  # the second time it already is the latest
         moved = await versioned.move("data", "key", "data", "key", source_version_id=version_id)
         version_id = moved.version_id
         assert await versioned.read("data", "key") == b"old"
         assert await left(versioned) == [("key", version_id), ("key", new.version_id)]
 
 
-async def test_moved_id_that_names_no_single_version_deletes_no_copy() -> None:
+async def test_move_of_a_null_version_does_not_delete_the_copy() -> None:
     async with single_attempt_store(
         VersionedMemory()
     ) as store:  # its bucket keeps no versions: all are "null"

@@ -61,7 +61,7 @@ ARGUMENTS: list[dict[str, Any]] = [
     ids=["ordered", "two odd", "one odd"],
 )
 @pytest.mark.parametrize("page_size", [1, 2, 1000])
-async def test_listing_goes_on_exactly_from_every_position(
+async def test_listing_resumes_exactly_from_every_position(
     arguments: dict[str, Any], kinds: tuple[type[CallLog], ...], page_size: int
 ) -> None:
     drivers = await filled(*kinds)
@@ -83,7 +83,7 @@ async def test_listing_goes_on_exactly_from_every_position(
                 assert resumed.cursor is None
 
 
-async def test_cursor_of_a_resumed_listing_goes_on_from_there() -> None:
+async def test_cursor_of_a_resumed_listing_resumes_it_again() -> None:
     drivers = await filled(CallLog, CallLog, CallLog)
     async with store_over(drivers) as store:
         expected = places(await store.list("data", include_shadowed=True).all())
@@ -113,12 +113,12 @@ async def test_cursor_survives_changes_around_it() -> None:
         assert rest[:4] == ["b0", "c-new", "c/x", "c/z"]
 
 
-async def test_cursor_at_the_end_shows_what_is_added_behind_it() -> None:
+async def test_cursor_at_the_end_shows_keys_added_after_it() -> None:
     drivers = await filled(CallLog, CallLog, CallLog)
     async with store_over(drivers) as store:
         listing, cursor = store.list("data"), None
         async for _ in listing:
-            cursor = listing.cursor  # behind the last entry; None once that was seen to be the last
+            cursor = listing.cursor  # after the last entry; None once the listing has ended
         assert cursor is not None
         assert await store.list("data", cursor=cursor).all() == []
         await store.put("data", "zzz.txt", b"")
@@ -176,12 +176,12 @@ def cursor_of(content: object) -> str:
 
 @given(st.text())
 @settings(deadline=None)
-def test_any_text_is_no_cursor(text: str) -> None:
+def test_arbitrary_text_is_refused_as_a_cursor(text: str) -> None:
     refused(text)
 
 
 @pytest.mark.parametrize("text", ["", "=", "A", "é", "\ud800", "bnVsbA", "W10", "a b", "[" * 9000])
-def test_texts_that_nearly_decode_are_no_cursor(text: str) -> None:
+def test_almost_decodable_text_is_refused_as_a_cursor(text: str) -> None:
     refused(text)
 
 
@@ -194,11 +194,11 @@ json_values = st.recursive(
 
 @given(json_values)
 @settings(deadline=None)
-def test_valid_json_of_a_wrong_shape_is_no_cursor(value: object) -> None:
+def test_json_of_a_wrong_shape_is_refused_as_a_cursor(value: object) -> None:
     refused(cursor_of(value))
 
 
-def test_deeply_nested_json_is_no_cursor() -> None:
+def test_deeply_nested_json_is_refused_as_a_cursor() -> None:
     refused(base64.urlsafe_b64encode(b"[" * 30_000 + b"]" * 30_000).decode())
 
 
@@ -227,7 +227,7 @@ def test_right_fingerprint_with_wrong_facts_is_refused_or_harmless(at: int, valu
     ("at", "value"),
     [(1, 5), (2, -1), (2, True), (3, None), (3, "\ud800"), (4, "0"), (5, 1), (6, 3), (7, 0)],
 )
-async def test_tampered_cursor_is_refused(at: int, value: object) -> None:
+async def test_modified_cursor_is_refused(at: int, value: object) -> None:
     driver = CallLog()
     await fill(driver, "data", "a", "b")
     async with single_attempt_store(driver) as store:
@@ -265,7 +265,7 @@ contents = st.dictionaries(targets, st.sets(keys, max_size=12))
     shadowed=st.booleans(),
 )
 @settings(deadline=None, max_examples=150)
-def test_listing_is_what_a_model_says(
+def test_listing_equals_a_model(
     *,
     routes: list[Route],
     held: dict[str, set[str]],
@@ -287,7 +287,7 @@ def test_listing_is_what_a_model_says(
                 for key in holds
                 if shadowed or (await store.explain("data", key)).backend == name
             }
-            asked = await Router(routes, backends=("one", "two")).reaches("data", prefix)
+            reachable = await Router(routes, backends=("one", "two")).reaches("data", prefix)
             shown = await store.list(
                 "data",
                 prefix=prefix,
@@ -303,22 +303,22 @@ def test_listing_is_what_a_model_says(
                     continue
                 at = -1 if delimiter is None else key.find(delimiter, len(prefix))
                 if at >= 0 and delimiter is not None:
-                    if shadowed or name in asked:
+                    if shadowed or name in reachable:
                         expected.add((key[: at + len(delimiter)], None))
                 elif (name, key) in reached:
                     expected.add((key, name))
         expected = {one for one in expected if one[0] > (start_after or "")}
-        found = [(one.key, None if isinstance(one, Prefix) else one.backend) for one in shown]
-        assert len(found) == len(set(found))
-        assert set(found) == expected
-        assert [key for key, _ in found] == sorted(
-            (key for key, _ in found), key=lambda key: key.encode()
+        shown_keys = [(one.key, None if isinstance(one, Prefix) else one.backend) for one in shown]
+        assert len(shown_keys) == len(set(shown_keys))
+        assert set(shown_keys) == expected
+        assert [key for key, _ in shown_keys] == sorted(
+            (key for key, _ in shown_keys), key=lambda key: key.encode()
         )
 
     asyncio.run(main())
 
 
-async def test_prefixes_told_before_the_cursor_are_asked_for_where_the_bucket_is() -> None:
+async def test_prefixes_shown_before_the_cursor_are_looked_up_where_the_bucket_exists() -> None:
     default, cold, odd = CallLog(), Unordered(), Unordered()
     await fill(cold, "data", "a/1", "b/1")
     await fill(odd, "data", "a/2", "c/1")

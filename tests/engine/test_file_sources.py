@@ -1,4 +1,4 @@
-"""A put that fails leaves a file where it found it, so that the next put stores all of it."""
+"""A failed put leaves a file at its original position, so that the next put stores all of it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Subclass(io.BytesIO):
 
 
 class Seekable:
-    """The least that a file is which can be sought in."""
+    """A minimal seekable file."""
 
     def __init__(self, data: bytes) -> None:
         self._file = io.BytesIO(data)
@@ -94,7 +94,7 @@ FILES: dict[str, Callable[[bytes, Path], Any]] = {
 
 
 async def opened(kind: str, body: bytes, path: Path) -> Any:
-    """Return a file that stands before the body."""
+    """Return a file positioned at the start of the body."""
     file = FILES[kind](HEAD + body, path)
     if inspect.isawaitable(file):
         file = await file
@@ -204,7 +204,7 @@ async def cancel_at_any_step(scene: Scene) -> None:
                 break
         await put.aclose()
         done = not put._task.cancelled()
-        if done:  # it was faster than the cancel
+        if done:  # the put ended before the cancel
             await put.result()
             await called(scene.file.seek, len(HEAD))
         assert await position(scene.file) == len(HEAD)
@@ -229,7 +229,7 @@ FAILURES = (
 @pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__)
 @pytest.mark.parametrize("kind", FILES)
-async def test_put_that_fails_leaves_a_file_where_it_found_it(
+async def test_failed_put_leaves_a_file_at_its_original_position(
     kind: str, failure: Callable[[Scene], Awaitable[None]], body: bytes, tmp_path: Path
 ) -> None:
     fake = Fake(storage_class=False)
@@ -248,14 +248,14 @@ async def test_put_that_fails_leaves_a_file_where_it_found_it(
         await called(file.close)
 
 
-async def test_put_that_fails_does_not_hide_why_when_the_file_cannot_seek_back() -> None:
-    class Stubborn(io.BytesIO):
+async def test_error_of_a_put_is_raised_even_if_the_file_cannot_seek_back() -> None:
+    class FailingSeek(io.BytesIO):
         def seek(self, *_: object) -> int:
             raise OSError("it stays where it is")
 
     fake = Fake()
     async with store_of(fake) as store:
-        file = Stubborn(LARGE)
+        file = FailingSeek(LARGE)
         fake.fail("send", PermissionError("why"))
         with pytest.raises(PermissionError, match="why"):
             await store.put("bucket", "key", file)
@@ -264,8 +264,8 @@ async def test_put_that_fails_does_not_hide_why_when_the_file_cannot_seek_back()
         assert not await store.exists("bucket", "key")
 
 
-class Slow(io.BytesIO):
-    """A file whose read takes until it is let go."""
+class SlowFile(io.BytesIO):
+    """A file whose read blocks until it is released."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__(body)
@@ -277,10 +277,10 @@ class Slow(io.BytesIO):
         return super().read(size)
 
 
-async def test_cancel_waits_for_a_read_under_way_and_then_seeks_back() -> None:
+async def test_cancel_waits_for_a_running_read_and_then_seeks_back() -> None:
     fake = Fake()
     async with store_of(fake) as store:
-        file = Slow(LARGE)
+        file = SlowFile(LARGE)
         put = OwnedTask(store.put("bucket", "key", file))
         while not file.reading.is_set():
             await asyncio.sleep(0)
@@ -288,7 +288,7 @@ async def test_cancel_waits_for_a_read_under_way_and_then_seeks_back() -> None:
         for _ in range(20):
             await asyncio.sleep(0)
         assert not put.done
-        put._task.cancel()  # a second one does not stop it
+        put._task.cancel()  # a second cancel does not stop the cleanup
         for _ in range(20):
             await asyncio.sleep(0)
         assert not put.done
@@ -299,24 +299,24 @@ async def test_cancel_waits_for_a_read_under_way_and_then_seeks_back() -> None:
         assert await store.read("bucket", "key") == LARGE
 
 
-async def test_file_whose_read_never_ends_is_sought_back_by_its_own_thread(
+async def test_file_with_a_hanging_read_is_seeked_back_by_its_own_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("trove_async._engine.file_sources.CLEANUP_SECONDS", 0.01)
     fake = Fake()
     async with store_of(fake) as store:
-        file = Slow(LARGE)
+        file = SlowFile(LARGE)
         put = OwnedTask(store.put("bucket", "key", file))
         while not file.reading.is_set():
             await asyncio.sleep(0)
-        await put.aclose()  # though the read goes on
+        await put.aclose()  # while the read is still running
         file.seek(5)
         file.go_on.set()
         while file.tell():
             await asyncio.sleep(0)
 
 
-async def test_pipe_of_a_put_that_failed_is_not_put_again() -> None:
+async def test_pipe_of_a_failed_put_is_refused() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         reading, writing = os.pipe()
@@ -333,10 +333,10 @@ async def test_pipe_of_a_put_that_failed_is_not_put_again() -> None:
         assert not await store.exists("bucket", "key")
 
 
-async def test_response_of_urllib_that_ends_early_is_not_stored(
+async def test_urllib_response_that_ends_early_is_not_stored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # http.client reports the end of a body that its server broke off (CPython, HTTPResponse.read).
+    # http.client reports a body broken off by the server as ended (CPython, HTTPResponse.read).
     class Response(io.BytesIO):
         length = 10
 

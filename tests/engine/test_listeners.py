@@ -1,4 +1,4 @@
-"""Listeners: plain functions, whose failures are logged and change nothing."""
+"""Listeners are plain functions. Their failures are logged and change nothing."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.idle_time
 BODY = content(2 * MiB + 5)
 
 
-class UnheardError(Exception):
-    """What the listener raises."""
+class ListenerError(Exception):
+    """The error that the listener raises."""
 
 
 async def chunks() -> AsyncIterator[bytes]:
@@ -76,8 +76,8 @@ async def copy_to_another(store: Trove) -> None:
     await store.copy("bucket", "key", "bucket", "b/copy")
 
 
-class Raising:
-    """A listener that raises at the event after so many, and hears all."""
+class RaisingListener:
+    """A listener that records all events, and raises at the given one."""
 
     def __init__(self, after: int, error: BaseException) -> None:
         self.heard: list[Event] = []
@@ -90,12 +90,12 @@ class Raising:
             raise self._error
 
 
-@pytest.mark.parametrize("error", [UnheardError, asyncio.CancelledError])
+@pytest.mark.parametrize("error", [ListenerError, asyncio.CancelledError])
 @pytest.mark.parametrize(
     "operation",
     [put, put_without_memory, put_after_a_wait, read, read_beside_an_idle_reader, copy_to_another],
 )
-async def test_listener_that_raises_changes_nothing_whichever_event_it_raises_at(
+async def test_listener_that_raises_at_any_event_changes_nothing(
     operation: Callable[[Trove], Awaitable[None]],
     error: type[BaseException],
     monkeypatch: pytest.MonkeyPatch,
@@ -109,11 +109,11 @@ async def test_listener_that_raises_changes_nothing_whichever_event_it_raises_at
         after, raised = 0, True
         while raised:
             caplog.clear()
-            listener, calm = Raising(after, error("unheard")), Raising(-1, error())
+            listener, calm = RaisingListener(after, error("unheard")), RaisingListener(-1, error())
             stops = [store.events.subscribe(one) for one in (listener, calm)]
             await operation(store)
             while store._core.backends._tasks._running:
-                await asyncio.sleep(0)  # what was parked is being closed
+                await asyncio.sleep(0)  # a parked reader is being closed
             for stop in stops:
                 stop()
             assert_idle(store, *fakes)
@@ -124,12 +124,12 @@ async def test_listener_that_raises_changes_nothing_whichever_event_it_raises_at
         assert after > 2
 
 
-@pytest.mark.parametrize("error", [UnheardError, asyncio.CancelledError])
-async def test_what_a_listener_raises_is_logged_with_its_traceback(
+@pytest.mark.parametrize("error", [ListenerError, asyncio.CancelledError])
+async def test_error_of_a_listener_is_logged_with_its_traceback(
     error: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with store_of(Fake()) as store:
-        store.events.subscribe(Raising(0, error("unheard")))
+        store.events.subscribe(RaisingListener(0, error("unheard")))
         info = await store.put("bucket", "key", b"body")
         assert info.size == 4
         task = asyncio.current_task()
@@ -143,25 +143,25 @@ async def test_what_a_listener_raises_is_logged_with_its_traceback(
     assert "in __call__" in caplog.text
 
 
-async def test_handler_of_the_log_that_raises_changes_nothing() -> None:
+async def test_log_handler_that_raises_changes_nothing() -> None:
     class Broken(logging.Handler):
         def handle(self, record: logging.LogRecord) -> bool:
-            raise UnheardError(record.name)
+            raise ListenerError(record.name)
 
     handler = Broken()
     logger = logging.getLogger("trove_async")
     logger.addHandler(handler)
     try:
         async with store_of(Fake()) as store:
-            store.events.subscribe(Raising(0, UnheardError()))
+            store.events.subscribe(RaisingListener(0, ListenerError()))
             assert (await store.put("bucket", "key", b"body")).size == 4
     finally:
         logger.removeHandler(handler)
 
 
-async def test_interrupt_in_a_listener_is_no_failure_of_the_listener() -> None:
+async def test_interrupt_in_a_listener_is_raised() -> None:
     events = Events()
-    events.subscribe(Raising(0, KeyboardInterrupt()))
+    events.subscribe(RaisingListener(0, KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         events.emit(Event(kind="start", operation="put"))
 
@@ -202,12 +202,12 @@ def test_async_listener_is_refused(listener: Any) -> None:
     assert not events
 
 
-def test_what_cannot_be_called_is_no_listener() -> None:
+def test_listener_must_be_callable() -> None:
     with pytest.raises(TypeError, match="not int"):
         Events().subscribe(5)  # type: ignore[arg-type]
 
 
-async def test_coroutine_that_a_plain_function_returns_is_closed_and_logged(
+async def test_coroutine_returned_by_a_plain_listener_is_closed_and_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     events = Events()
@@ -219,7 +219,7 @@ async def test_coroutine_that_a_plain_function_returns_is_closed_and_logged(
 def test_plain_callables_of_all_kinds_are_listeners() -> None:
     events = Events()
     heard: list[Event] = []
-    for listener in (heard.append, partial(heard.append), Raising(-1, UnheardError())):
+    for listener in (heard.append, partial(heard.append), RaisingListener(-1, ListenerError())):
         events.subscribe(listener)
     events.emit(Event(kind="start", operation="put"))
     assert len(heard) == 2

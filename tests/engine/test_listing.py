@@ -43,7 +43,7 @@ LOGS: list[Route | tuple[str, str]] = [("*.log", "cold"), Route.prefix("archive/
 
 
 async def logs() -> tuple[CallLog, CallLog, CallLog]:
-    """Three backends, with what routing sends there and copies that it hides."""
+    """Three backends, with routed keys and with copies that the routes hide."""
     default, cold, archive = CallLog(), CallLog(), CallLog()
     await fill(default, "data", "a.txt", "b.log", "c.txt", "dir/x.log", "dir/y", "é")
     await fill(cold, "data", "a.txt", "b.log", "d.log", "dir/y", "zz.log")
@@ -104,7 +104,7 @@ async def test_pinned_listing_is_the_unmerged_view() -> None:
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 100])
-async def test_prefixes_of_several_backends_come_once_and_in_order(page_size: int) -> None:
+async def test_prefixes_of_several_backends_are_shown_once_and_in_order(page_size: int) -> None:
     default, cold, archive = await logs()
     async with single_attempt_store(
         default, backends={"cold": cold, "archive": archive}, routes=LOGS
@@ -141,7 +141,7 @@ async def test_delimiter_may_have_several_characters() -> None:
 
 
 @pytest.mark.parametrize("page_size", [1, 3, 100])
-async def test_start_after_shows_only_what_is_greater_prefixes_included(page_size: int) -> None:
+async def test_start_after_shows_only_greater_keys_and_prefixes(page_size: int) -> None:
     default, cold, archive = await logs()
     async with single_attempt_store(
         default, backends={"cold": cold, "archive": archive}, routes=LOGS
@@ -154,7 +154,7 @@ async def test_start_after_shows_only_what_is_greater_prefixes_included(page_siz
             ]
 
 
-async def test_start_after_holds_for_backends_without_order_too() -> None:
+async def test_start_after_applies_to_unordered_backends() -> None:
     default, cold = Unordered(), Unordered()
     await fill(default, "data", "a/1", "b", "c/1", "d")
     await fill(cold, "data", "a/2", "b.log", "c/2")
@@ -185,7 +185,7 @@ async def test_cursor_is_none_once_the_listing_has_ended_and_exact_before() -> N
         with pytest.raises(StopAsyncIteration):
             await anext(listing)
         assert listing.cursor is None
-        # Entries that have arrived, and were not returned yet, are still to come.
+        # Entries that have arrived but were not returned are still to come.
         at_once = store.list("data", page_size=1000)
         assert names([await anext(at_once)]) == whole[:1]
         assert at_once.cursor is not None
@@ -194,7 +194,7 @@ async def test_cursor_is_none_once_the_listing_has_ended_and_exact_before() -> N
         assert at_once.cursor is None
 
 
-async def test_pages_are_full_but_the_last() -> None:
+async def test_all_pages_but_the_last_are_full() -> None:
     default, cold, archive = await logs()
     async with single_attempt_store(
         default, backends={"cold": cold, "archive": archive}, routes=LOGS
@@ -204,7 +204,7 @@ async def test_pages_are_full_but_the_last() -> None:
     assert places(entry for page in pages for entry in page) == REACHED
 
 
-async def test_one_by_one_by_pages_and_all_go_through_the_same_listing() -> None:
+async def test_iteration_pages_and_all_share_one_listing() -> None:
     default, cold, archive = await logs()
     async with single_attempt_store(
         default, backends={"cold": cold, "archive": archive}, routes=LOGS
@@ -219,7 +219,7 @@ async def test_one_by_one_by_pages_and_all_go_through_the_same_listing() -> None
         assert [page async for page in listing.pages()] == []
 
 
-# -- which backends are asked ----------------------------------------------------------------------
+# -- selection of backends -------------------------------------------------------------------------
 
 
 async def test_backend_that_lacks_the_bucket_counts_as_empty() -> None:
@@ -231,7 +231,7 @@ async def test_backend_that_lacks_the_bucket_counts_as_empty() -> None:
         assert names(await store.list("data").all()) == ["a", "b"]
 
 
-async def test_bucket_that_all_lack_is_not_found() -> None:
+async def test_bucket_that_all_backends_lack_is_not_found() -> None:
     async with single_attempt_store(
         backends={"cold": CallLog()}, routes=[("*.log", "cold")]
     ) as store:
@@ -243,7 +243,7 @@ async def test_bucket_that_all_lack_is_not_found() -> None:
         assert (caught.value.operation, caught.value.bucket) == ("list", "data")
 
 
-async def test_bucket_that_only_an_unasked_backend_has_is_empty() -> None:
+async def test_bucket_that_only_an_unlisted_backend_has_is_empty() -> None:
     default, cold = CallLog(), CallLog()
     await fill(default, "data")
     async with single_attempt_store(
@@ -255,7 +255,7 @@ async def test_bucket_that_only_an_unasked_backend_has_is_empty() -> None:
             await store.backend("cold").list("data").all()
 
 
-async def test_backend_that_no_rule_can_reach_is_not_asked() -> None:
+async def test_unreachable_backend_is_not_listed() -> None:
     default, cold, archive = await logs()
     async with single_attempt_store(
         default, backends={"cold": cold, "archive": archive}, routes=LOGS
@@ -268,7 +268,7 @@ async def test_backend_that_no_rule_can_reach_is_not_asked() -> None:
         assert len(archive.pages) == 1
 
 
-async def test_bucket_deleted_in_the_middle_is_no_end() -> None:
+async def test_bucket_deleted_midway_raises_instead_of_ending() -> None:
     default = CallLog()
     await fill(default, "data", "a", "b", "c")
     async with single_attempt_store(default) as store:
@@ -295,7 +295,7 @@ async def test_same_driver_under_two_names_shows_each_key_where_it_is_routed() -
 # -- laziness --------------------------------------------------------------------------------------
 
 
-async def test_no_page_is_asked_before_it_is_needed() -> None:
+async def test_no_page_is_requested_before_it_is_needed() -> None:
     default = CallLog()
     await fill(default, "data", *"abcdef")
     async with single_attempt_store(default) as store:
@@ -307,7 +307,7 @@ async def test_no_page_is_asked_before_it_is_needed() -> None:
         assert len(default.pages) == 1
         await anext(listing)
         await asyncio.sleep(0)
-        assert len(default.pages) == 3  # the first was consumed, so the third is fetched ahead
+        assert len(default.pages) == 3  # the first was consumed, so the third is prefetched
         assert names(await listing.all()) == ["d", "e", "f"]
         assert len(default.pages) == 3
 
@@ -343,7 +343,7 @@ async def test_listing_dropped_midway_leaves_no_task_and_no_warning() -> None:
 
 @pytest.mark.parametrize("good_pages", [0, 1, 2, 3])
 @pytest.mark.parametrize("page_size", [1, 2])
-async def test_backend_that_fails_makes_the_listing_raise_and_a_second_try_loses_nothing(
+async def test_failing_backend_makes_the_listing_raise_and_a_second_call_loses_nothing(
     good_pages: int, page_size: int
 ) -> None:
     default, cold = CallLog(), CallLog()
@@ -408,34 +408,34 @@ async def test_cancelled_call_loses_nothing() -> None:
             steps += 1
 
 
-async def test_unknown_backend_from_a_route_function_surfaces() -> None:
+async def test_unknown_backend_from_a_route_function_is_raised() -> None:
     default, cold = CallLog(), CallLog()
     await fill(default, "data", "a", "b")
 
-    def answer(_bucket: str, key: str) -> str:
+    def route(_bucket: str, key: str) -> str:
         return "nowhere" if key == "b" else ""
 
     async with single_attempt_store(
-        default, backends={"cold": cold}, route_functions=[answer]
+        default, backends={"cold": cold}, route_functions=[route]
     ) as store:
         with pytest.raises(BackendNotFoundError, match="nowhere"):
             await store.list("data").all()
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_error_of_a_route_function_surfaces(*, asynchronous: bool) -> None:
+async def test_error_of_a_route_function_is_raised(*, asynchronous: bool) -> None:
     default, cold = CallLog(), CallLog()
     await fill(default, "data", *"abcdef")
 
-    def answer(_bucket: str, key: str) -> str:
+    def route(_bucket: str, key: str) -> str:
         if key == "c":
             raise LookupError(key)
         return ""
 
     async def later(bucket: str, key: str) -> str:
-        return answer(bucket, key)
+        return route(bucket, key)
 
-    functions = [later if asynchronous else answer]
+    functions = [later if asynchronous else route]
     async with single_attempt_store(
         default, backends={"cold": cold}, route_functions=functions
     ) as store:
@@ -446,7 +446,7 @@ async def test_error_of_a_route_function_surfaces(*, asynchronous: bool) -> None
 # -- route functions -------------------------------------------------------------------------------
 
 
-async def test_async_route_functions_are_waited_for_several_at_once() -> None:
+async def test_async_route_functions_are_awaited_concurrently() -> None:
     default, cold = CallLog(), CallLog()
     keys = [f"{number:03}" for number in range(100)]
     await fill(default, "data", *keys)
@@ -469,7 +469,7 @@ async def test_async_route_functions_are_waited_for_several_at_once() -> None:
     assert 4 < most <= 16
 
 
-async def test_function_by_bucket_has_only_its_backend_asked() -> None:
+async def test_route_function_by_bucket_lists_only_its_backend() -> None:
     default, cold = CallLog(), CallLog()
     await fill(cold, "large", "a")
     await fill(default, "large", "b")
@@ -488,7 +488,7 @@ async def test_function_by_bucket_has_only_its_backend_asked() -> None:
 # -- details ---------------------------------------------------------------------------------------
 
 
-async def test_details_complete_what_pages_leave_out() -> None:
+async def test_details_complete_objects_that_pages_leave_incomplete() -> None:
     default, cold = Sparse(), CallLog()
     async with single_attempt_store(
         default, backends={"cold": cold}, routes=[("*.log", "cold")]
@@ -507,7 +507,7 @@ async def test_details_complete_what_pages_leave_out() -> None:
         assert cold.calls.count("head") == 0
 
 
-async def test_details_are_fetched_a_few_at_a_time_and_lazily() -> None:
+async def test_details_are_fetched_lazily_with_limited_concurrency() -> None:
     default = Sparse()
     await fill(default, "data", *(f"{number:03}" for number in range(500)))
     running = most = 0
@@ -529,7 +529,7 @@ async def test_details_are_fetched_a_few_at_a_time_and_lazily() -> None:
     assert default.calls.count("head") == 500
 
 
-async def test_objects_that_vanished_before_their_details_are_left_out() -> None:
+async def test_objects_deleted_before_their_details_are_dropped() -> None:
     default = Sparse()
     await fill(default, "data", *"abc")
 
@@ -553,11 +553,11 @@ async def test_failing_details_make_the_listing_raise() -> None:
         assert names(await listing.all()) == ["a", "b", "c"]
 
 
-# -- without order ---------------------------------------------------------------------------------
+# -- unordered backends ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, 100])
-async def test_backends_without_order_follow_one_after_the_other(page_size: int) -> None:
+async def test_unordered_backends_follow_one_after_the_other(page_size: int) -> None:
     default, cold, odd = CallLog(), Unordered(), Unordered()
     await fill(default, "data", "a", "d/1", "e", "hidden.log")
     await fill(cold, "data", "b.log", "c.log", "hidden", "d/1", "x/1")
@@ -578,7 +578,7 @@ async def test_backends_without_order_follow_one_after_the_other(page_size: int)
         assert sorted(by_prefix) == ["a", "b.log", "c.log", "d/", "e", "o.odd", "p.odd", "x/"]
 
 
-async def test_stage_without_order_is_asked_only_once_it_is_its_turn() -> None:
+async def test_unordered_stage_is_requested_only_when_it_is_reached() -> None:
     default, cold = CallLog(), Unordered()
     await fill(default, "data", "a", "b")
     await fill(cold, "data", "c.log")
@@ -612,21 +612,21 @@ async def test_stage_without_order_is_asked_only_once_it_is_its_turn() -> None:
         ({"cursor": "x", "start_after": "y"}, ValueError, "exclude each other"),
     ],
 )
-def test_impossible_arguments_are_refused_at_once(
+def test_invalid_arguments_are_refused_immediately(
     arguments: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         single_attempt_store().list("data", **arguments)  # type: ignore[call-overload]  # that is the point
 
 
-async def test_listing_tells_what_it_does_as_operations() -> None:
+async def test_listing_emits_operation_events() -> None:
     default = CallLog()
     await fill(default, "data", "a", "b")
-    told: list[Event] = []
+    events: list[Event] = []
     async with single_attempt_store(default) as store:
-        store.events.subscribe(told.append)
+        store.events.subscribe(events.append)
         await store.list("data", page_size=1).all()
-    operations = [event for event in told if event.kind == "operation"]
+    operations = [event for event in events if event.kind == "operation"]
     assert {(event.operation, event.bucket) for event in operations} == {("list", "data")}
 
 
@@ -638,11 +638,11 @@ async def test_layers_that_rename_buckets_are_listed_under_the_outer_name() -> N
         assert (shown.bucket, shown.key, shown.backend) == ("data", "a", "default")
 
 
-# -- services that list strangely ------------------------------------------------------------------
+# -- services with faulty listings -----------------------------------------------------------------
 
 
-class Scripted(CallLog):
-    """Memory whose pages are scripted, by token: keys, and the next page's token."""
+class ScriptedPages(CallLog):
+    """A memory driver with scripted pages, by token: keys, and the next token."""
 
     def __init__(
         self, pages: Mapping[str | None, tuple[list[str], str | None]], **capabilities: Any
@@ -667,7 +667,7 @@ MOMENT = datetime(2026, 11, 28, tzinfo=UTC)
 
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_keys_outside_the_prefix_are_never_shown(*, ordered: bool) -> None:
-    strange = Scripted(
+    strange = ScriptedPages(
         {None: (["a", "a/1"], "t"), "t": (["a//0", "b"], "u"), "u": (["c"], None)}, ordered=ordered
     )
     async with single_attempt_store(strange) as store:
@@ -675,31 +675,31 @@ async def test_keys_outside_the_prefix_are_never_shown(*, ordered: bool) -> None
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-async def test_tokens_that_go_round_in_circles_end_in_an_error(*, ordered: bool) -> None:
+async def test_cycle_of_tokens_raises(*, ordered: bool) -> None:
     pages: dict[str | None, tuple[list[str], str | None]] = {
         None: (["a"], "t"),
         "t": (["b"], "u"),
         "u": (["c"], "v"),
         "v": (["d"], "t"),
     }
-    async with single_attempt_store(Scripted(pages, ordered=ordered)) as store:
+    async with single_attempt_store(ScriptedPages(pages, ordered=ordered)) as store:
         listing = store.list("data")
         with pytest.raises(BackendError):
             await listing.all()
-        with pytest.raises(BackendError):  # it has not ended, whoever asks again
+        with pytest.raises(BackendError):  # the listing has not ended for a second call
             await listing.all()
 
 
-async def test_empty_pages_that_go_round_in_circles_end_in_an_error() -> None:
-    strange = Scripted({None: (["a"], "t"), "t": ([], "u"), "u": ([], "t")})
+async def test_cycle_of_empty_pages_raises() -> None:
+    strange = ScriptedPages({None: (["a"], "t"), "t": ([], "u"), "u": ([], "t")})
     async with single_attempt_store(strange) as store:
         with pytest.raises(BackendError, match="same page"):
             await store.list("data").all()
         assert len(strange.pages) < 10
 
 
-async def test_key_that_is_repeated_is_shown_once() -> None:
-    strange = Scripted({None: (["a", "b/", "b/"], "t"), "t": (["b/", "c", "c"], None)})
+async def test_repeated_key_is_shown_once() -> None:
+    strange = ScriptedPages({None: (["a", "b/", "b/"], "t"), "t": (["b/", "c", "c"], None)})
     async with single_attempt_store(strange) as store:
         assert names(await store.list("data", delimiter="/").all()) == ["a", "b/", "c"]
 
@@ -709,9 +709,9 @@ async def test_key_that_is_repeated_is_shown_once() -> None:
     [{None: (["b", "a"], None)}, {None: (["a", "c"], "t"), "t": (["b", "d"], None)}],
     ids=["within a page", "between pages"],
 )
-async def test_backend_that_breaks_the_order_it_claims_makes_the_listing_raise(
+async def test_backend_that_breaks_its_declared_order_makes_the_listing_raise(
     pages: dict[str | None, tuple[list[str], str | None]],
 ) -> None:
-    async with single_attempt_store(Scripted(pages)) as store:
+    async with single_attempt_store(ScriptedPages(pages)) as store:
         with pytest.raises(BackendError, match="bytewise order"):
             await store.list("data").all()

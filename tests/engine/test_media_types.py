@@ -1,4 +1,4 @@
-"""Content types that are guessed from keys."""
+"""Content types guessed from keys."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from trove_async._engine.media_types import type_of
         ("data:text/html,x", None),
     ],
 )
-def test_type_is_that_of_the_extension(key: str, guessed: str | None) -> None:
+def test_type_depends_on_the_extension(key: str, guessed: str | None) -> None:
     assert type_of(key) == guessed
 
 
-async def test_put_guesses_a_type_that_is_not_given() -> None:
+async def test_put_guesses_a_missing_type() -> None:
     async with single_attempt_store(CallLog()) as store:
         await store.create_bucket("data")
         assert (await store.put("data", "a.txt", b"")).content_type == "text/plain"
@@ -39,7 +39,7 @@ async def test_put_guesses_a_type_that_is_not_given() -> None:
         assert (await store.copy("data", "a.txt", "data", "b.html")).content_type is None
 
 
-async def test_nothing_is_guessed_where_no_headers_are_kept() -> None:
+async def test_no_type_is_guessed_for_a_backend_without_headers() -> None:
     async with single_attempt_store(CallLog(headers=False)) as store:
         await store.create_bucket("data")
         assert (await store.put("data", "a.txt", b"body")).content_type is None

@@ -1,4 +1,4 @@
-"""Moves to and within services that fold names, store something else, or report nothing."""
+"""Moves on services that fold names, store other bytes, or report too little."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROUTES = [("*.cold", "cold")]
 
 
 class Service(CallLog):
-    """A service that is not what the best are.
+    """A service with configurable flaws.
 
     Args:
         folds: It takes ``a//b`` and ``/a/b`` for ``a/b``.
@@ -76,7 +76,7 @@ class Service(CallLog):
         return info
 
     def hold(self, bucket: str, key: str, info: ObjectInfo) -> None:
-        """Have other facts of an object that is there."""
+        """Replace the stored facts of an object."""
         objects = self._buckets[bucket].objects
         objects[key] = objects[key]._replace(info=info)
 
@@ -105,7 +105,7 @@ class Service(CallLog):
 
 
 def older(service: Service, key: str, seconds: float = 60) -> None:
-    """Have an object be so much older."""
+    """Make an object older by a time span."""
     info = service._buckets["data"].objects[key].info
     service.hold(
         "data", key, replace(info, last_modified=info.last_modified - timedelta(seconds=seconds))
@@ -143,17 +143,17 @@ async def test_move_to_another_name_of_its_source_deletes_nothing(
 async def test_move_between_two_addresses_of_one_service_deletes_nothing(etags: Etags) -> None:
     service, proxied = Service(etags=etags), Service(etags=etags)
     proxied._buckets = service._buckets
-    answers: list[str] = []
+    routed_to: list[str] = []
 
     def by_turn(_bucket: str, _key: str) -> str:
-        return answers.pop(0) if answers else ""
+        return routed_to.pop(0) if routed_to else ""
 
     async with single_attempt_store(
         service, backends={"too": proxied}, route_functions=[by_turn]
     ) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"keep me")
-        answers += ["default", "too"]
+        routed_to += ["default", "too"]
         with pytest.raises(ObjectChangedError, match="one object"):
             await store.move("data", "key", "data", "key")
         assert await store.read("data", "key") == b"keep me"
@@ -176,7 +176,7 @@ async def test_move_to_another_object_deletes_its_source(
         assert service.holds("data") == ([] if to == "to.cold" else ["to"])
 
 
-async def test_source_of_another_tool_is_moved_where_ids_are_kept() -> None:
+async def test_source_without_write_id_is_moved_if_the_service_keeps_ids() -> None:
     service = Service(folds=True)
     await fill(service, "data", "key")
     async with single_attempt_store(service) as store:
@@ -187,7 +187,7 @@ async def test_source_of_another_tool_is_moved_where_ids_are_kept() -> None:
 
 
 @pytest.mark.parametrize("etags", ["of the write", "of the content"])
-async def test_where_nothing_is_kept_dates_or_etags_tell_source_and_destination_apart(
+async def test_dates_or_etags_distinguish_source_and_destination_without_metadata(
     etags: Etags,
 ) -> None:
     service = Service(keeps=False, etags=etags)
@@ -198,7 +198,7 @@ async def test_where_nothing_is_kept_dates_or_etags_tell_source_and_destination_
         assert service.holds("data") == ["to"]
 
 
-async def test_where_nothing_tells_source_and_destination_apart_both_stay() -> None:
+async def test_both_objects_stay_if_nothing_distinguishes_them() -> None:
     service = Service(keeps=False, date=datetime(2026, 1, 1, tzinfo=UTC))
     await fill(service, "data", "key")
     async with single_attempt_store(service) as store:
@@ -207,34 +207,34 @@ async def test_where_nothing_tells_source_and_destination_apart_both_stay() -> N
         assert await store.read("data", "key") == await store.read("data", "to") == b"key"
 
 
-# -- something else at the destination -------------------------------------------------------------
+# -- a destination that differs from the copy -----------------------------------------------------
 
 
-class Other(Service):
-    """Stores another body than it is sent, and tells what `stored` says."""
+class StoresOther(Service):
+    """Stores another body than it receives, and reports the facts in `stored`."""
 
     stored = b"another"
 
     async def put(
         self, bucket: str, key: str, views: Sequence[memoryview], options: PutOptions
     ) -> ObjectInfo:
-        told = await super().put(bucket, key, views, options)
+        stored_info = await super().put(bucket, key, views, options)
         await self.store_other(bucket, key, options)
-        return told
+        return stored_info
 
     async def copy(
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
-        told = await super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
+        stored_info = await super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
         await self.store_other(dst_bucket, dst_key, options.put)
-        return replace(told, etag="x", checksums={})
+        return replace(stored_info, etag="x", checksums={})
 
     async def store_other(self, bucket: str, key: str, options: PutOptions) -> None:
         put = replace(options, checksums={}, if_none_match=None, if_match=None)
         await super().put(bucket, key, [memoryview(self.stored)], put)
 
 
-class Lost(Other):
+class StoresNothing(StoresOther):
     """Stores nothing."""
 
     async def store_other(self, bucket: str, key: str, options: PutOptions) -> None:
@@ -242,15 +242,15 @@ class Lost(Other):
         await MemoryDriver.delete(self, bucket, key, DeleteOptions())
 
 
-class Kept(Other):
-    """Keeps what was there before."""
+class KeepsOld(StoresOther):
+    """Keeps the old object."""
 
     async def store_other(self, bucket: str, key: str, options: PutOptions) -> None:
         await super().store_other(bucket, key, replace(options, write_id="another"))
 
 
-class Stripped(Other):
-    """Stores the body, and drops the metadata that it is said to keep."""
+class DropsMetadata(StoresOther):
+    """Stores the body, but drops metadata that its capabilities include."""
 
     async def store_other(self, bucket: str, key: str, options: PutOptions) -> None:
         del options
@@ -262,14 +262,14 @@ class Stripped(Other):
 @pytest.mark.parametrize(
     ("kind", "error"),
     [
-        (Other, IntegrityError),
-        (Lost, ObjectChangedError),
-        (Kept, ObjectChangedError),
-        (Stripped, ObjectChangedError),
+        (StoresOther, IntegrityError),
+        (StoresNothing, ObjectChangedError),
+        (KeepsOld, ObjectChangedError),
+        (DropsMetadata, ObjectChangedError),
     ],
 )
-async def test_source_stays_where_the_destination_is_not_what_was_copied(
-    kind: type[Other], error: type[Exception], to: str
+async def test_source_stays_if_the_destination_is_not_the_copy(
+    kind: type[StoresOther], error: type[Exception], to: str
 ) -> None:
     service, cold = kind(reports=False), kind(reports=False)
     await fill(cold, "data")
@@ -282,9 +282,9 @@ async def test_source_stays_where_the_destination_is_not_what_was_copied(
         assert await store.read("data", "key") == b"body"
 
 
-async def test_copy_that_is_told_to_be_wrong_is_not_deleted_where_it_is_its_source() -> None:
-    class Mistaken(Service):
-        """Tells a wrong checksum of a copy."""
+async def test_corrupt_copy_is_not_deleted_if_it_is_its_source() -> None:
+    class WrongChecksum(Service):
+        """Reports a wrong checksum for a copy."""
 
         async def copy(
             self,
@@ -294,10 +294,10 @@ async def test_copy_that_is_told_to_be_wrong_is_not_deleted_where_it_is_its_sour
             dst_key: str,
             options: CopyOptions,
         ) -> ObjectInfo:
-            told = await super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
-            return replace(told, checksums={"crc32c": "AAAAAA=="})
+            stored_info = await super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
+            return replace(stored_info, checksums={"crc32c": "AAAAAA=="})
 
-    service = Mistaken(folds=True)
+    service = WrongChecksum(folds=True)
     async with single_attempt_store(service) as store:
         await store.create_bucket("data")
         await store.put("data", "p/q", b"keep me")
@@ -309,17 +309,17 @@ async def test_copy_that_is_told_to_be_wrong_is_not_deleted_where_it_is_its_sour
         assert service.holds("data") == ["p/q"]
 
 
-async def test_checksum_of_the_destination_is_compared_when_the_response_told_none() -> None:
-    class Late(Other):
-        """Tells checksums only when it is headed, as some services do."""
+async def test_destination_checksum_is_compared_if_the_response_has_none() -> None:
+    class ChecksumOnHead(StoresOther):
+        """Reports checksums only on a head, as some services do."""
 
         stored = b"ydob"
 
-    cold = Late()
+    cold = ChecksumOnHead()
     default = Service()
 
     async def silent(bucket: str, key: str, views: Any, options: PutOptions) -> ObjectInfo:
-        return replace(await Late.put(cold, bucket, key, views, options), checksums={})
+        return replace(await ChecksumOnHead.put(cold, bucket, key, views, options), checksums={})
 
     cold.put = silent  # type: ignore[method-assign]
     async with single_attempt_store(default, backends={"cold": cold}, routes=ROUTES) as store:
@@ -330,7 +330,7 @@ async def test_checksum_of_the_destination_is_compared_when_the_response_told_no
         assert await store.read("data", "key") == b"body"
 
 
-async def test_destination_that_cannot_be_looked_at_keeps_the_source() -> None:
+async def test_source_stays_if_the_destination_cannot_be_headed() -> None:
     service = Service(reports=False, etags="of the write")
     async with single_attempt_store(service) as store:
         await store.create_bucket("data")
@@ -343,8 +343,8 @@ async def test_destination_that_cannot_be_looked_at_keeps_the_source() -> None:
 
 
 async def test_version_that_was_not_copied_stays() -> None:
-    class Losing(VersionedMemory):
-        """Stores no copies, and tells that it has."""
+    class LosesCopies(VersionedMemory):
+        """Reports copies that it has not stored."""
 
         async def copy(
             self,
@@ -354,11 +354,11 @@ async def test_version_that_was_not_copied_stays() -> None:
             dst_key: str,
             options: CopyOptions,
         ) -> ObjectInfo:
-            told = await super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
+            stored_info = await super().copy(src_bucket, src_key, dst_bucket, dst_key, options)
             await MemoryDriver.delete(self, dst_bucket, dst_key, DeleteOptions())
-            return replace(told, checksums={})
+            return replace(stored_info, checksums={})
 
-    driver = Losing()
+    driver = LosesCopies()
     driver.keeping.add("data")
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
@@ -369,7 +369,7 @@ async def test_version_that_was_not_copied_stays() -> None:
         assert await store.read("data", "key", version_id=old.version_id) == b"old"
 
 
-# -- what it costs ---------------------------------------------------------------------------------
+# -- requests --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -391,7 +391,9 @@ async def test_version_that_was_not_copied_stays() -> None:
         ),
     ],
 )
-async def test_requests_of_a_move(settings: dict[str, Any], calls: list[str]) -> None:
+async def test_move_sends_the_documented_requests(
+    settings: dict[str, Any], calls: list[str]
+) -> None:
     service = Service(**settings)
     async with single_attempt_store(service) as store:
         await store.create_bucket("data")
@@ -401,8 +403,8 @@ async def test_requests_of_a_move(settings: dict[str, Any], calls: list[str]) ->
         assert service.calls == calls
 
 
-async def test_exact_keys_say_nothing_of_two_buckets() -> None:
-    """One may be an alias of the other: S3's access points are."""
+async def test_exact_keys_prove_nothing_across_two_buckets() -> None:
+    """One bucket may be an alias of the other, as S3 access points are."""
     service = Service(exact_keys=True)
     async with single_attempt_store(service) as store:
         await store.create_bucket("data")
@@ -413,13 +415,13 @@ async def test_exact_keys_say_nothing_of_two_buckets() -> None:
         assert service.calls == ["head", "copy", "head", "delete"]
 
 
-async def test_two_services_of_exact_keys_cannot_be_one() -> None:
-    class Named(Service):
+async def test_two_services_with_exact_keys_are_distinct() -> None:
+    class NamedService(Service):
         @property
         def name(self) -> str:
             return "other"
 
-    service, cold = Service(exact_keys=True), Named(exact_keys=True)
+    service, cold = Service(exact_keys=True), NamedService(exact_keys=True)
     async with single_attempt_store(service, backends={"cold": cold}, routes=ROUTES) as store:
         await store.create_bucket("data", backends="all")
         await store.put("data", "key", b"body")

@@ -1,4 +1,4 @@
-"""How a body is cut into parts, and what parts may be."""
+"""How a body is split into parts, and the limits of parts."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ async def stream(body: bytes, chunk: int = 256 * KiB) -> AsyncIterator[bytes]:
         yield body[at : at + chunk]
 
 
-class Watched(Fake):
-    """Notes the parts that it is sent."""
+class RecordingDriver(Fake):
+    """Records the parts that it receives."""
 
     def __init__(self, **capabilities: Any) -> None:
         super().__init__(**capabilities)
@@ -57,7 +57,7 @@ class Watched(Fake):
 
 
 def assert_covers(parts: list[Part], size: int, part: int) -> None:
-    """Assert that the parts are the body, once, and all but the last are equal."""
+    """Assert that the parts make up the body, and all but the last have one size."""
     ordered = sorted(parts, key=lambda one: one.number)
     assert [one.number for one in ordered] == list(range(1, len(ordered) + 1))
     assert [one.offset for one in ordered] == [n * part for n in range(len(ordered))]
@@ -100,7 +100,7 @@ def test_planned_parts_are_allowed_and_cover_the_body(  # noqa: PLR0917 - as dra
     assert part % multiple == 0
     if size is not None:
         assert part * max_parts >= size
-    # No larger than the pool asks for, unless a limit does.
+    # No larger than the pool's part size, unless a limit requires it.
     least = max(min_part, 1 if size is None else -(-size // max_parts), 1)
     assert part <= max(pool.part_size, -(-least // multiple) * multiple)
 
@@ -114,7 +114,7 @@ def test_object_beyond_the_backends_limit_is_refused() -> None:
 @pytest.mark.parametrize("memory", [True, False])
 @pytest.mark.parametrize("size", [2 * MiB, 2 * MiB + 1, 3 * MiB - 1, 4 * MiB])
 async def test_parts_cover_the_body(size: int, *, known: bool, memory: bool) -> None:
-    fake = Watched(parallel_parts=3)
+    fake = RecordingDriver(parallel_parts=3)
     async with store_of(fake, pool=BufferPool(8 * MiB, MiB)) as store:
         body = content(size)
         await store.put(
@@ -126,7 +126,7 @@ async def test_parts_cover_the_body(size: int, *, known: bool, memory: bool) -> 
 
 
 async def test_parts_follow_the_backends_limits() -> None:
-    fake = Watched(min_part=3 * MiB // 2, part_multiple=256 * KiB, max_parts=3)
+    fake = RecordingDriver(min_part=3 * MiB // 2, part_multiple=256 * KiB, max_parts=3)
     async with store_of(fake, pool=BufferPool(8 * MiB, MiB)) as store:
         await store.put("bucket", "key", stream(BODY))
         assert_covers(fake.parts, len(BODY), 3 * MiB // 2)
@@ -155,7 +155,7 @@ def test_largest_objects_are_planned_in_parts_that_can_be_sent(
     assert claimed.streamed_parts or part <= pool.max_bytes // 2
 
 
-async def test_stream_longer_than_all_parts_says_what_to_do() -> None:
+async def test_stream_longer_than_all_parts_raises_with_advice() -> None:
     fake = Fake(max_parts=3)
     async with store_of(fake) as store:
         with pytest.raises(NotSupportedError, match="pass its size to put"):
@@ -164,12 +164,12 @@ async def test_stream_longer_than_all_parts_says_what_to_do() -> None:
         assert_idle(store, fake)
 
 
-async def test_part_beyond_half_of_the_pool_says_what_to_do() -> None:
+async def test_part_beyond_half_of_the_pool_raises_with_advice() -> None:
     fake = Fake(min_part=5 * MiB)
     async with store_of(fake, pool=BufferPool(8 * MiB)) as store:
         with pytest.raises(NotSupportedError, match="BufferPool"):
             await store.put("bucket", "key", stream(BODY))
-        await store.put("bucket", "key", BODY)  # in memory, it needs none of the pool
+        await store.put("bucket", "key", BODY)  # a body in memory needs no pool
         assert_idle(store, fake)
 
 
@@ -186,21 +186,21 @@ async def test_stream_beyond_the_largest_object_is_refused() -> None:
         assert_idle(store, fake)
 
 
-async def test_parts_are_sent_side_by_side_and_in_any_order() -> None:
-    fake = Watched(parallel_parts=3)
+async def test_parts_are_sent_in_parallel_and_in_any_order() -> None:
+    fake = RecordingDriver(parallel_parts=3)
     async with store_of(fake, pool=BufferPool(16 * MiB, MiB)) as store:
         waiting: list[asyncio.Event] = []
         most = 0
 
         async def last_first() -> None:
             nonlocal most
-            mine = asyncio.Event()
-            waiting.append(mine)
+            released = asyncio.Event()
+            waiting.append(released)
             most = max(most, len(waiting))
             if len(waiting) == 3 or fake.count("send") == 5:
                 while waiting:
                     waiting.pop().set()
-            await mine.wait()
+            await released.wait()
 
         fake.before["send"] = last_first
         await store.put("bucket", "key", stream(BODY))
@@ -209,20 +209,20 @@ async def test_parts_are_sent_side_by_side_and_in_any_order() -> None:
         assert_idle(store, fake)
 
 
-async def test_next_part_is_filled_while_one_is_under_way() -> None:
+async def test_next_part_is_filled_while_another_is_in_flight() -> None:
     fake = Fake(parallel_parts=1)
     async with store_of(fake, pool=BufferPool(8 * MiB, MiB)) as store:
-        asked: list[int] = []
+        sizes: list[int] = []
 
         async def body() -> AsyncIterator[bytes]:
             for number in range(4):
-                asked.append(number)
+                sizes.append(number)
                 yield content(MiB, str(number))
 
         reached = fake.hang("send")
         put = asyncio.get_running_loop().create_task(store.put("bucket", "key", body()))
         await reached.wait()
-        while len(asked) < 3:
+        while len(sizes) < 3:
             await asyncio.sleep(0)
         assert store.pool.statistics().leased == 2 * MiB
         put.cancel()

@@ -1,4 +1,4 @@
-"""How bodies are pulled: by whom, how far, and until when."""
+"""How bodies are pulled: by which task, how far, and until when."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHUNK = 100_001
 
 
 class Reader:
-    """An async reader, which may give less than it is asked for."""
+    """An async reader that may return fewer bytes than requested."""
 
     def __init__(self, body: bytes) -> None:
         self._file = io.BytesIO(body)
@@ -42,7 +42,7 @@ def bytesio(body: bytes) -> io.BytesIO:
     return file
 
 
-# -- how they are handled ----------------------------------------------------------------------------
+# -- handling of bodies ----------------------------------------------------------------------------
 
 
 async def test_bytesio_is_left_at_its_end_and_can_be_written_again() -> None:
@@ -54,12 +54,12 @@ async def test_bytesio_is_left_at_its_end_and_can_be_written_again() -> None:
         file.write(b"more" * 1000)
 
 
-async def test_chunk_is_let_go_of_before_the_next_is_asked_for() -> None:
+async def test_chunk_is_released_before_the_next_is_pulled() -> None:
     async def reusing() -> AsyncIterator[bytearray]:
         chunk = bytearray(b"x" * 10)
         for size in (10, 20, 5):
             yield chunk
-            chunk += bytes(size)  # a BufferError, if somebody still looks at it
+            chunk += bytes(size)  # raises BufferError if a view still exists
 
     fake = Fake()
     async with store_of(fake) as store:
@@ -99,7 +99,7 @@ async def test_body_is_pulled_by_the_task_that_called_put() -> None:
     tasks = set()
 
     async def body() -> AsyncIterator[bytes]:
-        async with asyncio.timeout(60):  # belongs to one task
+        async with asyncio.timeout(60):  # a timeout belongs to one task
             for _ in range(5):
                 tasks.add(asyncio.current_task())
                 yield bytes(MiB)
@@ -110,7 +110,7 @@ async def test_body_is_pulled_by_the_task_that_called_put() -> None:
     assert tasks == {asyncio.current_task()}
 
 
-async def test_body_that_blocks_for_ever_can_be_cancelled() -> None:
+async def test_body_that_blocks_forever_can_be_cancelled() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         reading, writing = os.pipe()
@@ -120,10 +120,10 @@ async def test_body_that_blocks_for_ever_can_be_cancelled() -> None:
                 await asyncio.sleep(0)
             await put.aclose()
             assert_idle(store, fake)
-            pipe.close()  # lets the thread go
+            pipe.close()  # releases the thread
 
 
-async def test_generator_that_blocks_as_it_is_cancelled_is_left_to_itself() -> None:
+async def test_generator_that_blocks_during_a_cancel_is_abandoned() -> None:
     started, go_on = threading.Event(), threading.Event()
 
     def body() -> Iterator[bytes]:
@@ -141,7 +141,7 @@ async def test_generator_that_blocks_as_it_is_cancelled_is_left_to_itself() -> N
         assert_idle(store, fake)
 
 
-async def test_output_of_a_process_is_taken_as_it_comes() -> None:
+async def test_output_of_a_process_is_read_as_it_arrives() -> None:
     command = "import sys; sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()"
     with subprocess.Popen(  # noqa: ASYNC220, S603 - its file object is what is tested
         [sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -149,7 +149,7 @@ async def test_output_of_a_process_is_taken_as_it_comes() -> None:
         assert process.stdin is not None
         assert process.stdout is not None
         source = source_of(process.stdout)
-        assert bytes(await source.take(10)) == b"x"  # though it would be glad to read more
+        assert bytes(await source.take(10)) == b"x"  # although the limit is larger
         process.stdin.close()
         assert not await source.ready()
         await source.aclose()
@@ -185,15 +185,15 @@ def test_view_of_any_layout_becomes_single_bytes() -> None:
         assert (byte_view(view).format, byte_view(view).ndim) == ("B", 1)
 
 
-class Unready(Reader):
-    """One that would block, and says so as files do: by None, which is no end."""
+class UnreadyReader(Reader):
+    """A non-blocking reader without data: it returns None, which is not the end."""
 
     async def read(self, n: int) -> bytes:
         return await super().read(n) or cast("bytes", None)
 
 
-async def test_none_is_no_end_of_a_reader() -> None:
+async def test_none_is_not_the_end_of_a_reader() -> None:
     async with store_of(Fake()) as store:
         with pytest.raises(TypeError, match="NoneType, not bytes"):
-            await store.put("bucket", "key", Unready(b"body"))
+            await store.put("bucket", "key", UnreadyReader(b"body"))
         assert not await store.exists("bucket", "key")

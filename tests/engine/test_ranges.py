@@ -38,33 +38,33 @@ async def store_and_driver() -> AsyncIterator[tuple[Trove, CallLog]]:
         yield store, driver
 
 
-async def test_ranges_come_in_the_order_asked_duplicates_included(
+async def test_ranges_are_returned_in_the_given_order_with_duplicates(
     store_and_driver: tuple[Trove, CallLog],
 ) -> None:
     store, driver = store_and_driver
-    asked: list[ByteRange | tuple[int, int | None]] = [
+    ranges: list[ByteRange | tuple[int, int | None]] = [
         (MiB, MiB + 5), (0, 3), ByteRange.last(4), (0, 3), (1, 2), (2 * MiB - 1, None),
         (MiB, 10 * MiB), ByteRange.last(10 * MiB),
     ]  # fmt: skip
-    assert await store.get_ranges("data", "key", asked) == [
+    assert await store.get_ranges("data", "key", ranges) == [
         BODY[MiB : MiB + 5], BODY[:3], BODY[-4:], BODY[:3], BODY[1:2], BODY[-1:], BODY[MiB:], BODY,
     ]  # fmt: skip
     assert driver.calls.count("get") == 1
 
 
-async def test_neighbours_are_fetched_together_and_strangers_apart(
+async def test_near_ranges_are_fetched_together_and_distant_ones_separately(
     store_and_driver: tuple[Trove, CallLog],
 ) -> None:
     store, driver = store_and_driver
-    asked = [(n * 512 * KiB, n * 512 * KiB + 10) for n in range(4)] + [(20, 30), (40, 50)]
-    assert await store.get_ranges("data", "key", asked) == [BODY[a:b] for a, b in asked]
+    ranges = [(n * 512 * KiB, n * 512 * KiB + 10) for n in range(4)] + [(20, 30), (40, 50)]
+    assert await store.get_ranges("data", "key", ranges) == [BODY[a:b] for a, b in ranges]
     assert driver.calls.count("get") == 4
 
 
 @pytest.mark.parametrize(
     "bad", [(2 * MiB, None), (2 * MiB, 2 * MiB + 1), (5, 5), (5, 4), (-1, 4), ByteRange(9 * MiB)]
 )
-async def test_one_bad_range_fails_them_all_before_a_byte_is_read(
+async def test_one_invalid_range_fails_all_before_a_byte_is_read(
     store_and_driver: tuple[Trove, CallLog], bad: tuple[int, int | None]
 ) -> None:
     store, driver = store_and_driver
@@ -84,7 +84,7 @@ async def test_empty_object_has_no_range(store_and_driver: tuple[Trove, CallLog]
 
 
 @pytest.mark.parametrize("bad", [None, (1,), (1, 2, 3), "ab", 5, range(3), [0, 1]])
-async def test_what_is_no_range_is_a_type_error(
+async def test_invalid_range_type_raises_type_error(
     store_and_driver: tuple[Trove, CallLog], bad: object
 ) -> None:
     store, _ = store_and_driver
@@ -93,7 +93,7 @@ async def test_what_is_no_range_is_a_type_error(
 
 
 @pytest.mark.parametrize("conditions", [True, False])
-async def test_object_replaced_between_two_requests_is_a_change(*, conditions: bool) -> None:
+async def test_object_replaced_between_two_requests_raises(*, conditions: bool) -> None:
     driver = CallLog(get_conditions=conditions)
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
@@ -109,7 +109,7 @@ async def test_object_replaced_between_two_requests_is_a_change(*, conditions: b
         assert (caught.value.operation, caught.value.key) == ("get_ranges", "key")
 
 
-async def test_object_deleted_between_two_requests_is_a_change(
+async def test_object_deleted_between_two_requests_raises(
     store_and_driver: tuple[Trove, CallLog],
 ) -> None:
     store, driver = store_and_driver
@@ -122,7 +122,7 @@ async def test_object_deleted_between_two_requests_is_a_change(
         await store.get_ranges("data", "key", [(0, 1), (MiB, MiB + 1)])
 
 
-async def test_missing_object_and_backends_without_ranges(
+async def test_missing_object_and_backend_without_ranges_raise(
     store_and_driver: tuple[Trove, CallLog],
 ) -> None:
     store, _ = store_and_driver
@@ -135,7 +135,7 @@ async def test_missing_object_and_backends_without_ranges(
     assert driver.calls == ["open", "aclose"]
 
 
-async def test_requests_run_a_few_at_a_time(store_and_driver: tuple[Trove, CallLog]) -> None:
+async def test_requests_have_limited_concurrency(store_and_driver: tuple[Trove, CallLog]) -> None:
     store, driver = store_and_driver
     running = most = 0
 
@@ -147,9 +147,9 @@ async def test_requests_run_a_few_at_a_time(store_and_driver: tuple[Trove, CallL
         running -= 1
 
     driver.before["get"] = wait
-    asked = [(at, at + 1) for at in range(0, 2 * MiB, 100 * KiB)]
-    assert await store.get_ranges("data", "key", asked) == [BODY[a:b] for a, b in asked]
-    assert driver.calls.count("get") == len(asked)
+    ranges = [(at, at + 1) for at in range(0, 2 * MiB, 100 * KiB)]
+    assert await store.get_ranges("data", "key", ranges) == [BODY[a:b] for a, b in ranges]
+    assert driver.calls.count("get") == len(ranges)
     assert 4 < most <= 8
 
 
@@ -159,12 +159,12 @@ spans = st.tuples(st.integers(0, 40 * MiB), st.integers(1, 12 * MiB)).map(
 
 
 @given(st.lists(spans | spans.map(lambda span: (span[0], span[0] + 1)), max_size=30))
-def test_coalesced_spans_cover_each_span_once_and_fetch_little_in_vain(
-    asked: list[tuple[int, int]],
+def test_coalesced_spans_cover_each_span_once_and_waste_little(
+    ranges: list[tuple[int, int]],
 ) -> None:
-    requests = coalesced(asked)
+    requests = coalesced(ranges)
     covered = [span for _, spans in requests for span in spans]
-    assert sorted(covered) == sorted(set(asked))
+    assert sorted(covered) == sorted(set(ranges))
     for (start, end), within in requests:
         assert start == min(first for first, _ in within)
         assert end == max(last for _, last in within)

@@ -1,4 +1,4 @@
-"""Everything that may be a body, and what may not."""
+"""All kinds of bodies, and objects that are refused as a body."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def cut_slowly(body: bytes) -> AsyncIterator[bytes]:
 
 
 class Reader:
-    """An async reader, which may give less than it is asked for."""
+    """An async reader that may return fewer bytes than requested."""
 
     def __init__(self, body: bytes) -> None:
         self._file = io.BytesIO(body)
@@ -50,7 +50,7 @@ class Reader:
 
 
 class OnlyRead:
-    """A file object that can nothing but read."""
+    """A file object with no method but read."""
 
     def __init__(self, body: bytes) -> None:
         self.read = io.BytesIO(body).read
@@ -65,7 +65,7 @@ class Iterable:
 
 
 class AsyncIterable:
-    """One whose iterator is another object, without aclose."""
+    """An async iterable whose iterator is another object without aclose."""
 
     def __init__(self, body: bytes) -> None:
         self._chunks = cut(body)
@@ -115,7 +115,7 @@ def zipped(body: bytes) -> Any:
 
 
 def words(body: bytes) -> Any:
-    """Return an object whose buffer is not of single bytes, where the size allows."""
+    """Return an object whose buffer has items of several bytes, if the size allows."""
     return array.array("H", body) if len(body) % 2 == 0 else bytearray(body)
 
 
@@ -202,25 +202,27 @@ async def test_path_of_a_fifo_is_stored(tmp_path: Path) -> None:
         assert_idle(store, fake)
 
 
-async def test_put_of_a_fifo_that_nobody_writes_can_be_cancelled(tmp_path: Path) -> None:
+async def test_put_of_a_fifo_without_a_writer_can_be_cancelled(tmp_path: Path) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         path = tmp_path / "fifo"
         os.mkfifo(path)
         put = OwnedTask(store.put("bucket", "key", path))
-        await asyncio.sleep(0.05)  # a thread is opening it, and nothing tells so
+        await asyncio.sleep(
+            0.05
+        )  # time for a thread to start opening it; there is no event to wait for
         await put.aclose()
         assert_idle(store, fake)
-        os.close(os.open(path, os.O_RDWR))  # lets the thread go that opens the other end
+        os.close(os.open(path, os.O_RDWR))  # releases the thread that is opening the other end
 
 
-async def test_file_that_says_it_is_empty_may_have_bytes_all_the_same() -> None:
+async def test_file_of_reported_size_zero_may_have_bytes() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         assert (await store.put("bucket", "key", Path("/proc/self/status"))).size > 0
 
 
-async def test_path_that_is_missing_or_a_directory_is_told(tmp_path: Path) -> None:
+async def test_missing_path_or_directory_raises(tmp_path: Path) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         with pytest.raises(FileNotFoundError):
@@ -230,7 +232,7 @@ async def test_path_that_is_missing_or_a_directory_is_told(tmp_path: Path) -> No
         assert_idle(store, fake)
 
 
-async def test_file_that_is_cut_short_meanwhile_is_no_object(tmp_path: Path) -> None:
+async def test_file_truncated_during_a_put_is_not_stored(tmp_path: Path) -> None:
     fake = Fake(parallel_parts=1)
     async with store_of(fake) as store:
         path = tmp_path / "body"
@@ -246,7 +248,9 @@ async def test_file_that_is_cut_short_meanwhile_is_no_object(tmp_path: Path) -> 
         assert_idle(store, fake)
 
 
-async def test_file_that_grows_meanwhile_is_stored_as_it_was(tmp_path: Path) -> None:
+async def test_file_that_grows_during_a_put_is_stored_with_its_original_size(
+    tmp_path: Path,
+) -> None:
     fake = Fake(parallel_parts=1)
     async with store_of(fake) as store:
         path = tmp_path / "body"
@@ -313,17 +317,17 @@ async def test_get_as_a_body_is_closed_when_the_put_fails() -> None:
         assert_idle(store, fake, other)
 
 
-async def test_get_as_a_body_of_a_put_that_is_refused_is_not_missed() -> None:
+async def test_get_as_a_body_of_a_refused_put_does_not_warn() -> None:
     fake, other = Fake(), Fake(metadata=False)
     async with store_of(fake, other) as store:
         await store.put("bucket", "key", b"body")
-        with pytest.raises(NotSupportedError):  # and no warning of a get that was never opened
+        with pytest.raises(NotSupportedError):  # without a warning of an unopened get
             await store.put("bucket", "b/key", store.get("bucket", "key"), metadata={"a": "b"})
         gc.collect()
         assert_idle(store, fake, other)
 
 
-# -- what is no body ---------------------------------------------------------------------------------
+# -- invalid bodies ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -336,7 +340,7 @@ async def test_get_as_a_body_of_a_put_that_is_refused_is_not_missed() -> None:
         (object(), "got object"),
     ],
 )
-async def test_what_is_no_body_is_refused_before_any_io(body: Any, says: str) -> None:
+async def test_invalid_body_is_refused_before_any_io(body: Any, says: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         fake.steps.clear()
@@ -347,7 +351,7 @@ async def test_what_is_no_body_is_refused_before_any_io(body: Any, says: str) ->
 
 @pytest.mark.parametrize("chunk", ["text", 5, None, object()])
 @pytest.mark.parametrize("size", [0, 3 * MiB])
-async def test_chunk_that_is_no_bytes_is_refused(chunk: Any, size: int) -> None:
+async def test_chunk_that_is_not_bytes_is_refused(chunk: Any, size: int) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         with pytest.raises(TypeError, match="the body yielded"):

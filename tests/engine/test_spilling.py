@@ -1,4 +1,4 @@
-"""Bodies that get no memory: files instead, within their budget."""
+"""Bodies that get no memory use spill files, within a budget."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_memory_is_preferred_to_a_file() -> None:
     room.release()
 
 
-async def test_file_is_given_where_the_line_stands_still() -> None:
+async def test_spill_file_is_used_if_no_memory_is_released() -> None:
     pool = BufferPool(2 * MiB, spill_after=0.01)
     with await pool.lease(2 * MiB):
         room = await pool.lease_or_spill(MiB)
@@ -48,12 +48,12 @@ async def test_file_is_given_where_the_line_stands_still() -> None:
         assert pool.statistics().spilled == 0
 
 
-async def test_line_that_moves_is_waited_in() -> None:
+async def test_waiting_continues_while_memory_is_released() -> None:
     pool = BufferPool(2 * MiB, spill_after=0.05)
     held = [await pool.lease(MiB), await pool.lease(MiB)]
     first, second = OwnedTask(pool.lease(MiB)), OwnedTask(pool.lease_or_spill(MiB))
     await steps()
-    held.pop().release()  # one is served, and one more is in line: that is the pace it takes
+    held.pop().release()  # one waiter is served and one remains: the required pace
     await first.result()
     await asyncio.sleep(0.07)
     assert not second.done
@@ -64,7 +64,7 @@ async def test_line_that_moves_is_waited_in() -> None:
     (await first.result()).release()
 
 
-async def test_line_that_moves_too_slowly_is_left_for_a_file() -> None:
+async def test_spill_file_is_used_if_memory_is_released_too_slowly() -> None:
     pool = BufferPool(2 * MiB, spill_after=0.02)
     held = [await pool.lease(MiB), await pool.lease(MiB)]
     crowd = [OwnedTask(pool.lease(MiB)) for _ in range(5)]
@@ -81,7 +81,7 @@ async def test_line_that_moves_too_slowly_is_left_for_a_file() -> None:
     held.pop().release()
 
 
-async def test_full_spill_files_leave_only_the_line_then_the_deadline() -> None:
+async def test_full_spill_budget_waits_for_memory_until_the_deadline() -> None:
     pool = BufferPool(2 * MiB, spill_after=0.01, spill_max_bytes=MiB, deadline=0.05)
     spill = pool.try_spill(MiB)
     assert spill is not None
@@ -91,7 +91,7 @@ async def test_full_spill_files_leave_only_the_line_then_the_deadline() -> None:
             await pool.lease_or_spill(MiB)
         waiter = OwnedTask(pool.lease_or_spill(MiB))
         await steps()
-        await spill.aclose()  # room for it while it waits
+        await spill.aclose()  # frees memory for the waiter
         room = await waiter.result()
         assert isinstance(room, SpillFile)
         await room.aclose()
@@ -104,7 +104,7 @@ async def test_spilling_can_be_switched_off() -> None:
         await pool.lease_or_spill(MiB)
 
 
-async def test_spill_file_gives_back_what_was_written_and_has_no_name(tmp_path: Path) -> None:
+async def test_spill_file_returns_the_written_bytes_and_has_no_name(tmp_path: Path) -> None:
     pool = BufferPool(2 * MiB, spill_dir=tmp_path)
     body = random.randbytes(3 * 256 * KiB + 1)
     async with SpillFile(pool, len(body)) as spill:
@@ -117,7 +117,7 @@ async def test_spill_file_gives_back_what_was_written_and_has_no_name(tmp_path: 
         assert bytes(view) == body
         assert spill.written == len(body)
         assert pool.statistics().spilled_total == len(body)
-    assert bytes(view) == body  # whoever still holds the view is not hurt
+    assert bytes(view) == body  # a view that is still held stays valid
     assert pool.statistics().spilled == 0
 
 
@@ -130,7 +130,7 @@ async def test_spill_file_extends_within_the_budget() -> None:
     assert pool.statistics().spilled == 0
 
 
-async def test_spill_file_is_closed_once_and_though_cancelled() -> None:
+async def test_spill_file_is_closed_once_even_if_cancelled() -> None:
     pool = BufferPool(2 * MiB)
     spill = SpillFile(pool, 4)
     await spill.write(b"data")
@@ -145,7 +145,7 @@ async def test_spill_file_is_closed_once_and_though_cancelled() -> None:
     assert pool.statistics().spilled == 0
 
 
-async def test_cancelled_write_is_over_before_the_cancel_is_told() -> None:
+async def test_cancel_is_raised_after_the_write_has_ended() -> None:
     started, go_on = threading.Event(), threading.Event()
     written = []
 
@@ -171,7 +171,7 @@ async def test_cancelled_write_is_over_before_the_cancel_is_told() -> None:
     assert pool.statistics().spilled == 0
 
 
-async def test_small_writes_are_gathered() -> None:
+async def test_small_writes_are_buffered() -> None:
     hops = []
 
     class Counting(SpillFile):
@@ -191,7 +191,7 @@ async def test_small_writes_are_gathered() -> None:
     assert min(hops[:-1]) >= 64 * KiB
 
 
-async def test_disk_that_fails_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_failing_disk_raises_and_leaves_nothing(tmp_path: Path) -> None:
     pool = BufferPool(2 * MiB, spill_dir=tmp_path / "missing")
     async with SpillFile(pool, 4) as spill:
         await spill.write(b"data")

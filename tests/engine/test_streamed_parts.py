@@ -1,4 +1,4 @@
-"""Parts that are too large to be held: read from their file while they are sent."""
+"""Parts that are too large to be held, read from their file while they are sent."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 BODY = content(7 * MiB + 1)
 
 
-class Streaming(Fake):
-    """One that takes three parts at the most, of any size, and notes those that were not held."""
+class StreamingDriver(Fake):
+    """A driver of at most three parts, of any size, that records the streamed ones."""
 
     def __init__(self, **capabilities: Any) -> None:
         super().__init__(**{"streamed_parts": True, "max_parts": 3, **capabilities})
@@ -89,7 +89,7 @@ async def test_file_is_stored_in_parts_beyond_half_of_the_pool(
     body = content(size)
     path = tmp_path / "body"
     path.write_bytes(body)
-    fake = Streaming(part_multiple=multiple, parallel_parts=parallel_parts)
+    fake = StreamingDriver(part_multiple=multiple, parallel_parts=parallel_parts)
     memory = BufferPool(pool * MiB, MiB, spill_max_bytes=0)
     async with store_of(fake, pool=memory) as store:
         await store.put("bucket", "key", path)
@@ -112,7 +112,7 @@ def unbuffered(path: Path) -> Any:
 
 def written(path: Path) -> Any:
     file = path.open("w+b")
-    file.write(BODY)  # the last of it is still in the file's own buffer
+    file.write(BODY)  # the last bytes are still in the file's buffer
     return file
 
 
@@ -121,7 +121,7 @@ def written(path: Path) -> Any:
 async def test_open_file_is_sent_from_its_position_and_left_at_its_end(
     path: Path, opened: Callable[[Path], Any], start: int
 ) -> None:
-    fake = Streaming()
+    fake = StreamingDriver()
     async with store_of(fake) as store:
         with opened(path) as file:
             file.seek(start)
@@ -132,8 +132,8 @@ async def test_open_file_is_sent_from_its_position_and_left_at_its_end(
         assert_idle(store, fake)
 
 
-async def test_open_file_may_be_closed_by_its_user_meanwhile(path: Path) -> None:
-    fake = Streaming()
+async def test_open_file_may_be_closed_by_the_user_during_a_put(path: Path) -> None:
+    fake = StreamingDriver()
     async with store_of(fake) as store:
         file = path.open("rb")
 
@@ -145,8 +145,8 @@ async def test_open_file_may_be_closed_by_its_user_meanwhile(path: Path) -> None
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_parts_that_fit_are_held_as_ever(path: Path) -> None:
-    fake = Streaming(max_parts=8)
+async def test_parts_that_fit_the_pool_are_held(path: Path) -> None:
+    fake = StreamingDriver(max_parts=8)
     async with store_of(fake) as store:
         await store.put("bucket", "key", path)
         assert await store.read("bucket", "key") == BODY
@@ -154,7 +154,7 @@ async def test_parts_that_fit_are_held_as_ever(path: Path) -> None:
         assert fake.count("send") == 8
 
 
-async def test_body_smaller_than_the_least_part_needs_no_part(tmp_path: Path) -> None:
+async def test_body_smaller_than_the_smallest_part_is_put_in_one_request(tmp_path: Path) -> None:
     fake = Fake(min_part=5 * MiB)
     path = tmp_path / "small"
     await asyncio.to_thread(path.write_bytes, b"small")
@@ -164,8 +164,8 @@ async def test_body_smaller_than_the_least_part_needs_no_part(tmp_path: Path) ->
         assert fake.count("put") == 2
 
 
-async def test_layers_pass_streamed_parts_on(path: Path) -> None:
-    fake = Streaming()
+async def test_layers_forward_streamed_parts(path: Path) -> None:
+    fake = StreamingDriver()
     async with store_of(Mapped(Faulty(fake), into="below", prefix="under/")) as store:
         await store.put("bucket", "key", path)
         assert await store.read("bucket", "key") == BODY
@@ -175,15 +175,17 @@ async def test_layers_pass_streamed_parts_on(path: Path) -> None:
 # -- retries and progress ----------------------------------------------------------------------------
 
 
-async def test_break_in_a_part_sends_that_part_again_and_counts_its_bytes_once(path: Path) -> None:
-    fake = Streaming(parallel_parts=1)
+async def test_broken_part_is_sent_again_and_its_bytes_are_counted_once(path: Path) -> None:
+    fake = StreamingDriver(parallel_parts=1)
     seen: list[tuple[int, int | None]] = []
-    told: list[Event] = []
+    events: list[Event] = []
     async with store_of(fake, pool=BufferPool(4 * MiB, MiB)) as store:
-        store.events.subscribe(told.append)
+        store.events.subscribe(events.append)
 
         async def in_the_second() -> None:
-            if fake.count("piece") == 5:  # of 3 pieces in the first part: the second of the second
+            if (
+                fake.count("piece") == 5
+            ):  # the first part has 3 pieces, so this is the second piece of the second part
                 raise UnavailableError("broken")
 
         fake.before["piece"] = in_the_second
@@ -199,11 +201,11 @@ async def test_break_in_a_part_sends_that_part_again_and_counts_its_bytes_once(p
     assert counts[-1] == len(BODY)
     assert len(counts) >= 7, "it moves as bytes are sent"
     assert {total for _, total in seen} == {len(BODY)}
-    assert sum(event.size for event in told if event.kind == "part") == len(BODY)
+    assert sum(event.size for event in events if event.kind == "part") == len(BODY)
 
 
-async def test_every_step_that_fails_once_is_tried_again(path: Path) -> None:
-    fake = Streaming()
+async def test_every_step_that_fails_once_is_retried(path: Path) -> None:
+    fake = StreamingDriver()
     async with store_of(fake) as store:
         for step in ("upload", "send", "piece", "send.done", "commit", "commit.done"):
             fake.fail(step)
@@ -216,7 +218,7 @@ async def test_progress_that_raises_aborts_the_upload(path: Path) -> None:
     def stop(done: int, total: int | None) -> None:  # noqa: ARG001 - as it is called
         raise KeyError("enough")
 
-    fake = Streaming()
+    fake = StreamingDriver()
     async with store_of(fake) as store:
         with pytest.raises(KeyError, match="enough"):
             await store.put("bucket", "key", path, progress=stop)
@@ -233,8 +235,8 @@ def overwrite(path: Path) -> None:
         file.write(b"changed")
 
 
-def overwrite_in_secret(path: Path) -> None:
-    """Change a byte, and let the file look as if nobody had."""
+def overwrite_keeping_times(path: Path) -> None:
+    """Change some bytes, and restore the file's timestamps."""
     status = path.stat()
     overwrite(path)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -257,11 +259,11 @@ def replace(path: Path) -> None:
 
 @pytest.mark.parametrize("change", [overwrite, grow, shrink])
 @pytest.mark.parametrize("step", ["upload.done", "send", "piece"])
-async def test_file_that_changes_meanwhile_is_no_object(
+async def test_file_changed_during_a_put_is_not_stored(
     path: Path, change: Callable[[Path], None], step: str
 ) -> None:
-    fake = Streaming()
-    os.utime(path, (1, 1))  # long ago: a clock that is coarse shows any write as one
+    fake = StreamingDriver()
+    os.utime(path, (1, 1))  # an old timestamp, so that a coarse clock shows any write
     async with store_of(fake) as store:
         await store.put("bucket", "key", b"old")
 
@@ -277,13 +279,13 @@ async def test_file_that_changes_meanwhile_is_no_object(
         assert_idle(store, fake)
 
 
-async def test_part_that_is_another_at_its_second_try_is_not_sent_whole(path: Path) -> None:
-    fake = Streaming(parallel_parts=1)
+async def test_part_that_differs_in_its_second_attempt_is_not_sent_whole(path: Path) -> None:
+    fake = StreamingDriver(parallel_parts=1)
     async with store_of(fake) as store:
 
         async def once() -> None:
             del fake.before["piece"]
-            await asyncio.to_thread(overwrite_in_secret, path)
+            await asyncio.to_thread(overwrite_keeping_times, path)
             raise UnavailableError("broken")
 
         fake.before["piece"] = once
@@ -294,8 +296,8 @@ async def test_part_that_is_another_at_its_second_try_is_not_sent_whole(path: Pa
         assert_idle(store, fake)
 
 
-async def test_file_that_is_replaced_meanwhile_is_stored_as_it_was(path: Path) -> None:
-    fake = Streaming()
+async def test_file_replaced_during_a_put_is_stored_with_its_original_content(path: Path) -> None:
+    fake = StreamingDriver()
     async with store_of(fake) as store:
 
         async def once() -> None:
@@ -307,8 +309,8 @@ async def test_file_that_is_replaced_meanwhile_is_stored_as_it_was(path: Path) -
 
 
 @pytest.mark.parametrize("off", [-1, 1, 5 * MiB])
-async def test_file_of_another_size_than_promised_is_no_object(path: Path, off: int) -> None:
-    fake = Streaming()
+async def test_file_of_another_size_than_declared_is_not_stored(path: Path, off: int) -> None:
+    fake = StreamingDriver()
     async with store_of(fake) as store:
         with path.open("rb") as file:
             for body in (path, file):
@@ -318,11 +320,11 @@ async def test_file_of_another_size_than_promised_is_no_object(path: Path, off: 
         assert_idle(store, fake)
 
 
-# -- what cannot be streamed -------------------------------------------------------------------------
+# -- bodies that cannot be streamed ----------------------------------------------------------------
 
 
-class Decoding(io.RawIOBase):
-    """A file whose bytes are its class's: what a descriptor has is another thing."""
+class DecodingFile(io.RawIOBase):
+    """A file whose class returns other bytes than its descriptor."""
 
     def __init__(self) -> None:
         self.read_from = 0
@@ -338,8 +340,8 @@ class Decoding(io.RawIOBase):
         return len(buffer)
 
 
-class Counting(io.FileIO):
-    """Likewise, though it is a file."""
+class CountingFile(io.FileIO):
+    """A raw file whose class returns other bytes than its descriptor."""
 
     read_from = 0
 
@@ -348,8 +350,8 @@ class Counting(io.FileIO):
         return super().readinto(buffer)
 
 
-async def test_what_can_be_read_only_once_is_refused_up_front_with_the_limit(path: Path) -> None:
-    fake = Streaming()
+async def test_single_use_body_is_refused_before_reading_with_the_limit(path: Path) -> None:
+    fake = StreamingDriver()
     pulled = 0
 
     async def body() -> AsyncIterator[bytes]:
@@ -358,8 +360,8 @@ async def test_what_can_be_read_only_once_is_refused_up_front_with_the_limit(pat
         yield BODY
 
     async with store_of(fake) as store:
-        decoding, counting = Decoding(), Counting(path)
-        with counting, io.BufferedReader(Counting(path)) as wrapped:
+        decoding, counting = DecodingFile(), CountingFile(path)
+        with counting, io.BufferedReader(CountingFile(path)) as wrapped:
             for one in (body(), iter([BODY]), decoding, counting, wrapped):
                 with pytest.raises(NotSupportedError) as caught:
                     await store.put("bucket", "key", one, size=len(BODY))
@@ -375,11 +377,11 @@ async def test_what_can_be_read_only_once_is_refused_up_front_with_the_limit(pat
         assert await store.read("bucket", "key") == BODY
 
 
-async def test_fifo_is_refused_whatever_size_is_promised(tmp_path: Path) -> None:
+async def test_fifo_is_refused_for_any_declared_size(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     writer = os.open(path, os.O_RDWR)
-    fake = Streaming()
+    fake = StreamingDriver()
     async with store_of(fake) as store:
         with pytest.raises(NotSupportedError, match="BufferPool"):
             await store.put("bucket", "key", path, size=len(BODY))
@@ -390,8 +392,10 @@ async def test_fifo_is_refused_whatever_size_is_promised(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("lacking", ["streamed_parts", "upload"])
-async def test_backend_that_streams_no_parts_refuses_up_front(path: Path, lacking: str) -> None:
-    fake = Streaming(**{lacking: False})
+async def test_backend_without_streamed_parts_refuses_before_reading(
+    path: Path, lacking: str
+) -> None:
+    fake = StreamingDriver(**{lacking: False})
     async with store_of(fake) as store:
         with pytest.raises(NotSupportedError, match="BufferPool") as caught:
             await store.put("bucket", "key", path)
@@ -401,19 +405,19 @@ async def test_backend_that_streams_no_parts_refuses_up_front(path: Path, lackin
 
 
 async def test_part_that_is_larger_than_the_backends_largest_is_refused(path: Path) -> None:
-    fake = Streaming(max_part=2 * MiB)
+    fake = StreamingDriver(max_part=2 * MiB)
     async with store_of(fake) as store:
         with pytest.raises(NotSupportedError, match="must fit 3 parts"):
             await store.put("bucket", "key", path)
         assert_idle(store, fake)
 
 
-# -- cancels, and memory that is short ---------------------------------------------------------------
+# -- cancels and lack of memory ----------------------------------------------------------------------
 
 
 async def test_cancel_at_any_step_leaves_nothing(path: Path) -> None:
     for number in range(100):
-        fake = Streaming(parallel_parts=2)
+        fake = StreamingDriver(parallel_parts=2)
         async with store_of(fake, pool=small_pool(spill_max_bytes=0)) as store:
             fake.steps.clear()
             fake.hang_at = number
@@ -432,10 +436,10 @@ async def test_cancel_at_any_step_leaves_nothing(path: Path) -> None:
     assert number > 20, "there are that many steps"
 
 
-async def test_cancel_while_a_piece_is_read_waits_until_nothing_writes_to_the_window(
+async def test_cancel_during_a_read_waits_until_the_window_is_unused(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake = Streaming()
+    fake = StreamingDriver()
     loop = asyncio.get_running_loop()
     reading, went_on = asyncio.Event(), []
     read = BodyFile.read
@@ -465,8 +469,8 @@ async def test_cancel_while_a_piece_is_read_waits_until_nothing_writes_to_the_wi
         os.close(end)
 
 
-async def test_window_that_gets_no_memory_is_a_file(path: Path) -> None:
-    fake = Streaming()
+async def test_window_without_memory_is_a_spill_file(path: Path) -> None:
+    fake = StreamingDriver()
     async with store_of(fake) as store:
         with await store.pool.lease(2 * MiB):
             await store.put("bucket", "key", path)
@@ -475,8 +479,8 @@ async def test_window_that_gets_no_memory_is_a_file(path: Path) -> None:
         assert_idle(store, fake)
 
 
-async def test_window_that_gets_neither_memory_nor_a_file_is_given_up(path: Path) -> None:
-    fake = Streaming()
+async def test_window_without_memory_and_spill_file_times_out(path: Path) -> None:
+    fake = StreamingDriver()
     pool = small_pool(spill_max_bytes=0, deadline=0.02)
     async with store_of(fake, pool=pool) as store:
         with await store.pool.lease(2 * MiB), pytest.raises(PoolTimeoutError):
@@ -484,16 +488,16 @@ async def test_window_that_gets_neither_memory_nor_a_file_is_given_up(path: Path
         assert_idle(store, fake)
 
 
-# -- a part, as its driver sees it -------------------------------------------------------------------
+# -- PartSource, as the driver uses it ---------------------------------------------------------------
 
 
-async def test_pass_that_another_follows_reads_no_more(path: Path) -> None:
+async def test_pass_stops_reading_when_another_starts(path: Path) -> None:
     pool = BufferPool(4 * MiB, MiB)
     descriptor = os.open(path, os.O_RDONLY)
     backend = Backend("default", Fake(), OwnedTasks())
-    told: list[object] = []
+    events: list[object] = []
     parts = StreamedParts(
-        BodyFile(descriptor), len(BODY), pool, backend, lambda *about: told.append(about)
+        BodyFile(descriptor), len(BODY), pool, backend, lambda *about: events.append(about)
     )
     part = await parts.next()
     assert part is not None

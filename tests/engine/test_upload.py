@@ -1,4 +1,4 @@
-"""Uploads: parts, promises, limits, and what is visible when they fail."""
+"""Uploads: parts, declared sizes, limits, and the state after a failure."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def stream(body: bytes, chunk: int = 256 * KiB) -> AsyncIterator[bytes]:
         yield body[at : at + chunk]
 
 
-# -- promises ----------------------------------------------------------------------------------------
+# -- declared sizes ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("upload", [True, False])
@@ -51,10 +51,10 @@ async def stream(body: bytes, chunk: int = 256 * KiB) -> AsyncIterator[bytes]:
         (size, off)
         for size in (0, 10, MiB, 2 * MiB + 10)
         for off in (-MiB, -1, 1, MiB, 3 * MiB)
-        if size + off >= 0  # less than nothing cannot be promised
+        if size + off >= 0  # a declared size is not negative
     ],
 )
-async def test_body_of_another_size_than_promised_is_no_object(
+async def test_body_of_another_size_than_declared_is_not_stored(
     size: int, off: int, *, upload: bool
 ) -> None:
     fake = Fake(upload=upload)
@@ -69,7 +69,7 @@ async def test_body_of_another_size_than_promised_is_no_object(
         assert_idle(store, fake)
 
 
-async def test_promise_of_nothing_that_is_kept() -> None:
+async def test_empty_body_of_declared_size_zero_is_stored() -> None:
     fake = Fake()
     async with store_of(fake) as store:
         bodies: list[Any] = [b"", stream(b""), []]
@@ -77,7 +77,7 @@ async def test_promise_of_nothing_that_is_kept() -> None:
             assert (await store.put("bucket", "key", body, size=0)).size == 0
 
 
-async def test_body_is_pulled_no_further_than_promised() -> None:
+async def test_body_is_pulled_no_further_than_its_declared_size() -> None:
     pulled = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -110,7 +110,7 @@ async def test_body_that_fails_leaves_the_old_object() -> None:
                 assert_idle(store, fake)
 
 
-async def test_failure_groups_of_a_body_come_out_as_they_are() -> None:
+async def test_exception_group_of_a_body_is_raised_unchanged() -> None:
     async def failing() -> AsyncIterator[bytes]:
         yield bytes(3 * MiB)
         raise ExceptionGroup("the user's", [KeyError(), ValueError()])
@@ -123,7 +123,7 @@ async def test_failure_groups_of_a_body_come_out_as_they_are() -> None:
 # -- retries -----------------------------------------------------------------------------------------
 
 
-async def test_body_is_pulled_once_whatever_is_tried_again() -> None:
+async def test_body_is_pulled_once_despite_retries() -> None:
     pulled = 0
 
     async def once() -> AsyncIterator[bytes]:
@@ -158,7 +158,7 @@ def wrong_size(info: ObjectInfo) -> ObjectInfo:
 @pytest.mark.parametrize("lie", [wrong_checksum, wrong_size])
 @pytest.mark.parametrize("body", [b"body", BODY], ids=["put", "commit"])
 @pytest.mark.parametrize("removable", [True, False])
-async def test_object_that_was_stored_wrong_is_told_and_removed(
+async def test_corrupt_object_is_reported_and_deleted(
     lie: Any, body: bytes, *, removable: bool
 ) -> None:
     fake = Fake(delete_if_match=removable)
@@ -170,12 +170,12 @@ async def test_object_that_was_stored_wrong_is_told_and_removed(
             assert (caught.value.backend, caught.value.key) == ("default", "key")
         assert await store.exists("bucket", "key") is not removable
         fake.fail("delete", *[UnavailableError("no") for _ in range(5)])
-        with pytest.raises(IntegrityError):  # and not that it could not be removed
+        with pytest.raises(IntegrityError):  # and not the error of the deletion
             await store.put("bucket", "key", body)
         assert_idle(store, fake)
 
 
-async def test_backend_that_reports_no_checksum_is_believed() -> None:
+async def test_backend_that_reports_no_checksum_is_trusted() -> None:
     fake = Fake(checksums=frozenset())
     async with store_of(fake) as store:
         fake.lie = lambda info: replace(info, checksums={})
@@ -192,7 +192,7 @@ async def test_large_body_in_memory_is_hashed_in_a_thread() -> None:
 
 
 @pytest.mark.parametrize("body", [b"body", BODY], ids=["put", "commit"])
-async def test_body_that_is_not_what_was_announced_is_not_sent(body: bytes) -> None:
+async def test_body_that_differs_from_its_declared_checksum_is_not_stored(body: bytes) -> None:
     fake = Fake()
     async with store_of(fake) as store:
 
@@ -215,7 +215,7 @@ async def test_body_that_is_not_what_was_announced_is_not_sent(body: bytes) -> N
         assert_idle(store, fake)
 
 
-async def test_source_that_is_not_what_it_says_is_not_copied() -> None:
+async def test_source_that_differs_from_its_checksum_is_not_copied() -> None:
     fake, other = Fake(), Fake()
     async with store_of(fake, other) as store:
         for body in (b"body", BODY):
@@ -229,11 +229,11 @@ async def test_source_that_is_not_what_it_says_is_not_copied() -> None:
         assert_idle(store, fake, other)
 
 
-# -- backends that take no parts ---------------------------------------------------------------------
+# -- backends without multipart uploads --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("known", [True, False])
-async def test_backend_without_uploads_gets_large_bodies_from_a_file(*, known: bool) -> None:
+async def test_backend_without_uploads_gets_large_bodies_from_a_spill_file(*, known: bool) -> None:
     fake = Fake(upload=False)
     seen: list[Event] = []
     async with store_of(fake) as store:
@@ -245,7 +245,7 @@ async def test_backend_without_uploads_gets_large_bodies_from_a_file(*, known: b
         assert_idle(store, fake)
 
 
-async def test_backend_without_uploads_and_no_room_for_a_file_says_what_to_do() -> None:
+async def test_backend_without_uploads_and_spill_budget_raises_with_advice() -> None:
     fake = Fake(upload=False)
     for room in (0, MiB, 2 * MiB):
         async with store_of(fake, pool=small_pool(spill_max_bytes=room)) as store:
@@ -256,7 +256,7 @@ async def test_backend_without_uploads_and_no_room_for_a_file_says_what_to_do() 
 
 
 @pytest.mark.parametrize("upload", [True, False])
-async def test_largest_put_is_honoured(*, upload: bool) -> None:
+async def test_max_put_is_respected(*, upload: bool) -> None:
     fake = Fake(upload=upload, max_put=100 * KiB)
     async with store_of(fake) as store:
         pulled = 0
@@ -287,7 +287,7 @@ async def test_largest_put_is_honoured(*, upload: bool) -> None:
 # -- spilled parts -----------------------------------------------------------------------------------
 
 
-async def test_part_that_gets_no_memory_is_spilled() -> None:
+async def test_part_without_memory_is_spilled() -> None:
     fake = Fake(parallel_parts=2)
     seen: list[Event] = []
     async with store_of(fake) as store:
@@ -304,7 +304,7 @@ async def test_part_that_gets_no_memory_is_spilled() -> None:
         assert_idle(store, fake)
 
 
-async def test_part_that_gets_neither_memory_nor_a_file_is_given_up() -> None:
+async def test_part_without_memory_and_spill_file_times_out() -> None:
     fake = Fake()
     pool = small_pool(spill_max_bytes=0, deadline=0.02)
     async with store_of(fake, pool=pool) as store:
@@ -314,11 +314,11 @@ async def test_part_that_gets_neither_memory_nor_a_file_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("upload", [True, False])
-async def test_disk_that_fails_is_told_and_leaves_nothing(*, upload: bool, tmp_path: Any) -> None:
+async def test_failing_disk_raises_and_leaves_nothing(*, upload: bool, tmp_path: Any) -> None:
     fake = Fake(upload=upload)
     await in_thread((tmp_path / "files").mkdir)
     async with store_of(fake, pool=small_pool(spill_dir=tmp_path / "files")) as store:
-        await in_thread((tmp_path / "files").rmdir)  # as a failing disk
+        await in_thread((tmp_path / "files").rmdir)  # simulates a failing disk
         lease = await store.pool.lease(2 * MiB if upload else MiB)
         with lease, pytest.raises(FileNotFoundError):
             await store.put("bucket", "key", stream(BODY))
@@ -355,7 +355,7 @@ async def test_progress_that_raises_aborts_the_upload() -> None:
         assert_idle(store, fake)
 
 
-async def test_every_part_is_told() -> None:
+async def test_every_part_emits_an_event() -> None:
     fake = Fake()
     seen: list[Event] = []
     async with store_of(fake) as store:
@@ -373,7 +373,9 @@ async def test_every_part_is_told() -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("size", [0, 10, 3 * MiB])
-async def test_missing_bucket_is_made_and_the_body_pulled_once(size: int, *, known: bool) -> None:
+async def test_missing_bucket_is_created_and_the_body_pulled_once(
+    size: int, *, known: bool
+) -> None:
     fake, other = Fake(), Fake()
     async with store_of(fake, other) as store:
         await store.backend("b").delete_bucket("bucket")
@@ -386,7 +388,7 @@ async def test_missing_bucket_is_made_and_the_body_pulled_once(size: int, *, kno
         assert_idle(store, fake, other)
 
 
-async def test_missing_bucket_shows_before_a_byte_of_a_promised_body_is_pulled() -> None:
+async def test_missing_bucket_is_detected_before_a_body_of_declared_size_is_pulled() -> None:
     pulled = 0
 
     async def body() -> AsyncIterator[bytes]:
@@ -404,7 +406,7 @@ async def test_missing_bucket_shows_before_a_byte_of_a_promised_body_is_pulled()
         assert_idle(store, fake)
 
 
-async def test_bucket_that_may_not_be_made_is_told() -> None:
+async def test_bucket_that_must_not_be_created_is_reported() -> None:
     async with Trove(Fake(), backends={"b": Fake()}, routes=[("b/*", "b")],
                      create_missing_buckets=False) as store:  # fmt: skip
         await store.create_bucket("bucket")
@@ -436,7 +438,7 @@ async def test_store_closed_in_an_upload_aborts_it_first(
         assert_idle(store)
 
 
-async def test_upload_that_was_cancelled_as_its_store_closed_is_cancelled() -> None:
+async def test_upload_cancelled_while_its_store_closes_raises_the_cancel() -> None:
     fake = Fake()
     reached = asyncio.Event()
 

@@ -64,7 +64,7 @@ UNSUPPORTED: list[tuple[dict[str, Any], Callable[[Trove], Awaitable[object]], st
 
 
 @pytest.mark.parametrize(("capabilities", "act", "message"), UNSUPPORTED)
-async def test_what_the_backend_cannot_honour_is_refused_before_any_io(
+async def test_option_unsupported_by_the_backend_is_refused_before_any_io(
     capabilities: dict[str, Any], act: Callable[[Trove], Awaitable[object]], message: str
 ) -> None:
     driver = CallLog(**capabilities)
@@ -78,7 +78,7 @@ async def test_what_the_backend_cannot_honour_is_refused_before_any_io(
     assert "\n" not in str(caught.value)
 
 
-async def test_key_longer_than_the_backend_takes_is_refused_before_any_io() -> None:
+async def test_key_too_long_for_the_backend_is_refused_before_any_io() -> None:
     driver = CallLog(max_key_bytes=10)
     async with single_attempt_store(driver) as store:
         with pytest.raises(InvalidNameError, match="10 bytes"):
@@ -140,7 +140,7 @@ IMPOSSIBLE: list[tuple[Callable[[Trove], Awaitable[object]], type[Exception], st
 
 
 @pytest.mark.parametrize(("act", "error", "message"), IMPOSSIBLE)
-async def test_what_no_backend_may_be_given_is_refused_before_any_io(
+async def test_invalid_option_is_refused_before_any_io(
     act: Callable[[Trove], Awaitable[object]], error: type[Exception], message: str
 ) -> None:
     driver = CallLog()
@@ -227,7 +227,7 @@ async def test_bulk_delete_reports_a_key_that_the_backend_cannot_address() -> No
         assert [type(result.error) for result in results] == [InvalidNameError]
 
 
-async def test_every_key_that_may_exist_is_explained() -> None:
+async def test_explain_accepts_every_key_that_may_exist() -> None:
     async with single_attempt_store(CallLog()) as store:
         assert (await store.explain("data", "../key")).backend == "default"
         for bucket, key in (("", "key"), ("a/b", "key"), ("data", "")):
@@ -247,7 +247,7 @@ async def test_bucket_names_are_checked_by_every_operation() -> None:
     assert driver.calls == ["open", "aclose"]
 
 
-async def test_info_in_hand_is_a_condition() -> None:
+async def test_object_info_is_accepted_as_a_condition() -> None:
     driver = CallLog()
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
@@ -258,7 +258,7 @@ async def test_info_in_hand_is_a_condition() -> None:
         assert not await store.exists("data", "key")
 
 
-def test_metadata_names_are_put_in_lower_case() -> None:
+def test_metadata_names_are_lower_cased() -> None:
     assert checks.put_options(metadata={"Colour": "Blue"}).metadata == {"colour": "Blue"}
     assert checks.put_options().metadata == {}
     changes = checks.copy_overrides(metadata={"Colour": "Blue"}, write_id="w")
@@ -289,7 +289,7 @@ def test_empty_headers_are_none() -> None:
     assert packed == PutOptions()
 
 
-def test_options_are_packed_as_they_were_given() -> None:
+def test_options_are_packed_unchanged() -> None:
     packed = checks.get_options(range=(1, 2), version_id="v", if_match="a", if_none_match="b")
     assert packed == GetOptions(range=packed.range, version_id="v", if_match="a", if_none_match="b")
     assert packed.range is not None

@@ -1,4 +1,4 @@
-"""Bodies compared with what was recorded of them, while they are read."""
+"""Bodies compared with their recorded checksums while they are read."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CHECKSUMS = {
 
 
 class Reader:
-    """The body of an object with some checksums recorded, and maybe other bytes than those."""
+    """The body of an object with recorded checksums, optionally with other bytes."""
 
     def __init__(self, *kinds: str, body: bytes = BODY) -> None:
         self.info = ObjectInfo(
@@ -56,14 +56,14 @@ async def read_all(body: VerifiedBody, size: int) -> bytes:
 
 @pytest.mark.parametrize("size", [1000, 256 * KiB, 300 * KiB, 700 * KiB])
 @pytest.mark.parametrize("kind", CHECKSUMS)
-async def test_body_is_compared_with_any_kind_that_is_recorded(kind: str, size: int) -> None:
+async def test_body_is_compared_with_any_recorded_kind(kind: str, size: int) -> None:
     assert await read_all(VerifiedBody(Reader(kind)), size) == BODY
     spoiled = BODY[:-1] + bytes([BODY[-1] ^ 1])
     with pytest.raises(IntegrityError, match=f"the {kind} of the body differs"):
         await read_all(VerifiedBody(Reader(kind, body=spoiled)), size)
 
 
-async def test_kinds_that_are_wanted_are_computed_of_the_whole_body_only() -> None:
+async def test_requested_kinds_are_computed_for_the_whole_body_only() -> None:
     body = VerifiedBody(Reader(), {"sha256", "md5", "unknown"})
     assert await read_all(body, 100_000) == BODY
     assert body.checksums == {kind: CHECKSUMS[kind] for kind in ("sha256", "md5")}
@@ -74,18 +74,18 @@ async def test_kinds_that_are_wanted_are_computed_of_the_whole_body_only() -> No
     assert part.checksums == {}
 
 
-async def test_read_that_is_cancelled_while_it_is_hashed_loses_nothing() -> None:
+async def test_read_cancelled_during_hashing_loses_nothing() -> None:
     body = VerifiedBody(Reader("sha256"))
     first = await body.read(1000)
     reading = asyncio.get_running_loop().create_task(body.read(300 * KiB))
-    await asyncio.sleep(0)  # it has received its bytes, and waits for the thread
+    await asyncio.sleep(0)  # it has received its bytes and waits for the thread
     reading.cancel()
     await asyncio.wait([reading])
     assert reading.cancelled()
     assert first + await body.read(7) + await read_all(body, 300 * KiB) == BODY
 
 
-async def test_object_is_compared_with_one_recorded_kind_however_many_there_are() -> None:
+async def test_object_is_compared_with_one_of_several_recorded_kinds() -> None:
     reader = Reader(*CHECKSUMS)
     reader.info = replace(reader.info, checksums={**CHECKSUMS, "sha256": "wrong"})
     assert await read_all(VerifiedBody(reader), 1000) == BODY

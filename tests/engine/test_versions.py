@@ -1,4 +1,4 @@
-"""Listings of versions over backends: each key where it is routed, the newest of it first."""
+"""Listings of versions: each key where it is routed, its newest version first."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def keeping(**capabilities: bool) -> VersionedMemory:
 
 
 async def written(store: Trove, *keys: str) -> None:
-    """Put every key twice, the second one deleted in between, at every backend."""
+    """Put every key twice on every backend, and delete the second one in between."""
     for name in await store.health():
         handle = store.backend(name)
         for key in keys:
@@ -104,7 +104,7 @@ async def test_versions_are_shown_in_order_where_the_router_sends_their_keys(
                 assert body == (b"22" if version.latest else b"1")
 
 
-async def test_async_routes_are_asked_for_every_key() -> None:
+async def test_async_route_functions_are_called_for_every_key() -> None:
     async def logs(_bucket: str, key: str) -> str:
         return "cold" if key.endswith(".log") else ""
 
@@ -125,7 +125,7 @@ async def test_pinned_handle_shows_all_of_its_backend() -> None:
         assert {one.backend for one in shown} == {"cold"}
 
 
-async def test_only_reachable_backends_are_asked_and_a_prefix_narrows() -> None:
+async def test_only_reachable_backends_are_listed_and_a_prefix_narrows() -> None:
     default, cold = keeping(), keeping()
     routes = [Route.prefix("logs/", "cold")]
     async with single_attempt_store(default, backends={"cold": cold}, routes=routes) as store:
@@ -137,7 +137,7 @@ async def test_only_reachable_backends_are_asked_and_a_prefix_narrows() -> None:
         assert default.asked == []
 
 
-async def test_pages_are_fetched_as_they_are_asked_for() -> None:
+async def test_pages_are_fetched_on_demand() -> None:
     driver = keeping()
     async with single_attempt_store(driver) as store:
         await store.create_bucket("data")
@@ -165,14 +165,14 @@ async def test_backend_without_versions_is_refused_before_any_io() -> None:
         assert await store.backend("cold").list_versions("data").all() == []
 
 
-async def test_pinned_backend_without_versions_hints_at_no_other() -> None:
+async def test_pinned_backend_without_versions_suggests_no_other() -> None:
     async with single_attempt_store(CallLog(), backends={"cold": keeping()}) as store:
         with pytest.raises(NotSupportedError, match="cannot list versions; nothing was done") as it:
             await store.backend("default").list_versions("data").all()
         assert "cold" not in str(it.value)
 
 
-async def test_backend_without_versions_is_no_matter_where_no_key_can_go() -> None:
+async def test_unreachable_backend_without_versions_does_not_matter() -> None:
     @route_function(by="bucket")
     def all_cold(_bucket: str, _key: str) -> str:
         return "cold"
@@ -209,7 +209,7 @@ async def test_unordered_backends_follow_one_after_the_other() -> None:
         ]
 
 
-async def test_failing_backend_makes_the_listing_raise_and_it_goes_on_when_asked_again() -> None:
+async def test_failing_backend_makes_the_listing_raise_and_the_next_call_resumes() -> None:
     faulty = Faulty(keeping())
     async with single_attempt_store(faulty) as store:
         await store.create_bucket("data")
@@ -223,24 +223,24 @@ async def test_failing_backend_makes_the_listing_raise_and_it_goes_on_when_asked
         assert [*shown, *await listing.all()] == expected
 
 
-async def test_passing_failure_is_tried_again_and_told_as_one_operation() -> None:
+async def test_transient_failure_is_retried_within_one_operation() -> None:
     faulty = Faulty(keeping())
-    told: list[Event] = []
+    events: list[Event] = []
     async with Trove(faulty, retry=RetryPolicy(base_delay=0)) as store:
         await store.create_bucket("data")
         await store.put("data", "key", b"")
         faulty.fail("version_page")
-        store.events.subscribe(told.append)
+        store.events.subscribe(events.append)
         assert len(await store.list_versions("data").all()) == 1
-    tries = [one for one in told if one.kind == "attempt"]
-    assert [(one.operation, one.attempt, one.error is None) for one in tries] == [
+    attempts = [one for one in events if one.kind == "attempt"]
+    assert [(one.operation, one.attempt, one.error is None) for one in attempts] == [
         ("list_versions", 1, False),
         ("list_versions", 2, True),
     ]
-    assert {one.operation for one in told if one.kind == "operation"} == {"list_versions"}
+    assert {one.operation for one in events if one.kind == "operation"} == {"list_versions"}
 
 
-async def test_faulty_refuses_what_it_does_not_claim_and_lists_backwards_without_order() -> None:
+async def test_faulty_refuses_undeclared_features_and_lists_backwards_if_unordered() -> None:
     inner = keeping()
     async with opened(Faulty(CallLog())) as plain:
         assert isinstance(plain, Faulty)

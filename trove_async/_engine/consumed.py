@@ -90,8 +90,8 @@ def _record_held(body: object, position: int | None, *, whole: bool) -> None:
 
 def _forget(reference: weakref.ref[object]) -> None:
     number = cast("_Reference", reference).number
-    record_ = _records.get(number)
-    if record_ is not None and record_.body is reference:
+    entry = _records.get(number)
+    if entry is not None and entry.body is reference:
         del _records[number]
 
 
@@ -107,10 +107,10 @@ def check(body: object, position: int | None = None, *, empty: bool) -> None:
         BodyConsumedError: A failed put has read part of the body; or a put has read all of it, and
             no bytes are left.
     """
-    record_ = _records.get(id(body))
-    if record_ is None or record_.body() is not body or record_.position != position:
+    entry = _records.get(id(body))
+    if entry is None or entry.body() is not body or entry.position != position:
         return
-    if not record_.whole:
+    if not entry.whole:
         raise BodyConsumedError(
             "the body must be complete, but a failed put has read some of this body: create a new one"
         )

@@ -295,8 +295,8 @@ async def _copy_through_client(
             raise _source_changed(source) from error
         if not (is_same(info, reader.info) or _is_alike(info, reader.info)):
             raise _source_changed(source)
-        # VerifiedBody against the source's checksum on its way out, against the target's on its
-        # way in: the last bytes are sent only if the whole was right.
+        # The body is verified against the source's checksum while it is read, so its last bytes are
+        # sent only if it is intact. It is hashed in the target's kinds, to compare them below.
         body = VerifiedBody(reader, {CRC32C, *kinds})
         stored = await put.run(source_of(body))
     checksums = body.checksums

@@ -136,11 +136,11 @@ class Operations:
 
         async def work() -> ObjectInfo:
             backend = await self._resolve(bucket, key)
-            drops_type = type_guessed and not backend.capabilities.headers
-            options_here = replace(options, content_type=None) if drops_type else options
-            validation.check_put(backend, key, options_here)
+            drop_type = type_guessed and not backend.capabilities.headers
+            put_options = replace(options, content_type=None) if drop_type else options
+            validation.check_put(backend, key, put_options)
             put = self._put(
-                Location(backend=backend, bucket=bucket, key=key), options_here, progress
+                Location(backend=backend, bucket=bucket, key=key), put_options, progress
             )
             return (await put.run(source)).located(backend=backend.name)
 
@@ -272,14 +272,12 @@ class Operations:
         """Copy one version of an object."""
 
         async def work() -> ObjectInfo:
-            source_location, target_location = (
-                await self._location(*source),
-                await self._location(*target),
-            )
-            if source_location.version_id is not None and source_location.is_same(target_location):
-                source_location = await self._unless_latest(source_location)
-            copied = await self._copy(source_location, target_location, overrides, progress)
-            return copied.stored.located(backend=target_location.backend.name)
+            origin = await self._location(*source)
+            destination = await self._location(*target)
+            if origin.version_id is not None and origin.is_same(destination):
+                origin = await self._unless_latest(origin)
+            copied = await self._copy(origin, destination, overrides, progress)
+            return copied.stored.located(backend=destination.backend.name)
 
         return await self._runtime.run("copy", source.bucket, source.key, work)
 
@@ -293,22 +291,16 @@ class Operations:
         """Copy one version of an object, then delete that version."""
 
         async def work() -> ObjectInfo:
-            source_location, target_location = (
-                await self._location(*source),
-                await self._location(*target),
-            )
-            if source_location.version_id is not None and source_location.is_same(target_location):
-                source_location = await self._unless_latest(source_location)
-            copied = await self._copy(source_location, target_location, overrides, progress)
-            if source_location.version_id == NULL_VERSION_ID:
-                source_location = replace(
-                    source_location, version_id=None
-                )  # the copy may have the same id
-            if source_location.version_id is not None or not source_location.is_same(
-                target_location
-            ):
-                await remove_source(source_location, target_location, copied)
-            return copied.stored.located(backend=target_location.backend.name)
+            origin = await self._location(*source)
+            destination = await self._location(*target)
+            if origin.version_id is not None and origin.is_same(destination):
+                origin = await self._unless_latest(origin)
+            copied = await self._copy(origin, destination, overrides, progress)
+            if origin.version_id == NULL_VERSION_ID:
+                origin = replace(origin, version_id=None)  # the copy may have the same id
+            if origin.version_id is not None or not origin.is_same(destination):
+                await remove_source(origin, destination, copied)
+            return copied.stored.located(backend=destination.backend.name)
 
         return await self._runtime.run("move", source.bucket, source.key, work)
 
@@ -462,9 +454,9 @@ class Operations:
 
         def is_visible(key: str, backend: str) -> bool | Awaitable[bool]:
             name = resolve(bucket, key)
-            return name == backend if isinstance(name, str) else resolved_later(name, backend)
+            return name == backend if isinstance(name, str) else resolve_later(name, backend)
 
-        async def resolved_later(name: Awaitable[str], backend: str) -> bool:
+        async def resolve_later(name: Awaitable[str], backend: str) -> bool:
             return await name == backend
 
         return is_visible
