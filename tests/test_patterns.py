@@ -241,7 +241,7 @@ def test_patterns_are_found() -> None:
     assert {
         "trove_async._http.http11._STATUS",
         "trove_async.drivers.gcs._errors._SECRET",
-        "trove_async.integrations._conditions._HTTP_DATES",
+        "trove_async._http_dates._HTTP_DATES",
         "trove_async.drivers.s3._list_objects",
         "trove_async._globs",
     } <= named

@@ -408,7 +408,7 @@ UNSIZED = {name: value for name, value in OBJECT_HEADERS.items() if name != "con
 @pytest.mark.parametrize(
     ("ranged", "size"),
     [
-        (response(206, b"b", read_content_range="bytes 0-0/4"), 4),
+        (response(206, b"b", content_range="bytes 0-0/4"), 4),
         (error_response(416, "InvalidRange"), 0),
         (response(200, content_length="0"), 0),
     ],
@@ -425,7 +425,7 @@ async def test_missing_content_length_is_replaced_by_a_range_request(
 
 
 async def test_head_without_a_content_length_requests_a_range(scripted_driver: Any) -> None:
-    ranged = response(206, b"b", read_content_range="bytes 0-0/4")
+    ranged = response(206, b"b", content_range="bytes 0-0/4")
     _, opened_driver = scripted_driver(response(headers=UNSIZED), ranged)
     async with opened_driver as driver:
         assert (await driver.head("data", "key")).size == 4
@@ -453,7 +453,7 @@ async def test_get_without_any_size_raises(scripted_driver: Any) -> None:
     "ranged",
     [
         response(200, b"body", UNSIZED),
-        response(206, b"b", read_content_range="bytes */*"),
+        response(206, b"b", content_range="bytes */*"),
         error_response(412, "PreconditionFailed"),
     ],
     ids=["no size", "invalid size", "replaced"],

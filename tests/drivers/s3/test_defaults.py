@@ -114,7 +114,7 @@ async def test_customer_key_is_sent_with_every_operation_on_a_body(
 
 async def test_customer_key_is_sent_with_the_range_request_for_a_size(scripted_driver: Any) -> None:
     unsized = {name: value for name, value in OBJECT_HEADERS.items() if name != "content-length"}
-    ranged = response(206, b"b", read_content_range="bytes 0-0/4")
+    ranged = response(206, b"b", content_range="bytes 0-0/4")
     transport, opened_driver = scripted_driver(
         response(headers=unsized), ranged, sse_customer_key=KEY
     )

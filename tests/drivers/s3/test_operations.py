@@ -210,7 +210,7 @@ async def test_unordered_listing_raises(scripted_driver: Any) -> None:
 async def test_listing_whose_token_repeats_raises(scripted_driver: Any) -> None:
     _, opened_driver = scripted_driver(listing("a", token="t"))
     async with opened_driver as driver:
-        with pytest.raises(BackendError, match="again and again"):
+        with pytest.raises(BackendError, match="same page again"):
             await driver.list_page("data", ListOptions(token="t"))
 
 
