@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import anyio
 
 from trove_async._concurrency import Deadlines, OwnedTasks, shielded
+from trove_async._resilience.calls import Calls
 from trove_async._resilience.driver import ResilientDriver
 from trove_async.driver import AsyncDriver, Capabilities, DriverContext, Layer, Redacting
 from trove_async.errors import ClosedError, TroveError
@@ -150,13 +151,13 @@ class Backends:
             with shielded(), suppress(Exception):  # the error of opening is the one to raise
                 await driver.aclose()
             raise
-        attached = (
-            driver
-            if isinstance(driver, Layer)
-            else ResilientDriver(
+        if isinstance(driver, Layer):
+            attached = driver
+        else:
+            calls = Calls(
                 driver, context, self._retry, tasks=self._tasks, deadlines=self._deadlines
             )
-        )
+            attached = ResilientDriver(calls)
         # Inner drivers are opened before the layers around them, so closing in reverse is safe.
         self._opened.append(attached)
         self._attached[id(driver)] = attached

@@ -11,10 +11,9 @@ from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import cast
 
-from trove_async._concurrency import Deadlines, InFlight, OwnedTasks, shielded
+from trove_async._concurrency import InFlight, shielded
 from trove_async._secrets import redacted
 from trove_async.driver import (
-    AsyncDriver,
     Capabilities,
     Copying,
     DriverContext,
@@ -44,7 +43,6 @@ from trove_async.options import (
     VersionPage,
 )
 from trove_async.paging import inside
-from trove_async.retry import RetryPolicy
 
 from .bulk_delete import BulkDelete
 from .calls import Calls
@@ -59,25 +57,13 @@ class ResilientDriver:
     """An AsyncDriver that wraps the open driver of a service and returns only final results.
 
     Args:
-        driver: The open driver.
-        context: The context that it was opened with.
-        policy: The retry policy.
-        tasks: The store's tasks, for read-ahead.
-        deadlines: The store's time limits.
+        calls: The calls of the open driver.
     """
 
-    def __init__(
-        self,
-        driver: AsyncDriver,
-        context: DriverContext,
-        policy: RetryPolicy,
-        *,
-        tasks: OwnedTasks,
-        deadlines: Deadlines,
-    ) -> None:
-        self.driver = driver
-        self.capabilities: Capabilities = driver.capabilities
-        self.calls = Calls(driver, context, policy, tasks=tasks, deadlines=deadlines)
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+        self.driver = calls.driver
+        self.capabilities: Capabilities = calls.capabilities
         self._uploads = InFlight()
 
     @property
