@@ -5,7 +5,7 @@ the drivers decide about all of that. Request bodies are sent as views, without 
 response bodies are received on demand.
 
 `transport`         the `Transport` and `Response` protocols, and origins
-`socket_transport`  HTTP/1.1 on asyncio's sockets; `connection`: one connection and its response;
+`socket_transport`  HTTP/1.1 on asyncio's sockets; `connection`, `socket_response`: one connection and its response;
                     `http11`: heads and framing, without I/O
 `aiohttp_transport` the same protocol over aiohttp, which supports proxies
 `proxies`           proxies from the settings or the environment, and the choice of a transport

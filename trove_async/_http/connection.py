@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection and the response it is carrying.
+"""One HTTP/1.1 connection.
 
 A connection receives into a window that is allocated once, or directly into the buffer of the
 reader of a large body. It carries one request at a time. It is reused only if the request was sent
@@ -9,30 +9,26 @@ connection is idle.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, cast
 
 from trove_async._secrets import Secret
 from trove_async.errors import TimedOutError, TroveError, UnavailableError
 from trove_async.models import KiB, Timeout
 
 from .http11 import (
-    CHUNKED,
     MOST_INTERIM,
     body_length,
     early_success,
     keeps_alive,
     no_http,
     parse_head,
-    parse_number,
 )
-from .transport import read_all_of
 
 if TYPE_CHECKING:
     from .transport import Origin, StreamedBody
 
-_WINDOW: Final = 72 * KiB
+WINDOW: Final = 72 * KiB
 """Size of the window of a connection, in bytes. It holds heads and small bodies: one of 64 KiB
 together with its head fits. Larger bodies are received directly into the buffer of the reader."""
 
@@ -51,12 +47,25 @@ IDLE: Final = 60.0
 _LINE: Final = 4 * KiB
 """Maximum bytes of a line between the chunks of a body."""
 
-_TRAILERS: Final = 16 * KiB
-"""Maximum bytes of all trailers of a body. The library ignores trailers."""
-
 _INTERIM: Final = b"HTTP/1.1 1"
 
 _BODILESS: Final = frozenset((204, 304))  # RFC 9110, 6.4.1
+
+
+class ResponseHead(NamedTuple):
+    """The head of a response, and how its body ends.
+
+    Attributes:
+        status: The status code.
+        headers: The headers.
+        length: Bytes of the body; -1 if it is chunked, None if it ends with the connection.
+        keep: Whether another request may follow on the connection.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    length: int | None
+    keep: bool
 
 
 class ConnectionPool(Protocol):
@@ -90,7 +99,7 @@ class Connection(asyncio.BufferedProtocol):
         self.timeout = timeout
         self._pool = pool
         self._loop = loop
-        self._window = bytearray(_WINDOW)
+        self._window = bytearray(WINDOW)
         self._view = memoryview(self._window)
         self._start = self._end = 0  # the unread part of the window
         self._target: memoryview | None = None  # a reader's buffer, used instead of the window
@@ -142,7 +151,7 @@ class Connection(asyncio.BufferedProtocol):
             self._target = None  # the next bytes go to the window
         else:
             self._end += nbytes
-            if self._end == _WINDOW:
+            if self._end == WINDOW:
                 self._transport.pause_reading()
                 self._paused = True
         _wake(self._arrival)
@@ -286,12 +295,12 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- receiving -------------------------------------------------------------------------------------
 
-    async def read_head(self, method: str) -> SocketResponse:
-        """Return the response once its head has arrived."""
+    async def read_head(self, method: str) -> ResponseHead:
+        """Return the head of the response once it has arrived."""
         if not self._sent:  # an early response: its head has the usual time from here on
             self._active = self._loop.time()
         while True:
-            status, version, headers = parse_head(await self._up_to(b"\r\n\r\n", _WINDOW))
+            status, version, headers = parse_head(await self._up_to(b"\r\n\r\n", WINDOW))
             if status >= 200:  # noqa: PLR2004 - RFC 9110, 15.2: lower ones are interim
                 break
             self._pass_interim()
@@ -302,7 +311,7 @@ class Connection(asyncio.BufferedProtocol):
             length: int | None = 0
         else:
             length = body_length(headers)
-        return SocketResponse(self, status, headers, length, keep=keeps_alive(version, headers))
+        return ResponseHead(status, headers, length, keeps_alive(version, headers))
 
     def _pass_interim(self) -> None:
         self._interim += 1
@@ -317,7 +326,7 @@ class Connection(asyncio.BufferedProtocol):
             searched = max(self._start, self._end - len(mark) + 1)
             if self._end - self._start >= limit:
                 raise no_http("a line of its is too long")
-            if self._end == _WINDOW:
+            if self._end == WINDOW:
                 searched -= self._start
                 self._to_front()
             await self.arrival()
@@ -358,7 +367,7 @@ class Connection(asyncio.BufferedProtocol):
             self._arrival = None
 
     def _listen(self) -> None:
-        if self._paused and self._end < _WINDOW:
+        if self._paused and self._end < WINDOW:
             self._paused = False
             self._transport.resume_reading()
 
@@ -412,131 +421,6 @@ class Connection(asyncio.BufferedProtocol):
         rest = bytes(self._view[self._start : self._end])
         self._view[: len(rest)] = rest
         self._start, self._end = 0, len(rest)
-
-
-class SocketResponse:
-    """A `Response` whose body is read from a `Connection`.
-
-    Args:
-        connection: The connection that carries the response.
-        status: The status code.
-        headers: The headers.
-        length: Bytes of the body; -1 if it is chunked, None if it ends with the connection.
-        keep: Whether another request may follow on the connection.
-    """
-
-    __slots__ = ("_connection", "_inside", "_keep", "_left", "_way", "headers", "status")
-
-    def __init__(
-        self,
-        connection: Connection,
-        status: int,
-        headers: Mapping[str, str],
-        length: int | None,
-        *,
-        keep: bool,
-    ) -> None:
-        self.status = status
-        self.headers: Mapping[str, str] = headers
-        self._connection: Connection | None = connection
-        self._way = length
-        self._left = 0 if length == CHUNKED else length  # bytes left of the body or of the chunk
-        self._inside = False  # a chunk was read, but not yet the line break after it
-        self._keep = keep and length is not None
-
-    async def read(self, size: int) -> bytes:
-        """Return the next bytes. See `Response.read`."""
-        connection = self._open()
-        if not await self._more(connection):
-            return b""
-        while not connection.available():
-            if self._left is None and connection.closed:
-                return b""
-            await self._arrival(connection)
-        count = min(size, connection.available())
-        if self._left is not None:
-            count = min(count, self._left)
-            self._left -= count
-        return connection.read_nowait(count)
-
-    async def readinto(self, buffer: memoryview) -> int:
-        """Fill `buffer` with the bytes that arrive soon. See `Response.readinto`."""
-        connection = self._open()
-        if not await self._more(connection):
-            return 0
-        if self._left is None:
-            piece = await self.read(len(buffer))
-            buffer[: len(piece)] = piece
-            return len(piece)
-        room = buffer[: self._left]
-        count = connection.readinto_nowait(room)
-        if count < len(room):
-            count += await self._received_into(connection, room[count:], wait=not count)
-        self._left -= count
-        return count
-
-    async def read_all(self, limit: int) -> bytes:
-        """Return the rest of the body. See `Response.read_all`."""
-        connection = self._open()
-        grace = math.inf if connection.patient else connection.timeout.idle
-        return await read_all_of(self, limit, grace, connection.origin)
-
-    def close(self) -> None:
-        """Return the connection to the pool, or close it. See `Response.close`."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.release(reusable=self._keep and self._left == 0 and self._way != CHUNKED)
-
-    async def _more(self, connection: Connection) -> bool:
-        """Read the framing between two chunks, if any; return whether the body continues."""
-        if self._left != 0 or self._way != CHUNKED:
-            return self._left != 0
-        keep, self._keep = self._keep, False  # restored when the framing has been read
-        if self._inside and await connection.line():
-            raise no_http("a chunk of its is longer than it says")
-        size, _, _ = (await connection.line()).partition(b";")
-        self._left = parse_number(size.strip(), 16)
-        self._inside = True
-        if not self._left:
-            self._way = 0
-            await self._skip_trailers(connection)
-        self._keep = keep
-        return self._left > 0
-
-    async def _skip_trailers(self, connection: Connection) -> None:
-        left = _TRAILERS
-        line = await connection.line()
-        while line:
-            left -= len(line) + 2
-            if left < 0:
-                raise no_http(f"more than {_TRAILERS} bytes of trailers")
-            line = await connection.line(more=True)
-
-    async def _arrival(self, connection: Connection) -> None:
-        try:
-            await connection.arrival()
-        except BaseException:
-            self._keep = False
-            raise
-
-    async def _received_into(self, connection: Connection, room: memoryview, *, wait: bool) -> int:
-        if not wait and len(room) < _WINDOW:
-            return 0  # waiting for a few more bytes does not pay
-        try:
-            count = await connection.receive_into(room, wait=wait)
-        except BaseException:  # the bytes received so far are lost
-            self._keep = False
-            connection.abort()
-            raise
-        if not count and wait:
-            self._keep = False
-            await connection.arrival()  # raises the reason
-        return count
-
-    def _open(self) -> Connection:
-        if self._connection is None:
-            raise UnavailableError("the answer is closed", retryable=False)
-        return self._connection
 
 
 def _pieces(views: Sequence[memoryview]) -> Iterator[memoryview]:

@@ -19,10 +19,10 @@ from trove_async.models import Timeout
 from .connect_errors import connect_error
 from .connection import IDLE, Connection
 from .http11 import request_head
+from .socket_response import SocketResponse
 from .transport import size_of
 
 if TYPE_CHECKING:
-    from .connection import SocketResponse
     from .transport import Origin, StreamedBody
 
 _EYEBALLS: Final[dict[str, Any]] = {"happy_eyeballs_delay": 0.25}  # RFC 8305, 5
@@ -67,7 +67,7 @@ class SocketTransport:
                 await connection.send(head, views, size, patient=patient)
             else:
                 await connection.send_streamed(head, views)
-            return await connection.read_head(method)
+            return SocketResponse(connection, await connection.read_head(method))
         except BaseException:
             connection.abort()
             raise
