@@ -6,12 +6,13 @@ translate the service's errors. The driver interprets them for buckets, conditio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from trove_async._concurrency import for_each
 from trove_async._http import GetResult
 from trove_async.driver import PartSource
-from trove_async.errors import NotFoundError, UnavailableError
+from trove_async.errors import NotFoundError, ObjectNotFoundError, TroveError, UnavailableError
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo
 from trove_async.options import (
     CopyOptions,
@@ -26,6 +27,10 @@ from trove_async.options import (
 
 if TYPE_CHECKING:
     from ._documents import SentPart, UploadsPage
+
+
+_SINGLE_DELETES: Final = 8
+"""Concurrent requests that delete keys which an XML document cannot contain."""
 
 
 class UnconfirmedWriteError(Exception):
@@ -179,6 +184,32 @@ class DataPlane(Protocol):
     async def aclose(self) -> None:
         """Close all connections. Idempotent."""
         ...
+
+
+async def delete_singly(
+    keys: Sequence[str],
+    errors: dict[str, TroveError | None],
+    send: Callable[[str], Awaitable[object]],
+) -> Sequence[DeleteResult]:
+    """Delete the keys that have no result yet by one request each; return all results in order.
+
+    Args:
+        keys: All keys.
+        errors: The results so far, by key. The others are added.
+        send: Deletes one key.
+    """
+
+    async def delete(key: str) -> None:
+        errors[key] = None
+        try:
+            await send(key)
+        except ObjectNotFoundError:
+            pass
+        except TroveError as error:
+            errors[key] = error
+
+    await for_each([key for key in keys if key not in errors], delete, limit=_SINGLE_DELETES)
+    return [DeleteResult(key=key, error=errors[key]) for key in keys]
 
 
 async def confirm_stored(plane: DataPlane, info: ObjectInfo) -> ObjectInfo:

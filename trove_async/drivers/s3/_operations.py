@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from trove_async._concurrency import for_each
 from trove_async._http import GetResult, range_header
 from trove_async.errors import (
-    ObjectNotFoundError,
     PreconditionFailedError,
     RangeError,
     TroveError,
@@ -30,7 +28,7 @@ from trove_async.options import (
 from trove_async.paging import TokenCycle
 
 from ._client import Client
-from ._data_plane import UnconfirmedWriteError
+from ._data_plane import UnconfirmedWriteError, delete_singly
 from ._documents import (
     can_name,
     create_bucket_body,
@@ -66,10 +64,6 @@ if TYPE_CHECKING:
     from ._credentials import Endpoint, Session
     from ._defaults import Defaults
     from ._dialects import Service
-
-
-_SINGLES: Final = 8
-"""Concurrent requests that delete keys which an XML document cannot contain."""
 
 
 class HttpPlane(HttpMultipart):
@@ -219,20 +213,11 @@ class HttpPlane(HttpMultipart):
         named = [key for key in keys if can_name(key)]
         fates = await self._delete_named(bucket, named) if named else {}
 
-        async def delete(key: str) -> None:
-            try:
-                response = await self._client.send("DELETE", bucket, key, headers={})
-            except ObjectNotFoundError:
-                pass
-            except TroveError as error:
-                fates[key] = error
-                return
-            else:
-                response.close()
-            fates[key] = None
+        async def send(key: str) -> None:
+            response = await self._client.send("DELETE", bucket, key, headers={})
+            response.close()
 
-        await for_each([key for key in keys if key not in fates], delete, limit=_SINGLES)
-        return [DeleteResult(key=key, error=fates[key]) for key in keys]
+        return await delete_singly(keys, fates, send)
 
     async def _delete_named(self, bucket: str, keys: Sequence[str]) -> dict[str, TroveError | None]:
         body = delete_body(keys)

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any
 
-from trove_async._concurrency import for_each
 from trove_async._http import GetResult, range_header
-from trove_async.errors import ObjectNotFoundError, TroveError
+from trove_async.errors import TroveError
 from trove_async.models import BucketInfo, DeleteResult, ObjectInfo, Prefix
 from trove_async.options import (
     CopyOptions,
@@ -28,7 +27,7 @@ from trove_async.options import (
 )
 from trove_async.paging import TokenCycle
 
-from ._data_plane import UnconfirmedWriteError, UploadId
+from ._data_plane import UnconfirmedWriteError, UploadId, delete_singly
 from ._documents import can_name
 from ._encoding import quoted_etag, strong_etag
 from ._errors import failure
@@ -50,8 +49,6 @@ from ._sdk_parameters import (
     version,
 )
 from ._versions import markers, parse_versions
-
-_SINGLES: Final = 8
 
 
 class SdkPlane(SdkMultipart):
@@ -178,18 +175,10 @@ class SdkPlane(SdkMultipart):
                         else failure(HTTPStatus.OK, code, one.get("Message", ""))
                     )
 
-        async def delete(key: str) -> None:
-            try:
-                await self._call("delete_object", Bucket=bucket, Key=key, **self._owned)
-            except ObjectNotFoundError:
-                fates[key] = None
-            except TroveError as error:
-                fates[key] = error
-            else:
-                fates[key] = None
+        async def send(key: str) -> None:
+            await self._call("delete_object", Bucket=bucket, Key=key, **self._owned)
 
-        await for_each([key for key in keys if key not in fates], delete, limit=_SINGLES)
-        return [DeleteResult(key=key, error=fates[key]) for key in keys]
+        return await delete_singly(keys, fates, send)
 
     async def list_objects(self, bucket: str, options: ListOptions) -> Page:
         """Return a page of a listing."""
