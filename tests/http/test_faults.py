@@ -149,9 +149,9 @@ async def test_server_that_stops_reading_times_out(transport: Transport) -> None
             await transport.send("PUT", server.origin, "/", {}, [memoryview(bytes(64 * MiB))])
 
 
-async def test_slow_consumer_is_not_timed_out(transport: Transport) -> None:
+async def test_slow_consumer_is_not_timed_out(impatient: Transport) -> None:
     async with serving(answering(ANSWERS["length"][0])) as server:
-        answer = await transport.send("GET", server.origin, "/", {})
+        answer = await impatient.send("GET", server.origin, "/", {})
         got = await answer.read(10)
         await asyncio.sleep(3 * QUICK.idle)
         while piece := await answer.read(100):
