@@ -53,9 +53,9 @@ async def sent(handler: Any, data: Any) -> None:
         response.raise_for_status()
 
 
-async def refused(store: Trove, fake: Fake, given: Any, says: str) -> None:
+async def refused(store: Trove, fake: Fake, given: Any, message: str) -> None:
     fake.steps.clear()
-    with pytest.raises(TypeError, match=says):
+    with pytest.raises(TypeError, match=message):
         await store.put("bucket", "key", given)
     assert fake.steps == []
 

@@ -104,7 +104,7 @@ ONCE: dict[str, Callable[[], Any]] = {
     "iterator of a list": lambda: iter(list(cut())),
     "map": lambda: map(bytes, cut()),
     "async reader": Reader,
-    "reader that tells its size": SizedReader,
+    "reader with a size": SizedReader,
     "StreamReader": stream_reader,
     "file that only reads": OnlyRead,
     "BytesIO": lambda: io.BytesIO(BODY),

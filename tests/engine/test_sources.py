@@ -331,7 +331,7 @@ async def test_get_as_a_body_of_a_refused_put_does_not_warn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "says"),
+    ("body", "message"),
     [
         ("text", r"\.encode\(\)"),
         (5, "got int"),
@@ -340,11 +340,11 @@ async def test_get_as_a_body_of_a_refused_put_does_not_warn() -> None:
         (object(), "got object"),
     ],
 )
-async def test_invalid_body_is_refused_before_any_io(body: Any, says: str) -> None:
+async def test_invalid_body_is_refused_before_any_io(body: Any, message: str) -> None:
     fake = Fake()
     async with store_of(fake) as store:
         fake.steps.clear()
-        with pytest.raises(TypeError, match=says):
+        with pytest.raises(TypeError, match=message):
             await store.put("bucket", "key", body)
         assert fake.steps == []
 

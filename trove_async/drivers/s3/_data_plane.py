@@ -225,8 +225,10 @@ async def confirm_stored(plane: DataPlane, info: ObjectInfo) -> ObjectInfo:
     try:
         found = await plane.head_object(info.bucket, info.key, info.version_id)
     except NotFoundError as error:
-        raise UnavailableError("a success was answered, and there is no object") from error
+        raise UnavailableError(
+            "the service reported success, but the object does not exist"
+        ) from error
     ours = found.size == info.size if info.write_id is None else found.write_id == info.write_id
     if not ours:
-        raise UnavailableError("a success was answered, and the object is another one")
+        raise UnavailableError("the service reported success, but another write stored the object")
     return found

@@ -260,7 +260,7 @@ def stored_etag(headers: Mapping[str, str]) -> str:
     """
     etag = bare_etag(headers.get("etag", ""))
     if not etag:
-        raise MalformedResponse("nothing tells the ETag of what was stored")
+        raise MalformedResponse("the response has no ETag of the stored object")
     return etag
 
 

@@ -90,7 +90,7 @@ def parse_page(body: bytes, *, bucket: str, backend: str, asked: bool = False) -
     try:
         return _made(listing, bucket, backend)
     except ValueError as error:  # an impossible date, or a key that is not UTF-8
-        raise MalformedResponse(f"a listing that makes no sense: {error}") from error
+        raise MalformedResponse(f"the listing is malformed: {error}") from error
 
 
 def _made(listing: _Listing, bucket: str, backend: str) -> Page:

@@ -183,7 +183,7 @@ class HttpPlane(HttpMultipart):
         if part is None:
             if has_size(response.headers):  # some services ignore the range of an empty object
                 return {**said, "content-length": response.headers["content-length"]}
-            raise MalformedResponse("nothing tells the object's size")
+            raise MalformedResponse("the response has no size of the object")
         return {**said, "content-length": str(part[2])}
 
     async def _tags(self, bucket: str, key: str, version_id: str | None) -> Mapping[str, str]:

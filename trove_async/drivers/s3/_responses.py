@@ -104,4 +104,4 @@ def read_time(response: Response) -> datetime:
 
 def malformed(error: MalformedResponse) -> UnavailableError:
     """Return the error for a response that cannot be understood."""
-    return UnavailableError(f"the service's answer makes no sense: {error}")
+    return UnavailableError(f"the service's response is malformed: {error}")

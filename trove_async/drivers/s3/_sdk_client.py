@@ -45,11 +45,11 @@ _FAILURES: Final[tuple[tuple[type[Exception], type[TroveError], str], ...]] = (
     (exceptions.ConnectTimeoutError, TimedOutError, "no connection came about in time"),
     (exceptions.ReadTimeoutError, TimedOutError, "nothing arrived in time"),
     (exceptions.ParamValidationError, NotSupportedError, "the SDK cannot say so"),
-    (ResponseParserError, UnavailableError, "the service's answer makes no sense"),
+    (ResponseParserError, UnavailableError, "the service's response is malformed"),
     (exceptions.HTTPClientError, UnavailableError, "the connection broke"),
     (exceptions.BotoCoreError, BackendError, "the SDK failed"),
-    (MalformedResponse, UnavailableError, "the service's answer makes no sense"),
-    (ValueError, UnavailableError, "the service's answer makes no sense"),  # a bad date
+    (MalformedResponse, UnavailableError, "the service's response is malformed"),
+    (ValueError, UnavailableError, "the service's response is malformed"),  # a bad date
     (KeyError, UnavailableError, "the service's answer leaves out"),  # a missing element
 )
 
