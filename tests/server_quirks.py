@@ -22,6 +22,7 @@ def expect_failures(
     *,
     where: Callable[[dict[str, Any]], bool] = lambda _: True,
     always: bool = True,
+    raises: type[Exception] | None = None,
 ) -> Callable[[Suite], Suite]:
     """Return a class decorator that expects tests of a suite to fail.
 
@@ -29,19 +30,28 @@ def expect_failures(
         reasons: The deviation of the server by test name.
         where: Returns whether a case of the test is expected to fail, given its parameters.
         always: Fail if such a case passes. False is for deviations that occur only sometimes.
+        raises: The error that is expected. None: any, a failed assertion included.
     """
 
     def mark(suite: Suite) -> Suite:
         for name, reason in reasons.items():
-            setattr(suite, name, _failing(getattr(suite, name), reason, where, always=always))
+            test = _failing(getattr(suite, name), reason, where, always=always, raises=raises)
+            setattr(suite, name, test)
         return suite
 
     return mark
 
 
 def _failing(
-    inherited: Any, reason: str, where: Callable[[dict[str, Any]], bool], *, always: bool
+    inherited: Any,
+    reason: str,
+    where: Callable[[dict[str, Any]], bool],
+    *,
+    always: bool,
+    raises: type[Exception] | None,
 ) -> Any:
+    expected = (Exception, pytest.fail.Exception) if raises is None else raises
+
     @functools.wraps(inherited)
     async def test(*args: Any, **parameters: Any) -> None:
         if not where(parameters):
@@ -49,7 +59,7 @@ def _failing(
             return
         try:
             await inherited(*args, **parameters)
-        except (Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - any failure
+        except expected as error:
             pytest.xfail(f"{reason} ({type(error).__name__})")
         if always:
             pytest.fail(f"expected to fail, but passed; remove the entry: {reason}")

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.server_quirks import expect_failures
-from trove_async import Trove
+from trove_async import Trove, UnavailableError
 from trove_async.drivers.local import LocalDriver
 from trove_async.drivers.s3 import S3Driver
 from trove_async.testing import (
@@ -58,12 +58,20 @@ class EnablesVersioning:
 
 MOTO_FAILS_SOMETIMES = {
     "test_concurrent_puts_of_one_key_leave_one_whole_body": "moto's threads race",
-    # Seen once: a 500 for a get while moto still stores the body of the cancelled put.
-    "test_cancelled_put_leaves_old_or_new_object": "moto's threads race",
     # moto lists markers after all versions; within one second their order cannot be reconstructed.
     "test_delete_marker_keeps_its_position": "moto does not order markers and versions",
     "test_versions_are_the_same_for_every_page_size": "moto does not order markers and versions",
 }
+# moto responds to a get with a 500 while another thread of it still replaces the object for the cancelled
+# request: two of six quiet runs. Wrong bytes still fail these tests.
+MOTO_FAILS_WHILE_REPLACING = dict.fromkeys(
+    (
+        "test_cancelled_put_leaves_old_or_new_object",
+        "test_cancelled_upload_leaves_old_or_new_object",
+        "test_cancelled_copy_leaves_old_or_new_object",
+    ),
+    "moto's threads race",
+)
 MOTO_FAILS = {
     "test_copy_of_replaced_source_changes_nothing": "moto ignores the conditions of a copy",
     "test_listing_applies_prefix_delimiter_and_start_after": "moto echoes a prefix that XML cannot carry",
@@ -77,6 +85,7 @@ MOTO_FAILS = {
 
 @expect_failures(MOTO_FAILS_WITH_LINE_BREAK, where=lambda case: case["key"] == "new\nline")
 @expect_failures(MOTO_FAILS_SOMETIMES, always=False)
+@expect_failures(MOTO_FAILS_WHILE_REPLACING, always=False, raises=UnavailableError)
 @expect_failures(MOTO_FAILS)
 class TestMoto(EnablesVersioning, DriverSuite):
     """moto verifies no checksums, so it represents the services without them."""
