@@ -115,7 +115,7 @@ async def test_expiring_token_is_used_while_renewal_fails() -> None:
         issuer.status = 503
         await driver.head_bucket("bucket")
         assert issuer.given == 1
-        credentials._ends_at = 0.0
+        credentials._expires_at = 0.0
         with pytest.raises(UnavailableError) as caught:
             await driver.head_bucket("bucket")
         assert caught.value.retryable
@@ -255,7 +255,7 @@ async def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setattr(token, "GCE_METADATA_BASE", f"{url}/metadata")
     monkeypatch.setattr(token, "GCE_ENDPOINT_TOKEN", f"{url}/token")
-    monkeypatch.setattr(_credentials, "_SIGN", f"{url}/sign/{{email}}")
+    monkeypatch.setattr(_credentials, "_SIGN_URL", f"{url}/sign/{{email}}")
     yield
     await runner.cleanup()
 

@@ -86,7 +86,7 @@ async def test_redirect_of_issuer_is_rejected_and_leaks_no_secret(status: int, k
             token_origins=issuer,
         )
         async with opened(driver):
-            with pytest.raises(UnauthenticatedError, match="redirects") as caught:
+            with pytest.raises(UnauthenticatedError, match="redirect") as caught:
                 await driver.head("bucket", "key")
     assert not caught.value.retryable
     assert thief.received == []
@@ -103,9 +103,9 @@ async def test_redirect_of_metadata_server_is_rejected(
         monkeypatch.setattr(sdk_token, "GCE_METADATA_BASE", machine)
         driver = GCSDriver(endpoint_url="http://127.0.0.1:9", anonymous=False)
         async with opened(driver):
-            with pytest.raises(UnauthenticatedError, match="redirects"):
+            with pytest.raises(UnauthenticatedError, match="redirect"):
                 await driver.head("bucket", "key")
-            with pytest.raises(UnauthenticatedError, match="redirects"):
+            with pytest.raises(UnauthenticatedError, match="redirect"):
                 await driver.presign("GET", "bucket", "key", 60)
     assert thief.received == []
 
@@ -125,10 +125,10 @@ async def test_redirect_of_signer_is_rejected_and_leaks_no_token(
     async with redirecting(308, thief) as signer, listening(machine) as metadata:
         monkeypatch.setattr(sdk_token, "GCE_ENDPOINT_TOKEN", f"{metadata}/token")
         monkeypatch.setattr(sdk_token, "GCE_METADATA_BASE", metadata)
-        monkeypatch.setattr(_credentials, "_SIGN", f"{signer}/{{email}}")
+        monkeypatch.setattr(_credentials, "_SIGN_URL", f"{signer}/{{email}}")
         driver = GCSDriver(endpoint_url="http://127.0.0.1:9", anonymous=False)
         async with opened(driver):
-            with pytest.raises(UnauthenticatedError, match="redirects"):
+            with pytest.raises(UnauthenticatedError, match="redirect"):
                 await driver.presign("GET", "bucket", "key", 60)
     assert thief.received == []
 

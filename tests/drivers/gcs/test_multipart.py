@@ -78,7 +78,7 @@ def test_batch_responses_are_matched_by_content_id() -> None:
     assert results[0].error is None
     assert isinstance(results[1].error, NotFoundError)
     assert isinstance(results[2].error, UnavailableError)
-    assert "lacks this key" in str(results[3].error)
+    assert "no part for this key" in str(results[3].error)
 
 
 def test_batch_response_without_parts_is_malformed() -> None:

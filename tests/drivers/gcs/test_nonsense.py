@@ -135,7 +135,7 @@ async def test_persisted_size_beyond_sent_bytes_is_rejected() -> None:
     async with linked() as link:
         link.proxy.arm(Response(308, {"Range": f"bytes=0-{2 * MiB - 1}"}), method="PUT")
         with pytest.raises(
-            UnavailableError, match="reports 2097152 bytes of the 1048576 that were sent"
+            UnavailableError, match="reported 2097152 persisted bytes, but only 1048576 were sent"
         ):
             await link.store.put(link.bucket, "key", three_pieces())
         assert link.stored("key") is None
@@ -150,7 +150,7 @@ async def test_body_longer_than_object_is_rejected() -> None:
     }
     async with linked(retry=NEVER) as link:
         link.proxy.arm(Response(200, headers, b"hello"))
-        with pytest.raises(UnavailableError, match="5 bytes of an object of 3"):
+        with pytest.raises(UnavailableError, match="5 bytes for an object of 3 bytes"):
             await link.store.read(link.bucket, "key")
 
 

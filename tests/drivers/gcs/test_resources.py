@@ -13,10 +13,10 @@ from multidict import CIMultiDict
 
 from trove_async.drivers.gcs._resources import (
     DEFAULT_TYPE,
+    condition_query,
     encode_resource,
     info_from_headers,
     info_from_resource,
-    precondition,
     require_generation,
 )
 from trove_async.errors import PreconditionFailedError, UnavailableError
@@ -181,9 +181,9 @@ def test_etag_that_is_not_a_generation_matches_nothing() -> None:
     for etag in ("0", "00", "017", "-1", "", "abc", "1.5", "\u0661", "1" * 20, "CP+6q4"):
         with pytest.raises(PreconditionFailedError):
             require_generation(etag)
-    assert precondition(PutOptions(if_none_match="*")) == {"ifGenerationMatch": "0"}
-    assert precondition(PutOptions(if_match="17")) == {"ifGenerationMatch": "17"}
-    assert precondition(PutOptions()) == {}
+    assert condition_query(PutOptions(if_none_match="*")) == {"ifGenerationMatch": "0"}
+    assert condition_query(PutOptions(if_match="17")) == {"ifGenerationMatch": "17"}
+    assert condition_query(PutOptions()) == {}
 
 
 def test_metadata_with_lone_surrogate_is_preserved() -> None:

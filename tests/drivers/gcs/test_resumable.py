@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trove_async.drivers.gcs._resumable import QUANTUM, chunk_range, cut, held_back, persisted_size
+from trove_async.drivers.gcs._resumable import (
+    QUANTUM,
+    chunk_range,
+    persisted_size,
+    slice_views,
+    tail_size,
+)
 from trove_async.errors import UnavailableError
 
 
@@ -15,20 +21,20 @@ def test_cut_returns_a_slice_of_the_whole(pieces: list[bytes], data: st.DataObje
     whole = b"".join(pieces)
     start = data.draw(st.integers(0, len(whole)))
     end = data.draw(st.integers(start, len(whole)))
-    got = cut([memoryview(piece) for piece in pieces], start, end)
+    got = slice_views([memoryview(piece) for piece in pieces], start, end)
     assert b"".join(got) == whole[start:end]
     assert all(len(view) for view in got)
 
 
 @given(st.integers(1, 1 << 45))
 def test_at_least_one_byte_is_held_back_and_rest_is_whole_chunks(size: int) -> None:
-    back = held_back(size)
+    back = tail_size(size)
     assert 1 <= back <= QUANTUM
     assert (size - back) % QUANTUM == 0
 
 
 def test_nothing_is_held_back_from_empty_body() -> None:
-    assert held_back(0) == 0
+    assert tail_size(0) == 0
 
 
 def test_ranges_are_formatted_as_documented() -> None:

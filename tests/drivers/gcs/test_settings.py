@@ -38,7 +38,7 @@ async def test_bucket_is_created_with_service_defaults() -> None:
 
 async def test_open_driver_cannot_be_opened_again() -> None:
     async with serving(Cloud()) as url, opened(GCSDriver(endpoint_url=url)) as driver:
-        with pytest.raises(ClosedError, match="make one for each"):
+        with pytest.raises(ClosedError, match="create one driver for each store"):
             async with opened(driver):
                 pass
         await driver.create_bucket("bucket")
@@ -71,7 +71,7 @@ def test_settings_of_wrong_type_are_rejected(setting: str, value: Any, message: 
 def test_invalid_settings_are_rejected() -> None:
     with pytest.raises(ConfigError, match="max_connections must be at least 1, got 0"):
         GCSDriver(max_connections=0)
-    with pytest.raises(ConfigError, match="credentials must not be empty: leave them out"):
+    with pytest.raises(ConfigError, match="credentials must not be empty: omit them"):
         GCSDriver(credentials="")  # for example from an unset environment variable
 
 

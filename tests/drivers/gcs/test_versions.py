@@ -75,7 +75,7 @@ class Answers:
             for number in range(1, count + 1)
         ]
 
-    async def page(self, target: str) -> dict[str, Any]:
+    async def get_page(self, target: str) -> dict[str, Any]:
         query = dict(pair.split("=") for pair in target.partition("?")[2].split("&"))
         self.asked.append(target)
         start = query.get("startOffset", "")
@@ -125,9 +125,9 @@ async def test_many_versions_of_one_key_are_on_one_page() -> None:
 
 async def test_page_that_repeats_itself_raises() -> None:
     class Circle(Answers):
-        async def page(self, target: str) -> dict[str, Any]:
+        async def get_page(self, target: str) -> dict[str, Any]:
             return {
-                **await super().page(target.partition("&pageToken")[0]),
+                **await super().get_page(target.partition("&pageToken")[0]),
                 "nextPageToken": "a",
             }
 
@@ -137,7 +137,7 @@ async def test_page_that_repeats_itself_raises() -> None:
 
 async def test_malformed_version_page_is_unavailable() -> None:
     class Nonsense:
-        async def page(self, _target: str) -> dict[str, Any]:
+        async def get_page(self, _target: str) -> dict[str, Any]:
             return {"items": [{"name": "key", "generation": "one"}]}
 
     client: Client = Nonsense()  # type: ignore[assignment]  # as above
