@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.drivers.fuzzing import BODY, BUCKET, KEY, OPERATIONS, OpenStore, gcs, s3
-from tests.drivers.gcs.cloud import Cloud
-from tests.drivers.gcs.cloud_server import serving
+from tests.drivers.gcs.in_memory_gcs import Cloud
+from tests.drivers.gcs.in_memory_gcs_server import serving
 from trove_async import Trove, TroveError
 from trove_async._http import SocketTransport
 from trove_async.drivers.gcs import driver as gcs_module

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.drivers import secret_canaries as canaries
-from tests.drivers.gcs.keys import service_account
+from tests.drivers.gcs.service_account_key import service_account
 from trove_async import RetryPolicy, Timeout, Trove
 from trove_async.drivers import GCSDriver, S3Driver, address_from_url
 from trove_async.errors import TroveError

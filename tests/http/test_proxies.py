@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiobotocore.config import AioConfig
 
-from tests.drivers.gcs.cloud import Cloud
-from tests.drivers.gcs.cloud_server import serving as cloud_serving
+from tests.drivers.gcs.in_memory_gcs import Cloud
+from tests.drivers.gcs.in_memory_gcs_server import serving as cloud_serving
 from tests.http.peers import QUICK, Peer, body_of, serving
 from trove_async._http import Origin, SocketTransport, transport_over
 from trove_async._http.proxies import Proxies, check_proxy

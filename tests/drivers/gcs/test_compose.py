@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.gcs.cloud import Cloud, RefusedError, Stored
-from tests.drivers.gcs.cloud_server import serving
+from tests.drivers.gcs.in_memory_gcs import Cloud, RefusedError, Stored
+from tests.drivers.gcs.in_memory_gcs_server import serving
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.errors import (
     BucketNotFoundError,

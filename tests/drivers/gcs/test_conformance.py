@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest_asyncio
 
-from tests.drivers.gcs.cloud import Cloud
-from tests.drivers.gcs.cloud_server import serving
+from tests.drivers.gcs.in_memory_gcs import Cloud
+from tests.drivers.gcs.in_memory_gcs_server import serving
 from tests.fault_proxy import FaultProxy
 from tests.server_quirks import expect_failures
 from trove_async import Trove

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.gcs.cloud import Cloud, RefusedError
-from tests.drivers.gcs.cloud_server import serving
+from tests.drivers.gcs.in_memory_gcs import Cloud, RefusedError
+from tests.drivers.gcs.in_memory_gcs_server import serving
 from trove_async import Trove
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.errors import (
@@ -28,7 +28,7 @@ from trove_async.testing._harness import write
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from tests.drivers.gcs.cloud import Stored
+    from tests.drivers.gcs.in_memory_gcs import Stored
     from trove_async.testing.servers import GCSServer
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)

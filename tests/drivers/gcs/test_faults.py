@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from tests.drivers.gcs.linking import NEVER, linked
+from tests.drivers.gcs.proxied_store import NEVER, linked
 from tests.http_faults import Cut, Flip, Response, Shorten, Stall
 from trove_async import (
     BucketExistsError,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
     from typing import Any
 
-    from tests.drivers.gcs.linking import Link
+    from tests.drivers.gcs.proxied_store import Link
     from tests.http_faults import Fault
 
 SMALL = hashlib.shake_128(b"small").digest(100 * KiB)

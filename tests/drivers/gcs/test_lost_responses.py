@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from tests.drivers.gcs.linking import linked
+from tests.drivers.gcs.proxied_store import linked
 from tests.http_faults import Cut, Response
 from trove_async import UnavailableError
 from trove_async.options import is_earlier
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from typing import Any, TypeAlias
 
-    from tests.drivers.gcs.linking import Link
+    from tests.drivers.gcs.proxied_store import Link
     from tests.http_faults import Fault
     from trove_async.events import Event
 

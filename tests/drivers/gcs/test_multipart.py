@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.drivers.gcs.cloud_server import _parts
+from tests.drivers.gcs.in_memory_gcs_server import _parts
 from trove_async.drivers.gcs import _batch_delete
 from trove_async.drivers.gcs._multipart import encode_related
 from trove_async.errors import InvalidNameError, NotFoundError, UnavailableError

@@ -14,7 +14,7 @@ from gcloud.aio.storage import blob as sdk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.drivers.gcs.keys import EMAIL, service_account
+from tests.drivers.gcs.service_account_key import EMAIL, service_account
 from trove_async._http import Origin
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.drivers.gcs._signing import build_url

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.drivers.gcs.cloud import Cloud
-from tests.drivers.gcs.cloud_server import serving
+from tests.drivers.gcs.in_memory_gcs import Cloud
+from tests.drivers.gcs.in_memory_gcs_server import serving
 from tests.test_state_machine import STORES, routed, run_machine
 from trove_async.drivers import GCSDriver, MemoryDriver
 from trove_async.layers import Mapped

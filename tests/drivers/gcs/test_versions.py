@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.gcs.cloud import Cloud
-from tests.drivers.gcs.cloud_server import serving
+from tests.drivers.gcs.in_memory_gcs import Cloud
+from tests.drivers.gcs.in_memory_gcs_server import serving
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.drivers.gcs._versions import version_page
 from trove_async.errors import BackendError, BucketNotFoundError, ClosedError, UnavailableError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.gcs.linking import NEVER, linked
+from tests.drivers.gcs.proxied_store import NEVER, linked
 from tests.http_faults import Response
 from trove_async import UnavailableError
 from trove_async.models import MiB

@@ -15,12 +15,12 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from aiohttp import ClientPayloadError, web
 
-from tests.drivers.gcs.cloud import QUANTUM, Cloud, RefusedError, Session, crc_of, not_found
+from tests.drivers.gcs.in_memory_gcs import QUANTUM, Cloud, RefusedError, Session, crc_of, not_found
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from tests.drivers.gcs.cloud import Stored
+    from tests.drivers.gcs.in_memory_gcs import Stored
 
 _ROUTES = [
     ("POST", r"/storage/v1/b", "create_bucket"),

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from gcloud.aio.auth import token as sdk_token
 
-from tests.drivers.gcs.keys import service_account
+from tests.drivers.gcs.service_account_key import service_account
 from trove_async.drivers.gcs import GCSDriver, _credentials
 from trove_async.errors import ConfigError, UnauthenticatedError
 from trove_async.testing import opened

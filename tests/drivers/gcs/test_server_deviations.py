@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from tests.drivers.gcs.cloud import Cloud
-from tests.drivers.gcs.cloud_server import serving
-from tests.drivers.gcs.keys import service_account
+from tests.drivers.gcs.in_memory_gcs import Cloud
+from tests.drivers.gcs.in_memory_gcs_server import serving
+from tests.drivers.gcs.service_account_key import service_account
 from trove_async import Trove
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.errors import NotSupportedError, ObjectNotFoundError, TroveError
