@@ -1,7 +1,7 @@
 """An in-memory Cloud Storage that follows the documentation of Google's JSON API.
 
 It is stricter than an emulator: it checks the conditions of every request and the checksums of
-uploads, persists only a part of a chunk, and splits rewrites into several requests.
+uploads. On demand it persists only a part of a chunk, or splits a rewrite into several requests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 QUANTUM = 256 * 1024
 
 
-class RefusedError(Exception):
+class RejectedError(Exception):
     """The service rejects a request."""
 
     def __init__(self, status: int, reason: str, message: str = "") -> None:
@@ -31,26 +31,34 @@ class RefusedError(Exception):
         self.reason = reason
 
 
-def not_found(message: str) -> RefusedError:
-    return RefusedError(404, "notFound", message)
+def not_found(message: str) -> RejectedError:
+    return RejectedError(404, "notFound", message)
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredObject:
+    """One version of an object.
+
+    Attributes:
+        fields: The fields of the resource that the client set.
+        deleted_at: When the version was replaced or deleted. None: it is live.
+        components: The number of objects that it was composed of. 0: it was not composed.
+    """
+
     name: str
     body: bytes
     generation: int
     updated: str
-    said: Mapping[str, Any]
+    fields: Mapping[str, Any]
     metageneration: int = 1
-    deleted: str | None = None
+    deleted_at: str | None = None
     components: int = 0
 
     def resource(self, bucket: str) -> dict[str, Any]:
         digest = hashlib.md5(self.body, usedforsecurity=False).digest()
-        said: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "storageClass": "STANDARD",
-            **self.said,
+            **self.fields,
             "kind": "storage#object",
             "name": self.name,
             "bucket": bucket,
@@ -59,19 +67,19 @@ class Stored:
             "size": str(len(self.body)),
             "updated": self.updated,
             "timeCreated": self.updated,
-            "crc32c": crc_of(self.body),
+            "crc32c": encoded_crc32c(self.body),
             "md5Hash": b64encode(digest).decode(),
             "etag": "CP" + secrets.token_hex(4),  # the driver must not use the JSON API's ETag
         }
-        if self.deleted is not None:
-            said["timeDeleted"] = self.deleted
+        if self.deleted_at is not None:
+            fields["timeDeleted"] = self.deleted_at
         if self.components:  # Cloud Storage, "Composite objects": they have no MD5
-            del said["md5Hash"]
-            said["componentCount"] = self.components
-        return said
+            del fields["md5Hash"]
+            fields["componentCount"] = self.components
+        return fields
 
 
-def crc_of(body: bytes) -> str:
+def encoded_crc32c(body: bytes) -> str:
     return b64encode(crc32c(body).to_bytes(4)).decode()
 
 
@@ -80,10 +88,10 @@ class Session:
     """A resumable upload."""
 
     bucket: str
-    said: dict[str, Any]
+    fields: dict[str, Any]
     query: Mapping[str, str]
     received: bytearray = field(default_factory=bytearray)
-    made: Stored | None = None
+    created: StoredObject | None = None
 
 
 @dataclass
@@ -91,43 +99,43 @@ class Rewrite:
     """A copy in several requests."""
 
     key: tuple[str, ...]
-    done: int = 0
+    copied: int = 0
 
 
-class Cloud:
+class InMemoryGCS:
     """The state and the behaviour of the service.
 
     Attributes:
-        settings: The documents that created the buckets.
-        keeps_at_most: Bytes that a session persists of one request. None: all.
-        rewrites_at_most: Bytes that one rewrite request copies.
-        xml: Whether the XML API is available.
-        tokens: The valid access tokens. None: requests need no token.
-        dates: Whether responses with bodies have a Last-Modified.
-        tells_zero: Whether resources of empty objects include their size.
-        batches: Whether the service accepts batch requests.
-        normalises: Whether the server resolves dot segments in paths, even encoded ones.
+        bucket_documents: The documents that created the buckets, with their projects.
+        max_persisted: Bytes that a session persists of one request. None: all.
+        max_rewritten: Bytes that one rewrite request copies.
+        has_xml_api: Whether the XML API is available.
+        valid_tokens: The valid access tokens. None: requests need no token.
+        sends_dates: Whether responses with bodies have a Last-Modified.
+        sends_zero_sizes: Whether resources of empty objects include their size.
+        supports_batches: Whether the service accepts batch requests.
+        resolves_dots: Whether the server resolves dot segments in paths, even encoded ones.
     """
 
     def __init__(self) -> None:
-        self.buckets: dict[str, dict[str, Stored]] = {}
-        self.noncurrent: dict[str, dict[str, list[Stored]]] = {}
-        self.versioned: set[str] = set()
-        self.created: dict[str, str] = {}
-        self.settings: dict[str, dict[str, str]] = {}
+        self.buckets: dict[str, dict[str, StoredObject]] = {}
+        self.noncurrent: dict[str, dict[str, list[StoredObject]]] = {}
+        self.versioned_buckets: set[str] = set()
+        self.creation_times: dict[str, str] = {}
+        self.bucket_documents: dict[str, dict[str, str]] = {}
         self.sessions: dict[str, Session] = {}
         self.rewrites: dict[str, Rewrite] = {}
-        self.keeps_at_most: int | None = None
-        self.rewrites_at_most = 1 << 40
-        self.xml = True
-        self.tokens: set[str] | None = None
-        self.dates = self.tells_zero = self.batches = True
-        self.normalises = False
+        self.max_persisted: int | None = None
+        self.max_rewritten = 1 << 40
+        self.has_xml_api = True
+        self.valid_tokens: set[str] | None = None
+        self.sends_dates = self.sends_zero_sizes = self.supports_batches = True
+        self.resolves_dots = False
         self._generations = count(1_700_000_000_000_001)
 
     # -- buckets -----------------------------------------------------------------------------------
 
-    def bucket(self, name: str) -> dict[str, Stored]:
+    def bucket(self, name: str) -> dict[str, StoredObject]:
         try:
             return self.buckets[name]
         except KeyError:
@@ -135,136 +143,148 @@ class Cloud:
 
     def create_bucket(self, name: str) -> None:
         if name in self.buckets:
-            raise RefusedError(409, "conflict", "Your previous request to create it succeeded.")
+            raise RejectedError(409, "conflict", "Your previous request to create it succeeded.")
         self.buckets[name] = {}
-        self.created[name] = _now()
+        self.creation_times[name] = _now()
 
     def delete_bucket(self, name: str) -> None:
         if self.bucket(name) or any(self.noncurrent.get(name, {}).values()):
-            raise RefusedError(409, "conflict", "The bucket you tried to delete is not empty.")
+            raise RejectedError(409, "conflict", "The bucket you tried to delete is not empty.")
         del self.buckets[name]
 
     # -- objects -----------------------------------------------------------------------------------
 
-    def object(self, bucket: str, name: str, query: Mapping[str, str]) -> Stored:
+    def object(self, bucket: str, name: str, query: Mapping[str, str]) -> StoredObject:
         """Return the object that a read selects, if its conditions hold."""
-        live, wanted = self.bucket(bucket).get(name), query.get("generation")
-        kept = self.noncurrent.get(bucket, {}).get(name, [])
-        held = live
-        if wanted is not None:
-            every = [*kept, *([] if live is None else [live])]
-            held = next((one for one in every if str(one.generation) == wanted), None)
-        if held is None:
+        live, requested = self.bucket(bucket).get(name), query.get("generation")
+        noncurrent = self.noncurrent.get(bucket, {}).get(name, [])
+        stored = live
+        if requested is not None:
+            versions = [*noncurrent, *([] if live is None else [live])]
+            stored = next(
+                (version for version in versions if str(version.generation) == requested), None
+            )
+        if stored is None:
             raise not_found(f"No such object: {bucket}/{name}")
-        if query.get("ifGenerationNotMatch") == str(held.generation):
-            raise RefusedError(304, "")
-        check(held, query.get("ifGenerationMatch"))
-        return held
+        if query.get("ifGenerationNotMatch") == str(stored.generation):
+            raise RejectedError(304, "")
+        check_generation(stored, query.get("ifGenerationMatch"))
+        return stored
 
     def insert(
-        self, bucket: str, said: Mapping[str, Any], body: bytes, query: Mapping[str, str]
-    ) -> Stored:
+        self, bucket: str, fields: Mapping[str, Any], body: bytes, query: Mapping[str, str]
+    ) -> StoredObject:
         """Create an object if the condition holds and the checksum matches."""
-        home = self.bucket(bucket)
-        name = said.get("name") or query["name"]
+        objects = self.bucket(bucket)
+        name = fields.get("name") or query["name"]
         if not name or "\n" in name or "\r" in name or len(name.encode()) > 1024:
-            raise RefusedError(400, "invalid", f"Disallowed unicode characters in {name!r}")
-        check(home.get(name), query.get("ifGenerationMatch"))
-        announced = said.get("crc32c")
-        if announced not in {None, crc_of(body)}:
-            raise RefusedError(
+            raise RejectedError(400, "invalid", f"Disallowed unicode characters in {name!r}")
+        check_generation(objects.get(name), query.get("ifGenerationMatch"))
+        declared_checksum = fields.get("crc32c")
+        if declared_checksum not in {None, encoded_crc32c(body)}:
+            raise RejectedError(
                 400,
                 "invalid",
-                f'Provided CRC32C "{announced}" doesn\'t match calculated CRC32C "{crc_of(body)}".',
+                f'Provided CRC32C "{declared_checksum}" doesn\'t match calculated CRC32C "{encoded_crc32c(body)}".',
             )
-        kept = {key: value for key, value in said.items() if key not in {"crc32c", "md5Hash"}}
-        made = Stored(name, bytes(body), next(self._generations), _now(), kept)
+        # The service computes the checksums itself.
+        metadata = {key: value for key, value in fields.items() if key not in {"crc32c", "md5Hash"}}
+        created = StoredObject(name, bytes(body), next(self._generations), _now(), metadata)
         self._retire(bucket, name)
-        home[name] = made
-        return made
+        objects[name] = created
+        return created
 
     def delete(self, bucket: str, name: str, query: Mapping[str, str]) -> None:
-        """Delete the live object (a versioned bucket retains it) or, permanently, one version."""
-        held = self.object(bucket, name, query)
+        """Delete the live object, which a versioned bucket retains, or one version permanently."""
+        stored = self.object(bucket, name, query)
         if "generation" not in query:
             self._retire(bucket, name)
-        elif held.deleted is None:
+        elif stored.deleted_at is None:
             del self.buckets[bucket][name]
         else:
-            self.noncurrent[bucket][name].remove(held)
+            self.noncurrent[bucket][name].remove(stored)
 
     def _retire(self, bucket: str, name: str) -> None:
+        """Remove the live object. A versioned bucket retains it as a noncurrent version."""
         live = self.buckets[bucket].pop(name, None)
-        if live is not None and bucket in self.versioned:
-            kept = self.noncurrent.setdefault(bucket, {}).setdefault(name, [])
-            kept.append(replace(live, deleted=_now()))
+        if live is not None and bucket in self.versioned_buckets:
+            noncurrent = self.noncurrent.setdefault(bucket, {}).setdefault(name, [])
+            noncurrent.append(replace(live, deleted_at=_now()))
 
-    def patch_bucket(self, bucket: str, said: Mapping[str, Any]) -> None:
+    def patch_bucket(self, bucket: str, fields: Mapping[str, Any]) -> None:
         """Set the versioning of a bucket, the only field that the driver patches."""
         self.bucket(bucket)
-        if said["versioning"]["enabled"]:
-            self.versioned.add(bucket)
+        if fields["versioning"]["enabled"]:
+            self.versioned_buckets.add(bucket)
         else:
-            self.versioned.discard(bucket)
+            self.versioned_buckets.discard(bucket)
 
     def patch(
-        self, bucket: str, name: str, said: Mapping[str, Any], query: Mapping[str, str]
-    ) -> Stored:
-        """Change the metadata of an object; its custom time moves forward only."""
-        held = self.object(bucket, name, query)
-        if query.get("ifMetagenerationMatch") not in {None, str(held.metageneration)}:
-            raise RefusedError(412, "conditionNotMet", "At least one of the pre-conditions failed.")
-        before, after = held.said.get("customTime"), said.get("customTime")
+        self, bucket: str, name: str, fields: Mapping[str, Any], query: Mapping[str, str]
+    ) -> StoredObject:
+        """Change the metadata of an object. Its custom time can only move forward."""
+        stored = self.object(bucket, name, query)
+        if query.get("ifMetagenerationMatch") not in {None, str(stored.metageneration)}:
+            raise RejectedError(
+                412, "conditionNotMet", "At least one of the pre-conditions failed."
+            )
+        before, after = stored.fields.get("customTime"), fields.get("customTime")
         if before and after and datetime.fromisoformat(after) < datetime.fromisoformat(before):
-            raise RefusedError(400, "invalid", "Custom time cannot be decreased.")
-        changed = replace(held, said={**held.said, **said}, metageneration=held.metageneration + 1)
+            raise RejectedError(400, "invalid", "Custom time cannot be decreased.")
+        changed = replace(
+            stored, fields={**stored.fields, **fields}, metageneration=stored.metageneration + 1
+        )
         self.buckets[bucket][name] = changed
         return changed
 
     def compose(
-        self, bucket: str, name: str, said: Mapping[str, Any], query: Mapping[str, str]
-    ) -> Stored:
+        self, bucket: str, name: str, fields: Mapping[str, Any], query: Mapping[str, str]
+    ) -> StoredObject:
         """Concatenate 1 to 32 objects if the condition of each holds."""
-        if not 1 <= len(said["sourceObjects"]) <= 32:
-            raise RefusedError(400, "invalid", "The number of source components is 1 to 32.")
+        if not 1 <= len(fields["sourceObjects"]) <= 32:
+            raise RejectedError(400, "invalid", "The number of source components is 1 to 32.")
         sources = []
-        for asked in said["sourceObjects"]:
-            source = self.object(bucket, asked["name"], {})
-            check(source, asked.get("objectPreconditions", {}).get("ifGenerationMatch"))
+        for source_document in fields["sourceObjects"]:
+            source = self.object(bucket, source_document["name"], {})
+            check_generation(
+                source, source_document.get("objectPreconditions", {}).get("ifGenerationMatch")
+            )
             sources.append(source)
         body = b"".join(source.body for source in sources)
-        made = self.insert(bucket, {**said["destination"], "name": name}, body, query)
+        created = self.insert(bucket, {**fields["destination"], "name": name}, body, query)
         count = sum(source.components or 1 for source in sources)
-        made = self.buckets[bucket][name] = replace(made, components=count)
-        return made
+        created = self.buckets[bucket][name] = replace(created, components=count)
+        return created
 
     def rewrite(
         self,
         source: tuple[str, str],
         target: tuple[str, str],
-        said: Mapping[str, Any],
+        fields: Mapping[str, Any],
         query: Mapping[str, str],
     ) -> dict[str, Any]:
-        """Copy up to `rewrites_at_most` bytes."""
-        wanted = query.get("sourceGeneration")
-        held = self.object(*source, {} if wanted is None else {"generation": wanted})
-        check(held, query.get("ifSourceGenerationMatch"))
-        check(self.bucket(target[0]).get(target[1]), query.get("ifGenerationMatch"))
+        """Copy up to `max_rewritten` bytes."""
+        requested = query.get("sourceGeneration")
+        stored = self.object(*source, {} if requested is None else {"generation": requested})
+        check_generation(stored, query.get("ifSourceGenerationMatch"))
+        check_generation(self.bucket(target[0]).get(target[1]), query.get("ifGenerationMatch"))
         token = query.get("rewriteToken") or secrets.token_hex(8)
-        job = self.rewrites.setdefault(token, Rewrite((*source, *target)))
-        if job.key != (*source, *target):
-            raise RefusedError(400, "invalid", "The token is another rewrite's.")
-        job.done = min(job.done + self.rewrites_at_most, len(held.body))
-        answer: dict[str, Any] = {
+        rewrite = self.rewrites.setdefault(token, Rewrite((*source, *target)))
+        if rewrite.key != (*source, *target):
+            raise RejectedError(400, "invalid", "The token belongs to another rewrite.")
+        rewrite.copied = min(rewrite.copied + self.max_rewritten, len(stored.body))
+        document: dict[str, Any] = {
             "kind": "storage#rewriteResponse",
-            "totalBytesRewritten": str(job.done),
-            "objectSize": str(len(held.body)),
-            "done": job.done == len(held.body),
+            "totalBytesRewritten": str(rewrite.copied),
+            "objectSize": str(len(stored.body)),
+            "done": rewrite.copied == len(stored.body),
         }
-        if not answer["done"]:
-            return {**answer, "rewriteToken": token}
-        made = self.insert(target[0], {**(said or held.said), "name": target[1]}, held.body, {})
-        return {**answer, "resource": made.resource(target[0])}
+        if not document["done"]:
+            return {**document, "rewriteToken": token}
+        created = self.insert(
+            target[0], {**(fields or stored.fields), "name": target[1]}, stored.body, {}
+        )
+        return {**document, "resource": created.resource(target[0])}
 
     # -- listings ----------------------------------------------------------------------------------
 
@@ -273,52 +293,56 @@ class Cloud:
         if query.get("versions") == "true":
             return self._versions(bucket, query)
         prefix, delimiter = query.get("prefix", ""), query.get("delimiter", "")
-        start, most = query.get("startOffset", ""), min(int(query.get("maxResults", "1000")), 1000)
+        start, limit = query.get("startOffset", ""), min(int(query.get("maxResults", "1000")), 1000)
         last = query.get("pageToken", "")
-        names: dict[str, Stored | None] = {}
-        for name, held in sorted(self.bucket(bucket).items()):
+        names: dict[str, StoredObject | None] = {}
+        for name, stored in sorted(self.bucket(bucket).items()):
             if name.startswith(prefix) and name >= start:
                 at = name.find(delimiter, len(prefix)) if delimiter else -1
-                names[name if at < 0 else name[: at + len(delimiter)]] = held if at < 0 else None
-        left = sorted(name for name in names if not last or name > last)
-        page = {name: names[name] for name in left[:most]}
-        answer: dict[str, Any] = {"kind": "storage#objects"}
-        items = [held.resource(bucket) for held in page.values() if held is not None]
-        prefixes = [name for name, held in page.items() if held is None]
+                names[name if at < 0 else name[: at + len(delimiter)]] = stored if at < 0 else None
+        remaining = sorted(name for name in names if not last or name > last)
+        page = {name: names[name] for name in remaining[:limit]}
+        document: dict[str, Any] = {"kind": "storage#objects"}
+        items = [stored.resource(bucket) for stored in page.values() if stored is not None]
+        prefixes = [name for name, stored in page.items() if stored is None]
         if items:
-            answer["items"] = items
+            document["items"] = items
         if prefixes:
-            answer["prefixes"] = prefixes
-        if len(left) > most:
-            answer["nextPageToken"] = left[most - 1]
-        return answer
+            document["prefixes"] = prefixes
+        if len(remaining) > limit:
+            document["nextPageToken"] = remaining[limit - 1]
+        return document
 
     def _versions(self, bucket: str, query: Mapping[str, str]) -> dict[str, Any]:
         """Return a page of versions, ordered by name and generation."""
         prefix, start = query.get("prefix", ""), query.get("startOffset", "")
-        most = min(int(query.get("maxResults", "1000")), 1000)
-        every = [*self.bucket(bucket).values()]
-        for kept in self.noncurrent.get(bucket, {}).values():
-            every += kept
-        places = {
-            f"{one.name}\0{one.generation}": one
-            for one in every
-            if one.name.startswith(prefix) and one.name >= start
+        limit = min(int(query.get("maxResults", "1000")), 1000)
+        versions = [*self.bucket(bucket).values()]
+        for noncurrent in self.noncurrent.get(bucket, {}).values():
+            versions += noncurrent
+        entries = {
+            f"{version.name}\0{version.generation}": version
+            for version in versions
+            if version.name.startswith(prefix) and version.name >= start
         }
-        left = sorted(place for place in places if place > query.get("pageToken", ""))
-        answer: dict[str, Any] = {"kind": "storage#objects"}
-        if left:
-            answer["items"] = [places[place].resource(bucket) for place in left[:most]]
-        if len(left) > most:
-            answer["nextPageToken"] = left[most - 1]
-        return answer
+        remaining = sorted(
+            position for position in entries if position > query.get("pageToken", "")
+        )
+        document: dict[str, Any] = {"kind": "storage#objects"}
+        if remaining:
+            document["items"] = [
+                entries[position].resource(bucket) for position in remaining[:limit]
+            ]
+        if len(remaining) > limit:
+            document["nextPageToken"] = remaining[limit - 1]
+        return document
 
 
-def check(held: Stored | None, generation: str | None) -> None:
-    """Raise RefusedError if the generation differs; 0 requires that there is no object."""
-    there = "0" if held is None else str(held.generation)
-    if generation not in {None, there}:
-        raise RefusedError(412, "conditionNotMet", "At least one of the pre-conditions failed.")
+def check_generation(stored: StoredObject | None, generation: str | None) -> None:
+    """Raise RejectedError if the generation differs. 0 requires that there is no object."""
+    current = "0" if stored is None else str(stored.generation)
+    if generation not in {None, current}:
+        raise RejectedError(412, "conditionNotMet", "At least one of the pre-conditions failed.")
 
 
 def _now() -> str:

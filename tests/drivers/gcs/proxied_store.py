@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from tests.drivers.gcs.in_memory_gcs import Cloud
-from tests.drivers.gcs.in_memory_gcs_server import serving
+from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
+from tests.drivers.gcs.in_memory_gcs_server import gcs_server
 from tests.fakes import assert_idle
 from tests.fault_proxy import FaultProxy
 from trove_async import BufferPool, RetryPolicy, Timeout, Trove
@@ -19,64 +19,85 @@ from trove_async.models import MiB
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-AT_ONCE = RetryPolicy(base_delay=0)
-NEVER = RetryPolicy(attempts=1)
-BUCKET = "links"
+IMMEDIATE_RETRY = RetryPolicy(base_delay=0)
+NO_RETRY = RetryPolicy(attempts=1)
+BUCKET = "proxied"
 
 
 @dataclass(kw_only=True)
-class Link:
-    """A store, the fault proxy in front of its service, and the service."""
+class ProxiedStore:
+    """A store behind a fault proxy.
+
+    Attributes:
+        store: The store.
+        proxy: The proxy.
+        service: The service behind it.
+        bucket: An empty bucket.
+    """
 
     store: Trove
     proxy: FaultProxy
-    cloud: Cloud
+    service: InMemoryGCS
     bucket: str = BUCKET
 
-    def stored(self, key: str) -> bytes | None:
-        """Return the body that the cloud stores under a key."""
-        held = self.cloud.buckets[self.bucket].get(key)
-        return None if held is None else held.body
+    def stored_body(self, key: str) -> bytes | None:
+        """Return the body that the service has for a key; None if it has no object."""
+        stored = self.service.buckets[self.bucket].get(key)
+        return None if stored is None else stored.body
 
-    def place(self, key: str, body: bytes, *, old: bool = True) -> int:
-        """Store an object directly in the cloud, dated an hour ago; return its generation."""
-        said = {"name": key, "contentType": "text/plain"}
-        made = self.cloud.insert(self.bucket, said, body, {})
-        if old:
+    def put_directly(self, key: str, body: bytes, *, backdated: bool = True) -> int:
+        """Store an object, bypassing the proxy, and return its generation.
+
+        Args:
+            key: The key.
+            body: The body.
+            backdated: Whether the object is an hour old, and so older than any request of the store.
+        """
+        fields = {"name": key, "contentType": "text/plain"}
+        created = self.service.insert(self.bucket, fields, body, {})
+        if backdated:
             updated = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
-            self.cloud.buckets[self.bucket][key] = replace(made, updated=updated)
-        return made.generation
+            self.service.buckets[self.bucket][key] = replace(created, updated=updated)
+        return created.generation
 
     @property
-    def done(self) -> list[str]:
-        """The requests that the proxy received, each as its method and its upload type or API."""
+    def requests(self) -> list[str]:
+        """The requests that the proxy received: the method, and the upload type or the API."""
         return [
-            f"{one.method} {one.query.get('uploadType') or one.path.split('/')[1]}"
-            for one in self.proxy.requests
+            f"{request.method} {request.query.get('uploadType') or request.path.split('/')[1]}"
+            for request in self.proxy.requests
         ]
 
     @property
-    def ranges(self) -> list[str]:
+    def content_ranges(self) -> list[str]:
         """The Content-Range of each request that has one."""
-        heads = [one.headers for one in self.proxy.requests]
-        return [head["content-range"] for head in heads if "content-range" in head]
+        return [
+            request.headers["content-range"]
+            for request in self.proxy.requests
+            if "content-range" in request.headers
+        ]
 
 
 @asynccontextmanager
-async def linked(
-    *, retry: RetryPolicy = AT_ONCE, timeout: Timeout | None = None
-) -> AsyncIterator[Link]:
-    """Open a store behind a fault proxy, with parts of 1 MiB; on exit, check for leaks."""
-    cloud = Cloud()
-    cloud.create_bucket(BUCKET)
-    async with serving(cloud) as url, FaultProxy(url) as proxy:
+async def proxied_store(
+    *, retry: RetryPolicy = IMMEDIATE_RETRY, timeout: Timeout | None = None
+) -> AsyncIterator[ProxiedStore]:
+    """Open a store behind a fault proxy, with an empty bucket and parts of 1 MiB.
+
+    On exit, assert that no buffer, permit, connection or task is left.
+    """
+    service = InMemoryGCS()
+    service.create_bucket(BUCKET)
+    async with gcs_server(service) as url, FaultProxy(url) as proxy:
         driver = GCSDriver(endpoint_url=proxy.endpoint_url, max_connections=8)
         pool = BufferPool(max_bytes=8 * MiB, part_size=MiB)
         async with Trove(driver, pool=pool, retry=retry, timeout=timeout) as store:
-            yield Link(store=store, proxy=proxy, cloud=cloud)
+            yield ProxiedStore(store=store, proxy=proxy, service=service)
             await proxy.quiet()
             assert_idle(store)
         await proxy.deserted()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    left = [task for task in others if "RequestHandler" not in repr(task)]  # tasks of the server
-    assert not left, left
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    remaining = [
+        task for task in tasks if "RequestHandler" not in repr(task)
+    ]  # tasks of the server
+    assert not remaining, remaining

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from tests.drivers.gcs.in_memory_gcs import Cloud
-from tests.drivers.gcs.in_memory_gcs_server import serving
-from tests.drivers.gcs.service_account_key import service_account
+from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
+from tests.drivers.gcs.in_memory_gcs_server import gcs_server
+from tests.drivers.gcs.service_account_key import service_account_key
 from trove_async import Trove
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.errors import NotSupportedError, ObjectNotFoundError, TroveError
@@ -20,37 +20,39 @@ from trove_async.testing import opened
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-ODD = ["a/../b", "../a", "a/..", "./a", "a/./b", ".", ".."]
+DOTTED_KEYS = ["a/../b", "../a", "a/..", "./a", "a/./b", ".", ".."]
 
 
 @pytest.fixture
-def cloud() -> Cloud:
-    cloud = Cloud()
-    cloud.create_bucket("bucket")
-    return cloud
+def service() -> InMemoryGCS:
+    service = InMemoryGCS()
+    service.create_bucket("bucket")
+    return service
 
 
 @pytest_asyncio.fixture
-async def driver(cloud: Cloud) -> AsyncIterator[GCSDriver]:
-    async with serving(cloud) as url:
+async def driver(service: InMemoryGCS) -> AsyncIterator[GCSDriver]:
+    async with gcs_server(service) as url:
         driver = GCSDriver(endpoint_url=url)
         async with opened(driver):
             yield driver
 
 
 @pytest_asyncio.fixture
-async def store(cloud: Cloud) -> AsyncIterator[Trove]:
-    async with serving(cloud) as url, Trove(GCSDriver(endpoint_url=url)) as store:
+async def store(service: InMemoryGCS) -> AsyncIterator[Trove]:
+    async with gcs_server(service) as url, Trove(GCSDriver(endpoint_url=url)) as store:
         yield store
 
 
-def placed(cloud: Cloud, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> None:
+def put_directly(
+    service: InMemoryGCS, key: str, body: bytes, metadata: Mapping[str, str] | None = None
+) -> None:
     """Store an object as another tool does."""
-    said = {"name": key, "contentType": "text/plain", "metadata": metadata or {}}
-    cloud.insert("bucket", said, body, {})
+    fields = {"name": key, "contentType": "text/plain", "metadata": metadata or {}}
+    service.insert("bucket", fields, body, {})
 
 
-async def opened_info(driver: GCSDriver, key: str) -> ObjectInfo:
+async def info_of_body(driver: GCSDriver, key: str) -> ObjectInfo:
     async with driver.get("bucket", key, GetOptions()) as reader:
         while await reader.read(1 << 20):
             pass
@@ -60,17 +62,19 @@ async def opened_info(driver: GCSDriver, key: str) -> ObjectInfo:
 # -- omitted fields and operations -----------------------------------------------------------------
 
 
-async def test_date_missing_from_body_is_taken_from_resource(cloud: Cloud, store: Trove) -> None:
-    cloud.dates = False
-    placed(cloud, "key", b"body")
+async def test_date_missing_from_body_is_taken_from_resource(
+    service: InMemoryGCS, store: Trove
+) -> None:
+    service.sends_dates = False
+    put_directly(service, "key", b"body")
     assert await store.read("bucket", "key") == b"body"
     assert await store.read("bucket", "key", range=(1, 3)) == b"od"
     async with store.get("bucket", "key") as obj:
         assert obj.info.last_modified == (await store.head("bucket", "key")).last_modified
 
 
-async def test_omitted_size_is_zero(cloud: Cloud, store: Trove) -> None:
-    cloud.tells_zero = False
+async def test_omitted_size_is_zero(service: InMemoryGCS, store: Trove) -> None:
+    service.sends_zero_sizes = False
     assert (await store.put("bucket", "empty", b"")).size == 0
     await store.put("bucket", "full", b"body")
     assert (await store.head("bucket", "empty")).size == 0
@@ -80,20 +84,22 @@ async def test_omitted_size_is_zero(cloud: Cloud, store: Trove) -> None:
     assert (await store.copy("bucket", "empty", "bucket", "other")).size == 0
 
 
-async def test_delete_many_without_batches_deletes_one_by_one(cloud: Cloud, store: Trove) -> None:
-    cloud.batches = False
+async def test_delete_many_without_batches_deletes_one_by_one(
+    service: InMemoryGCS, store: Trove
+) -> None:
+    service.supports_batches = False
     for _ in range(2):  # the second time, the driver knows that there are no batches
         for key in ("a", "b", "c"):
-            placed(cloud, key, b"body")
+            put_directly(service, key, b"body")
         await store.delete_many("bucket", ["a", "b", "missing"])
-        assert list(cloud.buckets["bucket"]) == ["c"]
+        assert list(service.buckets["bucket"]) == ["c"]
 
 
 async def test_delete_many_without_batches_reports_each_key(
-    cloud: Cloud, driver: GCSDriver
+    service: InMemoryGCS, driver: GCSDriver
 ) -> None:
-    cloud.batches = False
-    placed(cloud, "a", b"body")
+    service.supports_batches = False
+    put_directly(service, "a", b"body")
     results = await driver.delete_many("bucket", ["a", "b"])
     assert [(one.key, one.error) for one in results] == [("a", None), ("b", None)]
     with pytest.raises(TroveError, match="no such bucket"):
@@ -104,7 +110,7 @@ async def test_delete_many_without_batches_reports_each_key(
 
 
 @pytest.mark.parametrize(
-    ("stored", "told"),
+    ("stored", "expected"),
     [
         ({"My-Key": "1"}, {"my-key": "1"}),
         ({"Key": "1", "key": "2"}, {"Key": "1", "key": "2"}),
@@ -113,68 +119,68 @@ async def test_delete_many_without_batches_reports_each_key(
     ],
 )
 async def test_metadata_names_agree_in_head_get_and_list(
-    cloud: Cloud, driver: GCSDriver, stored: dict[str, str], told: dict[str, str]
+    service: InMemoryGCS, driver: GCSDriver, stored: dict[str, str], expected: dict[str, str]
 ) -> None:
-    placed(cloud, "key", b"body", stored)
-    assert (await driver.head("bucket", "key")).metadata == told
-    assert (await opened_info(driver, "key")).metadata == told
+    put_directly(service, "key", b"body", stored)
+    assert (await driver.head("bucket", "key")).metadata == expected
+    assert (await info_of_body(driver, "key")).metadata == expected
     page = await driver.list_page("bucket", ListOptions(limit=10))
-    assert [one.metadata for one in page.entries if isinstance(one, ObjectInfo)] == [told]
+    assert [one.metadata for one in page.entries if isinstance(one, ObjectInfo)] == [expected]
 
 
 async def test_own_metadata_needs_no_second_request(
-    cloud: Cloud, driver: GCSDriver, monkeypatch: pytest.MonkeyPatch
+    service: InMemoryGCS, driver: GCSDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = PutOptions(metadata={"list": "a, b"}, write_id="1")
     await driver.put("bucket", "key", [memoryview(b"body")], options)
-    monkeypatch.setattr(cloud, "get_object", None, raising=False)
+    monkeypatch.setattr(service, "get_object", None, raising=False)
 
     async def asked_again(*_: object) -> None:
         raise AssertionError("the resource is asked for")
 
     assert driver._components is not None
     monkeypatch.setattr(driver._components.downloader, "_head", asked_again)
-    assert (await opened_info(driver, "key")).metadata == {"list": "a, b"}
+    assert (await info_of_body(driver, "key")).metadata == {"list": "a, b"}
 
 
 # -- keys ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ODD)
+@pytest.mark.parametrize("key", DOTTED_KEYS)
 async def test_key_with_dot_segments_is_listed_read_and_deleted(
-    cloud: Cloud, driver: GCSDriver, key: str
+    service: InMemoryGCS, driver: GCSDriver, key: str
 ) -> None:
-    placed(cloud, key, b"body")
-    placed(cloud, "b", b"other")
+    put_directly(service, key, b"body")
+    put_directly(service, "b", b"other")
     page = await driver.list_page("bucket", ListOptions(limit=10))
     assert key in [one.key for one in page.entries]
     assert (await driver.head("bucket", key)).key == key
     async with driver.get("bucket", key, GetOptions()) as reader:
         assert await reader.read(100) == b"body"
     await driver.delete("bucket", key, DeleteOptions())
-    assert list(cloud.buckets["bucket"]) == ["b"]
-    placed(cloud, key, b"body")
+    assert list(service.buckets["bucket"]) == ["b"]
+    put_directly(service, key, b"body")
     assert [one.error for one in await driver.delete_many("bucket", [key])] == [None]
-    assert list(cloud.buckets["bucket"]) == ["b"]
+    assert list(service.buckets["bucket"]) == ["b"]
 
 
 @pytest.mark.parametrize("key", [".", ".."])
 async def test_key_of_dots_does_not_address_the_bucket(
-    cloud: Cloud, driver: GCSDriver, key: str
+    service: InMemoryGCS, driver: GCSDriver, key: str
 ) -> None:
-    cloud.normalises = True
+    service.resolves_dots = True
     with pytest.raises(ObjectNotFoundError):
         await driver.head("bucket", key)
     with pytest.raises(TroveError):
-        await opened_info(driver, key)
+        await info_of_body(driver, key)
     await driver.delete("bucket", key, DeleteOptions())
     await driver.delete_many("bucket", [key])
-    assert list(cloud.buckets) == ["bucket"]
+    assert list(service.buckets) == ["bucket"]
 
 
-@pytest.mark.parametrize("key", ODD)
+@pytest.mark.parametrize("key", DOTTED_KEYS)
 async def test_presign_of_key_with_dot_segments_is_not_supported(key: str) -> None:
-    driver = GCSDriver(credentials=service_account())
+    driver = GCSDriver(credentials=service_account_key())
     async with opened(driver):
         with pytest.raises(NotSupportedError, match="dots"):
             await driver.presign("GET", "bucket", key, 60)
