@@ -10,6 +10,7 @@ import pytest_asyncio
 from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
 from tests.drivers.gcs.in_memory_gcs_server import gcs_server
 from tests.drivers.gcs.service_account_key import service_account_key
+from tests.fault_proxy import FaultProxy
 from trove_async import Trove
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.errors import NotSupportedError, ObjectNotFoundError, TroveError
@@ -47,7 +48,7 @@ async def store(service: InMemoryGCS) -> AsyncIterator[Trove]:
 def put_directly(
     service: InMemoryGCS, key: str, body: bytes, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Store an object as another tool does."""
+    """Store an object, bypassing the driver."""
     fields = {"name": key, "contentType": "text/plain", "metadata": metadata or {}}
     service.insert("bucket", fields, body, {})
 
@@ -88,7 +89,7 @@ async def test_delete_many_without_batches_deletes_one_by_one(
     service: InMemoryGCS, store: Trove
 ) -> None:
     service.supports_batches = False
-    for _ in range(2):  # the second time, the driver knows that there are no batches
+    for _ in range(2):  # the second time, the driver sends no batch
         for key in ("a", "b", "c"):
             put_directly(service, key, b"body")
         await store.delete_many("bucket", ["a", "b", "missing"])
@@ -128,19 +129,26 @@ async def test_metadata_names_agree_in_head_get_and_list(
     assert [one.metadata for one in page.entries if isinstance(one, ObjectInfo)] == [expected]
 
 
-async def test_own_metadata_needs_no_second_request(
-    service: InMemoryGCS, driver: GCSDriver, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("write_id", "requests"),
+    [
+        ("1", ["/bucket/key"]),  # an object that this library wrote
+        (None, ["/bucket/key", "/storage/v1/b/bucket/o/key"]),  # the comma may join two values
+    ],
+)
+async def test_only_metadata_of_this_library_needs_no_second_request(
+    service: InMemoryGCS, write_id: str | None, requests: list[str]
 ) -> None:
-    options = PutOptions(metadata={"list": "a, b"}, write_id="1")
-    await driver.put("bucket", "key", [memoryview(b"body")], options)
-    monkeypatch.setattr(service, "get_object", None, raising=False)
-
-    async def asked_again(*_: object) -> None:
-        raise AssertionError("the resource is asked for")
-
-    assert driver._components is not None
-    monkeypatch.setattr(driver._components.downloader, "_head", asked_again)
-    assert (await info_of_body(driver, "key")).metadata == {"list": "a, b"}
+    options = PutOptions(metadata={"list": "a, b"}, write_id=write_id)
+    async with (
+        gcs_server(service) as url,
+        FaultProxy(url) as proxy,
+        opened(driver := GCSDriver(endpoint_url=proxy.endpoint_url)),
+    ):
+        await driver.put("bucket", "key", [memoryview(b"body")], options)
+        proxy.requests.clear()
+        assert (await info_of_body(driver, "key")).metadata == {"list": "a, b"}
+        assert [request.path for request in proxy.requests] == requests
 
 
 # -- keys ------------------------------------------------------------------------------------------
