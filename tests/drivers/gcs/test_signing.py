@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.drivers.gcs.service_account_key import EMAIL, service_account_key
 from trove_async._http import Origin
 from trove_async.drivers.gcs import GCSDriver
+from trove_async.drivers.gcs import driver as driver_module
 from trove_async.drivers.gcs._signing import build_url
 from trove_async.errors import InvalidNameError, NotSupportedError
 from trove_async.options import PresignOptions
@@ -27,11 +28,12 @@ GOOGLE = "https://storage.googleapis.com"
 keys = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), min_size=1)
 
 
-def sdk_url(method: str, key: str, expires: int) -> str:
+async def sdk_url(method: str, key: str, expires: int) -> str:
+    """Return the URL that the SDK signs for a key of `bucket`."""
     token: Any = SimpleNamespace(service_data=service_account_key())
     bucket: Any = SimpleNamespace(name="bucket", storage=SimpleNamespace(token=token))
     blob = sdk.Blob(bucket, key, {"size": 0})
-    return asyncio.run(blob.get_signed_url(expires, http_method=method))
+    return await blob.get_signed_url(expires, http_method=method)
 
 
 def signed_at(url: str) -> float:
@@ -42,7 +44,7 @@ def signed_at(url: str) -> float:
 @settings(max_examples=30, deadline=None)
 @given(method=st.sampled_from(["GET", "PUT"]), key=keys, expires=st.integers(1, 604_800))
 def test_url_equals_that_of_the_sdk(method: str, key: str, expires: int) -> None:
-    url = sdk_url(method, key, expires)
+    url = asyncio.run(sdk_url(method, key, expires))
     origin = Origin.of(GOOGLE)
     unsigned = build_url(
         method, origin, "bucket", key, email=EMAIL, expires=expires, now=signed_at(url)
@@ -54,29 +56,20 @@ def test_url_equals_that_of_the_sdk(method: str, key: str, expires: int) -> None
 @pytest.mark.parametrize(
     "endpoint", ["http://localhost:4443", "https://gcs.example", "https://gcs.example:8443"]
 )
-async def test_url_uses_endpoint_of_the_driver(
+async def test_url_of_another_endpoint_equals_that_of_the_sdk(
     endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    scheme, _, host = endpoint.partition("://")
+    monkeypatch.setattr(sdk, "HOST", host)
+    expected = await sdk_url("GET", "a/b c", 60)
+    clock = SimpleNamespace(time=lambda: signed_at(expected))
+    monkeypatch.setattr(driver_module, "time", clock)
     driver = GCSDriver(endpoint_url=endpoint, credentials=service_account_key())
     async with opened(driver):
         assert driver.capabilities.presign
         url = await driver.presign("GET", "bucket", "a/b c", 59.5)
-    parts = urlsplit(url)
-    assert f"{parts.scheme}://{parts.netloc}" == endpoint
-    assert parts.path == "/bucket/a/b%20c"
-    assert parse_qs(parts.query)["X-Goog-Expires"] == ["60"]
-    monkeypatch.setattr(sdk, "HOST", parts.netloc)
-    unsigned = build_url(
-        "GET",
-        Origin.of(endpoint),
-        "bucket",
-        "a/b c",
-        email=EMAIL,
-        expires=60,
-        now=signed_at(url),
-    )
-    signature = sdk.Blob.get_pem_signature(unsigned.to_sign, service_account_key()["private_key"])
-    assert unsigned.with_signature(signature) == url
+    # The SDK signs the host, but always returns a URL with https.
+    assert url == expected.replace("https", scheme, 1)
 
 
 async def test_url_expires_within_seven_days() -> None:
