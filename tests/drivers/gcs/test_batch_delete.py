@@ -90,7 +90,7 @@ async def test_retryable_failure_in_batch_is_retried_alone(
     proxied.proxy.arm(Response(200, BATCH_HEADERS, BATCH_RESPONSE % status), method="POST")
     await proxied.store.delete_many(proxied.bucket, ["key", "none"])
     assert proxied.stored_body("key") is None
-    deleted = [one.path for one in proxied.proxy.requests if one.method == "DELETE"]
+    deleted = [request.path for request in proxied.proxy.requests if request.method == "DELETE"]
     assert deleted == [f"/storage/v1/b/{proxied.bucket}/o/key"]
 
 
@@ -99,8 +99,8 @@ async def test_repeated_failure_of_one_batch_key_is_reported(proxied: ProxiedSto
     proxied.proxy.arm(Response(200, BATCH_HEADERS, BATCH_RESPONSE % 503), method="POST")
     proxied.proxy.arm(Response(503), method="DELETE", times=None)
     errors_by_key = {
-        one.key: one.error
-        async for one in proxied.store.delete_many(proxied.bucket, ["key", "none"])
+        result.key: result.error
+        async for result in proxied.store.delete_many(proxied.bucket, ["key", "none"])
     }
     assert isinstance(errors_by_key["key"], UnavailableError)
     assert errors_by_key["none"] is None

@@ -42,7 +42,7 @@ async def open_driver(service: InMemoryGCS) -> AsyncIterator[GCSDriver]:
 @pytest.mark.parametrize("count", [1, 2, 32])
 async def test_compose_concatenates_its_sources(count: int) -> None:
     bodies = [content(1000 * number, str(number)) for number in range(count)]
-    body_of_all = b"".join(bodies)
+    expected = b"".join(bodies)
     async with open_driver(InMemoryGCS()) as driver:
         for number, body in enumerate(bodies):
             await write(driver, "bucket", f"part-{number}", body)
@@ -51,16 +51,16 @@ async def test_compose_concatenates_its_sources(count: int) -> None:
             metadata={"made-of": "parts"},
             cache_control="no-store",
             storage_class="NEARLINE",
-            size=len(body_of_all),
-            checksums={"crc32c": crc32c_of(body_of_all)},
+            size=len(expected),
+            checksums={"crc32c": crc32c_of(expected)},
         )
         sources = [f"part-{number}" for number in range(count)]
         info = await driver.compose("bucket", sources, "dir/all", options)
-        assert (info.bucket, info.key, info.size) == ("bucket", "dir/all", len(body_of_all))
-        assert dict(info.checksums) == {"crc32c": crc32c_of(body_of_all)}
+        assert (info.bucket, info.key, info.size) == ("bucket", "dir/all", len(expected))
+        assert dict(info.checksums) == {"crc32c": crc32c_of(expected)}
         assert (info.content_type, dict(info.metadata)) == ("text/plain", {"made-of": "parts"})
         assert (info.cache_control, info.storage_class) == ("no-store", "NEARLINE")
-        assert await read(driver, "bucket", "dir/all") == body_of_all
+        assert await read(driver, "bucket", "dir/all") == expected
         assert await driver.head("bucket", "dir/all") == info
         assert await read(driver, "bucket", "part-0") == bodies[0]
 

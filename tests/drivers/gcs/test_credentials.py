@@ -108,9 +108,7 @@ async def test_rejected_token_is_renewed_once() -> None:
 
 async def test_expiring_token_is_used_while_renewal_fails() -> None:
     async with driver_with_tokens(InMemoryGCS()) as (driver, issuer):
-        issuer.expires_in = (
-            31  # it is due for renewal after half of this time, and valid for one second
-        )
+        issuer.expires_in = 31  # seconds: due for renewal after half of them, valid for one
         await driver.create_bucket("bucket")
         credentials = driver._credentials
         assert credentials is not None

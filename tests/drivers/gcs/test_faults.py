@@ -1,4 +1,4 @@
-"""Faults of the network and the service, and the requests that recover from them."""
+"""Recovery from faults of the network and the service."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def stream(body: bytes) -> AsyncIterator[bytes]:
         yield body[offset : offset + 100_000]
 
 
-# -- one fault in every operation -----------------------------------------------------------------------------
+# -- one fault in every operation ----------------------------------------------------------------
 
 
 async def put(proxied: ProxiedStore) -> None:
@@ -250,9 +250,9 @@ async def test_truncated_download_resumes_at_its_offset(fault: Fault) -> None:
         proxied.put_directly("key", SMALL)
         proxied.proxy.arm(fault, method="GET")
         assert await proxied.store.read(proxied.bucket, "key") == SMALL
-        ranges_requested = [request.headers.get("range") for request in proxied.proxy.requests]
-        assert ranges_requested[0] is None
-        assert len(ranges_requested) == 2
+        requested_ranges = [request.headers.get("range") for request in proxied.proxy.requests]
+        assert requested_ranges[0] is None
+        assert len(requested_ranges) == 2
         pinned = proxied.proxy.requests[1]
         assert "generation" in pinned.query or "x-goog-if-generation-match" in pinned.headers
 
@@ -294,7 +294,7 @@ async def test_interrupted_copy_resumes_with_its_token(proxied: ProxiedStore) ->
     await proxied.store.copy(proxied.bucket, "key", proxied.bucket, "copy")
     assert proxied.stored_body("copy") == LARGE
     rewrites = [request for request in proxied.proxy.requests if request.method == "POST"]
-    assert ["rewriteToken" in one.query for one in rewrites] == [False, True, True, True]
+    assert ["rewriteToken" in request.query for request in rewrites] == [False, True, True, True]
 
 
 # -- cancels ---------------------------------------------------------------------------------------

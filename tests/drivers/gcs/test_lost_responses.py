@@ -59,7 +59,7 @@ FAULTS: dict[str, Callable[[], Fault]] = {
 
 
 def after_each_failure(proxied: ProxiedStore, action: Callable[[], object]) -> None:
-    """Call `act` after each failed attempt, before the next one."""
+    """Call `action` after each failed attempt, before the next one."""
 
     def on_event(event: Event) -> None:
         if event.kind == "attempt" and event.error is not None:
@@ -70,7 +70,9 @@ def after_each_failure(proxied: ProxiedStore, action: Callable[[], object]) -> N
 
 def conditions(proxied: ProxiedStore, method: str) -> list[str | None]:
     return [
-        one.query.get("ifGenerationMatch") for one in proxied.proxy.requests if one.method == method
+        request.query.get("ifGenerationMatch")
+        for request in proxied.proxy.requests
+        if request.method == method
     ]
 
 

@@ -25,7 +25,7 @@ def test_large_body_is_not_copied() -> None:
     body = bytearray(100 * KiB)
     views = [memoryview(body)[: 50 * KiB], memoryview(body)[50 * KiB :]]
     _, (head, *sent, tail) = encode_related(b"{}", "text/plain", views)
-    assert all(one is other for one, other in zip(sent, views, strict=True))
+    assert all(sent_view is view for sent_view, view in zip(sent, views, strict=True))
     assert len(head) + len(tail) < 400
 
 

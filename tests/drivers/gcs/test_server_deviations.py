@@ -80,8 +80,8 @@ async def test_omitted_size_is_zero(service: InMemoryGCS, store: Trove) -> None:
     await store.put("bucket", "full", b"body")
     assert (await store.head("bucket", "empty")).size == 0
     assert await store.read("bucket", "empty") == b""
-    assert [one.size async for one in store.list("bucket")] == [0, 4]
-    assert [one.size async for one in store.list_versions("bucket")] == [0, 4]
+    assert [entry.size async for entry in store.list("bucket")] == [0, 4]
+    assert [entry.size async for entry in store.list_versions("bucket")] == [0, 4]
     assert (await store.copy("bucket", "empty", "bucket", "other")).size == 0
 
 
@@ -102,7 +102,7 @@ async def test_delete_many_without_batches_reports_each_key(
     service.supports_batches = False
     put_directly(service, "a", b"body")
     results = await driver.delete_many("bucket", ["a", "b"])
-    assert [(one.key, one.error) for one in results] == [("a", None), ("b", None)]
+    assert [(result.key, result.error) for result in results] == [("a", None), ("b", None)]
     with pytest.raises(TroveError, match="no such bucket"):
         await driver.delete_many("missing", ["a"])
 
@@ -126,7 +126,7 @@ async def test_metadata_names_agree_in_head_get_and_list(
     assert (await driver.head("bucket", "key")).metadata == expected
     assert (await info_of_body(driver, "key")).metadata == expected
     page = await driver.list_page("bucket", ListOptions(limit=10))
-    assert [one.metadata for one in page.entries if isinstance(one, ObjectInfo)] == [expected]
+    assert [entry.metadata for entry in page.entries if isinstance(entry, ObjectInfo)] == [expected]
 
 
 @pytest.mark.parametrize(
@@ -161,14 +161,14 @@ async def test_key_with_dot_segments_is_listed_read_and_deleted(
     put_directly(service, key, b"body")
     put_directly(service, "b", b"other")
     page = await driver.list_page("bucket", ListOptions(limit=10))
-    assert key in [one.key for one in page.entries]
+    assert key in [entry.key for entry in page.entries]
     assert (await driver.head("bucket", key)).key == key
     async with driver.get("bucket", key, GetOptions()) as reader:
         assert await reader.read(100) == b"body"
     await driver.delete("bucket", key, DeleteOptions())
     assert list(service.buckets["bucket"]) == ["b"]
     put_directly(service, key, b"body")
-    assert [one.error for one in await driver.delete_many("bucket", [key])] == [None]
+    assert [result.error for result in await driver.delete_many("bucket", [key])] == [None]
     assert list(service.buckets["bucket"]) == ["b"]
 
 

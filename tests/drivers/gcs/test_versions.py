@@ -32,7 +32,8 @@ async def test_deleted_object_has_no_latest_version() -> None:
         await driver.delete("bucket", "key", DeleteOptions())
         page = await driver.version_page("bucket", ListOptions())
         assert [
-            (one.version_id, one.etag, one.size, one.latest, one.deleted) for one in page.entries
+            (version.version_id, version.etag, version.size, version.latest, version.deleted)
+            for version in page.entries
         ] == [(new, new, 5, False, False), (old, old, 3, False, False)]
         async with driver.get("bucket", "key", GetOptions(version_id=old)) as reader:
             assert await reader.read(10) == b"old"
@@ -46,7 +47,7 @@ async def test_existing_versions_remain_after_versioning_is_disabled() -> None:
         await driver.set_versioning("bucket", enabled=False)
         third = await put(driver, "key")
         page = await driver.version_page("bucket", ListOptions())
-        assert [one.version_id for one in page.entries] == [third, first]
+        assert [version.version_id for version in page.entries] == [third, first]
         assert second not in {first, third}
 
 
@@ -98,7 +99,7 @@ async def read_pages(client: PagedClient, limit: int, **options: Any) -> list[li
             ListOptions(limit=limit, token=token, **options),
             "gcs",
         )
-        pages_read.append([f"{one.key}{one.version_id}" for one in page.entries])
+        pages_read.append([f"{version.key}{version.version_id}" for version in page.entries])
         token = page.token
         if token is None:
             return pages_read
@@ -109,9 +110,9 @@ async def test_pages_do_not_split_keys(page_size: int) -> None:
     expected = ["a1", "b3", "b2", "b1", "c2", "c1", "d1"]
     for limit in range(1, 9):
         pages_read = await read_pages(PagedClient(page_size, a=1, b=3, c=2, d=1), limit)
-        assert [one for page in pages_read for one in page] == expected
+        assert [name for page in pages_read for name in page] == expected
         for page in pages_read:
-            assert len(page) <= limit or len({one[0] for one in page}) == 1
+            assert len(page) <= limit or len({name[0] for name in page}) == 1
             assert page
 
 

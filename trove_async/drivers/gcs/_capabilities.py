@@ -14,7 +14,7 @@ _MAX_OBJECT: Final = 5 * TiB
 """Cloud Storage documentation, "Quotas and limits": maximum size of an object."""
 
 _MAX_METADATA: Final = 8 * KiB - 256
-"""Bytes of custom metadata ("Quotas and limits": 8 KiB), less what the driver adds to it."""
+"""Bytes of custom metadata ("Quotas and limits": 8 KiB), minus those that the driver adds."""
 
 _PARALLEL_READS: Final = 3
 """Concurrent ranges of one slow body: three times as fast as one range, in less than 16 MiB."""

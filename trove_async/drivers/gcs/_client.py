@@ -136,7 +136,7 @@ class Client:
         """Send a request and discard the body of the response."""
         response = await self.send(method, target, {}, accepted_statuses=accepted_statuses)
         try:
-            await response.read_all(_MAX_ERROR_BODY)  # so that the connection can be used again
+            await response.read_all(_MAX_ERROR_BODY)  # the connection can then be used again
         finally:
             response.close()
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
 
 _MAX_TOKENS: Final = 1024
-"""Limit of unfinished copies whose rewrite tokens are kept. With its token, a retry resumes the copy."""
+"""Limit of unfinished copies whose rewrite tokens are stored. With its token, a retry resumes the copy."""
 
 
 class Copier:
@@ -158,8 +158,8 @@ class Copier:
     ) -> None:
         """Raise ObjectChangedError if the source changed.
 
-        A failed condition may be that of the source or of the destination. The response does not
-        distinguish the two.
+        A failed condition may concern the source or the destination. The response does not distinguish
+        the two.
         """
         try:
             current = await self._head(bucket, key, options.version_id)

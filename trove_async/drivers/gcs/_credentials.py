@@ -202,7 +202,7 @@ class Credentials:
         assert self._token is not None  # noqa: S101 - open
         return self._token
 
-    # -- project and signatures -------------------------------------------------------------------------------------------
+    # -- project and signatures ----------------------------------------------------------------------------
 
     async def project(self) -> str | None:
         """Return the project of the driver, of the credentials or of the environment, else None."""
@@ -234,6 +234,7 @@ class Credentials:
         """Sign a text as the service account. Requires `can_sign`."""
         if self._sdk_token.service_data.get("private_key"):
             return await in_thread(_sign_with_key, text, self._sdk_token)
+        # Without a key, the IAM API signs for the service account of this machine.
         token = await self.token()
 
         async def sign_remotely() -> bytes:

@@ -85,7 +85,7 @@ class Downloader:
         return GetResult(info, (0, info.size) if part is None else part[:2], response)
 
     async def _request(self, bucket: str, key: str, options: GetOptions) -> tuple[Response, bool]:
-        """Request a body; return the response and whether it is one of the XML API.
+        """Request a body; return the response and whether it came from the XML API.
 
         Only the headers of the XML API carry the metadata. Emulators may serve that API only under
         their configured host name, which may differ from the endpoint. They serve the JSON API under

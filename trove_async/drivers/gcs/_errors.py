@@ -56,8 +56,8 @@ _NO_OBJECT = ErrorMapping(ObjectNotFoundError, "no such object")
 _NO_BUCKET = ErrorMapping(BucketNotFoundError, "no such bucket: create_bucket creates it")
 _NOT_FOUND = ErrorMapping(NotFoundError, "no such object, or no such bucket")
 _CONFLICT = ErrorMapping(ConflictError, "the request conflicts with the current state")
-# Retryable: the checksum was computed from the memory that was sent, so the body broke in transit.
-_CORRUPTED = ErrorMapping(IntegrityError, "the body was corrupted in transit", True)  # noqa: FBT003 - `retryable` of the tuple
+# Retryable: the checksum was computed from the memory that was sent, so the error occurred in transit.
+_CORRUPTED = ErrorMapping(IntegrityError, "the body was corrupted in transit", retryable=True)
 _QUOTA_EXCEEDED = ErrorMapping(StorageFullError, "the quota is exhausted")
 _INVALID_NAME = ErrorMapping(InvalidNameError, "the service does not accept this name")
 _TOO_LARGE = ErrorMapping(NotSupportedError, "the request is larger than the service accepts")
@@ -146,7 +146,8 @@ _MAX_SHOWN: Final = 300
 _MAX_SEARCHED: Final = 4096
 """Characters of the service's message that are searched for secrets and known texts."""
 
-# The JSON API has no reason for a wrong checksum, only a message: "Provided CRC32C \"…\" doesn't match calculated CRC32C \"…\"."
+# The JSON API has no reason for a wrong checksum, only a message such as
+# "Provided CRC32C "AAAA" doesn't match calculated CRC32C "BBBB"."
 _CHECKSUM_MISMATCH = re.compile(r"(?i)(?:crc32c|md5)\b.{0,80}(?:does ?n[o']t|not) match")
 # Services may quote the request in their messages, so the value after each of these words is removed.
 _SECRET = re.compile(

@@ -141,7 +141,7 @@ class ResumableUpload:
 
     async def _send_tail(self, hashes: str) -> Document:
         """Send the tail, which creates the object; return its resource."""
-        # 1. A lost response may have been that of an earlier commit.
+        # 1. After a lost response, an earlier commit may have created the object.
         if self._progress_unknown and (document := await self._update_progress()) is not None:
             return document
         # 2. Send the bytes that are not persisted, until the service has all of them.

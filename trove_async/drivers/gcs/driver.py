@@ -209,7 +209,7 @@ class GCSDriver:
 
     @property
     def capabilities(self) -> Capabilities:
-        """The capabilities. An open driver knows whether its credentials can sign URLs."""
+        """The capabilities. `presign` depends on the credentials, which `open` reads."""
         return self._capabilities
 
     def _build_capabilities(self, *, can_sign: bool) -> Capabilities:
@@ -430,9 +430,9 @@ class GCSDriver:
     ) -> ObjectInfo:
         """Concatenate objects of one bucket on the server.
 
-        The sources are kept. The key may be that of a source, which the new object then replaces. The
-        new object appears atomically. Its size is compared with that of the sources, and so is its
-        CRC-32C if every source has one.
+        The sources are not changed. `key` may be the key of a source, which the new object then
+        replaces. The new object appears atomically. Its size is compared with the total size of the
+        sources, and its CRC-32C with theirs if every source has one.
 
         Args:
             bucket: An existing bucket.
@@ -474,7 +474,7 @@ class GCSDriver:
             NotSupportedError: The current custom time is later; nothing was changed.
             ObjectNotFoundError: The object does not exist.
             BucketNotFoundError: The bucket does not exist.
-            PreconditionFailedError: The current version is not that of `if_match`.
+            PreconditionFailedError: `if_match` is not the current version.
             ObjectChangedError: The object or its metadata changed during the call; nothing was
                 changed.
             ValueError: `when` has no time zone.
