@@ -318,6 +318,8 @@ def without_zero_sizes(document: Any) -> Any:
 def _media_response(
     request: web.Request, stored: StoredObject, fields: Mapping[str, Any]
 ) -> web.StreamResponse:
+    """Return the body of an object, or a range of it, with its metadata in headers."""
+    # 1. The body: decompressed for clients that do not accept gzip, then the requested range.
     body, status = stored.body, 200
     response = web.Response()
     headers = response.headers
@@ -336,6 +338,7 @@ def _media_response(
         status = 206
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(body)}"
         body = body[start:end]
+    # 2. The metadata.
     for name, value in fields.get("metadata", {}).items():
         # A header loses characters that it cannot carry.
         headers.add(f"X-Goog-Meta-{name}", value.encode("ascii", "replace").decode().strip())
