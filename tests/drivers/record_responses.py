@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.drivers.fuzzing import BODY, BUCKET, KEY, OPERATIONS, OpenStore, gcs, s3
-from tests.drivers.gcs.cloud import Cloud
-from tests.drivers.gcs.cloud_server import serving
+from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
+from tests.drivers.gcs.in_memory_gcs_server import gcs_server
 from trove_async import Trove, TroveError
 from trove_async._http import SocketTransport
 from trove_async.drivers.gcs import driver as gcs_module
@@ -101,7 +101,7 @@ async def main() -> None:
         )
         response["head"] = f"{response['head'][:-2]}{checksums}\r\n"
     (directory / "s3.json").write_text(json.dumps(responses, indent=1) + "\n")
-    async with serving(Cloud()) as url:
+    async with gcs_server(InMemoryGCS()) as url:
         responses = await record(gcs(url))
     (directory / "gcs.json").write_text(json.dumps(responses, indent=1) + "\n")
 

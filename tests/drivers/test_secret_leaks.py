@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from tests.drivers import secret_canaries as canaries
-from tests.drivers.gcs.keys import service_account
+from tests.drivers.gcs.service_account_key import service_account_key
 from trove_async import RetryPolicy, Timeout, Trove
 from trove_async.drivers import GCSDriver, S3Driver, address_from_url
 from trove_async.errors import TroveError
@@ -373,7 +373,7 @@ async def test_failing_issuer_shows_no_secret(status: int) -> None:
     ],
 )
 async def test_invalid_private_key_is_reported_and_not_shown(key: str) -> None:
-    driver = GCSDriver(credentials={**service_account(), "private_key": key})
+    driver = GCSDriver(credentials={**service_account_key(), "private_key": key})
     with pytest.raises(TroveError, match="private_key") as caught:
         async with Trove(driver):
             pass
@@ -396,7 +396,7 @@ async def test_invalid_private_key_is_reported_and_not_shown(key: str) -> None:
         ),
         lambda: s3("http://h", addressing_style="odd"),
         lambda: s3("http://h", max_connections=0),
-        lambda: GCSDriver(credentials=service_account(), anonymous=True),
+        lambda: GCSDriver(credentials=service_account_key(), anonymous=True),
         lambda: gcs("not a URL"),
         lambda: S3Driver(
             access_key_id="with blanks",

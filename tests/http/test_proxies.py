@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiobotocore.config import AioConfig
 
-from tests.drivers.gcs.cloud import Cloud
-from tests.drivers.gcs.cloud_server import serving as cloud_serving
+from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
+from tests.drivers.gcs.in_memory_gcs_server import gcs_server
 from tests.http.peers import QUICK, Peer, body_of, serving
 from trove_async._http import Origin, SocketTransport, transport_over
 from trove_async._http.proxies import Proxies, check_proxy
@@ -164,7 +164,7 @@ async def test_unreachable_proxy_is_named_in_error() -> None:
 async def test_gcs_uses_environment_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with cloud_serving(Cloud()) as url:
+    async with gcs_server(InMemoryGCS()) as url:
         # The host does not exist. The proxy is the service itself and handles the request.
         monkeypatch.setenv("HTTP_PROXY", url)
         driver = GCSDriver(endpoint_url="http://storage.invalid")

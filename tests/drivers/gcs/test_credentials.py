@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from gcloud.aio.auth import token
 
-from tests.drivers.gcs.cloud import Cloud
-from tests.drivers.gcs.cloud_server import serving
-from tests.drivers.gcs.keys import service_account
+from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
+from tests.drivers.gcs.in_memory_gcs_server import gcs_server
+from tests.drivers.gcs.service_account_key import service_account_key
 from trove_async._concurrency import task_group
 from trove_async.drivers.gcs import GCSDriver, _credentials
 from trove_async.errors import ConfigError, UnauthenticatedError, UnavailableError
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 
 
 class Issuer:
-    """Issues tokens that are valid for a cloud."""
+    """Issues tokens that an in-memory service accepts."""
 
-    def __init__(self, cloud: Cloud) -> None:
-        self.cloud = cloud
-        self.cloud.tokens = set()
-        self.given = 0
+    def __init__(self, service: InMemoryGCS) -> None:
+        self.service = service
+        self.service.valid_tokens = set()
+        self.issued_count = 0
         self.status = 200
-        self.seconds = 3600
+        self.expires_in = 3600
         self.response: object = None
 
     async def serve(self, request: web.Request) -> web.Response:
@@ -45,15 +45,16 @@ class Issuer:
             return web.json_response({"error": "invalid_grant"}, status=self.status)
         if self.response is not None:
             return web.json_response(self.response)
-        self.given += 1
-        token = f"token-{self.given}"
-        assert self.cloud.tokens is not None
-        self.cloud.tokens.add(token)
-        return web.json_response({"access_token": token, "expires_in": self.seconds})
+        self.issued_count += 1
+        token = f"token-{self.issued_count}"
+        assert self.service.valid_tokens is not None
+        self.service.valid_tokens.add(token)
+        return web.json_response({"access_token": token, "expires_in": self.expires_in})
 
 
 @asynccontextmanager
-async def issuing(issuer: Issuer) -> AsyncIterator[str]:
+async def token_server(issuer: Issuer) -> AsyncIterator[str]:
+    """Run the HTTP server of an issuer; yield the URL of its token endpoint."""
     app = web.Application()
     app.router.add_post("/token", issuer.serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -66,13 +67,13 @@ async def issuing(issuer: Issuer) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def guarded(cloud: Cloud) -> AsyncIterator[tuple[GCSDriver, Issuer]]:
-    """Open a driver on a cloud that requires tokens."""
-    issuer = Issuer(cloud)
-    async with issuing(issuer) as token_uri, serving(cloud) as url:
+async def driver_with_tokens(service: InMemoryGCS) -> AsyncIterator[tuple[GCSDriver, Issuer]]:
+    """Open a driver on a service that requires tokens; yield it with the issuer of the tokens."""
+    issuer = Issuer(service)
+    async with token_server(issuer) as token_uri, gcs_server(service) as url:
         driver = GCSDriver(
             endpoint_url=url,
-            credentials=service_account(token_uri),
+            credentials=service_account_key(token_uri),
             token_origins=token_uri.removesuffix("/token"),
         )
         async with opened(driver):
@@ -80,25 +81,25 @@ async def guarded(cloud: Cloud) -> AsyncIterator[tuple[GCSDriver, Issuer]]:
 
 
 async def test_token_is_shared_by_many_requests() -> None:
-    async with guarded(Cloud()) as (driver, issuer):
-        assert issuer.given == 0
+    async with driver_with_tokens(InMemoryGCS()) as (driver, issuer):
+        assert issuer.issued_count == 0
         async with task_group() as group:
             for number in range(8):
                 group.start_soon(driver.create_bucket, f"bucket-{number}")
         assert [info.name for info in await driver.list_buckets()] == [
             f"bucket-{number}" for number in range(8)
         ]
-        assert issuer.given == 1
+        assert issuer.issued_count == 1
 
 
 async def test_rejected_token_is_renewed_once() -> None:
-    async with guarded(Cloud()) as (driver, issuer):
+    async with driver_with_tokens(InMemoryGCS()) as (driver, issuer):
         await driver.create_bucket("bucket")
-        assert issuer.cloud.tokens is not None
-        issuer.cloud.tokens.clear()  # as if a role was revoked and granted again
+        assert issuer.service.valid_tokens is not None
+        issuer.service.valid_tokens.clear()  # as if a role was revoked and granted again
         await driver.put("bucket", "key", [memoryview(b"body")], PutOptions())
-        assert issuer.given == 2
-        issuer.cloud.tokens = {"nobody's"}
+        assert issuer.issued_count == 2
+        issuer.service.valid_tokens = {"unknown"}
         issuer.status = 400
         with pytest.raises(UnauthenticatedError) as caught:
             await driver.head("bucket", "key")
@@ -106,23 +107,23 @@ async def test_rejected_token_is_renewed_once() -> None:
 
 
 async def test_expiring_token_is_used_while_renewal_fails() -> None:
-    async with guarded(Cloud()) as (driver, issuer):
-        issuer.seconds = 31  # due for renewal after half of it, usable for one second
+    async with driver_with_tokens(InMemoryGCS()) as (driver, issuer):
+        issuer.expires_in = 31  # seconds: due for renewal after half of them, valid for one
         await driver.create_bucket("bucket")
         credentials = driver._credentials
         assert credentials is not None
         credentials._renew_at = 0.0
         issuer.status = 503
         await driver.head_bucket("bucket")
-        assert issuer.given == 1
-        credentials._ends_at = 0.0
+        assert issuer.issued_count == 1
+        credentials._expires_at = 0.0
         with pytest.raises(UnavailableError) as caught:
             await driver.head_bucket("bucket")
         assert caught.value.retryable
 
 
 async def test_error_about_rejected_credentials_hides_them() -> None:
-    async with guarded(Cloud()) as (driver, issuer):
+    async with driver_with_tokens(InMemoryGCS()) as (driver, issuer):
         issuer.status = 401
         with pytest.raises(UnauthenticatedError) as caught:
             await driver.list_buckets()
@@ -144,7 +145,7 @@ async def test_error_about_rejected_credentials_hides_them() -> None:
     ],
 )
 async def test_malformed_token_response_raises(response: object) -> None:
-    async with guarded(Cloud()) as (driver, issuer):
+    async with driver_with_tokens(InMemoryGCS()) as (driver, issuer):
         issuer.response = response
         with pytest.raises(UnauthenticatedError, match="malformed"):
             await driver.list_buckets()
@@ -152,12 +153,12 @@ async def test_malformed_token_response_raises(response: object) -> None:
 
 async def test_credentials_are_read_from_a_file(tmp_path: Path) -> None:
     file = tmp_path / "key.json"
-    file.write_text(json.dumps(service_account()))
+    file.write_text(json.dumps(service_account_key()))
     for credentials in (file, str(file)):
         driver = GCSDriver(credentials=credentials)
         async with opened(driver):
             assert driver._credentials is not None
-            assert await driver._credentials.project() == "told-by-the-key"
+            assert await driver._credentials.project() == "project-of-the-key"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '"x"', "{}", '{"type": "klingon", "x": "SECRET"}'])
@@ -182,17 +183,17 @@ def test_emulator_is_found_in_the_environment(monkeypatch: pytest.MonkeyPatch) -
         assert driver.place("b", "k") == GCSDriver(endpoint_url="http://localhost:4443").place(
             "b", "k"
         )
-    elsewhere = GCSDriver(endpoint_url="https://storage.googleapis.com")
-    assert not elsewhere.capabilities.private_namespace
+    google = GCSDriver(endpoint_url="https://storage.googleapis.com")
+    assert not google.capabilities.private_namespace
     monkeypatch.delenv("STORAGE_EMULATOR_HOST")
-    assert GCSDriver().place("b", "k") == elsewhere.place("b", "k")
+    assert GCSDriver().place("b", "k") == google.place("b", "k")
 
 
 def test_credentials_are_not_shown() -> None:
-    assert "PRIVATE" not in repr(GCSDriver(credentials=service_account())._identity)
+    assert "PRIVATE" not in repr(GCSDriver(credentials=service_account_key())._identity)
 
 
-def elliptic() -> str:
+def elliptic_key() -> str:
     key = ec.generate_private_key(ec.SECP256R1())
     encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     return key.private_bytes(encoding, form, serialization.NoEncryption()).decode()
@@ -205,12 +206,12 @@ def elliptic() -> str:
         "-----BEGIN PRIVATE KEY-----\nSECRET\n-----END PRIVATE KEY-----\n",
         5,
         [],
-        elliptic(),
+        elliptic_key(),
     ],
-    ids=["text", "no base64", "a number", "a list", "elliptic"],
+    ids=["text", "invalid base64", "number", "list", "elliptic curve"],
 )
 async def test_unusable_private_key_is_rejected_on_open(key: object) -> None:
-    driver = GCSDriver(credentials={**service_account(), "private_key": key})
+    driver = GCSDriver(credentials={**service_account_key(), "private_key": key})
     with pytest.raises(ConfigError, match="private_key") as caught:
         async with opened(driver):
             pass
@@ -225,7 +226,7 @@ async def test_missing_project_raises_config_error() -> None:
             await driver.list_buckets()
 
 
-class Machine:
+class GoogleVM:
     """The metadata server of a Google VM, and its signing service."""
 
     async def serve(self, request: web.Request) -> web.Response:
@@ -237,15 +238,15 @@ class Machine:
         assert request.headers["metadata-flavor"] == "Google"
         if request.path.endswith("/token"):
             return web.json_response({"access_token": "vm-token", "expires_in": 3600})
-        told = {"email": "vm@project.example", "project-id": "the-vms"}
-        return web.Response(text=told[request.path.rpartition("/")[2]])
+        values = {"email": "vm@project.example", "project-id": "project-of-the-vm"}
+        return web.Response(text=values[request.path.rpartition("/")[2]])
 
 
 @pytest_asyncio.fixture
-async def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+async def google_vm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Simulate a Google VM."""
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", Machine().serve)
+    app.router.add_route("*", "/{path:.*}", GoogleVM().serve)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -255,21 +256,21 @@ async def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     monkeypatch.setattr(token, "GCE_METADATA_BASE", f"{url}/metadata")
     monkeypatch.setattr(token, "GCE_ENDPOINT_TOKEN", f"{url}/token")
-    monkeypatch.setattr(_credentials, "_SIGN", f"{url}/sign/{{email}}")
+    monkeypatch.setattr(_credentials, "_SIGN_URL", f"{url}/sign/{{email}}")
     yield
     await runner.cleanup()
 
 
-@pytest.mark.usefixtures("machine")
+@pytest.mark.usefixtures("google_vm")
 async def test_google_vm_needs_no_credentials() -> None:
-    cloud = Cloud()
-    cloud.tokens = {"vm-token"}
-    async with serving(cloud) as url:
+    service = InMemoryGCS()
+    service.valid_tokens = {"vm-token"}
+    async with gcs_server(service) as url:
         driver = GCSDriver(endpoint_url=url, anonymous=False)
         async with opened(driver):
             await driver.create_bucket("bucket")
             assert driver._credentials is not None
-            assert await driver._credentials.project() == "the-vms"
+            assert await driver._credentials.project() == "project-of-the-vm"
             signed = await driver.presign("GET", "bucket", "key", 60)
             assert "X-Goog-Credential=vm%40project.example%2F" in signed
             assert signed.endswith(f"&X-Goog-Signature={b'signed'.hex()}")

@@ -1,4 +1,4 @@
-"""The custom time of an object, which only moves forward."""
+"""The custom time of an object, which can only move forward."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.gcs.cloud import Cloud, RefusedError
-from tests.drivers.gcs.cloud_server import serving
+from tests.drivers.gcs.in_memory_gcs import InMemoryGCS, RejectedError
+from tests.drivers.gcs.in_memory_gcs_server import gcs_server
 from trove_async import Trove
 from trove_async.drivers.gcs import GCSDriver
 from trove_async.errors import (
@@ -28,78 +28,80 @@ from trove_async.testing._harness import write
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from tests.drivers.gcs.cloud import Stored
+    from tests.drivers.gcs.in_memory_gcs import StoredObject
     from trove_async.testing.servers import GCSServer
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
 
 @asynccontextmanager
-async def in_cloud(cloud: Cloud) -> AsyncIterator[GCSDriver]:
-    async with serving(cloud) as url, opened(driver := GCSDriver(endpoint_url=url)):
+async def open_driver(service: InMemoryGCS) -> AsyncIterator[GCSDriver]:
+    async with gcs_server(service) as url, opened(driver := GCSDriver(endpoint_url=url)):
         await driver.create_bucket("bucket")
-        await write(driver, "bucket", "a/key", metadata={"kept": "yes"})
+        await write(driver, "bucket", "a/key", metadata={"old": "yes"})
         yield driver
 
 
-def custom_time(cloud: Cloud) -> datetime | None:
-    told = cloud.buckets["bucket"]["a/key"].said.get("customTime")
-    return None if told is None else datetime.fromisoformat(told)
+def custom_time(service: InMemoryGCS) -> datetime | None:
+    value = service.buckets["bucket"]["a/key"].fields.get("customTime")
+    return None if value is None else datetime.fromisoformat(value)
 
 
 async def test_custom_time_is_set_and_moves_forward() -> None:
-    cloud = Cloud()
-    async with in_cloud(cloud) as driver:
+    service = InMemoryGCS()
+    async with open_driver(service) as driver:
         before = await driver.head("bucket", "a/key")
         elsewhere = NOON.astimezone(timezone(timedelta(hours=2)))
         for when in (NOON, elsewhere, NOON + timedelta(microseconds=1), NOON + timedelta(days=1)):
             await driver.set_custom_time("bucket", "a/key", when)
-            assert custom_time(cloud) == when
+            assert custom_time(service) == when
         assert await driver.head("bucket", "a/key") == before
 
 
 async def test_custom_time_never_moves_back() -> None:
-    cloud = Cloud()
-    async with in_cloud(cloud) as driver:
+    service = InMemoryGCS()
+    async with open_driver(service) as driver:
         await driver.set_custom_time("bucket", "a/key", NOON)
-        with pytest.raises(NotSupportedError, match="moves forward only, and it is 2026-06-01T12"):
+        with pytest.raises(
+            NotSupportedError, match="must not be before the current custom time, 2026-06-01T12"
+        ):
             await driver.set_custom_time("bucket", "a/key", NOON - timedelta(seconds=1))
-        assert custom_time(cloud) == NOON
+        assert custom_time(service) == NOON
 
 
 async def test_custom_time_honours_if_match() -> None:
-    cloud = Cloud()
-    async with in_cloud(cloud) as driver:
+    service = InMemoryGCS()
+    async with open_driver(service) as driver:
         info = await driver.head("bucket", "a/key")
         await driver.set_custom_time("bucket", "a/key", NOON, if_match=info)
         await driver.set_custom_time("bucket", "a/key", NOON, if_match=info.etag)
         await write(driver, "bucket", "a/key")
         with pytest.raises(PreconditionFailedError):
             await driver.set_custom_time("bucket", "a/key", NOON, if_match=info)
-        assert custom_time(cloud) is None
+        assert custom_time(service) is None
 
 
 @pytest.mark.parametrize("to", ["copy", "a/key"])
 async def test_copy_keeps_custom_time_of_source(to: str) -> None:
-    cloud = Cloud()
-    async with serving(cloud) as url, Trove(GCSDriver(endpoint_url=url)) as store:
+    service = InMemoryGCS()
+    async with gcs_server(service) as url, Trove(GCSDriver(endpoint_url=url)) as store:
         await store.create_bucket("bucket")
-        await store.put("bucket", "a/key", b"body", metadata={"kept": "yes"})
-        cloud.patch("bucket", "a/key", {"customTime": "2026-06-01T12:00:00.5Z"}, {})
+        await store.put("bucket", "a/key", b"body", metadata={"old": "yes"})
+        service.patch("bucket", "a/key", {"customTime": "2026-06-01T12:00:00.5Z"}, {})
         copied = await store.copy("bucket", "a/key", "bucket", to, metadata={"new": "yes"})
         assert copied.metadata == {"new": "yes"}
-        assert cloud.buckets["bucket"][to].said["customTime"] == "2026-06-01T12:00:00.5Z"
+        assert service.buckets["bucket"][to].fields["customTime"] == "2026-06-01T12:00:00.5Z"
         await store.move("bucket", to, "bucket", "moved")
-        assert cloud.buckets["bucket"]["moved"].said["customTime"] == "2026-06-01T12:00:00.5Z"
+        assert service.buckets["bucket"]["moved"].fields["customTime"] == "2026-06-01T12:00:00.5Z"
 
 
 async def test_copy_of_object_without_custom_time_has_none() -> None:
-    cloud = Cloud()
-    async with in_cloud(cloud) as driver:
+    service = InMemoryGCS()
+    async with open_driver(service) as driver:
         source = await driver.head("bucket", "a/key")
         options = CopyOptions(source=source, put=PutOptions())
         await driver.copy("bucket", "a/key", "bucket", "copy", options)
-        assert "customTime" not in cloud.buckets["bucket"]["copy"].said
+        assert "customTime" not in service.buckets["bucket"]["copy"].fields
         await driver.delete("bucket", "a/key", DeleteOptions())
         with pytest.raises(ObjectNotFoundError):
             await driver.copy("bucket", "a/key", "bucket", "copy", options)
@@ -107,59 +109,59 @@ async def test_copy_of_object_without_custom_time_has_none() -> None:
             await driver.copy("no-bucket", "a/key", "bucket", "copy", options)
 
 
-class Racing(Cloud):
-    """A cloud where another client changes or replaces an object just before a patch."""
+class RacingGCS(InMemoryGCS):
+    """A service where another client changes or replaces an object just before a patch."""
 
     def __init__(self, *, replaces: bool) -> None:
         super().__init__()
         self.replaces = replaces
 
     def patch(
-        self, bucket: str, name: str, said: Mapping[str, Any], query: Mapping[str, str]
-    ) -> Stored:
+        self, bucket: str, name: str, fields: Mapping[str, Any], query: Mapping[str, str]
+    ) -> StoredObject:
         if self.replaces:
             self.insert(bucket, {"name": name}, b"other", {})
         else:
             super().patch(bucket, name, {"cacheControl": "no-store"}, {})
-        return super().patch(bucket, name, said, query)
+        return super().patch(bucket, name, fields, query)
 
 
 @pytest.mark.parametrize("replaces", [True, False])
 async def test_concurrently_changed_object_is_left_unchanged(replaces: bool) -> None:  # noqa: FBT001 - a parameter
-    cloud = Racing(replaces=replaces)
-    async with in_cloud(cloud) as driver:
+    service = RacingGCS(replaces=replaces)
+    async with open_driver(service) as driver:
         with pytest.raises(ObjectChangedError, match="nothing was changed"):
             await driver.set_custom_time("bucket", "a/key", NOON)
-        assert custom_time(cloud) is None
+        assert custom_time(service) is None
 
 
 async def test_custom_time_of_missing_object_raises() -> None:
-    async with in_cloud(Cloud()) as driver:
+    async with open_driver(InMemoryGCS()) as driver:
         with pytest.raises(ObjectNotFoundError):
             await driver.set_custom_time("bucket", "none", NOON)
         with pytest.raises(BucketNotFoundError):
             await driver.set_custom_time("no-bucket", "a/key", NOON)
         with pytest.raises(ValueError, match="time zone"):
-            await driver.set_custom_time("bucket", "a/key", datetime(2026, 6, 1))  # noqa: DTZ001 - the point
+            await driver.set_custom_time("bucket", "a/key", datetime(2026, 6, 1))  # noqa: DTZ001 - the time must be naive
     with pytest.raises(ClosedError):
         await driver.set_custom_time("bucket", "a/key", NOON)
 
 
 async def test_malformed_custom_time_is_unavailable() -> None:
-    cloud = Cloud()
-    async with in_cloud(cloud) as driver:
-        cloud.patch("bucket", "a/key", {"customTime": "noon"}, {})
+    service = InMemoryGCS()
+    async with open_driver(service) as driver:
+        service.patch("bucket", "a/key", {"customTime": "noon"}, {})
         with pytest.raises(UnavailableError, match="is malformed"):
             await driver.set_custom_time("bucket", "a/key", NOON)
 
 
-def test_in_memory_cloud_rejects_earlier_custom_time() -> None:
-    cloud = Cloud()
-    cloud.create_bucket("bucket")
-    cloud.insert("bucket", {"name": "key"}, b"", {})
-    cloud.patch("bucket", "key", {"customTime": NOON.isoformat()}, {})
-    with pytest.raises(RefusedError):
-        cloud.patch("bucket", "key", {"customTime": "2026-01-01T00:00:00Z"}, {})
+def test_in_memory_service_rejects_earlier_custom_time() -> None:
+    service = InMemoryGCS()
+    service.create_bucket("bucket")
+    service.insert("bucket", {"name": "key"}, b"", {})
+    service.patch("bucket", "key", {"customTime": NOON.isoformat()}, {})
+    with pytest.raises(RejectedError):
+        service.patch("bucket", "key", {"customTime": "2026-01-01T00:00:00Z"}, {})
 
 
 async def test_emulator_stores_custom_time(fake_gcs: GCSServer) -> None:

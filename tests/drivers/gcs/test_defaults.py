@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.gcs.cloud import Cloud
-from tests.drivers.gcs.cloud_server import serving
+from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
+from tests.drivers.gcs.in_memory_gcs_server import gcs_server
 from tests.fault_proxy import FaultProxy
 from trove_async import ConfigError
 from trove_async.drivers.gcs import GCSDriver
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 KEY = "projects/p/locations/eu/keyRings/r/cryptoKeys/k"
 
 
-async def played(**settings: Any) -> tuple[dict[str, Request], dict[str, str | None]]:
-    """Create objects in every way; return the requests by kind and the storage classes by key."""
-    async with serving(Cloud()) as url, FaultProxy(url) as proxy:
+async def record_writes(**settings: Any) -> tuple[dict[str, Request], dict[str, str | None]]:
+    """Create objects in every way; return the requests by kind, and the storage classes by key."""
+    async with gcs_server(InMemoryGCS()) as url, FaultProxy(url) as proxy:
         driver = GCSDriver(endpoint_url=proxy.endpoint_url, **settings)
         async with opened(driver) as backend:
             await backend.create_bucket("data")
@@ -33,39 +33,39 @@ async def played(**settings: Any) -> tuple[dict[str, Request], dict[str, str | N
                 "data", "put", "data", "copy", CopyOptions(source=info, put=PutOptions())
             )
             await driver.compose("data", ["put", "copy"], "composed")
-            await write(backend, "data", "given", b"", storage_class="ARCHIVE")
+            await write(backend, "data", "explicit", b"", storage_class="ARCHIVE")
             assert await read(backend, "data", "composed") == b"bodybody"
-            keys = ("put", "parts", "copy", "composed", "given")
+            keys = ("put", "parts", "copy", "composed", "explicit")
             classes = {key: (await backend.head("data", key)).storage_class for key in keys}
-        asked: dict[str, Request] = {}
+        requests: dict[str, Request] = {}
         for request in proxy.requests:
             if request.query.get("uploadType") in {"multipart", "resumable"}:
-                asked.setdefault(request.query["uploadType"], request)
+                requests.setdefault(request.query["uploadType"], request)
             for name in ("rewriteTo", "compose"):
                 if f"/{name}" in request.path and request.method == "POST":
-                    asked.setdefault(name, request)
-    assert asked.keys() == {"multipart", "resumable", "rewriteTo", "compose"}
-    return asked, classes
+                    requests.setdefault(name, request)
+    assert requests.keys() == {"multipart", "resumable", "rewriteTo", "compose"}
+    return requests, classes
 
 
 async def test_storage_class_of_put_overrides_the_driver_default() -> None:
-    _, classes = await played(storage_class="COLDLINE")
+    _, classes = await record_writes(storage_class="COLDLINE")
     assert classes == {
         **dict.fromkeys(("put", "parts", "copy", "composed"), "COLDLINE"),
-        "given": "ARCHIVE",
+        "explicit": "ARCHIVE",
     }
 
 
 async def test_kms_key_is_sent_with_every_write() -> None:
-    asked, _ = await played(kms_key_name=KEY)
-    for name, request in asked.items():
+    requests, _ = await record_writes(kms_key_name=KEY)
+    for name, request in requests.items():
         parameter = "destinationKmsKeyName" if name == "rewriteTo" else "kmsKeyName"
         assert request.query[parameter] == KEY, name
 
 
 async def test_nothing_is_sent_without_defaults() -> None:
-    asked, classes = await played()
-    for request in asked.values():
+    requests, classes = await record_writes()
+    for request in requests.values():
         assert not [name for name in request.query if "kms" in name.lower()]
     assert classes["put"] in {None, "STANDARD"}
 
@@ -73,6 +73,6 @@ async def test_nothing_is_sent_without_defaults() -> None:
 @pytest.mark.parametrize("name", ["storage_class", "kms_key_name"])
 @pytest.mark.parametrize("value", ["", "a b", "a\n", "gr\u00fcn"])
 def test_invalid_defaults_are_rejected(name: str, value: str) -> None:
-    given: dict[str, Any] = {name: value}
+    options: dict[str, Any] = {name: value}
     with pytest.raises(ConfigError, match=name):
-        GCSDriver(**given)
+        GCSDriver(**options)

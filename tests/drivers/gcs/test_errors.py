@@ -24,21 +24,22 @@ from trove_async.errors import (
 )
 
 
-def told(reason: str, message: str = "m", status: int = 400) -> bytes:
+def error_document(reason: str, message: str = "m", status: int = 400) -> bytes:
+    """Return an error document of the JSON API."""
     error = {"domain": "global", "reason": reason, "message": message}
     return json.dumps({"error": {"code": status, "message": message, "errors": [error]}}).encode()
 
 
 @pytest.mark.parametrize("reason", REASONS)
 def test_every_reason_is_mapped_from_json_and_xml(reason: str) -> None:
-    meaning = REASONS[reason]
+    mapping = REASONS[reason]
     xml = f"<?xml version='1.0'?><Error><Code>{reason}</Code><Message>a &lt; b</Message></Error>"
-    for body in (told(reason, "a < b"), xml.encode()):
+    for body in (error_document(reason, "a < b"), xml.encode()):
         error = parse_error(400, {}, body).error()
-        assert type(error) is meaning.kind
-        assert meaning.advice in str(error)
+        assert type(error) is mapping.kind
+        assert mapping.advice in str(error)
         assert "a < b" in str(error)
-        retryable = meaning.kind.retryable if meaning.retryable is None else meaning.retryable
+        retryable = mapping.kind.retryable if mapping.retryable is None else mapping.retryable
         assert error.retryable == retryable
 
 
@@ -84,7 +85,7 @@ def test_retryable_statuses_follow_google_documentation(
     ],
 )
 def test_reason_takes_precedence_over_status(status: int, reason: str, kind: type) -> None:
-    assert type(parse_error(status, {}, told(reason)).error()) is kind
+    assert type(parse_error(status, {}, error_document(reason)).error()) is kind
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_reason_takes_precedence_over_status(status: int, reason: str, kind: typ
     ],
 )
 def test_checksum_mismatch_is_retryable(message: str) -> None:
-    error = parse_error(400, {}, told("invalid", message)).error()
+    error = parse_error(400, {}, error_document("invalid", message)).error()
     assert isinstance(error, IntegrityError)
     assert error.retryable
 
@@ -113,7 +114,7 @@ def test_retry_after_is_parsed() -> None:
 
 def test_error_message_is_short_and_without_secrets() -> None:
     message = "Signature=SECRET1 bad, access_token: SECRET2, Bearer SECRET3 " + "x" * 5000
-    text = str(parse_error(401, {}, told("authError", message)).error())
+    text = str(parse_error(401, {}, error_document("authError", message)).error())
     assert "SECRET" not in text
     assert len(text) < 600
     oauth = parse_error(400, {}, b'{"error": "invalid_grant", "error_description": "expired"}')

@@ -13,10 +13,10 @@ from multidict import CIMultiDict
 
 from trove_async.drivers.gcs._resources import (
     DEFAULT_TYPE,
+    condition_query,
     encode_resource,
     info_from_headers,
     info_from_resource,
-    precondition,
     require_generation,
 )
 from trove_async.errors import PreconditionFailedError, UnavailableError
@@ -59,8 +59,8 @@ def test_resource_round_trips_options(
     metadata: dict[str, str], headers: dict[str, str], write_id: str | None
 ) -> None:
     options = PutOptions(metadata=metadata, write_id=write_id, **headers)  # type: ignore[arg-type]  # str options
-    said = json.loads(encode_resource(options, "key"))
-    info = info_from_resource({**RESOURCE, **said}, bucket="b", backend="x")
+    document = json.loads(encode_resource(options, "key"))
+    info = info_from_resource({**RESOURCE, **document}, bucket="b", backend="x")
     assert info.metadata == metadata
     assert info.write_id == write_id
     for name in (
@@ -75,11 +75,11 @@ def test_resource_round_trips_options(
 
 @given(metadata=st.dictionaries(names, texts, max_size=3))
 def test_inexact_metadata_headers_are_detected(metadata: dict[str, str]) -> None:
-    said = json.loads(encode_resource(PutOptions(metadata=metadata)))
-    carried = CIMultiDict(HEADERS)
-    for name, value in said.get("metadata", {}).items():
-        carried[f"X-Goog-Meta-{name}"] = value.encode("ascii", "replace").decode().strip()
-    info, exact = info_from_headers(carried, bucket="b", key="key", backend="x")
+    document = json.loads(encode_resource(PutOptions(metadata=metadata)))
+    headers_sent = CIMultiDict(HEADERS)
+    for name, value in document.get("metadata", {}).items():
+        headers_sent[f"X-Goog-Meta-{name}"] = value.encode("ascii", "replace").decode().strip()
+    info, exact = info_from_headers(headers_sent, bucket="b", key="key", backend="x")
     if exact:
         assert info.metadata == metadata
     else:
@@ -110,9 +110,9 @@ def test_default_cache_control_is_none(value: str) -> None:
 
 @pytest.mark.parametrize("missing", RESOURCE)
 def test_resource_without_required_field_is_malformed(missing: str) -> None:
-    said = {name: value for name, value in RESOURCE.items() if name != missing}
+    document = {name: value for name, value in RESOURCE.items() if name != missing}
     with pytest.raises(UnavailableError):
-        info_from_resource(said, bucket="b", backend="x")
+        info_from_resource(document, bucket="b", backend="x")
 
 
 @pytest.mark.parametrize(
@@ -142,10 +142,10 @@ def test_metadata_headers_that_differ_in_case_are_not_exact() -> None:
 
 
 def test_missing_size_is_zero_if_checksum_is_of_empty_body() -> None:
-    said = {name: value for name, value in RESOURCE.items() if name != "size"}
-    assert info_from_resource({**said, "crc32c": "AAAAAA=="}, bucket="b", backend="x").size == 0
+    document = {name: value for name, value in RESOURCE.items() if name != "size"}
+    assert info_from_resource({**document, "crc32c": "AAAAAA=="}, bucket="b", backend="x").size == 0
     with pytest.raises(UnavailableError):
-        info_from_resource({**said, "crc32c": "AAAAAQ=="}, bucket="b", backend="x")
+        info_from_resource({**document, "crc32c": "AAAAAQ=="}, bucket="b", backend="x")
 
 
 @pytest.mark.parametrize("value", [5, None, ["x"], {}])
@@ -155,8 +155,8 @@ def test_metadata_value_that_is_not_a_string_is_malformed(value: object) -> None
 
 
 def test_metadata_names_are_lower_case_unless_they_collide() -> None:
-    said = {**RESOURCE, "metadata": {"My-Key": "1", "KEY": "2", "key": "3", "Größe": "4"}}
-    info = info_from_resource(said, bucket="b", backend="x")
+    document = {**RESOURCE, "metadata": {"My-Key": "1", "KEY": "2", "key": "3", "Größe": "4"}}
+    info = info_from_resource(document, bucket="b", backend="x")
     assert info.metadata == {"my-key": "1", "KEY": "2", "key": "3", "größe": "4"}
 
 
@@ -181,9 +181,9 @@ def test_etag_that_is_not_a_generation_matches_nothing() -> None:
     for etag in ("0", "00", "017", "-1", "", "abc", "1.5", "\u0661", "1" * 20, "CP+6q4"):
         with pytest.raises(PreconditionFailedError):
             require_generation(etag)
-    assert precondition(PutOptions(if_none_match="*")) == {"ifGenerationMatch": "0"}
-    assert precondition(PutOptions(if_match="17")) == {"ifGenerationMatch": "17"}
-    assert precondition(PutOptions()) == {}
+    assert condition_query(PutOptions(if_none_match="*")) == {"ifGenerationMatch": "0"}
+    assert condition_query(PutOptions(if_match="17")) == {"ifGenerationMatch": "17"}
+    assert condition_query(PutOptions()) == {}
 
 
 def test_metadata_with_lone_surrogate_is_preserved() -> None:

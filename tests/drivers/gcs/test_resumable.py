@@ -6,29 +6,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trove_async.drivers.gcs._resumable import QUANTUM, chunk_range, cut, held_back, persisted_size
+from trove_async.drivers.gcs._resumable import (
+    QUANTUM,
+    chunk_range,
+    persisted_size,
+    slice_views,
+    tail_size,
+)
 from trove_async.errors import UnavailableError
 
 
 @given(pieces=st.lists(st.binary(min_size=1, max_size=9), max_size=9), data=st.data())
-def test_cut_returns_a_slice_of_the_whole(pieces: list[bytes], data: st.DataObject) -> None:
-    whole = b"".join(pieces)
-    start = data.draw(st.integers(0, len(whole)))
-    end = data.draw(st.integers(start, len(whole)))
-    got = cut([memoryview(piece) for piece in pieces], start, end)
-    assert b"".join(got) == whole[start:end]
-    assert all(len(view) for view in got)
+def test_slice_of_views_equals_slice_of_joined_bytes(
+    pieces: list[bytes], data: st.DataObject
+) -> None:
+    body = b"".join(pieces)
+    start = data.draw(st.integers(0, len(body)))
+    end = data.draw(st.integers(start, len(body)))
+    views = slice_views([memoryview(piece) for piece in pieces], start, end)
+    assert b"".join(views) == body[start:end]
+    assert all(len(view) for view in views)
 
 
 @given(st.integers(1, 1 << 45))
-def test_at_least_one_byte_is_held_back_and_rest_is_whole_chunks(size: int) -> None:
-    back = held_back(size)
-    assert 1 <= back <= QUANTUM
-    assert (size - back) % QUANTUM == 0
+def test_tail_is_not_empty_and_the_bytes_before_it_are_whole_chunks(size: int) -> None:
+    size_of_tail = tail_size(size)
+    assert 1 <= size_of_tail <= QUANTUM
+    assert (size - size_of_tail) % QUANTUM == 0
 
 
-def test_nothing_is_held_back_from_empty_body() -> None:
-    assert held_back(0) == 0
+def test_empty_body_has_no_tail() -> None:
+    assert tail_size(0) == 0
 
 
 def test_ranges_are_formatted_as_documented() -> None:
@@ -39,7 +47,7 @@ def test_ranges_are_formatted_as_documented() -> None:
     assert persisted_size({}) == 0
 
 
-@pytest.mark.parametrize("told", ["", "bytes=1-2", "bytes=0-", "0-42", "bytes=0--1"])
-def test_malformed_range_is_unavailable(told: str) -> None:
+@pytest.mark.parametrize("value", ["", "bytes=1-2", "bytes=0-", "0-42", "bytes=0--1"])
+def test_malformed_range_is_unavailable(value: str) -> None:
     with pytest.raises(UnavailableError):
-        persisted_size({"range": told})
+        persisted_size({"range": value})

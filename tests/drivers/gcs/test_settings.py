@@ -6,23 +6,23 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.gcs.cloud import Cloud
-from tests.drivers.gcs.cloud_server import serving
+from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
+from tests.drivers.gcs.in_memory_gcs_server import gcs_server
 from trove_async.drivers import GCSDriver
 from trove_async.errors import ClosedError, ConfigError
 from trove_async.testing import opened
 
 
 async def test_bucket_is_created_with_project_location_and_class() -> None:
-    cloud = Cloud()
-    async with serving(cloud) as url:
+    service = InMemoryGCS()
+    async with gcs_server(service) as url:
         driver = GCSDriver(
-            endpoint_url=url, project="ours", location="EU", bucket_storage_class="ARCHIVE"
+            endpoint_url=url, project="my-project", location="EU", bucket_storage_class="ARCHIVE"
         )
         async with opened(driver):
             await driver.create_bucket("bucket")
-    assert cloud.settings["bucket"] == {
-        "project": "ours",
+    assert service.bucket_documents["bucket"] == {
+        "project": "my-project",
         "name": "bucket",
         "location": "EU",
         "storageClass": "ARCHIVE",
@@ -30,15 +30,15 @@ async def test_bucket_is_created_with_project_location_and_class() -> None:
 
 
 async def test_bucket_is_created_with_service_defaults() -> None:
-    cloud = Cloud()
-    async with serving(cloud) as url, opened(GCSDriver(endpoint_url=url)) as driver:
+    service = InMemoryGCS()
+    async with gcs_server(service) as url, opened(GCSDriver(endpoint_url=url)) as driver:
         await driver.create_bucket("bucket")
-    assert cloud.settings["bucket"].keys() == {"project", "name"}
+    assert service.bucket_documents["bucket"].keys() == {"project", "name"}
 
 
 async def test_open_driver_cannot_be_opened_again() -> None:
-    async with serving(Cloud()) as url, opened(GCSDriver(endpoint_url=url)) as driver:
-        with pytest.raises(ClosedError, match="make one for each"):
+    async with gcs_server(InMemoryGCS()) as url, opened(GCSDriver(endpoint_url=url)) as driver:
+        with pytest.raises(ClosedError, match="create one driver for each store"):
             async with opened(driver):
                 pass
         await driver.create_bucket("bucket")
@@ -71,13 +71,13 @@ def test_settings_of_wrong_type_are_rejected(setting: str, value: Any, message: 
 def test_invalid_settings_are_rejected() -> None:
     with pytest.raises(ConfigError, match="max_connections must be at least 1, got 0"):
         GCSDriver(max_connections=0)
-    with pytest.raises(ConfigError, match="credentials must not be empty: leave them out"):
+    with pytest.raises(ConfigError, match="credentials must not be empty: omit them"):
         GCSDriver(credentials="")  # for example from an unset environment variable
 
 
 async def test_all_requests_use_the_proxy() -> None:
-    cloud = Cloud()
-    async with serving(cloud) as url:
+    service = InMemoryGCS()
+    async with gcs_server(service) as url:
         # The host does not exist. The proxy is the service itself and handles the request.
         driver = GCSDriver(endpoint_url="http://storage.invalid", proxy=url)
         async with opened(driver):
@@ -86,5 +86,5 @@ async def test_all_requests_use_the_proxy() -> None:
 
 
 async def test_max_connections_limits_reads_and_writes() -> None:
-    claimed = GCSDriver(endpoint_url="http://storage.invalid", max_connections=3).capabilities
-    assert (claimed.max_reads, claimed.max_writes) == (3, 3)
+    capabilities = GCSDriver(endpoint_url="http://storage.invalid", max_connections=3).capabilities
+    assert (capabilities.max_reads, capabilities.max_writes) == (3, 3)

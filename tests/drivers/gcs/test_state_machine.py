@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.drivers.gcs.cloud import Cloud
-from tests.drivers.gcs.cloud_server import serving
+from tests.drivers.gcs.in_memory_gcs import InMemoryGCS
+from tests.drivers.gcs.in_memory_gcs_server import gcs_server
 from tests.test_state_machine import STORES, routed, run_machine
 from trove_async.drivers import GCSDriver, MemoryDriver
 from trove_async.layers import Mapped
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from trove_async import Trove
 
 
-class Hosted:
-    """A cloud in a thread, because the loop of the state machine runs only during its steps."""
+class ThreadedGCS:
+    """A service in a thread, because the loop of the state machine runs only during its steps."""
 
     def __init__(self) -> None:
-        self.cloud = Cloud()
+        self.service = InMemoryGCS()
         self.url = ""
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
@@ -33,33 +33,33 @@ class Hosted:
         self._ready.wait()
 
     async def _serve(self) -> None:
-        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        async with serving(self.cloud) as self.url:
+        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
+        async with gcs_server(self.service) as self.url:
             self._ready.set()
-            await self._over.wait()
+            await self._stopped.wait()
 
     def store(self, _: str) -> Trove:
-        self.cloud.buckets.clear()
-        self.cloud.create_bucket("box")
+        self.service.buckets.clear()
+        self.service.create_bucket("box")
         boxed = Mapped(GCSDriver(endpoint_url=self.url), into="box", prefix="in/it")
         return routed(GCSDriver(endpoint_url=self.url), MemoryDriver(), boxed)
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._over.set)
+        self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join()
 
 
 @pytest.fixture
-def hosted() -> Iterator[Hosted]:
-    hosted = Hosted()
-    yield hosted
-    hosted.close()
+def gcs() -> Iterator[ThreadedGCS]:
+    gcs = ThreadedGCS()
+    yield gcs
+    gcs.close()
 
 
 def test_store_over_gcs_behaves_like_a_dict(
-    hosted: Hosted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gcs: ThreadedGCS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hosted.cloud.rewrites_at_most = 1 << 20
-    hosted.cloud.keeps_at_most = 1 << 19
-    monkeypatch.setitem(STORES, "gcs", hosted.store)
+    gcs.service.max_rewritten = 1 << 20
+    gcs.service.max_persisted = 1 << 19
+    monkeypatch.setitem(STORES, "gcs", gcs.store)
     run_machine("gcs", tmp_path, max_examples=8, stateful_step_count=25)

@@ -1,22 +1,24 @@
 """The driver for Google Cloud Storage and servers with the same API.
 
 The contract
-`driver`            `GCSDriver`: the methods of the driver contract, and those of this service alone
+`driver`            `GCSDriver`: the methods of the driver contract, and those that only GCS has
 `_capabilities`     the features and limits that the driver declares
 `_defaults`         the storage class and the encryption key of new objects
 
 Requests
 `_client`           sends one request with an access token and returns a successful response
 `_credentials`      access tokens, the project and signatures
-`_encoding`         buckets, keys and queries in URLs, and the names that the service refuses
+`_encoding`         buckets, keys and queries in URLs, and the names that the service rejects
 `_errors`           the table from error responses to exceptions
 `_resources`        object metadata: options to JSON, and JSON or headers to `ObjectInfo`
 
 Objects
 `_multipart`        the body of an upload in one request
-`_upload`           uploads in parts; `_resumable`: the arithmetic of their sessions
+`_upload`           uploads in parts
+`_resumable`        the arithmetic of their sessions
 `_download`         bodies of objects
-`_copy`, `_compose` copies, and objects concatenated on the server
+`_copy`             copies on the server
+`_compose`          concatenation on the server
 `_batch_delete`     many keys in one request
 `_custom_time`      the time that lifecycle rules may count from
 `_signing`          signed URLs
@@ -24,20 +26,21 @@ Objects
 
 Buckets
 `_buckets`          create, head, list and delete buckets
-`_list_objects`     one page of objects; `_versions`: one page of versions
+`_list_objects`     one page of objects
+`_versions`         one page of versions
 """
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
-# The SDK is imported when it is first needed, which is too late for a helpful message.
+# The driver imports the SDK when it first needs it, which is too late for a helpful message.
 for _package in ("aiohttp", "gcloud"):
     if find_spec(_package) is None:
         raise ModuleNotFoundError(
             f"{__name__} needs {_package}: pip install 'trove-async[gcs]'", name=_package
         )
 
-from trove_async.drivers.gcs.driver import GCSDriver  # noqa: E402 - only then can it be imported
+from trove_async.drivers.gcs.driver import GCSDriver  # noqa: E402 - it imports aiohttp
 
 __all__ = ["GCSDriver"]

@@ -1,7 +1,7 @@
 """Deletes many keys in one batch request. JSON API, "Batch requests".
 
-Each part of the ``multipart/mixed`` body is an HTTP request. The response has one part for each, in
-any order; the Content-ID matches them.
+Each part of the ``multipart/mixed`` body is an HTTP request. The response has one part for each
+request, in any order. The Content-ID of a part names its request.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from trove_async.errors import (
 from trove_async.models import DeleteResult, MiB
 from trove_async.options import DeleteOptions
 
-from ._encoding import is_dots, object_path
+from ._encoding import is_dot_segment, object_path
 from ._errors import parse_error
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ Delete = Callable[[str, str, DeleteOptions], Awaitable[None]]
 MAX_KEYS: Final = 100
 """The limit of calls in one batch. JSON API, "Batch requests"."""
 
-_SINGLES: Final = 8
-"""Concurrent deletes where the service has no batches."""
+_CONCURRENT_DELETES: Final = 8
+"""Concurrent delete requests if the service does not support batches."""
 
-PATH: Final = "/batch/storage/v1"
+_BATCH_PATH: Final = "/batch/storage/v1"
 
 _MAX_RESPONSE: Final = 4 * MiB
 """More than the responses to 100 deletes need."""
 
 _BOUNDARY = re.compile(r"""boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))""")  # RFC 2046, 5.1.1
-_ID = re.compile(rb"(?im)^content-id:[^\r\n]{0,100}response-[^\r\n]{0,100}\+([0-9]{1,9})>")
+_CONTENT_ID = re.compile(rb"(?im)^content-id:[^\r\n]{0,100}response-[^\r\n]{0,100}\+([0-9]{1,9})>")
 _STATUS = re.compile(rb"(?m)^HTTP/[0-9.]+ ([0-9]{3})\b")
 
 
@@ -52,61 +52,69 @@ class Deleter:
 
     Args:
         client: Sends requests.
-        known: Checks whether a bucket exists.
+        bucket_cache: Checks whether buckets exist.
         delete: Deletes one object.
     """
 
-    def __init__(self, client: Client, known: BucketExistenceCache, delete: Delete) -> None:
+    def __init__(self, client: Client, bucket_cache: BucketExistenceCache, delete: Delete) -> None:
         self._client = client
-        self._known = known
-        self._delete = delete
-        self._batches = True  # until the service rejects one
+        self._bucket_cache = bucket_cache
+        self._delete_object = delete
+        self._supports_batches = True  # until the service rejects a batch
 
     async def delete(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to `MAX_KEYS` keys. See `BulkDeleting.delete_many`."""
-        if self._batches and not any(map(is_dots, keys)):
-            results = await self._in_one_request(bucket, keys)
+        if self._supports_batches and not any(map(is_dot_segment, keys)):
+            results = await self._delete_in_batch(bucket, keys)
             if results is not None:
                 return results
-            self._batches = False
-        return await self._one_by_one(bucket, keys)
+            self._supports_batches = False
+        return await self._delete_individually(bucket, keys)
 
-    async def _in_one_request(
+    async def _delete_in_batch(
         self, bucket: str, keys: Sequence[str]
     ) -> Sequence[DeleteResult] | None:
-        """Delete the keys in one batch; return None if the service, an emulator, has no batches."""
+        """Delete the keys in one batch. Return None if the service, an emulator, has no batches."""
+        # 1. Send all deletes in one request.
         content_type, body = encode_batch(bucket, keys)
         try:
             response = await self._client.send(
-                "POST", PATH, {"content-type": content_type}, [memoryview(body)]
+                "POST", _BATCH_PATH, {"content-type": content_type}, [memoryview(body)]
             )
         except (NotSupportedError, NotFoundError):
             return None
         try:
-            body_read = await response.read_all(_MAX_RESPONSE)
+            response_body = await response.read_all(_MAX_RESPONSE)
         finally:
             response.close()
-        results = parse_results(response.headers.get("content-type", ""), body_read, keys)
-        missing = [result for result in results if isinstance(result.error, NotFoundError)]
-        if missing and not await self._known.exists(bucket):
+        # 2. Match the responses to the keys.
+        results = parse_results(response.headers.get("content-type", ""), response_body, keys)
+        # 3. A 404 does not say whether the object or the bucket is missing. Deleting a missing object
+        # is a success.
+        not_found = [
+            n for n, result in enumerate(results) if isinstance(result.error, NotFoundError)
+        ]
+        if not_found and not await self._bucket_cache.exists(bucket):
             raise BucketNotFoundError("no such bucket: create_bucket creates it")
-        for result in missing:
-            results[results.index(result)] = DeleteResult(key=result.key)
+        for n in not_found:
+            results[n] = DeleteResult(key=results[n].key)
         return results
 
-    async def _one_by_one(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
+    async def _delete_individually(
+        self, bucket: str, keys: Sequence[str]
+    ) -> Sequence[DeleteResult]:
         errors: dict[str, TroveError | None] = {}
 
         async def delete(key: str) -> None:
             errors[key] = None
             try:
-                await self._delete(bucket, key, DeleteOptions())
+                await self._delete_object(bucket, key, DeleteOptions())
             except BucketNotFoundError:
-                raise
+                raise  # the same for every key
             except TroveError as error:
                 errors[key] = error
 
-        await for_each(dict.fromkeys(keys), delete, limit=_SINGLES)
+        await for_each(dict.fromkeys(keys), delete, limit=_CONCURRENT_DELETES)
         return [DeleteResult(key=key, error=errors[key]) for key in keys]
 
 
@@ -123,7 +131,9 @@ def encode_batch(bucket: str, keys: Sequence[str]) -> tuple[str, bytes]:
 
 
 def parse_results(content_type: str, body: bytes, keys: Sequence[str]) -> list[DeleteResult]:
-    """Return the result for each key. A NotFoundError may concern the bucket.
+    """Return the result for each key, in the order of `keys`.
+
+    A NotFoundError in a result may mean that the bucket does not exist.
 
     Args:
         content_type: The Content-Type of the response.
@@ -135,17 +145,19 @@ def parse_results(content_type: str, body: bytes, keys: Sequence[str]) -> list[D
     """
     match = _BOUNDARY.search(content_type)
     if match is None:
-        raise UnavailableError("the service's response to a batch has no parts")
+        raise UnavailableError(
+            "the service's response is malformed: a batch without a multipart boundary"
+        )
     errors: dict[int, TroveError | None] = {}
     for part in body.split(b"--" + (match[1] or match[2]).encode()):
-        number, status = _ID.search(part), _STATUS.search(part)
+        number, status = _CONTENT_ID.search(part), _STATUS.search(part)
         if number is not None and status is not None:
-            errors[int(number[1])] = _error(int(status[1]), part)
-    missing = UnavailableError("the service's response to a batch lacks this key")
+            errors[int(number[1])] = _parse_part_error(int(status[1]), part)
+    missing = UnavailableError("the response to the batch has no part for this key")
     return [DeleteResult(key=key, error=errors.get(n, missing)) for n, key in enumerate(keys)]
 
 
-def _error(status: int, part: bytes) -> TroveError | None:
+def _parse_part_error(status: int, part: bytes) -> TroveError | None:
     if status < HTTPStatus.MULTIPLE_CHOICES:
         return None
     document = part.rstrip().rpartition(b"\r\n\r\n")[2]

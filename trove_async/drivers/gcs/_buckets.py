@@ -25,7 +25,7 @@ from ._resources import bucket_from_resource
 if TYPE_CHECKING:
     from ._client import Client
 
-_ALL = "/storage/v1/b"
+_BUCKETS_PATH = "/storage/v1/b"
 
 
 class Buckets:
@@ -43,16 +43,18 @@ class Buckets:
         self._settings = {name: value for name, value in settings.items() if value is not None}
 
     async def ping(self, project: str) -> None:
-        """List at most one bucket. A refusal for lack of permission counts as a response."""
+        """List at most one bucket. The service is reachable even if it denies the permission."""
         query = encode_query({"project": project, "maxResults": "1", "fields": "kind"})
-        await self._client.execute("GET", _ALL + query, also={400, 403, 404})
+        await self._client.execute("GET", _BUCKETS_PATH + query, accepted_statuses={400, 403, 404})
 
     async def create(self, bucket: str, project: str) -> None:
         """Create a bucket."""
         document = {"name": check_bucket(bucket), **self._settings}
         query = encode_query({"project": project, "fields": "name"})
         try:
-            await self._client.request("POST", _ALL + query, JSON, [_encoded(document)])
+            await self._client.request(
+                "POST", _BUCKETS_PATH + query, JSON, [_encode_json(document)]
+            )
         except ConflictError as error:
             raise BucketExistsError("the bucket already exists", bucket=bucket) from error
 
@@ -64,7 +66,8 @@ class Buckets:
             raise BucketNotFoundError(error.message, bucket=bucket) from error
         except (ConflictError, PreconditionFailedError) as error:
             raise BucketNotEmptyError(
-                "the bucket has objects, or versions of objects: delete them first", bucket=bucket
+                "the bucket must be empty: delete its objects and their versions first",
+                bucket=bucket,
             ) from error
 
     async def head(self, bucket: str) -> BucketInfo:
@@ -81,7 +84,7 @@ class Buckets:
         buckets: list[BucketInfo] = []
         cycle = TokenCycle()
         while True:
-            document = await self._client.page(_ALL + encode_query(query))
+            document = await self._client.get_page(_BUCKETS_PATH + encode_query(query))
             buckets += map(bucket_from_resource, document.get("items") or ())
             token = document.get("nextPageToken")
             if not token:
@@ -94,10 +97,10 @@ class Buckets:
         target = bucket_path(bucket) + encode_query({"fields": "name"})
         document = {"versioning": {"enabled": enabled}}
         try:
-            await self._client.request("PATCH", target, JSON, [_encoded(document)])
+            await self._client.request("PATCH", target, JSON, [_encode_json(document)])
         except NotFoundError as error:
             raise BucketNotFoundError(error.message, bucket=bucket) from error
 
 
-def _encoded(document: Mapping[str, object]) -> memoryview:
+def _encode_json(document: Mapping[str, object]) -> memoryview:
     return memoryview(json.dumps(document).encode())

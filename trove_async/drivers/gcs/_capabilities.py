@@ -14,19 +14,19 @@ _MAX_OBJECT: Final = 5 * TiB
 """Cloud Storage documentation, "Quotas and limits": maximum size of an object."""
 
 _MAX_METADATA: Final = 8 * KiB - 256
-"""Bytes of custom metadata ("Quotas and limits": 8 KiB), less what the driver adds to it."""
+"""Bytes of custom metadata ("Quotas and limits": 8 KiB), minus those that the driver adds."""
 
 _PARALLEL_READS: Final = 3
-"""Concurrent ranges of one slow body: three times the speed of one, in less than 16 MiB."""
+"""Concurrent ranges of one slow body: three times as fast as one range, in less than 16 MiB."""
 
 
-def capabilities(*, google: bool, signs: bool, max_connections: int) -> Capabilities:
+def capabilities(*, is_google: bool, can_sign: bool, max_connections: int) -> Capabilities:
     """Return the capabilities of a driver.
 
     Args:
-        google: Whether the service is Google's own.
-        signs: Whether the credentials can sign URLs.
-        max_connections: The limit of each kind of request.
+        is_google: Whether the service is Google's own.
+        can_sign: Whether the credentials can sign URLs.
+        max_connections: The limit of open readers, of writes, and of other requests.
     """
     return Capabilities(
         put_if_none_match=True,
@@ -48,11 +48,11 @@ def capabilities(*, google: bool, signs: bool, max_connections: int) -> Capabili
         max_object=_MAX_OBJECT,
         server_copy=True,
         bulk_delete=MAX_KEYS,
-        presign=signs,
+        presign=can_sign,
         settles_doubt=True,
         versions=True,
-        exact_keys=google,
-        private_namespace=not google,
+        exact_keys=is_google,
+        private_namespace=not is_google,
         dot_segments=True,
         max_reads=max_connections,
         max_writes=max_connections,

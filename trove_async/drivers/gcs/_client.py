@@ -25,28 +25,28 @@ _GOOGLE: Final = "https://storage.googleapis.com"
 Document: TypeAlias = dict[str, Any]
 """A JSON object that the service sent."""
 
-_PAGE: Final = 16 * MiB
+_MAX_PAGE: Final = 16 * MiB
 """More than any page needs: 1,000 objects, each with a key of 1 KiB and 8 KiB of metadata."""
 
-_SMALL: Final = MiB
+_MAX_DOCUMENT: Final = MiB
 """More than any other document needs: an object, a bucket, or the result of a request."""
 
-_ERROR_BYTES: Final = 64 * KiB
+_MAX_ERROR_BODY: Final = 64 * KiB
 
-_INLINE: Final = MiB
+_MAX_INLINE_PARSE: Final = MiB
 """Largest document that is parsed on the event loop, which takes about 10 ms."""
 
-_MOST_OBJECTS: Final = 1_000_000
-"""Limit of arrays and objects in a document, counting brackets in strings: 1,000 entries have 2,000.
-Each takes at least a hundred bytes of memory."""
+_MAX_CONTAINERS: Final = 1_000_000
+"""Limit of arrays and objects in a document. Each takes at least a hundred bytes of memory, and a page of
+1,000 entries has 2,000. Brackets in strings are counted as well."""
 
 JSON: Final = {"content-type": "application/json; charset=UTF-8"}
 
 RESUME_INCOMPLETE: Final = 308
-"""JSON API, "Perform a resumable upload": the session continues. In HTTP it is a redirect."""
+"""JSON API, "Perform a resumable upload": the session continues. In HTTP, 308 is a redirect."""
 
 
-_TOKENS: Final = ("nextPageToken", "rewriteToken")
+_TOKEN_FIELDS: Final = ("nextPageToken", "rewriteToken")
 """Fields that become a part of the next request."""
 
 _ESCAPED_SURROGATE: Final = b"\\ud"
@@ -58,7 +58,7 @@ class Client:
     Args:
         transport: Sends the requests.
         origin: The origin of the service.
-        credentials: Give access tokens. None: requests are anonymous.
+        credentials: Provides access tokens. None: requests are anonymous.
         redactor: Removes secrets that error responses quote.
     """
 
@@ -81,7 +81,7 @@ class Client:
         headers: Mapping[str, str],
         views: Sequence[memoryview] = (),
         *,
-        also: Collection[int] = (),
+        accepted_statuses: Collection[int] = (),
     ) -> Response:
         """Send a request and return the successful response. The caller closes it.
 
@@ -90,28 +90,31 @@ class Client:
             target: Path and query, encoded.
             headers: Headers in addition to those of every request.
             views: The body.
-            also: Statuses from 300 on that count as success.
+            accepted_statuses: Statuses of 300 and above that count as success.
 
         Raises:
             TroveError: The response is an error; see `_errors`.
         """
-        renewed = self._credentials is None
+        may_renew = True
         while True:
             token = None if self._credentials is None else await self._credentials.token()
             response = await self._transport.send(
-                method, self.origin, target, _authorized(headers, token), views
+                method, self.origin, target, _request_headers(headers, token), views
             )
-            if response.status < HTTPStatus.MULTIPLE_CHOICES or response.status in also:
+            if (
+                response.status < HTTPStatus.MULTIPLE_CHOICES
+                or response.status in accepted_statuses
+            ):
                 return response
-            error = (await self._error_response(response)).error()
+            error = (await self._read_error_response(response)).error()
             self._redactor.redact(error)
             # A token may become invalid early, for example when its user loses a role.
-            if renewed or token is None or not isinstance(error, UnauthenticatedError):
+            if not may_renew or token is None or not isinstance(error, UnauthenticatedError):
                 raise error
             assert self._credentials is not None  # noqa: S101 - there is a token
-            if not await self._credentials.renewed(token):
+            if not await self._credentials.renew(token):
                 raise error
-            renewed = True
+            may_renew = False
 
     async def request(
         self,
@@ -121,38 +124,44 @@ class Client:
         views: Sequence[memoryview] = (),
     ) -> Document:
         """Send a request and return the JSON object in the response."""
-        return await self.document(await self.send(method, target, headers or {}, views))
+        return await self.read_document(await self.send(method, target, headers or {}, views))
 
-    async def page(self, target: str) -> Document:
+    async def get_page(self, target: str) -> Document:
         """Return a page of a listing."""
-        return await self.document(await self.send("GET", target, {}), _PAGE)
+        return await self.read_document(await self.send("GET", target, {}), _MAX_PAGE)
 
-    async def execute(self, method: str, target: str, *, also: Collection[int] = ()) -> None:
+    async def execute(
+        self, method: str, target: str, *, accepted_statuses: Collection[int] = ()
+    ) -> None:
         """Send a request and discard the body of the response."""
-        response = await self.send(method, target, {}, also=also)
+        response = await self.send(method, target, {}, accepted_statuses=accepted_statuses)
         try:
-            await response.read_all(_ERROR_BYTES)  # so that the connection can be used again
+            await response.read_all(_MAX_ERROR_BODY)  # the connection can then be used again
         finally:
             response.close()
 
-    async def document(self, response: Response, limit: int = _SMALL) -> Document:
+    async def read_document(self, response: Response, limit: int = _MAX_DOCUMENT) -> Document:
         """Return the JSON object in a response of at most `limit` bytes, and close the response."""
         try:
             body = await response.read_all(limit)
         finally:
             response.close()
-        document = await in_thread(_parsed, body) if len(body) > _INLINE else _parsed(body)
+        document = (
+            await in_thread(_parse_json, body)
+            if len(body) > _MAX_INLINE_PARSE
+            else _parse_json(body)
+        )
         if not isinstance(document, dict) or not all(
-            isinstance(document.get(name, ""), str) for name in _TOKENS
+            isinstance(document.get(name, ""), str) for name in _TOKEN_FIELDS
         ):
             raise UnavailableError(
                 f"the service's response is malformed: {len(body)} bytes that are not a JSON object"
             )
         return document
 
-    async def _error_response(self, response: Response) -> ErrorResponse:
+    async def _read_error_response(self, response: Response) -> ErrorResponse:
         try:
-            body = await response.read_all(_ERROR_BYTES)
+            body = await response.read_all(_MAX_ERROR_BODY)
         except (UnavailableError, IntegrityError):
             body = b""  # the status is enough
         finally:
@@ -160,19 +169,23 @@ class Client:
         return parse_error(response.status, response.headers, body)
 
 
-def _authorized(headers: Mapping[str, str], token: AccessToken | None) -> Headers:
-    """Return all headers of a request. The caller keeps them in no variable: they hold the token."""
-    sent = Headers(headers)
-    sent.setdefault("user-agent", "trove-async")
-    sent.setdefault("accept-encoding", "identity")
+def _request_headers(headers: Mapping[str, str], token: AccessToken | None) -> Headers:
+    """Return all headers of a request.
+
+    They contain the token, so the caller must not keep them in a variable: a recorded traceback would
+    show it.
+    """
+    request_headers = Headers(headers)
+    request_headers.setdefault("user-agent", "trove-async")
+    request_headers.setdefault("accept-encoding", "identity")
     if token is not None:
-        sent["authorization"] = f"Bearer {token.value}"
-    return sent
+        request_headers["authorization"] = f"Bearer {token.value}"
+    return request_headers
 
 
-def _parsed(body: bytes) -> object:
-    """Return a parsed JSON document; None: it is invalid, or has too many values."""
-    if body.count(b"{") + body.count(b"[") > _MOST_OBJECTS:
+def _parse_json(body: bytes) -> object:
+    """Return a parsed JSON document, or None if it is invalid or has too many arrays and objects."""
+    if body.count(b"{") + body.count(b"[") > _MAX_CONTAINERS:
         return None
     try:
         document: object = json.loads(body)

@@ -28,9 +28,9 @@ from ._client import JSON
 from ._encoding import encode_query, object_path
 from ._resources import (
     FIELDS,
+    condition_query,
     encode_resource,
     info_from_resource,
-    precondition,
     require_generation,
 )
 
@@ -43,7 +43,7 @@ MAX_SOURCES: Final = 32
 """The limit of sources of one object. Cloud Storage documentation, "Composite objects"; JSON API, "Objects:
 compose"."""
 
-_LOOKUPS: Final = 8
+_CONCURRENT_HEADS: Final = 8
 """Concurrent head requests."""
 
 
@@ -67,49 +67,53 @@ class Composer:
         self, bucket: str, keys: Sequence[str], key: str, options: PutOptions
     ) -> ObjectInfo:
         """Concatenate objects. See `GCSDriver.compose`."""
+        # 1. Validate the arguments and look up the sources.
         if isinstance(keys, str) or not 1 <= len(keys) <= MAX_SOURCES:
             raise ValueError(f"keys must be a sequence of 1 to {MAX_SOURCES} keys")
         if options.tags:
-            raise NotSupportedError("gcs cannot store tags; nothing was changed")
-        heads = await self._heads(bucket, keys)
-        sources = [heads[one] for one in keys]
-        size, checksum = _expected(sources, options)
+            raise NotSupportedError("options must not have tags: gcs cannot store them")
+        infos = await self._head_sources(bucket, keys)
+        sources = [infos[source_key] for source_key in keys]
+        size, checksum = _expected_content(sources, options)
+        # 2. Compose them. The request pins each source to its generation.
         options = self._defaults.apply(options)
-        query = {"fields": FIELDS, **precondition(options), **self._defaults.create_query}
+        query = {"fields": FIELDS, **condition_query(options), **self._defaults.create_query}
         target = f"{object_path(bucket, key)}/compose{encode_query(query)}"
         with map_condition_errors(options):
             try:
                 document = await self._client.request(
-                    "POST", target, JSON, [_body(sources, options)]
+                    "POST", target, JSON, [_encode_request(sources, options)]
                 )
             except (PreconditionFailedError, NotFoundError) as error:
                 # The response does not name the object whose condition failed.
-                await self._check_unchanged(bucket, heads.values(), error)
+                await self._check_unchanged(bucket, infos.values(), error)
                 raise
         info = info_from_resource(document, bucket=bucket, backend=self._backend)
+        # 3. Verify the new object and delete it if it is corrupt. Keep it if it replaced a source:
+        # deleting it would leave no object under that key.
         try:
-            _compare(info, size, checksum)
+            _verify_composed(info, size, checksum)
         except IntegrityError:
-            if key not in heads:
-                with (
-                    shielded(),
-                    suppress(TroveError),
-                ):  # the new object is wrong, and no other write used the key
-                    query = {"ifGenerationMatch": require_generation(info.etag)}
-                    await self._client.execute(
-                        "DELETE", object_path(bucket, key) + encode_query(query)
-                    )
+            if key not in infos:
+                await self._delete_composed(bucket, key, info.etag)
             raise
         return info
 
-    async def _heads(self, bucket: str, keys: Sequence[str]) -> Mapping[str, ObjectInfo]:
-        heads: dict[str, ObjectInfo] = {}
+    async def _delete_composed(self, bucket: str, key: str, etag: str | None) -> None:
+        """Delete a corrupt object, unless another client has replaced it."""
+        query = {"ifGenerationMatch": require_generation(etag)}
+        target = object_path(bucket, key) + encode_query(query)
+        with shielded(), suppress(TroveError):
+            await self._client.execute("DELETE", target)
+
+    async def _head_sources(self, bucket: str, keys: Sequence[str]) -> Mapping[str, ObjectInfo]:
+        infos: dict[str, ObjectInfo] = {}
 
         async def fetch(key: str) -> None:
-            heads[key] = await self._head(bucket, key)
+            infos[key] = await self._head(bucket, key)
 
-        await for_each(dict.fromkeys(keys), fetch, limit=_LOOKUPS)
-        return heads
+        await for_each(dict.fromkeys(keys), fetch, limit=_CONCURRENT_HEADS)
+        return infos
 
     async def _check_unchanged(
         self, bucket: str, sources: Iterable[ObjectInfo], error: TroveError
@@ -128,7 +132,7 @@ class Composer:
             ) from error
 
 
-def _body(sources: Sequence[ObjectInfo], options: PutOptions) -> memoryview:
+def _encode_request(sources: Sequence[ObjectInfo], options: PutOptions) -> memoryview:
     document = {
         "kind": "storage#composeRequest",
         "sourceObjects": [
@@ -140,33 +144,43 @@ def _body(sources: Sequence[ObjectInfo], options: PutOptions) -> memoryview:
     return memoryview(json.dumps(document, ensure_ascii=False).encode())
 
 
-def _expected(sources: Sequence[ObjectInfo], options: PutOptions) -> tuple[int, str | None]:
-    """Return the expected size and CRC-32C; raise IntegrityError if `options` contradict them."""
-    size, checksum = sum(source.stored_size for source in sources), _checksum(sources)
+def _expected_content(sources: Sequence[ObjectInfo], options: PutOptions) -> tuple[int, str | None]:
+    """Return the expected size and CRC-32C of the new object.
+
+    Raises:
+        IntegrityError: The sources do not have the size or the checksum in `options`.
+    """
+    size, checksum = sum(source.stored_size for source in sources), _combined_checksum(sources)
     announced = options.checksums.get("crc32c", checksum)
     if options.size not in {None, size}:
-        raise IntegrityError(f"the sources have {size} bytes, not {options.size} as announced")
+        raise IntegrityError(
+            f"size must be the total of the sources, {size} bytes, got {options.size}"
+        )
     if checksum not in {None, announced}:
-        raise IntegrityError(f"the sources' crc32c is {checksum}, not {announced} as announced")
+        raise IntegrityError(f"crc32c must be that of the sources, {checksum}, got {announced}")
     return size, announced
 
 
-def _checksum(sources: Sequence[ObjectInfo]) -> str | None:
-    """Return the CRC-32C of the concatenation, or None if that of a source is unknown."""
-    whole = 0
+def _combined_checksum(sources: Sequence[ObjectInfo]) -> str | None:
+    """Return the CRC-32C of the concatenation, or None if a source has none."""
+    combined = 0
     for source in sources:
-        reported = source.checksums.get("crc32c")
-        if reported is None:
+        stored_checksum = source.checksums.get("crc32c")
+        if stored_checksum is None:
             return None
-        whole = combine_crc32c(whole, int.from_bytes(b64decode(reported)), source.stored_size)
-    return b64encode(whole.to_bytes(4)).decode()
+        combined = combine_crc32c(
+            combined, int.from_bytes(b64decode(stored_checksum)), source.stored_size
+        )
+    return b64encode(combined.to_bytes(4)).decode()
 
 
-def _compare(info: ObjectInfo, size: int, checksum: str | None) -> None:
+def _verify_composed(info: ObjectInfo, size: int, checksum: str | None) -> None:
     if info.stored_size != size:
-        raise IntegrityError(f"the object has {info.stored_size} bytes, and its sources {size}")
-    reported = info.checksums.get("crc32c")
-    if None not in {reported, checksum} and reported != checksum:
         raise IntegrityError(
-            f"the object's crc32c is {reported}, and that of its sources {checksum}"
+            f"the composed object has {info.stored_size} bytes, but its sources have {size}"
+        )
+    stored_checksum = info.checksums.get("crc32c")
+    if None not in {stored_checksum, checksum} and stored_checksum != checksum:
+        raise IntegrityError(
+            f"the composed object's crc32c is {stored_checksum}, but that of its sources is {checksum}"
         )

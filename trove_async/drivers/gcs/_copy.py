@@ -23,9 +23,9 @@ from ._encoding import encode_query, object_path
 from ._lost_responses import retry_if_replaced
 from ._resources import (
     FIELDS,
+    condition_query,
     encode_resource,
     info_from_resource,
-    precondition,
     require_generation,
 )
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from ._lost_responses import LostResponses
 Head = Callable[[str, str, str | None], Awaitable[ObjectInfo]]
 
-_REMEMBERED: Final = 1024
-"""Limit of unfinished copies whose tokens are kept, so that a retry continues where it stopped."""
+_MAX_TOKENS: Final = 1024
+"""Limit of unfinished copies whose rewrite tokens are stored. With its token, a retry resumes the copy."""
 
 
 class Copier:
@@ -44,7 +44,7 @@ class Copier:
 
     Args:
         client: Sends requests.
-        known: Checks whether a bucket exists.
+        bucket_cache: Checks whether buckets exist.
         head: Returns an object's metadata.
         lost_responses: Finds out whether an earlier attempt succeeded.
         backend: For `ObjectInfo.backend`.
@@ -54,7 +54,7 @@ class Copier:
     def __init__(
         self,
         client: Client,
-        known: BucketExistenceCache,
+        bucket_cache: BucketExistenceCache,
         head: Head,
         lost_responses: LostResponses,
         backend: str,
@@ -63,7 +63,7 @@ class Copier:
     ) -> None:
         self._defaults = defaults
         self._client = client
-        self._known = known
+        self._bucket_cache = bucket_cache
         self._head = head
         self._lost_responses = lost_responses
         self._backend = backend
@@ -73,9 +73,10 @@ class Copier:
         self, src_bucket: str, src_key: str, dst_bucket: str, dst_key: str, options: CopyOptions
     ) -> ObjectInfo:
         """Copy one version of an object. See `Copying.copy`."""
+        # 1. Build the request. It pins the source to its generation.
         query = {
             "ifSourceGenerationMatch": require_generation(options.source.etag),
-            **precondition(options.put),
+            **condition_query(options.put),
             **self._defaults.copy_query,
         }
         if options.version_id is not None:
@@ -87,15 +88,18 @@ class Copier:
         )
         condition = ""
         try:
-            time = await self._custom_time(src_bucket, src_key, options.source)
-            # The content is the source's, so the service sets the checksums.
-            put = self._defaults.apply(replace(options.put, checksums={}))
-            resource = encode_resource(put, custom_time=time)
+            # 2. Collect the metadata of the copy. The service computes the checksums.
+            custom_time = await self._custom_time(src_bucket, src_key, options.source)
+            put_options = self._defaults.apply(replace(options.put, checksums={}))
+            resource = encode_resource(put_options, custom_time=custom_time)
+            # 3. On a retry, an earlier attempt may have succeeded. If it did not, make this one
+            # conditional on the current object.
             if options.put.in_doubt_since is not None and not options.put.conditional:
                 outcome = await self._lost_responses.before_put(dst_bucket, dst_key, options.put)
                 if isinstance(outcome, ObjectInfo):
                     return outcome
                 condition = f"&{encode_query(outcome)[1:]}"
+            # 4. Copy.
             with retry_if_replaced() if condition else map_condition_errors(options.put):
                 try:
                     document = await self._rewrite(path, condition, resource, options.put.write_id)
@@ -103,7 +107,7 @@ class Copier:
                     await self._check_source(src_bucket, src_key, options, error)
                     raise
         except NotFoundError as error:
-            raise await self._missing(error, src_bucket, src_key, dst_bucket) from error
+            raise await self._explain_not_found(error, src_bucket, src_key, dst_bucket) from error
         return info_from_resource(document, bucket=dst_bucket, backend=self._backend)
 
     async def _custom_time(self, bucket: str, key: str, source: ObjectInfo) -> str | None:
@@ -118,54 +122,62 @@ class Copier:
                 "GET", object_path(bucket, key) + encode_query(query)
             )
         except NotFoundError:
-            return None  # the rewrite fails too, and finds out what is missing
-        time = document.get("customTime")
-        return time if isinstance(time, str) and time else None
+            return None  # the rewrite then fails as well, with a more precise error
+        custom_time = document.get("customTime")
+        return custom_time if isinstance(custom_time, str) and custom_time else None
 
     async def _rewrite(
-        self, path: str, condition: str, resource: bytes, write_id: str | None
+        self, path: str, condition: str, body: bytes, write_id: str | None
     ) -> Document:
-        """Send rewrite requests until the copy is complete; return its resource. JSON API, "Objects: rewrite"."""
-        job = path, write_id
+        """Send rewrite requests until the copy is complete; return the resource of the copy.
+
+        JSON API, "Objects: rewrite".
+        """
+        job = path, write_id  # the same for all attempts of one copy
         while True:
             token = self._tokens.get(job)
             target = path + condition
             if token is not None:
                 target += f"&{encode_query({'rewriteToken': token})[1:]}"
-            document = await self._client.request("POST", target, JSON, [memoryview(resource)])
+            document = await self._client.request("POST", target, JSON, [memoryview(body)])
             if document.get("done"):
                 self._tokens.pop(job, None)
-                copied: Document = document.get("resource") or {}
-                return copied
+                resource: Document = document.get("resource") or {}
+                return resource
             token = document.get("rewriteToken")
             if not token:
                 raise UnavailableError(
-                    "the service's response is malformed: an unfinished rewrite without a token"
+                    "the service's response is malformed: an incomplete rewrite without a rewriteToken"
                 )
-            if len(self._tokens) >= _REMEMBERED:
+            if len(self._tokens) >= _MAX_TOKENS:
                 self._tokens.clear()
             self._tokens[job] = token
 
     async def _check_source(
         self, bucket: str, key: str, options: CopyOptions, error: PreconditionFailedError
     ) -> None:
-        """Raise ObjectChangedError if the source changed: the response does not say which object did."""
+        """Raise ObjectChangedError if the source changed.
+
+        A failed condition may concern the source or the destination. The response does not distinguish
+        the two.
+        """
         try:
-            now = await self._head(bucket, key, options.version_id)
+            current = await self._head(bucket, key, options.version_id)
         except ObjectNotFoundError:
             pass
         else:
-            if now.etag == options.source.etag:
+            if current.etag == options.source.etag:
                 return
         raise ObjectChangedError(
             "the source was replaced before it was copied", bucket=bucket, key=key
         ) from error
 
-    async def _missing(
+    async def _explain_not_found(
         self, error: NotFoundError, src_bucket: str, src_key: str, dst_bucket: str
     ) -> NotFoundError:
+        """Return the error for the object or the bucket that is missing."""
         for bucket in (dst_bucket, src_bucket):
-            if not await self._known.exists(bucket):
+            if not await self._bucket_cache.exists(bucket):
                 return BucketNotFoundError(
                     "no such bucket: create_bucket creates it", bucket=bucket
                 )

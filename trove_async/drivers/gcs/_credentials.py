@@ -1,9 +1,10 @@
 """Access tokens, the project and signatures, fetched through the SDK and cached.
 
 The SDK's `Token` supports every kind of Google credentials. This module decides when to fetch a token
-and maps failures: the SDK alone would make five attempts over minutes, in a task of its own. It also
-checks the issuer of tokens. Requests to an issuer carry a signed assertion or a client secret, so
-redirects are rejected, and issuers are Google's own unless the user named others.
+and translates failures: the SDK alone would make five attempts over several minutes, in a background
+task. The module also checks the issuer of tokens. Requests to an issuer carry a signed assertion or a
+client secret. Redirects are therefore rejected, and only Google's issuers are trusted unless the user
+adds others.
 """
 
 from __future__ import annotations
@@ -42,24 +43,24 @@ SCOPE: Final = "https://www.googleapis.com/auth/devstorage.full_control"
 """The scope of the tokens. Cloud Storage documentation, "Cloud Storage authentication": scopes."""
 
 _RENEW_BEFORE: Final = 300.0
-"""Seconds before its expiry to renew a token: clocks differ, and requests take time."""
+"""How many seconds before its expiry a token is renewed: clocks differ, and requests take time."""
 
-_ENOUGH: Final = 30.0
-"""Seconds before its expiry from which a token is not used any more."""
+_MIN_VALIDITY: Final = 30.0
+"""A token that expires in fewer seconds is no longer used."""
 
-_FETCH_SECONDS: Final = 10
-_SIGN = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{email}:signBlob"
+_FETCH_TIMEOUT: Final = 10
+_SIGN_URL = "https://iamcredentials.googleapis.com/v1/projects/-/serviceAccounts/{email}:signBlob"
 
 
-_ISSUERS: Final = frozenset({"googleapis.com", "accounts.google.com"})
-"""Hosts of Google's token endpoints. Subdomains of the first are Google's as well, including those of
-regions and of Private Service Connect. Old files name `accounts.google.com`."""
+_ISSUER_HOSTS: Final = frozenset({"googleapis.com", "accounts.google.com"})
+"""Hosts of Google's token endpoints, and the parents of others: regions and Private Service Connect have
+subdomains of the first. Old credentials files name `accounts.google.com`."""
 
 _ISSUER_FIELDS: Final = ("token_uri", "token_url", "service_account_impersonation_url")
 """Fields of a credentials file with URLs to which the SDK sends an assertion, a secret or a token."""
 
 _HEADER_SAFE = re.compile(r"[!-~]+").fullmatch
-"""A token that is valid in a header."""
+"""Matches a token that is valid in a header."""
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 
@@ -83,7 +84,7 @@ class Identity:
 
 
 class _RedirectedError(Exception):
-    """The issuer answered with a redirect."""
+    """The server responded with a redirect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +99,7 @@ class AccessToken:
 
 
 class Credentials:
-    """Fetches and caches access tokens, and signs.
+    """Fetches and caches access tokens, and signs URLs.
 
     Args:
         identity: The arguments of the driver.
@@ -112,7 +113,7 @@ class Credentials:
         self._trust_env = trust_env
         self._lock = asyncio.Lock()
         self._cached = AccessToken("")
-        self._renew_at = self._ends_at = 0.0
+        self._renew_at = self._expires_at = 0.0
         self._http: aiohttp.ClientSession | None = None
         self._token: Token | None = None
 
@@ -127,23 +128,23 @@ class Credentials:
             trust_env=self._trust_env, middlewares=(_reject_redirects,)
         )
         try:
-            self._token = await in_thread(_load, self._identity.credentials, self._http)
+            self._token = await in_thread(_load_sdk_token, self._identity.credentials, self._http)
             self._check_issuer()
         except BaseException:
             await self.aclose()
             raise
         for name in ("private_key", "client_secret", "refresh_token"):
-            self._redactor.add(*_values(self._token.service_data, name))
+            self._redactor.add(*_field_values(self._token.service_data, name))
 
     def _check_issuer(self) -> None:
         """Raise ConfigError if the credentials name an issuer that is not trusted."""
         for name in _ISSUER_FIELDS:
-            for url in _values(self._source.service_data, name):
+            for url in _field_values(self._sdk_token.service_data, name):
                 if not _is_trusted(url, self._identity.token_origins):
                     # The message does not show the URL, which may contain secrets.
                     raise ConfigError(
-                        f"the credentials' {name} must be an https URL of Google's; if you trust another"
-                        " issuer, add its origin to token_origins"
+                        f"the credentials' {name} must be an https URL on a Google host; to trust"
+                        " another issuer, add its origin to token_origins"
                     )
 
     async def aclose(self) -> None:
@@ -155,111 +156,116 @@ class Credentials:
     # -- tokens ----------------------------------------------------------------------------------------
 
     async def token(self) -> AccessToken:
-        """Return a cached access token; fetch one if it must be renewed.
+        """Return the cached access token, or fetch a new one if it is due for renewal.
 
         Raises:
             UnauthenticatedError: There are no credentials, or the issuer rejects them.
             UnavailableError: The issuer is unavailable, and no cached token is valid.
         """
         now = asyncio.get_running_loop().time()
-        if now < self._renew_at or (now < self._ends_at and self._lock.locked()):
+        # While another task renews the token, keep using the old one.
+        if now < self._renew_at or (now < self._expires_at and self._lock.locked()):
             return self._cached
         async with self._lock:
             if now >= self._renew_at:
                 try:
                     await self._fetch()
                 except TroveError:
-                    if now >= self._ends_at:
-                        raise
+                    if now >= self._expires_at:
+                        raise  # otherwise the cached token is still valid
             return self._cached
 
-    async def renewed(self, stale: AccessToken) -> bool:
-        """Replace a token that the service rejected; return whether the new one is different."""
+    async def renew(self, rejected: AccessToken) -> bool:
+        """Replace a token that the service rejected; return whether the new token is different."""
         async with self._lock:
-            if self._cached == stale:
+            if self._cached == rejected:
                 await self._fetch()
-            return self._cached != stale
+            return self._cached != rejected
 
     async def _fetch(self) -> None:
-        token, seconds = await _call_sdk(self._request_token)
+        token, seconds = await _call_sdk("fetching an access token", self._request_token)
         now = asyncio.get_running_loop().time()
         self._cached = token
         self._redactor.renew(token.value)
-        self._ends_at = now + seconds - _ENOUGH
+        self._expires_at = now + seconds - _MIN_VALIDITY
         self._renew_at = now + max(seconds - _RENEW_BEFORE, seconds / 2)
 
     async def _request_token(self) -> tuple[AccessToken, float]:
         """Return a new token and its validity in seconds."""
-        response = await self._source.refresh(timeout=_FETCH_SECONDS)
+        response = await self._sdk_token.refresh(timeout=_FETCH_TIMEOUT)
         if not _HEADER_SAFE(response.value):
-            raise ValueError("a token that is invalid in a header")
+            raise ValueError("the token must be printable ASCII without spaces")
         return AccessToken(response.value), float(response.expires_in)
 
     @property
-    def _source(self) -> Token:
+    def _sdk_token(self) -> Token:
         assert self._token is not None  # noqa: S101 - open
         return self._token
 
-    # -- project and signatures -------------------------------------------------------------------------------------------
+    # -- project and signatures ----------------------------------------------------------------------------
 
     async def project(self) -> str | None:
         """Return the project of the driver, of the credentials or of the environment, else None."""
         if self._identity.project is not None:
             return self._identity.project
-        document = self._source.service_data
-        named = document.get("project_id") or document.get("quota_project_id")
-        named = named or os.environ.get("GOOGLE_CLOUD_PROJECT") or os.environ.get("GCLOUD_PROJECT")
-        if named:
-            return str(named)
+        document = self._sdk_token.service_data
+        project = document.get("project_id") or document.get("quota_project_id")
+        project = (
+            project or os.environ.get("GOOGLE_CLOUD_PROJECT") or os.environ.get("GCLOUD_PROJECT")
+        )
+        if project:
+            return str(project)
         return None if document else await self._metadata("/project/project-id")
 
     @property
     def can_sign(self) -> bool:
         """Whether URLs can be signed: by a service account's key, or by the IAM API on Google Cloud."""
-        return bool(self._source.service_data.get("private_key")) or not self._source.service_data
+        document = self._sdk_token.service_data
+        return not document or bool(document.get("private_key"))
 
     async def email(self) -> str:
         """Return the email of the service account that signs."""
-        document = self._source.service_data
+        document = self._sdk_token.service_data
         if document:
             return str(document["client_email"])
         return await self._metadata("/instance/service-accounts/default/email")
 
     async def signature(self, text: str, email: str) -> bytes:
         """Sign a text as the service account. Requires `can_sign`."""
-        if self._source.service_data.get("private_key"):
-            return await in_thread(_signature, text, self._source)
+        if self._sdk_token.service_data.get("private_key"):
+            return await in_thread(_sign_with_key, text, self._sdk_token)
+        # Without a key, the IAM API signs for the service account of this machine.
         token = await self.token()
 
-        async def ask() -> bytes:
+        async def sign_remotely() -> bytes:
             async with self._session.post(
-                _SIGN.format(email=email),
+                _SIGN_URL.format(email=email),
                 json={"payload": b64encode(text.encode()).decode()},
                 headers={"authorization": f"Bearer {token.value}"},
-                timeout=aiohttp.ClientTimeout(total=_FETCH_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=_FETCH_TIMEOUT),
                 raise_for_status=True,
             ) as response:
                 return b64decode((await response.json())["signedBlob"])
 
-        return await _call_sdk(ask)
+        return await _call_sdk("signing a URL", sign_remotely)
 
     async def _metadata(self, path: str) -> str:
-        """Return a value of the metadata server. Compute Engine, "VM metadata"."""
+        """Return a value from the metadata server. Compute Engine documentation, "VM metadata"."""
         from gcloud.aio.auth.token import (  # noqa: PLC0415 - slow to import
             GCE_METADATA_BASE,
             GCE_METADATA_HEADERS,
         )
 
-        async def ask() -> str:
+        async def fetch() -> str:
             async with self._session.get(
                 GCE_METADATA_BASE + path,
                 headers=GCE_METADATA_HEADERS,
-                timeout=aiohttp.ClientTimeout(total=_FETCH_SECONDS),
+                timeout=aiohttp.ClientTimeout(total=_FETCH_TIMEOUT),
                 raise_for_status=True,
             ) as response:
                 return await response.text()
 
-        return await _call_sdk(ask)
+        return await _call_sdk("reading the metadata of this machine", fetch)
 
     @property
     def _session(self) -> aiohttp.ClientSession:
@@ -278,16 +284,17 @@ async def _reject_redirects(
     return response
 
 
-def _values(document: Mapping[str, Any], name: str) -> list[str]:
-    """Return the values of a field in credentials and in their source credentials."""
+def _field_values(document: Mapping[str, Any], name: str) -> list[str]:
+    """Return the values of a field in credentials and in their nested source credentials."""
     inner = document.get("source_credentials")
-    places = (document, inner) if isinstance(inner, Mapping) else (document,)
-    return [str(place[name]) for place in places if place.get(name) is not None]
+    documents = (document, inner) if isinstance(inner, Mapping) else (document,)
+    return [str(each[name]) for each in documents if each.get(name) is not None]
 
 
 def _is_trusted(url: str, origins: Collection[Origin]) -> bool:
-    """Return whether a URL is that of a trusted issuer. It is parsed as by the SDK's HTTP client."""
+    """Return whether a URL is that of a trusted issuer."""
     try:
+        # The SDK's HTTP client parses the URL with yarl. Another parser might find another host.
         parsed = yarl.URL(url)
         host, port = parsed.host_subcomponent, parsed.port
     except ValueError:
@@ -295,34 +302,41 @@ def _is_trusted(url: str, origins: Collection[Origin]) -> bool:
     if not host or port is None or parsed.user is not None or parsed.password is not None:
         return False
     if parsed.scheme == "https" and (
-        host in _ISSUERS or host.endswith(tuple(f".{one}" for one in _ISSUERS))
+        host in _ISSUER_HOSTS or host.endswith(tuple(f".{issuer}" for issuer in _ISSUER_HOSTS))
     ):
         return True
-    return any((one.scheme, one.host, one.port) == (parsed.scheme, host, port) for one in origins)
+    return any(
+        (origin.scheme, origin.host, origin.port) == (parsed.scheme, host, port)
+        for origin in origins
+    )
 
 
-def _load(credentials: Secret[CredentialsArgument], session: aiohttp.ClientSession) -> Token:
+def _load_sdk_token(
+    credentials: Secret[CredentialsArgument], session: aiohttp.ClientSession
+) -> Token:
     """Return the SDK's `Token` for the credentials.
 
-    Errors are raised outside `except`, without a context: a parser's error quotes the file.
+    Errors are raised outside `except`, so they have no context: a parser's error quotes the file.
     """
     try:
-        return _parse(credentials, session)
+        return _create_sdk_token(credentials, session)
     except ConfigError as error:
         failure = ConfigError(error.message)
     except OSError as error:
         failure = ConfigError(f"the credentials cannot be read: {error.strerror}")
     except Exception:  # noqa: BLE001 - the SDK raises any exception for an invalid file
         failure = ConfigError(
-            "the credentials must be a JSON file of Google's with a type, got something else"
+            "the credentials must be a Google credentials file in JSON with a type, got something else"
         )
     raise failure
 
 
-def _parse(credentials: Secret[CredentialsArgument], session: aiohttp.ClientSession) -> Token:
+def _create_sdk_token(
+    credentials: Secret[CredentialsArgument], session: aiohttp.ClientSession
+) -> Token:
     from gcloud.aio.auth import Token  # noqa: PLC0415 - slow to import
 
-    # The SDK ignores a file that it cannot read and tries the next source, so read it here.
+    # 1. Read the file. The SDK would ignore an unreadable file and try the next source.
     file = None
     source = credentials.reveal()
     if source is None:
@@ -332,19 +346,20 @@ def _parse(credentials: Secret[CredentialsArgument], session: aiohttp.ClientSess
             document = dict(source)
         else:
             document = json.loads(Path(source).read_text("utf-8"))
-        document["type"]
+        document["type"]  # raises KeyError if it is missing
         file = StringIO(json.dumps(document))
-    # The SDK's annotations name the session type of its synchronous twin package.
+    # 2. Create the SDK's token. Its annotations name the session type of its synchronous twin package.
     token = Token(service_file=file, session=cast("Any", session), scopes=[SCOPE])
-    if not _is_key(token.service_data.get("private_key")):
+    # 3. Check the key now: the SDK would fail only when it signs.
+    if not _is_rsa_key(token.service_data.get("private_key")):
         raise ConfigError(
             "the credentials' private_key must be an RSA key in PEM: download the file again"
         )
     return token
 
 
-def _is_key(pem: object) -> bool:
-    """Return whether the SDK can sign with a key. A missing key is accepted."""
+def _is_rsa_key(pem: object) -> bool:
+    """Return whether a value is a key that the SDK can sign with, or None (no key)."""
     from cryptography.hazmat.primitives.asymmetric.rsa import (  # noqa: PLC0415 - slow to import
         RSAPrivateKey,
     )
@@ -360,57 +375,61 @@ def _is_key(pem: object) -> bool:
         return False
 
 
-def _signature(text: str, source: Token) -> bytes:
+def _sign_with_key(text: str, token: Token) -> bytes:
     from gcloud.aio.storage.blob import Blob  # noqa: PLC0415 - slow to import
 
     try:
-        return Blob.get_pem_signature(text, str(source.service_data["private_key"]))
+        return Blob.get_pem_signature(text, str(token.service_data["private_key"]))
     except Exception:  # noqa: BLE001 - the SDK raises any exception for an invalid key
         failure = ConfigError("the credentials' private_key must be an RSA key in PKCS #8")
     raise failure
 
 
-async def _call_sdk(ask: Callable[[], Awaitable[T]]) -> T:
+async def _call_sdk(action: str, call: Callable[[], Awaitable[T]]) -> T:
     """Return the result of an SDK call; translate its exceptions.
 
-    Errors are raised outside `except` and chained to nothing that holds the request, which contains
-    an assertion, a client secret or a token.
+    Errors are raised outside `except`, and their cause is at most a socket error: the SDK's exceptions
+    hold the request, which contains an assertion, a client secret or a token.
+
+    Args:
+        action: What the call does, for messages.
+        call: Makes the call.
     """
     cause: BaseException | None = None
     try:
-        return await ask()
+        return await call()
     except _RedirectedError:
         failure: TroveError = UnauthenticatedError(
-            "no token: the issuer redirects, and credentials never follow a redirect"
+            f"{action} failed: the server responded with a redirect, which credentials never follow"
         )
     except aiohttp.ClientResponseError as error:
         if error.status == HTTPStatus.TOO_MANY_REQUESTS or error.status >= 500:  # noqa: PLR2004
-            failure = UnavailableError(f"no token: the issuer responded with {error.status}")
+            failure = UnavailableError(f"{action} failed: the server responded with {error.status}")
         else:
             failure = UnauthenticatedError(
-                f"no token: the issuer rejected the credentials with {error.status}"
+                f"{action} failed: the server rejected the credentials with {error.status}"
             )
     except aiohttp.ClientConnectorDNSError as error:
         cause = error.os_error
         failure = UnauthenticatedError(
-            "no credentials: none were given, there are none in GOOGLE_APPLICATION_CREDENTIALS or"
-            " the SDK's files, and this is not a Google Cloud machine; or the host name of the issuer does not resolve"
+            f"{action} failed: the host name of the server does not resolve. Unless this machine runs on"
+            " Google Cloud, pass credentials or set GOOGLE_APPLICATION_CREDENTIALS"
         )
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
-        failure = UnavailableError("no token: the issuer cannot be reached")
+        failure = UnavailableError(f"{action} failed: the server cannot be reached")
     except Exception as error:  # noqa: BLE001 - an invalid key, a response without a token, ...
         failure = UnauthenticatedError(
-            f"no token: the credentials or the issuer's response are malformed"
+            f"{action} failed: the credentials or the server's response are malformed"
             f" ({type(error).__name__} in the SDK)"
         )
     raise failure from None if cause is None else disarmed(cause)
 
 
-def source_of(credentials: CredentialsArgument) -> str | None:
+def describe_source(credentials: CredentialsArgument) -> str | None:
     """Return a prefix for messages that names the source of credentials, never their content.
 
-    None: the credentials come from the environment.
+    Returns None if the credentials come from the environment.
     """
     if credentials is None:
         return None
@@ -418,20 +437,22 @@ def source_of(credentials: CredentialsArgument) -> str | None:
         return "credentials: "
     if not isinstance(credentials, (str, os.PathLike)):
         kind = type(credentials).__name__
-        del credentials  # they may be the content of the file, as bytes
+        del credentials  # it may be the file's content as bytes, and a traceback shows variables
         raise TypeError(f"credentials must be a path, or a file's content as a mapping, got {kind}")
     path = os.fspath(credentials)
     if not path:
-        raise ConfigError("credentials must not be empty: leave them out to use the environment's")
-    return _named("credentials", path)
+        raise ConfigError(
+            "credentials must not be empty: omit them to use those of the environment"
+        )
+    return _source_prefix("credentials", path)
 
 
-def source_in_environment() -> str:
+def describe_environment_source() -> str:
     """Return a prefix for messages that names the environment variable in use, or nothing."""
     path = os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")
-    return _named("GOOGLE_APPLICATION_CREDENTIALS", path) if path else ""
+    return _source_prefix("GOOGLE_APPLICATION_CREDENTIALS", path) if path else ""
 
 
-def _named(by: str, path: str) -> str:
+def _source_prefix(source: str, path: str) -> str:
     # A user may have passed the content of the file instead of its path: do not show it.
-    return f"{by}: " if {"{", "\n"} & set(path) else f"{by} {path!r}: "
+    return f"{source}: " if {"{", "\n"} & set(path) else f"{source} {path!r}: "

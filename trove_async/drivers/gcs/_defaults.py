@@ -24,7 +24,7 @@ class Defaults:
     """The defaults of one driver.
 
     Attributes:
-        storage_class: For objects whose put names none.
+        storage_class: The storage class of objects whose put specifies none.
         kms_key_name: The resource name of a Cloud KMS key.
 
     Raises:
@@ -41,11 +41,11 @@ class Defaults:
             value = getattr(self, name)
             if value is not None and not _PRINTABLE(value):
                 raise ConfigError(
-                    f"{name} must be 1 to 1024 characters of printable ASCII without blanks"
+                    f"{name} must be 1 to 1024 characters of printable ASCII without spaces"
                 )
 
     def apply(self, options: PutOptions) -> PutOptions:
-        """Return the options of a put, with the default storage class if they name none."""
+        """Return the options of a put, with the default storage class if they specify none."""
         if self.storage_class is None or options.storage_class is not None:
             return options
         return replace(options, storage_class=self.storage_class)
@@ -57,7 +57,7 @@ class Defaults:
 
     @property
     def create_suffix(self) -> str:
-        """`create_query`, encoded, to append to another query."""
+        """`create_query`, encoded, for appending to another query."""
         return f"&{encode_query(self.create_query)[1:]}" if self.kms_key_name is not None else ""
 
     @property

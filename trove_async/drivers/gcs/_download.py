@@ -1,4 +1,4 @@
-"""Opens bodies as stored, together with the metadata of their objects."""
+"""Opens bodies as stored, together with their objects' metadata."""
 
 from __future__ import annotations
 
@@ -33,39 +33,42 @@ class Downloader:
 
     Args:
         client: Sends requests.
-        known: Checks whether a bucket exists.
+        bucket_cache: Checks whether buckets exist.
         head: Returns an object's metadata.
-        xml: Whether the service has the XML API. None: the first request finds out.
+        has_xml_api: Whether the service has the XML API. None: the first request detects it.
         backend: For `ObjectInfo.backend`.
     """
 
     def __init__(
         self,
         client: Client,
-        known: BucketExistenceCache,
+        bucket_cache: BucketExistenceCache,
         head: Head,
         *,
-        xml: bool | None,
+        has_xml_api: bool | None,
         backend: str,
     ) -> None:
         self._client = client
-        self._known = known
+        self._bucket_cache = bucket_cache
         self._head = head
-        self._xml = xml
+        self._has_xml_api = has_xml_api
         self._backend = backend
 
     async def open(self, bucket: str, key: str, options: GetOptions) -> GetResult:
         """Open a body; the caller closes it."""
+        # 1. Check the condition that a request for a body cannot carry.
         if options.if_none_match is not None:
             # The XML API has no header for this condition on a generation.
             _check_version(options, await self._head(bucket, key, options.version_id))
-        response, exact = await resolve_not_found(
-            self._known, bucket, key, self._request(bucket, key, options)
+        # 2. Request the body.
+        response, is_xml = await resolve_not_found(
+            self._bucket_cache, bucket, key, self._request(bucket, key, options)
         )
         try:
             if options.range is not None and response.headers.get("content-length") == "0":
                 raise RangeError("the object is empty")  # noqa: TRY301 - closes the response
-            info, plain = info_from_headers(
+            # 3. Read the metadata in the headers. If they do not carry all of it, request the rest.
+            info, is_exact = info_from_headers(
                 response.headers,
                 bucket=bucket,
                 key=key,
@@ -73,8 +76,8 @@ class Downloader:
                 partial=_is_partial(response),
             )
             _check_version(options, info)
-            part = _part(response)
-            if not (exact and plain):
+            part = _parse_part(response)
+            if not (is_xml and is_exact):
                 info = await self._refetch(info)
         except BaseException:
             response.close()
@@ -82,41 +85,44 @@ class Downloader:
         return GetResult(info, (0, info.size) if part is None else part[:2], response)
 
     async def _request(self, bucket: str, key: str, options: GetOptions) -> tuple[Response, bool]:
-        """Request a body; return the response and whether its headers carry the metadata.
+        """Request a body; return the response and whether it came from the XML API.
 
-        Those of the XML API do. Emulators may serve that API only under their configured host name,
-        which may differ from the endpoint; they serve the JSON API under any.
+        Only the headers of the XML API carry the metadata. Emulators may serve that API only under
+        their configured host name, which may differ from the endpoint. They serve the JSON API under
+        every host name.
         """
-        # Accepting gzip gets objects as stored. Cloud Storage documentation, "Transcoding of
-        # gzip-compressed files".
+        # The service decompresses gzip objects for clients that do not accept gzip. Cloud Storage
+        # documentation, "Transcoding of gzip-compressed files".
         headers = {"accept-encoding": "gzip"}
         query = {}
         if options.range is not None:
             headers["range"] = range_header(options.range)
         if options.version_id is not None:
             query["generation"] = options.version_id
-        match = options.if_match if is_generation(options.if_match) else None
-        if self._xml is not False:
-            more = {} if match is None else {"x-goog-if-generation-match": match}
+        generation = options.if_match if is_generation(options.if_match) else None
+        if self._has_xml_api is not False:
+            condition = {} if generation is None else {"x-goog-if-generation-match": generation}
             target = media_path(bucket, key) + encode_query(query)
             try:
-                response = await self._client.send("GET", target, {**headers, **more})
+                response = await self._client.send("GET", target, {**headers, **condition})
             except NotFoundError as error:
-                # A 404 that names what is missing comes from the XML API.
-                if self._xml or isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
+                # Only the XML API says whether the object or the bucket is missing.
+                if self._has_xml_api or isinstance(
+                    error, (ObjectNotFoundError, BucketNotFoundError)
+                ):
                     raise
             else:
-                self._xml = True
+                self._has_xml_api = True
                 return response, True
-        if match is not None:
-            query["ifGenerationMatch"] = match
+        if generation is not None:
+            query["ifGenerationMatch"] = generation
         target = object_path(bucket, key) + encode_query({"alt": "media", **query})
         response = await self._client.send("GET", target, headers)
-        self._xml = False
+        self._has_xml_api = False
         return response, False
 
     async def _refetch(self, info: ObjectInfo) -> ObjectInfo:
-        """Return the metadata of this version by the JSON API: the headers do not carry all of it."""
+        """Return the metadata of this version from the JSON API, which has all of it."""
         try:
             return await self._head(info.bucket, info.key, info.version_id)
         except ObjectNotFoundError as error:
@@ -127,7 +133,7 @@ def _is_partial(response: Response) -> bool:
     return response.status == HTTPStatus.PARTIAL_CONTENT
 
 
-def _part(response: Response) -> tuple[int, int, int] | None:
+def _parse_part(response: Response) -> tuple[int, int, int] | None:
     try:
         return content_part(response.headers, partial=_is_partial(response))
     except ValueError as error:
@@ -137,6 +143,6 @@ def _part(response: Response) -> tuple[int, int, int] | None:
 def _check_version(options: GetOptions, info: ObjectInfo) -> None:
     """Raise PreconditionFailedError if a condition excludes the version."""
     if options.if_match not in {None, info.etag}:
-        raise PreconditionFailedError("if_match: the current version is another")
+        raise PreconditionFailedError("if_match: the current version has another etag")
     if options.if_none_match is not None and options.if_none_match == info.etag:
-        raise PreconditionFailedError("if_none_match: this is the current version")
+        raise PreconditionFailedError("if_none_match: the current version has this etag")

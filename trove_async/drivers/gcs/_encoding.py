@@ -1,7 +1,7 @@
-"""Buckets, keys and queries in URLs, and the names that the service refuses.
+"""Buckets, keys and queries in URLs, and the names that the service rejects.
 
-The driver uses the JSON API for documents and the XML API to read bodies: only the latter returns an
-object's metadata together with its body.
+The driver uses the JSON API for documents and the XML API for reading bodies: only the XML API returns
+an object's metadata together with its body.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from trove_async.errors import InvalidNameError
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]").fullmatch
 """A valid bucket name. Cloud Storage documentation, "About Cloud Storage buckets"."""
 
-_FORBIDDEN = re.compile(r"[\r\n]").search
+_FORBIDDEN_IN_KEYS = re.compile(r"[\r\n]").search
 """Characters that a key must not have. Cloud Storage documentation, "About Cloud Storage objects"."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9\-._~]*+").fullmatch
+_UNRESERVED_ONLY = re.compile(r"[A-Za-z0-9\-._~]*+").fullmatch
 UNRESERVED: Final = "-._~"
 """Characters that are never encoded, besides letters and digits (RFC 3986, 2.3)."""
 
@@ -38,38 +38,37 @@ def check_bucket(bucket: str) -> str:
     return bucket
 
 
-def can_hold(key: str) -> bool:
+def is_valid_key(key: str) -> bool:
     """Return whether the service accepts a key."""
-    return not _FORBIDDEN(key)
+    return not _FORBIDDEN_IN_KEYS(key)
 
 
 def check_key(bucket: str, key: str) -> None:
     """Raise InvalidNameError for a key that the service does not accept."""
-    if not can_hold(key):
+    if not is_valid_key(key):
         raise InvalidNameError("a key must not have a line break", bucket=bucket, key=key)
 
 
-_DOTS: Final = {".": "%2E", "..": "%2E%2E"}
+_DOT_SEGMENTS: Final = {".": "%2E", "..": "%2E%2E"}
 """Keys that have a special meaning as a path segment (RFC 3986, 3.3)."""
 
 
-def is_dots(key: str) -> bool:
-    """Return whether a server may resolve a key as a path step, however it is encoded.
+def is_dot_segment(key: str) -> bool:
+    """Return whether a server may resolve a key as a path segment of dots, even if it is encoded.
 
     Google's service has no such objects; other servers may.
     """
-    return key in _DOTS
+    return key in _DOT_SEGMENTS
 
 
 def encode(text: str) -> str:
     """Return a name or a value encoded as a path segment or a query value.
 
-    Slashes are encoded as well (Cloud Storage documentation, "Cloud Storage request endpoints":
-    encoding URI path parts), so no proxy removes a key's empty segments or resolves its segments
-    of dots.
+    Slashes are encoded as well, so no proxy removes a key's empty segments or resolves its segments
+    of dots. Cloud Storage documentation, "Cloud Storage request endpoints": encoding URI path parts.
     """
-    if _PLAIN(text):
-        return _DOTS.get(text, text)
+    if _UNRESERVED_ONLY(text):
+        return _DOT_SEGMENTS.get(text, text)
     return quote(text, safe=UNRESERVED)
 
 

@@ -1,8 +1,8 @@
 """The table from error responses to exceptions.
 
-Reasons are those of the JSON API ("HTTP status and error codes for JSON") and codes those of the XML
-API ("HTTP status and error codes for XML"). A response without a known code is mapped by
-its status. Retryable are the statuses that Google lists ("Retry strategy": 408, 429 and 5xx).
+The keys of the table are the reasons of the JSON API ("HTTP status and error codes for JSON") and the
+codes of the XML API ("HTTP status and error codes for XML"). A response with neither is mapped by its
+status. The retryable statuses are those that Google lists: 408, 429 and 5xx ("Retry strategy").
 """
 
 from __future__ import annotations
@@ -35,116 +35,121 @@ from trove_async.errors import (
 
 
 class ConflictError(BackendError):
-    """A 409. A bucket already exists, or is not empty; the caller knows which it requested."""
+    """A 409: a bucket already exists or is not empty, depending on the request."""
 
 
-_BUSY = ErrorMapping(UnavailableError, "the service asks to slow down", no_effect=True)
-_FAILED = ErrorMapping(UnavailableError, "the service had an internal error")
-_SLOW = ErrorMapping(TimedOutError, "the service waited too long for the request", no_effect=True)
-_DENIED = ErrorMapping(
+_THROTTLED = ErrorMapping(UnavailableError, "the service is throttling requests", no_effect=True)
+_INTERNAL_ERROR = ErrorMapping(UnavailableError, "the service had an internal error")
+_REQUEST_TIMEOUT = ErrorMapping(
+    TimedOutError, "the service did not receive the request in time", no_effect=True
+)
+_PERMISSION_DENIED = ErrorMapping(
     PermissionDeniedError, "the credentials lack the permission: check the IAM roles"
 )
-_CLOSED = ErrorMapping(PermissionDeniedError, "the service refuses this account or project")
-_UNKNOWN = ErrorMapping(UnauthenticatedError, "the service does not accept the credentials")
-_UNMET = ErrorMapping(PreconditionFailedError, "the object does not meet the condition")
-_NO_RANGE = ErrorMapping(RangeError, "the range starts past the end of the object")
+_ACCOUNT_REJECTED = ErrorMapping(
+    PermissionDeniedError, "the service rejected this account or project"
+)
+_UNAUTHENTICATED = ErrorMapping(UnauthenticatedError, "the service rejected the credentials")
+_CONDITION_FAILED = ErrorMapping(PreconditionFailedError, "the condition of the request is not met")
+_RANGE_ERROR = ErrorMapping(RangeError, "the range starts past the end of the object")
 _NO_OBJECT = ErrorMapping(ObjectNotFoundError, "no such object")
 _NO_BUCKET = ErrorMapping(BucketNotFoundError, "no such bucket: create_bucket creates it")
-_NOTHING = ErrorMapping(NotFoundError, "no such object, or no such bucket")
+_NOT_FOUND = ErrorMapping(NotFoundError, "no such object, or no such bucket")
 _CONFLICT = ErrorMapping(ConflictError, "the request conflicts with the current state")
-# Retryable: the checksum was computed from the memory that was sent, so the body broke in transit.
-_BROKEN = ErrorMapping(IntegrityError, "the body that arrived is not the body that was sent", True)  # noqa: FBT003 - `retryable` of the tuple
-_FULL = ErrorMapping(StorageFullError, "the quota is exhausted")
-_MISNAMED = ErrorMapping(InvalidNameError, "the service does not accept this name")
-_TOO_MUCH = ErrorMapping(NotSupportedError, "the request is larger than the service accepts")
-_CANNOT = ErrorMapping(NotSupportedError, "the service does not support this request")
-_REFUSED = ErrorMapping(BackendError, "the service refuses the request")
-_BILLED = ErrorMapping(
+# Retryable: the checksum was computed from the memory that was sent, so the error occurred in transit.
+_CORRUPTED = ErrorMapping(IntegrityError, "the body was corrupted in transit", retryable=True)
+_QUOTA_EXCEEDED = ErrorMapping(StorageFullError, "the quota is exhausted")
+_INVALID_NAME = ErrorMapping(InvalidNameError, "the service does not accept this name")
+_TOO_LARGE = ErrorMapping(NotSupportedError, "the request is larger than the service accepts")
+_NOT_SUPPORTED = ErrorMapping(NotSupportedError, "the service does not support this request")
+_REJECTED = ErrorMapping(BackendError, "the service rejected the request")
+_BILLING_ERROR = ErrorMapping(
     PermissionDeniedError,
     "the bucket needs a billing project, or its billing account is not active",
 )
 
 REASONS: Final[dict[str, ErrorMapping]] = {
     # JSON API
-    "rateLimitExceeded": _BUSY,
-    "userRateLimitExceeded": _BUSY,
-    "backendError": _FAILED,
-    "internalError": _FAILED,
-    "badGateway": _FAILED,
-    "gatewayTimeout": _FAILED,
+    "rateLimitExceeded": _THROTTLED,
+    "userRateLimitExceeded": _THROTTLED,
+    "backendError": _INTERNAL_ERROR,
+    "internalError": _INTERNAL_ERROR,
+    "badGateway": _INTERNAL_ERROR,
+    "gatewayTimeout": _INTERNAL_ERROR,
     "uploadBrokenConnection": ErrorMapping(
-        UnavailableError, "the service did not get the whole body"
+        UnavailableError, "the service did not receive the whole body"
     ),
-    "requestTimeout": _SLOW,
-    "authError": _UNKNOWN,
-    "required": _REFUSED,
-    "accountDisabled": _CLOSED,
-    "projectAccessDenied": _CLOSED,
-    "countryBlocked": _CLOSED,
-    "forbidden": _DENIED,
-    "insufficientPermissions": _DENIED,
-    "quotaExceeded": _FULL,
-    "dailyLimitExceeded": _FULL,
-    "storageQuotaExceeded": _FULL,
-    "userProjectAccountProblem": _BILLED,
-    "userProjectMissing": _BILLED,
-    "conditionNotMet": _UNMET,
-    "requestedRangeNotSatisfiable": _NO_RANGE,
-    "uploadTooLarge": _TOO_MUCH,
-    "methodNotAllowed": _CANNOT,
-    "notImplemented": _CANNOT,
-    "unsupportedMediaProtocol": _CANNOT,
+    "requestTimeout": _REQUEST_TIMEOUT,
+    "authError": _UNAUTHENTICATED,
+    "required": _REJECTED,
+    "accountDisabled": _ACCOUNT_REJECTED,
+    "projectAccessDenied": _ACCOUNT_REJECTED,
+    "countryBlocked": _ACCOUNT_REJECTED,
+    "forbidden": _PERMISSION_DENIED,
+    "insufficientPermissions": _PERMISSION_DENIED,
+    "quotaExceeded": _QUOTA_EXCEEDED,
+    "dailyLimitExceeded": _QUOTA_EXCEEDED,
+    "storageQuotaExceeded": _QUOTA_EXCEEDED,
+    "userProjectAccountProblem": _BILLING_ERROR,
+    "userProjectMissing": _BILLING_ERROR,
+    "conditionNotMet": _CONDITION_FAILED,
+    "requestedRangeNotSatisfiable": _RANGE_ERROR,
+    "uploadTooLarge": _TOO_LARGE,
+    "methodNotAllowed": _NOT_SUPPORTED,
+    "notImplemented": _NOT_SUPPORTED,
+    "unsupportedMediaProtocol": _NOT_SUPPORTED,
     # XML API
     "NoSuchKey": _NO_OBJECT,
     "NoSuchBucket": _NO_BUCKET,
-    "PreconditionFailed": _UNMET,
-    "InvalidRange": _NO_RANGE,
-    "AccessDenied": _DENIED,
-    "UserProjectAccessDenied": _BILLED,
-    "UserProjectAccountProblem": _BILLED,
-    "UserProjectMissing": _BILLED,
-    "AccountProblem": _CLOSED,
-    "AuthenticationRequired": _UNKNOWN,
-    "InvalidSecurity": _UNKNOWN,
-    "ExpiredToken": _UNKNOWN,
-    "SignatureDoesNotMatch": _UNKNOWN,
-    "InvalidURI": _MISNAMED,
-    "InvalidBucketName": _MISNAMED,
-    "KeyTooLong": _MISNAMED,
-    "SlowDown": _BUSY,
-    "InternalError": _FAILED,
-    "ServiceUnavailable": _FAILED,
-    "RequestTimeout": _SLOW,
-    "BadDigest": _BROKEN,
+    "PreconditionFailed": _CONDITION_FAILED,
+    "InvalidRange": _RANGE_ERROR,
+    "AccessDenied": _PERMISSION_DENIED,
+    "UserProjectAccessDenied": _BILLING_ERROR,
+    "UserProjectAccountProblem": _BILLING_ERROR,
+    "UserProjectMissing": _BILLING_ERROR,
+    "AccountProblem": _ACCOUNT_REJECTED,
+    "AuthenticationRequired": _UNAUTHENTICATED,
+    "InvalidSecurity": _UNAUTHENTICATED,
+    "ExpiredToken": _UNAUTHENTICATED,
+    "SignatureDoesNotMatch": _UNAUTHENTICATED,
+    "InvalidURI": _INVALID_NAME,
+    "InvalidBucketName": _INVALID_NAME,
+    "KeyTooLong": _INVALID_NAME,
+    "SlowDown": _THROTTLED,
+    "InternalError": _INTERNAL_ERROR,
+    "ServiceUnavailable": _INTERNAL_ERROR,
+    "RequestTimeout": _REQUEST_TIMEOUT,
+    "BadDigest": _CORRUPTED,
 }
 
 STATUSES: Final[dict[int, ErrorMapping]] = {
-    304: _UNMET,
-    401: _UNKNOWN,
-    403: _DENIED,
-    404: _NOTHING,
-    405: _CANNOT,
-    408: _SLOW,
+    304: _CONDITION_FAILED,
+    401: _UNAUTHENTICATED,
+    403: _PERMISSION_DENIED,
+    404: _NOT_FOUND,
+    405: _NOT_SUPPORTED,
+    408: _REQUEST_TIMEOUT,
     409: _CONFLICT,
-    410: _NOTHING,
-    412: _UNMET,
-    413: _TOO_MUCH,
-    416: _NO_RANGE,
-    429: _BUSY,
-    501: _CANNOT,
-    507: _FULL,
+    410: _NOT_FOUND,
+    412: _CONDITION_FAILED,
+    413: _TOO_LARGE,
+    416: _RANGE_ERROR,
+    429: _THROTTLED,
+    501: _NOT_SUPPORTED,
+    507: _QUOTA_EXCEEDED,
 }
 
 _SERVER_ERROR: Final = 500
-_SHOWN: Final = 300
-"""Characters of the service's message that are shown."""
+_MAX_SHOWN: Final = 300
+"""Characters of the service's message that an error shows."""
 
-_READ: Final = 4096
-"""Characters of the message that are searched."""
+_MAX_SEARCHED: Final = 4096
+"""Characters of the service's message that are searched for secrets and known texts."""
 
-# The JSON API has no reason for it: "Provided CRC32C \"…\" doesn't match calculated CRC32C \"…\"."
-_MISMATCH = re.compile(r"(?i)(?:crc32c|md5)\b.{0,80}(?:does ?n[o']t|not) match")
-# Services may quote the request in their messages: the value after these words is removed.
+# The JSON API has no reason for a wrong checksum, only a message such as
+# "Provided CRC32C "AAAA" doesn't match calculated CRC32C "BBBB"."
+_CHECKSUM_MISMATCH = re.compile(r"(?i)(?:crc32c|md5)\b.{0,80}(?:does ?n[o']t|not) match")
+# Services may quote the request in their messages, so the value after each of these words is removed.
 _SECRET = re.compile(
     r"(?i)\b(signature|credential|authorization|bearer|access_?token|upload_id)(\W{0,3}[=:\s]\W{0,2})\S+"
 )
@@ -156,7 +161,7 @@ class ErrorResponse(NamedTuple):
 
     Attributes:
         status: The status.
-        reason: The reason of the JSON API or the code of the XML API; may be empty.
+        reason: The reason of the JSON API or the code of the XML API. May be empty.
         message: The service's message.
         headers: The headers.
     """
@@ -169,32 +174,32 @@ class ErrorResponse(NamedTuple):
     def error(self) -> TroveError:
         """Return the exception to raise.
 
-        A 404 that does not name what is missing is a NotFoundError: the caller then looks for the
-        bucket.
+        A 404 that does not distinguish a missing object from a missing bucket is a NotFoundError.
+        The caller then checks whether the bucket exists.
         """
-        meaning = self._meaning()
-        passing = issubclass(meaning.kind, UnavailableError)
-        error = meaning.kind(
-            f"{meaning.advice} ({self._description()})",
-            retryable=meaning.retryable,
-            retry_after=retry_after(self.headers) if passing else None,
+        mapping = self._mapping()
+        is_unavailable = issubclass(mapping.kind, UnavailableError)
+        error = mapping.kind(
+            f"{mapping.advice} ({self._description()})",
+            retryable=mapping.retryable,
+            retry_after=retry_after(self.headers) if is_unavailable else None,
         )
-        if meaning.no_effect:
+        if mapping.no_effect:
             error.maybe_done = False
         return error
 
-    def _meaning(self) -> ErrorMapping:
-        meaning = REASONS.get(self.reason) or STATUSES.get(self.status)
-        if meaning is not None:
-            return meaning
+    def _mapping(self) -> ErrorMapping:
+        mapping = REASONS.get(self.reason) or STATUSES.get(self.status)
+        if mapping is not None:
+            return mapping
         if self.status >= _SERVER_ERROR:
-            return _FAILED
-        return _BROKEN if _MISMATCH.search(self.message[:_READ]) else _REFUSED
+            return _INTERNAL_ERROR
+        return _CORRUPTED if _CHECKSUM_MISMATCH.search(self.message[:_MAX_SEARCHED]) else _REJECTED
 
     def _description(self) -> str:
-        shown = " ".join(_SECRET.sub(r"\1\2…", self.message[:_READ]).split())
-        if len(shown) > _SHOWN:
-            shown = shown[:_SHOWN] + "…"
+        shown = " ".join(_SECRET.sub(r"\1\2…", self.message[:_MAX_SEARCHED]).split())
+        if len(shown) > _MAX_SHOWN:
+            shown = shown[:_MAX_SHOWN] + "…"
         description = f"{self.status} {self.reason[:80]}".rstrip()
         return f"{description}: {shown}" if shown else description
 

@@ -1,9 +1,9 @@
 """Returns one page of objects and prefixes in bytewise order.
 
-The service lists objects and common prefixes separately. A page of both is one contiguous range of
-the order, so sorting merges them. If a server returns more than was requested (an emulator returns
-all prefixes on every page), the page is cut to the limit. The next page starts after the last key
-instead of at the service's token: a key means the same to every server and never expires.
+The service lists objects and common prefixes separately. Together they cover one contiguous range of
+keys, so sorting merges them. If a server returns more entries than requested (an emulator returns all
+prefixes on every page), the page is truncated. The next page starts after the last key and not at the
+service's token: a key has the same meaning on every server and never expires.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ MAX_RESULTS: Final = 1000
 
 _FIELDS: Final = f"items({FIELDS}),prefixes,nextPageToken"
 
-FROM, _AFTER = "=", ">"
-"""The first character of a token: the page starts at this text, or after this key."""
+FROM_TEXT, _AFTER_KEY = "=", ">"
+"""The first character of a token. The page starts at the text, or after the key, that follows it."""
 
-_key_of = attrgetter("key")
+_sort_key = attrgetter("key")
 
 
 async def list_page(client: Client, bucket: str, options: ListOptions, backend: str) -> Page:
     """Return one page. See `AsyncDriver.list_page`."""
-    after, start = start_of(options)
+    after, start = parse_start(options)
     query = {"fields": _FIELDS, "prettyPrint": "false"}
     # startOffset is inclusive: request the key itself as well, and skip it.
     query["maxResults"] = str(min(options.limit + (after is not None), MAX_RESULTS))
@@ -48,7 +48,7 @@ async def list_page(client: Client, bucket: str, options: ListOptions, backend: 
     path = f"{bucket_path(bucket)}/o"
     cycle = TokenCycle()
     while True:
-        document = await client.page(path + encode_query(query))
+        document = await client.get_page(path + encode_query(query))
         entries, token = _entries(document, bucket, backend), document.get("nextPageToken")
         if after is not None:
             entries = [entry for entry in entries if entry.key != after or _is_prefix(entry)]
@@ -56,32 +56,32 @@ async def list_page(client: Client, bucket: str, options: ListOptions, backend: 
             break
         cycle.check(token, empty=True)
         query["pageToken"] = token
-    more = bool(token) or len(entries) > options.limit
+    has_more = bool(token) or len(entries) > options.limit
     del entries[options.limit :]
-    return Page(entries=entries, token=_token_after(entries[-1]) if more else None)
+    return Page(entries=entries, token=_token_after(entries[-1]) if has_more else None)
 
 
 def _is_prefix(entry: Entry) -> bool:
     return isinstance(entry, Prefix)
 
 
-def start_of(options: ListOptions) -> tuple[str | None, str | None]:
-    """Return the key that precedes the page, or None, and the text that the page starts at."""
+def parse_start(options: ListOptions) -> tuple[str | None, str | None]:
+    """Return the key after which the page starts, or None, and the text at which the request starts."""
     if options.token is None:
         return options.start_after, options.start_after
     kind, position = options.token[:1], options.token[1:]
-    return (position if kind == _AFTER else None), position
+    return (position if kind == _AFTER_KEY else None), position
 
 
 def _token_after(last: Entry) -> str | None:
     if not isinstance(last, Prefix):
-        return _AFTER + last.key
-    beyond = after_prefix(last.prefix)
-    return None if beyond is None else FROM + beyond
+        return _AFTER_KEY + last.key
+    following = after_prefix(last.prefix)
+    return None if following is None else FROM_TEXT + following
 
 
 def _entries(document: Document, bucket: str, backend: str) -> list[Entry]:
-    """Return objects and prefixes, sorted: the order of code points is that of UTF-8."""
+    """Return objects and prefixes in bytewise order, which is the order of code points as well."""
     try:
         entries: list[Entry] = [
             info_from_resource(item, bucket=bucket, backend=backend)
@@ -94,7 +94,7 @@ def _entries(document: Document, bucket: str, backend: str) -> list[Entry]:
             entries += [
                 Prefix(bucket=bucket, prefix=prefix, backend=backend) for prefix in prefixes
             ]
-            entries.sort(key=_key_of)
+            entries.sort(key=_sort_key)
     except (TypeError, AttributeError) as error:
         raise UnavailableError(f"the service's response is malformed: {error!r}") from error
     return entries

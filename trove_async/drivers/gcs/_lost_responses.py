@@ -1,12 +1,12 @@
 """Retries of writes whose first attempt may have succeeded, although its response was lost.
 
-An unconditional retry could replace what another client has written since, or delete an object that
-another client has created. The driver therefore reads the current version first and makes the retry
-conditional on it ("Retry strategy": mutations are idempotent with a generation).
+An unconditional retry could replace an object that another client has written since the first attempt,
+or delete one that it has created. The driver therefore reads the current version first and makes the
+retry conditional on it ("Retry strategy": mutations are idempotent with a generation).
 
-Two cases remain undetected. An object that does not exist may have been written by the first attempt
-and then deleted by another client. A first attempt that is still in flight when the retry is sent has
-no condition.
+Two cases remain undetected: another client deleted the object that the first attempt wrote, and the
+retry creates it again; or the first attempt is still in flight and replaces the result of the retry,
+because it has no condition.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class LostResponses:
 
     Args:
         client: Sends requests.
-        known: Checks whether a bucket exists.
+        bucket_cache: Checks whether buckets exist.
         backend: For `ObjectInfo.backend`.
     """
 
-    def __init__(self, client: Client, known: BucketExistenceCache, backend: str) -> None:
+    def __init__(self, client: Client, bucket_cache: BucketExistenceCache, backend: str) -> None:
         self._client = client
-        self._known = known
+        self._bucket_cache = bucket_cache
         self._backend = backend
 
     async def before_put(
@@ -65,10 +65,8 @@ class LostResponses:
         """
         try:
             info = await self._current(bucket, key, options)
-        except ObjectNotFoundError:
-            return {"ifGenerationMatch": "0"}
-        except PermissionDeniedError:
-            # Without the permission to read, creating a missing object is still safe.
+        except (ObjectNotFoundError, PermissionDeniedError):
+            # Without the permission to read the object, only a retry that creates it is safe.
             return {"ifGenerationMatch": "0"}
         if options.write_id is not None and info.write_id == options.write_id:
             return info
@@ -81,22 +79,27 @@ class LostResponses:
             ObjectNotFoundError: The object does not exist.
             UnavailableError: Another client may have created it since.
         """
-        return {
-            "ifGenerationMatch": require_generation(
-                (await self._current(bucket, key, options)).etag
-            )
-        }
+        info = await self._current(bucket, key, options)
+        return {"ifGenerationMatch": require_generation(info.etag)}
 
     async def _current(
         self, bucket: str, key: str, options: PutOptions | DeleteOptions
     ) -> ObjectInfo:
+        """Return the current object if the retry may replace or delete it.
+
+        Raises:
+            UnavailableError: Another client may have written it since the earlier attempt.
+        """
+        # 1. Read the object.
         target = object_path(bucket, key) + encode_query({"fields": FIELDS})
         response = await resolve_not_found(
-            self._known, bucket, key, self._client.send("GET", target, {})
+            self._bucket_cache, bucket, key, self._client.send("GET", target, {})
         )
         info = info_from_resource(
-            await self._client.document(response), bucket=bucket, backend=self._backend
+            await self._client.read_document(response), bucket=bucket, backend=self._backend
         )
+        # 2. It is safe if this operation wrote it, or if it is older than this operation: by the order
+        # of this store's own writes, or by the service's clock.
         is_own = options.write_id is not None and info.write_id == options.write_id
         if (
             is_own
@@ -106,7 +109,7 @@ class LostResponses:
             return info
         raise UnavailableError(
             "the outcome of this write is unknown: the response was lost, and another client may have"
-            " written the object since; check the current object",
+            " written the object since. Check the current object",
             bucket=bucket,
             key=key,
             retryable=False,
@@ -114,36 +117,36 @@ class LostResponses:
 
 
 def _is_older(info: ObjectInfo, response: Response, options: PutOptions | DeleteOptions) -> bool:
-    """Return whether the object predates the earlier attempt, by the service's clock."""
+    """Return whether the object is older than the earlier attempt, by the service's clock."""
     assert options.in_doubt_since is not None  # noqa: S101 - called for retries only
-    passed = asyncio.get_running_loop().time() - options.in_doubt_since
+    elapsed = asyncio.get_running_loop().time() - options.in_doubt_since
     try:
         now = parse_service_date(response.headers.get("date", ""))  # in whole seconds, rounded down
     except ValueError:
         return False
-    return info.last_modified < now - timedelta(seconds=passed)
+    return info.last_modified < now - timedelta(seconds=elapsed)
 
 
 @contextmanager
 def retry_if_replaced() -> Iterator[None]:
-    """Turn a failed condition into a retryable error: the object was replaced since it was read."""
+    """Convert a failed condition to a retryable error: the object was replaced after it was read."""
     try:
         yield
     except ObjectChangedError:
-        raise  # the source of a copy changed
+        raise  # about the source of a copy, not about the object that is written
     except PreconditionFailedError as error:
         raise UnavailableError("another client wrote the object at the same time") from error
 
 
 async def resolve_not_found(
-    known: BucketExistenceCache, bucket: str, key: str, work: Awaitable[T]
+    bucket_cache: BucketExistenceCache, bucket: str, key: str, work: Awaitable[T]
 ) -> T:
-    """Await `work`; on a bare 404, find out whether the object or the bucket is missing."""
+    """Await `work`; if it raises a NotFoundError, determine whether the object or the bucket is missing."""
     try:
         return await work
     except NotFoundError as error:
         if isinstance(error, (ObjectNotFoundError, BucketNotFoundError)):
             raise
-        if await known.exists(bucket):
+        if await bucket_cache.exists(bucket):
             raise ObjectNotFoundError(error.message, bucket=bucket, key=key) from error
         raise BucketNotFoundError(error.message, bucket=bucket) from error

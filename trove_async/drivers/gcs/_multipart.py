@@ -1,7 +1,6 @@
-"""The body of an upload in one request: ``multipart/related`` around the views of the object.
+"""The ``multipart/related`` body of an upload in one request.
 
-The first part is the metadata, the second the content (JSON API, "Perform a
-multipart upload").
+The first part is the metadata, the second the content. JSON API, "Perform a multipart upload".
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from typing import Final
 from trove_async.errors import InvalidNameError
 from trove_async.models import KiB
 
-_JOINED: Final = 64 * KiB
-"""Largest content that is copied into one buffer: cheaper than two more socket calls."""
+_MAX_JOINED: Final = 64 * KiB
+"""Largest content that is copied into one buffer. The copy is cheaper than two more socket calls."""
 
 
 def encode_related(
@@ -28,19 +27,19 @@ def encode_related(
         views: The content.
 
     Raises:
-        InvalidNameError: The media type has characters that end its header.
+        InvalidNameError: The media type has characters that would end its header.
     """
-    if any(mark in content_type for mark in "\r\n\0"):
+    if any(character in content_type for character in "\r\n\0"):
         raise InvalidNameError("content_type must not have CR, LF or NUL")
-    # 128 random bits, so that no body contains it by chance or by design (RFC 2046, 5.1.1).
+    # 128 random bits: no body contains them by chance or by design (RFC 2046, 5.1.1).
     boundary = secrets.token_hex(16)
-    head = (
+    header = (
         f"--{boundary}\r\nContent-Type: application/json; charset=UTF-8\r\n\r\n".encode()
         + resource
         + f"\r\n--{boundary}\r\nContent-Type: {content_type}\r\n\r\n".encode()
     )
-    tail = f"\r\n--{boundary}--\r\n".encode()
+    trailer = f"\r\n--{boundary}--\r\n".encode()
     media_type = f"multipart/related; boundary={boundary}"
-    if sum(map(len, views)) <= _JOINED:
-        return media_type, [memoryview(b"".join([head, *views, tail]))]
-    return media_type, [memoryview(head), *views, memoryview(tail)]
+    if sum(map(len, views)) <= _MAX_JOINED:
+        return media_type, [memoryview(b"".join([header, *views, trailer]))]
+    return media_type, [memoryview(header), *views, memoryview(trailer)]

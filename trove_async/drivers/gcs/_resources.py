@@ -1,9 +1,9 @@
 """Object metadata: `PutOptions` to a JSON resource, and a resource or headers to `ObjectInfo`.
 
-The etag of an object is its *generation*: the number that the service gives to each content of a key
-(Cloud Storage documentation, "Object generations and metagenerations"). Every kind of request
-supports conditions on it. The service's own etags differ between the JSON and the XML API, and change
-with the metadata. The generation is also the version id.
+The etag and the version id of an object are its *generation*: the number that the service assigns to
+each version of a key (Cloud Storage documentation, "Object generations and metagenerations"). Every
+kind of request supports conditions on it. The service's own etags are unsuitable: they differ between
+the JSON and the XML API, and change with the metadata.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from trove_async.options import PutOptions
 
 WRITE_ID: Final = "trove-write-id"
 EXACT: Final = "trove-exact"
-"""Reserved metadata. `EXACT` marks objects whose metadata headers cannot carry unchanged: a reader
-then requests the resource."""
+"""Reserved metadata names. `EXACT` marks an object that has metadata which headers cannot carry unchanged.
+A reader of such an object requests its resource."""
 
 DEFAULT_TYPE: Final = "application/octet-stream"
-"""The media type of objects without one. It is sent, as not all servers default to it."""
+"""The media type of objects without one. It is always sent, because servers have other defaults."""
 
 CHECKSUMS: Final = {"crc32c": "crc32c", "md5": "md5Hash"}
-"""The names of checksums here and in a resource; both are in base64. An object that was composed, or sent
-through the XML API in parts, has no MD5 (Cloud Storage documentation, "Data validation")."""
+"""The names of checksums in this library and in a resource. Both are in base64. An object that was
+composed, or uploaded in parts through the XML API, has no MD5 (Cloud Storage documentation, "Data
+validation")."""
 
 _DIGESTS: Final = {
     "crc32c": re.compile(r"[A-Za-z0-9+/]{6}==").fullmatch,
     "md5": re.compile(r"[A-Za-z0-9+/]{22}==").fullmatch,
 }
 
-_HEADERS: Final = {
+_HEADER_FIELDS: Final = {
     "storage_class": "storageClass",
     "cache_control": "cacheControl",
     "content_disposition": "contentDisposition",
@@ -56,13 +57,13 @@ _EMPTY_CRC32C: Final = "AAAAAA=="
 """The CRC-32C of an empty body."""
 
 _UNKNOWN_DATE: Final = datetime.fromtimestamp(0, UTC)
-"""Placeholder for a missing date, until the object's resource is read."""
+"""Placeholder for a missing date until the object's resource is read."""
 
 _HEADER_SAFE = re.compile(r"(?:[!-~](?:[ -~]*[!-~])?)").fullmatch
-_WHOLE = re.compile(r"[0-9]{1,19}").fullmatch
-_NUMBER = re.compile(r"[1-9][0-9]{0,18}").fullmatch
+_DIGITS = re.compile(r"[0-9]{1,19}").fullmatch
+_GENERATION = re.compile(r"[1-9][0-9]{0,18}").fullmatch
 
-_SERVED_BY_DEFAULT: Final = frozenset({"private, max-age=0", "public, max-age=3600"})
+_DEFAULT_CACHE_CONTROLS: Final = frozenset({"private, max-age=0", "public, max-age=3600"})
 """The Cache-Control of responses for objects that have none. Cloud Storage documentation,
 "Cache-Control": default values."""
 
@@ -88,17 +89,17 @@ def encode_resource(
             metadata[EXACT] = "json"
         if options.write_id is not None:
             metadata[WRITE_ID] = options.write_id
-    for name, field in _HEADERS.items():
+    for name, field in _HEADER_FIELDS.items():
         value = getattr(options, name)
         if value is not None:
             document[field] = value
     for name, field in CHECKSUMS.items():
         if name in options.checksums:
             document[field] = options.checksums[name]
-    return _encoded(document)
+    return _encode_json(document)
 
 
-def _encoded(document: Mapping[str, Any]) -> bytes:
+def _encode_json(document: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(document, ensure_ascii=False).encode()
     except UnicodeEncodeError:  # a lone surrogate: only an escape can carry it
@@ -113,8 +114,8 @@ def _is_header_safe(value: str) -> bool:
 def lower_names(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return metadata with names in lower case, as headers carry them.
 
-    The service preserves case. Names that differ only in case keep their spelling, so that none is
-    lost.
+    The service preserves case. Names that differ only in case keep their spelling, because one of them
+    would be lost.
 
     Raises:
         TypeError: A value is not a string.
@@ -154,9 +155,9 @@ def info_from_resource(document: Mapping[str, Any], *, bucket: str, backend: str
     try:
         key, generation = document["name"], document["generation"]
         if not (isinstance(key, str) and isinstance(generation, str)):
-            raise TypeError("a name or a generation is not a string")  # noqa: TRY301 - translated below
-        stored = document.get("metadata")
-        metadata = lower_names(stored) if stored else {}
+            raise TypeError("the name or the generation is not a string")  # noqa: TRY301 - translated below
+        stored_metadata = document.get("metadata")
+        metadata = lower_names(stored_metadata) if stored_metadata else {}
         write_id = metadata.pop(WRITE_ID, None)
         metadata.pop(EXACT, None)
         checksums = {
@@ -186,31 +187,31 @@ def info_from_resource(document: Mapping[str, Any], *, bucket: str, backend: str
         raise UnavailableError(f"the service's response is malformed: {error!r}") from error
 
 
-def parse_number(document: object) -> int:
-    """Return a number of a resource, which is a string, as it may need 64 bits.
+def parse_number(value: object) -> int:
+    """Return a number in a resource, where it is a string because it may need 64 bits.
 
     Raises:
         ValueError: The value is not a number, or is negative.
     """
-    written = str(document) if type(document) in {int, str} else ""
-    if not _WHOLE(written):
-        raise ValueError(f"{str(document)[:40]!r} is not a number")
-    return int(written)
+    digits = str(value) if type(value) in {int, str} else ""
+    if not _DIGITS(digits):
+        raise ValueError(f"{str(value)[:40]!r} is not a number")
+    return int(digits)
 
 
-def parse_time(document: object) -> datetime:
-    """Return a time of a resource.
+def parse_time(value: object) -> datetime:
+    """Return a time in a resource.
 
     Raises:
         ValueError: The value is not a time, or has no time zone.
     """
-    if not isinstance(document, str) or (when := datetime.fromisoformat(document)).tzinfo is None:
-        raise ValueError(f"{str(document)[:40]!r} is not a time with a time zone")
-    return when
+    if not isinstance(value, str) or (time := datetime.fromisoformat(value)).tzinfo is None:
+        raise ValueError(f"{str(value)[:40]!r} is not a time with a time zone")
+    return time
 
 
 def optional_text(document: Mapping[str, Any], name: str) -> Any:  # noqa: ANN401 - str | None, but some fields are mandatory
-    """Return a string of a resource, or None if it is missing.
+    """Return a string in a resource, or None if it is missing.
 
     Raises:
         TypeError: The value is not a string.
@@ -226,30 +227,34 @@ def info_from_headers(
 ) -> tuple[ObjectInfo, bool]:
     """Return the metadata in the headers of a body, and whether it is exact.
 
-    It is not exact if a header cannot carry a value, if one header may join two names that differ
-    only in case, or if there is no date. The caller then reads the object's resource.
+    It is not exact if a header cannot carry a value, if a header may be the joined values of two names
+    that differ only in case, or if there is no date. The caller then reads the object's resource.
 
     Raises:
         UnavailableError: The headers are malformed.
     """
+    # 1. Collect the metadata and the checksums.
     metadata: dict[str, str] = {}
     checksums: dict[str, str] = {}
-    exact, several = True, False
+    exact, may_be_joined = True, False
     for name, value in headers.items():
         if name[0] not in "xX":
             continue
         lowered = name.lower()
         if lowered.startswith("x-goog-meta-"):
-            several = several or ", " in value or lowered[12:] in metadata
+            may_be_joined = may_be_joined or ", " in value or lowered[12:] in metadata
             metadata[lowered[12:]] = value
             exact = exact and _is_header_safe(value)
-        elif lowered == "x-goog-hash":  # one header for all, or one for each
+        elif lowered == "x-goog-hash":  # one header for all checksums, or one for each
             checksums.update(parse_hashes(value))
+    # 2. Decide whether they are exact.
     exact = metadata.pop(EXACT, None) is None and exact
     write_id = metadata.pop(WRITE_ID, None)
     modified = headers.get("last-modified")
-    # Objects of this library (write_id) have one spelling of each name. A comma joins equal names.
-    exact = exact and modified is not None and (write_id is not None or not several)
+    # An object that this library wrote (write_id) has one spelling of each name, so a comma is part of
+    # a value. In other objects it may join the values of two names.
+    exact = exact and modified is not None and (write_id is not None or not may_be_joined)
+    # 3. Read the other fields.
     encoding = headers.get("x-goog-stored-content-encoding") or headers.get("content-encoding")
     cache_control = headers.get("cache-control")
     try:
@@ -262,8 +267,8 @@ def info_from_headers(
             and length != size
             and parse_number(length or "0") > parse_number(size or "0")
         ):
-            # For example, a proxy decompressed the body: the stored size would cut it short.
-            raise ValueError(f"{length} bytes of an object of {size}")  # noqa: TRY301 - translated below
+            # For example, a proxy decompressed the body. Reading only the stored size would truncate it.
+            raise ValueError(f"a body of {length} bytes for an object of {size} bytes")  # noqa: TRY301 - translated below
         info = ObjectInfo(
             bucket=bucket,
             key=key,
@@ -273,7 +278,7 @@ def info_from_headers(
             content_type=headers.get("content-type"),
             metadata=metadata,
             storage_class=headers.get("x-goog-storage-class"),
-            cache_control=None if cache_control in _SERVED_BY_DEFAULT else cache_control,
+            cache_control=None if cache_control in _DEFAULT_CACHE_CONTROLS else cache_control,
             content_disposition=headers.get("content-disposition"),
             content_encoding=None if encoding == "identity" else encoding,
             content_language=headers.get("content-language"),
@@ -288,7 +293,7 @@ def info_from_headers(
 
 
 def content_part(headers: Mapping[str, str], *, partial: bool) -> tuple[int, int, int] | None:
-    """Return start, end (exclusive) and the total size of a partial body; None: the body is whole.
+    """Return the start, the end (exclusive) and the total size of a partial body, else None.
 
     Args:
         headers: The headers of the response.
@@ -324,7 +329,7 @@ def _checksum(name: str, digest: str) -> str:
 
 def is_generation(etag: str | None) -> TypeGuard[str]:
     """Return whether an etag is a generation."""
-    return etag is not None and _NUMBER(etag) is not None
+    return etag is not None and _GENERATION(etag) is not None
 
 
 def require_generation(etag: str | None) -> str:
@@ -332,17 +337,18 @@ def require_generation(etag: str | None) -> str:
 
     Raises:
         PreconditionFailedError: The etag is not a generation, so no object matches it. Zero is not
-            one either: to the service it means "no object".
+            a generation: to the service it means "no object".
     """
     if not is_generation(etag):
-        raise PreconditionFailedError("if_match: no object of this backend has this etag")
+        raise PreconditionFailedError("if_match: no object of this backend can have this etag")
     return etag
 
 
-def precondition(options: PutOptions) -> dict[str, str]:
+def condition_query(options: PutOptions) -> dict[str, str]:
     """Return the condition of a write as query parameters.
 
-    JSON API, "Objects: insert": "ifGenerationMatch=0" succeeds only if there is no live version.
+    JSON API, "Objects: insert": with "ifGenerationMatch=0", the write succeeds only if there is no live
+    version.
     """
     if options.if_none_match is not None:
         return {"ifGenerationMatch": "0"}
@@ -351,7 +357,7 @@ def precondition(options: PutOptions) -> dict[str, str]:
     return {}
 
 
-def _named(document: Mapping[str, Any]) -> str:
+def _required_name(document: Mapping[str, Any]) -> str:
     name = document["name"]
     if not isinstance(name, str):
         raise TypeError("the name is not a string")
@@ -367,7 +373,7 @@ def bucket_from_resource(document: Mapping[str, Any]) -> BucketInfo:
     try:
         created = document.get("timeCreated")
         return BucketInfo(
-            name=_named(document), created=None if created is None else parse_time(created)
+            name=_required_name(document), created=None if created is None else parse_time(created)
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise UnavailableError(f"the service's response is malformed: {error!r}") from error

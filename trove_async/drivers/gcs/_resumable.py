@@ -1,7 +1,7 @@
 """The arithmetic of resumable sessions, without I/O.
 
-JSON API, "Perform a resumable upload": all chunks but the last are multiples of 256 KiB. The Range of
-a 308 response is what the service has persisted, which may be less than was sent.
+JSON API, "Perform a resumable upload": the sizes of all chunks but the last are multiples of 256 KiB.
+The Range of a 308 response states how much the service has persisted, which may be less than was sent.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from trove_async.errors import UnavailableError
 from trove_async.models import KiB
 
 QUANTUM: Final = 256 * KiB
-"""All chunks but the last are a multiple of this size."""
+"""The size of every chunk but the last is a multiple of this."""
 
-_PERSISTED = re.compile(r"bytes=0-([0-9]{1,19})")
+_PERSISTED_RANGE = re.compile(r"bytes=0-([0-9]{1,19})")
 
 
 def chunk_range(start: int, end: int, total: int | None = None) -> str:
-    """Return the Content-Range of a chunk. With a total, the chunk is the last and may be empty."""
+    """Return the Content-Range of a chunk. Only the last chunk has a total; it may be empty."""
     span = "*" if start == end else f"{start}-{end - 1}"
     return f"bytes {span}/{'*' if total is None else total}"
 
@@ -30,7 +30,9 @@ UNKNOWN_RANGE: Final = "bytes */*"
 
 
 def persisted_size(headers: Mapping[str, str]) -> int:
-    """Return how many bytes the service has, by the headers of a 308: without a Range, none.
+    """Return how many bytes the service has persisted, by the headers of a 308 response.
+
+    Without a Range it has none.
 
     Raises:
         UnavailableError: The Range is malformed.
@@ -38,27 +40,27 @@ def persisted_size(headers: Mapping[str, str]) -> int:
     value = headers.get("range")
     if value is None:
         return 0
-    match = _PERSISTED.fullmatch(value)
+    match = _PERSISTED_RANGE.fullmatch(value)
     if match is None:
         raise UnavailableError(f"the service's response is malformed: Range {value[:80]!r}")
     return int(match[1]) + 1
 
 
-def held_back(size: int) -> int:
-    """Return how many bytes at the end of a body to send with the commit: at least one.
+def tail_size(size: int) -> int:
+    """Return how many bytes at the end of a body to withhold until the commit: at least one.
 
-    The service creates the object when it receives the last byte, and only a commit may do that.
+    The service creates the object when it receives the last byte. Only a commit may create it.
     """
     return (size - 1) % QUANTUM + 1 if size else 0
 
 
-def cut(views: Sequence[memoryview], start: int, end: int) -> list[memoryview]:
+def slice_views(views: Sequence[memoryview], start: int, end: int) -> list[memoryview]:
     """Return the bytes from `start` to `end` of all views, as views."""
     pieces = []
-    at = 0
+    offset = 0
     for view in views:
-        piece = view[max(start - at, 0) : max(end - at, 0)]
+        piece = view[max(start - offset, 0) : max(end - offset, 0)]
         if piece:
             pieces.append(piece)
-        at += len(view)
+        offset += len(view)
     return pieces

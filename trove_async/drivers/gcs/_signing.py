@@ -17,16 +17,16 @@ from ._encoding import encode, media_path
 
 ALGORITHM: Final = "GOOG4-RSA-SHA256"
 MAX_EXPIRES: Final = 7 * 24 * 3600
-"""The longest validity of a URL in seconds. "Signed URLs": expiration."""
+"""The longest validity of a URL in seconds. Cloud Storage documentation, "Signed URLs": expiration."""
 
 
-_QUERY: Final = {
+_QUERY_PARAMETERS: Final = {
     "version_id": "generation",
     "response_content_disposition": "response-content-disposition",
     "response_content_type": "response-content-type",
 }
-"""Options and query parameters, in the order of the canonical request: sorted by name, after the
-parameters in upper case. XML API, "GET object"."""
+"""The query parameters of options, in the order of the canonical request: sorted by name, after the
+``X-Goog`` parameters. XML API, "GET object"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class UnsignedURL:
     """A URL without its signature.
 
     Attributes:
-        url: The URL so far.
+        url: The URL without the parameter of the signature.
         to_sign: The text to sign.
     """
 
@@ -69,25 +69,27 @@ def build_url(
         now: Seconds since 1970.
         options: Parameters and headers that the signature fixes.
     """
-    moment = datetime.fromtimestamp(now, UTC)
-    stamp = moment.strftime("%Y%m%dT%H%M%SZ")
-    scope = f"{stamp[:8]}/auto/storage/goog4_request"
-    # The canonical path has unencoded slashes.
+    # 1. The credential scope: the day and the service.
+    date = datetime.fromtimestamp(now, UTC)
+    timestamp = date.strftime("%Y%m%dT%H%M%SZ")
+    scope = f"{timestamp[:8]}/auto/storage/goog4_request"
+    # 2. The canonical request: path, query and headers. The path has unencoded slashes.
     path = media_path(bucket, key).replace("%2F", "/")
-    lines, names = f"host:{origin.authority}\n", "host"
+    header_lines, header_names = f"host:{origin.authority}\n", "host"
     if options.content_type is not None:
-        lines = f"content-type:{' '.join(options.content_type.split())}\n{lines}"
-        names = "content-type;host"
+        header_lines = f"content-type:{' '.join(options.content_type.split())}\n{header_lines}"
+        header_names = "content-type;host"
     query = (
         f"X-Goog-Algorithm={ALGORITHM}&X-Goog-Credential={encode(f'{email}/{scope}')}"
-        f"&X-Goog-Date={stamp}&X-Goog-Expires={expires}&X-Goog-SignedHeaders={encode(names)}"
+        f"&X-Goog-Date={timestamp}&X-Goog-Expires={expires}&X-Goog-SignedHeaders={encode(header_names)}"
     )
-    for name, parameter in _QUERY.items():
+    for name, parameter in _QUERY_PARAMETERS.items():
         value = getattr(options, name)
         if value is not None:
             query += f"&{parameter}={encode(value)}"
-    canonical = f"{method}\n{path}\n{query}\n{lines}\n{names}\nUNSIGNED-PAYLOAD"
+    # 3. The text to sign.
+    canonical = f"{method}\n{path}\n{query}\n{header_lines}\n{header_names}\nUNSIGNED-PAYLOAD"
     digest = sha256(canonical.encode()).hexdigest()
     return UnsignedURL(
-        url=f"{origin.url}{path}?{query}", to_sign=f"{ALGORITHM}\n{stamp}\n{scope}\n{digest}"
+        url=f"{origin.url}{path}?{query}", to_sign=f"{ALGORITHM}\n{timestamp}\n{scope}\n{digest}"
     )

@@ -1,4 +1,4 @@
-"""Uploads in parts by a resumable session, which takes the bytes in order."""
+"""Uploads in parts, by a resumable session that takes the bytes in order."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from trove_async.options import Part, PutOptions
 
 from ._client import JSON, RESUME_INCOMPLETE
 from ._encoding import encode_query, upload_path
-from ._resources import DEFAULT_TYPE, FIELDS, encode_resource, info_from_resource, precondition
-from ._resumable import QUANTUM, UNKNOWN_RANGE, chunk_range, cut, held_back, persisted_size
+from ._resources import DEFAULT_TYPE, FIELDS, condition_query, encode_resource, info_from_resource
+from ._resumable import QUANTUM, UNKNOWN_RANGE, chunk_range, persisted_size, slice_views, tail_size
 
 if TYPE_CHECKING:
     from ._client import Client, Document
     from ._defaults import Defaults
 
-_ABORTED: Final = 499
+_CANCELLED: Final = 499
 """JSON API, "Cancel an upload": the status of a successful cancel."""
 
 
 class ResumableUpload:
     """An upload and its context manager.
 
-    After a request without a response, the upload asks the session for its progress before it
-    sends more.
+    After a request without a response, the upload requests the progress of the session before it sends
+    more.
 
     Args:
         client: Sends requests.
@@ -48,6 +48,7 @@ class ResumableUpload:
         key: The key.
         options: The metadata, the checksums and the conditions.
         backend: For `ObjectInfo.backend`.
+        defaults: The storage class and the encryption key of new objects.
     """
 
     def __init__(
@@ -66,24 +67,24 @@ class ResumableUpload:
         self._key = key
         self._options = options = defaults.apply(options)
         self._backend = backend
-        self._type = {"content-type": options.content_type or DEFAULT_TYPE}
-        self._target: str | None = None
-        self._accepted = 0  # bytes of the parts that were accepted
-        self._persisted = 0  # of those, the bytes that the service has
-        self._tail = b""  # the bytes that are sent with the commit
-        self._crc = 0
-        self._progress_unknown = False
+        self._content_type = {"content-type": options.content_type or DEFAULT_TYPE}
+        self._session_path: str | None = None
+        self._accepted = 0  # bytes of the parts that `send` has accepted
+        self._persisted = 0  # bytes of them that the service has persisted
+        self._tail = b""  # the last of the accepted bytes, which are sent with the commit
+        self._crc = 0  # of the accepted bytes
+        self._progress_unknown = False  # whether a request had no response
         self._info: ObjectInfo | None = None
 
     async def __aenter__(self) -> Self:
-        self._target = await create_or_undo(self._start_session(), self._cancel_session)
+        self._session_path = await create_or_undo(self._start_session(), self._cancel_session)
         return self
 
     async def _start_session(self) -> str:
         """Start a session and return its path."""
-        query = {**self._query, **precondition(self._options)}
+        query = {**self._query, **condition_query(self._options)}
         resource = encode_resource(self._options, self._key)
-        headers = {**JSON, "x-upload-content-type": self._type["content-type"]}
+        headers = {**JSON, "x-upload-content-type": self._content_type["content-type"]}
         target = upload_path(self._bucket) + encode_query(query)
         with map_condition_errors(self._options):
             try:
@@ -91,10 +92,10 @@ class ResumableUpload:
             except NotFoundError as error:
                 raise BucketNotFoundError(error.message) from error
         response.close()
-        return _target_in(response)
+        return _parse_session_path(response)
 
     async def _cancel_session(self, target: str) -> None:
-        await self._client.execute("DELETE", target, also={_ABORTED})
+        await self._client.execute("DELETE", target, accepted_statuses={_CANCELLED})
 
     async def __aexit__(
         self,
@@ -102,28 +103,30 @@ class ResumableUpload:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        target, self._target = self._target, None
+        target, self._session_path = self._session_path, None
         if target is None or self._info is not None:
             return
-        # If a commit succeeded although its response was lost, the service only rejects the cancel:
-        # unlike an S3 upload, a session can be cancelled without checking the outcome first.
+        # A commit may have succeeded although its response was lost. The service then rejects the cancel
+        # and keeps the object, so unlike for S3 there is no need to check the outcome first.
         with suppress(TroveError):  # a session expires after a week
             await run_cleanup(self._cancel_session(target))
 
     async def send(self, part: Part, views: Sequence[memoryview]) -> None:
         """Send one part, without the last bytes of the last part. See `Upload.send`."""
+        # 1. Check the order. A part that was accepted may be sent again.
         end = part.offset + part.size
         if end <= self._accepted:
-            return  # a repeated part
+            return
         if part.offset != self._accepted:
             raise BackendError(
                 f"parts must be in order: the next offset must be {self._accepted}, got {part.offset}"
             )
-        withheld = held_back(part.size) if part.last else part.size % QUANTUM
-        await self._send(part.offset, views, end - withheld)
-        tail = b"".join(cut(views, part.size - withheld, part.size))
+        # 2. Send a multiple of 256 KiB. The rest of the last part is sent with the commit.
+        tail_length = tail_size(part.size) if part.last else part.size % QUANTUM
+        await self._send_until(part.offset, views, end - tail_length)
+        tail = b"".join(slice_views(views, part.size - tail_length, part.size))
         crc = await hash_crc32c(views, self._crc)
-        # The state changes only after the last await, so that a part can be retried.
+        # 3. Change the state only after the last await, so a failed part can be sent again.
         self._accepted, self._tail, self._crc = end, tail, crc
 
     async def commit(self, checksums: Mapping[str, str]) -> ObjectInfo:
@@ -132,19 +135,22 @@ class ResumableUpload:
             crc = crc32c_text(self._crc)
             compare_announced({**self._options.checksums, **checksums}, crc)
             with map_condition_errors(self._options):
-                document = await self._finish(f"crc32c={crc}")
+                document = await self._send_tail(f"crc32c={crc}")
             self._info = info_from_resource(document, bucket=self._bucket, backend=self._backend)
         return self._info
 
-    async def _finish(self, hashes: str) -> Document:
+    async def _send_tail(self, hashes: str) -> Document:
+        """Send the tail, which creates the object; return its resource."""
+        # 1. After a lost response, an earlier commit may have created the object.
         if self._progress_unknown and (document := await self._update_progress()) is not None:
             return document
+        # 2. Send the bytes that are not persisted, until the service has all of them.
         tail = [memoryview(self._tail)]
         while True:
             start = self._persisted
-            document = await self._chunk(
+            document = await self._send_chunk(
                 chunk_range(start, self._accepted, self._accepted),
-                cut(tail, start - (self._accepted - len(self._tail)), len(self._tail)),
+                slice_views(tail, start - (self._accepted - len(self._tail)), len(self._tail)),
                 hashes,
             )
             if document is not None:
@@ -152,54 +158,63 @@ class ResumableUpload:
             self._check_progress(start)
             self._check_sent(self._accepted)
 
-    async def _send(self, offset: int, views: Sequence[memoryview], end: int) -> None:
+    async def _send_until(self, offset: int, views: Sequence[memoryview], end: int) -> None:
+        """Send the bytes of a part until the service has persisted all bytes before `end`.
+
+        Args:
+            offset: The offset of the part in the object.
+            views: The part.
+            end: An offset in the object.
+        """
         if self._progress_unknown:
             await self._update_progress()
         while self._persisted < end:
             start = self._persisted
             if start < offset:
                 raise UnavailableError(
-                    f"the service lost bytes of the upload: it has {start} of {offset}",
+                    f"the service lost bytes of the upload: it persisted {start} of {offset}",
                     retryable=False,
                 )
-            pieces = cut(views, start - offset, end - offset)
-            await self._chunk(chunk_range(start, end), pieces)
+            pieces = slice_views(views, start - offset, end - offset)
+            await self._send_chunk(chunk_range(start, end), pieces)
             self._check_progress(start)
         self._check_sent(end)
 
     def _check_progress(self, start: int) -> None:
         if self._persisted <= start:
-            raise UnavailableError(f"the service persists no bytes from offset {start} on")
+            raise UnavailableError(f"the service persisted no bytes from offset {start} on")
 
     def _check_sent(self, end: int) -> None:
         if self._persisted > end:
             raise UnavailableError(
-                f"the service reports {self._persisted} bytes of the {end} that were sent",
+                f"the service reported {self._persisted} persisted bytes, but only {end} were sent",
                 retryable=False,
             )
 
     async def _update_progress(self) -> Document | None:
-        """Update the progress of the session; return the resource if the object exists."""
-        return await self._chunk(UNKNOWN_RANGE)
+        """Request the progress of the session; return the resource if the object exists."""
+        return await self._send_chunk(UNKNOWN_RANGE)
 
-    async def _chunk(
+    async def _send_chunk(
         self, content_range: str, views: Sequence[memoryview] = (), hashes: str = ""
     ) -> Document | None:
         """Send one request of the session; return the resource if it created the object."""
-        assert self._target is not None  # noqa: S101 - inside the context
-        headers = {**self._type, "content-range": content_range}
+        assert self._session_path is not None  # noqa: S101 - inside the context
+        headers = {**self._content_type, "content-range": content_range}
         if hashes:
-            # The service verifies it. google-cloud-storage 3 also sends it with the last chunk.
+            # The service verifies the body. google-cloud-storage 3 sends this with the last chunk, too.
             headers["x-goog-hash"] = hashes
+        # 1. Send the chunk. Until its response is read, the progress is unknown.
         self._progress_unknown = True
         try:
             response = await self._client.send(
-                "PUT", self._target, headers, views, also={RESUME_INCOMPLETE}
+                "PUT", self._session_path, headers, views, accepted_statuses={RESUME_INCOMPLETE}
             )
         except NotFoundError as error:
             raise ObjectNotFoundError(
-                "the upload session does not exist: it was committed, cancelled, or has expired after a week"
+                "the upload session does not exist: it was committed or cancelled, or it expired after a week"
             ) from error
+        # 2. A 308 reports the progress; any other success has the resource of the object.
         if response.status == RESUME_INCOMPLETE:
             try:
                 self._persisted = persisted_size(response.headers)
@@ -208,7 +223,7 @@ class ResumableUpload:
                 response.close()
             document: Document | None = None
         else:
-            document = await self._client.document(response)
+            document = await self._client.read_document(response)
         self._progress_unknown = False
         return document
 
@@ -217,15 +232,15 @@ _URL_TEXT = re.compile(r"[!-~]*").fullmatch
 """RFC 3986, 2: a URL is visible ASCII."""
 
 
-def _target_in(response: Response) -> str:
+def _parse_session_path(response: Response) -> str:
     """Return the path of a session in a Location header.
 
-    The host is ignored: requests with tokens only go to the configured endpoint. A different host
-    means that a proxy is in between, which must then be used as well.
+    The host is ignored: requests with tokens go only to the configured endpoint. If the host differs,
+    there is a proxy in between, and later requests must use it as well.
     """
     status, location = response.status, response.headers.get("location", "")
-    scheme, _, rest = location.partition("://")
-    _, slash, path = rest.partition("/")
+    scheme, _, authority_and_path = location.partition("://")
+    _, slash, path = authority_and_path.partition("/")
     if scheme not in {"http", "https"} or not slash or not _URL_TEXT(path):
         raise UnavailableError(
             f"the service's response is malformed: {status} without a valid Location"

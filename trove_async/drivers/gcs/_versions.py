@@ -1,8 +1,8 @@
-"""Returns one page of object versions: live, replaced and deleted ones.
+"""Returns one page of the versions of objects: live, replaced and deleted.
 
-There are no delete markers: a deleted key has no live version. The service lists the versions of a
-key by generation (JSON API, "Objects: list": versions), the oldest first; the contract requires the
-newest first. A page therefore always has all versions of a key.
+There are no delete markers: a deleted key has no live version. The service lists the versions of a key
+by generation, the oldest first (JSON API, "Objects: list": versions). The contract requires the newest
+first. A page therefore always has all versions of a key.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from trove_async.options import ListOptions, VersionPage
 from trove_async.paging import TokenCycle, whole_keys
 
 from ._encoding import bucket_path, encode_query
-from ._list_objects import FROM, MAX_RESULTS, start_of
+from ._list_objects import FROM_TEXT, MAX_RESULTS, parse_start
 from ._resources import optional_text, parse_number, parse_time, stored_size
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ async def version_page(
     client: Client, bucket: str, options: ListOptions, backend: str
 ) -> VersionPage:
     """Return one page. See `Versioned.version_page`."""
-    after, start = start_of(options)
+    after, start = parse_start(options)
     query = {"versions": "true", "fields": _FIELDS, "prettyPrint": "false"}
-    # One more than the limit shows whether all versions of the last key are present.
+    # One entry more than the limit shows whether the last key on the page has more versions.
     query["maxResults"] = str(min(options.limit + 1 + (after is not None), MAX_RESULTS))
     if options.prefix:
         query["prefix"] = options.prefix
@@ -41,7 +41,7 @@ async def version_page(
     versions: list[VersionInfo] = []
     cycle = TokenCycle()
     while True:
-        document = await client.page(path + encode_query(query))
+        document = await client.get_page(path + encode_query(query))
         versions += [
             version for version in _versions(document, bucket, backend) if version.key != after
         ]
@@ -53,7 +53,7 @@ async def version_page(
     page, following = whole_keys(versions, options.limit, ended=not token)
     return VersionPage(
         entries=sorted(page, key=_newest_first),
-        token=None if following is None else FROM + following,
+        token=None if following is None else FROM_TEXT + following,
     )
 
 

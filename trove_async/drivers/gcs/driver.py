@@ -53,33 +53,40 @@ from ._capabilities import capabilities
 from ._client import Client, default_endpoint
 from ._compose import Composer
 from ._copy import Copier
-from ._credentials import Credentials, Identity, source_in_environment, source_of
+from ._credentials import Credentials, Identity, describe_environment_source, describe_source
 from ._custom_time import set_custom_time
 from ._defaults import Defaults
 from ._download import Downloader
-from ._encoding import append_query, check_key, encode_query, is_dots, object_path, upload_path
+from ._encoding import (
+    append_query,
+    check_key,
+    encode_query,
+    is_dot_segment,
+    object_path,
+    upload_path,
+)
 from ._list_objects import list_page
 from ._lost_responses import LostResponses, resolve_not_found, retry_if_replaced
 from ._multipart import encode_related
 from ._resources import (
     DEFAULT_TYPE,
     FIELDS,
+    condition_query,
     encode_resource,
     info_from_resource,
-    precondition,
     require_generation,
 )
 from ._signing import MAX_EXPIRES, build_url
 from ._upload import ResumableUpload
 from ._versions import version_page
 
-_GOOGLES: Final = ".googleapis.com"
+_GOOGLE_DOMAIN: Final = ".googleapis.com"
 
-_INSERT: Final = encode_query({"uploadType": "multipart", "fields": FIELDS})
-_FACTS: Final = encode_query({"fields": FIELDS})
+_INSERT_QUERY: Final = encode_query({"uploadType": "multipart", "fields": FIELDS})
+_FIELDS_QUERY: Final = encode_query({"fields": FIELDS})
 
 _NO_PROJECT: Final = "-"
-"""The project sent to servers that have no projects. Google's service rejects it."""
+"""The project in requests to servers that have no projects. Google's service rejects it."""
 
 
 class GCSDriver:
@@ -101,8 +108,8 @@ class GCSDriver:
             content as a mapping.
         endpoint_url: The URL of the service, for example ``http://localhost:4443``. Default:
             ``STORAGE_EMULATOR_HOST`` if it is set, else Google's service.
-        anonymous: Send no credentials. None: only if the endpoint is not Google's and no
-            credentials were given.
+        anonymous: Whether to send no credentials. None: only if the endpoint is not Google's and
+            `credentials` is None.
         location: The location of new buckets (``"EU"``, ``"us-east1"``). Default: the service
             chooses.
         token_origins: Origins that may issue tokens in addition to Google's own hosts, as
@@ -111,12 +118,12 @@ class GCSDriver:
             file would decide where a signed assertion or a client secret is sent.
         bucket_storage_class: The default storage class of new buckets.
         max_connections: The limit of open readers, of concurrent writes, and of other concurrent
-            requests: one limit for each of the three.
+            requests. It applies to each of the three separately.
         tls: The TLS context, for a server with a private certificate authority.
         proxy: The URL of an HTTP proxy for all requests.
         trust_env: Whether to use HTTPS_PROXY, HTTP_PROXY and NO_PROXY if `proxy` is None.
-        storage_class: The storage class of objects whose put names none, and of copies. Default:
-            the bucket's.
+        storage_class: The storage class of objects whose put specifies none, and of copies.
+            Default: the bucket's.
         kms_key_name: The Cloud KMS key that encrypts new objects and copies:
             ``projects/P/locations/L/keyRings/R/cryptoKeys/K``. Default: the bucket's.
 
@@ -142,12 +149,14 @@ class GCSDriver:
         storage_class: str | None = None,
         kms_key_name: str | None = None,
     ) -> None:
-        has_credentials, secret = credentials is not None, Secret(credentials)
-        self._credentials_source = source_of(credentials)
+        # 1. Wrap the secrets before anything can raise.
+        has_credentials, secret_credentials = credentials is not None, Secret(credentials)
+        self._credentials_source = describe_source(credentials)
         secret_proxy = None if proxy is None else Secret(proxy)
         del credentials, proxy  # a recorded traceback would show the values of variables
+        # 2. Validate the arguments.
         if anonymous and has_credentials:
-            raise ConfigError("anonymous and credentials exclude each other: give one of the two")
+            raise ConfigError("anonymous and credentials exclude each other: pass one of the two")
         check_texts(project=project, location=location, bucket_storage_class=bucket_storage_class)
         check_switches(anonymous=anonymous, trust_env=trust_env)
         check_counts(max_connections=max_connections)
@@ -155,23 +164,28 @@ class GCSDriver:
         origins = (token_origins,) if isinstance(token_origins, str) else token_origins
         if not isinstance(origins, Collection):
             raise TypeError(f"token_origins must be URLs, got {type(origins).__name__}")
+        # 3. Store them, and derive the defaults.
         self._defaults = Defaults(storage_class=storage_class, kms_key_name=kms_key_name)
         self._identity = Identity(
-            credentials=secret, project=project, token_origins=frozenset(map(Origin.of, origins))
+            credentials=secret_credentials,
+            project=project,
+            token_origins=frozenset(map(Origin.of, origins)),
         )
         self._origin = Origin.of(endpoint_url or default_endpoint())
-        self._google = self._origin.host.endswith(_GOOGLES)
-        self._anonymous = not (self._google or has_credentials) if anonymous is None else anonymous
+        self._is_google = self._origin.host.endswith(_GOOGLE_DOMAIN)
+        self._anonymous = (
+            not (self._is_google or has_credentials) if anonymous is None else anonymous
+        )
         self._location = location
         self._bucket_storage_class = bucket_storage_class
         self._max_connections = max_connections
         self._tls = tls
         self._proxy = None if secret_proxy is None else Secret(check_proxy(secret_proxy.reveal()))
         self._trust_env = trust_env
-        self._capabilities = self._capabilities_with(signs=not self._anonymous)
+        self._capabilities = self._build_capabilities(can_sign=not self._anonymous)
         self._credentials: Credentials | None = None
         self._transport: Transport | None = None
-        self._components: _Components | None = None
+        self._open_components: _Components | None = None
         self._backend = ""
         self._redactor = Redactor()
 
@@ -195,16 +209,21 @@ class GCSDriver:
 
     @property
     def capabilities(self) -> Capabilities:
-        """The capabilities. Whether URLs can be signed is known once the driver is open."""
+        """The capabilities. `presign` depends on the credentials, which `open` reads."""
         return self._capabilities
 
-    def _capabilities_with(self, *, signs: bool) -> Capabilities:
-        return capabilities(google=self._google, signs=signs, max_connections=self._max_connections)
+    def _build_capabilities(self, *, can_sign: bool) -> Capabilities:
+        return capabilities(
+            is_google=self._is_google, can_sign=can_sign, max_connections=self._max_connections
+        )
 
     async def open(self, context: DriverContext) -> None:
         """Read the credentials. This sends no request to the service."""
-        if self._components is not None:
-            raise ClosedError("this driver is open in another store: make one for each")
+        if self._open_components is not None:
+            raise ClosedError(
+                "the driver must not be open in another store: create one driver for each store"
+            )
+        # 1. Read the credentials.
         self._redactor.add_urls(*proxy_urls(self._proxy_url, trust_env=self._trust_env))
         self._backend = context.backend
         if not self._anonymous:
@@ -214,34 +233,44 @@ class GCSDriver:
             try:
                 await self._credentials.open()
             except ConfigError as error:
-                source = self._credentials_source or source_in_environment()
+                source = self._credentials_source or describe_environment_source()
                 error.message = f"{source}{error.message}"
                 raise
-            self._capabilities = self._capabilities_with(signs=self._credentials.can_sign)
+            self._capabilities = self._build_capabilities(can_sign=self._credentials.can_sign)
+        # 2. Create the transport and the components that use it. It connects on demand.
         self._transport = transport_over(
             context.timeout, tls=self._tls, proxy=self._proxy_url, trust_env=self._trust_env
         )
         client = Client(self._transport, self._origin, self._credentials, self._redactor)
         buckets = Buckets(client, self._location, self._bucket_storage_class)
-        known = BucketExistenceCache(buckets.head)
-        lost_responses = LostResponses(client, known, self._backend)
-        self._components = _Components(
+        bucket_cache = BucketExistenceCache(buckets.head)
+        lost_responses = LostResponses(client, bucket_cache, self._backend)
+        self._open_components = _Components(
             client=client,
             buckets=buckets,
-            known=known,
+            bucket_cache=bucket_cache,
             lost_responses=lost_responses,
             downloader=Downloader(
-                client, known, self._head, xml=self._google or None, backend=self._backend
+                client,
+                bucket_cache,
+                self._head,
+                has_xml_api=self._is_google or None,
+                backend=self._backend,
             ),
-            deleter=Deleter(client, known, self.delete),
+            deleter=Deleter(client, bucket_cache, self.delete),
             copier=Copier(
-                client, known, self._head, lost_responses, self._backend, defaults=self._defaults
+                client,
+                bucket_cache,
+                self._head,
+                lost_responses,
+                self._backend,
+                defaults=self._defaults,
             ),
         )
 
     async def aclose(self) -> None:
         """Close all connections."""
-        self._components = None
+        self._open_components = None
         credentials, self._credentials = self._credentials, None
         transport, self._transport = self._transport, None
         if credentials is not None:
@@ -250,22 +279,23 @@ class GCSDriver:
             await transport.aclose()
 
     @property
-    def _require_open(self) -> _Components:
-        if self._components is None:
+    def _components(self) -> _Components:
+        """The components of the open driver. Raises ClosedError if it is not open."""
+        if self._open_components is None:
             raise ClosedError("the driver is not open")
-        return self._components
+        return self._open_components
 
     @property
     def _client(self) -> Client:
-        return self._require_open.client
+        return self._components.client
 
     async def ping(self) -> None:
-        """List at most one bucket. A refusal for lack of permission counts as a response."""
-        await self._require_open.buckets.ping(_NO_PROJECT)
+        """List at most one bucket. The service is reachable even if it denies the permission."""
+        await self._components.buckets.ping(_NO_PROJECT)
 
     def place(self, bucket: str, key: str) -> Hashable:
         """Return the physical location of an object. Google's bucket names are globally unique."""
-        return ("gcs", "googleapis" if self._google else self._origin, bucket, key)
+        return ("gcs", "googleapis" if self._is_google else self._origin, bucket, key)
 
     # -- objects ---------------------------------------------------------------------------------------
 
@@ -275,18 +305,21 @@ class GCSDriver:
         """Store an object in one request. See `AsyncDriver.put`."""
         check_key(bucket, key)
         options = self._defaults.apply(options)
+        # 1. Build the request.
         content_type, body = encode_related(
             encode_resource(options, key), options.content_type or DEFAULT_TYPE, views
         )
-        target = upload_path(bucket) + _INSERT + self._defaults.create_suffix
+        target = upload_path(bucket) + _INSERT_QUERY + self._defaults.create_suffix
         headers = {"content-type": content_type}
+        # 2. Send it, with the user's condition. A retry without one is conditional on the current
+        # object, unless an earlier attempt stored it.
         try:
             if options.conditional:
                 with map_condition_errors(options):
-                    target += append_query(await self._precondition(bucket, options))
+                    target += append_query(await self._condition_query(bucket, options))
                     document = await self._client.request("POST", target, headers, body)
             elif options.in_doubt_since is not None:
-                outcome = await self._require_open.lost_responses.before_put(bucket, key, options)
+                outcome = await self._components.lost_responses.before_put(bucket, key, options)
                 if isinstance(outcome, ObjectInfo):
                     return outcome
                 with retry_if_replaced():
@@ -299,34 +332,33 @@ class GCSDriver:
             raise BucketNotFoundError(error.message) from error
         return info_from_resource(document, bucket=bucket, backend=self._backend)
 
-    async def _precondition(self, bucket: str, options: PutOptions) -> Mapping[str, str]:
+    async def _condition_query(self, bucket: str, options: PutOptions) -> Mapping[str, str]:
         try:
-            return precondition(options)
+            return condition_query(options)
         except PreconditionFailedError:
-            await self._require_open.buckets.head(
-                bucket
-            )  # a missing bucket takes precedence over a condition
+            # A missing bucket takes precedence over a condition.
+            await self._components.buckets.head(bucket)
             raise
 
     def get(
         self, bucket: str, key: str, options: GetOptions
     ) -> AbstractAsyncContextManager[DriverReader]:
         """Open an object's body as stored. See `AsyncDriver.get`."""
-        return Reader(self._require_open.downloader.open, bucket, key, options)
+        return Reader(self._components.downloader.open, bucket, key, options)
 
     async def head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
         """Return the object's metadata. See `AsyncDriver.head`."""
         return await self._head(bucket, key, version_id)
 
     async def _head(self, bucket: str, key: str, version_id: str | None = None) -> ObjectInfo:
-        target = object_path(bucket, key) + _FACTS
+        target = object_path(bucket, key) + _FIELDS_QUERY
         if version_id is not None:
             target += append_query({"generation": version_id})
         document = await resolve_not_found(
-            self._require_open.known, bucket, key, self._client.request("GET", target)
+            self._components.bucket_cache, bucket, key, self._client.request("GET", target)
         )
-        if is_dots(key) and document.get("name") != key:
-            # The server resolved the key as a path step: this document is a bucket or a listing.
+        if is_dot_segment(key) and document.get("name") != key:
+            # The server resolved the key as a path segment: this document is a bucket or a listing.
             raise ObjectNotFoundError("the service cannot address an object with this key")
         return info_from_resource(document, bucket=bucket, backend=self._backend)
 
@@ -337,7 +369,7 @@ class GCSDriver:
             query["generation"] = options.version_id
         try:
             if options.in_doubt_since is not None and not (options.if_match or query):
-                query = await self._require_open.lost_responses.before_delete(bucket, key, options)
+                query = await self._components.lost_responses.before_delete(bucket, key, options)
                 with retry_if_replaced():
                     await self._delete(bucket, key, query)
                 return
@@ -349,16 +381,16 @@ class GCSDriver:
             pass  # delete is idempotent
 
     async def _delete(self, bucket: str, key: str, query: Mapping[str, str]) -> None:
-        if is_dots(key):
-            await self._head(bucket, key)  # never delete what a server resolves to something else
+        if is_dot_segment(key):
+            await self._head(bucket, key)  # a server that resolves the path would delete the bucket
         target = object_path(bucket, key) + encode_query(query)
         await resolve_not_found(
-            self._require_open.known, bucket, key, self._client.execute("DELETE", target)
+            self._components.bucket_cache, bucket, key, self._client.execute("DELETE", target)
         )
 
     async def delete_many(self, bucket: str, keys: Sequence[str]) -> Sequence[DeleteResult]:
         """Delete up to 100 keys in one request. See `BulkDeleting.delete_many`."""
-        return await self._require_open.deleter.delete(bucket, keys)
+        return await self._components.deleter.delete(bucket, keys)
 
     async def list_page(self, bucket: str, options: ListOptions) -> Page:
         """Return one page of the bucket's objects. See `AsyncDriver.list_page`."""
@@ -381,14 +413,12 @@ class GCSDriver:
     ) -> ObjectInfo:
         """Copy an object on the server. See `Copying.copy`."""
         check_key(dst_bucket, dst_key)
-        return await self._require_open.copier.copy(
-            src_bucket, src_key, dst_bucket, dst_key, options
-        )
+        return await self._components.copier.copy(src_bucket, src_key, dst_bucket, dst_key, options)
 
     async def version_page(self, bucket: str, options: ListOptions) -> VersionPage:
         """Return one page of the versions of the bucket's objects. See `Versioned.version_page`.
 
-        All versions of one key are in memory at once, because the service lists the oldest first.
+        All versions of one key are held in memory, because the service lists the oldest first.
         """
         try:
             return await version_page(self._client, bucket, options, self._backend)
@@ -400,14 +430,14 @@ class GCSDriver:
     ) -> ObjectInfo:
         """Concatenate objects of one bucket on the server.
 
-        The sources stay. The key may be that of a source, which then grows. The new object appears
-        atomically. Its size, and its CRC-32C if that of each source is known, are compared with
-        those of the sources.
+        The sources are not changed. `key` may be the key of a source, which the new object then
+        replaces. The new object appears atomically. Its size is compared with the total size of the
+        sources, and its CRC-32C with theirs if every source has one.
 
         Args:
             bucket: An existing bucket.
-            keys: The keys of 1 to 32 sources, in the order of their content; a key may repeat. Each
-                source is pinned to its generation at the start.
+            keys: The keys of 1 to 32 sources, in the order of their content. A key may occur more
+                than once. Each source is pinned to its generation at the start.
             key: The key of the new object.
             options: Metadata and conditions, as for `put`.
 
@@ -419,9 +449,9 @@ class GCSDriver:
             ObjectNotFoundError: A source does not exist.
             ObjectChangedError: A source was replaced or deleted during the call; nothing was
                 stored.
-            IntegrityError: The size or the checksum differs from that of the sources, or the
-                sources differ from the size or checksum in `options`.
-            Otherwise as `put`.
+            IntegrityError: The new object has another size or checksum than the sources, or the
+                sources have another size or checksum than `options`.
+            Also every error of `put`.
         """
         check_key(bucket, key)
         composer = Composer(self._client, self.head, self._backend, defaults=self._defaults)
@@ -438,13 +468,13 @@ class GCSDriver:
             bucket: The bucket.
             key: The object's key.
             when: An aware time.
-            if_match: The etag or the ObjectInfo of the only version to change.
+            if_match: The etag or the ObjectInfo of the version to change. None: any version.
 
         Raises:
             NotSupportedError: The current custom time is later; nothing was changed.
             ObjectNotFoundError: The object does not exist.
             BucketNotFoundError: The bucket does not exist.
-            PreconditionFailedError: The current version is not that of `if_match`.
+            PreconditionFailedError: `if_match` is not the current version.
             ObjectChangedError: The object or its metadata changed during the call; nothing was
                 changed.
             ValueError: `when` has no time zone.
@@ -452,7 +482,7 @@ class GCSDriver:
         etag = if_match.etag if isinstance(if_match, ObjectInfo) else if_match
         client, path = self._client, object_path(bucket, key)
         await resolve_not_found(
-            self._require_open.known, bucket, key, set_custom_time(client, path, when, etag)
+            self._components.bucket_cache, bucket, key, set_custom_time(client, path, when, etag)
         )
 
     async def presign(
@@ -467,7 +497,7 @@ class GCSDriver:
         check_key(bucket, key)
         if not {".", ".."}.isdisjoint(key.split("/")):
             raise NotSupportedError(
-                "a key with a segment of dots cannot be signed: clients resolve it to another path"
+                "the key of a signed URL must not have a segment of dots: clients resolve it to another path"
             )
         seconds = math.ceil(expires)
         if not 0 < seconds <= MAX_EXPIRES:
@@ -477,7 +507,7 @@ class GCSDriver:
         credentials = self._credentials
         if credentials is None or not credentials.can_sign:
             raise NotSupportedError(
-                "these credentials cannot sign: presign needs a service account"
+                "presign needs the credentials of a service account: these credentials cannot sign"
             )
         email = await credentials.email()
         url = build_url(
@@ -497,7 +527,7 @@ class GCSDriver:
     async def set_versioning(self, bucket: str, enabled: bool) -> None:  # noqa: FBT001 - the contract's signature
         """Turn versioning of the bucket on or off.
 
-        Versions that exist stay until they are deleted by their ids. Cloud Storage documentation,
+        Existing versions are kept until they are deleted by their ids. Cloud Storage documentation,
         "Object Versioning".
 
         Args:
@@ -509,33 +539,33 @@ class GCSDriver:
             PermissionDeniedError: The credentials lack the permission.
             ClosedError: The driver is not open.
         """
-        await self._require_open.buckets.set_versioning(bucket, enabled=enabled)
+        await self._components.buckets.set_versioning(bucket, enabled=enabled)
 
     async def create_bucket(self, bucket: str) -> None:
         """Create the bucket in the project. See `AsyncDriver.create_bucket`."""
         project = await self._project()
-        await self._require_open.buckets.create(bucket, project)
+        await self._components.buckets.create(bucket, project)
 
     async def delete_bucket(self, bucket: str) -> None:
         """Delete the empty bucket. See `AsyncDriver.delete_bucket`."""
-        components = self._require_open
-        components.known.forget(bucket)
+        components = self._components
+        components.bucket_cache.forget(bucket)
         await components.buckets.delete(bucket)
 
     async def head_bucket(self, bucket: str) -> BucketInfo:
         """Return the bucket's metadata. See `AsyncDriver.head_bucket`."""
-        return await self._require_open.buckets.head(bucket)
+        return await self._components.buckets.head(bucket)
 
     async def list_buckets(self) -> Sequence[BucketInfo]:
         """Return the project's buckets. See `AsyncDriver.list_buckets`."""
         project = await self._project()
-        return await self._require_open.buckets.list(project)
+        return await self._components.buckets.list(project)
 
     async def _project(self) -> str:
         project = self._identity.project
         if project is None and self._credentials is not None:
             project = await self._credentials.project()
-        if project is None and self._google:
+        if project is None and self._is_google:
             raise ConfigError(
                 "creating and listing buckets needs a project: pass project=… to the driver"
             )
@@ -547,7 +577,7 @@ class _Components(NamedTuple):
 
     client: Client
     buckets: Buckets
-    known: BucketExistenceCache
+    bucket_cache: BucketExistenceCache
     lost_responses: LostResponses
     downloader: Downloader
     deleter: Deleter

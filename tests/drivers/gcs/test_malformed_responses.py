@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.drivers.gcs.linking import NEVER, linked
+from tests.drivers.gcs.proxied_store import NO_RETRY, proxied_store
 from tests.http_faults import Response
 from trove_async import UnavailableError
 from trove_async.models import MiB
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from trove_async import Trove
 
-GOOD: dict[str, Any] = {
+RESOURCE: dict[str, Any] = {
     "name": "a",
     "size": "5",
     "generation": "1",
@@ -26,7 +26,7 @@ GOOD: dict[str, Any] = {
 
 
 async def listing(store: Trove) -> None:
-    await store.list("links").all()
+    await store.list("proxied").all()
 
 
 async def buckets(store: Trove) -> None:
@@ -34,15 +34,15 @@ async def buckets(store: Trove) -> None:
 
 
 async def head(store: Trove) -> None:
-    await store.head("links", "a")
+    await store.head("proxied", "a")
 
 
 async def versions(store: Trove) -> None:
-    await store.list_versions("links").all()
+    await store.list_versions("proxied").all()
 
 
 async def delete_many(store: Trove) -> None:
-    await store.delete_many("links", ["a"])
+    await store.delete_many("proxied", ["a"])
 
 
 async def three_pieces() -> AsyncIterator[bytes]:
@@ -50,21 +50,21 @@ async def three_pieces() -> AsyncIterator[bytes]:
         yield bytes(MiB)
 
 
-def parts(number: int) -> bytes:
+def batch_response(number: int) -> bytes:
     return b"--x\r\nContent-ID: <response-delete+%d>\r\n\r\nHTTP/1.1 204 N\r\n\r\n--x--" % number
 
 
-NONSENSE: list[tuple[Callable[[Trove], Awaitable[None]], bytes]] = [
+MALFORMED: list[tuple[Callable[[Trove], Awaitable[None]], bytes]] = [
     (listing, b"[" * 100_000),
-    (listing, json.dumps({"items": [{**GOOD, "name": 5}]}).encode()),
-    (listing, json.dumps({"items": [{**GOOD, "generation": 1}]}).encode()),
-    (listing, json.dumps({"items": [GOOD], "prefixes": [5]}).encode()),
+    (listing, json.dumps({"items": [{**RESOURCE, "name": 5}]}).encode()),
+    (listing, json.dumps({"items": [{**RESOURCE, "generation": 1}]}).encode()),
+    (listing, json.dumps({"items": [RESOURCE], "prefixes": [5]}).encode()),
     (listing, json.dumps({"prefixes": [5]}).encode()),
-    (listing, json.dumps({"items": [GOOD], "nextPageToken": 5}).encode()),
+    (listing, json.dumps({"items": [RESOURCE], "nextPageToken": 5}).encode()),
     (listing, json.dumps({"items": {"a": 1}}).encode()),
-    (listing, json.dumps({"items": [{**GOOD, "name": "\ud800"}]}).encode()),
+    (listing, json.dumps({"items": [{**RESOURCE, "name": "\ud800"}]}).encode()),
     *[
-        (head, json.dumps({**GOOD, name: value}).encode())
+        (head, json.dumps({**RESOURCE, name: value}).encode())
         for name, value in [
             ("size", "\u0663"),
             ("size", "1_000"),
@@ -84,25 +84,25 @@ NONSENSE: list[tuple[Callable[[Trove], Awaitable[None]], bytes]] = [
             ("md5Hash", "\u00e9"),
         ]
     ],
-    (versions, json.dumps({"items": [{**GOOD, "generation": "\u0663"}]}).encode()),
-    (versions, json.dumps({"items": [{**GOOD, "name": []}]}).encode()),
-    (head, json.dumps({**GOOD, "generation": 1}).encode()),
+    (versions, json.dumps({"items": [{**RESOURCE, "generation": "\u0663"}]}).encode()),
+    (versions, json.dumps({"items": [{**RESOURCE, "name": []}]}).encode()),
+    (head, json.dumps({**RESOURCE, "generation": 1}).encode()),
     (buckets, b'{"items": [{}]}'),
     (buckets, b'{"items": ["x"]}'),
     (buckets, b'{"items": [{"name": "a", "timeCreated": "x"}]}'),
-    (delete_many, parts(10**20)),
+    (delete_many, batch_response(10**20)),
 ]
 
 
-@pytest.mark.parametrize(("operate", "body"), NONSENSE)
+@pytest.mark.parametrize(("operation", "body"), MALFORMED)
 async def test_malformed_response_is_unavailable(
-    operate: Callable[[Trove], Awaitable[None]], body: bytes
+    operation: Callable[[Trove], Awaitable[None]], body: bytes
 ) -> None:
     headers = {"content-type": "multipart/mixed; boundary=x"}
-    async with linked(retry=NEVER) as link:
-        link.proxy.arm(Response(200, headers, body), times=None)
+    async with proxied_store(retry=NO_RETRY) as proxied:
+        proxied.proxy.arm(Response(200, headers, body), times=None)
         with pytest.raises(UnavailableError):
-            await operate(link.store)
+            await operation(proxied.store)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ async def test_malformed_response_is_unavailable(
     [
         "",
         "http://h",
-        "nonsense",
+        "not a URL",
         "ftp://h/o",
         "http://h/o\u00e9",
         "http://h/o?a b",
@@ -118,27 +118,27 @@ async def test_malformed_response_is_unavailable(
     ],
 )
 async def test_session_with_invalid_location_is_rejected(location: str) -> None:
-    async with linked(retry=NEVER) as link:
-        link.proxy.arm(Response(200, {"Location": location}))
+    async with proxied_store(retry=NO_RETRY) as proxied:
+        proxied.proxy.arm(Response(200, {"Location": location}))
         with pytest.raises(UnavailableError, match="Location"):
-            await link.store.put(link.bucket, "key", three_pieces())
+            await proxied.store.put(proxied.bucket, "key", three_pieces())
 
 
 async def test_unparsable_error_body_falls_back_to_status() -> None:
-    async with linked(retry=NEVER) as link:
-        link.proxy.arm(Response(503, body=b'{"a":' * 100_000))
+    async with proxied_store(retry=NO_RETRY) as proxied:
+        proxied.proxy.arm(Response(503, body=b'{"a":' * 100_000))
         with pytest.raises(UnavailableError, match="503"):
-            await head(link.store)
+            await head(proxied.store)
 
 
 async def test_persisted_size_beyond_sent_bytes_is_rejected() -> None:
-    async with linked() as link:
-        link.proxy.arm(Response(308, {"Range": f"bytes=0-{2 * MiB - 1}"}), method="PUT")
+    async with proxied_store() as proxied:
+        proxied.proxy.arm(Response(308, {"Range": f"bytes=0-{2 * MiB - 1}"}), method="PUT")
         with pytest.raises(
-            UnavailableError, match="reports 2097152 bytes of the 1048576 that were sent"
+            UnavailableError, match="reported 2097152 persisted bytes, but only 1048576 were sent"
         ):
-            await link.store.put(link.bucket, "key", three_pieces())
-        assert link.stored("key") is None
+            await proxied.store.put(proxied.bucket, "key", three_pieces())
+        assert proxied.stored_body("key") is None
 
 
 async def test_body_longer_than_object_is_rejected() -> None:
@@ -148,10 +148,10 @@ async def test_body_longer_than_object_is_rejected() -> None:
         "x-goog-stored-content-encoding": "gzip",
         "x-goog-stored-content-length": "3",
     }
-    async with linked(retry=NEVER) as link:
-        link.proxy.arm(Response(200, headers, b"hello"))
-        with pytest.raises(UnavailableError, match="5 bytes of an object of 3"):
-            await link.store.read(link.bucket, "key")
+    async with proxied_store(retry=NO_RETRY) as proxied:
+        proxied.proxy.arm(Response(200, headers, b"hello"))
+        with pytest.raises(UnavailableError, match="5 bytes for an object of 3 bytes"):
+            await proxied.store.read(proxied.bucket, "key")
 
 
 async def test_partial_response_without_content_range_is_rejected() -> None:
@@ -160,16 +160,16 @@ async def test_partial_response_without_content_range_is_rejected() -> None:
         "last-modified": "Wed, 01 Jan 2020 00:00:00 GMT",
         "x-goog-stored-content-encoding": "identity",
     }
-    async with linked(retry=NEVER) as link:
-        link.proxy.arm(Response(206, headers, b"hello"))
+    async with proxied_store(retry=NO_RETRY) as proxied:
+        proxied.proxy.arm(Response(206, headers, b"hello"))
         with pytest.raises(UnavailableError, match="no Content-Range"):
-            await link.store.read(link.bucket, "key", range=(0, 5))
+            await proxied.store.read(proxied.bucket, "key", range=(0, 5))
 
 
 async def test_session_id_is_not_in_error_message() -> None:
-    async with linked(retry=NEVER) as link:
-        said = {"error": {"message": "no session at https://x/o?upload_id=SECRET&more"}}
-        link.proxy.arm(Response(400, body=json.dumps(said).encode()))
+    async with proxied_store(retry=NO_RETRY) as proxied:
+        document = {"error": {"message": "no session at https://x/o?upload_id=SECRET&more"}}
+        proxied.proxy.arm(Response(400, body=json.dumps(document).encode()))
         with pytest.raises(Exception, match="no session") as caught:
-            await head(link.store)
+            await head(proxied.store)
         assert "SECRET" not in str(caught.value)

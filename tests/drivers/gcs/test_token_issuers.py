@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from gcloud.aio.auth import token as sdk_token
 
-from tests.drivers.gcs.keys import service_account
+from tests.drivers.gcs.service_account_key import service_account_key
 from trove_async.drivers.gcs import GCSDriver, _credentials
 from trove_async.errors import ConfigError, UnauthenticatedError
 from trove_async.testing import opened
@@ -18,11 +18,11 @@ from trove_async.testing import opened
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-GOOD = "https://oauth2.googleapis.com/token"
+GOOGLE_TOKEN_URI = "https://oauth2.googleapis.com/token"
 
 
-class Thief:
-    """A host that issuers redirect to; it records all requests."""
+class RecordingServer:
+    """A server that an issuer redirects to. It records all requests."""
 
     def __init__(self) -> None:
         self.received: list[tuple[str, bytes, dict[str, str]]] = []
@@ -40,7 +40,7 @@ class Thief:
 
 
 @asynccontextmanager
-async def listening(handler: Any) -> AsyncIterator[str]:
+async def http_server(handler: Any) -> AsyncIterator[str]:
     """Serve every request with a handler; yield the origin."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
@@ -54,15 +54,15 @@ async def listening(handler: Any) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def redirecting(status: int, thief: Thief) -> AsyncIterator[str]:
-    """Serve redirects to a thief; yield the origin of the redirecting server."""
-    async with listening(thief.serve) as elsewhere:
+async def redirecting_server(status: int, recorder: RecordingServer) -> AsyncIterator[str]:
+    """Run a server that redirects to a recorder; yield its origin."""
+    async with http_server(recorder.serve) as target:
 
         async def redirect(_: web.Request) -> web.Response:
-            return web.Response(status=status, headers={"location": f"{elsewhere}/token"})
+            return web.Response(status=status, headers={"location": f"{target}/token"})
 
-        async with listening(redirect) as here:
-            yield here
+        async with http_server(redirect) as origin:
+            yield origin
 
 
 def authorized_user(token_uri: str) -> dict[str, str]:
@@ -76,20 +76,22 @@ def authorized_user(token_uri: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("kind", [service_account, authorized_user])
+@pytest.mark.parametrize("kind", [service_account_key, authorized_user])
 async def test_redirect_of_issuer_is_rejected_and_leaks_no_secret(status: int, kind: Any) -> None:
-    thief = Thief()
-    async with redirecting(status, thief) as issuer:
+    recorder = RecordingServer()
+    async with redirecting_server(status, recorder) as issuer:
         driver = GCSDriver(
             endpoint_url="http://127.0.0.1:9",
             credentials=kind(f"{issuer}/token"),
             token_origins=issuer,
         )
         async with opened(driver):
-            with pytest.raises(UnauthenticatedError, match="redirects") as caught:
+            with pytest.raises(
+                UnauthenticatedError, match=r"fetching an access token failed: .+ a redirect"
+            ) as caught:
                 await driver.head("bucket", "key")
     assert not caught.value.retryable
-    assert thief.received == []
+    assert recorder.received == []
 
 
 async def test_redirect_of_metadata_server_is_rejected(
@@ -97,17 +99,17 @@ async def test_redirect_of_metadata_server_is_rejected(
 ) -> None:
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    thief = Thief()
-    async with redirecting(307, thief) as machine:
-        monkeypatch.setattr(sdk_token, "GCE_ENDPOINT_TOKEN", f"{machine}/token")
-        monkeypatch.setattr(sdk_token, "GCE_METADATA_BASE", machine)
+    recorder = RecordingServer()
+    async with redirecting_server(307, recorder) as metadata_server:
+        monkeypatch.setattr(sdk_token, "GCE_ENDPOINT_TOKEN", f"{metadata_server}/token")
+        monkeypatch.setattr(sdk_token, "GCE_METADATA_BASE", metadata_server)
         driver = GCSDriver(endpoint_url="http://127.0.0.1:9", anonymous=False)
         async with opened(driver):
-            with pytest.raises(UnauthenticatedError, match="redirects"):
+            with pytest.raises(UnauthenticatedError, match="redirect"):
                 await driver.head("bucket", "key")
-            with pytest.raises(UnauthenticatedError, match="redirects"):
+            with pytest.raises(UnauthenticatedError, match="redirect"):
                 await driver.presign("GET", "bucket", "key", 60)
-    assert thief.received == []
+    assert recorder.received == []
 
 
 async def test_redirect_of_signer_is_rejected_and_leaks_no_token(
@@ -116,27 +118,30 @@ async def test_redirect_of_signer_is_rejected_and_leaks_no_token(
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
 
-    async def machine(request: web.Request) -> web.Response:
+    async def metadata_server(request: web.Request) -> web.Response:
         if request.path == "/token":
             return web.json_response({"access_token": "vm-token", "expires_in": 3600})
         return web.Response(text="vm@project.example")
 
-    thief = Thief()
-    async with redirecting(308, thief) as signer, listening(machine) as metadata:
+    recorder = RecordingServer()
+    async with (
+        redirecting_server(308, recorder) as signer,
+        http_server(metadata_server) as metadata,
+    ):
         monkeypatch.setattr(sdk_token, "GCE_ENDPOINT_TOKEN", f"{metadata}/token")
         monkeypatch.setattr(sdk_token, "GCE_METADATA_BASE", metadata)
-        monkeypatch.setattr(_credentials, "_SIGN", f"{signer}/{{email}}")
+        monkeypatch.setattr(_credentials, "_SIGN_URL", f"{signer}/{{email}}")
         driver = GCSDriver(endpoint_url="http://127.0.0.1:9", anonymous=False)
         async with opened(driver):
-            with pytest.raises(UnauthenticatedError, match="redirects"):
+            with pytest.raises(UnauthenticatedError, match=r"signing a URL failed: .+ a redirect"):
                 await driver.presign("GET", "bucket", "key", 60)
-    assert thief.received == []
+    assert recorder.received == []
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        GOOD,
+        GOOGLE_TOKEN_URI,
         "https://accounts.google.com/o/oauth2/token",
         "https://www.googleapis.com/oauth2/v4/token",
         "https://oauth2.mtls.googleapis.com/token",
@@ -146,7 +151,7 @@ async def test_redirect_of_signer_is_rejected_and_leaks_no_token(
     ],
 )
 async def test_google_issuers_are_trusted(url: str) -> None:
-    async with opened(GCSDriver(credentials=service_account(url))):
+    async with opened(GCSDriver(credentials=service_account_key(url))):
         pass
 
 
@@ -172,13 +177,13 @@ async def test_google_issuers_are_trusted(url: str) -> None:
 )
 async def test_foreign_issuer_is_rejected_on_open(url: str) -> None:
     with pytest.raises(ConfigError, match="token_uri") as caught:
-        async with opened(GCSDriver(credentials=service_account(url))):
+        async with opened(GCSDriver(credentials=service_account_key(url))):
             pass
     assert "evil" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "credentials"),
     [
         ("token_uri", authorized_user("https://evil.example/token")),
         (
@@ -194,7 +199,7 @@ async def test_foreign_issuer_is_rejected_on_open(url: str) -> None:
         (
             "service_account_impersonation_url",
             {
-                **authorized_user(GOOD),
+                **authorized_user(GOOGLE_TOKEN_URI),
                 "service_account_impersonation_url": "https://evil.example/impersonate",
             },
         ),
@@ -208,17 +213,19 @@ async def test_foreign_issuer_is_rejected_on_open(url: str) -> None:
         ),
     ],
 )
-async def test_every_kind_of_credentials_is_checked(name: str, said: dict[str, Any]) -> None:
+async def test_foreign_issuer_in_any_field_is_rejected_on_open(
+    name: str, credentials: dict[str, Any]
+) -> None:
     with pytest.raises(ConfigError, match=name):
-        async with opened(GCSDriver(credentials=said)):
+        async with opened(GCSDriver(credentials=credentials)):
             pass
 
 
-async def test_credentials_from_environment_are_checked(
+async def test_foreign_issuer_in_credentials_of_environment_is_rejected(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     file = tmp_path / "key.json"
-    file.write_text(json.dumps(service_account("https://evil.example/token")))
+    file.write_text(json.dumps(service_account_key("https://evil.example/token")))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(file))
     with pytest.raises(ConfigError, match="token_uri"):
         async with opened(GCSDriver()):
@@ -226,7 +233,7 @@ async def test_credentials_from_environment_are_checked(
 
 
 async def test_token_origin_is_trusted_with_its_scheme_and_port_only() -> None:
-    credentials = service_account("https://issuer.example:8443/token")
+    credentials = service_account_key("https://issuer.example:8443/token")
     for origins in ("https://issuer.example:8443", ["https://issuer.example:8443"]):
         async with opened(GCSDriver(credentials=credentials, token_origins=origins)):
             pass
