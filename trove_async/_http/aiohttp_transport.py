@@ -153,6 +153,7 @@ class AiohttpTransport:
             if body is not None and not patient:
                 body.set_deadline(deadline, self._first_byte)
             elif not patient:
+                # Without a body, the deadline includes the time to connect.
                 now = asyncio.get_running_loop().time()
                 deadline.reschedule(now + self._connect + self._first_byte)
             request = self._session.request(
@@ -269,7 +270,8 @@ class _Body(aiohttp.Payload):
                     await writer.write(piece)
                     progress.reschedule(clock() + self._idle)
                     remaining -= len(piece)
-                    if not remaining:  # not after the loop: the response may arrive before its end
+                    if not remaining:
+                        # Not after the loop, because the response may arrive before its end.
                         await writer.drain()
                         self._finish()
 
@@ -285,7 +287,8 @@ class _Body(aiohttp.Payload):
                     for offset in range(0, len(view), WINDOW):
                         # A copy, because newer Python versions keep views of unsent bytes.
                         yield bytes(view[offset : offset + WINDOW])
-        except Exception as error:  # aiohttp would report it as an error of the connection
+        except Exception as error:
+            # aiohttp would report it as an error of the connection, so `send` raises this instead.
             self.failure = error
             raise
 
@@ -305,7 +308,6 @@ class _AiohttpResponse:
 
     __slots__ = (
         "_body",
-        "_chunk",
         "_chunk",
         "_content",
         "_grace",
@@ -340,9 +342,9 @@ class _AiohttpResponse:
     async def read(self, size: int) -> bytes:
         """Return the next received bytes, without a copy if all fit. See `Response.read`."""
         data = await self._next_chunk()
-        piece = data[self._position : self._position + size]
-        self._position += len(piece)
-        return piece
+        chunk = data[self._position : self._position + size]
+        self._position += len(chunk)
+        return chunk
 
     async def readinto(self, buffer: memoryview) -> int:
         """Fill `buffer` with received bytes, or the first to arrive. See `Response.readinto`."""
@@ -352,10 +354,9 @@ class _AiohttpResponse:
             data := self._next_chunk_nowait() if filled else await self._next_chunk()
         ):
             count = min(len(data) - self._position, len(buffer) - filled)
-            buffer[filled : filled + count] = memoryview(data)[
-                self._position : self._position + count
-            ]
-            self._position += count
+            end = self._position + count
+            buffer[filled : filled + count] = memoryview(data)[self._position : end]
+            self._position = end
             filled += count
         return filled
 
@@ -370,11 +371,10 @@ class _AiohttpResponse:
 
     def _next_chunk_nowait(self) -> bytes:
         if self._position == len(self._chunk):
-            has_failed = self._content.exception() is not None  # the next read raises it
-            self._chunk, self._position = (
-                b"" if has_failed else self._content.read_nowait(WINDOW),
-                0,
-            )
+            # The next read raises an error of the connection.
+            has_failed = self._content.exception() is not None
+            self._chunk = b"" if has_failed else self._content.read_nowait(WINDOW)
+            self._position = 0
         return self._chunk
 
     async def _receive(self) -> bytes:
@@ -418,12 +418,7 @@ def _decoded(headers: CIMultiDictProxy[str]) -> CIMultiDictProxy[str]:
 _ERRORS: Final[tuple[tuple[type[Exception], type[TroveError], bool, str], ...]] = (
     # (error of aiohttp, our error, retryable, message). The first match counts. `translate_error`
     # handles failures to connect before it reads this table.
-    (
-        aiohttp.ServerFingerprintMismatch,
-        ConfigError,
-        False,
-        "the certificate has another fingerprint",
-    ),
+    (aiohttp.ServerFingerprintMismatch, ConfigError, False, "the fingerprint does not match"),
     (aiohttp.ServerTimeoutError, TimedOutError, True, "no bytes arrived within the timeout"),
     (aiohttp.ClientHttpProxyError, UnavailableError, True, "the proxy refused the request"),
     (aiohttp.ClientResponseError, UnavailableError, True, "the response is not valid HTTP"),
@@ -472,7 +467,8 @@ def _error_to_raise(
     if body is not None and body.failure is not None and isinstance(error, Exception):
         return body.failure
     if isinstance(error, TroveError):
-        return error.with_traceback(None)  # it has frames of aiohttp with the request
+        # The traceback has frames of aiohttp with the headers of the request.
+        return error.with_traceback(None)
     failure = translate_error(error, address)
     if failure is not None:
         failure.__cause__ = system_error(error)

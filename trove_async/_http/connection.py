@@ -270,6 +270,7 @@ class Connection(asyncio.BufferedProtocol):
                     if not await self._can_write():
                         return
                     self._transport.write(piece)
+                # The view is valid only until the next one is requested: wait for the socket.
                 await self._can_write()
                 if self._writing_paused:
                     return  # the server has responded; the event loop may still hold the view
@@ -305,7 +306,8 @@ class Connection(asyncio.BufferedProtocol):
 
     async def read_head(self, method: str) -> ResponseHead:
         """Return the head of the response once it has arrived."""
-        if not self._request_sent:  # an early response: `first_byte` starts now
+        if not self._request_sent:
+            # An early response: `first_byte` starts now.
             self._last_progress = self._loop.time()
         while True:
             status, version, headers = parse_head(await self._read_until(b"\r\n\r\n", WINDOW_SIZE))
@@ -315,6 +317,7 @@ class Connection(asyncio.BufferedProtocol):
         self._in_body = True
         if not self._request_sent and status < 300:  # noqa: PLR2004 - RFC 9110, 15.3: a success
             raise early_success()
+        # These have no body, even with a Content-Length (RFC 9112, 6.3).
         if method == "HEAD" or status in _BODILESS:
             length: int | None = 0
         else:

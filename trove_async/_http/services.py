@@ -97,7 +97,8 @@ class BucketExistenceCache:
             return False
         except PermissionDeniedError:
             pass
-        if forget_count == self._forget_count:  # otherwise it may have been deleted since
+        # If `forget` was called during the request, the bucket may have been deleted since.
+        if forget_count == self._forget_count:
             self._expirations[bucket] = now + _CACHE_SECONDS
         return True
 

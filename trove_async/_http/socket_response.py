@@ -66,6 +66,7 @@ class SocketResponse:
         if not await self._has_more(connection):
             return 0
         if self._remaining is None:
+            # The body ends with the connection, which only `read` handles.
             chunk = await self.read(len(buffer))
             buffer[: len(chunk)] = chunk
             return len(chunk)
@@ -93,7 +94,8 @@ class SocketResponse:
         """Read the framing between two chunks, if any; return whether the body continues."""
         if self._remaining != 0 or not self._chunked:
             return self._remaining != 0
-        reusable, self._reusable = self._reusable, False  # restored when the framing has been read
+        # If a read of the framing fails or is cancelled, the connection must not be reused.
+        reusable, self._reusable = self._reusable, False
         if self._in_chunk and await connection.read_line():
             raise invalid_response("a chunk is longer than its size")
         size, _, _ = (await connection.read_line()).partition(b";")
@@ -126,7 +128,8 @@ class SocketResponse:
             return 0  # the timer of a wait costs more than a few bytes are worth
         try:
             count = await connection.receive_into(target, wait=wait)
-        except BaseException:  # the received bytes are lost: the body cannot be continued
+        except BaseException:
+            # The bytes that have been received are lost, so the body cannot be continued.
             self._reusable = False
             connection.abort()
             raise

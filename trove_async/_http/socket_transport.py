@@ -77,6 +77,7 @@ class SocketTransport:
         self._closed = True
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
+        # First, so that no connection is opened after the others have been closed.
         for opening in list(self._opening):
             await opening.aclose()
         closing = [connection.terminate() for connection in self._connections]
@@ -145,6 +146,7 @@ class SocketTransport:
         except (OSError, UnicodeError) as error:  # OSError includes TimeoutError and SSLError
             raise connect_error(error, origin.address) from error
         self._connections.add(connection)
+        # The transport may have been closed meanwhile.
         if self._closed:
             connection.abort()
             raise UnavailableError("the transport was closed", retryable=False)

@@ -44,6 +44,7 @@ class Origin:
     url: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        # These are computed once, because every request needs them.
         is_default = self.port == _PORTS[self.scheme]
         authority = self.host if is_default else f"{self.host}:{self.port}"
         object.__setattr__(self, "authority", authority)
@@ -201,7 +202,8 @@ async def collect_body(response: Response, limit: int, grace: float, origin: Ori
     first = await response.read(WINDOW)
     chunk = await response.read(WINDOW) if first else first
     if not chunk and len(first) <= limit:
-        return first  # the common case: no copy, and no reading of the clock
+        # The common case costs no copy and no call of the clock.
+        return first
     clock = asyncio.get_running_loop().time
     started = clock()
     # One buffer, not a list: a hostile server may send chunks of one byte, each with the overhead of

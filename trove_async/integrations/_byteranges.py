@@ -93,6 +93,7 @@ class RangeSet:
             end = size if first is None or last is None else min(last + 1, size)
             if start < end:
                 requested.append((start, end, index))
+        # Merge in the order of the object; a merged span has the place of its first range.
         merged: list[tuple[int, int, int]] = []
         for start, end, index in sorted(requested):
             if merged and start <= merged[-1][1] + PART_OVERHEAD:

@@ -141,8 +141,9 @@ def _matches(header: str, info: ObjectInfo | None, *, weak: bool) -> bool:
         return False
     if header.strip(" \t") == "*":
         return True
+    # No tag matches an object without an etag.
     if not info.etag:
-        return False  # no tag matches an object without an etag
+        return False
     expected = entity_tag(info.etag)
     return any(
         tag == expected or (weak and tag.removeprefix("W/") == expected)

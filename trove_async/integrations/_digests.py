@@ -60,7 +60,8 @@ class Digests:
         try:
             expected = b64decode(encoded, validate=True)
         except (binascii.Error, ValueError):
-            expected = b""  # no digest has this length
+            # No digest has this length.
+            expected = b""
         if len(expected) != len(hasher.digest()):
             raise DigestError(f"The {field} is malformed.")
         self._expected.append((field, hasher, expected))

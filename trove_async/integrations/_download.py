@@ -126,11 +126,13 @@ class _Request:
         """
         single = None if self._ranges is None else self._ranges.single
         has_many_ranges = self._ranges is not None and single is None
+        # Several ranges are merged and checked against the size first, which needs a head request.
         if self._method == "HEAD" or has_many_ranges or self._conditions.client_has_copy:
             return await self._evaluate(await self._store.head(self._bucket, self._key), None)
         try:
             reader = await self._open(single, None)
         except RangeError:
+            # Conditions take precedence over a 416, and a 416 contains the size of the object.
             return await self._evaluate(await self._store.head(self._bucket, self._key), None)
         return await self._evaluate(reader.info, reader)
 
@@ -199,6 +201,7 @@ class _Request:
                 if not variants:
                     raise
             except RangeError as error:
+                # The range was within the object that was evaluated.
                 if pin is None:
                     raise
                 raise PreconditionFailedError("the object was replaced by a shorter one") from error
@@ -225,6 +228,7 @@ class _Request:
                 length = frame.length
                 read_chunks = partial(self._parts, frame)
         headers["Content-Length"] = str(length)
+        # A small body is read here, so that a failure can still become an error response.
         if length <= SMALL and read_chunks is paced_chunks:
             return ServerResponse(status=status, headers=headers, content=await reader.read())
         return ServerResponse(

@@ -89,6 +89,7 @@ class Presentation:
         content_type = media_type(info)
         name = parse_media_type(content_type)
         inline = self.trusted or (name is not None and is_inline(name))
+        # A page can still run an attachment as a script, and browsers disagree about malformed types.
         if not self.trusted and (name is None or _SCRIPT.fullmatch(name)):
             content_type = OCTET_STREAM
         fields = {
@@ -127,6 +128,7 @@ class Presentation:
         # A shared cache must not serve a private object to another client.
         cache = self.cache_control or info.cache_control or "private"
         fields["Cache-Control"] = cache if _is_sendable(cache) else "no-store"
+        # The Cache-Control of the service overrides the caching of the object.
         if self.cache_control is None and info.expires is not None:
             fields["Expires"] = format_http_date(info.expires)
         return fields

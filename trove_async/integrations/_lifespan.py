@@ -33,6 +33,7 @@ async def open_store(
         try:
             await stack.enter_async_context(opened)
         except ClosedError as error:
+            # A factory that returns an open store is a different mistake.
             if opened is store:
                 error.message += f", or pass a function that creates one: {hook}(lambda: Trove(…))"
             raise

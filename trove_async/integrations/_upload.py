@@ -119,7 +119,7 @@ class UploadResult:
 
 
 class _RejectionError(Exception):
-    """The upload is rejected; holds the status and the detail of the response."""
+    """The upload is rejected, with this status and detail of the response."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -142,6 +142,7 @@ async def store_body(
     Raises:
         TroveError: The store failed.
     """
+    # 1. Store the body, or return the reason for a rejection.
     upload = _Upload(request, limits, field, fields)
     async with aclosing(request.chunks):
         try:
@@ -155,6 +156,7 @@ async def store_body(
             return upload.rejected(400, "The request ended early.")  # the client will not see it
         except (ObjectExistsError, PreconditionFailedError):
             return upload.rejected(412, PROBLEMS[PreconditionFailedError].detail)
+    # 2. Return the response to a stored object.
     content = json.dumps({"key": info.key, "size": info.size, "etag": info.etag}).encode()
     headers = {
         "Location": quote(request.location, safe=_URL),
@@ -234,11 +236,10 @@ class _Upload:
                 body, content_type, size = chunks, self._content_type, self._length
                 encoding = None if self._request.decoded else header("content-encoding")
             else:
+                # Read to the start of the file now, because the put needs its type.
                 first = await self._read_to_file(self._form, chunks)
-                body, content_type = (
-                    self._file_chunks(self._form, first, chunks),
-                    self._form.content_type,
-                )
+                body = self._file_chunks(self._form, first, chunks)
+                content_type = self._form.content_type
             if fields.get("content_type") is None:
                 # With a presigned URL, the backend serves the object without the checks of
                 # `_headers`. So a malformed type must not be stored.
@@ -271,8 +272,9 @@ class _Upload:
         conditions = Conditions.of(self._request.header)
         if not conditions.restrict_writes:
             return None, None
+        # Fail before the client sends the body, if possible.
         if conditions.if_none_match == "*" and conditions.if_match is None:
-            if await store.exists(bucket, key):  # fail before the client sends the body
+            if await store.exists(bucket, key):
                 raise _RejectionError(412, PROBLEMS[PreconditionFailedError].detail)
             info = None
         else:
@@ -282,6 +284,7 @@ class _Upload:
                 info = None
         if conditions.evaluate("PUT", info) is ConditionResult.FAILED:
             raise _RejectionError(412, PROBLEMS[PreconditionFailedError].detail)
+        # The put then fails if the object is replaced or created after this evaluation.
         if info is not None:
             if not info.etag:
                 raise NotSupportedError("a conditional upload requires an object with an etag")
@@ -305,6 +308,7 @@ class _Upload:
                     await in_thread(self._digests.update, chunk)
                 else:
                     self._digests.update(chunk)
+            # In a form, only the bytes of the file count (`_parse`).
             if self._form is None:
                 self._count(len(chunk))
             if chunk:

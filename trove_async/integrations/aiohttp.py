@@ -76,6 +76,7 @@ class ObjectResponse(web.StreamResponse):
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send the response; stop if the client disconnects."""
+        # A handler may have sent the response itself; aiohttp calls this again afterwards.
         if self.prepared:
             return await super().prepare(request)
         try:

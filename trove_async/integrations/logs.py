@@ -42,6 +42,7 @@ def _level(event: Event) -> int:
         failed = isinstance(event.error, Exception)
         return logging.INFO if failed else logging.DEBUG
     if event.kind == "attempt":
+        # Other failed attempts end the operation, which is logged itself.
         return logging.WARNING if getattr(event.error, "retryable", False) else 0
     if event.kind in {"wait", "spill"}:
         return logging.WARNING

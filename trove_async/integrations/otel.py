@@ -154,13 +154,16 @@ class _Listener:
         if event.error is not None:
             attributes["error.type"] = type(event.error).__name__
         self._durations.record(event.duration, attributes)
+        # The operation may have started before the subscription.
         if open_span is None:
-            return  # the operation started before the subscription
+            return
         context.detach(open_span.token)
         span = open_span.span
         span.set_attributes(attributes)
+        # A copy between backends has two.
         if len(open_span.backends) > 1:
             span.set_attribute("trove.backends", open_span.backends)
+        # A cancelled operation has not failed.
         if event.error is not None and not isinstance(event.error, asyncio.CancelledError):
             span.set_status(Status(StatusCode.ERROR, str(event.error)))
             span.record_exception(event.error)

@@ -63,6 +63,7 @@ class ObjectResponse(Response):
     def __init__(self, response: ServerResponse, request: Request | None = None) -> None:
         super().__init__(response.content or None, response.status, dict(response.headers))
         self._rejected_request = request if response.close else None
+        # HTTP/2 has no Connection header.
         if self._rejected_request is not None and self._rejected_request.scope[
             "http_version"
         ].startswith("1"):
@@ -89,7 +90,7 @@ class ObjectResponse(Response):
     async def _send_or_disconnect(self, receive: Receive, send: Send) -> None:
         try:
             async with task_group() as group:
-
+                # `receive` returns the rest of the request body before the disconnect.
                 async def watch() -> None:
                     while (await receive())["type"] != "http.disconnect":
                         pass
