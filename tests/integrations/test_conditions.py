@@ -119,18 +119,18 @@ def test_if_range_requires_exact_match(value: str, applies: bool) -> None:  # no
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
-def test_entity_tags_are_well_formed_and_unique(one: str, other: str) -> None:
-    if any("\ud800" <= letter <= "\udfff" for letter in one + other):
+def test_entity_tags_are_well_formed_and_unique(first: str, second: str) -> None:
+    if any("\ud800" <= letter <= "\udfff" for letter in first + second):
         return
-    tags = [entity_tag(etag) for etag in (one, other)]
-    for tag, etag in zip(tags, (one, other), strict=True):
+    tags = [entity_tag(etag) for etag in (first, second)]
+    for tag, etag in zip(tags, (first, second), strict=True):
         info = ObjectInfo(bucket="b", key="k", size=1, etag=etag, last_modified=WRITTEN)
         assert conditions(if_match=tag).evaluate("GET", info) is PROCEED
         assert tag.isascii()
         assert not tag.startswith("W/")
-    if {one, other} & set(tags):
-        return  # the ETags of a driver are either all entity tags, or none is
-    assert (tags[0] == tags[1]) is (one == other)
+    if {first, second} & set(tags):
+        return  # either all etags of a driver are entity tags, or none are
+    assert (tags[0] == tags[1]) is (first == second)
 
 
 @pytest.mark.parametrize("etag", [None, ""])

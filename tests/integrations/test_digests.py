@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -26,9 +26,6 @@ from tests.integrations.file_service import (
 )
 from trove_async import Trove
 from trove_async.models import MiB
-
-if TYPE_CHECKING:
-    pass
 
 BODY = content(3 * MiB + 5)
 

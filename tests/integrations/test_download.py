@@ -384,7 +384,7 @@ async def test_send_error_after_disconnect_closes_the_reader(store: Trove, fake:
     async def send(message: Message) -> None:
         sent.append(message["type"])
         if len(sent) == 3:
-            raise OSError("it left")
+            raise OSError("the client disconnected")
 
     async def receive() -> Message:
         await asyncio.Event().wait()
@@ -399,9 +399,7 @@ async def test_send_error_after_disconnect_closes_the_reader(store: Trove, fake:
 
 
 @both_frameworks
-async def test_failed_body_is_cut_off_without_a_regular_end(
-    framework: str, store: Trove, fake: Fake
-) -> None:
+async def test_failed_body_is_truncated(framework: str, store: Trove, fake: Fake) -> None:
     async def break_later() -> None:
         if fake.count("read") > 3:
             raise UnavailableError("broken")

@@ -240,12 +240,12 @@ def check_parts(response: ClientResponse, spans: list[tuple[int, int]]) -> None:
     mail = message_from_bytes(
         b"Content-Type: " + response.headers["content-type"].encode() + b"\r\n" + response.body
     )
-    found = [
+    parts = [
         (part["Content-Range"], part.get_payload(decode=True), part["Content-Type"])
         for part in mail.walk()
         if part is not mail
     ]
-    assert found == [
+    assert parts == [
         (f"bytes {start}-{end - 1}/1000", BODY[start:end], "video/mp4") for start, end in spans
     ]
     assert response.headers["content-length"] == str(len(response.body))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,9 +24,6 @@ from tests.integrations.file_service import (
 from trove_async import Trove
 from trove_async.integrations import _upload
 from trove_async.models import MiB
-
-if TYPE_CHECKING:
-    pass
 
 BODY = content(3 * MiB + 5)
 
@@ -59,18 +55,20 @@ async def test_file_is_selected_by_field_name(framework: str, store: Trove) -> N
 
 @both_frameworks
 async def test_other_form_fields_are_returned(framework: str, store: Trove) -> None:
-    odd = 'Content-Disposition: form-data; name="\u00fc"'
-    message = form((NOTE, b"before"), (EMPTY, b""), (FILE, b"x"), (NOTE, b"a\r\n\xff"), (odd, b""))
+    non_ascii = 'Content-Disposition: form-data; name="\u00fc"'
+    message = form(
+        (NOTE, b"before"), (EMPTY, b""), (FILE, b"x"), (NOTE, b"a\r\n\xff"), (non_ascii, b"")
+    )
     head = request_bytes("POST", "/files/o", [": ".join(FORM), f"Content-Length: {len(message)}"])
     async with serving(framework, store) as service:
         pieces = [message[at : at + 3] for at in range(0, len(message), 3)]
         assert parse_response(await send_raw(service.port, head, *pieces)).status == 201
         await send_with_httpx(service.url("o"), "PUT", [], b"raw")
         await send_with_httpx(service.url("o"), "POST", [FORM], form((NOTE, b"no file")))
-    in_form, plain, refused = service.uploaded
+    in_form, plain, rejected = service.uploaded
     assert in_form.form == (("note", "before"), ("note", "a\r\n\ufffd"), ("\u00fc", ""))
     assert in_form.info.size == 1
-    assert plain.form == refused.form == ()
+    assert plain.form == rejected.form == ()
 
 
 @pytest.mark.parametrize("fields", [[(NOTE, b"x" * 65_536)], [(NOTE, b"")] * 600])
@@ -113,13 +111,13 @@ async def test_form_is_parsed_at_every_split(framework: str, store: Trove) -> No
     assert await store.read("files", "o") == file
 
 
-WRONG_FORMS: dict[str, tuple[bytes, str]] = {
+MALFORMED_FORMS: dict[str, tuple[bytes, str]] = {
     "no file": (form((NOTE, b"x")), "has no file"),
-    "nothing": (b"", "has no file"),
+    "empty body": (b"", "has no file"),
     "no file chosen": (form((EMPTY, b"")), "has no file"),
     "two files": (form((FILE, b"x"), (FILE, b"y")), "more than one file"),
     "no end": (form((FILE, b"x"), end=b""), "ends early"),
-    "cut in the file": (form((FILE, b"x" * 100))[:-50], "ends early"),
+    "truncated file": (form((FILE, b"x" * 100))[:-50], "ends early"),
     "no form": (b"hello", "malformed"),
     "bad header": (form(("Content\x00Disposition: x", b"x")), "malformed"),
     "control character in the type": (form((FILE + "\x01", b"x")), "malformed"),
@@ -127,10 +125,10 @@ WRONG_FORMS: dict[str, tuple[bytes, str]] = {
 }
 
 
-@pytest.mark.parametrize("kind", WRONG_FORMS)
+@pytest.mark.parametrize("kind", MALFORMED_FORMS)
 @both_frameworks
 async def test_malformed_form_stores_nothing(framework: str, kind: str, store: Trove) -> None:
-    body, detail = WRONG_FORMS[kind]
+    body, detail = MALFORMED_FORMS[kind]
     async with serving(framework, store) as service:
         response = await send_with_httpx(service.url("o"), "POST", [FORM], body)
         assert response.status == 400

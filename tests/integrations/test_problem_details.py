@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from inspect import getmembers, isclass
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,9 +16,6 @@ from tests.integrations.file_service import (
 )
 from trove_async import TroveError, UnavailableError, errors
 from trove_async.integrations._problem_details import PROBLEMS, problem_for
-
-if TYPE_CHECKING:
-    pass
 
 both_frameworks = pytest.mark.parametrize("framework", FRAMEWORKS)
 

@@ -89,7 +89,7 @@ async def test_body_of_unknown_length_is_streamed(framework: str, store: Trove) 
     assert await store.read("files", "o") == BODY
 
 
-async def test_content_length_beside_transfer_encoding_is_ignored(store: Trove) -> None:
+async def test_content_length_with_transfer_encoding_is_ignored(store: Trove) -> None:
     # The aiohttp server rejects such a request; h11 ignores Content-Length.
     for size in (2, 5000):
         lines = [f"Content-Length: {size}", "Transfer-Encoding: chunked"]
@@ -268,7 +268,8 @@ async def test_client_below_min_rate_is_disconnected(
         reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
         writer.write(message)
         assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
-        # A fast client is unaffected at the same time, whatever the speed of the backend.
+        # A fast client is not rejected. On a busy machine it may stall for longer than 0.05 s.
+        monkeypatch.setattr(_upload, "GRACE", 30.0)
         assert (await send_with_httpx(service.url("p"), "PUT", [], BODY)).status == 201
         writer.close()
     assert await keys(store) == ["p"]
